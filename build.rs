@@ -1,0 +1,25 @@
+//! Compiles the contract with protox (no protoc needed) and writes the descriptor set that
+//! reflection serves.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const PROTOS: [&str; 3] = [
+    "passbook/v1/account_service.proto",
+    "passbook/v1/resources.proto",
+    "passbook/v1/errors.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // `compile_fds` prints no rerun-if-changed of its own.
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let path = PathBuf::from(env::var("OUT_DIR")?).join("passbook_descriptor.bin");
+    fs::write(path, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Sorted maps: the same message is always the same bytes, so replays are byte-equal.
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

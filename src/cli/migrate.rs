@@ -1,0 +1,65 @@
+//! `passbook migrate`.
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    cli::Failed,
+    config::DatabaseConfig,
+    storage::{SchemaStatus, Store},
+};
+
+#[derive(Args)]
+pub struct Migrate {
+    #[command(subcommand)]
+    direction: Direction,
+
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
+#[derive(Subcommand)]
+enum Direction {
+    /// Apply all migrations that are pending. Any number of processes may do so at once.
+    Up,
+    /// Show which migrations are applied; exit code 1 if the schema is not this program's.
+    Status,
+    /// Take back the latest migration, with all that is in its tables.
+    Down,
+}
+
+impl Migrate {
+    pub async fn run(self) -> Result<(), Failed> {
+        let store = Store::connect(self.database.database_url).await.map_err(Failed::run)?;
+        match self.direction {
+            Direction::Up => refuse_newer(&store).await?.migrate_up().await.map_err(Failed::run)?,
+            Direction::Down => {
+                refuse_newer(&store).await?.migrate_down().await.map_err(Failed::run)?;
+            }
+            Direction::Status => {}
+        }
+        for (name, applied) in store.migrations().await.map_err(Failed::run)? {
+            println!("{} {name}", if applied { "applied" } else { "pending" });
+        }
+        match (self.direction, store.schema_status().await.map_err(Failed::run)?) {
+            (Direction::Up | Direction::Down, _) | (_, SchemaStatus::Current) => Ok(()),
+            (Direction::Status, SchemaStatus::Missing | SchemaStatus::Behind(_)) => {
+                Err(Failed::Run("migrations are pending: run `passbook migrate up`".to_owned()))
+            }
+            (Direction::Status, SchemaStatus::Ahead(unknown)) => Err(newer(&unknown)),
+        }
+    }
+}
+
+async fn refuse_newer(store: &Store) -> Result<&Store, Failed> {
+    match store.schema_status().await.map_err(Failed::run)? {
+        SchemaStatus::Ahead(unknown) => Err(newer(&unknown)),
+        SchemaStatus::Missing | SchemaStatus::Behind(_) | SchemaStatus::Current => Ok(store),
+    }
+}
+
+fn newer(unknown: &[String]) -> Failed {
+    Failed::Run(format!(
+        "the database's schema is newer than this program ({} not known): run a newer passbook",
+        unknown.join(", ")
+    ))
+}

@@ -1,0 +1,86 @@
+//! The command line: one module a verb.
+
+mod healthcheck;
+mod migrate;
+mod serve;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// The migrator announces itself even when there is nothing to do.
+const LOG_DEFAULT: &str = "info,sea_orm_migration=warn";
+
+/// Passbook: a gRPC account service, the one place where account balances change.
+///
+/// Exit codes: 0 fine, 1 failed, 2 usage.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to log to stderr: a level, or per module such as passbook=debug,h2=warn.
+    #[arg(long, env = "PASSBOOK_LOG", default_value = LOG_DEFAULT, value_name = "FILTER", global = true)]
+    log: EnvFilter,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve gRPC.
+    Serve(serve::Serve),
+    /// Make, update, show or take back the database's schema.
+    Migrate(migrate::Migrate),
+    /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(cli.log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let result = runtime.block_on(async {
+        match cli.verb {
+            Verb::Serve(serve) => serve.run().await,
+            Verb::Migrate(migrate) => migrate.run().await,
+            Verb::Healthcheck(healthcheck) => healthcheck.run().await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Usage(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failed::Run(message)) => failed(&message),
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::FAILURE
+}
+
+/// Why a verb failed, in one line.
+enum Failed {
+    /// The settings contradict each other or the database.
+    Usage(String),
+    /// Something did not work.
+    Run(String),
+}
+
+impl Failed {
+    fn run(error: impl std::fmt::Display) -> Self {
+        Self::Run(error.to_string())
+    }
+}

@@ -1,0 +1,108 @@
+//! Every setting: its flag, its environment variable, its default and its limits.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+
+use crate::storage::DatabaseUrl;
+
+/// Where the database is; shared by all verbs that need it.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseConfig {
+    /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER:PASSWORD@HOST:PORT/NAME.
+    ///
+    /// A password is better kept in the environment variable than on the command line.
+    #[arg(
+        long,
+        env = "PASSBOOK_DATABASE_URL",
+        default_value = "sqlite://passbook.db?mode=rwc",
+        hide_env_values = true,
+        value_name = "URL",
+        value_parser = DatabaseUrl::parse
+    )]
+    pub database_url: DatabaseUrl,
+}
+
+/// The settings of `passbook serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeConfig {
+    /// The address to serve gRPC on; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "PASSBOOK_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    /// Migrate the database first. On SQLite this is always done.
+    #[arg(long, env = "PASSBOOK_MIGRATE")]
+    pub migrate: bool,
+
+    /// A currency besides ISO 4217's, with its number of decimals (0-27), e.g. ETH=18. May be
+    /// given several times, or separated by commas. A currency keeps its decimals for ever.
+    #[arg(
+        long,
+        env = "PASSBOOK_CURRENCY",
+        value_name = "CODE=SCALE",
+        value_delimiter = ',',
+        value_parser = parse_currency
+    )]
+    pub currency: Vec<(String, u32)>,
+
+    /// How long a call may take whose caller set no deadline (`grpc-timeout`).
+    #[arg(
+        long,
+        env = "PASSBOOK_DEFAULT_DEADLINE",
+        default_value = "10s",
+        value_name = "DURATION",
+        value_parser = parse_duration
+    )]
+    pub default_deadline: Duration,
+
+    /// Changes accepted and not yet answered; one more is refused with RESOURCE_EXHAUSTED. Too
+    /// low refuses bursts; too high lets callers wait for what they have given up on.
+    #[arg(
+        long,
+        env = "PASSBOOK_QUEUE_CAPACITY",
+        default_value_t = 8192,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub queue_capacity: u32,
+
+    /// The most changes in one database transaction. Too low commits too often; too high makes
+    /// everyone in the batch wait for it.
+    #[arg(
+        long,
+        env = "PASSBOOK_BATCH_SIZE_MAX",
+        default_value_t = 1000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub batch_size_max: u32,
+
+    /// After SIGTERM or ctrl-c: how long to go on answering what was accepted.
+    #[arg(
+        long,
+        env = "PASSBOOK_SHUTDOWN_GRACE",
+        default_value = "10s",
+        value_name = "DURATION",
+        value_parser = parse_duration
+    )]
+    pub shutdown_grace: Duration,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }
+}
+
+fn parse_currency(text: &str) -> Result<(String, u32), String> {
+    let (code, scale) = text.split_once('=').ok_or("must be CODE=SCALE, e.g. ETH=18")?;
+    let scale = scale.parse().map_err(|_| "SCALE must be a whole number, e.g. ETH=18")?;
+    Ok((code.to_owned(), scale))
+}

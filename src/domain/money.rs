@@ -1,0 +1,279 @@
+//! Currencies and exact amounts.
+//!
+//! An [`Amount`] always has exactly its currency's number of decimals and an absolute value
+//! below 10^(28 - scale). Its mantissa is therefore below 10^28, and a sum of up to seven of
+//! them below 2^96 (about 7.9 * 10^28), which is where `rust_decimal` stops being exact. An
+//! account's `available` is a sum of three.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// Digits of a mantissa: the limit of every amount and balance is 10^(28 - scale).
+pub const DIGITS_MAX: u32 = 28;
+/// The most decimals that a currency may be configured with: one whole digit must be left.
+pub const SCALE_MAX: u32 = DIGITS_MAX - 1;
+
+/// A currency that this server knows: its code and its number of decimals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Currency {
+    code: Arc<str>,
+    scale: u32,
+}
+
+/// Why a text is not a currency.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CurrencyError {
+    /// Not `[A-Z][A-Z0-9]{2,11}`.
+    #[error("must match [A-Z][A-Z0-9]{{2,11}}, e.g. USD")]
+    Malformed,
+    /// Neither in ISO 4217 nor configured.
+    #[error("is neither in ISO 4217 nor configured on this server (--currency CODE=SCALE)")]
+    Unknown,
+    /// Configured with too many decimals.
+    #[error("has {0} decimals; at most {SCALE_MAX} are possible")]
+    ScaleTooLarge(u32),
+    /// Configured with other decimals than ISO 4217 gives it.
+    #[error("has {iso} decimals in ISO 4217 and cannot be given {configured}")]
+    ScaleNotIso {
+        /// The decimals that ISO 4217 gives it.
+        iso: u32,
+        /// The decimals that were asked for.
+        configured: u32,
+    },
+}
+
+/// Why a text is not an amount of a currency.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AmountError {
+    /// Not a plain decimal.
+    #[error("must be a plain decimal in ASCII such as 12.50: -?[0-9]+(\\.[0-9]+)?")]
+    Malformed,
+    /// More decimals than the currency has.
+    #[error("has {decimals} decimals; {code} has {scale}")]
+    TooManyDecimals {
+        /// How many the text has.
+        decimals: usize,
+        /// The currency.
+        code: Arc<str>,
+        /// How many the currency has.
+        scale: u32,
+    },
+    /// Beyond the limit.
+    #[error("must be below {limit} in absolute value")]
+    OutOfRange {
+        /// The limit, exclusive: 10^(28 - scale).
+        limit: String,
+    },
+}
+
+impl Currency {
+    /// A currency as the database keeps it with each account.
+    #[must_use]
+    pub fn from_parts(code: &str, scale: u32) -> Self {
+        Self { code: code.into(), scale }
+    }
+
+    /// The ISO 4217 or configured code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The number of decimals.
+    #[must_use]
+    pub fn scale(&self) -> u32 {
+        self.scale
+    }
+
+    /// Nothing of this currency.
+    #[must_use]
+    pub fn zero(&self) -> Amount {
+        Amount(Decimal::new(0, self.scale))
+    }
+
+    /// Reads an amount, strictly: `rust_decimal` itself would take `1e5` and `1_000`, and
+    /// round beyond 28 digits.
+    ///
+    /// # Errors
+    /// Says what is wrong, in this order: the form, the decimals, the size.
+    pub fn parse(&self, text: &str) -> Result<Amount, AmountError> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let (whole, fraction) = match digits.split_once('.') {
+            Some((_, "")) => return Err(AmountError::Malformed),
+            Some((whole, fraction)) => (whole, fraction),
+            None => (digits, ""),
+        };
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return Err(AmountError::Malformed);
+        }
+        if fraction.len() > self.scale as usize {
+            return Err(AmountError::TooManyDecimals {
+                decimals: fraction.len(),
+                code: self.code.clone(),
+                scale: self.scale,
+            });
+        }
+        let whole = whole.trim_start_matches('0');
+        if whole.len() > (DIGITS_MAX - self.scale) as usize {
+            return Err(self.out_of_range());
+        }
+        // At most 28 digits are left, so neither step can overflow or round.
+        let mantissa = whole
+            .bytes()
+            .chain(fraction.bytes())
+            .chain(std::iter::repeat_n(b'0', self.scale as usize - fraction.len()))
+            .fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
+        let signed = if text.starts_with('-') { -mantissa } else { mantissa };
+        Ok(Amount(Decimal::from_i128_with_scale(signed, self.scale)))
+    }
+
+    /// Takes a number as the database returns it, which may have fewer or more trailing
+    /// zeros (PostgreSQL gives a zero no decimals at all). None if it is not an amount of
+    /// this currency.
+    #[must_use]
+    pub fn amount(&self, mut number: Decimal) -> Option<Amount> {
+        number.normalize_assign();
+        if number.scale() > self.scale {
+            return None;
+        }
+        number.rescale(self.scale);
+        (number.scale() == self.scale && self.within_limit(number)).then_some(Amount(number))
+    }
+
+    /// The sum, or None where it is beyond the limit. Both are amounts of this currency.
+    #[must_use]
+    pub fn add(&self, left: Amount, right: Amount) -> Option<Amount> {
+        let sum = left.0 + right.0;
+        self.within_limit(sum).then_some(Amount(sum))
+    }
+
+    fn within_limit(&self, number: Decimal) -> bool {
+        number.mantissa().unsigned_abs() < 10_u128.pow(DIGITS_MAX)
+    }
+
+    fn out_of_range(&self) -> AmountError {
+        AmountError::OutOfRange {
+            limit: format!("1{}", "0".repeat((DIGITS_MAX - self.scale) as usize)),
+        }
+    }
+}
+
+/// An exact amount, or a sum of a few, of a currency known from the context. Prints as it is
+/// on the wire: with exactly the currency's decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Amount(Decimal);
+
+impl Amount {
+    /// Above zero.
+    #[must_use]
+    pub fn is_positive(self) -> bool {
+        self.0 > Decimal::ZERO
+    }
+
+    /// Below zero.
+    #[must_use]
+    pub fn is_negative(self) -> bool {
+        self.0 < Decimal::ZERO
+    }
+
+    /// The number, for the database.
+    #[must_use]
+    pub fn decimal(self) -> Decimal {
+        self.0
+    }
+
+    /// A sum that may be beyond the limit of one amount: the caller adds at most seven.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The number without trailing zeros: the same text whatever the scale.
+    #[must_use]
+    pub fn shortest(self) -> Decimal {
+        self.0.normalize()
+    }
+}
+
+impl std::ops::Neg for Amount {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        // Never "-0.00": rust_decimal keeps the sign of a negated zero.
+        if self.0.is_zero() { self } else { Self(-self.0) }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Every currency that this server takes: ISO 4217's, and the configured ones.
+#[derive(Clone, Debug, Default)]
+pub struct Currencies {
+    configured: BTreeMap<String, Currency>,
+}
+
+impl Currencies {
+    /// ISO 4217 and these.
+    ///
+    /// # Errors
+    /// The first code that is malformed, has too many decimals, or contradicts ISO 4217.
+    pub fn new(configured: &[(String, u32)]) -> Result<Self, (String, CurrencyError)> {
+        let mut currencies = BTreeMap::new();
+        for (code, scale) in configured {
+            let currency = check(code, *scale).map_err(|error| (code.clone(), error))?;
+            currencies.insert(code.clone(), currency);
+        }
+        Ok(Self { configured: currencies })
+    }
+
+    /// The currency of this code.
+    ///
+    /// # Errors
+    /// Malformed or unknown.
+    pub fn get(&self, code: &str) -> Result<Currency, CurrencyError> {
+        if let Some(currency) = self.configured.get(code) {
+            return Ok(currency.clone());
+        }
+        if !is_currency_code(code) {
+            return Err(CurrencyError::Malformed);
+        }
+        iso_scale(code).map(|scale| Currency::from_parts(code, scale)).ok_or(CurrencyError::Unknown)
+    }
+
+    /// Those that were configured, in order of their codes.
+    pub fn configured(&self) -> impl Iterator<Item = &Currency> {
+        self.configured.values()
+    }
+}
+
+fn check(code: &str, scale: u32) -> Result<Currency, CurrencyError> {
+    if !is_currency_code(code) {
+        return Err(CurrencyError::Malformed);
+    }
+    if scale > SCALE_MAX {
+        return Err(CurrencyError::ScaleTooLarge(scale));
+    }
+    // Accounts of this currency may exist already, with ISO's decimals.
+    if let Some(iso) = iso_scale(code).filter(|iso| *iso != scale) {
+        return Err(CurrencyError::ScaleNotIso { iso, configured: scale });
+    }
+    Ok(Currency::from_parts(code, scale))
+}
+
+fn is_currency_code(code: &str) -> bool {
+    (3..=12).contains(&code.len())
+        && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+        && code.starts_with(|first: char| first.is_ascii_uppercase())
+}
+
+/// The minor units of ISO 4217; None for codes that have none (XAU) or do not exist.
+fn iso_scale(code: &str) -> Option<u32> {
+    iso_currency::Currency::from_code(code)?.exponent().map(u32::from)
+}

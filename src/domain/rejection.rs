@@ -1,0 +1,81 @@
+//! Refusals that are decided by state.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    ids::{AccountId, RequestId, TransactionId},
+    money::Amount,
+};
+
+/// Why a well-formed request was refused. Serialised, it is what is stored under the request
+/// id and what the caller gets as `ErrorInfo.metadata`; so a field's name here is fixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum Rejection {
+    #[error("request_id {request_id:?} was used before for another request")]
+    RequestIdReused { request_id: RequestId },
+    #[error("account {account_id} does not exist")]
+    AccountNotFound { account_id: AccountId },
+    #[error("there is no transaction with {0}")]
+    TransactionNotFound(TransactionName),
+    #[error("account {account_id} exists with other attributes")]
+    AccountExists { account_id: AccountId },
+    #[error("account {account_id} is closed")]
+    AccountClosed { account_id: AccountId },
+    #[error("account {account_id} is frozen: no money may leave it")]
+    AccountFrozen { account_id: AccountId },
+    #[error("account {account_id} is in {account_currency_code}, the amount in {currency_code}")]
+    CurrencyMismatch { account_id: AccountId, currency_code: String, account_currency_code: String },
+    #[error(
+        "account {account_id} has a balance of {balance} {currency_code}; \
+         a change by {amount} would take it beyond the limit of an amount"
+    )]
+    BalanceOutOfRange {
+        account_id: AccountId,
+        currency_code: String,
+        balance: Amount,
+        amount: Amount,
+    },
+    #[error(
+        "condition {condition} does not hold for account {account_id}: required {required}, actual {actual}"
+    )]
+    ConditionFailed {
+        account_id: AccountId,
+        condition: String,
+        required: String,
+        actual: String,
+        version: i64,
+    },
+    #[error(
+        "account {account_id} has {available} {currency_code} available; {required} are required"
+    )]
+    InsufficientFunds {
+        account_id: AccountId,
+        currency_code: String,
+        available: Amount,
+        required: Amount,
+        version: i64,
+    },
+}
+
+/// One of the two names of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionName {
+    /// Ours.
+    TransactionId(TransactionId),
+    /// Its caller's.
+    RequestId(RequestId),
+}
+
+impl fmt::Display for TransactionName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TransactionId(id) => write!(formatter, "transaction_id {id}"),
+            Self::RequestId(id) => write!(formatter, "request_id {:?}", id.as_str()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a change leaves behind: a transaction and its entries, hashed into a chain.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::{
+    account::Labels,
+    ids::{AccountId, RequestId, TransactionId},
+    money::{Amount, Currency},
+};
+
+/// Which RPC made a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionKind {
+    /// Deposit.
+    Deposit,
+    /// Withdraw.
+    Withdrawal,
+    /// Transfer.
+    Transfer,
+}
+
+impl TransactionKind {
+    const ALL: [Self; 3] = [Self::Deposit, Self::Withdrawal, Self::Transfer];
+
+    /// The name in SQL and in fingerprints.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deposit => "deposit",
+            Self::Withdrawal => "withdrawal",
+            Self::Transfer => "transfer",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A change of balances: all of its entries or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// None if it was only validated.
+    pub transaction_id: Option<TransactionId>,
+    /// The caller's id of the request.
+    pub request_id: RequestId,
+    /// Which RPC made it.
+    pub kind: TransactionKind,
+    /// In the order of the request's legs.
+    pub entries: Vec<Entry>,
+    /// As sent.
+    pub description: String,
+    /// As sent.
+    pub labels: Labels,
+    /// Microseconds since the Unix epoch.
+    pub create_time_us: i64,
+}
+
+/// One line of an account's statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose.
+    pub account_id: AccountId,
+    /// 1, 2, 3 ... per account.
+    pub sequence: i64,
+    /// The transaction that made it.
+    pub transaction_id: TransactionId,
+    /// Of the two amounts.
+    pub currency: Currency,
+    /// Signed.
+    pub amount: Amount,
+    /// The account's balance after it.
+    pub balance_after: Amount,
+    /// Microseconds since the Unix epoch; never goes back within an account.
+    pub create_time_us: i64,
+    /// Over this entry and the one before it.
+    pub hash: [u8; 32],
+}
+
+impl Entry {
+    /// The hash that belongs to this entry after one with the hash `previous` (zeros before
+    /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
+    #[must_use]
+    pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
+        let mut text = String::with_capacity(320);
+        text.push_str("passbook.entry.v1\n");
+        for byte in previous {
+            push(&mut text, format_args!("{byte:02x}"));
+        }
+        push(
+            &mut text,
+            format_args!(
+                "\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
+                self.account_id,
+                self.sequence,
+                self.transaction_id,
+                self.currency.code(),
+                self.amount.shortest(),
+                self.balance_after.shortest(),
+                self.create_time_us,
+            ),
+        );
+        Sha256::digest(text.as_bytes()).into()
+    }
+}
+
+fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = text.write_fmt(arguments);
+}

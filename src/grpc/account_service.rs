@@ -1,0 +1,306 @@
+//! The service: each RPC decodes, calls the ledger, encodes.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{ids::AccountId, money::Currencies, transaction::TransactionKind},
+    grpc::{
+        deadline::Deadline,
+        decode::{self, BATCH_GET_MAX, Common, Decoder, Invalid, Sign},
+        encode, page_token,
+    },
+    ledger::{Ledger, Posted},
+    proto::{self, ErrorReason, account_service_server::AccountService},
+    storage::{AccountFilter, EntryRange, Order},
+};
+
+/// Serves `passbook.v1.AccountService`.
+pub struct AccountServiceImpl {
+    ledger: Arc<Ledger>,
+    currencies: Arc<Currencies>,
+    /// Whose request ids these are; everyone's, as long as nobody is asked who they are.
+    caller: Arc<str>,
+}
+
+impl AccountServiceImpl {
+    /// A service over this ledger, in these currencies.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, currencies: Arc<Currencies>) -> Self {
+        Self { ledger, currencies, caller: "".into() }
+    }
+
+    async fn post<const N: usize>(
+        &self,
+        common: &Common<'_>,
+        legs: [(&str, &str, Sign); N],
+        deadline: Instant,
+    ) -> Result<(Option<proto::Transaction>, bool), Status> {
+        let posting = decode::posting(&self.currencies, &self.caller, common, legs)?;
+        let Posted { transaction, replayed } = self.ledger.post(posting, deadline).await?;
+        Ok((Some(encode::transaction(&transaction)), replayed))
+    }
+}
+
+#[tonic::async_trait]
+impl AccountService for AccountServiceImpl {
+    async fn create_account(
+        &self,
+        request: Request<proto::CreateAccountRequest>,
+    ) -> Result<Response<proto::CreateAccountResponse>, Status> {
+        let (deadline, request) = open(request);
+        let new = decode::new_account(&self.currencies, &request)?;
+        let account = self.ledger.create_account(new, deadline).await?;
+        let account = Some(encode::account(account));
+        Ok(Response::new(proto::CreateAccountResponse { account }))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<proto::GetAccountRequest>,
+    ) -> Result<Response<proto::GetAccountResponse>, Status> {
+        let (deadline, request) = open(request);
+        let mut decoder = Decoder::new(&self.currencies);
+        let account_id = decoder.account_id("account_id", &request.account_id);
+        let account_id = decoder.finish(account_id)?;
+        let account = Some(encode::account(self.ledger.account(&account_id, deadline).await?));
+        Ok(Response::new(proto::GetAccountResponse { account }))
+    }
+
+    async fn batch_get_accounts(
+        &self,
+        request: Request<proto::BatchGetAccountsRequest>,
+    ) -> Result<Response<proto::BatchGetAccountsResponse>, Status> {
+        let (deadline, request) = open(request);
+        let account_ids = batch_of_ids(Decoder::new(&self.currencies), &request.account_ids)?;
+        let accounts = self.ledger.accounts(&account_ids, deadline).await?;
+        let accounts = accounts.into_iter().map(encode::account).collect();
+        Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<proto::ListAccountsRequest>,
+    ) -> Result<Response<proto::ListAccountsResponse>, Status> {
+        let (deadline, request) = open(request);
+        let query = format!("{}/{}/{:?}", request.currency_code, request.state, request.labels);
+        let (filter, after, limit) = {
+            let mut decoder = Decoder::new(&self.currencies);
+            let currency_code = (!request.currency_code.is_empty())
+                .then(|| decoder.currency("currency_code", &request.currency_code))
+                .flatten();
+            decoder.labels(&request.labels);
+            let filter = AccountFilter {
+                currency_code: currency_code.map(|it| it.code().to_owned()),
+                state: decode::account_state(&mut decoder, request.state),
+                labels: request.labels,
+            };
+            let limit = decoder.page_size(request.page_size);
+            let parse = |text: &str| AccountId::parse(text).ok();
+            let after = cursor(&mut decoder, &query, &request.page_token, parse);
+            decoder.finish(Some((filter, after, limit)))?
+        };
+        // One more than asked for tells whether there is another page.
+        let mut accounts =
+            self.ledger.list_accounts(&filter, after.as_ref(), limit + 1, deadline).await?;
+        let next_page_token = next_page(&mut accounts, limit, |last| {
+            page_token::encode(&query, last.account_id.as_str())
+        });
+        let accounts = accounts.into_iter().map(encode::account).collect();
+        Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
+    }
+
+    async fn deposit(
+        &self,
+        request: Request<proto::DepositRequest>,
+    ) -> Result<Response<proto::DepositResponse>, Status> {
+        let (deadline, request) = open(request);
+        let common = Common {
+            kind: TransactionKind::Deposit,
+            request_id: &request.request_id,
+            amount: request.amount.as_ref(),
+            description: &request.description,
+            labels: &request.labels,
+            condition: request.condition.as_ref(),
+            validate_only: request.validate_only,
+        };
+        let legs = [("account_id", request.account_id.as_str(), Sign::In)];
+        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        Ok(Response::new(proto::DepositResponse { transaction, replayed }))
+    }
+
+    async fn withdraw(
+        &self,
+        request: Request<proto::WithdrawRequest>,
+    ) -> Result<Response<proto::WithdrawResponse>, Status> {
+        let (deadline, request) = open(request);
+        let common = Common {
+            kind: TransactionKind::Withdrawal,
+            request_id: &request.request_id,
+            amount: request.amount.as_ref(),
+            description: &request.description,
+            labels: &request.labels,
+            condition: request.condition.as_ref(),
+            validate_only: request.validate_only,
+        };
+        let legs = [("account_id", request.account_id.as_str(), Sign::Out)];
+        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<proto::TransferRequest>,
+    ) -> Result<Response<proto::TransferResponse>, Status> {
+        let (deadline, request) = open(request);
+        let common = Common {
+            kind: TransactionKind::Transfer,
+            request_id: &request.request_id,
+            amount: request.amount.as_ref(),
+            description: &request.description,
+            labels: &request.labels,
+            condition: request.condition.as_ref(),
+            validate_only: request.validate_only,
+        };
+        let legs = [
+            ("source_account_id", request.source_account_id.as_str(), Sign::Out),
+            ("destination_account_id", request.destination_account_id.as_str(), Sign::In),
+        ];
+        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        Ok(Response::new(proto::TransferResponse { transaction, replayed }))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<proto::GetTransactionRequest>,
+    ) -> Result<Response<proto::GetTransactionResponse>, Status> {
+        let (deadline, request) = open(request);
+        let mut decoder = Decoder::new(&self.currencies);
+        let name = decoder.transaction_name(request.lookup.as_ref());
+        let name = decoder.finish(name)?;
+        let transaction = self.ledger.transaction(&self.caller, name, deadline).await?;
+        let transaction = Some(encode::transaction(&transaction));
+        Ok(Response::new(proto::GetTransactionResponse { transaction }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<proto::ListEntriesRequest>,
+    ) -> Result<Response<proto::ListEntriesResponse>, Status> {
+        let (deadline, request) = open(request);
+        let query = format!(
+            "{}/{}/{:?}/{:?}/{}",
+            request.account_id,
+            request.after_sequence,
+            request.start_time,
+            request.end_time,
+            request.order
+        );
+        let (account_id, range, limit) = {
+            let mut decoder = Decoder::new(&self.currencies);
+            let account_id = decoder.account_id("account_id", &request.account_id);
+            let limit = decoder.page_size(request.page_size);
+            let range = entry_range(&mut decoder, &query, &request);
+            decoder.finish(account_id.map(|account_id| (account_id, range, limit)))?
+        };
+        let mut entries =
+            self.ledger.list_entries(&account_id, &range, limit + 1, deadline).await?;
+        let next_page_token = next_page(&mut entries, limit, |last| {
+            page_token::encode(&query, &last.sequence.to_string())
+        });
+        let entries = entries.iter().map(encode::entry).collect();
+        Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
+    }
+}
+
+/// The request's deadline and its message. Without the layer that stamps it there would be
+/// none: then the call is answered at once, not never.
+fn open<T>(request: Request<T>) -> (Instant, T) {
+    let stamped = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+    let deadline = stamped.unwrap_or_else(|| Instant::now() + Duration::ZERO);
+    (deadline, request.into_inner())
+}
+
+fn batch_of_ids(mut decoder: Decoder<'_>, texts: &[String]) -> Result<Vec<AccountId>, Invalid> {
+    let reason = ErrorReason::InvalidAccountId;
+    if texts.is_empty() || texts.len() > BATCH_GET_MAX {
+        let description = format!("has {} ids; 1-{BATCH_GET_MAX} are allowed", texts.len());
+        decoder.refuse(reason, "account_ids", description);
+        return decoder.finish(None);
+    }
+    let mut seen = BTreeSet::new();
+    let mut account_ids = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let field = format!("account_ids[{index}]");
+        if let Some(account_id) = decoder.account_id(&field, text) {
+            if !seen.insert(account_id.clone()) {
+                decoder.refuse(reason, &field, "is named twice");
+            }
+            account_ids.push(account_id);
+        }
+    }
+    decoder.finish(Some(account_ids))
+}
+
+/// The cursor of the page before, if there was one.
+fn cursor<T>(
+    decoder: &mut Decoder<'_>,
+    query: &str,
+    token: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    if token.is_empty() {
+        return None;
+    }
+    let cursor = page_token::decode(query, token).and_then(|cursor| parse(&cursor));
+    if cursor.is_none() {
+        let description = "is not a next_page_token of this query";
+        decoder.refuse(ErrorReason::InvalidPageToken, "page_token", description);
+    }
+    cursor
+}
+
+/// Cuts off what is beyond the page; if there was anything, the token for the next one.
+fn next_page<T>(rows: &mut Vec<T>, limit: u64, token: impl Fn(&T) -> String) -> String {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if rows.len() <= limit {
+        return String::new();
+    }
+    rows.truncate(limit);
+    rows.last().map(token).unwrap_or_default()
+}
+
+fn entry_range(
+    decoder: &mut Decoder<'_>,
+    query: &str,
+    request: &proto::ListEntriesRequest,
+) -> EntryRange {
+    let reason = ErrorReason::InvalidFilter;
+    if request.after_sequence < 0 {
+        decoder.refuse(reason, "after_sequence", "must not be negative");
+    }
+    let order = match proto::EntryOrder::try_from(request.order) {
+        Ok(proto::EntryOrder::Unspecified | proto::EntryOrder::Ascending) => Order::Ascending,
+        Ok(proto::EntryOrder::Descending) => Order::Descending,
+        Err(_) => {
+            decoder.refuse(reason, "order", "is not a known order");
+            Order::Ascending
+        }
+    };
+    let mut range = EntryRange {
+        after_sequence: request.after_sequence,
+        before_sequence: None,
+        start_time_us: decoder.time("start_time", request.start_time.as_ref()),
+        end_time_us: decoder.time("end_time", request.end_time.as_ref()),
+        order,
+    };
+    let parse = |text: &str| text.parse().ok();
+    match (cursor(decoder, query, &request.page_token, parse), order) {
+        (None, _) => {}
+        (Some(sequence), Order::Ascending) => range.after_sequence = sequence,
+        (Some(sequence), Order::Descending) => range.before_sequence = Some(sequence),
+    }
+    range
+}

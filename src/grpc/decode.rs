@@ -1,0 +1,382 @@
+//! Requests into domain types: shape errors only.
+//!
+//! All fields are looked at before the call is refused. `BadRequest` lists everything that is
+//! wrong; the reason is that of the lowest number in `ErrorReason`, and of two with one number
+//! that of the field declared first.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        account::{AccountState, Labels, NewAccount},
+        command::{Condition, Leg, Posting},
+        ids::{AccountId, IdError, RequestId, RequestKey},
+        money::{Amount, AmountError, Currencies, Currency},
+        rejection::TransactionName,
+        transaction::TransactionKind,
+    },
+    proto::{self, ErrorReason},
+};
+
+/// The longest description, in bytes.
+pub const DESCRIPTION_LENGTH_MAX: usize = 1024;
+/// The most labels on one account or transaction.
+pub const LABELS_MAX: usize = 32;
+/// The longest key of a label, in bytes.
+pub const LABEL_KEY_LENGTH_MAX: usize = 63;
+/// The longest value of a label, in bytes.
+pub const LABEL_VALUE_LENGTH_MAX: usize = 256;
+/// The most accounts in one BatchGetAccounts.
+pub const BATCH_GET_MAX: usize = 1000;
+/// Rows in a page, if the request does not say.
+const PAGE_SIZE_DEFAULT: u64 = 100;
+/// The most rows in a page.
+const PAGE_SIZE_MAX: u64 = 1000;
+
+/// One field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What kind of wrong.
+    pub reason: ErrorReason,
+    /// The field's path in the request.
+    pub field: String,
+    /// What it must be.
+    pub description: String,
+}
+
+/// A request that is refused for its shape: at least one violation, the decisive one first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(pub Vec<Violation>);
+
+/// Reads the fields of one request and collects what is wrong with them.
+pub struct Decoder<'a> {
+    currencies: &'a Currencies,
+    violations: Vec<Violation>,
+}
+
+/// The fields that all changes of balances share.
+pub struct Common<'a> {
+    pub kind: TransactionKind,
+    pub request_id: &'a str,
+    pub amount: Option<&'a proto::Money>,
+    pub description: &'a str,
+    pub labels: &'a Labels,
+    pub condition: Option<&'a proto::Condition>,
+    pub validate_only: bool,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder for one request.
+    pub fn new(currencies: &'a Currencies) -> Self {
+        Self { currencies, violations: Vec::new() }
+    }
+
+    /// The result, if nothing is wrong. `decoded` is None only if something is.
+    pub fn finish<T>(mut self, decoded: Option<T>) -> Result<T, Invalid> {
+        // Stable: fields stay in the order in which they were read.
+        self.violations.sort_by_key(|violation| violation.reason as i32);
+        match decoded {
+            Some(decoded) if self.violations.is_empty() => Ok(decoded),
+            _ => Err(Invalid(self.violations)),
+        }
+    }
+
+    /// Notes that a field is wrong.
+    pub fn refuse(&mut self, reason: ErrorReason, field: &str, description: impl ToString) {
+        let violation =
+            Violation { reason, field: field.to_owned(), description: description.to_string() };
+        self.violations.push(violation);
+    }
+
+    pub fn account_id(&mut self, field: &str, text: &str) -> Option<AccountId> {
+        self.id(ErrorReason::InvalidAccountId, field, AccountId::parse(text))
+    }
+
+    pub fn request_id(&mut self, field: &str, text: &str) -> Option<RequestId> {
+        self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
+    }
+
+    fn id<T>(&mut self, reason: ErrorReason, field: &str, id: Result<T, IdError>) -> Option<T> {
+        id.map_err(|error| self.refuse(reason, field, error)).ok()
+    }
+
+    pub fn transaction_name(
+        &mut self,
+        lookup: Option<&proto::get_transaction_request::Lookup>,
+    ) -> Option<TransactionName> {
+        use proto::get_transaction_request::Lookup;
+        let reason = ErrorReason::InvalidTransactionId;
+        match lookup {
+            Some(Lookup::RequestId(text)) => {
+                self.request_id("request_id", text).map(TransactionName::RequestId)
+            }
+            Some(Lookup::TransactionId(text)) => match Uuid::try_parse(text) {
+                Ok(id) => Some(TransactionName::TransactionId(id)),
+                Err(_) => {
+                    self.refuse(reason, "transaction_id", "must be a UUID");
+                    None
+                }
+            },
+            None => {
+                self.refuse(reason, "transaction_id", "or request_id is required");
+                None
+            }
+        }
+    }
+
+    pub fn currency(&mut self, field: &str, code: &str) -> Option<Currency> {
+        self.currencies
+            .get(code)
+            .map_err(|error| self.refuse(ErrorReason::InvalidCurrencyCode, field, error))
+            .ok()
+    }
+
+    /// An amount of any sign, in a currency that may be prescribed.
+    pub fn money(
+        &mut self,
+        field: &str,
+        money: &proto::Money,
+        prescribed: Option<&Currency>,
+    ) -> Option<(Currency, Amount)> {
+        let code_field = format!("{field}.currency_code");
+        let currency = self.currency(&code_field, &money.currency_code)?;
+        if let Some(other) = prescribed.filter(|prescribed| **prescribed != currency) {
+            let description = format!("must be {}, as in the rest of the request", other.code());
+            self.refuse(ErrorReason::InvalidCurrencyCode, &code_field, description);
+            return None;
+        }
+        match currency.parse(&money.value) {
+            Ok(amount) => Some((currency, amount)),
+            Err(error) => {
+                let reason = match &error {
+                    AmountError::Malformed | AmountError::TooManyDecimals { .. } => {
+                        ErrorReason::InvalidAmount
+                    }
+                    AmountError::OutOfRange { .. } => ErrorReason::BalanceOutOfRange,
+                };
+                self.refuse(reason, &format!("{field}.value"), error);
+                None
+            }
+        }
+    }
+
+    fn positive(
+        &mut self,
+        field: &str,
+        money: Option<&proto::Money>,
+    ) -> Option<(Currency, Amount)> {
+        let Some(money) = money else {
+            self.refuse(ErrorReason::InvalidAmount, field, "is required");
+            return None;
+        };
+        let (currency, amount) = self.money(field, money, None)?;
+        if !amount.is_positive() {
+            let field = format!("{field}.value");
+            self.refuse(ErrorReason::InvalidAmount, &field, "must be above zero");
+            return None;
+        }
+        Some((currency, amount))
+    }
+
+    pub fn description(&mut self, text: &str) {
+        if text.len() > DESCRIPTION_LENGTH_MAX {
+            let description =
+                format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
+            self.refuse(ErrorReason::InvalidDescription, "description", description);
+        } else if text.chars().any(char::is_control) {
+            let description = "has a control character";
+            self.refuse(ErrorReason::InvalidDescription, "description", description);
+        }
+    }
+
+    pub fn labels(&mut self, labels: &Labels) {
+        let reason = ErrorReason::InvalidLabels;
+        if labels.len() > LABELS_MAX {
+            let description =
+                format!("has {} labels; at most {LABELS_MAX} are allowed", labels.len());
+            self.refuse(reason, "labels", description);
+            return;
+        }
+        for (key, value) in labels {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+            if key.is_empty() || key.len() > LABEL_KEY_LENGTH_MAX || !key.bytes().all(allowed) {
+                let description =
+                    format!("a key must be 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]");
+                self.refuse(reason, "labels", description);
+            } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(char::is_control) {
+                let description = format!(
+                    "the value must be at most {LABEL_VALUE_LENGTH_MAX} bytes without control characters"
+                );
+                self.refuse(reason, &format!("labels[{key}]"), description);
+            }
+        }
+    }
+
+    /// The condition on an account of this currency; None if it is wrong.
+    fn condition(
+        &mut self,
+        condition: Option<&proto::Condition>,
+        currency: Option<&Currency>,
+    ) -> Option<Condition> {
+        let Some(condition) = condition else { return Some(Condition::default()) };
+        let reason = ErrorReason::InvalidCondition;
+        if condition.expected_version.is_some_and(|version| version < 1) {
+            self.refuse(reason, "condition.expected_version", "must be at least 1");
+            return None;
+        }
+        let mut bound = |field: &str, money: &Option<proto::Money>| match money {
+            None => Some(None),
+            Some(money) => self.money(field, money, currency).map(|(_, amount)| Some(amount)),
+        };
+        let min = bound("condition.min_balance_after", &condition.min_balance_after);
+        let max = bound("condition.max_balance_after", &condition.max_balance_after);
+        let (min_balance_after, max_balance_after) = (min?, max?);
+        if let (Some(min), Some(max)) = (min_balance_after, max_balance_after)
+            && min > max
+        {
+            let description = "must not be below condition.min_balance_after";
+            self.refuse(reason, "condition.max_balance_after", description);
+            return None;
+        }
+        let expected_version = condition.expected_version;
+        Some(Condition { expected_version, min_balance_after, max_balance_after })
+    }
+
+    pub fn page_size(&mut self, page_size: i32) -> u64 {
+        match u64::try_from(page_size) {
+            Ok(0) => PAGE_SIZE_DEFAULT,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+            Err(_) => {
+                let reason = ErrorReason::InvalidPageSize;
+                self.refuse(reason, "page_size", "must not be negative");
+                PAGE_SIZE_DEFAULT
+            }
+        }
+    }
+
+    /// Microseconds since the Unix epoch, rounded up: entries have whole microseconds, and
+    /// "at this time or later" and "before this time" both turn on the next whole one.
+    pub fn time(&mut self, field: &str, time: Option<&prost_types::Timestamp>) -> Option<i64> {
+        let time = time?;
+        let microseconds = time.seconds.checked_mul(1_000_000).and_then(|seconds| {
+            let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+            seconds.checked_add(i64::from(nanos.div_ceil(1000)))
+        });
+        if microseconds.is_none() {
+            self.refuse(ErrorReason::InvalidFilter, field, "is not a valid timestamp");
+        }
+        microseconds
+    }
+}
+
+/// A change of balances on behalf of `caller`, with one leg for each of the fields of account
+/// ids: the sign says whether the money comes in.
+pub fn posting<const N: usize>(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    common: &Common<'_>,
+    legs: [(&str, &str, Sign); N],
+) -> Result<Posting, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", common.request_id);
+    let account_ids = legs.map(|(field, text, _)| decoder.account_id(field, text));
+    if let [Some(first), Some(second)] = &account_ids[..]
+        && first == second
+    {
+        let description = "must be another account than the first";
+        decoder.refuse(ErrorReason::InvalidAccountId, legs[1].0, description);
+    }
+    let money = decoder.positive("amount", common.amount);
+    let currency = money.as_ref().map(|(currency, _)| currency);
+    let condition = decoder.condition(common.condition, currency);
+    decoder.description(common.description);
+    decoder.labels(common.labels);
+    let decoded = (|| {
+        let (currency, amount) = money?;
+        let mut condition = Some(condition?);
+        let mut decoded_legs = Vec::with_capacity(N);
+        for (account_id, (_, _, sign)) in account_ids.into_iter().zip(legs) {
+            let amount = match sign {
+                Sign::In => amount,
+                Sign::Out => -amount,
+            };
+            // The condition is on the first account: the only one, or the source.
+            let condition = condition.take().unwrap_or_default();
+            decoded_legs.push(Leg { account_id: account_id?, amount, condition });
+        }
+        Some(Posting {
+            key: RequestKey { caller: caller.clone(), request_id: request_id? },
+            transaction_id: Uuid::now_v7(),
+            kind: common.kind,
+            currency,
+            legs: decoded_legs,
+            description: common.description.to_owned(),
+            labels: common.labels.clone(),
+            validate_only: common.validate_only,
+        })
+    })();
+    decoder.finish(decoded)
+}
+
+/// Which way the money goes, seen from the account.
+#[derive(Clone, Copy)]
+pub enum Sign {
+    /// Into the account.
+    In,
+    /// Out of the account.
+    Out,
+}
+
+/// An account to open.
+pub fn new_account(
+    currencies: &Currencies,
+    request: &proto::CreateAccountRequest,
+) -> Result<NewAccount, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let account_id = if request.account_id.is_empty() {
+        Some(AccountId::from_uuid(Uuid::now_v7()))
+    } else {
+        decoder.account_id("account_id", &request.account_id)
+    };
+    let currency = decoder.currency("currency_code", &request.currency_code);
+    let overdraft_limit = match (&request.overdraft_limit, &currency) {
+        (None, currency) => currency.as_ref().map(Currency::zero),
+        (Some(money), currency) => {
+            decoder.money("overdraft_limit", money, currency.as_ref()).map(|(_, amount)| amount)
+        }
+    };
+    let reason = ErrorReason::InvalidAmount;
+    if overdraft_limit.is_some_and(Amount::is_negative) {
+        decoder.refuse(reason, "overdraft_limit.value", "must not be negative");
+    } else if request.unlimited_overdraft && overdraft_limit.is_some_and(Amount::is_positive) {
+        let description = "must be zero or absent where unlimited_overdraft is set";
+        decoder.refuse(reason, "overdraft_limit.value", description);
+    }
+    decoder.labels(&request.labels);
+    let decoded = (|| {
+        Some(NewAccount {
+            account_id: account_id?,
+            currency: currency?,
+            overdraft_limit: overdraft_limit?,
+            unlimited_overdraft: request.unlimited_overdraft,
+            labels: request.labels.clone(),
+        })
+    })();
+    decoder.finish(decoded)
+}
+
+/// The state to filter by; unspecified is none.
+pub fn account_state(decoder: &mut Decoder<'_>, state: i32) -> Option<AccountState> {
+    match proto::AccountState::try_from(state) {
+        Ok(proto::AccountState::Unspecified) => None,
+        Ok(proto::AccountState::Open) => Some(AccountState::Open),
+        Ok(proto::AccountState::Frozen) => Some(AccountState::Frozen),
+        Ok(proto::AccountState::Closed) => Some(AccountState::Closed),
+        Err(_) => {
+            decoder.refuse(ErrorReason::InvalidFilter, "state", "is not a known state");
+            None
+        }
+    }
+}

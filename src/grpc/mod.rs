@@ -1,0 +1,16 @@
+//! The wire: requests into domain types, results into responses, failures into statuses.
+//! Proto types and `Status` never leave this module; there are no rules in it.
+
+mod account_service;
+mod deadline;
+mod decode;
+mod encode;
+mod page_token;
+mod status;
+
+#[cfg(test)]
+mod status_tests;
+
+pub use account_service::AccountServiceImpl;
+pub use deadline::{DeadlinePolicy, stamp};
+pub use status::panicked;

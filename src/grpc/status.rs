@@ -1,0 +1,279 @@
+//! Failures into statuses: one exhaustive match a kind, and everything about errors in it.
+
+use std::{any::Any, collections::BTreeMap, time::Duration};
+
+use http::Response;
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::pb;
+
+use crate::{
+    domain::rejection::Rejection,
+    grpc::decode::{Invalid, Violation},
+    ledger::{Failure, Outcome},
+    proto::ErrorReason,
+};
+
+const DOMAIN: &str = "passbook";
+
+/// `google.rpc.ErrorInfo`, with its metadata in order: a refusal that is repeated is repeated
+/// byte by byte, which tonic-types' own, with a hash map in it, would not be.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: BTreeMap<String, String>,
+}
+
+/// What a status says, before it is put on the wire.
+struct Parts {
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    metadata: BTreeMap<String, String>,
+    details: Vec<prost_types::Any>,
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rejected(rejection) => of_rejection(&rejection),
+            other => of_no_verdict(&other),
+        }
+        .into_status()
+    }
+}
+
+impl From<Invalid> for Status {
+    fn from(Invalid(violations): Invalid) -> Self {
+        let Some(first) = violations.first().cloned() else {
+            // `Decoder::finish` is given None only where something is wrong.
+            return Self::from(Failure::Internal(Outcome::NotApplied));
+        };
+        let code = match first.reason {
+            ErrorReason::BalanceOutOfRange => Code::OutOfRange,
+            _ => Code::InvalidArgument,
+        };
+        Parts {
+            code,
+            reason: first.reason,
+            message: format!("{} {}", first.field, first.description),
+            metadata: BTreeMap::from([("field".to_owned(), first.field)]),
+            details: vec![bad_request(violations)],
+        }
+        .into_status()
+    }
+}
+
+fn of_rejection(rejection: &Rejection) -> Parts {
+    use Rejection as R;
+    let account = "passbook.v1.Account";
+    let (code, reason, detail) = match rejection {
+        R::RequestIdReused { .. } => {
+            let violation = Violation {
+                reason: ErrorReason::RequestIdReused,
+                field: "request_id".to_owned(),
+                description: rejection.to_string(),
+            };
+            (Code::InvalidArgument, ErrorReason::RequestIdReused, bad_request(vec![violation]))
+        }
+        R::AccountNotFound { account_id } => (
+            Code::NotFound,
+            ErrorReason::AccountNotFound,
+            resource_info(account, account_id.as_str(), rejection),
+        ),
+        R::TransactionNotFound(name) => (
+            Code::NotFound,
+            ErrorReason::TransactionNotFound,
+            resource_info("passbook.v1.Transaction", &name.to_string(), rejection),
+        ),
+        R::AccountExists { account_id } => (
+            Code::AlreadyExists,
+            ErrorReason::AccountExists,
+            resource_info(account, account_id.as_str(), rejection),
+        ),
+        R::AccountClosed { account_id } => {
+            precondition(ErrorReason::AccountClosed, account_id.as_str(), rejection)
+        }
+        R::AccountFrozen { account_id } => {
+            precondition(ErrorReason::AccountFrozen, account_id.as_str(), rejection)
+        }
+        R::CurrencyMismatch { account_id, .. } => {
+            precondition(ErrorReason::CurrencyMismatch, account_id.as_str(), rejection)
+        }
+        R::BalanceOutOfRange { account_id, .. } => {
+            let (_, reason, detail) =
+                precondition(ErrorReason::BalanceOutOfRange, account_id.as_str(), rejection);
+            (Code::OutOfRange, reason, detail)
+        }
+        R::ConditionFailed { account_id, .. } => {
+            precondition(ErrorReason::ConditionFailed, account_id.as_str(), rejection)
+        }
+        R::InsufficientFunds { account_id, .. } => {
+            precondition(ErrorReason::InsufficientFunds, account_id.as_str(), rejection)
+        }
+    };
+    let message = rejection.to_string();
+    Parts { code, reason, message, metadata: metadata(rejection), details: vec![detail] }
+}
+
+fn of_no_verdict(failure: &Failure) -> Parts {
+    use ErrorReason as E;
+    let (code, reason, message, outcome, retry) = match failure {
+        Failure::Rejected(rejection) => return of_rejection(rejection),
+        Failure::LockTimeout => (
+            Code::Aborted,
+            E::LockTimeout,
+            "an account is locked by another transaction".to_owned(),
+            Some(Outcome::NotApplied),
+            Some(Duration::from_millis(200)),
+        ),
+        Failure::Contention => (
+            Code::Aborted,
+            E::Contention,
+            "the database broke off the transaction repeatedly".to_owned(),
+            Some(Outcome::NotApplied),
+            Some(Duration::from_millis(100)),
+        ),
+        Failure::DeadlineExceeded(outcome) => {
+            let message = "the deadline passed before a verdict was reached".to_owned();
+            (Code::DeadlineExceeded, E::DeadlineExceeded, message, *outcome, None)
+        }
+        Failure::Overloaded { limit } => (
+            Code::ResourceExhausted,
+            E::Overloaded,
+            format!("{limit} requests are waiting already"),
+            Some(Outcome::NotApplied),
+            Some(Duration::from_millis(100)),
+        ),
+        Failure::DatabaseUnavailable(outcome) => (
+            Code::Unavailable,
+            E::DatabaseUnavailable,
+            "the database cannot be reached or written".to_owned(),
+            *outcome,
+            Some(Duration::from_secs(1)),
+        ),
+        Failure::SchemaNotMigrated => (
+            Code::Unavailable,
+            E::SchemaNotMigrated,
+            "the database's schema is not this server's; see `passbook migrate status`".to_owned(),
+            Some(Outcome::NotApplied),
+            None,
+        ),
+        Failure::ShuttingDown => (
+            Code::Unavailable,
+            E::ShuttingDown,
+            "the server is shutting down".to_owned(),
+            Some(Outcome::NotApplied),
+            Some(Duration::from_millis(100)),
+        ),
+        Failure::Internal(outcome) => {
+            let message = "internal error; see the server's log".to_owned();
+            (Code::Internal, E::Internal, message, Some(*outcome), None)
+        }
+    };
+    let outcome = outcome.map(|outcome| match outcome {
+        Outcome::NotApplied => ("outcome".to_owned(), "not_applied".to_owned()),
+        Outcome::Unknown => ("outcome".to_owned(), "unknown".to_owned()),
+    });
+    let metadata = outcome.into_iter().collect();
+    Parts { code, reason, message, metadata, details: retry.map(retry_info).into_iter().collect() }
+}
+
+impl Parts {
+    fn into_status(self) -> Status {
+        let name = self.reason.as_str_name();
+        let info = ErrorInfo {
+            reason: name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_owned(),
+            domain: DOMAIN.to_owned(),
+            metadata: self.metadata,
+        };
+        let mut details = vec![any("ErrorInfo", &info)];
+        details.extend(self.details);
+        let status = pb::Status { code: self.code as i32, message: self.message.clone(), details };
+        Status::with_details(self.code, self.message, status.encode_to_vec().into())
+    }
+}
+
+/// The answer to a call whose handler panicked: what it had asked for may have been done.
+#[must_use]
+pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<tonic::body::Body> {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "handler panicked");
+    Status::from(Failure::Internal(Outcome::Unknown)).into_http()
+}
+
+/// The fields of a rejection, which are its metadata.
+fn metadata(rejection: &Rejection) -> BTreeMap<String, String> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(rejection) else {
+        return BTreeMap::new();
+    };
+    fields
+        .into_iter()
+        .filter(|(name, _)| name != "reason")
+        .map(|(name, value)| match value {
+            serde_json::Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        })
+        .collect()
+}
+
+fn precondition(
+    reason: ErrorReason,
+    subject: &str,
+    rejection: &Rejection,
+) -> (Code, ErrorReason, prost_types::Any) {
+    let name = reason.as_str_name();
+    let violation = pb::precondition_failure::Violation {
+        r#type: name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_owned(),
+        subject: subject.to_owned(),
+        description: rejection.to_string(),
+    };
+    let detail = pb::PreconditionFailure { violations: vec![violation] };
+    (Code::FailedPrecondition, reason, any("PreconditionFailure", &detail))
+}
+
+fn bad_request(violations: Vec<Violation>) -> prost_types::Any {
+    let field_violations = violations
+        .into_iter()
+        .map(|violation| pb::bad_request::FieldViolation {
+            field: violation.field,
+            description: violation.description,
+            ..pb::bad_request::FieldViolation::default()
+        })
+        .collect();
+    any("BadRequest", &pb::BadRequest { field_violations })
+}
+
+fn resource_info(kind: &str, name: &str, rejection: &Rejection) -> prost_types::Any {
+    let info = pb::ResourceInfo {
+        resource_type: kind.to_owned(),
+        resource_name: name.to_owned(),
+        description: rejection.to_string(),
+        ..pb::ResourceInfo::default()
+    };
+    any("ResourceInfo", &info)
+}
+
+fn retry_info(delay: Duration) -> prost_types::Any {
+    let retry_delay = prost_types::Duration {
+        // A second at most.
+        seconds: delay.as_secs() as i64,
+        nanos: delay.subsec_nanos() as i32,
+    };
+    any("RetryInfo", &pb::RetryInfo { retry_delay: Some(retry_delay) })
+}
+
+fn any(name: &str, message: &impl Message) -> prost_types::Any {
+    prost_types::Any {
+        type_url: format!("type.googleapis.com/google.rpc.{name}"),
+        value: message.encode_to_vec(),
+    }
+}

@@ -1,0 +1,115 @@
+//! One database transaction for a batch of jobs.
+//!
+//! Nothing is retried here and nobody is answered: that is the [`super::worker`]'s. A second
+//! attempt starts from fresh rows; nothing that this one has worked out outlives it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    domain::{
+        book::{Answer, Book},
+        ids::AccountId,
+        rejection::Rejection,
+    },
+    ledger::job::Job,
+    storage::{CommitError, LockWait, Locked, StorageError, WriteTransaction, Writer},
+};
+
+/// A job with the verdict that was committed.
+pub type Judged = (Arc<Job>, Result<Answer, Rejection>);
+
+/// What came of an attempt that committed.
+pub struct Attempted {
+    /// Jobs with their verdicts. Those that their callers gave up are in neither list.
+    pub judged: Vec<Judged>,
+    /// Jobs left out because someone else holds this account's lock.
+    pub held_elsewhere: Vec<(Arc<Job>, AccountId)>,
+}
+
+/// Why an attempt came to nothing, or may have.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// Nothing was committed.
+    #[error(transparent)]
+    NotApplied(#[from] StorageError),
+    /// All of the batch was committed, or nothing.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// Tries the batch: begin, lock, and the rest.
+pub async fn attempt(
+    writer: &Writer,
+    jobs: &[Arc<Job>],
+    wait: LockWait,
+) -> Result<Attempted, AttemptError> {
+    let transaction = writer.begin().await?;
+    attempt_in(transaction, jobs, wait).await
+}
+
+/// Goes on in a transaction that has begun, and ends it either way.
+pub async fn attempt_in(
+    transaction: WriteTransaction,
+    jobs: &[Arc<Job>],
+    wait: LockWait,
+) -> Result<Attempted, AttemptError> {
+    match decide(&transaction, jobs, wait).await {
+        Ok(attempted) => match transaction.commit().await {
+            Ok(()) => Ok(attempted),
+            Err(CommitError::NotCommitted(error)) => Err(AttemptError::NotApplied(error)),
+            Err(CommitError::Unknown(error)) => Err(AttemptError::Unknown(error)),
+        },
+        Err(error) => {
+            // If this fails the connection is lost, and the transaction with it.
+            if let Err(rollback) = transaction.roll_back().await {
+                tracing::debug!(error = %rollback, "rollback failed");
+            }
+            Err(AttemptError::NotApplied(error))
+        }
+    }
+}
+
+async fn decide(
+    transaction: &WriteTransaction,
+    jobs: &[Arc<Job>],
+    wait: LockWait,
+) -> Result<Attempted, StorageError> {
+    // 1. Lock the accounts.
+    let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
+    let Locked { accounts, held_elsewhere } = transaction.lock(&account_ids, wait).await?;
+    let (held_elsewhere, ours) = part(jobs, &held_elsewhere);
+
+    // 2. Read the verdicts that there are, in a statement after the lock.
+    let keys: BTreeSet<_> = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
+    let (now_us, decided) = transaction.decided(&keys).await?;
+
+    // 3. Apply each command in turn, in memory; a job that its caller gave up is left out.
+    let mut book = Book::new(accounts, decided, now_us);
+    let judged = ours
+        .into_iter()
+        .filter(|job| job.claim())
+        .map(|job| {
+            let verdict = book.apply(&job.command);
+            (job, verdict)
+        })
+        .collect();
+
+    // 4. Write what has changed; the caller commits.
+    transaction.write(&book).await?;
+    Ok(Attempted { judged, held_elsewhere })
+}
+
+type Parted = (Vec<(Arc<Job>, AccountId)>, Vec<Arc<Job>>);
+
+/// The jobs that need an account which is held elsewhere, with the first such, and the others.
+fn part(jobs: &[Arc<Job>], held_elsewhere: &BTreeSet<AccountId>) -> Parted {
+    let mut held = Vec::new();
+    let mut ours = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        match job.command.account_ids().find(|id| held_elsewhere.contains(*id)) {
+            Some(account_id) => held.push((job.clone(), account_id.clone())),
+            None => ours.push(job.clone()),
+        }
+    }
+    (held, ours)
+}

@@ -1,0 +1,60 @@
+//! Why a caller gets no transaction.
+
+use crate::{domain::rejection::Rejection, storage::StorageError};
+
+/// What became of a change that got no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not made, and this attempt never will be.
+    NotApplied,
+    /// It may have been made; its request id tells.
+    Unknown,
+}
+
+/// Why a caller gets no answer but an error. Only [`Failure::Rejected`] is a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Refused, by state.
+    Rejected(Rejection),
+    /// Someone else held a row lock for as long as the caller could wait.
+    LockTimeout,
+    /// The database broke off the transaction again and again.
+    Contention,
+    /// The caller's deadline passed; a read has no outcome.
+    DeadlineExceeded(Option<Outcome>),
+    /// As many commands as are allowed wait already.
+    Overloaded {
+        /// How many that is.
+        limit: usize,
+    },
+    /// The database cannot be reached or written; a read has no outcome.
+    DatabaseUnavailable(Option<Outcome>),
+    /// The schema is not this program's.
+    SchemaNotMigrated,
+    /// The server is about to stop.
+    ShuttingDown,
+    /// A defect, logged where it was met.
+    Internal(Outcome),
+}
+
+impl Failure {
+    /// What a failed read means to its caller; the details are logged here.
+    pub(super) fn of_read(error: StorageError) -> Self {
+        match &error {
+            StorageError::Unavailable(_)
+            | StorageError::LockTimeout(_)
+            | StorageError::Aborted(_) => {
+                tracing::warn!(%error, "read failed");
+                Self::DatabaseUnavailable(None)
+            }
+            StorageError::SchemaNotMigrated(_) => {
+                tracing::error!(%error, "read failed");
+                Self::SchemaNotMigrated
+            }
+            StorageError::Data(_) | StorageError::Corrupt(_) => {
+                tracing::error!(%error, "read failed");
+                Self::Internal(Outcome::NotApplied)
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A command on its way, and its caller's claim ticket.
+//!
+//! Whether a caller who gives up may be told "not applied" is decided by one atomic step.
+//! Before an attempt writes a job's change, and after it has all its locks, it *claims* the
+//! job; a caller whose deadline passes *abandons* it. Whoever comes first wins:
+//!
+//! ```text
+//!            claim (worker, under the row locks)
+//!   Waiting ------------------------------------> Claimed   caller gives up: outcome unknown
+//!      |   <------------------------------------
+//!      |     unclaim (the attempt surely failed)
+//!      | abandon (caller)
+//!      v
+//!   Abandoned                                               caller gives up: not applied
+//! ```
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    domain::{book::Answer, command::Command},
+    ledger::{Failure, Outcome},
+};
+
+const WAITING: u8 = 0;
+const CLAIMED: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// What a caller gets.
+pub type Verdict = Result<Answer, Failure>;
+
+/// A command on its way, shared by the worker, its attempts and the lanes.
+pub struct Job {
+    /// What is asked.
+    pub command: Command,
+    /// When its caller stops waiting.
+    pub deadline: Instant,
+    state: AtomicU8,
+    uncertain: AtomicBool,
+    reply: Mutex<Option<Reply>>,
+}
+
+struct Reply {
+    sender: oneshot::Sender<Verdict>,
+    /// Given back when the job is answered or dropped.
+    _place: OwnedSemaphorePermit,
+}
+
+/// The caller's side. Dropping it abandons the job if nobody has claimed it yet.
+pub struct Ticket {
+    job: Arc<Job>,
+    receiver: oneshot::Receiver<Verdict>,
+}
+
+/// A job and the ticket to its verdict.
+pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> (Arc<Job>, Ticket) {
+    let (sender, receiver) = oneshot::channel();
+    let job = Arc::new(Job {
+        command,
+        deadline,
+        state: AtomicU8::new(WAITING),
+        uncertain: AtomicBool::new(false),
+        reply: Mutex::new(Some(Reply { sender, _place: place })),
+    });
+    (job.clone(), Ticket { job, receiver })
+}
+
+impl Job {
+    /// Takes the job from its caller's hands: from now on the database decides. False if the
+    /// caller has given it up.
+    pub fn claim(&self) -> bool {
+        self.is_wanted()
+            && match self.exchange(WAITING, CLAIMED) {
+                Ok(_) => true,
+                Err(state) => state == CLAIMED,
+            }
+    }
+
+    /// Gives the job back after an attempt that surely changed nothing; not if an earlier one
+    /// may have.
+    pub fn unclaim(&self) {
+        if !self.is_uncertain() {
+            // Not claimed, or abandoned: then there is nothing to give back.
+            let _ = self.exchange(CLAIMED, WAITING);
+        }
+    }
+
+    /// An attempt at this job may have been committed.
+    pub fn mark_uncertain(&self) {
+        // A job that was not claimed was not written.
+        if self.state.load(Ordering::Acquire) == CLAIMED {
+            self.uncertain.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether an attempt at this job may have been committed.
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Acquire)
+    }
+
+    /// Whether someone still waits for the verdict.
+    pub fn is_wanted(&self) -> bool {
+        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
+    }
+
+    /// Answers the caller, if nobody has; a caller who has gone does not mind.
+    pub fn answer(&self, verdict: Verdict) {
+        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reply) = reply {
+            let _ = reply.sender.send(verdict);
+        }
+    }
+
+    /// Answers that no verdict was reached, truthfully if an earlier attempt may have been
+    /// committed.
+    pub fn give_up(&self, failure: Failure) {
+        let failure = if self.is_uncertain() {
+            Failure::DatabaseUnavailable(Some(Outcome::Unknown))
+        } else {
+            failure
+        };
+        self.answer(Err(failure));
+    }
+
+    fn exchange(&self, from: u8, to: u8) -> Result<u8, u8> {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
+}
+
+impl Ticket {
+    /// Waits for the verdict until the job's deadline.
+    pub async fn verdict(mut self) -> Verdict {
+        match tokio::time::timeout_at(self.job.deadline, &mut self.receiver).await {
+            Ok(Ok(verdict)) => verdict,
+            // Dropped unanswered: the worker panicked with the job in its hands.
+            Ok(Err(_)) => Err(Failure::Internal(self.outcome())),
+            Err(_) => Err(Failure::DeadlineExceeded(Some(self.outcome()))),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.job.exchange(WAITING, ABANDONED) {
+            Ok(_) | Err(ABANDONED) => Outcome::NotApplied,
+            Err(_) => Outcome::Unknown,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = self.job.exchange(WAITING, ABANDONED);
+    }
+}

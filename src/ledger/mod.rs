@@ -1,0 +1,247 @@
+//! The write path, and the reads beside it.
+//!
+//! ```text
+//! Ledger::post -> queue -> worker: takes all that waits, 1..N jobs, into one transaction
+//!                            attempt: begin -> lock -> read -> fold -> write -> commit
+//!                            only now: answer each job with its own verdict
+//! ```
+//!
+//! A request alone is a batch of one; there is no other way to change anything. The future of
+//! an RPC holds nothing but a [`job::Ticket`]: when it is dropped, no transaction is.
+//! Correctness rests on the row lock and the stored request ids, never on this process: an
+//! attempt whose outcome is not known is simply made again, and finds what it did.
+
+mod attempt;
+mod failure;
+mod job;
+mod lanes;
+mod worker;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+
+pub use crate::ledger::failure::{Failure, Outcome};
+use crate::{
+    domain::{
+        account::{Account, NewAccount},
+        book::Answer,
+        command::{Command, Posting},
+        ids::{AccountId, RequestKey},
+        rejection::{Rejection, TransactionName},
+        transaction::{Entry, Transaction},
+    },
+    storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store},
+};
+
+/// How much may wait, and how much goes into one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Commands accepted and not yet answered; one more is refused as overloaded.
+    pub queue_capacity: usize,
+    /// Commands in one database transaction.
+    pub batch_size_max: usize,
+}
+
+/// A handle to the ledger: one method an RPC.
+pub struct Ledger {
+    store: Arc<Store>,
+    queue: mpsc::UnboundedSender<Arc<job::Job>>,
+    /// A permit for every command that is accepted and not yet answered.
+    places: Arc<Semaphore>,
+    limits: Limits,
+    closed: AtomicBool,
+}
+
+/// A change of balances that was made, now or before.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// With all its entries.
+    pub transaction: Arc<Transaction>,
+    /// It had been made before, under the same request id.
+    pub replayed: bool,
+}
+
+impl Ledger {
+    /// Starts the worker.
+    #[must_use]
+    pub fn start(store: Arc<Store>, limits: Limits) -> Self {
+        // Unbounded as a channel; what bounds it is the number of places.
+        let (queue, waiting) = mpsc::unbounded_channel();
+        worker::spawn(store.clone(), waiting, queue.clone(), limits.batch_size_max);
+        Self {
+            store,
+            queue,
+            places: Arc::new(Semaphore::new(limits.queue_capacity)),
+            limits,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens an account, or returns it if it is open with the same attributes.
+    ///
+    /// # Errors
+    /// The account exists with other attributes, or no verdict was reached.
+    pub async fn create_account(
+        &self,
+        new: NewAccount,
+        deadline: Instant,
+    ) -> Result<Account, Failure> {
+        match self.submit(Command::CreateAccount(new), deadline).await? {
+            Answer::Account(account) => Ok(account),
+            Answer::Posted { .. } => Err(Failure::Internal(Outcome::Unknown)),
+        }
+    }
+
+    /// Changes balances, exactly once per request id.
+    ///
+    /// # Errors
+    /// The refusal, which is kept, or no verdict was reached.
+    pub async fn post(&self, posting: Posting, deadline: Instant) -> Result<Posted, Failure> {
+        match self.submit(Command::Post(Arc::new(posting)), deadline).await? {
+            Answer::Posted { transaction, replayed } => Ok(Posted { transaction, replayed }),
+            Answer::Account(_) => Err(Failure::Internal(Outcome::Unknown)),
+        }
+    }
+
+    async fn submit(&self, command: Command, deadline: Instant) -> Result<Answer, Failure> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Failure::ShuttingDown);
+        }
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
+        };
+        let (job, ticket) = job::new(command, deadline, place);
+        if self.queue.send(job).is_err() {
+            return Err(Failure::ShuttingDown);
+        }
+        ticket.verdict().await
+    }
+
+    /// Waits until everything that was accepted is answered, then takes nothing more.
+    pub async fn drain(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
+        // Fails only if the semaphore were closed, which nobody does.
+        let _ = self.places.acquire_many(all).await;
+    }
+
+    /// One account.
+    ///
+    /// # Errors
+    /// It does not exist, or the database does not answer in time.
+    pub async fn account(
+        &self,
+        account_id: &AccountId,
+        deadline: Instant,
+    ) -> Result<Account, Failure> {
+        let found = read(deadline, self.store.account(account_id)).await?;
+        found.ok_or_else(|| not_found(account_id))
+    }
+
+    /// Several accounts as of one instant, in the order asked for.
+    ///
+    /// # Errors
+    /// One does not exist, or the database does not answer in time.
+    pub async fn accounts(
+        &self,
+        account_ids: &[AccountId],
+        deadline: Instant,
+    ) -> Result<Vec<Account>, Failure> {
+        let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
+        let found = read(deadline, self.store.accounts(&wanted)).await?;
+        let mut found: HashMap<_, _> =
+            found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
+        let take = |id| found.remove(id).ok_or_else(|| not_found(id));
+        account_ids.iter().map(take).collect()
+    }
+
+    /// A page of accounts, in order of their ids.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn list_accounts(
+        &self,
+        filter: &AccountFilter,
+        after: Option<&AccountId>,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Account>, Failure> {
+        read(deadline, self.store.list_accounts(filter, after, limit)).await
+    }
+
+    /// One transaction.
+    ///
+    /// # Errors
+    /// It does not exist, or the database does not answer in time.
+    pub async fn transaction(
+        &self,
+        caller: &Arc<str>,
+        name: TransactionName,
+        deadline: Instant,
+    ) -> Result<Arc<Transaction>, Failure> {
+        let found = match &name {
+            TransactionName::TransactionId(id) => {
+                read(deadline, self.store.transaction(*id)).await?
+            }
+            TransactionName::RequestId(request_id) => {
+                let key = RequestKey { caller: caller.clone(), request_id: request_id.clone() };
+                read(deadline, self.store.transaction_of_request(&key)).await?
+            }
+        };
+        found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
+    }
+
+    /// A page of an account's entries.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn list_entries(
+        &self,
+        account_id: &AccountId,
+        range: &EntryRange,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Entry>, Failure> {
+        let account = self.account(account_id, deadline).await?;
+        read(deadline, self.store.list_entries(&account, range, limit)).await
+    }
+
+    /// Whether changes can be made now: the database answers and has this program's schema.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check_ready(&self, timeout: Duration) -> Result<(), Failure> {
+        match read(Instant::now() + timeout, self.store.schema_status()).await? {
+            SchemaStatus::Current => Ok(()),
+            SchemaStatus::Missing | SchemaStatus::Behind(_) | SchemaStatus::Ahead(_) => {
+                Err(Failure::SchemaNotMigrated)
+            }
+        }
+    }
+}
+
+fn not_found(account_id: &AccountId) -> Failure {
+    Failure::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
+}
+
+/// A read holds nothing that a dropped future could leak.
+async fn read<T>(
+    deadline: Instant,
+    query: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout_at(deadline, query).await {
+        Ok(result) => result.map_err(Failure::of_read),
+        Err(_) => Err(Failure::DeadlineExceeded(None)),
+    }
+}

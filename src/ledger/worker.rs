@@ -1,0 +1,265 @@
+//! The worker: takes all that waits into one transaction, again and again.
+//!
+//! It owns its connection, runs each attempt in a task of its own, and outlives whatever
+//! happens there: after a panic, a time-out or a lost connection it throws the connection
+//! away and makes the attempt again. The request ids in the database tell the new attempt
+//! what the lost one did.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
+
+use crate::{
+    ledger::{
+        Failure, Outcome,
+        attempt::{AttemptError, Attempted, attempt},
+        job::Job,
+        lanes::Lanes,
+    },
+    storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
+};
+
+/// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
+/// with the connection; above the database's own statement time-out.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(20);
+/// How often a batch is tried again when the database broke it off, or cannot be reached.
+/// With the pauses below about a second in all: longer is for the caller to decide.
+const RETRIES_MAX: usize = 6;
+/// The first pause between two attempts; each is twice the one before, with jitter.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between two attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// A job this close to its deadline is answered rather than tried again.
+pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
+
+/// Jobs as they come in.
+pub type Queue = mpsc::UnboundedReceiver<Arc<Job>>;
+
+struct Worker {
+    store: Arc<Store>,
+    lanes: Lanes,
+    batch_size_max: usize,
+    writer: Option<Arc<Writer>>,
+}
+
+/// Jobs that are tried together, and how often they were tried again.
+struct Batch {
+    jobs: Vec<Arc<Job>>,
+    retries: usize,
+    wait: LockWait,
+}
+
+/// Why there is no result to hand on.
+enum Missed {
+    /// The transaction failed, or may have.
+    Attempt(AttemptError),
+    /// The task panicked or hung: the batch may have been committed.
+    Lost(&'static str),
+}
+
+/// Starts the worker and keeps it running.
+pub fn spawn(
+    store: Arc<Store>,
+    queue: Queue,
+    returned: mpsc::UnboundedSender<Arc<Job>>,
+    batch_size_max: usize,
+) {
+    let queue = Arc::new(Mutex::new(queue));
+    let lanes = Lanes::new(store.clone(), returned);
+    tokio::spawn(async move {
+        loop {
+            let worker =
+                Worker { store: store.clone(), lanes: lanes.clone(), batch_size_max, writer: None };
+            match tokio::spawn(worker.run(queue.clone())).await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(%error, "worker panicked and is started again"),
+            }
+        }
+    });
+}
+
+impl Worker {
+    async fn run(mut self, queue: Arc<Mutex<Queue>>) {
+        let mut queue = queue.lock().await;
+        let mut jobs = Vec::with_capacity(self.batch_size_max);
+        while queue.recv_many(&mut jobs, self.batch_size_max).await > 0 {
+            let ready = self.lanes.divert(jobs.drain(..));
+            self.settle(Batch::new(ready)).await;
+        }
+    }
+
+    /// Tries a batch until each of its jobs is answered or handed on to a lane.
+    async fn settle(&mut self, batch: Batch) {
+        let mut batches = vec![batch];
+        while let Some(mut batch) = batches.pop() {
+            batch.jobs.retain(|job| job.is_wanted());
+            if batch.jobs.is_empty() {
+                continue;
+            }
+            match self.try_once(&batch).await {
+                Ok(attempted) => self.lanes.hand_out(attempted),
+                Err(Missed::Attempt(error)) => {
+                    batches.extend(self.after_failure(batch, error).await);
+                }
+                Err(Missed::Lost(why)) => {
+                    tracing::error!(
+                        jobs = batch.jobs.len(),
+                        "attempt {why}; its outcome is looked up"
+                    );
+                    batches.extend(self.after_loss(batch).await);
+                }
+            }
+        }
+    }
+
+    /// One attempt, in a task of its own. Its connection is given back only if all went well.
+    async fn try_once(&mut self, batch: &Batch) -> Result<Attempted, Missed> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => match self.store.writer().await {
+                Ok(writer) => Arc::new(writer),
+                Err(error) => return Err(Missed::Attempt(error.into())),
+            },
+        };
+        let (jobs, wait, held) = (batch.jobs.clone(), batch.wait, writer.clone());
+        let mut task = tokio::spawn(async move { attempt(&held, &jobs, wait).await });
+        match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
+            Ok(Ok(result)) => {
+                let reusable = match &result {
+                    Ok(_) => true,
+                    Err(AttemptError::NotApplied(error)) => {
+                        !matches!(error, StorageError::Unavailable(_))
+                    }
+                    Err(AttemptError::Unknown(_)) => false,
+                };
+                self.writer = reusable.then_some(writer);
+                result.map_err(Missed::Attempt)
+            }
+            Ok(Err(_panic)) => Err(Missed::Lost("panicked")),
+            Err(_elapsed) => {
+                task.abort();
+                Err(Missed::Lost("hung"))
+            }
+        }
+    }
+
+    /// What is to be tried next after an attempt that failed.
+    async fn after_failure(&self, mut batch: Batch, error: AttemptError) -> Vec<Batch> {
+        let error = match error {
+            AttemptError::NotApplied(error) => error,
+            AttemptError::Unknown(error) => {
+                tracing::warn!(
+                    error,
+                    jobs = batch.jobs.len(),
+                    "commit not confirmed; its outcome is looked up"
+                );
+                return self.after_loss(batch).await;
+            }
+        };
+        batch.jobs.iter().for_each(|job| job.unclaim());
+        match error {
+            StorageError::LockTimeout(_) => {
+                // On SQLite there is one lock, and the only thing to do is to try again.
+                if self.store.kind() == DatabaseKind::Postgres {
+                    batch.wait = LockWait::Never;
+                }
+                expire(&mut batch.jobs);
+                vec![batch]
+            }
+            StorageError::Aborted(_) => {
+                tracing::debug!(%error, jobs = batch.jobs.len(), "transaction broken off");
+                batch.retry_or_give_up(&Failure::Contention).await
+            }
+            StorageError::Unavailable(_) => {
+                tracing::warn!(%error, jobs = batch.jobs.len(), "database unavailable");
+                batch
+                    .retry_or_give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)))
+                    .await
+            }
+            StorageError::SchemaNotMigrated(_) => {
+                tracing::error!(%error, "schema not migrated");
+                batch.give_up(&Failure::SchemaNotMigrated)
+            }
+            StorageError::Data(_) | StorageError::Corrupt(_) => {
+                tracing::error!(%error, jobs = batch.jobs.len(), "database refused a batch");
+                batch.bisect()
+            }
+        }
+    }
+
+    /// The batch was committed as a whole or not at all; the request ids tell which. One job
+    /// may have caused the loss, so each half is tried by itself.
+    async fn after_loss(&self, mut batch: Batch) -> Vec<Batch> {
+        batch.jobs.iter().for_each(|job| job.mark_uncertain());
+        match batch.next_pause() {
+            Some(pause) => {
+                tokio::time::sleep(pause).await;
+                batch.split()
+            }
+            None => batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::Unknown))),
+        }
+    }
+}
+
+/// Answers the jobs that have no time left.
+pub fn expire(jobs: &mut Vec<Arc<Job>>) {
+    let soon = Instant::now() + DEADLINE_MARGIN;
+    jobs.retain(|job| {
+        let expired = job.deadline <= soon;
+        if expired {
+            job.give_up(Failure::LockTimeout);
+        }
+        !expired
+    });
+}
+
+impl Batch {
+    fn new(jobs: Vec<Arc<Job>>) -> Self {
+        Self { jobs, retries: 0, wait: LockWait::Briefly }
+    }
+
+    /// How long to wait before the next retry; None if there were enough.
+    fn next_pause(&mut self) -> Option<Duration> {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(RETRY_PAUSE_MIN)
+            .with_max_delay(RETRY_PAUSE_MAX)
+            .with_max_times(RETRIES_MAX)
+            .with_jitter();
+        self.retries += 1;
+        pauses.build().nth(self.retries - 1)
+    }
+
+    async fn retry_or_give_up(mut self, failure: &Failure) -> Vec<Self> {
+        match self.next_pause() {
+            Some(pause) => {
+                tokio::time::sleep(pause).await;
+                vec![self]
+            }
+            None => self.give_up(failure),
+        }
+    }
+
+    fn give_up(self, failure: &Failure) -> Vec<Self> {
+        self.jobs.iter().for_each(|job| job.give_up(failure.clone()));
+        Vec::new()
+    }
+
+    /// Finds the job that the database refuses: it fails alone, its neighbours do not.
+    fn bisect(self) -> Vec<Self> {
+        if self.jobs.len() == 1 {
+            return self.give_up(&Failure::Internal(Outcome::NotApplied));
+        }
+        self.split()
+    }
+
+    /// Two halves, the one that came first on top.
+    fn split(mut self) -> Vec<Self> {
+        let second = self.jobs.split_off(self.jobs.len().div_ceil(2));
+        let second = Self { jobs: second, retries: self.retries, wait: self.wait };
+        vec![second, self]
+    }
+}

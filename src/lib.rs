@@ -1,0 +1,45 @@
+//! Passbook: the one place in a company where account balances change.
+//!
+//! # The way of a deposit
+//!
+//! ```text
+//! proto request -> grpc (decode: shape errors) -> domain Posting -> ledger: queue -> worker
+//!    worker, a detached task that owns its connection, takes all that is waiting (1..N):
+//!      begin -> lock the touched accounts, one statement, in id order
+//!            -> read request ids and the clock (a later statement)
+//!            -> domain: apply each command in turn to the locked accounts, in memory
+//!            -> write requests + entries + balances, a constant number of statements
+//!            -> commit -> only now answer every caller with its own verdict
+//! -> domain result -> grpc (encode) -> proto response
+//! ```
+//!
+//! # Modules, in reading order
+//!
+//! * [`domain`]: the rules, pure. What money is, when a withdrawal is refused.
+//! * [`ledger`]: the write path; the only place that begins and commits.
+//! * [`storage`]: everything that knows SeaORM and SQL.
+//! * [`grpc`]: the wire, and the only place that knows proto types and statuses.
+//! * [`server`], [`config`], [`cli`]: how it is run.
+//!
+//! Arrows run one way: cli -> server -> grpc -> ledger -> storage, and all may use domain.
+//! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy.rs` holds the lines.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod grpc;
+pub mod ledger;
+pub mod server;
+pub mod storage;
+
+/// The contract of `proto/passbook/v1`, as prost and tonic generate it.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod proto {
+    tonic::include_proto!("passbook.v1");
+
+    /// The contract's descriptors, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/passbook_descriptor.bin"));
+}

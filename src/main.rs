@@ -1,0 +1,7 @@
+//! The program: see [`passbook::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    passbook::cli::main()
+}

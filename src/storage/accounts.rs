@@ -1,0 +1,161 @@
+//! Reading and locking accounts.
+//!
+//! # The lock
+//!
+//! A balance is only ever changed by a transaction that has locked the account's row
+//! (`SELECT ... FOR UPDATE`, SeaORM's `lock_exclusive()`) before it read it. Several rows are
+//! locked by one statement in byte order of their ids, whoever asks, so that two transactions
+//! never hold what the other waits for. `ORDER BY` does that, on a column collated "C"; the
+//! order of the ids in the list would not. On SQLite `lock_exclusive()` writes nothing: there
+//! the whole database is locked from BEGIN IMMEDIATE on.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, Select,
+    sea_query::{Expr, LockBehavior, LockType, SimpleExpr},
+};
+
+use crate::{
+    domain::{
+        account::{Account, AccountState, Labels},
+        ids::AccountId,
+    },
+    storage::{
+        StorageError, Store,
+        entity::accounts::{Column, Entity, Model},
+    },
+};
+
+/// Which accounts to list; all that is given must match.
+#[derive(Clone, Debug, Default)]
+pub struct AccountFilter {
+    /// In this currency.
+    pub currency_code: Option<String>,
+    /// In this state.
+    pub state: Option<AccountState>,
+    /// With all of these labels.
+    pub labels: Labels,
+}
+
+impl Store {
+    /// One account, as it was last committed.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn account(&self, account_id: &AccountId) -> Result<Option<Account>, StorageError> {
+        let row = Entity::find_by_id(account_id.as_str()).one(&self.readers).await?;
+        row.map(Account::try_from).transpose()
+    }
+
+    /// Several accounts in one statement, and so as of one instant; those that exist, in no
+    /// particular order.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn accounts(
+        &self,
+        account_ids: &BTreeSet<AccountId>,
+    ) -> Result<Vec<Account>, StorageError> {
+        let backend = self.readers.get_database_backend();
+        to_accounts(select(backend, account_ids).all(&self.readers).await?)
+    }
+
+    /// At most `limit` accounts above `after`, in order of their ids.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_accounts(
+        &self,
+        filter: &AccountFilter,
+        after: Option<&AccountId>,
+        limit: u64,
+    ) -> Result<Vec<Account>, StorageError> {
+        let mut query = Entity::find().order_by_asc(Column::AccountId).limit(limit);
+        if let Some(after) = after {
+            query = query.filter(Column::AccountId.gt(after.as_str()));
+        }
+        if let Some(currency_code) = &filter.currency_code {
+            query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
+        }
+        if let Some(state) = filter.state {
+            query = query.filter(Column::State.eq(state.name()));
+        }
+        if !filter.labels.is_empty() {
+            let backend = self.readers.get_database_backend();
+            query = query.filter(has_labels(backend, &filter.labels));
+        }
+        to_accounts(query.all(&self.readers).await?)
+    }
+}
+
+/// Locks these accounts, waiting for each in turn, and reads them.
+pub async fn lock(
+    transaction: &DatabaseTransaction,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<Vec<Account>, StorageError> {
+    let query = select(transaction.get_database_backend(), account_ids)
+        .order_by_asc(Column::AccountId)
+        .lock_exclusive();
+    to_accounts(query.all(transaction).await?)
+}
+
+/// Locks those of these accounts that nobody else has locked, without waiting, and reads them.
+pub async fn lock_free(
+    transaction: &DatabaseTransaction,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<Vec<Account>, StorageError> {
+    let query = select(transaction.get_database_backend(), account_ids)
+        .order_by_asc(Column::AccountId)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    to_accounts(query.all(transaction).await?)
+}
+
+/// Which of these accounts exist, locked or not.
+pub async fn existing(
+    transaction: &DatabaseTransaction,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<BTreeSet<AccountId>, StorageError> {
+    if account_ids.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let found: Vec<String> = select(transaction.get_database_backend(), account_ids)
+        .select_only()
+        .column(Column::AccountId)
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    Ok(found.iter().map(|account_id| AccountId::from_stored(account_id)).collect())
+}
+
+fn select(backend: DbBackend, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
+    let ids = account_ids.iter().map(|account_id| account_id.as_str().to_owned());
+    // One parameter either way, so that the text of the statement does not depend on how many
+    // accounts there are and is prepared once.
+    let condition: SimpleExpr = match backend {
+        DbBackend::Sqlite => {
+            let list = serde_json::Value::from_iter(ids).to_string();
+            Expr::cust_with_values("account_id IN (SELECT value FROM json_each(?))", [list])
+        }
+        _ => Column::AccountId.eq_any(ids),
+    };
+    Entity::find().filter(condition)
+}
+
+fn has_labels(backend: DbBackend, labels: &Labels) -> SimpleExpr {
+    let labels = serde_json::json!(labels).to_string();
+    match backend {
+        DbBackend::Sqlite => Expr::cust_with_values(
+            "NOT EXISTS (SELECT 1 FROM json_each(?) wanted WHERE NOT EXISTS \
+             (SELECT 1 FROM json_each(accounts.labels) had \
+              WHERE had.key = wanted.key AND had.value = wanted.value))",
+            [labels],
+        ),
+        _ => Expr::cust_with_values("labels @> CAST($1 AS jsonb)", [labels]),
+    }
+}
+
+fn to_accounts(rows: Vec<Model>) -> Result<Vec<Account>, StorageError> {
+    rows.into_iter().map(Account::try_from).collect()
+}

@@ -1,0 +1,71 @@
+//! The table `accounts`.
+
+use sea_orm::entity::prelude::*;
+
+use crate::{
+    domain::{
+        account::{Account, AccountState},
+        ids::AccountId,
+        money::Currency,
+    },
+    storage::{entity::number::Number, error::StorageError},
+};
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "accounts")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub account_id: String,
+    pub currency_code: String,
+    pub currency_scale: i16,
+    pub balance: Number,
+    pub held: Number,
+    pub overdraft_limit: Number,
+    pub unlimited_overdraft: bool,
+    pub state: String,
+    pub sequence: i64,
+    pub version: i64,
+    pub last_hash: Vec<u8>,
+    pub labels: Json,
+    pub create_time_us: i64,
+    pub update_time_us: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl TryFrom<Model> for Account {
+    type Error = StorageError;
+
+    fn try_from(row: Model) -> Result<Self, StorageError> {
+        let corrupt = |column: &str| {
+            StorageError::Corrupt(format!("account {}: column {column}", row.account_id))
+        };
+        let scale = u32::try_from(row.currency_scale).map_err(|_| corrupt("currency_scale"))?;
+        let currency = Currency::from_parts(&row.currency_code, scale);
+        let amount =
+            |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
+        Ok(Self {
+            account_id: AccountId::from_stored(&row.account_id),
+            balance: amount(row.balance, "balance")?,
+            held: amount(row.held, "held")?,
+            overdraft_limit: amount(row.overdraft_limit, "overdraft_limit")?,
+            unlimited_overdraft: row.unlimited_overdraft,
+            state: AccountState::from_name(&row.state).ok_or_else(|| corrupt("state"))?,
+            sequence: row.sequence,
+            version: row.version,
+            last_hash: row.last_hash.try_into().map_err(|_| {
+                StorageError::Corrupt(format!("account {}: column last_hash", row.account_id))
+            })?,
+            labels: serde_json::from_value(row.labels).map_err(|_| {
+                StorageError::Corrupt(format!("account {}: column labels", row.account_id))
+            })?,
+            currency,
+            create_time_us: row.create_time_us,
+            update_time_us: row.update_time_us,
+        })
+    }
+}

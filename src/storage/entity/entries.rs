@@ -1,0 +1,87 @@
+//! The table `entries`.
+
+use sea_orm::{FromQueryResult, entity::prelude::*};
+
+use crate::{
+    domain::{ids::AccountId, money::Currency, transaction::Entry},
+    storage::{entity::number::Number, error::StorageError},
+};
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "entries")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub account_id: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub sequence: i64,
+    pub transaction_id: Uuid,
+    pub amount: Number,
+    pub balance_after: Number,
+    pub create_time_us: i64,
+    pub hash: Vec<u8>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A row with its account's currency.
+#[derive(FromQueryResult)]
+pub struct WithCurrency {
+    pub account_id: String,
+    pub sequence: i64,
+    pub transaction_id: Uuid,
+    pub amount: Number,
+    pub balance_after: Number,
+    pub create_time_us: i64,
+    pub hash: Vec<u8>,
+    pub currency_code: String,
+    pub currency_scale: i16,
+}
+
+impl Model {
+    /// The entry, in the currency of its account.
+    pub fn into_entry(self, currency: &Currency) -> Result<Entry, StorageError> {
+        let corrupt = |column: &str| {
+            StorageError::Corrupt(format!(
+                "entry {} of account {}: column {column}",
+                self.sequence, self.account_id
+            ))
+        };
+        Ok(Entry {
+            account_id: AccountId::from_stored(&self.account_id),
+            sequence: self.sequence,
+            transaction_id: self.transaction_id,
+            amount: currency.amount(self.amount.0).ok_or_else(|| corrupt("amount"))?,
+            balance_after: currency
+                .amount(self.balance_after.0)
+                .ok_or_else(|| corrupt("balance_after"))?,
+            currency: currency.clone(),
+            create_time_us: self.create_time_us,
+            hash: self.hash.as_slice().try_into().map_err(|_| corrupt("hash"))?,
+        })
+    }
+}
+
+impl TryFrom<WithCurrency> for Entry {
+    type Error = StorageError;
+
+    fn try_from(row: WithCurrency) -> Result<Self, StorageError> {
+        let scale = u32::try_from(row.currency_scale).map_err(|_| {
+            StorageError::Corrupt(format!("account {}: column currency_scale", row.account_id))
+        })?;
+        let currency = Currency::from_parts(&row.currency_code, scale);
+        let row = Model {
+            account_id: row.account_id,
+            sequence: row.sequence,
+            transaction_id: row.transaction_id,
+            amount: row.amount,
+            balance_after: row.balance_after,
+            create_time_us: row.create_time_us,
+            hash: row.hash,
+        };
+        row.into_entry(&currency)
+    }
+}

@@ -1,0 +1,94 @@
+//! The table `requests`: every request that has its verdict; those that were applied are the
+//! transactions.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sea_orm::entity::prelude::*;
+
+use crate::{
+    domain::{
+        book::Decided,
+        ids::{AccountId, RequestId},
+        rejection::Rejection,
+        transaction::{Entry, Transaction, TransactionKind},
+    },
+    storage::error::StorageError,
+};
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "requests")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub caller: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub request_id: String,
+    pub fingerprint: Vec<u8>,
+    pub transaction_id: Uuid,
+    pub kind: String,
+    /// JSON of [`Rejection`]; null if it was applied.
+    pub rejection: Option<String>,
+    pub description: String,
+    pub labels: Json,
+    /// JSON of the entries' names, in order; empty if it was refused.
+    pub legs: Json,
+    pub create_time_us: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The name of an entry: its account and sequence.
+pub type EntryName = (AccountId, i64);
+
+impl Model {
+    /// The entries that this request made.
+    pub fn entry_names(&self) -> Result<Vec<EntryName>, StorageError> {
+        serde_json::from_value(self.legs.clone()).map_err(|_| self.corrupt("legs"))
+    }
+
+    /// The verdict; `entries` has at least those that this request made.
+    pub fn into_decided(
+        self,
+        entries: &HashMap<EntryName, Entry>,
+    ) -> Result<Decided, StorageError> {
+        let fingerprint =
+            self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))?;
+        let verdict = match &self.rejection {
+            Some(rejection) => {
+                let rejection: Rejection =
+                    serde_json::from_str(rejection).map_err(|_| self.corrupt("rejection"))?;
+                Err(rejection)
+            }
+            None => Ok(Arc::new(self.transaction(entries)?)),
+        };
+        Ok(Decided { fingerprint, transaction_id: self.transaction_id, verdict })
+    }
+
+    fn transaction(
+        &self,
+        entries: &HashMap<EntryName, Entry>,
+    ) -> Result<Transaction, StorageError> {
+        let entries = self
+            .entry_names()?
+            .iter()
+            .map(|name| entries.get(name).cloned().ok_or_else(|| self.corrupt("legs")))
+            .collect::<Result<_, _>>()?;
+        Ok(Transaction {
+            transaction_id: Some(self.transaction_id),
+            request_id: RequestId::from_stored(&self.request_id),
+            kind: TransactionKind::from_name(&self.kind).ok_or_else(|| self.corrupt("kind"))?,
+            entries,
+            description: self.description.clone(),
+            labels: serde_json::from_value(self.labels.clone())
+                .map_err(|_| self.corrupt("labels"))?,
+            create_time_us: self.create_time_us,
+        })
+    }
+
+    fn corrupt(&self, column: &str) -> StorageError {
+        StorageError::Corrupt(format!("request {}: column {column}", self.transaction_id))
+    }
+}

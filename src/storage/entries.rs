@@ -1,0 +1,141 @@
+//! Reading entries.
+
+use std::collections::HashMap;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Statement,
+};
+
+use crate::{
+    domain::{account::Account, ids::AccountId, transaction::Entry},
+    storage::{
+        StorageError, Store,
+        entity::{
+            entries::{Column, Entity, Model, WithCurrency},
+            requests::EntryName,
+        },
+    },
+};
+
+/// Which way a statement is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Oldest first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Which entries of an account to read.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryRange {
+    /// Only those above this sequence.
+    pub after_sequence: i64,
+    /// Only those below this sequence.
+    pub before_sequence: Option<i64>,
+    /// Only those made at this time or later, in microseconds since the Unix epoch.
+    pub start_time_us: Option<i64>,
+    /// Only those made before this time.
+    pub end_time_us: Option<i64>,
+    /// Which way.
+    pub order: Order,
+}
+
+impl Store {
+    /// At most `limit` entries of an account.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_entries(
+        &self,
+        account: &Account,
+        range: &EntryRange,
+        limit: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut after = range.after_sequence;
+        let mut before = range.before_sequence.unwrap_or(i64::MAX);
+        // Times never go back within an account, so a time is a place in the sequence.
+        if let Some(start) = range.start_time_us {
+            after = after.max(self.first_at(account, start).await? - 1);
+        }
+        if let Some(end) = range.end_time_us {
+            before = before.min(self.first_at(account, end).await?);
+        }
+        let query = Entity::find()
+            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .filter(Column::Sequence.gt(after))
+            .filter(Column::Sequence.lt(before))
+            .limit(limit);
+        let query = match range.order {
+            Order::Ascending => query.order_by_asc(Column::Sequence),
+            Order::Descending => query.order_by_desc(Column::Sequence),
+        };
+        let rows = query.all(&self.readers).await?;
+        rows.into_iter().map(|row| row.into_entry(&account.currency)).collect()
+    }
+
+    /// The sequence of the first entry made at this time or later, or the one after the last:
+    /// a binary search, one look-up by primary key a step.
+    async fn first_at(&self, account: &Account, time_us: i64) -> Result<i64, StorageError> {
+        let (mut low, mut high) = (1, account.sequence + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.time_of(&account.account_id, middle).await? < time_us {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    async fn time_of(&self, account_id: &AccountId, sequence: i64) -> Result<i64, StorageError> {
+        let row: Option<Model> =
+            Entity::find_by_id((account_id.to_string(), sequence)).one(&self.readers).await?;
+        row.map(|row| row.create_time_us).ok_or_else(|| {
+            StorageError::Corrupt(format!("account {account_id} has no entry {sequence}"))
+        })
+    }
+}
+
+const BY_NAME_POSTGRES: &str = "\
+    SELECT e.*, a.currency_code, a.currency_scale \
+    FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
+    JOIN entries e ON e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence \
+    JOIN accounts a ON a.account_id = e.account_id";
+
+const BY_NAME_SQLITE: &str = "\
+    SELECT e.*, a.currency_code, a.currency_scale \
+    FROM json_each(?) name \
+    JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
+    JOIN accounts a ON a.account_id = e.account_id";
+
+/// The entries with these names, on any connection or within any transaction.
+pub async fn by_name(
+    connection: &impl ConnectionTrait,
+    names: &[EntryName],
+) -> Result<HashMap<EntryName, Entry>, StorageError> {
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let backend = connection.get_database_backend();
+    let statement = match backend {
+        DbBackend::Sqlite => {
+            let names = serde_json::json!(names).to_string();
+            Statement::from_sql_and_values(backend, BY_NAME_SQLITE, [names.into()])
+        }
+        _ => {
+            let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
+            let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
+            let values = [accounts.into(), sequences.into()];
+            Statement::from_sql_and_values(backend, BY_NAME_POSTGRES, values)
+        }
+    };
+    let mut entries = HashMap::with_capacity(names.len());
+    for row in connection.query_all_raw(statement).await? {
+        let entry = Entry::try_from(WithCurrency::from_query_result(&row, "")?)?;
+        entries.insert((entry.account_id.clone(), entry.sequence), entry);
+    }
+    Ok(entries)
+}

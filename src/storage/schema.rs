@@ -1,0 +1,124 @@
+//! The schema's version, and the migrations under their lock.
+
+use std::collections::BTreeSet;
+
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
+};
+
+use crate::storage::{StorageError, Store};
+
+/// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
+const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
+
+/// How the database's schema compares with this program's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaStatus {
+    /// There is none.
+    Missing,
+    /// These migrations have not been applied.
+    Behind(Vec<String>),
+    /// It is this program's.
+    Current,
+    /// A newer program has applied these migrations.
+    Ahead(Vec<String>),
+}
+
+/// The name of the newest migration that this program knows: its schema version.
+#[must_use]
+pub fn schema_version() -> String {
+    names().into_iter().next_back().unwrap_or_default()
+}
+
+impl Store {
+    /// Compares the schemas; changes nothing.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn schema_status(&self) -> Result<SchemaStatus, StorageError> {
+        let applied = applied(&self.readers).await?;
+        let known = names();
+        let unknown: Vec<_> = applied.difference(&known).cloned().collect();
+        let pending: Vec<_> = known.difference(&applied).cloned().collect();
+        Ok(match (applied.is_empty(), unknown.is_empty(), pending.is_empty()) {
+            (true, _, _) => SchemaStatus::Missing,
+            (false, false, _) => SchemaStatus::Ahead(unknown),
+            (false, true, false) => SchemaStatus::Behind(pending),
+            (false, true, true) => SchemaStatus::Current,
+        })
+    }
+
+    /// Every migration that this program knows, with whether it has been applied.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn migrations(&self) -> Result<Vec<(String, bool)>, StorageError> {
+        let applied = applied(&self.readers).await?;
+        Ok(names().into_iter().map(|name| (name.clone(), applied.contains(&name))).collect())
+    }
+
+    /// Applies what is pending: all or nothing, one process at a time, the others wait.
+    ///
+    /// # Errors
+    /// The database does not answer, or a migration failed.
+    pub async fn migrate_up(&self) -> Result<(), StorageError> {
+        let admin = self.admin().await?;
+        let transaction = begin_migration(&admin).await?;
+        Migrator::up(&transaction, None).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Takes back the latest migration, with all that is in its tables.
+    ///
+    /// # Errors
+    /// The database does not answer, or the migration failed.
+    pub async fn migrate_down(&self) -> Result<(), StorageError> {
+        let admin = self.admin().await?;
+        let transaction = begin_migration(&admin).await?;
+        Migrator::down(&transaction, Some(1)).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// The lock is the transaction's, so it is given back however the process ends.
+async fn begin_migration(
+    admin: &sea_orm::DatabaseConnection,
+) -> Result<DatabaseTransaction, StorageError> {
+    let backend = admin.get_database_backend();
+    let options = TransactionOptions {
+        sqlite_transaction_mode: (backend == DbBackend::Sqlite)
+            .then_some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let transaction = admin.begin_with_options(options).await?;
+    if backend == DbBackend::Postgres {
+        let sql = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+        transaction.execute_unprepared(&sql).await?;
+    }
+    Ok(transaction)
+}
+
+fn names() -> BTreeSet<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}
+
+#[derive(FromQueryResult)]
+struct Applied {
+    version: String,
+}
+
+async fn applied(connection: &impl ConnectionTrait) -> Result<BTreeSet<String>, StorageError> {
+    let backend = connection.get_database_backend();
+    let exists = match backend {
+        DbBackend::Sqlite => "SELECT 1 FROM sqlite_schema WHERE name = 'seaql_migrations'",
+        _ => "SELECT 1 WHERE to_regclass('seaql_migrations') IS NOT NULL",
+    };
+    if connection.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
+    let rows = Applied::find_by_statement(versions).all(connection).await?;
+    Ok(rows.into_iter().map(|row| row.version).collect())
+}

@@ -1,0 +1,157 @@
+//! The one way to change anything: a connection of a worker's own, and its transaction.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
+};
+
+use crate::{
+    domain::{
+        account::Account,
+        book::{Book, Decided},
+        ids::{AccountId, RequestKey},
+    },
+    storage::{CommitError, StorageError, accounts, requests, write},
+};
+
+/// A worker's own connection.
+pub struct Writer {
+    connection: DatabaseConnection,
+}
+
+/// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
+/// worker then drops the writer too, rather than trust that.
+pub struct WriteTransaction {
+    transaction: DatabaseTransaction,
+}
+
+/// What to do about a row that someone else has locked.
+#[derive(Clone, Copy, Debug)]
+pub enum LockWait {
+    /// Wait for each in turn, in order of ids, as long as the connection's lock timeout says.
+    Briefly,
+    /// Leave it out.
+    Never,
+}
+
+/// The rows that were asked for.
+pub struct Locked {
+    /// Those that exist and are now ours.
+    pub accounts: Vec<Account>,
+    /// Those that exist and are someone else's. Ids in neither list do not exist.
+    pub held_elsewhere: BTreeSet<AccountId>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: DatabaseConnection) -> Self {
+        Self { connection }
+    }
+
+    /// Begins a transaction. On SQLite this takes the database's one write lock.
+    ///
+    /// # Errors
+    /// [`StorageError::LockTimeout`] on SQLite, or the database cannot be reached.
+    pub async fn begin(&self) -> Result<WriteTransaction, StorageError> {
+        let options = TransactionOptions {
+            // A deferred transaction that reads before it writes can fail with BUSY_SNAPSHOT.
+            sqlite_transaction_mode: (self.connection.get_database_backend() == DbBackend::Sqlite)
+                .then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = self.connection.begin_with_options(options).await?;
+        Ok(WriteTransaction { transaction })
+    }
+}
+
+impl WriteTransaction {
+    /// Locks these accounts' rows and reads them.
+    ///
+    /// # Errors
+    /// [`StorageError::LockTimeout`] if a row was not had in time.
+    pub async fn lock(
+        &self,
+        account_ids: &BTreeSet<AccountId>,
+        wait: LockWait,
+    ) -> Result<Locked, StorageError> {
+        if account_ids.is_empty() {
+            return Ok(Locked { accounts: Vec::new(), held_elsewhere: BTreeSet::new() });
+        }
+        match wait {
+            LockWait::Briefly => Ok(Locked {
+                accounts: accounts::lock(&self.transaction, account_ids).await?,
+                held_elsewhere: BTreeSet::new(),
+            }),
+            LockWait::Never => {
+                let accounts = accounts::lock_free(&self.transaction, account_ids).await?;
+                let mut missing = account_ids.clone();
+                for account in &accounts {
+                    missing.remove(&account.account_id);
+                }
+                let held_elsewhere = accounts::existing(&self.transaction, &missing).await?;
+                Ok(Locked { accounts, held_elsewhere })
+            }
+        }
+    }
+
+    /// Waits for one account's row, for at most this long. The transaction must hold no other
+    /// lock: so nothing that others need is held while it waits, and it can be in no deadlock.
+    ///
+    /// # Errors
+    /// [`StorageError::LockTimeout`] if the row was not had in time.
+    pub async fn wait_for(
+        &self,
+        account_id: &AccountId,
+        lock_timeout: Duration,
+    ) -> Result<(), StorageError> {
+        if self.transaction.get_database_backend() == DbBackend::Postgres {
+            // Zero would mean no limit.
+            let milliseconds = lock_timeout.as_millis().max(1);
+            let sql = format!("SET LOCAL lock_timeout = {milliseconds}");
+            self.transaction.execute_unprepared(&sql).await?;
+        }
+        accounts::lock(&self.transaction, &BTreeSet::from([account_id.clone()])).await?;
+        Ok(())
+    }
+
+    /// The verdicts stored under these request ids, and the time in microseconds since the
+    /// Unix epoch by the database's clock. A statement after the lock: it sees what the wait
+    /// for the lock let through.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn decided(
+        &self,
+        keys: &BTreeSet<RequestKey>,
+    ) -> Result<(i64, HashMap<RequestKey, Decided>), StorageError> {
+        requests::decided(&self.transaction, keys).await
+    }
+
+    /// Writes all that the book has changed.
+    ///
+    /// # Errors
+    /// [`StorageError::Aborted`] if a key was taken by someone else in the meantime.
+    pub async fn write(&self, book: &Book) -> Result<(), StorageError> {
+        write::write(&self.transaction, book).await
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(self) -> Result<(), CommitError> {
+        Ok(self.transaction.commit().await?)
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// The connection is lost, and so is the transaction.
+    pub async fn roll_back(self) -> Result<(), StorageError> {
+        Ok(self.transaction.rollback().await?)
+    }
+}
