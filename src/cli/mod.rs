@@ -9,8 +9,8 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// The migrator announces itself even when there is nothing to do.
-const LOG_DEFAULT: &str = "info,sea_orm_migration=warn";
+/// The migrator and PostgreSQL tell even that there was nothing to do.
+const LOG_DEFAULT: &str = "info,sea_orm_migration=warn,sqlx::postgres::notice=warn";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///

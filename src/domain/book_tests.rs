@@ -1,1 +1,235 @@
+//! The fold, without a database.
 
+use std::{collections::HashMap, sync::Arc};
+
+use uuid::Uuid;
+
+use crate::domain::{
+    account::{Account, AccountState, Labels, NewAccount},
+    book::{Answer, Book},
+    command::{Command, Condition, Leg, Posting},
+    ids::{AccountId, RequestId, RequestKey},
+    money::{Currencies, Currency},
+    rejection::Rejection,
+    transaction::{Transaction, TransactionKind},
+};
+
+const NOW: i64 = 1_700_000_000_000_000;
+
+fn usd() -> Currency {
+    Currencies::default().get("USD").unwrap()
+}
+
+fn new_account(id: &str) -> NewAccount {
+    NewAccount {
+        account_id: AccountId::parse(id).unwrap(),
+        currency: usd(),
+        overdraft_limit: usd().zero(),
+        unlimited_overdraft: false,
+        labels: Labels::new(),
+    }
+}
+
+fn account(id: &str, balance: &str) -> Account {
+    let mut account = Account::open(&new_account(id), NOW);
+    account.balance = usd().parse(balance).unwrap();
+    account
+}
+
+fn book(accounts: Vec<Account>) -> Book {
+    Book::new(accounts, HashMap::new(), NOW)
+}
+
+fn posting(request_id: &str, legs: &[(&str, &str)]) -> Posting {
+    Posting {
+        key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
+        transaction_id: Uuid::now_v7(),
+        kind: TransactionKind::Transfer,
+        currency: usd(),
+        legs: legs
+            .iter()
+            .map(|(id, amount)| Leg {
+                account_id: AccountId::parse(id).unwrap(),
+                amount: usd().parse(amount).unwrap(),
+                condition: Condition::default(),
+            })
+            .collect(),
+        description: String::new(),
+        labels: Labels::new(),
+        validate_only: false,
+    }
+}
+
+fn apply(book: &mut Book, posting: Posting) -> Result<(Arc<Transaction>, bool), Rejection> {
+    match book.apply(&Command::Post(Arc::new(posting)))? {
+        Answer::Posted { transaction, replayed } => Ok((transaction, replayed)),
+        Answer::Account(_) => panic!("a posting is not answered with an account"),
+    }
+}
+
+#[test]
+fn commands_see_what_the_commands_before_them_left() {
+    let mut book = book(vec![account("a", "100.00"), account("b", "0.00")]);
+    let (first, _) = apply(&mut book, posting("1", &[("a", "-30.00"), ("b", "30.00")])).unwrap();
+    let (second, _) = apply(&mut book, posting("2", &[("b", "-10.00"), ("a", "10.00")])).unwrap();
+    let balances = |made: &Transaction| -> Vec<String> {
+        made.entries.iter().map(|entry| entry.balance_after.to_string()).collect()
+    };
+    assert_eq!(balances(&first), ["70.00", "30.00"]);
+    assert_eq!(balances(&second), ["20.00", "80.00"]);
+    let versions: Vec<_> = book.changed().map(|it| (it.sequence, it.version)).collect();
+    assert_eq!(versions, [(2, 3), (2, 3)]);
+    // Each entry is chained to the one before it on the same account.
+    assert_eq!(second.entries[1].hash, second.entries[1].chained_hash(&first.entries[0].hash));
+    assert_eq!(first.entries[0].hash, first.entries[0].chained_hash(&[0; 32]));
+}
+
+#[test]
+fn a_refusal_changes_nothing_and_is_kept() {
+    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let too_much = posting("1", &[("a", "-10.01"), ("b", "10.01")]);
+    let refusal = apply(&mut book, too_much.clone()).unwrap_err();
+    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    assert_eq!(book.changed().count(), 0);
+    apply(&mut book, posting("2", &[("a", "5.00")])).unwrap();
+    assert_eq!(apply(&mut book, too_much).unwrap_err(), refusal, "a no never turns into a yes");
+    assert_eq!(book.recorded().len(), 2);
+}
+
+#[test]
+fn one_request_id_has_one_effect_within_a_batch() {
+    let mut book = book(vec![account("a", "0.00")]);
+    let (first, replayed) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    assert!(!replayed);
+    let (again, replayed) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    assert!(replayed);
+    assert_eq!(first, again);
+    let other = apply(&mut book, posting("1", &[("a", "2.00")])).unwrap_err();
+    assert!(matches!(other, Rejection::RequestIdReused { .. }));
+    assert_eq!(book.recorded().len(), 1);
+}
+
+#[test]
+fn a_second_attempt_at_the_same_request_is_no_replay() {
+    let mut book = book(vec![account("a", "0.00")]);
+    let request = posting("1", &[("a", "1.00")]);
+    apply(&mut book, request.clone()).unwrap();
+    let (_, replayed) = apply(&mut book, request).unwrap();
+    assert!(!replayed, "its transaction_id is that of the very same request");
+}
+
+#[test]
+fn a_dry_run_is_judged_alike_and_leaves_nothing() {
+    let mut book = book(vec![account("a", "5.00")]);
+    let dry = |amount| Posting { validate_only: true, ..posting("1", &[("a", amount)]) };
+    let (preview, _) = apply(&mut book, dry("-5.00")).unwrap();
+    assert_eq!(preview.transaction_id, None);
+    assert_eq!(preview.entries[0].balance_after.to_string(), "0.00");
+    assert!(matches!(apply(&mut book, dry("-5.01")), Err(Rejection::InsufficientFunds { .. })));
+    assert_eq!((book.changed().count(), book.recorded().len()), (0, 0));
+}
+
+#[test]
+fn money_comes_in_even_where_the_account_is_below_its_limit() {
+    let mut book = book(vec![account("a", "-50.00")]);
+    let (made, _) = apply(&mut book, posting("1", &[("a", "20.00")])).unwrap();
+    assert_eq!(made.entries[0].balance_after.to_string(), "-30.00");
+}
+
+#[test]
+fn an_overdraft_is_used_to_its_limit_and_held_money_is_not() {
+    let mut limited = account("a", "10.00");
+    limited.overdraft_limit = usd().parse("5.00").unwrap();
+    limited.held = usd().parse("3.00").unwrap();
+    let mut unlimited = account("b", "0.00");
+    unlimited.unlimited_overdraft = true;
+    let mut book = book(vec![limited, unlimited]);
+    let refusal = apply(&mut book, posting("1", &[("a", "-12.01")])).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
+    assert_eq!((available.to_string(), required.to_string()), ("12.00".into(), "12.01".into()));
+    apply(&mut book, posting("2", &[("a", "-12.00")])).unwrap();
+    apply(&mut book, posting("3", &[("b", "-1000000.00")])).unwrap();
+}
+
+#[test]
+fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
+    let mut ahead = account("a", "0.00");
+    ahead.update_time_us = NOW + 1_000_000;
+    let mut book = book(vec![ahead]);
+    let (made, _) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    assert_eq!(made.create_time_us, NOW + 1_000_000);
+}
+
+/// Two things wrong at a time: the one earlier in this list is reported.
+#[test]
+fn refusals_come_in_one_fixed_order() {
+    let mut closed = account("closed", "0.00");
+    closed.state = AccountState::Closed;
+    let mut frozen = account("frozen", "0.00");
+    frozen.state = AccountState::Frozen;
+    let mut euros = account("euros", "0.00");
+    euros.currency = Currencies::default().get("EUR").unwrap();
+    let full = account("full", &format!("{}.00", "9".repeat(26)));
+    let empty = account("empty", "0.00");
+    let accounts = vec![closed, frozen, euros, full, empty];
+    let wrong = |request: &mut Posting, index: usize| {
+        let account_id = ["missing", "closed", "frozen", "euros", "full", "empty", "empty"][index];
+        let amount = if account_id == "full" { "1.00" } else { "-1.00" };
+        let mut legs = posting("x", &[(account_id, amount)]).legs;
+        legs[0].condition.expected_version = (index == 5).then_some(7);
+        request.legs.extend(legs);
+    };
+    let name = |rejection: &Rejection| match rejection {
+        Rejection::AccountNotFound { .. } => 0,
+        Rejection::AccountClosed { .. } => 1,
+        Rejection::AccountFrozen { .. } => 2,
+        Rejection::CurrencyMismatch { .. } => 3,
+        Rejection::BalanceOutOfRange { .. } => 4,
+        Rejection::ConditionFailed { .. } => 5,
+        Rejection::InsufficientFunds { .. } => 6,
+        other => panic!("not expected here: {other}"),
+    };
+    for first in 0..7 {
+        for second in first..7 {
+            for order in [[first, second], [second, first]] {
+                let mut request = posting("1", &[]);
+                order.iter().for_each(|index| wrong(&mut request, *index));
+                let refusal = apply(&mut book(accounts.clone()), request).unwrap_err();
+                assert_eq!(name(&refusal), first, "{order:?}: {refusal}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_account_is_opened_once() {
+    let mut book = book(vec![]);
+    let open = |book: &mut Book, new: &NewAccount| book.apply(&Command::CreateAccount(new.clone()));
+    let first = new_account("a");
+    assert!(open(&mut book, &first).is_ok());
+    apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    let Ok(Answer::Account(again)) = open(&mut book, &first) else { panic!() };
+    assert_eq!(again.balance.to_string(), "1.00");
+    let other = NewAccount { unlimited_overdraft: true, ..first };
+    assert!(matches!(open(&mut book, &other), Err(Rejection::AccountExists { .. })));
+    let created: Vec<_> = book.created().map(|it| (it.sequence, it.version)).collect();
+    assert_eq!((created, book.changed().count()), (vec![(1, 2)], 0));
+}
+
+#[test]
+fn the_hash_is_the_one_that_is_written_down() {
+    let mut book = book(vec![account("alice", "0.00")]);
+    let (made, _) = apply(&mut book, posting("1", &[("alice", "100.50")])).unwrap();
+    let entry = &made.entries[0];
+    let text = format!(
+        "passbook.entry.v1\n{}\nalice\n1\n{}\nUSD\n100.5\n100.5\n{NOW}\n",
+        "0".repeat(64),
+        entry.transaction_id
+    );
+    let expected: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha256 as sha2::Digest>::new(),
+        text.as_bytes(),
+    ))
+    .into();
+    assert_eq!(entry.hash, expected);
+}
