@@ -60,8 +60,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
-    // Not serving until the first look at the database says otherwise.
-    set_serving(&health, false).await;
+    // Whoever starts a server has just looked at the database.
+    set_serving(&health, true).await;
     let (stop, stopping) = watch::channel(false);
     let readiness = tokio::spawn(watch_readiness(health.clone(), ledger.clone(), stopping.clone()));
 
@@ -137,7 +137,7 @@ async fn watch_readiness(
     ledger: Arc<Ledger>,
     stopping: watch::Receiver<bool>,
 ) {
-    let mut was_ready = None;
+    let mut was_ready = Some(true);
     while !*stopping.borrow() {
         let ready = ledger.check_ready(READINESS_TIMEOUT).await;
         if was_ready != Some(ready.is_ok()) {

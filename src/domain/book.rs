@@ -127,7 +127,7 @@ impl Book {
         }
         let judged = self.judge(posting);
         if posting.validate_only {
-            let transaction = Arc::new(judged?.preview(posting));
+            let transaction = Arc::new(judged?.into_preview(posting));
             return Ok(Answer::Posted { transaction, replayed: false });
         }
         let (verdict, create_time_us) = match judged {
@@ -167,12 +167,13 @@ impl Book {
 
     /// Writes judged effects into the accounts.
     fn carry_out(&mut self, posting: &Posting, effects: Effects) -> Transaction {
-        let mut transaction = effects.preview(posting);
+        let create_time_us = effects.create_time_us;
+        let mut transaction = effects.into_preview(posting);
         transaction.transaction_id = Some(posting.transaction_id);
-        transaction.create_time_us = effects.create_time_us;
+        transaction.create_time_us = create_time_us;
         for entry in &mut transaction.entries {
             entry.transaction_id = posting.transaction_id;
-            entry.create_time_us = effects.create_time_us;
+            entry.create_time_us = create_time_us;
             // Judged on this account a moment ago, and accounts never leave the book.
             if let Some(account) = self.accounts.get_mut(&entry.account_id) {
                 entry.hash = entry.chained_hash(&account.last_hash);
@@ -210,18 +211,21 @@ struct Effects {
 }
 
 impl Effects {
-    fn preview(&self, posting: &Posting) -> Transaction {
+    fn into_preview(self, posting: &Posting) -> Transaction {
         Transaction {
             transaction_id: None,
             request_id: posting.key.request_id.clone(),
             kind: posting.kind,
-            entries: self.entries.clone(),
+            entries: self.entries,
             description: posting.description.clone(),
             labels: posting.labels.clone(),
             create_time_us: 0,
         }
     }
 }
+
+/// What must hold of an effect.
+type Rule<'a> = fn(&Effect<'a>) -> Result<(), Rejection>;
 
 /// One leg against its account.
 struct Effect<'a> {
@@ -235,7 +239,7 @@ struct Effect<'a> {
 impl<'a> Effect<'a> {
     /// After the accounts' existence, in the order of precedence of `ErrorReason`: each rule is
     /// put to every leg before the next rule is.
-    const RULES: [fn(&Self) -> Result<(), Rejection>; 6] = [
+    const RULES: [Rule<'a>; 6] = [
         Self::is_not_closed,
         Self::is_not_frozen,
         Self::has_the_currency,

@@ -34,8 +34,7 @@ pub fn account(account: Account) -> proto::Account {
 }
 
 pub fn transaction(transaction: &Transaction) -> proto::Transaction {
-    let is_real = transaction.transaction_id.is_some();
-    proto::Transaction {
+    let mut encoded = proto::Transaction {
         transaction_id: transaction.transaction_id.map(|it| it.to_string()).unwrap_or_default(),
         request_id: transaction.request_id.to_string(),
         kind: match transaction.kind {
@@ -44,27 +43,32 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
             TransactionKind::Transfer => proto::TransactionKind::Transfer,
         }
         .into(),
-        entries: transaction.entries.iter().map(|it| entry_of(it, is_real)).collect(),
+        entries: transaction.entries.iter().map(entry).collect(),
         description: transaction.description.clone(),
         labels: transaction.labels.clone(),
-        create_time: is_real.then(|| time(transaction.create_time_us)),
+        create_time: Some(time(transaction.create_time_us)),
+    };
+    if transaction.transaction_id.is_none() {
+        // Only validated: there is no such transaction, at no time.
+        encoded.create_time = None;
+        for entry in &mut encoded.entries {
+            entry.transaction_id.clear();
+            entry.create_time = None;
+            entry.hash.clear();
+        }
     }
+    encoded
 }
 
 pub fn entry(entry: &Entry) -> proto::Entry {
-    entry_of(entry, true)
-}
-
-/// An entry that was only validated has neither id nor time nor hash.
-fn entry_of(entry: &Entry, is_real: bool) -> proto::Entry {
     proto::Entry {
         account_id: entry.account_id.to_string(),
         sequence: entry.sequence,
-        transaction_id: is_real.then(|| entry.transaction_id.to_string()).unwrap_or_default(),
+        transaction_id: entry.transaction_id.to_string(),
         amount: Some(money(&entry.currency, entry.amount)),
         balance_after: Some(money(&entry.currency, entry.balance_after)),
-        create_time: is_real.then(|| time(entry.create_time_us)),
-        hash: is_real.then(|| entry.hash.to_vec()).unwrap_or_default(),
+        create_time: Some(time(entry.create_time_us)),
+        hash: entry.hash.to_vec(),
     }
 }
 

@@ -55,7 +55,11 @@ pub async fn attempt_in(
 ) -> Result<Attempted, AttemptError> {
     match decide(&transaction, jobs, wait).await {
         Ok(attempted) => match transaction.commit().await {
-            Ok(()) => Ok(attempted),
+            Ok(()) => {
+                #[cfg(test)]
+                super::faults::strike(super::faults::Point::AfterCommit, jobs);
+                Ok(attempted)
+            }
             Err(CommitError::NotCommitted(error)) => Err(AttemptError::NotApplied(error)),
             Err(CommitError::Unknown(error)) => Err(AttemptError::Unknown(error)),
         },
@@ -93,6 +97,9 @@ async fn decide(
             (job, verdict)
         })
         .collect();
+
+    #[cfg(test)]
+    super::faults::strike(super::faults::Point::BeforeWrite, jobs);
 
     // 4. Write what has changed; the caller commits.
     transaction.write(&book).await?;

@@ -13,8 +13,12 @@
 
 mod attempt;
 mod failure;
+#[cfg(test)]
+mod faults;
 mod job;
 mod lanes;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{

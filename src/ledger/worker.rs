@@ -1,9 +1,10 @@
 //! The worker: takes all that waits into one transaction, again and again.
 //!
 //! It owns its connection, runs each attempt in a task of its own, and outlives whatever
-//! happens there: after a panic, a time-out or a lost connection it throws the connection
-//! away and makes the attempt again. The request ids in the database tell the new attempt
-//! what the lost one did.
+//! happens there. After a panic, a time-out or a connection lost at COMMIT it throws the
+//! connection away and hands the batch to a second worker, which makes the attempt again, for
+//! as long as anyone waits: the row locks make it wait for the lost transaction to end, and
+//! the request ids in the database tell it what that did.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,14 +54,6 @@ struct Batch {
     wait: LockWait,
 }
 
-/// Why there is no result to hand on.
-enum Missed {
-    /// The transaction failed, or may have.
-    Attempt(AttemptError),
-    /// The task panicked or hung: the batch may have been committed.
-    Lost(&'static str),
-}
-
 /// Starts the worker and keeps it running.
 pub fn spawn(
     store: Arc<Store>,
@@ -92,7 +85,7 @@ impl Worker {
         }
     }
 
-    /// Tries a batch until each of its jobs is answered or handed on to a lane.
+    /// Tries a batch until each of its jobs is answered or handed on.
     async fn settle(&mut self, batch: Batch) {
         let mut batches = vec![batch];
         while let Some(mut batch) = batches.pop() {
@@ -102,65 +95,48 @@ impl Worker {
             }
             match self.try_once(&batch).await {
                 Ok(attempted) => self.lanes.hand_out(attempted),
-                Err(Missed::Attempt(error)) => {
+                Err(AttemptError::NotApplied(error)) => {
+                    batch.jobs.iter().for_each(|job| job.unclaim());
                     batches.extend(self.after_failure(batch, error).await);
                 }
-                Err(Missed::Lost(why)) => {
-                    tracing::error!(
-                        jobs = batch.jobs.len(),
-                        "attempt {why}; its outcome is looked up"
-                    );
-                    batches.extend(self.after_loss(batch).await);
+                Err(AttemptError::Unknown(error)) => {
+                    tracing::warn!(error, jobs = batch.jobs.len(), "attempt lost, looking it up");
+                    batch.jobs.iter().for_each(|job| job.mark_uncertain());
+                    self.look_up(batch);
                 }
             }
         }
     }
 
     /// One attempt, in a task of its own. Its connection is given back only if all went well.
-    async fn try_once(&mut self, batch: &Batch) -> Result<Attempted, Missed> {
+    async fn try_once(&mut self, batch: &Batch) -> Result<Attempted, AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => match self.store.writer().await {
-                Ok(writer) => Arc::new(writer),
-                Err(error) => return Err(Missed::Attempt(error.into())),
-            },
+            None => Arc::new(self.store.writer().await?),
         };
         let (jobs, wait, held) = (batch.jobs.clone(), batch.wait, writer.clone());
         let mut task = tokio::spawn(async move { attempt(&held, &jobs, wait).await });
-        match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
-            Ok(Ok(result)) => {
-                let reusable = match &result {
-                    Ok(_) => true,
-                    Err(AttemptError::NotApplied(error)) => {
-                        !matches!(error, StorageError::Unavailable(_))
-                    }
-                    Err(AttemptError::Unknown(_)) => false,
-                };
-                self.writer = reusable.then_some(writer);
-                result.map_err(Missed::Attempt)
-            }
-            Ok(Err(_panic)) => Err(Missed::Lost("panicked")),
+        let result = match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(AttemptError::Unknown(panic.to_string())),
             Err(_elapsed) => {
                 task.abort();
-                Err(Missed::Lost("hung"))
-            }
-        }
-    }
-
-    /// What is to be tried next after an attempt that failed.
-    async fn after_failure(&self, mut batch: Batch, error: AttemptError) -> Vec<Batch> {
-        let error = match error {
-            AttemptError::NotApplied(error) => error,
-            AttemptError::Unknown(error) => {
-                tracing::warn!(
-                    error,
-                    jobs = batch.jobs.len(),
-                    "commit not confirmed; its outcome is looked up"
-                );
-                return self.after_loss(batch).await;
+                let limit = humantime::format_duration(ATTEMPT_TIME_MAX);
+                Err(AttemptError::Unknown(format!("no answer from the database for {limit}")))
             }
         };
-        batch.jobs.iter().for_each(|job| job.unclaim());
+        let reusable = match &result {
+            Ok(_) => true,
+            Err(AttemptError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
+            Err(AttemptError::Unknown(_)) => false,
+        };
+        self.writer = reusable.then_some(writer);
+        result
+    }
+
+    /// What is to be tried next after an attempt that changed nothing.
+    async fn after_failure(&self, mut batch: Batch, error: StorageError) -> Vec<Batch> {
+        let jobs = batch.jobs.len();
         match error {
             StorageError::LockTimeout(_) => {
                 // On SQLite there is one lock, and the only thing to do is to try again.
@@ -171,37 +147,41 @@ impl Worker {
                 vec![batch]
             }
             StorageError::Aborted(_) => {
-                tracing::debug!(%error, jobs = batch.jobs.len(), "transaction broken off");
+                tracing::debug!(%error, jobs, "transaction broken off");
                 batch.retry_or_give_up(&Failure::Contention).await
             }
             StorageError::Unavailable(_) => {
-                tracing::warn!(%error, jobs = batch.jobs.len(), "database unavailable");
-                batch
-                    .retry_or_give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)))
-                    .await
+                tracing::warn!(%error, jobs, "database unavailable");
+                let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
+                batch.retry_or_give_up(&failure).await
             }
             StorageError::SchemaNotMigrated(_) => {
-                tracing::error!(%error, "schema not migrated");
+                tracing::error!(%error, jobs, "schema not migrated");
                 batch.give_up(&Failure::SchemaNotMigrated)
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
-                tracing::error!(%error, jobs = batch.jobs.len(), "database refused a batch");
+                tracing::error!(%error, jobs, "database refused a batch");
                 batch.bisect()
             }
         }
     }
 
-    /// The batch was committed as a whole or not at all; the request ids tell which. One job
-    /// may have caused the loss, so each half is tried by itself.
-    async fn after_loss(&self, mut batch: Batch) -> Vec<Batch> {
-        batch.jobs.iter().for_each(|job| job.mark_uncertain());
-        match batch.next_pause() {
-            Some(pause) => {
-                tokio::time::sleep(pause).await;
-                batch.split()
+    /// Has a second worker try the batch again, so that this one can go on. It was committed as
+    /// a whole or not at all; one job may have caused the loss, so each half is tried by itself.
+    fn look_up(&self, batch: Batch) {
+        let mut second = Self {
+            store: self.store.clone(),
+            lanes: self.lanes.clone(),
+            batch_size_max: self.batch_size_max,
+            writer: None,
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY_PAUSE_MIN).await;
+            // Popped from the end: the half that came first is tried first.
+            for half in batch.split().into_iter().rev() {
+                second.settle(half).await;
             }
-            None => batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::Unknown))),
-        }
+        });
     }
 }
 
@@ -222,15 +202,17 @@ impl Batch {
         Self { jobs, retries: 0, wait: LockWait::Briefly }
     }
 
-    /// How long to wait before the next retry; None if there were enough.
+    /// How long to wait before the next retry; None if there were enough. What may have been
+    /// committed is looked up for as long as anyone waits.
     fn next_pause(&mut self) -> Option<Duration> {
+        let uncertain = self.jobs.iter().any(|job| job.is_uncertain());
         let pauses = ExponentialBuilder::default()
             .with_min_delay(RETRY_PAUSE_MIN)
             .with_max_delay(RETRY_PAUSE_MAX)
             .with_max_times(RETRIES_MAX)
             .with_jitter();
         self.retries += 1;
-        pauses.build().nth(self.retries - 1)
+        pauses.build().nth(self.retries - 1).or(uncertain.then_some(RETRY_PAUSE_MAX))
     }
 
     async fn retry_or_give_up(mut self, failure: &Failure) -> Vec<Self> {
@@ -256,7 +238,7 @@ impl Batch {
         self.split()
     }
 
-    /// Two halves, the one that came first on top.
+    /// Two halves, the one that came first on top of the stack.
     fn split(mut self) -> Vec<Self> {
         let second = self.jobs.split_off(self.jobs.len().div_ceil(2));
         let second = Self { jobs: second, retries: self.retries, wait: self.wait };

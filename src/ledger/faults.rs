@@ -1,0 +1,42 @@
+//! Panics on order, for the tests of this module.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ledger::job::Job;
+
+/// Where an attempt panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Inside the transaction, with the locks held and the jobs claimed.
+    BeforeWrite,
+    /// After the commit, before anyone is answered.
+    AfterCommit,
+}
+
+/// Request ids, where to panic, and how often.
+static ORDERS: Mutex<Vec<(String, Point, usize)>> = Mutex::new(Vec::new());
+
+/// Makes the next attempts with this request in them panic.
+pub fn order(request_id: &str, point: Point, times: usize) {
+    orders().push((request_id.to_owned(), point, times));
+}
+
+/// Panics if that was ordered.
+pub fn strike(point: Point, jobs: &[Arc<Job>]) {
+    let has = |request_id: &str| {
+        let mut keys = jobs.iter().filter_map(|job| job.command.key());
+        keys.any(|key| key.request_id.as_str() == request_id)
+    };
+    let mut orders = orders();
+    let due = orders.iter_mut().find(|(id, at, times)| *at == point && *times > 0 && has(id));
+    if let Some((request_id, ..)) = due.map(|order| {
+        order.2 -= 1;
+        order
+    }) {
+        panic!("ordered by the test of {request_id} at {point:?}");
+    }
+}
+
+fn orders() -> std::sync::MutexGuard<'static, Vec<(String, Point, usize)>> {
+    ORDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! The worker's supervision, on a real SQLite file: panics end in a resolved outcome.
+
+use std::{sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        account::{Labels, NewAccount},
+        command::{Condition, Leg, Posting},
+        ids::{AccountId, RequestId, RequestKey},
+        money::Currencies,
+        transaction::TransactionKind,
+    },
+    ledger::{
+        Failure, Ledger, Limits, Outcome, Posted,
+        faults::{Point, order},
+    },
+    storage::{DatabaseUrl, Store},
+};
+
+async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
+    let path = directory.path().join("passbook.db");
+    let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
+    let store = Store::connect(url).await.unwrap();
+    store.migrate_up().await.unwrap();
+    let ledger = Ledger::start(Arc::new(store), limits);
+    let currency = Currencies::default().get("USD").unwrap();
+    let new = NewAccount {
+        account_id: AccountId::parse("a").unwrap(),
+        overdraft_limit: currency.zero(),
+        currency,
+        unlimited_overdraft: false,
+        labels: Labels::new(),
+    };
+    ledger.create_account(new, soon()).await.unwrap();
+    ledger
+}
+
+const LIMITS: Limits = Limits { queue_capacity: 100, batch_size_max: 100 };
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn deposit(request_id: &str) -> Posting {
+    let currency = Currencies::default().get("USD").unwrap();
+    Posting {
+        key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
+        transaction_id: Uuid::now_v7(),
+        kind: TransactionKind::Deposit,
+        legs: vec![Leg {
+            account_id: AccountId::parse("a").unwrap(),
+            amount: currency.parse("1.00").unwrap(),
+            condition: Condition::default(),
+        }],
+        currency,
+        description: String::new(),
+        labels: Labels::new(),
+        validate_only: false,
+    }
+}
+
+async fn balance(ledger: &Ledger) -> String {
+    let account_id = AccountId::parse("a").unwrap();
+    ledger.account(&account_id, soon()).await.unwrap().balance.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory, LIMITS).await;
+    order("panic-before-write", Point::BeforeWrite, 1);
+    let Posted { replayed, .. } = ledger.post(deposit("panic-before-write"), soon()).await.unwrap();
+    assert!(!replayed);
+    assert_eq!(balance(&ledger).await, "1.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory, LIMITS).await;
+    order("panic-after-commit", Point::AfterCommit, 1);
+    let Posted { replayed, .. } = ledger.post(deposit("panic-after-commit"), soon()).await.unwrap();
+    assert!(!replayed, "to its caller it is the first answer");
+    assert_eq!(balance(&ledger).await, "1.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_that_always_panics_does_not_hold_up_the_others() {
+    let directory = TempDir::new().unwrap();
+    let ledger = Arc::new(ledger(&directory, LIMITS).await);
+    order("panic-always", Point::BeforeWrite, usize::MAX);
+    let doomed = {
+        let (ledger, deadline) = (ledger.clone(), Instant::now() + Duration::from_secs(2));
+        tokio::spawn(async move { ledger.post(deposit("panic-always"), deadline).await })
+    };
+    let others: Vec<_> = (0..50)
+        .map(|index| {
+            let ledger = ledger.clone();
+            let posting = deposit(&format!("beside-a-panic-{index}"));
+            tokio::spawn(async move { ledger.post(posting, soon()).await })
+        })
+        .collect();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(balance(&ledger).await, "50.00");
+    let unknown = Failure::DeadlineExceeded(Some(Outcome::Unknown));
+    assert_eq!(doomed.await.unwrap().unwrap_err(), unknown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
+    let directory = TempDir::new().unwrap();
+    let limits = Limits { queue_capacity: 2, batch_size_max: 100 };
+    let ledger = Arc::new(ledger(&directory, limits).await);
+    let calls: Vec<_> = (0..20)
+        .map(|index| {
+            let ledger = ledger.clone();
+            let posting = deposit(&format!("overload-{index}"));
+            tokio::spawn(async move { ledger.post(posting, soon()).await })
+        })
+        .collect();
+    let mut applied = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => applied += 1,
+            Err(failure) => assert_eq!(failure, Failure::Overloaded { limit: 2 }),
+        }
+    }
+    assert!((1..20).contains(&applied), "{applied} of 20");
+    assert_eq!(balance(&ledger).await, format!("{applied}.00"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory, LIMITS).await;
+    let failure = ledger.post(deposit("too-late"), Instant::now()).await.unwrap_err();
+    assert_eq!(failure, Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
+    ledger.drain().await;
+    assert_eq!(balance(&ledger).await, "0.00");
+    assert_eq!(ledger.post(deposit("closed"), soon()).await.unwrap_err(), Failure::ShuttingDown);
+}
