@@ -96,7 +96,7 @@ pub async fn run(
     let _ = stop.send(true);
     let drain = async {
         let result = ended((&mut serving).await);
-        ledger.drain().await;
+        ledger.close().await;
         result
     };
     // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
@@ -143,7 +143,7 @@ async fn watch_readiness(
         if was_ready != Some(ready.is_ok()) {
             match &ready {
                 Ok(()) => tracing::info!("ready"),
-                Err(reason) => tracing::warn!(?reason, "not ready"),
+                Err(reason) => tracing::warn!(reason, "not ready"),
             }
             set_serving(&health, ready.is_ok()).await;
             was_ready = Some(ready.is_ok());

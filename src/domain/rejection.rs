@@ -15,7 +15,7 @@ use crate::domain::{
 #[serde(tag = "reason", rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum Rejection {
-    #[error("request_id {request_id:?} was used before for another request")]
+    #[error("request_id \"{request_id}\" was used before for another request")]
     RequestIdReused { request_id: RequestId },
     #[error("account {account_id} does not exist")]
     AccountNotFound { account_id: AccountId },
@@ -75,7 +75,7 @@ impl fmt::Display for TransactionName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TransactionId(id) => write!(formatter, "transaction_id {id}"),
-            Self::RequestId(id) => write!(formatter, "request_id {:?}", id.as_str()),
+            Self::RequestId(id) => write!(formatter, "request_id \"{id}\""),
         }
     }
 }

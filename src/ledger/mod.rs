@@ -132,12 +132,16 @@ impl Ledger {
         ticket.verdict().await
     }
 
-    /// Waits until everything that was accepted is answered, then takes nothing more.
-    pub async fn drain(&self) {
+    /// Takes nothing more, waits until everything that was accepted is answered, and leaves the
+    /// database tidy.
+    pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
         // Fails only if the semaphore were closed, which nobody does.
         let _ = self.places.acquire_many(all).await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "closing the database failed; nothing is lost");
+        }
     }
 
     /// One account.
@@ -224,13 +228,13 @@ impl Ledger {
     /// Whether changes can be made now: the database answers and has this program's schema.
     ///
     /// # Errors
-    /// Why not.
-    pub async fn check_ready(&self, timeout: Duration) -> Result<(), Failure> {
-        match read(Instant::now() + timeout, self.store.schema_status()).await? {
-            SchemaStatus::Current => Ok(()),
-            SchemaStatus::Missing | SchemaStatus::Behind(_) | SchemaStatus::Ahead(_) => {
-                Err(Failure::SchemaNotMigrated)
-            }
+    /// Why not, for the log.
+    pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
+        match tokio::time::timeout(timeout, self.store.schema_status()).await {
+            Ok(Ok(SchemaStatus::Current)) => Ok(()),
+            Ok(Ok(status)) => Err(format!("the schema is {status:?}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the database does not answer".to_owned()),
         }
     }
 }

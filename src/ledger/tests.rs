@@ -141,7 +141,7 @@ async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
     let ledger = ledger(&directory, LIMITS).await;
     let failure = ledger.post(deposit("too-late"), Instant::now()).await.unwrap_err();
     assert_eq!(failure, Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
-    ledger.drain().await;
     assert_eq!(balance(&ledger).await, "0.00");
+    ledger.close().await;
     assert_eq!(ledger.post(deposit("closed"), soon()).await.unwrap_err(), Failure::ShuttingDown);
 }

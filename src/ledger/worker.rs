@@ -30,6 +30,9 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(20);
 /// How often a batch is tried again when the database broke it off, or cannot be reached.
 /// With the pauses below about a second in all: longer is for the caller to decide.
 const RETRIES_MAX: usize = 6;
+/// How long a batch is tried while the database cannot be reached: one wait for a connection,
+/// or a few quick refusals. Its callers are better told than kept.
+const UNAVAILABLE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The first pause between two attempts; each is twice the one before, with jitter.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest pause between two attempts.
@@ -50,6 +53,7 @@ struct Worker {
 /// Jobs that are tried together, and how often they were tried again.
 struct Batch {
     jobs: Vec<Arc<Job>>,
+    begun: Instant,
     retries: usize,
     wait: LockWait,
 }
@@ -153,6 +157,9 @@ impl Worker {
             StorageError::Unavailable(_) => {
                 tracing::warn!(%error, jobs, "database unavailable");
                 let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
+                if batch.begun.elapsed() > UNAVAILABLE_TIME_MAX && !batch.is_uncertain() {
+                    return batch.give_up(&failure);
+                }
                 batch.retry_or_give_up(&failure).await
             }
             StorageError::SchemaNotMigrated(_) => {
@@ -199,20 +206,24 @@ pub fn expire(jobs: &mut Vec<Arc<Job>>) {
 
 impl Batch {
     fn new(jobs: Vec<Arc<Job>>) -> Self {
-        Self { jobs, retries: 0, wait: LockWait::Briefly }
+        Self { jobs, begun: Instant::now(), retries: 0, wait: LockWait::Briefly }
+    }
+
+    /// Whether any of it may have been committed.
+    fn is_uncertain(&self) -> bool {
+        self.jobs.iter().any(|job| job.is_uncertain())
     }
 
     /// How long to wait before the next retry; None if there were enough. What may have been
     /// committed is looked up for as long as anyone waits.
     fn next_pause(&mut self) -> Option<Duration> {
-        let uncertain = self.jobs.iter().any(|job| job.is_uncertain());
         let pauses = ExponentialBuilder::default()
             .with_min_delay(RETRY_PAUSE_MIN)
             .with_max_delay(RETRY_PAUSE_MAX)
             .with_max_times(RETRIES_MAX)
             .with_jitter();
         self.retries += 1;
-        pauses.build().nth(self.retries - 1).or(uncertain.then_some(RETRY_PAUSE_MAX))
+        pauses.build().nth(self.retries - 1).or(self.is_uncertain().then_some(RETRY_PAUSE_MAX))
     }
 
     async fn retry_or_give_up(mut self, failure: &Failure) -> Vec<Self> {
@@ -241,7 +252,7 @@ impl Batch {
     /// Two halves, the one that came first on top of the stack.
     fn split(mut self) -> Vec<Self> {
         let second = self.jobs.split_off(self.jobs.len().div_ceil(2));
-        let second = Self { jobs: second, retries: self.retries, wait: self.wait };
+        let second = Self { jobs: second, ..self };
         vec![second, self]
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DbErr,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -131,12 +131,19 @@ impl Store {
         self.url.kind
     }
 
-    /// Asks the database for a sign of life.
+    /// Closes the connections of reads. On SQLite, moves what is in the write-ahead log into the
+    /// database's file, so that this alone is a whole copy.
     ///
     /// # Errors
-    /// It does not answer.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        Ok(self.readers.ping().await?)
+    /// The log could not be moved, which the next server does at its start.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        self.readers.close_by_ref().await?;
+        if self.kind() == DatabaseKind::Sqlite {
+            let admin = self.admin().await?;
+            admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+            admin.close().await?;
+        }
+        Ok(())
     }
 
     /// A connection of its own for one worker, in a pool of one: what is left on it after a
