@@ -15,6 +15,7 @@ pub struct DatabaseConfig {
     #[arg(
         long,
         env = "PASSBOOK_DATABASE_URL",
+        global = true,
         default_value = "sqlite://passbook.db?mode=rwc",
         hide_env_values = true,
         value_name = "URL",

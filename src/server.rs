@@ -25,6 +25,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the database may take to answer that.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the database may take to be closed when the grace period is over already.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How a server is run.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,12 @@ pub async fn run(
     // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
     match tokio::time::timeout(config.shutdown_grace, drain).await {
         Ok(result) => result,
+        Err(_) if ledger.is_idle() => {
+            tracing::warn!("cutting connections that stayed open without a call");
+            // What is not tidied up now is tidied up by the next server.
+            let _ = tokio::time::timeout(CLOSE_TIME_MAX, ledger.close()).await;
+            Ok(())
+        }
         Err(_) => Err(ServerError::GraceExceeded(config.shutdown_grace)),
     }
 }

@@ -132,6 +132,12 @@ impl Ledger {
         ticket.verdict().await
     }
 
+    /// Whether everything that was accepted is answered.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.places.available_permits() == self.limits.queue_capacity
+    }
+
     /// Takes nothing more, waits until everything that was accepted is answered, and leaves the
     /// database tidy.
     pub async fn close(&self) {
