@@ -29,10 +29,8 @@ pub fn strike(point: Point, jobs: &[Arc<Job>]) {
     };
     let mut orders = orders();
     let due = orders.iter_mut().find(|(id, at, times)| *at == point && *times > 0 && has(id));
-    if let Some((request_id, ..)) = due.map(|order| {
-        order.2 -= 1;
-        order
-    }) {
+    if let Some((request_id, _, times)) = due {
+        *times -= 1;
         panic!("ordered by the test of {request_id} at {point:?}");
     }
 }

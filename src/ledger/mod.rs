@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A request alone is a batch of one; there is no other way to change anything. The future of
-//! an RPC holds nothing but a [`job::Ticket`]: when it is dropped, no transaction is.
+//! an RPC holds nothing but a ticket (`job::Ticket`): when it is dropped, no transaction is.
 //! Correctness rests on the row lock and the stored request ids, never on this process: an
 //! attempt whose outcome is not known is simply made again, and finds what it did.
 

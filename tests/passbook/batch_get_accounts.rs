@@ -1,0 +1,126 @@
+use passbook::proto::{Account, BatchGetAccountsRequest};
+use tonic::{Code, Status};
+
+use crate::harness::{
+    exact::Exact,
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+on_both_databases! {
+    accounts_come_in_the_order_of_the_request,
+    the_first_account_that_is_missing_is_named,
+    an_id_that_is_there_twice_is_refused,
+    no_ids_and_too_many_ids_are_refused,
+    a_thousand_accounts_are_read_at_once,
+    a_batch_is_one_snapshot_while_money_moves,
+}
+
+async fn batch_get(client: &Client, account_ids: &[&str]) -> Result<Vec<Account>, Status> {
+    let account_ids = account_ids.iter().map(|id| (*id).to_owned()).collect();
+    let answer = client.clone().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await?;
+    Ok(answer.into_inner().accounts)
+}
+
+async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for account_id in ["a", "b", "C", "d"] {
+        open(&client, account_id).await;
+    }
+
+    let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all are there");
+
+    let ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
+    assert_eq!(ids, ["d", "a", "C"]);
+    assert_eq!(accounts[1], get(&client, "a").await);
+}
+
+async fn the_first_account_that_is_missing_is_named(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "a").await;
+
+    let answer = batch_get(&server.client(), &["a", "missing-z", "missing-b"]).await;
+
+    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "missing-z");
+}
+
+async fn an_id_that_is_there_twice_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "a").await;
+
+    let answer = batch_get(&server.client(), &["a", "b", "a"]).await;
+
+    let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    assert_eq!(fields(&status), ["account_ids[2]"]);
+}
+
+async fn no_ids_and_too_many_ids_are_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let ids: Vec<String> = (0..1001).map(|number| format!("account-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+
+    for ids in [&[][..], &ids] {
+        let answer = batch_get(&server.client(), ids).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+        assert_eq!(fields(&status), ["account_ids"]);
+    }
+    let answer = batch_get(&server.client(), &["fine", "not fine"]).await;
+    let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    assert_eq!(fields(&status), ["account_ids[1]"]);
+}
+
+async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let ids: Vec<String> = (0..1000).map(|number| format!("account-{number}")).collect();
+    let mut opening = tokio::task::JoinSet::new();
+    for id in ids.clone() {
+        let client = server.client();
+        opening.spawn(async move { open(&client, &id).await });
+        if opening.len() >= 50 {
+            opening.join_next().await;
+        }
+    }
+    opening.join_all().await;
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+
+    let accounts = batch_get(&server.client(), &ids).await.expect("all are there");
+
+    assert!(accounts.iter().zip(&ids).all(|(account, id)| account.account_id == *id));
+    assert_eq!(accounts.len(), 1000);
+}
+
+async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 8).await;
+    let ids: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let end = tokio::time::Instant::now() + seconds(3);
+    let mut callers = tokio::task::JoinSet::new();
+    let moving = Load::transfers_on(&accounts, 12, Stop::At(end), seed());
+    let moving_clients = clients.clone();
+    callers.spawn(async move { moving.run(&moving_clients).await.len() });
+
+    let (mut reads, mut pictures) = (0, std::collections::BTreeSet::new());
+    while tokio::time::Instant::now() < end {
+        let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all are there");
+        let mut total = Exact::ZERO;
+        for account in &accounts {
+            total += Exact::parse(value(&account.balance));
+        }
+        assert_eq!(total, Exact::parse("800.00"), "after {reads} reads: {accounts:#?}");
+        pictures.insert(accounts.iter().map(|account| account.sequence).sum::<i64>());
+        reads += 1;
+    }
+
+    let changes = callers.join_all().await[0];
+    println!("{reads} reads saw {} different moments of {changes} transfers", pictures.len());
+    assert!(reads > 20 && pictures.len() > 10, "{reads} reads, {} moments", pictures.len());
+}

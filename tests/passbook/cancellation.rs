@@ -1,0 +1,128 @@
+//! Callers who give up: by deadline, by hanging up, by going away. None of it may leave a
+//! transaction open, a lock held, a connection lost, or a cent astray.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::harness::{
+    checker,
+    load::{open_ring, random_change},
+    *,
+};
+
+const CALLS: usize = 5_000;
+const AT_ONCE: usize = 100;
+
+on_both_databases! {
+    five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind,
+}
+
+async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 6).await;
+    let mut random = fastrand::Rng::with_seed(seed());
+
+    let outcomes = storm(&server, &mut random, &accounts).await;
+
+    let known = outcomes.iter().filter(|(_, outcome)| outcome.is_some()).count();
+    println!("{kind:?}: {known} of {CALLS} calls got an answer in time");
+    if kind == Kind::Postgres {
+        eventually("no session is left in a transaction", seconds(5), async || {
+            let left = format!(
+                "pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()
+                 AND (xact_start IS NOT NULL OR state LIKE 'idle in transaction%')",
+                database.name()
+            );
+            database.count(&left).await == 0
+        })
+        .await;
+        let locks = format!(
+            "pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+             WHERE datname = '{}' AND pid <> pg_backend_pid()
+             AND (NOT granted OR mode LIKE 'Row%')",
+            database.name()
+        );
+        assert_eq!(database.count(&locks).await, 0, "a lock is left");
+    }
+    the_pool_is_whole(&client, &accounts).await;
+    claims_of_not_applied_are_true(&database, &outcomes).await;
+    for (change, outcome) in outcomes {
+        let verdict = match outcome {
+            Some(Ok(answer)) => Verdict::Applied(answer),
+            _ => change.settle(std::slice::from_ref(&client), seconds(30)).await,
+        };
+        history.push((change, verdict));
+    }
+    checker::assert_sound(&database, &history).await;
+}
+
+type Outcomes = Vec<(Change, Option<Result<Answer, tonic::Status>>)>;
+
+async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String]) -> Outcomes {
+    let (mut calls, mut outcomes) = (JoinSet::new(), Outcomes::new());
+    let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    for number in 0..CALLS {
+        let change = random_change(random, accounts);
+        let patience = Duration::from_micros(random.u64(0..20_000));
+        let way = random.u8(0..3);
+        if number % 50 == 0 {
+            // A caller who goes away altogether: its connection ends with what is under way.
+            let index = random.usize(..clients.len());
+            clients[index] = server.client();
+        }
+        let client = clients[random.usize(..clients.len())].clone();
+        calls.spawn(async move {
+            let answer = match way {
+                // The server is told, and the client library gives up as well.
+                0 => Some(change.send(&client, patience).await),
+                // The stream is reset under way.
+                1 => tokio::time::timeout(patience, change.send(&client, seconds(10))).await.ok(),
+                // Both at once.
+                _ => tokio::time::timeout(patience, change.send(&client, patience)).await.ok(),
+            };
+            (change, answer)
+        });
+        while calls.len() >= AT_ONCE {
+            outcomes.extend(calls.join_next().await.map(|call| call.expect("no panic")));
+        }
+    }
+    outcomes.extend(calls.join_all().await);
+    outcomes
+}
+
+/// A burst is answered promptly: no connection was lost to a call that was given up.
+async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
+    let started = std::time::Instant::now();
+    let mut calls = JoinSet::new();
+    for number in 0..64 {
+        let (client, account_id) = (client.clone(), accounts[number % accounts.len()].clone());
+        calls.spawn(async move {
+            get(&client, &account_id).await;
+            let dry = passbook::proto::DepositRequest {
+                validate_only: true,
+                ..deposit(&account_id, "1")
+            };
+            Change::Deposit(dry).send(&client, seconds(5)).await.expect("it would be made");
+        });
+    }
+    calls.join_all().await;
+    assert!(started.elapsed() < seconds(3), "a small burst took {:?}", started.elapsed());
+}
+
+/// Who is told "not_applied" can rely on it.
+async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outcomes) {
+    let kept = database.texts("SELECT request_id FROM requests").await;
+    let kept: std::collections::BTreeSet<String> = kept.into_iter().collect();
+    let mut claims = 0;
+    for (change, answer) in outcomes {
+        let Some(Err(status)) = answer else { continue };
+        if outcome(status) == "not_applied" {
+            claims += 1;
+            assert!(!kept.contains(change.request_id()), "it was applied after all: {status:?}");
+        }
+    }
+    println!("{claims} claims of not_applied");
+}

@@ -1,0 +1,120 @@
+//! The command line, as an operator or an orchestrator sees it.
+
+use crate::harness::*;
+
+on_both_databases! {
+    serve_says_one_line_when_ready,
+    healthcheck_tells_serving_from_not_serving_by_its_exit_code,
+    migrate_status_tells_what_is_applied,
+}
+
+async fn serve_says_one_line_when_ready(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+
+    let database_name = match kind {
+        Kind::Sqlite => "sqlite",
+        Kind::Postgres => "postgres",
+    };
+    let expected = format!(
+        "ready: listening on {}, database {database_name}, schema m20261123_000001_create_ledger",
+        server.address
+    );
+    assert_eq!(server.stdout(), [expected]);
+}
+
+async fn healthcheck_tells_serving_from_not_serving_by_its_exit_code(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    let target = server.address.to_string();
+
+    let up = passbook(&["healthcheck", "--target", &target]).await;
+    server.kill9();
+    let down = passbook(&["healthcheck", "--target", &target]).await;
+
+    assert_eq!(up.code, Some(0), "{}", up.stderr);
+    assert_eq!(down.code, Some(1), "{}", down.stderr);
+    assert!(!down.stderr.is_empty());
+}
+
+async fn migrate_status_tells_what_is_applied(kind: Kind) {
+    let database = TestDatabase::create_empty(kind).await;
+    let status = async || passbook(&["migrate", "status", "--database-url", database.url()]).await;
+
+    let before = status().await;
+    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+    let after = status().await.must_succeed();
+
+    assert_ne!(before.stdout, after.stdout);
+    assert!(after.stdout.contains("m20261123_000001_create_ledger"), "{}", after.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_usage_exits_with_2() {
+    let cases: [&[&str]; 6] = [
+        &["no-such-verb"],
+        &["serve", "--no-such-flag"],
+        &["serve", "--listen", "nowhere"],
+        &["serve", "--default-deadline", "soon"],
+        &["serve", "--currency", "ETH"],
+        &["migrate", "sideways"],
+    ];
+    for arguments in cases {
+        let outcome = passbook_within(seconds(10), arguments).await;
+        assert_eq!(outcome.code, Some(2), "{arguments:?}: {}", outcome.stderr);
+        assert!(!outcome.stderr.is_empty() && outcome.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_exits_with_1_and_never_shows_a_password() {
+    let url = "postgres://someone:hunter2secret@127.0.0.1:1/nothing";
+    let cases: [&[&str]; 3] = [
+        &["serve", "--listen", "127.0.0.1:0", "--database-url", url],
+        &["migrate", "up", "--database-url", url],
+        &["migrate", "status", "--database-url", url],
+    ];
+    for arguments in cases {
+        let outcome = passbook_within(seconds(30), arguments).await;
+        assert_eq!(outcome.code, Some(1), "{arguments:?}: {}", outcome.stderr);
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!said.contains("hunter2secret"), "{said}");
+        assert!(!outcome.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_and_version_are_there() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["migrate", "--help"], &["--version"]]
+    {
+        let outcome = passbook(arguments).await.must_succeed();
+        assert!(!outcome.stdout.is_empty(), "{arguments:?}");
+    }
+    let help = passbook(&["serve", "--help"]).await.stdout;
+    for setting in [
+        "--listen",
+        "PASSBOOK_LISTEN",
+        "--database-url",
+        "PASSBOOK_DATABASE_URL",
+        "127.0.0.1:50051",
+    ] {
+        assert!(help.contains(setting), "{setting} is not in the help");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_does_not_start_on_an_address_that_is_taken() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start(&database).await;
+    let taken = server.address.to_string();
+
+    let outcome = passbook_within(
+        seconds(10),
+        &["serve", "--listen", &taken, "--database-url", database.url()],
+    )
+    .await;
+
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains(&taken), "{}", outcome.stderr);
+}

@@ -1,0 +1,199 @@
+//! The line to PostgreSQL is cut at the worst moment: at COMMIT, before or after it is made.
+
+use tonic::Code;
+
+use crate::harness::{
+    checker,
+    load::{Load, Stop, open_ring},
+    postgres_proxy::PostgresProxy,
+    *,
+};
+
+const CUTS: usize = 10;
+
+struct Cuttable {
+    proxy: PostgresProxy,
+    server: Server,
+    client: Client,
+    database: TestDatabase,
+}
+
+async fn start() -> Cuttable {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let client = server.client();
+    Cuttable { proxy, server, client, database }
+}
+
+/// Whether a request left a verdict in the database.
+async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
+    database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 2).await;
+
+    for cut in 0..CUTS {
+        let change = Change::Transfer(transfer(&accounts[cut % 2], &accounts[(cut + 1) % 2], "1"));
+        proxy.cut_before_next_commit();
+        match change.send(&client, seconds(5)).await {
+            Ok(answer) => {
+                assert!(!answer.replayed, "nobody else has asked for it");
+                assert!(is_kept(&database, &change).await, "answered, but not committed");
+            }
+            Err(status) => match outcome(&status).as_str() {
+                "not_applied" => assert!(!is_kept(&database, &change).await, "{status:?}"),
+                "unknown" => {}
+                _ => panic!("neither an answer nor an outcome: {status:?}"),
+            },
+        }
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        history.push((change, verdict));
+    }
+
+    assert_eq!(proxy.cuts_made(), CUTS);
+    checker::assert_sound(&database, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 2).await;
+
+    for cut in 0..CUTS {
+        let change = Change::Transfer(transfer(&accounts[cut % 2], &accounts[(cut + 1) % 2], "1"));
+        proxy.cut_after_next_commit();
+        let answer = change.send(&client, seconds(5)).await;
+        let answer = answer.expect("the server looks up what it has done, and knows");
+        assert!(!answer.replayed, "the one caller who asked is not told of a repeat");
+        assert!(is_kept(&database, &change).await);
+        history.push((change, Verdict::Applied(answer)));
+    }
+
+    assert_eq!(proxy.cuts_made(), CUTS);
+    checker::assert_sound(&database, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    open_funded(&client, "a", "10").await;
+    let change = Change::Withdraw(withdrawal("a", "11"));
+    proxy.cut_after_next_commit();
+
+    let first = change.send(&client, seconds(5)).await;
+    let again = change.send(&client, seconds(5)).await;
+
+    let first = refused(first, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let again = refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    assert_eq!(first.details(), again.details());
+    assert_eq!(proxy.cuts_made(), 1);
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 1).await;
+
+    for _ in 0..3 {
+        let change = Change::Deposit(deposit(&accounts[0], "1"));
+        proxy.cut_after_next_commit_and_freeze();
+        let status = change.send(&client, ms(1500)).await.expect_err("the database is silent");
+        assert_eq!(outcome(&status), "unknown", "{status:?}");
+        assert!(is_kept(&database, &change).await, "PostgreSQL had made the commit");
+
+        proxy.thaw();
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        assert!(matches!(&verdict, Verdict::Applied(answer) if answer.replayed), "{verdict:?}");
+        history.push((change, verdict));
+    }
+
+    checker::assert_sound(&database, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_under_load_lose_nothing_and_double_nothing() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+
+    for cut in 0..2 * CUTS {
+        if cut % 2 == 0 {
+            proxy.cut_before_next_commit();
+        } else {
+            proxy.cut_after_next_commit();
+        }
+        eventually("a commit is cut", seconds(10), async || proxy.cuts_made() > cut).await;
+        tokio::time::sleep(ms(20)).await;
+    }
+    stop.send_replace(true);
+    history.extend(calling.await.expect("every caller gets a verdict"));
+
+    println!("{} changes over {} cuts", history.len(), proxy.cuts_made());
+    checker::assert_sound(&database, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 3).await;
+    let mut changes = Vec::new();
+    proxy.freeze();
+    let started = tokio::time::Instant::now();
+    for account_id in &accounts {
+        changes.push(Change::Deposit(deposit(account_id, "1")));
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for change in changes.clone() {
+        let client = client.clone();
+        calls.spawn(async move { change.send(&client, seconds(2)).await });
+    }
+
+    for answer in calls.join_all().await {
+        let status = answer.expect_err("the database says nothing");
+        assert!(
+            matches!(status.code(), Code::DeadlineExceeded | Code::Aborted | Code::Unavailable),
+            "{status:?}"
+        );
+        assert!(matches!(outcome(&status).as_str(), "unknown" | "not_applied"), "{status:?}");
+    }
+    assert!(started.elapsed() < seconds(3), "{:?}", started.elapsed());
+
+    proxy.thaw();
+    let thawed = tokio::time::Instant::now();
+    for change in changes {
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        history.push((change, verdict));
+    }
+    println!("at work again {:?} after the line came back", thawed.elapsed());
+    checker::assert_sound(&database, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
+    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let (accounts, mut history) = open_ring(&client, 4).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+
+    for _ in 0..3 {
+        tokio::time::sleep(ms(300)).await;
+        proxy.freeze();
+        tokio::time::sleep(ms(700)).await;
+        proxy.thaw();
+    }
+    tokio::time::sleep(ms(300)).await;
+    stop.send_replace(true);
+
+    history.extend(calling.await.expect("every caller gets a verdict"));
+    checker::assert_sound(&database, &history).await;
+}

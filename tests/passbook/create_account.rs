@@ -1,0 +1,139 @@
+use passbook::proto::{AccountState, CreateAccountRequest};
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    a_new_account_is_open_and_empty,
+    opening_it_again_with_the_same_attributes_returns_it_as_it_is_now,
+    opening_it_again_with_other_attributes_is_refused,
+    an_account_without_an_id_gets_a_uuid_of_version_7,
+    a_configured_currency_has_its_own_decimals,
+    two_processes_that_open_the_same_account_open_one,
+}
+
+fn full_request() -> CreateAccountRequest {
+    CreateAccountRequest {
+        account_id: "alice:main_1.0-x".to_owned(),
+        currency_code: "EUR".to_owned(),
+        overdraft_limit: money_of("EUR", "250.5"),
+        unlimited_overdraft: false,
+        labels: [("team/a".to_owned(), "blue, \"green\" and ✓".to_owned())].into(),
+    }
+}
+
+async fn a_new_account_is_open_and_empty(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+
+    let account = open_with(&server.client(), full_request()).await;
+
+    assert_eq!(account.account_id, "alice:main_1.0-x");
+    assert_eq!(account.currency_code, "EUR");
+    assert_eq!(account.balance, money_of("EUR", "0.00"));
+    assert_eq!(account.held, money_of("EUR", "0.00"));
+    assert_eq!(account.available, money_of("EUR", "250.50"));
+    assert_eq!(account.overdraft_limit, money_of("EUR", "250.50"));
+    assert!(!account.unlimited_overdraft);
+    assert_eq!(account.state(), AccountState::Open);
+    assert_eq!((account.sequence, account.version), (0, 1));
+    assert_eq!(account.labels, full_request().labels);
+    assert!(account.create_time.is_some());
+    assert_eq!(account.create_time, account.update_time);
+    assert_eq!(get(&server.client(), &account.account_id).await, account);
+}
+
+async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_with(&client, full_request()).await;
+    let deposit = passbook::proto::DepositRequest {
+        amount: money_of("EUR", "7.25"),
+        ..deposit("alice:main_1.0-x", "0")
+    };
+    client.deposit(deposit).await.expect("the deposit is made");
+
+    // Another way to write the same limit is the same attribute.
+    let again =
+        CreateAccountRequest { overdraft_limit: money_of("EUR", "250.50"), ..full_request() };
+    let account = open_with(&client, again).await;
+
+    assert_eq!(value(&account.balance), "7.25");
+    assert_eq!((account.sequence, account.version), (1, 2));
+    assert_eq!(database.count("accounts").await, 1);
+}
+
+async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let account = open_with(&client, full_request()).await;
+    let others = [
+        CreateAccountRequest {
+            currency_code: "USD".to_owned(),
+            overdraft_limit: None,
+            ..full_request()
+        },
+        CreateAccountRequest { overdraft_limit: money_of("EUR", "250.51"), ..full_request() },
+        CreateAccountRequest { overdraft_limit: None, unlimited_overdraft: true, ..full_request() },
+        CreateAccountRequest { labels: [].into(), ..full_request() },
+    ];
+
+    for other in others {
+        let status =
+            refused(client.create_account(other).await, Code::AlreadyExists, "ACCOUNT_EXISTS");
+        assert_eq!(metadata(&status, "account_id"), "alice:main_1.0-x");
+    }
+
+    assert_eq!(get(&client, "alice:main_1.0-x").await, account);
+}
+
+async fn an_account_without_an_id_gets_a_uuid_of_version_7(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+
+    let first = open_with(&server.client(), account_of("", "USD")).await;
+    let second = open_with(&server.client(), account_of("", "USD")).await;
+
+    let id = uuid::Uuid::parse_str(&first.account_id).expect("a UUID");
+    assert_eq!(id.get_version_num(), 7);
+    assert_ne!(first.account_id, second.account_id);
+}
+
+async fn a_configured_currency_has_its_own_decimals(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server =
+        Server::start_with(&database, &["--currency", "ETH=18", "--currency", "CREDIT=0"]).await;
+    let mut client = server.client();
+
+    let account = open_with(&client, account_of("ether", "ETH")).await;
+    open_with(&client, account_of("points", "CREDIT")).await;
+
+    assert_eq!(value(&account.balance), "0.000000000000000000");
+    let largest = "9999999999.999999999999999999";
+    let deposit = passbook::proto::DepositRequest {
+        amount: money_of("ETH", largest),
+        ..deposit("ether", "0")
+    };
+    client.deposit(deposit).await.expect("the largest amount there is");
+    assert_eq!(balance(&client, "ether").await, largest);
+    assert_eq!(balance(&client, "points").await, "0");
+}
+
+async fn two_processes_that_open_the_same_account_open_one(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for call in 0..40 {
+        let client = servers[call % 2].client();
+        calls.spawn(async move { open(&client, &format!("shared-{}", call / 8)).await });
+    }
+
+    let mut accounts = calls.join_all().await;
+
+    accounts.sort_by(|left, right| left.account_id.cmp(&right.account_id));
+    accounts.dedup();
+    assert_eq!(accounts.len(), 5, "{accounts:#?}");
+    assert_eq!(database.count("accounts").await, 5);
+}

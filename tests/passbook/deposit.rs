@@ -1,0 +1,210 @@
+use passbook::proto::{DepositRequest, TransactionKind};
+use tonic::Code;
+
+use crate::harness::{book::Book, checker, *};
+
+on_both_databases! {
+    a_deposit_adds_to_the_balance_and_is_one_entry,
+    amounts_come_out_in_the_currency_s_own_decimals,
+    description_and_labels_are_kept_as_sent,
+    a_frozen_account_takes_deposits_and_a_closed_one_does_not,
+    a_deposit_in_another_currency_is_refused,
+    a_deposit_to_a_missing_account_is_refused,
+    a_balance_beyond_the_limit_is_refused_and_exact_up_to_it,
+    a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit,
+    each_hash_follows_the_entry_before,
+}
+
+async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "0.01").await;
+    let request = deposit("alice", "100");
+
+    let answer = client.deposit(request.clone()).await.expect("it is made").into_inner();
+
+    assert!(!answer.replayed);
+    let transaction = answer.transaction.expect("a transaction");
+    let id = uuid::Uuid::parse_str(&transaction.transaction_id).expect("a UUID");
+    assert_eq!(id.get_version_num(), 7);
+    assert_eq!(transaction.request_id, request.request_id);
+    assert_eq!(transaction.kind(), TransactionKind::Deposit);
+    assert_eq!(transaction.entries.len(), 1);
+    let entry = &transaction.entries[0];
+    assert_eq!((entry.account_id.as_str(), entry.sequence), ("alice", 2));
+    assert_eq!(entry.transaction_id, transaction.transaction_id);
+    assert_eq!(
+        (entry.amount.clone(), entry.balance_after.clone()),
+        (money("100.00"), money("100.01"))
+    );
+    assert_eq!(entry.create_time, transaction.create_time);
+    assert!(transaction.create_time.is_some_and(|time| time.seconds > 1_700_000_000));
+    assert_eq!(entry.hash.len(), 32);
+    assert_eq!(balance(&client, "alice").await, "100.01");
+    checker::assert_consistent(&database).await;
+}
+
+async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let cases = [
+        ("USD", "7", "7.00"),
+        ("USD", "7.5", "7.50"),
+        ("USD", "007.50", "7.50"),
+        ("JPY", "7", "7"),
+        ("KWD", "7.5", "7.500"),
+        ("CLF", "0.0001", "0.0001"),
+    ];
+    for (number, (currency_code, sent, expected)) in cases.into_iter().enumerate() {
+        let account_id = format!("account-{number}");
+        open_with(&client, account_of(&account_id, currency_code)).await;
+        let request =
+            DepositRequest { amount: money_of(currency_code, sent), ..deposit(&account_id, "") };
+
+        let answer = client.deposit(request).await.expect("it is made").into_inner();
+
+        let entry = &answer.transaction.expect("a transaction").entries[0];
+        assert_eq!(entry.amount, money_of(currency_code, expected));
+        assert_eq!(entry.balance_after, money_of(currency_code, expected));
+        assert_eq!(get(&client, &account_id).await.balance, money_of(currency_code, expected));
+    }
+}
+
+async fn description_and_labels_are_kept_as_sent(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "alice").await;
+    let request = DepositRequest {
+        description: "für Robert'); DROP TABLE entries;-- \"$1\" %s ?".to_owned(),
+        labels: [
+            ("a/b.c_d-1".to_owned(), String::new()),
+            ("z".to_owned(), "{\"x\": [1]}".to_owned()),
+        ]
+        .into(),
+        ..deposit("alice", "1")
+    };
+
+    let made = client.deposit(request.clone()).await.expect("it is made").into_inner();
+    let again = client.deposit(request.clone()).await.expect("it is replayed").into_inner();
+
+    for transaction in [made.transaction.expect("one"), again.transaction.expect("one")] {
+        assert_eq!(transaction.description, request.description);
+        assert_eq!(transaction.labels, request.labels);
+    }
+}
+
+async fn a_frozen_account_takes_deposits_and_a_closed_one_does_not(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "frozen").await;
+    open(&client, "closed").await;
+    database.execute("UPDATE accounts SET state = account_id").await;
+
+    client.deposit(deposit("frozen", "1")).await.expect("money may come in");
+    let answer = client.deposit(deposit("closed", "1")).await;
+
+    let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
+    assert_eq!(metadata(&status, "account_id"), "closed");
+    assert_eq!(balance(&client, "frozen").await, "1.00");
+    assert_eq!(balance(&client, "closed").await, "0.00");
+}
+
+async fn a_deposit_in_another_currency_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+    let request = DepositRequest { amount: money_of("EUR", "1"), ..deposit("alice", "") };
+
+    let answer = server.client().deposit(request).await;
+
+    let status = refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    assert_eq!(metadata(&status, "account_id"), "alice");
+    assert_eq!(metadata(&status, "currency_code"), "EUR");
+    assert_eq!(metadata(&status, "account_currency_code"), "USD");
+}
+
+async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let request = deposit("nobody", "1");
+
+    let status =
+        refused(client.deposit(request.clone()).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+
+    // The refusal is kept: the account's opening does not turn it into a yes.
+    open(&client, "nobody").await;
+    refused(client.deposit(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(balance(&client, "nobody").await, "0.00");
+}
+
+async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "alice").await;
+    let largest = "99999999999999999999999999.99";
+    client.deposit(deposit("alice", largest)).await.expect("the largest amount there is");
+    assert_eq!(balance(&client, "alice").await, largest);
+
+    let status = refused(
+        client.deposit(deposit("alice", "0.01")).await,
+        Code::OutOfRange,
+        "BALANCE_OUT_OF_RANGE",
+    );
+
+    assert_eq!(metadata(&status, "account_id"), "alice");
+    assert_eq!(metadata(&status, "currency_code"), "USD");
+    assert_eq!(metadata(&status, "balance"), largest);
+    assert_eq!(metadata(&status, "amount"), "0.01");
+    let emptied = client.withdraw(withdrawal("alice", largest)).await;
+    emptied.expect("to the last cent");
+    assert_eq!(balance(&client, "alice").await, "0.00");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    if kind == Kind::Postgres {
+        // The database itself does not let anyone bring about such an account; old data might.
+        let drop = "ALTER TABLE accounts DROP CONSTRAINT accounts_available_is_not_negative";
+        database.execute(drop).await;
+    }
+    open(&client, "alice").await;
+    database.execute("UPDATE accounts SET balance = '-50' WHERE account_id = 'alice'").await;
+
+    client.deposit(deposit("alice", "20")).await.expect("money may come in");
+
+    assert_eq!(balance(&client, "alice").await, "-30.00");
+    let answer = client.withdraw(withdrawal("alice", "0.01")).await;
+    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    assert_eq!(metadata(&status, "available"), "-30.00");
+}
+
+async fn each_hash_follows_the_entry_before(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
+    let mut client = server.client();
+    open(&client, "alice").await;
+    open_with(&client, account_of("ether", "ETH")).await;
+    for amount in ["100", "0.5", "10.10", "99999"] {
+        client.deposit(deposit("alice", amount)).await.expect("it is made");
+        let ether = DepositRequest { amount: money_of("ETH", amount), ..deposit("ether", "") };
+        client.deposit(ether).await.expect("it is made");
+    }
+
+    // The checker computes the hashes by itself, from what is documented.
+    checker::assert_consistent(&database).await;
+    let book = Book::read(&database).await;
+    assert_eq!(book.entries_count(), 8);
+    let first = &book.entries["alice"][0];
+    let other = checker::entry_hash(&"1".repeat(64), "alice", "USD", first);
+    assert_ne!(other, first.hash, "the hash depends on the entry before");
+}

@@ -1,0 +1,232 @@
+//! One request id, one effect, one answer, however often and wherever it is sent.
+
+use std::collections::BTreeMap;
+
+use passbook::proto::{Condition, DepositRequest, TransferRequest, WithdrawRequest};
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects,
+    nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects,
+    another_body_under_the_same_id_is_refused,
+    what_does_not_change_the_request_does_not_change_its_identity,
+    a_refused_withdrawal_stays_refused_after_the_money_arrives,
+    answers_survive_a_restart_of_the_server,
+    copies_of_a_refused_request_get_one_and_the_same_refusal,
+}
+
+const REQUESTS: usize = 100;
+const COPIES: usize = 9;
+const ANSWER_LIMIT: std::time::Duration = seconds(30);
+
+async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 3).await;
+    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    a_hundred_effects(&database, &clients).await;
+}
+
+async fn nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    // All 900 are in flight together, so that copies meet within one batch.
+    a_hundred_effects(&database, &[server.client()]).await;
+}
+
+async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
+    open_funded(&clients[0], "a", "1000").await;
+    open_funded(&clients[0], "b", "1000").await;
+    let mut changes: Vec<Change> = (0..REQUESTS)
+        .map(|number| match number % 3 {
+            0 => Change::Deposit(deposit("a", "1")),
+            1 => Change::Withdraw(withdrawal("b", "2")),
+            _ => Change::Transfer(transfer("a", "b", "3")),
+        })
+        .flat_map(|change| vec![change; COPIES])
+        .collect();
+    fastrand::Rng::with_seed(seed()).shuffle(&mut changes);
+    let mut calls = tokio::task::JoinSet::new();
+    for (number, change) in changes.into_iter().enumerate() {
+        let client = clients[number % clients.len()].clone();
+        calls.spawn(async move {
+            let answer = change.send(&client, ANSWER_LIMIT).await.expect("every copy is answered");
+            (change.request_id().to_owned(), answer)
+        });
+    }
+    let mut by_request: BTreeMap<String, Vec<Answer>> = BTreeMap::new();
+    for (request_id, answer) in calls.join_all().await {
+        by_request.entry(request_id).or_default().push(answer);
+    }
+
+    assert_eq!(by_request.len(), REQUESTS);
+    for (request_id, answers) in &by_request {
+        assert_eq!(answers.len(), COPIES);
+        let first = answers.iter().filter(|answer| !answer.replayed).count();
+        assert_eq!(
+            first, 1,
+            "{request_id}: {first} of {COPIES} answers say that they are the first"
+        );
+        let bytes = answers[0].transaction.encode_to_vec();
+        assert!(
+            answers.iter().all(|answer| answer.transaction.encode_to_vec() == bytes),
+            "{answers:#?}"
+        );
+    }
+    // 34 deposits of 1, 33 withdrawals of 2, 33 transfers of 3.
+    assert_eq!(balance(&clients[0], "a").await, "935.00");
+    assert_eq!(balance(&clients[0], "b").await, "1033.00");
+    assert_eq!(database.count("requests").await, REQUESTS as i64 + 2);
+    checker::assert_consistent(database).await;
+}
+
+async fn another_body_under_the_same_id_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "a", "100").await;
+    open_funded(&client, "b", "100").await;
+    open_with(&client, account_of("euro", "EUR")).await;
+    let request = DepositRequest { description: "one".to_owned(), ..deposit("a", "1") };
+    client.deposit(request.clone()).await.expect("it is made");
+    let same = || request.clone();
+    let condition = Some(Condition { expected_version: Some(3), ..Default::default() });
+    let others = [
+        DepositRequest { amount: money("1.01"), ..same() },
+        DepositRequest { amount: money_of("EUR", "1"), ..same() },
+        DepositRequest { account_id: "b".to_owned(), ..same() },
+        DepositRequest { account_id: "nobody".to_owned(), ..same() },
+        DepositRequest { description: "two".to_owned(), ..same() },
+        DepositRequest { labels: [("a".to_owned(), "b".to_owned())].into(), ..same() },
+        DepositRequest { condition, ..same() },
+    ];
+    let is_refused = |answer: Result<(), Status>| {
+        let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
+        assert_eq!(fields(&status), ["request_id"]);
+    };
+
+    for other in others {
+        is_refused(client.deposit(other).await.map(drop));
+    }
+    let request_id = same().request_id;
+    let other = WithdrawRequest { request_id: request_id.clone(), ..withdrawal("a", "1") };
+    is_refused(client.withdraw(other).await.map(drop));
+    let other = TransferRequest { request_id, ..transfer("a", "b", "1") };
+    is_refused(client.transfer(other).await.map(drop));
+
+    assert_eq!(balance(&client, "a").await, "101.00");
+    assert_eq!(balance(&client, "b").await, "100.00");
+}
+
+async fn what_does_not_change_the_request_does_not_change_its_identity(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    let request = DepositRequest { condition: Some(Condition::default()), ..deposit("a", "1.50") };
+    client.deposit(request.clone()).await.expect("it is made");
+
+    let same = [
+        DepositRequest { amount: money("1.5"), ..request.clone() },
+        DepositRequest { amount: money("01.50"), ..request.clone() },
+        DepositRequest { condition: None, ..request },
+    ];
+    for request in same {
+        let answer = client.deposit(request).await.expect("it is the same request").into_inner();
+        assert!(answer.replayed);
+    }
+
+    assert_eq!(balance(&client, "a").await, "1.50");
+}
+
+fn same_refusal(left: &Status, right: &Status) {
+    assert_eq!(left.code(), right.code());
+    assert_eq!(left.message(), right.message());
+    assert_eq!(left.details(), right.details(), "the same error details, byte for byte");
+}
+
+async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let mut client = servers[0].client();
+    open_funded(&client, "a", "10").await;
+    let request = withdrawal("a", "10.01");
+    let answer = client.withdraw(request.clone()).await;
+    let refusal = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+
+    client.deposit(deposit("a", "1000")).await.expect("the money arrives");
+
+    for server in servers.iter().cycle().take(20) {
+        let again = server.client().withdraw(request.clone()).await;
+        same_refusal(&refusal, &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"));
+    }
+    assert_eq!(balance(&client, "a").await, "1010.00");
+    // A new request is a new question.
+    client.withdraw(withdrawal("a", "10.01")).await.expect("the money is there");
+}
+
+async fn answers_survive_a_restart_of_the_server(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "a", "10").await;
+    open(&client, "b").await;
+    let made = TransferRequest {
+        description: "rent".to_owned(),
+        labels: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
+        ..transfer("a", "b", "4")
+    };
+    let first = client.transfer(made.clone()).await.expect("it is made").into_inner();
+    let refusals = [
+        Change::Withdraw(withdrawal("a", "6.01")),
+        Change::Deposit(deposit("nobody", "1")),
+        Change::Transfer(TransferRequest {
+            amount: money_of("EUR", "1"),
+            ..transfer("a", "b", "")
+        }),
+    ];
+    let mut before = Vec::new();
+    for change in &refusals {
+        before.push(change.send(&client, ANSWER_LIMIT).await.expect_err("it is refused"));
+    }
+
+    server.kill9();
+    server.restart().await;
+
+    let again = client.transfer(made).await.expect("it is replayed").into_inner();
+    assert!(again.replayed);
+    assert_eq!(
+        again.transaction.expect("a transaction").encode_to_vec(),
+        first.transaction.expect("a transaction").encode_to_vec()
+    );
+    for (change, before) in refusals.iter().zip(&before) {
+        let after = change.send(&client, ANSWER_LIMIT).await.expect_err("it stays refused");
+        same_refusal(before, &after);
+    }
+}
+
+async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 3).await;
+    open_funded(&servers[0].client(), "a", "10").await;
+    let request = withdrawal("a", "500");
+    let mut calls = tokio::task::JoinSet::new();
+    for call in 0..60 {
+        let mut client = servers[call % 3].client();
+        let request = request.clone();
+        // Deposits in between change what a judgement made twice would say.
+        calls.spawn(async move {
+            client.deposit(deposit("a", "1")).await.expect("it is made");
+            client.withdraw(request).await.expect_err("it is refused")
+        });
+    }
+
+    let refusals = calls.join_all().await;
+
+    for refusal in &refusals {
+        same_refusal(&refusals[0], refusal);
+    }
+    assert_eq!(balance(&servers[0].client(), "a").await, "70.00");
+}

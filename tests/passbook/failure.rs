@@ -1,0 +1,118 @@
+//! kill -9 of a server under load, again and again.
+
+use crate::harness::{
+    checker,
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+const KILLS: usize = 20;
+
+on_both_databases! {
+    twenty_kills_under_load_lose_no_acknowledged_change_and_double_none,
+    a_kill_leaves_no_lock_behind,
+}
+
+async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let mut server = Server::start(&database).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let mut random = fastrand::Rng::with_seed(seed());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 24, Stop::When(stopped), random.u64(..));
+    let mut callers = tokio::task::JoinSet::new();
+    callers.spawn(async move { load.run(&[client]).await });
+
+    for _ in 0..KILLS {
+        let changes = database.count("requests").await;
+        let moves = async || database.count("requests").await >= changes + 20;
+        eventually("the load makes headway after a kill", seconds(20), moves).await;
+        tokio::time::sleep(ms(random.u64(0..120))).await;
+        server.kill9();
+        server.restart().await;
+    }
+    stop.send_replace(true);
+
+    history.extend(callers.join_all().await.into_iter().flatten());
+    let replayed = history
+        .iter()
+        .filter(|(_, verdict)| matches!(verdict, Verdict::Applied(answer) if answer.replayed));
+    println!(
+        "{kind:?}: {KILLS} kills, {} changes, {} resolved by a repeat",
+        history.len(),
+        replayed.count()
+    );
+    checker::assert_sound(&database, &history).await;
+    every_answer_is_given_again(&server.client(), &history).await;
+}
+
+/// What was acknowledged, before whichever kill, is answered the same now.
+async fn every_answer_is_given_again(client: &Client, history: &checker::History) {
+    let mut compared = 0;
+    for (change, verdict) in history.iter().rev().step_by(7).take(300) {
+        let again = change.send(client, seconds(10)).await;
+        match (verdict, again) {
+            (Verdict::Applied(before), Ok(after)) => {
+                assert!(after.replayed);
+                assert_eq!(before.transaction, after.transaction);
+            }
+            (Verdict::Refused(before), Err(after)) => {
+                assert_eq!(
+                    (before.message(), before.details()),
+                    (after.message(), after.details())
+                );
+            }
+            (before, after) => panic!("{}: {before:?}, then {after:?}", change.request_id()),
+        }
+        compared += 1;
+    }
+    assert!(compared > 0);
+}
+
+async fn a_kill_leaves_no_lock_behind(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let mut doomed = Server::start(&database).await;
+    let survivor = Server::start(&database).await;
+    let client = survivor.client();
+    let (accounts, _) = open_ring(&client, 3).await;
+    let load = Load::on(&accounts, 16, Stop::After(1_000_000), seed());
+    let doomed_client = doomed.client();
+    let calling = tokio::spawn(async move { load.run(&[doomed_client]).await });
+    tokio::time::sleep(ms(400)).await;
+
+    doomed.kill9();
+
+    for account_id in &accounts {
+        let change = Change::Deposit(deposit(account_id, "1"));
+        change.send(&client, seconds(5)).await.expect("no lock of the dead process is in the way");
+    }
+    calling.abort();
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let terminate = "SELECT CAST(pg_terminate_backend(pid) AS TEXT) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+    let mut terminated = 0;
+    for _ in 0..20 {
+        tokio::time::sleep(ms(60)).await;
+        terminated += database.texts(terminate).await.len();
+    }
+    stop.send_replace(true);
+
+    history.extend(calling.await.expect("every caller gets a verdict"));
+    println!("{terminated} sessions terminated, {} changes", history.len());
+    assert!(terminated >= 20, "only {terminated} sessions were terminated");
+    checker::assert_sound(&database, &history).await;
+}

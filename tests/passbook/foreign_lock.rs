@@ -1,0 +1,274 @@
+//! Someone else on the same database: an operator with psql, a cron job, a report.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use sea_orm::ConnectionTrait;
+use tokio::{task::JoinSet, time::Instant};
+use tonic::{Code, Status};
+
+use crate::harness::{checker, load::lost_to_foreign_updates, *};
+
+/// A time below which differences are the machine's, not the lock's.
+const P99_FLOOR: Duration = ms(20);
+
+/// psql that holds the row of `hot` until it is dropped.
+struct Psql(Child);
+
+impl Drop for Psql {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn psql_holds_the_row(database: &TestDatabase, hold: Duration) -> Psql {
+    let program = std::env::var("PASSBOOK_TEST_PSQL").unwrap_or_else(|_| "psql".to_owned());
+    let sleep = format!("SELECT pg_sleep({})", hold.as_secs_f64());
+    let lock = "SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
+    let mut command = Command::new(&program);
+    command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database.url(), "-c", "BEGIN"]);
+    command
+        .args(["-c", lock, "-c", &sleep, "-c", "COMMIT"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let child = command.spawn();
+    let psql = Psql(child.unwrap_or_else(|error| {
+        panic!("this test needs psql, in PASSBOOK_TEST_PSQL or PATH: {program}: {error}")
+    }));
+    let sleeping = format!(
+        "pg_stat_activity WHERE datname = '{}' AND application_name = 'psql' AND wait_event = 'PgSleep'",
+        database.name()
+    );
+    eventually("psql has the row", seconds(5), async || database.count(&sleeping).await == 1).await;
+    psql
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_on() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Alone).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "hot", "100").await;
+    for number in 0..8 {
+        open_funded(&client, &format!("cold-{number}"), "1000000").await;
+    }
+    // Warm, then measure what the same load takes without the foreign lock.
+    p99_of_calls_on_other_accounts(&client, seconds(1)).await;
+    let before = p99_of_calls_on_other_accounts(&client, seconds(3)).await;
+
+    let psql = psql_holds_the_row(&database, seconds(5)).await;
+    let mut hot_calls = JoinSet::new();
+    for number in 0..20_u64 {
+        let client = client.clone();
+        hot_calls.spawn(async move {
+            tokio::time::sleep(ms(100 * number)).await;
+            let change = match number % 3 {
+                0 => Change::Deposit(deposit("hot", "1")),
+                1 => Change::Withdraw(withdrawal("hot", "1")),
+                _ => Change::Transfer(transfer("cold-0", "hot", "1")),
+            };
+            let deadline = ms(300 + 50 * number);
+            let started = Instant::now();
+            let answer = change.send(&client, deadline).await;
+            (change, answer, deadline, started.elapsed())
+        });
+    }
+    let during = p99_of_calls_on_other_accounts(&client, seconds(3)).await;
+    let hot_calls = hot_calls.join_all().await;
+    let kept = database.texts("SELECT request_id FROM requests").await;
+    drop(psql);
+
+    println!("p99 of calls on other accounts: {before:?} before, {during:?} while the row is held");
+    for (change, answer, deadline, taken) in hot_calls {
+        let status = answer.expect_err("someone else holds the row");
+        says_not_applied(&status);
+        assert!(
+            taken <= deadline + ms(100),
+            "{taken:?} for a deadline of {deadline:?}: {status:?}"
+        );
+        assert!(!kept.iter().any(|kept| kept == change.request_id()), "applied: {status:?}");
+    }
+    assert!(during <= 2 * before.max(P99_FLOOR), "{during:?}, {before:?} before");
+    the_account_works_again(&client, "hot").await;
+    checker::assert_consistent(&database).await;
+}
+
+fn says_not_applied(status: &Status) {
+    let code_fits = match reason(status).as_str() {
+        "LOCK_TIMEOUT" | "CONTENTION" => status.code() == Code::Aborted,
+        "DEADLINE_EXCEEDED" => status.code() == Code::DeadlineExceeded,
+        _ => false,
+    };
+    assert!(code_fits, "{status:?}");
+    assert_eq!(outcome(status), "not_applied", "{status:?}");
+}
+
+async fn the_account_works_again(client: &Client, account_id: &str) {
+    let change = Change::Deposit(deposit(account_id, "1"));
+    change.settle(std::slice::from_ref(client), seconds(5)).await;
+}
+
+/// Eight callers, each on an account of its own, one call after another.
+async fn p99_of_calls_on_other_accounts(client: &Client, span: Duration) -> Duration {
+    let end = Instant::now() + span;
+    let mut callers = JoinSet::new();
+    for number in 0..8 {
+        let client = client.clone();
+        callers.spawn(async move {
+            let mut times = Vec::new();
+            while Instant::now() < end {
+                let change = Change::Deposit(deposit(&format!("cold-{number}"), "1"));
+                let started = Instant::now();
+                change.send(&client, seconds(5)).await.expect("nobody holds this account");
+                times.push(started.elapsed());
+                tokio::time::sleep(ms(5)).await;
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = callers.join_all().await.into_iter().flatten().collect();
+    times.sort();
+    assert!(times.len() > 100, "only {} calls in {span:?}", times.len());
+    times[times.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_update_under_the_row_lock_is_respected() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "100").await;
+    let cron = database.connect().await;
+
+    for round in 1..=10 {
+        let locked = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
+        cron.execute_unprepared(locked).await.expect("the row is locked");
+        let mut deposit_client = client.clone();
+        let waiting =
+            tokio::spawn(async move { deposit_client.deposit(deposit("alice", "1")).await });
+        tokio::time::sleep(ms(30)).await;
+        let update = "UPDATE accounts SET balance = balance + 5 WHERE account_id = 'alice'; COMMIT";
+        cron.execute_unprepared(update).await.expect("the balance is changed");
+
+        let answer = waiting.await.expect("the call ends").expect("it is made").into_inner();
+        let entry = &answer.transaction.expect("a transaction").entries[0];
+        assert_eq!(value(&entry.balance_after), format!("{}.00", 100 + 6 * round));
+    }
+
+    assert_eq!(balance(&client, "alice").await, "160.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_update_of_other_programs_is_overwritten_however_fast_they_come() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    assert_eq!(lost_to_foreign_updates(&database, &server.client()).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_deadline() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "hot", "100").await;
+    let foreign = database.connect().await;
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    let mut calls = JoinSet::new();
+    for number in 0..12 {
+        let client = client.clone();
+        calls.spawn(async move {
+            let change = Change::Deposit(deposit("hot", "1"));
+            let deadline = ms(300 + 100 * number);
+            let started = Instant::now();
+            let answer = change.send(&client, deadline).await;
+            (change, answer, deadline, started.elapsed())
+        });
+    }
+    let reading = balance(&client, "hot").await;
+    assert_eq!(reading, "100.00", "readers do not wait for writers");
+
+    let calls = calls.join_all().await;
+    let kept = database.texts("SELECT request_id FROM requests").await;
+    foreign
+        .execute_unprepared("UPDATE accounts SET balance = '105'; COMMIT")
+        .await
+        .expect("committed");
+
+    for (change, answer, deadline, taken) in calls {
+        let status = answer.expect_err("someone else has the write lock");
+        says_not_applied(&status);
+        assert!(
+            taken <= deadline + ms(100),
+            "{taken:?} for a deadline of {deadline:?}: {status:?}"
+        );
+        assert!(!kept.iter().any(|kept| kept == change.request_id()), "applied: {status:?}");
+    }
+    the_account_works_again(&client, "hot").await;
+    assert_eq!(balance(&client, "hot").await, "106.00", "the foreign change is respected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_through_when_the_foreign_lock_ends_before_its_deadline() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "hot", "100").await;
+    let _psql = psql_holds_the_row(&database, ms(1500)).await;
+
+    let change = Change::Deposit(deposit("hot", "1"));
+    let answer = change.send(&client, seconds(8)).await.expect("the row is free in time");
+
+    assert!(!answer.replayed);
+    assert_eq!(balance(&client, "hot").await, "101.00");
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start_with(&database, &["--default-deadline", "600ms"]).await;
+    let client = server.client();
+    open_funded(&client, "hot", "100").await;
+    let _psql = psql_holds_the_row(&database, seconds(3)).await;
+    let started = Instant::now();
+
+    let answer = client.clone().deposit(deposit("hot", "1")).await;
+
+    says_not_applied(&answer.expect_err("someone else holds the row"));
+    let taken = started.elapsed();
+    assert!(taken > ms(300) && taken < ms(900), "{taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_transaction_that_locks_in_another_order_ends_in_no_harm() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "a", "100").await;
+    open_funded(&client, "b", "100").await;
+    let foreign = database.connect().await;
+
+    for _ in 0..5 {
+        let lock = |account_id| {
+            format!("SELECT balance FROM accounts WHERE account_id = '{account_id}' FOR UPDATE")
+        };
+        foreign.execute_unprepared("BEGIN").await.expect("a transaction");
+        foreign.execute_unprepared(&lock("b")).await.expect("the row is locked");
+        let change = Change::Transfer(transfer("a", "b", "1"));
+        let (sent, clients) = (change.clone(), [client.clone()]);
+        let waiting = tokio::spawn(async move { sent.settle(&clients, seconds(10)).await });
+        tokio::time::sleep(ms(50)).await;
+        // Now each may hold what the other wants; whoever is broken off starts again.
+        let _ = foreign.execute_unprepared(&lock("a")).await;
+        foreign.execute_unprepared("ROLLBACK").await.expect("the end");
+
+        let verdict = waiting.await.expect("the call ends");
+        assert!(matches!(verdict, Verdict::Applied(_)), "{verdict:?}");
+    }
+
+    assert_eq!(balance(&client, "b").await, "105.00");
+    checker::assert_consistent(&database).await;
+}

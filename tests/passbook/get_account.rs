@@ -1,0 +1,53 @@
+use passbook::proto::GetAccountRequest;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::*;
+
+on_both_databases! {
+    an_account_is_read_as_of_its_last_change,
+    a_change_made_by_one_process_is_seen_by_another,
+    a_missing_account_is_not_found_by_name,
+}
+
+async fn an_account_is_read_as_of_its_last_change(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let opened = open_funded(&server.client(), "alice", "12.5").await;
+
+    let account = get(&server.client(), "alice").await;
+
+    assert_eq!(account, opened);
+    assert_eq!((value(&account.balance), value(&account.available)), ("12.50", "12.50"));
+    assert_eq!((account.sequence, account.version), (1, 2));
+    let (created, updated) =
+        (account.create_time.expect("a time"), account.update_time.expect("a time"));
+    assert!((updated.seconds, updated.nanos) >= (created.seconds, created.nanos));
+}
+
+async fn a_change_made_by_one_process_is_seen_by_another(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    open(&servers[0].client(), "alice").await;
+
+    for number in 1..=20 {
+        let deposited = servers[number % 2].client().deposit(deposit("alice", "1")).await;
+        deposited.expect("the deposit is made");
+        let seen = balance(&servers[(number + 1) % 2].client(), "alice").await;
+        assert_eq!(seen, format!("{number}.00"), "an answered change is seen at once, everywhere");
+    }
+}
+
+async fn a_missing_account_is_not_found_by_name(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let request = GetAccountRequest { account_id: "nobody".to_owned() };
+
+    let status =
+        refused(server.client().get_account(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    assert!(status.message().contains("nobody"), "{}", status.message());
+    let resource = status.get_details_resource_info().expect("ResourceInfo");
+    assert_eq!(resource.resource_name, "nobody");
+}

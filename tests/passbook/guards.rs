@@ -1,0 +1,102 @@
+//! The database's own guards, for whoever comes past the service.
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    entries_cannot_be_changed_or_deleted_by_anyone,
+    requests_and_accounts_cannot_be_deleted_by_anyone,
+}
+
+async fn with_an_entry(kind: Kind) -> (TestDatabase, Server) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open_funded(&server.client(), "alice", "100").await;
+    (database, server)
+}
+
+async fn entries_cannot_be_changed_or_deleted_by_anyone(kind: Kind) {
+    let (database, _server) = with_an_entry(kind).await;
+    let mut statements = vec![
+        "UPDATE entries SET amount = amount",
+        "UPDATE entries SET balance_after = '1' WHERE account_id = 'alice'",
+        "DELETE FROM entries",
+        "DELETE FROM entries WHERE account_id = 'alice'",
+    ];
+    if kind == Kind::Postgres {
+        statements.push("TRUNCATE entries");
+    }
+
+    for statement in statements {
+        let words = database.refused(statement).await;
+        assert!(words.contains("append-only"), "{statement}: {words}");
+    }
+
+    checker::assert_consistent(&database).await;
+    assert_eq!(database.count("entries").await, 1);
+}
+
+async fn requests_and_accounts_cannot_be_deleted_by_anyone(kind: Kind) {
+    let (database, _server) = with_an_entry(kind).await;
+    let mut statements = vec!["DELETE FROM requests", "DELETE FROM accounts"];
+    if kind == Kind::Postgres {
+        statements.extend(["TRUNCATE requests", "TRUNCATE accounts", "TRUNCATE accounts CASCADE"]);
+    }
+
+    for statement in statements {
+        let words = database.refused(statement).await;
+        assert!(words.contains("append-only"), "{statement}: {words}");
+    }
+
+    assert_eq!((database.count("requests").await, database.count("accounts").await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_refuses_a_foreign_update_that_breaks_the_rules_of_money() {
+    let (database, server) = with_an_entry(Kind::Postgres).await;
+    open_with_overdraft(&server.client(), "limited", "50").await;
+    let cases = [
+        ("UPDATE accounts SET balance = 'NaN'", "balance_is_a_number"),
+        ("UPDATE accounts SET balance = 'Infinity'", "balance_is_a_number"),
+        ("UPDATE accounts SET balance = 1e28, unlimited_overdraft = true", "balance_is_a_number"),
+        (
+            "UPDATE accounts SET balance = -0.01 WHERE account_id = 'alice'",
+            "available_is_not_negative",
+        ),
+        (
+            "UPDATE accounts SET balance = -50.01 WHERE account_id = 'limited'",
+            "available_is_not_negative",
+        ),
+        (
+            "UPDATE accounts SET held = 100.01 WHERE account_id = 'alice'",
+            "available_is_not_negative",
+        ),
+        ("UPDATE accounts SET held = 'NaN', unlimited_overdraft = true", "held_is_not_negative"),
+        ("UPDATE accounts SET overdraft_limit = 'NaN'", "overdraft_limit_is_not_negative"),
+        ("UPDATE accounts SET overdraft_limit = -1", "overdraft_limit_is_not_negative"),
+        ("UPDATE accounts SET state = 'gone'", "state_is_known"),
+        (
+            "INSERT INTO entries SELECT account_id, 9, transaction_id, 'NaN', 0, 0, hash FROM entries",
+            "amount_is_a_number",
+        ),
+    ];
+
+    for (statement, constraint) in cases {
+        let words = database.refused(statement).await;
+        assert!(words.contains(constraint), "{statement}: {words}");
+    }
+
+    database.execute("UPDATE accounts SET balance = -50 WHERE account_id = 'limited'").await;
+    assert_eq!(balance(&server.client(), "limited").await, "-50.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_file_is_in_wal_mode_and_whole() {
+    let (database, _server) = with_an_entry(Kind::Sqlite).await;
+    assert_eq!(database.text("PRAGMA journal_mode").await, "wal");
+    assert_eq!(database.text("PRAGMA integrity_check").await, "ok");
+    let version = database.text("SELECT sqlite_version()").await;
+    let version: Vec<u32> =
+        version.split('.').map(|part| part.parse().expect("a number")).collect();
+    // Below it a reset of the WAL can corrupt the file.
+    assert!(version >= vec![3, 51, 3], "{version:?}");
+}

@@ -1,0 +1,142 @@
+//! The whole ledger as it stands in the database, read by SQL and not through the service.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, QueryResult};
+
+use super::{Kind, TestDatabase, database, exact::Exact};
+
+pub struct AccountRow {
+    pub currency_code: String,
+    pub balance: Exact,
+    pub held: Exact,
+    pub overdraft_limit: Exact,
+    pub unlimited_overdraft: bool,
+    pub sequence: i64,
+    pub version: i64,
+    pub last_hash: String,
+}
+
+pub struct EntryRow {
+    pub sequence: i64,
+    pub transaction_id: String,
+    pub amount: Exact,
+    pub balance_after: Exact,
+    pub create_time_us: i64,
+    pub hash: String,
+}
+
+pub struct RequestRow {
+    pub transaction_id: String,
+    pub is_applied: bool,
+}
+
+/// Everything, as of one instant.
+pub struct Book {
+    pub accounts: BTreeMap<String, AccountRow>,
+    /// By account, in the order of the sequence.
+    pub entries: BTreeMap<String, Vec<EntryRow>>,
+    pub requests: Vec<RequestRow>,
+}
+
+impl Book {
+    pub async fn read(database: &TestDatabase) -> Self {
+        let session = database.connect().await;
+        let begin = match database.kind {
+            Kind::Sqlite => "BEGIN",
+            Kind::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        };
+        session.execute_unprepared(begin).await.expect("a snapshot");
+        let book = Self::read_in(&session, database.kind).await.expect("the ledger can be read");
+        session.execute_unprepared("COMMIT").await.expect("the snapshot ends");
+        session.close().await.expect("the session ends");
+        book
+    }
+
+    async fn read_in(session: &DatabaseConnection, kind: Kind) -> Result<Self, DbErr> {
+        let mut book =
+            Self { accounts: BTreeMap::new(), entries: BTreeMap::new(), requests: Vec::new() };
+        let accounts = format!(
+            "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {}
+             FROM accounts",
+            text("balance"),
+            text("held"),
+            text("overdraft_limit"),
+            hex("last_hash", kind)
+        );
+        for row in database::rows(session, &accounts).await? {
+            book.accounts.insert(row.try_get_by_index(0)?, account_row(&row)?);
+        }
+        let entries = format!(
+            "SELECT account_id, sequence, {}, {}, {}, create_time_us, {}
+             FROM entries ORDER BY account_id, sequence",
+            uuid("transaction_id", kind),
+            text("amount"),
+            text("balance_after"),
+            hex("hash", kind)
+        );
+        for row in database::rows(session, &entries).await? {
+            book.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
+        }
+        let requests =
+            format!("SELECT {}, rejection IS NULL FROM requests", uuid("transaction_id", kind));
+        for row in database::rows(session, &requests).await? {
+            book.requests.push(RequestRow {
+                transaction_id: hyphenated(&row.try_get_by_index::<String>(0)?),
+                is_applied: row.try_get_by_index(1)?,
+            });
+        }
+        Ok(book)
+    }
+
+    pub fn entries_count(&self) -> usize {
+        self.entries.values().map(Vec::len).sum()
+    }
+}
+
+fn account_row(row: &QueryResult) -> Result<AccountRow, DbErr> {
+    Ok(AccountRow {
+        currency_code: row.try_get_by_index(1)?,
+        balance: Exact::parse(&row.try_get_by_index::<String>(2)?),
+        held: Exact::parse(&row.try_get_by_index::<String>(3)?),
+        overdraft_limit: Exact::parse(&row.try_get_by_index::<String>(4)?),
+        unlimited_overdraft: row.try_get_by_index(5)?,
+        sequence: row.try_get_by_index(6)?,
+        version: row.try_get_by_index(7)?,
+        last_hash: row.try_get_by_index(8)?,
+    })
+}
+
+fn entry_row(row: &QueryResult) -> Result<EntryRow, DbErr> {
+    Ok(EntryRow {
+        sequence: row.try_get_by_index(1)?,
+        transaction_id: hyphenated(&row.try_get_by_index::<String>(2)?),
+        amount: Exact::parse(&row.try_get_by_index::<String>(3)?),
+        balance_after: Exact::parse(&row.try_get_by_index::<String>(4)?),
+        create_time_us: row.try_get_by_index(5)?,
+        hash: row.try_get_by_index(6)?,
+    })
+}
+
+/// As text, so that no driver's idea of a number comes between.
+fn text(column: &str) -> String {
+    format!("CAST({column} AS TEXT)")
+}
+
+fn hex(column: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Sqlite => format!("lower(hex({column}))"),
+        Kind::Postgres => format!("encode({column}, 'hex')"),
+    }
+}
+
+fn uuid(column: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Sqlite => hex(column, kind),
+        Kind::Postgres => text(column),
+    }
+}
+
+fn hyphenated(uuid: &str) -> String {
+    uuid::Uuid::parse_str(uuid).unwrap_or_else(|_| panic!("not a UUID: {uuid}")).to_string()
+}

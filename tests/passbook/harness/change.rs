@@ -1,0 +1,96 @@
+//! A change of balances as a value: it can be sent, sent again, and brought to a verdict.
+
+use std::time::Duration;
+
+use passbook::proto::{DepositRequest, Transaction, TransferRequest, WithdrawRequest};
+use tonic::{Code, Status};
+
+use super::{Client, within};
+
+/// One request that moves money.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Deposit(DepositRequest),
+    Withdraw(WithdrawRequest),
+    Transfer(TransferRequest),
+}
+
+/// A change that was made.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub transaction: Transaction,
+    pub replayed: bool,
+}
+
+/// What became of a change, once that is certain.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Applied(Answer),
+    Refused(Status),
+}
+
+impl Change {
+    pub fn request_id(&self) -> &str {
+        match self {
+            Self::Deposit(request) => &request.request_id,
+            Self::Withdraw(request) => &request.request_id,
+            Self::Transfer(request) => &request.request_id,
+        }
+    }
+
+    /// Sends it once.
+    pub async fn send(&self, client: &Client, deadline: Duration) -> Result<Answer, Status> {
+        let mut client = client.clone();
+        let (transaction, replayed) = match self.clone() {
+            Self::Deposit(request) => {
+                let answer = client.deposit(within(deadline, request)).await?.into_inner();
+                (answer.transaction, answer.replayed)
+            }
+            Self::Withdraw(request) => {
+                let answer = client.withdraw(within(deadline, request)).await?.into_inner();
+                (answer.transaction, answer.replayed)
+            }
+            Self::Transfer(request) => {
+                let answer = client.transfer(within(deadline, request)).await?.into_inner();
+                (answer.transaction, answer.replayed)
+            }
+        };
+        Ok(Answer { transaction: transaction.expect("an OK has a transaction"), replayed })
+    }
+
+    /// Sends it, under one `request_id`, to one server after another until the answer is
+    /// certain: what the contract tells callers to do.
+    pub async fn settle(&self, clients: &[Client], limit: Duration) -> Verdict {
+        let end = tokio::time::Instant::now() + limit;
+        let first = fastrand::usize(..clients.len());
+        let mut last = String::new();
+        for attempt in 0.. {
+            if tokio::time::Instant::now() > end {
+                panic!(
+                    "no verdict on {} within {limit:?}; the last answer: {last}",
+                    self.request_id()
+                );
+            }
+            let client = &clients[(first + attempt) % clients.len()];
+            match self.send(client, Duration::from_secs(5)).await {
+                Ok(answer) => return Verdict::Applied(answer),
+                Err(status) if is_definite(&status) => return Verdict::Refused(status),
+                Err(status) => last = format!("{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
+        }
+        unreachable!("the loop ends by return or panic")
+    }
+}
+
+/// Whether this answer stands: a refusal by state or by form, which a repeat would get again.
+pub fn is_definite(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+    )
+}

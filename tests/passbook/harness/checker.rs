@@ -1,0 +1,242 @@
+//! Checks a whole ledger against the promises, and against what callers were told.
+//!
+//! It recomputes everything from the entries with code of its own (`exact`, the hash below), so
+//! that a mistake in the service cannot hide in the check.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use passbook::proto::Entry;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Answer, Change, TestDatabase, Verdict,
+    book::{AccountRow, Book, EntryRow},
+    exact::Exact,
+};
+
+/// What callers asked for, and the verdict that each of them was given.
+pub type History = Vec<(Change, Verdict)>;
+
+/// Fails unless the ledger is sound and is what the callers were told.
+pub async fn assert_sound(database: &TestDatabase, history: &History) {
+    let faults = faults(&Book::read(database).await, history);
+    assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
+}
+
+/// Fails unless the ledger is sound in itself.
+pub async fn assert_consistent(database: &TestDatabase) {
+    let faults = faults_inside(&Book::read(database).await);
+    assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
+}
+
+/// Everything that is wrong. The history must be all that ever happened to the ledger.
+pub fn faults(book: &Book, history: &History) -> Vec<String> {
+    let mut faults = faults_inside(book);
+    faults.extend(faults_against(book, history));
+    faults
+}
+
+/// What is wrong with the ledger in itself.
+pub fn faults_inside(book: &Book) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (account_id, account) in &book.accounts {
+        let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
+        check_entries(account_id, account, entries, &mut faults);
+        check_account(account_id, account, entries, &mut faults);
+    }
+    for account_id in book.entries.keys() {
+        if !book.accounts.contains_key(account_id) {
+            faults.push(format!("{account_id}: entries without an account"));
+        }
+    }
+    check_requests(book, &mut faults);
+    faults
+}
+
+fn check_entries(
+    account_id: &str,
+    account: &AccountRow,
+    entries: &[EntryRow],
+    faults: &mut Vec<String>,
+) {
+    let (mut balance, mut hash, mut time) = (Exact::ZERO, "0".repeat(64), i64::MIN);
+    for (index, entry) in entries.iter().enumerate() {
+        let at = format!("{account_id}: entry {} of {}", index + 1, entries.len());
+        if entry.sequence != index as i64 + 1 {
+            faults.push(format!("{at} has sequence {}", entry.sequence));
+        }
+        balance += entry.amount;
+        if entry.balance_after != balance {
+            faults.push(format!("{at} has balance_after {}, not {balance}", entry.balance_after));
+            balance = entry.balance_after;
+        }
+        if entry.create_time_us < time {
+            faults.push(format!("{at} is older than the one before it"));
+        }
+        time = entry.create_time_us;
+        if entry.hash != entry_hash(&hash, account_id, &account.currency_code, entry) {
+            faults.push(format!("{at} does not follow the entry before it: its hash is another"));
+        }
+        hash.clone_from(&entry.hash);
+    }
+}
+
+fn check_account(
+    account_id: &str,
+    account: &AccountRow,
+    entries: &[EntryRow],
+    faults: &mut Vec<String>,
+) {
+    let mut sum = Exact::ZERO;
+    for entry in entries {
+        sum += entry.amount;
+    }
+    if account.balance != sum {
+        faults.push(format!(
+            "{account_id}: balance {}, but its entries sum to {sum}",
+            account.balance
+        ));
+    }
+    let last = entries.last();
+    if last.is_some_and(|entry| entry.balance_after != account.balance) {
+        faults.push(format!("{account_id}: the balance is not the last entry's balance_after"));
+    }
+    if account.sequence != entries.len() as i64 {
+        let (sequence, count) = (account.sequence, entries.len());
+        faults.push(format!("{account_id}: sequence {sequence}, but {count} entries"));
+    }
+    if account.version != account.sequence + 1 {
+        // True as long as money is all that changes an account: one version for its opening.
+        faults.push(format!(
+            "{account_id}: version {} at sequence {}",
+            account.version, account.sequence
+        ));
+    }
+    if last.is_some_and(|entry| entry.hash != account.last_hash) {
+        faults.push(format!("{account_id}: last_hash is not the last entry's"));
+    }
+    let available = account.balance.plus(account.held.negative()).plus(account.overdraft_limit);
+    if available.is_negative() && !account.unlimited_overdraft {
+        faults.push(format!("{account_id}: {available} is available, below zero"));
+    }
+}
+
+fn check_requests(book: &Book, faults: &mut Vec<String>) {
+    let applied = book.requests.iter().filter(|request| request.is_applied);
+    let applied: BTreeSet<&str> = applied.map(|request| request.transaction_id.as_str()).collect();
+    let entered = book.entries.values().flatten();
+    let entered: BTreeSet<&str> = entered.map(|entry| entry.transaction_id.as_str()).collect();
+    for transaction_id in applied.symmetric_difference(&entered) {
+        faults.push(format!("{transaction_id}: an applied request or its entries, not both"));
+    }
+}
+
+/// What is wrong between the ledger and what callers were told.
+fn faults_against(book: &Book, history: &History) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut expected: BTreeMap<&str, Exact> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    for (change, verdict) in history {
+        let Verdict::Applied(answer) = verdict else { continue };
+        if !told.insert(answer.transaction.transaction_id.as_str()) {
+            faults.push(format!("{}: one transaction answers two requests", change.request_id()));
+        }
+        check_answer(book, change, answer, &mut faults);
+        for (account_id, amount) in effects(change) {
+            *expected.entry(account_id).or_insert(Exact::ZERO) += amount;
+        }
+    }
+    for (account_id, account) in &book.accounts {
+        let expected = expected.get(account_id.as_str()).copied().unwrap_or(Exact::ZERO);
+        if account.balance != expected {
+            let balance = account.balance;
+            faults.push(format!(
+                "{account_id}: balance {balance}, but the answers add up to {expected}"
+            ));
+        }
+    }
+    for entry in book.entries.values().flatten() {
+        if !told.contains(entry.transaction_id.as_str()) {
+            faults.push(format!("{}: an entry that no caller was told of", entry.transaction_id));
+        }
+    }
+    faults
+}
+
+fn check_answer(book: &Book, change: &Change, answer: &Answer, faults: &mut Vec<String>) {
+    let request_id = change.request_id();
+    let effects = effects(change);
+    let entries = &answer.transaction.entries;
+    if entries.len() != effects.len() {
+        faults.push(format!(
+            "{request_id}: {} entries for {} effects",
+            entries.len(),
+            effects.len()
+        ));
+    }
+    for (entry, (account_id, amount)) in entries.iter().zip(effects) {
+        if entry.account_id != account_id || told_amount(&entry.amount) != amount {
+            faults.push(format!("{request_id}: answered with another account or amount"));
+        }
+        if !is_kept(book, entry) {
+            let (account_id, sequence) = (&entry.account_id, entry.sequence);
+            faults.push(format!(
+                "{request_id}: entry {sequence} of {account_id} was answered, not kept"
+            ));
+        }
+    }
+}
+
+fn is_kept(book: &Book, told: &Entry) -> bool {
+    let entries = book.entries.get(&told.account_id).map_or(&[][..], Vec::as_slice);
+    let index = usize::try_from(told.sequence - 1).unwrap_or(usize::MAX);
+    entries.get(index).is_some_and(|kept| {
+        kept.transaction_id == told.transaction_id
+            && kept.amount == told_amount(&told.amount)
+            && kept.balance_after == told_amount(&told.balance_after)
+            && kept.hash == hex(&told.hash)
+    })
+}
+
+/// What a change does if it is made: accounts and signed amounts, in the order of the entries.
+fn effects(change: &Change) -> Vec<(&str, Exact)> {
+    match change {
+        Change::Deposit(request) => vec![(&request.account_id, told_amount(&request.amount))],
+        Change::Withdraw(request) => {
+            vec![(&request.account_id, told_amount(&request.amount).negative())]
+        }
+        Change::Transfer(request) => {
+            let amount = told_amount(&request.amount);
+            vec![
+                (&request.source_account_id, amount.negative()),
+                (&request.destination_account_id, amount),
+            ]
+        }
+    }
+}
+
+fn told_amount(money: &Option<passbook::proto::Money>) -> Exact {
+    Exact::parse(&money.as_ref().expect("an amount").value)
+}
+
+/// As docs/entry-hash.md says it.
+pub fn entry_hash(
+    previous: &str,
+    account_id: &str,
+    currency_code: &str,
+    entry: &EntryRow,
+) -> String {
+    let text = format!(
+        "passbook.entry.v1\n{previous}\n{account_id}\n{}\n{}\n{currency_code}\n{}\n{}\n{}\n",
+        entry.sequence,
+        entry.transaction_id,
+        entry.amount.canonical(),
+        entry.balance_after.canonical(),
+        entry.create_time_us
+    );
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

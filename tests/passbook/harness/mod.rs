@@ -1,0 +1,70 @@
+//! What the tests stand on: fresh databases, real server processes, a client, a checker that
+//! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
+
+pub mod book;
+pub mod change;
+pub mod checker;
+pub mod client;
+pub mod database;
+pub mod exact;
+pub mod load;
+pub mod postgres_proxy;
+pub mod server;
+pub mod turn;
+
+use std::time::Duration;
+
+pub use change::{Answer, Change, Verdict};
+pub use client::*;
+pub use database::{Kind, TestDatabase};
+pub use server::{Outcome, Server, passbook, passbook_within};
+pub use turn::Weight;
+
+/// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and
+/// `name::on_postgres`. A function that is not listed is dead code, which clippy refuses.
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_sqlite() {
+                super::$name(crate::harness::Kind::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_postgres() {
+                super::$name(crate::harness::Kind::Postgres).await;
+            }
+        }
+    )+};
+}
+pub(crate) use on_both_databases;
+
+/// A seed for this run, printed so that a failure can be played again: set PASSBOOK_TEST_SEED.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("PASSBOOK_TEST_SEED") {
+        Ok(text) => text.parse().expect("PASSBOOK_TEST_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("seed: PASSBOOK_TEST_SEED={seed}");
+    seed
+}
+
+/// Looks again and again until `holds`; after `limit` it fails and says what was waited for.
+pub async fn eventually<Future>(what: &str, limit: Duration, mut holds: impl FnMut() -> Future)
+where
+    Future: std::future::Future<Output = bool>,
+{
+    let end = tokio::time::Instant::now() + limit;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < end, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,258 @@
+//! A line between server and PostgreSQL that misbehaves on command.
+//!
+//! It understands the framing of the wire protocol (a byte that says what it is, four bytes of
+//! length, the rest), not more. There must be no TLS on the line: see `TestDatabase::url_at`.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// Longest first: the shorter one is a part of the longer one.
+const ROW_LOCKS: [&[u8]; 2] = [b"FOR UPDATE SKIP LOCKED", b"FOR UPDATE"];
+
+/// A proxy on a port of its own; its connections end when it is dropped.
+pub struct PostgresProxy {
+    pub address: SocketAddr,
+    control: Arc<Control>,
+    _connections: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Control {
+    strips_locks: AtomicBool,
+    locks_stripped: AtomicUsize,
+    cuts_before_commit_left: AtomicUsize,
+    cuts_after_commit_left: AtomicUsize,
+    cuts_made: AtomicUsize,
+    freezes_after_cut: AtomicBool,
+    round_trips: AtomicUsize,
+    frozen: watch::Sender<bool>,
+}
+
+impl PostgresProxy {
+    /// Starts a proxy that passes everything on to the server of this URL.
+    pub async fn start(database_url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound port");
+        let target = server_address(database_url);
+        let control = Arc::new(Control::default());
+        let mut connections = JoinSet::new();
+        let shared = Arc::clone(&control);
+        connections.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (target, control) = (target.clone(), Arc::clone(&shared));
+                connections.spawn(async move {
+                    // An error is the end of the connection, which is what it is for here.
+                    let _ = carry(client, &target, &control).await;
+                });
+            }
+        });
+        Self { address, control, _connections: connections }
+    }
+
+    /// From now on every row lock is left out of the statements: `FOR UPDATE` becomes spaces.
+    pub fn strip_locks(&self) {
+        self.control.strips_locks.store(true, SeqCst);
+    }
+
+    pub fn locks_stripped(&self) -> usize {
+        self.control.locks_stripped.load(SeqCst)
+    }
+
+    /// Cuts the connection at the next commit, which never reaches PostgreSQL.
+    pub fn cut_before_next_commit(&self) {
+        self.control.cuts_before_commit_left.fetch_add(1, SeqCst);
+    }
+
+    /// Cuts the connection at the next commit, when PostgreSQL has made it and before the
+    /// server hears of it.
+    pub fn cut_after_next_commit(&self) {
+        self.control.cuts_after_commit_left.fetch_add(1, SeqCst);
+    }
+
+    /// The same, and then nothing goes through any more: the server cannot look up what it did.
+    pub fn cut_after_next_commit_and_freeze(&self) {
+        self.control.freezes_after_cut.store(true, SeqCst);
+        self.cut_after_next_commit();
+    }
+
+    pub fn cuts_made(&self) -> usize {
+        self.control.cuts_made.load(SeqCst)
+    }
+
+    /// How often PostgreSQL said that it is ready for the next request.
+    pub fn round_trips(&self) -> usize {
+        self.control.round_trips.load(SeqCst)
+    }
+
+    /// Nothing goes through any more, in either direction, but no connection ends.
+    pub fn freeze(&self) {
+        self.control.frozen.send_replace(true);
+    }
+
+    pub fn thaw(&self) {
+        self.control.frozen.send_replace(false);
+    }
+}
+
+impl Control {
+    async fn wait_while_frozen(&self) {
+        let mut frozen = self.frozen.subscribe();
+        // The sender lives as long as `self`.
+        let _ = frozen.wait_for(|frozen| !*frozen).await;
+    }
+
+    fn take(&self, left: &AtomicUsize) -> bool {
+        let taken = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if taken {
+            self.cuts_made.fetch_add(1, SeqCst);
+        }
+        taken
+    }
+}
+
+/// Carries one connection until either side ends it, or it is cut.
+async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result<()> {
+    control.wait_while_frozen().await;
+    let server = TcpStream::connect(target).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    let cut_after_commit = AtomicBool::new(false);
+    let to_server = async {
+        let (mut reads, mut writes) = (BufReader::new(client_reads), server_writes);
+        let startup = read_startup(&mut reads).await?;
+        writes.write_all(&startup).await?;
+        loop {
+            let mut message = Message::read(&mut reads).await?;
+            control.wait_while_frozen().await;
+            if message.is_commit() {
+                if control.take(&control.cuts_before_commit_left) {
+                    return Ok::<(), io::Error>(());
+                }
+                if control.take(&control.cuts_after_commit_left) {
+                    cut_after_commit.store(true, SeqCst);
+                }
+            }
+            if control.strips_locks.load(SeqCst) && message.strip_locks() {
+                control.locks_stripped.fetch_add(1, SeqCst);
+            }
+            writes.write_all(&message.bytes).await?;
+        }
+    };
+    let to_client = async {
+        let (mut reads, mut writes) = (BufReader::new(server_reads), client_writes);
+        loop {
+            let message = Message::read(&mut reads).await?;
+            control.wait_while_frozen().await;
+            if message.kind() == b'Z' {
+                control.round_trips.fetch_add(1, SeqCst);
+            }
+            if cut_after_commit.load(SeqCst) && message.says_committed() {
+                if control.freezes_after_cut.swap(false, SeqCst) {
+                    control.frozen.send_replace(true);
+                }
+                return Ok::<(), io::Error>(());
+            }
+            writes.write_all(&message.bytes).await?;
+        }
+    };
+    tokio::select! {
+        ended = to_server => ended,
+        ended = to_client => ended,
+    }
+}
+
+/// One message, with its kind and its length.
+struct Message {
+    bytes: Vec<u8>,
+}
+
+impl Message {
+    async fn read(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let mut bytes = vec![0; 5];
+        source.read_exact(&mut bytes).await?;
+        read_rest(source, &mut bytes, 1).await?;
+        Ok(Self { bytes })
+    }
+
+    fn kind(&self) -> u8 {
+        self.bytes[0]
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.bytes[5..]
+    }
+
+    /// A statement to run (Query) or to prepare (Parse, whose text follows a name).
+    fn is_commit(&self) -> bool {
+        let text = match self.kind() {
+            b'Q' => self.body(),
+            b'P' => self.body().splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default(),
+            _ => return false,
+        };
+        text.len() >= 6 && text[..6].eq_ignore_ascii_case(b"COMMIT")
+    }
+
+    /// CommandComplete of a COMMIT.
+    fn says_committed(&self) -> bool {
+        self.kind() == b'C' && self.body().starts_with(b"COMMIT")
+    }
+
+    fn strip_locks(&mut self) -> bool {
+        if !matches!(self.kind(), b'Q' | b'P') {
+            return false;
+        }
+        let mut stripped = false;
+        for lock in ROW_LOCKS {
+            while let Some(at) = self.bytes.windows(lock.len()).position(|window| window == lock) {
+                self.bytes[at..at + lock.len()].fill(b' ');
+                stripped = true;
+            }
+        }
+        stripped
+    }
+}
+
+/// The first message of a connection has no kind.
+async fn read_startup(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    source.read_exact(&mut bytes).await?;
+    read_rest(source, &mut bytes, 0).await?;
+    Ok(bytes)
+}
+
+/// Reads what a message's length, at this offset, says is still to come.
+async fn read_rest(
+    source: &mut (impl AsyncRead + Unpin),
+    bytes: &mut Vec<u8>,
+    length_at: usize,
+) -> io::Result<()> {
+    let length = bytes[length_at..length_at + 4].try_into().map(u32::from_be_bytes);
+    // The length counts itself, but not the kind.
+    let total = length_at + length.expect("four bytes") as usize;
+    let had = bytes.len();
+    bytes.resize(total.max(had), 0);
+    source.read_exact(&mut bytes[had..]).await?;
+    Ok(())
+}
+
+fn server_address(database_url: &str) -> String {
+    let (_, rest) = database_url.split_once("://").expect("a URL");
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split(['/', '?']).next().expect("an address").to_owned()
+}

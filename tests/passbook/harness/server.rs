@@ -1,0 +1,235 @@
+//! The real binary, as processes of their own.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Client, TestDatabase};
+
+/// Long enough for a debug build on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running `passbook serve`, killed when dropped. Shows its log if the test fails.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub ready_line: String,
+    stdout: Arc<Mutex<Vec<String>>>,
+    directory: TempDir,
+    restart_arguments: Vec<String>,
+}
+
+impl Server {
+    pub async fn start(database: &TestDatabase) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    pub async fn start_with(database: &TestDatabase, arguments: &[&str]) -> Self {
+        Self::start_at(database.url(), arguments).await
+    }
+
+    /// Starts a server on a database URL, such as a proxy's.
+    pub async fn start_at(url: &str, arguments: &[&str]) -> Self {
+        let mut all = vec!["--database-url".to_owned(), url.to_owned()];
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        Self::spawn("127.0.0.1:0".to_owned(), all).await
+    }
+
+    /// Starts `count` servers on one database.
+    pub async fn start_fleet(database: &TestDatabase, count: usize) -> Vec<Self> {
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(Self::start(database).await);
+        }
+        servers
+    }
+
+    async fn spawn(listen: String, restart_arguments: Vec<String>) -> Self {
+        let starting = tokio::task::spawn_blocking(|| spawn_and_wait(listen, restart_arguments));
+        match starting.await.expect("the thread that starts the server") {
+            Ok(server) => server,
+            Err(words) => panic!("{words}"),
+        }
+    }
+
+    /// Starts it again, after it ended, at the same address: clients find it by themselves.
+    pub async fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        *self = Self::spawn(self.address.to_string(), self.restart_arguments.clone()).await;
+    }
+
+    /// A client with one connection, made when first needed and again when lost.
+    pub fn client(&self) -> Client {
+        Client::new(self.channel())
+    }
+
+    pub fn channel(&self) -> Channel {
+        let endpoint =
+            Endpoint::from_shared(format!("http://{}", self.address)).expect("an address");
+        endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy()
+    }
+
+    /// Ends the process at once, as a power cut would.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Asks the process to end, as an orchestrator does.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
+        assert!(status.expect("sh runs").success(), "SIGTERM could not be sent to {pid}");
+    }
+
+    /// Waits for the process to end by itself; None if it has not within the limit.
+    pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
+                return Some(status);
+            }
+            if Instant::now() > end {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it wrote on standard output so far, the ready line included.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().expect("the lines").clone()
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            println!(
+                "---- log of the server at {} ----\n{}",
+                self.address,
+                last_lines(&self.log())
+            );
+        }
+    }
+}
+
+/// How a command ended.
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    pub fn must_succeed(self) -> Self {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Runs `passbook` with these arguments to its end.
+pub async fn passbook(arguments: &[&str]) -> Outcome {
+    passbook_within(Duration::from_secs(60), arguments).await
+}
+
+/// The same; `code` is None if it had to be killed after the limit.
+pub async fn passbook_within(limit: Duration, arguments: &[&str]) -> Outcome {
+    let mut command = command();
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+    let end = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait().expect("the process can be waited for") {
+            Some(status) => break Some(status),
+            None if Instant::now() > end => break None,
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = |thread: thread::JoinHandle<String>| thread.join().expect("the reading thread");
+    let code = status.and_then(|status| status.code());
+    Outcome { code, stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// The binary, with none of our own settings in its environment.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PASSBOOK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn spawn_and_wait(listen: String, restart_arguments: Vec<String>) -> Result<Server, String> {
+    let directory = tempfile::tempdir().expect("a directory for temporary files");
+    let log = File::create(log_path(&directory)).expect("a log file");
+    let mut command = command();
+    command.args(["serve", "--listen", &listen]).args(&restart_arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir(directory.path());
+    let mut child = command.spawn().expect("the binary starts");
+    let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let stdout = Arc::new(Mutex::new(Vec::new()));
+    let (sender, receiver) = mpsc::channel();
+    let seen = Arc::clone(&stdout);
+    thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            seen.lock().expect("the lines").push(line.clone());
+            let _ = sender.send(line);
+        }
+    });
+    let Ok(ready_line) = receiver.recv_timeout(READY_LIMIT) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        let log = std::fs::read_to_string(log_path(&directory)).unwrap_or_default();
+        return Err(format!("the server did not get ready; its log:\n{}", last_lines(&log)));
+    };
+    let address = ready_line
+        .strip_prefix("ready: listening on ")
+        .and_then(|rest| rest.split(',').next())
+        .and_then(|address| address.parse().ok())
+        .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
+    Ok(Server { child, address, ready_line, stdout, directory, restart_arguments })
+}
+
+fn log_path(directory: &TempDir) -> PathBuf {
+    directory.path().join("log")
+}
+
+fn read_all(source: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut source) = source {
+            let _ = source.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A log can be long; its end says most.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

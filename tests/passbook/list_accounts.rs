@@ -1,0 +1,163 @@
+use passbook::proto::{Account, AccountState, CreateAccountRequest, ListAccountsRequest};
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    accounts_are_listed_in_byte_order_a_page_at_a_time,
+    filters_narrow_the_list_and_all_must_match,
+    a_page_token_of_another_query_is_refused,
+    a_page_token_that_was_not_made_here_is_refused,
+    paging_meets_every_account_once_while_others_are_opened,
+}
+
+async fn all_pages(client: &Client, first: ListAccountsRequest) -> Vec<Vec<Account>> {
+    let mut request = first;
+    let mut pages = Vec::new();
+    loop {
+        let answer =
+            client.clone().list_accounts(request.clone()).await.expect("a page").into_inner();
+        pages.push(answer.accounts);
+        request.page_token = answer.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "paging does not end");
+    }
+}
+
+fn ids(accounts: &[Account]) -> Vec<&str> {
+    accounts.iter().map(|account| account.account_id.as_str()).collect()
+}
+
+async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    // A database's own collation would sort "a" before "B" and skip over the punctuation.
+    for account_id in ["b", "B", "a", "a-b", "ab", "a.b", "_", "1", "10", "2"] {
+        open(&client, account_id).await;
+    }
+
+    let pages =
+        all_pages(&client, ListAccountsRequest { page_size: 4, ..Default::default() }).await;
+
+    let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [4, 4, 2]);
+    assert_eq!(ids(&pages.concat()), ["1", "10", "2", "B", "_", "a", "a-b", "a.b", "ab", "b"]);
+    let whole = all_pages(&client, ListAccountsRequest::default()).await;
+    assert_eq!(whole, [pages.concat()], "ten accounts are one page by default");
+    let exact =
+        all_pages(&client, ListAccountsRequest { page_size: 5, ..Default::default() }).await;
+    assert_eq!(exact.len(), 2, "no empty page comes after a full last one");
+}
+
+async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let label = |value: &str| [("team".to_owned(), value.to_owned())].into();
+    for (account_id, currency_code, team) in
+        [("a", "USD", "red"), ("b", "EUR", "red"), ("c", "USD", "blue"), ("d", "USD", "red")]
+    {
+        let request =
+            CreateAccountRequest { labels: label(team), ..account_of(account_id, currency_code) };
+        open_with(&client, request).await;
+    }
+    database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'd'").await;
+    let usd = || "USD".to_owned();
+    let any = ListAccountsRequest::default;
+    let cases = [
+        (ListAccountsRequest { currency_code: usd(), ..any() }, vec!["a", "c", "d"]),
+        (ListAccountsRequest { labels: label("red"), ..any() }, vec!["a", "b", "d"]),
+        (ListAccountsRequest { state: AccountState::Frozen.into(), ..any() }, vec!["d"]),
+        (ListAccountsRequest { state: AccountState::Closed.into(), ..any() }, vec![]),
+        (
+            ListAccountsRequest { currency_code: usd(), labels: label("red"), ..any() },
+            vec!["a", "d"],
+        ),
+        (ListAccountsRequest { labels: label("re"), ..any() }, vec![]),
+    ];
+
+    for (request, expected) in cases {
+        let small = ListAccountsRequest { page_size: 1, ..request.clone() };
+        assert_eq!(
+            ids(&all_pages(&client, request.clone()).await.concat()),
+            expected,
+            "{request:?}"
+        );
+        assert_eq!(ids(&all_pages(&client, small).await.concat()), expected, "{request:?}");
+    }
+}
+
+async fn a_page_token_of_another_query_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    for account_id in ["a", "b", "c"] {
+        open(&client, account_id).await;
+    }
+    let first = ListAccountsRequest { page_size: 1, ..Default::default() };
+    let page = client.list_accounts(first.clone()).await.expect("a page").into_inner();
+    let same = ListAccountsRequest { page_token: page.next_page_token, ..first };
+
+    let others = [
+        ListAccountsRequest { currency_code: "USD".to_owned(), ..same.clone() },
+        ListAccountsRequest { state: AccountState::Open.into(), ..same.clone() },
+        ListAccountsRequest { labels: [("a".to_owned(), "b".to_owned())].into(), ..same.clone() },
+    ];
+    for other in others {
+        let answer = client.list_accounts(other).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_eq!(fields(&status), ["page_token"]);
+    }
+
+    // The size of the page is not part of the query.
+    let rest = ListAccountsRequest { page_size: 10, ..same };
+    let page = client.list_accounts(rest).await.expect("the rest").into_inner();
+    assert_eq!(ids(&page.accounts), ["b", "c"]);
+}
+
+async fn a_page_token_that_was_not_made_here_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let long = "A".repeat(10_000);
+
+    for token in ["x", "a", "' OR 1=1 --", "////", "AAAA", "\u{0}", "٣", &long] {
+        let request = ListAccountsRequest { page_token: token.to_owned(), ..Default::default() };
+        let answer = server.client().list_accounts(request).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_eq!(fields(&status), ["page_token"]);
+    }
+}
+
+async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    for number in 0..20 {
+        open(&client, &format!("old-{number:02}")).await;
+    }
+    let mut request = ListAccountsRequest { page_size: 3, ..Default::default() };
+    let (mut seen, mut opened) = (Vec::new(), 0);
+    loop {
+        let page = client.list_accounts(request.clone()).await.expect("a page").into_inner();
+        seen.extend(page.accounts.into_iter().map(|account| account.account_id));
+        // One before everything that was seen, one after everything there is.
+        open(&client, &format!("a-new-{opened:02}")).await;
+        open(&client, &format!("z-new-{opened:02}")).await;
+        opened += 1;
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() || opened > 40 {
+            break;
+        }
+        request.page_size = 5;
+    }
+
+    let old: Vec<&String> = seen.iter().filter(|id| id.starts_with("old-")).collect();
+    let expected: Vec<String> = (0..20).map(|number| format!("old-{number:02}")).collect();
+    assert!(old.iter().map(|id| id.as_str()).eq(expected.iter().map(String::as_str)), "{seen:?}");
+    let mut unique = seen.clone();
+    unique.dedup();
+    assert_eq!(unique, seen, "no account twice");
+}

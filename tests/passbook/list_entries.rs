@@ -1,0 +1,192 @@
+use passbook::proto::{Entry, EntryOrder, ListEntriesRequest};
+use prost_types::Timestamp;
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    a_statement_is_listed_in_both_orders_a_page_at_a_time,
+    a_statement_starts_after_a_sequence,
+    a_statement_is_narrowed_by_time,
+    paging_meets_every_entry_once_while_entries_are_added,
+    a_page_token_of_another_statement_is_refused,
+    the_statement_of_a_missing_account_is_not_found,
+}
+
+fn statement(account_id: &str) -> ListEntriesRequest {
+    ListEntriesRequest { account_id: account_id.to_owned(), ..Default::default() }
+}
+
+fn descending(account_id: &str) -> ListEntriesRequest {
+    ListEntriesRequest { order: EntryOrder::Descending.into(), ..statement(account_id) }
+}
+
+async fn all_pages(client: &Client, first: ListEntriesRequest) -> Vec<Vec<Entry>> {
+    let mut request = first;
+    let mut pages = Vec::new();
+    loop {
+        let answer =
+            client.clone().list_entries(request.clone()).await.expect("a page").into_inner();
+        pages.push(answer.entries);
+        request.page_token = answer.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "paging does not end");
+    }
+}
+
+fn sequences(entries: &[Entry]) -> Vec<i64> {
+    entries.iter().map(|entry| entry.sequence).collect()
+}
+
+/// An account with this many deposits of 1.00, and what was answered to them.
+async fn account_with(client: &Client, account_id: &str, count: usize) -> Vec<Entry> {
+    open(client, account_id).await;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+        entries.extend(answer.into_inner().transaction.expect("a transaction").entries);
+    }
+    entries
+}
+
+async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let mut entries = account_with(&client, "alice", 10).await;
+    account_with(&client, "alice-2", 3).await;
+
+    let pages = all_pages(&client, ListEntriesRequest { page_size: 4, ..statement("alice") }).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(pages.concat(), entries, "what is listed is what was answered");
+    assert_eq!(all_pages(&client, statement("alice")).await, [entries.clone()]);
+
+    entries.reverse();
+    let pages =
+        all_pages(&client, ListEntriesRequest { page_size: 5, ..descending("alice") }).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5]);
+    assert_eq!(pages.concat(), entries);
+}
+
+async fn a_statement_starts_after_a_sequence(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    account_with(&client, "alice", 6).await;
+    let after =
+        |after_sequence, request| ListEntriesRequest { after_sequence, page_size: 2, ..request };
+
+    let ascending = all_pages(&client, after(3, statement("alice"))).await.concat();
+    assert_eq!(sequences(&ascending), [4, 5, 6]);
+    let descending = all_pages(&client, after(3, descending("alice"))).await.concat();
+    assert_eq!(sequences(&descending), [6, 5, 4]);
+    for beyond in [6, 7, i64::MAX] {
+        assert_eq!(all_pages(&client, after(beyond, statement("alice"))).await, [[]]);
+    }
+}
+
+async fn a_statement_is_narrowed_by_time(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let mut entries = account_with(&client, "alice", 2).await;
+    tokio::time::sleep(ms(5)).await;
+    entries.extend(account_with(&client, "alice", 3).await);
+    let time = |index: usize| entries[index].create_time;
+    let between = |start_time: Option<Timestamp>, end_time: Option<Timestamp>, request| {
+        ListEntriesRequest { start_time, end_time, page_size: 2, ..request }
+    };
+    // Entries may share a microsecond, so the expectation is computed from the times.
+    let expected = |start: Option<Timestamp>, end: Option<Timestamp>| {
+        let key = |time: Timestamp| (time.seconds, time.nanos);
+        let within = |entry: &&Entry| {
+            let at = key(entry.create_time.expect("a time"));
+            start.is_none_or(|start| at >= key(start)) && end.is_none_or(|end| at < key(end))
+        };
+        entries.iter().filter(within).map(|entry| entry.sequence).collect::<Vec<_>>()
+    };
+    let ranges = [(time(2), None), (None, time(2)), (time(1), time(3)), (time(3), time(3))];
+
+    for (start, end) in ranges {
+        let listed = all_pages(&client, between(start, end, statement("alice"))).await.concat();
+        assert_eq!(sequences(&listed), expected(start, end), "{start:?} {end:?}");
+        let mut reversed = expected(start, end);
+        reversed.reverse();
+        let listed = all_pages(&client, between(start, end, descending("alice"))).await.concat();
+        assert_eq!(sequences(&listed), reversed, "{start:?} {end:?}");
+    }
+}
+
+async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    account_with(&client, "alice", 12).await;
+
+    for (request, expected) in [
+        (statement("alice"), (1..=12).collect::<Vec<i64>>()),
+        (descending("alice"), (1..=12).rev().collect()),
+    ] {
+        let already = get(&client, "alice").await.sequence;
+        let mut request = ListEntriesRequest { page_size: 2, ..request };
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let page = client.list_entries(request.clone()).await.expect("a page").into_inner();
+            seen.extend(sequences(&page.entries));
+            client.deposit(deposit("alice", "1")).await.expect("it is made");
+            request.page_token = page.next_page_token;
+        }
+        let skipped = if request.order() == EntryOrder::Descending { already - 12 } else { 0 };
+        let expected: Vec<i64> = expected.into_iter().map(|sequence| sequence + skipped).collect();
+        assert_eq!(seen, expected, "neither a gap nor a repeat");
+    }
+}
+
+async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    account_with(&client, "alice", 3).await;
+    account_with(&client, "bob", 3).await;
+    let first = ListEntriesRequest { page_size: 1, ..statement("alice") };
+    let page = client.list_entries(first.clone()).await.expect("a page").into_inner();
+    let same = ListEntriesRequest { page_token: page.next_page_token, ..first };
+    let time = Some(Timestamp { seconds: 1, nanos: 0 });
+    let others = [
+        ListEntriesRequest { account_id: "bob".to_owned(), ..same.clone() },
+        ListEntriesRequest { order: EntryOrder::Descending.into(), ..same.clone() },
+        ListEntriesRequest { after_sequence: 1, ..same.clone() },
+        ListEntriesRequest { start_time: time, ..same.clone() },
+        ListEntriesRequest { end_time: time, ..same.clone() },
+        ListEntriesRequest { page_token: "made up".to_owned(), ..same.clone() },
+    ];
+
+    for other in others {
+        let answer = client.list_entries(other.clone()).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_eq!(fields(&status), ["page_token"], "{other:?}");
+    }
+
+    // The size of the page is not part of the query.
+    let rest = ListEntriesRequest { page_size: 9, ..same };
+    let page = client.list_entries(rest).await.expect("the rest").into_inner();
+    assert_eq!(sequences(&page.entries), [2, 3]);
+}
+
+async fn the_statement_of_a_missing_account_is_not_found(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "empty").await;
+
+    let status = refused(
+        client.list_entries(statement("nobody")).await,
+        Code::NotFound,
+        "ACCOUNT_NOT_FOUND",
+    );
+
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    assert_eq!(all_pages(&client, statement("empty")).await, [[]]);
+}

@@ -1,0 +1,78 @@
+//! No update is ever lost, whatever the number of processes: the promise all others rest on.
+//! `locking_controls` shows that this test can fail.
+
+use crate::harness::{
+    book::Book,
+    checker,
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+/// Callers over all processes, and how many changes each of them makes.
+const CALLERS: usize = 48;
+const CHANGES_EACH: usize = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_on_one_postgres_lose_no_update() {
+    no_update_is_lost(Kind::Postgres, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_one_sqlite_file_lose_no_update() {
+    no_update_is_lost(Kind::Sqlite, 2).await;
+}
+
+async fn no_update_is_lost(kind: Kind, processes: usize) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, processes).await;
+    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (accounts, mut history) = open_ring(&clients[0], 6).await;
+    let started = std::time::Instant::now();
+
+    history.extend(
+        Load::on(&accounts, CALLERS, Stop::After(CHANGES_EACH), seed()).run(&clients).await,
+    );
+
+    let applied =
+        history.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Applied(_))).count();
+    let (total, taken) = (history.len(), started.elapsed());
+    println!("{kind:?}: {processes} processes, {applied} of {total} changes applied, {taken:?}");
+    assert_eq!(history.len(), CALLERS * CHANGES_EACH + accounts.len());
+    assert!(applied > history.len() / 2, "the load is mostly refused: it shows little");
+    checker::assert_sound(&database, &history).await;
+    let book = Book::read(&database).await;
+    assert!(
+        book.entries.values().all(|entries| entries.len() > 100),
+        "every account was contended"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked() {
+    use sea_orm::ConnectionTrait;
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1000").await;
+    let foreign = database.connect().await;
+    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
+    foreign.execute_unprepared(lock).await.expect("the row is locked");
+
+    let mut deposit_client = client.clone();
+    let waiting =
+        tokio::spawn(async move { deposit_client.deposit(deposit("alice", "100")).await });
+
+    let waits = "pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')";
+    eventually("the server waits for the row", seconds(5), async || {
+        database.count(waits).await > 0
+    })
+    .await;
+    assert!(!waiting.is_finished());
+    let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE account_id = 'alice'; COMMIT";
+    foreign.execute_unprepared(withdraw).await.expect("the foreign withdrawal is made");
+    let answer = waiting.await.expect("the call ends").expect("the deposit is made").into_inner();
+
+    let entry = &answer.transaction.expect("a transaction").entries[0];
+    assert_eq!(value(&entry.balance_after), "1000.00", "the joint account: 1000 - 100 + 100");
+    assert_eq!(balance(&client, "alice").await, "1000.00");
+}

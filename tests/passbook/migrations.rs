@@ -1,0 +1,148 @@
+//! `passbook migrate`, and what `serve` does about a schema that is not its own.
+
+use tokio::task::JoinSet;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    migrations_go_up_and_down_and_up_again,
+    five_processes_that_migrate_at_once_migrate_once,
+    five_servers_that_migrate_at_start_all_get_ready,
+    a_schema_that_is_ahead_of_the_server_is_refused,
+}
+
+async fn migrate(database: &TestDatabase, verb: &str) -> Outcome {
+    passbook(&["migrate", verb, "--database-url", database.url()]).await
+}
+
+async fn tables(database: &TestDatabase) -> Vec<String> {
+    database
+        .texts(match database.kind {
+            Kind::Sqlite => "SELECT name FROM sqlite_master WHERE type IN ('table', 'trigger') ORDER BY name",
+            Kind::Postgres => {
+                "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'
+                 UNION ALL SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal
+                 UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+                 ORDER BY 1"
+            }
+        })
+        .await
+}
+
+async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
+    let database = TestDatabase::create_empty(kind).await;
+
+    migrate(&database, "up").await.must_succeed();
+    let first = tables(&database).await;
+    for name in ["accounts", "entries", "requests"] {
+        assert!(first.iter().any(|table| table == name), "{first:?}");
+    }
+    let status = migrate(&database, "status").await.must_succeed();
+    assert!(status.stdout.contains("m20261123_000001_create_ledger"), "{}", status.stdout);
+
+    migrate(&database, "down").await.must_succeed();
+    let left: Vec<String> =
+        tables(&database).await.into_iter().filter(|name| !name.starts_with("seaql")).collect();
+    assert!(left.is_empty() || left.iter().all(|name| name.starts_with("sqlite_")), "{left:?}");
+
+    migrate(&database, "up").await.must_succeed();
+    migrate(&database, "up").await.must_succeed();
+    assert_eq!(tables(&database).await, first);
+
+    let server = Server::start(&database).await;
+    open_funded(&server.client(), "alice", "1").await;
+    checker::assert_consistent(&database).await;
+}
+
+async fn five_processes_that_migrate_at_once_migrate_once(kind: Kind) {
+    let database = TestDatabase::create_empty(kind).await;
+    let mut processes = JoinSet::new();
+    for _ in 0..5 {
+        let url = database.url().to_owned();
+        processes.spawn(async move { passbook(&["migrate", "up", "--database-url", &url]).await });
+    }
+
+    for outcome in processes.join_all().await {
+        outcome.must_succeed();
+    }
+
+    assert_eq!(database.count("seaql_migrations").await, 1);
+}
+
+async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
+    let database = TestDatabase::create_empty(kind).await;
+    let mut starting = JoinSet::new();
+    for _ in 0..5 {
+        let url = database.url().to_owned();
+        let arguments: &[&str] = if kind == Kind::Postgres { &["--migrate"] } else { &[] };
+        starting.spawn(async move { Server::start_at(&url, arguments).await });
+    }
+
+    let servers = starting.join_all().await;
+
+    open(&servers[0].client(), "alice").await;
+    for server in &servers {
+        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    }
+    assert_eq!(balance(&servers[4].client(), "alice").await, "5.00");
+    assert_eq!(database.count("seaql_migrations").await, 1);
+}
+
+async fn a_schema_that_is_ahead_of_the_server_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let insert =
+        "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
+    database.execute(insert).await;
+
+    for arguments in [&[][..], &["--migrate"]] {
+        let outcome = serve(&database, arguments).await;
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("m29990101_000001_future"), "{}", outcome.stderr);
+        assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+    }
+}
+
+async fn serve(database: &TestDatabase, arguments: &[&str]) -> Outcome {
+    let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
+    all.extend(arguments);
+    passbook_within(seconds(20), &all).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_missing_schema_serve_refuses_and_names_the_command_that_mends_it() {
+    let database = TestDatabase::create_empty(Kind::Postgres).await;
+
+    let outcome = serve(&database, &[]).await;
+
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("passbook migrate up"), "{}", outcome.stderr);
+    assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+    assert!(tables(&database).await.is_empty(), "nothing was made without being asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_schema_that_is_behind_serve_refuses_until_asked_to_migrate() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    migrate(&database, "down").await.must_succeed();
+
+    let outcome = serve(&database, &[]).await;
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("passbook migrate up"), "{}", outcome.stderr);
+
+    let server = Server::start_with(&database, &["--migrate"]).await;
+    open(&server.client(), "alice").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sqlite_serve_makes_the_schema_by_itself() {
+    let database = TestDatabase::create_empty(Kind::Sqlite).await;
+
+    let server = Server::start(&database).await;
+
+    open(&server.client(), "alice").await;
+    assert!(
+        server.ready_line.contains("schema m20261123_000001_create_ledger"),
+        "{}",
+        server.ready_line
+    );
+}

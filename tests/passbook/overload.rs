@@ -1,0 +1,95 @@
+//! More than the server may take on is refused at once, and says so.
+
+use sea_orm::ConnectionTrait;
+use tokio::{task::JoinSet, time::Instant};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::{
+    checker,
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+on_both_databases! {
+    a_full_queue_refuses_at_once_and_takes_again_when_it_has_room,
+    batches_of_one_are_as_correct_as_batches_of_many,
+    a_hundred_callers_on_one_account_share_transactions,
+}
+
+async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--queue-capacity", "4"]).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    let foreign = database.connect().await;
+    let lock = match kind {
+        Kind::Sqlite => "BEGIN IMMEDIATE",
+        Kind::Postgres => "BEGIN; SELECT balance FROM accounts FOR UPDATE",
+    };
+    foreign.execute_unprepared(lock).await.expect("the lock is had");
+    let mut taken = JoinSet::new();
+    for _ in 0..4 {
+        let client = client.clone();
+        let change = Change::Deposit(deposit("hot", "1"));
+        taken.spawn(async move { change.send(&client, seconds(20)).await });
+    }
+    tokio::time::sleep(ms(300)).await;
+
+    let started = Instant::now();
+    let refused_change = Change::Deposit(deposit("hot", "1"));
+    let answer = refused_change.send(&client, seconds(20)).await;
+    let status = refused(answer, Code::ResourceExhausted, "OVERLOADED");
+    assert_eq!(outcome(&status), "not_applied");
+    assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
+    assert!(status.message().contains('4'), "it says what the limit is: {}", status.message());
+    assert!(started.elapsed() < ms(500), "{:?}", started.elapsed());
+    assert_eq!(balance(&client, "hot").await, "0.00", "reads go on");
+
+    foreign.execute_unprepared("ROLLBACK").await.expect("the lock is given back");
+    for answer in taken.join_all().await {
+        answer.expect("what was taken on is done");
+    }
+    assert_eq!(balance(&client, "hot").await, "4.00");
+    refused_change.send(&client, seconds(5)).await.expect("there is room again");
+    checker::assert_consistent(&database).await;
+}
+
+async fn batches_of_one_are_as_correct_as_batches_of_many(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let alone = Server::start_with(&database, &["--batch-size-max", "1"]).await;
+    let together = Server::start(&database).await;
+    let clients = [alone.client(), together.client()];
+    let (accounts, mut history) = open_ring(&clients[0], 3).await;
+
+    history.extend(Load::on(&accounts, 24, Stop::After(10), seed()).run(&clients).await);
+
+    checker::assert_sound(&database, &history).await;
+}
+
+async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let client = client.clone();
+        calls.spawn(async move {
+            for _ in 0..10 {
+                let change = Change::Deposit(deposit("hot", "1"));
+                change.send(&client, seconds(10)).await.expect("it is made");
+            }
+        });
+    }
+
+    calls.join_all().await;
+
+    assert_eq!(balance(&client, "hot").await, "1000.00");
+    // A transaction has one time: as many different times, as many transactions.
+    let times =
+        database.texts("SELECT DISTINCT CAST(create_time_us AS TEXT) FROM entries").await.len();
+    println!("{kind:?}: 1000 deposits in {times} transactions");
+    assert!(times < 500, "1000 deposits took {times} transactions");
+    checker::assert_consistent(&database).await;
+}

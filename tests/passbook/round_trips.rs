@@ -1,0 +1,66 @@
+//! How often a change goes to PostgreSQL and back.
+
+use tokio::task::JoinSet;
+
+use crate::harness::{postgres_proxy::PostgresProxy, *};
+
+/// BEGIN, lock, read, write, COMMIT.
+const ROUND_TRIPS_MAX: usize = 5;
+
+struct Counted {
+    database: TestDatabase,
+    proxy: PostgresProxy,
+    server: Server,
+}
+
+async fn start() -> Counted {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    open(&server.client(), "a").await;
+    open(&server.client(), "b").await;
+    Counted { database, proxy, server }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_alone_takes_five_round_trips() {
+    let Counted { proxy, server, database: _database } = start().await;
+    let client = server.client();
+    let mut fewest = [usize::MAX; 2];
+
+    // The server looks after its own readiness in between: the fewest of many is what counts.
+    for _ in 0..20 {
+        let changes =
+            [Change::Deposit(deposit("a", "1")), Change::Transfer(transfer("a", "b", "1"))];
+        for (change, fewest) in changes.iter().zip(&mut fewest) {
+            let before = proxy.round_trips();
+            change.send(&client, seconds(5)).await.expect("it is made");
+            *fewest = (*fewest).min(proxy.round_trips() - before);
+        }
+    }
+
+    println!("round trips: {} for a deposit, {} for a transfer", fewest[0], fewest[1]);
+    assert!(fewest.iter().all(|fewest| *fewest <= ROUND_TRIPS_MAX), "{fewest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
+    let Counted { proxy, server, database } = start().await;
+    let client = server.client();
+    for _ in 0..3 {
+        let before = proxy.round_trips();
+        let mut calls = JoinSet::new();
+        for _ in 0..400 {
+            let client = client.clone();
+            calls.spawn(async move {
+                let change = Change::Deposit(deposit("a", "1"));
+                change.send(&client, seconds(10)).await.expect("it is made");
+            });
+        }
+        calls.join_all().await;
+        let taken = proxy.round_trips() - before;
+        println!("{taken} round trips for 400 deposits at once");
+        assert!(taken < 400, "{taken} round trips for 400 deposits at once");
+    }
+    assert_eq!(database.count("entries").await, 1200);
+}

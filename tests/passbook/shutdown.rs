@@ -1,0 +1,110 @@
+//! SIGTERM: what was accepted is answered, then the process ends.
+
+use tokio::{sync::watch, task::JoinSet};
+use tonic::{Code, Status};
+
+use crate::harness::{
+    checker::{self, History},
+    load::{open_ring, random_change},
+    *,
+};
+
+on_both_databases! {
+    every_accepted_request_is_answered_when_the_server_is_told_to_end,
+    a_server_without_work_ends_at_once,
+    a_connection_that_stays_open_does_not_hold_the_server_up,
+}
+
+async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let seed = seed();
+    let mut history = History::new();
+    for round in 0..3 {
+        let mut server = Server::start_with(&database, &["--shutdown-grace", "10s"]).await;
+        let client = server.client();
+        let (accounts, opening) = open_ring(&client, 4).await;
+        history.extend(opening);
+        let (stop, stopped) = watch::channel(false);
+        let mut callers = JoinSet::new();
+        for caller in 0..32 {
+            let random = fastrand::Rng::with_seed(seed.wrapping_add(round * 100 + caller));
+            callers.spawn(call(client.clone(), random, accounts.clone(), stopped.clone()));
+        }
+        tokio::time::sleep(ms(400)).await;
+
+        server.terminate();
+        let status = server.wait(seconds(11)).await;
+        stop.send_replace(true);
+
+        let status = status.expect("the process ends within its grace period");
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+        let mut not_accepted = 0;
+        for (made, refusals) in callers.join_all().await {
+            history.extend(made);
+            not_accepted += refusals.len();
+            for (change, status) in refusals {
+                was_never_accepted(&database, &change, &status).await;
+            }
+        }
+        println!("{kind:?}: {} changes answered, {not_accepted} not accepted", history.len());
+    }
+    checker::assert_sound(&database, &history).await;
+}
+
+/// Calls until it is told to stop, or for as long as the server takes calls.
+async fn call(
+    client: Client,
+    mut random: fastrand::Rng,
+    accounts: Vec<String>,
+    stopped: watch::Receiver<bool>,
+) -> (History, Vec<(Change, Status)>) {
+    let (mut history, mut refusals) = (History::new(), Vec::new());
+    while !*stopped.borrow() && refusals.len() < 3 {
+        let change = random_change(&mut random, &accounts);
+        match change.send(&client, seconds(10)).await {
+            Ok(answer) => history.push((change, Verdict::Applied(answer))),
+            Err(status) if change::is_definite(&status) => {
+                history.push((change, Verdict::Refused(status)));
+            }
+            Err(status) => refusals.push((change, status)),
+        }
+    }
+    (history, refusals)
+}
+
+/// An error at the end is a call that was not taken on, and left no trace.
+async fn was_never_accepted(database: &TestDatabase, change: &Change, status: &Status) {
+    // Made by the client itself, whose connection ended before the request was on its way.
+    let is_of_transport = std::error::Error::source(status).is_some();
+    let is_refusal = status.code() == Code::Unavailable && reason_if_any(status) == "SHUTTING_DOWN";
+    assert!(is_of_transport || is_refusal, "{status:?}");
+    let kept = format!("requests WHERE request_id = '{}'", change.request_id());
+    assert_eq!(database.count(&kept).await, 0, "accepted, applied and not answered: {status:?}");
+}
+
+async fn a_server_without_work_ends_at_once(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+
+    server.terminate();
+
+    let status = server.wait(seconds(3)).await.expect("there is nothing to wait for");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(server.stdout().len(), 1, "one line, when ready: {:?}", server.stdout());
+}
+
+async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start_with(&database, &["--shutdown-grace", "2s"]).await;
+    // One that never says a word, and one whose client is connected and idle.
+    let silent = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    let client = server.client();
+    open(&client, "alice").await;
+
+    server.terminate();
+
+    let status = server.wait(seconds(5)).await.expect("the grace period is over");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    drop((silent, client));
+}

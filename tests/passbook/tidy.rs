@@ -1,0 +1,242 @@
+//! The rules of the source tree, held by a test: layers, sizes, and no silent panics.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const LINE_LENGTH_MAX: usize = 120;
+const FILE_LENGTH_MAX: usize = 450;
+
+/// How many lines above a call may carry the comment that says why it cannot fail.
+const COMMENT_DISTANCE_MAX: usize = 1;
+
+struct SourceFile {
+    /// From the root of the repository, with `/`.
+    path: String,
+    text: String,
+}
+
+impl SourceFile {
+    fn is_under(&self, folders: &[&str]) -> bool {
+        folders.iter().any(|folder| self.path.starts_with(folder))
+    }
+
+    /// Its lines with their numbers, without comments and without a module of unit tests, which
+    /// comes last.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
+        let lines = self.text[..tests].lines().enumerate().map(|(index, line)| (index + 1, line));
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// The files that it says are for tests only: `#[cfg(test)] mod name;`.
+    fn test_modules(&self) -> Vec<String> {
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let declarations = self.text.split("#[cfg(test)]\nmod ").skip(1);
+        let names = declarations.filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
+        names.map(|name| format!("{folder}/{name}.rs")).collect()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files under these folders.
+fn files_under(folders: &[&str]) -> Vec<SourceFile> {
+    let mut pending: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a readable folder");
+            pending.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let path = path.strip_prefix(root()).expect("under the root");
+            files.push(SourceFile { path: path.to_string_lossy().replace('\\', "/"), text });
+        }
+    }
+    assert!(!files.is_empty(), "no files under {folders:?}");
+    files.sort_by(|left, right| left.path.cmp(&right.path));
+    files
+}
+
+/// The same without files that are for tests only.
+fn product_files_under(folders: &[&str]) -> Vec<SourceFile> {
+    let mut files = files_under(folders);
+    let tests: Vec<String> = files.iter().flat_map(SourceFile::test_modules).collect();
+    files.retain(|file| !tests.contains(&file.path));
+    files
+}
+
+#[track_caller]
+fn assert_none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+/// Lines of code that contain one of these words, in files that must not.
+fn lines_with(words: &[&str], must_not: impl Fn(&SourceFile) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in product_files_under(&["src"]).iter().filter(|file| must_not(file)) {
+        for (number, line) in file.code() {
+            // What is in quotation marks is text for people, and no use of anything.
+            let unquoted: String = line.split('"').step_by(2).collect();
+            if words.iter().any(|word| contains_word(&unquoted, word)) {
+                found.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether the line has the word, not as a part of a longer one.
+fn contains_word(line: &str, word: &str) -> bool {
+    let is_part =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    line.match_indices(word).any(|(at, _)| {
+        let before = at.checked_sub(1).and_then(|at| line.as_bytes().get(at));
+        let is_open = word.ends_with('(') || !is_part(line.as_bytes().get(at + word.len()));
+        is_open && !is_part(before)
+    })
+}
+
+#[test]
+fn the_domain_is_pure() {
+    let impure = ["tokio", "tonic", "tonic_types", "sea_orm", "prost", "prost_types", "sqlx"];
+    let found = lines_with(&impure, |file| file.is_under(&["src/domain/"]));
+    assert_none("src/domain knows no runtime, wire or database", found);
+    let inward =
+        ["crate::storage", "crate::ledger", "crate::grpc", "crate::proto", "crate::server"];
+    assert_none("the domain imports nothing from outside", {
+        lines_with(&inward, |file| file.is_under(&["src/domain/"]))
+    });
+}
+
+#[test]
+fn arrows_between_layers_run_one_way() {
+    let storage = ["crate::ledger", "crate::grpc", "crate::server", "crate::cli", "crate::proto"];
+    let found = lines_with(&storage, |file| file.is_under(&["src/storage/"]));
+    assert_none("storage knows nothing of what is above it", found);
+    let ledger = ["crate::grpc", "crate::server", "crate::cli", "crate::proto"];
+    let found = lines_with(&ledger, |file| file.is_under(&["src/ledger/"]));
+    assert_none("the ledger knows nothing of what is above it", found);
+    let grpc = ["crate::server", "crate::cli"];
+    let found = lines_with(&grpc, |file| file.is_under(&["src/grpc/"]));
+    assert_none("grpc knows nothing of what is above it", found);
+}
+
+#[test]
+fn types_of_the_wire_never_leave_grpc() {
+    let allowed = ["src/grpc/", "src/cli/", "src/lib.rs"];
+    let found = lines_with(&["crate::proto", "passbook::proto"], |file| !file.is_under(&allowed));
+    assert_none("the contract's types are grpc's", found);
+    let found = lines_with(&["Status"], |file| {
+        !file.is_under(&["src/grpc/"]) && file.text.contains("tonic::Status")
+    });
+    assert_none("tonic::Status never leaves src/grpc", found);
+    let found =
+        lines_with(&["tonic::Status", "tonic_types"], |file| !file.is_under(&["src/grpc/"]));
+    let found = found.into_iter().filter(|line| !line.contains("FILE_DESCRIPTOR_SET")).collect();
+    assert_none("tonic::Status and error details never leave src/grpc", found);
+}
+
+#[test]
+fn the_database_never_leaves_storage() {
+    let words = ["sea_orm", "sqlx", "DbErr", "DatabaseConnection", "sea_query"];
+    let found = lines_with(&words, |file| !file.is_under(&["src/storage/"]));
+    assert_none("SeaORM is storage's", found);
+}
+
+#[test]
+fn only_the_ledger_begins_and_commits() {
+    // The writer is how the ledger does it; the others prepare the database before there is one.
+    let allowed = [
+        "src/ledger/",
+        "src/storage/writer.rs",
+        "src/storage/schema.rs",
+        "src/storage/currencies.rs",
+    ];
+    let words = ["commit()", "begin()", "begin_with_options("];
+    let found = lines_with(&words, |file| !file.is_under(&allowed));
+    assert_none("transactions are begun and committed by the ledger, through the writer", found);
+}
+
+#[test]
+fn files_and_lines_are_short_enough_to_read() {
+    let mut found = Vec::new();
+    for file in files_under(&["src", "migration/src", "tests", "examples"]) {
+        let lines = file.text.lines().count();
+        if lines > FILE_LENGTH_MAX {
+            found.push(format!("{} has {lines} lines", file.path));
+        }
+        for (index, line) in file.text.lines().enumerate() {
+            let length = line.chars().count();
+            if length > LINE_LENGTH_MAX {
+                found.push(format!("{}:{} has {length} characters", file.path, index + 1));
+            }
+        }
+    }
+    assert_none("too long", found);
+}
+
+#[test]
+fn every_test_file_is_part_of_the_suite() {
+    let main = fs::read_to_string(root().join("tests/passbook/main.rs")).expect("main.rs");
+    let harness = fs::read_to_string(root().join("tests/passbook/harness/mod.rs")).expect("mod.rs");
+    let mut found = Vec::new();
+    for file in files_under(&["tests/passbook"]) {
+        let path = Path::new(&file.path);
+        let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        let parent = if file.is_under(&["tests/passbook/harness/"]) { &harness } else { &main };
+        let is_named =
+            parent.lines().any(|line| line.trim_start_matches("pub ") == format!("mod {name};"));
+        if !is_named && !["main", "mod"].contains(&name) {
+            found.push(file.path);
+        }
+    }
+    assert_none("not part of the suite", found);
+}
+
+#[test]
+fn every_rpc_is_called_by_a_test() {
+    let proto = fs::read_to_string(root().join("proto/passbook/v1/account_service.proto"));
+    let proto = proto.expect("the contract");
+    let tests: String =
+        files_under(&["tests/passbook"]).into_iter().map(|file| file.text).collect();
+    let rpcs = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+    let rpcs: Vec<&str> = rpcs.filter_map(|line| line.split('(').next()).collect();
+    assert!(rpcs.len() >= 9, "{rpcs:?}");
+    let untested =
+        rpcs.into_iter().filter(|rpc| !tests.contains(&format!(".{}(", snake_case(rpc))));
+    assert_none("no test calls it", untested.map(str::to_owned).collect());
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+#[test]
+fn nothing_panics_without_a_word_of_why_it_cannot() {
+    const PANICS: [&str; 7] =
+        [".unwrap()", ".expect(", "todo!(", "unimplemented!(", "unreachable!(", "panic!(", "dbg!("];
+    let mut found = Vec::new();
+    for file in product_files_under(&["src", "migration/src"]) {
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (number, line) in file.code() {
+            let from = (number - 1).saturating_sub(COMMENT_DISTANCE_MAX);
+            let is_explained = lines[from..number].iter().any(|line| line.contains("//"));
+            if PANICS.iter().any(|panic| line.contains(panic)) && !is_explained {
+                found.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none("a panic without a comment that says why it cannot happen", found);
+}

@@ -1,0 +1,132 @@
+use passbook::proto::{CreateAccountRequest, TransactionKind, WithdrawRequest};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    a_withdrawal_takes_from_the_balance_and_its_entry_is_negative,
+    an_account_can_be_emptied_to_the_cent_and_not_beyond,
+    a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required,
+    an_overdraft_limit_is_honoured_to_the_cent,
+    an_unlimited_overdraft_ends_at_the_limit_of_money,
+    a_frozen_account_lets_nothing_out,
+    a_refused_withdrawal_changes_nothing,
+}
+
+async fn a_withdrawal_takes_from_the_balance_and_its_entry_is_negative(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+
+    let answer =
+        client.withdraw(withdrawal("alice", "0.5")).await.expect("it is made").into_inner();
+
+    let transaction = answer.transaction.expect("a transaction");
+    assert_eq!(transaction.kind(), TransactionKind::Withdrawal);
+    let entry = &transaction.entries[0];
+    assert_eq!(
+        (entry.amount.clone(), entry.balance_after.clone()),
+        (money("-0.50"), money("9.50"))
+    );
+    assert_eq!(entry.sequence, 2);
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_account_can_be_emptied_to_the_cent_and_not_beyond(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "0.30").await;
+    client.withdraw(withdrawal("alice", "0.1")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "0.20")).await.expect("no float makes this 0.19999");
+
+    let answer = client.withdraw(withdrawal("alice", "0.01")).await;
+
+    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    assert_eq!(balance(&client, "alice").await, "0.00");
+}
+
+async fn a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_with_overdraft(&client, "alice", "5").await;
+    client.deposit(deposit("alice", "10")).await.expect("it is made");
+
+    let answer = client.withdraw(withdrawal("alice", "15.01")).await;
+
+    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let names = ["account_id", "currency_code", "available", "required", "version"];
+    let said = names.map(|name| metadata(&status, name));
+    assert_eq!(said, ["alice", "USD", "15.00", "15.01", "2"]);
+    for word in ["alice", "15.00", "15.01"] {
+        assert!(status.message().contains(word), "{}", status.message());
+    }
+    let violations =
+        status.get_details_precondition_failure().expect("PreconditionFailure").violations;
+    assert_eq!(violations.len(), 1);
+}
+
+async fn an_overdraft_limit_is_honoured_to_the_cent(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_with_overdraft(&client, "alice", "100.50").await;
+
+    client.withdraw(withdrawal("alice", "100.5")).await.expect("down to the limit");
+    let answer = client.withdraw(withdrawal("alice", "0.01")).await;
+
+    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let account = get(&client, "alice").await;
+    assert_eq!((value(&account.balance), value(&account.available)), ("-100.50", "0.00"));
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_unlimited_overdraft_ends_at_the_limit_of_money(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
+    open_with(&client, request).await;
+    let largest = "99999999999999999999999999.99";
+
+    client.withdraw(withdrawal("bank", largest)).await.expect("no limit of its own");
+    let answer = client.withdraw(withdrawal("bank", "0.01")).await;
+
+    refused(answer, Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
+    assert_eq!(balance(&client, "bank").await, format!("-{largest}"));
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_frozen_account_lets_nothing_out(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    database.execute("UPDATE accounts SET state = 'frozen'").await;
+
+    let answer = client.withdraw(withdrawal("alice", "1")).await;
+
+    let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_FROZEN");
+    assert_eq!(metadata(&status, "account_id"), "alice");
+    assert_eq!(balance(&client, "alice").await, "10.00");
+}
+
+async fn a_refused_withdrawal_changes_nothing(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let before = open_funded(&client, "alice", "10").await;
+
+    for amount in ["10.01", "11", "99999999999999999999999999.99"] {
+        let request =
+            WithdrawRequest { description: "too much".to_owned(), ..withdrawal("alice", amount) };
+        refused(client.withdraw(request).await, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+    assert_eq!(database.count("entries").await, 1);
+    checker::assert_consistent(&database).await;
+}
