@@ -96,6 +96,8 @@ pub async fn run(
     readiness.abort();
     set_serving(&health, false).await;
     let _ = stop.send(true);
+    // Ends the streams of those who watch: they would keep their connections open.
+    end_watches(health).await;
     let drain = async {
         let result = ended((&mut serving).await);
         ledger.close().await;
@@ -105,7 +107,7 @@ pub async fn run(
     match tokio::time::timeout(config.shutdown_grace, drain).await {
         Ok(result) => result,
         Err(_) if ledger.is_idle() => {
-            tracing::warn!("cutting connections that stayed open without a call");
+            tracing::warn!("cutting what is still open; all changes are answered");
             // What is not tidied up now is tidied up by the next server.
             let _ = tokio::time::timeout(CLOSE_TIME_MAX, ledger.close()).await;
             Ok(())
@@ -157,6 +159,12 @@ async fn watch_readiness(
             was_ready = Some(ready.is_ok());
         }
         tokio::time::sleep(READINESS_INTERVAL).await;
+    }
+}
+
+async fn end_watches(mut health: HealthReporter) {
+    for name in [AccountServiceServer::<AccountServiceImpl>::NAME, ""] {
+        health.clear_service_status(name).await;
     }
 }
 

@@ -101,7 +101,7 @@ CREATE TABLE requests (
     rejection text,
     description text NOT NULL,
     labels jsonb NOT NULL,
-    legs jsonb NOT NULL,
+    entry_names jsonb NOT NULL,
     create_time_us bigint NOT NULL,
     PRIMARY KEY (caller, request_id)
 );
@@ -115,7 +115,7 @@ END
 $$;
 CREATE TRIGGER entries_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON entries
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
-CREATE TRIGGER requests_are_kept BEFORE DELETE OR TRUNCATE ON requests
+CREATE TRIGGER requests_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON requests
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
 CREATE TRIGGER accounts_are_kept BEFORE DELETE OR TRUNCATE ON accounts
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
@@ -175,20 +175,32 @@ CREATE TABLE requests (
     rejection TEXT,
     description TEXT NOT NULL,
     labels TEXT NOT NULL,
-    legs TEXT NOT NULL,
+    entry_names TEXT NOT NULL,
     create_time_us INTEGER NOT NULL,
     PRIMARY KEY (caller, request_id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX requests_transaction_id ON requests (transaction_id);
 
+-- INSERT OR REPLACE deletes without firing a DELETE trigger: it needs a guard of its own.
 CREATE TRIGGER entries_are_not_updated BEFORE UPDATE ON entries
     BEGIN SELECT RAISE(ABORT, 'UPDATE on entries is not allowed: the ledger is append-only'); END;
+CREATE TRIGGER requests_are_not_updated BEFORE UPDATE ON requests
+    BEGIN SELECT RAISE(ABORT, 'UPDATE on requests is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER entries_are_not_deleted BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'DELETE on entries is not allowed: the ledger is append-only'); END;
+CREATE TRIGGER entries_are_not_replaced BEFORE INSERT ON entries
+    WHEN EXISTS (SELECT 1 FROM entries WHERE account_id = NEW.account_id AND sequence = NEW.sequence)
+    BEGIN SELECT RAISE(ABORT, 'REPLACE on entries is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER requests_are_not_deleted BEFORE DELETE ON requests
     BEGIN SELECT RAISE(ABORT, 'DELETE on requests is not allowed: the ledger is append-only'); END;
+CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests
+    WHEN EXISTS (SELECT 1 FROM requests WHERE caller = NEW.caller AND request_id = NEW.request_id)
+    BEGIN SELECT RAISE(ABORT, 'REPLACE on requests is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER accounts_are_not_deleted BEFORE DELETE ON accounts
     BEGIN SELECT RAISE(ABORT, 'DELETE on accounts is not allowed: the ledger is append-only'); END;
+CREATE TRIGGER accounts_are_not_replaced BEFORE INSERT ON accounts
+    WHEN EXISTS (SELECT 1 FROM accounts WHERE account_id = NEW.account_id)
+    BEGIN SELECT RAISE(ABORT, 'REPLACE on accounts is not allowed: the ledger is append-only'); END;
 ";
 
 const SQLITE_DOWN: &str = "

@@ -22,7 +22,13 @@ pub struct Healthcheck {
     target: String,
 
     /// How long it may take to answer.
-    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "PASSBOOK_TIMEOUT",
+        default_value = "2s",
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration
+    )]
     timeout: Duration,
 }
 

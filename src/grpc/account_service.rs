@@ -1,6 +1,6 @@
 //! The service: each RPC decodes, calls the ledger, encodes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -219,7 +219,7 @@ impl AccountService for AccountServiceImpl {
 /// none: then the call is answered at once, not never.
 fn open<T>(request: Request<T>) -> (Instant, T) {
     let stamped = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-    let deadline = stamped.unwrap_or_else(|| Instant::now() + Duration::ZERO);
+    let deadline = stamped.unwrap_or_else(Instant::now);
     (deadline, request.into_inner())
 }
 
@@ -281,6 +281,8 @@ fn entry_range(
     if request.after_sequence < 0 {
         decoder.refuse(reason, "after_sequence", "must not be negative");
     }
+    let start_time_us = decoder.time("start_time", request.start_time.as_ref());
+    let end_time_us = decoder.time("end_time", request.end_time.as_ref());
     let order = match proto::EntryOrder::try_from(request.order) {
         Ok(proto::EntryOrder::Unspecified | proto::EntryOrder::Ascending) => Order::Ascending,
         Ok(proto::EntryOrder::Descending) => Order::Descending,
@@ -289,13 +291,9 @@ fn entry_range(
             Order::Ascending
         }
     };
-    let mut range = EntryRange {
-        after_sequence: request.after_sequence,
-        before_sequence: None,
-        start_time_us: decoder.time("start_time", request.start_time.as_ref()),
-        end_time_us: decoder.time("end_time", request.end_time.as_ref()),
-        order,
-    };
+    let after_sequence = request.after_sequence;
+    let mut range =
+        EntryRange { after_sequence, before_sequence: None, start_time_us, end_time_us, order };
     let parse = |text: &str| text.parse().ok();
     match (cursor(decoder, query, &request.page_token, parse), order) {
         (None, _) => {}

@@ -44,6 +44,8 @@ pub struct Violation {
     pub field: String,
     /// What it must be.
     pub description: String,
+    /// The limit that was crossed, where it is a size.
+    pub limit: Option<String>,
 }
 
 /// A request that is refused for its shape: at least one violation, the decisive one first.
@@ -85,9 +87,13 @@ impl<'a> Decoder<'a> {
 
     /// Notes that a field is wrong.
     pub fn refuse(&mut self, reason: ErrorReason, field: &str, description: impl ToString) {
-        let violation =
-            Violation { reason, field: field.to_owned(), description: description.to_string() };
-        self.violations.push(violation);
+        let description = description.to_string();
+        self.violations.push(Violation {
+            reason,
+            field: field.to_owned(),
+            description,
+            limit: None,
+        });
     }
 
     pub fn account_id(&mut self, field: &str, text: &str) -> Option<AccountId> {
@@ -150,13 +156,17 @@ impl<'a> Decoder<'a> {
         match currency.parse(&money.value) {
             Ok(amount) => Some((currency, amount)),
             Err(error) => {
-                let reason = match &error {
+                let description = error.to_string();
+                let (reason, limit) = match error {
                     AmountError::Malformed | AmountError::TooManyDecimals { .. } => {
-                        ErrorReason::InvalidAmount
+                        (ErrorReason::InvalidAmount, None)
                     }
-                    AmountError::OutOfRange { .. } => ErrorReason::BalanceOutOfRange,
+                    AmountError::OutOfRange { limit } => {
+                        (ErrorReason::BalanceOutOfRange, Some(limit))
+                    }
                 };
-                self.refuse(reason, &format!("{field}.value"), error);
+                let field = format!("{field}.value");
+                self.violations.push(Violation { reason, field, description, limit });
                 None
             }
         }

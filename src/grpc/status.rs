@@ -39,11 +39,7 @@ struct Parts {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Rejected(rejection) => of_rejection(&rejection),
-            other => of_no_verdict(&other),
-        }
-        .into_status()
+        of_failure(&failure).into_status()
     }
 }
 
@@ -51,7 +47,7 @@ impl From<Invalid> for Status {
     fn from(Invalid(violations): Invalid) -> Self {
         let Some(first) = violations.first().cloned() else {
             // `Decoder::finish` is given None only where something is wrong.
-            return Self::from(Failure::Internal(Outcome::NotApplied));
+            return Self::from(Failure::Internal(Some(Outcome::NotApplied)));
         };
         let code = match first.reason {
             ErrorReason::BalanceOutOfRange => Code::OutOfRange,
@@ -61,7 +57,10 @@ impl From<Invalid> for Status {
             code,
             reason: first.reason,
             message: format!("{} {}", first.field, first.description),
-            metadata: BTreeMap::from([("field".to_owned(), first.field)]),
+            metadata: [("field", Some(first.field)), ("limit", first.limit)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+                .collect(),
             details: vec![bad_request(violations)],
         }
         .into_status()
@@ -77,6 +76,7 @@ fn of_rejection(rejection: &Rejection) -> Parts {
                 reason: ErrorReason::RequestIdReused,
                 field: "request_id".to_owned(),
                 description: rejection.to_string(),
+                limit: None,
             };
             (Code::InvalidArgument, ErrorReason::RequestIdReused, bad_request(vec![violation]))
         }
@@ -120,7 +120,7 @@ fn of_rejection(rejection: &Rejection) -> Parts {
     Parts { code, reason, message, metadata: metadata(rejection), details: vec![detail] }
 }
 
-fn of_no_verdict(failure: &Failure) -> Parts {
+fn of_failure(failure: &Failure) -> Parts {
     use ErrorReason as E;
     let (code, reason, message, outcome, retry) = match failure {
         Failure::Rejected(rejection) => return of_rejection(rejection),
@@ -156,11 +156,11 @@ fn of_no_verdict(failure: &Failure) -> Parts {
             *outcome,
             Some(Duration::from_secs(1)),
         ),
-        Failure::SchemaNotMigrated => (
+        Failure::SchemaNotMigrated(outcome) => (
             Code::Unavailable,
             E::SchemaNotMigrated,
             "the database's schema is not this server's; see `passbook migrate status`".to_owned(),
-            Some(Outcome::NotApplied),
+            *outcome,
             None,
         ),
         Failure::ShuttingDown => (
@@ -172,7 +172,7 @@ fn of_no_verdict(failure: &Failure) -> Parts {
         ),
         Failure::Internal(outcome) => {
             let message = "internal error; see the server's log".to_owned();
-            (Code::Internal, E::Internal, message, Some(*outcome), None)
+            (Code::Internal, E::Internal, message, *outcome, None)
         }
     };
     let outcome = outcome.map(|outcome| match outcome {
@@ -207,7 +207,7 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<tonic::body::B
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     tracing::error!(panic = text, "handler panicked");
-    Status::from(Failure::Internal(Outcome::Unknown)).into_http()
+    Status::from(Failure::Internal(Some(Outcome::Unknown))).into_http()
 }
 
 /// The fields of a rejection, which are its metadata.

@@ -173,14 +173,14 @@ fn every_failure_without_a_verdict_says_what_became_of_the_change() {
             true,
         ),
         (
-            Failure::SchemaNotMigrated,
+            Failure::SchemaNotMigrated(not_applied),
             Code::Unavailable,
             "SCHEMA_NOT_MIGRATED",
             Some("not_applied"),
             false,
         ),
         (Failure::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
-        (Failure::Internal(Outcome::Unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
+        (Failure::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
     ] {
         let status = Status::from(failure);
         let info = status.get_details_error_info().unwrap();

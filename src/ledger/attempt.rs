@@ -64,11 +64,15 @@ pub async fn attempt_in(
             Err(CommitError::Unknown(error)) => Err(AttemptError::Unknown(error)),
         },
         Err(error) => {
-            // If this fails the connection is lost, and the transaction with it.
-            if let Err(rollback) = transaction.roll_back().await {
-                tracing::debug!(error = %rollback, "rollback failed");
+            // If this fails the connection is lost, and the transaction with it; the connection
+            // must not be used again, whatever the first error was.
+            match transaction.roll_back().await {
+                Ok(()) => Err(AttemptError::NotApplied(error)),
+                Err(rollback) => {
+                    let text = format!("{error}; and the rollback failed: {rollback}");
+                    Err(AttemptError::NotApplied(StorageError::Unavailable(text)))
+                }
             }
-            Err(AttemptError::NotApplied(error))
         }
     }
 }

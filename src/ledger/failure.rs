@@ -29,12 +29,12 @@ pub enum Failure {
     },
     /// The database cannot be reached or written; a read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
-    /// The schema is not this program's.
-    SchemaNotMigrated,
+    /// The schema is not this program's; a read has no outcome.
+    SchemaNotMigrated(Option<Outcome>),
     /// The server is about to stop.
     ShuttingDown,
-    /// A defect, logged where it was met.
-    Internal(Outcome),
+    /// A defect, logged where it was met; a read has no outcome.
+    Internal(Option<Outcome>),
 }
 
 impl Failure {
@@ -49,11 +49,11 @@ impl Failure {
             }
             StorageError::SchemaNotMigrated(_) => {
                 tracing::error!(%error, "read failed");
-                Self::SchemaNotMigrated
+                Self::SchemaNotMigrated(None)
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(%error, "read failed");
-                Self::Internal(Outcome::NotApplied)
+                Self::Internal(None)
             }
         }
     }

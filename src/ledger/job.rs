@@ -141,7 +141,7 @@ impl Ticket {
         match tokio::time::timeout_at(self.job.deadline, &mut self.receiver).await {
             Ok(Ok(verdict)) => verdict,
             // Dropped unanswered: the worker panicked with the job in its hands.
-            Ok(Err(_)) => Err(Failure::Internal(self.outcome())),
+            Ok(Err(_)) => Err(Failure::Internal(Some(self.outcome()))),
             Err(_) => Err(Failure::DeadlineExceeded(Some(self.outcome()))),
         }
     }

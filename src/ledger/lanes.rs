@@ -10,7 +10,7 @@
 //!
 //! A lane's transaction waits for the one row while it holds no other, and then takes the
 //! other rows that its jobs need only if they are free (SKIP LOCKED). So it never holds up
-//! anybody while it waits, and can be in no deadlock, whatever the order of the ids.
+//! anybody while it waits for a row, and can be in no deadlock, whatever the order of the ids.
 
 use std::{
     collections::HashMap,
@@ -26,14 +26,16 @@ use crate::{
         Failure,
         attempt::{AttemptError, Attempted, attempt_in},
         job::Job,
-        worker::{DEADLINE_MARGIN, expire},
+        worker::{DEADLINE_MARGIN, expire, supervised},
     },
-    storage::{LockWait, StorageError, Store},
+    storage::{LockWait, StorageError, Store, Writer},
 };
 
 /// Accounts held by someone else at the same time that are waited for, each on a connection
-/// of its own; for further ones the answer is LOCK_TIMEOUT at once.
+/// of its own. Jobs for further ones go back to the worker after a pause.
 const LANES_MAX: usize = 16;
+/// That pause: each such job makes the worker wait for its row once more.
+const LANES_FULL_PAUSE: Duration = Duration::from_millis(50);
 /// The longest single wait in the database; then the lane looks up who is still there.
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// How long a lane without jobs goes on waiting, so that the next job for an account that is
@@ -46,12 +48,17 @@ pub struct Lanes {
     store: Arc<Store>,
     returned: mpsc::UnboundedSender<Arc<Job>>,
     waiting: Arc<Mutex<HashMap<AccountId, Vec<Arc<Job>>>>>,
+    batch_size_max: usize,
 }
 
 impl Lanes {
     /// No lanes yet; jobs that a lane cannot settle go back to the worker through `returned`.
-    pub fn new(store: Arc<Store>, returned: mpsc::UnboundedSender<Arc<Job>>) -> Self {
-        Self { store, returned, waiting: Arc::default() }
+    pub fn new(
+        store: Arc<Store>,
+        returned: mpsc::UnboundedSender<Arc<Job>>,
+        batch_size_max: usize,
+    ) -> Self {
+        Self { store, returned, waiting: Arc::default(), batch_size_max }
     }
 
     /// Puts the jobs that need a held account into its lane; the others are returned.
@@ -72,14 +79,21 @@ impl Lanes {
     }
 
     /// Puts a job into the lane of this account, which is opened if need be.
-    pub fn park(&self, job: Arc<Job>, account_id: AccountId) {
+    fn park(&self, job: Arc<Job>, account_id: AccountId) {
         let mut waiting = self.waiting();
         if let Some(jobs) = waiting.get_mut(&account_id) {
             jobs.push(job);
         } else if waiting.len() < LANES_MAX {
-            tracing::info!("an account is locked by someone else; its requests wait in a lane");
+            tracing::debug!(%account_id, "account locked elsewhere, its requests wait in a lane");
             waiting.insert(account_id.clone(), vec![job]);
             tokio::spawn(self.clone().supervise(account_id));
+        } else if job.deadline > Instant::now() + LANES_FULL_PAUSE {
+            let returned = self.returned.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LANES_FULL_PAUSE).await;
+                // Fails only if the worker is gone, and then nobody waits any more.
+                let _ = returned.send(job);
+            });
         } else {
             job.give_up(Failure::LockTimeout);
         }
@@ -98,19 +112,17 @@ impl Lanes {
     /// Runs a lane and, however it ends, sends what is left in it back to the worker.
     async fn supervise(self, account_id: AccountId) {
         let lane = Lane { lanes: self.clone(), account_id: account_id.clone() };
-        let ended = tokio::spawn(lane.run()).await;
+        let ended = lane.run().await;
         // Under the lock: a job is either in the lane now or finds none.
         let left = self.waiting().remove(&account_id).unwrap_or_default();
         for job in &left {
             match &ended {
-                Ok(Ok(()) | Err(AttemptError::NotApplied(_))) => job.unclaim(),
-                Ok(Err(AttemptError::Unknown(_))) | Err(_) => job.mark_uncertain(),
+                Ok(()) | Err(AttemptError::NotApplied(_)) => job.unclaim(),
+                Err(AttemptError::Unknown(_)) => job.mark_uncertain(),
             }
         }
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, jobs = left.len(), "lane closed"),
-            Err(error) => tracing::error!(%error, jobs = left.len(), "lane panicked"),
+        if let Err(error) = ended {
+            tracing::warn!(%error, jobs = left.len(), "lane closed, its requests are tried again");
         }
         for job in left {
             // Fails only if the worker is gone, and then nobody waits any more.
@@ -124,15 +136,26 @@ impl Lanes {
 }
 
 /// One account's lane.
+#[derive(Clone)]
 struct Lane {
     lanes: Lanes,
     account_id: AccountId,
 }
 
+/// What came of one wait for the row.
+enum Round {
+    /// Not had in time.
+    LockTimeout,
+    /// Had, and nobody wanted it any more.
+    Idle,
+    /// Had, and this many jobs were settled.
+    Settled(usize, Attempted),
+}
+
 impl Lane {
     /// Until the account is free and nobody waits for it any more.
     async fn run(self) -> Result<(), AttemptError> {
-        let writer = self.lanes.store.writer().await?;
+        let writer = Arc::new(self.lanes.store.writer().await?);
         let mut wanted_at = Instant::now();
         loop {
             let lock_timeout = self.lock_timeout();
@@ -141,28 +164,42 @@ impl Lane {
             } else if wanted_at.elapsed() > IDLE_TIME_MAX {
                 return Ok(());
             }
-            let transaction = writer.begin().await?;
-            let timeout = lock_timeout.unwrap_or(LOCK_TIMEOUT_MAX);
-            match transaction.wait_for(&self.account_id, timeout).await {
-                Ok(()) => {
-                    // They stay in the lane until they are answered: if this attempt fails
-                    // the worker makes the next one.
-                    let jobs = self.jobs();
-                    if jobs.is_empty() {
-                        transaction.roll_back().await?;
-                        return Ok(());
-                    }
-                    let attempted = attempt_in(transaction, &jobs, LockWait::Never).await?;
-                    self.forget(jobs.len());
+            let round = self.clone().round(writer.clone(), lock_timeout);
+            match supervised(round).await? {
+                Round::LockTimeout => self.expire(),
+                Round::Idle => return Ok(()),
+                Round::Settled(jobs, attempted) => {
+                    self.forget(jobs);
                     self.lanes.hand_out(attempted);
                 }
-                Err(StorageError::LockTimeout(_)) => {
-                    transaction.roll_back().await?;
-                    self.expire();
-                }
-                Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Waits for the row, and settles the jobs that have gathered meanwhile. They stay in the
+    /// lane until they are answered: if this attempt fails the worker makes the next one.
+    async fn round(
+        self,
+        writer: Arc<Writer>,
+        lock_timeout: Option<Duration>,
+    ) -> Result<Round, AttemptError> {
+        let transaction = writer.begin().await?;
+        let lock_timeout = lock_timeout.unwrap_or(LOCK_TIMEOUT_MAX);
+        match transaction.wait_for(&self.account_id, lock_timeout).await {
+            Ok(()) => {}
+            Err(StorageError::LockTimeout(_)) => {
+                transaction.roll_back().await?;
+                return Ok(Round::LockTimeout);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let jobs = self.jobs();
+        if jobs.is_empty() {
+            transaction.roll_back().await?;
+            return Ok(Round::Idle);
+        }
+        let attempted = attempt_in(transaction, &jobs, LockWait::Never).await?;
+        Ok(Round::Settled(jobs.len(), attempted))
     }
 
     /// How long to wait: until shortly before the first of the jobs must be answered. None if
@@ -177,7 +214,9 @@ impl Lane {
     }
 
     fn jobs(&self) -> Vec<Arc<Job>> {
-        self.lanes.waiting().get(&self.account_id).cloned().unwrap_or_default()
+        let waiting = self.lanes.waiting();
+        let jobs = waiting.get(&self.account_id).map(Vec::as_slice).unwrap_or_default();
+        jobs.iter().take(self.lanes.batch_size_max).cloned().collect()
     }
 
     /// Takes out the first jobs, which were settled; more may have come in behind them.

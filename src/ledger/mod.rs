@@ -17,6 +17,7 @@ mod failure;
 mod faults;
 mod job;
 mod lanes;
+mod mender;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -103,7 +104,7 @@ impl Ledger {
     ) -> Result<Account, Failure> {
         match self.submit(Command::CreateAccount(new), deadline).await? {
             Answer::Account(account) => Ok(account),
-            Answer::Posted { .. } => Err(Failure::Internal(Outcome::Unknown)),
+            Answer::Posted { .. } => Err(Failure::Internal(Some(Outcome::Unknown))),
         }
     }
 
@@ -114,13 +115,16 @@ impl Ledger {
     pub async fn post(&self, posting: Posting, deadline: Instant) -> Result<Posted, Failure> {
         match self.submit(Command::Post(Arc::new(posting)), deadline).await? {
             Answer::Posted { transaction, replayed } => Ok(Posted { transaction, replayed }),
-            Answer::Account(_) => Err(Failure::Internal(Outcome::Unknown)),
+            Answer::Account(_) => Err(Failure::Internal(Some(Outcome::Unknown))),
         }
     }
 
     async fn submit(&self, command: Command, deadline: Instant) -> Result<Answer, Failure> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::ShuttingDown);
+        }
+        if deadline <= Instant::now() {
+            return Err(Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
@@ -237,8 +241,11 @@ impl Ledger {
     /// Why not, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
         match tokio::time::timeout(timeout, self.store.schema_status()).await {
-            Ok(Ok(SchemaStatus::Current)) => Ok(()),
-            Ok(Ok(status)) => Err(format!("the schema is {status:?}")),
+            // A newer server migrates before the older ones are stopped: they go on meanwhile.
+            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => Ok(()),
+            Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
+                Err(format!("the schema is {status:?}"))
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the database does not answer".to_owned()),
         }

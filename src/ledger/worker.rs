@@ -1,14 +1,11 @@
 //! The worker: takes all that waits into one transaction, again and again.
 //!
-//! It owns its connection, runs each attempt in a task of its own, and outlives whatever
-//! happens there. After a panic, a time-out or a connection lost at COMMIT it throws the
-//! connection away and hands the batch to a second worker, which makes the attempt again, for
-//! as long as anyone waits: the row locks make it wait for the lost transaction to end, and
-//! the request ids in the database tell it what that did.
+//! It owns its connection and makes one attempt at each batch (two, if rows are locked by
+//! someone else), so that nothing that goes wrong with one batch holds up the next. What
+//! failed it hands to the [`super::mender`].
 
 use std::{sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{
     sync::{Mutex, mpsc},
     time::Instant,
@@ -16,49 +13,45 @@ use tokio::{
 
 use crate::{
     ledger::{
-        Failure, Outcome,
+        Failure,
         attempt::{AttemptError, Attempted, attempt},
         job::Job,
         lanes::Lanes,
+        mender::Menders,
     },
     storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
 };
 
 /// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
-/// with the connection; above the database's own statement time-out.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(20);
-/// How often a batch is tried again when the database broke it off, or cannot be reached.
-/// With the pauses below about a second in all: longer is for the caller to decide.
-const RETRIES_MAX: usize = 6;
-/// How long a batch is tried while the database cannot be reached: one wait for a connection,
-/// or a few quick refusals. Its callers are better told than kept.
-const UNAVAILABLE_TIME_MAX: Duration = Duration::from_secs(2);
-/// The first pause between two attempts; each is twice the one before, with jitter.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause between two attempts.
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// with the connection; above the database's own statement time-out, below the ten seconds in
+/// which the service is to be back after a partition.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(8);
 /// A job this close to its deadline is answered rather than tried again.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 
 /// Jobs as they come in.
 pub type Queue = mpsc::UnboundedReceiver<Arc<Job>>;
 
-struct Worker {
+/// A connection, and attempts on it.
+pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
-    batch_size_max: usize,
     writer: Option<Arc<Writer>>,
 }
 
-/// Jobs that are tried together, and how often they were tried again.
-struct Batch {
-    jobs: Vec<Arc<Job>>,
-    begun: Instant,
-    retries: usize,
-    wait: LockWait,
+/// Jobs that are tried together.
+pub struct Batch {
+    /// At least one.
+    pub jobs: Vec<Arc<Job>>,
+    /// What to do about rows that someone else has locked.
+    pub wait: LockWait,
+    /// When it was first tried.
+    pub begun: Instant,
+    /// How often it was tried again.
+    pub retries: usize,
 }
 
-/// Starts the worker and keeps it running.
+/// Starts the worker and keeps it running. It never ends: the lanes can always return a job.
 pub fn spawn(
     store: Arc<Store>,
     queue: Queue,
@@ -66,130 +59,106 @@ pub fn spawn(
     batch_size_max: usize,
 ) {
     let queue = Arc::new(Mutex::new(queue));
-    let lanes = Lanes::new(store.clone(), returned);
+    let lanes = Lanes::new(store.clone(), returned, batch_size_max);
+    let menders = Menders::default();
     tokio::spawn(async move {
         loop {
-            let worker =
-                Worker { store: store.clone(), lanes: lanes.clone(), batch_size_max, writer: None };
-            match tokio::spawn(worker.run(queue.clone())).await {
-                Ok(()) => return,
-                Err(error) => tracing::error!(%error, "worker panicked and is started again"),
+            let worker = Worker::new(store.clone(), lanes.clone());
+            let run = worker.run(queue.clone(), menders.clone(), batch_size_max);
+            if let Err(error) = tokio::spawn(run).await {
+                tracing::error!(%error, "worker panicked and is started again");
             }
         }
     });
 }
 
 impl Worker {
-    async fn run(mut self, queue: Arc<Mutex<Queue>>) {
+    /// A worker without a connection yet.
+    pub fn new(store: Arc<Store>, lanes: Lanes) -> Self {
+        Self { store, lanes, writer: None }
+    }
+
+    async fn run(mut self, queue: Arc<Mutex<Queue>>, menders: Menders, batch_size_max: usize) {
         let mut queue = queue.lock().await;
-        let mut jobs = Vec::with_capacity(self.batch_size_max);
-        while queue.recv_many(&mut jobs, self.batch_size_max).await > 0 {
-            let ready = self.lanes.divert(jobs.drain(..));
-            self.settle(Batch::new(ready)).await;
-        }
-    }
-
-    /// Tries a batch until each of its jobs is answered or handed on.
-    async fn settle(&mut self, batch: Batch) {
-        let mut batches = vec![batch];
-        while let Some(mut batch) = batches.pop() {
-            batch.jobs.retain(|job| job.is_wanted());
-            if batch.jobs.is_empty() {
-                continue;
-            }
-            match self.try_once(&batch).await {
-                Ok(attempted) => self.lanes.hand_out(attempted),
-                Err(AttemptError::NotApplied(error)) => {
-                    batch.jobs.iter().for_each(|job| job.unclaim());
-                    batches.extend(self.after_failure(batch, error).await);
-                }
-                Err(AttemptError::Unknown(error)) => {
-                    tracing::warn!(error, jobs = batch.jobs.len(), "attempt lost, looking it up");
-                    batch.jobs.iter().for_each(|job| job.mark_uncertain());
-                    self.look_up(batch);
+        let mut jobs = Vec::with_capacity(batch_size_max);
+        while queue.recv_many(&mut jobs, batch_size_max).await > 0 {
+            let mut batch = Batch::new(self.lanes.divert(jobs.drain(..)));
+            while batch.is_wanted() {
+                match self.try_once(&batch).await {
+                    Ok(()) => break,
+                    Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
+                        if self.waits_on(&mut batch) => {}
+                    Err(error) => {
+                        let mender = Self::new(self.store.clone(), self.lanes.clone());
+                        menders.mend(mender, batch, error);
+                        break;
+                    }
                 }
             }
         }
     }
 
-    /// One attempt, in a task of its own. Its connection is given back only if all went well.
-    async fn try_once(&mut self, batch: &Batch) -> Result<Attempted, AttemptError> {
+    /// After a lock that was not had in time: whether there is anything to be tried at once.
+    pub fn waits_on(&self, batch: &mut Batch) -> bool {
+        batch.jobs.iter().for_each(|job| job.unclaim());
+        match (self.store.kind(), batch.wait) {
+            // There is one lock, and the only thing to do is to try again.
+            (DatabaseKind::Sqlite, _) => {
+                expire(&mut batch.jobs);
+                true
+            }
+            (DatabaseKind::Postgres, LockWait::Briefly) => {
+                batch.wait = LockWait::Never;
+                true
+            }
+            // No row, then, but a key that someone else has written and not yet committed.
+            (DatabaseKind::Postgres, LockWait::Never) => false,
+        }
+    }
+
+    /// One attempt; the jobs are answered if it succeeds. The connection is kept only if all
+    /// is well with it.
+    pub async fn try_once(&mut self, batch: &Batch) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => Arc::new(self.store.writer().await?),
         };
         let (jobs, wait, held) = (batch.jobs.clone(), batch.wait, writer.clone());
-        let mut task = tokio::spawn(async move { attempt(&held, &jobs, wait).await });
-        let result = match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(AttemptError::Unknown(panic.to_string())),
-            Err(_elapsed) => {
-                task.abort();
-                let limit = humantime::format_duration(ATTEMPT_TIME_MAX);
-                Err(AttemptError::Unknown(format!("no answer from the database for {limit}")))
-            }
-        };
+        let result: Result<Attempted, _> =
+            supervised(async move { attempt(&held, &jobs, wait).await }).await;
         let reusable = match &result {
             Ok(_) => true,
             Err(AttemptError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
             Err(AttemptError::Unknown(_)) => false,
         };
         self.writer = reusable.then_some(writer);
-        result
+        self.lanes.hand_out(result?);
+        Ok(())
     }
+}
 
-    /// What is to be tried next after an attempt that changed nothing.
-    async fn after_failure(&self, mut batch: Batch, error: StorageError) -> Vec<Batch> {
-        let jobs = batch.jobs.len();
-        match error {
-            StorageError::LockTimeout(_) => {
-                // On SQLite there is one lock, and the only thing to do is to try again.
-                if self.store.kind() == DatabaseKind::Postgres {
-                    batch.wait = LockWait::Never;
-                }
-                expire(&mut batch.jobs);
-                vec![batch]
-            }
-            StorageError::Aborted(_) => {
-                tracing::debug!(%error, jobs, "transaction broken off");
-                batch.retry_or_give_up(&Failure::Contention).await
-            }
-            StorageError::Unavailable(_) => {
-                tracing::warn!(%error, jobs, "database unavailable");
-                let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
-                if batch.begun.elapsed() > UNAVAILABLE_TIME_MAX && !batch.is_uncertain() {
-                    return batch.give_up(&failure);
-                }
-                batch.retry_or_give_up(&failure).await
-            }
-            StorageError::SchemaNotMigrated(_) => {
-                tracing::error!(%error, jobs, "schema not migrated");
-                batch.give_up(&Failure::SchemaNotMigrated)
-            }
-            StorageError::Data(_) | StorageError::Corrupt(_) => {
-                tracing::error!(%error, jobs, "database refused a batch");
-                batch.bisect()
-            }
+/// Runs an attempt in a task of its own: if it panics or hangs, only the task ends. Nobody then
+/// knows whether it committed.
+pub async fn supervised<T: Send + 'static>(
+    attempt: impl Future<Output = Result<T, AttemptError>> + Send + 'static,
+) -> Result<T, AttemptError> {
+    let mut task = tokio::spawn(attempt);
+    let joined = match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
+        Ok(joined) => joined,
+        Err(_elapsed) => {
+            task.abort();
+            // The abort may come too late: then there is a result after all.
+            task.await
         }
-    }
-
-    /// Has a second worker try the batch again, so that this one can go on. It was committed as
-    /// a whole or not at all; one job may have caused the loss, so each half is tried by itself.
-    fn look_up(&self, batch: Batch) {
-        let mut second = Self {
-            store: self.store.clone(),
-            lanes: self.lanes.clone(),
-            batch_size_max: self.batch_size_max,
-            writer: None,
+    };
+    joined.unwrap_or_else(|error| {
+        let text = if error.is_cancelled() {
+            format!("no answer from the database within {} s", ATTEMPT_TIME_MAX.as_secs())
+        } else {
+            error.to_string()
         };
-        tokio::spawn(async move {
-            tokio::time::sleep(RETRY_PAUSE_MIN).await;
-            // Popped from the end: the half that came first is tried first.
-            for half in batch.split().into_iter().rev() {
-                second.settle(half).await;
-            }
-        });
-    }
+        Err(AttemptError::Unknown(text))
+    })
 }
 
 /// Answers the jobs that have no time left.
@@ -205,54 +174,14 @@ pub fn expire(jobs: &mut Vec<Arc<Job>>) {
 }
 
 impl Batch {
-    fn new(jobs: Vec<Arc<Job>>) -> Self {
-        Self { jobs, begun: Instant::now(), retries: 0, wait: LockWait::Briefly }
+    /// Jobs that have not been tried yet.
+    pub fn new(jobs: Vec<Arc<Job>>) -> Self {
+        Self { jobs, wait: LockWait::Briefly, begun: Instant::now(), retries: 0 }
     }
 
-    /// Whether any of it may have been committed.
-    fn is_uncertain(&self) -> bool {
-        self.jobs.iter().any(|job| job.is_uncertain())
-    }
-
-    /// How long to wait before the next retry; None if there were enough. What may have been
-    /// committed is looked up for as long as anyone waits.
-    fn next_pause(&mut self) -> Option<Duration> {
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(RETRY_PAUSE_MIN)
-            .with_max_delay(RETRY_PAUSE_MAX)
-            .with_max_times(RETRIES_MAX)
-            .with_jitter();
-        self.retries += 1;
-        pauses.build().nth(self.retries - 1).or(self.is_uncertain().then_some(RETRY_PAUSE_MAX))
-    }
-
-    async fn retry_or_give_up(mut self, failure: &Failure) -> Vec<Self> {
-        match self.next_pause() {
-            Some(pause) => {
-                tokio::time::sleep(pause).await;
-                vec![self]
-            }
-            None => self.give_up(failure),
-        }
-    }
-
-    fn give_up(self, failure: &Failure) -> Vec<Self> {
-        self.jobs.iter().for_each(|job| job.give_up(failure.clone()));
-        Vec::new()
-    }
-
-    /// Finds the job that the database refuses: it fails alone, its neighbours do not.
-    fn bisect(self) -> Vec<Self> {
-        if self.jobs.len() == 1 {
-            return self.give_up(&Failure::Internal(Outcome::NotApplied));
-        }
-        self.split()
-    }
-
-    /// Two halves, the one that came first on top of the stack.
-    fn split(mut self) -> Vec<Self> {
-        let second = self.jobs.split_off(self.jobs.len().div_ceil(2));
-        let second = Self { jobs: second, ..self };
-        vec![second, self]
+    /// Whether anyone still waits for any of it; forgets those that nobody does.
+    pub fn is_wanted(&mut self) -> bool {
+        self.jobs.retain(|job| job.is_wanted());
+        !self.jobs.is_empty()
     }
 }

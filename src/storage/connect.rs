@@ -1,10 +1,15 @@
 //! Connections, and what is set on each of them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ConnectionTrait, DatabaseConnection, SqlxError,
+    sqlx::{
+        self, ConnectOptions, Connection,
+        pool::{PoolConnectionMetadata, PoolOptions},
+        postgres::{PgConnectOptions, PgPool},
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous},
+    },
 };
 
 use crate::storage::{StorageError, Writer};
@@ -14,7 +19,7 @@ use crate::storage::{StorageError, Writer};
 /// a lock held for seconds is not felt on other accounts.
 const POSTGRES_LOCK_TIMEOUT: &str = "20ms";
 /// A statement that runs longer is broken off: far above any healthy one.
-const POSTGRES_STATEMENT_TIMEOUT: &str = "15s";
+const POSTGRES_STATEMENT_TIMEOUT: &str = "6s";
 /// A transaction that nobody drives any more gives back its locks after this.
 const POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
 /// How soon a backend that waits for a lock notices that its server process was killed.
@@ -29,6 +34,9 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for this long is tested before it is used.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
+/// How long that test may take; sqlx itself would wait for a dead peer for ever. Well below
+/// [`ACQUIRE_TIMEOUT`], so that there is time left for a new connection.
+const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Reads at the same time in one process; more wait.
 const READERS_MAX: u32 = 8;
 
@@ -52,9 +60,12 @@ impl fmt::Display for DatabaseKind {
 
 /// Where the database is. Its `Debug` never shows the URL, which may hold a password.
 #[derive(Clone)]
-pub struct DatabaseUrl {
-    url: String,
-    kind: DatabaseKind,
+pub struct DatabaseUrl(Options);
+
+#[derive(Clone)]
+enum Options {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
 }
 
 /// Why a text is not a database URL. The text itself is not repeated.
@@ -66,6 +77,9 @@ pub enum DatabaseUrlError {
     /// In memory, every connection would have a database of its own.
     #[error("must name a file: an in-memory SQLite database cannot be shared by connections")]
     InMemory,
+    /// Not a URL of that scheme.
+    #[error("is not a valid URL (in a user name or password, write %2F for / and %40 for @)")]
+    Malformed,
 }
 
 impl DatabaseUrl {
@@ -78,25 +92,33 @@ impl DatabaseUrl {
             if text.contains(":memory:") || text.contains("mode=memory") {
                 return Err(DatabaseUrlError::InMemory);
             }
-            return Ok(Self { url: text.to_owned(), kind: DatabaseKind::Sqlite });
+            let options = SqliteConnectOptions::from_str(text);
+            return options.map_or(Err(DatabaseUrlError::Malformed), |it| {
+                Ok(Self(Options::Sqlite(Box::new(it.disable_statement_logging()))))
+            });
         }
-        let rest = text
-            .strip_prefix("postgres://")
-            .or_else(|| text.strip_prefix("postgresql://"))
-            .ok_or(DatabaseUrlError::Scheme)?;
-        Ok(Self { url: format!("postgres://{rest}"), kind: DatabaseKind::Postgres })
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err(DatabaseUrlError::Scheme);
+        }
+        let options = PgConnectOptions::from_str(text);
+        options.map_or(Err(DatabaseUrlError::Malformed), |it| {
+            Ok(Self(Options::Postgres(Box::new(it.disable_statement_logging()))))
+        })
     }
 
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
-        self.kind
+        match self.0 {
+            Options::Sqlite(_) => DatabaseKind::Sqlite,
+            Options::Postgres(_) => DatabaseKind::Postgres,
+        }
     }
 }
 
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}://...", self.kind)
+        write!(formatter, "{}://...", self.kind())
     }
 }
 
@@ -128,7 +150,7 @@ impl Store {
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
-        self.url.kind
+        self.url.kind()
     }
 
     /// Closes the connections of reads. On SQLite, moves what is in the write-ahead log into the
@@ -140,6 +162,8 @@ impl Store {
         self.readers.close_by_ref().await?;
         if self.kind() == DatabaseKind::Sqlite {
             let admin = self.admin().await?;
+            // Another process that is reading has the log moved by itself, sooner or later.
+            admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
             admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
             admin.close().await?;
         }
@@ -160,29 +184,50 @@ impl Store {
     }
 }
 
-async fn open(
-    url: &DatabaseUrl,
-    role: Role,
-    connections: u32,
-) -> Result<DatabaseConnection, DbErr> {
-    let mut options = ConnectOptions::new(url.url.clone());
-    options
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
-        .sqlx_logging(false)
-        .record_stmt_in_spans(false);
-    match url.kind {
-        DatabaseKind::Postgres => options.map_sqlx_postgres_opts(move |it| postgres(it, role)),
-        DatabaseKind::Sqlite => options.map_sqlx_sqlite_opts(move |it| sqlite(it, role)),
-    };
-    Database::connect(options).await
+/// The pools are made here and handed to SeaORM, whose own way would log the URL at trace.
+async fn open(url: &DatabaseUrl, role: Role, size: u32) -> Result<DatabaseConnection, SqlxError> {
+    match &url.0 {
+        Options::Postgres(options) => {
+            let options = postgres((**options).clone(), role);
+            let pool: PgPool = pool_options(role, size).connect_with(options).await?;
+            Ok(pool.into())
+        }
+        Options::Sqlite(options) => {
+            let options = sqlite((**options).clone(), role);
+            let pool: SqlitePool = pool_options(role, size).connect_with(options).await?;
+            Ok(pool.into())
+        }
+    }
 }
 
-fn postgres(
-    options: sea_orm::sqlx::postgres::PgConnectOptions,
-    role: Role,
-) -> sea_orm::sqlx::postgres::PgConnectOptions {
+fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
+    let options = PoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata: PoolConnectionMetadata| {
+            Box::pin(
+                async move { Ok(metadata.idle_for < TEST_AFTER_IDLE || answers(connection).await) },
+            )
+        });
+    if role != Role::Reader {
+        return options;
+    }
+    // A read whose caller has gone may leave a connection to a dead peer behind; an error closes
+    // it without a word more. A writer's pool is thrown away as a whole.
+    options.after_release(|connection, _| {
+        Box::pin(async move {
+            let dead = || SqlxError::Io(std::io::ErrorKind::TimedOut.into());
+            answers(connection).await.then_some(true).ok_or_else(dead)
+        })
+    })
+}
+
+async fn answers<C: Connection>(connection: &mut C) -> bool {
+    matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+}
+
+fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
     let options = options.application_name("passbook").options([
         ("default_transaction_isolation", "read committed"),
         ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
@@ -204,10 +249,7 @@ fn postgres(
     }
 }
 
-fn sqlite(
-    options: sea_orm::sqlx::sqlite::SqliteConnectOptions,
-    role: Role,
-) -> sea_orm::sqlx::sqlite::SqliteConnectOptions {
+fn sqlite(options: SqliteConnectOptions, role: Role) -> SqliteConnectOptions {
     let busy_timeout = match role {
         Role::Writer => SQLITE_WRITER_BUSY_TIMEOUT,
         Role::Reader | Role::Admin => SQLITE_BUSY_TIMEOUT,

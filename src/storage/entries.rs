@@ -100,13 +100,15 @@ impl Store {
 }
 
 const BY_NAME_POSTGRES: &str = "\
-    SELECT e.*, a.currency_code, a.currency_scale \
+    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
+        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
     FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
     JOIN entries e ON e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence \
     JOIN accounts a ON a.account_id = e.account_id";
 
 const BY_NAME_SQLITE: &str = "\
-    SELECT e.*, a.currency_code, a.currency_scale \
+    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
+        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
     FROM json_each(?) name \
     JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
     JOIN accounts a ON a.account_id = e.account_id";

@@ -3,7 +3,7 @@
 //! PostgreSQL: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 //! SQLite: <https://www.sqlite.org/rescode.html>.
 
-use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 /// Why a statement failed. In every case the transaction around it has no effect.
 #[derive(Debug, thiserror::Error)]
@@ -44,36 +44,37 @@ pub enum CommitError {
 impl From<DbErr> for StorageError {
     fn from(error: DbErr) -> Self {
         let text = error.to_string();
-        match &error {
-            DbErr::Conn(RuntimeErr::SqlxError(inner))
-            | DbErr::Exec(RuntimeErr::SqlxError(inner))
-            | DbErr::Query(RuntimeErr::SqlxError(inner)) => from_sqlx(inner, text),
-            DbErr::ConnectionAcquire(
-                ConnAcquireErr::Timeout | ConnAcquireErr::ConnectionClosed,
-            ) => Self::Unavailable(text),
-            DbErr::Conn(_) => Self::Unavailable(text),
-            _ => Self::Corrupt(text),
+        match (&error, sqlx_error(&error)) {
+            (_, Some(inner)) => from_sqlx(inner, text),
+            (DbErr::ConnectionAcquire(_) | DbErr::Conn(_), None) => Self::Unavailable(text),
+            (_, None) => Self::Corrupt(text),
         }
+    }
+}
+
+impl From<SqlxError> for StorageError {
+    fn from(error: SqlxError) -> Self {
+        let text = error.to_string();
+        from_sqlx(&error, text)
     }
 }
 
 impl From<DbErr> for CommitError {
     fn from(error: DbErr) -> Self {
-        let code = sqlx_error(&error).and_then(SqlxError::as_database_error).and_then(|it| {
-            Some((it.code()?.into_owned(), it.try_downcast_ref::<Postgres>().is_some()))
-        });
-        match code {
-            // The server itself says that it rolled back, or that it does not know.
-            Some((code, true)) if !matches!(code.as_str(), "40003" | "08007") => {
-                match &code[..2] {
-                    // An administrator's shutdown may hit after the commit record was written.
-                    "08" | "57" => Self::Unknown(error.to_string()),
-                    _ => Self::NotCommitted(error.into()),
-                }
-            }
-            Some((code, false)) if is_sqlite_busy(&code) => Self::NotCommitted(error.into()),
-            _ => Self::Unknown(error.to_string()),
-        }
+        let text = error.to_string();
+        let Some(database_error) = sqlx_error(&error).and_then(SqlxError::as_database_error) else {
+            return Self::Unknown(text);
+        };
+        let code = database_error.code().unwrap_or_default();
+        let is_known = if database_error.try_downcast_ref::<Postgres>().is_some() {
+            // The server itself says that it rolled back; except where it does not know, or was
+            // shut down by an administrator, perhaps after the commit was written.
+            code != "40003" && !matches!(code.get(..2), Some("08" | "57") | None)
+        } else {
+            // A commit that found the file locked or the disk full has not been written whole.
+            is_sqlite_busy(&code) || primary_code(&code) == Some(13)
+        };
+        if is_known { Self::NotCommitted(error.into()) } else { Self::Unknown(text) }
     }
 }
 
@@ -102,27 +103,28 @@ fn from_sqlx(error: &SqlxError, text: String) -> StorageError {
     };
     let code = database_error.code().unwrap_or_default();
     if database_error.try_downcast_ref::<Postgres>().is_some() {
-        from_sqlstate(&code, text)
+        from_sqlstate(&code, database_error.constraint(), text)
     } else {
         from_sqlite_code(&code, text)
     }
 }
 
-fn from_sqlstate(code: &str, text: String) -> StorageError {
-    match code {
-        "55P03" => StorageError::LockTimeout(text),
-        // Unique violations too: keys are looked up first, so one means that somebody else
-        // took the key in between, and fresh rows will show it.
-        "40001" | "40P01" | "40003" | "57014" | "25P04" | "23505" => StorageError::Aborted(text),
-        // Read-only: connected to a standby.
-        "25006" => StorageError::Unavailable(text),
-        "42P01" | "42703" | "3F000" => StorageError::SchemaNotMigrated(text),
-        _ => match code.get(..2) {
-            Some("22" | "23") => StorageError::Data(text),
-            // Connection, authorisation, catalogue, resources, intervention, system, internal.
-            Some("08" | "28" | "3D" | "53" | "57" | "58" | "XX") => StorageError::Unavailable(text),
-            _ => StorageError::Data(text),
-        },
+fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageError {
+    match (code, code.get(..2)) {
+        ("55P03", _) => StorageError::LockTimeout(text),
+        // The number of an account's next entry is taken: its row is not what the entries say.
+        ("23505", _) if constraint == Some("entries_pkey") => StorageError::Data(text),
+        // Other unique violations too: keys are looked up first, so one means that somebody
+        // else took the key in between, and fresh rows will show it.
+        ("40001" | "40P01" | "40003" | "57014" | "25P04" | "23505", _) => {
+            StorageError::Aborted(text)
+        }
+        ("42P01" | "42703" | "3F000", _) => StorageError::SchemaNotMigrated(text),
+        // What is wrong with a value is wrong with a request.
+        (_, Some("22" | "23" | "54")) => StorageError::Data(text),
+        // All else is wrong with the connection or the server (25006: read-only, a standby;
+        // 0A000: a plan made before a migration). The texts of the statements are constant.
+        _ => StorageError::Unavailable(text),
     }
 }
 
@@ -130,20 +132,23 @@ fn from_sqlite_code(code: &str, text: String) -> StorageError {
     if is_sqlite_busy(code) {
         return StorageError::LockTimeout(text);
     }
-    // The primary code is the low byte of the extended one.
-    match code.parse::<u32>().map(|code| code & 0xff) {
-        Ok(1) if text.contains("no such table") || text.contains("no such column") => {
+    match primary_code(code) {
+        Some(1) if text.contains("no such table") || text.contains("no such column") => {
             StorageError::SchemaNotMigrated(text)
         }
-        // Unique constraints, as 23505 above.
-        Ok(19) if matches!(code, "1555" | "2067") => StorageError::Aborted(text),
-        // Permission, read-only, interrupt, I/O, corrupt, full, cannot open, protocol, not a database.
-        Ok(3 | 8 | 9 | 10 | 11 | 13 | 14 | 15 | 26) => StorageError::Unavailable(text),
-        _ => StorageError::Data(text),
+        // TOOBIG, CONSTRAINT, MISMATCH. Keys are looked up under the one write lock, so here a
+        // unique constraint is no race.
+        Some(18..=20) => StorageError::Data(text),
+        _ => StorageError::Unavailable(text),
     }
 }
 
 /// BUSY and LOCKED, plain and extended (BUSY_RECOVERY 261, BUSY_SNAPSHOT 517 ...).
 fn is_sqlite_busy(code: &str) -> bool {
-    matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6))
+    matches!(primary_code(code), Some(5 | 6))
+}
+
+/// The low byte of an extended result code.
+fn primary_code(code: &str) -> Option<u32> {
+    code.parse::<u32>().ok().map(|code| code & 0xff)
 }

@@ -56,17 +56,20 @@ impl Store {
     }
 }
 
+// Columns by name: a prepared `*` fails when a newer server's migration has added one.
 // One statement for the clock and the look-up. The join from the list of keys to the table by
 // its primary key stays a look-up by index however the table grows.
 const DECIDED_POSTGRES: &str = "\
-    SELECT clock.now_us, r.* \
+    SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
+        r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
     FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us) clock \
     LEFT JOIN (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
         JOIN requests r ON r.caller = key.caller COLLATE \"C\" \
         AND r.request_id = key.request_id COLLATE \"C\") r ON true";
 
 const DECIDED_SQLITE: &str = "\
-    SELECT clock.now_us, r.* \
+    SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
+        r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
     FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock \
     LEFT JOIN (SELECT r.* FROM json_each(?) key \
         JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1) r ON true";

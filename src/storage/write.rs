@@ -56,13 +56,13 @@ const INSERT_ACCOUNTS_POSTGRES: &str = "\
 const POST_POSTGRES: &str = "\
     WITH recorded AS ( \
         INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
-            description, labels, legs, create_time_us) \
+            description, labels, entry_names, create_time_us) \
         SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), \
-            description, labels::jsonb, legs::jsonb, create_time_us \
+            description, labels::jsonb, entry_names::jsonb, create_time_us \
         FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::text[], $6::text[], \
             $7::text[], $8::text[], $9::text[], $10::bigint[]) \
             AS new(caller, request_id, fingerprint, transaction_id, kind, rejection, \
-                description, labels, legs, create_time_us) \
+                description, labels, entry_names, create_time_us) \
         ON CONFLICT (caller, request_id) DO NOTHING RETURNING 1), \
     entered AS ( \
         INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after, \
@@ -141,7 +141,7 @@ fn postgres_columns(
         column(recorded, |it| rejection_json(it).unwrap_or_default()),
         column(recorded, |it| it.posting.description.clone()),
         column(recorded, |it| json!(it.posting.labels).to_string()),
-        column(recorded, |it| legs_json(it).to_string()),
+        column(recorded, |it| entry_names_json(it).to_string()),
         column(recorded, |it| it.create_time_us),
         column(entries, |it| it.account_id.to_string()),
         column(entries, |it| it.sequence),
@@ -177,7 +177,7 @@ const INSERT_ACCOUNTS_SQLITE: &str = "\
 
 const INSERT_REQUESTS_SQLITE: &str = "\
     INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
-        description, labels, legs, create_time_us) \
+        description, labels, entry_names, create_time_us) \
     SELECT value->>0, value->>1, unhex(value->>2), unhex(value->>3), value->>4, value->>5, \
         value->>6, value->7, value->8, value->>9 \
     FROM json_each(?)";
@@ -231,7 +231,7 @@ async fn sqlite(
             rejection_json(it),
             it.posting.description,
             it.posting.labels,
-            legs_json(it),
+            entry_names_json(it),
             it.create_time_us,
         ])
     });
@@ -284,7 +284,7 @@ fn rejection_json(recorded: &Recorded) -> Option<String> {
     Some(json!(rejection).to_string())
 }
 
-fn legs_json(recorded: &Recorded) -> serde_json::Value {
+fn entry_names_json(recorded: &Recorded) -> serde_json::Value {
     let entries = recorded.decided.verdict.as_ref().map(|made| made.entries.as_slice());
     let names = entries.unwrap_or_default().iter().map(|it| (&it.account_id, it.sequence));
     json!(names.collect::<Vec<_>>())

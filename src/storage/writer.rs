@@ -115,6 +115,10 @@ impl WriteTransaction {
             self.transaction.execute_unprepared(&sql).await?;
         }
         accounts::lock(&self.transaction, &BTreeSet::from([account_id.clone()])).await?;
+        if self.transaction.get_database_backend() == DbBackend::Postgres {
+            // Now it does hold a lock, and must not wait for long.
+            self.transaction.execute_unprepared("SET LOCAL lock_timeout TO DEFAULT").await?;
+        }
         Ok(())
     }
 

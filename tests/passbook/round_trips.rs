@@ -33,6 +33,8 @@ async fn a_change_alone_takes_five_round_trips() {
         let changes =
             [Change::Deposit(deposit("a", "1")), Change::Transfer(transfer("a", "b", "1"))];
         for (change, fewest) in changes.iter().zip(&mut fewest) {
+            // After the answer sqlx tests the connection with one more; let it pass first.
+            tokio::time::sleep(ms(20)).await;
             let before = proxy.round_trips();
             change.send(&client, seconds(5)).await.expect("it is made");
             *fewest = (*fewest).min(proxy.round_trips() - before);

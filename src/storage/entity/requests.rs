@@ -31,7 +31,7 @@ pub struct Model {
     pub description: String,
     pub labels: Json,
     /// JSON of the entries' names, in order; empty if it was refused.
-    pub legs: Json,
+    pub entry_names: Json,
     pub create_time_us: i64,
 }
 
@@ -46,7 +46,7 @@ pub type EntryName = (AccountId, i64);
 impl Model {
     /// The entries that this request made.
     pub fn entry_names(&self) -> Result<Vec<EntryName>, StorageError> {
-        serde_json::from_value(self.legs.clone()).map_err(|_| self.corrupt("legs"))
+        serde_json::from_value(self.entry_names.clone()).map_err(|_| self.corrupt("entry_names"))
     }
 
     /// The verdict; `entries` has at least those that this request made.
@@ -74,7 +74,7 @@ impl Model {
         let entries = self
             .entry_names()?
             .iter()
-            .map(|name| entries.get(name).cloned().ok_or_else(|| self.corrupt("legs")))
+            .map(|name| entries.get(name).cloned().ok_or_else(|| self.corrupt("entry_names")))
             .collect::<Result<_, _>>()?;
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
