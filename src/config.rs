@@ -7,7 +7,7 @@ use clap::Args;
 use crate::storage::DatabaseUrl;
 
 /// Where the database is; shared by all verbs that need it.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct DatabaseConfig {
     /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER:PASSWORD@HOST:PORT/NAME.
     ///
@@ -18,14 +18,24 @@ pub struct DatabaseConfig {
         global = true,
         default_value = "sqlite://passbook.db?mode=rwc",
         hide_env_values = true,
-        value_name = "URL",
-        value_parser = DatabaseUrl::parse
+        value_name = "URL"
     )]
-    pub database_url: DatabaseUrl,
+    // Not parsed by clap, which would repeat a wrong one, password and all.
+    database_url: String,
+}
+
+impl DatabaseConfig {
+    /// The URL.
+    ///
+    /// # Errors
+    /// What is wrong with it, without the URL itself.
+    pub fn url(&self) -> Result<DatabaseUrl, String> {
+        DatabaseUrl::parse(&self.database_url).map_err(|error| format!("--database-url {error}"))
+    }
 }
 
 /// The settings of `passbook serve`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct ServeConfig {
     /// The address to serve gRPC on; port 0 takes a free one.
     #[arg(

@@ -29,7 +29,9 @@ enum Direction {
 
 impl Migrate {
     pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect(self.database.database_url).await.map_err(Failed::run)?;
+        let store = Store::connect(self.database.url().map_err(Failed::Usage)?)
+            .await
+            .map_err(Failed::run)?;
         match self.direction {
             Direction::Up => refuse_newer(&store).await?.migrate_up().await.map_err(Failed::run)?,
             Direction::Down => {

@@ -29,7 +29,9 @@ impl Serve {
         // Before anything is announced, so that a signal sent at once is not lost.
         let shutdown = shutdown_signal().map_err(Failed::run)?;
 
-        let store = Store::connect(config.database.database_url).await.map_err(Failed::run)?;
+        let store = Store::connect(config.database.url().map_err(Failed::Usage)?)
+            .await
+            .map_err(Failed::run)?;
         prepare_schema(&store, config.migrate).await?;
         store
             .register_currencies(currencies.configured())

@@ -37,7 +37,11 @@ async fn entries_cannot_be_changed_or_deleted_by_anyone(kind: Kind) {
 
 async fn requests_and_accounts_cannot_be_deleted_by_anyone(kind: Kind) {
     let (database, _server) = with_an_entry(kind).await;
-    let mut statements = vec!["DELETE FROM requests", "DELETE FROM accounts"];
+    let mut statements = vec![
+        "DELETE FROM requests",
+        "DELETE FROM accounts",
+        "UPDATE requests SET rejection = NULL",
+    ];
     if kind == Kind::Postgres {
         statements.extend(["TRUNCATE requests", "TRUNCATE accounts", "TRUNCATE accounts CASCADE"]);
     }
@@ -87,6 +91,18 @@ async fn postgres_refuses_a_foreign_update_that_breaks_the_rules_of_money() {
 
     database.execute("UPDATE accounts SET balance = -50 WHERE account_id = 'limited'").await;
     assert_eq!(balance(&server.client(), "limited").await, "-50.00");
+}
+
+/// It deletes the row that is in the way, and fires no DELETE trigger.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_refuses_insert_or_replace_too() {
+    let (database, _server) = with_an_entry(Kind::Sqlite).await;
+    for table in ["entries", "requests", "accounts"] {
+        let statement = format!("INSERT OR REPLACE INTO {table} SELECT * FROM {table}");
+        let words = database.refused(&statement).await;
+        assert!(words.contains("append-only"), "{statement}: {words}");
+    }
+    checker::assert_consistent(&database).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

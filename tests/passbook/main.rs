@@ -37,4 +37,5 @@ mod poison;
 mod precedence;
 mod round_trips;
 mod shutdown;
+mod strangers;
 mod tidy;

@@ -39,6 +39,8 @@ struct Control {
     freezes_after_cut: AtomicBool,
     round_trips: AtomicUsize,
     frozen: watch::Sender<bool>,
+    connections: AtomicUsize,
+    dead_connections: AtomicUsize,
 }
 
 impl PostgresProxy {
@@ -106,10 +108,20 @@ impl PostgresProxy {
     pub fn thaw(&self) {
         self.control.frozen.send_replace(false);
     }
+
+    /// The connections that there are fall silent for ever, as when an address moves to another
+    /// host; new ones work.
+    pub fn silence_connections(&self) {
+        let all = self.control.connections.load(SeqCst);
+        self.control.dead_connections.store(all, SeqCst);
+    }
 }
 
 impl Control {
-    async fn wait_while_frozen(&self) {
+    async fn wait_while_frozen(&self, connection: usize) {
+        if connection < self.dead_connections.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let mut frozen = self.frozen.subscribe();
         // The sender lives as long as `self`.
         let _ = frozen.wait_for(|frozen| !*frozen).await;
@@ -126,7 +138,8 @@ impl Control {
 
 /// Carries one connection until either side ends it, or it is cut.
 async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result<()> {
-    control.wait_while_frozen().await;
+    let connection = control.connections.fetch_add(1, SeqCst);
+    control.wait_while_frozen(connection).await;
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -139,7 +152,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
         writes.write_all(&startup).await?;
         loop {
             let mut message = Message::read(&mut reads).await?;
-            control.wait_while_frozen().await;
+            control.wait_while_frozen(connection).await;
             if message.is_commit() {
                 if control.take(&control.cuts_before_commit_left) {
                     return Ok::<(), io::Error>(());
@@ -158,7 +171,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
         let (mut reads, mut writes) = (BufReader::new(server_reads), client_writes);
         loop {
             let message = Message::read(&mut reads).await?;
-            control.wait_while_frozen().await;
+            control.wait_while_frozen(connection).await;
             if message.kind() == b'Z' {
                 control.round_trips.fetch_add(1, SeqCst);
             }

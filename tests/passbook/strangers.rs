@@ -1,0 +1,209 @@
+//! What others do to the database, and how far it is felt: only where it must be.
+
+use sea_orm::ConnectionTrait;
+use tokio::{task::JoinSet, time::Instant};
+use tonic::Code;
+
+use crate::harness::{checker, postgres_proxy::PostgresProxy, *};
+
+on_both_databases! {
+    an_account_whose_row_was_tampered_with_fails_alone,
+    a_column_that_a_newer_server_adds_disturbs_no_running_one,
+}
+
+async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "broken", "1").await;
+    for number in 0..9 {
+        open(&client, &format!("healthy-{number}")).await;
+    }
+    // Its next entry would have the number of the one that is there.
+    database.execute("UPDATE accounts SET sequence = 0 WHERE account_id = 'broken'").await;
+
+    let mut calls = JoinSet::new();
+    for number in 0..50 {
+        let client = client.clone();
+        calls.spawn(async move {
+            let is_broken = number % 10 == 9;
+            let account_id =
+                if is_broken { "broken".to_owned() } else { format!("healthy-{}", number % 10) };
+            let change = Change::Deposit(deposit(&account_id, "1"));
+            (is_broken, change.send(&client, seconds(20)).await)
+        });
+    }
+
+    for (is_broken, answer) in calls.join_all().await {
+        if is_broken {
+            assert_eq!(outcome(&refused(answer, Code::Internal, "INTERNAL")), "not_applied");
+        } else {
+            answer.expect("a neighbour is not harmed");
+        }
+    }
+    assert_eq!(database.count("entries").await, 46);
+}
+
+async fn a_column_that_a_newer_server_adds_disturbs_no_running_one(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1").await;
+    let change = Change::Deposit(deposit("alice", "1"));
+    change.send(&client, seconds(5)).await.expect("every statement is prepared");
+
+    for table in ["accounts", "entries", "requests"] {
+        database.execute(&format!("ALTER TABLE {table} ADD COLUMN later text")).await;
+    }
+
+    assert!(change.send(&client, seconds(5)).await.expect("a replay reads all tables").replayed);
+    for _ in 0..3 {
+        let change = Change::Deposit(deposit("alice", "1"));
+        change.send(&client, seconds(5)).await.expect("the new column has no part in it");
+    }
+    assert_eq!(balance(&client, "alice").await, "5.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_that_another_session_has_not_committed_holds_up_no_other_request() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "a").await;
+    open(&client, "b").await;
+    let other = database.connect().await;
+    let insert =
+        "INSERT INTO requests SELECT '', 'taken', sha256('x'), gen_random_uuid(), 'deposit',
+        NULL, '', '{}', '[]', 0";
+    other.execute_unprepared("BEGIN").await.expect("a transaction");
+    other.execute_unprepared(insert).await.expect("a key");
+
+    let taken = Change::Deposit(DepositRequestOf::id("taken", "a"));
+    let waiting = {
+        let (client, taken) = (client.clone(), taken.clone());
+        tokio::spawn(async move { taken.send(&client, seconds(3)).await })
+    };
+    tokio::time::sleep(ms(100)).await;
+    for _ in 0..20 {
+        let started = Instant::now();
+        let change = Change::Deposit(deposit("b", "1"));
+        change.send(&client, seconds(5)).await.expect("nobody is in its way");
+        assert!(started.elapsed() < ms(500), "{:?}", started.elapsed());
+    }
+    let status = waiting.await.expect("the call ends").expect_err("the key is not free");
+    assert_eq!(outcome(&status), "not_applied", "{status:?}");
+
+    other.execute_unprepared("ROLLBACK").await.expect("the key is free");
+    taken.send(&client, seconds(5)).await.expect("now it is made");
+    assert_eq!((balance(&client, "a").await, balance(&client, "b").await), {
+        ("1.00".to_owned(), "20.00".to_owned())
+    });
+}
+
+/// Not a builder of the harness: nobody else wants an id of their own.
+struct DepositRequestOf;
+
+impl DepositRequestOf {
+    fn id(request_id: &str, account_id: &str) -> passbook::proto::DepositRequest {
+        passbook::proto::DepositRequest {
+            request_id: request_id.to_owned(),
+            ..deposit(account_id, "1")
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_time() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for number in 0..25 {
+        open(&client, &format!("held-{number}")).await;
+    }
+    let other = database.connect().await;
+    let lock = "BEGIN; SELECT balance FROM accounts FOR UPDATE";
+    other.execute_unprepared(lock).await.expect("all rows are held");
+
+    let mut calls = JoinSet::new();
+    for number in 0..25 {
+        let client = client.clone();
+        let change = Change::Deposit(deposit(&format!("held-{number}"), "1"));
+        calls.spawn(async move { change.send(&client, seconds(10)).await });
+    }
+    tokio::time::sleep(ms(1500)).await;
+    other.execute_unprepared("COMMIT").await.expect("the rows are free");
+
+    for answer in calls.join_all().await {
+        answer.expect("there was time enough");
+    }
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_twenty_seconds() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let client = server.client();
+    open_funded(&client, "hot", "1").await;
+    open_funded(&client, "cold", "1").await;
+    // A lane, with a connection of its own, waits for this row.
+    let other = database.connect().await;
+    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
+    other.execute_unprepared(lock).await.expect("the row is held");
+    let parked = Change::Deposit(deposit("hot", "1"));
+    let waiting = {
+        let (client, parked) = (client.clone(), parked.clone());
+        tokio::spawn(async move { parked.send(&client, seconds(2)).await })
+    };
+    tokio::time::sleep(ms(300)).await;
+
+    proxy.silence_connections();
+    other.execute_unprepared("COMMIT").await.expect("the row is free");
+    // More reads in flight than the pool has connections, each given up by its caller.
+    let mut reads = JoinSet::new();
+    for _ in 0..16 {
+        let mut client = client.clone();
+        reads.spawn(async move {
+            let request = passbook::proto::GetAccountRequest { account_id: "cold".to_owned() };
+            client.get_account(within(ms(300), request)).await.is_ok()
+        });
+    }
+    reads.join_all().await;
+    waiting.await.expect("the call ends").expect_err("nobody answers");
+
+    let silent_since = Instant::now();
+    eventually("reads are back", seconds(6), async || {
+        let request = passbook::proto::GetAccountRequest { account_id: "cold".to_owned() };
+        client.clone().get_account(within(ms(1000), request)).await.is_ok()
+    })
+    .await;
+    for account_id in ["cold", "hot"] {
+        let change = Change::Deposit(deposit(account_id, "1"));
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(20)).await;
+        assert!(matches!(verdict, Verdict::Applied(_)), "{account_id}: {verdict:?}");
+        println!("{account_id} is back after {:?}", silent_since.elapsed());
+    }
+    parked.settle(std::slice::from_ref(&client), seconds(10)).await;
+    assert_eq!(balance(&client, "hot").await, "3.00");
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_is_in_no_message_and_in_no_log() {
+    let bad = passbook(&["serve", "--database-url", "postgres://u:pa/ss-word@127.0.0.1/db"]).await;
+    assert_eq!(bad.code, Some(2), "{}", bad.stderr);
+    assert!(bad.stderr.contains("is not a valid URL"), "{}", bad.stderr);
+    assert!(!bad.stderr.contains("ss-word"), "{}", bad.stderr);
+
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (scheme, rest) = database.url().split_once("://").expect("a URL");
+    let (user, place) = rest.split_once('@').expect("a user");
+    let user = user.split(':').next().expect("a name");
+    let url = format!("{scheme}://{user}:open-sesame@{place}");
+    let server = Server::start_at(&url, &["--log", "trace"]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    let log = server.log();
+    assert!(log.contains("TRACE"), "there is a log at trace");
+    assert!(!log.contains("open-sesame"), "the password is in the log");
+}
