@@ -74,11 +74,12 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
 
 impl Job {
     /// Takes the job from its caller's hands: from now on the database decides. False if the
-    /// caller has given it up.
+    /// caller has given it up, or is about to.
     pub fn claim(&self) -> bool {
+        let next = if self.deadline > Instant::now() { CLAIMED } else { ABANDONED };
         self.is_wanted()
-            && match self.exchange(WAITING, CLAIMED) {
-                Ok(_) => true,
+            && match self.exchange(WAITING, next) {
+                Ok(_) => next == CLAIMED,
                 Err(state) => state == CLAIMED,
             }
     }
