@@ -160,3 +160,92 @@ impl Drop for Ticket {
         let _ = self.job.exchange(WAITING, ABANDONED);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::domain::{
+        account::{Labels, NewAccount},
+        ids::AccountId,
+        money::Currencies,
+    };
+
+    fn job(deadline: Instant) -> (Arc<Job>, Ticket) {
+        let currency = Currencies::default().get("USD").unwrap();
+        let command = Command::CreateAccount(NewAccount {
+            account_id: AccountId::parse("a").unwrap(),
+            overdraft_limit: currency.zero(),
+            currency,
+            unlimited_overdraft: false,
+            labels: Labels::new(),
+        });
+        new(command, deadline, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap())
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    fn late(outcome: Outcome) -> Failure {
+        Failure::DeadlineExceeded(Some(outcome))
+    }
+
+    #[tokio::test]
+    async fn a_job_is_either_claimed_or_abandoned() {
+        let (abandoned, ticket) = job(soon());
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+        assert!(!abandoned.claim(), "its caller was told that it is not applied");
+
+        let (claimed, ticket) = job(soon());
+        assert!(claimed.claim());
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_is_gone_or_late_is_not_served() {
+        let (job_of_one_who_left, ticket) = job(soon());
+        drop(ticket);
+        assert!(!job_of_one_who_left.claim() && !job_of_one_who_left.is_wanted());
+
+        let (late_job, ticket) = job(Instant::now());
+        assert!(!late_job.claim());
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+    }
+
+    #[tokio::test]
+    async fn what_surely_failed_can_be_abandoned_again() {
+        let (job, ticket) = job(soon());
+        assert!(job.claim());
+        job.unclaim();
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_applied_is_never_called_not_applied() {
+        let (timed_out, ticket) = job(soon());
+        assert!(timed_out.claim());
+        timed_out.mark_uncertain();
+        timed_out.unclaim();
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::Unknown));
+
+        let (given_up, ticket) = job(soon());
+        assert!(given_up.claim());
+        given_up.mark_uncertain();
+        assert!(given_up.claim(), "it can be tried again");
+        given_up.give_up(Failure::LockTimeout);
+        let unknown = Failure::DatabaseUnavailable(Some(Outcome::Unknown));
+        assert_eq!(ticket.verdict().await.unwrap_err(), unknown);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_not_claimed_cannot_become_uncertain() {
+        let (job, ticket) = job(soon());
+        job.mark_uncertain();
+        assert!(!job.is_uncertain());
+        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+    }
+}

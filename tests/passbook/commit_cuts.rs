@@ -103,7 +103,8 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
     for _ in 0..4 {
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         proxy.cut_after_next_commit_and_freeze();
-        let status = change.send(&client, ms(1500)).await.expect_err("the database is silent");
+        // Long enough for a look-up to fail, which must not be taken for the answer.
+        let status = change.send(&client, ms(3500)).await.expect_err("the database is silent");
         let is_applied = is_kept(&database, &change).await;
         let said = outcome(&status);
         assert!(said == "unknown" || said == "not_applied" && !is_applied, "{status:?}");

@@ -147,6 +147,7 @@ async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_twen
     let client = server.client();
     open_funded(&client, "hot", "1").await;
     open_funded(&client, "cold", "1").await;
+    fill_the_pool_of_readers(&database, &client).await;
     // A lane, with a connection of its own, waits for this row.
     let other = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
@@ -187,6 +188,24 @@ async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_twen
     parked.settle(std::slice::from_ref(&client), seconds(10)).await;
     assert_eq!(balance(&client, "hot").await, "3.00");
     checker::assert_consistent(&database).await;
+}
+
+/// So that it has nothing but dead connections when all of them fall silent.
+async fn fill_the_pool_of_readers(database: &TestDatabase, client: &Client) {
+    let connections = format!(
+        "pg_stat_activity WHERE datname = '{}' AND application_name = 'passbook'",
+        database.name()
+    );
+    eventually("there are eight readers and a writer", seconds(10), async || {
+        let mut reads = JoinSet::new();
+        for _ in 0..100 {
+            let client = client.clone();
+            reads.spawn(async move { get(&client, "cold").await });
+        }
+        reads.join_all().await;
+        database.count(&connections).await >= 9
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
