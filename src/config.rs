@@ -85,7 +85,7 @@ pub struct ServeConfig {
     )]
     pub queue_capacity: u32,
 
-    /// The most changes in one database transaction. Too low commits too often; too high makes
+    /// The most changes of accounts (legs) in one database transaction. Too low commits too often; too high makes
     /// everyone in the batch wait for it.
     #[arg(
         long,

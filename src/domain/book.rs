@@ -145,14 +145,28 @@ impl Book {
         Ok(Answer::Posted { transaction: verdict?, replayed: false })
     }
 
-    /// What the posting would do, or the refusal that comes first in [`Effect::RULES`]; changes nothing.
+    /// What the posting would do, or the refusal that comes first in [`Effect::RULES`]; changes
+    /// nothing.
     fn judge(&self, posting: &Posting) -> Result<Effects, Rejection> {
+        // Where each account stands after the legs so far; None beyond the limit of an amount.
+        let mut running: HashMap<&AccountId, (i64, Option<Amount>)> = HashMap::new();
         let mut effects = Vec::with_capacity(posting.legs.len());
         for leg in &posting.legs {
             let Some(account) = self.accounts.get(&leg.account_id) else {
                 return Err(Rejection::AccountNotFound { account_id: leg.account_id.clone() });
             };
-            effects.push(Effect::new(account, leg, posting));
+            let (sequence, balance) =
+                running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
+            *sequence += 1;
+            // Amounts of different scales are not added; `has_the_currency` refuses them.
+            *balance = balance
+                .filter(|_| account.currency == leg.currency)
+                .and_then(|balance| account.currency.add(balance, leg.amount));
+            let (sequence, balance_after) = (*sequence, *balance);
+            effects.push(Effect { account, leg, sequence, balance_after, final_balance: None });
+        }
+        for effect in &mut effects {
+            effect.final_balance = running.get(&effect.leg.account_id).and_then(|it| it.1);
         }
         for rule in Effect::RULES {
             effects.iter().try_for_each(rule)?;
@@ -171,6 +185,7 @@ impl Book {
         let mut transaction = effects.into_preview(posting);
         transaction.transaction_id = Some(posting.transaction_id);
         transaction.create_time_us = create_time_us;
+        let mut touched = BTreeSet::new();
         for entry in &mut transaction.entries {
             entry.transaction_id = posting.transaction_id;
             entry.create_time_us = create_time_us;
@@ -179,12 +194,15 @@ impl Book {
                 entry.hash = entry.chained_hash(&account.last_hash);
                 account.balance = entry.balance_after;
                 account.sequence = entry.sequence;
-                account.version += 1;
                 account.last_hash = entry.hash;
                 account.update_time_us = entry.create_time_us;
-                self.changed.insert(entry.account_id.clone());
+                // However many legs it has, to the account it is one change.
+                if touched.insert(entry.account_id.clone()) {
+                    account.version += 1;
+                }
             }
         }
+        self.changed.append(&mut touched);
         transaction
     }
 }
@@ -231,9 +249,11 @@ type Rule<'a> = fn(&Effect<'a>) -> Result<(), Rejection>;
 struct Effect<'a> {
     account: &'a Account,
     leg: &'a Leg,
-    posting: &'a Posting,
-    /// None where it is beyond the limit of an amount.
+    sequence: i64,
+    /// After this leg; None where it, or one before it, goes beyond the limit of an amount.
     balance_after: Option<Amount>,
+    /// After all legs of the posting on this account.
+    final_balance: Option<Amount>,
 }
 
 impl<'a> Effect<'a> {
@@ -247,14 +267,6 @@ impl<'a> Effect<'a> {
         Self::meets_its_condition,
         Self::is_funded,
     ];
-
-    fn new(account: &'a Account, leg: &'a Leg, posting: &'a Posting) -> Self {
-        // Amounts of different scales are not added; `has_the_currency` refuses them.
-        let balance_after = (account.currency == posting.currency)
-            .then(|| account.currency.add(account.balance, leg.amount))
-            .flatten();
-        Self { account, leg, posting, balance_after }
-    }
 
     fn is_not_closed(&self) -> Result<(), Rejection> {
         match self.account.state {
@@ -273,12 +285,12 @@ impl<'a> Effect<'a> {
     }
 
     fn has_the_currency(&self) -> Result<(), Rejection> {
-        if self.account.currency == self.posting.currency {
+        if self.account.currency == self.leg.currency {
             return Ok(());
         }
         Err(Rejection::CurrencyMismatch {
             account_id: self.leg.account_id.clone(),
-            currency_code: self.posting.currency.code().to_owned(),
+            currency_code: self.leg.currency.code().to_owned(),
             account_currency_code: self.account.currency.code().to_owned(),
         })
     }
@@ -302,7 +314,7 @@ impl<'a> Effect<'a> {
         if let Some(expected) = expected_version.filter(|expected| *expected != version) {
             return Err(self.condition_failed("expected_version", expected, version));
         }
-        let after = self.balance_after();
+        let after = self.final_balance();
         if let Some(min) = min_balance_after.filter(|min| after < *min) {
             return Err(self.condition_failed("min_balance_after", min, after));
         }
@@ -312,36 +324,37 @@ impl<'a> Effect<'a> {
         Ok(())
     }
 
-    /// Only what takes money out can lack it: a deposit goes through even where the account
-    /// is below its limit already.
+    /// Only what takes money out, all legs taken together, can lack it: a deposit goes through
+    /// even where the account is below its limit already.
     fn is_funded(&self) -> Result<(), Rejection> {
-        let available_after = self.account.available_at(self.balance_after());
+        let taken = self.account.balance.plus(-self.final_balance());
+        let available_after = self.account.available_at(self.final_balance());
         let unlimited = self.account.unlimited_overdraft;
-        if !self.leg.amount.is_negative() || unlimited || !available_after.is_negative() {
+        if !taken.is_positive() || unlimited || !available_after.is_negative() {
             return Ok(());
         }
         Err(Rejection::InsufficientFunds {
             account_id: self.leg.account_id.clone(),
             currency_code: self.account.currency.code().to_owned(),
             available: self.account.available(),
-            required: -self.leg.amount,
+            required: taken,
             version: self.account.version,
         })
     }
 
-    /// The balance after, for the rules that come after `is_within_the_limit`.
-    fn balance_after(&self) -> Amount {
-        self.balance_after.unwrap_or(self.account.balance)
+    /// The balance after all legs, for the rules that come after `is_within_the_limit`.
+    fn final_balance(&self) -> Amount {
+        self.final_balance.unwrap_or(self.account.balance)
     }
 
     fn entry(&self) -> Entry {
         Entry {
             account_id: self.leg.account_id.clone(),
-            sequence: self.account.sequence + 1,
+            sequence: self.sequence,
             transaction_id: TransactionId::nil(),
             currency: self.account.currency.clone(),
             amount: self.leg.amount,
-            balance_after: self.balance_after(),
+            balance_after: self.balance_after.unwrap_or(self.account.balance),
             create_time_us: 0,
             hash: [0; 32],
         }

@@ -44,12 +44,12 @@ fn posting(request_id: &str, legs: &[(&str, &str)]) -> Posting {
     Posting {
         key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
         transaction_id: Uuid::now_v7(),
-        kind: TransactionKind::Transfer,
-        currency: usd(),
+        kind: TransactionKind::Posting,
         legs: legs
             .iter()
             .map(|(id, amount)| Leg {
                 account_id: AccountId::parse(id).unwrap(),
+                currency: usd(),
                 amount: usd().parse(amount).unwrap(),
                 condition: Condition::default(),
             })
@@ -152,6 +152,36 @@ fn an_overdraft_is_used_to_its_limit_and_held_money_is_not() {
 }
 
 #[test]
+fn several_legs_on_one_account_are_judged_by_where_they_end() {
+    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let legs = [("a", "-25.00"), ("b", "5.00"), ("a", "20.00")];
+    let (made, _) = apply(&mut book, posting("1", &legs)).unwrap();
+    let entries: Vec<_> =
+        made.entries.iter().map(|it| (it.sequence, it.balance_after.to_string())).collect();
+    assert_eq!(entries, [(1, "-15.00".into()), (1, "5.00".into()), (2, "5.00".into())]);
+    assert_eq!(made.entries[2].hash, made.entries[2].chained_hash(&made.entries[0].hash));
+    let versions: Vec<_> = book.changed().map(|it| (it.sequence, it.version)).collect();
+    assert_eq!(versions, [(2, 2), (1, 2)], "to each account it is one change");
+
+    let refusal = apply(&mut book, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
+    assert_eq!((available.to_string(), required.to_string()), ("5.00".into(), "6.00".into()));
+}
+
+#[test]
+fn legs_in_several_currencies_are_made_together_or_not_at_all() {
+    let mut euros = account("euros", "0.00");
+    euros.currency = Currencies::default().get("EUR").unwrap();
+    let mut book = book(vec![account("dollars", "10.00"), euros.clone()]);
+    let mut exchange = posting("1", &[("dollars", "-10.00"), ("euros", "9.00")]);
+    exchange.legs[1].currency = euros.currency;
+    apply(&mut book, exchange.clone()).unwrap();
+    exchange.key.request_id = RequestId::parse("2").unwrap();
+    assert!(matches!(apply(&mut book, exchange), Err(Rejection::InsufficientFunds { .. })));
+    assert_eq!(book.changed().map(|it| it.sequence).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
 fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
     let mut ahead = account("a", "0.00");
     ahead.update_time_us = NOW + 1_000_000;
@@ -170,10 +200,11 @@ fn refusals_come_in_one_fixed_order() {
     let mut euros = account("euros", "0.00");
     euros.currency = Currencies::default().get("EUR").unwrap();
     let full = account("full", &format!("{}.00", "9".repeat(26)));
-    let empty = account("empty", "0.00");
-    let accounts = vec![closed, frozen, euros, full, empty];
+    let (empty, conditional) = (account("empty", "0.00"), account("conditional", "0.00"));
+    let accounts = vec![closed, frozen, euros, full, empty, conditional];
     let wrong = |request: &mut Posting, index: usize| {
-        let account_id = ["missing", "closed", "frozen", "euros", "full", "empty", "empty"][index];
+        let account_id =
+            ["missing", "closed", "frozen", "euros", "full", "conditional", "empty"][index];
         let amount = if account_id == "full" { "1.00" } else { "-1.00" };
         let mut legs = posting("x", &[(account_id, amount)]).legs;
         legs[0].condition.expected_version = (index == 5).then_some(7);

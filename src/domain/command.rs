@@ -31,9 +31,7 @@ pub struct Posting {
     pub transaction_id: TransactionId,
     /// Which RPC.
     pub kind: TransactionKind,
-    /// Of every leg.
-    pub currency: Currency,
-    /// One or more; no account twice.
+    /// One or more; several may be of one account.
     pub legs: Vec<Leg>,
     /// Kept with the transaction.
     pub description: String,
@@ -43,11 +41,13 @@ pub struct Posting {
     pub validate_only: bool,
 }
 
-/// The change of one account.
+/// One change of one account.
 #[derive(Clone, Debug)]
 pub struct Leg {
     /// Whose balance.
     pub account_id: AccountId,
+    /// Of the amount, and of those in the condition.
+    pub currency: Currency,
     /// Signed, never zero.
     pub amount: Amount,
     /// What must hold of the account.
@@ -59,9 +59,9 @@ pub struct Leg {
 pub struct Condition {
     /// The version before the change.
     pub expected_version: Option<i64>,
-    /// The balance after it is at least this.
+    /// The balance after all legs is at least this.
     pub min_balance_after: Option<Amount>,
-    /// The balance after it is at most this.
+    /// The balance after all legs is at most this.
     pub max_balance_after: Option<Amount>,
 }
 
@@ -73,6 +73,15 @@ impl Command {
             Self::Post(posting) => (None, &posting.legs[..]),
         };
         new.into_iter().chain(legs.iter().map(|leg| &leg.account_id))
+    }
+
+    /// How much of a database transaction it takes up: its changes of accounts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::CreateAccount(_) => 1,
+            Self::Post(posting) => posting.legs.len(),
+        }
     }
 
     /// The request id to look up, where there is one.
@@ -94,9 +103,9 @@ impl Posting {
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut body = Fingerprint(Sha256::new());
         body.field("kind", self.kind.name());
-        body.field("currency_code", self.currency.code());
         for leg in &self.legs {
             body.field("account_id", leg.account_id.as_str());
+            body.field("currency_code", leg.currency.code());
             body.field("amount", &leg.amount.shortest().to_string());
             if let Some(version) = leg.condition.expected_version {
                 body.field("expected_version", &version.to_string());

@@ -19,10 +19,12 @@ pub enum TransactionKind {
     Withdrawal,
     /// Transfer.
     Transfer,
+    /// PostTransaction, alone, in a batch or in a stream.
+    Posting,
 }
 
 impl TransactionKind {
-    const ALL: [Self; 3] = [Self::Deposit, Self::Withdrawal, Self::Transfer];
+    const ALL: [Self; 4] = [Self::Deposit, Self::Withdrawal, Self::Transfer, Self::Posting];
 
     /// The name in SQL and in fingerprints.
     #[must_use]
@@ -31,6 +33,7 @@ impl TransactionKind {
             Self::Deposit => "deposit",
             Self::Withdrawal => "withdrawal",
             Self::Transfer => "transfer",
+            Self::Posting => "posting",
         }
     }
 

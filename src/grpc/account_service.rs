@@ -1,16 +1,17 @@
 //! The service: each RPC decodes, calls the ledger, encodes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
-use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    domain::{ids::AccountId, money::Currencies, transaction::TransactionKind},
+    domain::{command::Posting, ids::AccountId, money::Currencies, transaction::TransactionKind},
     grpc::{
         deadline::Deadline,
-        decode::{self, BATCH_GET_MAX, Common, Decoder, Invalid, Sign},
+        decode::{self, BATCH_GET_MAX, Common, Decoder, Invalid, Sides},
         encode, page_token,
+        stream::Intake,
     },
     ledger::{Ledger, Posted},
     proto::{self, ErrorReason, account_service_server::AccountService},
@@ -25,6 +26,9 @@ pub struct AccountServiceImpl {
     caller: Arc<str>,
 }
 
+type Results =
+    Pin<Box<dyn Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send>>;
+
 impl AccountServiceImpl {
     /// A service over this ledger, in these currencies.
     #[must_use]
@@ -32,15 +36,25 @@ impl AccountServiceImpl {
         Self { ledger, currencies, caller: "".into() }
     }
 
-    async fn post<const N: usize>(
+    async fn post(
         &self,
-        common: &Common<'_>,
-        legs: [(&str, &str, Sign); N],
-        deadline: Instant,
+        posting: Result<Posting, Invalid>,
+        deadline: Deadline,
     ) -> Result<(Option<proto::Transaction>, bool), Status> {
-        let posting = decode::posting(&self.currencies, &self.caller, common, legs)?;
-        let Posted { transaction, replayed } = self.ledger.post(posting, deadline).await?;
+        let Posted { transaction, replayed } = self.ledger.post(posting?, deadline.at).await?;
         Ok((Some(encode::transaction(&transaction)), replayed))
+    }
+
+    fn posting(&self, common: &Common<'_>, sides: Sides<'_>) -> Result<Posting, Invalid> {
+        decode::posting(&self.currencies, &self.caller, common, sides)
+    }
+
+    fn intake(&self) -> Intake {
+        Intake {
+            ledger: self.ledger.clone(),
+            currencies: self.currencies.clone(),
+            caller: self.caller.clone(),
+        }
     }
 }
 
@@ -52,7 +66,7 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (deadline, request) = open(request);
         let new = decode::new_account(&self.currencies, &request)?;
-        let account = self.ledger.create_account(new, deadline).await?;
+        let account = self.ledger.create_account(new, deadline.at).await?;
         let account = Some(encode::account(account));
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
@@ -65,7 +79,7 @@ impl AccountService for AccountServiceImpl {
         let mut decoder = Decoder::new(&self.currencies);
         let account_id = decoder.account_id("account_id", &request.account_id);
         let account_id = decoder.finish(account_id)?;
-        let account = Some(encode::account(self.ledger.account(&account_id, deadline).await?));
+        let account = Some(encode::account(self.ledger.account(&account_id, deadline.at).await?));
         Ok(Response::new(proto::GetAccountResponse { account }))
     }
 
@@ -75,7 +89,7 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::BatchGetAccountsResponse>, Status> {
         let (deadline, request) = open(request);
         let account_ids = batch_of_ids(Decoder::new(&self.currencies), &request.account_ids)?;
-        let accounts = self.ledger.accounts(&account_ids, deadline).await?;
+        let accounts = self.ledger.accounts(&account_ids, deadline.at).await?;
         let accounts = accounts.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
     }
@@ -104,7 +118,7 @@ impl AccountService for AccountServiceImpl {
         };
         // One more than asked for tells whether there is another page.
         let mut accounts =
-            self.ledger.list_accounts(&filter, after.as_ref(), limit + 1, deadline).await?;
+            self.ledger.list_accounts(&filter, after.as_ref(), limit + 1, deadline.at).await?;
         let next_page_token = next_page(&mut accounts, limit, |last| {
             page_token::encode(&query, last.account_id.as_str())
         });
@@ -126,8 +140,8 @@ impl AccountService for AccountServiceImpl {
             condition: request.condition.as_ref(),
             validate_only: request.validate_only,
         };
-        let legs = [("account_id", request.account_id.as_str(), Sign::In)];
-        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        let posting = self.posting(&common, Sides::Into("account_id", &request.account_id));
+        let (transaction, replayed) = self.post(posting, deadline).await?;
         Ok(Response::new(proto::DepositResponse { transaction, replayed }))
     }
 
@@ -145,8 +159,8 @@ impl AccountService for AccountServiceImpl {
             condition: request.condition.as_ref(),
             validate_only: request.validate_only,
         };
-        let legs = [("account_id", request.account_id.as_str(), Sign::Out)];
-        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        let posting = self.posting(&common, Sides::OutOf("account_id", &request.account_id));
+        let (transaction, replayed) = self.post(posting, deadline).await?;
         Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
     }
 
@@ -164,12 +178,47 @@ impl AccountService for AccountServiceImpl {
             condition: request.condition.as_ref(),
             validate_only: request.validate_only,
         };
-        let legs = [
-            ("source_account_id", request.source_account_id.as_str(), Sign::Out),
-            ("destination_account_id", request.destination_account_id.as_str(), Sign::In),
-        ];
-        let (transaction, replayed) = self.post(&common, legs, deadline).await?;
+        let source = ("source_account_id", request.source_account_id.as_str());
+        let destination = ("destination_account_id", request.destination_account_id.as_str());
+        let posting = self.posting(&common, Sides::Between(source, destination));
+        let (transaction, replayed) = self.post(posting, deadline).await?;
         Ok(Response::new(proto::TransferResponse { transaction, replayed }))
+    }
+
+    async fn post_transaction(
+        &self,
+        request: Request<proto::PostTransactionRequest>,
+    ) -> Result<Response<proto::PostTransactionResponse>, Status> {
+        let (deadline, request) = open(request);
+        let posting = decode::transaction(&self.currencies, &self.caller, request);
+        let (transaction, replayed) = self.post(posting, deadline).await?;
+        Ok(Response::new(proto::PostTransactionResponse { transaction, replayed }))
+    }
+
+    async fn batch_post_transactions(
+        &self,
+        request: Request<proto::BatchPostTransactionsRequest>,
+    ) -> Result<Response<proto::BatchPostTransactionsResponse>, Status> {
+        let (deadline, request) = open(request);
+        let requests = decode::batch(Decoder::new(&self.currencies), request)?;
+        let intake = self.intake();
+        // All are in line before the first is waited for.
+        let line: Vec<_> = requests.into_iter().map(|it| intake.take(it, deadline.at)).collect();
+        let mut results = Vec::with_capacity(line.len());
+        for in_line in line {
+            results.push(in_line.result().await);
+        }
+        Ok(Response::new(proto::BatchPostTransactionsResponse { results }))
+    }
+
+    type StreamTransactionsStream = Results;
+
+    async fn stream_transactions(
+        &self,
+        request: Request<Streaming<proto::StreamTransactionsRequest>>,
+    ) -> Result<Response<Self::StreamTransactionsStream>, Status> {
+        let (deadline, requests) = open(request);
+        Ok(Response::new(Box::pin(self.intake().serve(requests, deadline))))
     }
 
     async fn get_transaction(
@@ -180,7 +229,7 @@ impl AccountService for AccountServiceImpl {
         let mut decoder = Decoder::new(&self.currencies);
         let name = decoder.transaction_name(request.lookup.as_ref());
         let name = decoder.finish(name)?;
-        let transaction = self.ledger.transaction(&self.caller, name, deadline).await?;
+        let transaction = self.ledger.transaction(&self.caller, name, deadline.at).await?;
         let transaction = Some(encode::transaction(&transaction));
         Ok(Response::new(proto::GetTransactionResponse { transaction }))
     }
@@ -206,7 +255,7 @@ impl AccountService for AccountServiceImpl {
             decoder.finish(account_id.map(|account_id| (account_id, range, limit)))?
         };
         let mut entries =
-            self.ledger.list_entries(&account_id, &range, limit + 1, deadline).await?;
+            self.ledger.list_entries(&account_id, &range, limit + 1, deadline.at).await?;
         let next_page_token = next_page(&mut entries, limit, |last| {
             page_token::encode(&query, &last.sequence.to_string())
         });
@@ -215,12 +264,9 @@ impl AccountService for AccountServiceImpl {
     }
 }
 
-/// The request's deadline and its message. Without the layer that stamps it there would be
-/// none: then the call is answered at once, not never.
-fn open<T>(request: Request<T>) -> (Instant, T) {
-    let stamped = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-    let deadline = stamped.unwrap_or_else(Instant::now);
-    (deadline, request.into_inner())
+/// The request's deadline and its message.
+fn open<T>(request: Request<T>) -> (Deadline, T) {
+    (Deadline::of(request.extensions()), request.into_inner())
 }
 
 fn batch_of_ids(mut decoder: Decoder<'_>, texts: &[String]) -> Result<Vec<AccountId>, Invalid> {

@@ -27,18 +27,37 @@ pub struct DeadlinePolicy {
 
 /// When the answer must be on its way; stamped on every request as it comes in.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Instant);
+pub struct Deadline {
+    /// Of the whole call: the caller's, or the default.
+    pub at: Instant,
+    is_callers: bool,
+    policy: DeadlinePolicy,
+}
+
+impl Deadline {
+    /// What was stamped. Without the layer that does it there would be nothing: then the call
+    /// is answered at once, not never.
+    pub fn of(extensions: &http::Extensions) -> Self {
+        let policy = DeadlinePolicy { default_timeout: Duration::ZERO };
+        let none = || Self { at: Instant::now(), is_callers: false, policy };
+        extensions.get().copied().unwrap_or_else(none)
+    }
+
+    /// Of one request of a stream that is read now: the default, within the caller's.
+    pub fn of_next(&self) -> Instant {
+        let default = Instant::now() + self.policy.default_timeout;
+        if self.is_callers { self.at.min(default) } else { default }
+    }
+}
 
 /// Stamps a request with its deadline.
 pub fn stamp<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
-    let timeout = request
-        .headers()
-        .get("grpc-timeout")
-        .and_then(|value| parse_timeout(value.to_str().ok()?))
-        .unwrap_or(policy.default_timeout)
-        .min(TIMEOUT_MAX);
+    let header = request.headers().get("grpc-timeout");
+    let callers = header.and_then(|value| parse_timeout(value.to_str().ok()?));
+    let timeout = callers.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX);
     let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
-    request.extensions_mut().insert(Deadline(Instant::now() + timeout - margin));
+    let at = Instant::now() + timeout - margin;
+    request.extensions_mut().insert(Deadline { at, is_callers: callers.is_some(), policy });
     request
 }
 

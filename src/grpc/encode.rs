@@ -41,6 +41,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
             TransactionKind::Deposit => proto::TransactionKind::Deposit,
             TransactionKind::Withdrawal => proto::TransactionKind::Withdrawal,
             TransactionKind::Transfer => proto::TransactionKind::Transfer,
+            TransactionKind::Posting => proto::TransactionKind::Posting,
         }
         .into(),
         entries: transaction.entries.iter().map(entry).collect(),

@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod page_token;
 mod status;
+mod stream;
 
 #[cfg(test)]
 mod status_tests;

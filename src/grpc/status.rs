@@ -44,26 +44,29 @@ impl From<Failure> for Status {
 }
 
 impl From<Invalid> for Status {
-    fn from(Invalid(violations): Invalid) -> Self {
-        let Some(first) = violations.first().cloned() else {
-            // `Decoder::finish` is given None only where something is wrong.
-            return Self::from(Failure::Internal(Some(Outcome::NotApplied)));
-        };
-        let code = match first.reason {
-            ErrorReason::BalanceOutOfRange => Code::OutOfRange,
-            _ => Code::InvalidArgument,
-        };
-        Parts {
-            code,
-            reason: first.reason,
-            message: format!("{} {}", first.field, first.description),
-            metadata: [("field", Some(first.field)), ("limit", first.limit)]
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-                .collect(),
-            details: vec![bad_request(violations)],
-        }
-        .into_status()
+    fn from(invalid: Invalid) -> Self {
+        of_invalid(invalid).into_status()
+    }
+}
+
+fn of_invalid(Invalid(violations): Invalid) -> Parts {
+    let Some(first) = violations.first().cloned() else {
+        // `Decoder::finish` is given None only where something is wrong.
+        return of_failure(&Failure::Internal(Some(Outcome::NotApplied)));
+    };
+    let code = match first.reason {
+        ErrorReason::BalanceOutOfRange => Code::OutOfRange,
+        _ => Code::InvalidArgument,
+    };
+    Parts {
+        code,
+        reason: first.reason,
+        message: format!("{} {}", first.field, first.description),
+        metadata: [("field", Some(first.field)), ("limit", first.limit)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect(),
+        details: vec![bad_request(violations)],
     }
 }
 
@@ -185,17 +188,37 @@ fn of_failure(failure: &Failure) -> Parts {
 
 impl Parts {
     fn into_status(self) -> Status {
-        let name = self.reason.as_str_name();
+        let status = self.into_message();
+        let details = status.encode_to_vec().into();
+        Status::with_details(Code::from_i32(status.code), status.message, details)
+    }
+
+    fn into_message(self) -> pb::Status {
         let info = ErrorInfo {
-            reason: name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_owned(),
+            reason: name(self.reason).to_owned(),
             domain: DOMAIN.to_owned(),
             metadata: self.metadata,
         };
         let mut details = vec![any("ErrorInfo", &info)];
         details.extend(self.details);
-        let status = pb::Status { code: self.code as i32, message: self.message.clone(), details };
-        Status::with_details(self.code, self.message, status.encode_to_vec().into())
+        pb::Status { code: self.code as i32, message: self.message, details }
     }
+}
+
+/// As it is on the wire.
+fn name(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// The failure of one request of several.
+pub fn message_of_failure(failure: &Failure) -> pb::Status {
+    of_failure(failure).into_message()
+}
+
+/// The malformedness of one request of several.
+pub fn message_of_invalid(invalid: Invalid) -> pb::Status {
+    of_invalid(invalid).into_message()
 }
 
 /// The answer to a call whose handler panicked: what it had asked for may have been done.
@@ -230,9 +253,8 @@ fn precondition(
     subject: &str,
     rejection: &Rejection,
 ) -> (Code, ErrorReason, prost_types::Any) {
-    let name = reason.as_str_name();
     let violation = pb::precondition_failure::Violation {
-        r#type: name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_owned(),
+        r#type: name(reason).to_owned(),
         subject: subject.to_owned(),
         description: rejection.to_string(),
     };

@@ -77,6 +77,22 @@ pub struct Posted {
     pub replayed: bool,
 }
 
+/// An accepted change of balances. Dropped, it is given up, if that is still possible.
+pub struct PostingTicket(job::Ticket);
+
+impl PostingTicket {
+    /// Waits for the verdict, until the deadline.
+    ///
+    /// # Errors
+    /// The refusal, which is kept, or no verdict was reached.
+    pub async fn posted(self) -> Result<Posted, Failure> {
+        match self.0.verdict().await? {
+            Answer::Posted { transaction, replayed } => Ok(Posted { transaction, replayed }),
+            Answer::Account(_) => Err(Failure::Internal(Some(Outcome::Unknown))),
+        }
+    }
+}
+
 impl Ledger {
     /// Starts the worker.
     #[must_use]
@@ -113,13 +129,26 @@ impl Ledger {
     /// # Errors
     /// The refusal, which is kept, or no verdict was reached.
     pub async fn post(&self, posting: Posting, deadline: Instant) -> Result<Posted, Failure> {
-        match self.submit(Command::Post(Arc::new(posting)), deadline).await? {
-            Answer::Posted { transaction, replayed } => Ok(Posted { transaction, replayed }),
-            Answer::Account(_) => Err(Failure::Internal(Some(Outcome::Unknown))),
-        }
+        self.begin_post(posting, deadline)?.posted().await
+    }
+
+    /// Accepts a change of balances; changes are taken in the order in which they are accepted.
+    ///
+    /// # Errors
+    /// It was not accepted, and is not applied.
+    pub fn begin_post(
+        &self,
+        posting: Posting,
+        deadline: Instant,
+    ) -> Result<PostingTicket, Failure> {
+        Ok(PostingTicket(self.accept(Command::Post(Arc::new(posting)), deadline)?))
     }
 
     async fn submit(&self, command: Command, deadline: Instant) -> Result<Answer, Failure> {
+        self.accept(command, deadline)?.verdict().await
+    }
+
+    fn accept(&self, command: Command, deadline: Instant) -> Result<job::Ticket, Failure> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::ShuttingDown);
         }
@@ -130,10 +159,8 @@ impl Ledger {
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
         let (job, ticket) = job::new(command, deadline, place);
-        if self.queue.send(job).is_err() {
-            return Err(Failure::ShuttingDown);
-        }
-        ticket.verdict().await
+        self.queue.send(job).map_err(|_| Failure::ShuttingDown)?;
+        Ok(ticket)
     }
 
     /// Whether everything that was accepted is answered.

@@ -54,9 +54,9 @@ fn deposit(request_id: &str) -> Posting {
         legs: vec![Leg {
             account_id: AccountId::parse("a").unwrap(),
             amount: currency.parse("1.00").unwrap(),
+            currency,
             condition: Condition::default(),
         }],
-        currency,
         description: String::new(),
         labels: Labels::new(),
         validate_only: false,

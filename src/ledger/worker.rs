@@ -82,17 +82,21 @@ impl Worker {
         let mut queue = queue.lock().await;
         let mut jobs = Vec::with_capacity(batch_size_max);
         while queue.recv_many(&mut jobs, batch_size_max).await > 0 {
-            let mut batch = Batch::new(self.lanes.divert(jobs.drain(..)));
-            while batch.is_wanted() {
-                match self.try_once(&batch).await {
-                    Ok(()) => break,
-                    Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
-                        if self.waits_on(&mut batch) => {}
-                    Err(error) => {
-                        let mender = Self::new(self.store.clone(), self.lanes.clone());
-                        menders.mend(mender, batch, error);
-                        break;
-                    }
+            for jobs in portions(self.lanes.divert(jobs.drain(..)), batch_size_max) {
+                self.settle(Batch::new(jobs), &menders).await;
+            }
+        }
+    }
+
+    async fn settle(&mut self, mut batch: Batch, menders: &Menders) {
+        while batch.is_wanted() {
+            match self.try_once(&batch).await {
+                Ok(()) => return,
+                Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
+                    if self.waits_on(&mut batch) => {}
+                Err(error) => {
+                    let mender = Self::new(self.store.clone(), self.lanes.clone());
+                    return menders.mend(mender, batch, error);
                 }
             }
         }
@@ -135,6 +139,23 @@ impl Worker {
         self.lanes.hand_out(result?);
         Ok(())
     }
+}
+
+/// Jobs of no more than this weight together, or one that is heavier by itself.
+fn portions(jobs: Vec<Arc<Job>>, weight_max: usize) -> Vec<Vec<Arc<Job>>> {
+    let mut portions: Vec<Vec<Arc<Job>>> = Vec::new();
+    let mut weight = usize::MAX;
+    for job in jobs {
+        weight = weight.saturating_add(job.command.weight());
+        match portions.last_mut() {
+            Some(portion) if weight <= weight_max => portion.push(job),
+            _ => {
+                weight = job.command.weight();
+                portions.push(vec![job]);
+            }
+        }
+    }
+    portions
 }
 
 /// Runs an attempt in a task of its own: if it panics or hangs, only the task ends. Nobody then

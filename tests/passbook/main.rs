@@ -6,12 +6,15 @@
 mod harness;
 
 mod batch_get_accounts;
+mod batch_post_transactions;
 mod create_account;
 mod deposit;
 mod get_account;
 mod get_transaction;
 mod list_accounts;
 mod list_entries;
+mod post_transaction;
+mod stream_transactions;
 mod transfer;
 mod withdraw;
 

@@ -105,12 +105,12 @@ fn check_account(
         let (sequence, count) = (account.sequence, entries.len());
         faults.push(format!("{account_id}: sequence {sequence}, but {count} entries"));
     }
-    if account.version != account.sequence + 1 {
-        // True as long as money is all that changes an account: one version for its opening.
-        faults.push(format!(
-            "{account_id}: version {} at sequence {}",
-            account.version, account.sequence
-        ));
+    // True as long as money is all that changes an account: one version for its opening, and one
+    // a transaction, however many entries that has.
+    let transactions: BTreeSet<_> = entries.iter().map(|entry| &entry.transaction_id).collect();
+    if account.version != transactions.len() as i64 + 1 {
+        let (version, count) = (account.version, transactions.len());
+        faults.push(format!("{account_id}: version {version} after {count} transactions"));
     }
     if last.is_some_and(|entry| entry.hash != account.last_hash) {
         faults.push(format!("{account_id}: last_hash is not the last entry's"));

@@ -4,18 +4,15 @@
 //! wrong; the reason is that of the lowest number in `ErrorReason`, and of two with one number
 //! that of the field declared first.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use crate::{
     domain::{
         account::{AccountState, Labels, NewAccount},
-        command::{Condition, Leg, Posting},
-        ids::{AccountId, IdError, RequestId, RequestKey},
+        command::Condition,
+        ids::{AccountId, IdError, RequestId},
         money::{Amount, AmountError, Currencies, Currency},
         rejection::TransactionName,
-        transaction::TransactionKind,
     },
     proto::{self, ErrorReason},
 };
@@ -28,12 +25,27 @@ pub const LABELS_MAX: usize = 32;
 pub const LABEL_KEY_LENGTH_MAX: usize = 63;
 /// The longest value of a label, in bytes.
 pub const LABEL_VALUE_LENGTH_MAX: usize = 256;
+/// The most legs of one transaction.
+pub const LEGS_MAX: usize = 100;
+/// The most transactions in one BatchPostTransactions.
+pub const BATCH_POST_MAX: usize = 1000;
 /// The most accounts in one BatchGetAccounts.
 pub const BATCH_GET_MAX: usize = 1000;
 /// Rows in a page, if the request does not say.
 const PAGE_SIZE_DEFAULT: u64 = 100;
 /// The most rows in a page.
 const PAGE_SIZE_MAX: u64 = 1000;
+
+mod posting;
+
+pub use posting::{Common, Sides, posting, transaction};
+
+/// Which amounts are allowed.
+#[derive(Clone, Copy)]
+enum Sign {
+    Positive,
+    NotZero,
+}
 
 /// One field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,17 +68,6 @@ pub struct Invalid(pub Vec<Violation>);
 pub struct Decoder<'a> {
     currencies: &'a Currencies,
     violations: Vec<Violation>,
-}
-
-/// The fields that all changes of balances share.
-pub struct Common<'a> {
-    pub kind: TransactionKind,
-    pub request_id: &'a str,
-    pub amount: Option<&'a proto::Money>,
-    pub description: &'a str,
-    pub labels: &'a Labels,
-    pub condition: Option<&'a proto::Condition>,
-    pub validate_only: bool,
 }
 
 impl<'a> Decoder<'a> {
@@ -172,19 +173,25 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn positive(
+    /// An amount that is there, and of the right sign.
+    fn amount(
         &mut self,
         field: &str,
         money: Option<&proto::Money>,
+        sign: Sign,
     ) -> Option<(Currency, Amount)> {
+        let reason = ErrorReason::InvalidAmount;
         let Some(money) = money else {
-            self.refuse(ErrorReason::InvalidAmount, field, "is required");
+            self.refuse(reason, field, "is required");
             return None;
         };
         let (currency, amount) = self.money(field, money, None)?;
-        if !amount.is_positive() {
-            let field = format!("{field}.value");
-            self.refuse(ErrorReason::InvalidAmount, &field, "must be above zero");
+        let (allowed, rule) = match sign {
+            Sign::Positive => (amount.is_positive(), "must be above zero"),
+            Sign::NotZero => (amount.is_positive() || amount.is_negative(), "must not be zero"),
+        };
+        if !allowed {
+            self.refuse(reason, &format!("{field}.value"), rule);
             return None;
         }
         Some((currency, amount))
@@ -227,27 +234,30 @@ impl<'a> Decoder<'a> {
     /// The condition on an account of this currency; None if it is wrong.
     fn condition(
         &mut self,
+        field: &str,
         condition: Option<&proto::Condition>,
         currency: Option<&Currency>,
     ) -> Option<Condition> {
         let Some(condition) = condition else { return Some(Condition::default()) };
         let reason = ErrorReason::InvalidCondition;
         if condition.expected_version.is_some_and(|version| version < 1) {
-            self.refuse(reason, "condition.expected_version", "must be at least 1");
+            self.refuse(reason, &format!("{field}.expected_version"), "must be at least 1");
             return None;
         }
-        let mut bound = |field: &str, money: &Option<proto::Money>| match money {
+        let mut bound = |name: &str, money: &Option<proto::Money>| match money {
             None => Some(None),
-            Some(money) => self.money(field, money, currency).map(|(_, amount)| Some(amount)),
+            Some(money) => {
+                self.money(&format!("{field}.{name}"), money, currency).map(|it| Some(it.1))
+            }
         };
-        let min = bound("condition.min_balance_after", &condition.min_balance_after);
-        let max = bound("condition.max_balance_after", &condition.max_balance_after);
+        let min = bound("min_balance_after", &condition.min_balance_after);
+        let max = bound("max_balance_after", &condition.max_balance_after);
         let (min_balance_after, max_balance_after) = (min?, max?);
         if let (Some(min), Some(max)) = (min_balance_after, max_balance_after)
             && min > max
         {
-            let description = "must not be below condition.min_balance_after";
-            self.refuse(reason, "condition.max_balance_after", description);
+            let description = "must not be below min_balance_after";
+            self.refuse(reason, &format!("{field}.max_balance_after"), description);
             return None;
         }
         let expected_version = condition.expected_version;
@@ -279,64 +289,6 @@ impl<'a> Decoder<'a> {
         }
         microseconds
     }
-}
-
-/// A change of balances on behalf of `caller`, with one leg for each of the fields of account
-/// ids: the sign says whether the money comes in.
-pub fn posting<const N: usize>(
-    currencies: &Currencies,
-    caller: &Arc<str>,
-    common: &Common<'_>,
-    legs: [(&str, &str, Sign); N],
-) -> Result<Posting, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", common.request_id);
-    let account_ids = legs.map(|(field, text, _)| decoder.account_id(field, text));
-    if let [Some(first), Some(second)] = &account_ids[..]
-        && first == second
-    {
-        let description = "must be another account than the first";
-        decoder.refuse(ErrorReason::InvalidAccountId, legs[1].0, description);
-    }
-    let money = decoder.positive("amount", common.amount);
-    let currency = money.as_ref().map(|(currency, _)| currency);
-    let condition = decoder.condition(common.condition, currency);
-    decoder.description(common.description);
-    decoder.labels(common.labels);
-    let decoded = (|| {
-        let (currency, amount) = money?;
-        let mut condition = Some(condition?);
-        let mut decoded_legs = Vec::with_capacity(N);
-        for (account_id, (_, _, sign)) in account_ids.into_iter().zip(legs) {
-            let amount = match sign {
-                Sign::In => amount,
-                Sign::Out => -amount,
-            };
-            // The condition is on the first account: the only one, or the source.
-            let condition = condition.take().unwrap_or_default();
-            decoded_legs.push(Leg { account_id: account_id?, amount, condition });
-        }
-        Some(Posting {
-            key: RequestKey { caller: caller.clone(), request_id: request_id? },
-            transaction_id: Uuid::now_v7(),
-            kind: common.kind,
-            currency,
-            legs: decoded_legs,
-            description: common.description.to_owned(),
-            labels: common.labels.clone(),
-            validate_only: common.validate_only,
-        })
-    })();
-    decoder.finish(decoded)
-}
-
-/// Which way the money goes, seen from the account.
-#[derive(Clone, Copy)]
-pub enum Sign {
-    /// Into the account.
-    In,
-    /// Out of the account.
-    Out,
 }
 
 /// An account to open.
@@ -375,6 +327,20 @@ pub fn new_account(
         })
     })();
     decoder.finish(decoded)
+}
+
+/// The requests of a batch.
+pub fn batch(
+    mut decoder: Decoder<'_>,
+    request: proto::BatchPostTransactionsRequest,
+) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
+    let length = request.requests.len();
+    if length == 0 || length > BATCH_POST_MAX {
+        let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
+        decoder.refuse(ErrorReason::InvalidRequests, "requests", description);
+        return decoder.finish(None);
+    }
+    decoder.finish(Some(request.requests))
 }
 
 /// The state to filter by; unspecified is none.

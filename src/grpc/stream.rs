@@ -1,0 +1,131 @@
+//! StreamTransactions: requests in, results out in their order, back-pressure both ways.
+//!
+//! One task reads requests and hands them to the ledger; what it passes on is a place in line:
+//! a ticket, or the answer already. The line is bounded, so a caller who does not read results
+//! soon is not read from, and HTTP/2's flow control tells it so. When the caller goes, the line
+//! breaks, and tickets that nobody has claimed are given up.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+use crate::{
+    domain::{command::Posting, money::Currencies},
+    grpc::{
+        deadline::Deadline,
+        decode::{self, Decoder},
+        encode, status,
+    },
+    ledger::{Failure, Ledger, Posted, PostingTicket},
+    proto::{self, ErrorReason, post_transaction_result},
+};
+
+/// Requests of one stream that are under way: enough to fill a database transaction while
+/// another commits.
+const UNDER_WAY_MAX: usize = 1024;
+
+/// What is needed to take a posting on.
+#[derive(Clone)]
+pub struct Intake {
+    pub ledger: Arc<Ledger>,
+    pub currencies: Arc<Currencies>,
+    pub caller: Arc<str>,
+}
+
+/// A place in line.
+pub enum InLine {
+    /// Accepted; the verdict will come.
+    Accepted(PostingTicket),
+    /// Malformed or not accepted.
+    Answered(proto::PostTransactionResult),
+}
+
+impl Intake {
+    /// Takes on one request of several.
+    pub fn take(
+        &self,
+        request: proto::PostTransactionRequest,
+        deadline: tokio::time::Instant,
+    ) -> InLine {
+        match decode::transaction(&self.currencies, &self.caller, request) {
+            Ok(posting) => self.accept(posting, deadline),
+            Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
+        }
+    }
+
+    fn accept(&self, posting: Posting, deadline: tokio::time::Instant) -> InLine {
+        match self.ledger.begin_post(posting, deadline) {
+            Ok(ticket) => InLine::Accepted(ticket),
+            Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
+        }
+    }
+
+    /// Serves one stream.
+    pub fn serve(
+        self,
+        mut requests: Streaming<proto::StreamTransactionsRequest>,
+        deadline: Deadline,
+    ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
+    {
+        let (line, results) = mpsc::channel(UNDER_WAY_MAX);
+        tokio::spawn(async move {
+            loop {
+                // A place first: without one, nothing is read.
+                let Ok(place) = line.reserve().await else { return };
+                match requests.message().await {
+                    Ok(Some(message)) => place.send(Ok(self.take_message(message, deadline))),
+                    Ok(None) => return,
+                    Err(status) => return place.send(Err(status)),
+                }
+            }
+        });
+        ReceiverStream::new(results).then(|in_line: Result<InLine, Status>| async move {
+            let result = Some(in_line?.result().await);
+            Ok(proto::StreamTransactionsResponse { result })
+        })
+    }
+
+    fn take_message(
+        &self,
+        message: proto::StreamTransactionsRequest,
+        deadline: Deadline,
+    ) -> InLine {
+        if let Some(request) = message.request {
+            return self.take(request, deadline.of_next());
+        }
+        let mut decoder = Decoder::new(&self.currencies);
+        decoder.refuse(ErrorReason::InvalidRequests, "request", "is required");
+        match decoder.finish::<Posting>(None) {
+            Ok(posting) => self.accept(posting, deadline.of_next()),
+            Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
+        }
+    }
+}
+
+impl InLine {
+    /// Waits for the verdict.
+    pub async fn result(self) -> proto::PostTransactionResult {
+        match self {
+            Self::Answered(result) => result,
+            Self::Accepted(ticket) => of_verdict(ticket.posted().await),
+        }
+    }
+}
+
+fn of_verdict(verdict: Result<Posted, Failure>) -> proto::PostTransactionResult {
+    match verdict {
+        Ok(Posted { transaction, replayed }) => {
+            let transaction = encode::transaction(&transaction);
+            let result = Some(post_transaction_result::Result::Transaction(transaction));
+            proto::PostTransactionResult { result, replayed }
+        }
+        Err(failure) => error(status::message_of_failure(&failure)),
+    }
+}
+
+fn error(status: tonic_types::pb::Status) -> proto::PostTransactionResult {
+    let result = Some(post_transaction_result::Result::Error(status));
+    proto::PostTransactionResult { result, replayed: false }
+}

@@ -1,0 +1,129 @@
+use passbook::proto::{
+    BatchPostTransactionsRequest, PostTransactionRequest, PostTransactionResult, Transaction,
+    post_transaction_result::Result as Outcome,
+};
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::{
+    harness::{checker, *},
+    post_transaction::{leg, post},
+};
+
+on_both_databases! {
+    each_of_a_batch_stands_alone_and_is_answered_in_its_place,
+    a_batch_of_a_thousand_shares_its_commits,
+    a_batch_sent_again_is_replayed,
+    a_batch_has_limits,
+}
+
+async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostTransactionResult> {
+    let batch = BatchPostTransactionsRequest { requests: requests.to_vec() };
+    let answer = client.clone().batch_post_transactions(batch).await.expect("an answer");
+    let results = answer.into_inner().results;
+    assert_eq!(results.len(), requests.len());
+    results
+}
+
+pub fn made(result: &PostTransactionResult) -> &Transaction {
+    match &result.result {
+        Some(Outcome::Transaction(transaction)) => transaction,
+        other => panic!("not made: {other:?}"),
+    }
+}
+
+/// The error as the call for this one request alone would have given it.
+pub fn error(result: &PostTransactionResult) -> Status {
+    match &result.result {
+        Some(Outcome::Error(error)) => {
+            let details = error.encode_to_vec().into();
+            Status::with_details(Code::from_i32(error.code), error.message.clone(), details)
+        }
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "a").await;
+    open(&client, "b").await;
+    let too_much = post(&[leg("a", "-1000")]);
+    let requests = [
+        post(&[leg("a", "10")]),
+        post(&[leg("a", "1e2")]),
+        post(&[leg("a", "-4"), leg("b", "4")]),
+        too_much.clone(),
+        post(&[leg("nobody", "1")]),
+        post(&[leg("b", "-4")]),
+    ];
+
+    let results = send(&client, &requests).await;
+
+    assert_eq!(value(&made(&results[0]).entries[0].balance_after), "10.00");
+    assert_eq!(reason(&error(&results[1])), "INVALID_AMOUNT");
+    assert_eq!(value(&made(&results[2]).entries[1].balance_after), "4.00");
+    assert_eq!(reason(&error(&results[3])), "INSUFFICIENT_FUNDS");
+    assert_eq!(metadata(&error(&results[3]), "available"), "6.00");
+    assert_eq!(reason(&error(&results[4])), "ACCOUNT_NOT_FOUND");
+    assert_eq!(value(&made(&results[5]).entries[0].balance_after), "0.00");
+    // The error is the one that the request gets alone.
+    let alone = client.clone().post_transaction(too_much).await.expect_err("it was refused");
+    assert_eq!(alone.details(), error(&results[3]).details());
+    assert_eq!(database.count("requests").await, 5, "the malformed one is not kept");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_batch_of_a_thousand_shares_its_commits(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    let requests: Vec<_> = (0..1000).map(|_| post(&[leg("hot", "1")])).collect();
+
+    let results = send(&client, &requests).await;
+
+    for (index, result) in results.iter().enumerate() {
+        assert_eq!(made(result).entries[0].sequence, index as i64 + 1, "in their order");
+    }
+    let times = "SELECT DISTINCT CAST(create_time_us AS TEXT) FROM entries";
+    let transactions = database.texts(times).await.len();
+    println!("1000 changes in at most {transactions} database transactions");
+    assert!(transactions <= 20, "{transactions}");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_batch_sent_again_is_replayed(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "a").await;
+    let twice = post(&[leg("a", "1")]);
+    let requests = [twice.clone(), post(&[leg("a", "-9")]), twice];
+
+    let first = send(&client, &requests).await;
+    assert!(!first[0].replayed && first[2].replayed, "one id, one effect");
+    assert_eq!(made(&first[0]), made(&first[2]));
+    client.clone().deposit(deposit("a", "100")).await.expect("money comes in");
+
+    let again = send(&client, &requests).await;
+    assert!(again[0].replayed && again[2].replayed);
+    assert_eq!(made(&first[0]), made(&again[0]));
+    assert_eq!(first[1], again[1], "a no stays a no");
+    assert_eq!(balance(&client, "a").await, "101.00");
+}
+
+async fn a_batch_has_limits(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "a").await;
+    for requests in [vec![], vec![post(&[leg("a", "1")]); 1001]] {
+        let batch = BatchPostTransactionsRequest { requests };
+        let status = client.clone().batch_post_transactions(batch).await;
+        let status = refused(status, Code::InvalidArgument, "INVALID_REQUESTS");
+        assert_eq!(fields(&status), ["requests"]);
+    }
+    assert_eq!(database.count("requests").await, 0);
+}

@@ -1,0 +1,137 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use passbook::proto::{PostTransactionRequest, StreamTransactionsRequest};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use crate::{
+    batch_post_transactions::{error, made},
+    harness::{checker, *},
+    post_transaction::{leg, post},
+};
+
+on_both_databases! {
+    results_come_in_the_order_of_the_requests,
+    a_bad_request_in_a_stream_fails_alone,
+    a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable,
+}
+
+fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
+    StreamTransactionsRequest { request: Some(request) }
+}
+
+async fn results_come_in_the_order_of_the_requests(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "hot").await;
+    let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
+
+    let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
+    let mut results = answer.into_inner();
+
+    let mut sequence = 0;
+    while let Some(response) = results.next().await {
+        let result = response.expect("a result").result.expect("always there");
+        sequence += 1;
+        assert_eq!(made(&result).entries[0].sequence, sequence);
+    }
+    assert_eq!(sequence, 3000, "one result a request");
+    assert_eq!(balance(&client, "hot").await, "3000.00");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    let requests = vec![
+        message(post(&[leg("a", "1")])),
+        StreamTransactionsRequest { request: None },
+        message(post(&[])),
+        message(post(&[leg("a", "-2")])),
+        message(post(&[leg("a", "1")])),
+    ];
+
+    let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
+    let results: Vec<_> = answer
+        .into_inner()
+        .map(|response| response.expect("a result").result.expect("always there"))
+        .collect()
+        .await;
+
+    assert_eq!(results.len(), 5);
+    let reasons: Vec<_> = results[1..4].iter().map(|result| reason(&error(result))).collect();
+    assert_eq!(reasons, ["INVALID_REQUESTS", "INVALID_LEGS", "INSUFFICIENT_FUNDS"]);
+    assert_eq!(value(&made(&results[4]).entries[0].balance_after), "2.00");
+}
+
+async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    open(&client, "b").await;
+    let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();
+    let messages: Vec<_> = requests.iter().cloned().map(message).collect();
+    let answer = client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
+    let mut results = answer.into_inner();
+    for _ in 0..100 {
+        results.next().await.expect("not the end").expect("a result");
+    }
+
+    drop(results);
+
+    // Sent again, each is made now or was made before: together every one once.
+    for request in requests {
+        client.post_transaction(request).await.expect("it is resolved");
+    }
+    assert_eq!(balance(&client, "a").await, "2000.00");
+    assert_eq!(balance(&client, "b").await, "2000.00");
+    checker::assert_consistent(&database).await;
+}
+
+/// The server stops reading long before its memory has grown, and goes on when it is read from.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_read_results_is_not_read_from() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "hot").await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (sender, receiver) = mpsc::channel(1);
+    let counter = Arc::clone(&sent);
+    let sending = tokio::spawn(async move {
+        for _ in 0..20_000 {
+            let request = PostTransactionRequest {
+                description: "x".repeat(1000),
+                ..post(&[leg("hot", "1")])
+            };
+            if sender.send(message(request)).await.is_err() {
+                return;
+            }
+            counter.fetch_add(1, Relaxed);
+        }
+    });
+    let answer = client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
+    let mut results = answer.into_inner();
+
+    tokio::time::sleep(seconds(3)).await;
+    let at_rest = sent.load(Relaxed);
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(sent.load(Relaxed), at_rest, "nobody reads, and still it takes more");
+    println!("{at_rest} of 20000 requests taken while nobody read");
+    assert!(at_rest < 5_000, "{at_rest} requests taken while nobody reads");
+
+    let mut count = 0;
+    while let Some(response) = results.next().await {
+        made(&response.expect("a result").result.expect("always there"));
+        count += 1;
+    }
+    assert_eq!(count, 20_000);
+    sending.await.expect("all are sent");
+}
