@@ -107,7 +107,8 @@ pub struct ServeConfig {
     pub shutdown_grace: Duration,
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A length of time above zero, such as 500ms or 10s.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }
 }

@@ -1,5 +1,6 @@
 //! The command line: one module a verb.
 
+mod bench;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -32,6 +33,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make, update, show or take back the database's schema.
     Migrate(migrate::Migrate),
+    /// Load servers, measure, and check that the money adds up: exit code 1 if it does not.
+    Bench(bench::Bench),
     /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Serve(serve) => serve.run().await,
             Verb::Migrate(migrate) => migrate.run().await,
+            Verb::Bench(bench) => bench.run().await,
             Verb::Healthcheck(healthcheck) => healthcheck.run().await,
         }
     });

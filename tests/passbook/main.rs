@@ -21,6 +21,7 @@ mod withdraw;
 mod bad_bytes;
 mod bad_input;
 mod bad_input_in_queries;
+mod bench;
 mod cancellation;
 mod commands;
 mod commit_cuts;

@@ -1,0 +1,150 @@
+//! `passbook bench`: closed-loop load, and the proof that the money adds up afterwards.
+
+mod accounts;
+mod drive;
+mod report;
+mod servers;
+mod workload;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Args, ValueEnum};
+use uuid::Uuid;
+
+use crate::{
+    cli::{
+        Failed,
+        bench::{accounts::Accounts, drive::Driver, report::Report, workload::Plan},
+    },
+    config::parse_duration,
+};
+
+/// Drives servers with a closed loop: each caller sends its next request when it has the answer
+/// to the one before. Accounts are made for the run; at the end their balances must be what the
+/// answers add up to, or the run has failed.
+#[derive(Args)]
+pub struct Bench {
+    /// A server to load, e.g. http://127.0.0.1:50051; several times for several. Without one,
+    /// servers are started for the run.
+    #[arg(long, value_name = "ADDRESS")]
+    target: Vec<String>,
+
+    /// The database of servers that are started for the run. Default: a new SQLite file that is
+    /// deleted afterwards.
+    #[arg(long, env = "PASSBOOK_BENCH_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    bench_database_url: Option<String>,
+
+    /// How many servers to start.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=16)
+    )]
+    servers: u32,
+
+    /// What is asked of them.
+    #[arg(long, value_enum, default_value_t = Workload::Hot)]
+    workload: Workload,
+
+    /// One call a request, or StreamTransactions.
+    #[arg(long, value_enum, default_value_t = Mode::Unary)]
+    mode: Mode,
+
+    /// Accounts, except for `hot`, which has one.
+    #[arg(
+        long,
+        default_value_t = 10_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(2..=10_000_000)
+    )]
+    accounts: u32,
+
+    /// Requests under way at any time.
+    #[arg(
+        long,
+        default_value_t = 64,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    in_flight: u32,
+
+    /// How long to measure.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    duration: Duration,
+
+    /// How long to run before measuring.
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = parse_duration)]
+    warmup: Duration,
+
+    /// The same seed asks for the same accounts in the same order.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+
+    /// Write the result to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draw the result into this file as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+/// What is asked of the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Deposits and withdrawals on one account.
+    Hot,
+    /// Deposits and withdrawals, each on an account picked evenly.
+    Uniform,
+    /// Deposits and withdrawals, the n-th account with a weight of 1/n.
+    Zipf,
+    /// Transfers: half along a ring of the accounts, half between random pairs.
+    Transfer,
+    /// A quarter each: deposits, withdrawals, transfers, and reads (reads only in unary mode).
+    Mixed,
+}
+
+/// How requests travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// One call a request.
+    Unary,
+    /// StreamTransactions.
+    Stream,
+}
+
+impl Bench {
+    pub async fn run(self) -> Result<(), Failed> {
+        let servers = if self.target.is_empty() {
+            servers::start(self.bench_database_url.as_deref(), self.servers).await?
+        } else {
+            servers::running(&self.target)?
+        };
+        let count = if self.workload == Workload::Hot { 1 } else { self.accounts };
+        let run = Uuid::now_v7().to_string();
+        let accounts = Accounts::open(&servers, &run, count, self.in_flight).await?;
+        let plan = Arc::new(Plan::new(self.workload, self.mode, accounts.ids().clone()));
+        let driver = Driver {
+            plan,
+            mode: self.mode,
+            in_flight: self.in_flight,
+            warmup: self.warmup,
+            duration: self.duration,
+            seed: self.seed,
+            run,
+        };
+        let mut measured = driver.run(&servers).await?;
+        let unresolved = measured.resolve(&servers).await;
+        let verified = accounts.verify(&servers, &measured).await;
+        let report = Report::new(&self, &servers, &measured, unresolved, &verified);
+        print!("{report}");
+        if let Some(path) = &self.json {
+            report.write_json(path).map_err(Failed::run)?;
+        }
+        if let Some(path) = &self.plot {
+            report.draw(path).map_err(Failed::Run)?;
+        }
+        verified.map_err(Failed::Run)
+    }
+}

@@ -1,0 +1,139 @@
+//! What a run has shown: as a table, as JSON, as a plot.
+
+use std::{collections::BTreeMap, fmt, fs, io, path::Path};
+
+use plotters::prelude::*;
+use serde::Serialize;
+
+use crate::cli::bench::{Bench, drive::Measured, servers::Servers};
+
+/// The percentiles of the plot.
+const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
+
+/// The result of a run. Its names are those of the JSON; times are in milliseconds.
+#[derive(Serialize)]
+pub struct Report {
+    workload: String,
+    mode: String,
+    servers: usize,
+    accounts: u32,
+    in_flight: u32,
+    duration_s: f64,
+    seed: u64,
+    requests: u64,
+    requests_per_s: f64,
+    mean_ms: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p99_9_ms: f64,
+    max_ms: f64,
+    errors: BTreeMap<String, u64>,
+    unresolved: usize,
+    /// Null if the money adds up.
+    verification_error: Option<String>,
+    /// Seconds, requests a second.
+    rates: Vec<(f64, f64)>,
+    /// Percentile, milliseconds.
+    percentiles: Vec<(f64, f64)>,
+}
+
+impl Report {
+    /// Puts it together.
+    pub fn new(
+        bench: &Bench,
+        servers: &Servers,
+        measured: &Measured,
+        unresolved: usize,
+        verified: &Result<(), String>,
+    ) -> Self {
+        let latencies = &measured.latencies;
+        let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
+        Self {
+            workload: format!("{:?}", bench.workload).to_lowercase(),
+            mode: format!("{:?}", bench.mode).to_lowercase(),
+            servers: servers.count(),
+            accounts: if bench.workload == super::Workload::Hot { 1 } else { bench.accounts },
+            in_flight: bench.in_flight,
+            duration_s: bench.duration.as_secs_f64(),
+            seed: bench.seed,
+            requests: measured.made,
+            requests_per_s: measured.made as f64 / bench.duration.as_secs_f64(),
+            mean_ms: latencies.mean() / 1000.0,
+            p50_ms: at(50.0),
+            p99_ms: at(99.0),
+            p99_9_ms: at(99.9),
+            max_ms: latencies.max() as f64 / 1000.0,
+            errors: measured.errors.clone(),
+            unresolved,
+            verification_error: verified.as_ref().err().cloned(),
+            rates: measured.rates.clone(),
+            percentiles: PERCENTILES.iter().map(|it| (*it, at(*it))).collect(),
+        }
+    }
+
+    /// Writes it as JSON.
+    pub fn write_json(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Draws the rate over time and the latency by percentile.
+    pub fn draw(&self, path: &Path) -> Result<(), String> {
+        let root = SVGBackend::new(path, (900, 640)).into_drawing_area();
+        let text = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+        root.fill(&WHITE).map_err(|error| text(&error))?;
+        let (above, below) = root.split_vertically(320);
+        let titles = [
+            format!("{} {}: requests/s over seconds", self.workload, self.mode),
+            format!("{} in flight: milliseconds by percentile", self.in_flight),
+        ];
+        let points = [&self.rates, &self.percentiles];
+        for ((area, title), points) in [above, below].iter().zip(&titles).zip(points) {
+            let right = points.iter().map(|it| it.0).fold(1.0, f64::max);
+            let top = points.iter().map(|it| it.1).fold(1.0, f64::max) * 1.1;
+            let mut chart = ChartBuilder::on(area)
+                .caption(title, ("sans-serif", 18))
+                .margin(12)
+                .x_label_area_size(30)
+                .y_label_area_size(70)
+                .build_cartesian_2d(0.0..right, 0.0..top)
+                .map_err(|error| text(&error))?;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .draw()
+                .map_err(|error| text(&error))?;
+            let line = LineSeries::new(points.iter().copied(), &BLUE);
+            chart.draw_series(line).map_err(|error| text(&error))?;
+        }
+        root.present().map_err(|error| text(&error))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            ("workload", format!("{} {}, {} accounts", self.workload, self.mode, self.accounts)),
+            ("servers", self.servers.to_string()),
+            ("in flight", self.in_flight.to_string()),
+            ("measured", format!("{} requests in {} s", self.requests, self.duration_s)),
+            ("rate", format!("{:.0} requests/s", self.requests_per_s)),
+            ("p50", format!("{:.2} ms", self.p50_ms)),
+            ("p99", format!("{:.2} ms", self.p99_ms)),
+            ("p99.9", format!("{:.2} ms", self.p99_9_ms)),
+            ("max", format!("{:.2} ms", self.max_ms)),
+        ];
+        for (name, value) in rows {
+            writeln!(formatter, "{name:12}  {value}")?;
+        }
+        let errors: Vec<_> = self.errors.iter().map(|it| format!("{} {}", it.1, it.0)).collect();
+        let errors = if errors.is_empty() { "none".to_owned() } else { errors.join(", ") };
+        writeln!(formatter, "{:12}  {errors}", "errors")?;
+        if self.unresolved > 0 {
+            writeln!(formatter, "{:12}  {}", "unresolved", self.unresolved)?;
+        }
+        match &self.verification_error {
+            None => writeln!(formatter, "{:12}  adds up", "money"),
+            Some(error) => writeln!(formatter, "{:12}  {error}", "money"),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The servers under load: given, or started for the run.
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{cli::Failed, proto::account_service_client::AccountServiceClient};
+
+/// A client of the service.
+pub type Client = AccountServiceClient<Channel>;
+
+/// Requests that share one connection; more are spread over several.
+const REQUESTS_PER_CONNECTION: u32 = 128;
+/// How long a started server may take to be ready.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Servers, and what ends with the run.
+pub struct Servers {
+    endpoints: Vec<Endpoint>,
+    /// Killed when dropped.
+    _children: Vec<Child>,
+    /// Deletes the run's own database.
+    _directory: Option<Directory>,
+}
+
+struct Directory(std::path::PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left behind is in the system's temporary folder.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Servers {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// One client a caller: callers take turns with the servers, and share connections.
+    pub fn clients(&self, callers: u32) -> Vec<Client> {
+        let per_server = callers.div_ceil(REQUESTS_PER_CONNECTION).max(1);
+        let channels: Vec<_> = (0..per_server)
+            .flat_map(|_| self.endpoints.iter().map(Endpoint::connect_lazy))
+            .collect();
+        let clients = channels.into_iter().map(|channel| {
+            AccountServiceClient::new(channel).max_decoding_message_size(usize::MAX)
+        });
+        clients.collect::<Vec<_>>().into_iter().cycle().take(callers as usize).collect()
+    }
+}
+
+/// Servers that run already.
+pub fn running(targets: &[String]) -> Result<Servers, Failed> {
+    let endpoints = targets.iter().map(|target| endpoint(target)).collect::<Result<_, _>>()?;
+    Ok(Servers { endpoints, _children: Vec::new(), _directory: None })
+}
+
+/// Starts servers of this very program, on this database or on a new SQLite file.
+pub async fn start(database_url: Option<&str>, count: u32) -> Result<Servers, Failed> {
+    let program = std::env::current_exe().map_err(Failed::run)?;
+    let (database_url, directory) = match database_url {
+        Some(url) => (url.to_owned(), None),
+        None => {
+            let path = std::env::temp_dir().join(format!("passbook-bench-{}", std::process::id()));
+            std::fs::create_dir_all(&path).map_err(Failed::run)?;
+            let url = format!("sqlite://{}?mode=rwc", path.join("bench.db").display());
+            (url, Some(Directory(path)))
+        }
+    };
+    let mut children = Vec::new();
+    let mut endpoints = Vec::new();
+    for _ in 0..count {
+        let mut child = Command::new(&program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--migrate"])
+            .env("PASSBOOK_DATABASE_URL", &database_url)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(Failed::run)?;
+        endpoints.push(endpoint(&address(&mut child).await?)?);
+        children.push(child);
+    }
+    Ok(Servers { endpoints, _children: children, _directory: directory })
+}
+
+fn endpoint(target: &str) -> Result<Endpoint, Failed> {
+    let endpoint = Endpoint::from_shared(target.to_owned())
+        .map_err(|error| Failed::Usage(format!("--target {target}: {error}")))?;
+    // Wide enough that flow control does not hold up thousands of small messages.
+    Ok(endpoint
+        .tcp_nodelay(true)
+        .initial_connection_window_size(8 * 1024 * 1024)
+        .initial_stream_window_size(4 * 1024 * 1024))
+}
+
+/// Reads the one line that a server prints when it is ready.
+async fn address(child: &mut Child) -> Result<String, Failed> {
+    let failed = || Failed::Run("a server did not start; see above".to_owned());
+    let mut lines = BufReader::new(child.stdout.take().ok_or_else(failed)?).lines();
+    let line = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await;
+    let line = line.ok().and_then(Result::ok).flatten().ok_or_else(failed)?;
+    let address = line
+        .strip_prefix("ready: listening on ")
+        .and_then(|rest| rest.split(',').next())
+        .ok_or_else(failed)?;
+    Ok(format!("http://{address}"))
+}

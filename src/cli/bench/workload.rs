@@ -1,0 +1,140 @@
+//! What a caller asks for next.
+
+use std::sync::Arc;
+
+use crate::{
+    cli::bench::{Mode, Workload},
+    proto,
+};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// One dollar in.
+    Deposit { account_id: String },
+    /// One dollar out.
+    Withdraw { account_id: String },
+    /// One dollar from one account to another.
+    Transfer { source: String, destination: String },
+    /// GetAccount.
+    Read { account_id: String },
+}
+
+/// Picks requests by a workload, the same ones for the same seed.
+pub struct Plan {
+    workload: Workload,
+    mode: Mode,
+    account_ids: Arc<Vec<String>>,
+    /// For `zipf`: the sums of the weights up to each account.
+    weights: Vec<f64>,
+}
+
+impl Plan {
+    /// A plan over these accounts.
+    pub fn new(workload: Workload, mode: Mode, account_ids: Arc<Vec<String>>) -> Self {
+        let mut sum = 0.0;
+        let weights = match workload {
+            Workload::Zipf => (1..=account_ids.len())
+                .map(|rank| {
+                    // Weights, not money.
+                    sum += 1.0 / rank as f64;
+                    sum
+                })
+                .collect(),
+            Workload::Hot | Workload::Uniform | Workload::Transfer | Workload::Mixed => Vec::new(),
+        };
+        Self { workload, mode, account_ids, weights }
+    }
+
+    /// The next request.
+    pub fn next(&self, random: &mut fastrand::Rng) -> Operation {
+        match self.workload {
+            Workload::Hot | Workload::Uniform => self.in_or_out(self.any(random), random),
+            Workload::Zipf => self.in_or_out(self.by_weight(random), random),
+            Workload::Transfer => self.transfer(random),
+            Workload::Mixed => match (random.u8(..4), self.mode) {
+                (0, _) => self.deposit(self.any(random)),
+                (1, _) => self.withdraw(self.any(random)),
+                (2, Mode::Unary) => Operation::Read { account_id: self.id(self.any(random)) },
+                (2.., _) => self.transfer(random),
+            },
+        }
+    }
+
+    fn in_or_out(&self, index: usize, random: &mut fastrand::Rng) -> Operation {
+        if random.bool() { self.deposit(index) } else { self.withdraw(index) }
+    }
+
+    fn deposit(&self, index: usize) -> Operation {
+        Operation::Deposit { account_id: self.id(index) }
+    }
+
+    fn withdraw(&self, index: usize) -> Operation {
+        Operation::Withdraw { account_id: self.id(index) }
+    }
+
+    fn transfer(&self, random: &mut fastrand::Rng) -> Operation {
+        let count = self.account_ids.len();
+        let source = self.any(random);
+        let step = if random.bool() { 1 } else { random.usize(1..count) };
+        let destination = (source + step) % count;
+        Operation::Transfer { source: self.id(source), destination: self.id(destination) }
+    }
+
+    fn any(&self, random: &mut fastrand::Rng) -> usize {
+        random.usize(..self.account_ids.len())
+    }
+
+    fn by_weight(&self, random: &mut fastrand::Rng) -> usize {
+        let total = self.weights.last().copied().unwrap_or_default();
+        let point = random.f64() * total;
+        self.weights.partition_point(|sum| *sum < point).min(self.account_ids.len() - 1)
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.account_ids[index].clone()
+    }
+}
+
+impl Operation {
+    /// By how many dollars it changes the sum of all balances, if it is made.
+    pub fn net(&self) -> i64 {
+        match self {
+            Self::Deposit { .. } => 1,
+            Self::Withdraw { .. } => -1,
+            Self::Transfer { .. } | Self::Read { .. } => 0,
+        }
+    }
+
+    /// How many entries it makes, if it is made.
+    pub fn entries(&self) -> i64 {
+        match self {
+            Self::Deposit { .. } | Self::Withdraw { .. } => 1,
+            Self::Transfer { .. } => 2,
+            Self::Read { .. } => 0,
+        }
+    }
+
+    /// The same change as a posting, for streams.
+    pub fn posting(&self, request_id: String) -> proto::PostTransactionRequest {
+        let leg = |account_id: &str, value: &str| proto::Leg {
+            account_id: account_id.to_owned(),
+            amount: Some(dollars(value)),
+            condition: None,
+        };
+        let legs = match self {
+            Self::Deposit { account_id } => vec![leg(account_id, "1.00")],
+            Self::Withdraw { account_id } => vec![leg(account_id, "-1.00")],
+            Self::Transfer { source, destination } => {
+                vec![leg(source, "-1.00"), leg(destination, "1.00")]
+            }
+            Self::Read { .. } => Vec::new(),
+        };
+        proto::PostTransactionRequest { request_id, legs, ..Default::default() }
+    }
+}
+
+/// An amount of US dollars.
+pub fn dollars(value: &str) -> proto::Money {
+    proto::Money { currency_code: "USD".to_owned(), value: value.to_owned() }
+}

@@ -1,0 +1,74 @@
+//! `passbook bench`: it measures, and it notices when the money does not add up.
+
+use crate::harness::*;
+
+on_both_databases! {
+    every_workload_runs_and_its_money_adds_up,
+    money_that_somebody_else_makes_fails_the_run,
+}
+
+async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
+    let directory = tempfile::tempdir().expect("a folder");
+    let runs = [
+        ("hot", "unary"),
+        ("uniform", "unary"),
+        ("zipf", "unary"),
+        ("transfer", "unary"),
+        ("mixed", "unary"),
+        ("hot", "stream"),
+        ("transfer", "stream"),
+        ("mixed", "stream"),
+    ];
+
+    for (workload, mode) in runs {
+        let json = directory.path().join(format!("{workload}-{mode}.json"));
+        let plot = json.with_extension("svg");
+        let (json_path, plot_path) = (json.to_string_lossy(), plot.to_string_lossy());
+        let arguments = [
+            ["bench", "--target", &targets[0]].as_slice(),
+            &["--target", &targets[1], "--workload", workload, "--mode", mode],
+            &["--accounts", "20", "--in-flight", "16", "--duration", "500ms", "--warmup", "100ms"],
+            &["--json", &json_path, "--plot", &plot_path],
+        ]
+        .concat();
+        let run = passbook(&arguments).await.must_succeed();
+        assert!(run.stdout.contains("adds up"), "{}", run.stdout);
+
+        let json = std::fs::read_to_string(&json).expect("the JSON is written");
+        let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+        assert!(report["requests"].as_u64() > Some(10), "{workload} {mode}: {json}");
+        assert!(report["p99_ms"].as_f64() > Some(0.0), "{workload} {mode}: {json}");
+        assert_eq!(report["errors"], serde_json::json!({}), "{workload} {mode}");
+        assert_eq!(report["verification_error"], serde_json::Value::Null);
+        let plot = std::fs::read_to_string(&plot).expect("the plot is drawn");
+        assert!(plot.contains("<svg"), "{workload} {mode}");
+    }
+}
+
+async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let target = format!("http://{}", server.address);
+    let arguments =
+        ["bench", "--target", &target, "--duration", "2s", "--warmup", "100ms", "--in-flight", "4"];
+    let thief = async {
+        eventually("the run has begun", seconds(5), async || database.count("entries").await > 10)
+            .await;
+        let steal = match kind {
+            Kind::Postgres => "UPDATE accounts SET balance = balance + 1",
+            // In text; the run's balances have two decimals.
+            Kind::Sqlite => {
+                "UPDATE accounts SET balance = printf('%.2f', CAST(balance AS REAL) + 1)"
+            }
+        };
+        database.execute(steal).await;
+    };
+
+    let (run, ()) = tokio::join!(passbook(&arguments), thief);
+
+    assert_eq!(run.code, Some(1), "{}", run.stdout);
+    assert!(run.stdout.contains("money was lost or made"), "{}", run.stdout);
+}
