@@ -70,8 +70,8 @@ pub async fn run(
     let layers = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .map_request(move |request| grpc::stamp(request, config.deadlines));
-    let service = AccountServiceServer::new(AccountServiceImpl::new(ledger.clone(), currencies))
-        .max_decoding_message_size(MESSAGE_SIZE_MAX);
+    let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
+    let service = AccountServiceServer::new(service).max_decoding_message_size(MESSAGE_SIZE_MAX);
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

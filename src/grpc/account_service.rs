@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,16 +25,22 @@ pub struct AccountServiceImpl {
     currencies: Arc<Currencies>,
     /// Whose request ids these are; everyone's, as long as nobody is asked who they are.
     caller: Arc<str>,
+    stopping: watch::Receiver<bool>,
 }
 
 type Results =
     Pin<Box<dyn Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send>>;
 
 impl AccountServiceImpl {
-    /// A service over this ledger, in these currencies.
+    /// A service over this ledger, in these currencies; its streams end when `stopping` turns
+    /// true.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, currencies: Arc<Currencies>) -> Self {
-        Self { ledger, currencies, caller: "".into() }
+    pub fn new(
+        ledger: Arc<Ledger>,
+        currencies: Arc<Currencies>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { ledger, currencies, caller: "".into(), stopping }
     }
 
     async fn post(
@@ -54,6 +61,7 @@ impl AccountServiceImpl {
             ledger: self.ledger.clone(),
             currencies: self.currencies.clone(),
             caller: self.caller.clone(),
+            stopping: self.stopping.clone(),
         }
     }
 }

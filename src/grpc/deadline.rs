@@ -28,9 +28,10 @@ pub struct DeadlinePolicy {
 /// When the answer must be on its way; stamped on every request as it comes in.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    /// Of the whole call: the caller's, or the default.
+    /// Of a call with one answer: the caller's, or the default.
     pub at: Instant,
-    is_callers: bool,
+    /// The caller's, however far off: a stream may run for long.
+    callers: Option<Instant>,
     policy: DeadlinePolicy,
 }
 
@@ -39,14 +40,14 @@ impl Deadline {
     /// is answered at once, not never.
     pub fn of(extensions: &http::Extensions) -> Self {
         let policy = DeadlinePolicy { default_timeout: Duration::ZERO };
-        let none = || Self { at: Instant::now(), is_callers: false, policy };
+        let none = || Self { at: Instant::now(), callers: None, policy };
         extensions.get().copied().unwrap_or_else(none)
     }
 
     /// Of one request of a stream that is read now: the default, within the caller's.
     pub fn of_next(&self) -> Instant {
-        let default = Instant::now() + self.policy.default_timeout;
-        if self.is_callers { self.at.min(default) } else { default }
+        let default = Instant::now() + self.policy.default_timeout.min(TIMEOUT_MAX);
+        self.callers.map_or(default, |callers| callers.min(default))
     }
 }
 
@@ -54,10 +55,17 @@ impl Deadline {
 pub fn stamp<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
     let header = request.headers().get("grpc-timeout");
     let callers = header.and_then(|value| parse_timeout(value.to_str().ok()?));
-    let timeout = callers.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX);
-    let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
-    let at = Instant::now() + timeout - margin;
-    request.extensions_mut().insert(Deadline { at, is_callers: callers.is_some(), policy });
+    let now = Instant::now();
+    let at = |timeout: Duration| {
+        let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
+        now + timeout - margin
+    };
+    let deadline = Deadline {
+        at: at(callers.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
+        callers: callers.map(at),
+        policy,
+    };
+    request.extensions_mut().insert(deadline);
     request
 }
 

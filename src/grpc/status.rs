@@ -15,6 +15,8 @@ use crate::{
 };
 
 const DOMAIN: &str = "passbook";
+/// Violations that one error names: its details travel in a header, and those are small.
+const VIOLATIONS_MAX: usize = 16;
 
 /// `google.rpc.ErrorInfo`, with its metadata in order: a refusal that is repeated is repeated
 /// byte by byte, which tonic-types' own, with a hash map in it, would not be.
@@ -263,13 +265,20 @@ fn precondition(
 }
 
 fn bad_request(violations: Vec<Violation>) -> prost_types::Any {
+    let more = violations.len().saturating_sub(VIOLATIONS_MAX);
+    let last = (more > 0).then(|| pb::bad_request::FieldViolation {
+        description: format!("and {more} more"),
+        ..pb::bad_request::FieldViolation::default()
+    });
     let field_violations = violations
         .into_iter()
+        .take(VIOLATIONS_MAX)
         .map(|violation| pb::bad_request::FieldViolation {
             field: violation.field,
             description: violation.description,
             ..pb::bad_request::FieldViolation::default()
         })
+        .chain(last)
         .collect();
     any("BadRequest", &pb::BadRequest { field_violations })
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -32,6 +32,8 @@ pub struct Intake {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
     pub caller: Arc<str>,
+    /// Turns true when no more requests are to be read.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// A place in line.
@@ -64,17 +66,26 @@ impl Intake {
 
     /// Serves one stream.
     pub fn serve(
-        self,
+        mut self,
         mut requests: Streaming<proto::StreamTransactionsRequest>,
         deadline: Deadline,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
-        let (line, results) = mpsc::channel(UNDER_WAY_MAX);
+        // One stream must not fill the queue by itself.
+        let under_way_max = UNDER_WAY_MAX.min(self.ledger.queue_capacity() / 8).max(1);
+        let (line, results) = mpsc::channel(under_way_max);
         tokio::spawn(async move {
             loop {
                 // A place first: without one, nothing is read.
                 let Ok(place) = line.reserve().await else { return };
-                match requests.message().await {
+                let message = tokio::select! {
+                    message = requests.message() => message,
+                    // Fails only if the server is gone: then it is time to stop, too.
+                    _ = self.stopping.wait_for(|stop| *stop) => {
+                        return place.send(Err(Status::from(Failure::ShuttingDown)));
+                    }
+                };
+                match message {
                     Ok(Some(message)) => place.send(Ok(self.take_message(message, deadline))),
                     Ok(None) => return,
                     Err(status) => return place.send(Err(status)),

@@ -42,9 +42,19 @@ pub struct Job {
     pub command: Command,
     /// When its caller stops waiting.
     pub deadline: Instant,
-    state: AtomicU8,
+    state: State,
     uncertain: AtomicBool,
     reply: Mutex<Option<Reply>>,
+}
+
+/// Waiting, claimed or abandoned; shared by the job and its ticket.
+#[derive(Clone)]
+struct State(Arc<AtomicU8>);
+
+impl State {
+    fn exchange(&self, from: u8, to: u8) -> Result<u8, u8> {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
 }
 
 struct Reply {
@@ -55,21 +65,23 @@ struct Reply {
 
 /// The caller's side. Dropping it abandons the job if nobody has claimed it yet.
 pub struct Ticket {
-    job: Arc<Job>,
+    state: State,
+    deadline: Instant,
     receiver: oneshot::Receiver<Verdict>,
 }
 
 /// A job and the ticket to its verdict.
 pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> (Arc<Job>, Ticket) {
     let (sender, receiver) = oneshot::channel();
+    let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
         command,
         deadline,
-        state: AtomicU8::new(WAITING),
+        state: state.clone(),
         uncertain: AtomicBool::new(false),
         reply: Mutex::new(Some(Reply { sender, _place: place })),
     });
-    (job.clone(), Ticket { job, receiver })
+    (job, Ticket { state, deadline, receiver })
 }
 
 impl Job {
@@ -78,7 +90,7 @@ impl Job {
     pub fn claim(&self) -> bool {
         let next = if self.deadline > Instant::now() { CLAIMED } else { ABANDONED };
         self.is_wanted()
-            && match self.exchange(WAITING, next) {
+            && match self.state.exchange(WAITING, next) {
                 Ok(_) => next == CLAIMED,
                 Err(state) => state == CLAIMED,
             }
@@ -89,14 +101,14 @@ impl Job {
     pub fn unclaim(&self) {
         if !self.is_uncertain() {
             // Not claimed, or abandoned: then there is nothing to give back.
-            let _ = self.exchange(CLAIMED, WAITING);
+            let _ = self.state.exchange(CLAIMED, WAITING);
         }
     }
 
     /// An attempt at this job may have been committed.
     pub fn mark_uncertain(&self) {
         // A job that was not claimed was not written.
-        if self.state.load(Ordering::Acquire) == CLAIMED {
+        if self.state.0.load(Ordering::Acquire) == CLAIMED {
             self.uncertain.store(true, Ordering::Release);
         }
     }
@@ -130,25 +142,23 @@ impl Job {
         };
         self.answer(Err(failure));
     }
-
-    fn exchange(&self, from: u8, to: u8) -> Result<u8, u8> {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-    }
 }
 
 impl Ticket {
     /// Waits for the verdict until the job's deadline.
     pub async fn verdict(mut self) -> Verdict {
-        match tokio::time::timeout_at(self.job.deadline, &mut self.receiver).await {
+        match tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
             Ok(Ok(verdict)) => verdict,
-            // Dropped unanswered: the worker panicked with the job in its hands.
-            Ok(Err(_)) => Err(Failure::Internal(Some(self.outcome()))),
-            Err(_) => Err(Failure::DeadlineExceeded(Some(self.outcome()))),
+            // Dropped unanswered before its time: the worker panicked with the job in its hands.
+            Ok(Err(_)) if Instant::now() < self.deadline => {
+                Err(Failure::Internal(Some(self.outcome())))
+            }
+            Ok(Err(_)) | Err(_) => Err(Failure::DeadlineExceeded(Some(self.outcome()))),
         }
     }
 
     fn outcome(&self) -> Outcome {
-        match self.job.exchange(WAITING, ABANDONED) {
+        match self.state.exchange(WAITING, ABANDONED) {
             Ok(_) | Err(ABANDONED) => Outcome::NotApplied,
             Err(_) => Outcome::Unknown,
         }
@@ -157,7 +167,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let _ = self.job.exchange(WAITING, ABANDONED);
+        let _ = self.state.exchange(WAITING, ABANDONED);
     }
 }
 

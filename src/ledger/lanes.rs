@@ -26,7 +26,7 @@ use crate::{
         Failure,
         attempt::{AttemptError, Attempted, attempt_in},
         job::Job,
-        worker::{DEADLINE_MARGIN, expire, supervised},
+        worker::{DEADLINE_MARGIN, expire, portions, supervised},
     },
     storage::{LockWait, StorageError, Store, Writer},
 };
@@ -153,7 +153,7 @@ enum Round {
 }
 
 impl Lane {
-    /// Until the account is free and nobody waits for it any more.
+    /// Until the account was free once, or nobody wants it any more.
     async fn run(self) -> Result<(), AttemptError> {
         let writer = Arc::new(self.lanes.store.writer().await?);
         let mut wanted_at = Instant::now();
@@ -171,6 +171,8 @@ impl Lane {
                 Round::Settled(jobs, attempted) => {
                     self.forget(jobs);
                     self.lanes.hand_out(attempted);
+                    // The row was free: who has come since may try the short way again.
+                    return Ok(());
                 }
             }
         }
@@ -216,7 +218,8 @@ impl Lane {
     fn jobs(&self) -> Vec<Arc<Job>> {
         let waiting = self.lanes.waiting();
         let jobs = waiting.get(&self.account_id).map(Vec::as_slice).unwrap_or_default();
-        jobs.iter().take(self.lanes.batch_size_max).cloned().collect()
+        let portions = portions(jobs.iter().cloned(), self.lanes.batch_size_max);
+        portions.into_iter().next().unwrap_or_default()
     }
 
     /// Takes out the first jobs, which were settled; more may have come in behind them.

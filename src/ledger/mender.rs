@@ -103,12 +103,17 @@ async fn next(worker: &Worker, mut batch: Batch, error: AttemptError) -> Vec<Bat
         }
         StorageError::Unavailable(_) => {
             tracing::warn!(%error, jobs, "database unavailable");
-            // What may have been applied is looked up for as long as anyone waits.
-            let late = batch.begun.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0;
-            if late && !batch.is_uncertain() {
-                return batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+            if batch.begun.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0 {
+                // What may have been applied is looked up for as long as anyone waits.
+                let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
+                batch.jobs.retain(|job| {
+                    if !job.is_uncertain() {
+                        job.give_up(failure.clone());
+                    }
+                    job.is_uncertain()
+                });
             }
-            vec![batch.pause().await]
+            if batch.jobs.is_empty() { Vec::new() } else { vec![batch.pause().await] }
         }
         StorageError::SchemaNotMigrated(_) => {
             tracing::error!(%error, "schema not migrated");
@@ -130,10 +135,6 @@ impl Batch {
                 AttemptError::Unknown(_) => job.mark_uncertain(),
             }
         }
-    }
-
-    fn is_uncertain(&self) -> bool {
-        self.jobs.iter().any(|job| job.is_uncertain())
     }
 
     /// Waits before the next attempt, longer each time.

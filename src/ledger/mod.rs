@@ -54,7 +54,7 @@ use crate::{
 pub struct Limits {
     /// Commands accepted and not yet answered; one more is refused as overloaded.
     pub queue_capacity: usize,
-    /// Commands in one database transaction.
+    /// Changes of accounts (legs) in one database transaction.
     pub batch_size_max: usize,
 }
 
@@ -161,6 +161,12 @@ impl Ledger {
         let (job, ticket) = job::new(command, deadline, place);
         self.queue.send(job).map_err(|_| Failure::ShuttingDown)?;
         Ok(ticket)
+    }
+
+    /// Commands that may be accepted and not yet answered.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.limits.queue_capacity
     }
 
     /// Whether everything that was accepted is answered.

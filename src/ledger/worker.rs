@@ -82,8 +82,10 @@ impl Worker {
         let mut queue = queue.lock().await;
         let mut jobs = Vec::with_capacity(batch_size_max);
         while queue.recv_many(&mut jobs, batch_size_max).await > 0 {
-            for jobs in portions(self.lanes.divert(jobs.drain(..)), batch_size_max) {
-                self.settle(Batch::new(jobs), &menders).await;
+            for jobs in portions(jobs.drain(..), batch_size_max) {
+                // Each time anew: the portion before may have found an account locked.
+                let ready = self.lanes.divert(jobs.into_iter());
+                self.settle(Batch::new(ready), &menders).await;
             }
         }
     }
@@ -142,7 +144,7 @@ impl Worker {
 }
 
 /// Jobs of no more than this weight together, or one that is heavier by itself.
-fn portions(jobs: Vec<Arc<Job>>, weight_max: usize) -> Vec<Vec<Arc<Job>>> {
+pub fn portions(jobs: impl Iterator<Item = Arc<Job>>, weight_max: usize) -> Vec<Vec<Arc<Job>>> {
     let mut portions: Vec<Vec<Arc<Job>>> = Vec::new();
     let mut weight = usize::MAX;
     for job in jobs {

@@ -206,21 +206,24 @@ fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .before_acquire(|connection, metadata: PoolConnectionMetadata| {
-            Box::pin(
-                async move { Ok(metadata.idle_for < TEST_AFTER_IDLE || answers(connection).await) },
-            )
+            Box::pin(async move {
+                let is_fresh = metadata.idle_for < TEST_AFTER_IDLE;
+                (is_fresh || answers(connection).await).then_some(true).ok_or_else(dead)
+            })
         });
     if role != Role::Reader {
         return options;
     }
-    // A read whose caller has gone may leave a connection to a dead peer behind; an error closes
-    // it without a word more. A writer's pool is thrown away as a whole.
+    // A read whose caller has gone may leave a connection to a dead peer behind. A writer's pool
+    // is thrown away as a whole.
     options.after_release(|connection, _| {
-        Box::pin(async move {
-            let dead = || SqlxError::Io(std::io::ErrorKind::TimedOut.into());
-            answers(connection).await.then_some(true).ok_or_else(dead)
-        })
+        Box::pin(async move { answers(connection).await.then_some(true).ok_or_else(dead) })
     })
+}
+
+/// As an error it closes the connection without a word more to the peer.
+fn dead() -> SqlxError {
+    SqlxError::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 async fn answers<C: Connection>(connection: &mut C) -> bool {

@@ -3,7 +3,10 @@
 //! PostgreSQL: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 //! SQLite: <https://www.sqlite.org/rescode.html>.
 
-use sea_orm::{DbErr, RuntimeErr, SqlxError};
+use sea_orm::{
+    DbErr, RuntimeErr, SqlxError,
+    sqlx::postgres::{PgDatabaseError as Postgres, PgSeverity},
+};
 
 /// Why a statement failed. In every case the transaction around it has no effect.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +69,12 @@ impl From<DbErr> for CommitError {
             return Self::Unknown(text);
         };
         let code = database_error.code().unwrap_or_default();
-        let is_known = if database_error.try_downcast_ref::<Postgres>().is_some() {
-            // The server itself says that it rolled back; except where it does not know, or was
-            // shut down by an administrator, perhaps after the commit was written.
-            code != "40003" && !matches!(code.get(..2), Some("08" | "57") | None)
+        let is_known = if let Some(postgres) = database_error.try_downcast_ref::<Postgres>() {
+            // An ERROR says that it was rolled back, except where the server does not know. A
+            // FATAL or PANIC (a shutdown, a failed fsync) may come after the commit was written.
+            postgres.severity() == PgSeverity::Error
+                && code != "40003"
+                && !matches!(code.get(..2), Some("08" | "57") | None)
         } else {
             // A commit that found the file locked or the disk full has not been written whole.
             is_sqlite_busy(&code) || primary_code(&code) == Some(13)
@@ -77,8 +82,6 @@ impl From<DbErr> for CommitError {
         if is_known { Self::NotCommitted(error.into()) } else { Self::Unknown(text) }
     }
 }
-
-type Postgres = sea_orm::sqlx::postgres::PgDatabaseError;
 
 fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
     match error {

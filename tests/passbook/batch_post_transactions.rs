@@ -1,5 +1,5 @@
 use passbook::proto::{
-    BatchPostTransactionsRequest, PostTransactionRequest, PostTransactionResult, Transaction,
+    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult, Transaction,
     post_transaction_result::Result as Outcome,
 };
 use prost::Message;
@@ -119,11 +119,18 @@ async fn a_batch_has_limits(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "a").await;
-    for requests in [vec![], vec![post(&[leg("a", "1")]); 1001]] {
+    let too_many_legs = vec![post(&vec![leg("a", "1"); 100]); 51];
+    for requests in [vec![], vec![post(&[leg("a", "1")]); 1001], too_many_legs] {
         let batch = BatchPostTransactionsRequest { requests };
         let status = client.clone().batch_post_transactions(batch).await;
         let status = refused(status, Code::InvalidArgument, "INVALID_REQUESTS");
         assert_eq!(fields(&status), ["requests"]);
     }
     assert_eq!(database.count("requests").await, 0);
+
+    // A hundred legs with two faults each: the error still fits into a header.
+    let status = client.clone().post_transaction(post(&vec![Leg::default(); 100])).await;
+    let status = refused(status, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    assert_eq!(fields(&status).len(), 17, "sixteen, and how many more");
+    assert!(status.details().len() < 4096, "{}", status.details().len());
 }

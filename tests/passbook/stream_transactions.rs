@@ -17,6 +17,7 @@ on_both_databases! {
     results_come_in_the_order_of_the_requests,
     a_bad_request_in_a_stream_fails_alone,
     a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable,
+    a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream,
 }
 
 fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
@@ -93,6 +94,40 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
     assert_eq!(balance(&client, "a").await, "2000.00");
     assert_eq!(balance(&client, "b").await, "2000.00");
     checker::assert_consistent(&database).await;
+}
+
+async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "hot").await;
+    let (sender, receiver) = mpsc::channel(1);
+    let sending = tokio::spawn(async move {
+        while sender.send(message(post(&[leg("hot", "1")]))).await.is_ok() {
+            tokio::time::sleep(ms(1)).await;
+        }
+    });
+    let answer = client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
+    let mut results = answer.into_inner();
+    let mut count = 0;
+    let end = loop {
+        match results.next().await.expect("an end with a status") {
+            Ok(response) => {
+                made(&response.result.expect("always there"));
+                count += 1;
+                if count == 100 {
+                    server.terminate();
+                }
+            }
+            Err(status) => break status,
+        }
+    };
+
+    assert_eq!(reason(&end), "SHUTTING_DOWN", "{end:?}");
+    let status = server.wait(seconds(5)).await.expect("nothing holds it up");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert_eq!(database.count("entries").await, count, "all that was made was answered");
+    sending.abort();
 }
 
 /// The server stops reading long before its memory has grown, and goes on when it is read from.

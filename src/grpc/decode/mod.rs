@@ -29,6 +29,9 @@ pub const LABEL_VALUE_LENGTH_MAX: usize = 256;
 pub const LEGS_MAX: usize = 100;
 /// The most transactions in one BatchPostTransactions.
 pub const BATCH_POST_MAX: usize = 1000;
+/// The most legs in one BatchPostTransactions: what was made must fit into an answer that
+/// clients take by default, 4 MiB.
+pub const BATCH_LEGS_MAX: usize = 5000;
 /// The most accounts in one BatchGetAccounts.
 pub const BATCH_GET_MAX: usize = 1000;
 /// Rows in a page, if the request does not say.
@@ -337,6 +340,12 @@ pub fn batch(
     let length = request.requests.len();
     if length == 0 || length > BATCH_POST_MAX {
         let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
+        decoder.refuse(ErrorReason::InvalidRequests, "requests", description);
+        return decoder.finish(None);
+    }
+    let legs: usize = request.requests.iter().map(|it| it.legs.len()).sum();
+    if legs > BATCH_LEGS_MAX {
+        let description = format!("has {legs} legs in all; at most {BATCH_LEGS_MAX} are allowed");
         decoder.refuse(ErrorReason::InvalidRequests, "requests", description);
         return decoder.finish(None);
     }
