@@ -1,6 +1,6 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tonic::{server::NamedService, transport::server::TcpIncoming};
@@ -116,14 +116,6 @@ pub async fn run(
     }
 }
 
-/// Binds the listener.
-///
-/// # Errors
-/// The address is taken or not ours.
-pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
 fn ended(
     result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
 ) -> Result<(), ServerError> {
@@ -147,16 +139,16 @@ async fn watch_readiness(
     ledger: Arc<Ledger>,
     stopping: watch::Receiver<bool>,
 ) {
-    let mut was_ready = Some(true);
+    let mut was_ready = true;
     while !*stopping.borrow() {
         let ready = ledger.check_ready(READINESS_TIMEOUT).await;
-        if was_ready != Some(ready.is_ok()) {
+        if was_ready != ready.is_ok() {
             match &ready {
                 Ok(()) => tracing::info!("ready"),
                 Err(reason) => tracing::warn!(reason, "not ready"),
             }
-            set_serving(&health, ready.is_ok()).await;
-            was_ready = Some(ready.is_ok());
+            was_ready = ready.is_ok();
+            set_serving(&health, was_ready).await;
         }
         tokio::time::sleep(READINESS_INTERVAL).await;
     }

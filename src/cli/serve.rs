@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     cli::Failed,
@@ -38,7 +41,7 @@ impl Serve {
             .await
             .map_err(Failed::run)?
             .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
-        let listener = server::bind(config.listen)
+        let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|error| Failed::Run(format!("cannot listen on {}: {error}", config.listen)))?;
         let address = listener.local_addr().map_err(Failed::run)?;

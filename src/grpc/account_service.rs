@@ -208,7 +208,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::BatchPostTransactionsRequest>,
     ) -> Result<Response<proto::BatchPostTransactionsResponse>, Status> {
         let (deadline, request) = open(request);
-        let requests = decode::batch(Decoder::new(&self.currencies), request)?;
+        let requests = decode::batch(request)?;
         let intake = self.intake();
         // All are in line before the first is waited for.
         let line: Vec<_> = requests.into_iter().map(|it| intake.take(it, deadline.at)).collect();
@@ -281,8 +281,7 @@ fn batch_of_ids(mut decoder: Decoder<'_>, texts: &[String]) -> Result<Vec<Accoun
     let reason = ErrorReason::InvalidAccountId;
     if texts.is_empty() || texts.len() > BATCH_GET_MAX {
         let description = format!("has {} ids; 1-{BATCH_GET_MAX} are allowed", texts.len());
-        decoder.refuse(reason, "account_ids", description);
-        return decoder.finish(None);
+        return Err(Invalid::new(reason, "account_ids", description));
     }
     let mut seen = BTreeSet::new();
     let mut account_ids = Vec::with_capacity(texts.len());

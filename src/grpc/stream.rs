@@ -12,10 +12,10 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{command::Posting, money::Currencies},
+    domain::money::Currencies,
     grpc::{
         deadline::Deadline,
-        decode::{self, Decoder},
+        decode::{self, Invalid},
         encode, status,
     },
     ledger::{Failure, Ledger, Posted, PostingTicket},
@@ -52,15 +52,11 @@ impl Intake {
         deadline: tokio::time::Instant,
     ) -> InLine {
         match decode::transaction(&self.currencies, &self.caller, request) {
-            Ok(posting) => self.accept(posting, deadline),
+            Ok(posting) => match self.ledger.begin_post(posting, deadline) {
+                Ok(ticket) => InLine::Accepted(ticket),
+                Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
+            },
             Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
-        }
-    }
-
-    fn accept(&self, posting: Posting, deadline: tokio::time::Instant) -> InLine {
-        match self.ledger.begin_post(posting, deadline) {
-            Ok(ticket) => InLine::Accepted(ticket),
-            Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
         }
     }
 
@@ -103,14 +99,13 @@ impl Intake {
         message: proto::StreamTransactionsRequest,
         deadline: Deadline,
     ) -> InLine {
-        if let Some(request) = message.request {
-            return self.take(request, deadline.of_next());
-        }
-        let mut decoder = Decoder::new(&self.currencies);
-        decoder.refuse(ErrorReason::InvalidRequests, "request", "is required");
-        match decoder.finish::<Posting>(None) {
-            Ok(posting) => self.accept(posting, deadline.of_next()),
-            Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
+        match message.request {
+            Some(request) => self.take(request, deadline.of_next()),
+            None => {
+                let reason = ErrorReason::InvalidRequests;
+                let invalid = Invalid::new(reason, "request", "is required");
+                InLine::Answered(error(status::message_of_invalid(invalid)))
+            }
         }
     }
 }

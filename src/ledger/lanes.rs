@@ -26,7 +26,7 @@ use crate::{
         Failure,
         attempt::{AttemptError, Attempted, attempt_in},
         job::Job,
-        worker::{DEADLINE_MARGIN, expire, portions, supervised},
+        worker::{DEADLINE_MARGIN, expire, note, portions, supervised},
     },
     storage::{LockWait, StorageError, Store, Writer},
 };
@@ -115,13 +115,8 @@ impl Lanes {
         let ended = lane.run().await;
         // Under the lock: a job is either in the lane now or finds none.
         let left = self.waiting().remove(&account_id).unwrap_or_default();
-        for job in &left {
-            match &ended {
-                Ok(()) | Err(AttemptError::NotApplied(_)) => job.unclaim(),
-                Err(AttemptError::Unknown(_)) => job.mark_uncertain(),
-            }
-        }
         if let Err(error) = ended {
+            note(&left, &error);
             tracing::warn!(%error, jobs = left.len(), "lane closed, its requests are tried again");
         }
         for job in left {

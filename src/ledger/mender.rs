@@ -50,7 +50,6 @@ impl Default for Menders {
 impl Menders {
     /// Has a batch mended that failed with this error.
     pub fn mend(&self, worker: Worker, batch: Batch, error: AttemptError) {
-        batch.note(&error);
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             tracing::warn!(%error, jobs = batch.jobs.len(), "too many batches have failed");
             batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
@@ -70,7 +69,6 @@ async fn mend(mut worker: Worker, batch: Batch, error: AttemptError) {
             continue;
         }
         if let Err(error) = worker.try_once(&batch).await {
-            batch.note(&error);
             batches.extend(next(&worker, batch, error).await);
         }
     }
@@ -127,16 +125,6 @@ async fn next(worker: &Worker, mut batch: Batch, error: AttemptError) -> Vec<Bat
 }
 
 impl Batch {
-    /// Writes down on each job what the failed attempt may have done.
-    fn note(&self, error: &AttemptError) {
-        for job in &self.jobs {
-            match error {
-                AttemptError::NotApplied(_) => job.unclaim(),
-                AttemptError::Unknown(_) => job.mark_uncertain(),
-            }
-        }
-    }
-
     /// Waits before the next attempt, longer each time.
     async fn pause(mut self) -> Self {
         let pauses = ExponentialBuilder::default()

@@ -118,7 +118,7 @@ impl Ledger {
         new: NewAccount,
         deadline: Instant,
     ) -> Result<Account, Failure> {
-        match self.submit(Command::CreateAccount(new), deadline).await? {
+        match self.accept(Command::CreateAccount(new), deadline)?.verdict().await? {
             Answer::Account(account) => Ok(account),
             Answer::Posted { .. } => Err(Failure::Internal(Some(Outcome::Unknown))),
         }
@@ -132,7 +132,8 @@ impl Ledger {
         self.begin_post(posting, deadline)?.posted().await
     }
 
-    /// Accepts a change of balances; changes are taken in the order in which they are accepted.
+    /// Accepts a change of balances; several are usually made in the order in which they are
+    /// accepted, unless a row is locked by someone else or an attempt fails.
     ///
     /// # Errors
     /// It was not accepted, and is not applied.
@@ -142,10 +143,6 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<PostingTicket, Failure> {
         Ok(PostingTicket(self.accept(Command::Post(Arc::new(posting)), deadline)?))
-    }
-
-    async fn submit(&self, command: Command, deadline: Instant) -> Result<Answer, Failure> {
-        self.accept(command, deadline)?.verdict().await
     }
 
     fn accept(&self, command: Command, deadline: Instant) -> Result<job::Ticket, Failure> {

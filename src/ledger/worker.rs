@@ -106,7 +106,6 @@ impl Worker {
 
     /// After a lock that was not had in time: whether there is anything to be tried at once.
     pub fn waits_on(&self, batch: &mut Batch) -> bool {
-        batch.jobs.iter().for_each(|job| job.unclaim());
         match (self.store.kind(), batch.wait) {
             // There is one lock, and the only thing to do is to try again.
             (DatabaseKind::Sqlite, _) => {
@@ -138,6 +137,9 @@ impl Worker {
             Err(AttemptError::Unknown(_)) => false,
         };
         self.writer = reusable.then_some(writer);
+        if let Err(error) = &result {
+            note(&batch.jobs, error);
+        }
         self.lanes.hand_out(result?);
         Ok(())
     }
@@ -182,6 +184,16 @@ pub async fn supervised<T: Send + 'static>(
         };
         Err(AttemptError::Unknown(text))
     })
+}
+
+/// Writes down on each job what an attempt that failed may have done.
+pub fn note(jobs: &[Arc<Job>], error: &AttemptError) {
+    for job in jobs {
+        match error {
+            AttemptError::NotApplied(_) => job.unclaim(),
+            AttemptError::Unknown(_) => job.mark_uncertain(),
+        }
+    }
 }
 
 /// Answers the jobs that have no time left.

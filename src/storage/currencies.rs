@@ -1,6 +1,6 @@
 //! The configured currencies, and the decimals they keep for ever.
 
-use sea_orm::{ActiveValue::Set, EntityTrait, QueryOrder, TransactionTrait, sea_query::OnConflict};
+use sea_orm::{ActiveValue::Set, EntityTrait, QueryOrder, sea_query::OnConflict};
 
 use crate::{
     domain::money::Currency,
@@ -40,13 +40,10 @@ impl Store {
             // At most 27.
             currency_scale: Set(currency.scale() as i16),
         });
-        let admin = self.admin().await?;
-        let transaction = admin.begin().await?;
         Entity::insert_many(rows)
             .on_conflict(OnConflict::column(Column::CurrencyCode).do_nothing().to_owned())
-            .exec_without_returning(&transaction)
+            .exec_without_returning(&self.admin().await?)
             .await?;
-        transaction.commit().await?;
         let stored = Entity::find().order_by_asc(Column::CurrencyCode).all(&self.readers).await?;
         Ok(stored
             .into_iter()

@@ -12,7 +12,8 @@ use crate::{
     storage::{
         StorageError, Store,
         entity::{
-            entries::{Column, Entity, Model, WithCurrency},
+            currencies::currency,
+            entries::{Column, Entity, Model},
             requests::EntryName,
         },
     },
@@ -136,7 +137,9 @@ pub async fn by_name(
     };
     let mut entries = HashMap::with_capacity(names.len());
     for row in connection.query_all_raw(statement).await? {
-        let entry = Entry::try_from(WithCurrency::from_query_result(&row, "")?)?;
+        let (code, scale): (String, i16) =
+            (row.try_get("", "currency_code")?, row.try_get("", "currency_scale")?);
+        let entry = Model::from_query_result(&row, "")?.into_entry(&currency(&code, scale)?)?;
         entries.insert((entry.account_id.clone(), entry.sequence), entry);
     }
     Ok(entries)

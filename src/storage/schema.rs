@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, Statement,
 };
 
-use crate::storage::{StorageError, Store};
+use crate::storage::{StorageError, Store, writer};
 
 /// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
@@ -83,17 +82,9 @@ impl Store {
 }
 
 /// The lock is the transaction's, so it is given back however the process ends.
-async fn begin_migration(
-    admin: &sea_orm::DatabaseConnection,
-) -> Result<DatabaseTransaction, StorageError> {
-    let backend = admin.get_database_backend();
-    let options = TransactionOptions {
-        sqlite_transaction_mode: (backend == DbBackend::Sqlite)
-            .then_some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    let transaction = admin.begin_with_options(options).await?;
-    if backend == DbBackend::Postgres {
+async fn begin_migration(admin: &DatabaseConnection) -> Result<DatabaseTransaction, StorageError> {
+    let transaction = writer::begin(admin).await?;
+    if admin.get_database_backend() == DbBackend::Postgres {
         let sql = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&sql).await?;
     }

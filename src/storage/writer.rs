@@ -57,15 +57,21 @@ impl Writer {
     /// # Errors
     /// [`StorageError::LockTimeout`] on SQLite, or the database cannot be reached.
     pub async fn begin(&self) -> Result<WriteTransaction, StorageError> {
-        let options = TransactionOptions {
-            // A deferred transaction that reads before it writes can fail with BUSY_SNAPSHOT.
-            sqlite_transaction_mode: (self.connection.get_database_backend() == DbBackend::Sqlite)
-                .then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let transaction = self.connection.begin_with_options(options).await?;
-        Ok(WriteTransaction { transaction })
+        Ok(WriteTransaction { transaction: begin(&self.connection).await? })
     }
+}
+
+/// Begins a transaction that will write.
+pub(super) async fn begin(
+    connection: &DatabaseConnection,
+) -> Result<DatabaseTransaction, StorageError> {
+    let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;
+    let options = TransactionOptions {
+        // A deferred transaction that reads before it writes can fail with BUSY_SNAPSHOT.
+        sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    Ok(connection.begin_with_options(options).await?)
 }
 
 impl WriteTransaction {

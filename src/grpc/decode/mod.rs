@@ -67,6 +67,20 @@ pub struct Violation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(pub Vec<Violation>);
 
+impl Violation {
+    fn new(reason: ErrorReason, field: &str, description: impl ToString) -> Self {
+        let description = description.to_string();
+        Self { reason, field: field.to_owned(), description, limit: None }
+    }
+}
+
+impl Invalid {
+    /// A request with one thing wrong, beside which nothing else matters.
+    pub fn new(reason: ErrorReason, field: &str, description: impl ToString) -> Self {
+        Self(vec![Violation::new(reason, field, description)])
+    }
+}
+
 /// Reads the fields of one request and collects what is wrong with them.
 pub struct Decoder<'a> {
     currencies: &'a Currencies,
@@ -91,13 +105,7 @@ impl<'a> Decoder<'a> {
 
     /// Notes that a field is wrong.
     pub fn refuse(&mut self, reason: ErrorReason, field: &str, description: impl ToString) {
-        let description = description.to_string();
-        self.violations.push(Violation {
-            reason,
-            field: field.to_owned(),
-            description,
-            limit: None,
-        });
+        self.violations.push(Violation::new(reason, field, description));
     }
 
     pub fn account_id(&mut self, field: &str, text: &str) -> Option<AccountId> {
@@ -334,22 +342,19 @@ pub fn new_account(
 
 /// The requests of a batch.
 pub fn batch(
-    mut decoder: Decoder<'_>,
     request: proto::BatchPostTransactionsRequest,
 ) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
     let length = request.requests.len();
     if length == 0 || length > BATCH_POST_MAX {
         let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
-        decoder.refuse(ErrorReason::InvalidRequests, "requests", description);
-        return decoder.finish(None);
+        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
     }
     let legs: usize = request.requests.iter().map(|it| it.legs.len()).sum();
     if legs > BATCH_LEGS_MAX {
         let description = format!("has {legs} legs in all; at most {BATCH_LEGS_MAX} are allowed");
-        decoder.refuse(ErrorReason::InvalidRequests, "requests", description);
-        return decoder.finish(None);
+        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
     }
-    decoder.finish(Some(request.requests))
+    Ok(request.requests)
 }
 
 /// The state to filter by; unspecified is none.

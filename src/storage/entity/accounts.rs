@@ -6,9 +6,11 @@ use crate::{
     domain::{
         account::{Account, AccountState},
         ids::AccountId,
-        money::Currency,
     },
-    storage::{entity::number::Number, error::StorageError},
+    storage::{
+        entity::{currencies::currency, number::Number},
+        error::StorageError,
+    },
 };
 
 /// One row.
@@ -44,8 +46,7 @@ impl TryFrom<Model> for Account {
         let corrupt = |column: &str| {
             StorageError::Corrupt(format!("account {}: column {column}", row.account_id))
         };
-        let scale = u32::try_from(row.currency_scale).map_err(|_| corrupt("currency_scale"))?;
-        let currency = Currency::from_parts(&row.currency_code, scale);
+        let currency = currency(&row.currency_code, row.currency_scale)?;
         let amount =
             |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
         Ok(Self {

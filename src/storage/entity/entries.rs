@@ -1,6 +1,6 @@
 //! The table `entries`.
 
-use sea_orm::{FromQueryResult, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{ids::AccountId, money::Currency, transaction::Entry},
@@ -27,20 +27,6 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A row with its account's currency.
-#[derive(FromQueryResult)]
-pub struct WithCurrency {
-    pub account_id: String,
-    pub sequence: i64,
-    pub transaction_id: Uuid,
-    pub amount: Number,
-    pub balance_after: Number,
-    pub create_time_us: i64,
-    pub hash: Vec<u8>,
-    pub currency_code: String,
-    pub currency_scale: i16,
-}
-
 impl Model {
     /// The entry, in the currency of its account.
     pub fn into_entry(self, currency: &Currency) -> Result<Entry, StorageError> {
@@ -62,26 +48,5 @@ impl Model {
             create_time_us: self.create_time_us,
             hash: self.hash.as_slice().try_into().map_err(|_| corrupt("hash"))?,
         })
-    }
-}
-
-impl TryFrom<WithCurrency> for Entry {
-    type Error = StorageError;
-
-    fn try_from(row: WithCurrency) -> Result<Self, StorageError> {
-        let scale = u32::try_from(row.currency_scale).map_err(|_| {
-            StorageError::Corrupt(format!("account {}: column currency_scale", row.account_id))
-        })?;
-        let currency = Currency::from_parts(&row.currency_code, scale);
-        let row = Model {
-            account_id: row.account_id,
-            sequence: row.sequence,
-            transaction_id: row.transaction_id,
-            amount: row.amount,
-            balance_after: row.balance_after,
-            create_time_us: row.create_time_us,
-            hash: row.hash,
-        };
-        row.into_entry(&currency)
     }
 }
