@@ -202,7 +202,8 @@ impl Book {
                 }
             }
         }
-        self.changed.append(&mut touched);
+        // Not `append`, which rebuilds the set from both.
+        self.changed.extend(touched);
         transaction
     }
 }

@@ -84,6 +84,15 @@ impl Command {
         }
     }
 
+    /// Whether its verdict is stored under a request id.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        match self {
+            Self::CreateAccount(_) => false,
+            Self::Post(posting) => !posting.validate_only,
+        }
+    }
+
     /// The request id to look up, where there is one.
     #[must_use]
     pub fn key(&self) -> Option<&RequestKey> {

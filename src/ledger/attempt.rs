@@ -3,7 +3,10 @@
 //! Nothing is retried here and nobody is answered: that is the [`super::worker`]'s. A second
 //! attempt starts from fresh rows; nothing that this one has worked out outlives it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     domain::{
@@ -37,14 +40,26 @@ pub enum AttemptError {
     Unknown(String),
 }
 
+/// Whether to ask for the verdicts that there are before judging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Ask. A verdict that comes up in between nevertheless is seen when the request ids are
+    /// inserted.
+    First,
+    /// Take all requests for new, which saves a round trip and the search; if one is not, the
+    /// insert finds it, and the attempt fails with [`StorageError::Decided`].
+    Unneeded,
+}
+
 /// Tries the batch: begin, lock, and the rest.
 pub async fn attempt(
     writer: &Writer,
     jobs: &[Arc<Job>],
     wait: LockWait,
+    lookup: Lookup,
 ) -> Result<Attempted, AttemptError> {
     let transaction = writer.begin().await?;
-    attempt_in(transaction, jobs, wait).await
+    attempt_in(transaction, jobs, wait, lookup).await
 }
 
 /// Goes on in a transaction that has begun, and ends it either way.
@@ -52,8 +67,9 @@ pub async fn attempt_in(
     transaction: WriteTransaction,
     jobs: &[Arc<Job>],
     wait: LockWait,
+    lookup: Lookup,
 ) -> Result<Attempted, AttemptError> {
-    match decide(&transaction, jobs, wait).await {
+    match decide(&transaction, jobs, wait, lookup).await {
         Ok(attempted) => match transaction.commit().await {
             Ok(()) => {
                 #[cfg(test)]
@@ -81,15 +97,26 @@ async fn decide(
     transaction: &WriteTransaction,
     jobs: &[Arc<Job>],
     wait: LockWait,
+    lookup: Lookup,
 ) -> Result<Attempted, StorageError> {
     // 1. Lock the accounts.
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
-    let Locked { accounts, held_elsewhere } = transaction.lock(&account_ids, wait).await?;
+    let Locked { accounts, held_elsewhere, now_us } = transaction.lock(&account_ids, wait).await?;
     let (held_elsewhere, ours) = part(jobs, &held_elsewhere);
 
-    // 2. Read the verdicts that there are, in a statement after the lock.
-    let keys: BTreeSet<_> = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
-    let (now_us, decided) = transaction.decided(&keys).await?;
+    // 2. Read the verdicts that there are, in a statement after the lock. A dry run inserts
+    //    nothing that would find them later.
+    let (now_us, decided) = match now_us {
+        Some(now_us)
+            if lookup == Lookup::Unneeded && ours.iter().all(|job| job.command.is_recorded()) =>
+        {
+            (now_us, HashMap::new())
+        }
+        _ => {
+            let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
+            transaction.decided(&keys).await?
+        }
+    };
 
     // 3. Apply each command in turn, in memory; a job that its caller gave up is left out.
     let mut book = Book::new(accounts, decided, now_us);

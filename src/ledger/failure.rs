@@ -43,7 +43,8 @@ impl Failure {
         match &error {
             StorageError::Unavailable(_)
             | StorageError::LockTimeout(_)
-            | StorageError::Aborted(_) => {
+            | StorageError::Aborted(_)
+            | StorageError::Decided(_) => {
                 tracing::warn!(%error, "read failed");
                 Self::DatabaseUnavailable(None)
             }

@@ -24,7 +24,7 @@ use crate::{
     domain::ids::AccountId,
     ledger::{
         Failure,
-        attempt::{AttemptError, Attempted, attempt_in},
+        attempt::{AttemptError, Attempted, Lookup, attempt_in},
         job::Job,
         worker::{DEADLINE_MARGIN, expire, note, portions, supervised},
     },
@@ -195,7 +195,7 @@ impl Lane {
             transaction.roll_back().await?;
             return Ok(Round::Idle);
         }
-        let attempted = attempt_in(transaction, &jobs, LockWait::Never).await?;
+        let attempted = attempt_in(transaction, &jobs, LockWait::Never, Lookup::First).await?;
         Ok(Round::Settled(jobs.len(), attempted))
     }
 

@@ -91,11 +91,11 @@ async fn next(worker: &Worker, mut batch: Batch, error: AttemptError) -> Vec<Bat
             expire(&mut batch.jobs);
             batch.pause().await.split()
         }
-        StorageError::Aborted(_) if batch.retries < RETRIES_MAX => {
+        StorageError::Aborted(_) | StorageError::Decided(_) if batch.retries < RETRIES_MAX => {
             tracing::debug!(%error, jobs, "transaction broken off");
             vec![batch.pause().await]
         }
-        StorageError::Aborted(_) => {
+        StorageError::Aborted(_) | StorageError::Decided(_) => {
             tracing::warn!(%error, jobs, "transaction broken off repeatedly");
             batch.bisect(&Failure::Contention)
         }

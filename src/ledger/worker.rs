@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     ledger::{
         Failure,
-        attempt::{AttemptError, Attempted, attempt},
+        attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         lanes::Lanes,
         mender::Menders,
@@ -32,11 +32,18 @@ pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 /// Jobs as they come in.
 pub type Queue = mpsc::UnboundedReceiver<Arc<Job>>;
 
+/// After a request that turned out to have its verdict already, so many batches are looked up
+/// before they are judged: callers who repeat themselves seldom come alone, and an attempt that
+/// finds it out by itself is made twice.
+const LOOKUPS_AFTER_DECIDED: usize = 64;
+
 /// A connection, and attempts on it.
 pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
     writer: Option<Arc<Writer>>,
+    /// Batches that are still to be looked up.
+    lookups: usize,
 }
 
 /// Jobs that are tried together.
@@ -45,6 +52,8 @@ pub struct Batch {
     pub jobs: Vec<Arc<Job>>,
     /// What to do about rows that someone else has locked.
     pub wait: LockWait,
+    /// Whether to look up verdicts first.
+    pub lookup: Lookup,
     /// When it was first tried.
     pub begun: Instant,
     /// How often it was tried again.
@@ -75,7 +84,7 @@ pub fn spawn(
 impl Worker {
     /// A worker without a connection yet.
     pub fn new(store: Arc<Store>, lanes: Lanes) -> Self {
-        Self { store, lanes, writer: None }
+        Self { store, lanes, writer: None, lookups: 0 }
     }
 
     async fn run(mut self, queue: Arc<Mutex<Queue>>, menders: Menders, batch_size_max: usize) {
@@ -85,9 +94,19 @@ impl Worker {
             for jobs in portions(jobs.drain(..), batch_size_max) {
                 // Each time anew: the portion before may have found an account locked.
                 let ready = self.lanes.divert(jobs.into_iter());
-                self.settle(Batch::new(ready), &menders).await;
+                let lookup = self.lookup();
+                self.settle(Batch::new(ready, lookup), &menders).await;
             }
         }
+    }
+
+    /// Whether the next batch is looked up first. On SQLite a look-up is no round trip.
+    fn lookup(&mut self) -> Lookup {
+        if self.lookups == 0 && self.store.kind() == DatabaseKind::Postgres {
+            return Lookup::Unneeded;
+        }
+        self.lookups = self.lookups.saturating_sub(1);
+        Lookup::First
     }
 
     async fn settle(&mut self, mut batch: Batch, menders: &Menders) {
@@ -96,7 +115,14 @@ impl Worker {
                 Ok(()) => return,
                 Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
                     if self.waits_on(&mut batch) => {}
+                Err(AttemptError::NotApplied(StorageError::Decided(_)))
+                    if batch.lookup == Lookup::Unneeded =>
+                {
+                    batch.lookup = Lookup::First;
+                    self.lookups = LOOKUPS_AFTER_DECIDED;
+                }
                 Err(error) => {
+                    batch.lookup = Lookup::First;
                     let mender = Self::new(self.store.clone(), self.lanes.clone());
                     return menders.mend(mender, batch, error);
                 }
@@ -128,9 +154,10 @@ impl Worker {
             Some(writer) => writer,
             None => Arc::new(self.store.writer().await?),
         };
-        let (jobs, wait, held) = (batch.jobs.clone(), batch.wait, writer.clone());
+        let (jobs, held) = (batch.jobs.clone(), writer.clone());
+        let (wait, lookup) = (batch.wait, batch.lookup);
         let result: Result<Attempted, _> =
-            supervised(async move { attempt(&held, &jobs, wait).await }).await;
+            supervised(async move { attempt(&held, &jobs, wait, lookup).await }).await;
         let reusable = match &result {
             Ok(_) => true,
             Err(AttemptError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
@@ -210,8 +237,8 @@ pub fn expire(jobs: &mut Vec<Arc<Job>>) {
 
 impl Batch {
     /// Jobs that have not been tried yet.
-    pub fn new(jobs: Vec<Arc<Job>>) -> Self {
-        Self { jobs, wait: LockWait::Briefly, begun: Instant::now(), retries: 0 }
+    pub fn new(jobs: Vec<Arc<Job>>, lookup: Lookup) -> Self {
+        Self { jobs, wait: LockWait::Briefly, lookup, begun: Instant::now(), retries: 0 }
     }
 
     /// Whether anyone still waits for any of it; forgets those that nobody does.

@@ -12,8 +12,8 @@
 use std::collections::BTreeSet;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
+    QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, LockBehavior, LockType, SimpleExpr},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     storage::{
         StorageError, Store,
         entity::accounts::{Column, Entity, Model},
+        requests::clock,
     },
 };
 
@@ -90,26 +91,57 @@ impl Store {
     }
 }
 
+/// Accounts that are now ours, and the time.
+#[derive(Default)]
+pub struct LockedRows {
+    /// In order of their ids.
+    pub accounts: Vec<Account>,
+    /// Microseconds since the Unix epoch by the database's clock. None if there is no account,
+    /// and so no row that could have brought it.
+    pub now_us: Option<i64>,
+}
+
+/// A row of the locking statement.
+#[derive(FromQueryResult)]
+struct LockedRow {
+    #[sea_orm(nested)]
+    account: Model,
+    now_us: i64,
+}
+
 /// Locks these accounts, waiting for each in turn, and reads them.
 pub async fn lock(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
-) -> Result<Vec<Account>, StorageError> {
-    let query = select(transaction.get_database_backend(), account_ids)
-        .order_by_asc(Column::AccountId)
-        .lock_exclusive();
-    to_accounts(query.all(transaction).await?)
+) -> Result<LockedRows, StorageError> {
+    lock_rows(transaction, account_ids, QuerySelect::lock_exclusive).await
 }
 
 /// Locks those of these accounts that nobody else has locked, without waiting, and reads them.
 pub async fn lock_free(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
-) -> Result<Vec<Account>, StorageError> {
-    let query = select(transaction.get_database_backend(), account_ids)
+) -> Result<LockedRows, StorageError> {
+    let lock = |query: Select<Entity>| {
+        query.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+    };
+    lock_rows(transaction, account_ids, lock).await
+}
+
+async fn lock_rows(
+    transaction: &DatabaseTransaction,
+    account_ids: &BTreeSet<AccountId>,
+    lock: impl FnOnce(Select<Entity>) -> Select<Entity>,
+) -> Result<LockedRows, StorageError> {
+    let backend = transaction.get_database_backend();
+    let query = select(backend, account_ids)
         .order_by_asc(Column::AccountId)
-        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    to_accounts(query.all(transaction).await?)
+        .expr_as(Expr::cust(clock(backend)), "now_us");
+    let rows = lock(query).into_model::<LockedRow>().all(transaction).await?;
+    Ok(LockedRows {
+        now_us: rows.iter().map(|row| row.now_us).max(),
+        accounts: to_accounts(rows.into_iter().map(|row| row.account).collect())?,
+    })
 }
 
 /// Which of these accounts exist, locked or not.

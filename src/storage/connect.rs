@@ -235,18 +235,28 @@ fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
         ("default_transaction_isolation", "read committed"),
         ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
         ("client_connection_check_interval", POSTGRES_CONNECTION_CHECK),
-        // A generic plan made while a table was empty scans it when it is large.
-        ("plan_cache_mode", "force_custom_plan"),
         // An acknowledged change is on disk, whatever the server's default is.
         ("synchronous_commit", "on"),
         // Compiling these short statements costs more than running them.
         ("jit", "off"),
     ]);
     match role {
-        Role::Reader => options.options([("statement_timeout", POSTGRES_STATEMENT_TIMEOUT)]),
+        Role::Reader => options.options([
+            ("statement_timeout", POSTGRES_STATEMENT_TIMEOUT),
+            // A generic plan made while a table was empty scans it when it is large.
+            ("plan_cache_mode", "force_custom_plan"),
+        ]),
         Role::Writer => options.options([
             ("statement_timeout", POSTGRES_STATEMENT_TIMEOUT),
             ("lock_timeout", POSTGRES_LOCK_TIMEOUT),
+            // All that a writer does is to find rows by their keys, for which one plan is right
+            // whatever the size of the tables: an index look-up for each. So each statement is
+            // planned once a connection, and without the choices that would be right only for
+            // the size of the moment.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
         ]),
         Role::Admin => options,
     }

@@ -18,6 +18,9 @@ pub enum StorageError {
     /// again: a deadlock, a serialisation failure, a key that someone else has just taken.
     #[error("transaction broken off: {0}")]
     Aborted(String),
+    /// A request has its verdict already, and the attempt did not know it.
+    #[error("decided already: {0}")]
+    Decided(String),
     /// The database cannot be reached or written; the connection must not be used again.
     #[error("database unavailable: {0}")]
     Unavailable(String),

@@ -74,6 +74,14 @@ const DECIDED_SQLITE: &str = "\
     LEFT JOIN (SELECT r.* FROM json_each(?) key \
         JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1) r ON true";
 
+/// The database's clock, as an expression in microseconds since the Unix epoch.
+pub fn clock(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000",
+        _ => "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
+    }
+}
+
 /// The database's clock, and the verdicts stored under these keys.
 pub async fn decided(
     transaction: &DatabaseTransaction,

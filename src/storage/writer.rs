@@ -16,7 +16,11 @@ use crate::{
         book::{Book, Decided},
         ids::{AccountId, RequestKey},
     },
-    storage::{CommitError, StorageError, accounts, requests, write},
+    storage::{
+        CommitError, StorageError,
+        accounts::{self, LockedRows},
+        requests, write,
+    },
 };
 
 /// A worker's own connection.
@@ -45,6 +49,9 @@ pub struct Locked {
     pub accounts: Vec<Account>,
     /// Those that exist and are someone else's. Ids in neither list do not exist.
     pub held_elsewhere: BTreeSet<AccountId>,
+    /// The time in microseconds since the Unix epoch by the database's clock, if there was a
+    /// row to bring it.
+    pub now_us: Option<i64>,
 }
 
 impl Writer {
@@ -85,21 +92,24 @@ impl WriteTransaction {
         wait: LockWait,
     ) -> Result<Locked, StorageError> {
         if account_ids.is_empty() {
-            return Ok(Locked { accounts: Vec::new(), held_elsewhere: BTreeSet::new() });
+            let (accounts, held_elsewhere) = (Vec::new(), BTreeSet::new());
+            return Ok(Locked { accounts, held_elsewhere, now_us: None });
         }
         match wait {
-            LockWait::Briefly => Ok(Locked {
-                accounts: accounts::lock(&self.transaction, account_ids).await?,
-                held_elsewhere: BTreeSet::new(),
-            }),
+            LockWait::Briefly => {
+                let LockedRows { accounts, now_us } =
+                    accounts::lock(&self.transaction, account_ids).await?;
+                Ok(Locked { accounts, held_elsewhere: BTreeSet::new(), now_us })
+            }
             LockWait::Never => {
-                let accounts = accounts::lock_free(&self.transaction, account_ids).await?;
+                let LockedRows { accounts, now_us } =
+                    accounts::lock_free(&self.transaction, account_ids).await?;
                 let mut missing = account_ids.clone();
                 for account in &accounts {
                     missing.remove(&account.account_id);
                 }
                 let held_elsewhere = accounts::existing(&self.transaction, &missing).await?;
-                Ok(Locked { accounts, held_elsewhere })
+                Ok(Locked { accounts, held_elsewhere, now_us })
             }
         }
     }
@@ -144,7 +154,8 @@ impl WriteTransaction {
     /// Writes all that the book has changed.
     ///
     /// # Errors
-    /// [`StorageError::Aborted`] if a key was taken by someone else in the meantime.
+    /// [`StorageError::Decided`] if a request id has a verdict already, which the book did not
+    /// know; [`StorageError::Aborted`] if an account id was taken in the meantime.
     pub async fn write(&self, book: &Book) -> Result<(), StorageError> {
         write::write(&self.transaction, book).await
     }
