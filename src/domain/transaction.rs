@@ -89,29 +89,38 @@ impl Entry {
     /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
     #[must_use]
     pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
-        let mut text = String::with_capacity(320);
-        text.push_str("passbook.entry.v1\n");
-        for byte in previous {
-            push(&mut text, format_args!("{byte:02x}"));
+        let mut previous_hex = [0; 64];
+        for (pair, byte) in previous_hex.chunks_exact_mut(2).zip(previous) {
+            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+            pair[1] = HEX_DIGITS[usize::from(byte & 15)];
         }
-        push(
-            &mut text,
-            format_args!(
-                "\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
-                self.account_id,
-                self.sequence,
-                self.transaction_id,
-                self.currency.code(),
-                self.amount.shortest(),
-                self.balance_after.shortest(),
-                self.create_time_us,
-            ),
+        let mut hash = HashedText(Sha256::new());
+        hash.0.update(b"passbook.entry.v1\n");
+        hash.0.update(previous_hex);
+        // Writing to a hash cannot fail.
+        let _ = write!(
+            hash,
+            "\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
+            self.account_id,
+            self.sequence,
+            self.transaction_id,
+            self.currency.code(),
+            self.amount.shortest(),
+            self.balance_after.shortest(),
+            self.create_time_us,
         );
-        Sha256::digest(text.as_bytes()).into()
+        hash.0.finalize().into()
     }
 }
 
-fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    let _ = text.write_fmt(arguments);
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Text that is hashed as it is written.
+struct HashedText(Sha256);
+
+impl std::fmt::Write for HashedText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
 }

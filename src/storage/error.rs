@@ -120,6 +120,7 @@ fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageE
         ("55P03", _) => StorageError::LockTimeout(text),
         // The number of an account's next entry is taken: its row is not what the entries say.
         ("23505", _) if constraint == Some("entries_pkey") => StorageError::Data(text),
+        ("23505", _) if constraint == Some("requests_pkey") => StorageError::Decided(text),
         // Other unique violations too: keys are looked up first, so one means that somebody
         // else took the key in between, and fresh rows will show it.
         ("40001" | "40P01" | "40003" | "57014" | "25P04" | "23505", _) => {

@@ -63,7 +63,7 @@ const POST_POSTGRES: &str = "\
             $7::text[], $8::text[], $9::text[], $10::bigint[]) \
             AS new(caller, request_id, fingerprint, transaction_id, kind, rejection, \
                 description, labels, entry_names, create_time_us) \
-        ON CONFLICT (caller, request_id) DO NOTHING RETURNING 1), \
+        RETURNING 1), \
     entered AS ( \
         INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after, \
             create_time_us, hash) \
@@ -294,7 +294,12 @@ fn entry_names_json(recorded: &Recorded) -> serde_json::Value {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+        }
+        text
+    })
 }
 
 /// Fewer rows than were sent: somebody else committed the same key since it was looked up.

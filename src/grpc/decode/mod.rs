@@ -4,6 +4,8 @@
 //! wrong; the reason is that of the lowest number in `ErrorReason`, and of two with one number
 //! that of the field declared first.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use crate::{
@@ -68,15 +70,15 @@ pub struct Violation {
 pub struct Invalid(pub Vec<Violation>);
 
 impl Violation {
-    fn new(reason: ErrorReason, field: &str, description: impl ToString) -> Self {
+    fn new(reason: ErrorReason, field: impl fmt::Display, description: impl ToString) -> Self {
         let description = description.to_string();
-        Self { reason, field: field.to_owned(), description, limit: None }
+        Self { reason, field: field.to_string(), description, limit: None }
     }
 }
 
 impl Invalid {
     /// A request with one thing wrong, beside which nothing else matters.
-    pub fn new(reason: ErrorReason, field: &str, description: impl ToString) -> Self {
+    pub fn new(reason: ErrorReason, field: impl fmt::Display, description: impl ToString) -> Self {
         Self(vec![Violation::new(reason, field, description)])
     }
 }
@@ -103,20 +105,21 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Notes that a field is wrong.
-    pub fn refuse(&mut self, reason: ErrorReason, field: &str, description: impl ToString) {
+    /// Notes that a field is wrong. Paths are given as `format_args!`: they are written out only
+    /// if something is wrong.
+    pub fn refuse(&mut self, reason: ErrorReason, field: impl fmt::Display, description: impl ToString) {
         self.violations.push(Violation::new(reason, field, description));
     }
 
-    pub fn account_id(&mut self, field: &str, text: &str) -> Option<AccountId> {
+    pub fn account_id(&mut self, field: impl fmt::Display, text: &str) -> Option<AccountId> {
         self.id(ErrorReason::InvalidAccountId, field, AccountId::parse(text))
     }
 
-    pub fn request_id(&mut self, field: &str, text: &str) -> Option<RequestId> {
+    pub fn request_id(&mut self, field: impl fmt::Display, text: &str) -> Option<RequestId> {
         self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
     }
 
-    fn id<T>(&mut self, reason: ErrorReason, field: &str, id: Result<T, IdError>) -> Option<T> {
+    fn id<T>(&mut self, reason: ErrorReason, field: impl fmt::Display, id: Result<T, IdError>) -> Option<T> {
         id.map_err(|error| self.refuse(reason, field, error)).ok()
     }
 
@@ -144,7 +147,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub fn currency(&mut self, field: &str, code: &str) -> Option<Currency> {
+    pub fn currency(&mut self, field: impl fmt::Display, code: &str) -> Option<Currency> {
         self.currencies
             .get(code)
             .map_err(|error| self.refuse(ErrorReason::InvalidCurrencyCode, field, error))
@@ -154,15 +157,16 @@ impl<'a> Decoder<'a> {
     /// An amount of any sign, in a currency that may be prescribed.
     pub fn money(
         &mut self,
-        field: &str,
+        field: impl fmt::Display,
         money: &proto::Money,
         prescribed: Option<&Currency>,
     ) -> Option<(Currency, Amount)> {
-        let code_field = format!("{field}.currency_code");
-        let currency = self.currency(&code_field, &money.currency_code)?;
+        let currency =
+            self.currency(format_args!("{field}.currency_code"), &money.currency_code)?;
         if let Some(other) = prescribed.filter(|prescribed| **prescribed != currency) {
             let description = format!("must be {}, as in the rest of the request", other.code());
-            self.refuse(ErrorReason::InvalidCurrencyCode, &code_field, description);
+            let field = format_args!("{field}.currency_code");
+            self.refuse(ErrorReason::InvalidCurrencyCode, field, description);
             return None;
         }
         match currency.parse(&money.value) {
@@ -187,7 +191,7 @@ impl<'a> Decoder<'a> {
     /// An amount that is there, and of the right sign.
     fn amount(
         &mut self,
-        field: &str,
+        field: impl fmt::Display,
         money: Option<&proto::Money>,
         sign: Sign,
     ) -> Option<(Currency, Amount)> {
@@ -196,13 +200,13 @@ impl<'a> Decoder<'a> {
             self.refuse(reason, field, "is required");
             return None;
         };
-        let (currency, amount) = self.money(field, money, None)?;
+        let (currency, amount) = self.money(&field, money, None)?;
         let (allowed, rule) = match sign {
             Sign::Positive => (amount.is_positive(), "must be above zero"),
             Sign::NotZero => (amount.is_positive() || amount.is_negative(), "must not be zero"),
         };
         if !allowed {
-            self.refuse(reason, &format!("{field}.value"), rule);
+            self.refuse(reason, format_args!("{field}.value"), rule);
             return None;
         }
         Some((currency, amount))
@@ -237,7 +241,7 @@ impl<'a> Decoder<'a> {
                 let description = format!(
                     "the value must be at most {LABEL_VALUE_LENGTH_MAX} bytes without control characters"
                 );
-                self.refuse(reason, &format!("labels[{key}]"), description);
+                self.refuse(reason, format_args!("labels[{key}]"), description);
             }
         }
     }
@@ -245,20 +249,20 @@ impl<'a> Decoder<'a> {
     /// The condition on an account of this currency; None if it is wrong.
     fn condition(
         &mut self,
-        field: &str,
+        field: impl fmt::Display,
         condition: Option<&proto::Condition>,
         currency: Option<&Currency>,
     ) -> Option<Condition> {
         let Some(condition) = condition else { return Some(Condition::default()) };
         let reason = ErrorReason::InvalidCondition;
         if condition.expected_version.is_some_and(|version| version < 1) {
-            self.refuse(reason, &format!("{field}.expected_version"), "must be at least 1");
+            self.refuse(reason, format_args!("{field}.expected_version"), "must be at least 1");
             return None;
         }
         let mut bound = |name: &str, money: &Option<proto::Money>| match money {
             None => Some(None),
             Some(money) => {
-                self.money(&format!("{field}.{name}"), money, currency).map(|it| Some(it.1))
+                self.money(format_args!("{field}.{name}"), money, currency).map(|it| Some(it.1))
             }
         };
         let min = bound("min_balance_after", &condition.min_balance_after);
@@ -268,7 +272,7 @@ impl<'a> Decoder<'a> {
             && min > max
         {
             let description = "must not be below min_balance_after";
-            self.refuse(reason, &format!("{field}.max_balance_after"), description);
+            self.refuse(reason, format_args!("{field}.max_balance_after"), description);
             return None;
         }
         let expected_version = condition.expected_version;
@@ -289,7 +293,7 @@ impl<'a> Decoder<'a> {
 
     /// Microseconds since the Unix epoch, rounded up: entries have whole microseconds, and
     /// "at this time or later" and "before this time" both turn on the next whole one.
-    pub fn time(&mut self, field: &str, time: Option<&prost_types::Timestamp>) -> Option<i64> {
+    pub fn time(&mut self, field: impl fmt::Display, time: Option<&prost_types::Timestamp>) -> Option<i64> {
         let time = time?;
         let microseconds = time.seconds.checked_mul(1_000_000).and_then(|seconds| {
             let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;

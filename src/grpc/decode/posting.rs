@@ -1,6 +1,6 @@
 //! Changes of balances.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use uuid::Uuid;
 
@@ -104,7 +104,7 @@ pub fn transaction(
     }
     let mut legs = Some(Vec::with_capacity(request.legs.len()));
     for (index, encoded) in request.legs.iter().enumerate() {
-        let decoded = leg(&mut decoder, &format!("legs[{index}]"), encoded);
+        let decoded = leg(&mut decoder, format_args!("legs[{index}]"), encoded);
         legs = legs.zip(decoded).map(|(mut legs, leg)| {
             legs.push(leg);
             legs
@@ -122,12 +122,12 @@ pub fn transaction(
     decoder.finish(decoded)
 }
 
-fn leg(decoder: &mut Decoder<'_>, field: &str, leg: &proto::Leg) -> Option<Leg> {
-    let account_id = decoder.account_id(&format!("{field}.account_id"), &leg.account_id);
-    let money = decoder.amount(&format!("{field}.amount"), leg.amount.as_ref(), Sign::NotZero);
+fn leg(decoder: &mut Decoder<'_>, field: impl fmt::Display, leg: &proto::Leg) -> Option<Leg> {
+    let account_id = decoder.account_id(format_args!("{field}.account_id"), &leg.account_id);
+    let money = decoder.amount(format_args!("{field}.amount"), leg.amount.as_ref(), Sign::NotZero);
     let currency = money.as_ref().map(|(currency, _)| currency);
     let condition =
-        decoder.condition(&format!("{field}.condition"), leg.condition.as_ref(), currency);
+        decoder.condition(format_args!("{field}.condition"), leg.condition.as_ref(), currency);
     let (currency, amount) = money?;
     Some(Leg { account_id: account_id?, currency, amount, condition: condition? })
 }
