@@ -4,7 +4,7 @@
 //! longer must not hold up other accounts: the jobs that need it are parked in a lane of that
 //! account, which has a connection and a task of its own and waits in the database, for as
 //! long as the most impatient of them allows. While the lane is there, all new jobs for the
-//! account go to it.
+//! account stand aside for it in the line.
 //!
 //! # The lock
 //!
@@ -12,13 +12,9 @@
 //! other rows that its jobs need only if they are free (SKIP LOCKED). So it never holds up
 //! anybody while it waits for a row, and can be in no deadlock, whatever the order of the ids.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     domain::ids::AccountId,
@@ -26,6 +22,7 @@ use crate::{
         Failure,
         attempt::{AttemptError, Attempted, Lookup, attempt_in},
         job::Job,
+        line::{Line, Taken},
         worker::{DEADLINE_MARGIN, expire, note, portions, supervised},
     },
     storage::{LockWait, StorageError, Store, Writer},
@@ -42,91 +39,58 @@ const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// held for long does not hold up a batch again.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// All lanes of a process.
+/// All lanes of a process. Their jobs stand aside in the line.
 #[derive(Clone)]
 pub struct Lanes {
     store: Arc<Store>,
-    returned: mpsc::UnboundedSender<Arc<Job>>,
-    waiting: Arc<Mutex<HashMap<AccountId, Vec<Arc<Job>>>>>,
+    line: Arc<Line>,
     batch_size_max: usize,
 }
 
 impl Lanes {
-    /// No lanes yet; jobs that a lane cannot settle go back to the worker through `returned`.
-    pub fn new(
-        store: Arc<Store>,
-        returned: mpsc::UnboundedSender<Arc<Job>>,
-        batch_size_max: usize,
-    ) -> Self {
-        Self { store, returned, waiting: Arc::default(), batch_size_max }
+    /// No lanes yet; jobs that a lane cannot settle go back into the line.
+    pub fn new(store: Arc<Store>, line: Arc<Line>, batch_size_max: usize) -> Self {
+        Self { store, line, batch_size_max }
     }
 
-    /// Puts the jobs that need a held account into its lane; the others are returned.
-    pub fn divert(&self, jobs: impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {
-        let mut waiting = self.waiting();
-        if waiting.is_empty() {
-            return jobs.collect();
-        }
-        let mut ready = Vec::new();
-        for job in jobs {
-            let held = job.command.account_ids().find(|id| waiting.contains_key(*id)).cloned();
-            match held.and_then(|account_id| waiting.get_mut(&account_id)) {
-                Some(lane) => lane.push(job),
-                None => ready.push(job),
-            }
-        }
-        ready
-    }
-
-    /// Puts a job into the lane of this account, which is opened if need be.
-    fn park(&self, job: Arc<Job>, account_id: AccountId) {
-        let mut waiting = self.waiting();
-        if let Some(jobs) = waiting.get_mut(&account_id) {
-            jobs.push(job);
-        } else if waiting.len() < LANES_MAX {
-            tracing::debug!(%account_id, "account locked elsewhere, its requests wait in a lane");
-            waiting.insert(account_id.clone(), vec![job]);
-            tokio::spawn(self.clone().supervise(account_id));
-        } else if job.deadline > Instant::now() + LANES_FULL_PAUSE {
-            let returned = self.returned.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(LANES_FULL_PAUSE).await;
-                // Fails only if the worker is gone, and then nobody waits any more.
-                let _ = returned.send(job);
-            });
-        } else {
-            job.give_up(Failure::LockTimeout);
-        }
-    }
-
-    /// Answers the jobs of an attempt that committed; those that were left out wait on.
-    pub fn hand_out(&self, attempted: Attempted) {
+    /// Answers the jobs of an attempt that committed; those that were left out wait on. The
+    /// accounts of the batch, if it has any to itself, are released.
+    pub fn hand_out(&self, attempted: Attempted, batch: Option<&mut Taken>) {
         for (job, verdict) in attempted.judged {
             job.answer(verdict.map_err(Failure::Rejected));
         }
-        for (job, account_id) in attempted.held_elsewhere {
-            self.park(job, account_id);
+        if attempted.held_elsewhere.is_empty() {
+            return;
+        }
+        let (lanes, refused) = self.line.park(attempted.held_elsewhere, batch, LANES_MAX);
+        for account_id in lanes {
+            tracing::debug!(%account_id, "account locked elsewhere, its requests wait in a lane");
+            tokio::spawn(self.clone().supervise(account_id));
+        }
+        for job in refused {
+            if job.deadline <= Instant::now() + LANES_FULL_PAUSE {
+                job.give_up(Failure::LockTimeout);
+                continue;
+            }
+            let line = self.line.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LANES_FULL_PAUSE).await;
+                line.push(job);
+            });
         }
     }
 
-    /// Runs a lane and, however it ends, sends what is left in it back to the worker.
+    /// Runs a lane and, however it ends, sends what is left in it back into the line.
     async fn supervise(self, account_id: AccountId) {
         let lane = Lane { lanes: self.clone(), account_id: account_id.clone() };
-        let ended = lane.run().await;
-        // Under the lock: a job is either in the lane now or finds none.
-        let left = self.waiting().remove(&account_id).unwrap_or_default();
-        if let Err(error) = ended {
-            note(&left, &error);
-            tracing::warn!(%error, jobs = left.len(), "lane closed, its requests are tried again");
+        if let Err(error) = lane.run().await {
+            let jobs = self.line.aside(&account_id, |left| {
+                note(left, &error);
+                left.len()
+            });
+            tracing::warn!(%error, jobs, "lane closed, its requests are tried again");
         }
-        for job in left {
-            // Fails only if the worker is gone, and then nobody waits any more.
-            let _ = self.returned.send(job);
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<AccountId, Vec<Arc<Job>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.close_lane(&account_id);
     }
 }
 
@@ -165,7 +129,7 @@ impl Lane {
                 Round::Idle => return Ok(()),
                 Round::Settled(jobs, attempted) => {
                     self.forget(jobs);
-                    self.lanes.hand_out(attempted);
+                    self.lanes.hand_out(attempted, None);
                     // The row was free: who has come since may try the short way again.
                     return Ok(());
                 }
@@ -202,31 +166,31 @@ impl Lane {
     /// How long to wait: until shortly before the first of the jobs must be answered. None if
     /// there are no jobs.
     fn lock_timeout(&self) -> Option<Duration> {
-        let mut waiting = self.lanes.waiting();
-        let jobs = waiting.get_mut(&self.account_id)?;
-        jobs.retain(|job| job.is_wanted());
-        let first = jobs.iter().map(|job| job.deadline).min()?;
+        let first = self.aside(|jobs| {
+            jobs.retain(|job| job.is_wanted());
+            jobs.iter().map(|job| job.deadline).min()
+        })?;
         let left = first.saturating_duration_since(Instant::now());
         Some(left.saturating_sub(DEADLINE_MARGIN / 2).min(LOCK_TIMEOUT_MAX))
     }
 
+    /// The first of the jobs, as many as go into one transaction.
     fn jobs(&self) -> Vec<Arc<Job>> {
-        let waiting = self.lanes.waiting();
-        let jobs = waiting.get(&self.account_id).map(Vec::as_slice).unwrap_or_default();
-        let portions = portions(jobs.iter().cloned(), self.lanes.batch_size_max);
-        portions.into_iter().next().unwrap_or_default()
+        let weight_max = self.lanes.batch_size_max;
+        self.aside(|jobs| portions(jobs.iter().cloned(), weight_max).into_iter().next())
+            .unwrap_or_default()
     }
 
     /// Takes out the first jobs, which were settled; more may have come in behind them.
     fn forget(&self, settled: usize) {
-        if let Some(jobs) = self.lanes.waiting().get_mut(&self.account_id) {
-            jobs.drain(..settled.min(jobs.len()));
-        }
+        self.aside(|jobs| drop(jobs.drain(..settled.min(jobs.len()))));
     }
 
     fn expire(&self) {
-        if let Some(jobs) = self.lanes.waiting().get_mut(&self.account_id) {
-            expire(jobs);
-        }
+        self.aside(expire);
+    }
+
+    fn aside<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
+        self.lanes.line.aside(&self.account_id, act)
     }
 }

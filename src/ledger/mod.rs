@@ -17,6 +17,7 @@ mod failure;
 mod faults;
 mod job;
 mod lanes;
+mod line;
 mod mender;
 #[cfg(test)]
 mod tests;
@@ -31,10 +32,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use crate::ledger::failure::{Failure, Outcome};
 use crate::{
@@ -46,6 +44,7 @@ use crate::{
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
     },
+    ledger::line::Line,
     storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store},
 };
 
@@ -61,7 +60,7 @@ pub struct Limits {
 /// A handle to the ledger: one method an RPC.
 pub struct Ledger {
     store: Arc<Store>,
-    queue: mpsc::UnboundedSender<Arc<job::Job>>,
+    line: Arc<Line>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
     limits: Limits,
@@ -94,15 +93,15 @@ impl PostingTicket {
 }
 
 impl Ledger {
-    /// Starts the worker.
+    /// Starts the workers.
     #[must_use]
     pub fn start(store: Arc<Store>, limits: Limits) -> Self {
-        // Unbounded as a channel; what bounds it is the number of places.
-        let (queue, waiting) = mpsc::unbounded_channel();
-        worker::spawn(store.clone(), waiting, queue.clone(), limits.batch_size_max);
+        // The line has no bound of its own: what bounds it is the number of places.
+        let line = Arc::new(Line::default());
+        worker::spawn(&store, &line, limits.batch_size_max);
         Self {
             store,
-            queue,
+            line,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
             limits,
             closed: AtomicBool::new(false),
@@ -156,7 +155,7 @@ impl Ledger {
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
         let (job, ticket) = job::new(command, deadline, place);
-        self.queue.send(job).map_err(|_| Failure::ShuttingDown)?;
+        self.line.push(job);
         Ok(ticket)
     }
 

@@ -6,10 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Mutex, mpsc},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use crate::{
     ledger::{
@@ -17,6 +14,7 @@ use crate::{
         attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         lanes::Lanes,
+        line::{Line, Taken},
         mender::Menders,
     },
     storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
@@ -29,8 +27,9 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(8);
 /// A job this close to its deadline is answered rather than tried again.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 
-/// Jobs as they come in.
-pub type Queue = mpsc::UnboundedReceiver<Arc<Job>>;
+/// Workers of a process on PostgreSQL: while one waits for the disk or the network the other
+/// keeps the database busy. SQLite has one writer at a time.
+const POSTGRES_WORKERS: usize = 2;
 
 /// After a request that turned out to have its verdict already, so many batches are looked up
 /// before they are judged: callers who repeat themselves seldom come alone, and an attempt that
@@ -60,25 +59,27 @@ pub struct Batch {
     pub retries: usize,
 }
 
-/// Starts the worker and keeps it running. It never ends: the lanes can always return a job.
-pub fn spawn(
-    store: Arc<Store>,
-    queue: Queue,
-    returned: mpsc::UnboundedSender<Arc<Job>>,
-    batch_size_max: usize,
-) {
-    let queue = Arc::new(Mutex::new(queue));
-    let lanes = Lanes::new(store.clone(), returned, batch_size_max);
+/// Starts the workers and keeps them running.
+pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, batch_size_max: usize) {
+    let workers = match store.kind() {
+        DatabaseKind::Sqlite => 1,
+        DatabaseKind::Postgres => POSTGRES_WORKERS,
+    };
+    let lanes = Lanes::new(store.clone(), line.clone(), batch_size_max);
     let menders = Menders::default();
-    tokio::spawn(async move {
-        loop {
-            let worker = Worker::new(store.clone(), lanes.clone());
-            let run = worker.run(queue.clone(), menders.clone(), batch_size_max);
-            if let Err(error) = tokio::spawn(run).await {
-                tracing::error!(%error, "worker panicked and is started again");
+    for _ in 0..workers {
+        let (store, line) = (store.clone(), line.clone());
+        let (lanes, menders) = (lanes.clone(), menders.clone());
+        tokio::spawn(async move {
+            loop {
+                let worker = Worker::new(store.clone(), lanes.clone());
+                let run = worker.run(line.clone(), menders.clone(), batch_size_max);
+                if let Err(error) = tokio::spawn(run).await {
+                    tracing::error!(%error, "worker panicked and is started again");
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 impl Worker {
@@ -87,16 +88,11 @@ impl Worker {
         Self { store, lanes, writer: None, lookups: 0 }
     }
 
-    async fn run(mut self, queue: Arc<Mutex<Queue>>, menders: Menders, batch_size_max: usize) {
-        let mut queue = queue.lock().await;
-        let mut jobs = Vec::with_capacity(batch_size_max);
-        while queue.recv_many(&mut jobs, batch_size_max).await > 0 {
-            for jobs in portions(jobs.drain(..), batch_size_max) {
-                // Each time anew: the portion before may have found an account locked.
-                let ready = self.lanes.divert(jobs.into_iter());
-                let lookup = self.lookup();
-                self.settle(Batch::new(ready, lookup), &menders).await;
-            }
+    async fn run(mut self, line: Arc<Line>, menders: Menders, batch_size_max: usize) {
+        loop {
+            let mut taken = line.take(batch_size_max).await;
+            let batch = Batch::new(std::mem::take(&mut taken.jobs), self.lookup());
+            self.settle(batch, &mut taken, &menders).await;
         }
     }
 
@@ -109,9 +105,9 @@ impl Worker {
         Lookup::First
     }
 
-    async fn settle(&mut self, mut batch: Batch, menders: &Menders) {
+    async fn settle(&mut self, mut batch: Batch, taken: &mut Taken, menders: &Menders) {
         while batch.is_wanted() {
-            match self.try_once(&batch).await {
+            match self.try_once(&batch, Some(taken)).await {
                 Ok(()) => return,
                 Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
                     if self.waits_on(&mut batch) => {}
@@ -149,7 +145,11 @@ impl Worker {
 
     /// One attempt; the jobs are answered if it succeeds. The connection is kept only if all
     /// is well with it.
-    pub async fn try_once(&mut self, batch: &Batch) -> Result<(), AttemptError> {
+    pub async fn try_once(
+        &mut self,
+        batch: &Batch,
+        taken: Option<&mut Taken>,
+    ) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => Arc::new(self.store.writer().await?),
@@ -167,7 +167,7 @@ impl Worker {
         if let Err(error) = &result {
             note(&batch.jobs, error);
         }
-        self.lanes.hand_out(result?);
+        self.lanes.hand_out(result?, taken);
         Ok(())
     }
 }

@@ -107,7 +107,12 @@ impl<'a> Decoder<'a> {
 
     /// Notes that a field is wrong. Paths are given as `format_args!`: they are written out only
     /// if something is wrong.
-    pub fn refuse(&mut self, reason: ErrorReason, field: impl fmt::Display, description: impl ToString) {
+    pub fn refuse(
+        &mut self,
+        reason: ErrorReason,
+        field: impl fmt::Display,
+        description: impl ToString,
+    ) {
         self.violations.push(Violation::new(reason, field, description));
     }
 
@@ -119,7 +124,12 @@ impl<'a> Decoder<'a> {
         self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
     }
 
-    fn id<T>(&mut self, reason: ErrorReason, field: impl fmt::Display, id: Result<T, IdError>) -> Option<T> {
+    fn id<T>(
+        &mut self,
+        reason: ErrorReason,
+        field: impl fmt::Display,
+        id: Result<T, IdError>,
+    ) -> Option<T> {
         id.map_err(|error| self.refuse(reason, field, error)).ok()
     }
 
@@ -293,7 +303,11 @@ impl<'a> Decoder<'a> {
 
     /// Microseconds since the Unix epoch, rounded up: entries have whole microseconds, and
     /// "at this time or later" and "before this time" both turn on the next whole one.
-    pub fn time(&mut self, field: impl fmt::Display, time: Option<&prost_types::Timestamp>) -> Option<i64> {
+    pub fn time(
+        &mut self,
+        field: impl fmt::Display,
+        time: Option<&prost_types::Timestamp>,
+    ) -> Option<i64> {
         let time = time?;
         let microseconds = time.seconds.checked_mul(1_000_000).and_then(|seconds| {
             let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;

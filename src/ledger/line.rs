@@ -1,0 +1,153 @@
+//! Where jobs wait for a worker.
+//!
+//! Several workers of a process would wait for each other's row locks, so an account that one
+//! batch changes is *busy*: jobs that need it stand aside until it is released, and then come
+//! first. This is about speed only. What keeps changes apart is the lock in the database,
+//! which other processes take too.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::{domain::ids::AccountId, ledger::job::Job};
+
+/// The jobs of a process that wait.
+#[derive(Default)]
+pub struct Line {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Arc<Job>>,
+    /// Accounts that a batch or a lane has, and the jobs that stand aside for each.
+    busy: HashMap<AccountId, Vec<Arc<Job>>>,
+    lanes: usize,
+}
+
+/// Jobs for one batch. Their accounts are released when it is dropped, however that happens.
+pub struct Taken {
+    /// At least one.
+    pub jobs: Vec<Arc<Job>>,
+    line: Arc<Line>,
+    accounts: HashSet<AccountId>,
+}
+
+impl Line {
+    /// Puts a job at the end.
+    pub fn push(&self, job: Arc<Job>) {
+        self.state().ready.push_back(job);
+        self.arrived.notify_one();
+    }
+
+    /// Takes all jobs whose accounts are not busy, up to this weight, or one that is heavier by
+    /// itself. Waits until there is one.
+    pub async fn take(self: &Arc<Self>, weight_max: usize) -> Taken {
+        loop {
+            if let Some(taken) = self.try_take(weight_max) {
+                return taken;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn try_take(self: &Arc<Self>, weight_max: usize) -> Option<Taken> {
+        let mut state = self.state();
+        let (mut jobs, mut accounts, mut weight) = (Vec::new(), HashSet::new(), 0);
+        while let Some(job) = state.ready.pop_front() {
+            let busy = job.command.account_ids().find(|id| state.busy.contains_key(*id)).cloned();
+            if let Some(aside) = busy.and_then(|account_id| state.busy.get_mut(&account_id)) {
+                aside.push(job);
+                continue;
+            }
+            weight += job.command.weight();
+            if weight > weight_max && !jobs.is_empty() {
+                state.ready.push_front(job);
+                break;
+            }
+            accounts.extend(job.command.account_ids().cloned());
+            jobs.push(job);
+        }
+        if jobs.is_empty() {
+            return None;
+        }
+        state.busy.extend(accounts.iter().map(|account_id| (account_id.clone(), Vec::new())));
+        if !state.ready.is_empty() {
+            self.arrived.notify_one();
+        }
+        Some(Taken { jobs, line: self.clone(), accounts })
+    }
+
+    /// Lets jobs stand aside for accounts that someone else holds, after the batch that found
+    /// them has released its own. Returns the accounts that are to have a lane, and the jobs for
+    /// which there would be too many.
+    pub fn park(
+        &self,
+        held: Vec<(Arc<Job>, AccountId)>,
+        batch: Option<&mut Taken>,
+        lanes_max: usize,
+    ) -> (Vec<AccountId>, Vec<Arc<Job>>) {
+        let (mut lanes, mut refused) = (Vec::new(), Vec::new());
+        // In one step: nobody is to take another job for such an account in between.
+        let mut state = self.state();
+        if let Some(batch) = batch {
+            batch.accounts.drain().for_each(|account_id| state.release(&account_id));
+        }
+        for (job, account_id) in held {
+            if let Some(aside) = state.busy.get_mut(&account_id) {
+                aside.push(job);
+            } else if state.lanes < lanes_max {
+                state.lanes += 1;
+                state.busy.insert(account_id.clone(), vec![job]);
+                lanes.push(account_id);
+            } else {
+                refused.push(job);
+            }
+        }
+        drop(state);
+        self.arrived.notify_one();
+        (lanes, refused)
+    }
+
+    /// Does something with the jobs that stand aside for an account.
+    pub fn aside<T>(&self, account_id: &AccountId, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
+        match self.state().busy.get_mut(account_id) {
+            Some(jobs) => act(jobs),
+            None => act(&mut Vec::new()),
+        }
+    }
+
+    /// Ends the lane of an account.
+    pub fn close_lane(&self, account_id: &AccountId) {
+        let mut state = self.state();
+        state.lanes -= 1;
+        state.release(account_id);
+        self.arrived.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Those who stood aside have waited longer than all who came since.
+    fn release(&mut self, account_id: &AccountId) {
+        for job in self.busy.remove(account_id).into_iter().flatten().rev() {
+            self.ready.push_front(job);
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut state = self.line.state();
+        self.accounts.drain().for_each(|account_id| state.release(&account_id));
+        drop(state);
+        self.line.arrived.notify_one();
+    }
+}
