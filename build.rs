@@ -5,7 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
+    "passbook/v1/admin_service.proto",
     "passbook/v1/account_service.proto",
     "passbook/v1/resources.proto",
     "passbook/v1/errors.proto",

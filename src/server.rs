@@ -10,9 +10,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     domain::money::Currencies,
-    grpc::{self, AccountServiceImpl, DeadlinePolicy},
+    grpc::{self, AccountServiceImpl, AdminServiceImpl, DeadlinePolicy},
     ledger::Ledger,
-    proto::{self, account_service_server::AccountServiceServer},
+    proto::{
+        self, account_service_server::AccountServiceServer,
+        admin_service_server::AdminServiceServer,
+    },
 };
 
 /// The largest request: above the largest useful one, far below what hurts.
@@ -72,11 +75,10 @@ pub async fn run(
         .map_request(move |request| grpc::stamp(request, config.deadlines));
     let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
     let service = AccountServiceServer::new(service).max_decoding_message_size(MESSAGE_SIZE_MAX);
-    let server = tonic::transport::Server::builder()
-        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+    let server = transport()
         .layer(layers)
         .add_service(service)
+        .add_service(AdminServiceServer::new(AdminServiceImpl::new(ledger.clone())))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?);
@@ -114,6 +116,14 @@ pub async fn run(
         }
         Err(_) => Err(ServerError::GraceExceeded(config.shutdown_grace)),
     }
+}
+
+/// The transport's settings, without services; also what the benchmark's other servers use.
+#[must_use]
+pub fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
 }
 
 fn ended(

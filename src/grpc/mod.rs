@@ -2,6 +2,7 @@
 //! Proto types and `Status` never leave this module; there are no rules in it.
 
 mod account_service;
+mod admin_service;
 mod deadline;
 mod decode;
 mod encode;
@@ -13,5 +14,6 @@ mod stream;
 mod status_tests;
 
 pub use account_service::AccountServiceImpl;
+pub use admin_service::AdminServiceImpl;
 pub use deadline::{DeadlinePolicy, stamp};
 pub use status::panicked;

@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     domain::{
@@ -14,7 +17,7 @@ use crate::{
         ids::AccountId,
         rejection::Rejection,
     },
-    ledger::job::Job,
+    ledger::{job::Job, stats::Timings},
     storage::{CommitError, LockWait, Locked, StorageError, WriteTransaction, Writer},
 };
 
@@ -27,6 +30,8 @@ pub struct Attempted {
     pub judged: Vec<Judged>,
     /// Jobs left out because someone else holds this account's lock.
     pub held_elsewhere: Vec<(Arc<Job>, AccountId)>,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 /// Why an attempt came to nothing, or may have.
@@ -58,20 +63,24 @@ pub async fn attempt(
     wait: LockWait,
     lookup: Lookup,
 ) -> Result<Attempted, AttemptError> {
+    let begun = Instant::now();
     let transaction = writer.begin().await?;
-    attempt_in(transaction, jobs, wait, lookup).await
+    attempt_in(transaction, begun, jobs, wait, lookup).await
 }
 
 /// Goes on in a transaction that has begun, and ends it either way.
 pub async fn attempt_in(
     transaction: WriteTransaction,
+    begun: Instant,
     jobs: &[Arc<Job>],
     wait: LockWait,
     lookup: Lookup,
 ) -> Result<Attempted, AttemptError> {
-    match decide(&transaction, jobs, wait, lookup).await {
-        Ok(attempted) => match transaction.commit().await {
+    match decide(&transaction, begun, jobs, wait, lookup).await {
+        Ok(mut attempted) => match transaction.commit().await {
             Ok(()) => {
+                let timings = &mut attempted.timings;
+                timings.commit_time = begun.elapsed() - timings.lock_wait - timings.write_time;
                 #[cfg(test)]
                 super::faults::strike(super::faults::Point::AfterCommit, jobs);
                 Ok(attempted)
@@ -95,6 +104,7 @@ pub async fn attempt_in(
 
 async fn decide(
     transaction: &WriteTransaction,
+    begun: Instant,
     jobs: &[Arc<Job>],
     wait: LockWait,
     lookup: Lookup,
@@ -102,6 +112,7 @@ async fn decide(
     // 1. Lock the accounts.
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
     let Locked { accounts, held_elsewhere, now_us } = transaction.lock(&account_ids, wait).await?;
+    let lock_wait = begun.elapsed();
     let (held_elsewhere, ours) = part(jobs, &held_elsewhere);
 
     // 2. Read the verdicts that there are, in a statement after the lock. A dry run inserts
@@ -134,7 +145,9 @@ async fn decide(
 
     // 4. Write what has changed; the caller commits.
     transaction.write(&book).await?;
-    Ok(Attempted { judged, held_elsewhere })
+    let write_time = begun.elapsed() - lock_wait;
+    let timings = Timings { begun, lock_wait, write_time, commit_time: Duration::ZERO };
+    Ok(Attempted { judged, held_elsewhere, timings })
 }
 
 type Parted = (Vec<(Arc<Job>, AccountId)>, Vec<Arc<Job>>);

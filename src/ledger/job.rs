@@ -40,6 +40,8 @@ pub type Verdict = Result<Answer, Failure>;
 pub struct Job {
     /// What is asked.
     pub command: Command,
+    /// When it came in.
+    pub accepted: Instant,
     /// When its caller stops waiting.
     pub deadline: Instant,
     state: State,
@@ -76,6 +78,7 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
         command,
+        accepted: Instant::now(),
         deadline,
         state: state.clone(),
         uncertain: AtomicBool::new(false),

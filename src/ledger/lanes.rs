@@ -23,6 +23,7 @@ use crate::{
         attempt::{AttemptError, Attempted, Lookup, attempt_in},
         job::Job,
         line::{Line, Taken},
+        stats::Stats,
         worker::{DEADLINE_MARGIN, expire, note, portions, supervised},
     },
     storage::{LockWait, StorageError, Store, Writer},
@@ -44,18 +45,25 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct Lanes {
     store: Arc<Store>,
     line: Arc<Line>,
+    stats: Arc<Stats>,
     batch_size_max: usize,
 }
 
 impl Lanes {
     /// No lanes yet; jobs that a lane cannot settle go back into the line.
-    pub fn new(store: Arc<Store>, line: Arc<Line>, batch_size_max: usize) -> Self {
-        Self { store, line, batch_size_max }
+    pub fn new(
+        store: Arc<Store>,
+        line: Arc<Line>,
+        stats: Arc<Stats>,
+        batch_size_max: usize,
+    ) -> Self {
+        Self { store, line, stats, batch_size_max }
     }
 
     /// Answers the jobs of an attempt that committed; those that were left out wait on. The
     /// accounts of the batch, if it has any to itself, are released.
     pub fn hand_out(&self, attempted: Attempted, batch: Option<&mut Taken>) {
+        self.stats.record(&attempted);
         for (job, verdict) in attempted.judged {
             job.answer(verdict.map_err(Failure::Rejected));
         }
@@ -144,6 +152,7 @@ impl Lane {
         writer: Arc<Writer>,
         lock_timeout: Option<Duration>,
     ) -> Result<Round, AttemptError> {
+        let begun = Instant::now();
         let transaction = writer.begin().await?;
         let lock_timeout = lock_timeout.unwrap_or(LOCK_TIMEOUT_MAX);
         match transaction.wait_for(&self.account_id, lock_timeout).await {
@@ -159,7 +168,8 @@ impl Lane {
             transaction.roll_back().await?;
             return Ok(Round::Idle);
         }
-        let attempted = attempt_in(transaction, &jobs, LockWait::Never, Lookup::First).await?;
+        let attempted =
+            attempt_in(transaction, begun, &jobs, LockWait::Never, Lookup::First).await?;
         Ok(Round::Settled(jobs.len(), attempted))
     }
 

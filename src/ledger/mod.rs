@@ -19,6 +19,7 @@ mod job;
 mod lanes;
 mod line;
 mod mender;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -34,7 +35,10 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-pub use crate::ledger::failure::{Failure, Outcome};
+pub use crate::ledger::{
+    failure::{Failure, Outcome},
+    stats::{Distribution, WritePathStats},
+};
 use crate::{
     domain::{
         account::{Account, NewAccount},
@@ -44,7 +48,7 @@ use crate::{
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
     },
-    ledger::line::Line,
+    ledger::{line::Line, stats::Stats},
     storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store},
 };
 
@@ -61,6 +65,7 @@ pub struct Limits {
 pub struct Ledger {
     store: Arc<Store>,
     line: Arc<Line>,
+    stats: Arc<Stats>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
     limits: Limits,
@@ -98,10 +103,12 @@ impl Ledger {
     pub fn start(store: Arc<Store>, limits: Limits) -> Self {
         // The line has no bound of its own: what bounds it is the number of places.
         let line = Arc::new(Line::default());
-        worker::spawn(&store, &line, limits.batch_size_max);
+        let stats = Arc::new(Stats::default());
+        worker::spawn(&store, &line, &stats, limits.batch_size_max);
         Self {
             store,
             line,
+            stats,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
             limits,
             closed: AtomicBool::new(false),
@@ -157,6 +164,12 @@ impl Ledger {
         let (job, ticket) = job::new(command, deadline, place);
         self.line.push(job);
         Ok(ticket)
+    }
+
+    /// What the write path has done since it started.
+    #[must_use]
+    pub fn write_path_stats(&self) -> WritePathStats {
+        self.stats.look()
     }
 
     /// Commands that may be accepted and not yet answered.

@@ -16,6 +16,7 @@ use crate::{
         lanes::Lanes,
         line::{Line, Taken},
         mender::Menders,
+        stats::Stats,
     },
     storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
 };
@@ -60,12 +61,12 @@ pub struct Batch {
 }
 
 /// Starts the workers and keeps them running.
-pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, batch_size_max: usize) {
+pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_size_max: usize) {
     let workers = match store.kind() {
         DatabaseKind::Sqlite => 1,
         DatabaseKind::Postgres => POSTGRES_WORKERS,
     };
-    let lanes = Lanes::new(store.clone(), line.clone(), batch_size_max);
+    let lanes = Lanes::new(store.clone(), line.clone(), stats.clone(), batch_size_max);
     let menders = Menders::default();
     for _ in 0..workers {
         let (store, line) = (store.clone(), line.clone());

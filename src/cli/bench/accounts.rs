@@ -19,6 +19,14 @@ const READ_AT_ONCE: usize = 1000;
 /// The accounts of a run.
 pub struct Accounts {
     ids: Arc<Vec<String>>,
+    before: Sums,
+}
+
+/// What all accounts together have.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    balance: Decimal,
+    entries: i64,
 }
 
 impl Accounts {
@@ -56,7 +64,14 @@ impl Accounts {
             })?;
         }
         bar.finish_and_clear();
-        Ok(Self { ids })
+        Ok(Self { ids, before: Sums::default() })
+    }
+
+    /// Takes accounts that exist, as they are.
+    pub async fn existing(servers: &Servers, prefix: &str, count: u32) -> Result<Self, Failed> {
+        let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{prefix}.{n}")).collect());
+        let before = Sums::read(servers, &ids).await.map_err(Failed::Run)?;
+        Ok(Self { ids, before })
     }
 
     /// Their ids.
@@ -66,29 +81,38 @@ impl Accounts {
 
     /// Compares the balances with what the answers add up to.
     pub async fn verify(&self, servers: &Servers, measured: &Measured) -> Result<(), String> {
-        let mut balances = Decimal::ZERO;
-        let mut entries = 0;
+        let after = Sums::read(servers, &self.ids).await?;
+        let balance = after.balance - self.before.balance;
+        if balance != Decimal::from(measured.net) {
+            return Err(format!(
+                "the balances have changed by {balance}, the answers sum to {}: money was lost or \
+                 made",
+                measured.net
+            ));
+        }
+        let entries = after.entries - self.before.entries;
+        if entries != measured.entries {
+            return Err(format!("{entries} entries, {} by the answers", measured.entries));
+        }
+        Ok(())
+    }
+}
+
+impl Sums {
+    async fn read(servers: &Servers, ids: &[String]) -> Result<Self, String> {
+        let mut sums = Self::default();
         let mut client = servers.clients(1).remove(0);
-        for ids in self.ids.chunks(READ_AT_ONCE) {
+        for ids in ids.chunks(READ_AT_ONCE) {
             let request = proto::BatchGetAccountsRequest { account_ids: ids.to_vec() };
             let answer = client.batch_get_accounts(request).await;
             let answer = answer.map_err(|status| format!("not verified: {}", status.message()))?;
             for account in answer.into_inner().accounts {
                 let value = account.balance.unwrap_or_default().value;
                 let value = Decimal::from_str_exact(&value).map_err(|error| error.to_string())?;
-                balances += value;
-                entries += account.sequence;
+                sums.balance += value;
+                sums.entries += account.sequence;
             }
         }
-        if balances != Decimal::from(measured.net) {
-            return Err(format!(
-                "the balances sum to {balances}, the answers to {}: money was lost or made",
-                measured.net
-            ));
-        }
-        if entries != measured.entries {
-            return Err(format!("{entries} entries, {} by the answers", measured.entries));
-        }
-        Ok(())
+        Ok(sums)
     }
 }

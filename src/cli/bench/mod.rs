@@ -60,6 +60,12 @@ pub struct Bench {
     )]
     accounts: u32,
 
+    /// Use accounts that exist, PREFIX.0, PREFIX.1 and so on up to the number of accounts, instead
+    /// of opening new ones: to measure on a database that is full. They must have unlimited
+    /// overdraft, and nobody else may use them meanwhile.
+    #[arg(long, value_name = "PREFIX")]
+    existing: Option<String>,
+
     /// Requests under way at any time.
     #[arg(
         long,
@@ -123,7 +129,10 @@ impl Bench {
         };
         let count = if self.workload == Workload::Hot { 1 } else { self.accounts };
         let run = Uuid::now_v7().to_string();
-        let accounts = Accounts::open(&servers, &run, count, self.in_flight).await?;
+        let accounts = match &self.existing {
+            Some(prefix) => Accounts::existing(&servers, prefix, count).await?,
+            None => Accounts::open(&servers, &run, count, self.in_flight).await?,
+        };
         let plan = Arc::new(Plan::new(self.workload, self.mode, accounts.ids().clone()));
         let driver = Driver {
             plan,
@@ -134,10 +143,15 @@ impl Bench {
             seed: self.seed,
             run,
         };
+        let before = servers.batches().await;
         let mut measured = driver.run(&servers).await?;
+        let mean_batch = before.zip(servers.batches().await).and_then(|(before, after)| {
+            let transactions = after.1 - before.1;
+            (transactions > 0).then(|| (after.0 - before.0) / transactions as f64)
+        });
         let unresolved = measured.resolve(&servers).await;
         let verified = accounts.verify(&servers, &measured).await;
-        let report = Report::new(&self, &servers, &measured, unresolved, &verified);
+        let report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
         print!("{report}");
         if let Some(path) = &self.json {
             report.write_json(path).map_err(Failed::run)?;

@@ -27,6 +27,8 @@ pub struct Report {
     p99_ms: f64,
     p99_9_ms: f64,
     max_ms: f64,
+    /// Requests a database transaction; null if the servers do not tell.
+    mean_batch: Option<f64>,
     errors: BTreeMap<String, u64>,
     unresolved: usize,
     /// Null if the money adds up.
@@ -43,6 +45,7 @@ impl Report {
         bench: &Bench,
         servers: &Servers,
         measured: &Measured,
+        mean_batch: Option<f64>,
         unresolved: usize,
         verified: &Result<(), String>,
     ) -> Self {
@@ -63,6 +66,7 @@ impl Report {
             p99_ms: at(99.0),
             p99_9_ms: at(99.9),
             max_ms: latencies.max() as f64 / 1000.0,
+            mean_batch,
             errors: measured.errors.clone(),
             unresolved,
             verification_error: verified.as_ref().err().cloned(),
@@ -111,6 +115,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mean_batch = self.mean_batch.map_or("not told".to_owned(), |it| format!("{it:.1}"));
         let rows = [
             ("workload", format!("{} {}, {} accounts", self.workload, self.mode, self.accounts)),
             ("servers", self.servers.to_string()),
@@ -121,6 +126,7 @@ impl fmt::Display for Report {
             ("p99", format!("{:.2} ms", self.p99_ms)),
             ("p99.9", format!("{:.2} ms", self.p99_9_ms)),
             ("max", format!("{:.2} ms", self.max_ms)),
+            ("mean batch", mean_batch),
         ];
         for (name, value) in rows {
             writeln!(formatter, "{name:12}  {value}")?;

@@ -8,7 +8,13 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{cli::Failed, proto::account_service_client::AccountServiceClient};
+use crate::{
+    cli::Failed,
+    proto::{
+        Distribution, GetWritePathStatsRequest, account_service_client::AccountServiceClient,
+        admin_service_client::AdminServiceClient,
+    },
+};
 
 /// A client of the service.
 pub type Client = AccountServiceClient<Channel>;
@@ -40,6 +46,20 @@ impl Servers {
     /// How many.
     pub fn count(&self) -> usize {
         self.endpoints.len()
+    }
+
+    /// Requests and database transactions that the servers have committed, all together; None if
+    /// one of them does not tell.
+    pub async fn batches(&self) -> Option<(f64, i64)> {
+        let (mut requests, mut transactions) = (0.0, 0);
+        for endpoint in &self.endpoints {
+            let mut client = AdminServiceClient::new(endpoint.connect_lazy());
+            let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await.ok()?;
+            let Distribution { sum, count, .. } = stats.into_inner().batch_size?;
+            requests += sum;
+            transactions += count;
+        }
+        Some((requests, transactions))
     }
 
     /// One client a caller: callers take turns with the servers, and share connections.

@@ -1,0 +1,105 @@
+//! What is measured. Those that are compared stand beside each other, so that a machine that
+//! slows down slows both.
+
+/// One thing that is measured.
+pub struct Figure {
+    pub name: &'static str,
+    pub subject: Subject,
+}
+
+/// How it is measured; rates are changes a second.
+#[derive(Clone, Copy)]
+pub enum Subject {
+    /// `passbook bench` against servers of its own.
+    Passbook { database: Database, load: Load, servers: u32 },
+    /// The same against `lock_per_request`.
+    LockPerRequest { database: Database, load: Load },
+    /// pgbench with `scripts/pgbench_change.sql`.
+    Pgbench { accounts: u32, clients: u32 },
+    /// One connection that writes a thousand changes a transaction by UNNEST.
+    Wall { accounts: usize },
+    /// Uniform load while one row is locked by psql.
+    Hold,
+    /// Memory of the server.
+    Memory,
+    /// On the database that was filled before.
+    Growth { full: bool },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// What is asked of servers.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub workload: &'static str,
+    pub mode: &'static str,
+    pub in_flight: u32,
+}
+
+/// The most accounts but for the growth.
+pub const ACCOUNTS: u32 = 10_000;
+
+const fn load(workload: &'static str, mode: &'static str, in_flight: u32) -> Load {
+    Load { workload, mode, in_flight }
+}
+
+const fn passbook(name: &'static str, load: Load) -> Figure {
+    Figure { name, subject: Subject::Passbook { database: Database::Postgres, load, servers: 1 } }
+}
+
+const fn plain(name: &'static str, load: Load) -> Figure {
+    Figure { name, subject: Subject::LockPerRequest { database: Database::Postgres, load } }
+}
+
+const fn pgbench(name: &'static str, accounts: u32, clients: u32) -> Figure {
+    Figure { name, subject: Subject::Pgbench { accounts, clients } }
+}
+
+const HOT: Load = load("hot", "unary", 512);
+const UNIFORM: Load = load("uniform", "unary", 512);
+
+pub const FIGURES: &[Figure] = &[
+    passbook("hot 512", HOT),
+    plain("hot 512, lock per request", HOT),
+    pgbench("hot, pgbench 32", 1, 32),
+    passbook("hot stream 512", load("hot", "stream", 512)),
+    Figure {
+        name: "hot 512, three servers",
+        subject: Subject::Passbook { database: Database::Postgres, load: HOT, servers: 3 },
+    },
+    passbook("uniform 512", UNIFORM),
+    plain("uniform 512, lock per request", UNIFORM),
+    pgbench("uniform, pgbench 32", ACCOUNTS, 32),
+    passbook("uniform stream 512", load("uniform", "stream", 512)),
+    Figure { name: "uniform, UNNEST wall", subject: Subject::Wall { accounts: ACCOUNTS as usize } },
+    passbook("uniform 32", load("uniform", "unary", 32)),
+    passbook("uniform 16", load("uniform", "unary", 16)),
+    pgbench("uniform, pgbench 16", ACCOUNTS, 16),
+    passbook("uniform 1", load("uniform", "unary", 1)),
+    pgbench("uniform, pgbench 1", ACCOUNTS, 1),
+    passbook("transfer 512", load("transfer", "unary", 512)),
+    Figure {
+        name: "SQLite hot 512",
+        subject: Subject::Passbook { database: Database::Sqlite, load: HOT, servers: 1 },
+    },
+    Figure {
+        name: "SQLite hot 512, lock per request",
+        subject: Subject::LockPerRequest { database: Database::Sqlite, load: HOT },
+    },
+    Figure {
+        name: "SQLite uniform 512",
+        subject: Subject::Passbook { database: Database::Sqlite, load: UNIFORM, servers: 1 },
+    },
+    Figure {
+        name: "SQLite uniform 512, lock per request",
+        subject: Subject::LockPerRequest { database: Database::Sqlite, load: UNIFORM },
+    },
+    Figure { name: "row held", subject: Subject::Hold },
+    Figure { name: "memory", subject: Subject::Memory },
+    Figure { name: "growth, empty", subject: Subject::Growth { full: false } },
+    Figure { name: "growth, full", subject: Subject::Growth { full: true } },
+];

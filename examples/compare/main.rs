@@ -1,0 +1,80 @@
+//! Measures Passbook beside a lock per request and pgbench, in turn, on the one machine, and
+//! writes `docs/benchmarks.md` and its plot. `scripts/compare` runs it.
+
+mod figures;
+mod hold;
+mod memory;
+mod programs;
+mod report;
+mod wall;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    figures::{FIGURES, Figure, Subject},
+    programs::Lab,
+};
+
+/// Compares, and writes docs/benchmarks.md.
+#[derive(Parser)]
+struct Compare {
+    /// How often everything is measured; figures are medians.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each measurement takes, in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// Only figures with this in their names; nothing is written.
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave out the growth to 1,000,000 accounts and 10,000,000 entries, which takes a quarter
+    /// of an hour.
+    #[arg(long)]
+    no_growth: bool,
+    /// Where to write.
+    #[arg(long, default_value = "docs")]
+    docs: PathBuf,
+}
+
+/// All values of each figure, in the order of the rounds.
+type Values = BTreeMap<&'static str, Vec<f64>>;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let compare = Compare::parse();
+    let lab = Lab::open(Duration::from_secs(compare.seconds)).await?;
+    let chosen: Vec<&Figure> = FIGURES
+        .iter()
+        .filter(|it| compare.only.as_ref().is_none_or(|only| it.name.contains(only)))
+        .filter(|it| !compare.no_growth || !matches!(it.subject, Subject::Growth { .. }))
+        .collect();
+    if chosen.iter().any(|it| matches!(it.subject, Subject::Growth { .. })) {
+        lab.grow().await?;
+    }
+    let bar = ProgressBar::new((chosen.len() * compare.rounds) as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
+    let mut values = Values::new();
+    for _ in 0..compare.rounds {
+        for figure in &chosen {
+            bar.set_message(figure.name);
+            for (name, value) in lab.measure(figure).await? {
+                bar.suspend(|| println!("{name:42} {value:10.2}"));
+                values.entry(name).or_default().push(value);
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let about = lab.about().await?;
+    lab.close().await?;
+    let text = report::markdown(&values, &about, compare.rounds, compare.seconds);
+    println!("{text}");
+    if compare.only.is_none() {
+        std::fs::write(compare.docs.join("benchmarks.md"), text)?;
+        report::draw(&values, &compare.docs.join("benchmarks.svg"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What the write path has done since the process started, for those who wonder why it is fast
+//! or slow.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+use tokio::time::Instant;
+
+use crate::ledger::attempt::Attempted;
+
+/// Where the time of one committed attempt went.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// When it began.
+    pub begun: Instant,
+    /// From BEGIN until the rows were locked and read.
+    pub lock_wait: Duration,
+    /// From there until all was written.
+    pub write_time: Duration,
+    /// The COMMIT.
+    pub commit_time: Duration,
+}
+
+/// How values are spread; times in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Distribution {
+    /// How many there are.
+    pub count: u64,
+    /// Their sum.
+    pub sum: u64,
+    /// Half of them are at most this.
+    pub p50: u64,
+    /// 99 of 100 are at most this.
+    pub p99: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+/// A look at [`Stats`].
+#[derive(Clone, Copy, Debug)]
+pub struct WritePathStats {
+    /// Requests a transaction.
+    pub batch_size: Distribution,
+    /// From a request's acceptance to the begin of its transaction.
+    pub queue_time: Distribution,
+    /// See [`Timings::lock_wait`].
+    pub lock_wait: Distribution,
+    /// See [`Timings::write_time`].
+    pub write_time: Distribution,
+    /// See [`Timings::commit_time`].
+    pub commit_time: Distribution,
+}
+
+/// The recorder: one lock a transaction.
+#[derive(Default)]
+pub struct Stats(Mutex<Recorders>);
+
+#[derive(Default)]
+struct Recorders {
+    batch_size: Recorder,
+    queue_time: Recorder,
+    lock_wait: Recorder,
+    write_time: Recorder,
+    commit_time: Recorder,
+}
+
+#[derive(Default)]
+struct Recorder {
+    /// Made with the first value; grows with the largest, at three digits at most a few hundred
+    /// kilobytes.
+    histogram: Option<Histogram<u64>>,
+    sum: u64,
+}
+
+impl Stats {
+    /// Takes down what a committed attempt tells.
+    pub fn record(&self, attempted: &Attempted) {
+        let Timings { begun, lock_wait, write_time, commit_time } = attempted.timings;
+        let mut recorders = self.recorders();
+        recorders.batch_size.add(attempted.judged.len() as u64);
+        recorders.lock_wait.add_time(lock_wait);
+        recorders.write_time.add_time(write_time);
+        recorders.commit_time.add_time(commit_time);
+        for (job, _) in &attempted.judged {
+            recorders.queue_time.add_time(begun.saturating_duration_since(job.accepted));
+        }
+    }
+
+    /// All so far.
+    pub fn look(&self) -> WritePathStats {
+        let recorders = self.recorders();
+        WritePathStats {
+            batch_size: recorders.batch_size.look(),
+            queue_time: recorders.queue_time.look(),
+            lock_wait: recorders.lock_wait.look(),
+            write_time: recorders.write_time.look(),
+            commit_time: recorders.commit_time.look(),
+        }
+    }
+
+    fn recorders(&self) -> MutexGuard<'_, Recorders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorder {
+    fn add_time(&mut self, time: Duration) {
+        self.add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn add(&mut self, value: u64) {
+        if self.histogram.is_none() {
+            // Fails only for a precision above five digits.
+            self.histogram = Histogram::new(3).ok();
+        }
+        if let Some(histogram) = &mut self.histogram {
+            // It grows as needed, up to values that are no time of this process.
+            let _ = histogram.record(value);
+        }
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    fn look(&self) -> Distribution {
+        let Some(histogram) = &self.histogram else { return Distribution::default() };
+        Distribution {
+            count: histogram.len(),
+            sum: self.sum,
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            max: histogram.max(),
+        }
+    }
+}
