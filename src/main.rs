@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Measured against the C library's: a tenth more requests a second, and less memory kept.
+/// Measured against the C library's: about a tenth more requests a second, for 20 MiB more.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -8,6 +8,7 @@ mod serve;
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 /// The migrator and PostgreSQL tell even that there was nothing to do.
@@ -48,7 +49,11 @@ pub fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match &cli.verb {
+        Verb::Bench(bench) => bench.runtime(),
+        Verb::Serve(_) | Verb::Migrate(_) | Verb::Healthcheck(_) => Runtime::new(),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };

@@ -18,7 +18,7 @@ use crate::{
         rejection::Rejection,
     },
     ledger::{job::Job, stats::Timings},
-    storage::{CommitError, LockWait, Locked, StorageError, WriteTransaction, Writer},
+    storage::{CommitError, LockWait, Locked, StorageError, WriteTransaction},
 };
 
 /// A job with the verdict that was committed.
@@ -56,31 +56,20 @@ pub enum Lookup {
     Unneeded,
 }
 
-/// Tries the batch: begin, lock, and the rest.
+/// Tries the jobs in a transaction that has begun, and ends it either way. The time counts from
+/// `start`.
 pub async fn attempt(
-    writer: &Writer,
-    jobs: &[Arc<Job>],
-    wait: LockWait,
-    lookup: Lookup,
-) -> Result<Attempted, AttemptError> {
-    let begun = Instant::now();
-    let transaction = writer.begin().await?;
-    attempt_in(transaction, begun, jobs, wait, lookup).await
-}
-
-/// Goes on in a transaction that has begun, and ends it either way.
-pub async fn attempt_in(
     transaction: WriteTransaction,
-    begun: Instant,
+    start: Instant,
     jobs: &[Arc<Job>],
     wait: LockWait,
     lookup: Lookup,
 ) -> Result<Attempted, AttemptError> {
-    match decide(&transaction, begun, jobs, wait, lookup).await {
+    match decide(&transaction, start, jobs, wait, lookup).await {
         Ok(mut attempted) => match transaction.commit().await {
             Ok(()) => {
                 let timings = &mut attempted.timings;
-                timings.commit_time = begun.elapsed() - timings.lock_wait - timings.write_time;
+                timings.commit_time = start.elapsed() - timings.lock_wait - timings.write_time;
                 #[cfg(test)]
                 super::faults::strike(super::faults::Point::AfterCommit, jobs);
                 Ok(attempted)
@@ -104,7 +93,7 @@ pub async fn attempt_in(
 
 async fn decide(
     transaction: &WriteTransaction,
-    begun: Instant,
+    start: Instant,
     jobs: &[Arc<Job>],
     wait: LockWait,
     lookup: Lookup,
@@ -112,7 +101,7 @@ async fn decide(
     // 1. Lock the accounts.
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
     let Locked { accounts, held_elsewhere, now_us } = transaction.lock(&account_ids, wait).await?;
-    let lock_wait = begun.elapsed();
+    let lock_wait = start.elapsed();
     let (held_elsewhere, ours) = part(jobs, &held_elsewhere);
 
     // 2. Read the verdicts that there are, in a statement after the lock. A dry run inserts
@@ -145,8 +134,8 @@ async fn decide(
 
     // 4. Write what has changed; the caller commits.
     transaction.write(&book).await?;
-    let write_time = begun.elapsed() - lock_wait;
-    let timings = Timings { begun, lock_wait, write_time, commit_time: Duration::ZERO };
+    let write_time = start.elapsed() - lock_wait;
+    let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
     Ok(Attempted { judged, held_elsewhere, timings })
 }
 

@@ -20,7 +20,7 @@ use crate::{
     domain::ids::AccountId,
     ledger::{
         Failure,
-        attempt::{AttemptError, Attempted, Lookup, attempt_in},
+        attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         line::{Line, Taken},
         stats::Stats,
@@ -103,7 +103,6 @@ impl Lanes {
 }
 
 /// One account's lane.
-#[derive(Clone)]
 struct Lane {
     lanes: Lanes,
     account_id: AccountId,
@@ -122,7 +121,7 @@ enum Round {
 impl Lane {
     /// Until the account was free once, or nobody wants it any more.
     async fn run(self) -> Result<(), AttemptError> {
-        let writer = Arc::new(self.lanes.store.writer().await?);
+        let writer = self.lanes.store.writer().await?;
         let mut wanted_at = Instant::now();
         loop {
             let lock_timeout = self.lock_timeout();
@@ -131,8 +130,7 @@ impl Lane {
             } else if wanted_at.elapsed() > IDLE_TIME_MAX {
                 return Ok(());
             }
-            let round = self.clone().round(writer.clone(), lock_timeout);
-            match supervised(round).await? {
+            match supervised(self.round(&writer, lock_timeout)).await? {
                 Round::LockTimeout => self.expire(),
                 Round::Idle => return Ok(()),
                 Round::Settled(jobs, attempted) => {
@@ -148,11 +146,11 @@ impl Lane {
     /// Waits for the row, and settles the jobs that have gathered meanwhile. They stay in the
     /// lane until they are answered: if this attempt fails the worker makes the next one.
     async fn round(
-        self,
-        writer: Arc<Writer>,
+        &self,
+        writer: &Writer,
         lock_timeout: Option<Duration>,
     ) -> Result<Round, AttemptError> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let transaction = writer.begin().await?;
         let lock_timeout = lock_timeout.unwrap_or(LOCK_TIMEOUT_MAX);
         match transaction.wait_for(&self.account_id, lock_timeout).await {
@@ -168,8 +166,7 @@ impl Lane {
             transaction.roll_back().await?;
             return Ok(Round::Idle);
         }
-        let attempted =
-            attempt_in(transaction, begun, &jobs, LockWait::Never, Lookup::First).await?;
+        let attempted = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await?;
         Ok(Round::Settled(jobs.len(), attempted))
     }
 

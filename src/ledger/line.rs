@@ -151,3 +151,98 @@ impl Drop for Taken {
         self.line.arrived.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{sync::Semaphore, time::Instant};
+
+    use super::*;
+    use crate::{
+        domain::{
+            account::{Labels, NewAccount},
+            command::Command,
+            money::Currencies,
+        },
+        ledger::job,
+    };
+
+    fn id(account_id: &str) -> AccountId {
+        AccountId::parse(account_id).unwrap()
+    }
+
+    fn job(account_id: &str) -> Arc<Job> {
+        let currency = Currencies::default().get("USD").unwrap();
+        let command = Command::CreateAccount(NewAccount {
+            account_id: id(account_id),
+            overdraft_limit: currency.zero(),
+            currency,
+            unlimited_overdraft: false,
+            labels: Labels::new(),
+        });
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        job::new(command, Instant::now() + Duration::from_secs(9), place).0
+    }
+
+    fn line(account_ids: &str) -> Arc<Line> {
+        let line = Arc::new(Line::default());
+        account_ids.chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+        line
+    }
+
+    /// The accounts of jobs, one letter each.
+    fn letters(jobs: &[Arc<Job>]) -> String {
+        jobs.iter().flat_map(|job| job.command.account_ids()).map(AccountId::as_str).collect()
+    }
+
+    async fn take(line: &Arc<Line>, weight_max: usize) -> Taken {
+        tokio::time::timeout(Duration::from_secs(5), line.take(weight_max)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn jobs_of_a_busy_account_stand_aside_and_then_come_first() {
+        let line = line("aab");
+        let first = take(&line, 10).await;
+        assert_eq!(letters(&first.jobs), "aab");
+        "abcac".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+        let second = take(&line, 10).await;
+        assert_eq!(letters(&second.jobs), "cc");
+        line.push(job("d"));
+        drop(first);
+        let third = take(&line, 10).await;
+        let mut third = letters(&third.jobs);
+        assert_eq!(third.pop(), Some('d'));
+        assert_eq!(third.matches('a').count(), 2, "{third}");
+        assert_eq!(third.len(), 3, "{third}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_a_weight_and_what_is_left_is_taken_by_another() {
+        let line = line("abc");
+        let first = take(&line, 2).await;
+        assert_eq!(letters(&first.jobs), "ab");
+        let second = take(&line, 2).await;
+        assert_eq!(letters(&second.jobs), "c");
+    }
+
+    #[tokio::test]
+    async fn an_account_held_elsewhere_stays_busy_until_its_lane_is_closed() {
+        let line = line("ab");
+        let mut batch = take(&line, 10).await;
+        line.push(job("a"));
+        let held = vec![(batch.jobs[0].clone(), id("a"))];
+        let (lanes, refused) = line.park(held, Some(&mut batch), 1);
+        assert_eq!((lanes, refused.len()), (vec![id("a")], 0));
+        // b is free again, a is not.
+        "ab".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+        let next = take(&line, 10).await;
+        assert_eq!(letters(&next.jobs), "b");
+        assert_eq!(line.aside(&id("a"), |jobs| letters(jobs)), "aaa");
+        let (lanes, refused) = line.park(vec![(job("c"), id("c"))], None, 1);
+        assert_eq!((lanes.len(), refused.len()), (0, 1), "there is one lane already");
+        line.close_lane(&id("a"));
+        let last = take(&line, 10).await;
+        assert_eq!(letters(&last.jobs), "aaa");
+    }
+}

@@ -14,8 +14,8 @@ use crate::ledger::attempt::Attempted;
 /// Where the time of one committed attempt went.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// When it began.
-    pub begun: Instant,
+    /// When its batch was taken up.
+    pub start: Instant,
     /// From BEGIN until the rows were locked and read.
     pub lock_wait: Duration,
     /// From there until all was written.
@@ -78,14 +78,14 @@ struct Recorder {
 impl Stats {
     /// Takes down what a committed attempt tells.
     pub fn record(&self, attempted: &Attempted) {
-        let Timings { begun, lock_wait, write_time, commit_time } = attempted.timings;
+        let Timings { start, lock_wait, write_time, commit_time } = attempted.timings;
         let mut recorders = self.recorders();
         recorders.batch_size.add(attempted.judged.len() as u64);
         recorders.lock_wait.add_time(lock_wait);
         recorders.write_time.add_time(write_time);
         recorders.commit_time.add_time(commit_time);
         for (job, _) in &attempted.judged {
-            recorders.queue_time.add_time(begun.saturating_duration_since(job.accepted));
+            recorders.queue_time.add_time(start.saturating_duration_since(job.accepted));
         }
     }
 

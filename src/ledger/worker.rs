@@ -4,8 +4,9 @@
 //! someone else), so that nothing that goes wrong with one batch holds up the next. What
 //! failed it hands to the [`super::mender`].
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         mender::Menders,
         stats::Stats,
     },
-    storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
+    storage::{DatabaseKind, LockWait, StorageError, Store, WriteTransaction, Writer},
 };
 
 /// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
@@ -37,11 +38,17 @@ const POSTGRES_WORKERS: usize = 2;
 /// finds it out by itself is made twice.
 const LOOKUPS_AFTER_DECIDED: usize = 64;
 
+/// How long a worker without jobs keeps a transaction that it has begun ahead. It holds nothing,
+/// but who looks into `pg_stat_activity` is not to wonder about it.
+const BEGUN_AHEAD_TIME_MAX: Duration = Duration::from_millis(50);
+
 /// A connection, and attempts on it.
 pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
-    writer: Option<Arc<Writer>>,
+    writer: Option<Writer>,
+    /// Begun while nobody waited, so that the next batch has a round trip less to wait for.
+    begun_ahead: Option<WriteTransaction>,
     /// Batches that are still to be looked up.
     lookups: usize,
 }
@@ -86,20 +93,49 @@ pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_siz
 impl Worker {
     /// A worker without a connection yet.
     pub fn new(store: Arc<Store>, lanes: Lanes) -> Self {
-        Self { store, lanes, writer: None, lookups: 0 }
+        Self { store, lanes, writer: None, begun_ahead: None, lookups: 0 }
     }
 
     async fn run(mut self, line: Arc<Line>, menders: Menders, batch_size_max: usize) {
         loop {
-            let mut taken = line.take(batch_size_max).await;
+            let mut taken = self.next(&line, batch_size_max).await;
             let batch = Batch::new(std::mem::take(&mut taken.jobs), self.lookup());
             self.settle(batch, &mut taken, &menders).await;
+            drop(taken);
+            self.begin_ahead().await;
         }
     }
 
-    /// Whether the next batch is looked up first. On SQLite a look-up is no round trip.
+    async fn next(&mut self, line: &Arc<Line>, weight_max: usize) -> Taken {
+        if self.begun_ahead.is_some()
+            && let Ok(taken) =
+                tokio::time::timeout(BEGUN_AHEAD_TIME_MAX, line.take(weight_max)).await
+        {
+            return taken;
+        }
+        if let Some(begun) = self.begun_ahead.take()
+            && supervised(async { Ok(begun.roll_back().await?) }).await.is_err()
+        {
+            self.writer = None;
+        }
+        line.take(weight_max).await
+    }
+
+    /// On SQLite to begin is no round trip, and locks the database.
+    async fn begin_ahead(&mut self) {
+        if let Some(writer) = &self.writer
+            && self.store.kind() == DatabaseKind::Postgres
+        {
+            match supervised(async { Ok(writer.begin().await?) }).await {
+                Ok(begun) => self.begun_ahead = Some(begun),
+                Err(_) => self.writer = None,
+            }
+        }
+    }
+
+    /// Whether the next batch is looked up first.
     fn lookup(&mut self) -> Lookup {
-        if self.lookups == 0 && self.store.kind() == DatabaseKind::Postgres {
+        if self.lookups == 0 {
             return Lookup::Unneeded;
         }
         self.lookups = self.lookups.saturating_sub(1);
@@ -153,12 +189,19 @@ impl Worker {
     ) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => Arc::new(self.store.writer().await?),
+            None => self.store.writer().await?,
         };
-        let (jobs, held) = (batch.jobs.clone(), writer.clone());
-        let (wait, lookup) = (batch.wait, batch.lookup);
-        let result: Result<Attempted, _> =
-            supervised(async move { attempt(&held, &jobs, wait, lookup).await }).await;
+        let Batch { jobs, wait, lookup, .. } = batch;
+        let begun = self.begun_ahead.take();
+        let result: Result<Attempted, _> = supervised(async {
+            let start = Instant::now();
+            let transaction = match begun {
+                Some(begun) => begun,
+                None => writer.begin().await?,
+            };
+            attempt(transaction, start, jobs, *wait, *lookup).await
+        })
+        .await;
         let reusable = match &result {
             Ok(_) => true,
             Err(AttemptError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
@@ -190,28 +233,28 @@ pub fn portions(jobs: impl Iterator<Item = Arc<Job>>, weight_max: usize) -> Vec<
     portions
 }
 
-/// Runs an attempt in a task of its own: if it panics or hangs, only the task ends. Nobody then
-/// knows whether it committed.
-pub async fn supervised<T: Send + 'static>(
-    attempt: impl Future<Output = Result<T, AttemptError>> + Send + 'static,
+/// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
+/// it committed; it is dropped, and its connection must be dropped with it.
+pub async fn supervised<T>(
+    attempt: impl Future<Output = Result<T, AttemptError>>,
 ) -> Result<T, AttemptError> {
-    let mut task = tokio::spawn(attempt);
-    let joined = match tokio::time::timeout(ATTEMPT_TIME_MAX, &mut task).await {
-        Ok(joined) => joined,
-        Err(_elapsed) => {
-            task.abort();
-            // The abort may come too late: then there is a result after all.
-            task.await
+    // The drop of what hangs may panic too.
+    let attempt = async move { tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await };
+    // What the attempt leaves half done is thrown away: its book, and its connection.
+    match AssertUnwindSafe(attempt).catch_unwind().await {
+        Ok(Ok(result)) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let text = format!("panic: {}", text.unwrap_or("without a text"));
+            Err(AttemptError::Unknown(text))
         }
-    };
-    joined.unwrap_or_else(|error| {
-        let text = if error.is_cancelled() {
-            format!("no answer from the database within {} s", ATTEMPT_TIME_MAX.as_secs())
-        } else {
-            error.to_string()
-        };
-        Err(AttemptError::Unknown(text))
-    })
+        Ok(Err(_elapsed)) => {
+            let seconds = ATTEMPT_TIME_MAX.as_secs();
+            let text = format!("no answer from the database within {seconds} s");
+            Err(AttemptError::Unknown(text))
+        }
+    }
 }
 
 /// Writes down on each job what an attempt that failed may have done.

@@ -30,6 +30,12 @@ const POSTGRES_CONNECTION_CHECK: &str = "2s";
 const SQLITE_WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 /// Readers and migrations meet a lock only in rare moments (recovery, another migration).
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pages of 4 KiB in the write-ahead log before they are moved into the database's file. A page
+/// that changes often is moved once for many changes; the log takes 64 MiB on the disk.
+const SQLITE_CHECKPOINT_PAGES: &str = "16384";
+/// What the writer keeps in memory of the database, in KiB (SQLite takes a negative number for
+/// that): the pages that a batch changes, or they go to the disk before the commit.
+const SQLITE_CACHE_SIZE: &str = "-16384";
 /// How long to wait for a connection: longer means that the database is not well.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for this long is tested before it is used.
@@ -272,5 +278,11 @@ fn sqlite(options: SqliteConnectOptions, role: Role) -> SqliteConnectOptions {
         // NORMAL would lose acknowledged changes when the power fails.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(busy_timeout);
-    if role == Role::Reader { options.pragma("query_only", "on") } else { options }
+    match role {
+        Role::Reader => options.pragma("query_only", "on"),
+        Role::Writer => options
+            .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES)
+            .pragma("cache_size", SQLITE_CACHE_SIZE),
+        Role::Admin => options,
+    }
 }

@@ -143,7 +143,9 @@ fn from_sqlite_code(code: &str, text: String) -> StorageError {
         Some(1) if text.contains("no such table") || text.contains("no such column") => {
             StorageError::SchemaNotMigrated(text)
         }
-        // TOOBIG, CONSTRAINT, MISMATCH. Keys are looked up under the one write lock, so here a
+        // Our own trigger's words, which come before the unique constraint would.
+        Some(19) if text.contains("REPLACE on requests") => StorageError::Decided(text),
+        // TOOBIG, CONSTRAINT, MISMATCH. All else is looked up under the one write lock, so a
         // unique constraint is no race.
         Some(18..=20) => StorageError::Data(text),
         _ => StorageError::Unavailable(text),

@@ -4,6 +4,7 @@ use crate::harness::*;
 
 on_both_databases! {
     every_workload_runs_and_its_money_adds_up,
+    accounts_that_exist_are_used_as_they_are,
     money_that_somebody_else_makes_fails_the_run,
 }
 
@@ -41,11 +42,39 @@ async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
         let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
         assert!(report["requests"].as_u64() > Some(10), "{workload} {mode}: {json}");
         assert!(report["p99_ms"].as_f64() > Some(0.0), "{workload} {mode}: {json}");
+        assert!(report["mean_batch"].as_f64() >= Some(1.0), "{workload} {mode}: {json}");
         assert_eq!(report["errors"], serde_json::json!({}), "{workload} {mode}");
         assert_eq!(report["verification_error"], serde_json::Value::Null);
         let plot = std::fs::read_to_string(&plot).expect("the plot is drawn");
         assert!(plot.contains("<svg"), "{workload} {mode}");
     }
+}
+
+async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for number in 0..3 {
+        open_with_overdraft(&client, &format!("load.{number}"), "1000000").await;
+    }
+    let before = Change::Deposit(deposit("load.1", "12.34"));
+    before.send(&client, seconds(5)).await.expect("it is made");
+    let target = format!("http://{}", server.address);
+    let arguments = [
+        ["bench", "--target", &target, "--existing", "load", "--accounts", "3"].as_slice(),
+        &["--workload", "uniform", "--in-flight", "8", "--duration", "300ms", "--warmup", "50ms"],
+        &["--threads", "2"],
+    ]
+    .concat();
+
+    let run = passbook(&arguments).await.must_succeed();
+
+    assert!(run.stdout.contains("adds up"), "{}", run.stdout);
+    assert_eq!(database.count("accounts").await, 3, "none was opened");
+    let missing = [&arguments[..4], &["nobody", "--accounts", "3"]].concat();
+    let run = passbook(&missing).await;
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("nobody.0"), "{}", run.stderr);
 }
 
 async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {

@@ -17,6 +17,7 @@ mod post_transaction;
 mod stream_transactions;
 mod transfer;
 mod withdraw;
+mod write_path_stats;
 
 mod bad_bytes;
 mod bad_input;

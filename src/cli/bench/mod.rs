@@ -9,6 +9,7 @@ mod workload;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
+use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
@@ -75,6 +76,16 @@ pub struct Bench {
     )]
     in_flight: u32,
 
+    /// Threads that drive the load. One is enough for a server on the same two cores, and costs
+    /// a single caller no hand-over between threads.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=256)
+    )]
+    threads: u32,
+
     /// How long to measure.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     duration: Duration,
@@ -121,6 +132,15 @@ pub enum Mode {
 }
 
 impl Bench {
+    /// Where the load runs.
+    pub fn runtime(&self) -> std::io::Result<Runtime> {
+        let mut builder = match self.threads {
+            1 => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        builder.worker_threads(self.threads as usize).enable_all().build()
+    }
+
     pub async fn run(self) -> Result<(), Failed> {
         let servers = if self.target.is_empty() {
             servers::start(self.bench_database_url.as_deref(), self.servers).await?

@@ -1,0 +1,79 @@
+//! GetWritePathStats: what it tells adds up to what was done.
+
+use passbook::proto::{
+    GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
+};
+use tokio::task::JoinSet;
+
+use crate::harness::*;
+
+on_both_databases! {
+    every_decided_request_is_counted_in_one_batch,
+    a_repeat_among_new_requests_is_answered_as_one,
+}
+
+async fn stats(server: &Server) -> GetWritePathStatsResponse {
+    let target = format!("http://{}", server.address);
+    let mut client = AdminServiceClient::connect(target).await.expect("it listens");
+    client.get_write_path_stats(GetWritePathStatsRequest {}).await.expect("it answers").into_inner()
+}
+
+async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    assert_eq!(stats(&server).await.batch_size.unwrap_or_default().count, 0);
+    open(&client, "a").await;
+
+    let mut calls = JoinSet::new();
+    for _ in 0..60 {
+        let client = client.clone();
+        calls.spawn(async move {
+            let change = Change::Deposit(deposit("a", "1"));
+            change.send(&client, seconds(10)).await.expect("it is made");
+        });
+    }
+    calls.join_all().await;
+
+    let stats = stats(&server).await;
+    let batches = stats.batch_size.unwrap_or_default();
+    assert_eq!(batches.sum, 61.0, "the account and 60 deposits: {batches:?}");
+    assert!(batches.count < 61, "nothing was shared: {batches:?}");
+    assert_eq!(stats.queue_time.unwrap_or_default().count, 61);
+    for times in [stats.lock_wait, stats.write_time, stats.commit_time] {
+        let times = times.unwrap_or_default();
+        assert_eq!(times.count, batches.count);
+        assert!(0.0 < times.sum && times.p50 <= times.p99 && times.p99 <= times.max, "{times:?}");
+    }
+}
+
+/// The first attempt takes all for new, and the insert of the ids finds the repeat.
+async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "a").await;
+    let known = Change::Deposit(deposit("a", "1000"));
+    known.send(&client, seconds(5)).await.expect("it is made");
+
+    // More than are looked up after one repeat, so that each round meets a worker that expects
+    // none.
+    for round in 0..3 {
+        let mut calls = JoinSet::new();
+        for number in 0..100 {
+            let (client, known) = (client.clone(), known.clone());
+            calls.spawn(async move {
+                let new = Change::Deposit(deposit("a", "1"));
+                let change = if number == 50 { known } else { new };
+                change.send(&client, seconds(10)).await.expect("it is answered");
+            });
+        }
+        calls.join_all().await;
+        for _ in 0..100 {
+            let change = Change::Deposit(deposit("a", "1"));
+            change.send(&client, seconds(5)).await.expect("it is made");
+        }
+        assert_eq!(database.count("entries").await, 1 + 199 * (round + 1));
+    }
+    assert_eq!(database.count("requests").await, 1 + 199 * 3);
+}
