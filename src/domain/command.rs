@@ -75,6 +75,14 @@ impl Command {
         new.into_iter().chain(legs.iter().map(|leg| &leg.account_id))
     }
 
+    /// Whether it touches one account only, with however many legs.
+    #[must_use]
+    pub fn has_one_account(&self) -> bool {
+        let mut account_ids = self.account_ids();
+        let first = account_ids.next();
+        account_ids.all(|account_id| Some(account_id) == first)
+    }
+
     /// How much of a database transaction it takes up: its changes of accounts.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -23,8 +23,12 @@ pub struct Line {
 
 #[derive(Default)]
 struct State {
+    /// Jobs of several accounts of which one was busy. They come first, and until they are taken
+    /// nobody else gets the others of their accounts: or two accounts that are never free at the
+    /// same moment would keep a transfer between them waiting for ever.
+    several: VecDeque<Arc<Job>>,
     ready: VecDeque<Arc<Job>>,
-    /// Accounts that a batch or a lane has, and the jobs that stand aside for each.
+    /// Accounts that a batch or a lane has, and the jobs of one account that stand aside for each.
     busy: HashMap<AccountId, Vec<Arc<Job>>>,
     lanes: usize,
 }
@@ -40,7 +44,13 @@ pub struct Taken {
 impl Line {
     /// Puts a job at the end.
     pub fn push(&self, job: Arc<Job>) {
-        self.state().ready.push_back(job);
+        let mut state = self.state();
+        if state.busy_of(&job).is_some() {
+            // Nobody can take it now: nobody is woken.
+            return state.set_aside(job);
+        }
+        state.ready.push_back(job);
+        drop(state);
         self.arrived.notify_one();
     }
 
@@ -58,25 +68,35 @@ impl Line {
     fn try_take(self: &Arc<Self>, weight_max: usize) -> Option<Taken> {
         let mut state = self.state();
         let (mut jobs, mut accounts, mut weight) = (Vec::new(), HashSet::new(), 0);
-        while let Some(job) = state.ready.pop_front() {
-            let busy = job.command.account_ids().find(|id| state.busy.contains_key(*id)).cloned();
-            if let Some(aside) = busy.and_then(|account_id| state.busy.get_mut(&account_id)) {
-                aside.push(job);
-                continue;
+        let mut reserved = HashSet::new();
+        let mut queue = std::mem::take(&mut state.several);
+        queue.append(&mut state.ready);
+        while let Some(job) = queue.pop_front() {
+            let is_busy = state.busy_of(&job).is_some();
+            let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
+            if !is_busy && !is_reserved {
+                weight += job.command.weight();
+                if weight > weight_max && !jobs.is_empty() {
+                    queue.push_front(job);
+                    break;
+                }
+                accounts.extend(job.command.account_ids().cloned());
+                jobs.push(job);
+            } else {
+                if !job.command.has_one_account() {
+                    reserved.extend(job.command.account_ids().cloned());
+                }
+                state.set_aside(job);
             }
-            weight += job.command.weight();
-            if weight > weight_max && !jobs.is_empty() {
-                state.ready.push_front(job);
-                break;
-            }
-            accounts.extend(job.command.account_ids().cloned());
-            jobs.push(job);
         }
+        let is_full = !queue.is_empty();
+        state.ready.append(&mut queue);
         if jobs.is_empty() {
             return None;
         }
         state.busy.extend(accounts.iter().map(|account_id| (account_id.clone(), Vec::new())));
-        if !state.ready.is_empty() {
+        if is_full {
+            // What did not fit is for another worker.
             self.arrived.notify_one();
         }
         Some(Taken { jobs, line: self.clone(), accounts })
@@ -135,6 +155,22 @@ impl Line {
 }
 
 impl State {
+    /// An account of the job that is busy.
+    fn busy_of(&self, job: &Job) -> Option<AccountId> {
+        job.command.account_ids().find(|id| self.busy.contains_key(*id)).cloned()
+    }
+
+    /// Keeps a job until its accounts are free.
+    fn set_aside(&mut self, job: Arc<Job>) {
+        if !job.command.has_one_account() {
+            self.several.push_back(job);
+        } else if let Some(aside) = self.busy_of(&job).and_then(|id| self.busy.get_mut(&id)) {
+            aside.push(job);
+        } else {
+            self.ready.push_back(job);
+        }
+    }
+
     /// Those who stood aside have waited longer than all who came since.
     fn release(&mut self, account_id: &AccountId) {
         for job in self.busy.remove(account_id).into_iter().flatten().rev() {
@@ -161,9 +197,11 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            account::{Labels, NewAccount},
-            command::Command,
+            account::Labels,
+            command::{Command, Condition, Leg, Posting},
+            ids::{RequestId, RequestKey},
             money::Currencies,
+            transaction::TransactionKind,
         },
         ledger::job,
     };
@@ -172,15 +210,24 @@ mod tests {
         AccountId::parse(account_id).unwrap()
     }
 
-    fn job(account_id: &str) -> Arc<Job> {
+    /// A job of these accounts, one letter each.
+    fn job(account_ids: &str) -> Arc<Job> {
         let currency = Currencies::default().get("USD").unwrap();
-        let command = Command::CreateAccount(NewAccount {
-            account_id: id(account_id),
-            overdraft_limit: currency.zero(),
-            currency,
-            unlimited_overdraft: false,
+        let leg = |account_id: char| Leg {
+            account_id: id(&account_id.to_string()),
+            amount: currency.parse("1").unwrap(),
+            currency: currency.clone(),
+            condition: Condition::default(),
+        };
+        let command = Command::Post(Arc::new(Posting {
+            key: RequestKey { caller: "".into(), request_id: RequestId::parse("r").unwrap() },
+            transaction_id: uuid::Uuid::now_v7(),
+            kind: TransactionKind::Posting,
+            legs: account_ids.chars().map(leg).collect(),
+            description: String::new(),
             labels: Labels::new(),
-        });
+            validate_only: false,
+        }));
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         job::new(command, Instant::now() + Duration::from_secs(9), place).0
     }
@@ -215,6 +262,27 @@ mod tests {
         assert_eq!(third.pop(), Some('d'));
         assert_eq!(third.matches('a').count(), 2, "{third}");
         assert_eq!(third.len(), 3, "{third}");
+    }
+
+    #[tokio::test]
+    async fn a_transfer_between_two_accounts_that_are_never_free_together_is_not_starved() {
+        let line = line("x");
+        let mut held = vec![take(&line, 10).await];
+        line.push(job("y"));
+        held.push(take(&line, 10).await);
+        line.push(job("xy"));
+        // Each batch ends while the other goes on, and there are always more jobs for both.
+        for round in 0..10 {
+            "xxyyz".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+            drop(held.remove(0));
+            let next = take(&line, 10).await;
+            if letters(&next.jobs).contains("xy") {
+                assert!(round > 0, "y was not free");
+                return;
+            }
+            held.push(next);
+        }
+        panic!("the transfer was never taken");
     }
 
     #[tokio::test]
