@@ -39,18 +39,18 @@ pub struct Distribution {
     pub max: u64,
 }
 
-/// A look at [`Stats`].
+/// What the write path has done so far.
 #[derive(Clone, Copy, Debug)]
 pub struct WritePathStats {
-    /// Requests a transaction.
+    /// Requests in a transaction, a value a transaction.
     pub batch_size: Distribution,
-    /// From a request's acceptance to the begin of its transaction.
+    /// From a request's acceptance to the begin of its transaction, a value a request.
     pub queue_time: Distribution,
-    /// See [`Timings::lock_wait`].
+    /// From BEGIN until the rows were locked and read, a value a transaction.
     pub lock_wait: Distribution,
-    /// See [`Timings::write_time`].
+    /// From there until all was written, a value a transaction.
     pub write_time: Distribution,
-    /// See [`Timings::commit_time`].
+    /// The COMMIT, a value a transaction.
     pub commit_time: Distribution,
 }
 

@@ -19,7 +19,7 @@ use crate::{
         mender::Menders,
         stats::Stats,
     },
-    storage::{DatabaseKind, LockWait, StorageError, Store, WriteTransaction, Writer},
+    storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
 };
 
 /// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
@@ -38,17 +38,11 @@ const POSTGRES_WORKERS: usize = 2;
 /// finds it out by itself is made twice.
 const LOOKUPS_AFTER_DECIDED: usize = 64;
 
-/// How long a worker without jobs keeps a transaction that it has begun ahead. It holds nothing,
-/// but who looks into `pg_stat_activity` is not to wonder about it.
-const BEGUN_AHEAD_TIME_MAX: Duration = Duration::from_millis(50);
-
 /// A connection, and attempts on it.
 pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
     writer: Option<Writer>,
-    /// Begun while nobody waited, so that the next batch has a round trip less to wait for.
-    begun_ahead: Option<WriteTransaction>,
     /// Batches that are still to be looked up.
     lookups: usize,
 }
@@ -93,43 +87,14 @@ pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_siz
 impl Worker {
     /// A worker without a connection yet.
     pub fn new(store: Arc<Store>, lanes: Lanes) -> Self {
-        Self { store, lanes, writer: None, begun_ahead: None, lookups: 0 }
+        Self { store, lanes, writer: None, lookups: 0 }
     }
 
     async fn run(mut self, line: Arc<Line>, menders: Menders, batch_size_max: usize) {
         loop {
-            let mut taken = self.next(&line, batch_size_max).await;
+            let mut taken = line.take(batch_size_max).await;
             let batch = Batch::new(std::mem::take(&mut taken.jobs), self.lookup());
             self.settle(batch, &mut taken, &menders).await;
-            drop(taken);
-            self.begin_ahead().await;
-        }
-    }
-
-    async fn next(&mut self, line: &Arc<Line>, weight_max: usize) -> Taken {
-        if self.begun_ahead.is_some()
-            && let Ok(taken) =
-                tokio::time::timeout(BEGUN_AHEAD_TIME_MAX, line.take(weight_max)).await
-        {
-            return taken;
-        }
-        if let Some(begun) = self.begun_ahead.take()
-            && supervised(async { Ok(begun.roll_back().await?) }).await.is_err()
-        {
-            self.writer = None;
-        }
-        line.take(weight_max).await
-    }
-
-    /// On SQLite to begin is no round trip, and locks the database.
-    async fn begin_ahead(&mut self) {
-        if let Some(writer) = &self.writer
-            && self.store.kind() == DatabaseKind::Postgres
-        {
-            match supervised(async { Ok(writer.begin().await?) }).await {
-                Ok(begun) => self.begun_ahead = Some(begun),
-                Err(_) => self.writer = None,
-            }
         }
     }
 
@@ -192,14 +157,9 @@ impl Worker {
             None => self.store.writer().await?,
         };
         let Batch { jobs, wait, lookup, .. } = batch;
-        let begun = self.begun_ahead.take();
         let result: Result<Attempted, _> = supervised(async {
             let start = Instant::now();
-            let transaction = match begun {
-                Some(begun) => begun,
-                None => writer.begin().await?,
-            };
-            attempt(transaction, start, jobs, *wait, *lookup).await
+            attempt(writer.begin().await?, start, jobs, *wait, *lookup).await
         })
         .await;
         let reusable = match &result {
