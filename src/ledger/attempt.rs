@@ -69,7 +69,8 @@ pub async fn attempt(
         Ok(mut attempted) => match transaction.commit().await {
             Ok(()) => {
                 let timings = &mut attempted.timings;
-                timings.commit_time = start.elapsed() - timings.lock_wait - timings.write_time;
+                let before = timings.lock_wait + timings.write_time;
+                timings.commit_time = start.elapsed().saturating_sub(before);
                 #[cfg(test)]
                 super::faults::strike(super::faults::Point::AfterCommit, jobs);
                 Ok(attempted)
@@ -134,7 +135,7 @@ async fn decide(
 
     // 4. Write what has changed; the caller commits.
     transaction.write(&book).await?;
-    let write_time = start.elapsed() - lock_wait;
+    let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
     Ok(Attempted { judged, held_elsewhere, timings })
 }

@@ -88,7 +88,7 @@ impl Lanes {
         }
     }
 
-    /// Runs a lane and, however it ends, sends what is left in it back into the line.
+    /// Runs a lane to its end.
     async fn supervise(self, account_id: AccountId) {
         let lane = Lane { lanes: self.clone(), account_id: account_id.clone() };
         if let Err(error) = lane.run().await {
@@ -98,7 +98,6 @@ impl Lanes {
             });
             tracing::warn!(%error, jobs, "lane closed, its requests are tried again");
         }
-        self.line.close_lane(&account_id);
     }
 }
 
@@ -118,9 +117,16 @@ enum Round {
     Settled(usize, Attempted),
 }
 
+/// However it ends, what is left in it goes back into the line.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.lanes.line.close_lane(&self.account_id);
+    }
+}
+
 impl Lane {
     /// Until the account was free once, or nobody wants it any more.
-    async fn run(self) -> Result<(), AttemptError> {
+    async fn run(&self) -> Result<(), AttemptError> {
         let writer = self.lanes.store.writer().await?;
         let mut wanted_at = Instant::now();
         loop {

@@ -28,9 +28,18 @@ struct State {
     /// same moment would keep a transfer between them waiting for ever.
     several: VecDeque<Arc<Job>>,
     ready: VecDeque<Arc<Job>>,
-    /// Accounts that a batch or a lane has, and the jobs of one account that stand aside for each.
-    busy: HashMap<AccountId, Vec<Arc<Job>>>,
+    /// Accounts that a batch or a lane has.
+    busy: HashMap<AccountId, Busy>,
     lanes: usize,
+}
+
+/// An account that a batch or a lane has.
+#[derive(Default)]
+struct Busy {
+    has_lane: bool,
+    /// Jobs that wait for it: all that need it if it has a lane, otherwise those that need no
+    /// other account. They are older than all that is ready.
+    aside: Vec<Arc<Job>>,
 }
 
 /// Jobs for one batch. Their accounts are released when it is dropped, however that happens.
@@ -45,13 +54,16 @@ impl Line {
     /// Puts a job at the end.
     pub fn push(&self, job: Arc<Job>) {
         let mut state = self.state();
-        if state.busy_of(&job).is_some() {
-            // Nobody can take it now: nobody is woken.
-            return state.set_aside(job);
+        // If nobody can take it now, nobody is woken.
+        let is_busy = state.busy_of(&job).is_some();
+        // Also where it could stand aside for a batch: others may have come before it.
+        if let Some(job) = state.leave_to_lane(job) {
+            state.ready.push_back(job);
         }
-        state.ready.push_back(job);
         drop(state);
-        self.arrived.notify_one();
+        if !is_busy {
+            self.arrived.notify_one();
+        }
     }
 
     /// Takes all jobs whose accounts are not busy, up to this weight, or one that is heavier by
@@ -72,6 +84,11 @@ impl Line {
         let mut queue = std::mem::take(&mut state.several);
         queue.append(&mut state.ready);
         while let Some(job) = queue.pop_front() {
+            // Whoever was given up must not hold up others.
+            if !job.is_wanted() {
+                continue;
+            }
+            let Some(job) = state.leave_to_lane(job) else { continue };
             let is_busy = state.busy_of(&job).is_some();
             let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
             if !is_busy && !is_reserved {
@@ -94,7 +111,8 @@ impl Line {
         if jobs.is_empty() {
             return None;
         }
-        state.busy.extend(accounts.iter().map(|account_id| (account_id.clone(), Vec::new())));
+        let busy = |account_id: &AccountId| (account_id.clone(), Busy::default());
+        state.busy.extend(accounts.iter().map(busy));
         if is_full {
             // What did not fit is for another worker.
             self.arrived.notify_one();
@@ -118,11 +136,12 @@ impl Line {
             batch.accounts.drain().for_each(|account_id| state.release(&account_id));
         }
         for (job, account_id) in held {
-            if let Some(aside) = state.busy.get_mut(&account_id) {
-                aside.push(job);
+            if let Some(busy) = state.busy.get_mut(&account_id) {
+                busy.aside.push(job);
             } else if state.lanes < lanes_max {
                 state.lanes += 1;
-                state.busy.insert(account_id.clone(), vec![job]);
+                let busy = Busy { has_lane: true, aside: vec![job] };
+                state.busy.insert(account_id.clone(), busy);
                 lanes.push(account_id);
             } else {
                 refused.push(job);
@@ -136,7 +155,7 @@ impl Line {
     /// Does something with the jobs that stand aside for an account.
     pub fn aside<T>(&self, account_id: &AccountId, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
         match self.state().busy.get_mut(account_id) {
-            Some(jobs) => act(jobs),
+            Some(busy) => act(&mut busy.aside),
             None => act(&mut Vec::new()),
         }
     }
@@ -160,12 +179,27 @@ impl State {
         job.command.account_ids().find(|id| self.busy.contains_key(*id)).cloned()
     }
 
+    /// Gives a job to the lane of one of its accounts, or gives it back if none has one: someone
+    /// else's lock must hold up nobody but those who need that account.
+    fn leave_to_lane(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
+        let mut account_ids = job.command.account_ids();
+        let held = account_ids.find(|id| self.busy.get(*id).is_some_and(|it| it.has_lane)).cloned();
+        drop(account_ids);
+        match held.and_then(|account_id| self.busy.get_mut(&account_id)) {
+            Some(lane) => {
+                lane.aside.push(job);
+                None
+            }
+            None => Some(job),
+        }
+    }
+
     /// Keeps a job until its accounts are free.
     fn set_aside(&mut self, job: Arc<Job>) {
         if !job.command.has_one_account() {
             self.several.push_back(job);
-        } else if let Some(aside) = self.busy_of(&job).and_then(|id| self.busy.get_mut(&id)) {
-            aside.push(job);
+        } else if let Some(busy) = self.busy_of(&job).and_then(|id| self.busy.get_mut(&id)) {
+            busy.aside.push(job);
         } else {
             self.ready.push_back(job);
         }
@@ -173,7 +207,8 @@ impl State {
 
     /// Those who stood aside have waited longer than all who came since.
     fn release(&mut self, account_id: &AccountId) {
-        for job in self.busy.remove(account_id).into_iter().flatten().rev() {
+        let aside = self.busy.remove(account_id).unwrap_or_default().aside;
+        for job in aside.into_iter().rev() {
             self.ready.push_front(job);
         }
     }
@@ -229,7 +264,10 @@ mod tests {
             validate_only: false,
         }));
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        job::new(command, Instant::now() + Duration::from_secs(9), place).0
+        let (job, ticket) = job::new(command, Instant::now() + Duration::from_secs(9), place);
+        // Someone waits for it as long as the test runs.
+        std::mem::forget(ticket);
+        job
     }
 
     fn line(account_ids: &str) -> Arc<Line> {
@@ -283,6 +321,43 @@ mod tests {
             held.push(next);
         }
         panic!("the transfer was never taken");
+    }
+
+    #[tokio::test]
+    async fn a_lock_held_elsewhere_holds_up_only_those_who_need_that_account() {
+        let line = line("x");
+        let mut batch = take(&line, 10).await;
+        let held = vec![(batch.jobs[0].clone(), id("x"))];
+        line.park(held, Some(&mut batch), 1);
+        ["xy", "y"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
+        let next = take(&line, 10).await;
+        assert_eq!(letters(&next.jobs), "y");
+        assert_eq!(line.aside(&id("x"), |jobs| letters(jobs)), "xxy");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_given_up_is_forgotten() {
+        let line = line("");
+        let given_up = job("xy");
+        given_up.give_up(crate::ledger::Failure::LockTimeout);
+        line.push(given_up);
+        line.push(job("y"));
+        let next = take(&line, 10).await;
+        assert_eq!(letters(&next.jobs), "y");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_overtaken_by_jobs_of_the_same_account_that_came_later() {
+        let line = Arc::new(Line::default());
+        let jobs: Vec<_> = (0..6).map(|_| job("a")).collect();
+        jobs[..4].iter().for_each(|it| line.push(it.clone()));
+        for (index, later) in [4, 5, 5].into_iter().enumerate() {
+            let batch = take(&line, 2).await;
+            assert!(Arc::ptr_eq(&batch.jobs[0], &jobs[2 * index]), "batch {index}");
+            if index < 2 {
+                line.push(jobs[later].clone());
+            }
+        }
     }
 
     #[tokio::test]
