@@ -3,10 +3,10 @@
 //! # The way of a deposit
 //!
 //! ```text
-//! proto request -> grpc (decode: shape errors) -> domain Posting -> ledger: queue -> worker
-//!    worker, a detached task that owns its connection, takes all that is waiting (1..N):
+//! proto request -> grpc (decode: shape errors) -> domain Posting -> ledger: line -> worker
+//!    worker, a detached task that owns its connection, takes all that waits and is free (1..N):
 //!      begin -> lock the touched accounts, one statement, in id order
-//!            -> read request ids and the clock (a later statement)
+//!            -> read request ids, if some may be repeats (a later statement)
 //!            -> domain: apply each command in turn to the locked accounts, in memory
 //!            -> write requests + entries + balances, a constant number of statements
 //!            -> commit -> only now answer every caller with its own verdict

@@ -24,7 +24,7 @@ use crate::{
         job::Job,
         line::{Line, Taken},
         stats::Stats,
-        worker::{DEADLINE_MARGIN, expire, note, portions, supervised},
+        worker::{DEADLINE_MARGIN, expire, note, supervised},
     },
     storage::{LockWait, StorageError, Store, Writer},
 };
@@ -189,9 +189,16 @@ impl Lane {
 
     /// The first of the jobs, as many as go into one transaction.
     fn jobs(&self) -> Vec<Arc<Job>> {
-        let weight_max = self.lanes.batch_size_max;
-        self.aside(|jobs| portions(jobs.iter().cloned(), weight_max).into_iter().next())
-            .unwrap_or_default()
+        let (weight_max, mut weight) = (self.lanes.batch_size_max, 0);
+        self.aside(|jobs| {
+            let fits = jobs.iter().take_while(|job| {
+                weight += job.command.weight();
+                weight <= weight_max
+            });
+            // One that is heavier goes by itself.
+            let count = fits.count().max(1);
+            jobs.iter().take(count).cloned().collect()
+        })
     }
 
     /// Takes out the first jobs, which were settled; more may have come in behind them.

@@ -1,9 +1,9 @@
 //! The write path, and the reads beside it.
 //!
 //! ```text
-//! Ledger::post -> queue -> worker: takes all that waits, 1..N jobs, into one transaction
-//!                            attempt: begin -> lock -> read -> fold -> write -> commit
-//!                            only now: answer each job with its own verdict
+//! Ledger::post -> line -> worker: takes all that waits and is free, 1..N jobs, into one transaction
+//!                           attempt: begin -> lock -> read -> fold -> write -> commit
+//!                           only now: answer each job with its own verdict
 //! ```
 //!
 //! A request alone is a batch of one; there is no other way to change anything. The future of

@@ -176,23 +176,6 @@ impl Worker {
     }
 }
 
-/// Jobs of no more than this weight together, or one that is heavier by itself.
-pub fn portions(jobs: impl Iterator<Item = Arc<Job>>, weight_max: usize) -> Vec<Vec<Arc<Job>>> {
-    let mut portions: Vec<Vec<Arc<Job>>> = Vec::new();
-    let mut weight = usize::MAX;
-    for job in jobs {
-        weight = weight.saturating_add(job.command.weight());
-        match portions.last_mut() {
-            Some(portion) if weight <= weight_max => portion.push(job),
-            _ => {
-                weight = job.command.weight();
-                portions.push(vec![job]);
-            }
-        }
-    }
-    portions
-}
-
 /// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
 /// it committed; it is dropped, and its connection must be dropped with it.
 pub async fn supervised<T>(

@@ -59,20 +59,24 @@ impl Store {
 // Columns by name: a prepared `*` fails when a newer server's migration has added one.
 // One statement for the clock and the look-up. The join from the list of keys to the table by
 // its primary key stays a look-up by index however the table grows.
-const DECIDED_POSTGRES: &str = "\
-    SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
-        r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
-    FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us) clock \
-    LEFT JOIN (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
+const FOUND_POSTGRES: &str = "\
+    SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
         JOIN requests r ON r.caller = key.caller COLLATE \"C\" \
-        AND r.request_id = key.request_id COLLATE \"C\") r ON true";
+        AND r.request_id = key.request_id COLLATE \"C\"";
 
-const DECIDED_SQLITE: &str = "\
-    SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
-        r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
-    FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock \
-    LEFT JOIN (SELECT r.* FROM json_each(?) key \
-        JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1) r ON true";
+const FOUND_SQLITE: &str = "\
+    SELECT r.* FROM json_each(?) key \
+        JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1";
+
+fn decided_sql(backend: DbBackend) -> String {
+    let clock = clock(backend);
+    let found = if backend == DbBackend::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
+    format!(
+        "SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
+             r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
+         FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({found}) r ON true"
+    )
+}
 
 /// The database's clock, as an expression in microseconds since the Unix epoch.
 pub fn clock(backend: DbBackend) -> &'static str {
@@ -94,13 +98,13 @@ pub async fn decided(
         DbBackend::Sqlite => {
             let keys: Vec<_> = callers().zip(request_ids()).collect();
             let keys = serde_json::json!(keys).to_string();
-            Statement::from_sql_and_values(backend, DECIDED_SQLITE, [keys.into()])
+            Statement::from_sql_and_values(backend, decided_sql(backend), [keys.into()])
         }
         _ => {
             let callers: Vec<String> = callers().collect();
             let request_ids: Vec<String> = request_ids().collect();
             let values = [callers.into(), request_ids.into()];
-            Statement::from_sql_and_values(backend, DECIDED_POSTGRES, values)
+            Statement::from_sql_and_values(backend, decided_sql(backend), values)
         }
     };
     let rows = transaction.query_all_raw(statement).await?;
