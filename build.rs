@@ -5,10 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 7] = [
     "passbook/v1/admin_service.proto",
     "passbook/v1/account_service.proto",
     "passbook/v1/resources.proto",
+    "passbook/v1/holds.proto",
+    "passbook/v1/lifecycle.proto",
+    "passbook/v1/history.proto",
     "passbook/v1/errors.proto",
 ];
 

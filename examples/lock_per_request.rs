@@ -229,6 +229,8 @@ fn status(error: DbErr) -> Status {
 type Results =
     Pin<Box<dyn Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send>>;
 
+type Watched = Pin<Box<dyn Stream<Item = Result<proto::WatchEntriesResponse, Status>> + Send>>;
+
 fn left_out<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not part of the comparison"))
 }
@@ -338,6 +340,120 @@ impl AccountService for Plain {
         &self,
         _: Request<proto::ListEntriesRequest>,
     ) -> Result<Response<proto::ListEntriesResponse>, Status> {
+        left_out()
+    }
+
+    async fn update_account(
+        &self,
+        _: Request<proto::UpdateAccountRequest>,
+    ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
+        left_out()
+    }
+
+    async fn freeze_account(
+        &self,
+        _: Request<proto::FreezeAccountRequest>,
+    ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
+        left_out()
+    }
+
+    async fn unfreeze_account(
+        &self,
+        _: Request<proto::UnfreezeAccountRequest>,
+    ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
+        left_out()
+    }
+
+    async fn close_account(
+        &self,
+        _: Request<proto::CloseAccountRequest>,
+    ) -> Result<Response<proto::CloseAccountResponse>, Status> {
+        left_out()
+    }
+
+    async fn list_account_changes(
+        &self,
+        _: Request<proto::ListAccountChangesRequest>,
+    ) -> Result<Response<proto::ListAccountChangesResponse>, Status> {
+        left_out()
+    }
+
+    async fn place_hold(
+        &self,
+        _: Request<proto::PlaceHoldRequest>,
+    ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
+        left_out()
+    }
+
+    async fn capture_hold(
+        &self,
+        _: Request<proto::CaptureHoldRequest>,
+    ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
+        left_out()
+    }
+
+    async fn release_hold(
+        &self,
+        _: Request<proto::ReleaseHoldRequest>,
+    ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
+        left_out()
+    }
+
+    async fn get_hold(
+        &self,
+        _: Request<proto::GetHoldRequest>,
+    ) -> Result<Response<proto::GetHoldResponse>, Status> {
+        left_out()
+    }
+
+    async fn list_holds(
+        &self,
+        _: Request<proto::ListHoldsRequest>,
+    ) -> Result<Response<proto::ListHoldsResponse>, Status> {
+        left_out()
+    }
+
+    async fn reverse_transaction(
+        &self,
+        _: Request<proto::ReverseTransactionRequest>,
+    ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
+        left_out()
+    }
+
+    async fn list_transactions(
+        &self,
+        _: Request<proto::ListTransactionsRequest>,
+    ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
+        left_out()
+    }
+
+    async fn get_balance(
+        &self,
+        _: Request<proto::GetBalanceRequest>,
+    ) -> Result<Response<proto::GetBalanceResponse>, Status> {
+        left_out()
+    }
+
+    type WatchEntriesStream = Watched;
+
+    async fn watch_entries(
+        &self,
+        _: Request<proto::WatchEntriesRequest>,
+    ) -> Result<Response<Self::WatchEntriesStream>, Status> {
+        left_out()
+    }
+
+    async fn resolve_request(
+        &self,
+        _: Request<proto::ResolveRequestRequest>,
+    ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
+        left_out()
+    }
+
+    async fn verify_account(
+        &self,
+        _: Request<proto::VerifyAccountRequest>,
+    ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
         left_out()
     }
 }

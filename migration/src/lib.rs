@@ -4,9 +4,13 @@
 //! imports the entities of the service, which move on while migrations stay.
 
 pub use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::{MigrationTrait, async_trait};
+use sea_orm_migration::{
+    MigrationTrait, SchemaManager, async_trait,
+    sea_orm::{ConnectionTrait, DbBackend, DbErr},
+};
 
 mod m20261123_000001_create_ledger;
+mod m20261125_000002_holds_and_history;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -14,6 +18,24 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_create_ledger::Migration)]
+        vec![
+            Box::new(m20261123_000001_create_ledger::Migration),
+            Box::new(m20261125_000002_holds_and_history::Migration),
+        ]
     }
+}
+
+/// Runs the SQL that is for this database.
+async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Result<(), DbErr> {
+    let sql = match manager.get_database_backend() {
+        DbBackend::Postgres => postgres,
+        DbBackend::Sqlite => sqlite,
+        other => {
+            return Err(DbErr::Migration(format!(
+                "{other:?} is not supported: PostgreSQL or SQLite"
+            )));
+        }
+    };
+    manager.get_connection().execute_unprepared(sql).await?;
+    Ok(())
 }

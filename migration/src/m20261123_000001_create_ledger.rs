@@ -3,7 +3,9 @@
 //! The two databases get the same tables and columns, written out for each, because what
 //! matters differs: collation, exact numbers, clustering, fill factor, triggers.
 
-use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+use sea_orm_migration::prelude::*;
+
+use crate::run;
 
 /// The first migration.
 #[derive(DeriveMigrationName)]
@@ -18,20 +20,6 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         run(manager, POSTGRES_DOWN, SQLITE_DOWN).await
     }
-}
-
-async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Result<(), DbErr> {
-    let sql = match manager.get_database_backend() {
-        DbBackend::Postgres => postgres,
-        DbBackend::Sqlite => sqlite,
-        other => {
-            return Err(DbErr::Migration(format!(
-                "{other:?} is not supported: PostgreSQL or SQLite"
-            )));
-        }
-    };
-    manager.get_connection().execute_unprepared(sql).await?;
-    Ok(())
 }
 
 // Identifiers are collated "C": ORDER BY on them is the order in which locks are taken, and it

@@ -31,6 +31,8 @@ pub struct AccountServiceImpl {
 type Results =
     Pin<Box<dyn Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send>>;
 
+type Watched = Pin<Box<dyn Stream<Item = Result<proto::WatchEntriesResponse, Status>> + Send>>;
+
 impl AccountServiceImpl {
     /// A service over this ledger, in these currencies; its streams end when `stopping` turns
     /// true.
@@ -269,6 +271,120 @@ impl AccountService for AccountServiceImpl {
         });
         let entries = entries.iter().map(encode::entry).collect();
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
+    }
+
+    async fn update_account(
+        &self,
+        _: Request<proto::UpdateAccountRequest>,
+    ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn freeze_account(
+        &self,
+        _: Request<proto::FreezeAccountRequest>,
+    ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn unfreeze_account(
+        &self,
+        _: Request<proto::UnfreezeAccountRequest>,
+    ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn close_account(
+        &self,
+        _: Request<proto::CloseAccountRequest>,
+    ) -> Result<Response<proto::CloseAccountResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_account_changes(
+        &self,
+        _: Request<proto::ListAccountChangesRequest>,
+    ) -> Result<Response<proto::ListAccountChangesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn place_hold(
+        &self,
+        _: Request<proto::PlaceHoldRequest>,
+    ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn capture_hold(
+        &self,
+        _: Request<proto::CaptureHoldRequest>,
+    ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn release_hold(
+        &self,
+        _: Request<proto::ReleaseHoldRequest>,
+    ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_hold(
+        &self,
+        _: Request<proto::GetHoldRequest>,
+    ) -> Result<Response<proto::GetHoldResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_holds(
+        &self,
+        _: Request<proto::ListHoldsRequest>,
+    ) -> Result<Response<proto::ListHoldsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn reverse_transaction(
+        &self,
+        _: Request<proto::ReverseTransactionRequest>,
+    ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_transactions(
+        &self,
+        _: Request<proto::ListTransactionsRequest>,
+    ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_balance(
+        &self,
+        _: Request<proto::GetBalanceRequest>,
+    ) -> Result<Response<proto::GetBalanceResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type WatchEntriesStream = Watched;
+
+    async fn watch_entries(
+        &self,
+        _: Request<proto::WatchEntriesRequest>,
+    ) -> Result<Response<Self::WatchEntriesStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn resolve_request(
+        &self,
+        _: Request<proto::ResolveRequestRequest>,
+    ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn verify_account(
+        &self,
+        _: Request<proto::VerifyAccountRequest>,
+    ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

@@ -48,6 +48,8 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         description: transaction.description.clone(),
         labels: transaction.labels.clone(),
         create_time: Some(time(transaction.create_time_us)),
+        reverses_transaction_id: String::new(),
+        reversed_by_transaction_id: String::new(),
     };
     if transaction.transaction_id.is_none() {
         // Only validated: there is no such transaction, at no time.
