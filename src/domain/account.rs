@@ -1,6 +1,6 @@
 //! Accounts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::domain::{
     ids::AccountId,
@@ -15,7 +15,7 @@ pub type Labels = BTreeMap<String, String>;
 pub enum AccountState {
     /// Everything.
     Open,
-    /// Money may come in, none may go out.
+    /// Money may come in; none may go out or be held anew.
     Frozen,
     /// Nothing.
     Closed,
@@ -87,7 +87,136 @@ pub struct NewAccount {
     pub labels: Labels,
 }
 
+/// A change of what an account is: everything about it but its money.
+#[derive(Clone, Debug)]
+pub struct AccountUpdate {
+    /// Which.
+    pub account_id: AccountId,
+    /// What is to become of it.
+    pub change: AttributeChange,
+    /// Why; kept in the account's history.
+    pub reason: String,
+    /// Who asked for it; kept in the account's history.
+    pub caller: Arc<str>,
+}
+
+/// What is to become of an account.
+#[derive(Clone, Debug)]
+pub enum AttributeChange {
+    /// Other labels, another overdraft.
+    Update {
+        /// Instead of those that it has.
+        labels: Option<Labels>,
+        /// Not negative; above zero, it ends an unlimited overdraft.
+        overdraft_limit: Option<(Currency, Amount)>,
+        /// True makes the limit zero.
+        unlimited_overdraft: Option<bool>,
+        /// The version before the change.
+        expected_version: Option<i64>,
+    },
+    /// No money leaves it.
+    Freeze,
+    /// It works again.
+    Unfreeze,
+    /// It does nothing any more.
+    Close,
+}
+
+/// What can be changed of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// What it may do.
+    pub state: AccountState,
+    /// How far below zero the balance may go.
+    pub overdraft_limit: Amount,
+    /// No limit on how far below zero.
+    pub unlimited_overdraft: bool,
+    /// The caller's labels.
+    pub labels: Labels,
+}
+
+/// A change of an account's attributes that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountChange {
+    /// Which account.
+    pub account_id: AccountId,
+    /// Its version after the change.
+    pub version: i64,
+    /// Which RPC made it.
+    pub kind: AccountChangeKind,
+    /// As sent.
+    pub reason: String,
+    /// Who asked for it; empty without authentication.
+    pub caller: Arc<str>,
+    /// The account's currency: of the limits.
+    pub currency: Currency,
+    /// What it was before.
+    pub before: Attributes,
+    /// What it has been since.
+    pub after: Attributes,
+    /// Microseconds since the Unix epoch; never goes back.
+    pub create_time_us: i64,
+}
+
+/// Which RPC changed an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountChangeKind {
+    /// UpdateAccount.
+    Updated,
+    /// FreezeAccount.
+    Frozen,
+    /// UnfreezeAccount.
+    Unfrozen,
+    /// CloseAccount.
+    Closed,
+}
+
+impl AccountChangeKind {
+    const ALL: [Self; 4] = [Self::Updated, Self::Frozen, Self::Unfrozen, Self::Closed];
+
+    /// The name in SQL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Updated => "updated",
+            Self::Frozen => "frozen",
+            Self::Unfrozen => "unfrozen",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl AttributeChange {
+    /// Which RPC it is.
+    #[must_use]
+    pub fn kind(&self) -> AccountChangeKind {
+        match self {
+            Self::Update { .. } => AccountChangeKind::Updated,
+            Self::Freeze => AccountChangeKind::Frozen,
+            Self::Unfreeze => AccountChangeKind::Unfrozen,
+            Self::Close => AccountChangeKind::Closed,
+        }
+    }
+}
+
 impl Account {
+    /// What can be changed of it.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        Attributes {
+            state: self.state,
+            overdraft_limit: self.overdraft_limit,
+            unlimited_overdraft: self.unlimited_overdraft,
+            labels: self.labels.clone(),
+        }
+    }
+
     /// Opens an account.
     #[must_use]
     pub fn open(new: &NewAccount, now_us: i64) -> Self {
@@ -106,6 +235,13 @@ impl Account {
             create_time_us: now_us,
             update_time_us: now_us,
         }
+    }
+
+    /// A hold of this amount has expired at this time: one change of the account.
+    pub fn lapse(&mut self, amount: Amount, expire_time_us: i64) {
+        self.held = self.held.plus(-amount);
+        self.version += 1;
+        self.update_time_us = self.update_time_us.max(expire_time_us);
     }
 
     /// What can be spent: balance - held + overdraft limit.

@@ -5,40 +5,61 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    account::{Labels, NewAccount},
-    ids::{AccountId, RequestKey, TransactionId},
+    account::{AccountUpdate, Labels, NewAccount},
+    hold::{Capture, NamedHold, NewHold},
+    ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
-    transaction::TransactionKind,
+    transaction::{Transaction, TransactionKind},
 };
+
+/// The kind of requests that place holds, in SQL and in fingerprints.
+pub const PLACE_HOLD: &str = "place_hold";
 
 /// A change that goes through the write path.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Open an account.
     CreateAccount(NewAccount),
-    /// Change balances.
-    Post(Arc<Posting>),
+    /// Change what an account is.
+    UpdateAccount(AccountUpdate),
+    /// Move or hold money.
+    Request(Arc<Request>),
 }
 
-/// A change of balances: all of its legs or none.
+/// A request that gets its verdict once, for ever.
 #[derive(Clone, Debug)]
-pub struct Posting {
+pub struct Request {
     /// Makes it exactly-once.
     pub key: RequestKey,
     /// The id that the transaction gets, if it is this very request that makes it. A stored
     /// request with this id was therefore decided by an earlier attempt at this request, and
     /// is not a replay to its caller.
     pub transaction_id: TransactionId,
-    /// Which RPC.
-    pub kind: TransactionKind,
-    /// One or more; several may be of one account.
-    pub legs: Vec<Leg>,
-    /// Kept with the transaction.
+    /// What is asked.
+    pub action: Action,
+    /// Kept with what it makes.
     pub description: String,
-    /// Kept with the transaction.
+    /// Kept with what it makes.
     pub labels: Labels,
     /// Judge it, keep nothing.
     pub validate_only: bool,
+}
+
+/// What a request asks.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Change balances: all of the legs or none.
+    Post(TransactionKind, Vec<Leg>),
+    /// Set money aside.
+    PlaceHold(NewHold),
+    /// Take what is held.
+    CaptureHold(Capture),
+    /// Give a hold up.
+    ReleaseHold(NamedHold),
+    /// Undo a transaction.
+    Reverse(NamedTransaction),
+    /// Refuse the request of this id for ever, if it has no verdict yet.
+    Fence,
 }
 
 /// One change of one account.
@@ -65,14 +86,64 @@ pub struct Condition {
     pub max_balance_after: Option<Amount>,
 }
 
+/// A transaction that a request names, looked up when the request comes in: it never changes,
+/// and tells which accounts to lock.
+#[derive(Clone, Debug)]
+pub struct NamedTransaction {
+    /// Its name.
+    pub transaction_id: TransactionId,
+    /// None if there was none when the request came in; then that is the verdict, as of that
+    /// moment, which lies between the request and its answer.
+    pub found: Option<Arc<Transaction>>,
+}
+
 impl Command {
     /// The accounts whose rows must be locked.
     pub fn account_ids(&self) -> impl Iterator<Item = &AccountId> {
-        let (new, legs) = match self {
-            Self::CreateAccount(new) => (Some(&new.account_id), &[][..]),
-            Self::Post(posting) => (None, &posting.legs[..]),
+        let ids: (Option<&AccountId>, Option<&AccountId>, &[Leg], Option<&Transaction>) = match self
+        {
+            Self::CreateAccount(new) => (Some(&new.account_id), None, &[], None),
+            Self::UpdateAccount(update) => (Some(&update.account_id), None, &[], None),
+            Self::Request(request) => match &request.action {
+                Action::Post(_, legs) => (None, None, legs, None),
+                Action::PlaceHold(new) => (Some(&new.account_id), None, &[], None),
+                Action::CaptureHold(capture) => {
+                    let destination = capture.destination_account_id.as_ref();
+                    (capture.hold.account_id(), destination, &[], None)
+                }
+                Action::ReleaseHold(hold) => (hold.account_id(), None, &[], None),
+                Action::Reverse(named) => (None, None, &[], named.found.as_deref()),
+                Action::Fence => (None, None, &[], None),
+            },
         };
-        new.into_iter().chain(legs.iter().map(|leg| &leg.account_id))
+        let (first, second, legs, transaction) = ids;
+        let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
+        first
+            .into_iter()
+            .chain(second)
+            .chain(legs.iter().map(|leg| &leg.account_id))
+            .chain(entries.iter().map(|entry| &entry.account_id))
+    }
+
+    /// The hold that must be read under the lock, where there is one.
+    #[must_use]
+    pub fn hold_id(&self) -> Option<&HoldId> {
+        match &self.request()?.action {
+            Action::PlaceHold(new) => new.hold_id.as_ref(),
+            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                hold.found.as_ref().map(|found| &found.hold_id)
+            }
+            Action::Post(..) | Action::Reverse(_) | Action::Fence => None,
+        }
+    }
+
+    /// The transaction of which must be read whether it was reversed, where there is one.
+    #[must_use]
+    pub fn reverses(&self) -> Option<TransactionId> {
+        match &self.request()?.action {
+            Action::Reverse(named) => named.found.as_ref().map(|_| named.transaction_id),
+            _ => None,
+        }
     }
 
     /// Whether it touches one account only, with however many legs.
@@ -86,32 +157,37 @@ impl Command {
     /// How much of a database transaction it takes up: its changes of accounts.
     #[must_use]
     pub fn weight(&self) -> usize {
-        match self {
-            Self::CreateAccount(_) => 1,
-            Self::Post(posting) => posting.legs.len(),
-        }
+        self.account_ids().count().max(1)
     }
 
-    /// Whether its verdict is stored under a request id.
+    /// Whether a verdict under its request id must be looked up before it is judged: it inserts
+    /// nothing that would find one, or it is asked for one.
     #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        match self {
-            Self::CreateAccount(_) => false,
-            Self::Post(posting) => !posting.validate_only,
-        }
+    pub fn needs_lookup(&self) -> bool {
+        self.request().is_some_and(|it| it.validate_only || matches!(it.action, Action::Fence))
     }
 
     /// The request id to look up, where there is one.
     #[must_use]
     pub fn key(&self) -> Option<&RequestKey> {
+        self.request().map(|request| &request.key)
+    }
+
+    fn request(&self) -> Option<&Request> {
         match self {
-            Self::CreateAccount(_) => None,
-            Self::Post(posting) => Some(&posting.key),
+            Self::CreateAccount(_) | Self::UpdateAccount(_) => None,
+            Self::Request(request) => Some(request),
         }
     }
 }
 
-impl Posting {
+impl NamedHold {
+    fn account_id(&self) -> Option<&AccountId> {
+        self.found.as_ref().map(|found| &found.account_id)
+    }
+}
+
+impl Request {
     /// SHA-256 over the body of the request, to tell a retry from another request under the
     /// same id. Fields are length-prefixed and named, and those at their default are left
     /// out, so that a field added later does not change the fingerprints of old requests.
@@ -119,20 +195,16 @@ impl Posting {
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut body = Fingerprint(Sha256::new());
-        body.field("kind", self.kind.name());
-        for leg in &self.legs {
-            body.field("account_id", leg.account_id.as_str());
-            body.field("currency_code", leg.currency.code());
-            body.field("amount", &leg.amount.shortest().to_string());
-            if let Some(version) = leg.condition.expected_version {
-                body.field("expected_version", &version.to_string());
+        body.field("kind", self.action.name());
+        match &self.action {
+            Action::Post(_, legs) => legs.iter().for_each(|leg| body.leg(leg)),
+            Action::PlaceHold(new) => body.new_hold(new),
+            Action::CaptureHold(capture) => body.capture(capture),
+            Action::ReleaseHold(hold) => body.field("hold_id", hold.hold_id.as_str()),
+            Action::Reverse(named) => {
+                body.field("transaction_id", &named.transaction_id.to_string());
             }
-            if let Some(amount) = leg.condition.min_balance_after {
-                body.field("min_balance_after", &amount.shortest().to_string());
-            }
-            if let Some(amount) = leg.condition.max_balance_after {
-                body.field("max_balance_after", &amount.shortest().to_string());
-            }
+            Action::Fence => {}
         }
         if !self.description.is_empty() {
             body.field("description", &self.description);
@@ -145,6 +217,21 @@ impl Posting {
     }
 }
 
+impl Action {
+    /// The kind of request in SQL and in fingerprints.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Post(kind, _) => kind.name(),
+            Self::PlaceHold(_) => PLACE_HOLD,
+            Self::CaptureHold(_) => TransactionKind::Capture.name(),
+            Self::ReleaseHold(_) => "release_hold",
+            Self::Reverse(_) => TransactionKind::Reversal.name(),
+            Self::Fence => "fence",
+        }
+    }
+}
+
 struct Fingerprint(Sha256);
 
 impl Fingerprint {
@@ -152,6 +239,46 @@ impl Fingerprint {
         for part in [name, value] {
             self.0.update((part.len() as u64).to_be_bytes());
             self.0.update(part.as_bytes());
+        }
+    }
+
+    fn amount(&mut self, currency: &Currency, amount: Amount) {
+        self.field("currency_code", currency.code());
+        self.field("amount", &amount.shortest().to_string());
+    }
+
+    fn leg(&mut self, leg: &Leg) {
+        self.field("account_id", leg.account_id.as_str());
+        self.amount(&leg.currency, leg.amount);
+        if let Some(version) = leg.condition.expected_version {
+            self.field("expected_version", &version.to_string());
+        }
+        if let Some(amount) = leg.condition.min_balance_after {
+            self.field("min_balance_after", &amount.shortest().to_string());
+        }
+        if let Some(amount) = leg.condition.max_balance_after {
+            self.field("max_balance_after", &amount.shortest().to_string());
+        }
+    }
+
+    fn new_hold(&mut self, new: &NewHold) {
+        if let Some(hold_id) = &new.hold_id {
+            self.field("hold_id", hold_id.as_str());
+        }
+        self.field("account_id", new.account_id.as_str());
+        self.amount(&new.currency, new.amount);
+        if let Some(expire_time_us) = new.expire_time_us {
+            self.field("expire_time_us", &expire_time_us.to_string());
+        }
+    }
+
+    fn capture(&mut self, capture: &Capture) {
+        self.field("hold_id", capture.hold.hold_id.as_str());
+        if let Some((currency, amount)) = &capture.amount {
+            self.amount(currency, *amount);
+        }
+        if let Some(account_id) = &capture.destination_account_id {
+            self.field("destination_account_id", account_id.as_str());
         }
     }
 }

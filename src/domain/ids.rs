@@ -1,4 +1,4 @@
-//! Names: of accounts, requests, callers. Each type carries its grammar.
+//! Names: of accounts, holds, requests, callers. Each type carries its grammar.
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +11,10 @@ pub const ID_LENGTH_MAX: usize = 64;
 /// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AccountId(Arc<str>);
+
+/// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HoldId(Arc<str>);
 
 /// 1-64 printable ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,11 +52,38 @@ impl AccountId {
     /// # Errors
     /// Empty, too long, or outside the alphabet.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-        check(text, allowed, "[A-Za-z0-9._:-]").map(Self)
+        check(text, is_plain, "[A-Za-z0-9._:-]").map(Self)
     }
 
     /// A new id, for an account whose caller gave none.
+    #[must_use]
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid.to_string().into())
+    }
+
+    /// An id that was checked when it was stored.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl HoldId {
+    /// Reads a hold id.
+    ///
+    /// # Errors
+    /// Empty, too long, or outside the alphabet.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        check(text, is_plain, "[A-Za-z0-9._:-]").map(Self)
+    }
+
+    /// A new id, for a hold whose caller gave none.
     #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid.to_string().into())
@@ -94,6 +125,10 @@ impl RequestId {
     }
 }
 
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._:-".contains(&byte)
+}
+
 fn check(
     text: &str,
     allowed: impl Fn(u8) -> bool,
@@ -108,6 +143,12 @@ fn check(
 }
 
 impl fmt::Display for AccountId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for HoldId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }

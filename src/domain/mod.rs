@@ -1,18 +1,17 @@
 //! The rules of accounts and money. Pure: no clock, no randomness, no I/O, no async.
 //!
-//! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`],
-//! [`command`] (what may be asked), [`book`] (the fold of commands over locked accounts),
-//! [`transaction`] (what it leaves behind), [`rejection`] (why not).
+//! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
+//! and [`hold`], [`command`] (what may be asked), [`book`] (the fold of commands over locked
+//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not).
 
 pub mod account;
 pub mod book;
 pub mod command;
+pub mod hold;
 pub mod ids;
 pub mod money;
 pub mod rejection;
 pub mod transaction;
 
-#[cfg(test)]
-mod book_tests;
 #[cfg(test)]
 mod money_tests;

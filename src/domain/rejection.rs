@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    ids::{AccountId, RequestId, TransactionId},
+    ids::{AccountId, HoldId, RequestId, TransactionId},
     money::Amount,
 };
 
@@ -17,6 +17,21 @@ use crate::domain::{
 pub enum Rejection {
     #[error("request_id \"{request_id}\" was used before for another request")]
     RequestIdReused { request_id: RequestId },
+    #[error("request_id \"{request_id}\" was fenced: nothing is made under it any more")]
+    RequestFenced { request_id: RequestId },
+    #[error("hold {hold_id} does not exist")]
+    HoldNotFound { hold_id: HoldId },
+    #[error("hold {hold_id} exists already")]
+    HoldExists { hold_id: HoldId },
+    #[error("hold {hold_id} is {state}: it is not open any more")]
+    HoldNotOpen { hold_id: HoldId, state: String },
+    #[error(
+        "the hold would be expired already: expire_time is {expire_time_us}, the time {now_us} \
+         (in microseconds since the Unix epoch)"
+    )]
+    ExpireTimePassed { expire_time_us: i64, now_us: i64 },
+    #[error("transaction {transaction_id} was reversed by {reversed_by_transaction_id}")]
+    AlreadyReversed { transaction_id: TransactionId, reversed_by_transaction_id: TransactionId },
     #[error("account {account_id} does not exist")]
     AccountNotFound { account_id: AccountId },
     #[error("there is no transaction with {0}")]
@@ -25,7 +40,7 @@ pub enum Rejection {
     AccountExists { account_id: AccountId },
     #[error("account {account_id} is closed")]
     AccountClosed { account_id: AccountId },
-    #[error("account {account_id} is frozen: no money may leave it")]
+    #[error("account {account_id} is frozen: no money may leave it or be held")]
     AccountFrozen { account_id: AccountId },
     #[error("account {account_id} is in {account_currency_code}, the amount in {currency_code}")]
     CurrencyMismatch { account_id: AccountId, currency_code: String, account_currency_code: String },
@@ -59,6 +74,15 @@ pub enum Rejection {
         required: Amount,
         version: i64,
     },
+    #[error("hold {hold_id} is over {held} {currency_code}; {required} are required")]
+    HoldAmountExceeded { hold_id: HoldId, currency_code: String, held: Amount, required: Amount },
+    #[error(
+        "account {account_id} cannot be closed: its balance is {balance} {currency_code}, \
+         and {held} are held"
+    )]
+    AccountNotEmpty { account_id: AccountId, currency_code: String, balance: Amount, held: Amount },
+    #[error("account {account_id} has version {version}, not {expected_version}")]
+    VersionMismatch { account_id: AccountId, expected_version: i64, version: i64 },
 }
 
 /// One of the two names of a transaction.

@@ -21,10 +21,22 @@ pub enum TransactionKind {
     Transfer,
     /// PostTransaction, alone, in a batch or in a stream.
     Posting,
+    /// CaptureHold.
+    Capture,
+    /// ReverseTransaction.
+    Reversal,
 }
 
 impl TransactionKind {
-    const ALL: [Self; 4] = [Self::Deposit, Self::Withdrawal, Self::Transfer, Self::Posting];
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Deposit,
+        Self::Withdrawal,
+        Self::Transfer,
+        Self::Posting,
+        Self::Capture,
+        Self::Reversal,
+    ];
 
     /// The name in SQL and in fingerprints.
     #[must_use]
@@ -34,6 +46,8 @@ impl TransactionKind {
             Self::Withdrawal => "withdrawal",
             Self::Transfer => "transfer",
             Self::Posting => "posting",
+            Self::Capture => "capture",
+            Self::Reversal => "reversal",
         }
     }
 
@@ -61,6 +75,10 @@ pub struct Transaction {
     pub labels: Labels,
     /// Microseconds since the Unix epoch.
     pub create_time_us: i64,
+    /// The transaction that this one reverses.
+    pub reverses_transaction_id: Option<TransactionId>,
+    /// The transaction that has reversed this one, where that was looked up.
+    pub reversed_by_transaction_id: Option<TransactionId>,
 }
 
 /// One line of an account's statement.

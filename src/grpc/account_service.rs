@@ -1,22 +1,25 @@
 //! The service: each RPC decodes, calls the ledger, encodes.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    domain::{command::Posting, ids::AccountId, money::Currencies, transaction::TransactionKind},
+    domain::{
+        account::{AccountUpdate, AttributeChange},
+        command,
+        money::Currencies,
+    },
     grpc::{
         deadline::Deadline,
-        decode::{self, BATCH_GET_MAX, Common, Decoder, Invalid, Sides},
-        encode, page_token,
+        decode::{self, Invalid},
+        encode,
         stream::Intake,
     },
-    ledger::{Ledger, Posted},
-    proto::{self, ErrorReason, account_service_server::AccountService},
-    storage::{AccountFilter, EntryRange, Order},
+    ledger::Ledger,
+    proto::{self, account_service_server::AccountService},
 };
 
 /// Serves `passbook.v1.AccountService`.
@@ -45,17 +48,30 @@ impl AccountServiceImpl {
         Self { ledger, currencies, caller: "".into(), stopping }
     }
 
-    async fn post(
+    async fn make(
         &self,
-        posting: Result<Posting, Invalid>,
+        request: Result<command::Request, Invalid>,
         deadline: Deadline,
-    ) -> Result<(Option<proto::Transaction>, bool), Status> {
-        let Posted { transaction, replayed } = self.ledger.post(posting?, deadline.at).await?;
-        Ok((Some(encode::transaction(&transaction)), replayed))
+    ) -> Result<encode::Done, Status> {
+        Ok(encode::done(self.ledger.make(request?, deadline.at).await?))
     }
 
-    fn posting(&self, common: &Common<'_>, sides: Sides<'_>) -> Result<Posting, Invalid> {
-        decode::posting(&self.currencies, &self.caller, common, sides)
+    async fn update(
+        &self,
+        update: Result<AccountUpdate, Invalid>,
+        deadline: Deadline,
+    ) -> Result<Option<proto::Account>, Status> {
+        let account = self.ledger.update_account(update?, deadline.at).await?;
+        Ok(Some(encode::account(account)))
+    }
+
+    fn state_change(
+        &self,
+        account_id: &str,
+        change: AttributeChange,
+        reason: &str,
+    ) -> Result<AccountUpdate, Invalid> {
+        decode::state_change(&self.currencies, &self.caller, account_id, change, reason)
     }
 
     fn intake(&self) -> Intake {
@@ -86,9 +102,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::GetAccountRequest>,
     ) -> Result<Response<proto::GetAccountResponse>, Status> {
         let (deadline, request) = open(request);
-        let mut decoder = Decoder::new(&self.currencies);
-        let account_id = decoder.account_id("account_id", &request.account_id);
-        let account_id = decoder.finish(account_id)?;
+        let account_id = decode::account_id(&self.currencies, &request.account_id)?;
         let account = Some(encode::account(self.ledger.account(&account_id, deadline.at).await?));
         Ok(Response::new(proto::GetAccountResponse { account }))
     }
@@ -98,7 +112,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::BatchGetAccountsRequest>,
     ) -> Result<Response<proto::BatchGetAccountsResponse>, Status> {
         let (deadline, request) = open(request);
-        let account_ids = batch_of_ids(Decoder::new(&self.currencies), &request.account_ids)?;
+        let account_ids = decode::account_ids(&self.currencies, &request.account_ids)?;
         let accounts = self.ledger.accounts(&account_ids, deadline.at).await?;
         let accounts = accounts.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
@@ -109,29 +123,11 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
         let (deadline, request) = open(request);
-        let query = format!("{}/{}/{:?}", request.currency_code, request.state, request.labels);
-        let (filter, after, limit) = {
-            let mut decoder = Decoder::new(&self.currencies);
-            let currency_code = (!request.currency_code.is_empty())
-                .then(|| decoder.currency("currency_code", &request.currency_code))
-                .flatten();
-            decoder.labels(&request.labels);
-            let filter = AccountFilter {
-                currency_code: currency_code.map(|it| it.code().to_owned()),
-                state: decode::account_state(&mut decoder, request.state),
-                labels: request.labels,
-            };
-            let limit = decoder.page_size(request.page_size);
-            let parse = |text: &str| AccountId::parse(text).ok();
-            let after = cursor(&mut decoder, &query, &request.page_token, parse);
-            decoder.finish(Some((filter, after, limit)))?
-        };
-        // One more than asked for tells whether there is another page.
+        let (filter, page) = decode::account_list(&self.currencies, &request)?;
+        let after = page.cursor.as_ref();
         let mut accounts =
-            self.ledger.list_accounts(&filter, after.as_ref(), limit + 1, deadline.at).await?;
-        let next_page_token = next_page(&mut accounts, limit, |last| {
-            page_token::encode(&query, last.account_id.as_str())
-        });
+            self.ledger.list_accounts(&filter, after, page.limit + 1, deadline.at).await?;
+        let next_page_token = page.cut(&mut accounts, |last| last.account_id.to_string());
         let accounts = accounts.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
@@ -141,17 +137,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::DepositRequest>,
     ) -> Result<Response<proto::DepositResponse>, Status> {
         let (deadline, request) = open(request);
-        let common = Common {
-            kind: TransactionKind::Deposit,
-            request_id: &request.request_id,
-            amount: request.amount.as_ref(),
-            description: &request.description,
-            labels: &request.labels,
-            condition: request.condition.as_ref(),
-            validate_only: request.validate_only,
-        };
-        let posting = self.posting(&common, Sides::Into("account_id", &request.account_id));
-        let (transaction, replayed) = self.post(posting, deadline).await?;
+        let posting = decode::deposit(&self.currencies, &self.caller, &request);
+        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
         Ok(Response::new(proto::DepositResponse { transaction, replayed }))
     }
 
@@ -160,17 +147,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WithdrawRequest>,
     ) -> Result<Response<proto::WithdrawResponse>, Status> {
         let (deadline, request) = open(request);
-        let common = Common {
-            kind: TransactionKind::Withdrawal,
-            request_id: &request.request_id,
-            amount: request.amount.as_ref(),
-            description: &request.description,
-            labels: &request.labels,
-            condition: request.condition.as_ref(),
-            validate_only: request.validate_only,
-        };
-        let posting = self.posting(&common, Sides::OutOf("account_id", &request.account_id));
-        let (transaction, replayed) = self.post(posting, deadline).await?;
+        let posting = decode::withdraw(&self.currencies, &self.caller, &request);
+        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
         Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
     }
 
@@ -179,19 +157,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let (deadline, request) = open(request);
-        let common = Common {
-            kind: TransactionKind::Transfer,
-            request_id: &request.request_id,
-            amount: request.amount.as_ref(),
-            description: &request.description,
-            labels: &request.labels,
-            condition: request.condition.as_ref(),
-            validate_only: request.validate_only,
-        };
-        let source = ("source_account_id", request.source_account_id.as_str());
-        let destination = ("destination_account_id", request.destination_account_id.as_str());
-        let posting = self.posting(&common, Sides::Between(source, destination));
-        let (transaction, replayed) = self.post(posting, deadline).await?;
+        let posting = decode::transfer(&self.currencies, &self.caller, &request);
+        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
         Ok(Response::new(proto::TransferResponse { transaction, replayed }))
     }
 
@@ -201,7 +168,7 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::PostTransactionResponse>, Status> {
         let (deadline, request) = open(request);
         let posting = decode::transaction(&self.currencies, &self.caller, request);
-        let (transaction, replayed) = self.post(posting, deadline).await?;
+        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
         Ok(Response::new(proto::PostTransactionResponse { transaction, replayed }))
     }
 
@@ -236,9 +203,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::GetTransactionRequest>,
     ) -> Result<Response<proto::GetTransactionResponse>, Status> {
         let (deadline, request) = open(request);
-        let mut decoder = Decoder::new(&self.currencies);
-        let name = decoder.transaction_name(request.lookup.as_ref());
-        let name = decoder.finish(name)?;
+        let name = decode::transaction_name(&self.currencies, &request)?;
         let transaction = self.ledger.transaction(&self.caller, name, deadline.at).await?;
         let transaction = Some(encode::transaction(&transaction));
         Ok(Response::new(proto::GetTransactionResponse { transaction }))
@@ -249,119 +214,174 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListEntriesRequest>,
     ) -> Result<Response<proto::ListEntriesResponse>, Status> {
         let (deadline, request) = open(request);
-        let query = format!(
-            "{}/{}/{:?}/{:?}/{}",
-            request.account_id,
-            request.after_sequence,
-            request.start_time,
-            request.end_time,
-            request.order
-        );
-        let (account_id, range, limit) = {
-            let mut decoder = Decoder::new(&self.currencies);
-            let account_id = decoder.account_id("account_id", &request.account_id);
-            let limit = decoder.page_size(request.page_size);
-            let range = entry_range(&mut decoder, &query, &request);
-            decoder.finish(account_id.map(|account_id| (account_id, range, limit)))?
-        };
+        let (account_id, range, page) = decode::entry_list(&self.currencies, &request)?;
         let mut entries =
-            self.ledger.list_entries(&account_id, &range, limit + 1, deadline.at).await?;
-        let next_page_token = next_page(&mut entries, limit, |last| {
-            page_token::encode(&query, &last.sequence.to_string())
-        });
+            self.ledger.list_entries(&account_id, &range, page.limit + 1, deadline.at).await?;
+        let next_page_token = page.cut(&mut entries, |last| last.sequence.to_string());
         let entries = entries.iter().map(encode::entry).collect();
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
     async fn update_account(
         &self,
-        _: Request<proto::UpdateAccountRequest>,
+        request: Request<proto::UpdateAccountRequest>,
     ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let update = decode::account_update(&self.currencies, &self.caller, request);
+        let account = self.update(update, deadline).await?;
+        Ok(Response::new(proto::UpdateAccountResponse { account }))
     }
 
     async fn freeze_account(
         &self,
-        _: Request<proto::FreezeAccountRequest>,
+        request: Request<proto::FreezeAccountRequest>,
     ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, reason) = (&request.account_id, &request.reason);
+        let change = AttributeChange::Freeze;
+        let update = self.state_change(account_id, change, reason);
+        let account = self.update(update, deadline).await?;
+        Ok(Response::new(proto::FreezeAccountResponse { account }))
     }
 
     async fn unfreeze_account(
         &self,
-        _: Request<proto::UnfreezeAccountRequest>,
+        request: Request<proto::UnfreezeAccountRequest>,
     ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, reason) = (&request.account_id, &request.reason);
+        let change = AttributeChange::Unfreeze;
+        let update = self.state_change(account_id, change, reason);
+        let account = self.update(update, deadline).await?;
+        Ok(Response::new(proto::UnfreezeAccountResponse { account }))
     }
 
     async fn close_account(
         &self,
-        _: Request<proto::CloseAccountRequest>,
+        request: Request<proto::CloseAccountRequest>,
     ) -> Result<Response<proto::CloseAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, reason) = (&request.account_id, &request.reason);
+        let change = AttributeChange::Close;
+        let update = self.state_change(account_id, change, reason);
+        let account = self.update(update, deadline).await?;
+        Ok(Response::new(proto::CloseAccountResponse { account }))
     }
 
     async fn list_account_changes(
         &self,
-        _: Request<proto::ListAccountChangesRequest>,
+        request: Request<proto::ListAccountChangesRequest>,
     ) -> Result<Response<proto::ListAccountChangesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, page) = decode::account_change_list(&self.currencies, &request)?;
+        let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
+        let mut changes =
+            self.ledger.list_account_changes(&account_id, after, limit, deadline.at).await?;
+        let next_page_token = page.cut(&mut changes, |last| last.version.to_string());
+        let changes = changes.into_iter().map(encode::account_change).collect();
+        Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
     async fn place_hold(
         &self,
-        _: Request<proto::PlaceHoldRequest>,
+        request: Request<proto::PlaceHoldRequest>,
     ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let request = decode::new_hold(&self.currencies, &self.caller, request);
+        let encode::Done { hold, replayed, .. } = self.make(request, deadline).await?;
+        Ok(Response::new(proto::PlaceHoldResponse { hold, replayed }))
     }
 
     async fn capture_hold(
         &self,
-        _: Request<proto::CaptureHoldRequest>,
+        request: Request<proto::CaptureHoldRequest>,
     ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let request = decode::capture(&self.currencies, &self.caller, request);
+        let encode::Done { transaction, hold, replayed } = self.make(request, deadline).await?;
+        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
     }
 
     async fn release_hold(
         &self,
-        _: Request<proto::ReleaseHoldRequest>,
+        request: Request<proto::ReleaseHoldRequest>,
     ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let request = decode::release(&self.currencies, &self.caller, &request);
+        let encode::Done { hold, replayed, .. } = self.make(request, deadline).await?;
+        Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed }))
     }
 
     async fn get_hold(
         &self,
-        _: Request<proto::GetHoldRequest>,
+        request: Request<proto::GetHoldRequest>,
     ) -> Result<Response<proto::GetHoldResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let hold_id = decode::hold_id(&self.currencies, &request.hold_id)?;
+        let hold = Some(encode::hold(&self.ledger.hold(&hold_id, deadline.at).await?));
+        Ok(Response::new(proto::GetHoldResponse { hold }))
     }
 
     async fn list_holds(
         &self,
-        _: Request<proto::ListHoldsRequest>,
+        request: Request<proto::ListHoldsRequest>,
     ) -> Result<Response<proto::ListHoldsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, filter, page) = decode::hold_list(&self.currencies, &request)?;
+        let mut holds =
+            self.ledger.list_holds(&account_id, &filter, page.limit + 1, deadline.at).await?;
+        let next_page_token = page.cut(&mut holds, |last| last.hold_id.to_string());
+        let holds = holds.iter().map(encode::hold).collect();
+        Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 
     async fn reverse_transaction(
         &self,
-        _: Request<proto::ReverseTransactionRequest>,
+        request: Request<proto::ReverseTransactionRequest>,
     ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let request = decode::reversal(&self.currencies, &self.caller, request);
+        let encode::Done { transaction, replayed, .. } = self.make(request, deadline).await?;
+        Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
     }
 
     async fn list_transactions(
         &self,
-        _: Request<proto::ListTransactionsRequest>,
+        request: Request<proto::ListTransactionsRequest>,
     ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let decode::TransactionList { account_id, filter, page } =
+            decode::transaction_list(&self.currencies, &request)?;
+        let (limit, at) = (page.limit, deadline.at);
+        let (transactions, next_page_token) = match account_id {
+            None => {
+                let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
+                let found = self.ledger.list_transactions(&filter, before, limit, at).await?;
+                (found.transactions, page.token(found.next))
+            }
+            Some(account_id) => {
+                let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
+                let ledger = &self.ledger;
+                let found = ledger
+                    .list_transactions_of_account(&account_id, &filter, before, limit, at)
+                    .await?;
+                (found.transactions, page.token(found.next))
+            }
+        };
+        let transactions = transactions.iter().map(|it| encode::transaction(it)).collect();
+        Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
     }
 
     async fn get_balance(
         &self,
-        _: Request<proto::GetBalanceRequest>,
+        request: Request<proto::GetBalanceRequest>,
     ) -> Result<Response<proto::GetBalanceResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let (account_id, time_us) = decode::balance(&self.currencies, &request)?;
+        let (account, balance, sequence) =
+            self.ledger.balance_at(&account_id, time_us, deadline.at).await?;
+        let balance = Some(encode::money(&account.currency, balance));
+        Ok(Response::new(proto::GetBalanceResponse { balance, sequence }))
     }
 
     type WatchEntriesStream = Watched;
@@ -375,9 +395,12 @@ impl AccountService for AccountServiceImpl {
 
     async fn resolve_request(
         &self,
-        _: Request<proto::ResolveRequestRequest>,
+        request: Request<proto::ResolveRequestRequest>,
     ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let key = decode::request_key(&self.currencies, &self.caller, &request.request_id)?;
+        let decided = self.ledger.resolve(key, request.fence, deadline.at).await?;
+        Ok(Response::new(encode::resolved(decided)))
     }
 
     async fn verify_account(
@@ -391,83 +414,4 @@ impl AccountService for AccountServiceImpl {
 /// The request's deadline and its message.
 fn open<T>(request: Request<T>) -> (Deadline, T) {
     (Deadline::of(request.extensions()), request.into_inner())
-}
-
-fn batch_of_ids(mut decoder: Decoder<'_>, texts: &[String]) -> Result<Vec<AccountId>, Invalid> {
-    let reason = ErrorReason::InvalidAccountId;
-    if texts.is_empty() || texts.len() > BATCH_GET_MAX {
-        let description = format!("has {} ids; 1-{BATCH_GET_MAX} are allowed", texts.len());
-        return Err(Invalid::new(reason, "account_ids", description));
-    }
-    let mut seen = BTreeSet::new();
-    let mut account_ids = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        let field = format!("account_ids[{index}]");
-        if let Some(account_id) = decoder.account_id(&field, text) {
-            if !seen.insert(account_id.clone()) {
-                decoder.refuse(reason, &field, "is named twice");
-            }
-            account_ids.push(account_id);
-        }
-    }
-    decoder.finish(Some(account_ids))
-}
-
-/// The cursor of the page before, if there was one.
-fn cursor<T>(
-    decoder: &mut Decoder<'_>,
-    query: &str,
-    token: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
-    if token.is_empty() {
-        return None;
-    }
-    let cursor = page_token::decode(query, token).and_then(|cursor| parse(&cursor));
-    if cursor.is_none() {
-        let description = "is not a next_page_token of this query";
-        decoder.refuse(ErrorReason::InvalidPageToken, "page_token", description);
-    }
-    cursor
-}
-
-/// Cuts off what is beyond the page; if there was anything, the token for the next one.
-fn next_page<T>(rows: &mut Vec<T>, limit: u64, token: impl Fn(&T) -> String) -> String {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if rows.len() <= limit {
-        return String::new();
-    }
-    rows.truncate(limit);
-    rows.last().map(token).unwrap_or_default()
-}
-
-fn entry_range(
-    decoder: &mut Decoder<'_>,
-    query: &str,
-    request: &proto::ListEntriesRequest,
-) -> EntryRange {
-    let reason = ErrorReason::InvalidFilter;
-    if request.after_sequence < 0 {
-        decoder.refuse(reason, "after_sequence", "must not be negative");
-    }
-    let start_time_us = decoder.time("start_time", request.start_time.as_ref());
-    let end_time_us = decoder.time("end_time", request.end_time.as_ref());
-    let order = match proto::EntryOrder::try_from(request.order) {
-        Ok(proto::EntryOrder::Unspecified | proto::EntryOrder::Ascending) => Order::Ascending,
-        Ok(proto::EntryOrder::Descending) => Order::Descending,
-        Err(_) => {
-            decoder.refuse(reason, "order", "is not a known order");
-            Order::Ascending
-        }
-    };
-    let after_sequence = request.after_sequence;
-    let mut range =
-        EntryRange { after_sequence, before_sequence: None, start_time_us, end_time_us, order };
-    let parse = |text: &str| text.parse().ok();
-    match (cursor(decoder, query, &request.page_token, parse), order) {
-        (None, _) => {}
-        (Some(sequence), Order::Ascending) => range.after_sequence = sequence,
-        (Some(sequence), Order::Descending) => range.before_sequence = Some(sequence),
-    }
-    range
 }

@@ -2,10 +2,16 @@
 
 use crate::{
     domain::{
-        account::{Account, AccountState},
+        account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
+        book::Decided,
+        hold::{Hold, HoldState},
+        ids::TransactionId,
         money::{Amount, Currency},
+        rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
     },
+    grpc::status,
+    ledger::{self, Failure},
     proto,
 };
 
@@ -19,12 +25,7 @@ pub fn account(account: Account) -> proto::Account {
         available: money(account.available()),
         overdraft_limit: money(account.overdraft_limit),
         unlimited_overdraft: account.unlimited_overdraft,
-        state: match account.state {
-            AccountState::Open => proto::AccountState::Open,
-            AccountState::Frozen => proto::AccountState::Frozen,
-            AccountState::Closed => proto::AccountState::Closed,
-        }
-        .into(),
+        state: account_state(account.state).into(),
         sequence: account.sequence,
         version: account.version,
         create_time: Some(time(account.create_time_us)),
@@ -33,23 +34,124 @@ pub fn account(account: Account) -> proto::Account {
     }
 }
 
+fn account_state(state: AccountState) -> proto::AccountState {
+    match state {
+        AccountState::Open => proto::AccountState::Open,
+        AccountState::Frozen => proto::AccountState::Frozen,
+        AccountState::Closed => proto::AccountState::Closed,
+    }
+}
+
+pub fn account_change(change: AccountChange) -> proto::AccountChange {
+    let attributes = |attributes: Attributes| proto::AccountAttributes {
+        state: account_state(attributes.state).into(),
+        overdraft_limit: Some(money(&change.currency, attributes.overdraft_limit)),
+        unlimited_overdraft: attributes.unlimited_overdraft,
+        labels: attributes.labels,
+    };
+    proto::AccountChange {
+        account_id: change.account_id.to_string(),
+        version: change.version,
+        kind: match change.kind {
+            AccountChangeKind::Updated => proto::AccountChangeKind::Updated,
+            AccountChangeKind::Frozen => proto::AccountChangeKind::Frozen,
+            AccountChangeKind::Unfrozen => proto::AccountChangeKind::Unfrozen,
+            AccountChangeKind::Closed => proto::AccountChangeKind::Closed,
+        }
+        .into(),
+        reason: change.reason,
+        before: Some(attributes(change.before)),
+        after: Some(attributes(change.after)),
+        create_time: Some(time(change.create_time_us)),
+    }
+}
+
+pub fn hold(hold: &Hold) -> proto::Hold {
+    let captured = hold.captured.as_ref();
+    proto::Hold {
+        hold_id: hold.hold_id.to_string(),
+        account_id: hold.account_id.to_string(),
+        amount: Some(money(&hold.currency, hold.amount)),
+        state: match hold.state {
+            HoldState::Open => proto::HoldState::Open,
+            HoldState::Captured => proto::HoldState::Captured,
+            HoldState::Released => proto::HoldState::Released,
+            HoldState::Expired => proto::HoldState::Expired,
+        }
+        .into(),
+        expire_time: hold.expire_time_us.map(time),
+        captured_amount: captured.map(|captured| money(&hold.currency, captured.amount)),
+        transaction_id: id(captured.map(|captured| captured.transaction_id)),
+        description: hold.description.clone(),
+        labels: hold.labels.clone(),
+        create_time: Some(time(hold.create_time_us)),
+        update_time: Some(time(hold.update_time_us)),
+        request_id: hold.request_id.to_string(),
+    }
+}
+
+/// What a request made, as most answers have it.
+pub struct Done {
+    pub transaction: Option<proto::Transaction>,
+    pub hold: Option<proto::Hold>,
+    pub replayed: bool,
+}
+
+pub fn done(ledger::Done { made, replayed }: ledger::Done) -> Done {
+    Done {
+        transaction: made.transaction.map(|it| transaction(&it)),
+        hold: made.hold.map(|it| hold(&it)),
+        replayed,
+    }
+}
+
+/// What became of a request.
+pub fn resolved(decided: Option<Decided>) -> proto::ResolveRequestResponse {
+    use proto::RequestOutcome as Outcome;
+    let of = |outcome: Outcome| proto::ResolveRequestResponse {
+        outcome: outcome.into(),
+        ..proto::ResolveRequestResponse::default()
+    };
+    match decided.map(|decided| decided.verdict) {
+        None => of(Outcome::NotSeen),
+        Some(Err(Rejection::RequestFenced { .. })) => {
+            proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
+        }
+        Some(Err(rejection)) => {
+            let error = Some(status::message_of_failure(&Failure::Rejected(rejection)));
+            proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
+        }
+        Some(Ok(made)) => proto::ResolveRequestResponse {
+            transaction: made.transaction.map(|it| transaction(&it)),
+            hold: made.hold.map(|it| hold(&it)),
+            ..of(Outcome::Applied)
+        },
+    }
+}
+
+fn id(id: Option<TransactionId>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
+}
+
 pub fn transaction(transaction: &Transaction) -> proto::Transaction {
     let mut encoded = proto::Transaction {
-        transaction_id: transaction.transaction_id.map(|it| it.to_string()).unwrap_or_default(),
+        transaction_id: id(transaction.transaction_id),
         request_id: transaction.request_id.to_string(),
         kind: match transaction.kind {
             TransactionKind::Deposit => proto::TransactionKind::Deposit,
             TransactionKind::Withdrawal => proto::TransactionKind::Withdrawal,
             TransactionKind::Transfer => proto::TransactionKind::Transfer,
             TransactionKind::Posting => proto::TransactionKind::Posting,
+            TransactionKind::Capture => proto::TransactionKind::Capture,
+            TransactionKind::Reversal => proto::TransactionKind::Reversal,
         }
         .into(),
         entries: transaction.entries.iter().map(entry).collect(),
         description: transaction.description.clone(),
         labels: transaction.labels.clone(),
         create_time: Some(time(transaction.create_time_us)),
-        reverses_transaction_id: String::new(),
-        reversed_by_transaction_id: String::new(),
+        reverses_transaction_id: id(transaction.reverses_transaction_id),
+        reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
     };
     if transaction.transaction_id.is_none() {
         // Only validated: there is no such transaction, at no time.
@@ -75,7 +177,7 @@ pub fn entry(entry: &Entry) -> proto::Entry {
     }
 }
 
-fn money(currency: &Currency, amount: Amount) -> proto::Money {
+pub fn money(currency: &Currency, amount: Amount) -> proto::Money {
     proto::Money { currency_code: currency.code().to_owned(), value: amount.to_string() }
 }
 

@@ -85,6 +85,39 @@ fn of_rejection(rejection: &Rejection) -> Parts {
             };
             (Code::InvalidArgument, ErrorReason::RequestIdReused, bad_request(vec![violation]))
         }
+        R::RequestFenced { request_id } => {
+            precondition(ErrorReason::RequestFenced, request_id.as_str(), rejection)
+        }
+        R::HoldNotFound { hold_id } => (
+            Code::NotFound,
+            ErrorReason::HoldNotFound,
+            resource_info("passbook.v1.Hold", hold_id.as_str(), rejection),
+        ),
+        R::HoldExists { hold_id } => (
+            Code::AlreadyExists,
+            ErrorReason::HoldExists,
+            resource_info("passbook.v1.Hold", hold_id.as_str(), rejection),
+        ),
+        R::HoldNotOpen { hold_id, .. } => {
+            precondition(ErrorReason::HoldNotOpen, hold_id.as_str(), rejection)
+        }
+        R::ExpireTimePassed { .. } => {
+            precondition(ErrorReason::ExpireTimePassed, "expire_time", rejection)
+        }
+        R::AlreadyReversed { transaction_id, .. } => {
+            precondition(ErrorReason::AlreadyReversed, &transaction_id.to_string(), rejection)
+        }
+        R::HoldAmountExceeded { hold_id, .. } => {
+            precondition(ErrorReason::HoldAmountExceeded, hold_id.as_str(), rejection)
+        }
+        R::AccountNotEmpty { account_id, .. } => {
+            precondition(ErrorReason::AccountNotEmpty, account_id.as_str(), rejection)
+        }
+        R::VersionMismatch { account_id, .. } => {
+            let (_, reason, detail) =
+                precondition(ErrorReason::VersionMismatch, account_id.as_str(), rejection);
+            (Code::Aborted, reason, detail)
+        }
         R::AccountNotFound { account_id } => (
             Code::NotFound,
             ErrorReason::AccountNotFound,

@@ -18,7 +18,7 @@ use crate::{
         decode::{self, Invalid},
         encode, status,
     },
-    ledger::{Failure, Ledger, Posted, PostingTicket},
+    ledger::{Done, Failure, Ledger, RequestTicket},
     proto::{self, ErrorReason, post_transaction_result},
 };
 
@@ -39,7 +39,7 @@ pub struct Intake {
 /// A place in line.
 pub enum InLine {
     /// Accepted; the verdict will come.
-    Accepted(PostingTicket),
+    Accepted(RequestTicket),
     /// Malformed or not accepted.
     Answered(proto::PostTransactionResult),
 }
@@ -52,7 +52,7 @@ impl Intake {
         deadline: tokio::time::Instant,
     ) -> InLine {
         match decode::transaction(&self.currencies, &self.caller, request) {
-            Ok(posting) => match self.ledger.begin_post(posting, deadline) {
+            Ok(posting) => match self.ledger.begin(posting, deadline) {
                 Ok(ticket) => InLine::Accepted(ticket),
                 Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
             },
@@ -115,16 +115,15 @@ impl InLine {
     pub async fn result(self) -> proto::PostTransactionResult {
         match self {
             Self::Answered(result) => result,
-            Self::Accepted(ticket) => of_verdict(ticket.posted().await),
+            Self::Accepted(ticket) => of_verdict(ticket.done().await),
         }
     }
 }
 
-fn of_verdict(verdict: Result<Posted, Failure>) -> proto::PostTransactionResult {
-    match verdict {
-        Ok(Posted { transaction, replayed }) => {
-            let transaction = encode::transaction(&transaction);
-            let result = Some(post_transaction_result::Result::Transaction(transaction));
+fn of_verdict(verdict: Result<Done, Failure>) -> proto::PostTransactionResult {
+    match verdict.map(encode::done) {
+        Ok(encode::Done { transaction, replayed, .. }) => {
+            let result = transaction.map(post_transaction_result::Result::Transaction);
             proto::PostTransactionResult { result, replayed }
         }
         Err(failure) => error(status::message_of_failure(&failure)),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        book::{Answer, Book},
+        book::{Answer, Book, Found},
         ids::AccountId,
         rejection::Rejection,
     },
@@ -105,11 +105,10 @@ async fn decide(
     let lock_wait = start.elapsed();
     let (held_elsewhere, ours) = part(jobs, &held_elsewhere);
 
-    // 2. Read the verdicts that there are, in a statement after the lock. A dry run inserts
-    //    nothing that would find them later.
+    // 2. Read the verdicts that there are, in a statement after the lock.
     let (now_us, decided) = match now_us {
         Some(now_us)
-            if lookup == Lookup::Unneeded && ours.iter().all(|job| job.command.is_recorded()) =>
+            if lookup == Lookup::Unneeded && !ours.iter().any(|it| it.command.needs_lookup()) =>
         {
             (now_us, HashMap::new())
         }
@@ -119,8 +118,22 @@ async fn decide(
         }
     };
 
-    // 3. Apply each command in turn, in memory; a job that its caller gave up is left out.
-    let mut book = Book::new(accounts, decided, now_us);
+    // 3. Read the holds: those that are named, and those that may have expired.
+    let hold_ids: BTreeSet<_> =
+        ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
+    let with_holds = accounts.iter().filter(|account| account.held.is_positive());
+    let with_holds: BTreeSet<_> = with_holds.map(|account| account.account_id.clone()).collect();
+    let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
+        true => (now_us, Vec::new()),
+        false => transaction.holds(&hold_ids, &with_holds).await?,
+    };
+
+    // 4. Read which of the transactions that are to be reversed were so before.
+    let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
+    let reversed_by = transaction.reversed_by(&reversals).await?;
+
+    // 5. Apply each command in turn, in memory; a job that its caller gave up is left out.
+    let mut book = Book::new(Found { accounts, holds, decided, reversed_by, now_us });
     let judged = ours
         .into_iter()
         .filter(|job| job.claim())
@@ -133,7 +146,7 @@ async fn decide(
     #[cfg(test)]
     super::faults::strike(super::faults::Point::BeforeWrite, jobs);
 
-    // 4. Write what has changed; the caller commits.
+    // 6. Write what has changed; the caller commits.
     transaction.write(&book).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };

@@ -38,6 +38,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What a failed read means to the caller of a change that was not begun for it.
+    pub(super) fn not_applied(self) -> Self {
+        let outcome = Some(Outcome::NotApplied);
+        match self {
+            Self::DeadlineExceeded(_) => Self::DeadlineExceeded(outcome),
+            Self::DatabaseUnavailable(_) => Self::DatabaseUnavailable(outcome),
+            Self::SchemaNotMigrated(_) => Self::SchemaNotMigrated(outcome),
+            Self::Internal(_) => Self::Internal(outcome),
+            Self::Rejected(_)
+            | Self::LockTimeout
+            | Self::Contention
+            | Self::Overloaded { .. }
+            | Self::ShuttingDown => self,
+        }
+    }
+
     /// What a failed read means to its caller; the details are logged here.
     pub(super) fn of_read(error: StorageError) -> Self {
         match &error {

@@ -17,9 +17,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::ids::AccountId,
+    domain::{ids::AccountId, rejection::Rejection},
     ledger::{
-        Failure,
+        Failure, Outcome,
         attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         line::{Line, Taken},
@@ -65,7 +65,14 @@ impl Lanes {
     pub fn hand_out(&self, attempted: Attempted, batch: Option<&mut Taken>) {
         self.stats.record(&attempted);
         for (job, verdict) in attempted.judged {
-            job.answer(verdict.map_err(Failure::Rejected));
+            match verdict {
+                // An earlier attempt, whose commit was not confirmed, may have made this very
+                // change; nothing is stored that would tell.
+                Err(Rejection::VersionMismatch { .. }) if job.is_uncertain() => {
+                    job.give_up(Failure::DatabaseUnavailable(Some(Outcome::Unknown)));
+                }
+                verdict => job.answer(verdict.map_err(Failure::Rejected)),
+            }
         }
         if attempted.held_elsewhere.is_empty() {
             return;

@@ -233,7 +233,7 @@ mod tests {
     use crate::{
         domain::{
             account::Labels,
-            command::{Command, Condition, Leg, Posting},
+            command::{Action, Command, Condition, Leg, Request},
             ids::{RequestId, RequestKey},
             money::Currencies,
             transaction::TransactionKind,
@@ -254,11 +254,10 @@ mod tests {
             currency: currency.clone(),
             condition: Condition::default(),
         };
-        let command = Command::Post(Arc::new(Posting {
+        let command = Command::Request(Arc::new(Request {
             key: RequestKey { caller: "".into(), request_id: RequestId::parse("r").unwrap() },
             transaction_id: uuid::Uuid::now_v7(),
-            kind: TransactionKind::Posting,
-            legs: account_ids.chars().map(leg).collect(),
+            action: Action::Post(TransactionKind::Posting, account_ids.chars().map(leg).collect()),
             description: String::new(),
             labels: Labels::new(),
             validate_only: false,

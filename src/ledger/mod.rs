@@ -1,7 +1,7 @@
 //! The write path, and the reads beside it.
 //!
 //! ```text
-//! Ledger::post -> line -> worker: takes all that waits and is free, 1..N jobs, into one transaction
+//! Ledger::make -> line -> worker: takes all that waits and is free, 1..N jobs, into one transaction
 //!                           attempt: begin -> lock -> read -> fold -> write -> commit
 //!                           only now: answer each job with its own verdict
 //! ```
@@ -19,13 +19,13 @@ mod job;
 mod lanes;
 mod line;
 mod mender;
+mod reads;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::{
-    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,6 +34,7 @@ use std::{
 };
 
 use tokio::{sync::Semaphore, time::Instant};
+use uuid::Uuid;
 
 pub use crate::ledger::{
     failure::{Failure, Outcome},
@@ -41,15 +42,14 @@ pub use crate::ledger::{
 };
 use crate::{
     domain::{
-        account::{Account, NewAccount},
-        book::Answer,
-        command::{Command, Posting},
-        ids::{AccountId, RequestKey},
-        rejection::{Rejection, TransactionName},
-        transaction::{Entry, Transaction},
+        account::{Account, AccountUpdate, Labels, NewAccount},
+        book::{Answer, Decided, Made},
+        command::{Action, Command, Request},
+        hold::Capture,
+        ids::RequestKey,
     },
     ledger::{line::Line, stats::Stats},
-    storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store},
+    storage::{SchemaStatus, Store},
 };
 
 /// How much may wait, and how much goes into one transaction.
@@ -72,30 +72,33 @@ pub struct Ledger {
     closed: AtomicBool,
 }
 
-/// A change of balances that was made, now or before.
+/// What was made, now or before.
 #[derive(Clone, Debug)]
-pub struct Posted {
-    /// With all its entries.
-    pub transaction: Arc<Transaction>,
+pub struct Done {
+    /// All of it.
+    pub made: Made,
     /// It had been made before, under the same request id.
     pub replayed: bool,
 }
 
-/// An accepted change of balances. Dropped, it is given up, if that is still possible.
-pub struct PostingTicket(job::Ticket);
+/// An accepted request. Dropped, it is given up, if that is still possible.
+pub struct RequestTicket(job::Ticket);
 
-impl PostingTicket {
+impl RequestTicket {
     /// Waits for the verdict, until the deadline.
     ///
     /// # Errors
     /// The refusal, which is kept, or no verdict was reached.
-    pub async fn posted(self) -> Result<Posted, Failure> {
+    pub async fn done(self) -> Result<Done, Failure> {
         match self.0.verdict().await? {
-            Answer::Posted { transaction, replayed } => Ok(Posted { transaction, replayed }),
-            Answer::Account(_) => Err(Failure::Internal(Some(Outcome::Unknown))),
+            Answer::Made { made, replayed } => Ok(Done { made, replayed }),
+            Answer::Account(_) | Answer::Decided(_) => Err(WRONG_ANSWER),
         }
     }
 }
+
+/// A command that was answered with another one's answer: a defect.
+const WRONG_ANSWER: Failure = Failure::Internal(Some(Outcome::Unknown));
 
 impl Ledger {
     /// Starts the workers.
@@ -124,18 +127,35 @@ impl Ledger {
         new: NewAccount,
         deadline: Instant,
     ) -> Result<Account, Failure> {
-        match self.accept(Command::CreateAccount(new), deadline)?.verdict().await? {
+        self.account_after(Command::CreateAccount(new), deadline).await
+    }
+
+    /// Changes what an account is. Not under a request id: what it is to be, it may be already.
+    ///
+    /// # Errors
+    /// The refusal, or no verdict was reached.
+    pub async fn update_account(
+        &self,
+        update: AccountUpdate,
+        deadline: Instant,
+    ) -> Result<Account, Failure> {
+        self.account_after(Command::UpdateAccount(update), deadline).await
+    }
+
+    async fn account_after(&self, command: Command, deadline: Instant) -> Result<Account, Failure> {
+        match self.accept(command, deadline)?.verdict().await? {
             Answer::Account(account) => Ok(account),
-            Answer::Posted { .. } => Err(Failure::Internal(Some(Outcome::Unknown))),
+            Answer::Made { .. } | Answer::Decided(_) => Err(WRONG_ANSWER),
         }
     }
 
-    /// Changes balances, exactly once per request id.
+    /// Moves or holds money, exactly once per request id.
     ///
     /// # Errors
     /// The refusal, which is kept, or no verdict was reached.
-    pub async fn post(&self, posting: Posting, deadline: Instant) -> Result<Posted, Failure> {
-        self.begin_post(posting, deadline)?.posted().await
+    pub async fn make(&self, mut request: Request, deadline: Instant) -> Result<Done, Failure> {
+        self.look_ahead(&mut request.action, deadline).await.map_err(Failure::not_applied)?;
+        self.begin(request, deadline)?.done().await
     }
 
     /// Accepts a change of balances; several are usually made in the order in which they are
@@ -143,12 +163,51 @@ impl Ledger {
     ///
     /// # Errors
     /// It was not accepted, and is not applied.
-    pub fn begin_post(
+    pub fn begin(&self, request: Request, deadline: Instant) -> Result<RequestTicket, Failure> {
+        Ok(RequestTicket(self.accept(Command::Request(Arc::new(request)), deadline)?))
+    }
+
+    /// The verdict under a request id as it was answered, if there is one. With `fence` there is
+    /// one afterwards: that nothing is made under it.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn resolve(
         &self,
-        posting: Posting,
+        key: RequestKey,
+        fence: bool,
         deadline: Instant,
-    ) -> Result<PostingTicket, Failure> {
-        Ok(PostingTicket(self.accept(Command::Post(Arc::new(posting)), deadline)?))
+    ) -> Result<Option<Decided>, Failure> {
+        if !fence {
+            return self.decided(&key, deadline).await;
+        }
+        let request = Request {
+            key,
+            transaction_id: Uuid::now_v7(),
+            action: Action::Fence,
+            description: String::new(),
+            labels: Labels::new(),
+            validate_only: false,
+        };
+        let command = Command::Request(Arc::new(request));
+        match self.accept(command, deadline)?.verdict().await? {
+            Answer::Decided(decided) => Ok(Some(decided)),
+            Answer::Account(_) | Answer::Made { .. } => Err(WRONG_ANSWER),
+        }
+    }
+
+    /// Looks up what never changes of what a request names: it tells which accounts to lock.
+    async fn look_ahead(&self, action: &mut Action, deadline: Instant) -> Result<(), Failure> {
+        match action {
+            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                hold.found = self.hold_if_any(&hold.hold_id, deadline).await?.map(Arc::new);
+            }
+            Action::Reverse(named) => {
+                named.found = self.transaction_if_any(named.transaction_id, deadline).await?;
+            }
+            Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
+        }
+        Ok(())
     }
 
     fn accept(&self, command: Command, deadline: Instant) -> Result<job::Ticket, Failure> {
@@ -196,87 +255,6 @@ impl Ledger {
         }
     }
 
-    /// One account.
-    ///
-    /// # Errors
-    /// It does not exist, or the database does not answer in time.
-    pub async fn account(
-        &self,
-        account_id: &AccountId,
-        deadline: Instant,
-    ) -> Result<Account, Failure> {
-        let found = read(deadline, self.store.account(account_id)).await?;
-        found.ok_or_else(|| not_found(account_id))
-    }
-
-    /// Several accounts as of one instant, in the order asked for.
-    ///
-    /// # Errors
-    /// One does not exist, or the database does not answer in time.
-    pub async fn accounts(
-        &self,
-        account_ids: &[AccountId],
-        deadline: Instant,
-    ) -> Result<Vec<Account>, Failure> {
-        let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found = read(deadline, self.store.accounts(&wanted)).await?;
-        let mut found: HashMap<_, _> =
-            found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
-        let take = |id| found.remove(id).ok_or_else(|| not_found(id));
-        account_ids.iter().map(take).collect()
-    }
-
-    /// A page of accounts, in order of their ids.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
-    pub async fn list_accounts(
-        &self,
-        filter: &AccountFilter,
-        after: Option<&AccountId>,
-        limit: u64,
-        deadline: Instant,
-    ) -> Result<Vec<Account>, Failure> {
-        read(deadline, self.store.list_accounts(filter, after, limit)).await
-    }
-
-    /// One transaction.
-    ///
-    /// # Errors
-    /// It does not exist, or the database does not answer in time.
-    pub async fn transaction(
-        &self,
-        caller: &Arc<str>,
-        name: TransactionName,
-        deadline: Instant,
-    ) -> Result<Arc<Transaction>, Failure> {
-        let found = match &name {
-            TransactionName::TransactionId(id) => {
-                read(deadline, self.store.transaction(*id)).await?
-            }
-            TransactionName::RequestId(request_id) => {
-                let key = RequestKey { caller: caller.clone(), request_id: request_id.clone() };
-                read(deadline, self.store.transaction_of_request(&key)).await?
-            }
-        };
-        found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
-    }
-
-    /// A page of an account's entries.
-    ///
-    /// # Errors
-    /// The account does not exist, or the database does not answer in time.
-    pub async fn list_entries(
-        &self,
-        account_id: &AccountId,
-        range: &EntryRange,
-        limit: u64,
-        deadline: Instant,
-    ) -> Result<Vec<Entry>, Failure> {
-        let account = self.account(account_id, deadline).await?;
-        read(deadline, self.store.list_entries(&account, range, limit)).await
-    }
-
     /// Whether changes can be made now: the database answers and has this program's schema.
     ///
     /// # Errors
@@ -291,20 +269,5 @@ impl Ledger {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the database does not answer".to_owned()),
         }
-    }
-}
-
-fn not_found(account_id: &AccountId) -> Failure {
-    Failure::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
-}
-
-/// A read holds nothing that a dropped future could leak.
-async fn read<T>(
-    deadline: Instant,
-    query: impl Future<Output = Result<T, StorageError>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout_at(deadline, query).await {
-        Ok(result) => result.map_err(Failure::of_read),
-        Err(_) => Err(Failure::DeadlineExceeded(None)),
     }
 }

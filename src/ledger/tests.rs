@@ -9,13 +9,13 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::{Labels, NewAccount},
-        command::{Condition, Leg, Posting},
+        command::{Action, Condition, Leg, Request},
         ids::{AccountId, RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
     },
     ledger::{
-        Failure, Ledger, Limits, Outcome, Posted,
+        Done, Failure, Ledger, Limits, Outcome,
         faults::{Point, order},
     },
     storage::{DatabaseUrl, Store},
@@ -45,18 +45,18 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
 }
 
-fn deposit(request_id: &str) -> Posting {
+fn deposit(request_id: &str) -> Request {
     let currency = Currencies::default().get("USD").unwrap();
-    Posting {
+    let legs = vec![Leg {
+        account_id: AccountId::parse("a").unwrap(),
+        amount: currency.parse("1.00").unwrap(),
+        currency,
+        condition: Condition::default(),
+    }];
+    Request {
         key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
         transaction_id: Uuid::now_v7(),
-        kind: TransactionKind::Deposit,
-        legs: vec![Leg {
-            account_id: AccountId::parse("a").unwrap(),
-            amount: currency.parse("1.00").unwrap(),
-            currency,
-            condition: Condition::default(),
-        }],
+        action: Action::Post(TransactionKind::Deposit, legs),
         description: String::new(),
         labels: Labels::new(),
         validate_only: false,
@@ -73,7 +73,7 @@ async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-before-write", Point::BeforeWrite, 1);
-    let Posted { replayed, .. } = ledger.post(deposit("panic-before-write"), soon()).await.unwrap();
+    let Done { replayed, .. } = ledger.make(deposit("panic-before-write"), soon()).await.unwrap();
     assert!(!replayed);
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -83,7 +83,7 @@ async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-after-commit", Point::AfterCommit, 1);
-    let Posted { replayed, .. } = ledger.post(deposit("panic-after-commit"), soon()).await.unwrap();
+    let Done { replayed, .. } = ledger.make(deposit("panic-after-commit"), soon()).await.unwrap();
     assert!(!replayed, "to its caller it is the first answer");
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -95,13 +95,13 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
     order("panic-always", Point::BeforeWrite, usize::MAX);
     let doomed = {
         let (ledger, deadline) = (ledger.clone(), Instant::now() + Duration::from_secs(2));
-        tokio::spawn(async move { ledger.post(deposit("panic-always"), deadline).await })
+        tokio::spawn(async move { ledger.make(deposit("panic-always"), deadline).await })
     };
     let others: Vec<_> = (0..50)
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("beside-a-panic-{index}"));
-            tokio::spawn(async move { ledger.post(posting, soon()).await })
+            tokio::spawn(async move { ledger.make(posting, soon()).await })
         })
         .collect();
     for other in others {
@@ -121,7 +121,7 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("overload-{index}"));
-            tokio::spawn(async move { ledger.post(posting, soon()).await })
+            tokio::spawn(async move { ledger.make(posting, soon()).await })
         })
         .collect();
     let mut applied = 0;
@@ -139,9 +139,9 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
 async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
-    let failure = ledger.post(deposit("too-late"), Instant::now()).await.unwrap_err();
+    let failure = ledger.make(deposit("too-late"), Instant::now()).await.unwrap_err();
     assert_eq!(failure, Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
     assert_eq!(balance(&ledger).await, "0.00");
     ledger.close().await;
-    assert_eq!(ledger.post(deposit("closed"), soon()).await.unwrap_err(), Failure::ShuttingDown);
+    assert_eq!(ledger.make(deposit("closed"), soon()).await.unwrap_err(), Failure::ShuttingDown);
 }

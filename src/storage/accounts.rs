@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 
+use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
     QueryFilter, QueryOrder, QuerySelect, Select,
@@ -46,8 +47,8 @@ impl Store {
     /// # Errors
     /// The database does not answer.
     pub async fn account(&self, account_id: &AccountId) -> Result<Option<Account>, StorageError> {
-        let row = Entity::find_by_id(account_id.as_str()).one(&self.readers).await?;
-        row.map(Account::try_from).transpose()
+        let ids = BTreeSet::from([account_id.clone()]);
+        Ok(self.accounts(&ids).await?.pop())
     }
 
     /// Several accounts in one statement, and so as of one instant; those that exist, in no
@@ -60,7 +61,7 @@ impl Store {
         account_ids: &BTreeSet<AccountId>,
     ) -> Result<Vec<Account>, StorageError> {
         let backend = self.readers.get_database_backend();
-        to_accounts(select(backend, account_ids).all(&self.readers).await?)
+        read(&self.readers, select(backend, account_ids)).await
     }
 
     /// At most `limit` accounts above `after`, in order of their ids.
@@ -87,7 +88,54 @@ impl Store {
             let backend = self.readers.get_database_backend();
             query = query.filter(has_labels(backend, &filter.labels));
         }
-        to_accounts(query.all(&self.readers).await?)
+        read(&self.readers, query).await
+    }
+}
+
+/// A row as it is read without a lock.
+#[derive(FromQueryResult)]
+struct ReadRow {
+    #[sea_orm(nested)]
+    account: Model,
+    /// Amount and time of each hold that has expired and is not recorded so.
+    lapsed: Option<String>,
+}
+
+/// Reads accounts as they are now. Holds that have expired do not count, and it is no matter
+/// whether a change has come across them since: `Book` counts them in the same way.
+async fn read(
+    connection: &impl ConnectionTrait,
+    query: Select<Entity>,
+) -> Result<Vec<Account>, StorageError> {
+    let backend = connection.get_database_backend();
+    let aggregate = match backend {
+        DbBackend::Sqlite => "group_concat(h.amount || '@' || h.expire_time_us, ' ')",
+        _ => "string_agg(h.amount || '@' || h.expire_time_us, ' ')",
+    };
+    let lapsed = format!(
+        "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
+          AND h.state = 'open' AND h.expire_time_us <= {})",
+        clock(backend)
+    );
+    let query = query.expr_as(Expr::cust(lapsed), "lapsed");
+    let rows = query.into_model::<ReadRow>().all(connection).await?;
+    rows.into_iter().map(ReadRow::into_account).collect()
+}
+
+impl ReadRow {
+    fn into_account(self) -> Result<Account, StorageError> {
+        let mut account = Account::try_from(self.account)?;
+        for hold in self.lapsed.iter().flat_map(|text| text.split(' ')) {
+            let lapsed = hold.split_once('@').and_then(|(amount, time)| {
+                let amount = Decimal::from_str_exact(amount).ok()?;
+                Some((account.currency.amount(amount)?, time.parse().ok()?))
+            });
+            let corrupt =
+                || StorageError::Corrupt(format!("holds of account {}", account.account_id));
+            let (amount, expire_time_us) = lapsed.ok_or_else(corrupt)?;
+            account.lapse(amount, expire_time_us);
+        }
+        Ok(account)
     }
 }
 

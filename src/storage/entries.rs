@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    domain::{account::Account, ids::AccountId, transaction::Entry},
+    domain::{account::Account, ids::AccountId, money::Amount, transaction::Entry},
     storage::{
         StorageError, Store,
         entity::{
@@ -76,13 +76,41 @@ impl Store {
         rows.into_iter().map(|row| row.into_entry(&account.currency)).collect()
     }
 
+    /// The balance of an account after all entries made at this time or before (None: after all
+    /// of them), and the sequence of the last of those.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn balance_at(
+        &self,
+        account: &Account,
+        time_us: Option<i64>,
+    ) -> Result<(Amount, i64), StorageError> {
+        let sequence = match time_us {
+            None => account.sequence,
+            Some(time_us) => self.first_at(account, time_us.saturating_add(1)).await? - 1,
+        };
+        if sequence == account.sequence {
+            return Ok((account.balance, sequence));
+        }
+        if sequence == 0 {
+            return Ok((account.currency.zero(), sequence));
+        }
+        let entry = self.entry(&account.account_id, sequence).await?;
+        Ok((entry.into_entry(&account.currency)?.balance_after, sequence))
+    }
+
     /// The sequence of the first entry made at this time or later, or the one after the last:
     /// a binary search, one look-up by primary key a step.
-    async fn first_at(&self, account: &Account, time_us: i64) -> Result<i64, StorageError> {
+    pub(super) async fn first_at(
+        &self,
+        account: &Account,
+        time_us: i64,
+    ) -> Result<i64, StorageError> {
         let (mut low, mut high) = (1, account.sequence + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.time_of(&account.account_id, middle).await? < time_us {
+            if self.entry(&account.account_id, middle).await?.create_time_us < time_us {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -91,10 +119,10 @@ impl Store {
         Ok(low)
     }
 
-    async fn time_of(&self, account_id: &AccountId, sequence: i64) -> Result<i64, StorageError> {
+    async fn entry(&self, account_id: &AccountId, sequence: i64) -> Result<Model, StorageError> {
         let row: Option<Model> =
             Entity::find_by_id((account_id.to_string(), sequence)).one(&self.readers).await?;
-        row.map(|row| row.create_time_us).ok_or_else(|| {
+        row.ok_or_else(|| {
             StorageError::Corrupt(format!("account {account_id} has no entry {sequence}"))
         })
     }

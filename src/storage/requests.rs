@@ -7,7 +7,7 @@ use std::{
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryResult, Statement,
+    QueryFilter, QueryResult, QuerySelect, Statement, sea_query::Expr,
 };
 
 use crate::{
@@ -19,12 +19,12 @@ use crate::{
     storage::{
         StorageError, Store,
         entity::requests::{Column, Entity, Model},
-        entries,
+        entries, holds,
     },
 };
 
 impl Store {
-    /// The transaction with this id.
+    /// The transaction with this id, and whether it was reversed since.
     ///
     /// # Errors
     /// The database does not answer.
@@ -33,10 +33,11 @@ impl Store {
         transaction_id: TransactionId,
     ) -> Result<Option<Arc<Transaction>>, StorageError> {
         let query = Entity::find().filter(Column::TransactionId.eq(transaction_id));
-        self.applied(query.one(&self.readers).await?).await
+        let rows = query.one(&self.readers).await?.into_iter().collect();
+        Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The transaction that was made under this request id.
+    /// The transaction that was made under this request id, and whether it was reversed since.
     ///
     /// # Errors
     /// The database does not answer.
@@ -45,15 +46,68 @@ impl Store {
         key: &RequestKey,
     ) -> Result<Option<Arc<Transaction>>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
-        self.applied(Entity::find_by_id(key).one(&self.readers).await?).await
+        let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
+        Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// Entries are written with their request and never change: two statements, one truth.
-    async fn applied(&self, row: Option<Model>) -> Result<Option<Arc<Transaction>>, StorageError> {
-        let Some(row) = row else { return Ok(None) };
-        let entries = entries::by_name(&self.readers, &row.entry_names()?).await?;
-        Ok(row.into_decided(&entries)?.verdict.ok())
+    /// The verdict under this request id, as it was answered.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn decided(&self, key: &RequestKey) -> Result<Option<Decided>, StorageError> {
+        let key = (key.caller.to_string(), key.request_id.to_string());
+        let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
+        Ok(with_all_they_made(&self.readers, rows).await?.pop().map(|(_, decided)| decided))
     }
+
+    /// The transactions among these requests, in their order, and whether they were reversed.
+    /// Entries are written with their request and never change: several statements, one truth.
+    pub(super) async fn transactions_of(
+        &self,
+        rows: Vec<Model>,
+    ) -> Result<Vec<Arc<Transaction>>, StorageError> {
+        let decided = with_all_they_made(&self.readers, rows).await?;
+        let made = decided.into_iter().filter_map(|(_, decided)| decided.verdict.ok());
+        let mut transactions: Vec<_> = made.filter_map(|made| made.transaction).collect();
+        let ids = transactions.iter().filter_map(|it| it.transaction_id).collect();
+        let reversed_by = reversed_by(&self.readers, &ids).await?;
+        for transaction in &mut transactions {
+            let id = transaction.transaction_id.unwrap_or_default();
+            Arc::make_mut(transaction).reversed_by_transaction_id = reversed_by.get(&id).copied();
+        }
+        Ok(transactions)
+    }
+}
+
+/// Of these transactions, those that were reversed, with their reversals.
+pub async fn reversed_by(
+    connection: &impl ConnectionTrait,
+    transaction_ids: &BTreeSet<TransactionId>,
+) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
+    if transaction_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids = transaction_ids.iter().copied();
+    let is_one = match connection.get_database_backend() {
+        DbBackend::Sqlite => {
+            // Hexadecimal: JSON has no bytes.
+            let ids = ids.map(|id| id.simple().to_string());
+            let list = serde_json::Value::from_iter(ids).to_string();
+            let sql = "reverses_transaction_id IN (SELECT unhex(value) FROM json_each(?))";
+            Expr::cust_with_values(sql, [list])
+        }
+        _ => Column::ReversesTransactionId.eq_any(ids),
+    };
+    let pairs: Vec<(TransactionId, TransactionId)> = Entity::find()
+        // Said, so that the index is used, which has no other rows.
+        .filter(Column::ReversesTransactionId.is_not_null())
+        .filter(is_one)
+        .select_only()
+        .columns([Column::ReversesTransactionId, Column::TransactionId])
+        .into_tuple()
+        .all(connection)
+        .await?;
+    Ok(pairs.into_iter().collect())
 }
 
 // Columns by name: a prepared `*` fails when a newer server's migration has added one.
@@ -73,7 +127,8 @@ fn decided_sql(backend: DbBackend) -> String {
     let found = if backend == DbBackend::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
     format!(
         "SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
-             r.rejection, r.description, r.labels, r.entry_names, r.create_time_us \
+             r.rejection, r.description, r.labels, r.entry_names, r.create_time_us, \
+             r.hold_id, r.reverses_transaction_id \
          FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({found}) r ON true"
     )
 }
@@ -114,20 +169,35 @@ pub async fn decided(
     };
     let models =
         rows.iter().filter_map(|row| found(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let decided = with_all_they_made(transaction, models).await?;
+    Ok((now_us, decided.into_iter().collect()))
+}
+
+/// The verdicts in these rows, in their order, each with what it made.
+async fn with_all_they_made(
+    connection: &impl ConnectionTrait,
+    rows: Vec<Model>,
+) -> Result<Vec<(RequestKey, Decided)>, StorageError> {
     let mut names = Vec::new();
-    for model in &models {
-        names.extend(model.entry_names()?);
+    for row in &rows {
+        names.extend(row.entry_names()?);
     }
-    let entries = entries::by_name(transaction, &names).await?;
-    let mut decided = HashMap::with_capacity(models.len());
-    for model in models {
+    let entries = entries::by_name(connection, &names).await?;
+    let hold_ids: BTreeSet<_> = rows.iter().filter_map(Model::hold_id).collect();
+    let holds = match hold_ids.is_empty() {
+        true => Vec::new(),
+        false => holds::found(connection, &hold_ids, &BTreeSet::new()).await?.1,
+    };
+    let holds = holds.into_iter().map(|hold| (hold.hold_id.clone(), hold)).collect();
+    let mut decided = Vec::with_capacity(rows.len());
+    for row in rows {
         let key = RequestKey {
-            caller: model.caller.as_str().into(),
-            request_id: RequestId::from_stored(&model.request_id),
+            caller: row.caller.as_str().into(),
+            request_id: RequestId::from_stored(&row.request_id),
         };
-        decided.insert(key, model.into_decided(&entries)?);
+        decided.push((key, row.into_decided(&entries, &holds)?));
     }
-    Ok((now_us, decided))
+    Ok(decided)
 }
 
 /// The row of a request; None where the outer join found none.

@@ -14,12 +14,13 @@ use crate::{
     domain::{
         account::Account,
         book::{Book, Decided},
-        ids::{AccountId, RequestKey},
+        hold::Hold,
+        ids::{AccountId, HoldId, RequestKey, TransactionId},
     },
     storage::{
         CommitError, StorageError,
         accounts::{self, LockedRows},
-        requests, write,
+        holds, requests, write,
     },
 };
 
@@ -149,6 +150,31 @@ impl WriteTransaction {
         keys: &BTreeSet<RequestKey>,
     ) -> Result<(i64, HashMap<RequestKey, Decided>), StorageError> {
         requests::decided(&self.transaction, keys).await
+    }
+
+    /// The holds with these ids, and all that have expired on these accounts, which are locked;
+    /// and the time, as of this statement.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn holds(
+        &self,
+        hold_ids: &BTreeSet<HoldId>,
+        account_ids: &BTreeSet<AccountId>,
+    ) -> Result<(i64, Vec<Hold>), StorageError> {
+        holds::found(&self.transaction, hold_ids, account_ids).await
+    }
+
+    /// Of these transactions, those that were reversed, with their reversals. Whoever reverses
+    /// one locks its accounts; a statement after the lock sees what the wait for it let through.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn reversed_by(
+        &self,
+        transaction_ids: &BTreeSet<TransactionId>,
+    ) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
+        requests::reversed_by(&self.transaction, transaction_ids).await
     }
 
     /// Writes all that the book has changed.

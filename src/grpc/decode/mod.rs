@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{AccountState, Labels, NewAccount},
+        account::{AccountState, Labels},
         command::Condition,
-        ids::{AccountId, IdError, RequestId},
+        ids::{AccountId, HoldId, IdError, RequestId, TransactionId},
         money::{Amount, AmountError, Currencies, Currency},
         rejection::TransactionName,
     },
@@ -36,14 +36,19 @@ pub const BATCH_POST_MAX: usize = 1000;
 pub const BATCH_LEGS_MAX: usize = 5000;
 /// The most accounts in one BatchGetAccounts.
 pub const BATCH_GET_MAX: usize = 1000;
-/// Rows in a page, if the request does not say.
-const PAGE_SIZE_DEFAULT: u64 = 100;
-/// The most rows in a page.
-const PAGE_SIZE_MAX: u64 = 1000;
 
+mod holds;
+mod lifecycle;
 mod posting;
+mod queries;
 
-pub use posting::{Common, Sides, posting, transaction};
+pub use holds::{capture, new_hold, release, request_key, reversal};
+pub use lifecycle::{account_update, new_account, state_change};
+pub use posting::{batch, deposit, transaction, transfer, withdraw};
+pub use queries::{
+    TransactionList, account_change_list, account_id, account_ids, account_list, balance,
+    entry_list, hold_id, hold_list, transaction_list, transaction_name,
+};
 
 /// Which amounts are allowed.
 #[derive(Clone, Copy)]
@@ -124,6 +129,10 @@ impl<'a> Decoder<'a> {
         self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
     }
 
+    pub fn hold_id(&mut self, field: impl fmt::Display, text: &str) -> Option<HoldId> {
+        self.id(ErrorReason::InvalidHoldId, field, HoldId::parse(text))
+    }
+
     fn id<T>(
         &mut self,
         reason: ErrorReason,
@@ -138,23 +147,30 @@ impl<'a> Decoder<'a> {
         lookup: Option<&proto::get_transaction_request::Lookup>,
     ) -> Option<TransactionName> {
         use proto::get_transaction_request::Lookup;
-        let reason = ErrorReason::InvalidTransactionId;
         match lookup {
             Some(Lookup::RequestId(text)) => {
                 self.request_id("request_id", text).map(TransactionName::RequestId)
             }
-            Some(Lookup::TransactionId(text)) => match Uuid::try_parse(text) {
-                Ok(id) => Some(TransactionName::TransactionId(id)),
-                Err(_) => {
-                    self.refuse(reason, "transaction_id", "must be a UUID");
-                    None
-                }
-            },
+            Some(Lookup::TransactionId(text)) => {
+                self.transaction_id("transaction_id", text).map(TransactionName::TransactionId)
+            }
             None => {
+                let reason = ErrorReason::InvalidTransactionId;
                 self.refuse(reason, "transaction_id", "or request_id is required");
                 None
             }
         }
+    }
+
+    pub fn transaction_id(
+        &mut self,
+        field: impl fmt::Display,
+        text: &str,
+    ) -> Option<TransactionId> {
+        let refuse = |_| {
+            self.refuse(ErrorReason::InvalidTransactionId, field, "must be a UUID");
+        };
+        Uuid::try_parse(text).map_err(refuse).ok()
     }
 
     pub fn currency(&mut self, field: impl fmt::Display, code: &str) -> Option<Currency> {
@@ -223,13 +239,17 @@ impl<'a> Decoder<'a> {
     }
 
     pub fn description(&mut self, text: &str) {
+        self.text(ErrorReason::InvalidDescription, "description", text);
+    }
+
+    /// A text for people.
+    fn text(&mut self, reason: ErrorReason, field: &str, text: &str) {
         if text.len() > DESCRIPTION_LENGTH_MAX {
             let description =
                 format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
-            self.refuse(ErrorReason::InvalidDescription, "description", description);
+            self.refuse(reason, field, description);
         } else if text.chars().any(char::is_control) {
-            let description = "has a control character";
-            self.refuse(ErrorReason::InvalidDescription, "description", description);
+            self.refuse(reason, field, "has a control character");
         }
     }
 
@@ -289,18 +309,6 @@ impl<'a> Decoder<'a> {
         Some(Condition { expected_version, min_balance_after, max_balance_after })
     }
 
-    pub fn page_size(&mut self, page_size: i32) -> u64 {
-        match u64::try_from(page_size) {
-            Ok(0) => PAGE_SIZE_DEFAULT,
-            Ok(size) => size.min(PAGE_SIZE_MAX),
-            Err(_) => {
-                let reason = ErrorReason::InvalidPageSize;
-                self.refuse(reason, "page_size", "must not be negative");
-                PAGE_SIZE_DEFAULT
-            }
-        }
-    }
-
     /// Microseconds since the Unix epoch, rounded up: entries have whole microseconds, and
     /// "at this time or later" and "before this time" both turn on the next whole one.
     pub fn time(
@@ -308,71 +316,26 @@ impl<'a> Decoder<'a> {
         field: impl fmt::Display,
         time: Option<&prost_types::Timestamp>,
     ) -> Option<i64> {
+        self.time_or(field, time, ErrorReason::InvalidFilter)
+    }
+
+    /// The same, refused for this reason.
+    fn time_or(
+        &mut self,
+        field: impl fmt::Display,
+        time: Option<&prost_types::Timestamp>,
+        reason: ErrorReason,
+    ) -> Option<i64> {
         let time = time?;
         let microseconds = time.seconds.checked_mul(1_000_000).and_then(|seconds| {
             let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
             seconds.checked_add(i64::from(nanos.div_ceil(1000)))
         });
         if microseconds.is_none() {
-            self.refuse(ErrorReason::InvalidFilter, field, "is not a valid timestamp");
+            self.refuse(reason, field, "is not a valid timestamp");
         }
         microseconds
     }
-}
-
-/// An account to open.
-pub fn new_account(
-    currencies: &Currencies,
-    request: &proto::CreateAccountRequest,
-) -> Result<NewAccount, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let account_id = if request.account_id.is_empty() {
-        Some(AccountId::from_uuid(Uuid::now_v7()))
-    } else {
-        decoder.account_id("account_id", &request.account_id)
-    };
-    let currency = decoder.currency("currency_code", &request.currency_code);
-    let overdraft_limit = match (&request.overdraft_limit, &currency) {
-        (None, currency) => currency.as_ref().map(Currency::zero),
-        (Some(money), currency) => {
-            decoder.money("overdraft_limit", money, currency.as_ref()).map(|(_, amount)| amount)
-        }
-    };
-    let reason = ErrorReason::InvalidAmount;
-    if overdraft_limit.is_some_and(Amount::is_negative) {
-        decoder.refuse(reason, "overdraft_limit.value", "must not be negative");
-    } else if request.unlimited_overdraft && overdraft_limit.is_some_and(Amount::is_positive) {
-        let description = "must be zero or absent where unlimited_overdraft is set";
-        decoder.refuse(reason, "overdraft_limit.value", description);
-    }
-    decoder.labels(&request.labels);
-    let decoded = (|| {
-        Some(NewAccount {
-            account_id: account_id?,
-            currency: currency?,
-            overdraft_limit: overdraft_limit?,
-            unlimited_overdraft: request.unlimited_overdraft,
-            labels: request.labels.clone(),
-        })
-    })();
-    decoder.finish(decoded)
-}
-
-/// The requests of a batch.
-pub fn batch(
-    request: proto::BatchPostTransactionsRequest,
-) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
-    let length = request.requests.len();
-    if length == 0 || length > BATCH_POST_MAX {
-        let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
-        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
-    }
-    let legs: usize = request.requests.iter().map(|it| it.legs.len()).sum();
-    if legs > BATCH_LEGS_MAX {
-        let description = format!("has {legs} legs in all; at most {BATCH_LEGS_MAX} are allowed");
-        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
-    }
-    Ok(request.requests)
 }
 
 /// The state to filter by; unspecified is none.

@@ -7,30 +7,30 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::Labels,
-        command::{Leg, Posting},
+        command::{Action, Leg, Request},
         ids::{RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
     },
-    grpc::decode::{Decoder, Invalid, LEGS_MAX, Sign},
+    grpc::decode::{BATCH_LEGS_MAX, BATCH_POST_MAX, Decoder, Invalid, LEGS_MAX, Sign},
     proto::{self, ErrorReason},
 };
 
 /// The fields that a deposit, a withdrawal and a transfer share.
-pub struct Common<'a> {
-    pub kind: TransactionKind,
-    pub request_id: &'a str,
-    pub amount: Option<&'a proto::Money>,
-    pub description: &'a str,
-    pub labels: &'a Labels,
-    pub condition: Option<&'a proto::Condition>,
-    pub validate_only: bool,
+struct Common<'a> {
+    kind: TransactionKind,
+    request_id: &'a str,
+    amount: Option<&'a proto::Money>,
+    description: &'a str,
+    labels: &'a Labels,
+    condition: Option<&'a proto::Condition>,
+    validate_only: bool,
 }
 
 /// The accounts of a deposit, a withdrawal or a transfer, each with the name of its field. The
 /// condition is on the first.
 #[derive(Clone, Copy)]
-pub enum Sides<'a> {
+enum Sides<'a> {
     /// Money comes in.
     Into(&'a str, &'a str),
     /// Money goes out.
@@ -39,13 +39,68 @@ pub enum Sides<'a> {
     Between((&'a str, &'a str), (&'a str, &'a str)),
 }
 
-/// A deposit, a withdrawal or a transfer, on behalf of `caller`.
-pub fn posting(
+/// A deposit, on behalf of `caller`.
+pub fn deposit(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: &proto::DepositRequest,
+) -> Result<Request, Invalid> {
+    let common = Common {
+        kind: TransactionKind::Deposit,
+        request_id: &request.request_id,
+        amount: request.amount.as_ref(),
+        description: &request.description,
+        labels: &request.labels,
+        condition: request.condition.as_ref(),
+        validate_only: request.validate_only,
+    };
+    posting(currencies, caller, &common, Sides::Into("account_id", &request.account_id))
+}
+
+/// A withdrawal, on behalf of `caller`.
+pub fn withdraw(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: &proto::WithdrawRequest,
+) -> Result<Request, Invalid> {
+    let common = Common {
+        kind: TransactionKind::Withdrawal,
+        request_id: &request.request_id,
+        amount: request.amount.as_ref(),
+        description: &request.description,
+        labels: &request.labels,
+        condition: request.condition.as_ref(),
+        validate_only: request.validate_only,
+    };
+    posting(currencies, caller, &common, Sides::OutOf("account_id", &request.account_id))
+}
+
+/// A transfer, on behalf of `caller`.
+pub fn transfer(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: &proto::TransferRequest,
+) -> Result<Request, Invalid> {
+    let common = Common {
+        kind: TransactionKind::Transfer,
+        request_id: &request.request_id,
+        amount: request.amount.as_ref(),
+        description: &request.description,
+        labels: &request.labels,
+        condition: request.condition.as_ref(),
+        validate_only: request.validate_only,
+    };
+    let source = ("source_account_id", request.source_account_id.as_str());
+    let destination = ("destination_account_id", request.destination_account_id.as_str());
+    posting(currencies, caller, &common, Sides::Between(source, destination))
+}
+
+fn posting(
     currencies: &Currencies,
     caller: &Arc<str>,
     common: &Common<'_>,
     sides: Sides<'_>,
-) -> Result<Posting, Invalid> {
+) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", common.request_id);
     let (first, second, is_in) = match sides {
@@ -78,9 +133,8 @@ pub fn posting(
         legs.extend(second.map(|second| leg(second, amount, Default::default())));
         Some(legs)
     })();
-    let decoded = request_id.zip(legs).map(|(request_id, legs)| Posting {
-        kind: common.kind,
-        legs,
+    let decoded = request_id.zip(legs).map(|(request_id, legs)| Request {
+        action: Action::Post(common.kind, legs),
         description: common.description.to_owned(),
         labels: common.labels.clone(),
         validate_only: common.validate_only,
@@ -94,7 +148,7 @@ pub fn transaction(
     currencies: &Currencies,
     caller: &Arc<str>,
     request: proto::PostTransactionRequest,
-) -> Result<Posting, Invalid> {
+) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", &request.request_id);
     if request.legs.is_empty() || request.legs.len() > LEGS_MAX {
@@ -112,8 +166,8 @@ pub fn transaction(
     }
     decoder.description(&request.description);
     decoder.labels(&request.labels);
-    let decoded = request_id.zip(legs).map(|(request_id, legs)| Posting {
-        legs,
+    let decoded = request_id.zip(legs).map(|(request_id, legs)| Request {
+        action: Action::Post(TransactionKind::Posting, legs),
         description: request.description,
         labels: request.labels,
         validate_only: request.validate_only,
@@ -132,13 +186,29 @@ fn leg(decoder: &mut Decoder<'_>, field: impl fmt::Display, leg: &proto::Leg) ->
     Some(Leg { account_id: account_id?, currency, amount, condition: condition? })
 }
 
-/// A posting with nothing in it but its names.
-fn blank(caller: &Arc<str>, request_id: RequestId) -> Posting {
-    Posting {
+/// The requests of a batch.
+pub fn batch(
+    request: proto::BatchPostTransactionsRequest,
+) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
+    let length = request.requests.len();
+    if length == 0 || length > BATCH_POST_MAX {
+        let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
+        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
+    }
+    let legs: usize = request.requests.iter().map(|it| it.legs.len()).sum();
+    if legs > BATCH_LEGS_MAX {
+        let description = format!("has {legs} legs in all; at most {BATCH_LEGS_MAX} are allowed");
+        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
+    }
+    Ok(request.requests)
+}
+
+/// A request with nothing in it but its names.
+pub(super) fn blank(caller: &Arc<str>, request_id: RequestId) -> Request {
+    Request {
         key: RequestKey { caller: caller.clone(), request_id },
         transaction_id: Uuid::now_v7(),
-        kind: TransactionKind::Posting,
-        legs: Vec::new(),
+        action: Action::Fence,
         description: String::new(),
         labels: Labels::new(),
         validate_only: false,

@@ -7,8 +7,10 @@ use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{
-        book::Decided,
-        ids::{AccountId, RequestId},
+        book::{Decided, Made},
+        command::PLACE_HOLD,
+        hold::Hold,
+        ids::{AccountId, HoldId, RequestId},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
     },
@@ -33,6 +35,10 @@ pub struct Model {
     /// JSON of the entries' names, in order; empty if it was refused.
     pub entry_names: Json,
     pub create_time_us: i64,
+    /// The hold that it placed or ended.
+    pub hold_id: Option<String>,
+    /// The transaction that it reversed.
+    pub reverses_transaction_id: Option<Uuid>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -49,10 +55,16 @@ impl Model {
         serde_json::from_value(self.entry_names.clone()).map_err(|_| self.corrupt("entry_names"))
     }
 
-    /// The verdict; `entries` has at least those that this request made.
+    /// The hold that this request placed or ended.
+    pub fn hold_id(&self) -> Option<HoldId> {
+        self.hold_id.as_deref().map(HoldId::from_stored)
+    }
+
+    /// The verdict; `entries` and `holds` have at least those that this request made.
     pub fn into_decided(
         self,
         entries: &HashMap<EntryName, Entry>,
+        holds: &HashMap<HoldId, Hold>,
     ) -> Result<Decided, StorageError> {
         let fingerprint =
             self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))?;
@@ -62,13 +74,34 @@ impl Model {
                     serde_json::from_str(rejection).map_err(|_| self.corrupt("rejection"))?;
                 Err(rejection)
             }
-            None => Ok(Arc::new(self.transaction(entries)?)),
+            None => Ok(self.made(entries, holds)?),
         };
         Ok(Decided { fingerprint, transaction_id: self.transaction_id, verdict })
     }
 
+    /// What it made, as it was then: a hold that it placed may have been ended since.
+    fn made(
+        &self,
+        entries: &HashMap<EntryName, Entry>,
+        holds: &HashMap<HoldId, Hold>,
+    ) -> Result<Made, StorageError> {
+        let hold = match self.hold_id() {
+            Some(id) => Some(holds.get(&id).cloned().ok_or_else(|| self.corrupt("hold_id"))?),
+            None => None,
+        };
+        let is_placed = self.kind == PLACE_HOLD;
+        let hold = hold.map(|hold| if is_placed { hold.as_placed() } else { hold });
+        let transaction = match TransactionKind::from_name(&self.kind) {
+            Some(kind) => Some(Arc::new(self.transaction(kind, entries)?)),
+            None if hold.is_some() => None,
+            None => return Err(self.corrupt("kind")),
+        };
+        Ok(Made { transaction, hold: hold.map(Arc::new) })
+    }
+
     fn transaction(
         &self,
+        kind: TransactionKind,
         entries: &HashMap<EntryName, Entry>,
     ) -> Result<Transaction, StorageError> {
         let entries = self
@@ -79,12 +112,14 @@ impl Model {
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
             request_id: RequestId::from_stored(&self.request_id),
-            kind: TransactionKind::from_name(&self.kind).ok_or_else(|| self.corrupt("kind"))?,
+            kind,
             entries,
             description: self.description.clone(),
             labels: serde_json::from_value(self.labels.clone())
                 .map_err(|_| self.corrupt("labels"))?,
             create_time_us: self.create_time_us,
+            reverses_transaction_id: self.reverses_transaction_id,
+            reversed_by_transaction_id: None,
         })
     }
 

@@ -1,4 +1,5 @@
-//! Writing what a book has changed: two statements on PostgreSQL at most, however many commands
+//! Writing what a book has changed: on PostgreSQL one statement for balances, and one more for
+//! each of new accounts, holds, and changes of accounts if there are any, however many commands
 //! the book holds; a few more on SQLite, where a statement is no round trip.
 
 mod postgres;
@@ -9,45 +10,66 @@ use serde_json::json;
 
 use crate::{
     domain::{
-        account::{Account, Labels},
-        book::{Book, Recorded},
+        account::{Account, AccountChange, Attributes, Labels},
+        book::{Book, Made, Recorded},
+        hold::Hold,
+        ids::TransactionId,
         transaction::Entry,
     },
-    storage::StorageError,
+    storage::{StorageError, entity::account_changes::StoredAttributes},
 };
 
 /// All that is to be written.
 struct Changes<'a> {
     /// In order of their ids.
     created: Vec<&'a Account>,
-    /// In order of their ids.
-    changed: Vec<&'a Account>,
+    /// Of which only the balance has changed, and what goes with it; in order of their ids.
+    moved: Vec<&'a Account>,
+    /// Of which anything may have changed; in order of their ids.
+    updated: Vec<&'a Account>,
+    account_changes: Vec<&'a AccountChange>,
     /// In order of their keys.
     recorded: Vec<&'a Recorded>,
     entries: Vec<&'a Entry>,
+    /// In order of their ids.
+    placed: Vec<&'a Hold>,
+    /// In order of their ids.
+    ended: Vec<&'a Hold>,
 }
 
-/// Writes new accounts first, then request ids, entries and balances: whoever inserts may wait
+/// Writes new accounts first, then request ids, entries and balances, then holds: whoever inserts may wait
 /// for another's uncommitted key, and everyone does so in this order and, within a table, in
 /// the order of the keys.
 pub async fn write(transaction: &DatabaseTransaction, book: &Book) -> Result<(), StorageError> {
     let mut recorded: Vec<&Recorded> = book.recorded().iter().collect();
-    recorded.sort_by(|left, right| left.posting.key.cmp(&right.posting.key));
+    recorded.sort_by(|left, right| left.request.key.cmp(&right.request.key));
     let entries = book
         .recorded()
         .iter()
-        .filter_map(|recorded| recorded.decided.verdict.as_ref().ok())
-        .flat_map(|made| &made.entries);
+        .filter_map(|recorded| made(recorded)?.transaction.as_ref())
+        .flat_map(|transaction| &transaction.entries);
+    let account_changes: Vec<_> = book.account_changes().iter().collect();
+    let is_updated =
+        |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
+    let (updated, moved) = book.changed().partition(is_updated);
     let changes = Changes {
         created: book.created().collect(),
-        changed: book.changed().collect(),
+        moved,
+        updated,
         recorded,
         entries: entries.collect(),
+        placed: book.placed().collect(),
+        ended: book.ended().collect(),
+        account_changes,
     };
     match transaction.get_database_backend() {
         DbBackend::Sqlite => sqlite::write(transaction, &changes).await,
         _ => postgres::write(transaction, &changes).await,
     }
+}
+
+fn made(recorded: &Recorded) -> Option<&Made> {
+    recorded.decided.verdict.as_ref().ok()
 }
 
 /// The refusal as it is stored; None if the request was applied.
@@ -58,9 +80,25 @@ fn rejection_json(recorded: &Recorded) -> Option<String> {
 
 /// The names of the request's entries as they are stored.
 fn entry_names_json(recorded: &Recorded) -> String {
-    let entries = recorded.decided.verdict.as_ref().map(|made| made.entries.as_slice());
-    let names = entries.unwrap_or_default().iter().map(|it| (&it.account_id, it.sequence));
+    let transaction = made(recorded).and_then(|made| made.transaction.as_ref());
+    let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
+    let names = entries.iter().map(|it| (&it.account_id, it.sequence));
     json!(names.collect::<Vec<_>>()).to_string()
+}
+
+/// The id of the hold that the request placed or ended, as it is stored.
+fn hold_id(recorded: &Recorded) -> Option<String> {
+    made(recorded)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
+}
+
+/// The id of the transaction that the request reversed.
+fn reverses(recorded: &Recorded) -> Option<TransactionId> {
+    made(recorded)?.transaction.as_ref()?.reverses_transaction_id
+}
+
+/// What an account was or became, as it is stored.
+fn attributes_json(attributes: &Attributes) -> String {
+    json!(StoredAttributes::from(attributes)).to_string()
 }
 
 /// Labels as they are stored.

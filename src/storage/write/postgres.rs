@@ -1,10 +1,17 @@
 //! PostgreSQL: rows travel as one array a column (UNNEST), so that the text of a statement does
 //! not depend on the size of the batch and is planned once a connection.
 
+use rust_decimal::Decimal;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
 
-use super::{Changes, entry_names_json, expect_all, labels_json, rejection_json};
-use crate::{domain::account::Account, storage::StorageError};
+use super::{
+    Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json, rejection_json,
+    reverses,
+};
+use crate::{
+    domain::{account::Account, hold::Hold},
+    storage::StorageError,
+};
 
 const INSERT_ACCOUNTS: &str = "\
     INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, \
@@ -28,13 +35,14 @@ const INSERT_ACCOUNTS: &str = "\
 const POST: &str = "\
     WITH recorded AS ( \
         INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
-            description, labels, entry_names, create_time_us) \
+            description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id) \
         SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), \
-            description, labels::jsonb, entry_names::jsonb, create_time_us \
+            description, labels::jsonb, entry_names::jsonb, create_time_us, \
+            NULLIF(hold_id, ''), NULLIF(reverses, '')::uuid \
         FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::text[], $6::text[], \
-            $7::text[], $8::text[], $9::text[], $10::bigint[]) \
+            $7::text[], $8::text[], $9::text[], $10::bigint[], $25::text[], $26::text[]) \
             AS new(caller, request_id, fingerprint, transaction_id, kind, rejection, \
-                description, labels, entry_names, create_time_us)), \
+                description, labels, entry_names, create_time_us, hold_id, reverses)), \
     entered AS ( \
         INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after, \
             create_time_us, hash) \
@@ -47,6 +55,45 @@ const POST: &str = "\
         AS new(account_id, balance, held, sequence, version, last_hash, update_time_us) \
     WHERE accounts.account_id = new.account_id COLLATE \"C\"";
 
+const UPDATE_ACCOUNTS: &str = "\
+    WITH changed AS ( \
+        INSERT INTO account_changes (account_id, version, kind, reason, caller, \
+            attributes_before, attributes_after, create_time_us) \
+        SELECT account_id, version, kind, reason, caller, attributes_before::jsonb, \
+            attributes_after::jsonb, create_time_us \
+        FROM UNNEST($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], \
+            $7::text[], $8::bigint[]) \
+            AS new(account_id, version, kind, reason, caller, attributes_before, \
+                attributes_after, create_time_us)) \
+    UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, \
+        version = new.version, last_hash = new.last_hash, update_time_us = new.update_time_us, \
+        state = new.state, overdraft_limit = new.overdraft_limit, \
+        unlimited_overdraft = new.unlimited_overdraft, labels = new.labels::jsonb \
+    FROM UNNEST($9::text[], $10::numeric[], $11::numeric[], $12::bigint[], $13::bigint[], \
+        $14::bytea[], $15::bigint[], $16::text[], $17::numeric[], $18::boolean[], $19::text[]) \
+        AS new(account_id, balance, held, sequence, version, last_hash, update_time_us, state, \
+            overdraft_limit, unlimited_overdraft, labels) \
+    WHERE accounts.account_id = new.account_id COLLATE \"C\"";
+
+const INSERT_HOLDS: &str = "\
+    INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount, \
+        transaction_id, request_id, description, labels, create_time_us, update_time_us) \
+    SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), \
+        NULLIF(captured_amount, 0), NULLIF(transaction_id, ''::text)::uuid, request_id, \
+        description, labels::jsonb, create_time_us, update_time_us \
+    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::numeric[], \
+        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[]) \
+        AS new(hold_id, account_id, amount, state, expire_time_us, captured_amount, \
+            transaction_id, request_id, description, labels, create_time_us, update_time_us)";
+
+const UPDATE_HOLDS: &str = "\
+    UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), \
+        transaction_id = NULLIF(new.transaction_id, '')::uuid, \
+        update_time_us = new.update_time_us \
+    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[]) \
+        AS new(hold_id, state, captured_amount, transaction_id, update_time_us) \
+    WHERE holds.hold_id = new.hold_id COLLATE \"C\"";
+
 /// Writes all of it.
 pub async fn write(
     transaction: &DatabaseTransaction,
@@ -56,11 +103,23 @@ pub async fn write(
         let inserted = execute(transaction, INSERT_ACCOUNTS, created(&changes.created)).await?;
         expect_all("account id", inserted, changes.created.len())?;
     }
-    if changes.recorded.is_empty() {
-        return Ok(());
+    if !changes.recorded.is_empty() || !changes.moved.is_empty() {
+        let moved = execute(transaction, POST, posted(changes)).await?;
+        expect_all("account", moved, changes.moved.len())?;
     }
-    let updated = execute(transaction, POST, posted(changes)).await?;
-    expect_all("account", updated, changes.changed.len())
+    if !changes.updated.is_empty() {
+        let updated = execute(transaction, UPDATE_ACCOUNTS, updated(changes)).await?;
+        expect_all("account", updated, changes.updated.len())?;
+    }
+    if !changes.placed.is_empty() {
+        let placed = execute(transaction, INSERT_HOLDS, placed(&changes.placed)).await?;
+        expect_all("hold id", placed, changes.placed.len())?;
+    }
+    if !changes.ended.is_empty() {
+        let ended = execute(transaction, UPDATE_HOLDS, ended(&changes.ended)).await?;
+        expect_all("hold", ended, changes.ended.len())?;
+    }
+    Ok(())
 }
 
 async fn execute(
@@ -91,17 +150,17 @@ fn created(created: &[&Account]) -> [Value; 14] {
     ]
 }
 
-fn posted(changes: &Changes<'_>) -> [Value; 24] {
-    let Changes { changed, recorded, entries, .. } = changes;
+fn posted(changes: &Changes<'_>) -> [Value; 26] {
+    let Changes { moved: changed, recorded, entries, .. } = changes;
     [
-        column(recorded, |it| it.posting.key.caller.to_string()),
-        column(recorded, |it| it.posting.key.request_id.to_string()),
+        column(recorded, |it| it.request.key.caller.to_string()),
+        column(recorded, |it| it.request.key.request_id.to_string()),
         column(recorded, |it| it.decided.fingerprint.to_vec()),
         column(recorded, |it| it.decided.transaction_id),
-        column(recorded, |it| it.posting.kind.name().to_owned()),
+        column(recorded, |it| it.request.action.name().to_owned()),
         column(recorded, |it| rejection_json(it).unwrap_or_default()),
-        column(recorded, |it| it.posting.description.clone()),
-        column(recorded, |it| labels_json(&it.posting.labels)),
+        column(recorded, |it| it.request.description.clone()),
+        column(recorded, |it| labels_json(&it.request.labels)),
         column(recorded, entry_names_json),
         column(recorded, |it| it.create_time_us),
         column(entries, |it| it.account_id.to_string()),
@@ -118,7 +177,71 @@ fn posted(changes: &Changes<'_>) -> [Value; 24] {
         column(changed, |it| it.version),
         column(changed, |it| it.last_hash.to_vec()),
         column(changed, |it| it.update_time_us),
+        column(recorded, |it| hold_id(it).unwrap_or_default()),
+        column(recorded, |it| reverses(it).map(|id| id.to_string()).unwrap_or_default()),
     ]
+}
+
+fn updated(changes: &Changes<'_>) -> [Value; 19] {
+    let Changes { account_changes, updated, .. } = changes;
+    [
+        column(account_changes, |it| it.account_id.to_string()),
+        column(account_changes, |it| it.version),
+        column(account_changes, |it| it.kind.name().to_owned()),
+        column(account_changes, |it| it.reason.clone()),
+        column(account_changes, |it| it.caller.to_string()),
+        column(account_changes, |it| attributes_json(&it.before)),
+        column(account_changes, |it| attributes_json(&it.after)),
+        column(account_changes, |it| it.create_time_us),
+        column(updated, |it| it.account_id.to_string()),
+        column(updated, |it| it.balance.decimal()),
+        column(updated, |it| it.held.decimal()),
+        column(updated, |it| it.sequence),
+        column(updated, |it| it.version),
+        column(updated, |it| it.last_hash.to_vec()),
+        column(updated, |it| it.update_time_us),
+        column(updated, |it| it.state.name().to_owned()),
+        column(updated, |it| it.overdraft_limit.decimal()),
+        column(updated, |it| it.unlimited_overdraft),
+        column(updated, |it| labels_json(&it.labels)),
+    ]
+}
+
+// What a hold does not have travels as a value that no hold can have.
+
+fn placed(holds: &[&Hold]) -> [Value; 12] {
+    [
+        column(holds, |it| it.hold_id.to_string()),
+        column(holds, |it| it.account_id.to_string()),
+        column(holds, |it| it.amount.decimal()),
+        column(holds, |it| it.state.name().to_owned()),
+        column(holds, |it| it.expire_time_us.unwrap_or_default()),
+        column(holds, captured_amount),
+        column(holds, captured_by),
+        column(holds, |it| it.request_id.to_string()),
+        column(holds, |it| it.description.clone()),
+        column(holds, |it| labels_json(&it.labels)),
+        column(holds, |it| it.create_time_us),
+        column(holds, |it| it.update_time_us),
+    ]
+}
+
+fn ended(holds: &[&Hold]) -> [Value; 5] {
+    [
+        column(holds, |it| it.hold_id.to_string()),
+        column(holds, |it| it.state.name().to_owned()),
+        column(holds, captured_amount),
+        column(holds, captured_by),
+        column(holds, |it| it.update_time_us),
+    ]
+}
+
+fn captured_amount(hold: &Hold) -> Decimal {
+    hold.captured.map(|captured| captured.amount.decimal()).unwrap_or_default()
+}
+
+fn captured_by(hold: &Hold) -> String {
+    hold.captured.map(|captured| captured.transaction_id.to_string()).unwrap_or_default()
 }
 
 fn column<R, T>(rows: &[&R], field: impl Fn(&R) -> T) -> Value

@@ -1,160 +1,35 @@
-//! The fold: commands applied in turn to locked accounts, in memory.
-//!
-//! A [`Book`] is made anew for every attempt at a database transaction, from rows read under
-//! their locks in that very transaction, and thrown away with it. What it has changed when
-//! all commands are applied is what the transaction writes, in a constant number of
-//! statements.
+//! Changes of balances: which are refused, and what those that are not leave behind.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
 use crate::domain::{
-    account::{Account, AccountState, NewAccount},
-    command::{Command, Condition, Leg, Posting},
-    ids::{AccountId, RequestKey, TransactionId},
+    account::{Account, AccountState},
+    book::{Book, Made},
+    command::{Condition, Leg, NamedTransaction, Request},
+    hold::Hold,
+    ids::{AccountId, TransactionId},
     money::Amount,
-    rejection::Rejection,
-    transaction::{Entry, Transaction},
+    rejection::{Rejection, TransactionName},
+    transaction::{Entry, Transaction, TransactionKind},
 };
 
-/// The accounts and requests that a batch of commands touches, and what it changes in them.
-pub struct Book {
-    accounts: BTreeMap<AccountId, Account>,
-    decided: HashMap<RequestKey, Decided>,
-    now_us: i64,
-    created: BTreeSet<AccountId>,
-    changed: BTreeSet<AccountId>,
-    recorded: Vec<Recorded>,
-}
-
-/// A request that has its verdict, for ever.
-#[derive(Clone, Debug)]
-pub struct Decided {
-    /// Of the body that was judged.
-    pub fingerprint: [u8; 32],
-    /// Given to the request when it came in; names the transaction if it was applied.
-    pub transaction_id: TransactionId,
-    /// The transaction, or why not.
-    pub verdict: Result<Arc<Transaction>, Rejection>,
-}
-
-/// A verdict that this batch reached first, to be stored.
-pub struct Recorded {
-    /// The request as it came in.
-    pub posting: Arc<Posting>,
-    /// When.
-    pub create_time_us: i64,
-    /// Its verdict.
-    pub decided: Decided,
-}
-
-/// The answer to one command.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// The account that was opened, or was there already.
-    Account(Account),
-    /// The transaction that was made.
-    Posted {
-        /// With all its entries.
-        transaction: Arc<Transaction>,
-        /// It had been made before, under the same request id.
-        replayed: bool,
-    },
-}
-
 impl Book {
-    /// Accounts read under their locks, the verdicts stored under the batch's request ids,
-    /// and the time by the database's clock.
-    #[must_use]
-    pub fn new(accounts: Vec<Account>, decided: HashMap<RequestKey, Decided>, now_us: i64) -> Self {
-        Self {
-            accounts: accounts.into_iter().map(|it| (it.account_id.clone(), it)).collect(),
-            decided,
-            now_us,
-            created: BTreeSet::new(),
-            changed: BTreeSet::new(),
-            recorded: Vec::new(),
-        }
-    }
-
-    /// Applies one command to what the commands before it left.
-    ///
-    /// # Errors
-    /// The refusal; nothing was changed.
-    pub fn apply(&mut self, command: &Command) -> Result<Answer, Rejection> {
-        match command {
-            Command::CreateAccount(new) => self.create_account(new).map(Answer::Account),
-            Command::Post(posting) => self.post(posting),
-        }
-    }
-
-    /// The accounts that this batch opened, in order of their ids.
-    pub fn created(&self) -> impl Iterator<Item = &Account> {
-        self.created.iter().filter_map(|id| self.accounts.get(id))
-    }
-
-    /// The accounts that were there before and have changed, in order of their ids.
-    pub fn changed(&self) -> impl Iterator<Item = &Account> {
-        self.changed.difference(&self.created).filter_map(|id| self.accounts.get(id))
-    }
-
-    /// The verdicts that this batch reached first, in the order in which it did.
-    #[must_use]
-    pub fn recorded(&self) -> &[Recorded] {
-        &self.recorded
-    }
-
-    fn create_account(&mut self, new: &NewAccount) -> Result<Account, Rejection> {
-        if let Some(account) = self.accounts.get(&new.account_id) {
-            return if account.has_attributes(new) {
-                Ok(account.clone())
-            } else {
-                Err(Rejection::AccountExists { account_id: new.account_id.clone() })
-            };
-        }
-        let account = Account::open(new, self.now_us);
-        self.created.insert(account.account_id.clone());
-        self.accounts.insert(account.account_id.clone(), account.clone());
-        Ok(account)
-    }
-
-    fn post(&mut self, posting: &Arc<Posting>) -> Result<Answer, Rejection> {
-        let fingerprint = posting.fingerprint();
-        if let Some(decided) = self.decided.get(&posting.key) {
-            return replay(decided, posting, &fingerprint);
-        }
-        let judged = self.judge(posting);
-        if posting.validate_only {
-            let transaction = Arc::new(judged?.into_preview(posting));
-            return Ok(Answer::Posted { transaction, replayed: false });
-        }
-        let (verdict, create_time_us) = match judged {
-            Ok(effects) => {
-                let transaction = self.carry_out(posting, effects);
-                let create_time_us = transaction.create_time_us;
-                (Ok(Arc::new(transaction)), create_time_us)
-            }
-            Err(rejection) => (Err(rejection), self.now_us),
-        };
-        let decided = Decided { fingerprint, transaction_id: posting.transaction_id, verdict };
-        self.decided.insert(posting.key.clone(), decided.clone());
-        let verdict = decided.verdict.clone();
-        self.recorded.push(Recorded { posting: posting.clone(), create_time_us, decided });
-        Ok(Answer::Posted { transaction: verdict?, replayed: false })
-    }
-
-    /// What the posting would do, or the refusal that comes first in [`Effect::RULES`]; changes
-    /// nothing.
-    fn judge(&self, posting: &Posting) -> Result<Effects, Rejection> {
+    /// What the legs would do, or the refusal that comes first in [`Effect::RULES`]; changes
+    /// nothing. Money that is held for them was promised before: it is there even if the account
+    /// was frozen since.
+    pub(super) fn judge(
+        &self,
+        legs: &[Leg],
+        promised: Option<&Hold>,
+    ) -> Result<Effects, Rejection> {
         // Where each account stands after the legs so far; None beyond the limit of an amount.
         let mut running: HashMap<&AccountId, (i64, Option<Amount>)> = HashMap::new();
-        let mut effects = Vec::with_capacity(posting.legs.len());
-        for leg in &posting.legs {
-            let Some(account) = self.accounts.get(&leg.account_id) else {
-                return Err(Rejection::AccountNotFound { account_id: leg.account_id.clone() });
-            };
+        let mut effects = Vec::with_capacity(legs.len());
+        for leg in legs {
+            let account = self.account(&leg.account_id)?;
             let (sequence, balance) =
                 running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
             *sequence += 1;
@@ -163,7 +38,10 @@ impl Book {
                 .filter(|_| account.currency == leg.currency)
                 .and_then(|balance| account.currency.add(balance, leg.amount));
             let (sequence, balance_after) = (*sequence, *balance);
-            effects.push(Effect { account, leg, sequence, balance_after, final_balance: None });
+            let promised = promised.filter(|hold| hold.account_id == leg.account_id);
+            let promised = promised.map(|hold| hold.amount);
+            let final_balance = None;
+            effects.push(Effect { account, leg, promised, sequence, balance_after, final_balance });
         }
         for effect in &mut effects {
             effect.final_balance = running.get(&effect.leg.account_id).and_then(|it| it.1);
@@ -180,14 +58,19 @@ impl Book {
     }
 
     /// Writes judged effects into the accounts.
-    fn carry_out(&mut self, posting: &Posting, effects: Effects) -> Transaction {
+    pub(super) fn carry_out(
+        &mut self,
+        request: &Request,
+        kind: TransactionKind,
+        effects: Effects,
+    ) -> Transaction {
         let create_time_us = effects.create_time_us;
-        let mut transaction = effects.into_preview(posting);
-        transaction.transaction_id = Some(posting.transaction_id);
+        let mut transaction = effects.into_preview(request, kind);
+        transaction.transaction_id = Some(request.transaction_id);
         transaction.create_time_us = create_time_us;
         let mut touched = BTreeSet::new();
         for entry in &mut transaction.entries {
-            entry.transaction_id = posting.transaction_id;
+            entry.transaction_id = request.transaction_id;
             entry.create_time_us = create_time_us;
             // Judged on this account a moment ago, and accounts never leave the book.
             if let Some(account) = self.accounts.get_mut(&entry.account_id) {
@@ -206,39 +89,55 @@ impl Book {
         self.changed.extend(touched);
         transaction
     }
-}
 
-/// A repeat gets the stored verdict; another body under the same id gets none.
-fn replay(
-    decided: &Decided,
-    posting: &Posting,
-    fingerprint: &[u8; 32],
-) -> Result<Answer, Rejection> {
-    if decided.fingerprint != *fingerprint {
-        return Err(Rejection::RequestIdReused { request_id: posting.key.request_id.clone() });
+    /// The mirror image of a transaction, once.
+    pub(super) fn reverse(
+        &mut self,
+        request: &Request,
+        named: &NamedTransaction,
+    ) -> Result<Made, Rejection> {
+        let transaction_id = named.transaction_id;
+        let Some(original) = &named.found else {
+            let name = TransactionName::TransactionId(transaction_id);
+            return Err(Rejection::TransactionNotFound(name));
+        };
+        if let Some(&reversed_by_transaction_id) = self.reversed_by.get(&transaction_id) {
+            return Err(Rejection::AlreadyReversed { transaction_id, reversed_by_transaction_id });
+        }
+        let mirrored = |entry: &Entry| Leg {
+            account_id: entry.account_id.clone(),
+            currency: entry.currency.clone(),
+            amount: -entry.amount,
+            condition: Condition::default(),
+        };
+        let legs: Vec<_> = original.entries.iter().map(mirrored).collect();
+        let effects = self.judge(&legs, None)?;
+        let mut transaction = self.carry_out(request, TransactionKind::Reversal, effects);
+        transaction.reverses_transaction_id = Some(transaction_id);
+        self.reversed_by.insert(transaction_id, request.transaction_id);
+        Ok(Made { transaction: Some(Arc::new(transaction)), hold: None })
     }
-    let transaction = decided.verdict.clone()?;
-    // An earlier attempt at this same request, whose commit was not confirmed, is no replay.
-    let replayed = decided.transaction_id != posting.transaction_id;
-    Ok(Answer::Posted { transaction, replayed })
 }
 
 /// What a posting would do: an entry a leg, without the parts that only a real one has.
-struct Effects {
+pub(super) struct Effects {
     entries: Vec<Entry>,
     create_time_us: i64,
 }
 
 impl Effects {
-    fn into_preview(self, posting: &Posting) -> Transaction {
+    /// The transaction as a dry run answers it.
+    pub(super) fn into_preview(self, request: &Request, kind: TransactionKind) -> Transaction {
         Transaction {
             transaction_id: None,
-            request_id: posting.key.request_id.clone(),
-            kind: posting.kind,
+            request_id: request.key.request_id.clone(),
+            kind,
             entries: self.entries,
-            description: posting.description.clone(),
-            labels: posting.labels.clone(),
+            description: request.description.clone(),
+            labels: request.labels.clone(),
             create_time_us: 0,
+            reverses_transaction_id: None,
+            reversed_by_transaction_id: None,
         }
     }
 }
@@ -250,6 +149,8 @@ type Rule<'a> = fn(&Effect<'a>) -> Result<(), Rejection>;
 struct Effect<'a> {
     account: &'a Account,
     leg: &'a Leg,
+    /// What is held on the account for this very leg.
+    promised: Option<Amount>,
     sequence: i64,
     /// After this leg; None where it, or one before it, goes beyond the limit of an amount.
     balance_after: Option<Amount>,
@@ -279,7 +180,8 @@ impl<'a> Effect<'a> {
     }
 
     fn is_not_frozen(&self) -> Result<(), Rejection> {
-        if self.account.state == AccountState::Frozen && self.leg.amount.is_negative() {
+        let is_taken = self.leg.amount.is_negative() && self.promised.is_none();
+        if self.account.state == AccountState::Frozen && is_taken {
             return Err(Rejection::AccountFrozen { account_id: self.leg.account_id.clone() });
         }
         Ok(())
@@ -329,7 +231,8 @@ impl<'a> Effect<'a> {
     /// even where the account is below its limit already.
     fn is_funded(&self) -> Result<(), Rejection> {
         let taken = self.account.balance.plus(-self.final_balance());
-        let available_after = self.account.available_at(self.final_balance());
+        let promised = self.promised.unwrap_or(self.account.currency.zero());
+        let available_after = self.account.available_at(self.final_balance()).plus(promised);
         let unlimited = self.account.unlimited_overdraft;
         if !taken.is_positive() || unlimited || !available_after.is_negative() {
             return Ok(());

@@ -1,22 +1,22 @@
 //! The fold, without a database.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::domain::{
     account::{Account, AccountState, Labels, NewAccount},
-    book::{Answer, Book},
-    command::{Command, Condition, Leg, Posting},
+    book::{Answer, Book, Found, Made},
+    command::{Action, Command, Condition, Leg, Request},
     ids::{AccountId, RequestId, RequestKey},
     money::{Currencies, Currency},
     rejection::Rejection,
     transaction::{Transaction, TransactionKind},
 };
 
-const NOW: i64 = 1_700_000_000_000_000;
+pub const NOW: i64 = 1_700_000_000_000_000;
 
-fn usd() -> Currency {
+pub fn usd() -> Currency {
     Currencies::default().get("USD").unwrap()
 }
 
@@ -30,41 +30,56 @@ fn new_account(id: &str) -> NewAccount {
     }
 }
 
-fn account(id: &str, balance: &str) -> Account {
+pub fn account(id: &str, balance: &str) -> Account {
     let mut account = Account::open(&new_account(id), NOW);
     account.balance = usd().parse(balance).unwrap();
     account
 }
 
-fn book(accounts: Vec<Account>) -> Book {
-    Book::new(accounts, HashMap::new(), NOW)
+pub fn book(accounts: Vec<Account>) -> Book {
+    Book::new(Found { accounts, now_us: NOW, ..Found::default() })
 }
 
-fn posting(request_id: &str, legs: &[(&str, &str)]) -> Posting {
-    Posting {
+pub fn request(request_id: &str, action: Action) -> Request {
+    Request {
         key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
         transaction_id: Uuid::now_v7(),
-        kind: TransactionKind::Posting,
-        legs: legs
-            .iter()
-            .map(|(id, amount)| Leg {
-                account_id: AccountId::parse(id).unwrap(),
-                currency: usd(),
-                amount: usd().parse(amount).unwrap(),
-                condition: Condition::default(),
-            })
-            .collect(),
+        action,
         description: String::new(),
         labels: Labels::new(),
         validate_only: false,
     }
 }
 
-fn apply(book: &mut Book, posting: Posting) -> Result<(Arc<Transaction>, bool), Rejection> {
-    match book.apply(&Command::Post(Arc::new(posting)))? {
-        Answer::Posted { transaction, replayed } => Ok((transaction, replayed)),
-        Answer::Account(_) => panic!("a posting is not answered with an account"),
+fn legs(legs: &[(&str, &str)]) -> Vec<Leg> {
+    let leg = |(id, amount): &(&str, &str)| Leg {
+        account_id: AccountId::parse(id).unwrap(),
+        currency: usd(),
+        amount: usd().parse(amount).unwrap(),
+        condition: Condition::default(),
+    };
+    legs.iter().map(leg).collect()
+}
+
+pub fn posting(request_id: &str, changes: &[(&str, &str)]) -> Request {
+    request(request_id, Action::Post(TransactionKind::Posting, legs(changes)))
+}
+
+fn legs_of(request: &mut Request) -> &mut Vec<Leg> {
+    let Action::Post(_, legs) = &mut request.action else { panic!("not a posting") };
+    legs
+}
+
+pub fn make(book: &mut Book, request: Request) -> Result<(Made, bool), Rejection> {
+    match book.apply(&Command::Request(Arc::new(request)))? {
+        Answer::Made { made, replayed } => Ok((made, replayed)),
+        Answer::Account(_) | Answer::Decided(_) => panic!("answered as something else"),
     }
+}
+
+fn apply(book: &mut Book, request: Request) -> Result<(Arc<Transaction>, bool), Rejection> {
+    let (made, replayed) = make(book, request)?;
+    Ok((made.transaction.unwrap(), replayed))
 }
 
 #[test]
@@ -121,7 +136,7 @@ fn a_second_attempt_at_the_same_request_is_no_replay() {
 #[test]
 fn a_dry_run_is_judged_alike_and_leaves_nothing() {
     let mut book = book(vec![account("a", "5.00")]);
-    let dry = |amount| Posting { validate_only: true, ..posting("1", &[("a", amount)]) };
+    let dry = |amount| Request { validate_only: true, ..posting("1", &[("a", amount)]) };
     let (preview, _) = apply(&mut book, dry("-5.00")).unwrap();
     assert_eq!(preview.transaction_id, None);
     assert_eq!(preview.entries[0].balance_after.to_string(), "0.00");
@@ -174,7 +189,7 @@ fn legs_in_several_currencies_are_made_together_or_not_at_all() {
     euros.currency = Currencies::default().get("EUR").unwrap();
     let mut book = book(vec![account("dollars", "10.00"), euros.clone()]);
     let mut exchange = posting("1", &[("dollars", "-10.00"), ("euros", "9.00")]);
-    exchange.legs[1].currency = euros.currency;
+    legs_of(&mut exchange)[1].currency = euros.currency;
     apply(&mut book, exchange.clone()).unwrap();
     exchange.key.request_id = RequestId::parse("2").unwrap();
     assert!(matches!(apply(&mut book, exchange), Err(Rejection::InsufficientFunds { .. })));
@@ -202,13 +217,13 @@ fn refusals_come_in_one_fixed_order() {
     let full = account("full", &format!("{}.00", "9".repeat(26)));
     let (empty, conditional) = (account("empty", "0.00"), account("conditional", "0.00"));
     let accounts = vec![closed, frozen, euros, full, empty, conditional];
-    let wrong = |request: &mut Posting, index: usize| {
+    let wrong = |request: &mut Request, index: usize| {
         let account_id =
             ["missing", "closed", "frozen", "euros", "full", "conditional", "empty"][index];
         let amount = if account_id == "full" { "1.00" } else { "-1.00" };
-        let mut legs = posting("x", &[(account_id, amount)]).legs;
-        legs[0].condition.expected_version = (index == 5).then_some(7);
-        request.legs.extend(legs);
+        let mut leg = legs(&[(account_id, amount)]);
+        leg[0].condition.expected_version = (index == 5).then_some(7);
+        legs_of(request).extend(leg);
     };
     let name = |rejection: &Rejection| match rejection {
         Rejection::AccountNotFound { .. } => 0,

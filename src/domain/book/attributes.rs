@@ -1,0 +1,141 @@
+//! Changes of what an account is: labels, overdraft, state.
+
+use crate::domain::{
+    account::{
+        Account, AccountChange, AccountState, AccountUpdate, AttributeChange, Attributes, Labels,
+    },
+    book::Book,
+    money::{Amount, Currency},
+    rejection::Rejection,
+};
+
+impl Book {
+    pub(super) fn update_account(&mut self, update: &AccountUpdate) -> Result<Account, Rejection> {
+        let account = self.account(&update.account_id)?;
+        let before = account.attributes();
+        let after = judge(account, &update.change)?;
+        if after != before {
+            self.change(&update.account_id, |account| {
+                let Attributes { state, overdraft_limit, unlimited_overdraft, labels } =
+                    after.clone();
+                account.state = state;
+                account.overdraft_limit = overdraft_limit;
+                account.unlimited_overdraft = unlimited_overdraft;
+                account.labels = labels;
+            });
+            let account = self.account(&update.account_id)?;
+            let change = AccountChange {
+                account_id: account.account_id.clone(),
+                version: account.version,
+                kind: update.change.kind(),
+                reason: update.reason.clone(),
+                caller: update.caller.clone(),
+                currency: account.currency.clone(),
+                before,
+                after,
+                create_time_us: account.update_time_us,
+            };
+            self.account_changes.push(change);
+        }
+        self.account(&update.account_id).cloned()
+    }
+}
+
+/// What the account would be after the change, or the refusal that comes first in the order of
+/// precedence of `ErrorReason`.
+fn judge(account: &Account, change: &AttributeChange) -> Result<Attributes, Rejection> {
+    let with_state = |state| Ok(Attributes { state, ..account.attributes() });
+    match (change, account.state) {
+        (AttributeChange::Close, AccountState::Closed) => with_state(AccountState::Closed),
+        (_, AccountState::Closed) => {
+            Err(Rejection::AccountClosed { account_id: account.account_id.clone() })
+        }
+        (AttributeChange::Freeze, _) => with_state(AccountState::Frozen),
+        (AttributeChange::Unfreeze, _) => with_state(AccountState::Open),
+        (AttributeChange::Close, _) => {
+            is_empty(account)?;
+            with_state(AccountState::Closed)
+        }
+        (
+            AttributeChange::Update {
+                labels,
+                overdraft_limit,
+                unlimited_overdraft,
+                expected_version,
+            },
+            _,
+        ) => {
+            let after = updated(account, labels, overdraft_limit, *unlimited_overdraft)?;
+            match expected_version.filter(|expected| *expected != account.version) {
+                None => Ok(after),
+                Some(expected_version) => Err(Rejection::VersionMismatch {
+                    account_id: account.account_id.clone(),
+                    expected_version,
+                    version: account.version,
+                }),
+            }
+        }
+    }
+}
+
+fn is_empty(account: &Account) -> Result<(), Rejection> {
+    let zero = account.currency.zero();
+    if account.balance == zero && account.held == zero {
+        return Ok(());
+    }
+    Err(Rejection::AccountNotEmpty {
+        account_id: account.account_id.clone(),
+        currency_code: account.currency.code().to_owned(),
+        balance: account.balance,
+        held: account.held,
+    })
+}
+
+fn updated(
+    account: &Account,
+    labels: &Option<Labels>,
+    overdraft_limit: &Option<(Currency, Amount)>,
+    unlimited_overdraft: Option<bool>,
+) -> Result<Attributes, Rejection> {
+    let mut after = account.attributes();
+    if let Some(labels) = labels {
+        after.labels = labels.clone();
+    }
+    if let Some((currency, limit)) = overdraft_limit {
+        if *currency != account.currency {
+            return Err(Rejection::CurrencyMismatch {
+                account_id: account.account_id.clone(),
+                currency_code: currency.code().to_owned(),
+                account_currency_code: account.currency.code().to_owned(),
+            });
+        }
+        after.overdraft_limit = *limit;
+        after.unlimited_overdraft &= !limit.is_positive();
+    }
+    if let Some(unlimited) = unlimited_overdraft {
+        after.unlimited_overdraft = unlimited;
+        if unlimited {
+            after.overdraft_limit = account.currency.zero();
+        }
+    }
+    is_covered(account, &after)?;
+    Ok(after)
+}
+
+/// What was spent of an overdraft cannot be taken back.
+fn is_covered(account: &Account, after: &Attributes) -> Result<(), Rejection> {
+    let available = account.available();
+    let available_after = available.plus(-account.overdraft_limit).plus(after.overdraft_limit);
+    let is_same = account.overdraft_limit == after.overdraft_limit
+        && account.unlimited_overdraft == after.unlimited_overdraft;
+    if is_same || after.unlimited_overdraft || !available_after.is_negative() {
+        return Ok(());
+    }
+    Err(Rejection::InsufficientFunds {
+        account_id: account.account_id.clone(),
+        currency_code: account.currency.code().to_owned(),
+        available,
+        required: account.overdraft_limit.plus(-after.overdraft_limit),
+        version: account.version,
+    })
+}

@@ -1,0 +1,176 @@
+//! Holds: placed, captured, released, expired.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    account::{Account, AccountState},
+    book::{Book, Made},
+    command::{Condition, Leg, Request},
+    hold::{Capture, Captured, Hold, HoldState, NamedHold, NewHold},
+    ids::{AccountId, HoldId},
+    money::Amount,
+    rejection::Rejection,
+    transaction::TransactionKind,
+};
+
+impl Book {
+    /// Ends the open holds whose time has passed, on the accounts that are ours.
+    pub(super) fn expire_holds(&mut self) {
+        for hold in self.holds.values_mut().filter(|hold| hold.state == HoldState::Open) {
+            let expire_time_us = hold.expire_time_us.filter(|it| *it <= self.now_us);
+            let account = self.accounts.get_mut(&hold.account_id);
+            if let (Some(expire_time_us), Some(account)) = (expire_time_us, account) {
+                hold.end(HoldState::Expired, expire_time_us);
+                account.lapse(hold.amount, expire_time_us);
+                self.ended.insert(hold.hold_id.clone());
+                self.changed.insert(hold.account_id.clone());
+            }
+        }
+    }
+
+    pub(super) fn place_hold(
+        &mut self,
+        request: &Request,
+        new: &NewHold,
+    ) -> Result<Made, Rejection> {
+        let made_up = || HoldId::from_uuid(request.transaction_id);
+        let hold_id = new.hold_id.clone().unwrap_or_else(made_up);
+        if self.holds.contains_key(&hold_id) {
+            return Err(Rejection::HoldExists { hold_id });
+        }
+        if let Some(expire_time_us) = new.expire_time_us.filter(|it| *it <= self.now_us) {
+            return Err(Rejection::ExpireTimePassed { expire_time_us, now_us: self.now_us });
+        }
+        let account = self.account(&new.account_id)?;
+        let held = can_hold(account, new)?;
+        let create_time_us = self.now_us.max(account.update_time_us);
+        let hold = Hold {
+            hold_id: hold_id.clone(),
+            account_id: new.account_id.clone(),
+            currency: new.currency.clone(),
+            amount: new.amount,
+            state: HoldState::Open,
+            expire_time_us: new.expire_time_us,
+            captured: None,
+            request_id: request.key.request_id.clone(),
+            description: request.description.clone(),
+            labels: request.labels.clone(),
+            create_time_us,
+            update_time_us: create_time_us,
+        };
+        self.change(&new.account_id, |account| account.held = held);
+        self.placed.insert(hold_id.clone());
+        self.holds.insert(hold_id, hold.clone());
+        Ok(Made { transaction: None, hold: Some(Arc::new(hold)) })
+    }
+
+    pub(super) fn capture_hold(
+        &mut self,
+        request: &Request,
+        capture: &Capture,
+    ) -> Result<Made, Rejection> {
+        let hold = self.open_hold(&capture.hold)?;
+        let whole = (hold.currency.clone(), hold.amount);
+        let (currency, amount) = capture.amount.clone().unwrap_or(whole);
+        if currency == hold.currency && amount > hold.amount {
+            return Err(Rejection::HoldAmountExceeded {
+                hold_id: hold.hold_id.clone(),
+                currency_code: currency.code().to_owned(),
+                held: hold.amount,
+                required: amount,
+            });
+        }
+        let leg = |account_id: &AccountId, amount: Amount| Leg {
+            account_id: account_id.clone(),
+            currency: currency.clone(),
+            amount,
+            condition: Condition::default(),
+        };
+        let mut legs = vec![leg(&hold.account_id, -amount)];
+        legs.extend(capture.destination_account_id.as_ref().map(|it| leg(it, amount)));
+        let effects = self.judge(&legs, Some(hold))?;
+        let hold_id = hold.hold_id.clone();
+        let transaction = self.carry_out(request, TransactionKind::Capture, effects);
+        let captured = Captured { amount, transaction_id: request.transaction_id };
+        let hold = self.end_hold(&hold_id, HoldState::Captured, Some(captured));
+        Ok(Made { transaction: Some(Arc::new(transaction)), hold })
+    }
+
+    pub(super) fn release_hold(&mut self, named: &NamedHold) -> Result<Made, Rejection> {
+        let (hold_id, account_id) = {
+            let hold = self.open_hold(named)?;
+            (hold.hold_id.clone(), hold.account_id.clone())
+        };
+        let hold = self.end_hold(&hold_id, HoldState::Released, None);
+        // The hold's money is given back there; this counts the change.
+        self.change(&account_id, |_| {});
+        Ok(Made { transaction: None, hold })
+    }
+
+    fn open_hold(&self, named: &NamedHold) -> Result<&Hold, Rejection> {
+        let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
+        // Not by what has come since: if there was none, its account is not locked.
+        named.found.as_ref().ok_or_else(missing)?;
+        let hold = self.holds.get(&named.hold_id).ok_or_else(missing)?;
+        match hold.state {
+            HoldState::Open => Ok(hold),
+            HoldState::Captured | HoldState::Released | HoldState::Expired => {
+                let state = hold.state.name().to_owned();
+                Err(Rejection::HoldNotOpen { hold_id: hold.hold_id.clone(), state })
+            }
+        }
+    }
+
+    /// Ends an open hold: none of it is held any more.
+    fn end_hold(
+        &mut self,
+        hold_id: &HoldId,
+        state: HoldState,
+        captured: Option<Captured>,
+    ) -> Option<Arc<Hold>> {
+        let hold = self.holds.get_mut(hold_id)?;
+        hold.end(state, self.now_us);
+        hold.captured = captured;
+        if let Some(account) = self.accounts.get_mut(&hold.account_id) {
+            account.held = account.held.plus(-hold.amount);
+        }
+        self.ended.insert(hold_id.clone());
+        Some(Arc::new(hold.clone()))
+    }
+}
+
+/// What would be held on the account with the new hold, or the refusal that comes first in the
+/// order of precedence of `ErrorReason`.
+fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
+    let account_id = || account.account_id.clone();
+    match account.state {
+        AccountState::Open => {}
+        AccountState::Closed => return Err(Rejection::AccountClosed { account_id: account_id() }),
+        AccountState::Frozen => return Err(Rejection::AccountFrozen { account_id: account_id() }),
+    }
+    if account.currency != new.currency {
+        return Err(Rejection::CurrencyMismatch {
+            account_id: account_id(),
+            currency_code: new.currency.code().to_owned(),
+            account_currency_code: account.currency.code().to_owned(),
+        });
+    }
+    let Some(held) = account.currency.add(account.held, new.amount) else {
+        return Err(Rejection::BalanceOutOfRange {
+            account_id: account_id(),
+            currency_code: account.currency.code().to_owned(),
+            balance: account.balance,
+            amount: new.amount,
+        });
+    };
+    if account.unlimited_overdraft || account.available() >= new.amount {
+        return Ok(held);
+    }
+    Err(Rejection::InsufficientFunds {
+        account_id: account_id(),
+        currency_code: account.currency.code().to_owned(),
+        available: account.available(),
+        required: new.amount,
+        version: account.version,
+    })
+}

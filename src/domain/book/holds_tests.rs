@@ -1,0 +1,223 @@
+//! Holds and reversals in the fold, without a database.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    account::AccountState,
+    book::{
+        Answer, Book, Found,
+        tests::{NOW, account, book, make, posting, request, usd},
+    },
+    command::{Action, Command, NamedTransaction, Request},
+    hold::{Capture, Hold, HoldState, NamedHold, NewHold},
+    ids::{AccountId, HoldId},
+    rejection::Rejection,
+    transaction::Transaction,
+};
+
+fn new_hold(account_id: &str, amount: &str) -> NewHold {
+    NewHold {
+        hold_id: None,
+        account_id: AccountId::parse(account_id).unwrap(),
+        currency: usd(),
+        amount: usd().parse(amount).unwrap(),
+        expire_time_us: None,
+    }
+}
+
+fn place(book: &mut Book, id: &str, new: NewHold) -> Result<Arc<Hold>, Rejection> {
+    Ok(make(book, request(id, Action::PlaceHold(new)))?.0.hold.unwrap())
+}
+
+fn named(hold: &Arc<Hold>) -> NamedHold {
+    NamedHold { hold_id: hold.hold_id.clone(), found: Some(hold.clone()) }
+}
+
+fn capture(id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
+    let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
+    let destination_account_id = to.map(|to| AccountId::parse(to).unwrap());
+    request(id, Action::CaptureHold(Capture { hold: named(hold), amount, destination_account_id }))
+}
+
+fn release(id: &str, hold: &Arc<Hold>) -> Request {
+    request(id, Action::ReleaseHold(named(hold)))
+}
+
+/// Balance, held, version of each account that has changed.
+fn changed(book: &Book) -> Vec<(String, String, i64)> {
+    let all = book.changed();
+    all.map(|it| (it.balance.to_string(), it.held.to_string(), it.version)).collect()
+}
+
+fn has(balance: &str, held: &str, version: i64) -> (String, String, i64) {
+    (balance.to_owned(), held.to_owned(), version)
+}
+
+#[test]
+fn what_is_held_cannot_be_spent_or_held_again() {
+    let mut book = book(vec![account("a", "10.00")]);
+    place(&mut book, "1", new_hold("a", "7.00")).unwrap();
+    let refusal = make(&mut book, posting("2", &[("a", "-3.01")])).unwrap_err();
+    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let refusal = place(&mut book, "3", new_hold("a", "3.01")).unwrap_err();
+    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    place(&mut book, "4", new_hold("a", "3.00")).unwrap();
+    assert_eq!(changed(&book), [has("10.00", "10.00", 3)]);
+}
+
+#[test]
+fn a_capture_takes_a_part_and_releases_the_rest() {
+    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
+    let (made, _) = make(&mut book, capture("2", &hold, Some("5.00"), Some("b"))).unwrap();
+    let (captured, transaction) = (made.hold.unwrap(), made.transaction.unwrap());
+    assert_eq!(captured.state, HoldState::Captured);
+    assert_eq!(captured.captured.unwrap().amount.to_string(), "5.00");
+    assert_eq!(captured.captured.unwrap().transaction_id, transaction.transaction_id.unwrap());
+    assert_eq!(changed(&book), [has("5.00", "0.00", 3), has("5.00", "0.00", 2)]);
+    // It was placed and ended in one batch: it is inserted as it is now.
+    assert_eq!((book.placed().count(), book.ended().count()), (1, 0));
+}
+
+#[test]
+fn a_hold_is_ended_once() {
+    let mut book = book(vec![account("a", "10.00")]);
+    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut book, release("2", &hold)).unwrap();
+    for again in [capture("3", &hold, None, None), release("4", &hold)] {
+        let refusal = make(&mut book, again).unwrap_err();
+        let Rejection::HoldNotOpen { state, .. } = refusal else { panic!("{refusal}") };
+        assert_eq!(state, "released");
+    }
+    assert_eq!(changed(&book), [has("10.00", "0.00", 3)]);
+    let (again, replayed) = make(&mut book, release("2", &hold)).unwrap();
+    assert!(replayed && again.hold.unwrap().state == HoldState::Released);
+}
+
+#[test]
+fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
+    let mut owner = account("a", "10.00");
+    owner.held = usd().parse("10.00").unwrap();
+    let hold = |id: &str, expire_time_us| Hold {
+        hold_id: HoldId::parse(id).unwrap(),
+        account_id: owner.account_id.clone(),
+        currency: usd(),
+        amount: usd().parse("5.00").unwrap(),
+        state: HoldState::Open,
+        expire_time_us: Some(expire_time_us),
+        captured: None,
+        request_id: crate::domain::ids::RequestId::parse("r").unwrap(),
+        description: String::new(),
+        labels: Default::default(),
+        create_time_us: NOW - 10,
+        update_time_us: NOW - 10,
+    };
+    let holds = vec![hold("due", NOW), hold("not-yet", NOW + 1)];
+    let accounts = vec![owner.clone()];
+    let mut book = Book::new(Found { accounts, holds, now_us: NOW, ..Found::default() });
+    assert_eq!(changed(&book), [has("10.00", "5.00", 2)]);
+    let ended: Vec<_> = book.ended().map(|it| (it.hold_id.as_str(), it.state)).collect();
+    assert_eq!(ended, [("due", HoldState::Expired)]);
+    make(&mut book, posting("1", &[("a", "-5.00")])).unwrap();
+    let due = Arc::new(hold("due", NOW));
+    let refusal = make(&mut book, capture("2", &due, None, None)).unwrap_err();
+    assert!(matches!(refusal, Rejection::HoldNotOpen { state, .. } if state == "expired"));
+}
+
+#[test]
+fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
+    let mut book = book(vec![account("a", "10.00")]);
+    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
+    book.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    let refusal = place(&mut book, "2", new_hold("a", "1.00")).unwrap_err();
+    assert!(matches!(refusal, Rejection::AccountFrozen { .. }));
+    make(&mut book, capture("3", &hold, None, None)).unwrap();
+    assert_eq!(changed(&book), [has("3.00", "0.00", 3)]);
+}
+
+/// Each request is wrong in all ways from its place in this list on.
+#[test]
+fn refusals_of_holds_come_in_one_fixed_order() {
+    let named_hold = |hold_id: &str| NewHold {
+        hold_id: Some(HoldId::parse(hold_id).unwrap()),
+        expire_time_us: Some(NOW),
+        currency: crate::domain::money::Currencies::default().get("EUR").unwrap(),
+        ..new_hold("missing", "99.00")
+    };
+    let mut closed = account("closed", "0.00");
+    closed.state = AccountState::Closed;
+    let mut frozen = account("frozen", "0.00");
+    frozen.state = AccountState::Frozen;
+    let mut book = book(vec![account("a", "1.00"), closed, frozen]);
+    let taken = NewHold { hold_id: named_hold("taken").hold_id, ..new_hold("a", "1.00") };
+    place(&mut book, "0", taken).unwrap();
+    let on = |id: &str| AccountId::parse(id).unwrap();
+    let in_time = NewHold { expire_time_us: Some(NOW + 1), ..named_hold("free") };
+    let news = [
+        named_hold("taken"),
+        named_hold("free"),
+        in_time.clone(),
+        NewHold { account_id: on("closed"), ..in_time.clone() },
+        NewHold { account_id: on("frozen"), ..in_time.clone() },
+        NewHold { account_id: on("a"), ..in_time },
+        new_hold("a", &format!("{}.00", "9".repeat(26))),
+        new_hold("a", "0.01"),
+    ];
+    let reasons: Vec<_> = (1..)
+        .zip(news)
+        .map(|(id, new)| {
+            let refusal = place(&mut book, &id.to_string(), new).unwrap_err();
+            serde_json::to_value(&refusal).unwrap()["reason"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let expected = [
+        "HOLD_EXISTS",
+        "EXPIRE_TIME_PASSED",
+        "ACCOUNT_NOT_FOUND",
+        "ACCOUNT_CLOSED",
+        "ACCOUNT_FROZEN",
+        "CURRENCY_MISMATCH",
+        "BALANCE_OUT_OF_RANGE",
+        "INSUFFICIENT_FUNDS",
+    ];
+    assert_eq!(reasons, expected);
+}
+
+fn reversal(id: &str, of: &Arc<Transaction>) -> Request {
+    let (transaction_id, found) = (of.transaction_id.unwrap(), Some(of.clone()));
+    request(id, Action::Reverse(NamedTransaction { transaction_id, found }))
+}
+
+#[test]
+fn a_transaction_is_reversed_once_by_its_mirror_image() {
+    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let moved = posting("1", &[("a", "-4.00"), ("b", "4.00")]);
+    let original = make(&mut book, moved).unwrap().0.transaction.unwrap();
+    let made = make(&mut book, reversal("2", &original)).unwrap().0.transaction.unwrap();
+    assert_eq!(made.reverses_transaction_id, original.transaction_id);
+    let amounts: Vec<_> = made.entries.iter().map(|it| it.amount.to_string()).collect();
+    assert_eq!(amounts, ["4.00", "-4.00"]);
+    let refusal = make(&mut book, reversal("3", &original)).unwrap_err();
+    let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = refusal else { panic!() };
+    assert_eq!(Some(reversed_by_transaction_id), made.transaction_id);
+    // Money that is spent cannot be taken back.
+    let original = make(&mut book, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
+    make(&mut book, posting("5", &[("b", "-1.00")])).unwrap();
+    let refusal = make(&mut book, reversal("6", &original)).unwrap_err();
+    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+}
+
+#[test]
+fn what_was_fenced_is_never_made_whatever_its_body() {
+    let mut book = book(vec![account("a", "10.00")]);
+    let fence = |id: &str| Command::Request(Arc::new(request(id, Action::Fence)));
+    for _ in 0..2 {
+        let Ok(Answer::Decided(decided)) = book.apply(&fence("1")) else { panic!() };
+        assert!(matches!(decided.verdict, Err(Rejection::RequestFenced { .. })));
+    }
+    let refusal = make(&mut book, posting("1", &[("a", "1.00")])).unwrap_err();
+    assert!(matches!(refusal, Rejection::RequestFenced { .. }));
+    let (made, _) = make(&mut book, posting("2", &[("a", "1.00")])).unwrap();
+    let Ok(Answer::Decided(decided)) = book.apply(&fence("2")) else { panic!() };
+    assert_eq!(decided.verdict, Ok(made), "what was applied stays so");
+}

@@ -1,0 +1,125 @@
+//! Holds, and other changes that name what is there.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        command::{Action, NamedTransaction, Request},
+        hold::{Capture, NamedHold, NewHold},
+        ids::RequestKey,
+        money::Currencies,
+    },
+    grpc::decode::{Decoder, Invalid, Sign, posting::blank},
+    proto::{self, ErrorReason},
+};
+
+/// A hold to place, on behalf of `caller`.
+pub fn new_hold(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: proto::PlaceHoldRequest,
+) -> Result<Request, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", &request.request_id);
+    let hold_id = (!request.hold_id.is_empty())
+        .then(|| decoder.hold_id("hold_id", &request.hold_id))
+        .flatten();
+    let account_id = decoder.account_id("account_id", &request.account_id);
+    let money = decoder.amount("amount", request.amount.as_ref(), Sign::Positive);
+    let reason = ErrorReason::InvalidExpireTime;
+    let expire_time = request.expire_time.as_ref();
+    let expire_time_us = decoder.time_or("expire_time", expire_time, reason);
+    decoder.description(&request.description);
+    decoder.labels(&request.labels);
+    let decoded = request_id.zip(account_id).zip(money);
+    let decoded = decoded.map(|((request_id, account_id), (currency, amount))| Request {
+        action: Action::PlaceHold(NewHold {
+            hold_id,
+            account_id,
+            currency,
+            amount,
+            expire_time_us,
+        }),
+        description: request.description,
+        labels: request.labels,
+        ..blank(caller, request_id)
+    });
+    decoder.finish(decoded)
+}
+
+/// A hold to capture, on behalf of `caller`.
+pub fn capture(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: proto::CaptureHoldRequest,
+) -> Result<Request, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", &request.request_id);
+    let hold_id = decoder.hold_id("hold_id", &request.hold_id);
+    let money = request.amount.as_ref();
+    let amount = money.and_then(|money| decoder.amount("amount", Some(money), Sign::Positive));
+    let destination = request.destination_account_id;
+    let destination_account_id = (!destination.is_empty())
+        .then(|| decoder.account_id("destination_account_id", &destination))
+        .flatten();
+    decoder.description(&request.description);
+    decoder.labels(&request.labels);
+    let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| {
+        let hold = NamedHold { hold_id, found: None };
+        Request {
+            action: Action::CaptureHold(Capture { hold, amount, destination_account_id }),
+            description: request.description,
+            labels: request.labels,
+            ..blank(caller, request_id)
+        }
+    });
+    decoder.finish(decoded)
+}
+
+/// A hold to release, on behalf of `caller`.
+pub fn release(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: &proto::ReleaseHoldRequest,
+) -> Result<Request, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", &request.request_id);
+    let hold_id = decoder.hold_id("hold_id", &request.hold_id);
+    let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| Request {
+        action: Action::ReleaseHold(NamedHold { hold_id, found: None }),
+        ..blank(caller, request_id)
+    });
+    decoder.finish(decoded)
+}
+
+/// A transaction to reverse, on behalf of `caller`.
+pub fn reversal(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: proto::ReverseTransactionRequest,
+) -> Result<Request, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", &request.request_id);
+    let transaction_id = decoder.transaction_id("transaction_id", &request.transaction_id);
+    decoder.description(&request.description);
+    decoder.labels(&request.labels);
+    let decoded = request_id.zip(transaction_id).map(|(request_id, transaction_id)| Request {
+        action: Action::Reverse(NamedTransaction { transaction_id, found: None }),
+        description: request.description,
+        labels: request.labels,
+        ..blank(caller, request_id)
+    });
+    decoder.finish(decoded)
+}
+
+/// The name of a request of `caller`.
+pub fn request_key(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request_id: &str,
+) -> Result<RequestKey, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", request_id);
+    let key = request_id.map(|request_id| RequestKey { caller: caller.clone(), request_id });
+    decoder.finish(key)
+}

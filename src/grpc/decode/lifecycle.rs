@@ -1,0 +1,158 @@
+//! Accounts: to open, to change.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        account::{AccountUpdate, AttributeChange, NewAccount},
+        ids::AccountId,
+        money::{Amount, Currencies, Currency},
+    },
+    grpc::decode::{Decoder, Invalid},
+    proto::{self, ErrorReason},
+};
+
+/// The fields that an update mask may name.
+const UPDATABLE: [&str; 3] = ["labels", "overdraft_limit", "unlimited_overdraft"];
+
+/// An account to open.
+pub fn new_account(
+    currencies: &Currencies,
+    request: &proto::CreateAccountRequest,
+) -> Result<NewAccount, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let account_id = if request.account_id.is_empty() {
+        Some(AccountId::from_uuid(Uuid::now_v7()))
+    } else {
+        decoder.account_id("account_id", &request.account_id)
+    };
+    let currency = decoder.currency("currency_code", &request.currency_code);
+    let overdraft_limit = match (&request.overdraft_limit, &currency) {
+        (None, currency) => currency.as_ref().map(Currency::zero),
+        (Some(money), currency) => {
+            decoder.money("overdraft_limit", money, currency.as_ref()).map(|(_, amount)| amount)
+        }
+    };
+    decoder.overdraft(overdraft_limit, request.unlimited_overdraft);
+    decoder.labels(&request.labels);
+    let decoded = (|| {
+        Some(NewAccount {
+            account_id: account_id?,
+            currency: currency?,
+            overdraft_limit: overdraft_limit?,
+            unlimited_overdraft: request.unlimited_overdraft,
+            labels: request.labels.clone(),
+        })
+    })();
+    decoder.finish(decoded)
+}
+
+/// A change of an account's attributes, on behalf of `caller`.
+pub fn account_update(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    request: proto::UpdateAccountRequest,
+) -> Result<AccountUpdate, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let account_id = decoder.account_id("account_id", &request.account_id);
+    let mask = update_mask(&mut decoder, &request);
+    decoder.labels(&request.labels);
+    let money = request.overdraft_limit.as_ref();
+    let limit = money.and_then(|money| decoder.money("overdraft_limit", money, None));
+    let is_unlimited = mask.contains("unlimited_overdraft") && request.unlimited_overdraft;
+    if mask.contains("overdraft_limit") {
+        decoder.overdraft(limit.as_ref().map(|limit| limit.1), is_unlimited);
+        if money.is_none() {
+            let reason = ErrorReason::InvalidAmount;
+            decoder.refuse(reason, "overdraft_limit", "is required: the update mask names it");
+        }
+    }
+    if request.expected_version.is_some_and(|version| version < 1) {
+        let reason = ErrorReason::InvalidCondition;
+        decoder.refuse(reason, "expected_version", "must be at least 1");
+    }
+    let change = AttributeChange::Update {
+        labels: mask.contains("labels").then_some(request.labels),
+        overdraft_limit: limit.filter(|_| mask.contains("overdraft_limit")),
+        unlimited_overdraft: mask
+            .contains("unlimited_overdraft")
+            .then_some(request.unlimited_overdraft),
+        expected_version: request.expected_version,
+    };
+    let reason = String::new();
+    let caller = caller.clone();
+    decoder.finish(account_id.map(|account_id| AccountUpdate {
+        account_id,
+        change,
+        reason,
+        caller,
+    }))
+}
+
+/// The fields to change: those that the mask names, or, without one, those that are set.
+fn update_mask(
+    decoder: &mut Decoder<'_>,
+    request: &proto::UpdateAccountRequest,
+) -> BTreeSet<&'static str> {
+    let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+    let mut mask = BTreeSet::new();
+    for path in paths {
+        match UPDATABLE.iter().find(|name| *name == path) {
+            Some(name) => drop(mask.insert(*name)),
+            None => {
+                let description = format!("names {path:?}; {} are allowed", UPDATABLE.join(", "));
+                decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
+            }
+        }
+    }
+    if paths.is_empty() {
+        let is_set = [
+            !request.labels.is_empty(),
+            request.overdraft_limit.is_some(),
+            request.unlimited_overdraft,
+        ];
+        mask.extend(
+            UPDATABLE.iter().zip(is_set).filter_map(|(name, is_set)| is_set.then_some(*name)),
+        );
+        if mask.is_empty() {
+            let description = "is required where no field to change is set";
+            decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
+        }
+    }
+    mask
+}
+
+/// A change of an account's state, on behalf of `caller`.
+pub fn state_change(
+    currencies: &Currencies,
+    caller: &Arc<str>,
+    account_id: &str,
+    change: AttributeChange,
+    reason: &str,
+) -> Result<AccountUpdate, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let account_id = decoder.account_id("account_id", account_id);
+    decoder.text(ErrorReason::InvalidReason, "reason", reason);
+    let reason = reason.to_owned();
+    let caller = caller.clone();
+    decoder.finish(account_id.map(|account_id| AccountUpdate {
+        account_id,
+        change,
+        reason,
+        caller,
+    }))
+}
+
+impl Decoder<'_> {
+    fn overdraft(&mut self, limit: Option<Amount>, is_unlimited: bool) {
+        let reason = ErrorReason::InvalidAmount;
+        if limit.is_some_and(Amount::is_negative) {
+            self.refuse(reason, "overdraft_limit.value", "must not be negative");
+        } else if is_unlimited && limit.is_some_and(Amount::is_positive) {
+            let description = "must be zero or absent where unlimited_overdraft is set";
+            self.refuse(reason, "overdraft_limit.value", description);
+        }
+    }
+}

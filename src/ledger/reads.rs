@@ -1,0 +1,235 @@
+//! The reads beside the write path: no lock, no transaction, nothing that a dropped future could
+//! leak.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{
+        account::{Account, AccountChange},
+        book::Decided,
+        hold::Hold,
+        ids::{AccountId, HoldId, RequestKey, TransactionId},
+        money::Amount,
+        rejection::{Rejection, TransactionName},
+        transaction::{Entry, Transaction},
+    },
+    ledger::{Failure, Ledger},
+    storage::{
+        AccountFilter, EntryRange, HoldFilter, StorageError, TransactionFilter, TransactionPage,
+    },
+};
+
+impl Ledger {
+    /// One account.
+    ///
+    /// # Errors
+    /// It does not exist, or the database does not answer in time.
+    pub async fn account(
+        &self,
+        account_id: &AccountId,
+        deadline: Instant,
+    ) -> Result<Account, Failure> {
+        let found = read(deadline, self.store.account(account_id)).await?;
+        found.ok_or_else(|| not_found(account_id))
+    }
+
+    /// Several accounts as of one instant, in the order asked for.
+    ///
+    /// # Errors
+    /// One does not exist, or the database does not answer in time.
+    pub async fn accounts(
+        &self,
+        account_ids: &[AccountId],
+        deadline: Instant,
+    ) -> Result<Vec<Account>, Failure> {
+        let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
+        let found = read(deadline, self.store.accounts(&wanted)).await?;
+        let mut found: HashMap<_, _> =
+            found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
+        let take = |id| found.remove(id).ok_or_else(|| not_found(id));
+        account_ids.iter().map(take).collect()
+    }
+
+    /// A page of accounts, in order of their ids.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn list_accounts(
+        &self,
+        filter: &AccountFilter,
+        after: Option<&AccountId>,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Account>, Failure> {
+        read(deadline, self.store.list_accounts(filter, after, limit)).await
+    }
+
+    /// One transaction.
+    ///
+    /// # Errors
+    /// It does not exist, or the database does not answer in time.
+    pub async fn transaction(
+        &self,
+        caller: &Arc<str>,
+        name: TransactionName,
+        deadline: Instant,
+    ) -> Result<Arc<Transaction>, Failure> {
+        let found = match &name {
+            TransactionName::TransactionId(id) => self.transaction_if_any(*id, deadline).await?,
+            TransactionName::RequestId(request_id) => {
+                let key = RequestKey { caller: caller.clone(), request_id: request_id.clone() };
+                read(deadline, self.store.transaction_of_request(&key)).await?
+            }
+        };
+        found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
+    }
+
+    /// A page of an account's entries.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn list_entries(
+        &self,
+        account_id: &AccountId,
+        range: &EntryRange,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Entry>, Failure> {
+        let account = self.account(account_id, deadline).await?;
+        read(deadline, self.store.list_entries(&account, range, limit)).await
+    }
+
+    /// The transaction of this id, if there is one.
+    pub(super) async fn transaction_if_any(
+        &self,
+        transaction_id: TransactionId,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Transaction>>, Failure> {
+        read(deadline, self.store.transaction(transaction_id)).await
+    }
+
+    /// A page of the transactions of all accounts, latest first.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn list_transactions(
+        &self,
+        filter: &TransactionFilter,
+        before: Option<TransactionId>,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<TransactionPage<TransactionId>, Failure> {
+        read(deadline, self.store.list_transactions(filter, before, limit)).await
+    }
+
+    /// A page of the transactions of one account, latest first.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn list_transactions_of_account(
+        &self,
+        account_id: &AccountId,
+        filter: &TransactionFilter,
+        before: Option<i64>,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<TransactionPage<i64>, Failure> {
+        let account = self.account(account_id, deadline).await?;
+        let store = &self.store;
+        let page = store.list_transactions_of_account(&account, filter, before, limit);
+        read(deadline, page).await
+    }
+
+    /// The balance of an account after all entries made at this time or before (None: now), and
+    /// the sequence of the last of them.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn balance_at(
+        &self,
+        account_id: &AccountId,
+        time_us: Option<i64>,
+        deadline: Instant,
+    ) -> Result<(Account, Amount, i64), Failure> {
+        let account = self.account(account_id, deadline).await?;
+        let (balance, sequence) = read(deadline, self.store.balance_at(&account, time_us)).await?;
+        Ok((account, balance, sequence))
+    }
+
+    /// A page of the changes of an account, oldest first.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn list_account_changes(
+        &self,
+        account_id: &AccountId,
+        after_version: i64,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<AccountChange>, Failure> {
+        let account = self.account(account_id, deadline).await?;
+        read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
+    }
+
+    /// One hold.
+    ///
+    /// # Errors
+    /// It does not exist, or the database does not answer in time.
+    pub async fn hold(&self, hold_id: &HoldId, deadline: Instant) -> Result<Hold, Failure> {
+        let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
+        self.hold_if_any(hold_id, deadline).await?.ok_or_else(missing)
+    }
+
+    /// The hold of this id, if there is one.
+    pub(super) async fn hold_if_any(
+        &self,
+        hold_id: &HoldId,
+        deadline: Instant,
+    ) -> Result<Option<Hold>, Failure> {
+        read(deadline, self.store.hold(hold_id)).await
+    }
+
+    /// A page of an account's holds, in order of their ids.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn list_holds(
+        &self,
+        account_id: &AccountId,
+        filter: &HoldFilter,
+        limit: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Hold>, Failure> {
+        let account = self.account(account_id, deadline).await?;
+        read(deadline, self.store.list_holds(&account, filter, limit)).await
+    }
+
+    /// The verdict under a request id, if there is one.
+    pub(super) async fn decided(
+        &self,
+        key: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Option<Decided>, Failure> {
+        read(deadline, self.store.decided(key)).await
+    }
+}
+
+fn not_found(account_id: &AccountId) -> Failure {
+    Failure::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
+}
+
+/// A read, for as long as its caller waits.
+async fn read<T>(
+    deadline: Instant,
+    query: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout_at(deadline, query).await {
+        Ok(result) => result.map_err(Failure::of_read),
+        Err(_) => Err(Failure::DeadlineExceeded(None)),
+    }
+}

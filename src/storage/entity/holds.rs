@@ -1,0 +1,68 @@
+//! The table `holds`.
+
+use sea_orm::entity::prelude::*;
+
+use crate::{
+    domain::{
+        hold::{Captured, Hold, HoldState},
+        ids::{AccountId, HoldId, RequestId},
+        money::Currency,
+    },
+    storage::{entity::number::Number, error::StorageError},
+};
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "holds")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub hold_id: String,
+    pub account_id: String,
+    pub amount: Number,
+    pub state: String,
+    pub expire_time_us: Option<i64>,
+    pub captured_amount: Option<Number>,
+    pub transaction_id: Option<Uuid>,
+    pub request_id: String,
+    pub description: String,
+    pub labels: Json,
+    pub create_time_us: i64,
+    pub update_time_us: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// The hold, in the currency of its account.
+    pub fn into_hold(self, currency: &Currency) -> Result<Hold, StorageError> {
+        let hold_id = self.hold_id;
+        let corrupt =
+            |column: &str| StorageError::Corrupt(format!("hold {hold_id}: column {column}"));
+        let amount =
+            |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
+        let captured = match (self.captured_amount, self.transaction_id) {
+            (Some(number), Some(transaction_id)) => {
+                Some(Captured { amount: amount(number, "captured_amount")?, transaction_id })
+            }
+            (None, None) => None,
+            _ => return Err(corrupt("transaction_id")),
+        };
+        Ok(Hold {
+            account_id: AccountId::from_stored(&self.account_id),
+            amount: amount(self.amount, "amount")?,
+            state: HoldState::from_name(&self.state).ok_or_else(|| corrupt("state"))?,
+            expire_time_us: self.expire_time_us,
+            captured,
+            request_id: RequestId::from_stored(&self.request_id),
+            description: self.description,
+            labels: serde_json::from_value(self.labels).map_err(|_| corrupt("labels"))?,
+            create_time_us: self.create_time_us,
+            update_time_us: self.update_time_us,
+            currency: currency.clone(),
+            hold_id: HoldId::from_stored(&hold_id),
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Reading what has happened: transactions by filters, and changes of accounts.
+
+use std::sync::Arc;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Statement, Value,
+};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::{
+    domain::{
+        account::{Account, AccountChange, Labels},
+        ids::TransactionId,
+        transaction::{Transaction, TransactionKind},
+    },
+    storage::{
+        StorageError, Store,
+        entity::{account_changes, requests::Model},
+    },
+};
+
+/// Requests, or entries of an account, that one page looks at. Where few of them match, it ends
+/// here and the next page goes on, so that no page takes longer than reading so many.
+const EXAMINED_MAX: i64 = 10_000;
+/// How far the time in a transaction's id, which is that of its arrival by a server's clock, may
+/// be from its time by the database's clock. It bounds what a time range looks at, generously.
+const ID_TIME_SLACK_US: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// Which transactions to list; all that is given must match.
+#[derive(Clone, Debug, Default)]
+pub struct TransactionFilter {
+    /// Only those of this kind.
+    pub kind: Option<TransactionKind>,
+    /// Only those made at this time or later, in microseconds since the Unix epoch.
+    pub start_time_us: Option<i64>,
+    /// Only those made before this time.
+    pub end_time_us: Option<i64>,
+    /// Only those with all of these labels.
+    pub labels: Labels,
+}
+
+/// A page of transactions, latest first.
+pub struct TransactionPage<Cursor> {
+    /// At most as many as were asked for.
+    pub transactions: Vec<Arc<Transaction>>,
+    /// Where the next page goes on; None if this is the last.
+    pub next: Option<Cursor>,
+}
+
+impl Store {
+    /// Transactions of all accounts below this id, latest first.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_transactions(
+        &self,
+        filter: &TransactionFilter,
+        before: Option<TransactionId>,
+        limit: u64,
+    ) -> Result<TransactionPage<TransactionId>, StorageError> {
+        let start = filter.start_time_us.map_or(Uuid::nil(), |time_us| id_at(time_us, false));
+        let end = filter.end_time_us.map_or(Uuid::max(), |time_us| id_at(time_us, true));
+        let before = before.map_or(end, |before| before.min(end));
+        let sql = "SELECT transaction_id FROM requests WHERE transaction_id < $1 \
+                   ORDER BY transaction_id DESC LIMIT 1 OFFSET $2";
+        let values = [before.into(), (EXAMINED_MAX - 1).into()];
+        let last = self.readers.query_one_raw(self.statement(sql, values)).await?;
+        let last: Option<TransactionId> =
+            last.map(|row| row.try_get_by_index(0)).transpose()?.filter(|last| *last > start);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM requests r WHERE r.transaction_id < $5 \
+             AND r.transaction_id >= $6 AND {} ORDER BY r.transaction_id DESC LIMIT $7",
+            self.matches()
+        );
+        let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
+        let values = filter_values(filter).into_iter().chain(range);
+        let mut rows = self.readers.query_all_raw(self.statement(&sql, values)).await?;
+        let more = rows.len() as u64 > limit;
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let next = if more { rows.last().map(|row| row.transaction_id) } else { last };
+        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+    }
+
+    /// Transactions of an account of which the last entry is below this sequence, latest first.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_transactions_of_account(
+        &self,
+        account: &Account,
+        filter: &TransactionFilter,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<TransactionPage<i64>, StorageError> {
+        let (mut first, mut end) = (1, account.sequence + 1);
+        if let Some(start_time_us) = filter.start_time_us {
+            first = self.first_at(account, start_time_us).await?;
+        }
+        if let Some(end_time_us) = filter.end_time_us {
+            end = self.first_at(account, end_time_us).await?;
+        }
+        let end = before.map_or(end, |before| before.min(end));
+        let last = first.max(end.saturating_sub(EXAMINED_MAX));
+        // A transaction is listed where its last entry on the account is, and so once, however
+        // the pages are cut.
+        let sql = format!(
+            "SELECT {COLUMNS}, e.sequence FROM entries e \
+             JOIN requests r ON r.transaction_id = e.transaction_id \
+             WHERE e.account_id = $5 AND e.sequence < $6 AND e.sequence >= $7 \
+             AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id = e.account_id \
+                 AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) \
+             AND {} ORDER BY e.sequence DESC LIMIT $8",
+            self.matches()
+        );
+        let account_id = account.account_id.as_str().into();
+        let range = [account_id, end.into(), last.into(), (limit + 1).into()];
+        let values = filter_values(filter).into_iter().chain(range);
+        let mut rows = self.readers.query_all_raw(self.statement(&sql, values)).await?;
+        let more = rows.len() as u64 > limit;
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next = match rows.last() {
+            Some(row) if more => Some(row.try_get("", "sequence")?),
+            _ => (last > first).then_some(last),
+        };
+        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+    }
+
+    /// At most `limit` changes of an account above this version, oldest first.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_account_changes(
+        &self,
+        account: &Account,
+        after_version: i64,
+        limit: u64,
+    ) -> Result<Vec<AccountChange>, StorageError> {
+        use account_changes::{Column, Entity};
+        let rows = Entity::find()
+            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .filter(Column::Version.gt(after_version))
+            .order_by_asc(Column::Version)
+            .limit(limit)
+            .all(&self.readers)
+            .await?;
+        rows.into_iter().map(|row| row.into_change(&account.currency)).collect()
+    }
+
+    fn statement(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {
+        Statement::from_sql_and_values(self.readers.get_database_backend(), sql, values)
+    }
+
+    /// What [`filter_values`] are for. A filter that is not given is one that everything
+    /// matches, so the text is always the same.
+    fn matches(&self) -> String {
+        let labels = match self.readers.get_database_backend() {
+            DbBackend::Sqlite => {
+                "NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS \
+                 (SELECT 1 FROM json_each(r.labels) had \
+                  WHERE had.key = wanted.key AND had.value = wanted.value))"
+            }
+            _ => "r.labels @> CAST($4 AS jsonb)",
+        };
+        let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
+        format!(
+            "r.rejection IS NULL AND r.kind IN ('{}') \
+             AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) \
+             AND r.create_time_us >= $2 AND r.create_time_us < $3 AND {labels}",
+            kinds.join("', '")
+        )
+    }
+}
+
+const COLUMNS: &str = "\
+    r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description, \
+    r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id";
+
+fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
+    [
+        filter.kind.map_or("", TransactionKind::name).into(),
+        filter.start_time_us.unwrap_or(i64::MIN).into(),
+        filter.end_time_us.unwrap_or(i64::MAX).into(),
+        serde_json::json!(filter.labels).to_string().into(),
+    ]
+}
+
+/// The lowest UUIDv7 that a transaction made at this time or later can have; or, for the end of a
+/// range, one above all of those made before.
+fn id_at(time_us: i64, is_end: bool) -> Uuid {
+    let slack = if is_end { ID_TIME_SLACK_US } else { -ID_TIME_SLACK_US };
+    // UUIDv7 has 48 bits of milliseconds.
+    let milliseconds = time_us.saturating_add(slack).div_euclid(1000).clamp(0, (1 << 48) - 1);
+    let seconds = milliseconds.unsigned_abs() / 1000;
+    // Below 10^9.
+    let nanoseconds = (milliseconds.unsigned_abs() % 1000) as u32 * 1_000_000;
+    let id = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanoseconds));
+    // The time alone, without what is random.
+    Uuid::from_u128(id.as_u128() & !((1 << 80) - 1))
+}

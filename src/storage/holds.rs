@@ -1,0 +1,175 @@
+//! Reading holds.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect, Statement,
+    sea_query::{Cond, Expr},
+};
+
+use crate::{
+    domain::{
+        account::Account,
+        hold::{Hold, HoldState},
+        ids::{AccountId, HoldId},
+    },
+    storage::{
+        StorageError, Store,
+        entity::{
+            currencies::currency,
+            holds::{Column, Entity, Model},
+        },
+        requests::clock,
+    },
+};
+
+/// Which holds of an account to list.
+#[derive(Clone, Debug)]
+pub struct HoldFilter {
+    /// Only those in this state.
+    pub state: Option<HoldState>,
+    /// Only those above this id.
+    pub after: Option<HoldId>,
+}
+
+impl Store {
+    /// One hold, as it is now.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn hold(&self, hold_id: &HoldId) -> Result<Option<Hold>, StorageError> {
+        let ids = BTreeSet::from([hold_id.clone()]);
+        let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
+        Ok(holds.into_iter().next().map(|hold| hold.at(now_us)))
+    }
+
+    /// At most `limit` holds of an account as they are now, in order of their ids.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list_holds(
+        &self,
+        account: &Account,
+        filter: &HoldFilter,
+        limit: u64,
+    ) -> Result<Vec<Hold>, StorageError> {
+        let backend = self.readers.get_database_backend();
+        let mut query = Entity::find()
+            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .order_by_asc(Column::HoldId)
+            .limit(limit)
+            .expr_as(Expr::cust(clock(backend)), "now_us");
+        if let Some(after) = &filter.after {
+            query = query.filter(Column::HoldId.gt(after.as_str()));
+        }
+        if let Some(state) = filter.state {
+            query = query.filter(is_in(backend, state));
+        }
+        let rows = query.into_model::<Row>().all(&self.readers).await?;
+        let hold = |row: Row| Ok(row.hold.into_hold(&account.currency)?.at(row.now_us));
+        rows.into_iter().map(hold).collect()
+    }
+}
+
+/// A row with the time at which it was read.
+#[derive(FromQueryResult)]
+struct Row {
+    #[sea_orm(nested)]
+    hold: Model,
+    now_us: i64,
+}
+
+/// Whether a hold is in this state now: an open one whose time has passed is expired.
+fn is_in(backend: DbBackend, state: HoldState) -> Cond {
+    let clock = clock(backend);
+    let has_passed = || Expr::cust(format!("expire_time_us <= {clock}"));
+    let has_not = || Expr::cust(format!("expire_time_us > {clock}"));
+    let is_stored = Column::State.eq(state.name());
+    match state {
+        HoldState::Open => Cond::all()
+            .add(is_stored)
+            .add(Cond::any().add(Column::ExpireTimeUs.is_null()).add(has_not())),
+        HoldState::Expired => Cond::any()
+            .add(is_stored)
+            .add(Cond::all().add(Column::State.eq(HoldState::Open.name())).add(has_passed())),
+        HoldState::Captured | HoldState::Released => Cond::all().add(is_stored),
+    }
+}
+
+const COLUMNS: &str = "\
+    h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us, h.captured_amount, \
+    h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us, h.update_time_us, \
+    a.currency_code, a.currency_scale";
+
+// A second more than the time: who decides goes by the time that this statement returns, which
+// may be a little later than the time at which it looks.
+fn found_sql(backend: DbBackend) -> String {
+    let clock = clock(backend);
+    let (named, held) = match backend {
+        DbBackend::Sqlite => (
+            "json_each(?) name JOIN holds h ON h.hold_id = name.value",
+            "json_each(?) held JOIN holds h ON h.account_id = held.value",
+        ),
+        _ => (
+            "UNNEST($1::text[]) AS name(hold_id) \
+             JOIN holds h ON h.hold_id = name.hold_id COLLATE \"C\"",
+            "UNNEST($2::text[]) AS held(account_id) \
+             JOIN holds h ON h.account_id = held.account_id COLLATE \"C\"",
+        ),
+    };
+    format!(
+        "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
+             SELECT {COLUMNS} FROM {named} JOIN accounts a ON a.account_id = h.account_id \
+             UNION ALL \
+             SELECT {COLUMNS} FROM {held} AND h.state = 'open' \
+                 AND h.expire_time_us <= {clock} + 1000000 \
+                 JOIN accounts a ON a.account_id = h.account_id \
+         ) h ON true"
+    )
+}
+
+/// The database's clock, the holds with these ids, and those on these accounts that have expired
+/// and are not recorded so. As their rows are: see [`Hold::at`].
+pub async fn found(
+    connection: &impl ConnectionTrait,
+    hold_ids: &BTreeSet<HoldId>,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<(i64, Vec<Hold>), StorageError> {
+    let backend = connection.get_database_backend();
+    let hold_ids = hold_ids.iter().map(|id| id.as_str().to_owned());
+    let account_ids = account_ids.iter().map(|id| id.as_str().to_owned());
+    let values = match backend {
+        DbBackend::Sqlite => [
+            serde_json::Value::from_iter(hold_ids).to_string().into(),
+            serde_json::Value::from_iter(account_ids).to_string().into(),
+        ],
+        _ => [hold_ids.collect::<Vec<_>>().into(), account_ids.collect::<Vec<_>>().into()],
+    };
+    let statement = Statement::from_sql_and_values(backend, found_sql(backend), values);
+    let rows = connection.query_all_raw(statement).await?;
+    let now_us = match rows.first() {
+        Some(row) => row.try_get("", "now_us")?,
+        None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
+    };
+    // One that is named and has expired comes twice.
+    let mut holds = HashMap::new();
+    for row in &rows {
+        if let Some(hold) = hold_of(row)? {
+            holds.insert(hold.hold_id.clone(), hold);
+        }
+    }
+    Ok((now_us, holds.into_values().collect()))
+}
+
+/// The hold of a row; None where the outer join found none.
+fn hold_of(row: &QueryResult) -> Result<Option<Hold>, StorageError> {
+    let hold_id: Option<String> = row.try_get("", "hold_id")?;
+    if hold_id.is_none() {
+        return Ok(None);
+    }
+    let (code, scale): (String, i16) =
+        (row.try_get("", "currency_code")?, row.try_get("", "currency_scale")?);
+    let hold = Model::from_query_result(row, "")?.into_hold(&currency(&code, scale)?)?;
+    Ok(Some(hold))
+}
