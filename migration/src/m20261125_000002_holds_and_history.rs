@@ -83,7 +83,10 @@ CREATE TRIGGER account_changes_are_immutable
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
 "#;
 
+// What was held is held no more: the holds are gone.
 const POSTGRES_DOWN: &str = "
+UPDATE accounts SET held = 0
+    WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
 DROP TABLE account_changes;
 DROP TABLE holds;
 DROP INDEX requests_reverses_transaction_id;
@@ -152,6 +155,8 @@ CREATE TRIGGER account_changes_are_not_replaced BEFORE INSERT ON account_changes
 ";
 
 const SQLITE_DOWN: &str = "
+UPDATE accounts SET held = '0'
+    WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
 DROP TABLE account_changes;
 DROP TABLE holds;
 DROP INDEX requests_reverses_transaction_id;

@@ -18,7 +18,7 @@ async fn serve_says_one_line_when_ready(kind: Kind) {
         Kind::Postgres => "postgres",
     };
     let expected = format!(
-        "ready: listening on {}, database {database_name}, schema m20261123_000001_create_ledger",
+        "ready: listening on {}, database {database_name}, schema m20261125_000002_holds_and_history",
         server.address
     );
     assert_eq!(server.stdout(), [expected]);

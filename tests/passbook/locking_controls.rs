@@ -142,7 +142,9 @@ async fn deposit_by_hand(
     let id = format!("X'{}'", transaction_id.replace('-', ""));
     let statements = [
         format!(
-            "INSERT INTO requests VALUES ('', '{transaction_id}', X'', {id}, 'deposit', NULL, '', '{{}}',
+            "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection,
+                description, labels, entry_names, create_time_us)
+             VALUES ('', '{transaction_id}', X'', {id}, 'deposit', NULL, '', '{{}}',
                 '[]', {create_time_us})"
         ),
         format!(

@@ -4,7 +4,11 @@ use tokio::task::JoinSet;
 
 use crate::harness::{checker, *};
 
+/// How many there are.
+const MIGRATIONS: i64 = 2;
+
 on_both_databases! {
+    taking_back_the_holds_gives_their_money_back,
     migrations_go_up_and_down_and_up_again,
     five_processes_that_migrate_at_once_migrate_once,
     five_servers_that_migrate_at_start_all_get_ready,
@@ -29,6 +33,22 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
         .await
 }
 
+async fn taking_back_the_holds_gives_their_money_back(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    client.place_hold(hold("alice", "7")).await.expect("it is placed");
+    drop(server);
+
+    migrate(&database, "down").await.must_succeed();
+    migrate(&database, "up").await.must_succeed();
+
+    let server = Server::start(&database).await;
+    let account = get(&server.client(), "alice").await;
+    assert_eq!((value(&account.held), value(&account.available)), ("0.00", "10.00"));
+}
+
 async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
     let database = TestDatabase::create_empty(kind).await;
 
@@ -40,7 +60,9 @@ async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
     let status = migrate(&database, "status").await.must_succeed();
     assert!(status.stdout.contains("m20261123_000001_create_ledger"), "{}", status.stdout);
 
-    migrate(&database, "down").await.must_succeed();
+    for _ in 0..MIGRATIONS {
+        migrate(&database, "down").await.must_succeed();
+    }
     let left: Vec<String> =
         tables(&database).await.into_iter().filter(|name| !name.starts_with("seaql")).collect();
     assert!(left.is_empty() || left.iter().all(|name| name.starts_with("sqlite_")), "{left:?}");
@@ -66,7 +88,7 @@ async fn five_processes_that_migrate_at_once_migrate_once(kind: Kind) {
         outcome.must_succeed();
     }
 
-    assert_eq!(database.count("seaql_migrations").await, 1);
+    assert_eq!(database.count("seaql_migrations").await, MIGRATIONS);
 }
 
 async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
@@ -85,7 +107,7 @@ async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
         server.client().deposit(deposit("alice", "1")).await.expect("it is made");
     }
     assert_eq!(balance(&servers[4].client(), "alice").await, "5.00");
-    assert_eq!(database.count("seaql_migrations").await, 1);
+    assert_eq!(database.count("seaql_migrations").await, MIGRATIONS);
 }
 
 async fn a_schema_that_is_ahead_of_the_server_is_refused(kind: Kind) {
@@ -141,7 +163,7 @@ async fn on_sqlite_serve_makes_the_schema_by_itself() {
 
     open(&server.client(), "alice").await;
     assert!(
-        server.ready_line.contains("schema m20261123_000001_create_ledger"),
+        server.ready_line.contains("schema m20261125_000002_holds_and_history"),
         "{}",
         server.ready_line
     );

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use passbook::proto::{
-    Account, CreateAccountRequest, DepositRequest, GetAccountRequest, Money, TransferRequest,
-    WithdrawRequest, account_service_client::AccountServiceClient,
+    Account, CreateAccountRequest, DepositRequest, GetAccountRequest, Money, PlaceHoldRequest,
+    TransferRequest, WithdrawRequest, account_service_client::AccountServiceClient,
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -54,6 +54,15 @@ pub fn transfer(source: &str, destination: &str, amount: &str) -> TransferReques
         destination_account_id: destination.to_owned(),
         amount: money(amount),
         ..TransferRequest::default()
+    }
+}
+
+pub fn hold(account_id: &str, amount: &str) -> PlaceHoldRequest {
+    PlaceHoldRequest {
+        request_id: new_request_id(),
+        account_id: account_id.to_owned(),
+        amount: money(amount),
+        ..PlaceHoldRequest::default()
     }
 }
 
