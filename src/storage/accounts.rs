@@ -26,7 +26,7 @@ use crate::{
     storage::{
         StorageError, Store,
         entity::accounts::{Column, Entity, Model},
-        requests::clock,
+        requests::{clock, statement_clock},
     },
 };
 
@@ -115,7 +115,7 @@ async fn read(
     let lapsed = format!(
         "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
           AND h.state = 'open' AND h.expire_time_us <= {})",
-        clock(backend)
+        statement_clock(backend)
     );
     let query = query.expr_as(Expr::cust(lapsed), "lapsed");
     let rows = query.into_model::<ReadRow>().all(connection).await?;

@@ -20,7 +20,7 @@ use crate::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
-        requests::clock,
+        requests::{clock, statement_clock},
     },
 };
 
@@ -59,7 +59,7 @@ impl Store {
             .filter(Column::AccountId.eq(account.account_id.as_str()))
             .order_by_asc(Column::HoldId)
             .limit(limit)
-            .expr_as(Expr::cust(clock(backend)), "now_us");
+            .expr_as(Expr::cust(statement_clock(backend)), "now_us");
         if let Some(after) = &filter.after {
             query = query.filter(Column::HoldId.gt(after.as_str()));
         }
@@ -82,7 +82,7 @@ struct Row {
 
 /// Whether a hold is in this state now: an open one whose time has passed is expired.
 fn is_in(backend: DbBackend, state: HoldState) -> Cond {
-    let clock = clock(backend);
+    let clock = statement_clock(backend);
     let has_passed = || Expr::cust(format!("expire_time_us <= {clock}"));
     let has_not = || Expr::cust(format!("expire_time_us > {clock}"));
     let is_stored = Column::State.eq(state.name());
@@ -103,9 +103,9 @@ const COLUMNS: &str = "\
     a.currency_code, a.currency_scale";
 
 // A second more than the time: who decides goes by the time that this statement returns, which
-// may be a little later than the time at which it looks.
+// is a little later than the time at which it looks.
 fn found_sql(backend: DbBackend) -> String {
-    let clock = clock(backend);
+    let (clock, statement_clock) = (clock(backend), statement_clock(backend));
     let (named, held) = match backend {
         DbBackend::Sqlite => (
             "json_each(?) name JOIN holds h ON h.hold_id = name.value",
@@ -123,7 +123,7 @@ fn found_sql(backend: DbBackend) -> String {
              SELECT {COLUMNS} FROM {named} JOIN accounts a ON a.account_id = h.account_id \
              UNION ALL \
              SELECT {COLUMNS} FROM {held} AND h.state = 'open' \
-                 AND h.expire_time_us <= {clock} + 1000000 \
+                 AND h.expire_time_us <= {statement_clock} + 1000000 \
                  JOIN accounts a ON a.account_id = h.account_id \
          ) h ON true"
     )

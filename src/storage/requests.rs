@@ -141,6 +141,16 @@ pub fn clock(backend: DbBackend) -> &'static str {
     }
 }
 
+/// The same as of the beginning of the statement: the same for all its rows, so that an index can
+/// be searched by it.
+pub fn statement_clock(backend: DbBackend) -> &'static str {
+    match backend {
+        // Its clock stands still within a statement.
+        DbBackend::Sqlite => clock(backend),
+        _ => "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)",
+    }
+}
+
 /// The database's clock, and the verdicts stored under these keys.
 pub async fn decided(
     transaction: &DatabaseTransaction,
