@@ -3,12 +3,12 @@
 //! # The way of a deposit
 //!
 //! ```text
-//! proto request -> grpc (decode: shape errors) -> domain Posting -> ledger: line -> worker
+//! proto request -> grpc (decode: shape errors) -> domain Request -> ledger: line -> worker
 //!    worker, a detached task that owns its connection, takes all that waits and is free (1..N):
 //!      begin -> lock the touched accounts, one statement, in id order
-//!            -> read request ids, if some may be repeats (a later statement)
+//!            -> read request ids and holds, if some may be there (later statements)
 //!            -> domain: apply each command in turn to the locked accounts, in memory
-//!            -> write requests + entries + balances, a constant number of statements
+//!            -> write requests + entries + balances + holds, a constant number of statements
 //!            -> commit -> only now answer every caller with its own verdict
 //! -> domain result -> grpc (encode) -> proto response
 //! ```
