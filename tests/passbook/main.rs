@@ -5,21 +5,26 @@
 
 mod harness;
 
+mod account_states;
 mod batch_get_accounts;
 mod batch_post_transactions;
 mod capture_hold;
 mod create_account;
 mod deposit;
 mod get_account;
+mod get_balance;
 mod get_transaction;
 mod holds_queries;
+mod list_account_changes;
 mod list_accounts;
 mod list_entries;
 mod place_hold;
 mod post_transaction;
 mod release_hold;
+mod reverse_transaction;
 mod stream_transactions;
 mod transfer;
+mod update_account;
 mod withdraw;
 mod write_path_stats;
 
