@@ -96,11 +96,13 @@ fn update_mask(
 ) -> BTreeSet<&'static str> {
     let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
     let mut mask = BTreeSet::new();
-    for path in paths {
+    for (index, path) in paths.iter().enumerate() {
         match UPDATABLE.iter().find(|name| *name == path) {
             Some(name) => drop(mask.insert(*name)),
             None => {
-                let description = format!("names {path:?}; {} are allowed", UPDATABLE.join(", "));
+                // Not the path itself: an error's details travel in a header, and it may be long.
+                let allowed = UPDATABLE.join(", ");
+                let description = format!("has a path at {index} that is not one of {allowed}");
                 decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
             }
         }
