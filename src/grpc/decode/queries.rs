@@ -214,15 +214,12 @@ pub fn transaction_list(
     let account_id = (!request.account_id.is_empty())
         .then(|| decoder.account_id("account_id", &request.account_id))
         .flatten();
+    let kind = transaction_kind(&mut decoder, request.kind);
     let start_time_us = decoder.time("start_time", request.start_time.as_ref());
     let end_time_us = decoder.time("end_time", request.end_time.as_ref());
     decoder.labels(&request.labels);
-    let filter = TransactionFilter {
-        kind: transaction_kind(&mut decoder, request.kind),
-        start_time_us,
-        end_time_us,
-        labels: request.labels.clone(),
-    };
+    let filter =
+        TransactionFilter { kind, start_time_us, end_time_us, labels: request.labels.clone() };
     let is_sequence = !request.account_id.is_empty();
     let parse = |text: &str| {
         let is_cursor = match is_sequence {
