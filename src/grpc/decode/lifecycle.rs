@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{AccountUpdate, AttributeChange, NewAccount},
+        account::{AccountUpdate, AttributeChange, NewAccount, NewLimit},
         ids::AccountId,
         money::{Amount, Currencies, Currency},
     },
@@ -64,18 +64,16 @@ pub fn account_update(
     let is_unlimited = mask.contains("unlimited_overdraft") && request.unlimited_overdraft;
     if mask.contains("overdraft_limit") {
         decoder.overdraft(limit.as_ref().map(|limit| limit.1), is_unlimited);
-        if money.is_none() {
-            let reason = ErrorReason::InvalidAmount;
-            decoder.refuse(reason, "overdraft_limit", "is required: the update mask names it");
-        }
     }
+    // What is malformed is refused; so there is none only where none was sent.
+    let limit = limit.map_or(NewLimit::Zero, |(currency, limit)| NewLimit::Amount(currency, limit));
     if request.expected_version.is_some_and(|version| version < 1) {
         let reason = ErrorReason::InvalidCondition;
         decoder.refuse(reason, "expected_version", "must be at least 1");
     }
     let change = AttributeChange::Update {
         labels: mask.contains("labels").then_some(request.labels),
-        overdraft_limit: limit.filter(|_| mask.contains("overdraft_limit")),
+        overdraft_limit: mask.contains("overdraft_limit").then_some(limit),
         unlimited_overdraft: mask
             .contains("unlimited_overdraft")
             .then_some(request.unlimited_overdraft),
@@ -98,11 +96,13 @@ fn update_mask(
 ) -> BTreeSet<&'static str> {
     let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
     let mut mask = BTreeSet::new();
-    for path in paths {
+    for (index, path) in paths.iter().enumerate() {
         match UPDATABLE.iter().find(|name| *name == path) {
             Some(name) => drop(mask.insert(*name)),
             None => {
-                let description = format!("names {path:?}; {} are allowed", UPDATABLE.join(", "));
+                // Not the path itself: an error's details travel in a header, and it may be long.
+                let allowed = UPDATABLE.join(", ");
+                let description = format!("has a path at {index} that is not one of {allowed}");
                 decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
             }
         }

@@ -214,15 +214,12 @@ pub fn transaction_list(
     let account_id = (!request.account_id.is_empty())
         .then(|| decoder.account_id("account_id", &request.account_id))
         .flatten();
+    let kind = transaction_kind(&mut decoder, request.kind);
     let start_time_us = decoder.time("start_time", request.start_time.as_ref());
     let end_time_us = decoder.time("end_time", request.end_time.as_ref());
     decoder.labels(&request.labels);
-    let filter = TransactionFilter {
-        kind: transaction_kind(&mut decoder, request.kind),
-        start_time_us,
-        end_time_us,
-        labels: request.labels.clone(),
-    };
+    let filter =
+        TransactionFilter { kind, start_time_us, end_time_us, labels: request.labels.clone() };
     let is_sequence = !request.account_id.is_empty();
     let parse = |text: &str| {
         let is_cursor = match is_sequence {
@@ -282,8 +279,9 @@ pub fn balance(
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", &request.account_id);
     // Down to a whole microsecond, as entries have: "at this time or before".
-    let at_time =
-        request.at_time.map(|it| prost_types::Timestamp { nanos: it.nanos / 1000 * 1000, ..it });
+    // What is negative stays so, and is refused.
+    let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
+    let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
     let time_us = decoder.time("at_time", at_time.as_ref());
     decoder.finish(account_id.map(|account_id| (account_id, time_us)))
 }

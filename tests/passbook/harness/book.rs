@@ -29,6 +29,14 @@ pub struct EntryRow {
 pub struct RequestRow {
     pub transaction_id: String,
     pub is_applied: bool,
+    /// Holds are placed and released without a transaction.
+    pub is_transaction: bool,
+}
+
+pub struct HoldRow {
+    pub account_id: String,
+    pub state: String,
+    pub amount: Exact,
 }
 
 /// Everything, as of one instant.
@@ -37,6 +45,9 @@ pub struct Book {
     /// By account, in the order of the sequence.
     pub entries: BTreeMap<String, Vec<EntryRow>>,
     pub requests: Vec<RequestRow>,
+    pub holds: Vec<HoldRow>,
+    /// The account of each change of what an account is.
+    pub account_changes: Vec<String>,
 }
 
 impl Book {
@@ -54,8 +65,13 @@ impl Book {
     }
 
     async fn read_in(session: &DatabaseConnection, kind: Kind) -> Result<Self, DbErr> {
-        let mut book =
-            Self { accounts: BTreeMap::new(), entries: BTreeMap::new(), requests: Vec::new() };
+        let mut book = Self {
+            accounts: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            requests: Vec::new(),
+            holds: Vec::new(),
+            account_changes: Vec::new(),
+        };
         let accounts = format!(
             "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {}
              FROM accounts",
@@ -78,13 +94,28 @@ impl Book {
         for row in database::rows(session, &entries).await? {
             book.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
         }
-        let requests =
-            format!("SELECT {}, rejection IS NULL FROM requests", uuid("transaction_id", kind));
+        let requests = format!(
+            "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'release_hold')
+             FROM requests",
+            uuid("transaction_id", kind)
+        );
         for row in database::rows(session, &requests).await? {
             book.requests.push(RequestRow {
                 transaction_id: hyphenated(&row.try_get_by_index::<String>(0)?),
                 is_applied: row.try_get_by_index(1)?,
+                is_transaction: row.try_get_by_index(2)?,
             });
+        }
+        let holds = format!("SELECT account_id, state, {} FROM holds", text("amount"));
+        for row in database::rows(session, &holds).await? {
+            book.holds.push(HoldRow {
+                account_id: row.try_get_by_index(0)?,
+                state: row.try_get_by_index(1)?,
+                amount: Exact::parse(&row.try_get_by_index::<String>(2)?),
+            });
+        }
+        for row in database::rows(session, "SELECT account_id FROM account_changes").await? {
+            book.account_changes.push(row.try_get_by_index(0)?);
         }
         Ok(book)
     }

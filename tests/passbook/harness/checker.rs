@@ -43,6 +43,7 @@ pub fn faults_inside(book: &Book) -> Vec<String> {
         let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
         check_entries(account_id, account, entries, &mut faults);
         check_account(account_id, account, entries, &mut faults);
+        check_changes(account_id, account, book, &mut faults);
     }
     for account_id in book.entries.keys() {
         if !book.accounts.contains_key(account_id) {
@@ -105,13 +106,6 @@ fn check_account(
         let (sequence, count) = (account.sequence, entries.len());
         faults.push(format!("{account_id}: sequence {sequence}, but {count} entries"));
     }
-    // True as long as money is all that changes an account: one version for its opening, and one
-    // a transaction, however many entries that has.
-    let transactions: BTreeSet<_> = entries.iter().map(|entry| &entry.transaction_id).collect();
-    if account.version != transactions.len() as i64 + 1 {
-        let (version, count) = (account.version, transactions.len());
-        faults.push(format!("{account_id}: version {version} after {count} transactions"));
-    }
     if last.is_some_and(|entry| entry.hash != account.last_hash) {
         faults.push(format!("{account_id}: last_hash is not the last entry's"));
     }
@@ -121,8 +115,34 @@ fn check_account(
     }
 }
 
+/// What is held, and the version: one for the account's opening, one a transaction, however many
+/// entries that has, one for each change of what it is, one for each hold that was placed, and
+/// one for each that has ended without a transaction.
+fn check_changes(account_id: &str, account: &AccountRow, book: &Book, faults: &mut Vec<String>) {
+    let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
+    let transactions: BTreeSet<_> = entries.iter().map(|entry| &entry.transaction_id).collect();
+    let changes = book.account_changes.iter().filter(|of| *of == account_id).count();
+    let mut version = 1 + transactions.len() + changes;
+    let mut held = Exact::ZERO;
+    for hold in book.holds.iter().filter(|hold| hold.account_id == account_id) {
+        version += match hold.state.as_str() {
+            "released" | "expired" => 2,
+            _ => 1,
+        };
+        if hold.state == "open" {
+            held += hold.amount;
+        }
+    }
+    if account.version != version as i64 {
+        faults.push(format!("{account_id}: version {}, not {version}", account.version));
+    }
+    if account.held != held {
+        faults.push(format!("{account_id}: {} held, but {held} in open holds", account.held));
+    }
+}
+
 fn check_requests(book: &Book, faults: &mut Vec<String>) {
-    let applied = book.requests.iter().filter(|request| request.is_applied);
+    let applied = book.requests.iter().filter(|it| it.is_applied && it.is_transaction);
     let applied: BTreeSet<&str> = applied.map(|request| request.transaction_id.as_str()).collect();
     let entered = book.entries.values().flatten();
     let entered: BTreeSet<&str> = entered.map(|entry| entry.transaction_id.as_str()).collect();

@@ -7,6 +7,7 @@ pub mod checker;
 pub mod client;
 pub mod database;
 pub mod exact;
+pub mod holds;
 pub mod load;
 pub mod postgres_proxy;
 pub mod server;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};
+pub use holds::*;
 pub use server::{Outcome, Server, passbook, passbook_within};
 pub use turn::Weight;
 

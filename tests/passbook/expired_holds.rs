@@ -1,0 +1,226 @@
+//! A hold that has expired blocks nothing, from its time on, whether or not any change has come
+//! across it; and it reads the same before and after one has.
+
+use passbook::proto::{
+    BatchGetAccountsRequest, CaptureHoldRequest, Hold, HoldState, ListAccountsRequest,
+};
+use tonic::Code;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    an_expired_hold_holds_nothing_and_nothing_needs_to_notice,
+    a_withdrawal_of_everything_works_once_a_hold_has_expired,
+    an_expired_hold_can_be_neither_captured_nor_released,
+    accounts_read_the_same_before_and_after_the_expiry_is_recorded,
+    several_expiries_count_one_change_each_and_are_recorded_once,
+    an_account_whose_holds_have_expired_can_be_closed,
+    an_expired_hold_makes_room_for_another_one,
+    a_hold_that_is_ended_in_time_does_not_expire,
+}
+
+/// An account with 10.00, and a hold of 7.00 that has expired. Nobody has recorded that.
+async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold {
+    open_funded(client, "alice", "10").await;
+    let hold = place_and_expire(client, hold_named("h", "alice", "7")).await;
+    assert_eq!(database.text("SELECT state FROM holds").await, "open");
+    hold
+}
+
+async fn an_expired_hold_holds_nothing_and_nothing_needs_to_notice(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    let placed = place_briefly(&client, hold_named("h", "alice", "7")).await;
+    assert_eq!(placed.state(), HoldState::Open);
+    let before = get(&client, "alice").await;
+
+    eventually("the hold expires", seconds(10), || async {
+        get_hold(&client, "h").await.state() == HoldState::Expired
+    })
+    .await;
+
+    let expected = Hold {
+        state: HoldState::Expired.into(),
+        update_time: placed.expire_time,
+        ..placed.clone()
+    };
+    assert_eq!(get_hold(&client, "h").await, expected);
+    // The same by each way to read an account.
+    let account = get(&client, "alice").await;
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
+    assert_eq!(account.sequence, before.sequence);
+    assert_eq!(account.update_time, placed.expire_time, "its end is the latest change");
+    let request = BatchGetAccountsRequest { account_ids: vec!["alice".to_owned()] };
+    let batch = client.clone().batch_get_accounts(request).await.expect("an answer").into_inner();
+    assert_eq!(batch.accounts, [account.clone()]);
+    let request = ListAccountsRequest::default();
+    let list = client.clone().list_accounts(request).await.expect("an answer").into_inner();
+    assert_eq!(list.accounts, [account]);
+    assert_eq!(database.text("SELECT state FROM holds").await, "open", "reads record nothing");
+}
+
+async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    with_an_expired_hold(&database, &client).await;
+
+    client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
+
+    assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
+    assert_eq!(database.text("SELECT state FROM holds").await, "expired");
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let placed = with_an_expired_hold(&database, &client).await;
+    let before = (get(&client, "alice").await, get_hold(&client, "h").await);
+    let part = CaptureHoldRequest { amount: money("1"), ..capture("h") };
+
+    for request in [capture("h"), part] {
+        for _ in 0..2 {
+            let answer = client.capture_hold(request.clone()).await;
+            let status = refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
+            assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), ["h", "expired"]);
+        }
+    }
+    let request = release("h");
+    for _ in 0..2 {
+        let answer = client.release_hold(request.clone()).await;
+        let status = refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
+        assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), ["h", "expired"]);
+    }
+
+    // The refusals have recorded the expiry, and that is all that they did.
+    assert_eq!((get(&client, "alice").await, get_hold(&client, "h").await), before);
+    assert_eq!(database.text("SELECT state FROM holds").await, "expired");
+    assert_eq!(microseconds(&before.1.update_time), microseconds(&placed.expire_time));
+    checker::assert_consistent(&database).await;
+}
+
+async fn accounts_read_the_same_before_and_after_the_expiry_is_recorded(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    with_an_expired_hold(&database, &client).await;
+    let unrecorded = get(&client, "alice").await;
+
+    // It is opened already, so nothing but the expiry is recorded.
+    let answered = open(&client, "alice").await;
+
+    assert_eq!(database.text("SELECT state FROM holds").await, "expired");
+    assert_eq!(answered, unrecorded);
+    for server in &servers {
+        assert_eq!(get(&server.client(), "alice").await, unrecorded);
+    }
+    // The version is one that a condition can expect.
+    let condition = passbook::proto::Condition {
+        expected_version: Some(unrecorded.version),
+        ..Default::default()
+    };
+    let request =
+        passbook::proto::DepositRequest { condition: Some(condition), ..deposit("alice", "1") };
+    client.clone().deposit(request).await.expect("it has this version");
+    assert_eq!(get(&client, "alice").await.version, unrecorded.version + 1);
+    checker::assert_consistent(&database).await;
+}
+
+async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    for hold_id in ["a", "b", "c"] {
+        place_briefly(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    place(&client, hold_named("stays", "alice", "0.50")).await;
+    for hold_id in ["a", "b", "c"] {
+        eventually("the hold expires", seconds(10), || async {
+            get_hold(&client, hold_id).await.state() == HoldState::Expired
+        })
+        .await;
+    }
+    // 1 for its opening, 1 for the deposit, 4 holds placed, 3 expired.
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.50", "9.50", "9"]);
+
+    for number in 0..3 {
+        client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+        let version = get(&client, "alice").await.version;
+        assert_eq!(version, 10 + number, "no expiry is counted twice");
+    }
+
+    assert_eq!(database.count("holds WHERE state = 'expired'").await, 3);
+    assert_eq!(standing(&client, "alice").await, ["13.00", "0.50", "12.50", "12"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_overdraft(&client, "alice", "10").await;
+    place_and_expire(&client, hold_named("h", "alice", "7")).await;
+    assert_eq!(database.text("SELECT state FROM holds").await, "open");
+
+    let account = close(&client, "alice").await.expect("nothing is held");
+
+    // Opened, placed, expired, closed.
+    assert_eq!((value(&account.held), account.version), ("0.00", 4));
+    assert_eq!(get(&client, "alice").await, account);
+    assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    with_an_expired_hold(&database, &client).await;
+
+    place(&client, hold_named("next", "alice", "10")).await;
+
+    assert_eq!(standing(&client, "alice").await, ["10.00", "10.00", "0.00", "5"]);
+    captured(&client, capture("next")).await;
+    assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "6"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_hold_that_is_ended_in_time_does_not_expire(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "20").await;
+    let mut ended = Vec::new();
+    // On a machine that is slow today the hold expires first: then another one.
+    for number in 0..20 {
+        let hold_id = format!("h-{number}");
+        place_briefly(&client, hold_named(&hold_id, "alice", "1")).await;
+        let was_captured = client.clone().capture_hold(capture(&hold_id)).await.is_ok();
+        let other = format!("other-{number}");
+        place_briefly(&client, hold_named(&other, "alice", "1")).await;
+        let was_released = client.clone().release_hold(release(&other)).await.is_ok();
+        if was_captured && was_released {
+            ended = vec![hold_id, other];
+            break;
+        }
+    }
+    assert!(!ended.is_empty(), "none was ended within its time");
+    let before = (get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await);
+    let latest = microseconds(&before.1.expire_time).max(microseconds(&before.0.expire_time));
+
+    eventually("their time passes", seconds(10), || async {
+        microseconds(&Some(from_now(ms(0)))) > latest + 10_000
+    })
+    .await;
+
+    assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
+    assert_eq!((before.0.state(), before.1.state()), (HoldState::Captured, HoldState::Released));
+    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
+    checker::assert_consistent(&database).await;
+}

@@ -1,0 +1,207 @@
+//! The database's own guards of holds and of the history of accounts, for whoever comes past the
+//! service.
+
+use passbook::proto::HoldState;
+use tonic::Code;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    holds_cannot_be_deleted_by_anyone,
+    an_open_hold_can_be_ended_and_nothing_else_of_it_changed,
+    a_hold_that_has_ended_cannot_be_changed_at_all,
+    changes_of_accounts_cannot_be_changed_or_deleted_by_anyone,
+    a_second_reversal_is_refused_by_the_database_too,
+}
+
+/// One hold in each state, of alice's 100.00, and one change of the account.
+async fn with_holds(kind: Kind) -> (TestDatabase, Server) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "100").await;
+    for hold_id in ["open", "captured", "released"] {
+        let request = passbook::proto::PlaceHoldRequest {
+            expire_time: Some(from_now(seconds(3600))),
+            ..hold_named(hold_id, "alice", "10")
+        };
+        place(&client, request).await;
+    }
+    captured(&client, capture("captured")).await;
+    released(&client, release("released")).await;
+    place_and_expire(&client, hold_named("expired", "alice", "10")).await;
+    freeze(&client, "alice").await;
+    let states = database.texts("SELECT state FROM holds ORDER BY state").await;
+    assert_eq!(states, ["captured", "expired", "open", "released"]);
+    (database, server)
+}
+
+async fn all_holds(database: &TestDatabase) -> Vec<String> {
+    let columns = "hold_id || account_id || amount || state || coalesce(expire_time_us, 0) || \
+                   request_id || description || labels || create_time_us || update_time_us";
+    database.texts(&format!("SELECT {columns} FROM holds ORDER BY hold_id")).await
+}
+
+async fn assert_refused(database: &TestDatabase, statements: &[String], words: &str) {
+    for statement in statements {
+        let said = database.refused(statement).await;
+        assert!(said.contains(words), "{statement}: {said}");
+    }
+}
+
+async fn holds_cannot_be_deleted_by_anyone(kind: Kind) {
+    let (database, _server) = with_holds(kind).await;
+    let mut statements = vec!["DELETE FROM holds".to_owned()];
+    for hold_id in ["open", "captured", "released", "expired"] {
+        statements.push(format!("DELETE FROM holds WHERE hold_id = '{hold_id}'"));
+    }
+    if kind == Kind::Postgres {
+        statements.extend(["TRUNCATE holds", "TRUNCATE accounts, holds"].map(str::to_owned));
+    }
+
+    assert_refused(&database, &statements, "append-only").await;
+
+    assert_eq!(database.count("holds").await, 4);
+    checker::assert_consistent(&database).await;
+}
+
+/// Every column of a hold but those that its end sets, each with another value.
+const FIXED: [&str; 8] = [
+    "hold_id = 'other'",
+    "account_id = 'bob'",
+    "amount = '9.99'",
+    "expire_time_us = expire_time_us + 1",
+    "request_id = 'other'",
+    "description = 'other'",
+    "labels = '{\"a\": \"b\"}'",
+    "create_time_us = create_time_us - 1",
+];
+
+async fn an_open_hold_can_be_ended_and_nothing_else_of_it_changed(kind: Kind) {
+    let (database, server) = with_holds(kind).await;
+    let before = all_holds(&database).await;
+    let words = match kind {
+        Kind::Sqlite => "a hold is ended once",
+        Kind::Postgres => "append-only",
+    };
+    let change = |set: &str| format!("UPDATE holds SET {set} WHERE hold_id = 'open'");
+    let mut statements: Vec<_> = FIXED.iter().map(|set| change(set)).collect();
+    statements.push(change("expire_time_us = NULL"));
+    // Not even together with its end.
+    statements.push(change("state = 'released', amount = '1'"));
+
+    assert_refused(&database, &statements, words).await;
+    database.refused(&change("state = 'gone'")).await;
+    // A captured hold has a transaction, and no other hold has one.
+    database.refused(&change("state = 'captured'")).await;
+    database.refused(&change("captured_amount = '1'")).await;
+    assert_eq!(all_holds(&database).await, before);
+
+    database.execute(&change("state = 'released'")).await;
+    let again = [change("state = 'open'"), change("state = 'expired'")];
+    assert_refused(&database, &again, words).await;
+    assert_eq!(get_hold(&server.client(), "open").await.state(), HoldState::Released);
+}
+
+async fn a_hold_that_has_ended_cannot_be_changed_at_all(kind: Kind) {
+    let (database, _server) = with_holds(kind).await;
+    let before = all_holds(&database).await;
+    let words = match kind {
+        Kind::Sqlite => "a hold is ended once",
+        Kind::Postgres => "append-only",
+    };
+
+    for hold_id in ["captured", "released", "expired"] {
+        let ends =
+            ["state = 'open'", "state = state", "update_time_us = 0", "captured_amount = '1'"];
+        let change = |set: &&str| format!("UPDATE holds SET {set} WHERE hold_id = '{hold_id}'");
+        let statements: Vec<_> = FIXED.iter().chain(&ends).map(change).collect();
+        assert_refused(&database, &statements, words).await;
+    }
+
+    assert_eq!(all_holds(&database).await, before);
+    checker::assert_consistent(&database).await;
+}
+
+async fn changes_of_accounts_cannot_be_changed_or_deleted_by_anyone(kind: Kind) {
+    let (database, _server) = with_holds(kind).await;
+    let mut statements = vec![
+        "DELETE FROM account_changes",
+        "DELETE FROM account_changes WHERE account_id = 'alice'",
+        "UPDATE account_changes SET reason = 'another'",
+        "UPDATE account_changes SET version = version",
+    ];
+    if kind == Kind::Postgres {
+        statements.push("TRUNCATE account_changes");
+    }
+    let statements: Vec<_> = statements.into_iter().map(str::to_owned).collect();
+
+    assert_refused(&database, &statements, "append-only").await;
+
+    assert_eq!(database.text("SELECT reason FROM account_changes").await, "f");
+}
+
+async fn a_second_reversal_is_refused_by_the_database_too(kind: Kind) {
+    let (database, server) = with_holds(kind).await;
+    let mut client = server.client();
+    unfreeze(&client, "alice").await;
+    let made = client.deposit(deposit("alice", "1")).await.expect("it is made").into_inner();
+    let original = made.transaction.expect("a transaction").transaction_id;
+    reversed(&client, reversal(&original)).await;
+    let (id, text) = match kind {
+        Kind::Sqlite => (format!("X'{}'", uuid::Uuid::now_v7().simple()), "UNIQUE"),
+        Kind::Postgres => {
+            (format!("'{}'", uuid::Uuid::now_v7()), "requests_reverses_transaction_id")
+        }
+    };
+
+    let words = database
+        .refused(&format!(
+            "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection,
+                 description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id)
+             SELECT caller, 'another', fingerprint, {id}, kind, rejection,
+                 description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id
+             FROM requests WHERE reverses_transaction_id IS NOT NULL"
+        ))
+        .await;
+
+    assert!(words.contains(text), "{words}");
+    let answer = client.reverse_transaction(reversal(&original)).await;
+    refused(answer, Code::FailedPrecondition, "ALREADY_REVERSED");
+}
+
+/// It deletes the row that is in the way, and fires no DELETE trigger.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_refuses_insert_or_replace_too() {
+    let (database, _server) = with_holds(Kind::Sqlite).await;
+    let statements = ["holds", "account_changes"]
+        .map(|table| format!("INSERT OR REPLACE INTO {table} SELECT * FROM {table}"));
+    assert_refused(&database, &statements, "append-only").await;
+    let statement = "UPDATE OR REPLACE holds SET hold_id = 'open' WHERE hold_id = 'released'";
+    database.refused(statement).await;
+    assert_eq!(database.count("holds").await, 4);
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_refuses_holds_that_break_the_rules_of_money() {
+    let (database, _server) = with_holds(Kind::Postgres).await;
+    let columns = "account_id, state, expire_time_us, captured_amount, transaction_id, request_id, \
+                   description, labels, create_time_us, update_time_us";
+    for amount in ["'NaN'", "'Infinity'", "0", "-1", "1e28"] {
+        let statement = format!(
+            "INSERT INTO holds (hold_id, amount, {columns})
+             SELECT 'bad', {amount}, {columns} FROM holds WHERE hold_id = 'open'"
+        );
+        let words = database.refused(&statement).await;
+        assert!(words.contains("holds_amount_is_positive"), "{statement}: {words}");
+    }
+    for captured in ["'NaN'", "0", "-1", "10.01"] {
+        let statement = format!(
+            "UPDATE holds SET state = 'captured', captured_amount = {captured},
+                 transaction_id = gen_random_uuid() WHERE hold_id = 'open'"
+        );
+        let words = database.refused(&statement).await;
+        assert!(words.contains("holds_captured_amount_is_within"), "{statement}: {words}");
+    }
+}

@@ -1,0 +1,217 @@
+//! GetHold and ListHolds.
+
+use passbook::proto::{GetHoldRequest, Hold, HoldState, ListHoldsRequest};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::harness::*;
+
+on_both_databases! {
+    a_hold_is_found_by_its_name_on_every_server,
+    a_missing_hold_is_not_found,
+    holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time,
+    holds_are_listed_by_their_state,
+    a_page_token_of_another_query_is_refused,
+    paging_meets_every_hold_once_while_holds_are_placed_and_ended,
+    the_holds_of_a_missing_account_are_not_found,
+}
+
+fn of_account(account_id: &str) -> ListHoldsRequest {
+    ListHoldsRequest { account_id: account_id.to_owned(), ..Default::default() }
+}
+
+async fn all_pages(client: &Client, first: ListHoldsRequest) -> Vec<Vec<Hold>> {
+    let mut request = first;
+    let mut pages = Vec::new();
+    loop {
+        let answer = client.clone().list_holds(request.clone()).await.expect("a page").into_inner();
+        pages.push(answer.holds);
+        request.page_token = answer.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "paging does not end");
+    }
+}
+
+fn names(holds: &[Hold]) -> Vec<&str> {
+    holds.iter().map(|hold| hold.hold_id.as_str()).collect()
+}
+
+async fn a_hold_is_found_by_its_name_on_every_server(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    open_with(&client, account_of("yen", "JPY")).await;
+    let request =
+        passbook::proto::DepositRequest { amount: money_of("JPY", "100"), ..deposit("yen", "") };
+    client.clone().deposit(request).await.expect("it is made");
+    let request = passbook::proto::PlaceHoldRequest {
+        amount: money_of("JPY", "7"),
+        description: "日本".to_owned(),
+        labels: [("k".to_owned(), "日".to_owned())].into(),
+        ..hold_named("h", "yen", "")
+    };
+
+    let placed = place(&client, request).await;
+
+    assert_eq!(placed.amount, money_of("JPY", "7"));
+    assert_eq!(get_hold(&servers[1].client(), "h").await, placed);
+    assert_eq!(all_pages(&servers[1].client(), of_account("yen")).await, [[placed]]);
+}
+
+async fn a_missing_hold_is_not_found(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    place(&client, hold_named("h", "alice", "1")).await;
+
+    // Names are compared byte by byte.
+    for hold_id in ["H", "h1", "alice"] {
+        let request = GetHoldRequest { hold_id: hold_id.to_owned() };
+        let status = refused(client.get_hold(request).await, Code::NotFound, "HOLD_NOT_FOUND");
+        assert_eq!(metadata(&status, "hold_id"), hold_id);
+        let info = status.get_details_resource_info().expect("ResourceInfo");
+        assert_eq!(
+            (info.resource_type.as_str(), info.resource_name.as_str()),
+            ("passbook.v1.Hold", hold_id)
+        );
+    }
+}
+
+async fn holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "100").await;
+    open_funded(&client, "bob", "100").await;
+    for hold_id in ["b", "a", "B", "a-1", "_", "a.1", "10", "9"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+        place(&client, hold_named(&format!("{hold_id}:bob"), "bob", "1")).await;
+    }
+    let in_order = ["10", "9", "B", "_", "a", "a-1", "a.1", "b"];
+
+    assert_eq!(names(&all_pages(&client, of_account("alice")).await.concat()), in_order);
+    for page_size in [1, 3, 8] {
+        let request = ListHoldsRequest { page_size, ..of_account("alice") };
+        let pages = all_pages(&client, request).await;
+        assert_eq!(names(&pages.concat()), in_order);
+        let full = pages.len() - 1;
+        assert!(pages[..full].iter().all(|page| page.len() == page_size as usize));
+        assert!(!pages[full].is_empty(), "there is no page without a hold");
+    }
+}
+
+async fn holds_are_listed_by_their_state(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "100").await;
+    let later = from_now(seconds(3600));
+    for hold_id in ["open-1", "captured", "released", "swept"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    let request = passbook::proto::PlaceHoldRequest {
+        expire_time: Some(later),
+        ..hold_named("open-2", "alice", "1")
+    };
+    place(&client, request).await;
+    captured(&client, capture("captured")).await;
+    released(&client, release("released")).await;
+    released(&client, release("swept")).await;
+    place_and_expire(&client, hold_named("expired-1", "alice", "1")).await;
+    // This one's expiry is recorded by the change; the next one's is not.
+    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    place_and_expire(&client, hold_named("expired-2", "alice", "1")).await;
+    let states = database.texts("SELECT state FROM holds ORDER BY hold_id").await;
+    let recorded = ["captured", "expired", "open", "open", "open", "released", "released"];
+    assert_eq!(states, recorded, "one of two expired holds is recorded so");
+
+    let cases: [(HoldState, &[&str]); 5] = [
+        (HoldState::Open, &["open-1", "open-2"]),
+        (HoldState::Captured, &["captured"]),
+        (HoldState::Released, &["released", "swept"]),
+        (HoldState::Expired, &["expired-1", "expired-2"]),
+        (
+            HoldState::Unspecified,
+            &["captured", "expired-1", "expired-2", "open-1", "open-2", "released", "swept"],
+        ),
+    ];
+    for (state, expected) in cases {
+        let request = ListHoldsRequest { state: state.into(), page_size: 1, ..of_account("alice") };
+        let holds = all_pages(&client, request).await.concat();
+        assert_eq!(names(&holds), expected);
+        for hold in holds {
+            assert!(state == HoldState::Unspecified || hold.state() == state, "{hold:?}");
+            assert_eq!(get_hold(&client, &hold.hold_id).await, hold);
+        }
+    }
+}
+
+async fn a_page_token_of_another_query_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    open_funded(&client, "bob", "10").await;
+    for hold_id in ["a", "b", "c"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    let first = ListHoldsRequest { page_size: 1, ..of_account("alice") };
+    let page = client.list_holds(first.clone()).await.expect("a page").into_inner();
+    let same = ListHoldsRequest { page_token: page.next_page_token, ..first };
+    let others = [
+        ListHoldsRequest { account_id: "bob".to_owned(), ..same.clone() },
+        ListHoldsRequest { state: HoldState::Open.into(), ..same.clone() },
+        ListHoldsRequest { page_token: "made up".to_owned(), ..same.clone() },
+    ];
+
+    for other in others {
+        let answer = client.list_holds(other.clone()).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_eq!(fields(&status), ["page_token"], "{other:?}");
+    }
+
+    let rest = ListHoldsRequest { page_size: 9, ..same };
+    let page = client.list_holds(rest).await.expect("the rest").into_inner();
+    assert_eq!(names(&page.holds), ["b", "c"]);
+}
+
+async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "100").await;
+    let expected: Vec<String> = (10..20).map(|number| format!("hold-{number}")).collect();
+    for hold_id in &expected {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+
+    let mut request = ListHoldsRequest { page_size: 2, ..of_account("alice") };
+    let mut seen = Vec::new();
+    for number in 0..5 {
+        let page = client.list_holds(request.clone()).await.expect("a page").into_inner();
+        seen.extend(names(&page.holds).into_iter().map(str::to_owned));
+        // Before all others, and so before where the paging is.
+        place(&client, hold_named(&format!("a-{number}"), "alice", "1")).await;
+        released(&client, release(&expected[number])).await;
+        request.page_token = page.next_page_token;
+    }
+
+    assert!(request.page_token.is_empty());
+    assert_eq!(seen, expected, "neither a gap nor a repeat");
+}
+
+async fn the_holds_of_a_missing_account_are_not_found(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "empty").await;
+
+    let answer = client.list_holds(of_account("nobody")).await;
+
+    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    assert_eq!(all_pages(&client, of_account("empty")).await, [[]]);
+}

@@ -1,0 +1,209 @@
+use passbook::proto::{
+    AccountAttributes, AccountChange, AccountChangeKind, AccountState, CloseAccountRequest,
+    CreateAccountRequest, FreezeAccountRequest, ListAccountChangesRequest, UnfreezeAccountRequest,
+    UpdateAccountRequest,
+};
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    every_change_is_kept_with_what_was_before_and_after_it,
+    only_changes_of_what_an_account_is_are_listed,
+    changes_are_listed_oldest_first_a_page_at_a_time,
+    a_page_token_of_another_account_is_refused,
+    the_changes_of_a_missing_account_are_not_found,
+}
+
+fn of_account(account_id: &str) -> ListAccountChangesRequest {
+    ListAccountChangesRequest { account_id: account_id.to_owned(), ..Default::default() }
+}
+
+async fn all_pages(client: &Client, first: ListAccountChangesRequest) -> Vec<Vec<AccountChange>> {
+    let mut request = first;
+    let mut pages = Vec::new();
+    loop {
+        let answer = client.clone().list_account_changes(request.clone()).await;
+        let answer = answer.expect("a page").into_inner();
+        pages.push(answer.changes);
+        request.page_token = answer.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "paging does not end");
+    }
+}
+
+fn versions(changes: &[AccountChange]) -> Vec<i64> {
+    changes.iter().map(|change| change.version).collect()
+}
+
+async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let mut client = servers[0].client();
+    let labels = |value: &str| [("team".to_owned(), value.to_owned())].into();
+    let request = CreateAccountRequest {
+        overdraft_limit: money("1"),
+        labels: labels("a"),
+        ..account_of("alice", "USD")
+    };
+    open_with(&client, request).await;
+    let account_id = || "alice".to_owned();
+    let request = UpdateAccountRequest {
+        account_id: account_id(),
+        labels: labels("b"),
+        overdraft_limit: money("2.5"),
+        ..Default::default()
+    };
+    client.update_account(request).await.expect("it is updated");
+    let request = UpdateAccountRequest {
+        account_id: account_id(),
+        unlimited_overdraft: true,
+        ..Default::default()
+    };
+    client.update_account(request).await.expect("it is updated");
+    let longest = "ä".repeat(512);
+    let request = FreezeAccountRequest { account_id: account_id(), reason: longest.clone() };
+    client.freeze_account(request).await.expect("it is frozen");
+    let reason = "it's \"over\"; -- $1".to_owned();
+    let request = UnfreezeAccountRequest { account_id: account_id(), reason: reason.clone() };
+    client.unfreeze_account(request).await.expect("it is open");
+    let request = CloseAccountRequest { account_id: account_id(), reason: String::new() };
+    let account = client.close_account(request).await.expect("it is closed").into_inner().account;
+
+    let changes = all_pages(&servers[1].client(), of_account("alice")).await.concat();
+
+    let state = |state: AccountState, limit: &str, unlimited_overdraft, team: &str| {
+        let labels = labels(team);
+        let overdraft_limit = money(limit);
+        AccountAttributes { state: state.into(), overdraft_limit, unlimited_overdraft, labels }
+    };
+    let attributes = [
+        state(AccountState::Open, "1.00", false, "a"),
+        state(AccountState::Open, "2.50", false, "b"),
+        state(AccountState::Open, "0.00", true, "b"),
+        state(AccountState::Frozen, "0.00", true, "b"),
+        state(AccountState::Open, "0.00", true, "b"),
+        state(AccountState::Closed, "0.00", true, "b"),
+    ];
+    let kinds = [
+        (AccountChangeKind::Updated, String::new()),
+        (AccountChangeKind::Updated, String::new()),
+        (AccountChangeKind::Frozen, longest),
+        (AccountChangeKind::Unfrozen, reason),
+        (AccountChangeKind::Closed, String::new()),
+    ];
+    assert_eq!(changes.len(), kinds.len());
+    let mut time = microseconds(&account.as_ref().expect("an account").create_time);
+    for (index, (change, (kind, reason))) in changes.iter().zip(kinds).enumerate() {
+        let expected = AccountChange {
+            account_id: account_id(),
+            version: index as i64 + 2,
+            kind: kind.into(),
+            reason,
+            before: Some(attributes[index].clone()),
+            after: Some(attributes[index + 1].clone()),
+            create_time: change.create_time,
+        };
+        assert_eq!(*change, expected);
+        assert!(microseconds(&change.create_time) >= time, "times never go back");
+        time = microseconds(&change.create_time);
+    }
+    let account = account.expect("an account");
+    let last = changes.last().expect("a change");
+    assert_eq!((last.version, last.create_time), (account.version, account.update_time));
+}
+
+async fn only_changes_of_what_an_account_is_are_listed(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    freeze(&client, "alice").await;
+    freeze(&client, "alice").await;
+    client.deposit(deposit("alice", "1")).await.expect("it is made");
+    unfreeze(&client, "alice").await;
+    place(&client, hold_named("h", "alice", "1")).await;
+    captured(&client, capture("h")).await;
+    refused(close(&client, "alice").await, Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY");
+    let request = UpdateAccountRequest {
+        account_id: "alice".to_owned(),
+        overdraft_limit: money("1"),
+        expected_version: Some(1),
+        ..Default::default()
+    };
+    refused(client.update_account(request).await, Code::Aborted, "VERSION_MISMATCH");
+    freeze(&client, "alice").await;
+
+    let changes = all_pages(&client, of_account("alice")).await.concat();
+
+    // Its version is 1 when it is opened, 2 after the first deposit, 4 after the second.
+    assert_eq!(versions(&changes), [3, 5, 8]);
+    assert_eq!(get(&client, "alice").await.version, 8);
+}
+
+async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for account_id in ["alice", "alice-2"] {
+        open(&client, account_id).await;
+        for _ in 0..4 {
+            freeze(&client, account_id).await;
+            unfreeze(&client, account_id).await;
+        }
+    }
+
+    let page = |page_size| ListAccountChangesRequest { page_size, ..of_account("alice") };
+    let all = all_pages(&client, of_account("alice")).await;
+    assert_eq!(all.len(), 1);
+    assert_eq!(versions(&all[0]), [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert!(all[0].iter().all(|change| change.account_id == "alice"));
+    for (page_size, lengths) in [(3, vec![3, 3, 2]), (4, vec![4, 4]), (8, vec![8])] {
+        let pages = all_pages(&client, page(page_size)).await;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+        assert_eq!(pages.concat(), all[0]);
+    }
+}
+
+async fn a_page_token_of_another_account_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    for account_id in ["alice", "bob"] {
+        open(&client, account_id).await;
+        freeze(&client, account_id).await;
+        unfreeze(&client, account_id).await;
+    }
+    let first = ListAccountChangesRequest { page_size: 1, ..of_account("alice") };
+    let page = client.list_account_changes(first.clone()).await.expect("a page").into_inner();
+    let same = ListAccountChangesRequest { page_token: page.next_page_token, ..first };
+    let others = [
+        ListAccountChangesRequest { account_id: "bob".to_owned(), ..same.clone() },
+        ListAccountChangesRequest { page_token: "made up".to_owned(), ..same.clone() },
+    ];
+
+    for other in others {
+        let answer = client.list_account_changes(other).await;
+        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_eq!(fields(&status), ["page_token"]);
+    }
+
+    let rest = ListAccountChangesRequest { page_size: 9, ..same };
+    let page = client.list_account_changes(rest).await.expect("the rest").into_inner();
+    assert_eq!(versions(&page.changes), [3]);
+}
+
+async fn the_changes_of_a_missing_account_are_not_found(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "quiet").await;
+
+    let answer = client.list_account_changes(of_account("nobody")).await;
+
+    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    assert_eq!(all_pages(&client, of_account("quiet")).await, [[]]);
+}

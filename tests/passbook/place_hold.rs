@@ -1,0 +1,362 @@
+use passbook::proto::{CreateAccountRequest, Hold, HoldState, PlaceHoldRequest};
+use prost_types::Timestamp;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    a_hold_takes_from_what_is_available_and_not_from_the_balance,
+    a_hold_without_a_name_is_named_by_the_server,
+    the_time_of_expiry_is_rounded_up_to_a_microsecond,
+    a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it,
+    a_request_id_that_was_used_for_another_hold_is_refused,
+    holds_add_up_to_the_last_cent_that_is_available,
+    an_account_without_a_limit_holds_up_to_the_limit_of_money,
+    every_refusal_says_why_changes_nothing_and_is_kept,
+    a_hold_s_name_is_never_used_again,
+    a_time_that_has_passed_is_refused_with_both_times,
+}
+
+/// Sends it twice, and asserts that the refusal is kept and that nothing has changed.
+async fn not_placed(
+    database: &TestDatabase,
+    client: &Client,
+    request: PlaceHoldRequest,
+    (code, expected_reason): (Code, &str),
+) -> Status {
+    let requests = database.count("requests").await;
+    let holds = database.count("holds").await;
+    let first = refused(client.clone().place_hold(request.clone()).await, code, expected_reason);
+    let again = refused(client.clone().place_hold(request).await, code, expected_reason);
+    assert_repeated(&first, &again);
+    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
+    assert_eq!(database.count("holds").await, holds);
+    first
+}
+
+async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let before = open_funded(&client, "alice", "10").await;
+    let expire_time = Some(Timestamp { seconds: 4_000_000_000, nanos: 123_456_000 });
+    let request = PlaceHoldRequest {
+        expire_time,
+        description: "für Zimmer 12'; --".to_owned(),
+        labels: [("room".to_owned(), "12".to_owned()), ("z".to_owned(), String::new())].into(),
+        ..hold_named("room-12", "alice", "7.5")
+    };
+
+    let answer = client.clone().place_hold(request.clone()).await.expect("it is placed");
+
+    let answer = answer.into_inner();
+    assert!(!answer.replayed);
+    let hold = answer.hold.expect("a hold");
+    let expected = Hold {
+        hold_id: "room-12".to_owned(),
+        account_id: "alice".to_owned(),
+        amount: money("7.50"),
+        state: HoldState::Open.into(),
+        expire_time,
+        captured_amount: None,
+        transaction_id: String::new(),
+        description: request.description,
+        labels: request.labels,
+        create_time: hold.create_time,
+        update_time: hold.create_time,
+        request_id: request.request_id,
+    };
+    assert_eq!(hold, expected);
+    assert!(microseconds(&hold.create_time) >= microseconds(&before.update_time));
+    assert_eq!(get_hold(&client, "room-12").await, hold);
+    let account = get(&client, "alice").await;
+    assert_eq!(standing(&client, "alice").await, ["10.00", "7.50", "2.50", "3"]);
+    assert_eq!(account.sequence, 1, "it is no entry");
+    assert_eq!(account.update_time, hold.create_time);
+    let answer = client.clone().withdraw(withdrawal("alice", "2.51")).await;
+    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    assert_eq!(metadata(&status, "available"), "2.50");
+    client.clone().withdraw(withdrawal("alice", "2.5")).await.expect("what is not held is free");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_hold_without_a_name_is_named_by_the_server(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    let request = hold("alice", "1");
+
+    let first = place(&client, request.clone()).await;
+    let again = place(&client, request).await;
+    let other = place(&client, hold("alice", "1")).await;
+
+    let id = uuid::Uuid::parse_str(&first.hold_id).expect("a UUID");
+    assert_eq!(id.get_version_num(), 7);
+    assert_eq!(again, first, "repeats get the same name");
+    assert_ne!(other.hold_id, first.hold_id);
+    assert_eq!(first.expire_time, None);
+    assert_eq!(standing(&client, "alice").await, ["10.00", "2.00", "8.00", "4"]);
+}
+
+async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    // The last is the latest time that there is: it has no microsecond above it.
+    let cases = [
+        (4_000_000_000, 1, 4_000_000_000, 1000),
+        (4_000_000_000, 999_999_001, 4_000_000_001, 0),
+        (4_000_000_000, 999_999_000, 4_000_000_000, 999_999_000),
+        (253_402_300_799, 999_999_999, 253_402_300_799, 999_999_000),
+    ];
+
+    for (seconds, nanos, expected_seconds, expected_nanos) in cases {
+        let expire_time = Some(Timestamp { seconds, nanos });
+        let hold = place(&client, PlaceHoldRequest { expire_time, ..hold("alice", "1") }).await;
+        let expected = Timestamp { seconds: expected_seconds, nanos: expected_nanos };
+        assert_eq!(hold.expire_time, Some(expected));
+    }
+}
+
+async fn a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    open_funded(&client, "alice", "30").await;
+    let [kept, to_capture, to_release] =
+        ["kept", "to-capture", "to-release"].map(|hold_id| hold_named(hold_id, "alice", "1"));
+    let mut placed = Vec::new();
+    for request in [&kept, &to_capture, &to_release] {
+        placed.push(place(&client, request.clone()).await);
+    }
+    captured(&client, capture("to-capture")).await;
+    released(&client, release("to-release")).await;
+    let brief = place_and_expire(&client, hold_named("brief", "alice", "1")).await;
+    let to_expire = PlaceHoldRequest {
+        request_id: brief.request_id.clone(),
+        expire_time: brief.expire_time,
+        ..hold_named("brief", "alice", "1")
+    };
+    placed.push(brief);
+    let before = get(&client, "alice").await;
+
+    for (request, first) in [kept, to_capture, to_release, to_expire].into_iter().zip(placed) {
+        // Another process, which has never seen it, is asked as well.
+        for server in &servers {
+            let again = server.client().place_hold(request.clone()).await.expect("the answer");
+            let again = again.into_inner();
+            assert!(again.replayed);
+            assert_eq!(again.hold, Some(first.clone()));
+        }
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    open_funded(&client, "bob", "10").await;
+    let first = PlaceHoldRequest {
+        expire_time: Some(Timestamp { seconds: 4_000_000_000, nanos: 0 }),
+        ..hold_named("h", "alice", "1")
+    };
+    place(&client, first.clone()).await;
+    let label = [("a".to_owned(), "b".to_owned())];
+    let others = [
+        PlaceHoldRequest { hold_id: "other".to_owned(), ..first.clone() },
+        PlaceHoldRequest { hold_id: String::new(), ..first.clone() },
+        PlaceHoldRequest { account_id: "bob".to_owned(), ..first.clone() },
+        PlaceHoldRequest { amount: money("1.01"), ..first.clone() },
+        PlaceHoldRequest { amount: money_of("EUR", "1"), ..first.clone() },
+        PlaceHoldRequest { expire_time: None, ..first.clone() },
+        PlaceHoldRequest { description: "d".to_owned(), ..first.clone() },
+        PlaceHoldRequest { labels: label.into(), ..first.clone() },
+    ];
+
+    for other in others {
+        let answer = client.place_hold(other).await;
+        let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
+        assert_eq!(metadata(&status, "request_id"), first.request_id);
+        assert_eq!(fields(&status), ["request_id"]);
+    }
+    // The same amount in other words is the same request.
+    let same = PlaceHoldRequest { amount: money("001.00"), ..first.clone() };
+    assert!(client.place_hold(same).await.expect("the answer").into_inner().replayed);
+    // And a deposit is another one, whatever is in it.
+    let other =
+        passbook::proto::DepositRequest { request_id: first.request_id, ..deposit("alice", "1") };
+    refused(client.deposit(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    assert_eq!(standing(&client, "alice").await, ["10.00", "1.00", "9.00", "3"]);
+}
+
+async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_overdraft(&client, "alice", "5").await;
+    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    place(&client, hold_named("a", "alice", "14.99")).await;
+    place(&client, hold_named("b", "alice", "0.01")).await;
+    assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
+
+    let refusal = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = not_placed(&database, &client, hold("alice", "0.01"), refusal).await;
+
+    let names = ["account_id", "currency_code", "available", "required", "version"];
+    assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "0.00", "0.01", "4"]);
+    assert!(status.get_details_precondition_failure().is_some());
+    assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
+    open_with(&client, request).await;
+    let largest = "99999999999999999999999999.99";
+    place(&client, hold_named("all", "bank", largest)).await;
+
+    let refusal = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
+    let status = not_placed(&database, &client, hold("bank", "0.01"), refusal).await;
+
+    let names = ["account_id", "currency_code", "balance", "amount"];
+    assert_eq!(names.map(|it| metadata(&status, it)), ["bank", "USD", "0.00", "0.01"]);
+    let negative = format!("-{largest}");
+    assert_eq!(standing(&client, "bank").await, ["0.00", largest, &negative, "2"]);
+    captured(&client, capture("all")).await;
+    assert_eq!(standing(&client, "bank").await, [&negative, "0.00", &negative, "3"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    for account_id in ["frozen", "closed"] {
+        open(&client, account_id).await;
+    }
+    open_funded(&client, "poor", "1").await;
+    freeze(&client, "frozen").await;
+    close(&client, "closed").await.expect("it is closed");
+    place(&client, hold_named("taken", "alice", "1")).await;
+    let euro = PlaceHoldRequest { amount: money_of("EUR", "1"), ..hold("alice", "") };
+    let failed = Code::FailedPrecondition;
+    let cases = [
+        (
+            hold_named("taken", "alice", "1"),
+            (Code::AlreadyExists, "HOLD_EXISTS"),
+            vec![("hold_id", "taken")],
+        ),
+        (
+            hold("nobody", "1"),
+            (Code::NotFound, "ACCOUNT_NOT_FOUND"),
+            vec![("account_id", "nobody")],
+        ),
+        (hold("closed", "1"), (failed, "ACCOUNT_CLOSED"), vec![("account_id", "closed")]),
+        (hold("frozen", "1"), (failed, "ACCOUNT_FROZEN"), vec![("account_id", "frozen")]),
+        (
+            euro,
+            (failed, "CURRENCY_MISMATCH"),
+            vec![
+                ("account_id", "alice"),
+                ("currency_code", "EUR"),
+                ("account_currency_code", "USD"),
+            ],
+        ),
+        (
+            hold("poor", "1.01"),
+            (failed, "INSUFFICIENT_FUNDS"),
+            vec![("account_id", "poor"), ("available", "1.00"), ("required", "1.01")],
+        ),
+    ];
+
+    let mut sent = Vec::new();
+    for (request, refusal, said) in cases {
+        let is_there = request.account_id != "nobody";
+        let before = if is_there { Some(get(&client, &request.account_id).await) } else { None };
+        let status = not_placed(&database, &client, request.clone(), refusal).await;
+        for (name, text) in said {
+            assert_eq!(metadata(&status, name), text, "{status:?}");
+        }
+        if let Some(before) = before {
+            assert_eq!(get(&client, &request.account_id).await, before);
+        }
+        sent.push((request, refusal, status));
+    }
+
+    // What stood in the way is gone; the refusals stay.
+    open_funded(&client, "nobody", "10").await;
+    unfreeze(&client, "frozen").await;
+    for account_id in ["frozen", "poor"] {
+        client.clone().deposit(deposit(account_id, "10")).await.expect("it is made");
+    }
+    for (request, (code, expected_reason), first) in sent {
+        let again = client.clone().place_hold(request).await;
+        assert_repeated(&first, &refused(again, code, expected_reason));
+    }
+    for account_id in ["nobody", "frozen", "poor"] {
+        assert_eq!(value(&get(&client, account_id).await.held), "0.00");
+    }
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_hold_s_name_is_never_used_again(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    open_funded(&client, "bob", "10").await;
+    for hold_id in ["open", "captured", "released"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    captured(&client, capture("captured")).await;
+    released(&client, release("released")).await;
+    place_and_expire(&client, hold_named("expired", "alice", "1")).await;
+
+    for hold_id in ["open", "captured", "released", "expired"] {
+        let refusal = (Code::AlreadyExists, "HOLD_EXISTS");
+        for account_id in ["alice", "bob", "nobody"] {
+            let request = hold_named(hold_id, account_id, "1");
+            let status = not_placed(&database, &client, request, refusal).await;
+            assert_eq!(metadata(&status, "hold_id"), hold_id);
+            let info = status.get_details_resource_info().expect("ResourceInfo");
+            assert_eq!(info.resource_name, hold_id);
+        }
+    }
+
+    assert_eq!(standing(&client, "bob").await, ["10.00", "0.00", "10.00", "2"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let before = open_funded(&client, "alice", "10").await;
+    let opened = before.create_time;
+    let early = Some(Timestamp { seconds: -62_135_596_800, nanos: 0 });
+    let epoch = Some(Timestamp { seconds: 0, nanos: 0 });
+
+    for expire_time in [opened, epoch, early] {
+        let request = PlaceHoldRequest { expire_time, ..hold("alice", "1") };
+        let refusal = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
+        let status = not_placed(&database, &client, request, refusal).await;
+        let said = metadata(&status, "expire_time_us");
+        assert_eq!(said, microseconds(&expire_time).to_string());
+        let now: i64 = metadata(&status, "now_us").parse().expect("a number");
+        assert!(now >= microseconds(&opened), "{now}");
+        assert!(status.get_details_precondition_failure().is_some());
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+}

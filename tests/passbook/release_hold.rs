@@ -1,0 +1,141 @@
+use passbook::proto::{Hold, HoldState, ReleaseHoldRequest};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    a_release_makes_all_of_it_available_again,
+    a_frozen_account_s_holds_can_be_released,
+    a_repeat_answers_the_same_and_releases_nothing,
+    a_request_id_that_was_used_for_another_hold_is_refused,
+    every_refusal_says_why_changes_nothing_and_is_kept,
+}
+
+async fn not_released(
+    database: &TestDatabase,
+    client: &Client,
+    request: ReleaseHoldRequest,
+    (code, expected_reason): (Code, &str),
+) -> Status {
+    let requests = database.count("requests").await;
+    let first = refused(client.clone().release_hold(request.clone()).await, code, expected_reason);
+    let again = refused(client.clone().release_hold(request).await, code, expected_reason);
+    assert_repeated(&first, &again);
+    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
+    first
+}
+
+async fn a_release_makes_all_of_it_available_again(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    let placed = place(&client, hold_named("h", "alice", "7.50")).await;
+    place(&client, hold_named("other", "alice", "1")).await;
+
+    let answer = client.clone().release_hold(release("h")).await.expect("it is released");
+
+    let answer = answer.into_inner();
+    assert!(!answer.replayed);
+    let hold = answer.hold.expect("a hold");
+    let expected =
+        Hold { state: HoldState::Released.into(), update_time: hold.update_time, ..placed.clone() };
+    assert_eq!(hold, expected, "nothing else of it changes");
+    assert!(microseconds(&hold.update_time) >= microseconds(&placed.update_time));
+    assert_eq!(get_hold(&client, "h").await, hold);
+    assert_eq!(standing(&client, "alice").await, ["10.00", "1.00", "9.00", "5"]);
+    assert_eq!(database.count("entries").await, 1, "no money has moved");
+    client.clone().withdraw(withdrawal("alice", "9")).await.expect("it is available");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_frozen_account_s_holds_can_be_released(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    place(&client, hold_named("h", "alice", "7.50")).await;
+    freeze(&client, "alice").await;
+
+    released(&client, release("h")).await;
+
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "5"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    open_funded(&client, "alice", "10").await;
+    place(&client, hold_named("h", "alice", "7.50")).await;
+    let request = release("h");
+    let first = released(&client, request.clone()).await;
+    let before = get(&client, "alice").await;
+
+    for server in &servers {
+        let again = server.client().release_hold(request.clone()).await.expect("the answer");
+        let again = again.into_inner();
+        assert!(again.replayed);
+        assert_eq!(again.hold.as_ref(), Some(&first));
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+}
+
+async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    for hold_id in ["h", "other"] {
+        place(&client, hold_named(hold_id, "alice", "3")).await;
+    }
+    let first = release("h");
+    released(&client, first.clone()).await;
+
+    let other = ReleaseHoldRequest { hold_id: "other".to_owned(), ..first.clone() };
+    let status =
+        refused(client.release_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    assert_eq!(metadata(&status, "request_id"), first.request_id);
+    // The same field, in another call.
+    let other =
+        passbook::proto::CaptureHoldRequest { request_id: first.request_id, ..capture("h") };
+    refused(client.capture_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+
+    assert_eq!(standing(&client, "alice").await, ["10.00", "3.00", "7.00", "5"]);
+}
+
+async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    for hold_id in ["captured", "released"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    captured(&client, capture("captured")).await;
+    released(&client, release("released")).await;
+    let before = get(&client, "alice").await;
+
+    let missing = release("missing");
+    let refusal = (Code::NotFound, "HOLD_NOT_FOUND");
+    let status = not_released(&database, &client, missing.clone(), refusal).await;
+    assert_eq!(metadata(&status, "hold_id"), "missing");
+    let info = status.get_details_resource_info().expect("ResourceInfo");
+    assert_eq!(info.resource_name, "missing");
+    for state in ["captured", "released"] {
+        let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
+        let status = not_released(&database, &client, release(state), refusal).await;
+        assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
+        assert!(status.get_details_precondition_failure().is_some());
+    }
+    assert_eq!(get(&client, "alice").await, before);
+
+    // A hold of that name does not turn the refusal into a release.
+    place(&client, hold_named("missing", "alice", "1")).await;
+    refused(client.clone().release_hold(missing).await, Code::NotFound, "HOLD_NOT_FOUND");
+    assert_eq!(get_hold(&client, "missing").await.state(), HoldState::Open);
+    checker::assert_consistent(&database).await;
+}

@@ -1,0 +1,315 @@
+use passbook::proto::{Account, AccountState, CreateAccountRequest, UpdateAccountRequest};
+use prost_types::FieldMask;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    all_that_can_be_updated_is_updated_and_nothing_else,
+    a_mask_chooses_what_is_changed,
+    without_a_mask_what_is_set_is_changed,
+    a_field_in_the_mask_that_is_absent_gets_its_default,
+    an_unlimited_overdraft_and_a_limit_end_each_other,
+    an_update_that_changes_nothing_leaves_the_account_as_it_was,
+    an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used,
+    a_version_that_is_expected_must_be_there,
+    frozen_accounts_are_updated_and_closed_ones_are_not,
+    every_refusal_says_why_and_changes_nothing,
+}
+
+fn of(account_id: &str) -> UpdateAccountRequest {
+    UpdateAccountRequest { account_id: account_id.to_owned(), ..Default::default() }
+}
+
+fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
+}
+
+fn limit(account_id: &str, amount: &str) -> UpdateAccountRequest {
+    UpdateAccountRequest { overdraft_limit: money(amount), ..of(account_id) }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn try_update(client: &Client, request: UpdateAccountRequest) -> Result<Account, Status> {
+    let answer = client.clone().update_account(request).await?;
+    Ok(answer.into_inner().account.expect("an account"))
+}
+
+async fn update(client: &Client, request: UpdateAccountRequest) -> Account {
+    try_update(client, request).await.expect("it is updated")
+}
+
+async fn open_unlimited(client: &Client, account_id: &str) -> Account {
+    let request =
+        CreateAccountRequest { unlimited_overdraft: true, ..account_of(account_id, "USD") };
+    open_with(client, request).await
+}
+
+async fn all_that_can_be_updated_is_updated_and_nothing_else(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    let request = CreateAccountRequest {
+        labels: labels(&[("team", "a"), ("gone", "")]),
+        ..account_of("alice", "USD")
+    };
+    open_with(&client, request).await;
+    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    place(&client, hold("alice", "4")).await;
+    let before = get(&client, "alice").await;
+    let request = UpdateAccountRequest {
+        update_mask: mask(&["labels", "overdraft_limit"]),
+        labels: labels(&[("team", "b'; --"), ("new", "{\"ä\": 1}")]),
+        expected_version: Some(3),
+        ..limit("alice", "5.5")
+    };
+
+    let after = update(&client, request.clone()).await;
+
+    let expected = Account {
+        labels: request.labels,
+        overdraft_limit: money("5.50"),
+        available: money("11.50"),
+        version: 4,
+        update_time: after.update_time,
+        ..before.clone()
+    };
+    assert_eq!(after, expected);
+    assert!(microseconds(&after.update_time) >= microseconds(&before.update_time));
+    assert_eq!(get(&servers[1].client(), "alice").await, after);
+    client.clone().withdraw(withdrawal("alice", "11.5")).await.expect("it is available");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_mask_chooses_what_is_changed(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_overdraft(&client, "alice", "1").await;
+    let all = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..limit("alice", "2") };
+
+    let with = |paths| UpdateAccountRequest { update_mask: mask(paths), ..all.clone() };
+    let account = update(&client, with(&["labels"])).await;
+    assert_eq!((value(&account.overdraft_limit), &account.labels), ("1.00", &all.labels));
+    // Twice is once.
+    let account = update(&client, with(&["overdraft_limit", "overdraft_limit"])).await;
+    assert_eq!((value(&account.overdraft_limit), account.version), ("2.00", 3));
+    // A mask without a path is none.
+    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..limit("alice", "3") };
+    let request = UpdateAccountRequest { update_mask: mask(&[]), ..request };
+    let account = update(&client, request).await;
+    assert_eq!((value(&account.overdraft_limit), account.labels), ("3.00", labels(&[("c", "d")])));
+}
+
+async fn without_a_mask_what_is_set_is_changed(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let request = CreateAccountRequest {
+        overdraft_limit: money("1"),
+        labels: labels(&[("a", "b")]),
+        ..account_of("alice", "USD")
+    };
+    open_with(&client, request).await;
+
+    let account = update(&client, limit("alice", "2")).await;
+    assert_eq!((value(&account.overdraft_limit), account.labels), ("2.00", labels(&[("a", "b")])));
+    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..of("alice") };
+    let account = update(&client, request).await;
+    assert_eq!((value(&account.overdraft_limit), account.labels), ("2.00", labels(&[("c", "d")])));
+    let request = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
+    let account = update(&client, request).await;
+    assert_eq!((value(&account.overdraft_limit), account.labels), ("0.00", labels(&[("c", "d")])));
+    assert!(account.unlimited_overdraft);
+    // Zero is set, too.
+    let account = update(&client, limit("alice", "0")).await;
+    assert!(account.unlimited_overdraft, "only a limit above zero ends it");
+}
+
+async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let request = CreateAccountRequest {
+        overdraft_limit: money("1"),
+        labels: labels(&[("a", "b")]),
+        ..account_of("alice", "USD")
+    };
+    open_with(&client, request).await;
+    open_unlimited(&client, "bank").await;
+    let with =
+        |account_id, paths| UpdateAccountRequest { update_mask: mask(paths), ..of(account_id) };
+
+    let account = update(&client, with("alice", &["labels"])).await;
+    assert_eq!((value(&account.overdraft_limit), account.labels), ("1.00", labels(&[])));
+    let account = update(&client, with("alice", &["overdraft_limit"])).await;
+    assert_eq!((value(&account.overdraft_limit), account.version), ("0.00", 3));
+    let account = update(&client, with("bank", &["unlimited_overdraft"])).await;
+    assert!(!account.unlimited_overdraft);
+    assert_eq!((value(&account.overdraft_limit), account.version), ("0.00", 2));
+}
+
+async fn an_unlimited_overdraft_and_a_limit_end_each_other(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_overdraft(&client, "alice", "5").await;
+    let unlimited = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
+
+    let account = update(&client, unlimited).await;
+    assert!(account.unlimited_overdraft);
+    assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["0.00", "0.00"]);
+    client.clone().withdraw(withdrawal("alice", "7")).await.expect("there is no limit");
+
+    let account = update(&client, limit("alice", "7")).await;
+    assert!(!account.unlimited_overdraft);
+    assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["7.00", "0.00"]);
+    let answer = client.clone().withdraw(withdrawal("alice", "0.01")).await;
+    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    // Both in one update, if the limit is zero.
+    let request = UpdateAccountRequest {
+        update_mask: mask(&["overdraft_limit", "unlimited_overdraft"]),
+        unlimited_overdraft: true,
+        ..limit("alice", "0")
+    };
+    assert!(update(&client, request).await.unlimited_overdraft);
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let request = CreateAccountRequest {
+        overdraft_limit: money("5"),
+        labels: labels(&[("a", "b"), ("c", "d")]),
+        ..account_of("alice", "USD")
+    };
+    let before = open_with(&client, request).await;
+
+    let same = UpdateAccountRequest {
+        labels: labels(&[("c", "d"), ("a", "b")]),
+        expected_version: Some(1),
+        ..limit("alice", "005.0")
+    };
+    for _ in 0..2 {
+        assert_eq!(update(&client, same.clone()).await, before);
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+    assert_eq!(database.count("account_changes").await, 0);
+}
+
+async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_overdraft(&client, "alice", "10").await;
+    client.clone().withdraw(withdrawal("alice", "3")).await.expect("it is made");
+    place(&client, hold("alice", "2")).await;
+    let before = get(&client, "alice").await;
+
+    let status = refused(
+        try_update(&client, limit("alice", "4.99")).await,
+        Code::FailedPrecondition,
+        "INSUFFICIENT_FUNDS",
+    );
+    let names = ["account_id", "currency_code", "available", "required", "version"];
+    assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "5.00", "5.01", "3"]);
+    assert_eq!(get(&client, "alice").await, before);
+
+    let account = update(&client, limit("alice", "5")).await;
+    assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["5.00", "0.00"]);
+
+    // What an unlimited overdraft was used for stays covered as well.
+    open_unlimited(&client, "bank").await;
+    client.clone().withdraw(withdrawal("bank", "3")).await.expect("it is made");
+    let finite = UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..of("bank") };
+    for request in [finite, limit("bank", "2.99")] {
+        let answer = try_update(&client, request).await;
+        refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    }
+    assert!(get(&client, "bank").await.unlimited_overdraft);
+    // Its labels are none of that.
+    let request = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..of("bank") };
+    update(&client, request).await;
+    update(&client, limit("bank", "3")).await;
+    assert_eq!(standing(&client, "bank").await, ["-3.00", "0.00", "0.00", "4"]);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_version_that_is_expected_must_be_there(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let before = open_funded(&client, "alice", "10").await;
+    let expecting =
+        |version| UpdateAccountRequest { expected_version: Some(version), ..limit("alice", "1") };
+
+    for version in [1, 3, i64::MAX] {
+        let answer = try_update(&client, expecting(version)).await;
+        let status = refused(answer, Code::Aborted, "VERSION_MISMATCH");
+        let names = ["account_id", "expected_version", "version"];
+        let expected = ["alice", &version.to_string(), "2"];
+        assert_eq!(names.map(|it| metadata(&status, it)), expected);
+    }
+
+    assert_eq!(get(&client, "alice").await, before);
+    assert_eq!(update(&client, expecting(2)).await.version, 3);
+    // Even where nothing would be changed.
+    refused(try_update(&client, expecting(2)).await, Code::Aborted, "VERSION_MISMATCH");
+    assert_eq!(update(&client, expecting(3)).await.version, 3);
+}
+
+async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for account_id in ["frozen", "closed"] {
+        open(&client, account_id).await;
+    }
+    freeze(&client, "frozen").await;
+    let closed = close(&client, "closed").await.expect("it is closed");
+
+    let account = update(&client, limit("frozen", "1")).await;
+    assert_eq!(account.state(), AccountState::Frozen);
+    assert_eq!((value(&account.overdraft_limit), account.version), ("1.00", 3));
+    // Not even to what it is.
+    for amount in ["0", "1"] {
+        let answer = try_update(&client, limit("closed", amount)).await;
+        let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
+        assert_eq!(metadata(&status, "account_id"), "closed");
+    }
+    assert_eq!(get(&client, "closed").await, closed);
+}
+
+async fn every_refusal_says_why_and_changes_nothing(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let before = open(&client, "alice").await;
+
+    let answer = try_update(&client, limit("nobody", "1")).await;
+    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    let info = status.get_details_resource_info().expect("ResourceInfo");
+    assert_eq!(info.resource_name, "nobody");
+    let euro = UpdateAccountRequest {
+        overdraft_limit: money_of("EUR", "1"),
+        labels: labels(&[("a", "b")]),
+        ..of("alice")
+    };
+    let answer = try_update(&client, euro).await;
+    let status = refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    let names = ["account_id", "currency_code", "account_currency_code"];
+    assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "EUR", "USD"]);
+    assert!(status.get_details_precondition_failure().is_some());
+
+    assert_eq!(get(&client, "alice").await, before);
+    assert_eq!(database.count("account_changes").await, 0);
+    assert_eq!(database.count("requests").await, 0, "there is no request id to keep it under");
+}
