@@ -107,8 +107,8 @@ pub enum AttributeChange {
     Update {
         /// Instead of those that it has.
         labels: Option<Labels>,
-        /// Not negative; above zero, it ends an unlimited overdraft.
-        overdraft_limit: Option<(Currency, Amount)>,
+        /// Instead of the one that it has.
+        overdraft_limit: Option<NewLimit>,
         /// True makes the limit zero.
         unlimited_overdraft: Option<bool>,
         /// The version before the change.
@@ -120,6 +120,15 @@ pub enum AttributeChange {
     Unfreeze,
     /// It does nothing any more.
     Close,
+}
+
+/// How far below zero a balance is to be allowed to go.
+#[derive(Clone, Debug)]
+pub enum NewLimit {
+    /// Not at all, whatever the account's currency is.
+    Zero,
+    /// So far: not negative; above zero, it ends an unlimited overdraft.
+    Amount(Currency, Amount),
 }
 
 /// What can be changed of an account.

@@ -3,9 +3,9 @@
 use crate::domain::{
     account::{
         Account, AccountChange, AccountState, AccountUpdate, AttributeChange, Attributes, Labels,
+        NewLimit,
     },
     book::Book,
-    money::{Amount, Currency},
     rejection::Rejection,
 };
 
@@ -94,14 +94,17 @@ fn is_empty(account: &Account) -> Result<(), Rejection> {
 fn updated(
     account: &Account,
     labels: &Option<Labels>,
-    overdraft_limit: &Option<(Currency, Amount)>,
+    overdraft_limit: &Option<NewLimit>,
     unlimited_overdraft: Option<bool>,
 ) -> Result<Attributes, Rejection> {
     let mut after = account.attributes();
     if let Some(labels) = labels {
         after.labels = labels.clone();
     }
-    if let Some((currency, limit)) = overdraft_limit {
+    if let Some(NewLimit::Zero) = overdraft_limit {
+        after.overdraft_limit = account.currency.zero();
+    }
+    if let Some(NewLimit::Amount(currency, limit)) = overdraft_limit {
         if *currency != account.currency {
             return Err(Rejection::CurrencyMismatch {
                 account_id: account.account_id.clone(),

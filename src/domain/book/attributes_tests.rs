@@ -1,7 +1,7 @@
 //! Changes of accounts in the fold, without a database.
 
 use crate::domain::{
-    account::{Account, AccountState, AccountUpdate, AttributeChange},
+    account::{Account, AccountState, AccountUpdate, AttributeChange, NewLimit},
     book::{
         Answer, Book,
         tests::{account, book, usd},
@@ -26,7 +26,7 @@ fn change(book: &mut Book, id: &str, change: AttributeChange) -> Result<Account,
 fn limit(amount: &str) -> AttributeChange {
     AttributeChange::Update {
         labels: None,
-        overdraft_limit: Some((usd(), usd().parse(amount).unwrap())),
+        overdraft_limit: Some(NewLimit::Amount(usd(), usd().parse(amount).unwrap())),
         unlimited_overdraft: None,
         expected_version: None,
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{AccountUpdate, AttributeChange, NewAccount},
+        account::{AccountUpdate, AttributeChange, NewAccount, NewLimit},
         ids::AccountId,
         money::{Amount, Currencies, Currency},
     },
@@ -64,18 +64,16 @@ pub fn account_update(
     let is_unlimited = mask.contains("unlimited_overdraft") && request.unlimited_overdraft;
     if mask.contains("overdraft_limit") {
         decoder.overdraft(limit.as_ref().map(|limit| limit.1), is_unlimited);
-        if money.is_none() {
-            let reason = ErrorReason::InvalidAmount;
-            decoder.refuse(reason, "overdraft_limit", "is required: the update mask names it");
-        }
     }
+    // What is malformed is refused; so there is none only where none was sent.
+    let limit = limit.map_or(NewLimit::Zero, |(currency, limit)| NewLimit::Amount(currency, limit));
     if request.expected_version.is_some_and(|version| version < 1) {
         let reason = ErrorReason::InvalidCondition;
         decoder.refuse(reason, "expected_version", "must be at least 1");
     }
     let change = AttributeChange::Update {
         labels: mask.contains("labels").then_some(request.labels),
-        overdraft_limit: limit.filter(|_| mask.contains("overdraft_limit")),
+        overdraft_limit: mask.contains("overdraft_limit").then_some(limit),
         unlimited_overdraft: mask
             .contains("unlimited_overdraft")
             .then_some(request.unlimited_overdraft),
