@@ -4,7 +4,7 @@
 //! wrong; the reason is that of the lowest number in `ErrorReason`, and of two with one number
 //! that of the field declared first.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use uuid::Uuid;
 
@@ -34,6 +34,9 @@ pub const BATCH_POST_MAX: usize = 1000;
 /// The most legs in one BatchPostTransactions: what was made must fit into an answer that
 /// clients take by default, 4 MiB.
 pub const BATCH_LEGS_MAX: usize = 5000;
+/// The seconds of a timestamp that is valid: from the year 1 to the end of the year 9999. What is
+/// beyond them cannot be written in the JSON of most clients, and holds are given back.
+const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 /// The most accounts in one BatchGetAccounts.
 pub const BATCH_GET_MAX: usize = 1000;
 
@@ -327,14 +330,14 @@ impl<'a> Decoder<'a> {
         reason: ErrorReason,
     ) -> Option<i64> {
         let time = time?;
-        let microseconds = time.seconds.checked_mul(1_000_000).and_then(|seconds| {
-            let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-            seconds.checked_add(i64::from(nanos.div_ceil(1000)))
-        });
-        if microseconds.is_none() {
+        let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let Some(nanos) = nanos.filter(|_| TIMESTAMP_SECONDS.contains(&time.seconds)) else {
             self.refuse(reason, field, "is not a valid timestamp");
-        }
-        microseconds
+            return None;
+        };
+        // Above the last microsecond that can be told there is none to round up to.
+        let last = (TIMESTAMP_SECONDS.end() + 1) * 1_000_000 - 1;
+        Some((time.seconds * 1_000_000 + i64::from(nanos.div_ceil(1000))).min(last))
     }
 }
 
