@@ -282,8 +282,9 @@ pub fn balance(
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", &request.account_id);
     // Down to a whole microsecond, as entries have: "at this time or before".
-    let at_time =
-        request.at_time.map(|it| prost_types::Timestamp { nanos: it.nanos / 1000 * 1000, ..it });
+    // What is negative stays so, and is refused.
+    let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
+    let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
     let time_us = decoder.time("at_time", at_time.as_ref());
     decoder.finish(account_id.map(|account_id| (account_id, time_us)))
 }
