@@ -23,8 +23,8 @@ const CALLS_BETWEEN_LOOKS: usize = 50;
 /// How far the database's clock may be from ours: SQLite's has milliseconds, and cuts off the
 /// rest; both are on this machine.
 const CLOCK_SLACK_US: i64 = 2_000;
-/// Requests whose verdicts are asked for again at the end.
-const RESOLVED_AT_THE_END: usize = 200;
+/// Holds, and requests, that are looked up by their ids at the end.
+const LOOKED_UP_AT_THE_END: usize = 60;
 
 pub struct Caller {
     generator: Generator,
@@ -87,7 +87,10 @@ impl Caller {
         let verdict = match reply {
             Ok(told) if told.replayed => format!("{kind} replayed"),
             Ok(_) => kind.to_owned(),
-            Err(refusal) => refusal.reason.clone(),
+            Err(refusal) => {
+                let state = refusal.metadata.get("state").map(|state| format!(" {state}"));
+                format!("{}{}", refusal.reason, state.unwrap_or_default())
+            }
         };
         *self.verdicts.entry(verdict).or_default() += 1;
     }
@@ -130,13 +133,13 @@ impl Caller {
         let transactions = ListTransactionsRequest { labels, ..Default::default() };
         self.call(Command::ListTransactions(transactions)).await.expect("transactions");
         for hold_id in
-            self.model.holds.keys().take(RESOLVED_AT_THE_END).cloned().collect::<Vec<_>>()
+            self.model.holds.keys().take(LOOKED_UP_AT_THE_END).cloned().collect::<Vec<_>>()
         {
             self.call(Command::GetHold(GetHoldRequest { hold_id })).await.expect("a hold");
         }
         let mut request_ids: Vec<String> = self.model.requests.keys().cloned().collect();
         self.generator.random.shuffle(&mut request_ids);
-        for request_id in request_ids.into_iter().take(RESOLVED_AT_THE_END) {
+        for request_id in request_ids.into_iter().take(LOOKED_UP_AT_THE_END) {
             let request = ResolveRequestRequest { request_id, fence: false };
             self.call(Command::Resolve(request)).await.expect("a verdict");
         }

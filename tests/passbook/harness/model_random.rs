@@ -23,13 +23,21 @@ pub struct Generator {
     /// The start of all ids, which other callers do not use, and a label of all that can have one.
     pub caller: String,
     pub(super) sent: Vec<Command>,
+    /// Requests that come under an id that was fenced, or was to be.
+    pub(super) after_fence: Vec<Command>,
     ids: usize,
 }
 
 impl Generator {
     pub fn new(caller: &str, seed: u64) -> Self {
         let random = Rng::with_seed(seed);
-        Self { random, caller: caller.to_owned(), sent: Vec::new(), ids: 0 }
+        Self {
+            random,
+            caller: caller.to_owned(),
+            sent: Vec::new(),
+            after_fence: Vec::new(),
+            ids: 0,
+        }
     }
 
     /// The next call, about what the model says is there.
@@ -178,9 +186,10 @@ impl Generator {
     }
 
     fn create(&mut self, model: &Model) -> Command {
+        let ids: Vec<&String> = model.accounts.keys().collect();
         let account_id = match self.random.u8(0..6) {
             0 => String::new(),
-            1 => self.account(model),
+            1 | 2 if !ids.is_empty() => (*self.pick(&ids)).clone(),
             _ => self.new_id("account"),
         };
         let currency_code = self.currency();
@@ -234,7 +243,7 @@ impl Generator {
             paths.truncate(self.random.usize(1..=3));
             request.update_mask = Some(FieldMask { paths });
         }
-        if self.one_in(5) {
+        if self.one_in(2) {
             request.expected_version = Some((version - self.random.i64(0..2)).max(1));
         }
         Command::UpdateAccount(request)

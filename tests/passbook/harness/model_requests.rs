@@ -217,14 +217,16 @@ impl Generator {
         };
         let fence = self.one_in(2);
         if let Some(like) = self.sent_before().filter(|_| fence) {
-            // So that it will be sent again: fenced or not.
-            self.sent.push(like.with_request_id(&request_id));
+            self.after_fence.push(like.with_request_id(&request_id));
         }
         Command::Resolve(ResolveRequestRequest { request_id, fence })
     }
 
     /// The same again, as a dry run or in earnest.
     pub(super) fn repeat(&mut self) -> Command {
+        if let Some(late) = self.after_fence.pop() {
+            return late;
+        }
         let Some(mut command) = self.sent_before() else { return self.resolve() };
         if self.one_in(4) {
             let is_dry_run = command.is_dry_run();
