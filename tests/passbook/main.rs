@@ -51,6 +51,7 @@ mod health_and_reflection;
 mod locking;
 mod locking_controls;
 mod migrations;
+mod model;
 mod overdraft_race;
 mod overload;
 mod poison;

@@ -1,0 +1,101 @@
+//! Random histories of all calls that there are, against a model of the contract that takes one
+//! call after another (`harness/model*.rs`): equal replies, refusals included, and after every
+//! step no money made or lost, nothing below zero, and holds that sum up.
+
+use std::collections::BTreeMap;
+
+use passbook::proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient};
+use tokio::task::JoinSet;
+
+use crate::harness::{model_caller::Caller, *};
+
+on_both_databases! {
+    a_random_history_of_all_calls_is_what_a_sequential_model_says,
+    eight_callers_on_two_servers_each_see_what_a_sequential_model_says,
+}
+
+/// Random calls of the one caller, beside those that compare all accounts now and then.
+const CALLS: usize = 2000;
+/// Where chance has left out a verdict, it gets more chances.
+const ROUNDS_MORE: usize = 8;
+const CALLS_MORE: usize = 500;
+const CALLERS: u64 = 8;
+const CALLS_EACH: usize = 400;
+
+/// What a history must have met, or it shows little.
+const MET: [&str; 21] = [
+    "HOLD_NOT_FOUND",
+    "HOLD_EXISTS",
+    "HOLD_NOT_OPEN captured",
+    "HOLD_NOT_OPEN expired",
+    "HOLD_NOT_OPEN released",
+    "EXPIRE_TIME_PASSED",
+    "HOLD_AMOUNT_EXCEEDED",
+    "ALREADY_REVERSED",
+    "ACCOUNT_NOT_FOUND",
+    "TRANSACTION_NOT_FOUND",
+    "ACCOUNT_EXISTS",
+    "ACCOUNT_CLOSED",
+    "ACCOUNT_FROZEN",
+    "CURRENCY_MISMATCH",
+    "BALANCE_OUT_OF_RANGE",
+    "CONDITION_FAILED",
+    "INSUFFICIENT_FUNDS",
+    "ACCOUNT_NOT_EMPTY",
+    "VERSION_MISMATCH",
+    "REQUEST_ID_REUSED",
+    "REQUEST_FENCED",
+];
+
+async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let mut caller = Caller::new("model-0", seed(), &[server.client()]).run(CALLS).await;
+
+    for _ in 0..ROUNDS_MORE {
+        if missing(&caller.verdicts).is_empty() {
+            break;
+        }
+        caller = caller.run(CALLS_MORE).await;
+    }
+    println!("{:?}", caller.verdicts);
+    assert_eq!(missing(&caller.verdicts), Vec::<&str>::new(), "never met");
+}
+
+async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let seed = seed();
+    let mut callers = JoinSet::new();
+    for number in 0..CALLERS {
+        let name = format!("caller-{number}");
+        callers.spawn(Caller::new(&name, seed.wrapping_add(number), &clients).run(CALLS_EACH));
+    }
+
+    let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
+    for caller in callers.join_all().await {
+        for (verdict, count) in caller.verdicts {
+            *verdicts.entry(verdict).or_default() += count;
+        }
+    }
+    println!("{verdicts:?}");
+    assert_eq!(missing(&verdicts), Vec::<&str>::new(), "never met");
+    let mut sizes = Vec::new();
+    for server in &servers {
+        sizes.push(largest_batch(server).await);
+    }
+    println!("largest batches: {sizes:?}");
+    assert!(sizes.iter().all(|size| *size > 1.0), "calls of several callers share commits");
+}
+
+fn missing(verdicts: &BTreeMap<String, usize>) -> Vec<&'static str> {
+    MET.into_iter().filter(|verdict| !verdicts.contains_key(*verdict)).collect()
+}
+
+async fn largest_batch(server: &Server) -> f64 {
+    let target = format!("http://{}", server.address);
+    let mut client = AdminServiceClient::connect(target).await.expect("it listens");
+    let answer = client.get_write_path_stats(GetWritePathStatsRequest {}).await;
+    answer.expect("it answers").into_inner().batch_size.unwrap_or_default().max
+}
