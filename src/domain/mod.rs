@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`],
 //! [`command`] (what may be asked), [`book`] (the fold of commands over locked accounts),
-//! [`transaction`] (what it leaves behind), [`rejection`] (why not).
+//! [`transaction`] (what it leaves behind), [`rejection`] (why not), [`verification`] (whether
+//! what is stored is what it says).
 
 pub mod account;
 pub mod book;
@@ -11,8 +12,11 @@ pub mod ids;
 pub mod money;
 pub mod rejection;
 pub mod transaction;
+pub mod verification;
 
 #[cfg(test)]
 mod book_tests;
 #[cfg(test)]
 mod money_tests;
+#[cfg(test)]
+mod verification_tests;
