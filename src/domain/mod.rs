@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod book;
+pub mod books;
 pub mod command;
 pub mod ids;
 pub mod money;

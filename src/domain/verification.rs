@@ -191,7 +191,8 @@ impl Verification {
     /// An entry that there should not be.
     #[must_use]
     pub fn surplus(&self, sequence: i64) -> Fault {
-        let description = format!("it is surplus: the account's sequence is {}", self.claim.sequence);
+        let description =
+            format!("it is surplus: the account's sequence is {}", self.claim.sequence);
         self.fault(sequence, FaultKind::SurplusEntry, description)
     }
 

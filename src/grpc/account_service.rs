@@ -382,9 +382,14 @@ impl AccountService for AccountServiceImpl {
 
     async fn verify_account(
         &self,
-        _: Request<proto::VerifyAccountRequest>,
+        request: Request<proto::VerifyAccountRequest>,
     ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let mut decoder = Decoder::new(&self.currencies);
+        let account_id = decoder.account_id("account_id", &request.account_id);
+        let account_id = decoder.finish(account_id)?;
+        let verified = self.ledger.verify_account(&account_id, deadline.at).await?;
+        Ok(Response::new(encode::verified_account(verified)))
     }
 }
 

@@ -49,7 +49,7 @@ use crate::{
         transaction::{Entry, Transaction},
     },
     ledger::{line::Line, stats::Stats},
-    storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store},
+    storage::{AccountFilter, EntryRange, SchemaStatus, StorageError, Store, VerifiedAccount},
 };
 
 /// How much may wait, and how much goes into one transaction.
@@ -275,6 +275,19 @@ impl Ledger {
     ) -> Result<Vec<Entry>, Failure> {
         let account = self.account(account_id, deadline).await?;
         read(deadline, self.store.list_entries(&account, range, limit)).await
+    }
+
+    /// Recomputes an account from its entries and holds.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn verify_account(
+        &self,
+        account_id: &AccountId,
+        deadline: Instant,
+    ) -> Result<VerifiedAccount, Failure> {
+        let verified = read(deadline, self.store.verify_account(account_id)).await?;
+        verified.ok_or_else(|| not_found(account_id))
     }
 
     /// Whether changes can be made now: the database answers and has this program's schema.

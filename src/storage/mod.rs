@@ -12,6 +12,8 @@ mod entries;
 mod error;
 mod requests;
 mod schema;
+mod snapshot;
+mod verify;
 mod write;
 mod writer;
 
@@ -21,4 +23,6 @@ pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};
 pub use error::{CommitError, StorageError};
 pub use schema::{SchemaStatus, schema_version};
+pub use snapshot::Snapshot;
+pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
 pub use writer::{LockWait, Locked, WriteTransaction, Writer};

@@ -10,6 +10,7 @@ pub mod exact;
 pub mod load;
 pub mod postgres_proxy;
 pub mod server;
+pub mod tampering;
 pub mod turn;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};
 pub use server::{Outcome, Server, passbook, passbook_within};
+pub use tampering::Tampering;
 pub use turn::Weight;
 
 /// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and
