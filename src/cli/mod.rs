@@ -3,7 +3,9 @@
 mod bench;
 mod healthcheck;
 mod migrate;
+mod schema;
 mod serve;
+mod verify;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -34,6 +36,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make, update, show or take back the database's schema.
     Migrate(migrate::Migrate),
+    /// Recompute the whole ledger and check that it is right: exit code 1 if it is not.
+    Verify(verify::Verify),
     /// Load servers, measure, and check that the money adds up: exit code 1 if it does not.
     Bench(bench::Bench),
     /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
@@ -51,7 +55,9 @@ pub fn main() -> ExitCode {
         .init();
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
-        Verb::Serve(_) | Verb::Migrate(_) | Verb::Healthcheck(_) => Runtime::new(),
+        Verb::Serve(_) | Verb::Migrate(_) | Verb::Verify(_) | Verb::Healthcheck(_) => {
+            Runtime::new()
+        }
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -61,6 +67,7 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Serve(serve) => serve.run().await,
             Verb::Migrate(migrate) => migrate.run().await,
+            Verb::Verify(verify) => verify.run().await,
             Verb::Bench(bench) => bench.run().await,
             Verb::Healthcheck(healthcheck) => healthcheck.run().await,
         }
