@@ -1,16 +1,13 @@
 //! `passbook verify`.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use tokio::time::Instant;
 
 use crate::{
-    cli::{Failed, bench::bar, schema},
+    cli::{Failed, bench::bar, progress, schema},
     config::DatabaseConfig,
     domain::{
         books::{Books, Movement},
@@ -19,8 +16,6 @@ use crate::{
     storage::{Store, VerifyError, VerifyProgress},
 };
 
-/// How often the progress bar is drawn.
-const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 /// The most connections: more would not make one disk or one database server faster.
 const CONNECTIONS_MAX: usize = 8;
 
@@ -46,7 +41,9 @@ impl Verify {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let verifying =
             async { store.snapshot(cores.min(CONNECTIONS_MAX)).await?.verify(&progress).await };
-        let verified = draw(&progress, verifying).await;
+        let bar = bar(0, "{msg:10} {bar:40} {percent}%, {eta} left");
+        let show = |bar: &ProgressBar| progress::show_verify(bar, &progress);
+        let verified = progress::draw(&bar, show, verifying).await;
         match verified {
             Ok(books) => {
                 print!("{}", table(&books));
@@ -62,36 +59,20 @@ impl Verify {
     }
 }
 
-/// Draws how far a verification is while it runs.
-pub async fn draw<T>(progress: &VerifyProgress, verifying: impl Future<Output = T>) -> T {
-    let bar = bar(0, "verifying {bar:40} {percent}%, {eta} left");
-    let mut verifying = std::pin::pin!(verifying);
-    let result = loop {
-        match tokio::time::timeout(DRAW_INTERVAL, &mut verifying).await {
-            Ok(result) => break result,
-            Err(_) => {
-                bar.set_length(2 * progress.entries.load(Ordering::Relaxed));
-                bar.set_position(progress.looked_at.load(Ordering::Relaxed));
-            }
-        }
-    };
-    bar.finish_and_clear();
-    result
-}
-
 /// What was found right, and how fast.
 fn summary(books: &Books, elapsed: Duration) -> String {
+    let (counts, seconds) = (counts(books), elapsed.as_secs_f64());
+    format!("right: {counts}, in {seconds:.1} s ({:.0} entries/s)", books.entries as f64 / seconds)
+}
+
+/// How many there are.
+pub fn counts(books: &Books) -> String {
     let Books { accounts, entries, requests, .. } = books;
-    let seconds = elapsed.as_secs_f64();
-    format!(
-        "right: {accounts} accounts, {entries} entries, {requests} requests, in {seconds:.1} s \
-         ({:.0} entries/s)",
-        *entries as f64 / seconds
-    )
+    format!("{accounts} accounts, {entries} entries, {requests} requests")
 }
 
 /// Where the money of each currency came from, and where it is.
-fn table(books: &Books) -> String {
+pub fn table(books: &Books) -> String {
     let mut rows = vec![["currency", "accounts", "entries"].map(str::to_owned).to_vec()];
     rows[0].extend(Movement::ALL.map(|movement| movement.name().to_owned()));
     rows[0].push("balances".to_owned());

@@ -5,6 +5,7 @@
 //! Entities and `DbErr` never leave this module.
 
 mod accounts;
+mod archive;
 mod connect;
 mod currencies;
 mod entity;
@@ -18,6 +19,7 @@ mod write;
 mod writer;
 
 pub use accounts::AccountFilter;
+pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{DatabaseKind, DatabaseUrl, DatabaseUrlError, Store};
 pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};

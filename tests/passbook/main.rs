@@ -30,6 +30,8 @@ mod commit_cuts;
 mod conditions;
 mod dry_runs;
 mod exactly_once;
+mod export_import;
+mod export_import_large;
 mod failure;
 mod foreign_lock;
 mod guards;
