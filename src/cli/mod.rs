@@ -1,9 +1,14 @@
 //! The command line: one module a verb.
 
 mod bench;
+mod export;
 mod healthcheck;
+mod import;
 mod migrate;
+mod progress;
+mod schema;
 mod serve;
+mod verify;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -34,6 +39,12 @@ enum Verb {
     Serve(serve::Serve),
     /// Make, update, show or take back the database's schema.
     Migrate(migrate::Migrate),
+    /// Recompute the whole ledger and check that it is right: exit code 1 if it is not.
+    Verify(verify::Verify),
+    /// Write the whole ledger as lines of JSON.
+    Export(export::Export),
+    /// Read what export wrote into an empty database.
+    Import(import::Import),
     /// Load servers, measure, and check that the money adds up: exit code 1 if it does not.
     Bench(bench::Bench),
     /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
@@ -51,7 +62,12 @@ pub fn main() -> ExitCode {
         .init();
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
-        Verb::Serve(_) | Verb::Migrate(_) | Verb::Healthcheck(_) => Runtime::new(),
+        Verb::Serve(_)
+        | Verb::Migrate(_)
+        | Verb::Verify(_)
+        | Verb::Export(_)
+        | Verb::Import(_)
+        | Verb::Healthcheck(_) => Runtime::new(),
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -61,6 +77,9 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Serve(serve) => serve.run().await,
             Verb::Migrate(migrate) => migrate.run().await,
+            Verb::Verify(verify) => verify.run().await,
+            Verb::Export(export) => export.run().await,
+            Verb::Import(import) => import.run().await,
             Verb::Bench(bench) => bench.run().await,
             Verb::Healthcheck(healthcheck) => healthcheck.run().await,
         }

@@ -150,6 +150,18 @@ impl Currency {
         self.within_limit(sum).then_some(Amount(sum))
     }
 
+    /// A sum of any number of amounts, given in the currency's smallest unit, as it is shown: it
+    /// may be far beyond the limit of one amount.
+    #[must_use]
+    pub fn format_units(&self, units: i128) -> String {
+        let scale = self.scale as usize;
+        let sign = if units < 0 { "-" } else { "" };
+        let digits = format!("{:0>width$}", units.unsigned_abs(), width = scale + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - scale);
+        let point = if scale == 0 { "" } else { "." };
+        format!("{sign}{whole}{point}{fraction}")
+    }
+
     fn within_limit(&self, number: Decimal) -> bool {
         number.mantissa().unsigned_abs() < 10_u128.pow(DIGITS_MAX)
     }

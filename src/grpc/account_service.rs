@@ -405,9 +405,12 @@ impl AccountService for AccountServiceImpl {
 
     async fn verify_account(
         &self,
-        _: Request<proto::VerifyAccountRequest>,
+        request: Request<proto::VerifyAccountRequest>,
     ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let account_id = decode::account_id(&self.currencies, &request.account_id)?;
+        let verified = self.ledger.verify_account(&account_id, deadline.at).await?;
+        Ok(Response::new(encode::verified_account(verified)))
     }
 }
 

@@ -9,10 +9,12 @@ use crate::{
         money::{Amount, Currency},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
+        verification::{Fault, FaultKind},
     },
     grpc::status,
     ledger::{self, Failure},
     proto,
+    storage::VerifiedAccount,
 };
 
 pub fn account(account: Account) -> proto::Account {
@@ -174,6 +176,33 @@ pub fn entry(entry: &Entry) -> proto::Entry {
         balance_after: Some(money(&entry.currency, entry.balance_after)),
         create_time: Some(time(entry.create_time_us)),
         hash: entry.hash.to_vec(),
+    }
+}
+
+pub fn verified_account(verified: VerifiedAccount) -> proto::VerifyAccountResponse {
+    proto::VerifyAccountResponse {
+        valid: verified.fault.is_none(),
+        entries_verified: verified.entries_verified,
+        fault: verified.fault.map(fault),
+    }
+}
+
+fn fault(fault: Fault) -> proto::VerificationFault {
+    use proto::VerificationFaultKind as Kind;
+    proto::VerificationFault {
+        account_id: fault.account_id.to_string(),
+        sequence: fault.sequence,
+        kind: match fault.kind {
+            FaultKind::MissingEntry => Kind::MissingEntry,
+            FaultKind::SurplusEntry => Kind::SurplusEntry,
+            FaultKind::WrongSum => Kind::WrongSum,
+            FaultKind::WrongHash => Kind::WrongHash,
+            FaultKind::WrongBalance => Kind::WrongBalance,
+            FaultKind::WrongHeld => Kind::WrongHeld,
+            FaultKind::Unreadable => Kind::Unreadable,
+        }
+        .into(),
+        description: fault.description,
     }
 }
 

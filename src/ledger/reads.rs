@@ -21,6 +21,7 @@ use crate::{
     ledger::{Failure, Ledger},
     storage::{
         AccountFilter, EntryRange, HoldFilter, StorageError, TransactionFilter, TransactionPage,
+        VerifiedAccount,
     },
 };
 
@@ -174,6 +175,19 @@ impl Ledger {
     ) -> Result<Vec<AccountChange>, Failure> {
         let account = self.account(account_id, deadline).await?;
         read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
+    }
+
+    /// Recomputes an account from its entries and holds.
+    ///
+    /// # Errors
+    /// The account does not exist, or the database does not answer in time.
+    pub async fn verify_account(
+        &self,
+        account_id: &AccountId,
+        deadline: Instant,
+    ) -> Result<VerifiedAccount, Failure> {
+        let verified = read(deadline, self.store.verify_account(account_id)).await?;
+        verified.ok_or_else(|| not_found(account_id))
     }
 
     /// One hold.

@@ -5,6 +5,7 @@
 //! Entities and `DbErr` never leave this module.
 
 mod accounts;
+mod archive;
 mod connect;
 mod currencies;
 mod entity;
@@ -14,10 +15,13 @@ mod history;
 mod holds;
 mod requests;
 mod schema;
+mod snapshot;
+mod verify;
 mod write;
 mod writer;
 
 pub use accounts::AccountFilter;
+pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{DatabaseKind, DatabaseUrl, DatabaseUrlError, Store};
 pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};
@@ -25,4 +29,6 @@ pub use error::{CommitError, StorageError};
 pub use history::{TransactionFilter, TransactionPage};
 pub use holds::HoldFilter;
 pub use schema::{SchemaStatus, schema_version};
+pub use snapshot::Snapshot;
+pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
 pub use writer::{LockWait, Locked, WriteTransaction, Writer};

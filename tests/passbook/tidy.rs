@@ -151,8 +151,15 @@ fn the_database_never_leaves_storage() {
 
 #[test]
 fn only_the_ledger_begins_and_commits() {
-    // The writer is how the ledger does it; the schema is there before there is a ledger.
-    let allowed = ["src/ledger/", "src/storage/writer.rs", "src/storage/schema.rs"];
+    // The writer is how the ledger does it; the schema is there before there is a ledger; a
+    // snapshot only reads; an import fills a database in which nothing has happened yet.
+    let allowed = [
+        "src/ledger/",
+        "src/storage/writer.rs",
+        "src/storage/schema.rs",
+        "src/storage/snapshot.rs",
+        "src/storage/archive/import.rs",
+    ];
     let words = ["commit()", "begin()", "begin_with_options("];
     let found = lines_with(&words, |file| !file.is_under(&allowed));
     assert_none("transactions are begun and committed by the ledger, through the writer", found);

@@ -6,6 +6,8 @@ mod report;
 mod servers;
 mod workload;
 
+pub use drive::bar;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};

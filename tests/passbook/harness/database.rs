@@ -65,6 +65,21 @@ impl TestDatabase {
         database
     }
 
+    /// Another empty ledger for the same test, which has its turn already.
+    pub async fn create_beside(&self, kind: Kind) -> Self {
+        let database = self.create_empty_beside(kind).await;
+        passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
+        database
+    }
+
+    /// The same without any table.
+    pub async fn create_empty_beside(&self, kind: Kind) -> Self {
+        match kind {
+            Kind::Sqlite => Self::sqlite(),
+            Kind::Postgres => Self::postgres(None).await,
+        }
+    }
+
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().expect("a directory for temporary files");
         let url = sqlite_url(&directory.path().join("passbook.db"));

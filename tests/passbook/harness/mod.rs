@@ -19,6 +19,7 @@ pub mod model_reads;
 pub mod model_requests;
 pub mod postgres_proxy;
 pub mod server;
+pub mod tampering;
 pub mod turn;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use client::*;
 pub use database::{Kind, TestDatabase};
 pub use holds::*;
 pub use server::{Outcome, Server, passbook, passbook_within};
+pub use tampering::Tampering;
 pub use turn::Weight;
 
 /// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and

@@ -1,0 +1,85 @@
+//! `passbook export`.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use clap::Args;
+
+use crate::{
+    cli::{Failed, bench::bar, progress, schema},
+    config::DatabaseConfig,
+    storage::Store,
+};
+
+/// Writes the whole ledger, as of one instant, as lines of JSON: to be read by `passbook import`
+/// into another database, of either kind. Servers may go on meanwhile, but what they do after that
+/// instant is not in it: stop them before a move.
+#[derive(Args)]
+pub struct Export {
+    #[command(flatten)]
+    database: DatabaseConfig,
+
+    /// The file to write; it is there when it is whole. Default: standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Export {
+    pub async fn run(self) -> Result<(), Failed> {
+        let store = Store::connect(self.database.url().map_err(Failed::Usage)?)
+            .await
+            .map_err(Failed::run)?;
+        schema::require_current(&store).await?;
+        let Some(path) = self.output else {
+            let mut output = BufWriter::new(io::stdout());
+            return write(&store, &mut output).await.map(drop);
+        };
+        let partial = partial_of(&path);
+        let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", partial.display()));
+        let mut output = BufWriter::new(File::create(&partial).map_err(cannot)?);
+        let written = write(&store, &mut output).await;
+        let kept = written.and_then(|lines| {
+            keep(output, &partial, &path).map_err(cannot)?;
+            Ok(lines)
+        });
+        if kept.is_err() {
+            // What is told is why it failed, not that its remains cannot be taken away, either.
+            let _ = fs::remove_file(&partial);
+        }
+        println!("exported: {} lines to {}", kept?, path.display());
+        Ok(())
+    }
+}
+
+async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, Failed> {
+    let bar = bar(0, "exporting {spinner} {pos} lines, {per_sec}");
+    let lines = AtomicU64::new(0);
+    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let exporting = async {
+        let snapshot = store.snapshot(1).await.map_err(Failed::run)?;
+        snapshot.export(output, &time, &lines).await.map_err(Failed::run)
+    };
+    progress::draw(&bar, |bar| bar.set_position(lines.load(Ordering::Relaxed)), exporting).await
+}
+
+/// Beside the file, so that it can be renamed.
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// Gives the file its name when it is on the disk.
+fn keep(output: BufWriter<File>, partial: &Path, path: &Path) -> io::Result<()> {
+    let file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(partial, path)?;
+    // The name is on the disk when the folder is.
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,66 @@
+//! `passbook import`.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::PathBuf,
+    sync::atomic::Ordering,
+};
+
+use clap::Args;
+
+use crate::{
+    cli::{Failed, bench::bar, progress, schema, verify},
+    config::DatabaseConfig,
+    storage::{ImportProgress, SchemaStatus, Store},
+};
+
+/// How much is read of a file at a time.
+const BUFFER_BYTES: usize = 1 << 18;
+
+/// Reads what `passbook export` wrote into an empty database, of either kind: every account,
+/// entry and hold, and every request with its verdict. It is all verified before it is committed;
+/// if anything is wrong, or the import is interrupted, nothing is left behind.
+#[derive(Args)]
+pub struct Import {
+    #[command(flatten)]
+    database: DatabaseConfig,
+
+    /// The file to read. Default: standard input.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+impl Import {
+    pub async fn run(self) -> Result<(), Failed> {
+        let url = self.database.url().map_err(Failed::Usage)?;
+        let (input, length): (Box<dyn BufRead + Send>, u64) = match &self.input {
+            Some(path) => {
+                let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", path.display()));
+                let file = File::open(path).map_err(cannot)?;
+                let length = file.metadata().map_err(cannot)?.len();
+                (Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), length)
+            }
+            None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
+        };
+        let store = Store::connect(url).await.map_err(Failed::run)?;
+        if store.schema_status().await.map_err(Failed::run)? == SchemaStatus::Missing {
+            store.migrate_up().await.map_err(Failed::run)?;
+        }
+        schema::require_current(&store).await?;
+        let bar = bar(length, "{msg:10} {bar:40} {percent}%, {eta} left").with_message("reading");
+        let progress = ImportProgress::default();
+        let update = |bar: &indicatif::ProgressBar| {
+            if progress.is_verifying.load(Ordering::Relaxed) {
+                progress::show_verify(bar, &progress.verify);
+            } else {
+                bar.set_position(progress.bytes.load(Ordering::Relaxed));
+            }
+        };
+        let imported = progress::draw(&bar, update, store.import(input, &progress)).await;
+        let books = imported.map_err(Failed::run)?;
+        print!("{}", verify::table(&books));
+        println!("imported: {}", verify::counts(&books));
+        Ok(())
+    }
+}

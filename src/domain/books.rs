@@ -1,0 +1,313 @@
+//! Whether the books as a whole are right: what each transaction's entries must be, and the money
+//! of each currency against where it came from.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::domain::{
+    ids::{AccountId, TransactionId},
+    money::{Amount, Currency},
+    verification::Fault,
+};
+
+/// The first thing that is wrong in the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BooksFault {
+    /// An account is not what its entries and holds say.
+    Account(Fault),
+    /// An entry and the request that made it do not fit.
+    Entry {
+        /// Whose.
+        account_id: AccountId,
+        /// Which.
+        sequence: i64,
+        /// What was found and what was expected.
+        description: String,
+    },
+    /// A transaction's entries are not what its kind says.
+    Transaction {
+        /// Which.
+        transaction_id: TransactionId,
+        /// What was found and what was expected.
+        description: String,
+    },
+    /// A hold does not fit with the rest.
+    Hold {
+        /// Which.
+        hold_id: String,
+        /// What was found and what was expected.
+        description: String,
+    },
+    /// The balances of a currency are not what came in and did not go out.
+    Currency {
+        /// Which.
+        currency_code: String,
+        /// What was found and what was expected.
+        description: String,
+    },
+}
+
+impl fmt::Display for BooksFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(fault) => fault.fmt(formatter),
+            Self::Entry { account_id, sequence, description } => {
+                write!(formatter, "account {account_id}, entry {sequence}: {description}")
+            }
+            Self::Transaction { transaction_id, description } => {
+                write!(formatter, "transaction {transaction_id}: {description}")
+            }
+            Self::Hold { hold_id, description } => {
+                write!(formatter, "hold {hold_id}: {description}")
+            }
+            Self::Currency { currency_code, description } => {
+                write!(formatter, "currency {currency_code}: {description}")
+            }
+        }
+    }
+}
+
+/// How an applied request moves money, by its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Movement {
+    /// Into the ledger: one entry above zero.
+    Deposit,
+    /// Out of the ledger: one entry below zero.
+    Withdrawal,
+    /// Within the ledger: two entries that sum to zero.
+    Transfer,
+    /// Any entries.
+    Posting,
+    /// What was held goes out, or to another account.
+    Capture,
+    /// The mirror image of another transaction.
+    Reversal,
+}
+
+/// The kinds of requests that move no money.
+const UNMOVED: [&str; 3] = ["place_hold", "release_hold", "fence"];
+
+impl Movement {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Deposit,
+        Self::Withdrawal,
+        Self::Transfer,
+        Self::Posting,
+        Self::Capture,
+        Self::Reversal,
+    ];
+
+    /// The name in SQL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deposit => "deposit",
+            Self::Withdrawal => "withdrawal",
+            Self::Transfer => "transfer",
+            Self::Posting => "posting",
+            Self::Capture => "capture",
+            Self::Reversal => "reversal",
+        }
+    }
+
+    /// How an applied request of this kind moves money; None if it moves none.
+    ///
+    /// # Errors
+    /// There is no such kind.
+    pub fn of_kind(kind: &str) -> Result<Option<Self>, String> {
+        let movement = Self::ALL.into_iter().find(|movement| movement.name() == kind);
+        if movement.is_none() && !UNMOVED.contains(&kind) {
+            return Err(format!("its kind is {kind:?}, which is none"));
+        }
+        Ok(movement)
+    }
+
+    /// Whether such a transaction may have entries of these amounts.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(self, amounts: &[(&Currency, Amount)]) -> Result<(), String> {
+        let is_right = match (self, amounts) {
+            (Self::Deposit, [(_, amount)]) => amount.is_positive(),
+            (Self::Withdrawal | Self::Capture, [(_, amount)]) => amount.is_negative(),
+            (Self::Transfer | Self::Capture, [(left, taken), (right, given)]) => {
+                left == right && *taken == -*given
+            }
+            (Self::Posting | Self::Reversal, [_, ..]) => true,
+            _ => false,
+        };
+        if is_right {
+            return Ok(());
+        }
+        let amounts: Vec<_> = amounts
+            .iter()
+            .map(|(currency, amount)| format!("{amount} {}", currency.code()))
+            .collect();
+        let amounts = if amounts.is_empty() { "none".to_owned() } else { amounts.join(", ") };
+        let expected = match self {
+            Self::Deposit => "one above zero",
+            Self::Withdrawal => "one below zero",
+            Self::Transfer => "two that sum to zero",
+            Self::Capture => "one below zero, or two that sum to zero",
+            Self::Posting | Self::Reversal => "at least one",
+        };
+        Err(format!(
+            "it is a {} with the entries {amounts}; it should have {expected}",
+            self.name()
+        ))
+    }
+}
+
+/// What the books add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Accounts.
+    pub accounts: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Requests, refusals included.
+    pub requests: u64,
+    /// The money, by currency code and scale.
+    pub currencies: BTreeMap<(String, u32), CurrencyTotals>,
+}
+
+/// The money of one currency, in its smallest unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CurrencyTotals {
+    /// Accounts.
+    pub accounts: u64,
+    /// Entries that transactions name.
+    pub entries: u64,
+    /// What the accounts' balances sum to.
+    pub balances: i128,
+    /// What the entries of each kind of transaction sum to, in the order of [`Movement::ALL`].
+    pub movements: [i128; Movement::ALL.len()],
+}
+
+impl Books {
+    /// The totals of this currency.
+    pub fn totals(&mut self, currency: &Currency) -> &mut CurrencyTotals {
+        self.currencies.entry((currency.code().to_owned(), currency.scale())).or_default()
+    }
+
+    /// Adds what was found elsewhere.
+    ///
+    /// # Errors
+    /// A sum is beyond 2^127.
+    pub fn add(&mut self, other: Self) -> Result<(), BooksFault> {
+        self.accounts += other.accounts;
+        self.entries += other.entries;
+        self.requests += other.requests;
+        for (currency, totals) in other.currencies {
+            let sum = self.currencies.entry(currency.clone()).or_default();
+            sum.add(&totals).ok_or_else(|| too_large(&currency.0))?;
+        }
+        Ok(())
+    }
+
+    /// Entries that transactions name.
+    #[must_use]
+    pub fn entries_named(&self) -> u64 {
+        self.currencies.values().map(|totals| totals.entries).sum()
+    }
+
+    /// Whether what is there is what came in and did not go out, in each currency.
+    ///
+    /// # Errors
+    /// The first currency of which it is not.
+    pub fn check(&self) -> Result<(), BooksFault> {
+        for ((code, scale), totals) in &self.currencies {
+            let moved = totals.movements.iter().try_fold(0_i128, |sum, it| sum.checked_add(*it));
+            let moved = moved.ok_or_else(|| too_large(code))?;
+            if moved != totals.balances {
+                let currency = Currency::from_parts(code, *scale);
+                let description = format!(
+                    "its balances sum to {}; its entries to {}",
+                    currency.format_units(totals.balances),
+                    currency.format_units(moved)
+                );
+                return Err(BooksFault::Currency { currency_code: code.clone(), description });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CurrencyTotals {
+    /// None beyond 2^127, which takes more than ten billion accounts at their limits.
+    fn add(&mut self, other: &Self) -> Option<()> {
+        self.accounts += other.accounts;
+        self.entries += other.entries;
+        self.balances = self.balances.checked_add(other.balances)?;
+        for (sum, part) in self.movements.iter_mut().zip(other.movements) {
+            *sum = sum.checked_add(part)?;
+        }
+        Some(())
+    }
+}
+
+fn too_large(code: &str) -> BooksFault {
+    let description = "its sums are too large to be added up".to_owned();
+    BooksFault::Currency { currency_code: code.to_owned(), description }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Books, Movement};
+    use crate::domain::money::Currency;
+
+    #[test]
+    fn each_kind_of_transaction_has_its_own_entries() {
+        let (usd, jpy) = (Currency::from_parts("USD", 2), Currency::from_parts("JPY", 0));
+        let all = |texts: &[&str]| {
+            texts.iter().map(|text| (&usd, usd.parse(text).expect("an amount"))).collect::<Vec<_>>()
+        };
+        let right: [(Movement, &[&str]); 8] = [
+            (Movement::Deposit, &["1"]),
+            (Movement::Withdrawal, &["-1"]),
+            (Movement::Transfer, &["-1", "1"]),
+            (Movement::Capture, &["-1"]),
+            (Movement::Capture, &["-1", "1"]),
+            (Movement::Posting, &["1", "2", "-5"]),
+            (Movement::Reversal, &["1"]),
+            (Movement::Reversal, &["-1", "1"]),
+        ];
+        for (movement, texts) in right {
+            assert_eq!(movement.check(&all(texts)), Ok(()), "{movement:?} {texts:?}");
+        }
+        let wrong: [(Movement, &[&str]); 9] = [
+            (Movement::Deposit, &["-1"]),
+            (Movement::Deposit, &["1", "1"]),
+            (Movement::Withdrawal, &["1"]),
+            (Movement::Transfer, &["-1"]),
+            (Movement::Transfer, &["-1", "1.01"]),
+            (Movement::Capture, &["1"]),
+            (Movement::Posting, &[]),
+            (Movement::Reversal, &[]),
+            (Movement::Transfer, &["-1", "1", "1"]),
+        ];
+        for (movement, texts) in wrong {
+            let words = movement.check(&all(texts)).expect_err("wrong");
+            assert!(words.contains(movement.name()), "{words}");
+        }
+        let other = [(&usd, usd.parse("-1").expect("one")), (&jpy, jpy.parse("1").expect("one"))];
+        assert!(Movement::Transfer.check(&other).is_err());
+        assert_eq!(Movement::of_kind("fence"), Ok(None));
+        assert!(Movement::of_kind("gift").is_err());
+    }
+
+    #[test]
+    fn balances_are_what_came_in_and_did_not_go_out() {
+        let usd = Currency::from_parts("USD", 2);
+        let mut books = Books::default();
+        let totals = books.totals(&usd);
+        totals.balances = 105;
+        totals.movements = [300, -195, 0, 5, -5, 0];
+        assert_eq!(books.check(), Ok(()));
+        books.totals(&usd).balances = 106;
+        let words = books.check().expect_err("a fault").to_string();
+        assert_eq!(words, "currency USD: its balances sum to 1.06; its entries to 1.05");
+        books.totals(&usd).balances = i128::MAX;
+        assert!(books.clone().add(books).is_err());
+    }
+}

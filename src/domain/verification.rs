@@ -1,0 +1,219 @@
+//! Whether an account is what its entries and holds say.
+//!
+//! A [`Verification`] is fed an account's entries in their order and stops at the first
+//! [`Fault`]. It believes nothing that a row says of itself: sums, sequence and hashes are worked
+//! out again from the first entry on.
+
+use std::fmt;
+
+use crate::domain::{
+    ids::AccountId,
+    money::{Amount, Currency},
+    transaction::Entry,
+};
+
+/// What is wrong with an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The sequence has a gap, or ends before the account's does.
+    MissingEntry,
+    /// An entry that the account's sequence does not count.
+    SurplusEntry,
+    /// The balance after an entry is not the one before it and the amount.
+    WrongSum,
+    /// The hash is not that of the entry and of the one before it.
+    WrongHash,
+    /// The account's row does not say what its last entry does.
+    WrongBalance,
+    /// `held` is not the sum of the open holds.
+    WrongHeld,
+    /// A row holds what this service never wrote.
+    Unreadable,
+}
+
+/// The first thing that is wrong with an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whose.
+    pub account_id: AccountId,
+    /// The entry's; zero if it is the account itself.
+    pub sequence: i64,
+    /// What is wrong.
+    pub kind: FaultKind,
+    /// What was found and what was expected.
+    pub description: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "account {}", self.account_id)?;
+        if self.sequence != 0 {
+            write!(formatter, ", entry {}", self.sequence)?;
+        }
+        write!(formatter, ": {}", self.description)
+    }
+}
+
+/// What an account's row says of its entries and holds.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Whose.
+    pub account_id: AccountId,
+    /// Of every amount here.
+    pub currency: Currency,
+    /// The sum of the entries.
+    pub balance: Amount,
+    /// The sum of the open holds.
+    pub held: Amount,
+    /// The number of entries.
+    pub sequence: i64,
+    /// The hash of the latest entry.
+    pub last_hash: [u8; 32],
+    /// What the rows of the open holds sum to, in the currency's smallest unit.
+    pub open_holds: i128,
+}
+
+/// An account against its entries, as far as they were fed.
+pub struct Verification {
+    claim: Claim,
+    sequence: i64,
+    balance: Amount,
+    hash: [u8; 32],
+}
+
+impl Verification {
+    /// Before the first entry.
+    #[must_use]
+    pub fn new(claim: Claim) -> Self {
+        Self { sequence: 0, balance: claim.currency.zero(), hash: [0; 32], claim }
+    }
+
+    /// After this entry, which is someone else's to verify.
+    #[must_use]
+    pub fn after(claim: Claim, entry: &Entry) -> Self {
+        Self { sequence: entry.sequence, balance: entry.balance_after, hash: entry.hash, claim }
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// The number of entries so far.
+    #[must_use]
+    pub fn sequence(&self) -> i64 {
+        self.sequence
+    }
+
+    /// Takes the next entry that there is.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there should have been another one before it.
+    pub fn entry(&mut self, entry: &Entry) -> Result<(), Fault> {
+        let expected = self.sequence + 1;
+        if entry.sequence > self.claim.sequence {
+            self.reached(self.claim.sequence)?;
+        }
+        if entry.sequence > self.claim.sequence || entry.sequence < expected {
+            return Err(self.surplus(entry.sequence));
+        }
+        if entry.sequence > expected {
+            return Err(self.missing(format!("the next one there is {}", entry.sequence)));
+        }
+        let sum = self.claim.currency.add(self.balance, entry.amount);
+        if sum != Some(entry.balance_after) {
+            let (found, amount, before) = (entry.balance_after, entry.amount, self.balance);
+            let sum = sum.map_or("beyond the limit".to_owned(), |sum| sum.to_string());
+            let description = format!(
+                "its balance_after is {found}; {before} before it and its amount of {amount} \
+                 are {sum}"
+            );
+            return Err(self.fault(entry.sequence, FaultKind::WrongSum, description));
+        }
+        let hash = entry.chained_hash(&self.hash);
+        if hash != entry.hash {
+            let (found, expected) = (hex(&entry.hash), hex(&hash));
+            let description = format!(
+                "its hash is {found}; with the entry before it, its content has {expected}: one \
+                 of them was changed or moved"
+            );
+            return Err(self.fault(entry.sequence, FaultKind::WrongHash, description));
+        }
+        self.sequence = expected;
+        self.balance = entry.balance_after;
+        self.hash = hash;
+        Ok(())
+    }
+
+    /// There was no further entry up to this one.
+    ///
+    /// # Errors
+    /// There should have been.
+    pub fn reached(&self, sequence: i64) -> Result<(), Fault> {
+        if self.sequence >= sequence {
+            return Ok(());
+        }
+        Err(self.missing(format!("the account's sequence is {}", self.claim.sequence)))
+    }
+
+    /// There was no further entry at all.
+    ///
+    /// # Errors
+    /// There should have been, or the account's row does not say what its entries and holds do.
+    pub fn finish(&self) -> Result<(), Fault> {
+        self.reached(self.claim.sequence)?;
+        let Claim { balance, held, last_hash, open_holds, .. } = self.claim;
+        if balance != self.balance {
+            let description = format!(
+                "its balance is {balance}; its {} entries sum to {}",
+                self.sequence, self.balance
+            );
+            return Err(self.fault(0, FaultKind::WrongBalance, description));
+        }
+        if last_hash != self.hash {
+            let description = format!(
+                "its last_hash is {}; that of entry {} is {}",
+                hex(&last_hash),
+                self.sequence,
+                hex(&self.hash)
+            );
+            return Err(self.fault(0, FaultKind::WrongBalance, description));
+        }
+        if held.decimal().mantissa() != open_holds {
+            let sum = self.claim.currency.format_units(open_holds);
+            let description = format!("its held is {held}; its open holds sum to {sum}");
+            return Err(self.fault(0, FaultKind::WrongHeld, description));
+        }
+        Ok(())
+    }
+
+    /// An entry that there should not be.
+    #[must_use]
+    pub fn surplus(&self, sequence: i64) -> Fault {
+        let description =
+            format!("it is surplus: the account's sequence is {}", self.claim.sequence);
+        self.fault(sequence, FaultKind::SurplusEntry, description)
+    }
+
+    /// A row that cannot be read, at the entry that should come next.
+    #[must_use]
+    pub fn unreadable(&self, sequence: Option<i64>, column: &str) -> Fault {
+        let sequence = sequence.unwrap_or(self.sequence + 1);
+        let description = format!("its column {column} cannot be read");
+        self.fault(sequence, FaultKind::Unreadable, description)
+    }
+
+    fn missing(&self, why: String) -> Fault {
+        let description = format!("it is missing: {why}");
+        self.fault(self.sequence + 1, FaultKind::MissingEntry, description)
+    }
+
+    fn fault(&self, sequence: i64, kind: FaultKind, description: String) -> Fault {
+        Fault { account_id: self.claim.account_id.clone(), sequence, kind, description }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

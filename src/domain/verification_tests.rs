@@ -1,0 +1,126 @@
+//! Each kind of fault, made by hand.
+
+use crate::domain::{
+    ids::AccountId,
+    money::{Amount, Currency},
+    transaction::Entry,
+    verification::{Claim, Fault, FaultKind, Verification},
+};
+
+fn dollars(text: &str) -> Amount {
+    Currency::from_parts("USD", 2).parse(text).expect("an amount")
+}
+
+/// An account with three entries: +10, -3, +5; nothing is held.
+fn account() -> (Claim, Vec<Entry>) {
+    let currency = Currency::from_parts("USD", 2);
+    let account_id = AccountId::from_stored("alice");
+    let (mut balance, mut hash) = (currency.zero(), [0; 32]);
+    let mut entries = Vec::new();
+    for (sequence, amount) in [(1, "10"), (2, "-3"), (3, "5")] {
+        balance = balance.plus(dollars(amount));
+        let mut entry = Entry {
+            account_id: account_id.clone(),
+            sequence,
+            transaction_id: uuid::Uuid::from_u128(sequence as u128),
+            currency: currency.clone(),
+            amount: dollars(amount),
+            balance_after: balance,
+            create_time_us: sequence,
+            hash,
+        };
+        hash = entry.chained_hash(&hash);
+        entry.hash = hash;
+        entries.push(entry);
+    }
+    let held = currency.zero();
+    let claim =
+        Claim { account_id, currency, balance, held, sequence: 3, last_hash: hash, open_holds: 0 };
+    (claim, entries)
+}
+
+fn verify(claim: Claim, entries: &[Entry]) -> Result<i64, Fault> {
+    let mut verification = Verification::new(claim);
+    entries.iter().try_for_each(|entry| verification.entry(entry))?;
+    verification.finish()?;
+    Ok(verification.sequence())
+}
+
+#[track_caller]
+fn assert_fault(
+    change: impl FnOnce(&mut Claim, &mut Vec<Entry>),
+    sequence: i64,
+    kind: FaultKind,
+    words: &str,
+) {
+    let (mut claim, mut entries) = account();
+    change(&mut claim, &mut entries);
+    let fault = verify(claim, &entries).expect_err("a fault");
+    assert_eq!((fault.sequence, fault.kind), (sequence, kind), "{fault}");
+    assert!(fault.description.contains(words), "{fault}");
+}
+
+#[test]
+fn an_account_that_is_what_its_entries_say_has_no_fault() {
+    let (claim, entries) = account();
+    assert_eq!(verify(claim.clone(), &entries), Ok(3));
+    let mut rest = Verification::after(claim, &entries[1]);
+    assert_eq!(rest.entry(&entries[2]).and_then(|()| rest.finish()), Ok(()));
+}
+
+#[test]
+fn a_gap_and_an_early_end_are_missing_entries() {
+    let missing = FaultKind::MissingEntry;
+    assert_fault(|_, entries| drop(entries.remove(0)), 1, missing, "next one there is 2");
+    assert_fault(|_, entries| drop(entries.remove(1)), 2, missing, "next one there is 3");
+    assert_fault(|_, entries| entries.truncate(2), 3, missing, "sequence is 3");
+    assert_fault(|claim, _| claim.sequence = 4, 4, missing, "sequence is 4");
+    // What is beyond the account's sequence does not hide what is missing before it.
+    let far = |_: &mut Claim, entries: &mut Vec<Entry>| entries[2].sequence = 9;
+    assert_fault(far, 3, missing, "sequence is 3");
+}
+
+#[test]
+fn an_entry_that_the_account_does_not_count_is_surplus() {
+    let surplus = FaultKind::SurplusEntry;
+    assert_fault(|claim, _| claim.sequence = 2, 3, surplus, "sequence is 2");
+    assert_fault(|_, entries| entries[0].sequence = 0, 0, surplus, "surplus");
+    let twice = |_: &mut Claim, entries: &mut Vec<Entry>| entries[2] = entries[1].clone();
+    assert_fault(twice, 2, surplus, "surplus");
+}
+
+#[test]
+fn a_sum_that_is_not_its_parts_is_found() {
+    let sum = FaultKind::WrongSum;
+    assert_fault(|_, it| it[1].amount = dollars("-3.01"), 2, sum, "7.00; 10.00 before");
+    assert_fault(|_, it| it[1].balance_after = dollars("7.01"), 2, sum, "are 7.00");
+    let largest = dollars(&"9".repeat(26));
+    assert_fault(|_, it| it[1].amount = largest, 2, sum, "beyond the limit");
+}
+
+#[test]
+fn a_change_that_adds_up_breaks_the_hash() {
+    let hash = FaultKind::WrongHash;
+    assert_fault(|_, it| it[2].create_time_us += 1, 3, hash, "changed or moved");
+    assert_fault(|_, it| it[0].transaction_id = uuid::Uuid::nil(), 1, hash, "changed or moved");
+    assert_fault(|_, it| it[1].hash[31] ^= 1, 2, hash, "changed or moved");
+    let shift = |_: &mut Claim, it: &mut Vec<Entry>| {
+        it[0].amount = dollars("11");
+        it[0].balance_after = dollars("11");
+    };
+    assert_fault(shift, 1, hash, "changed or moved");
+}
+
+#[test]
+fn a_row_that_is_not_what_its_last_entry_says_is_found() {
+    let wrong = FaultKind::WrongBalance;
+    assert_fault(|claim, _| claim.balance = dollars("12.01"), 0, wrong, "12.01; its 3 entries");
+    assert_fault(|claim, _| claim.last_hash[0] ^= 1, 0, wrong, "last_hash");
+}
+
+#[test]
+fn held_must_be_the_sum_of_the_open_holds() {
+    let wrong = FaultKind::WrongHeld;
+    assert_fault(|claim, _| claim.held = dollars("2"), 0, wrong, "held is 2.00; its open");
+    assert_fault(|claim, _| claim.open_holds = -105, 0, wrong, "sum to -1.05");
+}

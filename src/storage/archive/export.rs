@@ -1,0 +1,179 @@
+//! Rows to lines.
+
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, Value,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, trailer};
+use crate::storage::{Snapshot, StorageError, schema_version};
+
+/// Rows read at a time: some megabytes, and the round trips do not count.
+const PAGE: usize = 5000;
+
+/// Why an export was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// It cannot be written.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+    /// The database does not answer, or a row cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<DbErr> for ExportError {
+    fn from(error: DbErr) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl Snapshot {
+    /// Writes all of it, and returns the number of lines.
+    ///
+    /// # Errors
+    /// It cannot be written, the database does not answer, or a row cannot be read.
+    pub async fn export(
+        &self,
+        output: &mut (impl Write + Send),
+        create_time: &str,
+        lines: &AtomicU64,
+    ) -> Result<u64, ExportError> {
+        let connection = &self.connections()[0];
+        let database = match connection.get_database_backend() {
+            DbBackend::Sqlite => "sqlite",
+            _ => "postgres",
+        };
+        let header = json!({
+            "type": "header",
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema_version": schema_version(),
+            "database": database,
+            "create_time": create_time,
+        });
+        writeln!(output, "{header}")?;
+        let mut counts = Counts::default();
+        for (table, count) in TABLES.iter().zip(&mut counts) {
+            *count = export(connection, table, output, lines).await?;
+        }
+        writeln!(output, "{}", trailer(&counts))?;
+        output.flush()?;
+        Ok(counts.iter().sum())
+    }
+}
+
+async fn export(
+    connection: &DatabaseTransaction,
+    table: &Table,
+    output: &mut (impl Write + Send),
+    lines: &AtomicU64,
+) -> Result<u64, ExportError> {
+    let backend = connection.get_database_backend();
+    let mut count = 0;
+    let mut key: Option<Vec<Value>> = None;
+    loop {
+        let sql = page_sql(backend, table, key.is_some());
+        let statement = Statement::from_sql_and_values(backend, sql, key.unwrap_or_default());
+        let rows = connection.query_all_raw(statement).await?;
+        let mut text = Vec::with_capacity(rows.len() * 256);
+        for row in &rows {
+            write_row(&mut text, table, row)?;
+        }
+        output.write_all(&text)?;
+        count += rows.len() as u64;
+        lines.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        match rows.last() {
+            Some(last) if rows.len() == PAGE => key = Some(key_of(table, last)?),
+            _ => return Ok(count),
+        }
+    }
+}
+
+fn page_sql(backend: DbBackend, table: &Table, has_key: bool) -> String {
+    // As text PostgreSQL's numbers keep all their digits, and its JSON is what SQLite has.
+    let select = |column: &Column| match (backend, column.kind) {
+        (DbBackend::Postgres, Kind::Amount | Kind::Json) => format!("{}::text", column.name),
+        _ => column.name.to_owned(),
+    };
+    let columns: Vec<String> = table.columns.iter().map(select).collect();
+    let key: Vec<&str> = table.columns[..table.key_length].iter().map(|it| it.name).collect();
+    let (columns, key, name) = (columns.join(", "), key.join(", "), table.name);
+    let after = match (has_key, table.key_length, backend) {
+        (false, ..) => String::new(),
+        (true, 1, DbBackend::Sqlite) => format!("WHERE {key} > ?"),
+        (true, _, DbBackend::Sqlite) => format!("WHERE ({key}) > (?, ?)"),
+        (true, 1, _) => format!("WHERE {key} > $1"),
+        (true, _, _) => format!("WHERE ({key}) > ($1, $2)"),
+    };
+    format!("SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}")
+}
+
+fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
+    let cells = table.columns[..table.key_length].iter().enumerate();
+    cells
+        .map(|(index, column)| match column.kind {
+            Kind::Integer => Ok(row.try_get_by_index::<i64>(index)?.into()),
+            _ => Ok(row.try_get_by_index::<String>(index)?.into()),
+        })
+        .collect()
+}
+
+/// Writing to a vector cannot fail, so what fails here is the reading.
+fn write_row(text: &mut Vec<u8>, table: &Table, row: &QueryResult) -> Result<(), ExportError> {
+    text.extend_from_slice(b"{\"type\":\"");
+    text.extend_from_slice(table.line.as_bytes());
+    text.push(b'"');
+    for (index, column) in table.columns.iter().enumerate() {
+        text.extend_from_slice(b",\"");
+        text.extend_from_slice(column.name.as_bytes());
+        text.extend_from_slice(b"\":");
+        write_cell(text, column, index, row).map_err(|why| {
+            // The first column is part of the key.
+            let key: Result<String, _> = row.try_get_by_index(0);
+            let (name, key, column) = (table.name, key.unwrap_or_default(), column.name);
+            StorageError::Corrupt(format!("{name}, {key:?}: column {column}: {why}"))
+        })?;
+    }
+    text.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+fn write_cell(
+    text: &mut Vec<u8>,
+    column: &Column,
+    index: usize,
+    row: &QueryResult,
+) -> Result<(), String> {
+    let value = match column.kind {
+        Kind::Text | Kind::Amount => {
+            row.try_get_by_index::<Option<String>>(index).map(|it| json!(it))
+        }
+        Kind::SmallInteger => row.try_get_by_index::<Option<i16>>(index).map(|it| json!(it)),
+        Kind::Integer => row.try_get_by_index::<Option<i64>>(index).map(|it| json!(it)),
+        Kind::Flag => row.try_get_by_index::<Option<bool>>(index).map(|it| json!(it)),
+        Kind::Uuid => row.try_get_by_index::<Option<Uuid>>(index).map(|it| json!(it)),
+        Kind::Bytes => {
+            row.try_get_by_index::<Option<Vec<u8>>>(index).map(|it| json!(it.map(|it| hex(&it))))
+        }
+        Kind::Json => {
+            let json: String = row.try_get_by_index(index).map_err(|error| error.to_string())?;
+            Ok(serde_json::from_str(&json).map_err(|error| error.to_string())?)
+        }
+    };
+    let value = value.map_err(|error| error.to_string())?;
+    if value.is_null() && !column.is_nullable {
+        return Err("it is null".to_owned());
+    }
+    serde_json::to_writer(text, &value).map_err(|error| error.to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,198 @@
+//! Lines into an empty database: all or nothing.
+
+use std::{
+    io::BufRead,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
+
+use super::{
+    TABLES,
+    insert::{insert, rows_max},
+    line::{Line, LineError, Lines, Row},
+};
+use crate::{
+    domain::books::Books,
+    storage::{
+        CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
+        verify::verify, writer,
+    },
+};
+
+/// Bytes of one table's rows that are kept before they are inserted.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Where an import is.
+#[derive(Debug, Default)]
+pub struct ImportProgress {
+    /// Bytes of the input that were read.
+    pub bytes: AtomicU64,
+    /// All is read, and is being verified.
+    pub is_verifying: AtomicBool,
+    /// How far that is.
+    pub verify: Arc<VerifyProgress>,
+}
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// There is something in the database already.
+    #[error("the database is not empty: there are rows in {0}. Import into a new one")]
+    NotEmpty(String),
+    /// The input is not what an export writes.
+    #[error("{0}")]
+    Line(LineError),
+    /// The database refused some rows.
+    #[error("lines {from}-{to}, of type {line}: {error}")]
+    Refused {
+        /// The first line that it can be.
+        from: u64,
+        /// The last.
+        to: u64,
+        /// The type of the lines.
+        line: &'static str,
+        /// The database's words.
+        error: StorageError,
+    },
+    /// The books that were imported are not right.
+    #[error("the input is not right: {0}")]
+    Verify(#[from] VerifyError),
+    /// The database does not answer.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// COMMIT was not confirmed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<LineError> for ImportError {
+    fn from(error: LineError) -> Self {
+        Self::Line(error)
+    }
+}
+
+impl From<DbErr> for ImportError {
+    fn from(error: DbErr) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl Store {
+    /// Reads an export into this database, which has the schema and nothing else in it, verifies
+    /// it as a whole, and only then commits. Servers wait meanwhile.
+    ///
+    /// # Errors
+    /// Why not; then nothing was changed, unless COMMIT was not confirmed.
+    pub async fn import(
+        &self,
+        input: impl BufRead + Send,
+        progress: &ImportProgress,
+    ) -> Result<Books, ImportError> {
+        let transaction = writer::begin(&self.admin().await?).await?;
+        let backend = transaction.get_database_backend();
+        look_up_by_index(&transaction).await?;
+        let names = TABLES.map(|table| table.name).join(", ");
+        if backend == DbBackend::Postgres {
+            let lock = format!("LOCK TABLE {names} IN EXCLUSIVE MODE");
+            transaction.execute_unprepared(&lock).await?;
+        }
+        require_empty(&transaction).await?;
+        fill(&transaction, input, progress).await?;
+        if backend == DbBackend::Postgres {
+            // Until then the planner takes the tables for empty.
+            transaction.execute_unprepared(&format!("ANALYZE {names}")).await?;
+        }
+        progress.is_verifying.store(true, Ordering::Relaxed);
+        let transaction = Arc::new(transaction);
+        let books = verify(std::slice::from_ref(&transaction), &progress.verify).await?;
+        // The verification has ended, and with it all that shared the transaction.
+        let transaction = Arc::into_inner(transaction)
+            .ok_or_else(|| StorageError::Unavailable("the transaction is in use".to_owned()))?;
+        transaction.commit().await.map_err(CommitError::from)?;
+        Ok(books)
+    }
+}
+
+/// Currencies may be there: a server writes those that it was configured with at its start.
+async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
+    let backend = transaction.get_database_backend();
+    for table in TABLES.iter().filter(|table| table.line != "currency") {
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
+        if transaction.query_one_raw(Statement::from_string(backend, sql)).await?.is_some() {
+            return Err(ImportError::NotEmpty(table.name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Rows of one table that wait to be inserted.
+#[derive(Default)]
+struct Chunk {
+    rows: Vec<Row>,
+    bytes: usize,
+    first_line: u64,
+}
+
+async fn fill(
+    transaction: &DatabaseTransaction,
+    input: impl BufRead + Send,
+    progress: &ImportProgress,
+) -> Result<(), ImportError> {
+    let rows_max = rows_max(transaction.get_database_backend());
+    let mut lines = Lines::begin(input)?;
+    let mut chunks: [Chunk; TABLES.len()] = Default::default();
+    while let Some(Line { table, row }) = lines.next()? {
+        let chunk = &mut chunks[table];
+        if chunk.rows.is_empty() {
+            chunk.first_line = lines.number;
+        }
+        chunk.bytes += row.iter().flatten().map(String::len).sum::<usize>();
+        chunk.rows.push(row);
+        if chunk.rows.len() == rows_max || chunk.bytes > CHUNK_BYTES {
+            flush(transaction, table, std::mem::take(chunk), lines.number).await?;
+            progress.bytes.store(lines.bytes, Ordering::Relaxed);
+        }
+    }
+    for (table, chunk) in chunks.into_iter().enumerate() {
+        if !chunk.rows.is_empty() {
+            flush(transaction, table, chunk, lines.number).await?;
+        }
+    }
+    progress.bytes.store(lines.bytes, Ordering::Relaxed);
+    Ok(())
+}
+
+async fn flush(
+    transaction: &DatabaseTransaction,
+    table: usize,
+    mut chunk: Chunk,
+    to: u64,
+) -> Result<(), ImportError> {
+    let (table, from) = (&TABLES[table], chunk.first_line);
+    let refused = |error| ImportError::Refused { from, to, line: table.line, error };
+    if table.line == "currency" {
+        // Those that are there already, with the same decimals.
+        let existing = existing_currencies(transaction).await?;
+        chunk.rows.retain(|row| !existing.contains(row));
+        if chunk.rows.is_empty() {
+            return Ok(());
+        }
+    }
+    insert(transaction, table, chunk.rows).await.map_err(refused)
+}
+
+async fn existing_currencies(transaction: &DatabaseTransaction) -> Result<Vec<Row>, StorageError> {
+    let sql = "SELECT currency_code, currency_scale FROM currencies";
+    let statement = Statement::from_string(transaction.get_database_backend(), sql);
+    let mut currencies = Vec::new();
+    for row in transaction.query_all_raw(statement).await? {
+        let code: String = row.try_get_by_index(0)?;
+        let scale: i16 = row.try_get_by_index(1)?;
+        currencies.push(vec![Some(code), Some(scale.to_string())]);
+    }
+    Ok(currencies)
+}

@@ -1,0 +1,99 @@
+//! Rows into tables, many a statement.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+
+use super::{Column, Kind, Table, line::Row};
+use crate::storage::StorageError;
+
+/// The most rows in one statement. On SQLite each value is a parameter, of which a statement has
+/// 32,766 at most; on PostgreSQL each column is.
+pub fn rows_max(backend: DbBackend) -> usize {
+    match backend {
+        DbBackend::Sqlite => 500,
+        _ => 5000,
+    }
+}
+
+/// Inserts these rows.
+pub async fn insert(
+    transaction: &DatabaseTransaction,
+    table: &Table,
+    rows: Vec<Row>,
+) -> Result<(), StorageError> {
+    let statement = match transaction.get_database_backend() {
+        DbBackend::Sqlite => sqlite(table, rows)?,
+        _ => postgres(table, rows),
+    };
+    transaction.execute_raw(statement).await?;
+    Ok(())
+}
+
+fn names(table: &Table) -> String {
+    table.columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
+}
+
+/// All values travel as text, one array a column, an empty one for null.
+fn postgres(table: &Table, rows: Vec<Row>) -> Statement {
+    let cast = |column: &Column| {
+        let name = column.name;
+        let text = if column.is_nullable { format!("NULLIF({name}, '')") } else { name.to_owned() };
+        match column.kind {
+            Kind::Text => text,
+            Kind::SmallInteger => format!("{text}::smallint"),
+            Kind::Integer => format!("{text}::bigint"),
+            Kind::Flag => format!("{text}::boolean"),
+            Kind::Amount => format!("{text}::numeric"),
+            Kind::Bytes => format!("decode({text}, 'hex')"),
+            Kind::Uuid => format!("{text}::uuid"),
+            Kind::Json => format!("{text}::jsonb"),
+        }
+    };
+    let casts: Vec<String> = table.columns.iter().map(cast).collect();
+    let arrays: Vec<String> =
+        (1..=table.columns.len()).map(|number| format!("${number}::text[]")).collect();
+    let (name, names) = (table.name, names(table));
+    let (casts, arrays) = (casts.join(", "), arrays.join(", "));
+    let sql = format!(
+        "INSERT INTO {name} ({names}) SELECT {casts} FROM UNNEST({arrays}) AS new({names})"
+    );
+    let mut columns: Vec<Vec<String>> =
+        table.columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
+    for row in rows {
+        for (column, cell) in columns.iter_mut().zip(row) {
+            column.push(cell.unwrap_or_default());
+        }
+    }
+    Statement::from_sql_and_values(DbBackend::Postgres, sql, columns.into_iter().map(Value::from))
+}
+
+fn sqlite(table: &Table, rows: Vec<Row>) -> Result<Statement, StorageError> {
+    let row = format!("({})", vec!["?"; table.columns.len()].join(", "));
+    let (name, names) = (table.name, names(table));
+    let all = vec![row.as_str(); rows.len()].join(", ");
+    let sql = format!("INSERT INTO {name} ({names}) VALUES {all}");
+    let mut values = Vec::with_capacity(rows.len() * table.columns.len());
+    for row in rows {
+        for (column, cell) in table.columns.iter().zip(row) {
+            let refused = || StorageError::Data(format!("column {}", column.name));
+            values.push(sqlite_value(column.kind, cell).ok_or_else(refused)?);
+        }
+    }
+    Ok(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
+}
+
+/// None only for what the reading of the line lets through by mistake.
+fn sqlite_value(kind: Kind, cell: Option<String>) -> Option<Value> {
+    let Some(text) = cell else { return Some(Value::String(None)) };
+    match kind {
+        Kind::Text | Kind::Amount | Kind::Json => Some(text.into()),
+        Kind::SmallInteger | Kind::Integer => Some(text.parse::<i64>().ok()?.into()),
+        Kind::Flag => Some(text.parse::<bool>().ok()?.into()),
+        Kind::Uuid => Some(uuid::Uuid::try_parse(&text).ok()?.as_bytes().to_vec().into()),
+        Kind::Bytes => {
+            let digit = |byte: &u8| char::from(*byte).to_digit(16);
+            let byte = |pair: &[u8]| u8::try_from(digit(&pair[0])? * 16 + digit(&pair[1])?).ok();
+            let bytes: Option<Vec<u8>> = text.as_bytes().chunks_exact(2).map(byte).collect();
+            Some(bytes?.into())
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The whole ledger as of one instant, on several connections, beside servers that go on.
+
+use std::sync::Arc;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
+};
+
+use crate::storage::{StorageError, Store, writer};
+
+/// What is read of a snapshot is found by its keys, page after page, for which one plan is right
+/// whatever the size of the tables: along the index. And whoever takes what was read may be slow,
+/// a pipe to another program for one.
+const POSTGRES_SETTINGS: &str = "\
+    SET LOCAL enable_seqscan = off; \
+    SET LOCAL enable_bitmapscan = off; \
+    SET LOCAL enable_hashjoin = off; \
+    SET LOCAL enable_mergejoin = off; \
+    SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// One instant. Reads only; given up when dropped.
+pub struct Snapshot {
+    /// Each on a connection of its own; all see the same.
+    connections: Vec<Arc<DatabaseTransaction>>,
+}
+
+impl Store {
+    /// The ledger as it is now, on this many connections.
+    ///
+    /// # Errors
+    /// The database does not answer; on SQLite also if others kept its write lock for ten
+    /// seconds.
+    pub async fn snapshot(&self, connections: usize) -> Result<Snapshot, StorageError> {
+        let connections = match self.readers.get_database_backend() {
+            DbBackend::Sqlite => self.sqlite_snapshot(connections).await?,
+            _ => self.postgres_snapshot(connections).await?,
+        };
+        Ok(Snapshot { connections: connections.into_iter().map(Arc::new).collect() })
+    }
+
+    /// The first transaction exports its snapshot, the others take it.
+    async fn postgres_snapshot(
+        &self,
+        connections: usize,
+    ) -> Result<Vec<DatabaseTransaction>, StorageError> {
+        let first = begin_reading(&self.admin().await?).await?;
+        let export = Statement::from_string(DbBackend::Postgres, "SELECT pg_export_snapshot()");
+        let Some(row) = first.query_one_raw(export).await? else {
+            return Err(StorageError::Unavailable("no snapshot was exported".to_owned()));
+        };
+        let name: String = row.try_get_by_index(0)?;
+        let mut all = vec![first];
+        while all.len() < connections {
+            let next = begin_reading(&self.admin().await?).await?;
+            // The name is the server's own, of hexadecimal digits and hyphens.
+            next.execute_unprepared(&format!("SET TRANSACTION SNAPSHOT '{name}'")).await?;
+            all.push(next);
+        }
+        for transaction in &all {
+            look_up_by_index(transaction).await?;
+        }
+        Ok(all)
+    }
+
+    /// Nobody writes while the transactions take their snapshots, so they take the same.
+    async fn sqlite_snapshot(
+        &self,
+        connections: usize,
+    ) -> Result<Vec<DatabaseTransaction>, StorageError> {
+        let lock = writer::begin(&self.admin().await?).await?;
+        let mut all = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            let next = begin_reading(&self.admin().await?).await?;
+            // The snapshot is taken by the first read, not by BEGIN.
+            next.execute_unprepared("SELECT 1 FROM sqlite_schema LIMIT 1").await?;
+            all.push(next);
+        }
+        lock.rollback().await?;
+        Ok(all)
+    }
+}
+
+impl Snapshot {
+    /// The connections; there is at least one.
+    pub(super) fn connections(&self) -> &[Arc<DatabaseTransaction>] {
+        &self.connections
+    }
+}
+
+async fn begin_reading(
+    connection: &DatabaseConnection,
+) -> Result<DatabaseTransaction, StorageError> {
+    let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;
+    let options = TransactionOptions {
+        sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Deferred),
+        ..TransactionOptions::default()
+    };
+    let transaction = connection.begin_with_options(options).await?;
+    if !is_sqlite {
+        let isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        transaction.execute_unprepared(isolation).await?;
+    }
+    Ok(transaction)
+}
+
+/// Sets what a transaction that reads the whole ledger page by page needs on PostgreSQL.
+pub async fn look_up_by_index(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        transaction.execute_unprepared(POSTGRES_SETTINGS).await?;
+    }
+    Ok(())
+}

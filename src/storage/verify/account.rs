@@ -1,0 +1,108 @@
+//! One account, for VerifyAccount: beside servers that go on changing it.
+
+use sea_orm::{ConnectionTrait, Statement};
+
+use super::{
+    parameter,
+    rows::{self, ENTRY_COLUMNS, claim_columns, get},
+};
+use crate::{
+    domain::{
+        ids::AccountId,
+        verification::{Fault, Verification},
+    },
+    storage::{StorageError, Store},
+};
+
+/// Entries read at a time: enough that the round trips do not count, few enough that hashing
+/// them holds up no other call for more than about a millisecond.
+const PAGE: i64 = 1000;
+
+/// How far an account was recomputed, and what is wrong with it.
+#[derive(Debug)]
+pub struct VerifiedAccount {
+    /// How many entries were recomputed and found right.
+    pub entries_verified: i64,
+    /// The first thing that is wrong.
+    pub fault: Option<Fault>,
+}
+
+impl Store {
+    /// Recomputes one account, as of the moment at which its row is read; None if there is no
+    /// such account.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn verify_account(
+        &self,
+        account_id: &AccountId,
+    ) -> Result<Option<VerifiedAccount>, StorageError> {
+        let backend = self.readers.get_database_backend();
+        let parameter = parameter(backend, 1);
+        // An entry beyond the sequence is looked for in the snapshot of the row itself: a later
+        // one might see an entry that was committed, together with its row, in between.
+        let sql = format!(
+            "SELECT {}, (SELECT min(e.sequence) FROM entries e \
+                WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
+             FROM accounts a WHERE a.account_id = {parameter}",
+            claim_columns(backend)
+        );
+        let statement = Statement::from_sql_and_values(backend, sql, [account_id.as_str().into()]);
+        let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
+        let claim = match rows::claim(&row) {
+            Ok(claim) => claim,
+            Err(fault) => {
+                return Ok(Some(VerifiedAccount { entries_verified: 0, fault: Some(fault) }));
+            }
+        };
+        let surplus = get(&row, 8, "sequence").unwrap_or_default();
+        let mut verification = Verification::new(claim);
+        let verified = self.verify_entries(&mut verification, surplus).await?;
+        let (entries_verified, fault) = (verification.sequence(), verified.err());
+        Ok(Some(VerifiedAccount { entries_verified, fault }))
+    }
+
+    /// Entries never change: their pages need no snapshot.
+    async fn verify_entries(
+        &self,
+        verification: &mut Verification,
+        surplus: Option<i64>,
+    ) -> Result<Result<(), Fault>, StorageError> {
+        let backend = self.readers.get_database_backend();
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE account_id = {} AND sequence > {} \
+                AND sequence <= {} ORDER BY sequence LIMIT {PAGE}",
+            parameter(backend, 1),
+            parameter(backend, 2),
+            parameter(backend, 3)
+        );
+        let (account_id, currency, sequence) = {
+            let claim = verification.claim();
+            (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
+        };
+        // Below the first, too, where there should be none.
+        let mut after = i64::MIN;
+        loop {
+            let values = [account_id.as_str().into(), after.into(), sequence.into()];
+            let statement = Statement::from_sql_and_values(backend, sql.as_str(), values);
+            let page = self.readers.query_all_raw(statement).await?;
+            for row in &page {
+                let number = get(row, 0, "sequence").ok();
+                let verified = match rows::entry(row, 0, &account_id, &currency) {
+                    Ok(entry) => verification.entry(&entry),
+                    Err(column) => Err(verification.unreadable(number, column)),
+                };
+                if verified.is_err() {
+                    return Ok(verified);
+                }
+            }
+            after = verification.sequence();
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let all = verification.reached(sequence);
+        let none_beyond = surplus.map_or(Ok(()), |it| Err(verification.surplus(it)));
+        Ok(all.and(none_beyond).and_then(|()| verification.finish()))
+    }
+}

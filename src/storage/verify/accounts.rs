@@ -1,0 +1,268 @@
+//! Every account against its entries and holds.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+use tokio::sync::mpsc;
+
+use super::{
+    LAST, VerifyError, VerifyProgress, pieces,
+    rows::{self, ENTRY_COLUMNS, claim_columns, get},
+    sql,
+};
+use crate::{
+    domain::{
+        books::{Books, BooksFault},
+        ids::AccountId,
+        verification::{Claim, Verification},
+    },
+    storage::StorageError,
+};
+
+/// Rows of `entries` read at a time: some megabytes, and the round trips do not count.
+const ENTRY_PAGE: usize = 10_000;
+/// Rows of `accounts` read at a time.
+const ACCOUNT_PAGE: usize = 1000;
+/// About how many entries a piece has, so that there is work for every connection.
+const PIECE: i64 = 20_000;
+
+/// The place of an entry.
+type Key = (String, i64);
+
+/// The entries after one place up to another, and the accounts that they should be of.
+struct Piece {
+    claims: Vec<Claim>,
+    after: Key,
+    until: Key,
+}
+
+impl Piece {
+    /// The entry before which this piece's first account was cut, if it was.
+    fn resumes_after(&self) -> Option<i64> {
+        let first = self.claims.first()?;
+        (first.account_id.as_str() == self.after.0).then_some(self.after.1)
+    }
+}
+
+/// How many entries the accounts' rows count.
+pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, StorageError> {
+    let sql = "SELECT CAST(COALESCE(sum(sequence), 0) AS bigint) FROM accounts";
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let row = connection.query_one_raw(statement).await?;
+    let count: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+/// Recomputes all accounts.
+pub async fn verify(
+    connections: &[Arc<DatabaseTransaction>],
+    progress: &Arc<VerifyProgress>,
+) -> Result<Books, VerifyError> {
+    let progress = progress.clone();
+    let work = move |connection, piece| recompute(connection, piece, progress.clone());
+    pieces::share(connections, cut, work).await
+}
+
+async fn cut(
+    connection: Arc<DatabaseTransaction>,
+    pieces: mpsc::Sender<Piece>,
+) -> Result<(), VerifyError> {
+    let backend = connection.get_database_backend();
+    let columns = claim_columns(backend);
+    let page = sql(
+        backend,
+        &format!(
+            "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
+             ORDER BY a.account_id LIMIT {ACCOUNT_PAGE}"
+        ),
+    );
+    let mut after: Key = (String::new(), i64::MIN);
+    loop {
+        let values = [after.0.as_str().into()];
+        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let rows = connection.query_all_raw(statement).await?;
+        let mut claims = Vec::new();
+        let mut entries = 0;
+        for row in &rows {
+            let claim = rows::claim(row)?;
+            let account_id = claim.account_id.to_string();
+            let sequence = claim.sequence;
+            claims.push(claim);
+            entries += sequence;
+            if entries < PIECE {
+                continue;
+            }
+            // A long account is cut: each part begins with what the one before it ends with.
+            let mut end = PIECE;
+            while sequence - end > PIECE {
+                let claim = claims.last().cloned();
+                let until = (account_id.clone(), end);
+                let piece = Piece { claims, after, until: until.clone() };
+                if pieces.send(piece).await.is_err() {
+                    return Ok(());
+                }
+                (after, claims) = (until, claim.into_iter().collect());
+                end += PIECE;
+            }
+            let until = (account_id, i64::MAX);
+            let piece = Piece { claims, after, until: until.clone() };
+            if pieces.send(piece).await.is_err() {
+                return Ok(());
+            }
+            (after, claims, entries) = (until, Vec::new(), 0);
+        }
+        let is_last = rows.len() < ACCOUNT_PAGE;
+        let last = claims.last().map(|claim| claim.account_id.to_string());
+        // Beyond the last account there should be nothing, and that is looked at, too.
+        let until = if is_last { Some(LAST.to_owned()) } else { last };
+        if let Some(account_id) = until {
+            let until = (account_id, i64::MAX);
+            let piece = Piece { claims, after, until: until.clone() };
+            if pieces.send(piece).await.is_err() {
+                return Ok(());
+            }
+            after = until;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+async fn recompute(
+    connection: Arc<DatabaseTransaction>,
+    piece: Piece,
+    progress: Arc<VerifyProgress>,
+) -> Result<Books, VerifyError> {
+    let backend = connection.get_database_backend();
+    let page = sql(
+        backend,
+        &format!(
+            "SELECT account_id, {ENTRY_COLUMNS} FROM entries \
+             WHERE (account_id, sequence) > ({{1}}, {{2}}) \
+                AND (account_id, sequence) <= ({{3}}, {{4}}) \
+             ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
+        ),
+    );
+    let Some(mut check) = Check::begin(&connection, &piece).await? else {
+        return Ok(Books::default());
+    };
+    let (mut after, until) = (piece.after, piece.until);
+    loop {
+        let values =
+            [after.0.as_str().into(), after.1.into(), until.0.as_str().into(), until.1.into()];
+        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let rows = connection.query_all_raw(statement).await?;
+        for row in &rows {
+            check.take(row)?;
+        }
+        progress.looked_at.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        match rows.last() {
+            Some(last) if rows.len() == ENTRY_PAGE => {
+                after = (last.try_get_by_index(0)?, last.try_get_by_index(1)?);
+            }
+            _ => return check.finish(until.1),
+        }
+    }
+}
+
+/// The accounts of a piece against its entries, as far as they were read.
+struct Check {
+    claims: std::vec::IntoIter<Claim>,
+    current: Option<Verification>,
+    books: Books,
+}
+
+impl Check {
+    /// None if the entry that the piece's first account goes on from cannot be had: that is for
+    /// the piece before this one to find.
+    async fn begin(
+        connection: &DatabaseTransaction,
+        piece: &Piece,
+    ) -> Result<Option<Self>, VerifyError> {
+        let mut claims = piece.claims.clone().into_iter();
+        let current = match (claims.next(), piece.resumes_after()) {
+            (Some(claim), Some(sequence)) => {
+                let backend = connection.get_database_backend();
+                let sql = sql(
+                    backend,
+                    &format!(
+                        "SELECT {ENTRY_COLUMNS} FROM entries \
+                         WHERE account_id = {{1}} AND sequence = {{2}}"
+                    ),
+                );
+                let values = [claim.account_id.as_str().into(), sequence.into()];
+                let statement = Statement::from_sql_and_values(backend, sql, values);
+                let row = connection.query_one_raw(statement).await?;
+                let read = |row| rows::entry(&row, 0, &claim.account_id, &claim.currency).ok();
+                let Some(entry) = row.and_then(read) else { return Ok(None) };
+                Some(Verification::after(claim, &entry))
+            }
+            (claim, _) => claim.map(Verification::new),
+        };
+        Ok(Some(Self { claims, current, books: Books::default() }))
+    }
+
+    /// Takes the next row.
+    fn take(&mut self, row: &sea_orm::QueryResult) -> Result<(), VerifyError> {
+        let account_id: String = row.try_get_by_index(0)?;
+        while let Some(current) = &self.current {
+            if current.claim().account_id.as_str() >= account_id.as_str() {
+                break;
+            }
+            self.finish_account()?;
+        }
+        let current = self.current.as_mut();
+        let Some(current) = current.filter(|it| it.claim().account_id.as_str() == account_id)
+        else {
+            return Err(BooksFault::Entry {
+                account_id: AccountId::from_stored(&account_id),
+                sequence: get(row, 1, "sequence").unwrap_or_default(),
+                description: "there is no such account".to_owned(),
+            }
+            .into());
+        };
+        let claim = current.claim();
+        match rows::entry(row, 1, &claim.account_id, &claim.currency) {
+            Ok(entry) => current.entry(&entry)?,
+            Err(column) => {
+                return Err(current.unreadable(get(row, 1, "sequence").ok(), column).into());
+            }
+        }
+        self.books.entries += 1;
+        Ok(())
+    }
+
+    /// There are no more rows up to this sequence of the last account.
+    fn finish(mut self, until: i64) -> Result<Books, VerifyError> {
+        if until != i64::MAX {
+            // Cut off: the accounts before the last one are whole.
+            while self.claims.len() > 0 {
+                self.finish_account()?;
+            }
+            if let Some(current) = self.current {
+                current.reached(until)?;
+            }
+            return Ok(self.books);
+        }
+        while self.current.is_some() {
+            self.finish_account()?;
+        }
+        Ok(self.books)
+    }
+
+    /// The current account has no more entries; the next one's turn.
+    fn finish_account(&mut self) -> Result<(), VerifyError> {
+        if let Some(done) = self.current.take() {
+            done.finish()?;
+            let claim = done.claim();
+            let mut found = Books { accounts: 1, ..Books::default() };
+            let totals = found.totals(&claim.currency);
+            totals.accounts = 1;
+            totals.balances = claim.balance.decimal().mantissa();
+            self.books.add(found)?;
+        }
+        self.current = self.claims.next().map(Verification::new);
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! Every hold against its account and its transaction. (What is held of an account is verified
+//! with the account.)
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+
+use super::VerifyError;
+use crate::domain::books::BooksFault;
+
+/// The first hold that has no account, or that was captured by no request that says so.
+const FIRST_WRONG: &str = "\
+    SELECT h.hold_id, a.account_id IS NOT NULL FROM holds h \
+        LEFT JOIN accounts a ON a.account_id = h.account_id \
+        LEFT JOIN requests r ON r.transaction_id = h.transaction_id \
+    WHERE a.account_id IS NULL \
+        OR h.state = 'captured' AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
+            OR r.kind <> 'capture' OR r.hold_id IS DISTINCT FROM h.hold_id) \
+    ORDER BY h.hold_id LIMIT 1";
+
+/// Looks for one that is wrong.
+pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    let statement = Statement::from_string(connection.get_database_backend(), FIRST_WRONG);
+    let Some(row) = connection.query_one_raw(statement).await? else { return Ok(()) };
+    let hold_id = row.try_get_by_index(0)?;
+    let description = match row.try_get_by_index(1)? {
+        true => "it is captured, and its transaction is not that of a request that captured it",
+        false => "there is no such account as it is on",
+    };
+    Err(BooksFault::Hold { hold_id, description: description.to_owned() }.into())
+}

@@ -1,0 +1,73 @@
+//! Which entry no transaction names, once it is known that there is one.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement};
+use uuid::Uuid;
+
+use super::{VerifyError, sql};
+use crate::{
+    domain::{books::BooksFault, ids::AccountId},
+    storage::entity::requests::EntryName,
+};
+
+/// Rows read at a time: as where the entries are recomputed.
+const PAGE: usize = 10_000;
+
+/// The first entry that the request of its transaction does not name; else the first transaction
+/// that is there twice.
+pub async fn first(connection: &DatabaseTransaction) -> Result<BooksFault, VerifyError> {
+    let backend = connection.get_database_backend();
+    let names = match backend {
+        DbBackend::Sqlite => "r.entry_names",
+        _ => "r.entry_names::text",
+    };
+    let page = sql(
+        backend,
+        &format!(
+            "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
+             LEFT JOIN requests r ON r.transaction_id = e.transaction_id AND r.rejection IS NULL \
+             WHERE (e.account_id, e.sequence) > ({{1}}, {{2}}) \
+             ORDER BY e.account_id, e.sequence LIMIT {PAGE}"
+        ),
+    );
+    let mut after = (String::new(), i64::MIN);
+    loop {
+        let values = [after.0.as_str().into(), after.1.into()];
+        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let rows = connection.query_all_raw(statement).await?;
+        for row in &rows {
+            after = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+            let transaction_id: Uuid = row.try_get_by_index(2)?;
+            let names: Option<String> = row.try_get_by_index(3)?;
+            let name: EntryName = (AccountId::from_stored(&after.0), after.1);
+            let description = match names {
+                None => format!(
+                    "it is of transaction {transaction_id}, and there is no applied request of \
+                     that id"
+                ),
+                Some(names) if !has(&names, &name) => {
+                    format!("it is of transaction {transaction_id}, whose request does not name it")
+                }
+                Some(_) => continue,
+            };
+            return Ok(BooksFault::Entry { account_id: name.0, sequence: name.1, description });
+        }
+        if rows.len() < PAGE {
+            return twice(connection).await;
+        }
+    }
+}
+
+async fn twice(connection: &DatabaseTransaction) -> Result<BooksFault, VerifyError> {
+    let backend = connection.get_database_backend();
+    let sql = "SELECT transaction_id FROM requests GROUP BY transaction_id \
+        HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";
+    let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
+    let transaction_id = row.map_or(Ok(Uuid::nil()), |row| row.try_get_by_index(0))?;
+    let description = "two requests have this id, and name the same entries".to_owned();
+    Ok(BooksFault::Transaction { transaction_id, description })
+}
+
+fn has(names: &str, name: &EntryName) -> bool {
+    let names: Vec<EntryName> = serde_json::from_str(names).unwrap_or_default();
+    names.contains(name)
+}

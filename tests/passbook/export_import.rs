@@ -1,0 +1,318 @@
+//! `passbook export` and `passbook import`: a ledger moves as it is, or not at all.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Child, Command, Stdio},
+};
+
+use passbook::proto::GetTransactionRequest;
+use tonic::Code;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    every_request_has_its_verdict_after_the_move,
+    every_column_of_every_table_is_carried,
+    only_an_empty_database_is_filled,
+    a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing,
+    an_import_that_is_killed_leaves_nothing,
+    an_export_to_a_file_is_there_when_it_is_whole,
+    a_schema_is_made_where_there_is_none,
+}
+
+fn other(kind: Kind) -> Kind {
+    match kind {
+        Kind::Sqlite => Kind::Postgres,
+        Kind::Postgres => Kind::Sqlite,
+    }
+}
+
+async fn export(database: &TestDatabase) -> String {
+    passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
+}
+
+/// Imports this text from a file.
+async fn import(database: &TestDatabase, text: &str) -> Outcome {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("it is written");
+    let path = file.path().to_string_lossy().into_owned();
+    passbook(&["import", "--database-url", database.url(), "--input", &path]).await
+}
+
+async fn assert_empty(database: &TestDatabase) {
+    for table in ["currencies", "accounts", "requests", "entries", "holds", "account_changes"] {
+        assert_eq!(database.count(table).await, 0, "{table}");
+    }
+}
+
+/// A ledger with rows in every table, its holds and changes written by SQL.
+async fn ledger(kind: Kind) -> (TestDatabase, Server) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "100").await;
+    let labelled = passbook::proto::CreateAccountRequest {
+        labels: [("team", "ä \"quoted\" \\ one"), ("a", "b")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..account_of("bob", "USD")
+    };
+    open_with(&client, labelled).await;
+    open_with(&client, account_of("ether", "ETH")).await;
+    client.transfer(transfer("alice", "bob", "40.00")).await.expect("it is made");
+    client.transfer(transfer("bob", "alice", "40")).await.expect("back to zero");
+    let described = passbook::proto::DepositRequest {
+        amount: money_of("ETH", "0.000000000000000001"),
+        description: "one wei, 'quoted' — \\n".to_owned(),
+        ..deposit("ether", "1")
+    };
+    client.deposit(described).await.expect("it is made");
+    for hold in [
+        "('open', 'alice', '2.50', 'open', 1790000000000000, 'h-1', 'why', '{\"a\": \"b\"}', 1, 1)",
+        "('gone', 'alice', '1.00', 'released', NULL, 'h-2', '', '{}', 1, 2)",
+    ] {
+        database
+            .execute(&format!(
+                "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, \
+                 request_id, description, labels, create_time_us, update_time_us) VALUES {hold}"
+            ))
+            .await;
+    }
+    database.execute("UPDATE accounts SET held = '2.50' WHERE account_id = 'alice'").await;
+    database
+        .execute(
+            "INSERT INTO account_changes VALUES ('bob', 2, 'freeze', 'because', 'me', \
+             '{\"state\": \"open\"}', '{\"state\": \"frozen\"}', 3)",
+        )
+        .await;
+    (database, server)
+}
+
+async fn every_request_has_its_verdict_after_the_move(kind: Kind) {
+    let (source, server) = ledger(kind).await;
+    let mut client = server.client();
+    let made = deposit("alice", "0.50");
+    let first = client.deposit(made.clone()).await.expect("it is made").into_inner();
+    let too_much = withdrawal("alice", "500");
+    client.withdraw(too_much.clone()).await.expect_err("she has 98");
+    let fence = "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, \
+        rejection, description, labels, entry_names, create_time_us) \
+        SELECT caller, 'fenced', fingerprint, ";
+    let (id, table) = match kind {
+        Kind::Sqlite => ("x'01990000000070008000000000000001'", "x''"),
+        Kind::Postgres => ("'01990000-0000-7000-8000-000000000001'::uuid", "''"),
+    };
+    let fence = format!(
+        "{fence}{id}, 'fence', NULL, '', '{{}}', '[]', 1 FROM requests WHERE kind = 'withdrawal' \
+         AND fingerprint <> {table}"
+    );
+    source.execute(&fence).await;
+    let target = source.create_beside(other(kind)).await;
+
+    let imported = import(&target, &export(&source).await).await.must_succeed();
+
+    assert!(imported.stdout.contains("imported: 3 accounts, 7 entries, 7 requests"));
+    passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
+    assert_eq!(target.count("requests WHERE kind = 'fence'").await, 1);
+    let server = Server::start_with(&target, &["--currency", "ETH=18"]).await;
+    let mut client = server.client();
+    let again = client.deposit(made).await.expect("the same answer").into_inner();
+    assert_eq!((again.transaction.clone(), again.replayed), (first.transaction, true));
+    client.deposit(deposit("alice", "1000")).await.expect("now she has enough");
+    let refused_again = client.withdraw(too_much).await;
+    let status = refused(refused_again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    assert_eq!(metadata(&status, "available"), "98.00");
+    let lookup = passbook::proto::get_transaction_request::Lookup::TransactionId(
+        again.transaction.expect("a transaction").transaction_id,
+    );
+    let found = client.get_transaction(GetTransactionRequest { lookup: Some(lookup) }).await;
+    assert_eq!(found.expect("it is there").into_inner().transaction.expect("it").entries.len(), 1);
+}
+
+async fn every_column_of_every_table_is_carried(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let text = export(&source).await;
+    let target = source.create_beside(other(kind)).await;
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let types = [
+        ("currencies", "currency"),
+        ("accounts", "account"),
+        ("requests", "request"),
+        ("entries", "entry"),
+        ("holds", "hold"),
+        ("account_changes", "account_change"),
+    ];
+    for (table, name) in types {
+        let sql = match kind {
+            Kind::Sqlite => format!("SELECT name FROM pragma_table_info('{table}')"),
+            Kind::Postgres => format!(
+                "SELECT column_name::text FROM information_schema.columns \
+                 WHERE table_schema = 'public' AND table_name = '{table}'"
+            ),
+        };
+        let columns: BTreeSet<String> = source.texts(&sql).await.into_iter().collect();
+        let mut of_type = lines.iter().filter(|line| line["type"] == name);
+        let line = of_type.next().and_then(|line| line.as_object()).expect("a line");
+        let fields: BTreeSet<String> = line.keys().filter(|key| *key != "type").cloned().collect();
+        assert_eq!(fields, columns, "{table}");
+    }
+    let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
+    if kind == Kind::Postgres {
+        let count: i64 = source.rows(tables).await[0].try_get_by_index(0).expect("a count");
+        assert_eq!(count, types.len() as i64 + 1, "seaql_migrations is the only other table");
+    }
+
+    import(&target, &text).await.must_succeed();
+
+    let body = |text: &str| text.split_once('\n').expect("a header").1.to_owned();
+    assert_eq!(body(&export(&target).await), body(&text));
+    checker::assert_consistent(&target).await;
+}
+
+async fn only_an_empty_database_is_filled(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let text = export(&source).await;
+    let target = source.create_beside(other(kind)).await;
+    let server = Server::start_with(&target, &["--currency", "ETH=18"]).await;
+    open(&server.client(), "someone").await;
+
+    let outcome = import(&target, &text).await;
+
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("the database is not empty"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("accounts"), "{}", outcome.stderr);
+    assert_eq!(target.count("accounts").await, 1);
+    assert_eq!(target.count("entries").await, 0);
+
+    // A server has registered its currencies, which is nothing that has happened.
+    let registered = source.create_beside(other(kind)).await;
+    drop(Server::start_with(&registered, &["--currency", "ETH=18"]).await);
+    import(&registered, &text).await.must_succeed();
+    let contradicting = source.create_beside(other(kind)).await;
+    drop(Server::start_with(&contradicting, &["--currency", "ETH=17"]).await);
+    let outcome = import(&contradicting, &text).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("of type currency"), "{}", outcome.stderr);
+}
+
+async fn a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let text = export(&source).await;
+    let target = source.create_beside(other(kind)).await;
+    let lines: Vec<&str> = text.lines().collect();
+    let count = lines.len();
+    let without = |wanted: &str| {
+        let at = lines.iter().position(|line| line.contains(wanted)).expect(wanted);
+        let rest = lines.iter().enumerate().filter(|(index, _)| *index != at);
+        rest.fold(String::new(), |text, (_, line)| text + line + "\n")
+    };
+    let last = &lines[count - 1];
+    let entry = "\"entry\",\"account_id\":\"alice\",\"sequence\":1,";
+    let more = format!("{entry}\"");
+    let cases = [
+        (text[..text.len() / 2].to_owned(), "was cut off"),
+        (text.replace(last, "").trim_end().to_owned() + "\n", "the trailer is missing"),
+        (String::new(), "line 1: there is nothing here"),
+        (without(entry), "field lines: is"),
+        (without("\"request\""), "field lines: is"),
+        (without("\"header\""), "line 1, field type"),
+        (text.replace("\"100.00\"", "\"100.0.0\""), "field balance: must be a decimal"),
+        (text.replace("\"100.00\"", "100.00"), "field balance: must be a decimal"),
+        (text.replace(entry, "\"entry\",\"account_id\":\"alice\","), "field sequence: is missing"),
+        (text.replace(&more[..more.len() - 1], &format!("{entry}\"x\":1,")), "field x: is not a"),
+        (text.replace("\"state\":\"open\",\"seq", "\"state\":\"mad\",\"seq"), "of type account: "),
+        (text.replace("\"held\":\"2.50\"", "\"held\":\"2.51\""), "its held is 2.51"),
+        (text.replace("\"hold_id\":\"gone\"", "\"hold_id\":\"open\""), "of type hold: "),
+        (
+            text.replacen("\"amount\":\"100.00\"", "\"amount\":\"100.01\"", 1),
+            "account alice, entry 1",
+        ),
+        (text.replace("m20261125_000002", "m29991125_000002"), "field schema_version"),
+    ];
+
+    for (changed, words) in cases {
+        let outcome = import(&target, &changed).await;
+        assert_eq!(outcome.code, Some(1), "{words}");
+        assert!(outcome.stderr.contains(words), "{words}:\n{}", outcome.stderr);
+        assert_empty(&target).await;
+    }
+}
+
+/// An import that reads from a pipe of which we have the other end.
+fn import_from_pipe(database: &TestDatabase) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+    command.args(["import", "--database-url", database.url()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary starts")
+}
+
+async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let text = export(&source).await;
+    let target = source.create_beside(other(kind)).await;
+    let mut child = import_from_pipe(&target);
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // Everything but the trailer, and far more changes than the pipe and all buffers hold: when
+    // they are written, some are in the database.
+    let at = text.rfind("{\"type\":\"account_change\"").expect("a change");
+    pipe.write_all(&text.as_bytes()[..at]).expect("it reads");
+    let change = text[at..].lines().next().expect("a line");
+    for version in 3..20_000 {
+        let change = change.replace("\"version\":2", &format!("\"version\":{version}"));
+        writeln!(pipe, "{change}").expect("it reads");
+    }
+
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+
+    let words = async || {
+        let outcome = import(&target, &text).await;
+        outcome.code == Some(0) || !outcome.stderr.contains("not empty")
+    };
+    assert_empty(&target).await;
+    assert!(words().await, "it is as if nothing had happened");
+    eventually("the import can be made", seconds(20), async || target.count("accounts").await == 3)
+        .await;
+    passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
+}
+
+async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let directory = tempfile::tempdir().expect("a folder");
+    let file = directory.path().join("ledger.jsonl");
+    let path = file.to_string_lossy().into_owned();
+
+    let said = passbook(&["export", "--database-url", source.url(), "--output", &path])
+        .await
+        .must_succeed()
+        .stdout;
+
+    let text = std::fs::read_to_string(&file).expect("the file is there");
+    let rows = text.lines().count() - 2;
+    assert_eq!(said, format!("exported: {rows} lines to {path}\n"));
+    let names: Vec<_> = std::fs::read_dir(directory.path()).expect("the folder").collect();
+    assert_eq!(names.len(), 1, "nothing else is left: {names:?}");
+    let body = |text: &str| text.split_once('\n').expect("a header").1.to_owned();
+    assert_eq!(body(&text), body(&export(&source).await), "standard output has the same");
+    let nowhere = directory.path().join("no/such/folder");
+    let nowhere = nowhere.to_string_lossy().into_owned();
+    let outcome = passbook(&["export", "--database-url", source.url(), "--output", &nowhere]).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains(&nowhere), "{}", outcome.stderr);
+}
+
+async fn a_schema_is_made_where_there_is_none(kind: Kind) {
+    let (source, _server) = ledger(kind).await;
+    let text = export(&source).await;
+    let target = source.create_empty_beside(other(kind)).await;
+
+    import(&target, &text).await.must_succeed();
+
+    assert_eq!(target.count("entries").await, 6);
+    let empty = source.create_empty_beside(kind).await;
+    let outcome = passbook(&["export", "--database-url", empty.url()]).await;
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
+    assert!(outcome.stderr.contains("no schema"), "{}", outcome.stderr);
+}

@@ -1,0 +1,245 @@
+//! A ledger of 100,000 entries, there and back again.
+
+use std::fmt::Write as _;
+
+use passbook::{
+    domain::{
+        ids::AccountId,
+        money::{Amount, Currency},
+        transaction::Entry,
+    },
+    proto::{self, ListEntriesRequest},
+};
+use uuid::Uuid;
+
+use crate::harness::{checker, *};
+
+/// Deposits on one account: far more than `verify` gives to one connection.
+const DEPOSITS: usize = 60_000;
+/// Transfers, of two entries each, along a ring of accounts.
+const TRANSFERS: usize = 20_000;
+const RING: usize = 100;
+const TIME_US: i64 = 1_790_000_000_000_000;
+
+/// One account as it grows.
+struct Chain {
+    account_id: AccountId,
+    balance: Amount,
+    sequence: i64,
+    hash: [u8; 32],
+}
+
+/// An export, written by code of the test's own.
+struct Written {
+    currency: Currency,
+    chains: Vec<Chain>,
+    requests: String,
+    entries: String,
+    counts: (usize, usize),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Written {
+    fn new(accounts: usize) -> Self {
+        let currency = Currency::from_parts("USD", 2);
+        let chain = |number| Chain {
+            account_id: AccountId::parse(&format!("account-{number:03}")).expect("an id"),
+            balance: currency.zero(),
+            sequence: 0,
+            hash: [0; 32],
+        };
+        let chains = (0..accounts).map(chain).collect();
+        Self { currency, chains, requests: String::new(), entries: String::new(), counts: (0, 0) }
+    }
+
+    fn post(&mut self, kind: &str, legs: &[(usize, &str)]) {
+        let number = self.counts.0;
+        let transaction_id =
+            Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number as u128);
+        let create_time_us = TIME_US + number as i64;
+        let mut names = Vec::new();
+        for (index, amount) in legs {
+            let amount = self.currency.parse(amount).expect("an amount");
+            let chain = &mut self.chains[*index];
+            chain.balance = chain.balance.plus(amount);
+            chain.sequence += 1;
+            let entry = Entry {
+                account_id: chain.account_id.clone(),
+                sequence: chain.sequence,
+                transaction_id,
+                currency: self.currency.clone(),
+                amount,
+                balance_after: chain.balance,
+                create_time_us,
+                hash: [0; 32],
+            };
+            chain.hash = entry.chained_hash(&chain.hash);
+            let (account_id, sequence, after) = (&chain.account_id, chain.sequence, chain.balance);
+            names.push(format!("[\"{account_id}\",{sequence}]"));
+            let hash = hex(&chain.hash);
+            writeln!(
+                self.entries,
+                r#"{{"type":"entry","account_id":"{account_id}","sequence":{sequence},"transaction_id":"{transaction_id}","amount":"{amount}","balance_after":"{after}","create_time_us":{create_time_us},"hash":"{hash}"}}"#
+            )
+            .expect("a line");
+            self.counts.1 += 1;
+        }
+        let names = names.join(",");
+        writeln!(
+            self.requests,
+            r#"{{"type":"request","caller":"","request_id":"r-{number}","fingerprint":"{}","transaction_id":"{transaction_id}","kind":"{kind}","rejection":null,"description":"number {number}","labels":{{"n":"{number}"}},"entry_names":[{names}],"create_time_us":{create_time_us},"hold_id":null,"reverses_transaction_id":null}}"#,
+            hex(&[7; 32])
+        )
+        .expect("a line");
+        self.counts.0 += 1;
+    }
+
+    fn file(&self) -> String {
+        let mut file = format!(
+            r#"{{"type":"header","format":"passbook","format_version":1,"schema_version":"{}","database":"none","create_time":"now"}}"#,
+            passbook::storage::schema_version()
+        );
+        file.push('\n');
+        for Chain { account_id, balance, sequence, hash } in &self.chains {
+            let (version, hash) = (sequence + 1, hex(hash));
+            writeln!(
+                file,
+                r#"{{"type":"account","account_id":"{account_id}","currency_code":"USD","currency_scale":2,"balance":"{balance}","held":"0.00","overdraft_limit":"1000.00","unlimited_overdraft":false,"state":"open","sequence":{sequence},"version":{version},"last_hash":"{hash}","labels":{{}},"create_time_us":{TIME_US},"update_time_us":{TIME_US}}}"#
+            )
+            .expect("a line");
+        }
+        file += &self.requests;
+        file += &self.entries;
+        writeln!(
+            file,
+            r#"{{"type":"trailer","lines":{{"currency":0,"account":{},"request":{},"entry":{},"hold":0,"account_change":0}}}}"#,
+            self.chains.len(),
+            self.counts.0,
+            self.counts.1
+        )
+        .expect("a line");
+        file
+    }
+}
+
+fn ledger() -> String {
+    let mut written = Written::new(RING + 1);
+    for number in 0..DEPOSITS {
+        written.post("deposit", &[(RING, if number % 2 == 0 { "1.25" } else { "0.5" })]);
+    }
+    for number in 0..TRANSFERS {
+        let (source, destination) = (number % RING, (number + 1) % RING);
+        written.post("transfer", &[(source, "-1.01"), (destination, "1.01")]);
+    }
+    written.file()
+}
+
+/// All entries of these accounts, as a client sees them.
+async fn statements(server: &Server, accounts: &[&str]) -> Vec<proto::Entry> {
+    let mut entries = Vec::new();
+    for account_id in accounts {
+        let mut request = ListEntriesRequest {
+            account_id: (*account_id).to_owned(),
+            page_size: 1000,
+            ..ListEntriesRequest::default()
+        };
+        loop {
+            let answer = server.client().list_entries(request.clone()).await.expect("a page");
+            let answer = answer.into_inner();
+            entries.extend(answer.entries);
+            if answer.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = answer.next_page_token;
+        }
+    }
+    entries
+}
+
+/// What follows the header, which has the time in it.
+fn body(path: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(path).expect("the file is there");
+    text.split_once('\n').expect("a header").1.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_entries_move_from_sqlite_to_postgres_and_back_unchanged() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let first_file = directory.path().join("0.jsonl");
+    std::fs::write(&first_file, ledger()).expect("the file is written");
+    let kinds = [Kind::Sqlite, Kind::Postgres, Kind::Sqlite];
+    // Heavy: it keeps both cores busy for seconds.
+    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let mut databases = Vec::new();
+    let mut file = first_file.clone();
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let database = turn.create_empty_beside(kind).await;
+        let (path, url) = (file.to_string_lossy().into_owned(), database.url().to_owned());
+        let limit = seconds(120);
+        let imported =
+            passbook_within(limit, &["import", "--database-url", &url, "--input", &path]).await;
+        let said = imported.must_succeed().stdout;
+        assert!(said.contains("imported: 101 accounts, 100000 entries, 80000 requests"), "{said}");
+        file = directory.path().join(format!("{}.jsonl", number + 1));
+        let path = file.to_string_lossy().into_owned();
+        let export = ["export", "--database-url", &url, "--output", &path];
+        passbook_within(limit, &export).await.must_succeed();
+        databases.push(database);
+    }
+
+    let [_, sqlite, postgres, back] =
+        [0, 1, 2, 3].map(|number| body(&directory.path().join(format!("{number}.jsonl"))));
+    assert!(sqlite == postgres, "the lines from PostgreSQL are those from SQLite");
+    assert!(postgres == back, "and so are those after the way back");
+    let verified = passbook(&["verify", "--database-url", databases[1].url()]).await;
+    assert!(verified.must_succeed().stdout.contains("100000 entries"));
+    let there = Server::start(&databases[1]).await;
+    let back_again = Server::start(&databases[2]).await;
+    let accounts = ["account-000", "account-050", "account-100"];
+    let expected = statements(&there, &accounts).await;
+    assert_eq!(expected.len(), DEPOSITS + 2 * 2 * TRANSFERS / RING);
+    assert!(expected == statements(&back_again, &accounts).await, "statements and hashes");
+    // The harness's own checker, which shares no code with the service.
+    checker::assert_consistent(&databases[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let file = directory.path().join("ledger.jsonl");
+    let mut written = Written::new(2);
+    for _ in 0..50_000 {
+        written.post("deposit", &[(0, "1")]);
+    }
+    written.post("deposit", &[(1, "1")]);
+    std::fs::write(&file, written.file()).expect("the file is written");
+    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let database = turn.create_empty_beside(kind).await;
+        let path = file.to_string_lossy().into_owned();
+        let import = ["import", "--database-url", database.url(), "--input", &path];
+        passbook_within(seconds(120), &import).await.must_succeed();
+        Tampering::begin(&database).await;
+        let cases = [
+            ("DELETE FROM entries", 49_999, "it is missing"),
+            ("DELETE FROM entries", 40_000, "it is missing"),
+            ("UPDATE entries SET create_time_us = 0", 20_001, "its hash is"),
+            ("UPDATE entries SET balance_after = '7.00'", 20_000, "its balance_after is 7.00"),
+            ("DELETE FROM entries", 10_000, "it is missing"),
+        ];
+        // From the end to the beginning: the first in order is what is found.
+        for (change, sequence, words) in cases {
+            let which = format!("account_id = 'account-000' AND sequence = {sequence}");
+            database.execute(&format!("{change} WHERE {which}")).await;
+
+            let outcome = passbook(&["verify", "--database-url", database.url()]).await;
+
+            let expected = format!("wrong: account account-000, entry {sequence}: {words}");
+            assert!(outcome.stdout.contains(&expected), "{}\n{expected}", outcome.stdout);
+            assert_eq!(outcome.code, Some(1));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! `passbook verify`: whatever is changed in the tables, it is found and named.
+
+use tokio::sync::watch;
+
+use crate::harness::{
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+on_both_databases! {
+    a_ledger_that_is_right_is_found_right_with_a_table_of_its_money,
+    an_account_that_is_changed_is_found,
+    an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry,
+    transactions_that_are_not_what_their_kind_says_are_found,
+    holds_that_do_not_fit_are_found,
+    it_runs_beside_servers_under_load,
+    a_schema_that_is_not_this_program_s_is_refused,
+}
+
+async fn verify(database: &TestDatabase) -> Outcome {
+    passbook(&["verify", "--database-url", database.url()]).await
+}
+
+/// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a refusal.
+async fn ledger(kind: Kind) -> TestDatabase {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "100").await;
+    open_funded(&client, "bob", "50.05").await;
+    open_with(&client, account_of("yen", "JPY")).await;
+    let yen =
+        passbook::proto::DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
+    client.deposit(yen).await.expect("it is made");
+    client.withdraw(withdrawal("bob", "0.05")).await.expect("it is made");
+    client.transfer(transfer("alice", "bob", "30")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "71")).await.expect_err("she has 70");
+    database
+}
+
+/// Makes each change, expects these words, and undoes it.
+async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
+    let tampering = Tampering::begin(database).await;
+    for (change, words) in cases {
+        database.execute(change).await;
+
+        let outcome = verify(database).await;
+
+        assert_eq!(outcome.code, Some(1), "{change}: {}{}", outcome.stdout, outcome.stderr);
+        let said = outcome.stdout.trim_end();
+        assert!(said.starts_with("wrong: ") && said.lines().count() == 1, "{change}: {said}");
+        assert!(said.contains(words), "{change}:\n{said}\ndoes not contain\n{words}");
+        tampering.undo().await;
+    }
+    verify(database).await.must_succeed();
+}
+
+async fn a_ledger_that_is_right_is_found_right_with_a_table_of_its_money(kind: Kind) {
+    let database = ledger(kind).await;
+
+    let outcome = verify(&database).await.must_succeed();
+
+    let rows: Vec<Vec<&str>> =
+        outcome.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    let head =
+        "currency accounts entries deposit withdrawal transfer posting capture reversal balances";
+    assert_eq!(rows[0].join(" "), head);
+    assert_eq!(rows[1].join(" "), "JPY 1 1 700 0 0 0 0 0 700");
+    assert_eq!(rows[2].join(" "), "USD 2 5 150.05 -0.05 0.00 0.00 0.00 0.00 150.00");
+    assert!(
+        outcome.stdout.contains("right: 3 accounts, 6 entries, 6 requests, in "),
+        "{}",
+        outcome.stdout
+    );
+    assert_eq!(outcome.stderr, "", "a progress bar is for terminals");
+}
+
+async fn an_account_that_is_changed_is_found(kind: Kind) {
+    let database = ledger(kind).await;
+    let doubled = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
+        balance_after, create_time_us, hash FROM entries WHERE account_id = 'bob' AND sequence = 3";
+    let reordered = "UPDATE entries SET sequence = 9 WHERE account_id = 'bob' AND sequence = 1; \
+        UPDATE entries SET sequence = 1 WHERE account_id = 'bob' AND sequence = 2; \
+        UPDATE entries SET sequence = 2 WHERE account_id = 'bob' AND sequence = 9";
+    let swapped = "UPDATE entries SET amount = '40.00', balance_after = '40.00' \
+        WHERE account_id = 'bob' AND sequence = 1; \
+        UPDATE entries SET amount = '10.00' WHERE account_id = 'bob' AND sequence = 2";
+    let stray = "UPDATE entries SET account_id = 'zoe' WHERE account_id = 'yen'; \
+        UPDATE accounts SET sequence = 0, balance = '0' WHERE account_id = 'yen'";
+    assert_found(
+        &database,
+        &[
+            (
+                "UPDATE accounts SET balance = '80.01' WHERE account_id = 'bob'",
+                "account bob: its balance is 80.01; its 3 entries sum to 80.00",
+            ),
+            (
+                "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 2",
+                "account bob, entry 2: it is missing",
+            ),
+            (
+                "DELETE FROM entries WHERE account_id = 'yen'",
+                "account yen, entry 1: it is missing: the account's sequence is 1",
+            ),
+            (doubled, "account bob, entry 4: it is surplus"),
+            (
+                "UPDATE entries SET amount = '31.00' WHERE account_id = 'bob' AND sequence = 3",
+                "account bob, entry 3: its balance_after is 80.00; 50.00 before it and its amount \
+                 of 31.00 are 81.00",
+            ),
+            (
+                "UPDATE entries SET create_time_us = create_time_us - 1 WHERE sequence = 2 \
+                 AND account_id = 'bob'",
+                "account bob, entry 2: its hash is ",
+            ),
+            (reordered, "account bob, entry 1: its balance_after is 50.00"),
+            (swapped, "account bob, entry 1: its hash is "),
+            (stray, "account yen: its last_hash is "),
+            (
+                "DELETE FROM accounts WHERE account_id = 'yen'",
+                "account yen, entry 1: there is no such account",
+            ),
+            (
+                "DELETE FROM accounts WHERE account_id = 'alice'",
+                "account alice, entry 1: there is no such account",
+            ),
+            (
+                "UPDATE accounts SET held = '0.01' WHERE account_id = 'alice'",
+                "account alice: its held is 0.01; its open holds sum to 0.00",
+            ),
+        ],
+    )
+    .await;
+}
+
+async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry(kind: Kind) {
+    let database = ledger(kind).await;
+    let request_of = |which: &str| {
+        format!("transaction_id = (SELECT transaction_id FROM entries WHERE {which})")
+    };
+    let bobs_deposit = request_of("account_id = 'bob' AND sequence = 1");
+    let orphan = format!("DELETE FROM requests WHERE {bobs_deposit}");
+    let other =
+        format!("UPDATE requests SET entry_names = '[[\"alice\", 1]]' WHERE {bobs_deposit}");
+    let twice = format!(
+        "UPDATE requests SET entry_names = '[[\"bob\", 1], [\"bob\", 1]]' WHERE {bobs_deposit}"
+    );
+    let transfer = request_of("account_id = 'bob' AND sequence = 3");
+    let unnamed = format!(
+        "UPDATE requests SET kind = 'posting', entry_names = '[[\"bob\", 3]]' WHERE {transfer}"
+    );
+    // The rest of bob's chain is right: only the transfer knows of the leg that is gone.
+    let leg_missing = "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 3; \
+        UPDATE accounts SET sequence = 2, balance = '50.00', last_hash = \
+            (SELECT hash FROM entries WHERE account_id = 'bob' AND sequence = 2) \
+        WHERE account_id = 'bob'";
+    let doubled = format!(
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
+            description, labels, entry_names, create_time_us) \
+         SELECT caller, 'again', fingerprint, transaction_id, kind, rejection, description, \
+            labels, entry_names, create_time_us FROM requests WHERE {bobs_deposit}"
+    );
+    let refused = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
+    assert_found(
+        &database,
+        &[
+            (&orphan, "account bob, entry 1: it is of transaction "),
+            (&other, "account alice, entry 1: it is of transaction "),
+            (&twice, ": it names an entry twice"),
+            (&unnamed, "account alice, entry 2: it is of transaction "),
+            (leg_missing, "account bob, entry 3: it is missing: transaction "),
+            (&doubled, ": two requests have this id, and name the same entries"),
+            (&refused, ": it is refused, and names 1 entries; it should have none"),
+        ],
+    )
+    .await;
+}
+
+async fn transactions_that_are_not_what_their_kind_says_are_found(kind: Kind) {
+    let database = ledger(kind).await;
+    assert_found(
+        &database,
+        &[
+            (
+                "UPDATE requests SET kind = 'deposit' WHERE kind = 'withdrawal' AND rejection IS NULL",
+                ": it is a deposit with the entries -0.05 USD; it should have one above zero",
+            ),
+            (
+                "UPDATE requests SET kind = 'deposit' WHERE kind = 'transfer'",
+                ": it is a deposit with the entries -30.00 USD, 30.00 USD; it should have one above",
+            ),
+            (
+                "UPDATE requests SET kind = 'transfer' WHERE kind = 'withdrawal' AND rejection IS NULL",
+                ": it is a transfer with the entries -0.05 USD; it should have two that sum to zero",
+            ),
+            ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is none"),
+            (
+                "UPDATE requests SET kind = 'fence' WHERE kind = 'transfer'",
+                ": it is fence, and names 2 entries; it should have none",
+            ),
+            (
+                "UPDATE requests SET rejection = NULL WHERE rejection IS NOT NULL",
+                ": it is a withdrawal with the entries none; it should have one below zero",
+            ),
+        ],
+    )
+    .await;
+}
+
+async fn holds_that_do_not_fit_are_found(kind: Kind) {
+    let database = ledger(kind).await;
+    let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
+        request_id, description, labels, create_time_us, update_time_us";
+    let hold = |account_id: &str, state: &str, captured: &str, transaction_id: &str| {
+        format!(
+            "INSERT INTO holds ({columns}) SELECT 'h', '{account_id}', '5.00', '{state}', \
+             {captured}, {transaction_id}, 'r', '', '{{}}', 0, 0 FROM requests \
+             WHERE kind = 'withdrawal' AND rejection IS NULL"
+        )
+    };
+    let nobody = hold("nobody", "released", "NULL", "NULL");
+    let not_captured = hold("bob", "captured", "0.05", "transaction_id");
+    let open = hold("bob", "open", "NULL", "NULL");
+    assert_found(
+        &database,
+        &[
+            (&nobody, "hold h: there is no such account"),
+            (&not_captured, "hold h: it is captured, and its transaction is not"),
+            (&open, "account bob: its held is 0.00; its open holds sum to 5.00"),
+        ],
+    )
+    .await;
+    let captured = "UPDATE requests SET kind = 'capture', hold_id = 'h' \
+        WHERE kind = 'withdrawal' AND rejection IS NULL";
+
+    database.execute(&format!("{not_captured}; {captured}")).await;
+
+    let outcome = verify(&database).await.must_succeed();
+    assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);
+}
+
+async fn it_runs_beside_servers_under_load(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 4).await;
+    let (stop, stopped) = watch::channel(false);
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let verifying = async {
+        let mut entries = Vec::new();
+        for _ in 0..6 {
+            let outcome = verify(&database).await.must_succeed();
+            let words: Vec<_> = outcome.stdout.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == "entries,").expect("a summary");
+            entries.push(words[at - 1].parse::<u64>().expect("a number"));
+        }
+        stop.send(true).expect("the load listens");
+        entries
+    };
+
+    let (history, entries) = tokio::join!(load.run(&clients), verifying);
+
+    assert!(history.len() > 50, "{} changes", history.len());
+    assert!(
+        entries.is_sorted() && entries[0] < entries[5],
+        "it was changed meanwhile: {entries:?}"
+    );
+}
+
+async fn a_schema_that_is_not_this_program_s_is_refused(kind: Kind) {
+    let empty = TestDatabase::create_empty(kind).await;
+    let ahead = empty.create_beside(kind).await;
+    let insert =
+        "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
+    ahead.execute(insert).await;
+
+    for (database, words) in [(&empty, "no schema"), (&ahead, "m29990101_000001_future")] {
+        let outcome = verify(database).await;
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+        assert_eq!(outcome.stdout, "");
+    }
+}

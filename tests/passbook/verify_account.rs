@@ -1,0 +1,184 @@
+use passbook::proto::{
+    VerificationFaultKind as FaultKind, VerifyAccountRequest, VerifyAccountResponse,
+};
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::harness::{
+    load::{Load, Stop, open_ring},
+    *,
+};
+
+on_both_databases! {
+    an_account_that_is_right_is_verified_to_its_last_entry,
+    an_account_without_entries_is_right,
+    each_kind_of_fault_is_found_and_named,
+    expired_holds_count_until_they_are_ended,
+    changes_that_are_made_meanwhile_are_no_fault,
+    an_account_that_does_not_exist_cannot_be_verified,
+}
+
+async fn verify(client: &Client, account_id: &str) -> VerifyAccountResponse {
+    let request = VerifyAccountRequest { account_id: account_id.to_owned() };
+    let answer = client.clone().verify_account(within(seconds(30), request)).await;
+    answer.expect("an answer").into_inner()
+}
+
+/// Opens an account with three entries, of 10, -3 and 5.
+async fn open_with_entries(client: &Client, account_id: &str) {
+    open_funded(client, account_id, "10").await;
+    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("it is made");
+    client.clone().deposit(deposit(account_id, "5")).await.expect("it is made");
+}
+
+async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    // More than the server reads at a time.
+    for _ in 0..21 {
+        let requests = (0..100).map(|_| passbook::proto::PostTransactionRequest {
+            request_id: new_request_id(),
+            legs: vec![passbook::proto::Leg {
+                account_id: "alice".to_owned(),
+                amount: money("0.01"),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        let request =
+            passbook::proto::BatchPostTransactionsRequest { requests: requests.collect() };
+        client.clone().batch_post_transactions(request).await.expect("they are made");
+    }
+
+    let answer = verify(&client, "alice").await;
+
+    assert_eq!(answer, VerifyAccountResponse { valid: true, entries_verified: 2100, fault: None });
+}
+
+async fn an_account_without_entries_is_right(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+
+    let answer = verify(&server.client(), "alice").await;
+
+    assert_eq!(answer, VerifyAccountResponse { valid: true, entries_verified: 0, fault: None });
+}
+
+async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_entries(&client, "alice").await;
+    open_with_entries(&client, "bob").await;
+    let tampering = Tampering::begin(&database).await;
+    let bytes = if kind == Kind::Sqlite { "x'00'" } else { r"'\x00'" };
+    let unreadable = format!("UPDATE entries SET hash = {bytes}");
+    let unreadable_account = format!("UPDATE accounts SET last_hash = {bytes}");
+    let surplus = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
+        balance_after, create_time_us, hash FROM entries";
+    let cases = [
+        ("DELETE FROM entries", "sequence = 2", 2, FaultKind::MissingEntry, "next one there is 3"),
+        ("DELETE FROM entries", "sequence = 3", 3, FaultKind::MissingEntry, "sequence is 3"),
+        ("UPDATE accounts SET sequence = 4", "true", 4, FaultKind::MissingEntry, "sequence is 4"),
+        (surplus, "sequence = 3", 4, FaultKind::SurplusEntry, "sequence is 3"),
+        ("UPDATE accounts SET sequence = 2", "true", 3, FaultKind::SurplusEntry, "sequence is 2"),
+        ("UPDATE entries SET sequence = 0", "sequence = 1", 0, FaultKind::SurplusEntry, "surplus"),
+        ("UPDATE entries SET amount = '-3.01'", "sequence = 2", 2, FaultKind::WrongSum, "-3.01"),
+        (
+            "UPDATE entries SET balance_after = '7.50'",
+            "sequence = 2",
+            2,
+            FaultKind::WrongSum,
+            "7.50",
+        ),
+        ("UPDATE entries SET create_time_us = 1", "sequence = 3", 3, FaultKind::WrongHash, "moved"),
+        ("UPDATE accounts SET balance = '12.01'", "true", 0, FaultKind::WrongBalance, "12.01"),
+        ("UPDATE accounts SET held = '1.00'", "true", 0, FaultKind::WrongHeld, "sum to 0.00"),
+        (&unreadable, "sequence = 2", 2, FaultKind::Unreadable, "hash"),
+        (&unreadable_account, "true", 0, FaultKind::Unreadable, "last_hash"),
+    ];
+
+    for (change, which, sequence, kind, words) in cases {
+        let sql = format!("{change} WHERE account_id = 'bob' AND {which}");
+        database.execute(&sql).await;
+
+        let answer = verify(&client, "bob").await;
+
+        let fault = answer.fault.clone().unwrap_or_else(|| panic!("found nothing: {sql}"));
+        assert!(!answer.valid, "{sql}");
+        assert_eq!((fault.kind(), fault.sequence), (kind, sequence), "{sql}: {fault:?}");
+        assert_eq!(fault.account_id, "bob");
+        assert!(fault.description.contains(words), "{sql}: {fault:?}");
+        assert!(answer.entries_verified <= 3, "{answer:?}");
+        assert!(verify(&client, "alice").await.valid, "another account: {sql}");
+        tampering.undo().await;
+        assert!(verify(&client, "bob").await.valid, "after it was undone: {sql}");
+    }
+}
+
+async fn expired_holds_count_until_they_are_ended(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_with_entries(&client, "alice").await;
+    let hold = |hold_id: &str, amount: &str, state: &str, expire_time_us: &str| {
+        format!(
+            "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, request_id, \
+             description, labels, create_time_us, update_time_us) VALUES \
+             ('{hold_id}', 'alice', '{amount}', '{state}', {expire_time_us}, 'r', '', '{{}}', 0, 0)"
+        )
+    };
+    database.execute(&hold("one", "1.50", "open", "NULL")).await;
+    database.execute(&hold("two", "2.25", "open", "1000")).await;
+    database.execute(&hold("three", "9.00", "released", "NULL")).await;
+
+    let wrong = verify(&client, "alice").await.fault.expect("held is still zero");
+    database.execute("UPDATE accounts SET held = '3.75'").await;
+    let right = verify(&client, "alice").await;
+
+    assert_eq!(wrong.kind(), FaultKind::WrongHeld);
+    assert!(wrong.description.contains("sum to 3.75"), "{wrong:?}");
+    assert!(right.valid, "{right:?}");
+}
+
+async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 3).await;
+    let (stop, stopped) = watch::channel(false);
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let verifying = async {
+        let end = tokio::time::Instant::now() + seconds(3);
+        let mut verified = 0;
+        while tokio::time::Instant::now() < end {
+            for account_id in &accounts {
+                let answer = verify(&clients[1], account_id).await;
+                assert!(answer.valid, "{account_id}: {answer:?}");
+                verified += 1;
+            }
+        }
+        stop.send(true).expect("the load listens");
+        verified
+    };
+
+    let (history, verified) = tokio::join!(load.run(&clients), verifying);
+
+    assert!(history.len() > 50 && verified > 20, "{} changes, {verified}", history.len());
+}
+
+async fn an_account_that_does_not_exist_cannot_be_verified(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let request = |account_id: &str| VerifyAccountRequest { account_id: account_id.to_owned() };
+
+    let missing = server.client().verify_account(request("nobody")).await;
+    let malformed = server.client().verify_account(request("no body")).await;
+
+    refused(missing, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let status = refused(malformed, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    assert_eq!(fields(&status), ["account_id"]);
+}
