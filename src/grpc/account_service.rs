@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
-use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -13,6 +12,7 @@ use crate::{
         decode::{self, BATCH_GET_MAX, Common, Decoder, Invalid, Sides},
         encode, page_token,
         stream::Intake,
+        watch,
     },
     ledger::{Ledger, Posted},
     proto::{self, ErrorReason, account_service_server::AccountService},
@@ -25,7 +25,7 @@ pub struct AccountServiceImpl {
     currencies: Arc<Currencies>,
     /// Whose request ids these are; everyone's, as long as nobody is asked who they are.
     caller: Arc<str>,
-    stopping: watch::Receiver<bool>,
+    stopping: tokio::sync::watch::Receiver<bool>,
 }
 
 type Results =
@@ -40,7 +40,7 @@ impl AccountServiceImpl {
     pub fn new(
         ledger: Arc<Ledger>,
         currencies: Arc<Currencies>,
-        stopping: watch::Receiver<bool>,
+        stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self { ledger, currencies, caller: "".into(), stopping }
     }
@@ -368,9 +368,19 @@ impl AccountService for AccountServiceImpl {
 
     async fn watch_entries(
         &self,
-        _: Request<proto::WatchEntriesRequest>,
+        request: Request<proto::WatchEntriesRequest>,
     ) -> Result<Response<Self::WatchEntriesStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let mut decoder = Decoder::new(&self.currencies);
+        let account_id = decoder.account_id("account_id", &request.account_id);
+        if request.after_sequence < 0 {
+            let reason = ErrorReason::InvalidFilter;
+            decoder.refuse(reason, "after_sequence", "must not be negative");
+        }
+        let account_id = decoder.finish(account_id)?;
+        let watcher = self.ledger.watch(&account_id, request.after_sequence, deadline.at).await?;
+        let entries = watch::serve(watcher, self.stopping.clone(), deadline);
+        Ok(Response::new(Box::pin(entries)))
     }
 
     async fn resolve_request(

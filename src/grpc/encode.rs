@@ -1,11 +1,14 @@
 //! Domain types into responses.
 
+use prost::Message;
+
 use crate::{
     domain::{
         account::{Account, AccountState},
         money::{Amount, Currency},
         transaction::{Entry, Transaction, TransactionKind},
     },
+    grpc::WatchEntriesResponse,
     proto,
 };
 
@@ -73,6 +76,13 @@ pub fn entry(entry: &Entry) -> proto::Entry {
         create_time: Some(time(entry.create_time_us)),
         hash: entry.hash.to_vec(),
     }
+}
+
+/// The message that tells of these entries, as it travels.
+pub fn watched(entries: &[Entry]) -> Vec<u8> {
+    let sequence = entries.last().map(|entry| entry.sequence).unwrap_or_default();
+    let entries = entries.iter().map(entry).collect();
+    WatchEntriesResponse::new(entries, sequence).encode_to_vec()
 }
 
 fn money(currency: &Currency, amount: Amount) -> proto::Money {

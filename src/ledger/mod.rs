@@ -22,6 +22,7 @@ mod mender;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 use std::{
@@ -38,6 +39,7 @@ use tokio::{sync::Semaphore, time::Instant};
 pub use crate::ledger::{
     failure::{Failure, Outcome},
     stats::{Distribution, WritePathStats},
+    watch::{Page, Place, Watcher},
 };
 use crate::{
     domain::{
@@ -66,6 +68,7 @@ pub struct Ledger {
     store: Arc<Store>,
     line: Arc<Line>,
     stats: Arc<Stats>,
+    hub: Arc<watch::Hub>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
     limits: Limits,
@@ -105,10 +108,12 @@ impl Ledger {
         let line = Arc::new(Line::default());
         let stats = Arc::new(Stats::default());
         worker::spawn(&store, &line, &stats, limits.batch_size_max);
+        let hub = watch::Hub::start(store.clone());
         Self {
             store,
             line,
             stats,
+            hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
             limits,
             closed: AtomicBool::new(false),
@@ -275,6 +280,26 @@ impl Ledger {
     ) -> Result<Vec<Entry>, Failure> {
         let account = self.account(account_id, deadline).await?;
         read(deadline, self.store.list_entries(&account, range, limit)).await
+    }
+
+    /// Watches an account's entries from the one after `after_sequence` on; the deadline is that of
+    /// the beginning.
+    ///
+    /// # Errors
+    /// The account does not exist or has not come so far, too many watch already, or the database
+    /// does not answer in time.
+    pub async fn watch(
+        &self,
+        account_id: &AccountId,
+        after_sequence: i64,
+        deadline: Instant,
+    ) -> Result<Watcher, Failure> {
+        let place = self.hub.place()?;
+        let account = self.account(account_id, deadline).await?;
+        if after_sequence > account.sequence {
+            return Err(Failure::SequenceNotReached { sequence: account.sequence });
+        }
+        Ok(self.hub.watch(account, after_sequence, place))
     }
 
     /// Whether changes can be made now: the database answers and has this program's schema.

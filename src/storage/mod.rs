@@ -12,6 +12,7 @@ mod entries;
 mod error;
 mod requests;
 mod schema;
+mod watched;
 mod write;
 mod writer;
 
@@ -21,4 +22,5 @@ pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};
 pub use error::{CommitError, StorageError};
 pub use schema::{SchemaStatus, schema_version};
+pub use watched::WatchedAccount;
 pub use writer::{LockWait, Locked, WriteTransaction, Writer};
