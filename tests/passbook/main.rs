@@ -16,6 +16,7 @@ mod list_entries;
 mod post_transaction;
 mod stream_transactions;
 mod transfer;
+mod watch_entries;
 mod withdraw;
 mod write_path_stats;
 
@@ -44,3 +45,4 @@ mod round_trips;
 mod shutdown;
 mod strangers;
 mod tidy;
+mod watching_through_trouble;
