@@ -33,7 +33,7 @@ use crate::{
 pub const WATCHERS_MAX: usize = 10_000;
 /// How often the hub asks for what is new. Entries made within it travel together: shorter costs
 /// more statements and messages, longer is told later.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The hub rests for this many times as long as it took to ask, at least: with very many accounts
 /// it asks less often rather than take the database's time.
 const REST_FACTOR: u32 = 3;

@@ -10,7 +10,12 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    runtime::Builder,
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tonic::{Request, Status, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -49,15 +54,19 @@ struct EntryTold {
 /// Open streams, read all the time.
 pub struct Watchers {
     watchers: Vec<Watcher>,
-    tasks: JoinSet<Seen>,
+    /// A thread of its own: who drives the load is not to wait for those who watch.
+    reading: std::thread::JoinHandle<Seen>,
     stop: watch::Sender<bool>,
 }
 
 /// One of them, as it is seen from outside.
+#[derive(Clone)]
 struct Watcher {
     account_id: String,
     /// The last sequence that it was told of.
     sequence: Arc<AtomicI64>,
+    /// Its stream has begun.
+    is_open: Arc<AtomicBool>,
 }
 
 /// What one or all of them have seen.
@@ -85,27 +94,27 @@ impl Watchers {
         count: u32,
     ) -> Result<Self, Failed> {
         let (stop, stopped) = watch::channel(false);
-        let mut open = Self { watchers: Vec::new(), tasks: JoinSet::new(), stop };
         let bar = drive::bar(u64::from(count), "beginning to watch {bar:40} {pos}/{len}");
-        let channels = servers.channels(count);
-        let mut opened = Vec::new();
-        for (account_id, channel) in account_ids.iter().cycle().zip(channels) {
-            let after = sequences.get(account_id).copied().unwrap_or_default();
-            let sequence = Arc::new(AtomicI64::new(after));
-            let is_open = Arc::new(AtomicBool::new(false));
-            let (account_id, stopped) = (account_id.clone(), stopped.clone());
-            open.tasks.spawn(follow(
-                channel,
-                account_id.clone(),
-                sequence.clone(),
-                is_open.clone(),
-                stopped,
-            ));
-            open.watchers.push(Watcher { account_id, sequence });
-            opened.push(is_open);
-        }
+        let watcher = |account_id: &String| Watcher {
+            account_id: account_id.clone(),
+            sequence: Arc::new(sequences.get(account_id).copied().unwrap_or_default().into()),
+            is_open: Arc::default(),
+        };
+        let watchers: Vec<_> =
+            account_ids.iter().cycle().take(count as usize).map(watcher).collect();
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Failed::run)?;
+        let channels = {
+            // A channel belongs to the runtime in which it was made.
+            let _inside = runtime.enter();
+            servers.channels(count)
+        };
+        let all: Vec<_> = watchers.iter().cloned().zip(channels).collect();
+        let reading = std::thread::spawn(move || {
+            let follow = |(watcher, channel)| follow(channel, watcher, stopped.clone());
+            runtime.block_on(async { sum(all.into_iter().map(follow).collect()).await })
+        });
         let end = Instant::now() + CATCH_UP_TIME_MAX;
-        while let Some(position) = opened.iter().position(|is_open| !is_open.load(Relaxed)) {
+        while let Some(position) = watchers.iter().position(|it| !it.is_open.load(Relaxed)) {
             if Instant::now() > end {
                 return Err(Failed::Run("those who watch could not all begin to".to_owned()));
             }
@@ -113,11 +122,11 @@ impl Watchers {
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
         }
         bar.finish_and_clear();
-        Ok(open)
+        Ok(Self { watchers, reading, stop })
     }
 
     /// Waits until all were told of everything, given the accounts' sequences; then ends them.
-    pub async fn finish(mut self, sequences: &HashMap<String, i64>) -> Result<Seen, String> {
+    pub async fn finish(self, sequences: &HashMap<String, i64>) -> Result<Seen, String> {
         let began = Instant::now();
         let is_behind = |it: &&Watcher| {
             sequences.get(&it.account_id).is_some_and(|last| it.sequence.load(Relaxed) < *last)
@@ -128,10 +137,8 @@ impl Watchers {
         let caught_up_after = began.elapsed();
         let behind = self.watchers.iter().filter(is_behind).count();
         self.stop.send_replace(true);
-        let mut seen = Seen { caught_up_after, ..Seen::default() };
-        while let Some(one) = self.tasks.join_next().await {
-            seen.add(one.map_err(|error| error.to_string())?);
-        }
+        let seen = self.reading.join().map_err(|_| "the watching thread failed".to_owned())?;
+        let seen = Seen { caught_up_after, ..seen };
         match seen.gap {
             Some(gap) => Err(format!("a gap was told of: {gap}")),
             None if behind > 0 => Err(format!(
@@ -143,18 +150,21 @@ impl Watchers {
     }
 }
 
+async fn sum(mut tasks: JoinSet<Seen>) -> Seen {
+    let mut seen = Seen::default();
+    while let Some(one) = tasks.join_next().await {
+        let failed = |error: JoinError| Seen { gap: Some(error.to_string()), ..Seen::default() };
+        seen.add(one.unwrap_or_else(failed));
+    }
+    seen
+}
+
 /// Watches one account until it is told to stop, and takes up again what is cut.
-async fn follow(
-    channel: Channel,
-    account_id: String,
-    sequence: Arc<AtomicI64>,
-    is_open: Arc<AtomicBool>,
-    mut stopped: watch::Receiver<bool>,
-) -> Seen {
+async fn follow(channel: Channel, watcher: Watcher, mut stopped: watch::Receiver<bool>) -> Seen {
     let mut seen = Seen::default();
     let following = async {
         loop {
-            let cut = read(&channel, &account_id, &sequence, &is_open, &mut seen).await;
+            let cut = read(&channel, &watcher, &mut seen).await;
             if seen.gap.is_some() {
                 return;
             }
@@ -173,9 +183,7 @@ async fn follow(
 /// Reads one stream until it is cut, or has a gap.
 async fn read(
     channel: &Channel,
-    account_id: &str,
-    sequence: &AtomicI64,
-    is_open: &AtomicBool,
+    Watcher { account_id, sequence, is_open }: &Watcher,
     seen: &mut Seen,
 ) -> Status {
     let mut client = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
