@@ -13,13 +13,13 @@
 //! gives out entry n + 1 after entry n and nothing else, wherever it has them from.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast},
+    sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -47,6 +47,9 @@ const OWN_PAGE_SIZE: usize = 250;
 /// Pages that the hub keeps for watchers of an account that are slower than it. Who falls
 /// further behind reads the database.
 const PAGES_KEPT_MAX: usize = 16;
+/// Full pages that watchers have read and others may take: those who were cut together, by a
+/// restart say, ask for the same ones again. With [`OWN_PAGE_SIZE`] some ten megabytes.
+const SHARED_PAGES_MAX: usize = 64;
 /// Watchers that read the database at the same time; others wait. It has eight readers in all,
 /// and those who call are not to wait for those who watch.
 const OWN_READS_MAX: usize = 2;
@@ -106,6 +109,14 @@ pub struct Hub {
     begun: Notify,
     places: Arc<Semaphore>,
     own_reads: Semaphore,
+    shared: Mutex<VecDeque<SharedPage>>,
+}
+
+/// A page that never changes any more, read by the first who needs it.
+struct SharedPage {
+    account_id: AccountId,
+    after_sequence: i64,
+    page: Arc<OnceCell<Arc<Page>>>,
 }
 
 impl Hub {
@@ -117,6 +128,7 @@ impl Hub {
             begun: Notify::new(),
             places: Arc::new(Semaphore::new(WATCHERS_MAX)),
             own_reads: Semaphore::new(OWN_READS_MAX),
+            shared: Mutex::default(),
         });
         let running = hub.clone();
         tokio::spawn(async move { running.run().await });
@@ -243,6 +255,46 @@ impl Hub {
         }
     }
 
+    /// The next entries of one account; a full page is kept for others, if the hub knows that it
+    /// is full: what it has told is there and does not change.
+    async fn page_after(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
+        let size = OWN_PAGE_SIZE as i64;
+        let start = account.after_sequence - account.after_sequence % size;
+        let known = {
+            let watched = self.watched();
+            watched.get(&account.account_id).map_or(0, |it| it.account.after_sequence)
+        };
+        if start + size > known {
+            return self.read_page(account).await;
+        }
+        let cell = self.shared_page(&account.account_id, start);
+        let whole = WatchedAccount { after_sequence: start, ..account.clone() };
+        cell.get_or_try_init(|| self.read_page(&whole)).await.cloned()
+    }
+
+    async fn read_page(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
+        // Fails only if the semaphore were closed, which nobody does.
+        let _turn = self.own_reads.acquire().await;
+        let news = read(self.store.news(std::slice::from_ref(account), OWN_PAGE_SIZE)).await?;
+        let entries = news.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
+        Ok(Page::new(entries))
+    }
+
+    fn shared_page(&self, account_id: &AccountId, start: i64) -> Arc<OnceCell<Arc<Page>>> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |it: &&SharedPage| it.after_sequence == start && it.account_id == *account_id;
+        if let Some(found) = shared.iter().rev().find(is_it) {
+            return found.page.clone();
+        }
+        if shared.len() == SHARED_PAGES_MAX {
+            shared.pop_front();
+        }
+        let page = Arc::default();
+        let account_id = account_id.clone();
+        shared.push_back(SharedPage { account_id, after_sequence: start, page: Arc::clone(&page) });
+        page
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashMap<AccountId, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,16 +359,12 @@ impl Watcher {
 
     /// Reads the next page from the database; None: try again.
     async fn read(&mut self) -> Result<Option<Arc<Page>>, Failure> {
-        let turn = self.hub.own_reads.acquire().await;
-        let account = std::slice::from_ref(&self.account);
-        let news = read(self.hub.store.news(account, OWN_PAGE_SIZE)).await;
-        drop(turn);
-        match news.and_then(|mut news| news.pop().unwrap_or_else(|| Ok(Vec::new()))) {
-            Ok(entries) => {
+        match self.hub.page_after(&self.account).await {
+            Ok(page) => {
                 self.failing_since = None;
                 // What is made from now on is told by the hub: it was asked to before this read.
-                self.is_behind = entries.len() == OWN_PAGE_SIZE;
-                Ok(Some(Page::new(entries)))
+                self.is_behind = page.entries.len() == OWN_PAGE_SIZE;
+                Ok(page.after(self.sequence()))
             }
             Err(error) => {
                 let since = *self.failing_since.get_or_insert_with(Instant::now);

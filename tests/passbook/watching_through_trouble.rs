@@ -177,7 +177,7 @@ async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
         tokio::time::sleep(length).await;
         proxy.thaw();
     };
-    outage(seconds(4)).await;
+    outage(seconds(7)).await;
     let told = timeout(seconds(15), async {
         while caught_up_ref.sequence < 20 {
             caught_up_ref.next().await.expect("a short outage does not end the stream");
