@@ -37,6 +37,8 @@ pub mod storage;
 /// The contract of `proto/passbook/v1`, as prost and tonic generate it.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod proto {
+    pub use crate::grpc::WatchEntriesResponse;
+
     tonic::include_proto!("passbook.v1");
 
     /// The contract's descriptors, for reflection.

@@ -2,7 +2,6 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +16,7 @@ use crate::{
         decode::{self, Invalid},
         encode,
         stream::Intake,
+        watch,
     },
     ledger::Ledger,
     proto::{self, account_service_server::AccountService},
@@ -28,7 +28,7 @@ pub struct AccountServiceImpl {
     currencies: Arc<Currencies>,
     /// Whose request ids these are; everyone's, as long as nobody is asked who they are.
     caller: Arc<str>,
-    stopping: watch::Receiver<bool>,
+    stopping: tokio::sync::watch::Receiver<bool>,
 }
 
 type Results =
@@ -43,7 +43,7 @@ impl AccountServiceImpl {
     pub fn new(
         ledger: Arc<Ledger>,
         currencies: Arc<Currencies>,
-        stopping: watch::Receiver<bool>,
+        stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self { ledger, currencies, caller: "".into(), stopping }
     }
@@ -388,9 +388,13 @@ impl AccountService for AccountServiceImpl {
 
     async fn watch_entries(
         &self,
-        _: Request<proto::WatchEntriesRequest>,
+        request: Request<proto::WatchEntriesRequest>,
     ) -> Result<Response<Self::WatchEntriesStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (deadline, request) = open(request);
+        let account_id = decode::watch(&self.currencies, &request)?;
+        let watcher = self.ledger.watch(&account_id, request.after_sequence, deadline.at).await?;
+        let entries = watch::serve(watcher, self.stopping.clone(), deadline);
+        Ok(Response::new(Box::pin(entries)))
     }
 
     async fn resolve_request(

@@ -44,6 +44,11 @@ impl Deadline {
         extensions.get().copied().unwrap_or_else(none)
     }
 
+    /// Of a stream as a whole: the caller's own, if there is one.
+    pub fn of_stream(&self) -> Option<Instant> {
+        self.callers
+    }
+
     /// Of one request of a stream that is read now: the default, within the caller's.
     pub fn of_next(&self) -> Instant {
         let default = Instant::now() + self.policy.default_timeout.min(TIMEOUT_MAX);

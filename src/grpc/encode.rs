@@ -1,5 +1,7 @@
 //! Domain types into responses.
 
+use prost::Message;
+
 use crate::{
     domain::{
         account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
@@ -11,7 +13,7 @@ use crate::{
         transaction::{Entry, Transaction, TransactionKind},
         verification::{Fault, FaultKind},
     },
-    grpc::status,
+    grpc::{WatchEntriesResponse, status},
     ledger::{self, Failure},
     proto,
     storage::VerifiedAccount,
@@ -204,6 +206,13 @@ fn fault(fault: Fault) -> proto::VerificationFault {
         .into(),
         description: fault.description,
     }
+}
+
+/// The message that tells of these entries, as it travels.
+pub fn watched(entries: &[Entry]) -> Vec<u8> {
+    let sequence = entries.last().map(|entry| entry.sequence).unwrap_or_default();
+    let entries = entries.iter().map(entry).collect();
+    WatchEntriesResponse::new(entries, sequence).encode_to_vec()
 }
 
 pub fn money(currency: &Currency, amount: Amount) -> proto::Money {

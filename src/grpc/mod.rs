@@ -9,6 +9,8 @@ mod encode;
 mod page_token;
 mod status;
 mod stream;
+mod watch;
+mod watch_message;
 
 #[cfg(test)]
 mod status_tests;
@@ -17,3 +19,4 @@ pub use account_service::AccountServiceImpl;
 pub use admin_service::AdminServiceImpl;
 pub use deadline::{DeadlinePolicy, stamp};
 pub use status::panicked;
+pub use watch_message::WatchEntriesResponse;

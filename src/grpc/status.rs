@@ -187,6 +187,24 @@ fn of_failure(failure: &Failure) -> Parts {
             Some(Outcome::NotApplied),
             Some(Duration::from_millis(100)),
         ),
+        Failure::TooManyWatchers { limit } => (
+            Code::ResourceExhausted,
+            E::Overloaded,
+            format!("{limit} watch already"),
+            None,
+            Some(Duration::from_secs(1)),
+        ),
+        Failure::WatcherTooSlow { limit } => {
+            let limit = humantime::format_duration(*limit);
+            let message = format!(
+                "a message was not read for {limit}; watch again from the last sequence that you have"
+            );
+            (Code::ResourceExhausted, E::WatcherTooSlow, message, None, None)
+        }
+        Failure::SequenceNotReached { sequence } => {
+            let description = format!("is above the account's sequence, which is {sequence}");
+            return of_invalid(Invalid::new(E::InvalidFilter, "after_sequence", description));
+        }
         Failure::DatabaseUnavailable(outcome) => (
             Code::Unavailable,
             E::DatabaseUnavailable,

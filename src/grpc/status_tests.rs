@@ -179,6 +179,21 @@ fn every_failure_without_a_verdict_says_what_became_of_the_change() {
             Some("not_applied"),
             false,
         ),
+        (Failure::TooManyWatchers { limit: 1 }, Code::ResourceExhausted, "OVERLOADED", None, true),
+        (
+            Failure::WatcherTooSlow { limit: std::time::Duration::from_secs(10) },
+            Code::ResourceExhausted,
+            "WATCHER_TOO_SLOW",
+            None,
+            false,
+        ),
+        (
+            Failure::SequenceNotReached { sequence: 1 },
+            Code::InvalidArgument,
+            "INVALID_FILTER",
+            None,
+            false,
+        ),
         (Failure::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
         (Failure::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
     ] {

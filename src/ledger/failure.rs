@@ -1,5 +1,7 @@
 //! Why a caller gets no transaction.
 
+use std::time::Duration;
+
 use crate::{domain::rejection::Rejection, storage::StorageError};
 
 /// What became of a change that got no verdict.
@@ -27,6 +29,21 @@ pub enum Failure {
         /// How many that is.
         limit: usize,
     },
+    /// As many watch already as may.
+    TooManyWatchers {
+        /// How many that is.
+        limit: usize,
+    },
+    /// A message to someone who watches was not taken for too long.
+    WatcherTooSlow {
+        /// How long that is.
+        limit: Duration,
+    },
+    /// Someone wants to watch from an entry on that the account does not have.
+    SequenceNotReached {
+        /// The account's latest one.
+        sequence: i64,
+    },
     /// The database cannot be reached or written; a read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
     /// The schema is not this program's; a read has no outcome.
@@ -50,6 +67,9 @@ impl Failure {
             | Self::LockTimeout
             | Self::Contention
             | Self::Overloaded { .. }
+            | Self::TooManyWatchers { .. }
+            | Self::WatcherTooSlow { .. }
+            | Self::SequenceNotReached { .. }
             | Self::ShuttingDown => self,
         }
     }

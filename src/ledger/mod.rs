@@ -23,6 +23,7 @@ mod reads;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 use std::{
@@ -39,6 +40,7 @@ use uuid::Uuid;
 pub use crate::ledger::{
     failure::{Failure, Outcome},
     stats::{Distribution, WritePathStats},
+    watch::{Page, Place, Watcher},
 };
 use crate::{
     domain::{
@@ -66,6 +68,7 @@ pub struct Ledger {
     store: Arc<Store>,
     line: Arc<Line>,
     stats: Arc<Stats>,
+    hub: Arc<watch::Hub>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
     limits: Limits,
@@ -108,10 +111,12 @@ impl Ledger {
         let line = Arc::new(Line::default());
         let stats = Arc::new(Stats::default());
         worker::spawn(&store, &line, &stats, limits.batch_size_max);
+        let hub = watch::Hub::start(store.clone());
         Self {
             store,
             line,
             stats,
+            hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
             limits,
             closed: AtomicBool::new(false),

@@ -18,7 +18,7 @@ use crate::{
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
     },
-    ledger::{Failure, Ledger},
+    ledger::{Failure, Ledger, Watcher},
     storage::{
         AccountFilter, EntryRange, HoldFilter, StorageError, TransactionFilter, TransactionPage,
         VerifiedAccount,
@@ -175,6 +175,25 @@ impl Ledger {
     ) -> Result<Vec<AccountChange>, Failure> {
         let account = self.account(account_id, deadline).await?;
         read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
+    }
+
+    /// The entries of an account from the one after this on, and all that will come.
+    ///
+    /// # Errors
+    /// The account does not exist or has not come so far, too many watch already, or the database
+    /// does not answer in time.
+    pub async fn watch(
+        &self,
+        account_id: &AccountId,
+        after_sequence: i64,
+        deadline: Instant,
+    ) -> Result<Watcher, Failure> {
+        let place = self.hub.place()?;
+        let account = self.account(account_id, deadline).await?;
+        if after_sequence > account.sequence {
+            return Err(Failure::SequenceNotReached { sequence: account.sequence });
+        }
+        Ok(self.hub.watch(account, after_sequence, place))
     }
 
     /// Recomputes an account from its entries and holds.

@@ -17,6 +17,7 @@ mod requests;
 mod schema;
 mod snapshot;
 mod verify;
+mod watched;
 mod write;
 mod writer;
 
@@ -31,4 +32,5 @@ pub use holds::HoldFilter;
 pub use schema::{SchemaStatus, schema_version};
 pub use snapshot::Snapshot;
 pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
+pub use watched::WatchedAccount;
 pub use writer::{LockWait, Locked, WriteTransaction, Writer};

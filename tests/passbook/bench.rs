@@ -5,6 +5,7 @@ use crate::harness::*;
 on_both_databases! {
     every_workload_runs_and_its_money_adds_up,
     accounts_that_exist_are_used_as_they_are,
+    those_who_watch_a_run_are_told_of_every_entry,
     money_that_somebody_else_makes_fails_the_run,
 }
 
@@ -75,6 +76,31 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
     let run = passbook(&missing).await;
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stderr.contains("nobody.0"), "{}", run.stderr);
+}
+
+async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
+    let directory = tempfile::tempdir().expect("a folder");
+    let json = directory.path().join("report.json");
+    let json_path = json.to_string_lossy();
+    let arguments = [
+        ["bench", "--target", &targets[0], "--target", &targets[1]].as_slice(),
+        &["--workload", "transfer", "--accounts", "5", "--in-flight", "8", "--watchers", "10"],
+        &["--duration", "500ms", "--warmup", "100ms", "--json", &json_path],
+    ]
+    .concat();
+
+    let run = passbook(&arguments).await.must_succeed();
+
+    assert!(run.stdout.contains("without a gap"), "{}", run.stdout);
+    let json = std::fs::read_to_string(&json).expect("the JSON is written");
+    let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    // Each account is watched twice.
+    let entries = database.count("entries").await;
+    assert_eq!(report["watched_entries"].as_i64(), Some(2 * entries), "{json}");
+    assert_eq!(report["watch_cuts"], serde_json::json!({}));
 }
 
 async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {

@@ -28,6 +28,7 @@ mod stream_transactions;
 mod transfer;
 mod update_account;
 mod verify_account;
+mod watch_entries;
 mod withdraw;
 mod write_path_stats;
 
@@ -65,3 +66,4 @@ mod shutdown;
 mod strangers;
 mod tidy;
 mod verify;
+mod watching_through_trouble;

@@ -1,6 +1,6 @@
 //! The accounts of a run: opened before it, counted after it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use rust_decimal::Decimal;
 use tokio::task::JoinSet;
@@ -79,6 +79,14 @@ impl Accounts {
         &self.ids
     }
 
+    /// The latest sequence of each.
+    pub async fn sequences(&self, servers: &Servers) -> Result<HashMap<String, i64>, String> {
+        let mut sequences = HashMap::with_capacity(self.ids.len());
+        let note = |it: proto::Account| sequences.insert(it.account_id, it.sequence);
+        read(servers, &self.ids).await?.into_iter().map(note).for_each(drop);
+        Ok(sequences)
+    }
+
     /// Compares the balances with what the answers add up to.
     pub async fn verify(&self, servers: &Servers, measured: &Measured) -> Result<(), String> {
         let after = Sums::read(servers, &self.ids).await?;
@@ -101,18 +109,24 @@ impl Accounts {
 impl Sums {
     async fn read(servers: &Servers, ids: &[String]) -> Result<Self, String> {
         let mut sums = Self::default();
-        let mut client = servers.clients(1).remove(0);
-        for ids in ids.chunks(READ_AT_ONCE) {
-            let request = proto::BatchGetAccountsRequest { account_ids: ids.to_vec() };
-            let answer = client.batch_get_accounts(request).await;
-            let answer = answer.map_err(|status| format!("not verified: {}", status.message()))?;
-            for account in answer.into_inner().accounts {
-                let value = account.balance.unwrap_or_default().value;
-                let value = Decimal::from_str_exact(&value).map_err(|error| error.to_string())?;
-                sums.balance += value;
-                sums.entries += account.sequence;
-            }
+        for account in read(servers, ids).await? {
+            let value = account.balance.unwrap_or_default().value;
+            let value = Decimal::from_str_exact(&value).map_err(|error| error.to_string())?;
+            sums.balance += value;
+            sums.entries += account.sequence;
         }
         Ok(sums)
     }
+}
+
+async fn read(servers: &Servers, ids: &[String]) -> Result<Vec<proto::Account>, String> {
+    let mut accounts = Vec::with_capacity(ids.len());
+    let mut client = servers.clients(1).remove(0);
+    for ids in ids.chunks(READ_AT_ONCE) {
+        let request = proto::BatchGetAccountsRequest { account_ids: ids.to_vec() };
+        let answer = client.batch_get_accounts(request).await;
+        let answer = answer.map_err(|status| format!("not verified: {}", status.message()))?;
+        accounts.extend(answer.into_inner().accounts);
+    }
+    Ok(accounts)
 }

@@ -264,9 +264,7 @@ impl Measured {
     }
 
     fn error(&mut self, status: &Status) {
-        let info = status.get_details_error_info();
-        let reason = info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason);
-        *self.errors.entry(reason).or_default() += 1;
+        *self.errors.entry(reason(status)).or_default() += 1;
     }
 
     /// Sends again what may have been made, with the same ids; returns how many are still not
@@ -295,6 +293,12 @@ impl Measured {
         }
         self.unknown.len()
     }
+}
+
+/// What an error is counted as.
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason)
 }
 
 /// Whether the change may have been made.

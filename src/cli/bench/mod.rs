@@ -4,6 +4,7 @@ mod accounts;
 mod drive;
 mod report;
 mod servers;
+mod watchers;
 mod workload;
 
 pub use drive::bar;
@@ -17,7 +18,9 @@ use uuid::Uuid;
 use crate::{
     cli::{
         Failed,
-        bench::{accounts::Accounts, drive::Driver, report::Report, workload::Plan},
+        bench::{
+            accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
+        },
     },
     config::parse_duration,
 };
@@ -77,6 +80,16 @@ pub struct Bench {
         value_parser = clap::value_parser!(u32).range(1..=4096)
     )]
     in_flight: u32,
+
+    /// Streams of WatchEntries that are kept open and read meanwhile, on the run's accounts in
+    /// turn. The run fails if one of them misses an entry.
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(0..=10_000)
+    )]
+    watchers: u32,
 
     /// Threads that drive the load. One is enough for a server on the same two cores, and costs
     /// a single caller no hand-over between threads.
@@ -165,6 +178,8 @@ impl Bench {
             seed: self.seed,
             run,
         };
+        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let watchers = Watchers::open(&servers, accounts.ids(), &sequences, self.watchers).await?;
         let before = servers.batches().await;
         let mut measured = driver.run(&servers).await?;
         let mean_batch = before.zip(servers.batches().await).and_then(|(before, after)| {
@@ -173,7 +188,10 @@ impl Bench {
         });
         let unresolved = measured.resolve(&servers).await;
         let verified = accounts.verify(&servers, &measured).await;
-        let report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
+        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let watched = watchers.finish(&sequences).await;
+        let mut report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
+        report.add_watchers(&watched);
         print!("{report}");
         if let Some(path) = &self.json {
             report.write_json(path).map_err(Failed::run)?;
@@ -181,6 +199,6 @@ impl Bench {
         if let Some(path) = &self.plot {
             report.draw(path).map_err(Failed::Run)?;
         }
-        verified.map_err(Failed::Run)
+        verified.and(watched.map(drop)).map_err(Failed::Run)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::cli::bench::{Bench, drive::Measured, servers::Servers};
+use crate::cli::bench::{Bench, drive::Measured, servers::Servers, watchers::Seen};
 
 /// The percentiles of the plot.
 const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
@@ -33,6 +33,17 @@ pub struct Report {
     unresolved: usize,
     /// Null if the money adds up.
     verification_error: Option<String>,
+    watchers: u32,
+    /// Entries that those who watch were told of, all together.
+    watched_entries: u64,
+    /// The messages in which they came, and heartbeats.
+    watched_messages: u64,
+    /// Streams that were cut and taken up again, by reason.
+    watch_cuts: BTreeMap<String, u64>,
+    /// From the end of the load until all were told of everything.
+    watch_caught_up_ms: f64,
+    /// Null if those who watch missed nothing.
+    watch_error: Option<String>,
     /// Seconds, requests a second.
     rates: Vec<(f64, f64)>,
     /// Percentile, milliseconds.
@@ -70,8 +81,27 @@ impl Report {
             errors: measured.errors.clone(),
             unresolved,
             verification_error: verified.as_ref().err().cloned(),
+            watchers: bench.watchers,
+            watched_entries: 0,
+            watched_messages: 0,
+            watch_cuts: BTreeMap::new(),
+            watch_caught_up_ms: 0.0,
+            watch_error: None,
             rates: measured.rates.clone(),
             percentiles: PERCENTILES.iter().map(|it| (*it, at(*it))).collect(),
+        }
+    }
+
+    /// Adds what those who watch have seen.
+    pub fn add_watchers(&mut self, watched: &Result<Seen, String>) {
+        match watched {
+            Ok(seen) => {
+                self.watched_entries = seen.entries;
+                self.watched_messages = seen.messages;
+                self.watch_cuts = seen.cuts.clone();
+                self.watch_caught_up_ms = seen.caught_up_after.as_secs_f64() * 1000.0;
+            }
+            Err(error) => self.watch_error = Some(error.clone()),
         }
     }
 
@@ -131,15 +161,32 @@ impl fmt::Display for Report {
         for (name, value) in rows {
             writeln!(formatter, "{name:12}  {value}")?;
         }
-        let errors: Vec<_> = self.errors.iter().map(|it| format!("{} {}", it.1, it.0)).collect();
-        let errors = if errors.is_empty() { "none".to_owned() } else { errors.join(", ") };
-        writeln!(formatter, "{:12}  {errors}", "errors")?;
+        writeln!(formatter, "{:12}  {}", "errors", counts(&self.errors, "none"))?;
         if self.unresolved > 0 {
             writeln!(formatter, "{:12}  {}", "unresolved", self.unresolved)?;
+        }
+        if self.watchers > 0 {
+            let told = match &self.watch_error {
+                Some(error) => error.clone(),
+                None => format!(
+                    "{} got {} entries in {} messages without a gap, the last after {:.0} ms; {}",
+                    self.watchers,
+                    self.watched_entries,
+                    self.watched_messages,
+                    self.watch_caught_up_ms,
+                    counts(&self.watch_cuts, "no cuts"),
+                ),
+            };
+            writeln!(formatter, "{:12}  {told}", "watchers")?;
         }
         match &self.verification_error {
             None => writeln!(formatter, "{:12}  adds up", "money"),
             Some(error) => writeln!(formatter, "{:12}  {error}", "money"),
         }
     }
+}
+
+fn counts(counts: &BTreeMap<String, u64>, none: &str) -> String {
+    let texts: Vec<_> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
 }

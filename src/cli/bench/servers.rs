@@ -62,16 +62,21 @@ impl Servers {
         Some((requests, transactions))
     }
 
-    /// One client a caller: callers take turns with the servers, and share connections.
-    pub fn clients(&self, callers: u32) -> Vec<Client> {
+    /// One channel a caller, of connections that are shared only among these.
+    pub fn channels(&self, callers: u32) -> Vec<Channel> {
         let per_server = callers.div_ceil(REQUESTS_PER_CONNECTION).max(1);
         let channels: Vec<_> = (0..per_server)
             .flat_map(|_| self.endpoints.iter().map(Endpoint::connect_lazy))
             .collect();
-        let clients = channels.into_iter().map(|channel| {
-            AccountServiceClient::new(channel).max_decoding_message_size(usize::MAX)
-        });
-        clients.collect::<Vec<_>>().into_iter().cycle().take(callers as usize).collect()
+        channels.into_iter().cycle().take(callers as usize).collect()
+    }
+
+    /// One client a caller: callers take turns with the servers, and share connections.
+    pub fn clients(&self, callers: u32) -> Vec<Client> {
+        let channels = self.channels(callers).into_iter();
+        let client =
+            |channel| AccountServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+        channels.map(client).collect()
     }
 }
 

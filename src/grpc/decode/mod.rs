@@ -50,7 +50,7 @@ pub use lifecycle::{account_update, new_account, state_change};
 pub use posting::{batch, deposit, transaction, transfer, withdraw};
 pub use queries::{
     TransactionList, account_change_list, account_id, account_ids, account_list, balance,
-    entry_list, hold_id, hold_list, transaction_list, transaction_name,
+    entry_list, hold_id, hold_list, transaction_list, transaction_name, watch,
 };
 
 /// Which amounts are allowed.

@@ -82,6 +82,15 @@ impl Decoder<'_> {
     }
 }
 
+impl Decoder<'_> {
+    fn after_sequence(&mut self, sequence: i64) {
+        if sequence < 0 {
+            let reason = ErrorReason::InvalidFilter;
+            self.refuse(reason, "after_sequence", "must not be negative");
+        }
+    }
+}
+
 /// One account's id.
 pub fn account_id(currencies: &Currencies, text: &str) -> Result<AccountId, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -164,17 +173,14 @@ pub fn entry_list(
     );
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", &request.account_id);
-    let reason = ErrorReason::InvalidFilter;
-    if request.after_sequence < 0 {
-        decoder.refuse(reason, "after_sequence", "must not be negative");
-    }
+    decoder.after_sequence(request.after_sequence);
     let start_time_us = decoder.time("start_time", request.start_time.as_ref());
     let end_time_us = decoder.time("end_time", request.end_time.as_ref());
     let order = match proto::EntryOrder::try_from(request.order) {
         Ok(proto::EntryOrder::Unspecified | proto::EntryOrder::Ascending) => Order::Ascending,
         Ok(proto::EntryOrder::Descending) => Order::Descending,
         Err(_) => {
-            decoder.refuse(reason, "order", "is not a known order");
+            decoder.refuse(ErrorReason::InvalidFilter, "order", "is not a known order");
             Order::Ascending
         }
     };
@@ -284,6 +290,17 @@ pub fn balance(
     let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
     let time_us = decoder.time("at_time", at_time.as_ref());
     decoder.finish(account_id.map(|account_id| (account_id, time_us)))
+}
+
+/// An account to watch, from the entry after the request's `after_sequence` on.
+pub fn watch(
+    currencies: &Currencies,
+    request: &proto::WatchEntriesRequest,
+) -> Result<AccountId, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let account_id = decoder.account_id("account_id", &request.account_id);
+    decoder.after_sequence(request.after_sequence);
+    decoder.finish(account_id)
 }
 
 /// The kind to filter by; unspecified is none.

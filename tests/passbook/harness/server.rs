@@ -93,6 +93,15 @@ impl Server {
         assert!(status.expect("sh runs").success(), "SIGTERM could not be sent to {pid}");
     }
 
+    /// What the process has of the machine's memory, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+        number.and_then(|number| number.parse().ok()).expect("a number of KiB")
+    }
+
     /// Waits for the process to end by itself; None if it has not within the limit.
     pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + limit;

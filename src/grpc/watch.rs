@@ -1,0 +1,75 @@
+//! WatchEntries: pages out as they come, a heartbeat where none comes, and an end for those who
+//! do not read.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
+    time::{sleep_until, timeout},
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::Status;
+
+use crate::{
+    grpc::{WatchEntriesResponse, deadline::Deadline, encode},
+    ledger::{Failure, Watcher},
+};
+
+/// After how long without an entry the caller gets a sign of life: short enough for what stands
+/// between it and the server, proxies that cut what is idle.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a message may wait for its reader. Meanwhile nothing more is read for it.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Messages that wait for the reader, besides what HTTP/2 has taken.
+const UNREAD_MAX: usize = 1;
+
+type Message = Result<WatchEntriesResponse, Status>;
+
+/// Serves one stream.
+pub fn serve(
+    mut watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
+    deadline: Deadline,
+) -> impl Stream<Item = Message> + Send + 'static {
+    let (messages, unread) = mpsc::channel(UNREAD_MAX);
+    tokio::spawn(async move {
+        let failure = tokio::select! {
+            failure = forward(&mut watcher, &messages) => failure,
+            // Fails only if the server is gone: then it is time to stop, too.
+            _ = stopping.wait_for(|stop| *stop) => Failure::ShuttingDown,
+            () = passed(deadline) => Failure::DeadlineExceeded(None),
+            () = messages.closed() => return,
+        };
+        // The message that was not read is still there, so the place is kept until it is gone.
+        let _place = watcher.end();
+        // Fails only if the caller has gone.
+        let _ = messages.send(Err(failure.into())).await;
+    });
+    ReceiverStream::new(unread)
+}
+
+/// Until it fails.
+async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Failure {
+    loop {
+        let message = match timeout(HEARTBEAT_INTERVAL, watcher.next()).await {
+            Ok(Ok(page)) => WatchEntriesResponse::encoded(page.wire_form(encode::watched)),
+            Ok(Err(failure)) => return failure,
+            Err(_) => WatchEntriesResponse::new(Vec::new(), watcher.sequence()),
+        };
+        // Seldom waits, and a timer is not for nothing.
+        let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { continue };
+        if timeout(UNREAD_TIME_MAX, messages.send(message)).await.is_err() {
+            return Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX };
+        }
+    }
+}
+
+async fn passed(deadline: Deadline) {
+    match deadline.of_stream() {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading what is new on many accounts at once.
+
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
+
+use crate::{
+    domain::{ids::AccountId, money::Currency, transaction::Entry},
+    storage::{StorageError, Store, entity::entries::Model},
+};
+
+/// An account, and how far its entries are known.
+#[derive(Clone, Debug)]
+pub struct WatchedAccount {
+    /// Whose entries.
+    pub account_id: AccountId,
+    /// The account's.
+    pub currency: Currency,
+    /// Only entries above this sequence.
+    pub after_sequence: i64,
+}
+
+/// The new entries of one account, in order and without a gap; or why they cannot be told.
+pub type News = Result<Vec<Entry>, StorageError>;
+
+// LATERAL with a LIMIT cannot be turned into a join of any other kind: it is one search of the
+// primary key an account, whatever the planner believes about the tables.
+const NEWS_POSTGRES: &str = "\
+    SELECT watched.place - 1 AS place, e.* \
+    FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
+        AS watched(account_id, after_sequence, place) \
+    CROSS JOIN LATERAL ( \
+        SELECT account_id, sequence, transaction_id, amount, balance_after, create_time_us, hash \
+        FROM entries \
+        WHERE account_id = watched.account_id COLLATE \"C\" AND sequence > watched.after_sequence \
+        ORDER BY sequence LIMIT $3) e";
+
+// CROSS JOIN keeps SQLite from changing the order of the loops. Sequences have no gaps, so the
+// upper bound is a limit.
+const NEWS_SQLITE: &str = "\
+    SELECT watched.key AS place, e.account_id, e.sequence, e.transaction_id, e.amount, \
+        e.balance_after, e.create_time_us, e.hash \
+    FROM json_each(?) watched CROSS JOIN entries e \
+    WHERE e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 \
+        AND e.sequence <= (watched.value->>1) + ?";
+
+impl Store {
+    /// The next entries of each of these accounts, at most `limit` of each, in one statement; in
+    /// the order of the accounts.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn news(
+        &self,
+        accounts: &[WatchedAccount],
+        limit: usize,
+    ) -> Result<Vec<News>, StorageError> {
+        let backend = self.readers.get_database_backend();
+        // At most a few thousand.
+        let limit = limit as i64;
+        let statement = match backend {
+            DbBackend::Sqlite => {
+                let names = accounts.iter().map(|it| (&it.account_id, it.after_sequence));
+                let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
+                Statement::from_sql_and_values(backend, NEWS_SQLITE, [names.into(), limit.into()])
+            }
+            _ => {
+                let ids: Vec<String> =
+                    accounts.iter().map(|it| it.account_id.to_string()).collect();
+                let sequences: Vec<i64> = accounts.iter().map(|it| it.after_sequence).collect();
+                let values = [ids.into(), sequences.into(), limit.into()];
+                Statement::from_sql_and_values(backend, NEWS_POSTGRES, values)
+            }
+        };
+        let mut news: Vec<News> = accounts.iter().map(|_| Ok(Vec::new())).collect();
+        for row in self.readers.query_all_raw(statement).await? {
+            let place = usize::try_from(row.try_get::<i64>("", "place")?).ok();
+            let of_row = place.and_then(|place| Some((accounts.get(place)?, news.get_mut(place)?)));
+            let Some((account, told)) = of_row else {
+                return Err(StorageError::Corrupt(format!("an account at {place:?}")));
+            };
+            // What cannot be read is the fault of one account, not of those beside it.
+            match (entry(&row, account), told.as_mut()) {
+                (Ok(entry), Ok(entries)) => entries.push(entry),
+                (Err(error), Ok(_)) => *told = Err(error),
+                (_, Err(_)) => {}
+            }
+        }
+        let in_order = |(account, told): (&WatchedAccount, News)| in_order(account, told?);
+        Ok(accounts.iter().zip(news).map(in_order).collect())
+    }
+}
+
+fn entry(row: &QueryResult, account: &WatchedAccount) -> Result<Entry, StorageError> {
+    Model::from_query_result(row, "")?.into_entry(&account.currency)
+}
+
+/// Puts the entries in order; one that is missing is a fault of the books.
+fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> News {
+    entries.sort_unstable_by_key(|entry| entry.sequence);
+    for (entry, expected) in entries.iter().zip(account.after_sequence + 1..) {
+        if entry.sequence != expected {
+            let account_id = &account.account_id;
+            return Err(StorageError::Corrupt(format!(
+                "account {account_id}: no entry {expected}"
+            )));
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,329 @@
+use passbook::proto::{
+    BatchPostTransactionsRequest, Entry, ListEntriesRequest, PostTransactionRequest,
+    WatchEntriesRequest, WatchEntriesResponse,
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Status, Streaming};
+
+use crate::{
+    harness::*,
+    post_transaction::{leg, post},
+};
+
+on_both_databases! {
+    what_is_there_comes_first_and_then_each_entry_as_it_is_made,
+    a_change_by_another_server_is_told_too,
+    a_stream_that_was_cut_is_taken_up_where_it_ended,
+    all_who_watch_an_account_are_told_from_where_they_began,
+    a_transaction_of_several_legs_arrives_whole_and_in_order,
+    who_watches_a_quiet_account_gets_heartbeats_only,
+    malformed_requests_to_watch_are_refused,
+    only_a_deadline_of_the_callers_own_ends_the_stream,
+    a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it,
+}
+
+/// Generous: the promise, a quarter of a second, is for a machine that is not full of tests.
+const TOLD_LIMIT: std::time::Duration = seconds(5);
+
+pub fn watch(account_id: &str, after_sequence: i64) -> WatchEntriesRequest {
+    WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence }
+}
+
+/// One stream, and how far it has come. Fails as soon as an entry is not the next one.
+pub struct Watching {
+    stream: Streaming<WatchEntriesResponse>,
+    account_id: String,
+    pub sequence: i64,
+}
+
+impl Watching {
+    pub async fn begin(client: &Client, account_id: &str, after_sequence: i64) -> Self {
+        let begun = Self::try_begin(client, account_id, after_sequence).await;
+        begun.expect("the stream begins")
+    }
+
+    pub async fn try_begin(
+        client: &Client,
+        account_id: &str,
+        after_sequence: i64,
+    ) -> Result<Self, Status> {
+        let answer = client.clone().watch_entries(watch(account_id, after_sequence)).await?;
+        let stream = answer.into_inner();
+        Ok(Self { stream, account_id: account_id.to_owned(), sequence: after_sequence })
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> Result<Vec<Entry>, Status> {
+        let message = self.stream.message().await?.expect("a stream ends with an error only");
+        for entry in &message.entries {
+            assert_eq!(entry.account_id, self.account_id);
+            assert_eq!(entry.sequence, self.sequence + 1, "the next entry");
+            self.sequence = entry.sequence;
+        }
+        assert_eq!(message.sequence, self.sequence, "the last entry that was sent");
+        assert!(message.entries.len() <= 1000, "{}", message.entries.len());
+        Ok(message.entries)
+    }
+
+    /// All entries up to this one.
+    pub async fn until(&mut self, sequence: i64) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        while self.sequence < sequence {
+            let next = timeout(TOLD_LIMIT, self.next()).await;
+            let next = next
+                .unwrap_or_else(|_| panic!("no entry {} within {TOLD_LIMIT:?}", self.sequence + 1));
+            entries.extend(next.expect("the stream goes on"));
+        }
+        assert_eq!(self.sequence, sequence);
+        entries
+    }
+
+    /// How it ends, whatever comes before.
+    pub async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.next().await {
+                return status;
+            }
+        }
+    }
+}
+
+/// Posts this many transactions of one leg, 1.00 each.
+pub async fn post_many(client: &Client, account_id: &str, count: usize) {
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(1000);
+        let requests = (0..now).map(|_| post(&[leg(account_id, "1")])).collect();
+        let answer =
+            client.clone().batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
+        assert_eq!(answer.expect("all are made").into_inner().results.len(), now);
+        left -= now;
+    }
+}
+
+async fn deposit_one(client: &Client, account_id: &str) -> Entry {
+    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+    answer.into_inner().transaction.expect("a transaction").entries.remove(0)
+}
+
+async fn listed(client: &Client, account_id: &str) -> Vec<Entry> {
+    let request = ListEntriesRequest {
+        account_id: account_id.to_owned(),
+        page_size: 1000,
+        ..ListEntriesRequest::default()
+    };
+    client.clone().list_entries(request).await.expect("a page").into_inner().entries
+}
+
+async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    // More than a page, and a page exactly.
+    for (count, last) in [(700, 700), (50, 750), (0, 750)] {
+        post_many(&client, "alice", count).await;
+        let mut watching = Watching::begin(&client, "alice", 0).await;
+
+        assert_eq!(watching.until(last).await, listed(&client, "alice").await);
+    }
+
+    let mut watching = Watching::begin(&client, "alice", 745).await;
+    assert_eq!(watching.until(750).await.len(), 5);
+    let mut slowest = ms(0);
+    for _ in 0..10 {
+        let made = deposit_one(&client, "alice").await;
+        let began = Instant::now();
+        assert_eq!(watching.until(made.sequence).await, [made], "what was answered is told");
+        slowest = slowest.max(began.elapsed());
+    }
+    println!("{kind:?}: told after {slowest:?} at most");
+    post_many(&client, "alice", 240).await;
+    let told = watching.until(1000).await;
+    assert_eq!(told.as_slice(), &listed(&client, "alice").await[760..]);
+}
+
+async fn a_change_by_another_server_is_told_too(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let (here, there) = (servers[0].client(), servers[1].client());
+    open(&there, "alice").await;
+    let mut watching = Watching::begin(&here, "alice", 0).await;
+
+    for _ in 0..5 {
+        let made = deposit_one(&there, "alice").await;
+        assert_eq!(watching.until(made.sequence).await, [made]);
+    }
+    deposit_one(&here, "alice").await;
+    deposit_one(&there, "alice").await;
+    assert_eq!(watching.until(7).await.len(), 2);
+}
+
+async fn a_stream_that_was_cut_is_taken_up_where_it_ended(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    open(&client, "alice").await;
+    deposit_one(&client, "alice").await;
+    let mut watching = Watching::begin(&client, "alice", 0).await;
+    watching.until(1).await;
+
+    drop(watching);
+    for _ in 0..3 {
+        deposit_one(&client, "alice").await;
+    }
+
+    // On another server, which never heard of the first stream.
+    let mut watching = Watching::begin(&servers[1].client(), "alice", 1).await;
+    assert_eq!(watching.until(4).await, listed(&client, "alice").await[1..]);
+    let made = deposit_one(&client, "alice").await;
+    assert_eq!(watching.until(5).await, [made]);
+}
+
+async fn all_who_watch_an_account_are_told_from_where_they_began(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    open(&client, "bob").await;
+    let mut first = Watching::begin(&client, "alice", 0).await;
+    let mut of_bob = Watching::begin(&client, "bob", 0).await;
+    let writing = async {
+        for _ in 0..300 {
+            deposit_one(&client, "alice").await;
+        }
+        deposit_one(&client, "bob").await
+    };
+    let watching = async {
+        // They begin while entries are made, and all in other places.
+        let mut others = Vec::new();
+        for round in 0..30 {
+            let sequence = get(&client, "alice").await.sequence;
+            let after = (sequence - round).max(0);
+            others.push(Watching::begin(&client, "alice", after).await);
+            tokio::time::sleep(ms(10)).await;
+        }
+        for other in &mut others {
+            other.until(300).await;
+        }
+    };
+
+    let (made, ()) = tokio::join!(writing, watching);
+
+    assert_eq!(first.until(300).await, listed(&client, "alice").await);
+    assert_eq!(of_bob.until(1).await, [made], "and nothing of alice's");
+}
+
+async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    open_with_overdraft(&client, "bob", "1000000").await;
+    let mut watching = Watching::begin(&client, "alice", 0).await;
+    let legs: Vec<_> =
+        (1..=33).flat_map(|n| [leg("alice", &n.to_string()), leg("bob", "-1")]).collect();
+
+    let mut made = Vec::new();
+    for _ in 0..5 {
+        let request = PostTransactionRequest { legs: legs.clone(), ..post(&[]) };
+        let answer = client.clone().post_transaction(request).await.expect("it is made");
+        let entries = answer.into_inner().transaction.expect("a transaction").entries;
+        made.extend(entries.into_iter().filter(|entry| entry.account_id == "alice"));
+    }
+
+    assert_eq!(watching.until(165).await, made);
+}
+
+async fn who_watches_a_quiet_account_gets_heartbeats_only(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "frozen", "5").await;
+    open(&client, "busy").await;
+    database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'frozen'").await;
+    let began = Instant::now();
+    let mut watching = Watching::begin(&client, "frozen", 1).await;
+    let refusal = client.clone().withdraw(withdrawal("frozen", "1")).await;
+    refused(refusal, Code::FailedPrecondition, "ACCOUNT_FROZEN");
+    deposit_one(&client, "busy").await;
+
+    for number in 1..=2 {
+        let message = timeout(seconds(8), watching.next()).await.expect("a heartbeat is due");
+        assert_eq!(message.expect("the stream goes on"), [], "a refusal is no entry");
+        let least = ms(4_900) * number;
+        assert!(began.elapsed() >= least, "heartbeat {number} after {:?}", began.elapsed());
+    }
+    // A frozen account takes deposits.
+    let made = deposit_one(&client, "frozen").await;
+    assert_eq!(watching.until(2).await, [made]);
+}
+
+async fn malformed_requests_to_watch_are_refused(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "5").await;
+    let cases = [
+        (watch("", 0), "INVALID_ACCOUNT_ID", vec!["account_id"]),
+        (watch("a b", -1), "INVALID_ACCOUNT_ID", vec!["account_id", "after_sequence"]),
+        (watch("alice", -1), "INVALID_FILTER", vec!["after_sequence"]),
+        (watch("alice", i64::MIN), "INVALID_FILTER", vec!["after_sequence"]),
+        (watch("alice", 2), "INVALID_FILTER", vec!["after_sequence"]),
+        (watch("alice", i64::MAX), "INVALID_FILTER", vec!["after_sequence"]),
+    ];
+    for (request, expected, expected_fields) in cases {
+        let answer = client.clone().watch_entries(request.clone()).await;
+        let status = refused(answer, Code::InvalidArgument, expected);
+        assert_eq!(fields(&status), expected_fields, "{request:?}");
+    }
+    let answer = client.clone().watch_entries(watch("alice", 2)).await;
+    let status = answer.expect_err("there is one entry");
+    assert!(status.message().contains("which is 1"), "{}", status.message());
+
+    let answer = client.clone().watch_entries(watch("nobody", 7)).await;
+    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(metadata(&status, "account_id"), "nobody");
+    Watching::begin(&client, "alice", 1).await;
+}
+
+async fn only_a_deadline_of_the_callers_own_ends_the_stream(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--default-deadline", "500ms"]).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    let mut watching = Watching::begin(&client, "alice", 0).await;
+    let began = Instant::now();
+
+    let mut request = Request::new(watch("alice", 0));
+    request.set_timeout(ms(1500));
+    let mut stream = client.clone().watch_entries(request).await.expect("a stream").into_inner();
+    let end = stream.message().await.expect_err("the deadline passes");
+
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    assert_eq!(outcome(&end), "", "nothing was to be changed");
+    let passed = began.elapsed();
+    assert!(passed > ms(1300) && passed < ms(4000), "{passed:?}");
+    let made = deposit_one(&client, "alice").await;
+    assert_eq!(watching.until(1).await, [made], "long after the default deadline");
+}
+
+async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "5").await;
+    let mut caught_up = Watching::begin(&client, "alice", 0).await;
+    caught_up.until(1).await;
+    let mut unread = Watching::begin(&client, "alice", 0).await;
+
+    server.terminate();
+
+    let end = timeout(seconds(3), caught_up.end()).await.expect("the stream ends");
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    let status = server.wait(seconds(3)).await.expect("nothing holds it up");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    let end = unread.end().await;
+    assert_eq!((reason(&end).as_str(), unread.sequence), ("SHUTTING_DOWN", 1), "after the entry");
+    assert!(!server.log().contains("WARN"), "{}", server.log());
+}

@@ -1,0 +1,203 @@
+//! WatchEntries: what a caller is told stays whole through cuts, kills, slowness and outages.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tonic::{Code, transport::Endpoint};
+
+use crate::{
+    harness::{
+        book::Book,
+        load::{Load, Stop, open_ring},
+        postgres_proxy::PostgresProxy,
+        *,
+    },
+    watch_entries::{Watching, post_many},
+};
+
+on_both_databases! {
+    reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice,
+    who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others,
+}
+
+/// An account's entries as they are in the database.
+async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)> {
+    let mut book = Book::read(database).await;
+    let entries = book.entries.remove(account_id).unwrap_or_default();
+    entries.into_iter().map(|entry| (entry.sequence, entry.transaction_id)).collect()
+}
+
+async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice(kind: Kind) {
+    const RECONNECTS: usize = 20;
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let mut servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 2).await;
+    let (stop, stopped) = watch::channel(false);
+    let load = Load::on(&accounts, 8, Stop::When(stopped), seed());
+    let load = tokio::spawn({
+        let clients = clients.clone();
+        async move { load.run(&clients).await }
+    });
+    let mut told = Vec::new();
+    let (mut sequence, mut streams, mut ends) = (0, 0, 0);
+
+    while streams < RECONNECTS {
+        let client = &clients[streams % clients.len()];
+        let Ok(mut watching) = Watching::try_begin(client, "ring-0", sequence).await else {
+            tokio::time::sleep(ms(20)).await;
+            continue;
+        };
+        streams += 1;
+        let read = async {
+            loop {
+                match watching.next().await {
+                    Ok(entries) => told.extend(entries),
+                    Err(status) => return status,
+                }
+            }
+        };
+        let read = timeout(ms(fastrand::u64(50..400)), read);
+        if streams == RECONNECTS / 2 || streams == RECONNECTS - 1 {
+            let killed = (streams - 1) % clients.len();
+            let kill = async {
+                tokio::time::sleep(ms(30)).await;
+                servers[killed].kill9();
+                servers[killed].restart().await;
+            };
+            let (ended, ()) = tokio::join!(read, kill);
+            ends += usize::from(ended.is_ok());
+        } else {
+            let _ = read.await;
+        }
+        sequence = watching.sequence;
+    }
+    stop.send_replace(true);
+    load.await.expect("every change has its verdict");
+    let last = get(&clients[0], "ring-0").await.sequence;
+    told.extend(Watching::begin(&clients[1], "ring-0", sequence).await.until(last).await);
+
+    let told: Vec<_> = told.into_iter().map(|it| (it.sequence, it.transaction_id)).collect();
+    println!("{kind:?}: {} entries by {streams} streams, {ends} of them killed", told.len());
+    assert_eq!(told, stored(&database, "ring-0").await, "each entry once and in order");
+    assert!(ends > 0 && told.len() > 100, "{ends} streams killed, {} entries", told.len());
+}
+
+async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(kind: Kind) {
+    const SLOW: usize = 100;
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    post_many(&client, "hot", 4000).await;
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let mut watching = Watching::begin(&narrow_client(&server), "hot", 0).await;
+        // One message, and no more from then on.
+        watching.next().await.expect("the first entries");
+        slow.push(watching);
+    }
+    let mut others = join_all((0..20).map(|_| Watching::begin(&client, "hot", 4000))).await;
+    let began = Instant::now();
+    tokio::time::sleep(seconds(2)).await;
+    let memory_before = server.memory_kib();
+
+    let mut last = 4000;
+    while began.elapsed() < seconds(13) {
+        post_many(&client, "hot", 200).await;
+        last += 200;
+        join_all(others.iter_mut().map(|other| other.until(last))).await;
+    }
+
+    let memory_after = server.memory_kib();
+    println!("{kind:?}: {memory_before} KiB before, {memory_after} KiB after {last} entries");
+    assert!(memory_after < memory_before + 24 * 1024, "{memory_before} -> {memory_after} KiB");
+    let ends = join_all(slow.iter_mut().map(Watching::end));
+    for end in timeout(seconds(5), ends).await.expect("they were cut off before") {
+        let reason = reason(&end);
+        assert_eq!((end.code(), reason.as_str()), (Code::ResourceExhausted, "WATCHER_TOO_SLOW"));
+    }
+    let slow = slow.remove(0);
+    assert!(slow.sequence >= 250 && slow.sequence < 4000, "cut at {}", slow.sequence);
+    Watching::begin(&client, "hot", slow.sequence).await.until(last).await;
+}
+
+/// A client that takes in little that is not asked for, on a connection of its own.
+fn narrow_client(server: &Server) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(65_535);
+    Client::new(endpoint.initial_connection_window_size(65_535).connect_lazy())
+}
+
+/// Not in the way of a test that runs beside it: opened on one account, and all at rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_watcher_too_many_is_refused_until_another_goes() {
+    const LIMIT: usize = 10_000;
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+    let mut watching = Vec::new();
+    while watching.len() < LIMIT {
+        let client = server.client();
+        watching.extend(join_all((0..500).map(|_| Watching::begin(&client, "alice", 0))).await);
+    }
+
+    let answer = Watching::try_begin(&server.client(), "alice", 0).await.map(|_| ());
+    let status = refused(answer, Code::ResourceExhausted, "OVERLOADED");
+    assert!(status.message().contains("10000"), "{}", status.message());
+    assert_eq!(outcome(&status), "", "nothing was to be changed");
+
+    println!("{} KiB with {LIMIT} who watch", server.memory_kib());
+    watching.truncate(LIMIT - 1);
+    eventually("a place is free", seconds(5), async || {
+        Watching::try_begin(&server.client(), "alice", 0).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let behind = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let beside = Server::start(&database).await;
+    let client = beside.client();
+    open(&client, "alice").await;
+    post_many(&client, "alice", 10).await;
+    let mut caught_up = Watching::begin(&behind.client(), "alice", 10).await;
+    let (caught_up_ref, client_ref) = (&mut caught_up, &client);
+
+    let outage = async |length: Duration| {
+        proxy.freeze();
+        post_many(client_ref, "alice", 10).await;
+        tokio::time::sleep(length).await;
+        proxy.thaw();
+    };
+    outage(seconds(7)).await;
+    let told = timeout(seconds(15), async {
+        while caught_up_ref.sequence < 20 {
+            caught_up_ref.next().await.expect("a short outage does not end the stream");
+        }
+    });
+    told.await.expect("it is told when the database is back");
+    let log = behind.log();
+    let warnings = log.lines().filter(|line| line.contains("cannot read what is new")).count();
+    assert_eq!(warnings, 1, "{log}");
+
+    proxy.freeze();
+    let began = Instant::now();
+    let end = timeout(seconds(30), caught_up.end()).await.expect("a long outage ends it");
+    let reason = reason(&end);
+    assert_eq!((end.code(), reason.as_str()), (Code::Unavailable, "DATABASE_UNAVAILABLE"));
+    assert!(began.elapsed() > seconds(9), "after {:?}", began.elapsed());
+    proxy.thaw();
+    eventually("who asks again is told", seconds(10), async || {
+        let begun = Watching::try_begin(&behind.client(), "alice", caught_up.sequence).await;
+        begun.is_ok()
+    })
+    .await;
+}
