@@ -127,6 +127,10 @@ async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind)
 
         assert_eq!(watching.until(last).await, listed(&client, "alice").await);
     }
+    open(&client, "bob").await;
+    post_many(&client, "bob", 300).await;
+    let mut watching = Watching::begin(&client, "bob", 0).await;
+    assert_eq!(watching.until(300).await, listed(&client, "bob").await, "and nothing of alice's");
 
     let mut watching = Watching::begin(&client, "alice", 745).await;
     assert_eq!(watching.until(750).await.len(), 5);
