@@ -24,7 +24,7 @@ const ENTRY_PAGE: usize = 10_000;
 /// Rows of `accounts` read at a time.
 const ACCOUNT_PAGE: usize = 1000;
 /// About how many entries a piece has, so that there is work for every connection.
-const PIECE: i64 = 20_000;
+const PIECE: i64 = 10_000;
 
 /// The place of an entry.
 type Key = (String, i64);
