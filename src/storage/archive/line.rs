@@ -192,8 +192,9 @@ fn cell(column: &Column, value: &Value) -> Result<Option<String>, Wrong> {
             parsed.ok_or_else(|| is("a UUID"))?.to_string()
         }
         Kind::Bytes => {
-            let is_hex =
-                |it: &&str| it.len() % 2 == 0 && it.bytes().all(|it| it.is_ascii_hexdigit());
+            let is_hex = |it: &&str| {
+                it.len().is_multiple_of(2) && it.bytes().all(|it| it.is_ascii_hexdigit())
+            };
             text.filter(is_hex).ok_or_else(|| is("hexadecimal"))?.to_owned()
         }
         Kind::SmallInteger => {
