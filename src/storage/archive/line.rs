@@ -244,9 +244,11 @@ mod tests {
     }
 
     fn trailer(currencies: usize) -> String {
-        format!(
-            r#"{{"type":"trailer","lines":{{"currency":{currencies},"account":0,"request":0,"entry":0,"hold":0,"account_change":0}}}}"#
-        )
+        let lines = serde_json::json!({
+            "currency": currencies, "account": 0, "request": 0, "entry": 0, "hold": 0,
+            "account_change": 0,
+        });
+        format!(r#"{{"type":"trailer","lines":{lines}}}"#)
     }
 
     const ETHER: &str = r#"{"type":"currency","currency_code":"ETH","currency_scale":18}"#;

@@ -303,7 +303,7 @@ impl Model {
         }
         let spendable = account.balance - self.held(account_id) + after.overdraft_limit;
         if !after.unlimited_overdraft && spendable < 0 {
-            let required = account.overdraft_limit - after.overdraft_limit;
+            let required = (account.overdraft_limit - after.overdraft_limit).max(0);
             return Err(self.insufficient_funds(account_id, required));
         }
         if let Some(expected) = request.expected_version.filter(|it| *it != account.version) {
