@@ -10,9 +10,8 @@ use passbook::{
     },
     proto::{self, ListEntriesRequest},
 };
-use uuid::Uuid;
-
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::harness::{checker, *};
 
