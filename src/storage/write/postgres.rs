@@ -107,7 +107,8 @@ pub async fn write(
         let moved = execute(transaction, POST, posted(changes)).await?;
         expect_all("account", moved, changes.moved.len())?;
     }
-    if !changes.updated.is_empty() {
+    // An account that was opened in this batch, too, has changes and is not among the updated.
+    if !changes.account_changes.is_empty() {
         let updated = execute(transaction, UPDATE_ACCOUNTS, updated(changes)).await?;
         expect_all("account", updated, changes.updated.len())?;
     }
