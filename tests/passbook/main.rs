@@ -38,6 +38,7 @@ mod locking_controls;
 mod migrations;
 mod overdraft_race;
 mod overload;
+mod paging_under_writes;
 mod poison;
 mod precedence;
 mod round_trips;
