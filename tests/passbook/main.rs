@@ -41,6 +41,8 @@ mod overload;
 mod paging_under_writes;
 mod poison;
 mod precedence;
+mod resolve_after_a_kill;
+mod resolve_request;
 mod round_trips;
 mod shutdown;
 mod strangers;
