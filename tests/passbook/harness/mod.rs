@@ -1,6 +1,7 @@
 //! What the tests stand on: fresh databases, real server processes, a client, a checker that
 //! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
 
+pub mod asked;
 pub mod book;
 pub mod change;
 pub mod checker;
@@ -18,12 +19,14 @@ pub mod model_random;
 pub mod model_reads;
 pub mod model_requests;
 pub mod postgres_proxy;
+pub mod race;
 pub mod server;
 pub mod tampering;
 pub mod turn;
 
 use std::time::Duration;
 
+pub use asked::{Asked, Made};
 pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};
