@@ -19,12 +19,14 @@ pub mod model_random;
 pub mod model_reads;
 pub mod model_requests;
 pub mod postgres_proxy;
+pub mod race;
 pub mod server;
 pub mod tampering;
 pub mod turn;
 
 use std::time::Duration;
 
+pub use asked::{Asked, Made};
 pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};

@@ -1,0 +1,158 @@
+//! Many rounds of a race between servers: several at a time, each on accounts of its own, so that
+//! batches are mixed and no round waits for another.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use passbook::proto::{
+    BatchPostTransactionsRequest, Leg, PostTransactionRequest, Transaction,
+    post_transaction_result::Result as Posted,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    Client, Kind, Server, TestDatabase, Weight, money, new_request_id, open, seconds, within,
+};
+
+/// Rounds of each race.
+pub const ROUNDS: usize = 1_000;
+/// Rounds under way at the same time. With more, calls wait in the servers' lines rather than
+/// meet in the database.
+const ROUNDS_AT_ONCE: usize = 32;
+const SERVERS: usize = 3;
+/// The later of two calls comes at most this much later.
+const LEAD_MAX: Duration = Duration::from_millis(4);
+
+/// Several servers over one database.
+pub struct Arena {
+    pub database: TestDatabase,
+    pub clients: Vec<Client>,
+    _servers: Vec<Server>,
+}
+
+/// What a round is about.
+#[derive(Clone)]
+pub struct Round {
+    pub number: usize,
+    /// One a server, in an order that differs from round to round.
+    pub clients: [Client; SERVERS],
+}
+
+impl Round {
+    /// The name of something of this round.
+    pub fn name(&self, what: &str) -> String {
+        name(what, self.number)
+    }
+}
+
+pub fn name(what: &str, round: usize) -> String {
+    format!("{what}-{round:04}")
+}
+
+impl Arena {
+    pub async fn open(kind: Kind) -> Self {
+        let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+        let servers = Server::start_fleet(&database, SERVERS).await;
+        let clients = servers.iter().map(Server::client).collect();
+        Self { database, clients, _servers: servers }
+    }
+
+    /// Opens one account a round, in US dollars.
+    pub async fn accounts(&self, what: &str) {
+        self.each(|client, round| {
+            let account_id = name(what, round);
+            async move { open(&client, &account_id).await }
+        })
+        .await;
+    }
+
+    /// Deposits to the account of each round, and returns the transactions in order.
+    pub async fn fund(&self, what: &str, amount: &str) -> Vec<Transaction> {
+        let request = |round| PostTransactionRequest {
+            request_id: new_request_id(),
+            legs: vec![Leg {
+                account_id: name(what, round),
+                amount: money(amount),
+                condition: None,
+            }],
+            ..PostTransactionRequest::default()
+        };
+        let batch = BatchPostTransactionsRequest { requests: (0..ROUNDS).map(request).collect() };
+        let mut client = self.clients[0].clone();
+        let answer = client.batch_post_transactions(within(seconds(60), batch)).await;
+        let results = answer.expect("the batch is answered").into_inner().results;
+        let posted = results.into_iter().map(|it| match it.result {
+            Some(Posted::Transaction(transaction)) => transaction,
+            other => panic!("{other:?}"),
+        });
+        posted.collect()
+    }
+
+    /// Does something once a round, all at once, before the race or after it.
+    pub async fn each<T, Doing>(&self, act: impl Fn(Client, usize) -> Doing) -> Vec<T>
+    where
+        T: Send + 'static,
+        Doing: Future<Output = T> + Send + 'static,
+    {
+        let mut calls = JoinSet::new();
+        for round in 0..ROUNDS {
+            let call = act(self.clients[round % SERVERS].clone(), round);
+            calls.spawn(async move { (round, call.await) });
+        }
+        in_order(calls).await
+    }
+
+    /// Runs all rounds, and returns what came of each.
+    pub async fn race<T, Racing>(&self, act: impl Fn(Round) -> Racing) -> Vec<T>
+    where
+        T: Send + 'static,
+        Racing: Future<Output = T> + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(ROUNDS_AT_ONCE));
+        let mut rounds = JoinSet::new();
+        for number in 0..ROUNDS {
+            let place = places.clone().acquire_owned().await.expect("never closed");
+            let mut clients = [0, 1, 2].map(|server| self.clients[server].clone());
+            fastrand::shuffle(&mut clients);
+            let round = act(Round { number, clients });
+            rounds.spawn(async move {
+                let outcome = round.await;
+                drop(place);
+                (number, outcome)
+            });
+        }
+        in_order(rounds).await
+    }
+}
+
+async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
+    let mut outcomes = calls.join_all().await;
+    outcomes.sort_by_key(|(round, _)| *round);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Two calls at once: either of them a little earlier.
+pub async fn at_once<Left: Future, Right: Future>(
+    left: Left,
+    right: Right,
+) -> (Left::Output, Right::Output) {
+    let lead = LEAD_MAX.mul_f64(fastrand::f64());
+    let (left_at, right_at) = match fastrand::bool() {
+        true => (Duration::ZERO, lead),
+        false => (lead, Duration::ZERO),
+    };
+    tokio::join!(after(left_at, left), after(right_at, right))
+}
+
+/// The same call later.
+pub async fn after<Call: Future>(time: Duration, call: Call) -> Call::Output {
+    tokio::time::sleep(time).await;
+    call.await
+}
+
+/// Fails unless it was a race: each side has won at least one round in twenty.
+#[track_caller]
+pub fn assert_contested(kind: Kind, what: &str, wins: &[usize]) {
+    println!("{kind:?}: {what}: {wins:?} of {ROUNDS} rounds");
+    assert_eq!(wins.iter().sum::<usize>(), ROUNDS, "{what}: one winner a round");
+    assert!(wins.iter().all(|it| *it >= ROUNDS / 20), "{what}: no race, {wins:?}");
+}

@@ -1,0 +1,254 @@
+//! Requests that exclude each other, sent to several servers at once: one is made, and what the
+//! other was told fits to it.
+
+use passbook::proto::{
+    Account, AccountState, FreezeAccountRequest, GetTransactionRequest, ListAccountChangesRequest,
+    RequestOutcome, ResolveRequestResponse, get_transaction_request::Lookup,
+};
+use tonic::{Code, Status};
+
+use crate::harness::{
+    checker,
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name},
+    *,
+};
+
+on_both_databases! {
+    of_three_reversals_of_one_transaction_one_is_made,
+    of_a_closing_and_a_deposit_one_is_made,
+    a_freeze_and_a_withdrawal_agree_on_which_was_first,
+    a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever,
+    an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history,
+}
+
+async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
+    let read = |client, round| async move { get(&client, &name(what, round)).await };
+    arena.each(read).await
+}
+
+async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    // Enough for a second reversal, if there could be one.
+    arena.fund("a", "20").await;
+    let originals = arena.fund("a", "7").await;
+    let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
+
+    let verdicts = arena.race(|round| {
+        let calls = [0, 1, 2].map(|_| Asked::Reverse(reversal(&ids[round.number])));
+        async move {
+            let [one, other, last] = &round.clients;
+            let both = at_once(calls[0].settle(one), calls[1].settle(other));
+            let ((first, second), third) = at_once(both, calls[2].settle(last)).await;
+            [first, second, third]
+        }
+    });
+    let verdicts = verdicts.await;
+
+    let mut wins = [0; 3];
+    let mut reversals = Vec::new();
+    for (verdicts, original) in verdicts.iter().zip(&originals) {
+        let made: Vec<_> = (0..3).filter(|call| verdicts[*call].is_ok()).collect();
+        assert_eq!(made.len(), 1, "{verdicts:#?}");
+        wins[made[0]] += 1;
+        let made = verdicts[made[0]].as_ref().expect("it was made").transaction.clone();
+        let made = made.expect("a transaction");
+        assert_eq!(made.reverses_transaction_id, original.transaction_id);
+        assert_eq!(value(&made.entries[0].amount), "-7.00");
+        for status in verdicts.iter().filter_map(|it| it.as_ref().err()) {
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+            assert_eq!(reason(status), "ALREADY_REVERSED", "{status:?}");
+            let told = metadata(status, "reversed_by_transaction_id");
+            assert_eq!(told, made.transaction_id);
+        }
+        reversals.push(made.transaction_id);
+    }
+    let read = |mut client: Client, round: usize| {
+        let lookup = Some(Lookup::TransactionId(ids[round].clone()));
+        async move {
+            let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
+            answer.expect("it is there").into_inner().transaction.expect("a transaction")
+        }
+    };
+    for (seen, reversal) in arena.each(read).await.into_iter().zip(reversals) {
+        assert_eq!(seen.reversed_by_transaction_id, reversal);
+    }
+    for account in accounts(&arena, "a").await {
+        assert_eq!((value(&account.balance), account.version), ("20.00", 4));
+    }
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "reversals", &wins);
+}
+
+async fn of_a_closing_and_a_deposit_one_is_made(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+
+    let outcomes = arena.race(|round| async move {
+        let account_id = round.name("a");
+        let deposit = Asked::Deposit(deposit(&account_id, "7"));
+        let [one, other, _] = &round.clients;
+        at_once(close(one, &account_id), deposit.settle(other)).await
+    });
+    let outcomes = outcomes.await;
+
+    let mut wins = [0; 2];
+    for (outcome, seen) in outcomes.iter().zip(accounts(&arena, "a").await) {
+        match outcome {
+            (Ok(closed), Err(status)) => {
+                wins[0] += 1;
+                assert_eq!(reason(status), "ACCOUNT_CLOSED", "{status:?}");
+                assert_eq!((&seen, seen.state()), (closed, AccountState::Closed));
+                assert_eq!((value(&seen.balance), seen.sequence, seen.version), ("0.00", 0, 2));
+            }
+            (Err(status), Ok(_)) => {
+                wins[1] += 1;
+                assert_eq!(reason(status), "ACCOUNT_NOT_EMPTY", "{status:?}");
+                assert_eq!(metadata(status, "balance"), "7.00");
+                assert_eq!(seen.state(), AccountState::Open);
+                assert_eq!((value(&seen.balance), seen.sequence, seen.version), ("7.00", 1, 2));
+            }
+            both => panic!("{both:#?}"),
+        }
+    }
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "closings against deposits", &wins);
+}
+
+async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+
+    let outcomes = arena.race(|round| async move {
+        let account_id = round.name("a");
+        let withdrawal = Asked::Withdraw(withdrawal(&account_id, "7"));
+        let [one, other, _] = &round.clients;
+        at_once(freeze(one, &account_id), withdrawal.settle(other)).await
+    });
+    let outcomes = outcomes.await;
+
+    let mut wins = [0; 2];
+    for ((frozen, withdrawn), seen) in outcomes.iter().zip(accounts(&arena, "a").await) {
+        // Whichever comes first, the freeze is the last that changes the account: its answer is
+        // the account as it stays.
+        assert_eq!((&seen, seen.state()), (frozen, AccountState::Frozen));
+        match withdrawn {
+            Err(status) => {
+                wins[0] += 1;
+                assert_eq!(reason(status), "ACCOUNT_FROZEN", "{status:?}");
+                assert_eq!((value(&seen.balance), seen.sequence, seen.version), ("10.00", 1, 3));
+            }
+            Ok(made) => {
+                wins[1] += 1;
+                let entry = &made.transaction.as_ref().expect("a transaction").entries[0];
+                assert_eq!((value(&entry.balance_after), entry.sequence), ("3.00", 2));
+                assert_eq!((value(&seen.balance), seen.sequence, seen.version), ("3.00", 2, 4));
+            }
+        }
+    }
+    assert_eq!(arena.database.count("account_changes WHERE kind = 'frozen'").await, ROUNDS as i64);
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "freezes against withdrawals", &wins);
+}
+
+/// What the two copies of a request were answered, and the fence.
+type Fenced = (Asked, [Result<Made, Status>; 2], ResolveRequestResponse);
+
+async fn fence_against(round: &Round) -> Fenced {
+    let account_id = round.name("a");
+    let asked = match round.number % 3 {
+        0 => Asked::Withdraw(withdrawal(&account_id, "7")),
+        1 => Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7")),
+        _ => Asked::Transfer(transfer(&account_id, &round.name("b"), "7")),
+    };
+    let [one, other, last] = &round.clients;
+    let copies = at_once(asked.settle(one), asked.settle(other));
+    let ((first, second), fence) = at_once(copies, asked.fence(last)).await;
+    (asked, [first, second], fence)
+}
+
+async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.accounts("b").await;
+    arena.fund("a", "10").await;
+
+    let outcomes = arena.race(|round| async move { fence_against(&round).await }).await;
+
+    let asked: Vec<_> = outcomes.iter().map(|(asked, ..)| asked.clone()).collect();
+    let again = |client: Client, round: usize| {
+        let asked = asked[round].clone();
+        async move { (asked.settle(&client).await, asked.resolve(&client).await) }
+    };
+    let mut wins = [0; 2];
+    for ((_, copies, fence), (again, resolved)) in outcomes.iter().zip(arena.each(again).await) {
+        assert_eq!(resolved, *fence, "it stays what it was");
+        match fence.outcome() {
+            RequestOutcome::Applied => {
+                wins[0] += 1;
+                let told = |verdict: &Result<Made, Status>, replayed| {
+                    let expected = Made {
+                        transaction: fence.transaction.clone(),
+                        hold: fence.hold.clone(),
+                        replayed,
+                    };
+                    verdict.as_ref().expect("it was made") == &expected
+                };
+                let is_first = [0, 1].map(|copy| told(&copies[copy], false));
+                let is_replayed = [0, 1].map(|copy| told(&copies[copy], true));
+                assert!(is_first[0] != is_first[1], "{copies:#?}");
+                assert!(is_replayed[0] != is_replayed[1], "{copies:#?}");
+                assert!(told(&again, true), "{again:#?}");
+            }
+            RequestOutcome::NotSeen => {
+                wins[1] += 1;
+                assert!(fence.fenced);
+                for verdict in copies.iter().chain([&again]) {
+                    let status = verdict.as_ref().expect_err("it is fenced");
+                    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+                    assert_eq!(reason(status), "REQUEST_FENCED", "{status:?}");
+                }
+            }
+            other => panic!("{other:?}: {copies:#?}"),
+        }
+    }
+    for (account, (_, _, fence)) in accounts(&arena, "a").await.iter().zip(&outcomes) {
+        let left = if fence.outcome() == RequestOutcome::Applied { "3.00" } else { "10.00" };
+        assert_eq!(value(&account.available), left);
+    }
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "requests against fences", &wins);
+}
+
+/// All on one server, so that both come into one transaction.
+async fn an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    let mut client = arena.clients[0].clone();
+
+    let freezes = arena.race(|round| {
+        let (opening, mut freezing) = (client.clone(), client.clone());
+        async move {
+            let account_id = round.name("a");
+            let freeze =
+                FreezeAccountRequest { account_id: account_id.clone(), reason: "why".to_owned() };
+            tokio::join!(open(&opening, &account_id), freezing.freeze_account(freeze)).1
+        }
+    });
+    let freezes = freezes.await;
+
+    let frozen = (0..ROUNDS).filter(|round| freezes[*round].is_ok());
+    let mut count = 0;
+    for round in frozen {
+        let account_id = name("a", round);
+        let request = ListAccountChangesRequest { account_id, ..Default::default() };
+        let answer = client.list_account_changes(request).await.expect("an answer").into_inner();
+        let kept: Vec<_> =
+            answer.changes.iter().map(|it| (it.version, it.reason.as_str())).collect();
+        assert_eq!(kept, [(2, "why")], "{}", name("a", round));
+        count += 1;
+    }
+    println!("{kind:?}: {count} of {ROUNDS} accounts were frozen while they were opened");
+    assert!(count >= ROUNDS / 20, "{count}: nothing was tried");
+    checker::assert_consistent(&arena.database).await;
+}

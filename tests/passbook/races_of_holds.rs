@@ -1,0 +1,194 @@
+//! Holds that several servers place and end at once: one of them, once.
+
+use passbook::proto::{Hold, HoldState};
+use tonic::{Code, Status};
+
+use crate::harness::{
+    checker,
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name},
+    *,
+};
+
+on_both_databases! {
+    of_a_capture_and_a_release_of_one_hold_one_is_made,
+    of_two_holds_with_one_id_on_two_accounts_one_is_placed,
+    of_two_holds_on_money_for_one_one_is_placed,
+    of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made,
+}
+
+/// Which of two calls was made, and how the other was refused.
+enum Winner {
+    Left(Box<Made>, Status),
+    Right(Box<Made>, Status),
+}
+
+/// Sends both to two servers, and fails unless one of them is made and the other is not.
+async fn one_of(round: &Round, left: Asked, right: Asked) -> Winner {
+    let [one, other, _] = &round.clients;
+    match at_once(left.settle(one), right.settle(other)).await {
+        (Ok(made), Err(status)) => Winner::Left(Box::new(made), status),
+        (Err(status), Ok(made)) => Winner::Right(Box::new(made), status),
+        both => panic!("round {}: {both:#?}", round.number),
+    }
+}
+
+fn wins(winners: &[Winner]) -> [usize; 2] {
+    let left = winners.iter().filter(|it| matches!(it, Winner::Left(..))).count();
+    [left, winners.len() - left]
+}
+
+/// What every server says of the hold of a round.
+async fn seen(arena: &Arena) -> Vec<Hold> {
+    let read = |client: Client, round| async move { get_hold(&client, &name("h", round)).await };
+    arena.each(read).await
+}
+
+async fn assert_standing(arena: &Arena, what: &str, expected: impl Fn(usize) -> [&'static str; 4]) {
+    let read = |client: Client, round| {
+        let account_id = name(what, round);
+        async move { standing(&client, &account_id).await }
+    };
+    for (round, standing) in arena.each(read).await.into_iter().enumerate() {
+        assert_eq!(standing, expected(round), "{what} of round {round}");
+    }
+}
+
+#[track_caller]
+fn assert_not_open(status: &Status, state: &str) {
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
+    assert_eq!(metadata(status, "state"), state, "{status:?}");
+}
+
+async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    let placing = |client, round| async move {
+        place(&client, hold_named(&name("h", round), &name("a", round), "7")).await
+    };
+    arena.each(placing).await;
+
+    let winners = arena.race(|round| async move {
+        let hold_id = round.name("h");
+        let (capture, release) = (capture(&hold_id), release(&hold_id));
+        one_of(&round, Asked::CaptureHold(capture), Asked::ReleaseHold(release)).await
+    });
+    let winners = winners.await;
+
+    for (winner, seen) in winners.iter().zip(seen(&arena).await) {
+        match winner {
+            Winner::Left(made, status) => {
+                assert_not_open(status, "captured");
+                let transaction = made.transaction.as_ref().expect("a transaction");
+                assert_eq!(value(&transaction.entries[0].amount), "-7.00");
+                assert_eq!(seen.transaction_id, transaction.transaction_id);
+                assert_eq!((seen.state(), Some(&seen)), (HoldState::Captured, made.hold.as_ref()));
+            }
+            Winner::Right(made, status) => {
+                assert_not_open(status, "released");
+                assert_eq!((seen.state(), Some(&seen)), (HoldState::Released, made.hold.as_ref()));
+            }
+        }
+    }
+    assert_standing(&arena, "a", |round| match winners[round] {
+        Winner::Left(..) => ["3.00", "0.00", "3.00", "4"],
+        Winner::Right(..) => ["10.00", "0.00", "10.00", "4"],
+    })
+    .await;
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "captures against releases", &wins(&winners));
+}
+
+async fn of_two_holds_with_one_id_on_two_accounts_one_is_placed(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    for what in ["a", "b"] {
+        arena.accounts(what).await;
+        arena.fund(what, "10").await;
+    }
+
+    let winners = arena.race(|round| async move {
+        let on =
+            |what: &str| Asked::PlaceHold(hold_named(&round.name("h"), &round.name(what), "7"));
+        one_of(&round, on("a"), on("b")).await
+    });
+    let winners = winners.await;
+
+    for (round, (winner, seen)) in winners.iter().zip(seen(&arena).await).enumerate() {
+        let (what, Winner::Left(made, status) | Winner::Right(made, status)) = match winner {
+            Winner::Left(..) => ("a", winner),
+            Winner::Right(..) => ("b", winner),
+        };
+        assert_eq!(status.code(), Code::AlreadyExists, "{status:?}");
+        assert_eq!(reason(status), "HOLD_EXISTS");
+        assert_eq!(metadata(status, "hold_id"), name("h", round));
+        assert_eq!(seen.account_id, name(what, round));
+        assert_eq!((seen.state(), Some(&seen)), (HoldState::Open, made.hold.as_ref()));
+    }
+    let (held, free) = (["10.00", "7.00", "3.00", "3"], ["10.00", "0.00", "10.00", "2"]);
+    let is_left = |round: usize| matches!(winners[round], Winner::Left(..));
+    assert_standing(&arena, "a", |round| if is_left(round) { held } else { free }).await;
+    assert_standing(&arena, "b", |round| if is_left(round) { free } else { held }).await;
+    assert_eq!(arena.database.count("holds").await, ROUNDS as i64);
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "holds of one id", &wins(&winners));
+}
+
+#[track_caller]
+fn assert_insufficient(status: &Status, available: &str) {
+    assert_eq!(reason(status), "INSUFFICIENT_FUNDS", "{status:?}");
+    assert_eq!(metadata(status, "available"), available, "{status:?}");
+    assert_eq!(metadata(status, "required"), "7.00", "{status:?}");
+}
+
+async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+
+    let winners = arena.race(|round| async move {
+        let of =
+            |what: &str| Asked::PlaceHold(hold_named(&round.name(what), &round.name("a"), "7"));
+        one_of(&round, of("left"), of("right")).await
+    });
+    let winners = winners.await;
+
+    for (round, winner) in winners.iter().enumerate() {
+        let (what, Winner::Left(made, status) | Winner::Right(made, status)) = match winner {
+            Winner::Left(..) => ("left", winner),
+            Winner::Right(..) => ("right", winner),
+        };
+        assert_insufficient(status, "3.00");
+        assert_eq!(made.hold.as_ref().expect("a hold").hold_id, name(what, round));
+    }
+    assert_standing(&arena, "a", |_| ["10.00", "7.00", "3.00", "3"]).await;
+    assert_eq!(arena.database.count("holds WHERE state = 'open'").await, ROUNDS as i64);
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "two holds", &wins(&winners));
+}
+
+async fn of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+
+    let winners = arena.race(|round| async move {
+        let account_id = round.name("a");
+        let hold = Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7"));
+        one_of(&round, hold, Asked::Withdraw(withdrawal(&account_id, "7"))).await
+    });
+    let winners = winners.await;
+
+    for Winner::Left(_, status) | Winner::Right(_, status) in &winners {
+        assert_insufficient(status, "3.00");
+    }
+    assert_standing(&arena, "a", |round| match winners[round] {
+        Winner::Left(..) => ["10.00", "7.00", "3.00", "3"],
+        Winner::Right(..) => ["3.00", "0.00", "3.00", "3"],
+    })
+    .await;
+    let [placed, _] = wins(&winners);
+    assert_eq!(arena.database.count("holds").await, placed as i64);
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "holds against withdrawals", &wins(&winners));
+}

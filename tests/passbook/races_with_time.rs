@@ -1,0 +1,154 @@
+//! A hold that is captured at the very moment at which it expires.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use passbook::proto::{Hold, HoldState, Transaction};
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use crate::harness::{
+    checker,
+    race::{Arena, Round, assert_contested, name},
+    *,
+};
+
+on_both_databases! {
+    of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts,
+    an_expired_hold_that_several_servers_meet_at_once_is_recorded_once,
+}
+
+/// How long before the hold expires its capture is sent, in microseconds: a little less after each
+/// capture that came in time, a little more after each that did not, so that half of them do.
+struct Lead(AtomicI64);
+
+impl Lead {
+    const STEP_US: i64 = 300;
+    const MAX_US: i64 = 250_000;
+
+    async fn wait_for(&self, expire_time_us: i64) {
+        let at_us = expire_time_us - self.0.load(Ordering::Relaxed) - fastrand::i64(0..2_000);
+        let now_us = microseconds(&Some(from_now(ms(0))));
+        tokio::time::sleep(std::time::Duration::from_micros((at_us - now_us).max(0) as u64)).await;
+    }
+
+    fn learn(&self, is_captured: bool) {
+        let step_us = if is_captured { -Self::STEP_US } else { Self::STEP_US };
+        let lead_us = self.0.load(Ordering::Relaxed) + step_us;
+        self.0.store(lead_us.clamp(0, Self::MAX_US), Ordering::Relaxed);
+    }
+}
+
+type Captured = Result<(Transaction, Hold), Status>;
+
+/// Three servers take money at once: all that there is, if the hold is out of the way.
+async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
+    let mut calls = JoinSet::new();
+    for (client, amount) in round.clients.clone().into_iter().zip(amounts) {
+        let withdrawal = Asked::Withdraw(withdrawal(&round.name("a"), amount));
+        calls.spawn(async move { withdrawal.settle(&client).await });
+    }
+    for made in calls.join_all().await {
+        made.unwrap_or_else(|status| panic!("round {}: {status:?}", round.number));
+    }
+}
+
+async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
+    let [placing, capturing, _] = &round.clients;
+    let hold = hold_named(&round.name("h"), &round.name("a"), "7");
+    let hold = place_briefly(placing, hold).await;
+    let expire_time_us = microseconds(&hold.expire_time);
+    lead.wait_for(expire_time_us).await;
+    let captured = Asked::CaptureHold(capture(&hold.hold_id)).settle(capturing).await;
+    lead.learn(captured.is_ok());
+    let captured =
+        captured.map(|made| (made.transaction.expect("a transaction"), made.hold.expect("a hold")));
+    (expire_time_us, captured)
+}
+
+async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    let lead = Arc::new(Lead(AtomicI64::new(10_000)));
+
+    let outcomes = arena.race(|round| {
+        let lead = lead.clone();
+        async move {
+            let (expire_time_us, captured) = capture_in_time(&round, &lead).await;
+            three_withdrawals(&round, if captured.is_ok() { ["1"; 3] } else { ["4", "3", "3"] })
+                .await;
+            (expire_time_us, captured)
+        }
+    });
+    let outcomes = outcomes.await;
+
+    let read = |client, round| async move {
+        let hold = get_hold(&client, &name("h", round)).await;
+        (hold, standing(&client, &name("a", round)).await)
+    };
+    for ((expire_time_us, captured), (seen, standing)) in
+        outcomes.iter().zip(arena.each(read).await)
+    {
+        match captured {
+            Ok((transaction, hold)) => {
+                let time_us = microseconds(&transaction.create_time);
+                assert!(time_us < *expire_time_us, "made {time_us}, expired {expire_time_us}");
+                assert_eq!((seen.state(), &seen), (HoldState::Captured, hold));
+                assert!(microseconds(&seen.update_time) < *expire_time_us);
+            }
+            Err(status) => {
+                assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
+                assert_eq!(metadata(status, "state"), "expired");
+                assert_eq!(seen.state(), HoldState::Expired);
+                assert_eq!(microseconds(&seen.update_time), *expire_time_us);
+                assert!(seen.transaction_id.is_empty());
+            }
+        }
+        // Opened, funded, held, not held any more, and three withdrawals.
+        assert_eq!(standing, ["0.00", "0.00", "0.00", "7"], "{captured:?}");
+    }
+    assert_eq!(arena.database.count("holds WHERE state = 'open'").await, 0, "all are recorded");
+    checker::assert_consistent(&arena.database).await;
+    let captures = outcomes.iter().filter(|(_, captured)| captured.is_ok()).count();
+    let wins = [captures, outcomes.len() - captures];
+    assert_contested(kind, "captures against expiries", &wins);
+}
+
+async fn an_expired_hold_that_several_servers_meet_at_once_is_recorded_once(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    // All at first, so that they have expired when the first server comes across one.
+    arena
+        .each(|client, round| async move {
+            place_briefly(&client, hold_named(&name("h", round), &name("a", round), "7")).await
+        })
+        .await;
+    let last = "SELECT CAST(max(expire_time_us) AS TEXT) FROM holds";
+    let last: i64 = arena.database.text(last).await.parse().expect("a time");
+    eventually("all holds expire", seconds(60), async || {
+        microseconds(&Some(from_now(ms(0)))) > last
+    })
+    .await;
+
+    let states = arena.race(|round| async move {
+        let before = standing(&round.clients[0], &round.name("a")).await;
+        three_withdrawals(&round, ["4", "3", "3"]).await;
+        let hold = get_hold(&round.clients[1], &round.name("h")).await;
+        (before, hold.state(), standing(&round.clients[2], &round.name("a")).await)
+    });
+
+    for (before, state, after) in states.await {
+        assert_eq!(before, ["10.00", "0.00", "10.00", "4"]);
+        assert_eq!(
+            (state, after),
+            (HoldState::Expired, ["0.00", "0.00", "0.00", "7"].map(String::from))
+        );
+    }
+    let wrong = "holds WHERE state <> 'expired' OR update_time_us <> expire_time_us";
+    assert_eq!(arena.database.count(wrong).await, 0);
+    checker::assert_consistent(&arena.database).await;
+}
