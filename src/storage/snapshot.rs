@@ -19,6 +19,9 @@ const POSTGRES_SETTINGS: &str = "\
     SET LOCAL enable_mergejoin = off; \
     SET LOCAL idle_in_transaction_session_timeout = 0";
 
+/// 64 MiB for pages: entries are found by name all over the file.
+const SQLITE_SETTINGS: &str = "PRAGMA cache_size = -65536";
+
 /// One instant. Reads only; given up when dropped.
 pub struct Snapshot {
     /// Each on a connection of its own; all see the same.
@@ -72,6 +75,7 @@ impl Store {
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {
             let next = begin_reading(&self.admin().await?).await?;
+            next.execute_unprepared(SQLITE_SETTINGS).await?;
             // The snapshot is taken by the first read, not by BEGIN.
             next.execute_unprepared("SELECT 1 FROM sqlite_schema LIMIT 1").await?;
             all.push(next);

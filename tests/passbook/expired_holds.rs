@@ -54,7 +54,7 @@ async fn an_expired_hold_holds_nothing_and_nothing_needs_to_notice(kind: Kind) {
     assert_eq!(account.update_time, placed.expire_time, "its end is the latest change");
     let request = BatchGetAccountsRequest { account_ids: vec!["alice".to_owned()] };
     let batch = client.clone().batch_get_accounts(request).await.expect("an answer").into_inner();
-    assert_eq!(batch.accounts, [account.clone()]);
+    assert_eq!(batch.accounts, std::slice::from_ref(&account));
     let request = ListAccountsRequest::default();
     let list = client.clone().list_accounts(request).await.expect("an answer").into_inner();
     assert_eq!(list.accounts, [account]);

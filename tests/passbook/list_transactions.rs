@@ -21,6 +21,9 @@ on_both_databases! {
     the_transactions_of_a_missing_account_are_not_found,
 }
 
+/// Keys and values of labels, or accounts and amounts.
+type Pairs = &'static [(&'static str, &'static str)];
+
 fn any() -> ListTransactionsRequest {
     ListTransactionsRequest::default()
 }
@@ -158,7 +161,7 @@ async fn a_transaction_with_several_legs_on_an_account_is_listed_once_however_pa
         open(&client, account_id).await;
     }
     let mut made = Vec::new();
-    let cases: [&[(&str, &str)]; 6] = [
+    let cases: [Pairs; 6] = [
         &[("alice", "1"), ("alice", "2"), ("alice", "3")],
         &[("bob", "1"), ("alice", "1"), ("bob", "1"), ("alice", "1")],
         &[("alice", "1")],
@@ -209,7 +212,7 @@ async fn transactions_are_filtered_by_labels(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "alice").await;
-    let sets: [&[(&str, &str)]; 6] = [
+    let sets: [Pairs; 6] = [
         &[],
         &[("a", "1")],
         &[("a", "1"), ("b", "2")],
@@ -224,7 +227,7 @@ async fn transactions_are_filtered_by_labels(kind: Kind) {
         made.push(posted(&client, request).await);
     }
 
-    let cases: [(&[(&str, &str)], &[usize]); 9] = [
+    let cases: [(Pairs, &[usize]); 9] = [
         (&[], &[0, 1, 2, 3, 4, 5]),
         (&[("a", "1")], &[1, 2]),
         (&[("a", "1"), ("b", "2")], &[2]),
@@ -324,7 +327,7 @@ async fn all_filters_together_must_match(kind: Kind) {
         ListTransactionsRequest { labels: labels(&[("to", "bob")]), ..request.clone() },
     ];
 
-    assert_eq!(list(&client, request.clone()).await, [right.clone()]);
+    assert_eq!(list(&client, request.clone()).await, std::slice::from_ref(&right));
     let everyone = ListTransactionsRequest { account_id: String::new(), ..request };
     assert_eq!(list(&client, everyone).await, [right]);
     for other in others {
@@ -351,7 +354,7 @@ async fn what_is_no_transaction_is_never_listed(kind: Kind) {
     assert_eq!(database.count("requests").await, 6);
 
     for account_id in ["", "alice"] {
-        assert_eq!(list(&client, of_account(account_id)).await, [made.clone()]);
+        assert_eq!(list(&client, of_account(account_id)).await, std::slice::from_ref(&made));
     }
 }
 

@@ -7,10 +7,14 @@ use passbook::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{
-    checker,
-    race::{Arena, ROUNDS, Round, assert_contested, at_once, name},
-    *,
+use crate::{
+    harness::{
+        asked::{Asked, Made},
+        checker,
+        race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
+        *,
+    },
+    resolve_request::resolve,
 };
 
 on_both_databases! {
@@ -38,8 +42,8 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
         let calls = [0, 1, 2].map(|_| Asked::Reverse(reversal(&ids[round.number])));
         async move {
             let [one, other, last] = &round.clients;
-            let both = at_once(calls[0].settle(one), calls[1].settle(other));
-            let ((first, second), third) = at_once(both, calls[2].settle(last)).await;
+            let both = at_once(settle(&calls[0], one), settle(&calls[1], other));
+            let ((first, second), third) = at_once(both, settle(&calls[2], last)).await;
             [first, second, third]
         }
     });
@@ -88,7 +92,7 @@ async fn of_a_closing_and_a_deposit_one_is_made(kind: Kind) {
         let account_id = round.name("a");
         let deposit = Asked::Deposit(deposit(&account_id, "7"));
         let [one, other, _] = &round.clients;
-        at_once(close(one, &account_id), deposit.settle(other)).await
+        at_once(close(one, &account_id), settle(&deposit, other)).await
     });
     let outcomes = outcomes.await;
 
@@ -124,7 +128,7 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
         let account_id = round.name("a");
         let withdrawal = Asked::Withdraw(withdrawal(&account_id, "7"));
         let [one, other, _] = &round.clients;
-        at_once(freeze(one, &account_id), withdrawal.settle(other)).await
+        at_once(freeze(one, &account_id), settle(&withdrawal, other)).await
     });
     let outcomes = outcomes.await;
 
@@ -163,8 +167,8 @@ async fn fence_against(round: &Round) -> Fenced {
         _ => Asked::Transfer(transfer(&account_id, &round.name("b"), "7")),
     };
     let [one, other, last] = &round.clients;
-    let copies = at_once(asked.settle(one), asked.settle(other));
-    let ((first, second), fence) = at_once(copies, asked.fence(last)).await;
+    let copies = at_once(settle(&asked, one), settle(&asked, other));
+    let ((first, second), fence) = at_once(copies, resolve(last, asked.request_id(), true)).await;
     (asked, [first, second], fence)
 }
 
@@ -179,7 +183,7 @@ async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kin
     let asked: Vec<_> = outcomes.iter().map(|(asked, ..)| asked.clone()).collect();
     let again = |client: Client, round: usize| {
         let asked = asked[round].clone();
-        async move { (asked.settle(&client).await, asked.resolve(&client).await) }
+        async move { (settle(&asked, &client).await, resolve(&client, asked.request_id(), false).await) }
     };
     let mut wins = [0; 2];
     for ((_, copies, fence), (again, resolved)) in outcomes.iter().zip(arena.each(again).await) {

@@ -4,8 +4,9 @@ use passbook::proto::{Hold, HoldState};
 use tonic::{Code, Status};
 
 use crate::harness::{
+    asked::{Asked, Made},
     checker,
-    race::{Arena, ROUNDS, Round, assert_contested, at_once, name},
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
     *,
 };
 
@@ -25,7 +26,7 @@ enum Winner {
 /// Sends both to two servers, and fails unless one of them is made and the other is not.
 async fn one_of(round: &Round, left: Asked, right: Asked) -> Winner {
     let [one, other, _] = &round.clients;
-    match at_once(left.settle(one), right.settle(other)).await {
+    match at_once(settle(&left, one), settle(&right, other)).await {
         (Ok(made), Err(status)) => Winner::Left(Box::new(made), status),
         (Err(status), Ok(made)) => Winner::Right(Box::new(made), status),
         both => panic!("round {}: {both:#?}", round.number),

@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::harness::{
+    asked::Asked,
     checker,
-    race::{Arena, Round, assert_contested, name},
+    race::{Arena, Round, assert_contested, name, settle},
     *,
 };
 
@@ -48,7 +49,7 @@ async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
     let mut calls = JoinSet::new();
     for (client, amount) in round.clients.clone().into_iter().zip(amounts) {
         let withdrawal = Asked::Withdraw(withdrawal(&round.name("a"), amount));
-        calls.spawn(async move { withdrawal.settle(&client).await });
+        calls.spawn(async move { settle(&withdrawal, &client).await });
     }
     for made in calls.join_all().await {
         made.unwrap_or_else(|status| panic!("round {}: {status:?}", round.number));
@@ -61,7 +62,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let hold = place_briefly(placing, hold).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
-    let captured = Asked::CaptureHold(capture(&hold.hold_id)).settle(capturing).await;
+    let captured = settle(&Asked::CaptureHold(capture(&hold.hold_id)), capturing).await;
     lead.learn(captured.is_ok());
     let captured =
         captured.map(|made| (made.transaction.expect("a transaction"), made.hold.expect("a hold")));

@@ -31,6 +31,9 @@ async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
     answer.into_inner().transaction.expect("a transaction").transaction_id
 }
 
+/// A transaction, how its reversal is refused, for which account, and what else is said.
+type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
+
 async fn not_reversed(
     database: &TestDatabase,
     client: &Client,
@@ -296,7 +299,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     let missing = "0197a1b2-0000-7000-8000-000000000000";
     let failed = Code::FailedPrecondition;
     let negative = format!("-{largest}");
-    let cases: [(&str, _, &str, Vec<(&str, &str)>); 6] = [
+    let cases: [Case<'_>; 6] = [
         (missing, (Code::NotFound, "TRANSACTION_NOT_FOUND"), "", vec![("transaction_id", missing)]),
         (&closed, (failed, "ACCOUNT_CLOSED"), "closed", vec![]),
         (&frozen, (failed, "ACCOUNT_FROZEN"), "frozen", vec![]),

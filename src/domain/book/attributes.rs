@@ -138,7 +138,8 @@ fn is_covered(account: &Account, after: &Attributes) -> Result<(), Rejection> {
         account_id: account.account_id.clone(),
         currency_code: account.currency.code().to_owned(),
         available,
-        required: account.overdraft_limit.plus(-after.overdraft_limit),
+        // What is to be taken away; nothing, where there was no limit before.
+        required: account.overdraft_limit.plus(-after.overdraft_limit).max(account.currency.zero()),
         version: account.version,
     })
 }

@@ -192,8 +192,9 @@ fn cell(column: &Column, value: &Value) -> Result<Option<String>, Wrong> {
             parsed.ok_or_else(|| is("a UUID"))?.to_string()
         }
         Kind::Bytes => {
-            let is_hex =
-                |it: &&str| it.len() % 2 == 0 && it.bytes().all(|it| it.is_ascii_hexdigit());
+            let is_hex = |it: &&str| {
+                it.len().is_multiple_of(2) && it.bytes().all(|it| it.is_ascii_hexdigit())
+            };
             text.filter(is_hex).ok_or_else(|| is("hexadecimal"))?.to_owned()
         }
         Kind::SmallInteger => {
@@ -243,9 +244,11 @@ mod tests {
     }
 
     fn trailer(currencies: usize) -> String {
-        format!(
-            r#"{{"type":"trailer","lines":{{"currency":{currencies},"account":0,"request":0,"entry":0,"hold":0,"account_change":0}}}}"#
-        )
+        let lines = serde_json::json!({
+            "currency": currencies, "account": 0, "request": 0, "entry": 0, "hold": 0,
+            "account_change": 0,
+        });
+        format!(r#"{{"type":"trailer","lines":{lines}}}"#)
     }
 
     const ETHER: &str = r#"{"type":"currency","currency_code":"ETH","currency_scale":18}"#;

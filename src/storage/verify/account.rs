@@ -4,7 +4,8 @@ use sea_orm::{ConnectionTrait, Statement};
 
 use super::{
     parameter,
-    rows::{self, ENTRY_COLUMNS, claim_columns, get},
+    rows::{self, Line, claim_columns, entry_columns, get, packed, read_packed},
+    sql,
 };
 use crate::{
     domain::{
@@ -16,7 +17,7 @@ use crate::{
 
 /// Entries read at a time: enough that the round trips do not count, few enough that hashing
 /// them holds up no other call for more than about a millisecond.
-const PAGE: i64 = 1000;
+const PAGE: usize = 1000;
 
 /// How far an account was recomputed, and what is wrong with it.
 #[derive(Debug)]
@@ -38,14 +39,14 @@ impl Store {
         account_id: &AccountId,
     ) -> Result<Option<VerifiedAccount>, StorageError> {
         let backend = self.readers.get_database_backend();
-        let parameter = parameter(backend, 1);
         // An entry beyond the sequence is looked for in the snapshot of the row itself: a later
         // one might see an entry that was committed, together with its row, in between.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
                 WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
-             FROM accounts a WHERE a.account_id = {parameter}",
-            claim_columns(backend)
+             FROM accounts a WHERE a.account_id = {}",
+            claim_columns(backend),
+            parameter(backend, 1)
         );
         let statement = Statement::from_sql_and_values(backend, sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
@@ -69,13 +70,14 @@ impl Store {
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
         let backend = self.readers.get_database_backend();
-        let sql = format!(
-            "SELECT {ENTRY_COLUMNS} FROM entries WHERE account_id = {} AND sequence > {} \
-                AND sequence <= {} ORDER BY sequence LIMIT {PAGE}",
-            parameter(backend, 1),
-            parameter(backend, 2),
-            parameter(backend, 3)
+        let from = sql(
+            backend,
+            &format!(
+                "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
+                    AND sequence <= {{3}} ORDER BY sequence LIMIT {PAGE}"
+            ),
         );
+        let sql = packed(backend, &entry_columns(backend), &from);
         let (account_id, currency, sequence) = {
             let claim = verification.claim();
             (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
@@ -84,11 +86,10 @@ impl Store {
         let mut after = i64::MIN;
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];
-            let statement = Statement::from_sql_and_values(backend, sql.as_str(), values);
-            let page = self.readers.query_all_raw(statement).await?;
-            for row in &page {
-                let number = get(row, 0, "sequence").ok();
-                let verified = match rows::entry(row, 0, &account_id, &currency) {
+            let page = read_packed(&self.readers, &sql, values).await?;
+            for line in page.text.lines().map(Line::new) {
+                let number = line.sequence;
+                let verified = match line.entry(&account_id, &currency) {
                     Ok(entry) => verification.entry(&entry),
                     Err(column) => Err(verification.unreadable(number, column)),
                 };
@@ -97,7 +98,7 @@ impl Store {
                 }
             }
             after = verification.sequence();
-            if page.len() < PAGE as usize {
+            if page.count < PAGE {
                 break;
             }
         }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{
     LAST, VerifyError, VerifyProgress, pieces,
-    rows::{self, ENTRY_COLUMNS, claim_columns, get},
+    rows::{self, Line, claim_columns, entry_columns, packed, read_packed},
     sql,
 };
 use crate::{
@@ -24,7 +24,7 @@ const ENTRY_PAGE: usize = 10_000;
 /// Rows of `accounts` read at a time.
 const ACCOUNT_PAGE: usize = 1000;
 /// About how many entries a piece has, so that there is work for every connection.
-const PIECE: i64 = 20_000;
+const PIECE: i64 = 10_000;
 
 /// The place of an entry.
 type Key = (String, i64);
@@ -135,15 +135,15 @@ async fn recompute(
     progress: Arc<VerifyProgress>,
 ) -> Result<Books, VerifyError> {
     let backend = connection.get_database_backend();
-    let page = sql(
+    let from = sql(
         backend,
         &format!(
-            "SELECT account_id, {ENTRY_COLUMNS} FROM entries \
-             WHERE (account_id, sequence) > ({{1}}, {{2}}) \
+            "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
                 AND (account_id, sequence) <= ({{3}}, {{4}}) \
              ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
         ),
     );
+    let sql = packed(backend, &entry_columns(backend), &from);
     let Some(mut check) = Check::begin(&connection, &piece).await? else {
         return Ok(Books::default());
     };
@@ -151,18 +151,17 @@ async fn recompute(
     loop {
         let values =
             [after.0.as_str().into(), after.1.into(), until.0.as_str().into(), until.1.into()];
-        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
-        let rows = connection.query_all_raw(statement).await?;
-        for row in &rows {
-            check.take(row)?;
+        let page = read_packed(&*connection, &sql, values).await?;
+        let mut last = after.clone();
+        for line in page.text.lines().map(Line::new) {
+            last = (line.account_id.to_owned(), line.sequence.unwrap_or_default());
+            check.take(line)?;
         }
-        progress.looked_at.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        match rows.last() {
-            Some(last) if rows.len() == ENTRY_PAGE => {
-                after = (last.try_get_by_index(0)?, last.try_get_by_index(1)?);
-            }
-            _ => return check.finish(until.1),
+        progress.looked_at.fetch_add(page.count as u64, Ordering::Relaxed);
+        if page.count < ENTRY_PAGE {
+            return check.finish(until.1);
         }
+        after = last;
     }
 }
 
@@ -184,18 +183,13 @@ impl Check {
         let current = match (claims.next(), piece.resumes_after()) {
             (Some(claim), Some(sequence)) => {
                 let backend = connection.get_database_backend();
-                let sql = sql(
-                    backend,
-                    &format!(
-                        "SELECT {ENTRY_COLUMNS} FROM entries \
-                         WHERE account_id = {{1}} AND sequence = {{2}}"
-                    ),
-                );
+                let from = sql(backend, "FROM entries WHERE account_id = {1} AND sequence = {2}");
+                let sql = packed(backend, &entry_columns(backend), &from);
                 let values = [claim.account_id.as_str().into(), sequence.into()];
-                let statement = Statement::from_sql_and_values(backend, sql, values);
-                let row = connection.query_one_raw(statement).await?;
-                let read = |row| rows::entry(&row, 0, &claim.account_id, &claim.currency).ok();
-                let Some(entry) = row.and_then(read) else { return Ok(None) };
+                let page = read_packed(connection, &sql, values).await?;
+                let line = page.text.lines().next().map(Line::new);
+                let read = |line: Line<'_>| line.entry(&claim.account_id, &claim.currency).ok();
+                let Some(entry) = line.and_then(read) else { return Ok(None) };
                 Some(Verification::after(claim, &entry))
             }
             (claim, _) => claim.map(Verification::new),
@@ -204,30 +198,28 @@ impl Check {
     }
 
     /// Takes the next row.
-    fn take(&mut self, row: &sea_orm::QueryResult) -> Result<(), VerifyError> {
-        let account_id: String = row.try_get_by_index(0)?;
+    fn take(&mut self, line: Line<'_>) -> Result<(), VerifyError> {
         while let Some(current) = &self.current {
-            if current.claim().account_id.as_str() >= account_id.as_str() {
+            if current.claim().account_id.as_str() >= line.account_id {
                 break;
             }
             self.finish_account()?;
         }
+        let (account_id, sequence) = (line.account_id, line.sequence);
         let current = self.current.as_mut();
         let Some(current) = current.filter(|it| it.claim().account_id.as_str() == account_id)
         else {
             return Err(BooksFault::Entry {
-                account_id: AccountId::from_stored(&account_id),
-                sequence: get(row, 1, "sequence").unwrap_or_default(),
+                account_id: AccountId::from_stored(account_id),
+                sequence: sequence.unwrap_or_default(),
                 description: "there is no such account".to_owned(),
             }
             .into());
         };
         let claim = current.claim();
-        match rows::entry(row, 1, &claim.account_id, &claim.currency) {
+        match line.entry(&claim.account_id, &claim.currency) {
             Ok(entry) => current.entry(&entry)?,
-            Err(column) => {
-                return Err(current.unreadable(get(row, 1, "sequence").ok(), column).into());
-            }
+            Err(column) => return Err(current.unreadable(sequence, column).into()),
         }
         self.books.entries += 1;
         Ok(())

@@ -1,22 +1,25 @@
 //! Every request against the entries that it names.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{LAST, VerifyError, VerifyProgress, pieces, rows::get, sql};
+use super::{
+    LAST, VerifyError, VerifyProgress, pieces,
+    rows::{amount_of, packed, read_packed, uuid_column},
+    sql,
+};
 use crate::{
     domain::{
         books::{Books, BooksFault, Movement},
-        ids::AccountId,
         money::{Amount, Currency},
     },
-    storage::entity::{currencies::currency, number::Number, requests::EntryName},
+    storage::entity::requests::EntryName,
 };
 
 /// Requests read at a time: with a hundred entries each, still some tens of megabytes.
@@ -32,10 +35,10 @@ struct Applied {
     names: Vec<EntryName>,
 }
 
-/// What an entry that was found by its name says.
+/// What an entry that was found by its name says. None where its amount cannot be read.
 struct Found {
     transaction_id: Uuid,
-    amount: Number,
+    amount: Option<(Currency, Amount)>,
 }
 
 /// Looks up what every request names.
@@ -85,54 +88,50 @@ async fn look_up(
     progress: Arc<VerifyProgress>,
 ) -> Result<Books, VerifyError> {
     let backend = connection.get_database_backend();
-    let names = match backend {
-        DbBackend::Sqlite => "entry_names",
-        _ => "entry_names::text",
+    let (id, names) = match backend {
+        DbBackend::Sqlite => (uuid_column(backend, "transaction_id"), "entry_names"),
+        _ => (uuid_column(backend, "transaction_id"), "entry_names::text"),
     };
-    let sql = sql(
+    let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
+    let from = sql(
         backend,
-        &format!(
-            "SELECT transaction_id, kind, rejection IS NULL, {names}, request_id FROM requests \
-             WHERE (caller, request_id) > ({{1}}, {{2}}) AND (caller, request_id) <= ({{3}}, {{4}}) \
-             ORDER BY caller, request_id"
-        ),
+        "FROM requests WHERE (caller, request_id) > ({1}, {2}) \
+            AND (caller, request_id) <= ({3}, {4}) ORDER BY caller, request_id",
     );
+    let columns = [&id, "kind", is_applied, names].map(str::to_owned);
+    let sql = packed(backend, &columns, &from);
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
-    let statement = Statement::from_sql_and_values(backend, sql, values);
-    let rows = connection.query_all_raw(statement).await?;
-    let mut applied = Vec::with_capacity(rows.len());
-    for row in &rows {
-        applied.extend(read(row)?);
+    let page = read_packed(&*connection, &sql, values).await?;
+    let mut applied = Vec::with_capacity(page.count);
+    for line in page.text.lines() {
+        applied.extend(read(line)?);
     }
-    let named = applied.iter().flat_map(|it| &it.names).collect::<Vec<_>>();
-    let found = entries(&connection, &named).await?;
-    let currencies = currencies(&connection, &named).await?;
-    progress.looked_at.fetch_add(found.len() as u64, Ordering::Relaxed);
-    let mut books = Books { requests: rows.len() as u64, ..Books::default() };
-    let mut place = 0;
+    let named: Vec<&EntryName> = applied.iter().flat_map(|it| &it.names).collect();
+    let found = find(&connection, &named).await?;
+    progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
+    let mut books = Books { requests: page.count as u64, ..Books::default() };
+    let mut found = found.iter();
     for request in &applied {
-        check(request, &found, place, &currencies, &mut books)?;
-        place += request.names.len();
+        check(request, &mut found, &mut books)?;
     }
     Ok(books)
 }
 
-/// The request of a row; None if it has no entries and should have none.
-fn read(row: &QueryResult) -> Result<Option<Applied>, VerifyError> {
-    let transaction_id: Uuid = row.try_get_by_index(0)?;
+/// The request of a line; None if it has no entries and should have none.
+fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
+    let mut columns = line.splitn(4, ' ');
+    let mut next = || columns.next().unwrap_or_default();
+    let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| BooksFault::Transaction { transaction_id, description };
-    let unreadable = |column: &str| fault(format!("its column {column} cannot be read"));
-    let kind: String = get(row, 1, "kind").map_err(unreadable)?;
-    let is_applied: bool = get(row, 2, "rejection").map_err(unreadable)?;
-    let names: String = get(row, 3, "entry_names").map_err(unreadable)?;
-    let names: Vec<EntryName> =
-        serde_json::from_str(&names).map_err(|_| unreadable("entry_names"))?;
-    let movement = Movement::of_kind(&kind).map_err(fault)?;
+    let (kind, is_applied, names) = (next(), next() == "1", next());
+    let names: Vec<EntryName> = serde_json::from_str(names)
+        .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
+    let movement = Movement::of_kind(kind).map_err(fault)?;
     match movement.filter(|_| is_applied) {
         Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
         None if names.is_empty() => Ok(None),
         None => {
-            let why = if is_applied { kind.as_str() } else { "refused" };
+            let why = if is_applied { kind } else { "refused" };
             let count = names.len();
             Err(fault(format!("it is {why}, and names {count} entries; it should have none"))
                 .into())
@@ -140,26 +139,23 @@ fn read(row: &QueryResult) -> Result<Option<Applied>, VerifyError> {
     }
 }
 
-fn check(
+/// `found` is at the first of this request's entries.
+fn check<'a>(
     request: &Applied,
-    found: &HashMap<usize, Found>,
-    place: usize,
-    currencies: &HashMap<AccountId, Currency>,
+    found: &mut impl Iterator<Item = &'a Option<Found>>,
     books: &mut Books,
 ) -> Result<(), VerifyError> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
-    for (index, (account_id, sequence)) in request.names.iter().enumerate() {
+    for (account_id, sequence) in &request.names {
         let fault = |description: String| BooksFault::Entry {
             account_id: account_id.clone(),
             sequence: *sequence,
             description,
         };
-        let entry = found.get(&(place + index));
-        let (Some(entry), Some(currency)) = (entry, currencies.get(account_id)) else {
-            return Err(
-                fault(format!("it is missing: transaction {transaction_id} names it")).into()
-            );
+        let Some(entry) = found.next().and_then(Option::as_ref) else {
+            let description = format!("it is missing: transaction {transaction_id} names it");
+            return Err(fault(description).into());
         };
         if entry.transaction_id != transaction_id {
             let other = entry.transaction_id;
@@ -169,7 +165,8 @@ fn check(
             .into());
         }
         let unreadable = || fault("its column amount cannot be read".to_owned());
-        amounts.push((currency, currency.amount(entry.amount.0).ok_or_else(unreadable)?));
+        let (currency, amount) = entry.amount.as_ref().ok_or_else(unreadable)?;
+        amounts.push((currency, *amount));
     }
     let fault = |description| BooksFault::Transaction { transaction_id, description };
     let distinct: HashSet<&EntryName> = request.names.iter().collect();
@@ -186,71 +183,53 @@ fn check(
     Ok(())
 }
 
-/// The entries with these names, by their places in the list.
-async fn entries(
+/// The entries with these names, in their order; None where there is none.
+async fn find(
     connection: &DatabaseTransaction,
     names: &[&EntryName],
-) -> Result<HashMap<usize, Found>, VerifyError> {
+) -> Result<Vec<Option<Found>>, VerifyError> {
     let backend = connection.get_database_backend();
-    let statement = match backend {
+    let (from, place, values): (_, _, Vec<Value>) = match backend {
         DbBackend::Sqlite => {
-            let sql = "SELECT n.key, e.transaction_id, e.amount FROM json_each(?1) n \
-                JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1";
-            let names = serde_json::json!(names).to_string();
-            Statement::from_sql_and_values(backend, sql, [names.into()])
+            let from = "FROM json_each(?1) n \
+                JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
+                JOIN accounts a ON a.account_id = e.account_id";
+            (from, "n.key", vec![serde_json::json!(names).to_string().into()])
         }
         _ => {
-            let sql = "SELECT n.place - 1, e.transaction_id, e.amount \
-                FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
+            let from = "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
                     AS n(account_id, sequence, place) \
                 JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
-                    AND e.sequence = n.sequence";
+                    AND e.sequence = n.sequence \
+                JOIN accounts a ON a.account_id = e.account_id";
             let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
             let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
-            Statement::from_sql_and_values(backend, sql, [accounts.into(), sequences.into()])
+            (from, "n.place - 1", vec![accounts.into(), sequences.into()])
         }
     };
-    let mut found = HashMap::with_capacity(names.len());
-    for row in connection.query_all_raw(statement).await? {
-        let place: i64 = row.try_get_by_index(0)?;
-        let entry =
-            Found { transaction_id: row.try_get_by_index(1)?, amount: row.try_get_by_index(2)? };
-        found.insert(usize::try_from(place).unwrap_or(usize::MAX), entry);
+    let id = uuid_column(backend, "e.transaction_id");
+    let columns = [place, &id, "a.currency_code", "a.currency_scale", "e.amount"];
+    let sql = packed(backend, &columns.map(str::to_owned), from);
+    let page = read_packed(connection, &sql, values).await?;
+    let mut found: Vec<Option<Found>> = Vec::with_capacity(names.len());
+    found.resize_with(names.len(), || None);
+    // There are few, and each is met many times.
+    let mut currencies: Vec<Currency> = Vec::new();
+    for line in page.text.lines() {
+        let mut columns = line.splitn(5, ' ');
+        let mut next = || columns.next().unwrap_or_default();
+        let place: usize = next().parse().unwrap_or(usize::MAX);
+        let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
+        let (code, scale) = (next(), next().parse().unwrap_or(u32::MAX));
+        let known = currencies.iter().find(|it| it.code() == code && it.scale() == scale);
+        let currency = known.cloned().unwrap_or_else(|| Currency::from_parts(code, scale));
+        if known.is_none() {
+            currencies.push(currency.clone());
+        }
+        let amount = amount_of(next(), &currency).map(|amount| (currency, amount));
+        if let Some(entry) = found.get_mut(place) {
+            *entry = Some(Found { transaction_id, amount });
+        }
     }
     Ok(found)
-}
-
-/// The currencies of the accounts in these names.
-async fn currencies(
-    connection: &DatabaseTransaction,
-    names: &[&EntryName],
-) -> Result<HashMap<AccountId, Currency>, VerifyError> {
-    let backend = connection.get_database_backend();
-    let account_ids: BTreeSet<&str> = names.iter().map(|(id, _)| id.as_str()).collect();
-    let columns = "a.account_id, a.currency_code, a.currency_scale";
-    let statement = match backend {
-        DbBackend::Sqlite => {
-            let sql = format!(
-                "SELECT {columns} FROM json_each(?1) n JOIN accounts a ON a.account_id = n.value"
-            );
-            let account_ids = serde_json::json!(account_ids).to_string();
-            Statement::from_sql_and_values(backend, sql, [account_ids.into()])
-        }
-        _ => {
-            let sql = format!(
-                "SELECT {columns} FROM UNNEST($1::text[]) AS n(account_id) \
-                 JOIN accounts a ON a.account_id = n.account_id COLLATE \"C\""
-            );
-            let account_ids: Vec<String> = account_ids.into_iter().map(str::to_owned).collect();
-            Statement::from_sql_and_values(backend, sql, [account_ids.into()])
-        }
-    };
-    let mut currencies = HashMap::new();
-    for row in connection.query_all_raw(statement).await? {
-        let account_id: String = row.try_get_by_index(0)?;
-        let code: String = row.try_get_by_index(1)?;
-        let currency = currency(&code, row.try_get_by_index(2)?)?;
-        currencies.insert(AccountId::from_stored(&account_id), currency);
-    }
-    Ok(currencies)
 }

@@ -1,20 +1,147 @@
-//! Rows as they are read to be verified: by the place of a column, believing nothing.
+//! Rows as they are read to be verified, believing nothing.
+//!
+//! Pages of entries and requests come as one text, a line a row: to take a million rows one by
+//! one from the drivers costs many times of what there is to compute.
 
-use sea_orm::{ColIdx, DbBackend, QueryResult, TryGetable};
+use rust_decimal::Decimal;
+use sea_orm::{ColIdx, ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable, Value};
+use uuid::Uuid;
 
 use crate::{
     domain::{
         ids::AccountId,
-        money::{Amount, Currency},
+        money::{Amount, Currency, SCALE_MAX},
         transaction::Entry,
         verification::{Claim, Fault, FaultKind},
     },
-    storage::entity::{currencies::currency, number::Number},
+    storage::{
+        StorageError,
+        entity::{currencies::currency, number::Number},
+    },
 };
 
-/// The columns that [`entry`] reads, from its first place on.
-pub const ENTRY_COLUMNS: &str =
-    "sequence, transaction_id, amount, balance_after, create_time_us, hash";
+/// The columns of an entry, as [`Line`] reads them.
+pub fn entry_columns(backend: DbBackend) -> Vec<String> {
+    let (id, hash) = (uuid_column(backend, "transaction_id"), bytes_column(backend, "hash"));
+    ["account_id", "sequence", &id, "amount", "balance_after", "create_time_us", &hash]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// A column of UUIDs, as text.
+pub fn uuid_column(backend: DbBackend, name: &str) -> String {
+    match backend {
+        DbBackend::Sqlite => format!("hex({name})"),
+        _ => name.to_owned(),
+    }
+}
+
+fn bytes_column(backend: DbBackend, name: &str) -> String {
+    match backend {
+        DbBackend::Sqlite => format!("hex({name})"),
+        _ => format!("encode({name}, 'hex')"),
+    }
+}
+
+/// A statement that gives the number of the rows of `FROM ... ORDER BY ...`, and these columns of
+/// them in one text. What would break the lines of it is nothing that this service writes, and so
+/// it is found.
+pub fn packed(backend: DbBackend, columns: &[String], from: &str) -> String {
+    match backend {
+        DbBackend::Sqlite => format!(
+            "SELECT count(*), group_concat(line, char(10)) FROM (SELECT {} AS line {from})",
+            columns.join(" || ' ' || ")
+        ),
+        _ => format!(
+            "SELECT count(*), string_agg(line, chr(10)) \
+             FROM (SELECT concat_ws(' ', {}) AS line {from}) AS page",
+            columns.join(", ")
+        ),
+    }
+}
+
+/// Rows in one text.
+pub struct Packed {
+    /// How many.
+    pub count: usize,
+    /// A line each.
+    pub text: String,
+}
+
+/// Runs a statement of [`packed`].
+pub async fn read_packed(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<Packed, StorageError> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    let Some(row) = connection.query_one_raw(statement).await? else {
+        return Err(StorageError::Unavailable("no row of a count".to_owned()));
+    };
+    let count: i64 = row.try_get_by_index(0)?;
+    let text: Option<String> = row.try_get_by_index(1)?;
+    Ok(Packed { count: usize::try_from(count).unwrap_or_default(), text: text.unwrap_or_default() })
+}
+
+/// A line of entries.
+pub struct Line<'a> {
+    /// As it is stored.
+    pub account_id: &'a str,
+    /// None if it cannot be read.
+    pub sequence: Option<i64>,
+    rest: std::str::Split<'a, char>,
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line apart.
+    pub fn new(line: &'a str) -> Self {
+        let mut rest = line.split(' ');
+        let account_id = rest.next().unwrap_or_default();
+        let sequence = rest.next().and_then(|text| text.parse().ok());
+        Self { account_id, sequence, rest }
+    }
+
+    /// The entry, of this account, or which of its columns cannot be read.
+    pub fn entry(
+        mut self,
+        account_id: &AccountId,
+        currency: &Currency,
+    ) -> Result<Entry, &'static str> {
+        let mut next = |column| self.rest.next().ok_or(column);
+        Ok(Entry {
+            account_id: account_id.clone(),
+            sequence: self.sequence.ok_or("sequence")?,
+            transaction_id: Uuid::try_parse(next("transaction_id")?)
+                .map_err(|_| "transaction_id")?,
+            currency: currency.clone(),
+            amount: amount_of(next("amount")?, currency).ok_or("amount")?,
+            balance_after: amount_of(next("balance_after")?, currency).ok_or("balance_after")?,
+            create_time_us: next("create_time_us")?.parse().map_err(|_| "create_time_us")?,
+            hash: hash_of(next("hash")?).ok_or("hash")?,
+        })
+    }
+}
+
+/// The amount that this text is, which may have fewer or more zeros at its end.
+pub fn amount_of(text: &str, currency: &Currency) -> Option<Amount> {
+    if currency.scale() > SCALE_MAX {
+        return None;
+    }
+    let plain = currency.parse(text).ok();
+    plain.or_else(|| currency.amount(Decimal::from_str_exact(text).ok()?))
+}
+
+fn hash_of(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(hash)
+}
 
 /// The columns that [`claim`] reads, of `accounts a`: an account's row together with what its
 /// open holds sum to, whether they have expired or not, in one statement and so in one snapshot.
@@ -65,26 +192,6 @@ pub fn claim(row: &QueryResult) -> Result<Claim, Fault> {
         sequence: 0,
         kind: FaultKind::Unreadable,
         description: format!("its column {column} cannot be read"),
-    })
-}
-
-/// An entry of this account, from this place on, or which of its columns cannot be read.
-pub fn entry(
-    row: &QueryResult,
-    from: usize,
-    account_id: &AccountId,
-    currency: &Currency,
-) -> Result<Entry, &'static str> {
-    let hash: Vec<u8> = get(row, from + 5, "hash")?;
-    Ok(Entry {
-        account_id: account_id.clone(),
-        sequence: get(row, from, "sequence")?,
-        transaction_id: get(row, from + 1, "transaction_id")?,
-        currency: currency.clone(),
-        amount: amount(row, from + 2, "amount", currency)?,
-        balance_after: amount(row, from + 3, "balance_after", currency)?,
-        create_time_us: get(row, from + 4, "create_time_us")?,
-        hash: hash.try_into().map_err(|_| "hash")?,
     })
 }
 

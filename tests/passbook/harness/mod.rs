@@ -26,7 +26,6 @@ pub mod turn;
 
 use std::time::Duration;
 
-pub use asked::{Asked, Made};
 pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};

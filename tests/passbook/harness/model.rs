@@ -27,7 +27,8 @@ pub struct Model {
     /// By their ids; as they were answered.
     pub transactions: BTreeMap<String, Transaction>,
     pub reversed_by: BTreeMap<String, String>,
-    pub requests: BTreeMap<String, Decided>,
+    /// The body that was judged and the first reply; None: fenced.
+    pub requests: BTreeMap<String, Option<(Command, Reply)>>,
     /// The open holds that will expire, by when.
     pub expiring: BTreeSet<(i64, String)>,
     /// By currency: what came in from outside, less what went out.
@@ -58,13 +59,6 @@ pub struct Account {
 pub struct Hold {
     pub amount: i128,
     pub told: ToldHold,
-}
-
-#[derive(Clone)]
-pub enum Decided {
-    /// The body that was judged, and the first reply.
-    Verdict(Box<Command>, Reply),
-    Fenced,
 }
 
 impl Model {
@@ -309,7 +303,7 @@ impl Model {
         }
         let spendable = account.balance - self.held(account_id) + after.overdraft_limit;
         if !after.unlimited_overdraft && spendable < 0 {
-            let required = account.overdraft_limit - after.overdraft_limit;
+            let required = (account.overdraft_limit - after.overdraft_limit).max(0);
             return Err(self.insufficient_funds(account_id, required));
         }
         if let Some(expected) = request.expected_version.filter(|it| *it != account.version) {
@@ -356,20 +350,15 @@ impl Model {
         let request_id = command.request_id().expect("a request id");
         let metadata = [("request_id", request_id.clone())];
         match self.requests.get(&request_id) {
-            Some(Decided::Fenced) => {
-                Err(Refusal::new(Code::FailedPrecondition, "REQUEST_FENCED", &metadata))
-            }
-            Some(Decided::Verdict(body, _)) if **body != command.body() => {
+            Some(None) => Err(Refusal::new(Code::FailedPrecondition, "REQUEST_FENCED", &metadata)),
+            Some(Some((body, _))) if *body != command.body() => {
                 Err(Refusal::new(Code::InvalidArgument, "REQUEST_ID_REUSED", &[]))
             }
-            Some(Decided::Verdict(_, first)) => {
-                first.clone().map(|told| Told { replayed: true, ..told })
-            }
+            Some(Some((_, first))) => first.clone().map(|told| Told { replayed: true, ..told }),
             None if command.is_dry_run() => self.dry_run(command),
             None => {
                 let verdict = self.make(command, reply);
-                let decided = Decided::Verdict(Box::new(command.body()), verdict.clone());
-                self.requests.insert(request_id, decided);
+                self.requests.insert(request_id, Some((command.body(), verdict.clone())));
                 verdict
             }
         }
@@ -378,20 +367,20 @@ impl Model {
     fn resolve(&mut self, request: &ResolveRequestRequest) -> Told {
         let resolved = |outcome: RequestOutcome, fenced| Some((outcome.into(), fenced));
         match self.requests.get(&request.request_id) {
-            Some(Decided::Verdict(_, Ok(told))) => {
+            Some(Some((_, Ok(told)))) => {
                 Told { resolved: resolved(RequestOutcome::Applied, false), ..told.clone() }
             }
-            Some(Decided::Verdict(_, Err(refusal))) => Told {
+            Some(Some((_, Err(refusal)))) => Told {
                 resolved: resolved(RequestOutcome::Rejected, false),
                 refusal: Some(refusal.clone()),
                 ..Told::default()
             },
-            Some(Decided::Fenced) => {
+            Some(None) => {
                 Told { resolved: resolved(RequestOutcome::NotSeen, true), ..Told::default() }
             }
             None => {
                 if request.fence {
-                    self.requests.insert(request.request_id.clone(), Decided::Fenced);
+                    self.requests.insert(request.request_id.clone(), None);
                 }
                 let resolved = resolved(RequestOutcome::NotSeen, request.fence);
                 Told { resolved, ..Told::default() }

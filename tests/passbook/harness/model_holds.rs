@@ -138,7 +138,7 @@ impl Model {
         }
         self.judge(&legs, Some((source, hold.amount)))?;
         if request.destination_account_id.is_empty() {
-            self.from_outside(&amount.currency_code, -taken);
+            self.comes_in(&amount.currency_code, -taken);
         }
         let frame = Frame {
             kind: TransactionKind::Capture,

@@ -80,7 +80,7 @@ impl Model {
                 let (legs, frame) = posting_of(posting);
                 self.judge(&legs, None)?;
                 for leg in legs.iter().filter(|_| frame.kind != TransactionKind::Transfer) {
-                    self.from_outside(&leg.currency_code, leg.units);
+                    self.comes_in(&leg.currency_code, leg.units);
                 }
                 self.carry_out(&legs, frame, &told)
             }
@@ -100,7 +100,7 @@ impl Model {
         Ok(Told { transactions: vec![transaction], ..Told::default() })
     }
 
-    pub(super) fn from_outside(&mut self, currency_code: &str, units: i128) {
+    pub(super) fn comes_in(&mut self, currency_code: &str, units: i128) {
         *self.from_outside.entry(currency_code.to_owned()).or_default() += units;
     }
 
@@ -272,7 +272,7 @@ impl Model {
         self.judge(&legs, None)?;
         // A transfer's or a capture's sum is zero either way.
         for leg in &legs {
-            self.from_outside(&leg.currency_code, leg.units);
+            self.comes_in(&leg.currency_code, leg.units);
         }
         let frame = Frame {
             kind: TransactionKind::Reversal,

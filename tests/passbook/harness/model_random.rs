@@ -60,7 +60,7 @@ impl Generator {
             70..77 => self.reverse(model),
             77..80 => return self.resolve(),
             80..85 => return self.repeat(),
-            85..87 => return self.repeat_with_another_body(model),
+            85..90 => return self.repeat_with_another_body(model),
             _ => return self.read(model),
         };
         let command = self.with_odd_amounts(command);
@@ -265,7 +265,11 @@ impl Generator {
                     let account = &model.accounts[id];
                     account.balance == 0 && account.state != AccountState::Closed
                 };
-                let account_id = self.account_that(model, is_empty);
+                let has_hold = |id: &str| is_empty(id) && !model.accounts[id].open_holds.is_empty();
+                let account_id = match self.random.bool() {
+                    true => self.account_that(model, has_hold),
+                    false => self.account_that(model, is_empty),
+                };
                 Command::Close(CloseAccountRequest { account_id, reason })
             }
         }

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::{
     Client,
-    model::{Decided, Model, microseconds, money_in},
+    model::{Model, microseconds, money_in},
     model_command::{Command, Refusal, Reply, Told, timed},
     model_random::{Generator, timestamp},
 };
@@ -132,7 +132,7 @@ impl Model {
             Lookup::TransactionId(id) => (self.transactions.get(id), "transaction_id", id),
             Lookup::RequestId(id) => {
                 let told = match self.requests.get(id) {
-                    Some(Decided::Verdict(_, Ok(told))) => told.transactions.first(),
+                    Some(Some((_, Ok(told)))) => told.transactions.first(),
                     _ => None,
                 };
                 let id_of = told.and_then(|it| self.transactions.get(&it.transaction_id));

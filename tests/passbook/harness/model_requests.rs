@@ -99,7 +99,16 @@ impl Generator {
     }
 
     pub(super) fn place_hold(&mut self, model: &Model, now_us: i64) -> Command {
-        let account_id = self.account(model);
+        // An account that is empty and has a hold must not be closed: not rare, so that it is met.
+        let is_empty = |id: &str| {
+            let account = &model.accounts[id];
+            let can_hold = account.unlimited_overdraft || account.overdraft_limit > 0;
+            account.balance == 0 && can_hold && account.state == AccountState::Open
+        };
+        let account_id = match self.one_in(3) {
+            true => self.account_that(model, is_empty),
+            false => self.account(model),
+        };
         let amount = self.amount(model, &account_id);
         let hold_id = match self.random.u8(0..8) {
             0 => self.hold(model),
@@ -228,7 +237,7 @@ impl Generator {
             return late;
         }
         let Some(mut command) = self.sent_before() else { return self.resolve() };
-        if self.one_in(4) {
+        if self.one_in(2) {
             let is_dry_run = command.is_dry_run();
             command.set_dry_run(!is_dry_run);
         }
@@ -237,27 +246,35 @@ impl Generator {
 
     pub(super) fn repeat_with_another_body(&mut self, model: &Model) -> Command {
         let Some(request_id) = self.request_id_sent() else { return self.resolve() };
-        let other = match self.random.u8(0..6) {
+        let other = match self.random.u8(0..10) {
             0 => self.deposit(model),
             1 => self.withdraw(model),
             2 => self.post(model),
             3 => self.release_hold(model),
             4 => self.reverse(model),
-            _ => self.small_difference(),
+            _ => return self.small_difference(),
         };
         other.with_request_id(&request_id)
     }
 
-    /// Something sent before, with one field changed.
+    /// Something sent before, with one field changed, if it was not like that before.
     fn small_difference(&mut self) -> Command {
         let Some(mut command) = self.sent_before() else { return self.resolve() };
+        let is_first = self.random.bool();
         match &mut command {
-            Command::Deposit(it) => it.description.push('!'),
-            Command::Withdraw(it) => it.labels.clear(),
-            Command::Transfer(it) => it.condition = None,
-            Command::Post(it) => it.legs.truncate(1),
+            Command::Deposit(it) if is_first => it.description.push('!'),
+            Command::Deposit(it) => it.condition = None,
+            Command::Withdraw(it) if is_first => it.labels.clear(),
+            Command::Withdraw(it) => it.account_id.push('1'),
+            Command::Transfer(it) if is_first => it.condition = None,
+            Command::Transfer(it) => it.destination_account_id.push('1'),
+            Command::Post(it) if is_first => it.legs.truncate(1),
+            Command::Post(it) => it.legs.reverse(),
+            Command::PlaceHold(it) if is_first => it.hold_id.push('1'),
             Command::PlaceHold(it) => it.expire_time = None,
-            Command::CaptureHold(it) => it.amount = None,
+            Command::CaptureHold(it) if is_first => it.amount = None,
+            Command::CaptureHold(it) => it.destination_account_id.clear(),
+            Command::ReleaseHold(it) => it.hold_id.push('1'),
             Command::Reverse(it) => it.description.push('!'),
             _ => {}
         }

@@ -8,9 +8,13 @@ use passbook::proto::{
     post_transaction_result::Result as Posted,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
+use tonic::Status;
 
 use super::{
-    Client, Kind, Server, TestDatabase, Weight, money, new_request_id, open, seconds, within,
+    Client, Kind, Server, TestDatabase, Weight,
+    asked::{Asked, Made},
+    change::is_definite,
+    money, new_request_id, open, seconds, within,
 };
 
 /// Rounds of each race.
@@ -21,6 +25,9 @@ const ROUNDS_AT_ONCE: usize = 32;
 const SERVERS: usize = 3;
 /// The later of two calls comes at most this much later.
 const LEAD_MAX: Duration = Duration::from_millis(4);
+
+/// A server that is alive reaches a verdict within a second or two.
+const ATTEMPTS_MAX: usize = 5;
 
 /// Several servers over one database.
 pub struct Arena {
@@ -128,6 +135,22 @@ async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
     let mut outcomes = calls.join_all().await;
     outcomes.sort_by_key(|(round, _)| *round);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Sends a request, and again where no verdict was reached. Only a server with a defect has none
+/// after so many attempts: then its last answer stands.
+pub async fn settle(asked: &Asked, client: &Client) -> Result<Made, Status> {
+    let mut verdict = asked.send(client, seconds(30)).await;
+    for _ in 1..ATTEMPTS_MAX {
+        match &verdict {
+            Err(status) if !is_definite(status) => {
+                println!("{}: again after {status:?}", asked.request_id());
+                verdict = asked.send(client, seconds(30)).await;
+            }
+            _ => break,
+        }
+    }
+    verdict
 }
 
 /// Two calls at once: either of them a little earlier.

@@ -1,0 +1,195 @@
+//! kill -9 of a server with calls under way: another one tells what became of each of them, and
+//! what it tells is what the books say.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use passbook::proto::{RequestOutcome, ResolveRequestResponse};
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use crate::{
+    harness::{
+        change::is_definite,
+        checker,
+        load::{open_ring, random_change},
+        *,
+    },
+    resolve_request::{not_seen, resolve},
+};
+
+const KILLS: usize = 8;
+const CALLERS: usize = 32;
+/// Of the calls that were answered, one in so many is resolved, too.
+const ANSWERED_STEP: usize = 5;
+
+on_both_databases! {
+    after_a_kill_another_server_tells_the_truth_about_every_call,
+}
+
+type Outcomes = Vec<(Change, Result<Answer, Status>)>;
+
+async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let mut doomed = Server::start(&database).await;
+    let witness = Server::start(&database).await;
+    let client = witness.client();
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let mut random = fastrand::Rng::with_seed(seed());
+    let (mut made, mut not_made) = (0, 0);
+    for _ in 0..KILLS {
+        let outcomes = calls_until_a_kill(&mut doomed, &mut random, &accounts).await;
+        let (unknown, answered): (Outcomes, Outcomes) =
+            outcomes.into_iter().partition(|(_, answer)| is_unknown(answer));
+
+        let resolved = resolve_all(&database, &client, &unknown).await;
+
+        for ((change, _), resolved) in unknown.into_iter().zip(resolved) {
+            match resolved.outcome() {
+                RequestOutcome::Applied => made += 1,
+                _ => not_made += 1,
+            }
+            history.push((change, verdict(resolved)));
+        }
+        for (number, (change, answer)) in answered.into_iter().enumerate() {
+            if number % ANSWERED_STEP == 0 {
+                let resolved = resolve(&client, change.request_id(), false).await;
+                is_as_answered(&answer, &resolved);
+            }
+            history.push((change, answer.map_or_else(Verdict::Refused, Verdict::Applied)));
+        }
+        doomed.restart().await;
+    }
+
+    println!(
+        "{kind:?}: {KILLS} kills, {} calls; of those without an answer {made} were made, \
+         {not_made} not",
+        history.len()
+    );
+    assert!(made > 0 && not_made > 0, "nothing was unknown");
+    // The books, entry by entry, are what was answered and what was resolved, and no more.
+    checker::assert_sound(&database, &history).await;
+    // And what was fenced stays so on the server that had it in its hands.
+    for (change, verdict) in history.iter().rev().take(400) {
+        let answer = change.send(&doomed.client(), seconds(10)).await;
+        match (verdict, answer) {
+            (Verdict::Applied(before), Ok(after)) => {
+                assert_eq!(before.transaction, after.transaction);
+            }
+            (Verdict::Refused(before), Err(after)) if is_definite(before) => {
+                assert_eq!(before.message(), after.message());
+            }
+            (Verdict::Refused(_), Err(after)) => assert_eq!(reason(&after), "REQUEST_FENCED"),
+            (before, after) => panic!("{}: {before:?}, then {after:?}", change.request_id()),
+        }
+    }
+}
+
+/// Callers who send one change after another, each once, some with little patience; until the
+/// server is killed under them.
+async fn calls_until_a_kill(
+    doomed: &mut Server,
+    random: &mut fastrand::Rng,
+    accounts: &[String],
+) -> Outcomes {
+    let killed = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (client, accounts, killed) = (doomed.client(), accounts.to_vec(), killed.clone());
+        let mut random = random.fork();
+        callers.spawn(async move {
+            let mut outcomes = Outcomes::new();
+            while !killed.load(Relaxed) {
+                let change = random_change(&mut random, &accounts);
+                let patience = if random.u8(0..8) == 0 { random.u64(2..60) } else { 30_000 };
+                let answer = change.send(&client, ms(patience)).await;
+                outcomes.push((change, answer));
+            }
+            outcomes
+        });
+    }
+    tokio::time::sleep(ms(random.u64(200..500))).await;
+    killed.store(true, Relaxed);
+    doomed.kill9();
+    callers.join_all().await.into_iter().flatten().collect()
+}
+
+/// Whether a caller cannot know from the answer what became of the change.
+fn is_unknown(answer: &Result<Answer, Status>) -> bool {
+    matches!(answer, Err(status) if !is_definite(status))
+}
+
+/// Half of them are fenced at once, when the database may still be at work on what the dead
+/// server has sent; the others are looked up when it surely is not, and then fenced.
+async fn resolve_all(
+    database: &TestDatabase,
+    client: &Client,
+    unknown: &Outcomes,
+) -> Vec<ResolveRequestResponse> {
+    let mut resolved = Vec::new();
+    let (fenced, looked_up) = unknown.split_at(unknown.len() / 2);
+    for (change, _) in fenced {
+        resolved.push(resolve(client, change.request_id(), true).await);
+    }
+    if database.kind == Kind::Postgres {
+        let at_work = format!(
+            "pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()
+             AND xact_start IS NOT NULL AND backend_type = 'client backend'",
+            database.name()
+        );
+        eventually("the dead server's transactions end", seconds(20), async || {
+            database.count(&at_work).await == 0
+        })
+        .await;
+    }
+    for (change, _) in looked_up {
+        let found = resolve(client, change.request_id(), false).await;
+        let fenced = resolve(client, change.request_id(), true).await;
+        match found.outcome() {
+            RequestOutcome::NotSeen => assert_eq!(fenced, not_seen(true), "{found:?}"),
+            _ => assert_eq!(fenced, found),
+        }
+        resolved.push(fenced);
+    }
+    for ((change, answer), resolved) in unknown.iter().zip(&resolved) {
+        let again = resolve(client, change.request_id(), false).await;
+        assert_eq!(&again, resolved, "a verdict stays what it is");
+        if let Err(status) = answer
+            && outcome(status) == "not_applied"
+        {
+            assert_eq!(resolved, &not_seen(true), "the caller was told: {status:?}");
+        }
+    }
+    resolved
+}
+
+fn verdict(resolved: ResolveRequestResponse) -> Verdict {
+    match resolved.outcome() {
+        RequestOutcome::Applied => {
+            let transaction = resolved.transaction.expect("a transaction");
+            Verdict::Applied(Answer { transaction, replayed: true })
+        }
+        RequestOutcome::Rejected => {
+            let error = resolved.error.expect("an error");
+            Verdict::Refused(Status::new(error.code.into(), error.message))
+        }
+        RequestOutcome::NotSeen => Verdict::Refused(Status::unknown("fenced")),
+        RequestOutcome::Unspecified => panic!("{resolved:?}"),
+    }
+}
+
+fn is_as_answered(answer: &Result<Answer, Status>, resolved: &ResolveRequestResponse) {
+    match answer {
+        Ok(answer) => {
+            assert_eq!(resolved.outcome(), RequestOutcome::Applied);
+            assert_eq!(resolved.transaction.as_ref(), Some(&answer.transaction));
+        }
+        Err(status) => {
+            assert_eq!(resolved.outcome(), RequestOutcome::Rejected, "{status:?}");
+            let error = resolved.error.as_ref().expect("an error");
+            assert_eq!(error.message, status.message());
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! ResolveRequest: what became of a request; and with a fence, that nothing will.
+
+use std::collections::BTreeMap;
+
+use passbook::proto::{
+    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestRequest,
+    ResolveRequestResponse, get_transaction_request::Lookup,
+};
+use prost::Message;
+use sea_orm::ConnectionTrait;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+use crate::harness::{
+    asked::{Asked, Made, capture, one_of_each_kind, one_of_each_kind_refused, release, reversal},
+    checker, *,
+};
+
+/// Requests that meet their fences.
+const MEETINGS: usize = 150;
+/// At the same time.
+const MEETINGS_AT_ONCE: usize = 15;
+
+on_both_databases! {
+    what_a_request_made_is_told_as_it_was_answered,
+    why_a_request_was_refused_is_told_as_it_was_answered,
+    what_left_no_verdict_is_not_seen,
+    a_request_that_was_not_seen_can_be_fenced_and_is_never_made,
+    a_request_and_its_fence_at_the_same_moment_agree,
+}
+
+/// Asks until there is an answer: whoever is told to try again does.
+pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
+    let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
+    for _ in 0..20 {
+        match client.clone().resolve_request(within(seconds(10), request.clone())).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
+        }
+    }
+    panic!("{request_id} is not resolved");
+}
+
+fn applied(made: &Made) -> ResolveRequestResponse {
+    ResolveRequestResponse {
+        outcome: RequestOutcome::Applied.into(),
+        transaction: made.transaction.clone(),
+        hold: made.hold.clone(),
+        ..Default::default()
+    }
+}
+
+fn rejected(status: &Status) -> ResolveRequestResponse {
+    let error = tonic_types::pb::Status::decode(status.details()).expect("the details");
+    assert_eq!((error.code, error.message.as_str()), (status.code() as i32, status.message()));
+    ResolveRequestResponse {
+        outcome: RequestOutcome::Rejected.into(),
+        error: Some(error),
+        ..Default::default()
+    }
+}
+
+pub fn not_seen(fenced: bool) -> ResolveRequestResponse {
+    ResolveRequestResponse { outcome: RequestOutcome::NotSeen.into(), fenced, ..Default::default() }
+}
+
+/// Asks every server, with a fence and without: who has a verdict keeps it.
+async fn is_resolved_everywhere(
+    clients: &[Client],
+    request_id: &str,
+    expected: &ResolveRequestResponse,
+) {
+    for client in clients {
+        for fence in [false, true, false] {
+            assert_eq!(&resolve(client, request_id, fence).await, expected, "fence: {fence}");
+        }
+    }
+}
+
+#[track_caller]
+fn is_fenced(answer: Result<Made, Status>, request_id: &str) {
+    let status = refused(answer, Code::FailedPrecondition, "REQUEST_FENCED");
+    assert_eq!(metadata(&status, "request_id"), request_id);
+}
+
+async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
+    let servers = Server::start_fleet(database, 2).await;
+    let clients = servers.iter().map(Server::client).collect();
+    (servers, clients)
+}
+
+async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    let mut history = Vec::new();
+    for asked in one_of_each_kind(&clients[0], "alice").await {
+        assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
+        let made = asked.send(&clients[0], seconds(10)).await.expect("it is made");
+        is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
+        history.push((asked, made));
+    }
+
+    // What has become since of what they made is not part of their answers.
+    for (_, made) in history.clone() {
+        let ends = match (made.transaction, made.hold) {
+            (Some(transaction), _) => Asked::Reverse(reversal(&transaction.transaction_id)),
+            (None, Some(hold)) => Asked::CaptureHold(capture(&hold.hold_id, "0.50")),
+            (None, None) => panic!("nothing was made"),
+        };
+        // The hold that was released is refused; all else is made.
+        let _ = ends.send(&clients[0], seconds(10)).await;
+    }
+    for (asked, made) in history {
+        is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
+        let again = asked.send(&clients[1], seconds(10)).await.expect("it is replayed");
+        assert_eq!(again, Made { replayed: true, ..made });
+    }
+}
+
+async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    open_funded(&clients[0], "alice", "100").await;
+    let placed = clients[0].clone().place_hold(hold("alice", "1")).await.expect("it is placed");
+    let hold_id = placed.into_inner().hold.expect("a hold").hold_id;
+    let mut history = Vec::new();
+    for asked in one_of_each_kind_refused("alice", &hold_id) {
+        assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
+        let status = asked.send(&clients[0], seconds(10)).await.expect_err("it is refused");
+        assert!(change::is_definite(&status), "{status:?}");
+        history.push((asked, status));
+    }
+
+    // A refusal stays what it is, whatever becomes possible since.
+    open_funded(&clients[0], "nobody", "1").await;
+    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("it is made");
+
+    let before = get(&clients[0], "alice").await;
+    for (asked, status) in history {
+        is_resolved_everywhere(&clients, asked.request_id(), &rejected(&status)).await;
+        let again = asked.send(&clients[1], seconds(10)).await.expect_err("it is refused");
+        assert_eq!(rejected(&again), rejected(&status));
+    }
+    assert_eq!(get(&clients[0], "alice").await, before);
+}
+
+async fn what_left_no_verdict_is_not_seen(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "100").await;
+    let request = deposit("alice", "1");
+    let id = request.request_id.clone();
+
+    let malformed = DepositRequest { amount: money("1e1"), ..request.clone() };
+    let answer = client.clone().deposit(malformed.clone()).await;
+    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    assert_eq!(resolve(&client, &id, false).await, not_seen(false));
+
+    let dry = DepositRequest { validate_only: true, ..request.clone() };
+    client.clone().deposit(dry.clone()).await.expect("it would be made");
+    assert_eq!(resolve(&client, &id, false).await, not_seen(false));
+
+    // Looking without a fence leaves nothing behind either.
+    let made =
+        Asked::Deposit(request.clone()).send(&client, seconds(10)).await.expect("it is made");
+    assert!(!made.replayed);
+
+    // Another body under the same id is no request of its own.
+    let another = DepositRequest { amount: money("2"), ..request };
+    refused(client.clone().deposit(another).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    is_resolved_everywhere(std::slice::from_ref(&client), &id, &applied(&made)).await;
+
+    // Form comes before the fence: what is malformed is not looked up.
+    let fenced = new_request_id();
+    assert_eq!(resolve(&client, &fenced, true).await, not_seen(true));
+    let malformed = DepositRequest { request_id: fenced.clone(), ..malformed };
+    let answer = client.clone().deposit(malformed).await;
+    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    // A dry run says what would happen.
+    let dry = Asked::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
+    is_fenced(dry.send(&client, seconds(10)).await, &fenced);
+    assert_eq!(balance(&client, "alice").await, "101.00");
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    let mut client = clients[0].clone();
+    let each = one_of_each_kind(&client, "alice").await;
+    let refused_anyway = Asked::ReleaseHold(release("no-such-hold"));
+    let before = Standing::read(&database, &client).await;
+
+    for (number, asked) in each.iter().chain([&refused_anyway]).enumerate() {
+        let fenced_at = &clients[number % 2];
+        assert_eq!(resolve(fenced_at, asked.request_id(), true).await, not_seen(true));
+        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+    }
+    // They come a second later, as what was lost in a network may.
+    tokio::time::sleep(seconds(1)).await;
+    for asked in each.iter().chain([&refused_anyway]) {
+        for client in [&clients[0], &clients[1], &clients[0]] {
+            is_fenced(asked.send(client, seconds(10)).await, asked.request_id());
+        }
+        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+        let lookup = Some(Lookup::RequestId(asked.request_id().to_owned()));
+        let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
+        refused(answer, Code::NotFound, "TRANSACTION_NOT_FOUND");
+    }
+
+    assert_eq!(Standing::read(&database, &client).await, before, "something was made");
+    // It is the ids that are fenced, and not what was asked.
+    let same = Asked::Deposit(deposit("alice", "1"));
+    same.send(&client, seconds(10)).await.expect("under another id it is made");
+}
+
+/// All that could have changed if money had been moved or held.
+#[derive(Debug, PartialEq)]
+struct Standing {
+    alice: Account,
+    other: Account,
+    entries: i64,
+    /// In all, and open.
+    holds: (i64, i64),
+    applied: i64,
+}
+
+impl Standing {
+    async fn read(database: &TestDatabase, client: &Client) -> Self {
+        let open = database.count("holds WHERE state = 'open'").await;
+        Self {
+            alice: get(client, "alice").await,
+            other: get(client, "alice-other").await,
+            entries: database.count("entries").await,
+            holds: (database.count("holds").await, open),
+            applied: database.count("requests WHERE rejection IS NULL").await,
+        }
+    }
+}
+
+async fn a_request_and_its_fence_at_the_same_moment_agree(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    open(&clients[0], "alice").await;
+    let mut random = fastrand::Rng::with_seed(seed());
+    let (mut meetings, mut made) = (JoinSet::new(), Vec::new());
+    for _ in 0..MEETINGS {
+        meetings.spawn(meet(clients.clone(), random.fork()));
+        if meetings.len() >= MEETINGS_AT_ONCE {
+            made.extend(meetings.join_next().await.map(|meeting| meeting.expect("they agree")));
+        }
+    }
+    made.extend(meetings.join_all().await);
+
+    let applied = made.iter().filter(|it| **it).count();
+    println!("{kind:?}: {applied} of {MEETINGS} requests came before their fences");
+    assert!(applied > 0 && applied < MEETINGS, "only one of the two ways was met");
+    assert_eq!(balance(&clients[0], "alice").await, format!("{applied}.00"));
+    checker::assert_consistent(&database).await;
+}
+
+/// A deposit is sent to each server while each is asked to fence it; all answers must agree.
+/// Whether it was made.
+async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
+    let change = Change::Deposit(deposit("alice", "1"));
+    let id = change.request_id().to_owned();
+    let (mut sends, mut fences) = (JoinSet::new(), JoinSet::new());
+    for client in &clients {
+        let (change, id) = (change.clone(), id.clone());
+        let (sender, fencer) = (client.clone(), client.clone());
+        let (send_after, fence_after) = (ms(random.u64(0..10)), ms(random.u64(0..10)));
+        sends.spawn(async move {
+            tokio::time::sleep(send_after).await;
+            change.settle(&[sender], seconds(30)).await
+        });
+        fences.spawn(async move {
+            tokio::time::sleep(fence_after).await;
+            resolve(&fencer, &id, true).await
+        });
+    }
+    let (verdicts, fences) = (sends.join_all().await, fences.join_all().await);
+    let transaction = verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::Applied(answer) => Some(answer.transaction.clone()),
+        Verdict::Refused(_) => None,
+    });
+    let expected = match &transaction {
+        Some(it) => applied(&Made { transaction: Some(it.clone()), hold: None, replayed: false }),
+        None => not_seen(true),
+    };
+    for verdict in verdicts {
+        match (verdict, &transaction) {
+            (Verdict::Applied(answer), Some(it)) => assert_eq!(&answer.transaction, it),
+            (Verdict::Refused(status), None) => is_fenced(Err(status), &id),
+            (verdict, _) => panic!("{id}: {verdict:?}, and {transaction:?}"),
+        }
+    }
+    for fence in fences {
+        assert_eq!(fence, expected, "{id}");
+    }
+    transaction.is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    let waiting_ones = one_of_each_kind(&clients[0], "alice").await;
+    let before = Standing::read(&database, &clients[0]).await;
+    let foreign = database.connect().await;
+    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
+    foreign.execute_unprepared(lock).await.expect("the row is locked");
+    // Half of them wait on each server; one more is not fenced, to see that they could be made.
+    let mut calls = JoinSet::new();
+    let control = Asked::Deposit(deposit("alice", "7"));
+    for (number, asked) in waiting_ones.iter().chain([&control]).cloned().enumerate() {
+        let client = clients[number / 2 % 2].clone();
+        calls.spawn(async move {
+            let answer = asked.send(&client, seconds(60)).await;
+            (asked, answer)
+        });
+    }
+    let waits = "pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')";
+    eventually("both servers wait for the row", seconds(10), async || {
+        database.count(waits).await >= 2
+    })
+    .await;
+    // Long enough for the others to stand in their lanes, too.
+    tokio::time::sleep(ms(300)).await;
+
+    for (number, asked) in waiting_ones.iter().enumerate() {
+        let id = asked.request_id();
+        assert_eq!(resolve(&clients[number % 2], id, false).await, not_seen(false));
+        assert_eq!(resolve(&clients[number % 2], id, true).await, not_seen(true));
+    }
+    assert!(calls.try_join_next().is_none(), "all of them still wait");
+    assert_eq!(Standing::read(&database, &clients[0]).await, before);
+    foreign.execute_unprepared("COMMIT").await.expect("the row is free");
+
+    for (asked, answer) in calls.join_all().await {
+        if asked.request_id() == control.request_id() {
+            let made = answer.expect("it is made");
+            is_resolved_everywhere(&clients, control.request_id(), &applied(&made)).await;
+            continue;
+        }
+        is_fenced(answer, asked.request_id());
+        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+        is_fenced(asked.send(&clients[0], seconds(10)).await, asked.request_id());
+    }
+    let after = Standing::read(&database, &clients[0]).await;
+    assert_eq!(value(&after.alice.balance), "112.00", "105, and the 7 that were not fenced");
+    assert_eq!((after.alice.sequence, after.alice.version), (3, before.alice.version + 1));
+    assert_eq!((after.other, after.holds), (before.other, before.holds));
+    assert_eq!((after.entries, after.applied), (before.entries + 1, before.applied + 1));
+}
+
+/// There is one lock, so a fence waits, too, and may come before its request or after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let (_servers, clients) = two_servers(&database).await;
+    open(&clients[0], "alice").await;
+    let foreign = database.connect().await;
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    let (mut calls, mut fences) = (JoinSet::new(), JoinSet::new());
+    for number in 0..12 {
+        let asked = Asked::Deposit(deposit("alice", "1"));
+        let (id, client) = (asked.request_id().to_owned(), clients[0].clone());
+        calls.spawn(async move {
+            let answer = asked.send(&client, seconds(30)).await;
+            (asked, answer)
+        });
+        let client = clients[number % 2].clone();
+        fences.spawn(async move {
+            tokio::time::sleep(ms(100)).await;
+            let resolved = resolve(&client, &id, true).await;
+            (id, resolved)
+        });
+    }
+    tokio::time::sleep(ms(500)).await;
+    assert!(calls.try_join_next().is_none() && fences.try_join_next().is_none(), "all wait");
+    foreign.execute_unprepared("COMMIT").await.expect("the file is free");
+
+    let fences: BTreeMap<_, _> = fences.join_all().await.into_iter().collect();
+    let mut made = 0;
+    for (asked, answer) in calls.join_all().await {
+        let fence = &fences[asked.request_id()];
+        match answer {
+            Ok(answer) => {
+                made += 1;
+                assert_eq!(fence, &applied(&answer));
+            }
+            refused => {
+                assert_eq!(fence, &not_seen(true));
+                is_fenced(refused, asked.request_id());
+            }
+        }
+    }
+    println!("{made} of 12 came before their fences");
+    assert_eq!(balance(&clients[0], "alice").await, format!("{made}.00"));
+    checker::assert_consistent(&database).await;
+}
