@@ -8,12 +8,11 @@ use passbook::proto::{
     post_transaction_result::Result as Posted,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Client, Kind, Server, TestDatabase, Weight,
     asked::{Asked, Made},
-    change::is_definite,
     money, new_request_id, open, seconds, within,
 };
 
@@ -137,13 +136,13 @@ async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// Sends a request, and again where no verdict was reached. Only a server with a defect has none
-/// after so many attempts: then its last answer stands.
+/// Sends a request, and again where the lock was not had in time or the database broke it off. Any
+/// other answer stands: a defect must not be mended by asking twice.
 pub async fn settle(asked: &Asked, client: &Client) -> Result<Made, Status> {
     let mut verdict = asked.send(client, seconds(30)).await;
     for _ in 1..ATTEMPTS_MAX {
         match &verdict {
-            Err(status) if !is_definite(status) => {
+            Err(status) if status.code() == Code::Aborted => {
                 println!("{}: again after {status:?}", asked.request_id());
                 verdict = asked.send(client, seconds(30)).await;
             }
