@@ -82,7 +82,7 @@ pub struct Captured {
 }
 
 impl Hold {
-    /// The hold as it is at this time: what has expired is so, whether or not that was recorded.
+    /// The hold as it is at this time: what has expired is so, though it is not recorded yet.
     #[must_use]
     pub fn at(mut self, now_us: i64) -> Self {
         if let Some(expire_time_us) = self.expire_time_us.filter(|it| *it <= now_us)

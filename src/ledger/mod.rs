@@ -27,6 +27,7 @@ mod watch;
 mod worker;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -48,7 +49,7 @@ use crate::{
         book::{Answer, Decided, Made},
         command::{Action, Command, Request},
         hold::Capture,
-        ids::RequestKey,
+        ids::{AccountId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
     storage::{SchemaStatus, Store},
@@ -152,6 +153,24 @@ impl Ledger {
             Answer::Account(account) => Ok(account),
             Answer::Made { .. } | Answer::Decided(_) => Err(WRONG_ANSWER),
         }
+    }
+
+    /// Records the holds of these accounts that have expired.
+    ///
+    /// # Errors
+    /// No verdict was reached.
+    async fn expire_holds(
+        &self,
+        account_ids: BTreeSet<AccountId>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let accept = |account_id| self.accept(Command::ExpireHolds(account_id), deadline);
+        // All are in line before the first is waited for.
+        let tickets = account_ids.into_iter().map(accept).collect::<Result<Vec<_>, _>>()?;
+        for ticket in tickets {
+            ticket.verdict().await?;
+        }
+        Ok(())
     }
 
     /// Moves or holds money, exactly once per request id.

@@ -20,8 +20,8 @@ use crate::{
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{
-        AccountFilter, EntryRange, HoldFilter, StorageError, TransactionFilter, TransactionPage,
-        VerifiedAccount,
+        AccountFilter, AsOfNow, EntryRange, HoldFilter, StorageError, TransactionFilter,
+        TransactionPage, VerifiedAccount,
     },
 };
 
@@ -35,8 +35,35 @@ impl Ledger {
         account_id: &AccountId,
         deadline: Instant,
     ) -> Result<Account, Failure> {
-        let found = read(deadline, self.store.account(account_id)).await?;
+        let found = self.as_of_now(deadline, || self.store.account(account_id)).await?;
         found.ok_or_else(|| not_found(account_id))
+    }
+
+    /// The same for those who do not ask what is held.
+    async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Failure> {
+        let found = read(deadline, self.store.account(account_id)).await?.value;
+        found.ok_or_else(|| not_found(account_id))
+    }
+
+    /// Reads what depends on holds. Where one has expired and nobody has recorded it, that is
+    /// done first, under the account's lock: a capture may be under way that was judged in time,
+    /// and whoever was told that a hold has expired must never see it captured.
+    async fn as_of_now<T, Query>(
+        &self,
+        deadline: Instant,
+        query: impl Fn() -> Query,
+    ) -> Result<T, Failure>
+    where
+        Query: Future<Output = Result<AsOfNow<T>, StorageError>>,
+    {
+        loop {
+            // Ends by the deadline, however many more expire meanwhile.
+            let AsOfNow { value, lapsed } = read(deadline, query()).await?;
+            if lapsed.is_empty() {
+                return Ok(value);
+            }
+            self.expire_holds(lapsed, deadline).await.map_err(Failure::of_no_change)?;
+        }
     }
 
     /// Several accounts as of one instant, in the order asked for.
@@ -49,7 +76,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Vec<Account>, Failure> {
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found = read(deadline, self.store.accounts(&wanted)).await?;
+        let found = self.as_of_now(deadline, || self.store.accounts(&wanted)).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -67,7 +94,7 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Account>, Failure> {
-        read(deadline, self.store.list_accounts(filter, after, limit)).await
+        self.as_of_now(deadline, || self.store.list_accounts(filter, after, limit)).await
     }
 
     /// One transaction.
@@ -101,7 +128,7 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Entry>, Failure> {
-        let account = self.account(account_id, deadline).await?;
+        let account = self.known(account_id, deadline).await?;
         read(deadline, self.store.list_entries(&account, range, limit)).await
     }
 
@@ -140,7 +167,7 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<TransactionPage<i64>, Failure> {
-        let account = self.account(account_id, deadline).await?;
+        let account = self.known(account_id, deadline).await?;
         let store = &self.store;
         let page = store.list_transactions_of_account(&account, filter, before, limit);
         read(deadline, page).await
@@ -157,7 +184,7 @@ impl Ledger {
         time_us: Option<i64>,
         deadline: Instant,
     ) -> Result<(Account, Amount, i64), Failure> {
-        let account = self.account(account_id, deadline).await?;
+        let account = self.known(account_id, deadline).await?;
         let (balance, sequence) = read(deadline, self.store.balance_at(&account, time_us)).await?;
         Ok((account, balance, sequence))
     }
@@ -173,7 +200,7 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<AccountChange>, Failure> {
-        let account = self.account(account_id, deadline).await?;
+        let account = self.known(account_id, deadline).await?;
         read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
     }
 
@@ -189,7 +216,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Watcher, Failure> {
         let place = self.hub.place()?;
-        let account = self.account(account_id, deadline).await?;
+        let account = self.known(account_id, deadline).await?;
         if after_sequence > account.sequence {
             return Err(Failure::SequenceNotReached { sequence: account.sequence });
         }
@@ -215,16 +242,17 @@ impl Ledger {
     /// It does not exist, or the database does not answer in time.
     pub async fn hold(&self, hold_id: &HoldId, deadline: Instant) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        self.hold_if_any(hold_id, deadline).await?.ok_or_else(missing)
+        let found = self.as_of_now(deadline, || self.store.hold(hold_id)).await?;
+        found.ok_or_else(missing)
     }
 
-    /// The hold of this id, if there is one.
+    /// The hold of this id, if there is one, for those who do not ask whether it is open.
     pub(super) async fn hold_if_any(
         &self,
         hold_id: &HoldId,
         deadline: Instant,
     ) -> Result<Option<Hold>, Failure> {
-        read(deadline, self.store.hold(hold_id)).await
+        Ok(read(deadline, self.store.hold(hold_id)).await?.value)
     }
 
     /// A page of an account's holds, in order of their ids.
@@ -238,8 +266,8 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Hold>, Failure> {
-        let account = self.account(account_id, deadline).await?;
-        read(deadline, self.store.list_holds(&account, filter, limit)).await
+        let account = self.known(account_id, deadline).await?;
+        self.as_of_now(deadline, || self.store.list_holds(&account, filter, limit)).await
     }
 
     /// The verdict under a request id, if there is one.

@@ -24,7 +24,7 @@ use crate::{
         ids::AccountId,
     },
     storage::{
-        StorageError, Store,
+        AsOfNow, StorageError, Store,
         entity::accounts::{Column, Entity, Model},
         requests::{clock, statement_clock},
     },
@@ -46,9 +46,13 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn account(&self, account_id: &AccountId) -> Result<Option<Account>, StorageError> {
+    pub async fn account(
+        &self,
+        account_id: &AccountId,
+    ) -> Result<AsOfNow<Option<Account>>, StorageError> {
         let ids = BTreeSet::from([account_id.clone()]);
-        Ok(self.accounts(&ids).await?.pop())
+        let AsOfNow { mut value, lapsed } = self.accounts(&ids).await?;
+        Ok(AsOfNow { value: value.pop(), lapsed })
     }
 
     /// Several accounts in one statement, and so as of one instant; those that exist, in no
@@ -59,7 +63,7 @@ impl Store {
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
-    ) -> Result<Vec<Account>, StorageError> {
+    ) -> Result<AsOfNow<Vec<Account>>, StorageError> {
         let backend = self.readers.get_database_backend();
         read(&self.readers, select(backend, account_ids)).await
     }
@@ -73,7 +77,7 @@ impl Store {
         filter: &AccountFilter,
         after: Option<&AccountId>,
         limit: u64,
-    ) -> Result<Vec<Account>, StorageError> {
+    ) -> Result<AsOfNow<Vec<Account>>, StorageError> {
         let mut query = Entity::find().order_by_asc(Column::AccountId).limit(limit);
         if let Some(after) = after {
             query = query.filter(Column::AccountId.gt(after.as_str()));
@@ -101,12 +105,12 @@ struct ReadRow {
     lapsed: Option<String>,
 }
 
-/// Reads accounts as they are now. Holds that have expired do not count, and it is no matter
-/// whether a change has come across them since: `Book` counts them in the same way.
+/// Reads accounts as they are now. Holds that have expired do not count, whether or not a change
+/// has come across them since: `Book` counts them in the same way.
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,
-) -> Result<Vec<Account>, StorageError> {
+) -> Result<AsOfNow<Vec<Account>>, StorageError> {
     let backend = connection.get_database_backend();
     let aggregate = match backend {
         DbBackend::Sqlite => "group_concat(h.amount || '@' || h.expire_time_us, ' ')",
@@ -119,7 +123,11 @@ async fn read(
     );
     let query = query.expr_as(Expr::cust(lapsed), "lapsed");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
-    rows.into_iter().map(ReadRow::into_account).collect()
+    let has_lapsed = |row: &&ReadRow| row.lapsed.is_some();
+    let lapsed = rows.iter().filter(has_lapsed);
+    let lapsed = lapsed.map(|row| AccountId::from_stored(&row.account.account_id)).collect();
+    let value = rows.into_iter().map(ReadRow::into_account).collect::<Result<_, _>>()?;
+    Ok(AsOfNow { value, lapsed })
 }
 
 impl ReadRow {

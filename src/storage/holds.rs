@@ -24,6 +24,15 @@ use crate::{
     },
 };
 
+/// What was read, as it is now by the clock.
+pub struct AsOfNow<T> {
+    /// What was read.
+    pub value: T,
+    /// The accounts on which holds have expired that nobody has recorded so: of these a capture
+    /// may still be under way that was judged in time.
+    pub lapsed: BTreeSet<AccountId>,
+}
+
 /// Which holds of an account to list.
 #[derive(Clone, Debug)]
 pub struct HoldFilter {
@@ -38,10 +47,11 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn hold(&self, hold_id: &HoldId) -> Result<Option<Hold>, StorageError> {
+    pub async fn hold(&self, hold_id: &HoldId) -> Result<AsOfNow<Option<Hold>>, StorageError> {
         let ids = BTreeSet::from([hold_id.clone()]);
         let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
-        Ok(holds.into_iter().next().map(|hold| hold.at(now_us)))
+        let AsOfNow { mut value, lapsed } = as_of(holds.into_iter().map(|hold| (hold, now_us)));
+        Ok(AsOfNow { value: value.pop(), lapsed })
     }
 
     /// At most `limit` holds of an account as they are now, in order of their ids.
@@ -53,7 +63,7 @@ impl Store {
         account: &Account,
         filter: &HoldFilter,
         limit: u64,
-    ) -> Result<Vec<Hold>, StorageError> {
+    ) -> Result<AsOfNow<Vec<Hold>>, StorageError> {
         let backend = self.readers.get_database_backend();
         let mut query = Entity::find()
             .filter(Column::AccountId.eq(account.account_id.as_str()))
@@ -67,9 +77,25 @@ impl Store {
             query = query.filter(is_in(backend, state));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
-        let hold = |row: Row| Ok(row.hold.into_hold(&account.currency)?.at(row.now_us));
-        rows.into_iter().map(hold).collect()
+        let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
+        let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
+        Ok(as_of(holds.into_iter()))
     }
+}
+
+/// Holds as they are at the times at which they were read.
+fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> AsOfNow<Vec<Hold>> {
+    let mut lapsed = BTreeSet::new();
+    let mut value = Vec::new();
+    for (hold, now_us) in holds {
+        let stored = hold.state;
+        let hold = hold.at(now_us);
+        if hold.state != stored {
+            lapsed.insert(hold.account_id.clone());
+        }
+        value.push(hold);
+    }
+    AsOfNow { value, lapsed }
 }
 
 /// A row with the time at which it was read.

@@ -1,18 +1,20 @@
-//! A hold that has expired blocks nothing, from its time on, whether or not any change has come
-//! across it; and it reads the same before and after one has.
+//! A hold that has expired blocks nothing, from its time on. Whoever comes across it first records
+//! that, a read too: what was told to have expired is never captured after all.
 
 use passbook::proto::{
     BatchGetAccountsRequest, CaptureHoldRequest, Hold, HoldState, ListAccountsRequest,
 };
+use sea_orm::ConnectionTrait;
 use tonic::Code;
 
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    an_expired_hold_holds_nothing_and_nothing_needs_to_notice,
+    an_expired_hold_holds_nothing_and_who_reads_it_first_records_it,
     a_withdrawal_of_everything_works_once_a_hold_has_expired,
     an_expired_hold_can_be_neither_captured_nor_released,
-    accounts_read_the_same_before_and_after_the_expiry_is_recorded,
+    an_expiry_is_recorded_by_a_read_or_by_a_change_alike,
+    a_read_that_cannot_record_an_expiry_does_not_tell_of_it,
     several_expiries_count_one_change_each_and_are_recorded_once,
     an_account_whose_holds_have_expired_can_be_closed,
     an_expired_hold_makes_room_for_another_one,
@@ -27,7 +29,7 @@ async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold 
     hold
 }
 
-async fn an_expired_hold_holds_nothing_and_nothing_needs_to_notice(kind: Kind) {
+async fn an_expired_hold_holds_nothing_and_who_reads_it_first_records_it(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -58,7 +60,8 @@ async fn an_expired_hold_holds_nothing_and_nothing_needs_to_notice(kind: Kind) {
     let request = ListAccountsRequest::default();
     let list = client.clone().list_accounts(request).await.expect("an answer").into_inner();
     assert_eq!(list.accounts, [account]);
-    assert_eq!(database.text("SELECT state FROM holds").await, "open", "reads record nothing");
+    assert_eq!(database.text("SELECT state FROM holds").await, "expired", "a read records it");
+    checker::assert_consistent(&database).await;
 }
 
 async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
@@ -79,7 +82,6 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = server.client();
     let placed = with_an_expired_hold(&database, &client).await;
-    let before = (get(&client, "alice").await, get_hold(&client, "h").await);
     let part = CaptureHoldRequest { amount: money("1"), ..capture("h") };
 
     for request in [capture("h"), part] {
@@ -97,36 +99,57 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
     }
 
     // The refusals have recorded the expiry, and that is all that they did.
-    assert_eq!((get(&client, "alice").await, get_hold(&client, "h").await), before);
     assert_eq!(database.text("SELECT state FROM holds").await, "expired");
-    assert_eq!(microseconds(&before.1.update_time), microseconds(&placed.expire_time));
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
+    let expired = get_hold(&client, "h").await;
+    assert_eq!(microseconds(&expired.update_time), microseconds(&placed.expire_time));
     checker::assert_consistent(&database).await;
 }
 
-async fn accounts_read_the_same_before_and_after_the_expiry_is_recorded(kind: Kind) {
+async fn an_expiry_is_recorded_by_a_read_or_by_a_change_alike(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
-    with_an_expired_hold(&database, &client).await;
-    let unrecorded = get(&client, "alice").await;
+    let placed = with_an_expired_hold(&database, &client).await;
 
     // It is opened already, so nothing but the expiry is recorded.
     let answered = open(&client, "alice").await;
 
     assert_eq!(database.text("SELECT state FROM holds").await, "expired");
-    assert_eq!(answered, unrecorded);
+    assert_eq!(answered.update_time, placed.expire_time);
     for server in &servers {
-        assert_eq!(get(&server.client(), "alice").await, unrecorded);
+        assert_eq!(get(&server.client(), "alice").await, answered);
     }
-    // The version is one that a condition can expect.
-    let condition = passbook::proto::Condition {
-        expected_version: Some(unrecorded.version),
-        ..Default::default()
+    open_funded(&client, "bob", "10").await;
+    let placed = place_and_expire(&client, hold_named("g", "bob", "7")).await;
+    let read = get(&servers[1].client(), "bob").await;
+    assert_eq!((read.version, read.update_time), (answered.version, placed.expire_time));
+    checker::assert_consistent(&database).await;
+}
+
+/// Someone else has the row: a read that would have to record an expiry waits for it, as long as
+/// its caller allows, and says why there is no answer. Other reads do not wait.
+async fn a_read_that_cannot_record_an_expiry_does_not_tell_of_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    with_an_expired_hold(&database, &client).await;
+    open_funded(&client, "bob", "1").await;
+    let session = database.connect().await;
+    let lock = match kind {
+        Kind::Sqlite => "BEGIN IMMEDIATE",
+        Kind::Postgres => "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE",
     };
-    let request =
-        passbook::proto::DepositRequest { condition: Some(condition), ..deposit("alice", "1") };
-    client.clone().deposit(request).await.expect("it has this version");
-    assert_eq!(get(&client, "alice").await.version, unrecorded.version + 1);
+    session.execute_unprepared(lock).await.expect("the row is locked");
+
+    let request = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
+    let status = client.get_account(within(ms(700), request)).await.expect_err("it is locked");
+    let reason = reason(&status);
+    assert!(["LOCK_TIMEOUT", "DEADLINE_EXCEEDED"].contains(&reason.as_str()), "{status:?}");
+    assert_eq!(get(&client, "bob").await.sequence, 1);
+    session.execute_unprepared("ROLLBACK").await.expect("the row is free");
+
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     checker::assert_consistent(&database).await;
 }
 

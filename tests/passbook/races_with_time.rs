@@ -62,7 +62,22 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let hold = place_briefly(placing, hold).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
-    let captured = settle(&Asked::CaptureHold(capture(&hold.hold_id)), capturing).await;
+    let call = Asked::CaptureHold(capture(&hold.hold_id));
+    let observer = &round.clients[2];
+    let observe = async {
+        let now_us = microseconds(&Some(from_now(ms(0))));
+        let time_us = (expire_time_us - now_us).max(0) as u64;
+        tokio::time::sleep(std::time::Duration::from_micros(time_us)).await;
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let account = get(observer, &hold.account_id).await;
+            seen.push((get_hold(observer, &hold.hold_id).await.state(), account.version));
+        }
+        seen
+    };
+    let (captured, seen) = tokio::join!(settle(&call, capturing), observe);
+    let is_expired = seen.iter().any(|(state, _)| *state == HoldState::Expired);
+    assert!(captured.is_err() || !is_expired, "captured, and was seen expired: {seen:?}");
     lead.learn(captured.is_ok());
     let captured =
         captured.map(|made| (made.transaction.expect("a transaction"), made.hold.expect("a hold")));
