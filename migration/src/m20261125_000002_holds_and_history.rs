@@ -24,8 +24,8 @@ impl MigrationTrait for Migration {
 // applied. Servers of the version before write neither. The unique index is the guard behind the
 // rule that a transaction is reversed once; it holds no other rows, so it costs them nothing.
 //
-// A hold that is open can be ended, once; nothing else of a hold ever changes. The partial index
-// finds what has expired on an account, and holds nothing but what is open.
+// A hold that is open can be ended, once; nothing else of a hold ever changes. The partial indexes
+// find what is open on an account, and what of it has expired, however long its history is.
 const POSTGRES_UP: &str = r#"
 ALTER TABLE requests ADD COLUMN hold_id text COLLATE "C";
 ALTER TABLE requests ADD COLUMN reverses_transaction_id uuid;
@@ -54,6 +54,7 @@ CREATE TABLE holds (
         AND (state = 'captured') = (transaction_id IS NOT NULL))
 );
 CREATE INDEX holds_of_account ON holds (account_id, hold_id);
+CREATE INDEX holds_that_are_open ON holds (account_id, hold_id) WHERE state = 'open';
 CREATE INDEX holds_that_expire ON holds (account_id, expire_time_us)
     WHERE state = 'open' AND expire_time_us IS NOT NULL;
 
@@ -117,6 +118,7 @@ CREATE TABLE holds (
         AND (state = 'captured') = (transaction_id IS NOT NULL))
 ) WITHOUT ROWID;
 CREATE INDEX holds_of_account ON holds (account_id, hold_id);
+CREATE INDEX holds_that_are_open ON holds (account_id, hold_id) WHERE state = 'open';
 CREATE INDEX holds_that_expire ON holds (account_id, expire_time_us)
     WHERE state = 'open' AND expire_time_us IS NOT NULL;
 

@@ -93,6 +93,12 @@ impl Hold {
         self
     }
 
+    /// Whether its time has passed and nobody has recorded it.
+    #[must_use]
+    pub fn has_lapsed(&self, now_us: i64) -> bool {
+        self.state == HoldState::Open && self.expire_time_us.is_some_and(|it| it <= now_us)
+    }
+
     /// The hold as it was placed.
     #[must_use]
     pub fn as_placed(mut self) -> Self {

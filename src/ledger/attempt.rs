@@ -18,7 +18,7 @@ use crate::{
         rejection::Rejection,
     },
     ledger::{job::Job, stats::Timings},
-    storage::{CommitError, LockWait, Locked, StorageError, WriteTransaction},
+    storage::{CommitError, LAPSED_MAX, LockWait, Locked, StorageError, WriteTransaction},
 };
 
 /// A job with the verdict that was committed.
@@ -32,6 +32,8 @@ pub struct Attempted {
     pub held_elsewhere: Vec<(Arc<Job>, AccountId)>,
     /// Where the time went.
     pub timings: Timings,
+    /// Nothing was judged: only some of very many holds that have expired were recorded so.
+    is_partial: bool,
 }
 
 /// Why an attempt came to nothing, or may have.
@@ -67,6 +69,11 @@ pub async fn attempt(
 ) -> Result<Attempted, AttemptError> {
     match decide(&transaction, start, jobs, wait, lookup).await {
         Ok(mut attempted) => match transaction.commit().await {
+            // Each attempt leaves fewer for the next.
+            Ok(()) if attempted.is_partial => {
+                let text = format!("more than {LAPSED_MAX} holds have expired");
+                Err(AttemptError::NotApplied(StorageError::Aborted(text)))
+            }
             Ok(()) => {
                 let timings = &mut attempted.timings;
                 let before = timings.lock_wait + timings.write_time;
@@ -128,11 +135,16 @@ async fn decide(
         false => transaction.holds(&hold_ids, &with_holds).await?,
     };
 
+    let lapsed = holds.iter().filter(|hold| hold.has_lapsed(now_us)).count();
+    let is_partial = lapsed >= LAPSED_MAX;
+
     // 4. Read which of the transactions that are to be reversed were so before.
     let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
     let reversed_by = transaction.reversed_by(&reversals).await?;
 
     // 5. Apply each command in turn, in memory; a job that its caller gave up is left out.
+    //    Where more holds have expired than are recorded at once, nothing can be judged yet.
+    let ours = if is_partial { Vec::new() } else { ours };
     let mut book = Book::new(Found { accounts, holds, decided, reversed_by, now_us });
     let judged = ours
         .into_iter()
@@ -150,7 +162,7 @@ async fn decide(
     transaction.write(&book).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
-    Ok(Attempted { judged, held_elsewhere, timings })
+    Ok(Attempted { judged, held_elsewhere, timings, is_partial })
 }
 
 type Parted = (Vec<(Arc<Job>, AccountId)>, Vec<Arc<Job>>);

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{ids::AccountId, rejection::Rejection},
+    domain::ids::AccountId,
     ledger::{
         Failure, Outcome,
         attempt::{AttemptError, Attempted, Lookup, attempt},
@@ -67,8 +67,8 @@ impl Lanes {
         for (job, verdict) in attempted.judged {
             match verdict {
                 // An earlier attempt, whose commit was not confirmed, may have made this very
-                // change; nothing is stored that would tell.
-                Err(Rejection::VersionMismatch { .. }) if job.is_uncertain() => {
+                // change; without a request id nothing is stored that would tell.
+                Err(_) if job.is_uncertain() && job.command.key().is_none() => {
                     job.give_up(Failure::DatabaseUnavailable(Some(Outcome::Unknown)));
                 }
                 verdict => job.answer(verdict.map_err(Failure::Rejected)),

@@ -24,8 +24,9 @@ use crate::{
 /// here and the next page goes on, so that no page takes longer than reading so many.
 const EXAMINED_MAX: i64 = 10_000;
 /// How far the time in a transaction's id, which is that of its arrival by a server's clock, may
-/// be from its time by the database's clock. It bounds what a time range looks at, generously.
-const ID_TIME_SLACK_US: i64 = 24 * 60 * 60 * 1_000_000;
+/// be from its time by the database's clock: five minutes in the queue at most, and clocks that
+/// are wrong by more than an hour. It bounds what a time range looks at.
+const ID_TIME_SLACK_US: i64 = 2 * 60 * 60 * 1_000_000;
 
 /// Which transactions to list; all that is given must match.
 #[derive(Clone, Debug, Default)]

@@ -24,6 +24,10 @@ use crate::{
     },
 };
 
+/// Holds that have expired and are recorded so in one transaction: what a transaction does stays
+/// far below the time that it may take. Where more have expired, the rest is for the next one.
+pub const LAPSED_MAX: usize = 5000;
+
 /// What was read, as it is now by the clock.
 pub struct AsOfNow<T> {
     /// What was read.
@@ -148,9 +152,10 @@ fn found_sql(backend: DbBackend) -> String {
         "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
              SELECT {COLUMNS} FROM {named} JOIN accounts a ON a.account_id = h.account_id \
              UNION ALL \
-             SELECT {COLUMNS} FROM {held} AND h.state = 'open' \
+             SELECT * FROM (SELECT {COLUMNS} FROM {held} AND h.state = 'open' \
                  AND h.expire_time_us <= {statement_clock} + 1000000 \
                  JOIN accounts a ON a.account_id = h.account_id \
+                 ORDER BY h.expire_time_us LIMIT {LAPSED_MAX}) lapsed \
          ) h ON true"
     )
 }

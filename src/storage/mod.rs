@@ -28,7 +28,7 @@ pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};
 pub use error::{CommitError, StorageError};
 pub use history::{TransactionFilter, TransactionPage};
-pub use holds::{AsOfNow, HoldFilter};
+pub use holds::{AsOfNow, HoldFilter, LAPSED_MAX};
 pub use schema::{SchemaStatus, schema_version};
 pub use snapshot::Snapshot;
 pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};

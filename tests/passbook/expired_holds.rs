@@ -18,6 +18,7 @@ on_both_databases! {
     several_expiries_count_one_change_each_and_are_recorded_once,
     an_account_whose_holds_have_expired_can_be_closed,
     an_expired_hold_makes_room_for_another_one,
+    very_many_holds_that_expire_at_once_block_nothing,
     a_hold_that_is_ended_in_time_does_not_expire,
 }
 
@@ -180,6 +181,40 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     assert_eq!(database.count("holds WHERE state = 'expired'").await, 3);
     assert_eq!(standing(&client, "alice").await, ["13.00", "0.50", "12.50", "12"]);
     checker::assert_consistent(&database).await;
+}
+
+/// More than are recorded in one transaction.
+async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
+    const HOLDS: i64 = 12_000;
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "20000").await;
+    let numbers = match kind {
+        Kind::Sqlite => {
+            "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000)
+              SELECT n FROM n) numbers"
+        }
+        Kind::Postgres => "generate_series(1, 12000) AS numbers(n)",
+    };
+    let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
+    let insert = format!(
+        "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, request_id,
+             description, labels, create_time_us, update_time_us)
+         SELECT 'h-' || n, 'alice', {amount}, 'open', n, 'r-' || n, '', '{{}}', 1, 1
+         FROM {numbers}"
+    );
+    database.execute(&insert).await;
+    let held = format!("UPDATE accounts SET held = '{HOLDS}', version = version + {HOLDS}");
+    database.execute(&held).await;
+
+    let all = within(seconds(30), withdrawal("alice", "20000"));
+    client.withdraw(all).await.expect("nothing is held");
+
+    // Opened, funded, emptied; all placed, all expired.
+    let version = (3 + 2 * HOLDS).to_string();
+    assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", &version]);
+    assert_eq!(database.count("holds WHERE state = 'expired'").await, HOLDS);
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
