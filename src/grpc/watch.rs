@@ -1,11 +1,7 @@
 //! WatchEntries: pages out as they come, a heartbeat where none comes, and an end for those who
 //! do not read.
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{
     sync::{
@@ -19,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     grpc::{WatchEntriesResponse, deadline::Deadline, encode},
-    ledger::{Failure, Page, Watcher},
+    ledger::{Failure, Watcher},
 };
 
 /// After how long without an entry the caller gets a sign of life: short enough for what stands
@@ -58,35 +54,15 @@ pub fn serve(
 /// Until it fails.
 async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Failure {
     loop {
-        let sequence = watcher.sequence();
-        // Kept across heartbeats: what it waits for is not asked for anew.
-        let next = pin!(watcher.next());
-        if let Err(failure) = forward_next(next, sequence, messages).await {
-            return failure;
-        }
-    }
-}
-
-/// The next page, with heartbeats until it is there.
-async fn forward_next(
-    mut next: Pin<&mut impl Future<Output = Result<Arc<Page>, Failure>>>,
-    sequence: i64,
-    messages: &mpsc::Sender<Message>,
-) -> Result<(), Failure> {
-    loop {
-        let page = timeout(HEARTBEAT_INTERVAL, next.as_mut()).await.ok().transpose()?;
-        let message = match &page {
-            Some(page) => WatchEntriesResponse::encoded(page.wire_form(encode::watched)),
-            None => WatchEntriesResponse::new(Vec::new(), sequence),
+        let message = match timeout(HEARTBEAT_INTERVAL, watcher.next()).await {
+            Ok(Ok(page)) => WatchEntriesResponse::encoded(page.wire_form(encode::watched)),
+            Ok(Err(failure)) => return failure,
+            Err(_) => WatchEntriesResponse::new(Vec::new(), watcher.sequence()),
         };
         // Seldom waits, and a timer is not for nothing.
-        if let Err(TrySendError::Full(message)) = messages.try_send(Ok(message))
-            && timeout(UNREAD_TIME_MAX, messages.send(message)).await.is_err()
-        {
-            return Err(Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX });
-        }
-        if page.is_some() {
-            return Ok(());
+        let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { continue };
+        if timeout(UNREAD_TIME_MAX, messages.send(message)).await.is_err() {
+            return Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX };
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -131,14 +131,7 @@ impl Hub {
             shared: Mutex::default(),
         });
         let running = hub.clone();
-        tokio::spawn(async move {
-            loop {
-                let running = running.clone();
-                if let Err(error) = tokio::spawn(async move { running.run().await }).await {
-                    tracing::error!(%error, "the hub of watchers panicked and is started again");
-                }
-            }
-        });
+        tokio::spawn(async move { running.run().await });
         hub
     }
 
@@ -192,13 +185,7 @@ impl Hub {
                 }
                 (Err(_), Some(_)) => {}
             }
-            match failing_since {
-                None => {
-                    let rest = POLL_INTERVAL.max(began.elapsed() * (1 + REST_FACTOR));
-                    sleep_until(began + rest).await;
-                }
-                Some(_) => sleep(RETRY_INTERVAL).await,
-            }
+            sleep_until(began + POLL_INTERVAL.max(began.elapsed() * (1 + REST_FACTOR))).await;
         }
     }
 
