@@ -9,10 +9,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{Failed, bench::bar, progress, schema},
     config::DatabaseConfig,
-    domain::{
-        books::{Books, Movement},
-        money::Currency,
-    },
+    domain::{books::Books, money::Currency, transaction::TransactionKind},
     storage::{Store, VerifyError, VerifyProgress},
 };
 
@@ -74,7 +71,7 @@ pub fn counts(books: &Books) -> String {
 /// Where the money of each currency came from, and where it is.
 pub fn table(books: &Books) -> String {
     let mut rows = vec![["currency", "accounts", "entries"].map(str::to_owned).to_vec()];
-    rows[0].extend(Movement::ALL.map(|movement| movement.name().to_owned()));
+    rows[0].extend(TransactionKind::ALL.map(|movement| movement.name().to_owned()));
     rows[0].push("balances".to_owned());
     for ((code, scale), totals) in &books.currencies {
         let currency = Currency::from_parts(code, *scale);

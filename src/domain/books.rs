@@ -4,8 +4,10 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::domain::{
+    command::{FENCE, PLACE_HOLD, RELEASE_HOLD},
     ids::{AccountId, TransactionId},
     money::{Amount, Currency},
+    transaction::TransactionKind,
     verification::Fault,
 };
 
@@ -66,56 +68,16 @@ impl fmt::Display for BooksFault {
     }
 }
 
-/// How an applied request moves money, by its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Movement {
-    /// Into the ledger: one entry above zero.
-    Deposit,
-    /// Out of the ledger: one entry below zero.
-    Withdrawal,
-    /// Within the ledger: two entries that sum to zero.
-    Transfer,
-    /// Any entries.
-    Posting,
-    /// What was held goes out, or to another account.
-    Capture,
-    /// The mirror image of another transaction.
-    Reversal,
-}
-
 /// The kinds of requests that move no money.
-const UNMOVED: [&str; 3] = ["place_hold", "release_hold", "fence"];
+const UNMOVED: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
 
-impl Movement {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Deposit,
-        Self::Withdrawal,
-        Self::Transfer,
-        Self::Posting,
-        Self::Capture,
-        Self::Reversal,
-    ];
-
-    /// The name in SQL.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Deposit => "deposit",
-            Self::Withdrawal => "withdrawal",
-            Self::Transfer => "transfer",
-            Self::Posting => "posting",
-            Self::Capture => "capture",
-            Self::Reversal => "reversal",
-        }
-    }
-
+impl TransactionKind {
     /// How an applied request of this kind moves money; None if it moves none.
     ///
     /// # Errors
     /// There is no such kind.
     pub fn of_kind(kind: &str) -> Result<Option<Self>, String> {
-        let movement = Self::ALL.into_iter().find(|movement| movement.name() == kind);
+        let movement = Self::from_name(kind);
         if movement.is_none() && !UNMOVED.contains(&kind) {
             return Err(format!("its kind is {kind:?}, which is none"));
         }
@@ -180,8 +142,8 @@ pub struct CurrencyTotals {
     pub entries: u64,
     /// What the accounts' balances sum to.
     pub balances: i128,
-    /// What the entries of each kind of transaction sum to, in the order of [`Movement::ALL`].
-    pub movements: [i128; Movement::ALL.len()],
+    /// What the entries of each kind of transaction sum to, in the order of [`TransactionKind::ALL`].
+    pub movements: [i128; TransactionKind::ALL.len()],
 }
 
 impl Books {
@@ -253,7 +215,7 @@ fn too_large(code: &str) -> BooksFault {
 
 #[cfg(test)]
 mod tests {
-    use super::{Books, Movement};
+    use super::{Books, TransactionKind};
     use crate::domain::money::Currency;
 
     #[test]
@@ -262,38 +224,38 @@ mod tests {
         let all = |texts: &[&str]| {
             texts.iter().map(|text| (&usd, usd.parse(text).expect("an amount"))).collect::<Vec<_>>()
         };
-        let right: [(Movement, &[&str]); 8] = [
-            (Movement::Deposit, &["1"]),
-            (Movement::Withdrawal, &["-1"]),
-            (Movement::Transfer, &["-1", "1"]),
-            (Movement::Capture, &["-1"]),
-            (Movement::Capture, &["-1", "1"]),
-            (Movement::Posting, &["1", "2", "-5"]),
-            (Movement::Reversal, &["1"]),
-            (Movement::Reversal, &["-1", "1"]),
+        let right: [(TransactionKind, &[&str]); 8] = [
+            (TransactionKind::Deposit, &["1"]),
+            (TransactionKind::Withdrawal, &["-1"]),
+            (TransactionKind::Transfer, &["-1", "1"]),
+            (TransactionKind::Capture, &["-1"]),
+            (TransactionKind::Capture, &["-1", "1"]),
+            (TransactionKind::Posting, &["1", "2", "-5"]),
+            (TransactionKind::Reversal, &["1"]),
+            (TransactionKind::Reversal, &["-1", "1"]),
         ];
         for (movement, texts) in right {
             assert_eq!(movement.check(&all(texts)), Ok(()), "{movement:?} {texts:?}");
         }
-        let wrong: [(Movement, &[&str]); 9] = [
-            (Movement::Deposit, &["-1"]),
-            (Movement::Deposit, &["1", "1"]),
-            (Movement::Withdrawal, &["1"]),
-            (Movement::Transfer, &["-1"]),
-            (Movement::Transfer, &["-1", "1.01"]),
-            (Movement::Capture, &["1"]),
-            (Movement::Posting, &[]),
-            (Movement::Reversal, &[]),
-            (Movement::Transfer, &["-1", "1", "1"]),
+        let wrong: [(TransactionKind, &[&str]); 9] = [
+            (TransactionKind::Deposit, &["-1"]),
+            (TransactionKind::Deposit, &["1", "1"]),
+            (TransactionKind::Withdrawal, &["1"]),
+            (TransactionKind::Transfer, &["-1"]),
+            (TransactionKind::Transfer, &["-1", "1.01"]),
+            (TransactionKind::Capture, &["1"]),
+            (TransactionKind::Posting, &[]),
+            (TransactionKind::Reversal, &[]),
+            (TransactionKind::Transfer, &["-1", "1", "1"]),
         ];
         for (movement, texts) in wrong {
             let words = movement.check(&all(texts)).expect_err("wrong");
             assert!(words.contains(movement.name()), "{words}");
         }
         let other = [(&usd, usd.parse("-1").expect("one")), (&jpy, jpy.parse("1").expect("one"))];
-        assert!(Movement::Transfer.check(&other).is_err());
-        assert_eq!(Movement::of_kind("fence"), Ok(None));
-        assert!(Movement::of_kind("gift").is_err());
+        assert!(TransactionKind::Transfer.check(&other).is_err());
+        assert_eq!(TransactionKind::of_kind("fence"), Ok(None));
+        assert!(TransactionKind::of_kind("gift").is_err());
     }
 
     #[test]

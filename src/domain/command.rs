@@ -14,6 +14,10 @@ use crate::domain::{
 
 /// The kind of requests that place holds, in SQL and in fingerprints.
 pub const PLACE_HOLD: &str = "place_hold";
+/// The kind of requests that release holds.
+pub const RELEASE_HOLD: &str = "release_hold";
+/// The kind of fences.
+pub const FENCE: &str = "fence";
 
 /// A change that goes through the write path.
 #[derive(Clone, Debug)]
@@ -228,9 +232,9 @@ impl Action {
             Self::Post(kind, _) => kind.name(),
             Self::PlaceHold(_) => PLACE_HOLD,
             Self::CaptureHold(_) => TransactionKind::Capture.name(),
-            Self::ReleaseHold(_) => "release_hold",
+            Self::ReleaseHold(_) => RELEASE_HOLD,
             Self::Reverse(_) => TransactionKind::Reversal.name(),
-            Self::Fence => "fence",
+            Self::Fence => FENCE,
         }
     }
 }

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     domain::{
-        books::{Books, BooksFault, Movement},
+        books::{Books, BooksFault},
         money::{Amount, Currency},
+        transaction::TransactionKind,
     },
     storage::entity::requests::EntryName,
 };
@@ -31,7 +32,7 @@ type Key = (String, String);
 /// A request that was applied and moves money.
 struct Applied {
     transaction_id: Uuid,
-    movement: Movement,
+    movement: TransactionKind,
     names: Vec<EntryName>,
 }
 
@@ -126,7 +127,7 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let (kind, is_applied, names) = (next(), next() == "1", next());
     let names: Vec<EntryName> = serde_json::from_str(names)
         .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
-    let movement = Movement::of_kind(kind).map_err(fault)?;
+    let movement = TransactionKind::of_kind(kind).map_err(fault)?;
     match movement.filter(|_| is_applied) {
         Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
         None if names.is_empty() => Ok(None),
