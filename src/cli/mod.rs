@@ -1,6 +1,7 @@
 //! The command line: one module a verb.
 
 mod bench;
+mod config;
 mod export;
 mod healthcheck;
 mod import;
@@ -10,24 +11,55 @@ mod schema;
 mod serve;
 mod verify;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
+
+use crate::config::{
+    LogFormat,
+    file::{self, FileError, Settings},
+};
 
 /// The migrator and PostgreSQL tell even that there was nothing to do.
 const LOG_DEFAULT: &str = "info,sea_orm_migration=warn,sqlx::postgres::notice=warn";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
+/// Every setting is a flag, an environment variable PASSBOOK_<FLAG> and a key of one TOML file
+/// (--config), the flag's name with _ for -. A flag wins over the environment, that over the file,
+/// that over the default.
+///
 /// Exit codes: 0 fine, 1 failed, 2 usage.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
+    /// A TOML file of settings, e.g. `listen = "127.0.0.1:50051"`.
+    #[arg(long, env = "PASSBOOK_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
     /// What to log to stderr: a level, or per module such as passbook=debug,h2=warn.
-    #[arg(long, env = "PASSBOOK_LOG", default_value = LOG_DEFAULT, value_name = "FILTER", global = true)]
+    #[arg(
+        long,
+        env = "PASSBOOK_LOG",
+        default_value = LOG_DEFAULT,
+        value_name = "FILTER",
+        value_parser = str::parse::<EnvFilter>,
+        global = true
+    )]
     log: EnvFilter,
+
+    /// How to write it.
+    #[arg(
+        long,
+        env = "PASSBOOK_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Auto,
+        value_name = "FORMAT",
+        global = true
+    )]
+    log_format: LogFormat,
 
     #[command(subcommand)]
     verb: Verb,
@@ -37,6 +69,8 @@ pub struct Cli {
 enum Verb {
     /// Serve gRPC.
     Serve(serve::Serve),
+    /// Check settings without serving.
+    Config(config::Config),
     /// Make, update, show or take back the database's schema.
     Migrate(migrate::Migrate),
     /// Recompute the whole ledger and check that it is right: exit code 1 if it is not.
@@ -54,7 +88,13 @@ enum Verb {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(cli.log)
         .with_writer(std::io::stderr)
@@ -63,6 +103,7 @@ pub fn main() -> ExitCode {
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
         Verb::Serve(_)
+        | Verb::Config(_)
         | Verb::Migrate(_)
         | Verb::Verify(_)
         | Verb::Export(_)
@@ -76,6 +117,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.verb {
             Verb::Serve(serve) => serve.run().await,
+            Verb::Config(config) => config.run(),
             Verb::Migrate(migrate) => migrate.run().await,
             Verb::Verify(verify) => verify.run().await,
             Verb::Export(export) => export.run().await,
@@ -92,6 +134,22 @@ pub fn main() -> ExitCode {
         }
         Err(Failed::Run(message)) => failed(&message),
     }
+}
+
+/// Reads flags and the environment, then the file that they name, then all together.
+fn parse() -> Result<Cli, FileError> {
+    let command = file::name_keys(Cli::command());
+    let matches = command.clone().get_matches();
+    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else {
+        return Ok(cli_of(&matches));
+    };
+    let settings = Settings::read(path, &command)?;
+    let matches = settings.apply(command).try_get_matches();
+    Ok(cli_of(&matches.map_err(|error| settings.explain(&error))?))
+}
+
+fn cli_of(matches: &clap::ArgMatches) -> Cli {
+    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
 }
 
 fn failed(message: &str) -> ExitCode {

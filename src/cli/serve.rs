@@ -27,6 +27,7 @@ pub struct Serve {
 impl Serve {
     pub async fn run(self) -> Result<(), Failed> {
         let config = self.config;
+        config.check().map_err(Failed::Usage)?;
         let currencies = Currencies::new(&config.currency)
             .map_err(|(code, error)| Failed::Usage(format!("--currency {code}: {error}")))?;
         // Before anything is announced, so that a signal sent at once is not lost.
@@ -48,7 +49,7 @@ impl Serve {
 
         let kind = store.kind();
         let limits = Limits {
-            queue_capacity: config.queue_capacity as usize,
+            queue_capacity: config.limits.queue_capacity as usize,
             batch_size_max: config.batch_size_max as usize,
         };
         let ledger = Arc::new(Ledger::start(Arc::new(store), limits));

@@ -3,6 +3,7 @@
 
 mod account_service;
 mod admin_service;
+mod auth;
 mod deadline;
 mod decode;
 mod encode;
@@ -17,6 +18,7 @@ mod status_tests;
 
 pub use account_service::AccountServiceImpl;
 pub use admin_service::AdminServiceImpl;
+pub use auth::{Caller, Peer};
 pub use deadline::{DeadlinePolicy, stamp};
 pub use status::panicked;
 pub use watch_message::WatchEntriesResponse;

@@ -86,6 +86,9 @@ pub enum DatabaseUrlError {
     /// Not a URL of that scheme.
     #[error("is not a valid URL (in a user name or password, write %2F for / and %40 for @)")]
     Malformed,
+    /// SQLite knows no passwords.
+    #[error("is not PostgreSQL's")]
+    NoPassword,
 }
 
 impl DatabaseUrl {
@@ -110,6 +113,19 @@ impl DatabaseUrl {
         options.map_or(Err(DatabaseUrlError::Malformed), |it| {
             Ok(Self(Options::Postgres(Box::new(it.disable_statement_logging()))))
         })
+    }
+
+    /// The same with this password.
+    ///
+    /// # Errors
+    /// It is not PostgreSQL's.
+    pub fn with_password(self, password: &str) -> Result<Self, DatabaseUrlError> {
+        match self.0 {
+            Options::Postgres(options) => {
+                Ok(Self(Options::Postgres(Box::new(options.password(password)))))
+            }
+            Options::Sqlite(_) => Err(DatabaseUrlError::NoPassword),
+        }
     }
 
     /// Which database it is.

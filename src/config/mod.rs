@@ -1,38 +1,24 @@
-//! Every setting: its flag, its environment variable, its default and its limits.
+//! Every setting: its flag, its environment variable, its key in the TOML file, its default and
+//! its limits. One definition, clap's, serves all three; [`file`] reads the TOML file.
+//!
+//! A flag wins over the environment, that over the file, that over the default.
+
+mod database;
+pub mod file;
+mod limits;
+mod security;
+mod telemetry;
 
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use crate::storage::DatabaseUrl;
-
-/// Where the database is; shared by all verbs that need it.
-#[derive(Args, Clone)]
-pub struct DatabaseConfig {
-    /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER:PASSWORD@HOST:PORT/NAME.
-    ///
-    /// A password is better kept in the environment variable than on the command line.
-    #[arg(
-        long,
-        env = "PASSBOOK_DATABASE_URL",
-        global = true,
-        default_value = "sqlite://passbook.db?mode=rwc",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    // Not parsed by clap, which would repeat a wrong one, password and all.
-    database_url: String,
-}
-
-impl DatabaseConfig {
-    /// The URL.
-    ///
-    /// # Errors
-    /// What is wrong with it, without the URL itself.
-    pub fn url(&self) -> Result<DatabaseUrl, String> {
-        DatabaseUrl::parse(&self.database_url).map_err(|error| format!("--database-url {error}"))
-    }
-}
+pub use crate::config::{
+    database::DatabaseConfig,
+    limits::LimitsConfig,
+    security::{Access, SecurityConfig, TlsFiles},
+    telemetry::{LogFormat, TelemetryConfig},
+};
 
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
@@ -74,17 +60,6 @@ pub struct ServeConfig {
     )]
     pub default_deadline: Duration,
 
-    /// Changes accepted and not yet answered; one more is refused with RESOURCE_EXHAUSTED. Too
-    /// low refuses bursts; too high lets callers wait for what they have given up on.
-    #[arg(
-        long,
-        env = "PASSBOOK_QUEUE_CAPACITY",
-        default_value_t = 8192,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
-    )]
-    pub queue_capacity: u32,
-
     /// The most changes of accounts (legs) in one database transaction. Too low commits too often; too high makes
     /// everyone in the batch wait for it.
     #[arg(
@@ -96,7 +71,27 @@ pub struct ServeConfig {
     )]
     pub batch_size_max: u32,
 
-    /// After SIGTERM or ctrl-c: how long to go on answering what was accepted.
+    #[command(flatten)]
+    pub security: SecurityConfig,
+
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+
+    /// After SIGTERM or ctrl-c: how long to go on taking connections and calls while health says
+    /// NOT_SERVING, so that load balancers turn away first. Kubernetes needs some seconds.
+    #[arg(
+        long,
+        env = "PASSBOOK_SHUTDOWN_DELAY",
+        default_value = "0s",
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration
+    )]
+    pub shutdown_delay: Duration,
+
+    /// After that: how long to go on answering what was accepted.
     #[arg(
         long,
         env = "PASSBOOK_SHUTDOWN_GRACE",
@@ -105,6 +100,17 @@ pub struct ServeConfig {
         value_parser = parse_duration
     )]
     pub shutdown_grace: Duration,
+}
+
+impl ServeConfig {
+    /// Refuses settings that contradict each other.
+    ///
+    /// # Errors
+    /// What contradicts what, by the settings' names.
+    pub fn check(&self) -> Result<(), String> {
+        self.database.url()?;
+        self.security.check(self.listen)
+    }
 }
 
 /// A length of time above zero, such as 500ms or 10s.

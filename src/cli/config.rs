@@ -1,0 +1,27 @@
+//! `passbook config`.
+
+use clap::{Args, Subcommand};
+
+use crate::{cli::Failed, config::ServeConfig};
+
+#[derive(Args)]
+pub struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Read all that `serve` would read, flags, environment and files, and say what is wrong with
+    /// it: exit code 2 if something is. Nothing is connected to.
+    Check(ServeConfig),
+}
+
+impl Config {
+    pub fn run(self) -> Result<(), Failed> {
+        let Action::Check(config) = self.action;
+        config.check().map_err(Failed::Usage)?;
+        println!("the settings are right");
+        Ok(())
+    }
+}

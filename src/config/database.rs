@@ -1,0 +1,60 @@
+//! Where the database is.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::storage::DatabaseUrl;
+
+/// Where the database is; shared by all verbs that need it.
+#[derive(Args, Clone)]
+pub struct DatabaseConfig {
+    /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/NAME.
+    ///
+    /// A password belongs into --database-password-file, or into the environment variable or the
+    /// configuration file as USER:PASSWORD@; on the command line everyone on the machine sees it.
+    #[arg(
+        long,
+        env = "PASSBOOK_DATABASE_URL",
+        global = true,
+        default_value = "sqlite://passbook.db?mode=rwc",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    // Not parsed by clap, which would repeat a wrong one, password and all.
+    database_url: String,
+
+    /// A file with the password of the database's user, and nothing else.
+    #[arg(long, env = "PASSBOOK_DATABASE_PASSWORD_FILE", global = true, value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
+}
+
+impl DatabaseConfig {
+    /// The URL.
+    ///
+    /// # Errors
+    /// What is wrong with it, without the URL itself.
+    pub fn url(&self) -> Result<DatabaseUrl, String> {
+        let url = DatabaseUrl::parse(&self.database_url)
+            .map_err(|error| format!("database_url {error}"))?;
+        let Some(path) = &self.database_password_file else { return Ok(url) };
+        if has_password(&self.database_url) {
+            return Err(
+                "database_password_file is given, and database_url has a password, too".to_owned()
+            );
+        }
+        let password = std::fs::read_to_string(path).map_err(|error| {
+            format!("database_password_file {} cannot be read: {error}", path.display())
+        })?;
+        url.with_password(password.trim_end_matches(['\r', '\n']))
+            .map_err(|error| format!("database_password_file is given, but database_url {error}"))
+    }
+}
+
+/// Whether a URL has a password: USER:PASSWORD@, or as a parameter.
+pub(crate) fn has_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || rest.contains("?password=") || rest.contains("&password=")
+}

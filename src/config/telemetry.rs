@@ -1,0 +1,59 @@
+//! What the server tells of itself.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::config::parse_duration;
+
+/// What the server tells of itself.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryConfig {
+    /// An address for HTTP without TLS or authentication: /metrics (Prometheus), /livez, /readyz.
+    /// Not served unless it is given. For the inner network only.
+    #[arg(long, env = "PASSBOOK_ADMIN_LISTEN", value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// A call that takes longer is logged as a warning. Streams are not meant.
+    #[arg(
+        long,
+        env = "PASSBOOK_SLOW_REQUEST_THRESHOLD",
+        default_value = "1s",
+        value_name = "DURATION",
+        value_parser = parse_duration
+    )]
+    pub slow_request_threshold: Duration,
+
+    /// Where traces go, by OTLP over gRPC, e.g. http://127.0.0.1:4317. None are made unless it is
+    /// given.
+    #[arg(long, env = "PASSBOOK_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// The share of calls that are traced, 0 to 1, of those whose caller has not decided it
+    /// (`traceparent`).
+    #[arg(
+        long,
+        env = "PASSBOOK_TRACE_SAMPLE_RATIO",
+        default_value_t = 1.0,
+        value_name = "RATIO",
+        value_parser = parse_ratio
+    )]
+    pub trace_sample_ratio: f64,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Console if stderr is a terminal, else JSON.
+    Auto,
+    /// For people.
+    Console,
+    /// One JSON object a line.
+    Json,
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "must be a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("must be from 0 to 1".to_owned()) }
+}
