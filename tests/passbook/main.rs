@@ -33,12 +33,14 @@ mod watch_entries;
 mod withdraw;
 mod write_path_stats;
 
+mod authorization_matrix;
 mod bad_bytes;
 mod bad_input;
 mod bad_input_in_new_queries;
 mod bad_input_in_new_rpcs;
 mod bad_input_in_queries;
 mod bench;
+mod callers;
 mod cancellation;
 mod commands;
 mod commit_cuts;

@@ -3,6 +3,7 @@
 
 pub mod asked;
 pub mod book;
+pub mod caller;
 pub mod change;
 pub mod checker;
 pub mod client;
