@@ -1,18 +1,21 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
+mod admin;
+
 use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{server::NamedService, transport::server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use crate::server::admin::Admin;
 use crate::{
     domain::money::Currencies,
     grpc::{
         self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator,
-        DeadlinePolicy,
+        DeadlinePolicy, ObserveLayer,
     },
     ledger::Ledger,
     proto::{
@@ -45,6 +48,8 @@ pub struct ServerConfig {
     pub health: bool,
     /// What applies to calls without a deadline.
     pub deadlines: DeadlinePolicy,
+    /// A call that takes longer is warned of.
+    pub slow_request_threshold: Duration,
     /// How long accepted calls may take to end after shutdown began.
     pub shutdown_grace: Duration,
 }
@@ -70,6 +75,7 @@ pub async fn run(
     ledger: Arc<Ledger>,
     currencies: Arc<Currencies>,
     config: ServerConfig,
+    admin: Option<Admin>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServerError> {
     let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
@@ -77,7 +83,14 @@ pub async fn run(
     // Whoever starts a server has just looked at the database.
     set_serving(&health, true).await;
     let (stop, stopping) = watch::channel(false);
-    let readiness = tokio::spawn(watch_readiness(health.clone(), ledger.clone(), stopping.clone()));
+    let told = Arc::new(watch::Sender::new(Ok(())));
+    let watching = watch_readiness(health.clone(), ledger.clone(), told.clone(), stopping.clone());
+    let readiness = tokio::spawn(watching);
+    // Dropped last, so that the end is watched, too.
+    let mut administration = JoinSet::new();
+    if let Some(admin) = admin {
+        administration.spawn(admin.serve(ledger.clone(), told.subscribe()));
+    }
 
     let (mut v1, mut v1alpha) = (None, None);
     if config.reflection {
@@ -86,6 +99,7 @@ pub async fn run(
     }
 
     let layers = ServiceBuilder::new()
+        .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .layer(AuthenticationLayer(config.authenticator))
         .map_request(move |request| grpc::stamp(request, config.deadlines));
@@ -112,6 +126,7 @@ pub async fn run(
     }
     tracing::info!("shutting down: answering what was accepted");
     readiness.abort();
+    let _ = told.send_replace(Err("shutting down".to_owned()));
     set_serving(&health, false).await;
     let _ = stop.send(true);
     // Ends the streams of those who watch: they would keep their connections open.
@@ -163,6 +178,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 async fn watch_readiness(
     health: HealthReporter,
     ledger: Arc<Ledger>,
+    told: Arc<watch::Sender<Result<(), String>>>,
     stopping: watch::Receiver<bool>,
 ) {
     let mut was_ready = true;
@@ -175,6 +191,7 @@ async fn watch_readiness(
             }
             was_ready = ready.is_ok();
             set_serving(&health, was_ready).await;
+            let _ = told.send_replace(ready);
         }
         tokio::time::sleep(READINESS_INTERVAL).await;
     }

@@ -12,15 +12,18 @@ mod serve;
 mod token;
 mod verify;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{
-    LogFormat,
-    file::{self, FileError, Settings},
+use crate::{
+    config::{
+        LogFormat,
+        file::{self, FileError, Settings},
+    },
+    telemetry,
 };
 
 /// The migrator and PostgreSQL tell even that there was nothing to do.
@@ -98,11 +101,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(cli.log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    telemetry::log::start(cli.log, cli.log_format);
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
         Verb::Serve(_)

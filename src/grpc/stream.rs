@@ -16,7 +16,9 @@ use crate::{
     grpc::{
         deadline::Deadline,
         decode::{self, Invalid},
-        encode, status,
+        encode,
+        outcomes::{self, Purpose},
+        status,
     },
     ledger::{Done, Failure, Ledger, RequestTicket},
     proto::{self, ErrorReason, post_transaction_result},
@@ -39,7 +41,7 @@ pub struct Intake {
 /// A place in line.
 pub enum InLine {
     /// Accepted; the verdict will come.
-    Accepted(RequestTicket),
+    Accepted(RequestTicket, Purpose),
     /// Malformed, not allowed or not accepted.
     Answered(proto::PostTransactionResult),
 }
@@ -52,11 +54,14 @@ impl Intake {
         deadline: tokio::time::Instant,
     ) -> InLine {
         match decode::transaction(&self.currencies, &self.caller.identity, request) {
-            Ok(posting) => match self.ledger.begin(&self.caller, posting, deadline) {
-                Ok(ticket) => InLine::Accepted(ticket),
-                Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
-            },
-            Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
+            Ok(posting) => {
+                let purpose = Purpose::of(&posting);
+                match self.ledger.begin(&self.caller, posting, deadline) {
+                    Ok(ticket) => InLine::Accepted(ticket, purpose),
+                    Err(failure) => InLine::Answered(refused(&failure, purpose)),
+                }
+            }
+            Err(invalid) => InLine::Answered(error(status::message_of_malformed(invalid))),
         }
     }
 
@@ -104,7 +109,7 @@ impl Intake {
             None => {
                 let reason = ErrorReason::InvalidRequests;
                 let invalid = Invalid::new(reason, "request", "is required");
-                InLine::Answered(error(status::message_of_invalid(invalid)))
+                InLine::Answered(error(status::message_of_malformed(invalid)))
             }
         }
     }
@@ -115,19 +120,25 @@ impl InLine {
     pub async fn result(self) -> proto::PostTransactionResult {
         match self {
             Self::Answered(result) => result,
-            Self::Accepted(ticket) => of_verdict(ticket.done().await),
+            Self::Accepted(ticket, purpose) => of_verdict(ticket.done().await, purpose),
         }
     }
 }
 
-fn of_verdict(verdict: Result<Done, Failure>) -> proto::PostTransactionResult {
-    match verdict.map(encode::done) {
-        Ok(encode::Done { transaction, replayed, .. }) => {
+fn of_verdict(verdict: Result<Done, Failure>, purpose: Purpose) -> proto::PostTransactionResult {
+    match verdict {
+        Ok(done) => {
+            outcomes::count_done(&done, purpose);
+            let encode::Done { transaction, replayed, .. } = encode::done(done);
             let result = transaction.map(post_transaction_result::Result::Transaction);
             proto::PostTransactionResult { result, replayed }
         }
-        Err(failure) => error(status::message_of_failure(&failure)),
+        Err(failure) => refused(&failure, purpose),
     }
+}
+
+fn refused(failure: &Failure, purpose: Purpose) -> proto::PostTransactionResult {
+    error(status::message_of_refused(failure, purpose))
 }
 
 fn error(status: tonic_types::pb::Status) -> proto::PostTransactionResult {

@@ -45,7 +45,8 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct Lanes {
     store: Arc<Store>,
     line: Arc<Line>,
-    stats: Arc<Stats>,
+    /// What all attempts tell.
+    pub stats: Arc<Stats>,
     batch_size_max: usize,
 }
 
@@ -99,6 +100,7 @@ impl Lanes {
     async fn supervise(self, account_id: AccountId) {
         let lane = Lane { lanes: self.clone(), account_id: account_id.clone() };
         if let Err(error) = lane.run().await {
+            self.stats.record_failure(&error);
             let jobs = self.line.aside(&account_id, |left| {
                 note(left, &error);
                 left.len()
@@ -135,6 +137,7 @@ impl Lane {
     /// Until the account was free once, or nobody wants it any more.
     async fn run(&self) -> Result<(), AttemptError> {
         let writer = self.lanes.store.writer().await?;
+        let _open = self.lanes.stats.open_writer();
         let mut wanted_at = Instant::now();
         loop {
             let lock_timeout = self.lock_timeout();

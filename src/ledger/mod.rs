@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 pub use crate::ledger::{
     failure::{Failure, Outcome},
-    stats::{Distribution, WritePathStats},
+    stats::{Distribution, Load, WritePathStats},
     watch::{Page, Place, Watcher},
 };
 use crate::{
@@ -53,7 +53,7 @@ use crate::{
         ids::{AccountId, RequestId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
-    storage::{SchemaStatus, Store},
+    storage::{Connections, SchemaStatus, Store},
 };
 
 /// How much may wait, and how much goes into one transaction.
@@ -73,6 +73,8 @@ pub struct Ledger {
     hub: Arc<watch::Hub>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
+    /// Commands for which there was none.
+    shed: metrics::Counter,
     limits: Limits,
     closed: AtomicBool,
 }
@@ -120,6 +122,7 @@ impl Ledger {
             stats,
             hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
+            shed: metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
             limits,
             closed: AtomicBool::new(false),
         }
@@ -260,6 +263,7 @@ impl Ledger {
             return Err(Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.shed.increment(1);
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
         let (job, ticket) = job::new(command, deadline, place);
@@ -271,6 +275,19 @@ impl Ledger {
     #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.look()
+    }
+
+    /// What there is to do at the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let readers = self.store.reader_connections();
+        let in_use = readers.in_use + self.stats.writers();
+        Load {
+            queue_length: self.limits.queue_capacity - self.places.available_permits(),
+            queue_capacity: self.limits.queue_capacity,
+            watchers: self.hub.watchers(),
+            connections: Connections { in_use, ..readers },
+        }
     }
 
     /// Commands that may be accepted and not yet answered.

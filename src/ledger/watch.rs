@@ -135,6 +135,11 @@ impl Hub {
         hub
     }
 
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        WATCHERS_MAX - self.places.available_permits()
+    }
+
     /// A place among those who watch.
     ///
     /// # Errors

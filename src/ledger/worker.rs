@@ -17,7 +17,7 @@ use crate::{
         lanes::Lanes,
         line::{Line, Taken},
         mender::Menders,
-        stats::Stats,
+        stats::{OpenWriter, Stats},
     },
     storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
 };
@@ -42,7 +42,7 @@ const LOOKUPS_AFTER_DECIDED: usize = 64;
 pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
-    writer: Option<Writer>,
+    writer: Option<(Writer, OpenWriter)>,
     /// Batches that are still to be looked up.
     lookups: usize,
 }
@@ -154,12 +154,12 @@ impl Worker {
     ) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.store.writer().await?,
+            None => (self.store.writer().await?, self.lanes.stats.open_writer()),
         };
         let Batch { jobs, wait, lookup, .. } = batch;
         let result: Result<Attempted, _> = supervised(async {
             let start = Instant::now();
-            attempt(writer.begin().await?, start, jobs, *wait, *lookup).await
+            attempt(writer.0.begin().await?, start, jobs, *wait, *lookup).await
         })
         .await;
         let reusable = match &result {
@@ -170,6 +170,7 @@ impl Worker {
         self.writer = reusable.then_some(writer);
         if let Err(error) = &result {
             note(&batch.jobs, error);
+            self.lanes.stats.record_failure(error);
         }
         self.lanes.hand_out(result?, taken);
         Ok(())

@@ -7,6 +7,7 @@
 mod accounts;
 mod archive;
 mod connect;
+mod connections;
 mod currencies;
 mod entity;
 mod entries;
@@ -24,6 +25,7 @@ mod writer;
 pub use accounts::AccountFilter;
 pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{DatabaseKind, DatabaseUrl, DatabaseUrlError, Store};
+pub use connections::Connections;
 pub use currencies::CurrencyConflict;
 pub use entries::{EntryRange, Order};
 pub use error::{CommitError, StorageError};
