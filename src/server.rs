@@ -86,11 +86,6 @@ pub async fn run(
     let told = Arc::new(watch::Sender::new(Ok(())));
     let watching = watch_readiness(health.clone(), ledger.clone(), told.clone(), stopping.clone());
     let readiness = tokio::spawn(watching);
-    // Dropped last, so that the end is watched, too.
-    let mut administration = JoinSet::new();
-    if let Some(admin) = admin {
-        administration.spawn(admin.serve(ledger.clone(), told.subscribe()));
-    }
 
     let (mut v1, mut v1alpha) = (None, None);
     if config.reflection {
@@ -113,6 +108,11 @@ pub async fn run(
         .add_optional_service(v1)
         .add_optional_service(v1alpha);
 
+    // Ended with this function, and so last: the end is watched, too.
+    let mut administration = JoinSet::new();
+    if let Some(admin) = admin {
+        administration.spawn(admin.serve(ledger.clone(), told.subscribe()));
+    }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut stopped = stopping.clone();
     let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async move {

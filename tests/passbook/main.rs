@@ -70,6 +70,8 @@ mod resolve_after_a_kill;
 mod round_trips;
 mod shutdown;
 mod strangers;
+mod telemetry_logs;
+mod telemetry_metrics;
 mod tidy;
 mod verify;
 mod watching_through_trouble;

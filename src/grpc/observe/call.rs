@@ -101,7 +101,7 @@ impl Call {
         }
         let elapsed = self.start.elapsed();
         self.method.handled(code).increment(1);
-        self.method.seconds.record(elapsed);
+        self.method.seconds().record(elapsed);
         self.observer.in_flight.decrement(1);
         let request_id = self.request_id.to_str().unwrap_or_default();
         self.trace.end(name_in_capitals(code), is_fault_to_traces(code), request_id);

@@ -34,8 +34,7 @@ pub struct Method {
     labels: [(&'static str, String); 3],
     /// Calls that came in.
     pub started: Counter,
-    /// How long calls took.
-    pub seconds: Histogram,
+    seconds: OnceLock<Histogram>,
     handled: [OnceLock<Counter>; CODES],
 }
 
@@ -96,10 +95,16 @@ impl Method {
             name,
             is_unary: kind == "unary",
             started: counter!("grpc_server_started_total", &labels),
-            seconds: histogram!("grpc_server_handling_seconds", &labels),
             labels,
+            // Most methods are never called, and a histogram is many series.
+            seconds: OnceLock::new(),
             handled: Default::default(),
         }
+    }
+
+    /// How long calls took.
+    pub fn seconds(&self) -> &Histogram {
+        self.seconds.get_or_init(|| histogram!("grpc_server_handling_seconds", &self.labels))
     }
 
     /// Calls that ended with this code.

@@ -109,7 +109,8 @@ where
             }
         };
         if let Some(call) = &mut call {
-            call.identity = response.extensions().get().map(|it: &Caller| it.identity.clone());
+            let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
+            call.identity = caller.filter(|identity| !identity.is_empty());
             let name = HeaderName::from_static(REQUEST_ID);
             response.headers_mut().insert(name, call.request_id.clone());
             if let Some(code) = code_of(response.headers()) {

@@ -1,6 +1,7 @@
 //! What the tests stand on: fresh databases, real server processes, a client, a checker that
 //! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
 
+pub mod admin;
 pub mod asked;
 pub mod book;
 pub mod change;
