@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{book::Answer, command::Command},
+    domain::{book::Answer, command::Command, ids::AccountId},
     ledger::{Failure, Outcome},
 };
 
@@ -46,6 +46,8 @@ pub struct Job {
     pub deadline: Instant,
     state: State,
     uncertain: AtomicBool,
+    /// The account that it waits for, and since when.
+    blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
 }
 
@@ -82,6 +84,7 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
         deadline,
         state: state.clone(),
         uncertain: AtomicBool::new(false),
+        blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, _place: place })),
     });
     (job, Ticket { state, deadline, receiver })
@@ -119,6 +122,17 @@ impl Job {
     /// Whether an attempt at this job may have been committed.
     pub fn is_uncertain(&self) -> bool {
         self.uncertain.load(Ordering::Acquire)
+    }
+
+    /// The job waits for this account from now on, unless it waits for another one already.
+    pub fn block(&self, account_id: &AccountId) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.get_or_insert_with(|| (account_id.clone(), Instant::now()));
+    }
+
+    /// It waits for none any more; for which, and since when, it did.
+    pub fn unblock(&self) -> Option<(AccountId, Instant)> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether someone still waits for the verdict.

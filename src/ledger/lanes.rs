@@ -182,6 +182,7 @@ impl Lane {
             transaction.roll_back().await?;
             return Ok(Round::Idle);
         }
+        self.lanes.line.contention.end_waits(jobs.iter());
         let attempted = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await?;
         Ok(Round::Settled(jobs.len(), attempted))
     }
@@ -189,7 +190,7 @@ impl Lane {
     /// How long to wait: until shortly before the first of the jobs must be answered. None if
     /// there are no jobs.
     fn lock_timeout(&self) -> Option<Duration> {
-        let first = self.aside(|jobs| {
+        let first = self.thin_out(|jobs| {
             jobs.retain(|job| job.is_wanted());
             jobs.iter().map(|job| job.deadline).min()
         })?;
@@ -217,7 +218,18 @@ impl Lane {
     }
 
     fn expire(&self) {
-        self.aside(expire);
+        self.thin_out(expire);
+    }
+
+    /// Takes out jobs for which nobody waits any more, and which so wait no more themselves.
+    fn thin_out<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
+        let (result, before) = self.aside(|jobs| {
+            let before = jobs.clone();
+            (act(jobs), before)
+        });
+        let gone = before.iter().filter(|job| !job.is_wanted());
+        self.lanes.line.contention.end_waits(gone);
+        result
     }
 
     fn aside<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {

@@ -12,6 +12,7 @@
 //! attempt whose outcome is not known is simply made again, and finds what it did.
 
 mod attempt;
+mod contention;
 mod failure;
 #[cfg(test)]
 mod faults;
@@ -39,6 +40,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use uuid::Uuid;
 
 pub use crate::ledger::{
+    contention::ContendedAccount,
     failure::{Failure, Outcome},
     stats::{Distribution, Load, WritePathStats},
     watch::{Page, Place, Watcher},
@@ -275,6 +277,12 @@ impl Ledger {
     #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.look()
+    }
+
+    /// The accounts that make requests wait, those with the most waits first.
+    #[must_use]
+    pub fn most_contended_accounts(&self, limit: usize) -> Vec<ContendedAccount> {
+        self.line.contention.most_contended(limit)
     }
 
     /// What there is to do at the moment.

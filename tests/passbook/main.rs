@@ -17,6 +17,7 @@ mod get_transaction;
 mod holds_queries;
 mod list_account_changes;
 mod list_accounts;
+mod list_contended_accounts;
 mod list_entries;
 mod list_transactions;
 mod list_transactions_at_length;
