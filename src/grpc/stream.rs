@@ -22,6 +22,7 @@ use crate::{
     },
     ledger::{Done, Failure, Ledger, RequestTicket},
     proto::{self, ErrorReason, post_transaction_result},
+    telemetry::traces::CallTrace,
 };
 
 /// Requests of one stream that are under way: enough to fill a database transaction while
@@ -75,7 +76,7 @@ impl Intake {
         // One stream must not fill the queue by itself.
         let under_way_max = UNDER_WAY_MAX.min(self.ledger.queue_capacity() / 8).max(1);
         let (line, results) = mpsc::channel(under_way_max);
-        tokio::spawn(async move {
+        let read = async move {
             loop {
                 // A place first: without one, nothing is read.
                 let Ok(place) = line.reserve().await else { return };
@@ -92,7 +93,8 @@ impl Intake {
                     Err(status) => return place.send(Err(status)),
                 }
             }
-        });
+        };
+        tokio::spawn(CallTrace::current().run(read));
         ReceiverStream::new(results).then(|in_line: Result<InLine, Status>| async move {
             let result = Some(in_line?.result().await);
             Ok(proto::StreamTransactionsResponse { result })

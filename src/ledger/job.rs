@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     domain::{book::Answer, command::Command, ids::AccountId},
     ledger::{Failure, Outcome},
+    telemetry::traces::CallTrace,
 };
 
 const WAITING: u8 = 0;
@@ -44,6 +45,8 @@ pub struct Job {
     pub accepted: Instant,
     /// When its caller stops waiting.
     pub deadline: Instant,
+    /// The call that it is a part of.
+    pub trace: CallTrace,
     state: State,
     uncertain: AtomicBool,
     /// The account that it waits for, and since when.
@@ -82,6 +85,7 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
         command,
         accepted: Instant::now(),
         deadline,
+        trace: CallTrace::current(),
         state: state.clone(),
         uncertain: AtomicBool::new(false),
         blocked: Mutex::new(None),

@@ -23,8 +23,8 @@ use crate::{
         attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         line::{Line, Taken},
-        stats::Stats,
-        worker::{DEADLINE_MARGIN, expire, note, supervised},
+        stats::{Stats, cause},
+        worker::{DEADLINE_MARGIN, expire, note, supervised, trace},
     },
     storage::{LockWait, StorageError, Store, Writer},
 };
@@ -183,8 +183,10 @@ impl Lane {
             return Ok(Round::Idle);
         }
         self.lanes.line.contention.end_waits(jobs.iter());
-        let attempted = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await?;
-        Ok(Round::Settled(jobs.len(), attempted))
+        let traced = trace(self.lanes.store.kind(), &jobs, 1, start);
+        let result = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await;
+        traced.end(result.as_ref().err().map(cause));
+        Ok(Round::Settled(jobs.len(), result?))
     }
 
     /// How long to wait: until shortly before the first of the jobs must be answered. None if

@@ -68,7 +68,7 @@ async fn mend(mut worker: Worker, batch: Batch, error: AttemptError) {
         if !batch.is_wanted() {
             continue;
         }
-        if let Err(error) = worker.try_once(&batch, None).await {
+        if let Err(error) = worker.try_once(&mut batch, None).await {
             batches.extend(next(&worker, batch, error).await);
         }
     }

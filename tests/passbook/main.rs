@@ -73,6 +73,7 @@ mod shutdown;
 mod strangers;
 mod telemetry_logs;
 mod telemetry_metrics;
+mod telemetry_traces;
 mod tidy;
 mod verify;
 mod watching_through_trouble;

@@ -281,12 +281,25 @@ async fn while_it_drains_a_server_is_alive_and_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_port_tells_what_there_is_and_takes_only_get() {
+async fn the_admin_port_has_three_paths_and_takes_only_get() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (_server, admin) = Server::start_with_admin(&database, &[]).await;
-    assert_eq!(admin.get("/").await.0, 404);
-    assert_eq!(admin.get("/metricsx").await.0, 404);
-    // A path of another method, for lack of a client: the request line is what counts.
-    let (status, _) = admin.get("/ HTTP/1.1\r\nx: y\r\n\r\n").await;
-    assert_eq!(status, 404, "one request a connection");
+    for path in ["/", "/metricsx", "/livez/x"] {
+        assert_eq!(admin.get(path).await.0, 404, "{path}");
+    }
+    assert_eq!(admin.ask("POST", "/metrics").await.expect("an answer").0, 405);
+}
+
+/// They are cut off, and whoever asks for something has an answer meanwhile or soon after.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_for_long() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (_server, admin) = Server::start_with_admin(&database, &[]).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(tokio::net::TcpStream::connect(admin.0).await.expect("it listens"));
+    }
+    let start = tokio::time::Instant::now();
+    assert_eq!(admin.get("/livez").await.0, 200);
+    assert!(start.elapsed() < seconds(15), "{:?}", start.elapsed());
 }

@@ -14,7 +14,7 @@ use super::{Server, TestDatabase};
 pub const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 
 /// An answer, and how long it may take to come.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A server's admin port.
 #[derive(Clone, Copy)]
@@ -50,9 +50,14 @@ impl Server {
 impl Admin {
     /// The status and the text of an answer; None if nobody listens there any more.
     pub async fn try_get(self, path: &str) -> Option<(u16, String)> {
+        self.ask("GET", path).await
+    }
+
+    /// The same by another method.
+    pub async fn ask(self, method: &str, path: &str) -> Option<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(self.0).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nhost: passbook\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: passbook\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;

@@ -7,6 +7,7 @@ pub mod book;
 pub mod change;
 pub mod checker;
 pub mod client;
+pub mod collector;
 pub mod database;
 pub mod exact;
 pub mod holds;
