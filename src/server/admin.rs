@@ -28,7 +28,7 @@ use crate::{ledger::Ledger, telemetry::metrics::Metrics};
 const REQUESTS_MAX: usize = 32;
 /// How long one may take, from its connection to its answer: longer is someone who does not send
 /// or does not read.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 /// After an error of accept, most likely too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The version is that of Prometheus' text format.

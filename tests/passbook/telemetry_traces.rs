@@ -101,8 +101,8 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let told = format!("{spans:?}");
     assert!(!told.contains("zebra") && !told.contains("7391"), "{told}");
 
-    let line = lines.iter().find(|line| line["span"]["request_id"] == request_id);
-    assert_eq!(line.expect("a line")["span"]["trace_id"], TRACE_ID);
+    let line = lines.iter().find(|line| line["request_id"] == request_id);
+    assert_eq!(line.expect("a line")["trace_id"], TRACE_ID);
 }
 
 async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: Kind) {
@@ -170,9 +170,9 @@ async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
     let spans = spans(server, &collector).await;
     assert_eq!(named(&spans, DEPOSIT).len(), 0);
     assert_eq!(named(&spans, "transaction").len(), 1, "of the account");
-    let is_deposit = |line: &&serde_json::Value| line["span"]["method"] == DEPOSIT;
+    let is_deposit = |line: &&serde_json::Value| line["method"] == DEPOSIT;
     let line = lines.iter().find(is_deposit).expect("a line");
-    assert_eq!(line["span"]["trace_id"], TRACE_ID, "in the log nevertheless");
+    assert_eq!(line["trace_id"], TRACE_ID, "in the log nevertheless");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,6 @@
 //! One call, from its headers to its end: what is counted, logged and traced of it.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,7 +8,6 @@ use std::{
 use http::{HeaderValue, Request};
 use metrics::{Gauge, gauge};
 use tonic::{Code, transport::server::TcpConnectInfo};
-use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
@@ -17,7 +15,10 @@ use crate::{
         Peer,
         observe::methods::{METHODS, Method, Methods, name, name_in_capitals},
     },
-    telemetry::traces::{CallTrace, callers_trace_id},
+    telemetry::{
+        log::CallNames,
+        traces::{CallTrace, callers_trace_id},
+    },
 };
 
 /// The header in which a call gets its name, and has it back.
@@ -44,12 +45,10 @@ pub struct Call {
     observer: Arc<Observer>,
     method: &'static Method,
     start: Instant,
-    /// What names the call in the log.
-    pub request_id: HeaderValue,
+    /// By which the log names it.
+    pub names: Arc<CallNames>,
     /// Known from the answer on.
     pub identity: Option<Arc<str>>,
-    /// In which the call's handler logs.
-    pub span: Span,
     /// In which it is traced.
     pub trace: CallTrace,
     has_ended: bool,
@@ -79,17 +78,11 @@ impl Observer {
         let peer = peer.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr());
         let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
-        let span = tracing::error_span!(
-            "call",
-            method = method.name,
-            request_id = request_id.to_str().unwrap_or_default(),
-            trace_id,
-            peer = peer.as_ref().map(tracing::field::display::<&SocketAddr>),
-        );
+        let names = Arc::new(CallNames { method: &method.name, request_id, trace_id, peer });
         method.started.increment(1);
         self.in_flight.increment(1);
         let (observer, start) = (self.clone(), Instant::now());
-        Call { observer, method, start, request_id, identity: None, span, trace, has_ended: false }
+        Call { observer, method, start, names, identity: None, trace, has_ended: false }
     }
 }
 
@@ -103,7 +96,7 @@ impl Call {
         self.method.handled(code).increment(1);
         self.method.seconds().record(elapsed);
         self.observer.in_flight.decrement(1);
-        let request_id = self.request_id.to_str().unwrap_or_default();
+        let request_id = self.names.request_id.to_str().unwrap_or_default();
         self.trace.end(name_in_capitals(code), is_fault_to_traces(code), request_id);
         self.log(code, elapsed);
     }
@@ -111,20 +104,14 @@ impl Call {
     /// One line: at error and warn what someone should look at, at info who was denied, at debug
     /// all else. Those above debug are limited.
     fn log(&self, code: Code, elapsed: Duration) {
+        let _names = self.names.enter();
         let observer = &self.observer;
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
         let (identity, code_name) = (self.identity.as_deref(), name(code));
         macro_rules! line {
             ($level:ident, $message:literal, $limit:expr) => {
                 if let Some(suppressed) = $limit {
-                    tracing::$level!(
-                        parent: &self.span,
-                        code = code_name,
-                        duration_ms,
-                        identity,
-                        suppressed,
-                        $message
-                    );
+                    tracing::$level!(code = code_name, duration_ms, identity, suppressed, $message);
                 }
             };
         }
@@ -139,13 +126,7 @@ impl Call {
             Code::Unauthenticated | Code::PermissionDenied => {
                 line!(info, "call denied", observer.denied.take());
             }
-            _ => tracing::debug!(
-                parent: &self.span,
-                code = code_name,
-                duration_ms,
-                identity,
-                "call ended"
-            ),
+            _ => tracing::debug!(code = code_name, duration_ms, identity, "call ended"),
         }
     }
 }

@@ -112,7 +112,7 @@ where
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
             call.identity = caller.filter(|identity| !identity.is_empty());
             let name = HeaderName::from_static(REQUEST_ID);
-            response.headers_mut().insert(name, call.request_id.clone());
+            response.headers_mut().insert(name, call.names.request_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
             } else if response.status() != StatusCode::OK {
@@ -169,7 +169,8 @@ impl Call {
     /// Runs a step of the call: what it logs and begins belongs to it.
     fn run<T>(&self, step: impl FnOnce() -> T) -> T {
         let _trace = self.trace.enter();
-        self.span.in_scope(step)
+        let _names = self.names.enter();
+        step()
     }
 }
 
