@@ -388,6 +388,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_is_left_to_a_lane_waits_for_its_account() {
+        let line = line("aab");
+        let mut first = take(&line, 1).await;
+        let held = vec![(first.jobs.remove(0), id("a"))];
+        line.park(held, Some(&mut first), 1);
+        assert_eq!(letters(&take(&line, 10).await.jobs), "b");
+        let waits =
+            line.aside(&id("a"), |jobs| jobs.iter().filter_map(|job| job.unblock()).count());
+        assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
+    }
+
+    #[tokio::test]
     async fn an_account_held_elsewhere_stays_busy_until_its_lane_is_closed() {
         let line = line("ab");
         let mut batch = take(&line, 10).await;

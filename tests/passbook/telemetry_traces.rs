@@ -91,6 +91,9 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let request_id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text");
     assert_eq!(attribute(call, "rpc.response.metadata.x-request-id"), request_id);
     assert!(call.end_time_unix_nano > call.start_time_unix_nano);
+    let [transaction] = named(&spans, "transaction")[..] else { panic!("one: {spans:?}") };
+    assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
+    assert_eq!(links(call), BTreeSet::from([id(transaction)]));
     // What is refused by the caller's fault is no error of the server's.
     let [refused] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
         panic!("one: {spans:?}")
