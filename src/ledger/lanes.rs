@@ -105,7 +105,11 @@ impl Lanes {
                 note(left, &error);
                 left.len()
             });
-            tracing::warn!(%error, jobs, "lane closed, its requests are tried again");
+            tracing::warn!(
+                error = error.summary(),
+                jobs,
+                "lane closed, its requests are tried again"
+            );
         }
     }
 }

@@ -181,7 +181,10 @@ impl Hub {
                     failing_since = None;
                 }
                 (Err(error), None) => {
-                    tracing::warn!(%error, "cannot read what is new for those who watch");
+                    tracing::warn!(
+                        error = error.summary(),
+                        "cannot read what is new for those who watch"
+                    );
                     failing_since = Some(began);
                 }
                 (Err(error), Some(since)) if since.elapsed() > OUTAGE_TIME_MAX => {

@@ -11,6 +11,7 @@ on_both_databases! {
     every_answer_has_a_request_id,
     what_callers_do_wrong_is_no_news,
     at_info_there_is_no_amount_and_no_id,
+    of_a_row_that_cannot_be_read_the_log_has_no_id,
     a_token_is_in_no_log_whatever_the_level,
 }
 
@@ -170,6 +171,25 @@ async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
     for secret in secrets.chain(request_ids) {
         assert!(!server.log().contains(&secret), "{secret} in:\n{}", server.log());
     }
+}
+
+/// What cannot be read has a name, which whoever looks after the database may know, and the log
+/// may not have.
+async fn of_a_row_that_cannot_be_read_the_log_has_no_id(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "zebra-77", "5").await;
+    database.execute("UPDATE accounts SET labels = '[7]' WHERE account_id = 'zebra-77'").await;
+    let read = client.get_account(get_account("zebra-77")).await;
+    refused(read, Code::Internal, "INTERNAL");
+    refused(client.deposit(deposit("zebra-77", "1")).await, Code::Internal, "INTERNAL");
+    let lines = server.log_lines();
+    for message in ["read failed", "database refused a batch", "call failed"] {
+        let line = lines.iter().find(|line| line["message"] == message);
+        assert_eq!(line.unwrap_or_else(|| panic!("{message} in {lines:?}"))["level"], "ERROR");
+    }
+    assert!(!server.log().contains("zebra"), "{}", server.log());
 }
 
 /// At trace, h2, hyper, tonic and all others write what they have to say.
