@@ -77,7 +77,7 @@ pub fn start(endpoint: &str, sample_ratio: f64) -> Result<Traces, String> {
 }
 
 impl Traces {
-    /// Sends the last spans, or gives up after [`FLUSH_TIME_MAX`].
+    /// Sends the last spans, or gives up after two seconds.
     pub async fn stop(self) {
         let stopping = tokio::task::spawn_blocking(move || {
             self.0.shutdown_with_timeout(FLUSH_TIME_MAX).map_err(|error| error.to_string())
