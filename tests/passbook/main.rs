@@ -48,6 +48,7 @@ mod exactly_once;
 mod expired_holds;
 mod export_import;
 mod export_import_large;
+mod failover;
 mod failure;
 mod foreign_lock;
 mod guards;
