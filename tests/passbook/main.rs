@@ -70,6 +70,7 @@ mod races_with_time;
 mod resolve_after_a_kill;
 mod round_trips;
 mod shutdown;
+mod start_up;
 mod strangers;
 mod tidy;
 mod verify;
