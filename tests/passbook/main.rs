@@ -67,6 +67,7 @@ mod precedence_of_new_rpcs;
 mod races;
 mod races_of_holds;
 mod races_with_time;
+mod readiness;
 mod resolve_after_a_kill;
 mod round_trips;
 mod shutdown;
