@@ -1,16 +1,17 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
 mod admin;
+mod readiness;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{server::NamedService, transport::server::TcpIncoming};
-use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use crate::server::admin::Admin;
+pub use crate::server::readiness::Readiness;
 use crate::{
     domain::money::Currencies,
     grpc::{
@@ -22,6 +23,7 @@ use crate::{
         self, account_service_server::AccountServiceServer,
         admin_service_server::AdminServiceServer,
     },
+    server::readiness::ReadinessWatch,
 };
 
 /// The largest request: above the largest useful one, far below what hurts.
@@ -30,10 +32,8 @@ const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 8192;
 /// How often a connection on which nothing happens is asked for a sign of life.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often readiness is looked at.
-const READINESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the database may take to answer that.
-const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is serving while changes can be made: the service, and the server as a whole.
+const READY_NAMES: [&str; 2] = [AccountServiceServer::<AccountServiceImpl>::NAME, ""];
 /// How long the database may take to be closed when the grace period is over already.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -80,12 +80,8 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
-    // Whoever starts a server has just looked at the database.
-    set_serving(&health, true).await;
+    let readiness = ReadinessWatch::start(ledger.clone(), health, &READY_NAMES).await;
     let (stop, stopping) = watch::channel(false);
-    let told = Arc::new(watch::Sender::new(Ok(())));
-    let watching = watch_readiness(health.clone(), ledger.clone(), told.clone(), stopping.clone());
-    let readiness = tokio::spawn(watching);
 
     let (mut v1, mut v1alpha) = (None, None);
     if config.reflection {
@@ -111,7 +107,7 @@ pub async fn run(
     // Ended with this function, and so last: the end is watched, too.
     let mut administration = JoinSet::new();
     if let Some(admin) = admin {
-        administration.spawn(admin.serve(ledger.clone(), told.subscribe()));
+        administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut stopped = stopping.clone();
@@ -125,12 +121,9 @@ pub async fn run(
         result = &mut serving => return ended(result),
     }
     tracing::info!("shutting down: answering what was accepted");
-    readiness.abort();
-    let _ = told.send_replace(Err("shutting down".to_owned()));
-    set_serving(&health, false).await;
+    readiness.end().await;
     let _ = stop.send(true);
-    // Ends the streams of those who watch: they would keep their connections open.
-    end_watches(health).await;
+    readiness.end_streams().await;
     let drain = async {
         let result = ended((&mut serving).await);
         ledger.close().await;
@@ -173,43 +166,4 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // grpcurl shows the details of an error only if reflection knows their types.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-}
-
-async fn watch_readiness(
-    health: HealthReporter,
-    ledger: Arc<Ledger>,
-    told: Arc<watch::Sender<Result<(), String>>>,
-    stopping: watch::Receiver<bool>,
-) {
-    let mut was_ready = true;
-    while !*stopping.borrow() {
-        let ready = ledger.check_ready(READINESS_TIMEOUT).await;
-        if was_ready != ready.is_ok() {
-            match &ready {
-                Ok(()) => tracing::info!("ready"),
-                Err(reason) => tracing::warn!(reason, "not ready"),
-            }
-            was_ready = ready.is_ok();
-            set_serving(&health, was_ready).await;
-            let _ = told.send_replace(ready);
-        }
-        tokio::time::sleep(READINESS_INTERVAL).await;
-    }
-}
-
-async fn end_watches(mut health: HealthReporter) {
-    for name in [AccountServiceServer::<AccountServiceImpl>::NAME, ""] {
-        health.clear_service_status(name).await;
-    }
-}
-
-/// The status of the service, and of the server as a whole (the empty name).
-async fn set_serving(health: &HealthReporter, serving: bool) {
-    let status = if serving {
-        tonic_health::ServingStatus::Serving
-    } else {
-        tonic_health::ServingStatus::NotServing
-    };
-    health.set_service_status(AccountServiceServer::<AccountServiceImpl>::NAME, status).await;
-    health.set_service_status("", status).await;
 }

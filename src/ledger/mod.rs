@@ -327,14 +327,17 @@ impl Ledger {
     /// # Errors
     /// Why not, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        match tokio::time::timeout(timeout, self.store.schema_status()).await {
+        let failed = match tokio::time::timeout(timeout, self.store.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
-            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => Ok(()),
+            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => return Ok(()),
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
-                Err(format!("the schema is {status:?}"))
+                return Err(format!("the schema is {status:?}"));
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the database does not answer".to_owned()),
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the database does not answer within {timeout:?}"),
+        };
+        // Finds the primary if it has moved, or says better what is the matter.
+        self.store.find().await.map_err(|error| error.to_string())?;
+        Err(failed)
     }
 }

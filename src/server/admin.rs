@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{ledger::Ledger, telemetry::metrics::Metrics};
+use crate::{ledger::Ledger, server::Readiness, telemetry::metrics::Metrics};
 
 /// Requests at the same time; more wait to be accepted. There are a scraper or two and a probe.
 const REQUESTS_MAX: usize = 32;
@@ -46,12 +46,12 @@ pub struct Admin {
 struct Facts {
     metrics: Metrics,
     ledger: Arc<Ledger>,
-    readiness: watch::Receiver<Result<(), String>>,
+    readiness: watch::Receiver<Readiness>,
 }
 
 impl Admin {
     /// Serves for as long as the future is polled.
-    pub async fn serve(self, ledger: Arc<Ledger>, readiness: watch::Receiver<Result<(), String>>) {
+    pub async fn serve(self, ledger: Arc<Ledger>, readiness: watch::Receiver<Readiness>) {
         let facts = Arc::new(Facts { metrics: self.metrics, ledger, readiness });
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
         // Fails only if the semaphore were closed, which nobody does.

@@ -21,6 +21,7 @@ pub mod model_random;
 pub mod model_reads;
 pub mod model_requests;
 pub mod postgres_proxy;
+pub mod postgres_servers;
 pub mod race;
 pub mod server;
 pub mod tampering;
@@ -63,6 +64,15 @@ pub fn seed() -> u64 {
     };
     println!("seed: PASSBOOK_TEST_SEED={seed}");
     seed
+}
+
+/// By how much a test that repeats something does more of it than in a run of all tests:
+/// PASSBOOK_TEST_SCALE, 1 if it is not set.
+pub fn scale() -> usize {
+    match std::env::var("PASSBOOK_TEST_SCALE") {
+        Ok(text) => text.parse().expect("PASSBOOK_TEST_SCALE is a number"),
+        Err(_) => 1,
+    }
 }
 
 /// Looks again and again until `holds`; after `limit` it fails and says what was waited for.
