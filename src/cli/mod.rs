@@ -26,8 +26,10 @@ use crate::{
     telemetry,
 };
 
-/// The migrator and PostgreSQL tell even that there was nothing to do.
-const LOG_DEFAULT: &str = "info,sea_orm_migration=warn,sqlx::postgres::notice=warn";
+/// The migrator and PostgreSQL tell even that there was nothing to do, and the exporter of traces
+/// says twice that the collector is away.
+const LOG_DEFAULT: &str =
+    "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
