@@ -11,6 +11,7 @@ use sea_orm_migration::{
 
 mod m20261123_000001_create_ledger;
 mod m20261125_000002_holds_and_history;
+mod m20261125_000003_who_asked;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_ledger::Migration),
             Box::new(m20261125_000002_holds_and_history::Migration),
+            Box::new(m20261125_000003_who_asked::Migration),
         ]
     }
 }

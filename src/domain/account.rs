@@ -70,6 +70,8 @@ pub struct Account {
     pub create_time_us: i64,
     /// Microseconds since the Unix epoch; never goes back.
     pub update_time_us: i64,
+    /// Who opened it; empty without authentication.
+    pub caller: Arc<str>,
 }
 
 /// The attributes of an account to open.
@@ -85,6 +87,8 @@ pub struct NewAccount {
     pub unlimited_overdraft: bool,
     /// The caller's labels.
     pub labels: Labels,
+    /// Who asks for it.
+    pub caller: Arc<str>,
 }
 
 /// A change of what an account is: everything about it but its money.
@@ -243,6 +247,7 @@ impl Account {
             labels: new.labels.clone(),
             create_time_us: now_us,
             update_time_us: now_us,
+            caller: new.caller.clone(),
         }
     }
 

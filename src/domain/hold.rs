@@ -42,8 +42,8 @@ impl HoldState {
     }
 }
 
-/// An amount of an account that is set aside. Of all this only `state`, `captured` and
-/// `update_time_us` ever change, and those once.
+/// An amount of an account that is set aside. Of all this only `state`, `captured`,
+/// `end_caller` and `update_time_us` ever change, and those once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Unique, never reused.
@@ -60,6 +60,10 @@ pub struct Hold {
     pub expire_time_us: Option<i64>,
     /// What was taken of it, if it was captured.
     pub captured: Option<Captured>,
+    /// Who placed it; empty without authentication.
+    pub caller: Arc<str>,
+    /// Who captured or released it; empty until then, and if it expired.
+    pub end_caller: Arc<str>,
     /// The id of the request that placed it.
     pub request_id: RequestId,
     /// As sent.
@@ -104,6 +108,7 @@ impl Hold {
     pub fn as_placed(mut self) -> Self {
         self.state = HoldState::Open;
         self.captured = None;
+        self.end_caller = "".into();
         self.update_time_us = self.create_time_us;
         self
     }

@@ -98,7 +98,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CreateAccountRequest>,
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let new = decode::new_account(&self.currencies, &request).map_err(status::of_malformed)?;
+        let new = decode::new_account(&self.currencies, &caller.identity, &request)
+            .map_err(status::of_malformed)?;
         let account = self.ledger.create_account(&caller, new, deadline.at).await;
         let account = outcomes::of_account(account)?;
         Ok(Response::new(proto::CreateAccountResponse { account }))

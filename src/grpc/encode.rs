@@ -33,6 +33,7 @@ pub fn account(account: Account) -> proto::Account {
         version: account.version,
         create_time: Some(time(account.create_time_us)),
         update_time: Some(time(account.update_time_us)),
+        caller: account.caller.to_string(),
         labels: account.labels,
     }
 }
@@ -91,6 +92,8 @@ pub fn hold(hold: &Hold) -> proto::Hold {
         create_time: Some(time(hold.create_time_us)),
         update_time: Some(time(hold.update_time_us)),
         request_id: hold.request_id.to_string(),
+        caller: hold.caller.to_string(),
+        end_caller: hold.end_caller.to_string(),
     }
 }
 

@@ -208,6 +208,7 @@ mod tests {
     fn job(deadline: Instant) -> (Arc<Job>, Ticket) {
         let currency = Currencies::default().get("USD").unwrap();
         let command = Command::CreateAccount(NewAccount {
+            caller: "".into(),
             account_id: AccountId::parse("a").unwrap(),
             overdraft_limit: currency.zero(),
             currency,

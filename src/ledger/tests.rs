@@ -30,6 +30,7 @@ async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
     let ledger = Ledger::start(Arc::new(store), limits);
     let currency = Currencies::default().get("USD").unwrap();
     let new = NewAccount {
+        caller: "".into(),
         account_id: AccountId::parse("a").unwrap(),
         overdraft_limit: currency.zero(),
         currency,

@@ -130,7 +130,7 @@ fn is_in(backend: DbBackend, state: HoldState) -> Cond {
 const COLUMNS: &str = "\
     h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us, h.captured_amount, \
     h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us, h.update_time_us, \
-    a.currency_code, a.currency_scale";
+    h.caller, h.end_caller, a.currency_code, a.currency_scale";
 
 // A second more than the time: who decides goes by the time that this statement returns, which
 // is a little later than the time at which it looks.

@@ -1,16 +1,24 @@
 //! The schema's version, and the migrations under their lock.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, Statement,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, FromQueryResult,
+    Statement,
 };
 
 use crate::storage::{StorageError, Store, writer};
 
 /// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
+/// How long a migration waits for a table in one go, in milliseconds: all who want the table
+/// after it wait behind it, while an export or a backup may have the table for hours.
+const TABLE_WAIT_MAX_MS: u32 = 500;
+/// How long it stands back then.
+const MIGRATION_REST: Duration = Duration::from_secs(2);
+/// How often it tries: for two to three minutes.
+const MIGRATION_TRIES: u32 = 60;
 
 /// How the database's schema compares with this program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,34 +69,54 @@ impl Store {
     /// Applies what is pending: all or nothing, one process at a time, the others wait.
     ///
     /// # Errors
-    /// The database does not answer, or a migration failed.
+    /// The database does not answer, a table is in use for too long, or a migration failed.
     pub async fn migrate_up(&self) -> Result<(), StorageError> {
-        let admin = self.admin().await?;
-        let transaction = begin_migration(&admin).await?;
-        Migrator::up(&transaction, None).await?;
-        Ok(transaction.commit().await?)
+        self.migrate(async |transaction| Migrator::up(transaction, None).await).await
     }
 
     /// Takes back the latest migration, with all that is in its tables.
     ///
     /// # Errors
-    /// The database does not answer, or the migration failed.
+    /// The database does not answer, a table is in use for too long, or the migration failed.
     pub async fn migrate_down(&self) -> Result<(), StorageError> {
+        self.migrate(async |transaction| Migrator::down(transaction, Some(1)).await).await
+    }
+
+    async fn migrate(
+        &self,
+        steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), DbErr>,
+    ) -> Result<(), StorageError> {
         let admin = self.admin().await?;
-        let transaction = begin_migration(&admin).await?;
-        Migrator::down(&transaction, Some(1)).await?;
-        Ok(transaction.commit().await?)
+        for _ in 0..MIGRATION_TRIES {
+            match try_to_migrate(&admin, &steps).await {
+                Err(StorageError::LockTimeout(_)) => {
+                    tracing::warn!("a long transaction uses the tables; trying again");
+                    tokio::time::sleep(MIGRATION_REST).await;
+                }
+                done => return done,
+            }
+        }
+        let reason =
+            "a long transaction (an export, a backup?) uses the tables; nothing was changed";
+        Err(StorageError::LockTimeout(reason.to_owned()))
     }
 }
 
-/// The lock is the transaction's, so it is given back however the process ends.
-async fn begin_migration(admin: &DatabaseConnection) -> Result<DatabaseTransaction, StorageError> {
+async fn try_to_migrate(
+    admin: &DatabaseConnection,
+    steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), DbErr>,
+) -> Result<(), StorageError> {
     let transaction = writer::begin(admin).await?;
     if admin.get_database_backend() == DbBackend::Postgres {
-        let sql = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
-        transaction.execute_unprepared(&sql).await?;
+        // The lock is the transaction's, so it is given back however the process ends.
+        let lock = format!(
+            "SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); \
+             SET LOCAL lock_timeout = {TABLE_WAIT_MAX_MS}"
+        );
+        transaction.execute_unprepared(&lock).await?;
     }
-    Ok(transaction)
+    steps(&transaction).await?;
+    Ok(transaction.commit().await?)
 }
 
 fn names() -> BTreeSet<String> {

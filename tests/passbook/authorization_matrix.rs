@@ -215,6 +215,10 @@ async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), 
         "GetWritePathStats" => {
             client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)
         }
+        "ListContendedAccounts" => {
+            let request = ListContendedAccountsRequest::default();
+            client.list_contended_accounts(request).await.map(drop)
+        }
         _ => panic!("there is no call of AdminService/{method} in this test"),
     }
 }

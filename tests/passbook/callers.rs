@@ -82,8 +82,32 @@ async fn what_is_done_says_who_asked_for_it(kind: Kind) {
     let made = east.deposit(deposit("east:1", "1")).await.expect("made").into_inner();
     let freeze =
         FreezeAccountRequest { account_id: "east:1".to_owned(), reason: "a test".to_owned() };
+    let mut held = Vec::new();
+    for hold_id in ["captured", "released", "open"] {
+        let request = PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold("east:1", "1") };
+        held.push(east.place_hold(request).await.expect("placed").into_inner().hold);
+    }
+    let capture = CaptureHoldRequest {
+        request_id: "capture".to_owned(),
+        hold_id: "captured".to_owned(),
+        ..CaptureHoldRequest::default()
+    };
+    all.capture_hold(capture).await.expect("captured");
+    let release =
+        ReleaseHoldRequest { request_id: "release".to_owned(), hold_id: "released".to_owned() };
+    all.release_hold(release).await.expect("released");
     east.freeze_account(freeze).await.expect("frozen");
 
+    let request = GetAccountRequest { account_id: "east:1".to_owned() };
+    let account = east.get_account(request).await.expect("found").into_inner().account;
+    assert_eq!(account.expect("an account").caller, "all");
+    for (hold, end_caller) in held.into_iter().flatten().zip(["all", "all", ""]) {
+        assert_eq!((&*hold.caller, &*hold.end_caller), ("east", ""), "as it was placed");
+        let request = GetHoldRequest { hold_id: hold.hold_id };
+        let hold = east.get_hold(request).await.expect("found").into_inner().hold;
+        let hold = hold.expect("a hold");
+        assert_eq!((&*hold.caller, &*hold.end_caller), ("east", end_caller), "{}", hold.hold_id);
+    }
     assert_eq!(made.transaction.expect("a transaction").caller, "east");
     let request = ListTransactionsRequest {
         account_id: "east:1".to_owned(),
@@ -91,7 +115,7 @@ async fn what_is_done_says_who_asked_for_it(kind: Kind) {
     };
     let listed = all.list_transactions(request).await.expect("listed").into_inner().transactions;
     let who: Vec<_> = listed.iter().map(|it| it.caller.as_str()).collect();
-    assert_eq!(who, ["east", "all"]);
+    assert_eq!(who, ["all", "east", "all"], "the capture, the deposit, the opening's");
     let request = ListAccountChangesRequest {
         account_id: "east:1".to_owned(),
         ..ListAccountChangesRequest::default()

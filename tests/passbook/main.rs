@@ -72,6 +72,7 @@ mod races_of_holds;
 mod races_with_time;
 mod readiness;
 mod resolve_after_a_kill;
+mod rolling_update;
 mod round_trips;
 mod shutdown;
 mod start_up;

@@ -54,6 +54,8 @@ async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind
     assert!(!answer.replayed);
     let hold = answer.hold.expect("a hold");
     let expected = Hold {
+        caller: String::new(),
+        end_caller: String::new(),
         hold_id: "room-12".to_owned(),
         account_id: "alice".to_owned(),
         amount: money("7.50"),

@@ -52,6 +52,8 @@ impl Book {
             state: HoldState::Open,
             expire_time_us: new.expire_time_us,
             captured: None,
+            caller: request.key.caller.clone(),
+            end_caller: "".into(),
             request_id: request.key.request_id.clone(),
             description: request.description.clone(),
             labels: request.labels.clone(),
@@ -92,16 +94,20 @@ impl Book {
         let hold_id = hold.hold_id.clone();
         let transaction = self.carry_out(request, TransactionKind::Capture, effects);
         let captured = Captured { amount, transaction_id: request.transaction_id };
-        let hold = self.end_hold(&hold_id, HoldState::Captured, Some(captured));
+        let hold = self.end_hold(request, &hold_id, HoldState::Captured, Some(captured));
         Ok(Made { transaction: Some(Arc::new(transaction)), hold })
     }
 
-    pub(super) fn release_hold(&mut self, named: &NamedHold) -> Result<Made, Rejection> {
+    pub(super) fn release_hold(
+        &mut self,
+        request: &Request,
+        named: &NamedHold,
+    ) -> Result<Made, Rejection> {
         let (hold_id, account_id) = {
             let hold = self.open_hold(named)?;
             (hold.hold_id.clone(), hold.account_id.clone())
         };
-        let hold = self.end_hold(&hold_id, HoldState::Released, None);
+        let hold = self.end_hold(request, &hold_id, HoldState::Released, None);
         // The hold's money is given back there; this counts the change.
         self.change(&account_id, |_| {});
         Ok(Made { transaction: None, hold })
@@ -124,6 +130,7 @@ impl Book {
     /// Ends an open hold: none of it is held any more.
     fn end_hold(
         &mut self,
+        request: &Request,
         hold_id: &HoldId,
         state: HoldState,
         captured: Option<Captured>,
@@ -131,6 +138,7 @@ impl Book {
         let hold = self.holds.get_mut(hold_id)?;
         hold.end(state, self.now_us);
         hold.captured = captured;
+        hold.end_caller = request.key.caller.clone();
         if let Some(account) = self.accounts.get_mut(&hold.account_id) {
             account.held = account.held.plus(-hold.amount);
         }

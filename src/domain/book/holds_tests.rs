@@ -99,6 +99,8 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     let mut owner = account("a", "10.00");
     owner.held = usd().parse("10.00").unwrap();
     let hold = |id: &str, expire_time_us| Hold {
+        caller: "".into(),
+        end_caller: "".into(),
         hold_id: HoldId::parse(id).unwrap(),
         account_id: owner.account_id.clone(),
         currency: usd(),

@@ -216,7 +216,7 @@ impl Book {
             }
             Action::PlaceHold(new) => self.place_hold(request, new),
             Action::CaptureHold(capture) => self.capture_hold(request, capture),
-            Action::ReleaseHold(named) => self.release_hold(named),
+            Action::ReleaseHold(named) => self.release_hold(request, named),
             Action::Reverse(named) => self.reverse(request, named),
             Action::Fence => {
                 Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })

@@ -22,6 +22,7 @@ pub fn usd() -> Currency {
 
 fn new_account(id: &str) -> NewAccount {
     NewAccount {
+        caller: "".into(),
         account_id: AccountId::parse(id).unwrap(),
         currency: usd(),
         overdraft_limit: usd().zero(),

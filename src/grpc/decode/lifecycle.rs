@@ -17,9 +17,10 @@ use crate::{
 /// The fields that an update mask may name.
 const UPDATABLE: [&str; 3] = ["labels", "overdraft_limit", "unlimited_overdraft"];
 
-/// An account to open.
+/// An account to open, on behalf of `caller`.
 pub fn new_account(
     currencies: &Currencies,
+    caller: &Arc<str>,
     request: &proto::CreateAccountRequest,
 ) -> Result<NewAccount, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -44,6 +45,7 @@ pub fn new_account(
             overdraft_limit: overdraft_limit?,
             unlimited_overdraft: request.unlimited_overdraft,
             labels: request.labels.clone(),
+            caller: caller.clone(),
         })
     })();
     decoder.finish(decoded)

@@ -101,6 +101,7 @@ const TABLES: [Table; 6] = [
             column("labels", Kind::Json),
             column("create_time_us", Kind::Integer),
             column("update_time_us", Kind::Integer),
+            column("caller", Kind::Text),
         ],
     },
     Table {
@@ -153,6 +154,8 @@ const TABLES: [Table; 6] = [
             column("labels", Kind::Json),
             column("create_time_us", Kind::Integer),
             column("update_time_us", Kind::Integer),
+            column("caller", Kind::Text),
+            column("end_caller", Kind::Text),
         ],
     },
     Table {

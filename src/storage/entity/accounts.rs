@@ -32,6 +32,7 @@ pub struct Model {
     pub labels: Json,
     pub create_time_us: i64,
     pub update_time_us: i64,
+    pub caller: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -67,6 +68,7 @@ impl TryFrom<Model> for Account {
             currency,
             create_time_us: row.create_time_us,
             update_time_us: row.update_time_us,
+            caller: row.caller.into(),
         })
     }
 }

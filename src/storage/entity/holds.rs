@@ -28,6 +28,8 @@ pub struct Model {
     pub labels: Json,
     pub create_time_us: i64,
     pub update_time_us: i64,
+    pub caller: String,
+    pub end_caller: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -61,6 +63,8 @@ impl Model {
             labels: serde_json::from_value(self.labels).map_err(|_| corrupt("labels"))?,
             create_time_us: self.create_time_us,
             update_time_us: self.update_time_us,
+            caller: self.caller.into(),
+            end_caller: self.end_caller.into(),
             currency: currency.clone(),
             hold_id: HoldId::from_stored(&hold_id),
         })

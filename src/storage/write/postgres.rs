@@ -16,16 +16,16 @@ use crate::{
 const INSERT_ACCOUNTS: &str = "\
     INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, \
         overdraft_limit, unlimited_overdraft, state, sequence, version, last_hash, labels, \
-        create_time_us, update_time_us) \
+        create_time_us, update_time_us, caller) \
     SELECT account_id, currency_code, currency_scale, balance, held, overdraft_limit, \
         unlimited_overdraft, state, sequence, version, last_hash, labels::jsonb, \
-        create_time_us, update_time_us \
+        create_time_us, update_time_us, caller \
     FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::numeric[], $5::numeric[], \
         $6::numeric[], $7::boolean[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[], \
-        $12::text[], $13::bigint[], $14::bigint[]) \
+        $12::text[], $13::bigint[], $14::bigint[], $15::text[]) \
         AS new(account_id, currency_code, currency_scale, balance, held, overdraft_limit, \
             unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
-            update_time_us) \
+            update_time_us, caller) \
     ON CONFLICT DO NOTHING";
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
@@ -77,21 +77,24 @@ const UPDATE_ACCOUNTS: &str = "\
 
 const INSERT_HOLDS: &str = "\
     INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount, \
-        transaction_id, request_id, description, labels, create_time_us, update_time_us) \
+        transaction_id, request_id, description, labels, create_time_us, update_time_us, \
+        caller, end_caller) \
     SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), \
         NULLIF(captured_amount, 0), NULLIF(transaction_id, ''::text)::uuid, request_id, \
-        description, labels::jsonb, create_time_us, update_time_us \
+        description, labels::jsonb, create_time_us, update_time_us, caller, end_caller \
     FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::numeric[], \
-        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[]) \
+        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], \
+        $13::text[], $14::text[]) \
         AS new(hold_id, account_id, amount, state, expire_time_us, captured_amount, \
-            transaction_id, request_id, description, labels, create_time_us, update_time_us)";
+            transaction_id, request_id, description, labels, create_time_us, update_time_us, \
+            caller, end_caller)";
 
 const UPDATE_HOLDS: &str = "\
     UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), \
         transaction_id = NULLIF(new.transaction_id, '')::uuid, \
-        update_time_us = new.update_time_us \
-    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[]) \
-        AS new(hold_id, state, captured_amount, transaction_id, update_time_us) \
+        update_time_us = new.update_time_us, end_caller = new.end_caller \
+    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::text[]) \
+        AS new(hold_id, state, captured_amount, transaction_id, update_time_us, end_caller) \
     WHERE holds.hold_id = new.hold_id COLLATE \"C\"";
 
 /// Writes all of it.
@@ -132,7 +135,7 @@ async fn execute(
     Ok(transaction.execute_raw(statement).await?.rows_affected())
 }
 
-fn created(created: &[&Account]) -> [Value; 14] {
+fn created(created: &[&Account]) -> [Value; 15] {
     [
         column(created, |it| it.account_id.to_string()),
         column(created, |it| it.currency.code().to_owned()),
@@ -148,6 +151,7 @@ fn created(created: &[&Account]) -> [Value; 14] {
         column(created, |it| labels_json(&it.labels)),
         column(created, |it| it.create_time_us),
         column(created, |it| it.update_time_us),
+        column(created, |it| it.caller.to_string()),
     ]
 }
 
@@ -210,7 +214,7 @@ fn updated(changes: &Changes<'_>) -> [Value; 19] {
 
 // What a hold does not have travels as a value that no hold can have.
 
-fn placed(holds: &[&Hold]) -> [Value; 12] {
+fn placed(holds: &[&Hold]) -> [Value; 14] {
     [
         column(holds, |it| it.hold_id.to_string()),
         column(holds, |it| it.account_id.to_string()),
@@ -224,16 +228,19 @@ fn placed(holds: &[&Hold]) -> [Value; 12] {
         column(holds, |it| labels_json(&it.labels)),
         column(holds, |it| it.create_time_us),
         column(holds, |it| it.update_time_us),
+        column(holds, |it| it.caller.to_string()),
+        column(holds, |it| it.end_caller.to_string()),
     ]
 }
 
-fn ended(holds: &[&Hold]) -> [Value; 5] {
+fn ended(holds: &[&Hold]) -> [Value; 6] {
     [
         column(holds, |it| it.hold_id.to_string()),
         column(holds, |it| it.state.name().to_owned()),
         column(holds, captured_amount),
         column(holds, captured_by),
         column(holds, |it| it.update_time_us),
+        column(holds, |it| it.end_caller.to_string()),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::{
     storage::StorageError,
 };
 
-/// Rows in one statement: as many of the first as there are, then of the next. With 14 columns
+/// Rows in one statement: as many of the first as there are, then of the next. With 15 columns
 /// far below SQLite's limit of 32,766 values.
 const ROWS: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 
@@ -20,7 +20,7 @@ const ROWS: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 const INSERT_ACCOUNTS: [&str; 2] = [
     "INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, \
         overdraft_limit, unlimited_overdraft, state, sequence, version, last_hash, labels, \
-        create_time_us, update_time_us) VALUES ",
+        create_time_us, update_time_us, caller) VALUES ",
     "",
 ];
 const INSERT_REQUESTS: [&str; 2] = [
@@ -53,12 +53,14 @@ const INSERT_ACCOUNT_CHANGES: [&str; 2] = [
 ];
 const INSERT_HOLDS: [&str; 2] = [
     "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount, \
-        transaction_id, request_id, description, labels, create_time_us, update_time_us) VALUES ",
+        transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, \
+        end_caller) VALUES ",
     "",
 ];
 const UPDATE_HOLDS: [&str; 2] = [
     "UPDATE holds SET state = new.column2, captured_amount = new.column3, \
-        transaction_id = new.column4, update_time_us = new.column5 FROM (VALUES ",
+        transaction_id = new.column4, update_time_us = new.column5, \
+        end_caller = new.column6 FROM (VALUES ",
     ") AS new WHERE holds.hold_id = new.column1",
 ];
 
@@ -70,7 +72,7 @@ pub async fn write(
 ) -> Result<(), StorageError> {
     let Changes { created, moved, updated, account_changes, recorded, entries, placed, ended } =
         changes;
-    let created = created.iter().map(|it| -> [Value; 14] {
+    let created = created.iter().map(|it| -> [Value; 15] {
         [
             it.account_id.as_str().into(),
             it.currency.code().into(),
@@ -86,6 +88,7 @@ pub async fn write(
             labels_json(&it.labels).into(),
             it.create_time_us.into(),
             it.update_time_us.into(),
+            (*it.caller).into(),
         ]
     });
     let recorded = recorded.iter().map(|it| -> [Value; 12] {
@@ -159,7 +162,7 @@ fn position(account: &Account) -> [Value; 7] {
     ]
 }
 
-fn new_hold(hold: &Hold) -> [Value; 12] {
+fn new_hold(hold: &Hold) -> [Value; 14] {
     [
         hold.hold_id.as_str().into(),
         hold.account_id.as_str().into(),
@@ -173,16 +176,19 @@ fn new_hold(hold: &Hold) -> [Value; 12] {
         labels_json(&hold.labels).into(),
         hold.create_time_us.into(),
         hold.update_time_us.into(),
+        (*hold.caller).into(),
+        (*hold.end_caller).into(),
     ]
 }
 
-fn ended_hold(hold: &Hold) -> [Value; 5] {
+fn ended_hold(hold: &Hold) -> [Value; 6] {
     [
         hold.hold_id.as_str().into(),
         hold.state.name().into(),
         hold.captured.map(|captured| captured.amount.to_string()).into(),
         hold.captured.map(|captured| captured.transaction_id.as_bytes().to_vec()).into(),
         hold.update_time_us.into(),
+        (*hold.end_caller).into(),
     ]
 }
 

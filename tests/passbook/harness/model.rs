@@ -178,6 +178,7 @@ impl Model {
         let account = self.account(account_id)?;
         let money = |units| Some(money_in(&account.currency_code, units));
         Ok(ToldAccount {
+            caller: String::new(),
             account_id: account_id.to_owned(),
             currency_code: account.currency_code.clone(),
             balance: money(account.balance),

@@ -47,6 +47,8 @@ impl Model {
             assert!(microseconds(create_time) < expire_us, "placed when it had expired");
         }
         let told = ToldHold {
+            caller: String::new(),
+            end_caller: String::new(),
             hold_id: hold_id.clone(),
             account_id: request.account_id.clone(),
             amount: request.amount.clone(),

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -26,6 +26,7 @@ pub struct Server {
     pub ready_line: String,
     stdout: Arc<Mutex<Vec<String>>>,
     directory: TempDir,
+    program: PathBuf,
     restart_arguments: Vec<String>,
 }
 
@@ -42,7 +43,13 @@ impl Server {
     pub async fn start_at(url: &str, arguments: &[&str]) -> Self {
         let mut all = vec!["--database-url".to_owned(), url.to_owned()];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Self::spawn("127.0.0.1:0".to_owned(), all).await
+        Self::spawn(this_program(), "127.0.0.1:0".to_owned(), all).await
+    }
+
+    /// Starts a server by another version of the program.
+    pub async fn start_of(program: &Path, database: &TestDatabase) -> Self {
+        let all = vec!["--database-url".to_owned(), database.url().to_owned()];
+        Self::spawn(program.to_owned(), "127.0.0.1:0".to_owned(), all).await
     }
 
     /// Starts `count` servers on one database.
@@ -54,8 +61,9 @@ impl Server {
         servers
     }
 
-    async fn spawn(listen: String, restart_arguments: Vec<String>) -> Self {
-        let starting = tokio::task::spawn_blocking(|| spawn_and_wait(listen, restart_arguments));
+    async fn spawn(program: PathBuf, listen: String, restart_arguments: Vec<String>) -> Self {
+        let start = || spawn_and_wait(program, listen, restart_arguments);
+        let starting = tokio::task::spawn_blocking(start);
         match starting.await.expect("the thread that starts the server") {
             Ok(server) => server,
             Err(words) => panic!("{words}"),
@@ -66,7 +74,8 @@ impl Server {
     pub async fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        *self = Self::spawn(self.address.to_string(), self.restart_arguments.clone()).await;
+        let (program, address) = (self.program.clone(), self.address.to_string());
+        *self = Self::spawn(program, address, self.restart_arguments.clone()).await;
     }
 
     /// A client with one connection, made when first needed and again when lost.
@@ -160,9 +169,18 @@ pub async fn passbook(arguments: &[&str]) -> Outcome {
     passbook_within(Duration::from_secs(60), arguments).await
 }
 
+/// The same of another version of the program.
+pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
+    run(program, Duration::from_secs(60), arguments).await
+}
+
 /// The same; `code` is None if it had to be killed after the limit.
 pub async fn passbook_within(limit: Duration, arguments: &[&str]) -> Outcome {
-    let mut command = command();
+    run(&this_program(), limit, arguments).await
+}
+
+async fn run(program: &Path, limit: Duration, arguments: &[&str]) -> Outcome {
+    let mut command = command(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
@@ -181,9 +199,13 @@ pub async fn passbook_within(limit: Duration, arguments: &[&str]) -> Outcome {
     Outcome { code, stdout: text(stdout), stderr: text(stderr) }
 }
 
+fn this_program() -> PathBuf {
+    env!("CARGO_BIN_EXE_passbook").into()
+}
+
 /// The binary, with none of our own settings in its environment.
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PASSBOOK_") {
             command.env_remove(name);
@@ -192,10 +214,14 @@ fn command() -> Command {
     command
 }
 
-fn spawn_and_wait(listen: String, restart_arguments: Vec<String>) -> Result<Server, String> {
+fn spawn_and_wait(
+    program: PathBuf,
+    listen: String,
+    restart_arguments: Vec<String>,
+) -> Result<Server, String> {
     let directory = tempfile::tempdir().expect("a directory for temporary files");
     let log = File::create(log_path(&directory)).expect("a log file");
-    let mut command = command();
+    let mut command = command(&program);
     command.args(["serve", "--listen", &listen]).args(&restart_arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir(directory.path());
     let mut child = command.spawn().expect("the binary starts");
@@ -220,7 +246,7 @@ fn spawn_and_wait(listen: String, restart_arguments: Vec<String>) -> Result<Serv
         .and_then(|rest| rest.split(',').next())
         .and_then(|address| address.parse().ok())
         .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
-    Ok(Server { child, address, ready_line, stdout, directory, restart_arguments })
+    Ok(Server { child, address, ready_line, stdout, directory, program, restart_arguments })
 }
 
 fn log_path(directory: &TempDir) -> PathBuf {

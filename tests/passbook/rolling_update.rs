@@ -1,0 +1,194 @@
+//! Two versions of the program on one database: the schema moves first, under servers of the
+//! version before, which go on until they are replaced.
+
+use std::path::Path;
+
+use passbook::proto::*;
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use tokio::sync::watch;
+
+use crate::harness::{
+    checker::{self, History},
+    load::{Load, Stop, open_ring, random_change},
+    *,
+};
+
+on_both_databases! {
+    a_running_server_goes_on_when_a_newer_one_migrates,
+}
+
+/// What the next migration may do: add columns with a default, tables, indexes.
+const NEXT_MIGRATION: [&str; 9] = [
+    "ALTER TABLE currencies ADD COLUMN next_1 TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE accounts ADD COLUMN next_2 TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE requests ADD COLUMN next_3 TEXT",
+    "ALTER TABLE entries ADD COLUMN next_4 TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE holds ADD COLUMN next_5 TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE account_changes ADD COLUMN next_6 TEXT",
+    "CREATE TABLE next_7 (next_7 TEXT PRIMARY KEY)",
+    "CREATE INDEX next_8 ON accounts (next_2)",
+    "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_next', 0)",
+];
+
+async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 4).await;
+    let (stop, stopped) = watch::channel(false);
+    let calls = tokio::spawn(call(client.clone(), accounts.clone(), stopped));
+    let mut admin = client.clone();
+    // Everything is prepared once it has been used.
+    history.extend(use_everything(&mut admin, "before").await);
+
+    let connection = database.connect().await;
+    if kind == Kind::Sqlite {
+        connection.execute_unprepared("PRAGMA busy_timeout = 10000").await.expect("it is set");
+    }
+    for statement in NEXT_MIGRATION {
+        connection.execute_unprepared(statement).await.expect(statement);
+        tokio::time::sleep(ms(50)).await;
+    }
+
+    history.extend(use_everything(&mut admin, "after").await);
+    tokio::time::sleep(ms(300)).await;
+    stop.send_replace(true);
+    history.extend(calls.await.expect("no call failed"));
+    assert!(history.len() > 20, "{} calls", history.len());
+    assert!(!server.log().contains("not ready"), "{}", server.log());
+    checker::assert_sound(&database, &history).await;
+}
+
+/// One change after another on one server; every one gets a verdict at the first attempt.
+async fn call(client: Client, accounts: Vec<String>, stopped: watch::Receiver<bool>) -> History {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut history = History::new();
+    while !*stopped.borrow() {
+        let change = random_change(&mut random, &accounts);
+        let verdict = match change.send(&client, seconds(10)).await {
+            Ok(answer) => Verdict::Applied(answer),
+            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) => panic!("{status:?}"),
+        };
+        history.push((change, verdict));
+    }
+    history
+}
+
+/// Every table by every way to read and write it, on an account of its own; what is posted.
+async fn use_everything(client: &mut Client, round: &str) -> History {
+    open(client, round).await;
+    let account_id = round.to_owned();
+    let once = Change::Deposit(deposit(round, "5"));
+    let deposited = once.send(client, seconds(10)).await.expect("a deposit");
+    let transaction_id = deposited.transaction.transaction_id.clone();
+    let placed = [format!("{round}-captured"), format!("{round}-released")];
+    for hold_id in &placed {
+        place(client, hold_named(hold_id, round, "1")).await;
+    }
+    let captured = captured(client, capture(&placed[0])).await;
+    released(client, release(&placed[1])).await;
+    let labels = [("round".to_owned(), round.to_owned())].into();
+    let update =
+        UpdateAccountRequest { account_id: account_id.clone(), labels, ..Default::default() };
+    client.update_account(update).await.expect("updated");
+
+    let lookup = Some(get_transaction_request::Lookup::TransactionId(transaction_id));
+    client.get_transaction(GetTransactionRequest { lookup }).await.expect("found");
+    get_hold(client, &placed[0]).await;
+    let request = ListEntriesRequest { account_id: account_id.clone(), ..Default::default() };
+    client.list_entries(request).await.expect("entries");
+    let request = ListTransactionsRequest { account_id: account_id.clone(), ..Default::default() };
+    client.list_transactions(request).await.expect("transactions");
+    let request = ListHoldsRequest { account_id: account_id.clone(), ..Default::default() };
+    client.list_holds(request).await.expect("holds");
+    let request = ListAccountChangesRequest { account_id, ..Default::default() };
+    client.list_account_changes(request).await.expect("changes");
+    client.list_accounts(ListAccountsRequest::default()).await.expect("accounts");
+
+    // To the balance a capture is a withdrawal.
+    let transaction = captured.transaction.expect("a capture's transaction");
+    let taken = Change::Withdraw(withdrawal(round, "1"));
+    let taken = (taken, Verdict::Applied(Answer { transaction, replayed: false }));
+    vec![(once, Verdict::Applied(deposited)), taken]
+}
+
+/// An export or a backup reads a table in one long transaction. A migration that waited for it
+/// would have everyone else wait behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_has_to_wait_does_not_hold_up_changes() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
+    let reader = database.connect().await;
+    let reading = reader.begin().await.expect("a transaction");
+    reading.execute_unprepared("LOCK TABLE accounts IN ACCESS SHARE MODE").await.expect("ours");
+
+    let url = database.url().to_owned();
+    let migrating = tokio::spawn(async move {
+        passbook(&["migrate", "up", "--database-url", &url]).await.must_succeed()
+    });
+    let writer = database.connect().await;
+    for _ in 0..40 {
+        let write = writer.execute_unprepared("UPDATE accounts SET held = held");
+        tokio::time::timeout(ms(1500), write).await.expect("in time").expect("written");
+        tokio::time::sleep(ms(100)).await;
+    }
+    assert!(!migrating.is_finished(), "the table is being read");
+    reading.rollback().await.expect("it ends");
+
+    let outcome = migrating.await.expect("it ends");
+    assert!(outcome.stderr.contains("a long transaction uses the tables"), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("applied m20261125_000003_who_asked"), "{}", outcome.stdout);
+}
+
+/// The real thing, with the binary of the version before: `scripts/rolling_update`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the binary of the version before: scripts/rolling_update"]
+async fn servers_of_the_version_before_are_replaced_under_load() {
+    let previous = std::env::var("PASSBOOK_TEST_PREVIOUS").expect("PASSBOOK_TEST_PREVIOUS");
+    let previous = Path::new(&previous);
+    let database = TestDatabase::create_empty(Kind::Postgres).await;
+    let migrate = ["migrate", "up", "--database-url", database.url()];
+    passbook_of(previous, &migrate).await.must_succeed();
+    let mut old =
+        [Server::start_of(previous, &database).await, Server::start_of(previous, &database).await];
+    let (accounts, mut history) = open_ring(&old[0].client(), 4).await;
+    let (stop_strict, stopped) = watch::channel(false);
+    let strict = tokio::spawn(call(old[0].client(), accounts.clone(), stopped));
+    tokio::time::sleep(seconds(1)).await;
+
+    let outcome = passbook(&migrate).await.must_succeed();
+    println!("{}", outcome.stdout);
+    let new = [Server::start(&database).await, Server::start(&database).await];
+    println!("{} -> {}", old[0].ready_line, new[0].ready_line);
+
+    // Both versions answer, and each replays what the other has made.
+    let (stop, stopped) = watch::channel(false);
+    let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load = tokio::spawn(async move { load.run(&clients).await });
+    for (index, server) in old.iter().chain(&new).enumerate() {
+        let round = format!("server-{index}");
+        history.extend(use_everything(&mut server.client(), &round).await);
+    }
+    let once = deposit(&accounts[0], "1");
+    let once = Change::Deposit(once);
+    let made = once.send(&old[0].client(), seconds(10)).await.expect("made by the old one");
+    let again = once.send(&new[0].client(), seconds(10)).await.expect("replayed by the new one");
+    assert!(again.replayed);
+    history.push((once, Verdict::Applied(made)));
+    tokio::time::sleep(seconds(3)).await;
+
+    stop_strict.send_replace(true);
+    history.extend(strict.await.expect("no call of the old server failed"));
+    for server in &mut old {
+        server.terminate();
+        let status = server.wait(seconds(11)).await.expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+        tokio::time::sleep(seconds(1)).await;
+    }
+    stop.send_replace(true);
+    history.extend(load.await.expect("every change got its verdict"));
+    println!("{} changes", history.len());
+    checker::assert_sound(&database, &history).await;
+}
