@@ -1,22 +1,30 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
 mod admin;
+mod listener;
 mod readiness;
+mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tonic::{server::NamedService, transport::server::TcpIncoming};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tonic::server::NamedService;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use crate::server::admin::Admin;
-pub use crate::server::readiness::Readiness;
+pub use crate::server::{readiness::Readiness, tls::Tls};
 use crate::{
+    config::LimitsConfig,
     domain::money::Currencies,
     grpc::{
-        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator,
-        DeadlinePolicy, ObserveLayer,
+        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator, CallLimits,
+        DeadlinePolicy, LimitLayer, ObserveLayer,
     },
     ledger::Ledger,
     proto::{
@@ -26,20 +34,18 @@ use crate::{
     server::readiness::ReadinessWatch,
 };
 
-/// The largest request: above the largest useful one, far below what hurts.
-const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
-/// Calls at the same time on one connection. gRPC clients queue the others on their side.
-const STREAMS_PER_CONNECTION_MAX: u32 = 8192;
-/// How often a connection on which nothing happens is asked for a sign of life.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// What is serving while changes can be made: the service, and the server as a whole.
 const READY_NAMES: [&str; 2] = [AccountServiceServer::<AccountServiceImpl>::NAME, ""];
 /// How long the database may take to be closed when the grace period is over already.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How a server is run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerConfig {
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Arc<Tls>>,
+    /// How much it takes on.
+    pub limits: LimitsConfig,
     /// Who may call.
     pub authenticator: Arc<Authenticator>,
     /// Whether there is gRPC reflection.
@@ -50,7 +56,9 @@ pub struct ServerConfig {
     pub deadlines: DeadlinePolicy,
     /// A call that takes longer is warned of.
     pub slow_request_threshold: Duration,
-    /// How long accepted calls may take to end after shutdown began.
+    /// How long to go on as before when told to end, but for health, which says NOT_SERVING.
+    pub shutdown_delay: Duration,
+    /// How long accepted calls may take to end after that.
     pub shutdown_grace: Duration,
 }
 
@@ -63,10 +71,13 @@ pub enum ServerError {
     /// Some accepted calls were not answered within the grace period.
     #[error("calls were still unanswered after {}", humantime::format_duration(*.0))]
     GraceExceeded(Duration),
+    /// It was told to end at once, while some accepted calls had no answer.
+    #[error("told again to end: calls were still unanswered")]
+    Interrupted,
 }
 
-/// Serves until `shutdown` is done; then takes no new connections, answers what was accepted,
-/// and returns.
+/// Serves until there is a signal to end; then takes no new connections, answers what was
+/// accepted, and returns. One more signal ends what is waited for then.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -76,7 +87,7 @@ pub async fn run(
     currencies: Arc<Currencies>,
     config: ServerConfig,
     admin: Option<Admin>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    mut signals: mpsc::Receiver<()>,
 ) -> Result<(), ServerError> {
     let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -93,13 +104,17 @@ pub async fn run(
         .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .layer(AuthenticationLayer(config.authenticator))
+        .layer(LimitLayer::new(call_limits(&config.limits)))
         .map_request(move |request| grpc::stamp(request, config.deadlines));
     let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
-    let service = AccountServiceServer::new(service).max_decoding_message_size(MESSAGE_SIZE_MAX);
-    let server = transport()
+    let admin_service = AdminServiceImpl::new(ledger.clone());
+    let message_size_max = config.limits.message_size_max as usize;
+    let server = transport(&config.limits)
         .layer(layers)
-        .add_service(service)
-        .add_service(AdminServiceServer::new(AdminServiceImpl::new(ledger.clone())))
+        .add_service(AccountServiceServer::new(service).max_decoding_message_size(message_size_max))
+        .add_service(
+            AdminServiceServer::new(admin_service).max_decoding_message_size(message_size_max),
+        )
         .add_optional_service(config.health.then_some(health_service))
         .add_optional_service(v1)
         .add_optional_service(v1alpha);
@@ -109,7 +124,7 @@ pub async fn run(
     if let Some(admin) = admin {
         administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = listener::listen(listener, config.tls, &config.limits);
     let mut stopped = stopping.clone();
     let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async move {
         // Fails only if the sender is gone: then it is time to stop, too.
@@ -117,11 +132,15 @@ pub async fn run(
     }));
 
     tokio::select! {
-        () = shutdown => {}
+        _ = signals.recv() => {}
         result = &mut serving => return ended(result),
     }
     tracing::info!("shutting down: answering what was accepted");
     readiness.end().await;
+    if !config.shutdown_delay.is_zero() {
+        // Over, or cut short: either way it is time to stop.
+        let _ = timeout(config.shutdown_delay, signals.recv()).await;
+    }
     let _ = stop.send(true);
     readiness.end_streams().await;
     let drain = async {
@@ -129,25 +148,41 @@ pub async fn run(
         ledger.close().await;
         result
     };
-    // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
-    match tokio::time::timeout(config.shutdown_grace, drain).await {
-        Ok(result) => result,
-        Err(_) if ledger.is_idle() => {
-            tracing::warn!("cutting what is still open; all changes are answered");
-            // What is not tidied up now is tidied up by the next server.
-            let _ = tokio::time::timeout(CLOSE_TIME_MAX, ledger.close()).await;
-            Ok(())
-        }
-        Err(_) => Err(ServerError::GraceExceeded(config.shutdown_grace)),
+    let interrupted = tokio::select! {
+        result = timeout(config.shutdown_grace, drain) => match result {
+            Ok(result) => return result,
+            Err(_) => ServerError::GraceExceeded(config.shutdown_grace),
+        },
+        Some(()) = signals.recv() => ServerError::Interrupted,
+    };
+    if !ledger.is_idle() {
+        return Err(interrupted);
     }
+    // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
+    tracing::warn!("cutting what is still open; all changes are answered");
+    // What is not tidied up now is tidied up by the next server.
+    let _ = timeout(CLOSE_TIME_MAX, ledger.close()).await;
+    Ok(())
 }
 
 /// The transport's settings, without services; also what the benchmark's other servers use.
 #[must_use]
-pub fn transport() -> tonic::transport::Server {
+pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
     tonic::transport::Server::builder()
-        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .max_concurrent_streams(Some(limits.streams_per_connection_max))
+        .http2_max_header_list_size(Some(limits.header_size_max))
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        // Without a grace, which in tonic would cut calls that are under way.
+        .max_connection_age(limits.connection_age_max)
+}
+
+fn call_limits(limits: &LimitsConfig) -> CallLimits {
+    CallLimits {
+        calls_max: limits.calls_max,
+        identity_calls_max: limits.identity_calls_max,
+        identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
+    }
 }
 
 fn ended(

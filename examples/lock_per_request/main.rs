@@ -16,7 +16,9 @@ mod service;
 
 use std::time::Duration;
 
+use clap::Parser;
 use passbook::{
+    config::LimitsConfig,
     domain::money::Currencies,
     proto::{self, account_service_server::AccountServiceServer},
     server,
@@ -83,8 +85,16 @@ const SCHEMA: &str = "\
         amount_cents BIGINT NOT NULL, balance_after_cents BIGINT NOT NULL, \
         create_time_us BIGINT NOT NULL, PRIMARY KEY (account_id, sequence));";
 
+/// The same transport as Passbook's.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    limits: LimitsConfig,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let Arguments { limits } = Arguments::parse();
     let database = connect(&std::env::var("PASSBOOK_DATABASE_URL")?).await?;
     // Room on the page for the next version of a row, as Passbook has it.
     let fillfactor = match database.get_database_backend() {
@@ -97,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
     println!("ready: listening on {address}, a lock per request");
     let service = AccountServiceServer::new(Plain { database });
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server::transport().add_service(service).serve_with_incoming(incoming).await?;
+    server::transport(&limits).add_service(service).serve_with_incoming(incoming).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::{cli::Failed, config::ServeConfig};
+use crate::{cli::Failed, config::ServeConfig, server::Tls};
 
 #[derive(Args)]
 pub struct Config {
@@ -23,6 +23,7 @@ impl Config {
         config.check().map_err(Failed::Usage)?;
         let currencies = config.currencies().map_err(Failed::Usage)?;
         config.security.credentials(&currencies).map_err(Failed::Usage)?;
+        config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
         println!("the settings are right");
         Ok(())
     }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::cli::Failed;
+use crate::cli::{
+    Failed,
+    client::{ClientConfig, reason},
+};
 
 #[derive(Args)]
 pub struct Healthcheck {
@@ -30,24 +32,20 @@ pub struct Healthcheck {
         value_parser = humantime::parse_duration
     )]
     timeout: Duration,
+
+    #[command(flatten)]
+    client: ClientConfig,
 }
 
 impl Healthcheck {
     pub async fn run(self) -> Result<(), Failed> {
-        let uri = match self.target.split_once("://") {
-            Some(_) => self.target.clone(),
-            None => format!("http://{}", self.target),
-        };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|error| Failed::Usage(format!("--target {}: {error}", self.target)))?
-            .connect_timeout(self.timeout)
-            .timeout(self.timeout);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| Failed::Run(format!("{} cannot be reached: {error}", self.target)))?;
+        let endpoint = self.client.endpoint(&self.target)?;
+        let endpoint = endpoint.connect_timeout(self.timeout).timeout(self.timeout);
+        let channel = endpoint.connect().await.map_err(|error| {
+            Failed::Run(format!("{} cannot be reached: {}", self.target, reason(&error)))
+        })?;
         let request = HealthCheckRequest { service: String::new() };
-        let response = HealthClient::new(channel)
+        let response = HealthClient::with_interceptor(channel, self.client.authorization()?)
             .check(request)
             .await
             .map_err(|status| Failed::Run(format!("{}: {}", self.target, status.message())))?;

@@ -1,6 +1,7 @@
 //! The command line: one module a verb.
 
 mod bench;
+mod client;
 mod config;
 mod export;
 mod healthcheck;

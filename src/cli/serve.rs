@@ -6,6 +6,7 @@ use clap::Args;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     domain::money::Currencies,
     grpc::{Authenticator, DeadlinePolicy},
     ledger::{Ledger, Limits},
-    server::{self, Admin, ServerConfig},
+    server::{self, Admin, ServerConfig, Tls},
     storage::{DatabaseKind, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -38,8 +39,9 @@ impl Serve {
         config.check().map_err(Failed::Usage)?;
         let currencies = config.currencies().map_err(Failed::Usage)?;
         let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
+        let tls = config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
         // Before anything is announced, so that a signal sent at once is not lost.
-        let shutdown = shutdown_signal().map_err(Failed::run)?;
+        let signals = end_signals().map_err(Failed::run)?;
 
         let store = Store::connect(config.database.url().map_err(Failed::Usage)?)
             .await
@@ -71,17 +73,23 @@ impl Serve {
         let currencies = Arc::new(currencies);
         let reloading = (config.security.clone(), currencies.clone(), authenticator.clone());
         tokio::spawn(reload(reloading.0, reloading.1, reloading.2));
+        let tls = tls.map(Arc::new);
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(async move { tls.keep_up_to_date().await });
+        }
         println!("ready: listening on {address}, database {kind}, schema {}", schema_version());
         let server_config = ServerConfig {
+            tls,
+            limits: config.limits,
             authenticator,
             reflection: config.security.reflection != Access::Off,
             health: config.security.health != Access::Off,
             deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
             slow_request_threshold: config.telemetry.slow_request_threshold,
+            shutdown_delay: config.shutdown_delay,
             shutdown_grace: config.shutdown_grace,
         };
-        let result =
-            server::run(listener, ledger, currencies, server_config, admin, shutdown).await;
+        let result = server::run(listener, ledger, currencies, server_config, admin, signals).await;
         if let Some(traces) = traces {
             traces.stop().await;
         }
@@ -168,14 +176,21 @@ async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), Failed> {
     }
 }
 
-/// Done at the first SIGTERM or ctrl-c.
-fn shutdown_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+/// Each SIGTERM or ctrl-c.
+fn end_signals() -> std::io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if sender.send(()).await.is_err() {
+                return;
+            }
         }
-    })
+    });
+    Ok(receiver)
 }

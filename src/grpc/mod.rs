@@ -7,6 +7,7 @@ mod auth;
 mod deadline;
 mod decode;
 mod encode;
+mod limits;
 mod observe;
 mod outcomes;
 mod page_token;
@@ -25,6 +26,7 @@ pub use auth::{
     Permission, Policy, Token, Tokens,
 };
 pub use deadline::{DeadlinePolicy, stamp};
+pub use limits::{CallLimits, LimitLayer};
 pub use observe::ObserveLayer;
 pub use status::panicked;
 pub use watch_message::WatchEntriesResponse;

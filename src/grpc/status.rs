@@ -267,6 +267,19 @@ pub fn unauthenticated(message: &str) -> Status {
     Parts { code, reason, message, metadata, details: vec![] }.into_status()
 }
 
+/// The answer to a call beyond one of the limits on calls.
+pub fn of_limit(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
+    let metadata = [
+        ("outcome", "not_applied".to_owned()),
+        ("limit", limit.to_owned()),
+        ("max", max.to_string()),
+    ];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
+    let details = vec![retry_info(retry_delay)];
+    let (code, reason) = (Code::ResourceExhausted, ErrorReason::Overloaded);
+    Parts { code, reason, message, metadata, details }.into_status()
+}
+
 impl Parts {
     fn counted(self, purpose: Purpose) -> Self {
         if purpose == Purpose::Change {

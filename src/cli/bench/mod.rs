@@ -21,6 +21,7 @@ use crate::{
         bench::{
             accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
         },
+        client::ClientConfig,
     },
     config::parse_duration,
 };
@@ -120,6 +121,9 @@ pub struct Bench {
     /// Draw the result into this file as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+
+    #[command(flatten)]
+    client: ClientConfig,
 }
 
 /// What is asked of the servers.
@@ -158,9 +162,9 @@ impl Bench {
 
     pub async fn run(self) -> Result<(), Failed> {
         let servers = if self.target.is_empty() {
-            servers::start(self.bench_database_url.as_deref(), self.servers).await?
+            servers::start(self.bench_database_url.as_deref(), self.servers, &self.client).await?
         } else {
-            servers::running(&self.target)?
+            servers::running(&self.target, &self.client)?
         };
         let count = if self.workload == Workload::Hot { 1 } else { self.accounts };
         let run = Uuid::now_v7().to_string();

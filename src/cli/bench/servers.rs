@@ -6,10 +6,13 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
 
 use crate::{
-    cli::Failed,
+    cli::{
+        Failed,
+        client::{Authorization, ClientConfig, Connection},
+    },
     proto::{
         Distribution, GetWritePathStatsRequest, account_service_client::AccountServiceClient,
         admin_service_client::AdminServiceClient,
@@ -17,7 +20,7 @@ use crate::{
 };
 
 /// A client of the service.
-pub type Client = AccountServiceClient<Channel>;
+pub type Client = AccountServiceClient<Connection>;
 
 /// Requests that share one connection; more are spread over several.
 const REQUESTS_PER_CONNECTION: u32 = 128;
@@ -27,6 +30,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Servers, and what ends with the run.
 pub struct Servers {
     endpoints: Vec<Endpoint>,
+    authorization: Authorization,
     /// Killed when dropped.
     _children: Vec<Child>,
     /// Deletes the run's own database.
@@ -53,7 +57,7 @@ impl Servers {
     pub async fn batches(&self) -> Option<(f64, i64)> {
         let (mut requests, mut transactions) = (0.0, 0);
         for endpoint in &self.endpoints {
-            let mut client = AdminServiceClient::new(endpoint.connect_lazy());
+            let mut client = AdminServiceClient::new(self.connect(endpoint));
             let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await.ok()?;
             let Distribution { sum, count, .. } = stats.into_inner().batch_size?;
             requests += sum;
@@ -62,11 +66,15 @@ impl Servers {
         Some((requests, transactions))
     }
 
-    /// One channel a caller, of connections that are shared only among these.
-    pub fn channels(&self, callers: u32) -> Vec<Channel> {
+    fn connect(&self, endpoint: &Endpoint) -> Connection {
+        InterceptedService::new(endpoint.connect_lazy(), self.authorization.clone())
+    }
+
+    /// One connection a caller, of connections that are shared only among these.
+    pub fn channels(&self, callers: u32) -> Vec<Connection> {
         let per_server = callers.div_ceil(REQUESTS_PER_CONNECTION).max(1);
         let channels: Vec<_> = (0..per_server)
-            .flat_map(|_| self.endpoints.iter().map(Endpoint::connect_lazy))
+            .flat_map(|_| self.endpoints.iter().map(|endpoint| self.connect(endpoint)))
             .collect();
         channels.into_iter().cycle().take(callers as usize).collect()
     }
@@ -81,13 +89,19 @@ impl Servers {
 }
 
 /// Servers that run already.
-pub fn running(targets: &[String]) -> Result<Servers, Failed> {
-    let endpoints = targets.iter().map(|target| endpoint(target)).collect::<Result<_, _>>()?;
-    Ok(Servers { endpoints, _children: Vec::new(), _directory: None })
+pub fn running(targets: &[String], client: &ClientConfig) -> Result<Servers, Failed> {
+    let endpoints =
+        targets.iter().map(|target| endpoint(target, client)).collect::<Result<_, _>>()?;
+    let authorization = client.authorization()?;
+    Ok(Servers { endpoints, authorization, _children: Vec::new(), _directory: None })
 }
 
 /// Starts servers of this very program, on this database or on a new SQLite file.
-pub async fn start(database_url: Option<&str>, count: u32) -> Result<Servers, Failed> {
+pub async fn start(
+    database_url: Option<&str>,
+    count: u32,
+    client: &ClientConfig,
+) -> Result<Servers, Failed> {
     let program = std::env::current_exe().map_err(Failed::run)?;
     let (database_url, directory) = match database_url {
         Some(url) => (url.to_owned(), None),
@@ -108,17 +122,17 @@ pub async fn start(database_url: Option<&str>, count: u32) -> Result<Servers, Fa
             .kill_on_drop(true)
             .spawn()
             .map_err(Failed::run)?;
-        endpoints.push(endpoint(&address(&mut child).await?)?);
+        endpoints.push(endpoint(&address(&mut child).await?, client)?);
         children.push(child);
     }
-    Ok(Servers { endpoints, _children: children, _directory: directory })
+    let authorization = client.authorization()?;
+    Ok(Servers { endpoints, authorization, _children: children, _directory: directory })
 }
 
-fn endpoint(target: &str) -> Result<Endpoint, Failed> {
-    let endpoint = Endpoint::from_shared(target.to_owned())
-        .map_err(|error| Failed::Usage(format!("--target {target}: {error}")))?;
+fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, Failed> {
     // Wide enough that flow control does not hold up thousands of small messages.
-    Ok(endpoint
+    Ok(client
+        .endpoint(target)?
         .tcp_nodelay(true)
         .initial_connection_window_size(8 * 1024 * 1024)
         .initial_stream_window_size(4 * 1024 * 1024))

@@ -16,13 +16,14 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
-use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic::{Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
 use crate::{
     cli::{
         Failed,
         bench::{drive, servers::Servers},
+        client::Connection,
     },
     proto,
 };
@@ -160,7 +161,7 @@ async fn sum(mut tasks: JoinSet<Seen>) -> Seen {
 }
 
 /// Watches one account until it is told to stop, and takes up again what is cut.
-async fn follow(channel: Channel, watcher: Watcher, mut stopped: watch::Receiver<bool>) -> Seen {
+async fn follow(channel: Connection, watcher: Watcher, mut stopped: watch::Receiver<bool>) -> Seen {
     let mut seen = Seen::default();
     let following = async {
         loop {
@@ -182,7 +183,7 @@ async fn follow(channel: Channel, watcher: Watcher, mut stopped: watch::Receiver
 
 /// Reads one stream until it is cut, or has a gap.
 async fn read(
-    channel: &Channel,
+    channel: &Connection,
     Watcher { account_id, sequence, is_open }: &Watcher,
     seen: &mut Seen,
 ) -> Status {

@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderValue, Request};
 use metrics::{Gauge, gauge};
-use tonic::{Code, transport::server::TcpConnectInfo};
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
@@ -75,7 +75,6 @@ impl Observer {
         let given = headers.get(REQUEST_ID).filter(|value| is_request_id(value));
         let request_id = given.cloned().unwrap_or_else(new_request_id);
         let peer = extensions.get::<Peer>().and_then(|peer| peer.address);
-        let peer = peer.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr());
         let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
         let names = Arc::new(CallNames { method: &method.name, request_id, trace_id, peer });
