@@ -5,6 +5,7 @@ pub mod admin;
 pub mod asked;
 pub mod book;
 pub mod caller;
+pub mod certificates;
 pub mod change;
 pub mod checker;
 pub mod client;

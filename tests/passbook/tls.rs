@@ -1,0 +1,281 @@
+//! TLS: who is let in, by which certificate, and files that change while the server runs.
+
+use std::{io::ErrorKind, net::SocketAddr};
+
+use passbook::proto::{
+    GetAccountRequest, WatchEntriesRequest, account_service_client::AccountServiceClient,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tonic::{Code, transport::Channel};
+
+use crate::harness::{
+    caller::{Callers, identity, shows},
+    certificates::{Authority, Signed, text},
+    *,
+};
+
+/// Longer than the server takes to see that a file has changed.
+const RELOADED: std::time::Duration = std::time::Duration::from_millis(5000);
+
+async fn serve(database: &TestDatabase, arguments: &[String]) -> Server {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Server::start_with(database, &arguments).await
+}
+
+/// Whether a call on a new connection is answered, and how.
+async fn ask(authority: &Authority, server: &Server, own: Option<&Signed>) -> Result<Code, String> {
+    let channel = authority.connect(server, own).await.map_err(|error| format!("{error:?}"))?;
+    code(AccountServiceClient::new(channel).get_account(nobody()).await.map(drop))
+}
+
+fn nobody() -> GetAccountRequest {
+    GetAccountRequest { account_id: "nobody".to_owned() }
+}
+
+/// The server's answer; in TLS 1.3 a client learns only with its first read that it was refused.
+fn code(result: Result<(), tonic::Status>) -> Result<Code, String> {
+    match result {
+        Ok(()) => Ok(Code::Ok),
+        Err(status) if std::error::Error::source(&status).is_some() => Err(format!("{status:?}")),
+        Err(status) => Ok(status.code()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_trusts_the_authority_is_served_and_others_are_not() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let server = serve(&database, &authority.arguments()).await;
+
+    assert_eq!(ask(&authority, &server, None).await, Ok(Code::NotFound));
+    let other = Authority::new();
+    let error = ask(&other, &server, None).await.expect_err("not trusted");
+    assert!(error.contains("InvalidCertificate"), "{error}");
+    let error = server.client().get_account(nobody()).await.expect_err("not encrypted");
+    assert_eq!(code(Err(error.clone())).ok(), None, "{error:?}");
+
+    let ca = text(&authority.file("ca.crt"));
+    let target = format!("https://localhost:{}", server.address.port());
+    let arguments = ["healthcheck", "--target", &target, "--tls-ca-file", &ca];
+    assert_eq!(passbook(&arguments).await.must_succeed().stdout, "serving\n");
+    let untrusted = passbook(&arguments[..3]).await;
+    assert_eq!(untrusted.code, Some(1));
+    assert!(untrusted.stderr.contains("invalid peer certificate"), "{}", untrusted.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_says_who_calls() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let billing = "spiffe://example.org/billing";
+    let policy = [identity(billing, &["read"], &[""]), identity("reports", &["read"], &[""])];
+    let callers = Callers::new(&[("reports", "reports-token")], &policy.concat());
+    let mut arguments = authority.mutual_arguments();
+    let policy_file = callers.policy_file();
+    arguments.extend(["--policy-file".to_owned(), text(&policy_file)]);
+    let server = serve(&database, &arguments).await;
+
+    let spiffe = authority.sign(&["other"], &["https://example.org", billing]);
+    let dns = authority.sign(&["reports"], &[]);
+    let unknown = authority.sign(&["unknown"], &[]);
+    let nameless = authority.sign(&[], &[]);
+    let expired = authority.sign_until(2020, &["reports"], &[]);
+    let foreign = stranger.sign(&["reports"], &[]);
+    for (name, certificate, expected) in [
+        ("SPIFFE URI before DNS name", Some(&spiffe), Some(Code::NotFound)),
+        ("DNS name", Some(&dns), Some(Code::NotFound)),
+        ("not in the policy", Some(&unknown), Some(Code::PermissionDenied)),
+        ("without a name", Some(&nameless), Some(Code::Unauthenticated)),
+        ("expired", Some(&expired), None),
+        ("of another authority", Some(&foreign), None),
+        ("none", None, None),
+    ] {
+        let answer = ask(&authority, &server, certificate).await;
+        assert_eq!(answer.clone().ok(), expected, "{name}: {answer:?}");
+    }
+
+    // With tokens as well, a caller has the one or the other.
+    let tokens_file = callers.tokens_file();
+    arguments.extend(["--tokens-file".to_owned(), text(&tokens_file)]);
+    let server = serve(&database, &arguments).await;
+    assert_eq!(ask(&authority, &server, Some(&dns)).await, Ok(Code::NotFound));
+    assert_eq!(ask(&authority, &server, None).await, Ok(Code::Unauthenticated));
+    let foreign = ask(&authority, &server, Some(&foreign)).await;
+    assert!(foreign.is_err(), "one that is shown must be right: {foreign:?}");
+    let channel = authority.connect(&server, None).await.expect("connected");
+    let with = |token| {
+        let mut client = AccountServiceClient::with_interceptor(channel.clone(), shows(token));
+        async move { code(client.get_account(nobody()).await.map(drop)) }
+    };
+    assert_eq!(with("reports-token").await, Ok(Code::NotFound));
+    assert_eq!(with("no-token").await, Ok(Code::Unauthenticated));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_certificate_has_done_says_so() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let callers = Callers::new(&[], &identity("billing", &["read", "write"], &["shop:"]));
+    let mut arguments = authority.mutual_arguments();
+    arguments.extend(["--policy-file".to_owned(), text(&callers.policy_file())]);
+    let server = serve(&database, &arguments).await;
+    let own = authority.sign(&["billing"], &[]);
+    let channel = authority.connect(&server, Some(&own)).await.expect("connected");
+    let mut client = AccountServiceClient::new(channel);
+
+    client.create_account(account_of("shop:1", "USD")).await.expect("opened");
+    let made = client.deposit(deposit("shop:1", "1")).await.expect("made").into_inner();
+    assert_eq!(made.transaction.expect("a transaction").caller, "billing");
+    let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
+    assert_eq!(error.code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_counts_for_new_connections_and_drops_none() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (old, new) = (Authority::new(), Authority::new());
+    old.install(&old.sign(&["localhost"], &[]));
+    let server = serve(&database, &old.arguments()).await;
+    let channel = old.connect(&server, None).await.expect("connected");
+    let mut client = AccountServiceClient::new(channel);
+    client.create_account(account_of("alice", "USD")).await.expect("opened");
+    let mut entries = watch(&mut client).await;
+
+    // The certificate first, as a slow copy does: it has no key yet, and the old pair stays.
+    let replaced = new.sign(&["localhost"], &[]);
+    std::fs::write(old.file("tls.crt"), &replaced.certificate).expect("written");
+    let end = Instant::now() + RELOADED;
+    while !server.log().contains("certificates stay as they were") {
+        assert!(Instant::now() < end, "{}", server.log());
+        tokio::time::sleep(ms(50)).await;
+    }
+    assert_eq!(ask(&old, &server, None).await, Ok(Code::NotFound));
+    assert!(server.log().contains("is not the key of"), "{}", server.log());
+
+    std::fs::write(old.file("tls.key"), &replaced.key).expect("written");
+    let end = Instant::now() + RELOADED;
+    while ask(&new, &server, None).await != Ok(Code::NotFound) {
+        assert!(Instant::now() < end, "{}", server.log());
+        tokio::time::sleep(ms(50)).await;
+    }
+    assert!(ask(&old, &server, None).await.is_err(), "the old one is not shown any more");
+    // On the connection of before, calls and streams go on.
+    client.deposit(deposit("alice", "1")).await.expect("made");
+    let told = timeout(seconds(5), entries.message()).await.expect("in time").expect("told");
+    assert_eq!(told.expect("a message").entries.len(), 1);
+}
+
+async fn watch(
+    client: &mut AccountServiceClient<Channel>,
+) -> tonic::Streaming<passbook::proto::WatchEntriesResponse> {
+    let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
+    client.watch_entries(request).await.expect("watched").into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_do_not_fit_are_one_clear_line() {
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let (certificate, key) = (text(&authority.file("tls.crt")), text(&authority.file("tls.key")));
+    let other_key = text(&authority.file("other.key"));
+    std::fs::write(&other_key, authority.sign(&["other"], &[]).key).expect("written");
+    let empty = text(&authority.file("empty"));
+    std::fs::write(&empty, "").expect("written");
+    let missing = text(&authority.file("missing"));
+    let policy = text(&authority.file("policy.toml"));
+    std::fs::write(&policy, "").expect("written");
+
+    for (files, expected) in [
+        ([&missing, &key, &certificate], format!("{missing}: cannot be read: No such file")),
+        ([&empty, &key, &certificate], format!("{empty}: has no certificate in PEM")),
+        ([&certificate, &certificate, &certificate], format!("{certificate}: has no private key")),
+        (
+            [&certificate, &other_key, &certificate],
+            format!("{other_key}: is not the key of {certificate}"),
+        ),
+        ([&certificate, &key, &key], format!("{key}: has no certificate in PEM")),
+    ] {
+        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
+            let mut arguments = verb.to_vec();
+            let flags = ["--tls-certificate-file", "--tls-key-file", "--tls-client-ca-file"];
+            arguments.extend(flags.iter().zip(files).flat_map(|(flag, file)| [*flag, file]));
+            arguments.extend(["--policy-file", &policy]);
+            let outcome = passbook_within(seconds(20), &arguments).await;
+            assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+            let line = format!("error: {expected}");
+            assert!(outcome.stderr.starts_with(&line), "{}", outcome.stderr);
+            assert_eq!(outcome.stderr.trim_end().lines().count(), 1, "{}", outcome.stderr);
+        }
+    }
+}
+
+/// How long the server lets a connection be that says only this.
+async fn patience(address: SocketAddr, words: &[u8]) -> std::time::Duration {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(words).await.expect("written");
+    let start = Instant::now();
+    let mut buffer = [0; 1024];
+    loop {
+        match timeout(seconds(10), stream.read(&mut buffer)).await.expect("closed in time") {
+            Ok(0) => return start.elapsed(),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return start.elapsed(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_begin_is_not_waited_for() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let mut arguments = authority.arguments();
+    let limit = ["--handshake-timeout", "700ms"];
+    arguments.extend(limit.map(str::to_owned));
+    let encrypted = serve(&database, &arguments).await;
+    let plain = Server::start_with(&database, &limit).await;
+
+    for (server, words) in [
+        (&encrypted, &b""[..]),
+        (&encrypted, b"\x16\x03\x01"),
+        (&plain, b""),
+        (&plain, b"PRI * HTTP/2.0"),
+    ] {
+        let patience = patience(server.address, words).await;
+        assert!((ms(600)..seconds(5)).contains(&patience), "{words:?}: {patience:?}");
+    }
+    // Who has begun may be silent.
+    let mut client = plain.client();
+    client.create_account(account_of("alice", "USD")).await.expect("opened");
+    tokio::time::sleep(seconds(2)).await;
+    client.deposit(deposit("alice", "1")).await.expect("made");
+    assert_eq!(ask(&authority, &encrypted, None).await, Ok(Code::NotFound));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_limit_connections_wait_for_a_place() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start_with(&database, &["--connections-max", "2"]).await;
+    let first = server.client();
+    first.clone().create_account(account_of("alice", "USD")).await.expect("opened");
+    let second = server.client();
+    second.clone().get_account(nobody()).await.expect_err("not found");
+
+    let mut third = server.client();
+    let waiting = tokio::spawn(async move { third.get_account(nobody()).await.map(drop) });
+    tokio::time::sleep(seconds(1)).await;
+    assert!(!waiting.is_finished(), "there is no place");
+    first.clone().deposit(deposit("alice", "1")).await.expect("who is in is served");
+    drop(second);
+
+    let answer = timeout(seconds(5), waiting).await.expect("a place is free").expect("no panic");
+    assert_eq!(code(answer), Ok(Code::NotFound));
+}
