@@ -32,7 +32,8 @@ pub struct LimitsConfig {
     )]
     pub calls_max: u32,
 
-    /// Calls under way of one identity. At calls_max, one caller can keep all others out.
+    /// Calls under way of one identity; without authentication there are none. At calls_max, one
+    /// caller can keep all others out.
     #[arg(
         long,
         env = "PASSBOOK_IDENTITY_CALLS_MAX",
@@ -43,7 +44,7 @@ pub struct LimitsConfig {
     pub identity_calls_max: u32,
 
     /// Calls a second of one identity, with a burst of as many; 0 for no limit. A batch or a
-    /// stream is one call.
+    /// stream is one call. Without authentication there are no identities.
     #[arg(
         long,
         env = "PASSBOOK_IDENTITY_RATE_MAX",

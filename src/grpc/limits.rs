@@ -152,11 +152,18 @@ fn is_limited(path: &str) -> bool {
     service.is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// Without authentication all are nobody, who has no share of their own.
+fn is_someone(identity: &str) -> bool {
+    !identity.is_empty()
+}
+
 impl Limiter {
     fn admit(self: &Arc<Self>, identity: Arc<str>) -> Result<Place, tonic::Status> {
         // First the numbers: what is refused by them has not used up anything of the rate.
         let place = self.take_place(identity)?;
-        let Some(rates) = &self.rates else { return Ok(place) };
+        let Some(rates) = self.rates.as_ref().filter(|_| is_someone(&place.identity)) else {
+            return Ok(place);
+        };
         if rates.len() > IDENTITIES_KEPT {
             rates.retain_recent();
         }
@@ -177,7 +184,7 @@ impl Limiter {
             return Err(self.refuse(Limit::Calls, calls_max, &identity, RETRY_DELAY));
         }
         let own = under_way.of_identity.entry(identity.clone()).or_default();
-        if *own >= identity_calls_max {
+        if *own >= identity_calls_max && is_someone(&identity) {
             let limit = Limit::IdentityCalls;
             return Err(self.refuse(limit, identity_calls_max, &identity, RETRY_DELAY));
         }

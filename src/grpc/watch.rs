@@ -54,17 +54,38 @@ pub fn serve(
 /// Until it fails.
 async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Failure {
     loop {
-        let message = match timeout(HEARTBEAT_INTERVAL, watcher.next()).await {
-            Ok(Ok(page)) => WatchEntriesResponse::encoded(page.wire_form(encode::watched)),
-            Ok(Err(failure)) => return failure,
-            Err(_) => WatchEntriesResponse::new(Vec::new(), watcher.sequence()),
+        let sequence = watcher.sequence();
+        // Kept while heartbeats go out: a read that is slow must come to its end, or its failure.
+        let mut next = std::pin::pin!(watcher.next());
+        let page = loop {
+            match timeout(HEARTBEAT_INTERVAL, &mut next).await {
+                Ok(Ok(page)) => break page,
+                Ok(Err(failure)) => return failure,
+                Err(_) => {
+                    let heartbeat = WatchEntriesResponse::new(Vec::new(), sequence);
+                    if let Err(failure) = send(messages, heartbeat).await {
+                        return failure;
+                    }
+                }
+            }
         };
-        // Seldom waits, and a timer is not for nothing.
-        let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { continue };
-        if timeout(UNREAD_TIME_MAX, messages.send(message)).await.is_err() {
-            return Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX };
+        let message = WatchEntriesResponse::encoded(page.wire_form(encode::watched));
+        if let Err(failure) = send(messages, message).await {
+            return failure;
         }
     }
+}
+
+async fn send(
+    messages: &mpsc::Sender<Message>,
+    message: WatchEntriesResponse,
+) -> Result<(), Failure> {
+    // Seldom waits, and a timer is not for nothing.
+    let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { return Ok(()) };
+    let late = |_| Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX };
+    // Fails only if the caller has gone, which `serve` sees.
+    let _ = timeout(UNREAD_TIME_MAX, messages.send(message)).await.map_err(late)?;
+    Ok(())
 }
 
 async fn passed(deadline: Deadline) {

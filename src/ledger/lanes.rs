@@ -150,7 +150,7 @@ impl Lane {
             } else if wanted_at.elapsed() > IDLE_TIME_MAX {
                 return Ok(());
             }
-            match supervised(self.round(&writer, lock_timeout)).await? {
+            match supervised(&self.lanes.store, self.round(&writer, lock_timeout)).await? {
                 Round::LockTimeout => self.expire(),
                 Round::Idle => return Ok(()),
                 Round::Settled(jobs, attempted) => {

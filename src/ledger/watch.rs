@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -37,6 +37,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The hub rests for this many times as long as it took to ask, at least: with very many accounts
 /// it asks less often rather than take the database's time.
 const REST_FACTOR: u32 = 3;
+/// And no longer than this, however long it took.
+const REST_TIME_MAX: Duration = Duration::from_secs(2);
 /// Entries that the hub takes in with one statement, of all accounts together.
 const POLL_ENTRIES_MAX: usize = 20_000;
 /// Entries in a page from the hub: what the contract allows in one message.
@@ -131,7 +133,15 @@ impl Hub {
             shared: Mutex::default(),
         });
         let running = hub.clone();
-        tokio::spawn(async move { running.run().await });
+        tokio::spawn(async move {
+            loop {
+                let run = running.clone();
+                if let Err(error) = tokio::spawn(async move { run.run().await }).await {
+                    tracing::error!(%error, "watching panicked and is started again");
+                }
+                sleep(RETRY_INTERVAL).await;
+            }
+        });
         hub
     }
 
@@ -174,7 +184,13 @@ impl Hub {
                 self.begun.notified().await;
                 continue;
             }
-            match (self.tell_news(accounts, began).await, failing_since) {
+            let told = self.tell_news(accounts, began).await;
+            let rest = match told {
+                Ok(()) => (began.elapsed() * REST_FACTOR).min(REST_TIME_MAX),
+                // What hung was long enough.
+                Err(_) => RETRY_INTERVAL,
+            };
+            match (told, failing_since) {
                 (Ok(()), None) => {}
                 (Ok(()), Some(_)) => {
                     tracing::info!("those who watch are told of new entries again");
@@ -193,7 +209,7 @@ impl Hub {
                 }
                 (Err(_), Some(_)) => {}
             }
-            sleep_until(began + POLL_INTERVAL.max(began.elapsed() * (1 + REST_FACTOR))).await;
+            sleep_until((began + POLL_INTERVAL).max(Instant::now() + rest)).await;
         }
     }
 
@@ -379,7 +395,7 @@ impl Watcher {
                 if !may_pass(&error) || since.elapsed() > OUTAGE_TIME_MAX {
                     return Err(Failure::of_read(error));
                 }
-                tokio::time::sleep(RETRY_INTERVAL).await;
+                sleep(RETRY_INTERVAL).await;
                 Ok(None)
             }
         }

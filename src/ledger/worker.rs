@@ -24,9 +24,10 @@ use crate::{
 };
 
 /// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
-/// with the connection; above the database's own statement time-out, below the ten seconds in
-/// which the service is to be back after a partition.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(8);
+/// with the connection; above the database's own time-outs for statements and for transactions
+/// that nobody drives, well below the ten seconds in which the service is to be back after a
+/// partition.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(6);
 /// A job this close to its deadline is answered rather than tried again.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 
@@ -156,14 +157,14 @@ impl Worker {
         taken: Option<&mut Taken>,
     ) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => (self.store.writer().await?, self.lanes.stats.open_writer()),
+            Some(writer) if !self.store.is_outdated(&writer.0) => writer,
+            _ => (self.store.writer().await?, self.lanes.stats.open_writer()),
         };
         batch.attempts += 1;
         let Batch { jobs, wait, lookup, attempts, .. } = batch;
         let start = Instant::now();
         let traced = trace(self.store.kind(), jobs, *attempts, start);
-        let result: Result<Attempted, _> = supervised(async {
+        let result: Result<Attempted, _> = supervised(&self.store, async {
             attempt(writer.0.begin().await?, start, jobs, *wait, *lookup).await
         })
         .await;
@@ -207,6 +208,7 @@ pub fn trace(
 /// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
 /// it committed; it is dropped, and its connection must be dropped with it.
 pub async fn supervised<T>(
+    store: &Store,
     attempt: impl Future<Output = Result<T, AttemptError>>,
 ) -> Result<T, AttemptError> {
     // The drop of what hangs may panic too.
@@ -221,6 +223,7 @@ pub async fn supervised<T>(
             Err(AttemptError::Unknown(text))
         }
         Ok(Err(_elapsed)) => {
+            store.distrust_connections();
             let seconds = ATTEMPT_TIME_MAX.as_secs();
             let text = format!("no answer from the database within {seconds} s");
             Err(AttemptError::Unknown(text))

@@ -1,6 +1,9 @@
 //! Connections, and what is set on each of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, SqlxError,
@@ -22,12 +25,27 @@ use crate::storage::{
 /// someone else holds. Long enough for another server's transaction to end, short enough that
 /// a lock held for seconds is not felt on other accounts.
 const POSTGRES_LOCK_TIMEOUT: &str = "20ms";
-/// A statement that runs longer is broken off: far above any healthy one.
-const POSTGRES_STATEMENT_TIMEOUT: &str = "6s";
-/// A transaction that nobody drives any more gives back its locks after this.
+/// A writer's statement that runs longer is broken off: far above any healthy one, and below the
+/// time of an attempt. (COMMIT is not subject to it, and must not be: one that waits for a
+/// synchronous standby would be made without it.)
+const POSTGRES_STATEMENT_TIMEOUT: &str = "4s";
+/// A read that takes longer is broken off.
+const POSTGRES_READ_TIMEOUT: &str = "6s";
+/// A transaction that nobody drives any more is ended after this; an import reads its input in
+/// between.
 const POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
+/// The same for a writer's, which holds locks: between two of its statements lie milliseconds.
+/// Below the time of an attempt, so that who tries again finds the rows free.
+const POSTGRES_IDLE_WRITER_TIMEOUT: &str = "5s";
 /// How soon a backend that waits for a lock notices that its server process was killed.
 const POSTGRES_CONNECTION_CHECK: &str = "2s";
+/// The database's system asks a silent peer for a sign of life after this many seconds, and again
+/// this many times, a second apart; then it ends the session. Without it, one whose packets were
+/// lost in the middle of a message would keep its locks for hours: no time-out of the database
+/// counts while it waits for the rest.
+const POSTGRES_KEEPALIVES_IDLE: &str = "4";
+const POSTGRES_KEEPALIVES_INTERVAL: &str = "1";
+const POSTGRES_KEEPALIVES_COUNT: &str = "4";
 /// How long SQLite itself waits for the write lock before the worker looks up and tries again.
 /// Short, because SQLite polls with growing pauses, and two busy processes are served more
 /// evenly by frequent tries.
@@ -144,7 +162,26 @@ impl Store {
     /// # Errors
     /// The database cannot be reached or opened.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
-        Ok(Writer::new(self.open(Role::Writer).await?))
+        let connection = self.open(Role::Writer).await?;
+        Ok(Writer { connection, made: Instant::now() })
+    }
+
+    /// Whether a writer is not to be used again: the primary has moved since it was made, or a
+    /// connection of its time was found dead.
+    #[must_use]
+    pub fn is_outdated(&self, writer: &Writer) -> bool {
+        match &self.place {
+            Place::Sqlite(_) => false,
+            Place::Postgres { hosts, .. } => hosts.is_outdated(writer.made.elapsed()),
+        }
+    }
+
+    /// A connection was found dead in silence: the others that there are now are not used again,
+    /// rather than that each is waited for as long.
+    pub fn distrust_connections(&self) {
+        if let Place::Postgres { hosts, .. } = &self.place {
+            hosts.distrust_connections();
+        }
     }
 
     pub(super) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
@@ -201,9 +238,9 @@ fn postgres_readers(hosts: &Arc<Hosts>) -> PoolOptions<Postgres> {
             Box::pin(async move { hosts.check(connection).await.map_err(SqlxError::Protocol) })
         })
         .before_acquire(move |connection, metadata| {
-            let has_moved = of_old.has_moved_since(metadata.age);
+            let is_outdated = of_old.is_outdated(metadata.age);
             Box::pin(async move {
-                if has_moved { Err(dead()) } else { is_alive(connection, metadata).await }
+                if is_outdated { Err(dead()) } else { is_alive(connection, metadata).await }
             })
         })
 }
@@ -246,6 +283,9 @@ fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
         ("default_transaction_isolation", "read committed"),
         ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
         ("client_connection_check_interval", POSTGRES_CONNECTION_CHECK),
+        ("tcp_keepalives_idle", POSTGRES_KEEPALIVES_IDLE),
+        ("tcp_keepalives_interval", POSTGRES_KEEPALIVES_INTERVAL),
+        ("tcp_keepalives_count", POSTGRES_KEEPALIVES_COUNT),
         // An acknowledged change is on disk, whatever the server's default is.
         ("synchronous_commit", "on"),
         // Compiling these short statements costs more than running them.
@@ -253,13 +293,14 @@ fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
     ]);
     match role {
         Role::Reader => options.options([
-            ("statement_timeout", POSTGRES_STATEMENT_TIMEOUT),
+            ("statement_timeout", POSTGRES_READ_TIMEOUT),
             // A generic plan made while a table was empty scans it when it is large.
             ("plan_cache_mode", "force_custom_plan"),
         ]),
         Role::Writer => options.options([
             ("statement_timeout", POSTGRES_STATEMENT_TIMEOUT),
             ("lock_timeout", POSTGRES_LOCK_TIMEOUT),
+            ("idle_in_transaction_session_timeout", POSTGRES_IDLE_WRITER_TIMEOUT),
             // All that a writer does is to find rows by their keys, for which one plan is right
             // whatever the size of the tables: an index look-up for each. So each statement is
             // planned once a connection, and without the choices that would be right only for

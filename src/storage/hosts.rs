@@ -56,13 +56,14 @@ pub(super) struct Hosts {
 #[derive(Clone, Copy)]
 struct Current {
     host: usize,
-    since: Instant,
+    /// Connections that are older are not to be used any more.
+    trusted_since: Instant,
 }
 
 impl Hosts {
     /// Of at least one; nothing is connected to yet.
     pub(super) fn new(all: Vec<PgConnectOptions>, wanted: Wanted) -> Self {
-        let current = Mutex::new(Current { host: 0, since: Instant::now() });
+        let current = Mutex::new(Current { host: 0, trusted_since: Instant::now() });
         Self { all, wanted, current, last: tokio::sync::Mutex::default() }
     }
 
@@ -77,9 +78,15 @@ impl Hosts {
         &self.all[self.lock().host]
     }
 
-    /// Whether a connection of this age was made before the primary moved.
-    pub(super) fn has_moved_since(&self, age: Duration) -> bool {
-        self.lock().since.elapsed() < age
+    /// Whether a connection of this age was made before the primary moved, or before another one
+    /// was found dead.
+    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+        self.lock().trusted_since.elapsed() < age
+    }
+
+    /// A connection was found dead in silence: so may be all that there are now.
+    pub(super) fn distrust_connections(&self) {
+        self.lock().trusted_since = Instant::now();
     }
 
     /// Whether what is at the other end of this new connection is what is wanted; if not, why.
@@ -152,7 +159,7 @@ impl Hosts {
         }
         let (from, to) = (address(&self.all[current.host]), address(&self.all[host]));
         tracing::warn!(%from, %to, "the primary is another server");
-        *current = Current { host, since: Instant::now() };
+        *current = Current { host, trusted_since: Instant::now() };
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {

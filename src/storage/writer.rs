@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sea_orm::{
@@ -26,7 +26,8 @@ use crate::{
 
 /// A worker's own connection.
 pub struct Writer {
-    connection: DatabaseConnection,
+    pub(super) connection: DatabaseConnection,
+    pub(super) made: Instant,
 }
 
 /// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
@@ -56,10 +57,6 @@ pub struct Locked {
 }
 
 impl Writer {
-    pub(super) fn new(connection: DatabaseConnection) -> Self {
-        Self { connection }
-    }
-
     /// Begins a transaction. On SQLite this takes the database's one write lock.
     ///
     /// # Errors

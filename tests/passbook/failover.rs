@@ -104,9 +104,9 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
     standby.crash();
     let lost = Change::Deposit(deposit(&accounts[0], "1"));
-    // Longer than the statement timeout (6 s) and the watchdog (8 s): neither may cancel the wait,
+    // Longer than the statement timeout (4 s) and the watchdog (6 s): neither may cancel the wait,
     // which would commit on this one server only.
-    let status = lost.send(&client, seconds(12)).await.expect_err("no standby has it");
+    let status = lost.send(&client, seconds(9)).await.expect_err("no standby has it");
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
     assert_eq!(seen, "100.00", "what no standby has is not shown");

@@ -65,6 +65,7 @@ mod model;
 mod overdraft_race;
 mod overload;
 mod paging_under_writes;
+mod partition;
 mod poison;
 mod precedence;
 mod precedence_of_new_rpcs;

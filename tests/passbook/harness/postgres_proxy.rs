@@ -150,10 +150,11 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
         let (mut reads, mut writes) = (BufReader::new(client_reads), server_writes);
         let startup = read_startup(&mut reads).await?;
         writes.write_all(&startup).await?;
+        let mut packet = Vec::new();
         loop {
             let mut message = Message::read(&mut reads).await?;
-            control.wait_while_frozen(connection).await;
             if message.is_commit() {
+                control.wait_while_frozen(connection).await;
                 if control.take(&control.cuts_before_commit_left) {
                     return Ok::<(), io::Error>(());
                 }
@@ -164,7 +165,14 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
             if control.strips_locks.load(SeqCst) && message.strip_locks() {
                 control.locks_stripped.fetch_add(1, SeqCst);
             }
-            writes.write_all(&message.bytes).await?;
+            // What is sent together arrives together or not at all, as a packet does.
+            let is_whole = !message.has_more_to_come();
+            packet.append(&mut message.bytes);
+            if is_whole {
+                control.wait_while_frozen(connection).await;
+                writes.write_all(&packet).await?;
+                packet.clear();
+            }
         }
     };
     let to_client = async {
@@ -219,6 +227,11 @@ impl Message {
             _ => return false,
         };
         text.len() >= 6 && text[..6].eq_ignore_ascii_case(b"COMMIT")
+    }
+
+    /// Parse, Bind, Describe, Execute or Close, which a Sync ends.
+    fn has_more_to_come(&self) -> bool {
+        matches!(self.kind(), b'P' | b'B' | b'D' | b'E' | b'C')
     }
 
     /// CommandComplete of a COMMIT.

@@ -1,0 +1,77 @@
+//! A partition between server and database that nobody is told of: packets vanish, and when the
+//! line is back the old connections are not.
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    harness::{
+        checker,
+        load::{Load, Stop, open_ring},
+        postgres_proxy::PostgresProxy,
+        *,
+    },
+    watch_entries::Watching,
+};
+
+/// Counted from the end of the partition.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_seconds_of_silence_are_over_ten_seconds_later() {
+    all_are_back_after_a_partition_of(seconds(3)).await;
+}
+
+/// Longer than an attempt may take, and than the database keeps a transaction that is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn nine_seconds_of_silence_are_over_ten_seconds_later() {
+    all_are_back_after_a_partition_of(seconds(9)).await;
+}
+
+async fn all_are_back_after_a_partition_of(length: Duration) {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 4).await;
+    let mut watching = Watching::begin(&client, &accounts[0], 1).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    tokio::time::sleep(ms(500)).await;
+
+    // Whatever is under way is in the middle of something.
+    proxy.freeze();
+    tokio::time::sleep(length).await;
+    proxy.silence_connections();
+    proxy.thaw();
+
+    let healed = Instant::now();
+    let mut changes = JoinSet::new();
+    for account_id in &accounts {
+        let (client, change) = (client.clone(), Change::Deposit(deposit(account_id, "1")));
+        changes.spawn(async move {
+            let verdict = change.settle(&[client], seconds(30)).await;
+            (change, verdict, healed.elapsed())
+        });
+    }
+    let changes = changes.join_all().await;
+    let slowest = changes.iter().map(|(_, _, after)| *after).max().expect("a change");
+    history.extend(changes.into_iter().map(|(change, verdict, _)| (change, verdict)));
+    let sequence = get(&client, &accounts[0]).await.sequence;
+    let read = healed.elapsed();
+    while watching.sequence < sequence {
+        watching.next().await.expect("such an outage does not end the stream");
+    }
+    let told = healed.elapsed();
+    stop.send_replace(true);
+    history.extend(calling.await.expect("every caller gets a verdict"));
+
+    println!("after {length:?}: changes {slowest:?}, reads {read:?}, watchers {told:?}");
+    checker::assert_sound(&database, &history).await;
+    for after in [slowest, told, read] {
+        assert!(after < RECOVERY_TIME_MAX, "{after:?}");
+    }
+}
