@@ -24,7 +24,7 @@ use crate::{
     domain::money::Currencies,
     grpc::{
         self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator, CallLimits,
-        DeadlinePolicy, LimitLayer, ObserveLayer,
+        DeadlinePolicy, LimitLayer, ObserveLayer, Unfinished,
     },
     ledger::Ledger,
     proto::{
@@ -100,12 +100,15 @@ pub async fn run(
         v1alpha = Some(reflection().build_v1alpha().map_err(|error| failed(&error))?);
     }
 
+    let unfinished = Unfinished::default();
     let layers = ServiceBuilder::new()
         .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .layer(AuthenticationLayer(config.authenticator))
         .layer(LimitLayer::new(call_limits(&config.limits)))
-        .map_request(move |request| grpc::stamp(request, config.deadlines));
+        .map_request(move |request| {
+            grpc::receive(grpc::stamp(request, config.deadlines), &unfinished)
+        });
     let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
     let admin_service = AdminServiceImpl::new(ledger.clone());
     let message_size_max = config.limits.message_size_max as usize;

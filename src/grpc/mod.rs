@@ -11,6 +11,7 @@ mod limits;
 mod observe;
 mod outcomes;
 mod page_token;
+mod receiving;
 mod status;
 mod stream;
 mod watch;
@@ -28,5 +29,6 @@ pub use auth::{
 pub use deadline::{DeadlinePolicy, stamp};
 pub use limits::{CallLimits, LimitLayer};
 pub use observe::ObserveLayer;
+pub use receiving::{Unfinished, receive};
 pub use status::panicked;
 pub use watch_message::WatchEntriesResponse;

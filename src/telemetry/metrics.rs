@@ -108,6 +108,10 @@ fn describe() {
         "passbook_tls_certificate_expiry_timestamp_seconds",
         "When the server's certificate expires."
     );
+    describe_counter!(
+        "passbook_tls_handshake_failures_total",
+        "Connections that did not get as far as HTTP/2."
+    );
     describe_gauge!("passbook_build_info", "1, labelled with the version.");
     describe_gauge!("passbook_watchers", "WatchEntries under way.");
 }
@@ -115,7 +119,7 @@ fn describe() {
 /// A counter that appears with its first count has no increase to alert on.
 fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    for limit in ["calls", "identity_calls", "identity_rate", "queue"] {
+    for limit in ["calls", "identity_calls", "identity_rate", "unfinished_bytes", "queue"] {
         counter!("passbook_calls_shed_total", "limit" => limit).absolute(0);
     }
     counter!("passbook_requests_total", "outcome" => "applied", "reason" => "").absolute(0);

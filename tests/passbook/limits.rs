@@ -204,7 +204,11 @@ fn counting_client(server: &Server) -> (Client, Arc<AtomicUsize>) {
     let connections = count.clone();
     let connector = service_fn(move |_: Uri| {
         connections.fetch_add(1, Ordering::Relaxed);
-        async move { TcpStream::connect(address).await.map(TokioIo::new) }
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
     });
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     (Client::new(endpoint.connect_with_connector_lazy(connector)), count)

@@ -8,6 +8,8 @@
 mod call;
 mod methods;
 
+pub(super) use methods::METHODS;
+
 use std::{
     pin::Pin,
     sync::Arc,

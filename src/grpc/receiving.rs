@@ -1,0 +1,202 @@
+//! Requests that are on their way in. A caller who sends a part of one and no more would keep its
+//! call, and what was received of it, for ever.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use metrics::counter;
+use tokio::time::{Sleep, sleep_until};
+use tonic::{Status, body::Body};
+
+use crate::{
+    grpc::{deadline::Deadline, observe::METHODS, status},
+    ledger::{Failure, Outcome},
+};
+
+/// What all messages that have not come to their ends may have in memory, in bytes: far above what
+/// honest callers have under way, far below what hurts.
+const UNFINISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The name of that in errors and metrics.
+const LIMIT: &str = "unfinished_bytes";
+/// After how long a call that was one too many is worth a new attempt.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Before each message: whether it is compressed, and its length in four bytes.
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+const PREFIX_LENGTH: usize = 5;
+
+/// The bytes of messages that have not come to their ends, of all calls together.
+#[derive(Clone, Debug, Default)]
+pub struct Unfinished(Arc<AtomicUsize>);
+
+/// Has a request's messages counted as long as they are not whole, and, if it is only one, waited
+/// for no longer than the call may take. After [`crate::grpc::stamp`].
+pub fn receive(request: Request<Body>, unfinished: &Unfinished) -> Request<Body> {
+    let is_unary = METHODS.of(request.uri().path()).is_unary;
+    let deadline = is_unary.then(|| Deadline::of(request.extensions()));
+    let share = Share { of: unfinished.clone(), bytes: 0 };
+    request.map(|body| {
+        let prefix = [0; PREFIX_LENGTH];
+        let message = MessageProgress { prefix, received: 0, is_whole_after: PREFIX_LENGTH };
+        Body::new(Receiving { body, deadline, timer: None, message, share })
+    })
+}
+
+struct Receiving {
+    body: Body,
+    deadline: Option<Deadline>,
+    /// Made when there is something to wait for, which is seldom.
+    timer: Option<Pin<Box<Sleep>>>,
+    message: MessageProgress,
+    share: Share,
+}
+
+/// How much of a message is there.
+struct MessageProgress {
+    prefix: [u8; PREFIX_LENGTH],
+    received: usize,
+    /// With its prefix; a guess until that is there.
+    is_whole_after: usize,
+}
+
+/// What one call has of all that is unfinished; given back with the call's body.
+struct Share {
+    of: Unfinished,
+    bytes: usize,
+}
+
+impl MessageProgress {
+    /// Takes in what has come; returns how much there is of a message that is not whole yet.
+    fn take_in(&mut self, mut bytes: &[u8]) -> usize {
+        while !bytes.is_empty() {
+            if self.received < PREFIX_LENGTH {
+                self.prefix[self.received] = bytes[0];
+                self.received += 1;
+                bytes = &bytes[1..];
+                if self.received == PREFIX_LENGTH {
+                    let [_, a, b, c, d] = self.prefix;
+                    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+                    self.is_whole_after = PREFIX_LENGTH.saturating_add(length);
+                }
+            } else {
+                let taken = bytes.len().min(self.is_whole_after - self.received);
+                self.received += taken;
+                bytes = &bytes[taken..];
+            }
+            if self.received == self.is_whole_after && self.received >= PREFIX_LENGTH {
+                (self.received, self.is_whole_after) = (0, PREFIX_LENGTH);
+            }
+        }
+        self.received
+    }
+}
+
+impl Share {
+    /// From now on it is this much; returns how much all have together.
+    fn set(&mut self, bytes: usize) -> usize {
+        let all = &self.of.0;
+        let before = all.fetch_add(bytes, Relaxed);
+        all.fetch_sub(self.bytes, Relaxed);
+        self.bytes = bytes;
+        before + bytes
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl HttpBody for Receiving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+                let bytes = this.message.take_in(data);
+                if this.share.set(bytes) > UNFINISHED_BYTES_MAX {
+                    counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
+                    return Poll::Ready(Some(Err(too_much())));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Pending => {
+                let Some(deadline) = this.deadline else { return Poll::Pending };
+                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.at)));
+                let late = || Failure::DeadlineExceeded(Some(Outcome::NotApplied));
+                timer.as_mut().poll(context).map(|()| Some(Err(Status::from(late()))))
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn too_much() -> Status {
+    let message = "too many messages are on their way in already".to_owned();
+    status::of_limit(LIMIT, UNFINISHED_BYTES_MAX as u32, message, RETRY_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_counts_until_it_is_whole_however_it_is_cut() {
+        let message = |length: usize| {
+            let mut bytes = vec![0];
+            bytes.extend((length as u32).to_be_bytes());
+            bytes.extend(vec![7; length]);
+            bytes
+        };
+        let all = [message(3), message(0), message(10), message(300)].concat();
+        let prefix = [0; PREFIX_LENGTH];
+        for piece in 1..all.len() {
+            let mut progress =
+                MessageProgress { prefix, received: 0, is_whole_after: PREFIX_LENGTH };
+            let mut at = 0;
+            for bytes in all.chunks(piece) {
+                at += bytes.len();
+                // The ends of the four messages.
+                let begin = [0, 8, 13, 28, 333].into_iter().rfind(|begin| *begin <= at).unwrap();
+                assert_eq!(progress.take_in(bytes), at - begin, "{piece} bytes at a time, {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_call_has_is_given_back() {
+        let unfinished = Unfinished::default();
+        let mut share = Share { of: unfinished.clone(), bytes: 0 };
+        assert_eq!(share.set(10), 10);
+        let mut other = Share { of: unfinished.clone(), bytes: 0 };
+        assert_eq!(other.set(5), 15);
+        share.set(3);
+        assert_eq!(unfinished.0.load(Relaxed), 8);
+        drop((share, other));
+        assert_eq!(unfinished.0.load(Relaxed), 0);
+    }
+}
