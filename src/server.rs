@@ -104,6 +104,7 @@ pub async fn run(
     let layers = ServiceBuilder::new()
         .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
+        .map_response(grpc::blame_request)
         .layer(AuthenticationLayer(config.authenticator))
         .layer(LimitLayer::new(call_limits(&config.limits)))
         .map_request(move |request| {

@@ -27,14 +27,14 @@ use crate::{
     telemetry,
 };
 
-/// The migrator and PostgreSQL tell even that there was nothing to do, and the exporter of traces
-/// says twice that the collector is away.
+/// The migrator and PostgreSQL tell even that there was nothing to do, the exporter of traces says
+/// twice that the collector is away, and h2 lets every attacker fill the log.
 const LOG_DEFAULT: &str =
-    "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off";
+    "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off,h2=error";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
-/// Every setting is a flag, an environment variable PASSBOOK_<FLAG> and a key of one TOML file
+/// Every setting is a flag, an environment variable PASSBOOK_... and a key of one TOML file
 /// (--config), the flag's name with _ for -. A flag wins over the environment, that over the file,
 /// that over the default.
 ///

@@ -22,7 +22,7 @@ pub struct LimitsConfig {
     pub queue_capacity: u32,
 
     /// Calls under way, of all callers together, streams included. Too low refuses bursts; too
-    /// high takes memory, some 10 KiB a call.
+    /// high takes memory, some 15 KiB a call.
     #[arg(
         long,
         env = "PASSBOOK_CALLS_MAX",
@@ -37,7 +37,7 @@ pub struct LimitsConfig {
     #[arg(
         long,
         env = "PASSBOOK_IDENTITY_CALLS_MAX",
-        default_value_t = 8192,
+        default_value_t = 4096,
         value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]

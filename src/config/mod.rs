@@ -1,5 +1,5 @@
 //! Every setting: its flag, its environment variable, its key in the TOML file, its default and
-//! its limits. One definition, clap's, serves all three; [`file`] reads the TOML file.
+//! its limits. One definition, clap's, serves all three; `file` reads the TOML file.
 //!
 //! A flag wins over the environment, that over the file, that over the default.
 

@@ -30,5 +30,5 @@ pub use deadline::{DeadlinePolicy, stamp};
 pub use limits::{CallLimits, LimitLayer};
 pub use observe::ObserveLayer;
 pub use receiving::{Unfinished, receive};
-pub use status::panicked;
+pub use status::{blame_request, panicked};
 pub use watch_message::WatchEntriesResponse;

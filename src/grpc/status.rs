@@ -4,7 +4,7 @@ use std::{any::Any, collections::BTreeMap, time::Duration};
 
 use http::Response;
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
 use tonic_types::pb;
 
 use crate::{
@@ -267,6 +267,23 @@ pub fn unauthenticated(message: &str) -> Status {
     Parts { code, reason, message, metadata, details: vec![] }.into_status()
 }
 
+/// What tonic itself says of a request that is no message, or that was broken off, is that the
+/// server is at fault. It is not: what this service says always has details.
+pub fn blame_request(response: Response<Body>) -> Response<Body> {
+    let said = Status::from_header_map(response.headers());
+    let is_tonics = |status: &Status| {
+        matches!(status.code(), Code::Internal | Code::Unknown) && status.details().is_empty()
+    };
+    match said.filter(is_tonics) {
+        None => response,
+        Some(status) => {
+            let description = format!("cannot be read: {}", status.message());
+            let invalid = Invalid::new(ErrorReason::InvalidMessage, "message", description);
+            of_invalid(invalid).into_status().into_http()
+        }
+    }
+}
+
 /// The answer to a call beyond one of the limits on calls.
 pub fn of_limit(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
     let metadata = [
@@ -344,7 +361,7 @@ pub fn message_of_malformed(invalid: Invalid) -> pb::Status {
 
 /// The answer to a call whose handler panicked: what it had asked for may have been done.
 #[must_use]
-pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<tonic::body::Body> {
+pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     let text = panic
         .downcast_ref::<&str>()
         .copied()

@@ -15,6 +15,7 @@ mod get_account;
 mod get_balance;
 mod get_transaction;
 mod holds_queries;
+mod http2_abuse;
 mod limits;
 mod list_account_changes;
 mod list_accounts;

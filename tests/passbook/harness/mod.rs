@@ -13,6 +13,7 @@ pub mod collector;
 pub mod database;
 pub mod exact;
 pub mod holds;
+pub mod http2;
 pub mod load;
 pub mod model;
 pub mod model_caller;

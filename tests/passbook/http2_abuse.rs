@@ -1,0 +1,203 @@
+//! What HTTP/2 lets an attacker do: the server lives, stays small, and serves the others.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::harness::{
+    caller::{Callers, NamedClient, identity},
+    checker,
+    http2::{self, Raw},
+    *,
+};
+
+const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
+const STREAM: &str = "/passbook.v1.AccountService/StreamTransactions";
+/// What the server may have of the machine's memory, in KiB.
+const MEMORY_KIB_MAX: u64 = 256 * 1024;
+/// Connections of an attacker.
+const CONNECTIONS: usize = 4;
+
+/// One attacker's connection, until the time is over or the server ends it.
+async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Result<u64> {
+    if name == "slow handshakes" {
+        return slow_handshakes(address, end).await;
+    }
+    let mut raw = Raw::connect(address, "Bearer mallory-token").await?;
+    let mut frames = 0;
+    let stream = raw.open();
+    match name {
+        "endless headers" => {
+            let begun = raw.call_without_end(stream, DEPOSIT);
+            raw.write(&begun).await?;
+        }
+        "empty data" => {
+            let begun = raw.call(stream, DEPOSIT);
+            raw.write(&begun).await?;
+        }
+        _ => {}
+    }
+    while Instant::now() < end {
+        let bytes = match name {
+            // CVE-2023-44487
+            "rapid resets" => {
+                let stream = raw.open();
+                [raw.call(stream, DEPOSIT), http2::reset(stream)].concat()
+            }
+            "calls that never end" => {
+                let stream = raw.open();
+                raw.call(stream, DEPOSIT)
+            }
+            "streams that never end" => {
+                let stream = raw.open();
+                raw.call(stream, STREAM)
+            }
+            // CVE-2024-27316
+            "endless headers" => http2::more_headers(stream, 8 * 1024),
+            "empty data" => http2::data(stream, &[]).repeat(64),
+            "pings" => http2::ping().repeat(64),
+            "settings" => [http2::settings(), http2::settings_ack()].concat().repeat(64),
+            "huge messages" => {
+                let stream = raw.open();
+                let begun = http2::data(stream, &http2::message_of(u32::MAX));
+                [raw.call(stream, DEPOSIT), begun].concat()
+            }
+            "large messages that never end" => {
+                let stream = raw.open();
+                let begun = http2::data(stream, &http2::message_of(1024 * 1024));
+                let more = http2::data(stream, &[7; 16 * 1024]);
+                [raw.call(stream, STREAM), begun, more].concat()
+            }
+            other => unreachable!("{other}"),
+        };
+        raw.write(&bytes).await?;
+        frames += 1;
+        // Some thousand a second. More would be a flood, which takes the two cores of a machine that
+        // has them whatever it floods with.
+        if frames % 32 == 0 {
+            sleep(ms(20)).await;
+        }
+    }
+    sleep(ms(100)).await;
+    Ok(frames)
+}
+
+async fn slow_handshakes(address: SocketAddr, end: Instant) -> io::Result<u64> {
+    let mut connections = Vec::new();
+    while Instant::now() < end && connections.len() < 250 {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"PRI * HT").await?;
+        connections.push(stream);
+        sleep(ms(2)).await;
+    }
+    sleep(end.saturating_duration_since(Instant::now())).await;
+    Ok(connections.len() as u64)
+}
+
+/// Attackers who come back when they are turned away.
+async fn attackers(name: &'static str, address: SocketAddr, end: Instant) -> (u64, u64) {
+    let mut attackers = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        attackers.spawn(async move {
+            let (mut frames, mut ended) = (0, 0);
+            while Instant::now() < end {
+                match attack(name, address, end).await {
+                    Ok(sent) => frames += sent,
+                    Err(_) => {
+                        ended += 1;
+                        sleep(ms(5)).await;
+                    }
+                }
+            }
+            (frames, ended)
+        });
+    }
+    attackers.join_all().await.into_iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+}
+
+/// The 99th percentile of calls, one after another, and how many there were.
+async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
+    let mut took = Vec::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        client.clone().deposit(deposit("alice", "1")).await.expect("others are served");
+        took.push(start.elapsed());
+        sleep(ms(2)).await;
+    }
+    took.sort();
+    (took[took.len() * 99 / 100], took.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_lives_stays_small_and_serves_the_others() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    // Whoever attacks has got hold of a token: others are turned away before they can do harm.
+    let policy = [identity("alice", &["*"], &[""]), identity("mallory", &["write"], &["mallory"])];
+    let tokens = [("alice", "alice-token"), ("mallory", "mallory-token")];
+    let callers = Callers::new(&tokens, &policy.concat());
+    let arguments = ["--handshake-timeout", "1s", "--default-deadline", "2s"];
+    let mut server = callers.serve(&database, &arguments).await;
+    let client = server.client_of("alice-token");
+    client.clone().create_account(account_of("alice", "USD")).await.expect("opened");
+    serve_others(&client, Instant::now() + seconds(1)).await;
+    let (before, _) = serve_others(&client, Instant::now() + seconds(2)).await;
+    println!("before: p99 {before:?}, {} KiB", server.memory_kib());
+
+    for name in [
+        "rapid resets",
+        "calls that never end",
+        "streams that never end",
+        "endless headers",
+        "empty data",
+        "pings",
+        "settings",
+        "huge messages",
+        "large messages that never end",
+        "slow handshakes",
+    ] {
+        let end = Instant::now() + seconds(2);
+        let (others, (frames, ended)) =
+            tokio::join!(serve_others(&client, end), attackers(name, server.address, end));
+        let (p99, calls) = others;
+        let memory_kib = server.memory_kib();
+        println!(
+            "{name}: p99 {p99:?} of {calls} calls, {memory_kib} KiB; {frames} writes, {ended} connections ended"
+        );
+        assert!(memory_kib < MEMORY_KIB_MAX, "{name}: {memory_kib} KiB");
+        assert!(p99 <= before * 3 + ms(20), "{name}: p99 {p99:?}, {before:?} before");
+        assert!(server.wait(ms(0)).await.is_none(), "{name}: the server ended");
+    }
+    // A process that was abused is as it was.
+    let (after, _) = serve_others(&client, Instant::now() + seconds(2)).await;
+    println!("after: p99 {after:?}, {} KiB", server.memory_kib());
+    assert!(after <= before * 3 + ms(20), "p99 {after:?}, {before:?} before");
+    checker::assert_consistent(&database).await;
+}
+
+/// What it is sent of a call that never ends is not kept longer than the call may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_never_ends_is_given_up_at_its_deadline() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (server, admin) =
+        Server::start_with_admin(&database, &["--default-deadline", "700ms"]).await;
+    let mut raw = Raw::connect(server.address, "").await.expect("connected");
+    for _ in 0..10 {
+        let stream = raw.open();
+        let begun = http2::data(stream, &http2::message_of(1000));
+        let call = [raw.call(stream, DEPOSIT), begun].concat();
+        raw.write(&call).await.expect("written");
+    }
+    sleep(ms(300)).await;
+    let in_flight = admin.metrics().await.value("passbook_calls_in_flight");
+    assert_eq!(in_flight, 10.0);
+    sleep(ms(900)).await;
+    raw.write(&[]).await.expect("the connection is there");
+    let metrics = admin.metrics().await;
+    assert_eq!(metrics.value("passbook_calls_in_flight"), 0.0);
+    assert_eq!(metrics.handled("Deposit", "DeadlineExceeded"), 10.0);
+}
