@@ -100,7 +100,8 @@ pub async fn run(
         v1alpha = Some(reflection().build_v1alpha().map_err(|error| failed(&error))?);
     }
 
-    let unfinished = Unfinished::default();
+    let message_size_max = config.limits.message_size_max as usize;
+    let unfinished = Unfinished::new(message_size_max);
     let layers = ServiceBuilder::new()
         .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
@@ -112,7 +113,6 @@ pub async fn run(
         });
     let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
     let admin_service = AdminServiceImpl::new(ledger.clone());
-    let message_size_max = config.limits.message_size_max as usize;
     let server = transport(&config.limits)
         .layer(layers)
         .add_service(AccountServiceServer::new(service).max_decoding_message_size(message_size_max))

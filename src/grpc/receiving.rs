@@ -2,6 +2,7 @@
 //! call, and what was received of it, for ever.
 
 use std::{
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -34,9 +35,22 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 const PREFIX_LENGTH: usize = 5;
 
-/// The bytes of messages that have not come to their ends, of all calls together.
-#[derive(Clone, Debug, Default)]
-pub struct Unfinished(Arc<AtomicUsize>);
+/// The bytes of messages that have not come to their ends, of all calls together. A message counts
+/// with the length that it announces: there is room made for that when its first bytes are there.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    bytes: Arc<AtomicUsize>,
+    /// One that announces more is refused, not received.
+    message_size_max: usize,
+}
+
+impl Unfinished {
+    /// There is none, and no message will be larger than this.
+    #[must_use]
+    pub fn new(message_size_max: usize) -> Self {
+        Self { bytes: Arc::default(), message_size_max }
+    }
+}
 
 /// Has a request's messages counted as long as they are not whole, and, if it is only one, waited
 /// for no longer than the call may take. After [`crate::grpc::stamp`].
@@ -75,7 +89,7 @@ struct Share {
 }
 
 impl MessageProgress {
-    /// Takes in what has come; returns how much there is of a message that is not whole yet.
+    /// Takes in what has come; returns how much room is needed by a message that is not whole yet.
     fn take_in(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.received < PREFIX_LENGTH {
@@ -96,24 +110,24 @@ impl MessageProgress {
                 (self.received, self.is_whole_after) = (0, PREFIX_LENGTH);
             }
         }
-        self.received
+        if self.received < PREFIX_LENGTH { self.received } else { self.is_whole_after }
     }
 }
 
 impl Share {
     /// From now on it is this much; returns how much all have together.
     fn set(&mut self, bytes: usize) -> usize {
-        let all = &self.of.0;
-        let before = all.fetch_add(bytes, Relaxed);
+        let bytes = bytes.min(self.of.message_size_max);
+        let all = &self.of.bytes;
+        let with_both = all.fetch_add(bytes, Relaxed) + bytes;
         all.fetch_sub(self.bytes, Relaxed);
-        self.bytes = bytes;
-        before + bytes
+        with_both - mem::replace(&mut self.bytes, bytes)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.0.fetch_sub(self.bytes, Relaxed);
+        self.of.bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -180,23 +194,28 @@ mod tests {
             let mut at = 0;
             for bytes in all.chunks(piece) {
                 at += bytes.len();
-                // The ends of the four messages.
-                let begin = [0, 8, 13, 28, 333].into_iter().rfind(|begin| *begin <= at).unwrap();
-                assert_eq!(progress.take_in(bytes), at - begin, "{piece} bytes at a time, {at}");
+                // The four messages.
+                let bounds = [(0, 8), (8, 13), (13, 28), (28, 333), (333, 333)];
+                let (begin, end) = bounds.into_iter().rfind(|(begin, _)| *begin <= at).unwrap();
+                let is_announced = at - begin >= PREFIX_LENGTH;
+                let needs = if is_announced { end - begin } else { at - begin };
+                assert_eq!(progress.take_in(bytes), needs, "{piece} bytes at a time, {at}");
             }
         }
     }
 
     #[test]
     fn what_a_call_has_is_given_back() {
-        let unfinished = Unfinished::default();
+        let unfinished = Unfinished::new(1000);
         let mut share = Share { of: unfinished.clone(), bytes: 0 };
         assert_eq!(share.set(10), 10);
         let mut other = Share { of: unfinished.clone(), bytes: 0 };
         assert_eq!(other.set(5), 15);
         share.set(3);
-        assert_eq!(unfinished.0.load(Relaxed), 8);
+        assert_eq!(unfinished.bytes.load(Relaxed), 8);
+        // What is too large is not received.
+        assert_eq!(share.set(2000), 1005);
         drop((share, other));
-        assert_eq!(unfinished.0.load(Relaxed), 0);
+        assert_eq!(unfinished.bytes.load(Relaxed), 0);
     }
 }

@@ -20,6 +20,10 @@ const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
 const STREAM: &str = "/passbook.v1.AccountService/StreamTransactions";
 /// What the server may have of the machine's memory, in KiB.
 const MEMORY_KIB_MAX: u64 = 256 * 1024;
+/// What is sent of a large message, in bytes.
+const PART: usize = 16 * 1024;
+/// What is before each message.
+const PREFIX: usize = 5;
 /// Connections of an attacker.
 const CONNECTIONS: usize = 4;
 
@@ -70,12 +74,13 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
             "large messages that never end" => {
                 let stream = raw.open();
                 let begun = http2::data(stream, &http2::message_of(1024 * 1024));
-                let more = http2::data(stream, &[7; 16 * 1024]);
+                let more = http2::data(stream, &[7; PART]);
                 [raw.call(stream, STREAM), begun, more].concat()
             }
             other => unreachable!("{other}"),
         };
-        raw.write(&bytes).await?;
+        let data = if name == "large messages that never end" { PREFIX + PART } else { 0 };
+        raw.write_data(&bytes, data).await?;
         frames += 1;
         // Some thousand a second. More would be a flood, which takes the two cores of a machine that
         // has them whatever it floods with.

@@ -10,11 +10,16 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// How long the server may leave unread what it was sent.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(2);
+/// What may be sent on a connection before the server says that there may be more (RFC 9113, 6.9.2).
+const FIRST_WINDOW: i64 = 65_535;
+/// A frame's length, type, flags and stream.
+const FRAME_HEADER: usize = 9;
 
 /// A connection on which frames are sent as they are.
 pub struct Raw {
@@ -22,6 +27,10 @@ pub struct Raw {
     next_stream: u32,
     /// The headers of each call.
     headers: Vec<(&'static str, String)>,
+    /// What came and is no whole frame yet.
+    received: Vec<u8>,
+    /// How much data the server is ready to take.
+    window: i64,
 }
 
 impl Raw {
@@ -37,23 +46,55 @@ impl Raw {
             ("te", "trailers".to_owned()),
             ("authorization", authorization.to_owned()),
         ];
-        let mut raw = Self { stream, next_stream: 1, headers };
+        let (received, window) = (Vec::new(), FIRST_WINDOW);
+        let mut raw = Self { stream, next_stream: 1, headers, received, window };
         raw.write(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
         Ok(raw)
     }
 
-    /// Writes, and throws away what has come meanwhile. An error is the end of the connection.
+    /// Writes. An error is the end of the connection.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.read()?;
+        timeout(WRITE_TIME_MAX, self.stream.write_all(bytes)).await?
+    }
+
+    /// Writes what has this much data in it as soon as the server is ready to take that.
+    pub async fn write_data(&mut self, bytes: &[u8], data: usize) -> io::Result<()> {
+        self.window -= i64::try_from(data).expect("little");
+        let may_be_sent = async {
+            while self.window < 0 {
+                self.stream.readable().await?;
+                self.read()?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        timeout(WRITE_TIME_MAX, may_be_sent).await??;
+        self.write(bytes).await
+    }
+
+    /// Reads what has come; of that, only what there may be sent matters.
+    fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         loop {
             match self.stream.try_read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Ok(_) => {}
+                Ok(length) => self.received.extend(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        timeout(WRITE_TIME_MAX, self.stream.write_all(bytes)).await?
+        while let Some(header) = self.received.first_chunk::<FRAME_HEADER>() {
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
+            let is_window_update = header[3] == WINDOW_UPDATE && stream == 0;
+            let end = FRAME_HEADER + length;
+            let Some(payload) = self.received.get(FRAME_HEADER..end) else { break };
+            if is_window_update && let Some(more) = payload.first_chunk() {
+                self.window += i64::from(u32::from_be_bytes(*more));
+            }
+            self.received.drain(..end);
+        }
+        Ok(())
     }
 
     /// Begins a call of this method.
