@@ -10,7 +10,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     domain::money::Currencies,
-    grpc::{self, AccountServiceImpl, AdminServiceImpl, DeadlinePolicy},
+    grpc::{
+        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator,
+        DeadlinePolicy,
+    },
     ledger::Ledger,
     proto::{
         self, account_service_server::AccountServiceServer,
@@ -32,8 +35,14 @@ const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How a server is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerConfig {
+    /// Who may call.
+    pub authenticator: Arc<Authenticator>,
+    /// Whether there is gRPC reflection.
+    pub reflection: bool,
+    /// Whether there is grpc.health.v1.
+    pub health: bool,
     /// What applies to calls without a deadline.
     pub deadlines: DeadlinePolicy,
     /// How long accepted calls may take to end after shutdown began.
@@ -70,8 +79,15 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let readiness = tokio::spawn(watch_readiness(health.clone(), ledger.clone(), stopping.clone()));
 
+    let (mut v1, mut v1alpha) = (None, None);
+    if config.reflection {
+        v1 = Some(reflection().build_v1().map_err(|error| failed(&error))?);
+        v1alpha = Some(reflection().build_v1alpha().map_err(|error| failed(&error))?);
+    }
+
     let layers = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(grpc::panicked))
+        .layer(AuthenticationLayer(config.authenticator))
         .map_request(move |request| grpc::stamp(request, config.deadlines));
     let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
     let service = AccountServiceServer::new(service).max_decoding_message_size(MESSAGE_SIZE_MAX);
@@ -79,9 +95,9 @@ pub async fn run(
         .layer(layers)
         .add_service(service)
         .add_service(AdminServiceServer::new(AdminServiceImpl::new(ledger.clone())))
-        .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
-        .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?);
+        .add_optional_service(config.health.then_some(health_service))
+        .add_optional_service(v1)
+        .add_optional_service(v1alpha);
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut stopped = stopping.clone();

@@ -21,6 +21,8 @@ impl Config {
     pub fn run(self) -> Result<(), Failed> {
         let Action::Check(config) = self.action;
         config.check().map_err(Failed::Usage)?;
+        let currencies = config.currencies().map_err(Failed::Usage)?;
+        config.security.credentials(&currencies).map_err(Failed::Usage)?;
         println!("the settings are right");
         Ok(())
     }

@@ -9,6 +9,7 @@ mod migrate;
 mod progress;
 mod schema;
 mod serve;
+mod token;
 mod verify;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -71,6 +72,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Check settings without serving.
     Config(config::Config),
+    /// Make tokens for callers.
+    Token(token::Token),
     /// Make, update, show or take back the database's schema.
     Migrate(migrate::Migrate),
     /// Recompute the whole ledger and check that it is right: exit code 1 if it is not.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(bench) => bench.runtime(),
         Verb::Serve(_)
         | Verb::Config(_)
+        | Verb::Token(_)
         | Verb::Migrate(_)
         | Verb::Verify(_)
         | Verb::Export(_)
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         match cli.verb {
             Verb::Serve(serve) => serve.run().await,
             Verb::Config(config) => config.run(),
+            Verb::Token(token) => token.run(),
             Verb::Migrate(migrate) => migrate.run().await,
             Verb::Verify(verify) => verify.run().await,
             Verb::Export(export) => export.run().await,

@@ -1,6 +1,6 @@
 //! `passbook serve`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -10,13 +10,20 @@ use tokio::{
 
 use crate::{
     cli::Failed,
-    config::ServeConfig,
+    config::{Access, SecurityConfig, ServeConfig},
     domain::money::Currencies,
-    grpc::DeadlinePolicy,
+    grpc::{Authenticator, DeadlinePolicy},
     ledger::{Ledger, Limits},
     server::{self, ServerConfig},
     storage::{DatabaseKind, SchemaStatus, Store, schema_version},
 };
+
+/// How often the files of tokens and of the policy are looked at: a token that is taken out of the
+/// file is not valid for longer than this.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+const REFLECTION_SERVICES: [&str; 2] =
+    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 #[derive(Args)]
 pub struct Serve {
@@ -28,8 +35,8 @@ impl Serve {
     pub async fn run(self) -> Result<(), Failed> {
         let config = self.config;
         config.check().map_err(Failed::Usage)?;
-        let currencies = Currencies::new(&config.currency)
-            .map_err(|(code, error)| Failed::Usage(format!("--currency {code}: {error}")))?;
+        let currencies = config.currencies().map_err(Failed::Usage)?;
+        let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
         // Before anything is announced, so that a signal sent at once is not lost.
         let shutdown = shutdown_signal().map_err(Failed::run)?;
 
@@ -53,14 +60,62 @@ impl Serve {
             batch_size_max: config.batch_size_max as usize,
         };
         let ledger = Arc::new(Ledger::start(Arc::new(store), limits));
+        let currencies = Arc::new(currencies);
+        let reloading = (config.security.clone(), currencies.clone(), authenticator.clone());
+        tokio::spawn(reload(reloading.0, reloading.1, reloading.2));
         println!("ready: listening on {address}, database {kind}, schema {}", schema_version());
         let server_config = ServerConfig {
+            authenticator,
+            reflection: config.security.reflection != Access::Off,
+            health: config.security.health != Access::Off,
             deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
             shutdown_grace: config.shutdown_grace,
         };
-        server::run(listener, ledger, Arc::new(currencies), server_config, shutdown)
+        server::run(listener, ledger, currencies, server_config, shutdown)
             .await
             .map_err(Failed::run)
+    }
+}
+
+/// Asks callers for what the files say.
+pub fn authenticator(
+    config: &SecurityConfig,
+    currencies: &Currencies,
+) -> Result<Authenticator, Failed> {
+    let credentials = config.credentials(currencies).map_err(Failed::Usage)?;
+    let mut public = Vec::new();
+    if config.health == Access::Public {
+        public.push(HEALTH_SERVICE);
+    }
+    if config.reflection == Access::Public {
+        public.extend(REFLECTION_SERVICES);
+    }
+    Ok(Authenticator::new(credentials, public))
+}
+
+/// Reads the files of tokens and of the policy again when they have changed, for as long as the
+/// server runs. What cannot be read or makes no sense changes nothing.
+async fn reload(
+    config: SecurityConfig,
+    currencies: Arc<Currencies>,
+    authenticator: Arc<Authenticator>,
+) {
+    let mut last = config.credentials_texts();
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let texts = config.credentials_texts();
+        if texts == last {
+            continue;
+        }
+        last = texts;
+        match config.credentials(&currencies) {
+            Ok(Some(credentials)) => {
+                tracing::info!(?credentials, "tokens and policy read again");
+                authenticator.replace(credentials);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(error, "tokens and policy stay as they were"),
+        }
     }
 }
 

@@ -41,12 +41,7 @@ impl Settings {
         let fail = |what: String| FileError { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
-        // The error of the parser would show the line, in which there may be a password.
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text[..at.min(text.len())].lines().count().max(1);
-            fail(format!("is not valid TOML: line {line}: {}", error.message()))
-        })?;
+        let table: toml::Table = text.parse().map_err(|error| fail(toml_error(&text, &error)))?;
         let known = settings(command);
         let mut values = BTreeMap::new();
         for (key, value) in table {
@@ -102,6 +97,13 @@ pub fn name_keys(command: Command) -> Command {
             }
         })
         .mut_subcommands(name_keys)
+}
+
+/// What is wrong with a text, in one line, and without showing the text: there may be a secret.
+pub(super) fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let line = text.get(..at).unwrap_or(text).lines().count().max(1);
+    format!("line {line}: {}", error.message().replace('\n', " "))
 }
 
 /// A setting is what has a variable; of those, the file cannot name itself.

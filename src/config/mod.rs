@@ -3,6 +3,7 @@
 //!
 //! A flag wins over the environment, that over the file, that over the default.
 
+mod credentials;
 mod database;
 pub mod file;
 mod limits;
@@ -13,12 +14,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
+pub(crate) use crate::config::credentials::identity;
 pub use crate::config::{
     database::DatabaseConfig,
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
     telemetry::{LogFormat, TelemetryConfig},
 };
+use crate::domain::money::Currencies;
 
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
@@ -110,6 +113,14 @@ impl ServeConfig {
     pub fn check(&self) -> Result<(), String> {
         self.database.url()?;
         self.security.check(self.listen)
+    }
+
+    /// ISO 4217's currencies and those that are configured.
+    ///
+    /// # Errors
+    /// One of the latter makes no sense.
+    pub fn currencies(&self) -> Result<Currencies, String> {
+        Currencies::new(&self.currency).map_err(|(code, error)| format!("currency {code}: {error}"))
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
 //! and [`hold`], [`command`] (what may be asked), [`book`] (the fold of commands over locked
-//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not), [`verification`]
-//! and [`books`] (whether what is stored is what it says).
+//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not), [`access`]
+//! (who may ask for it), [`verification`] and [`books`] (whether what is stored is what it says).
 
+pub mod access;
 pub mod account;
 pub mod book;
 pub mod books;

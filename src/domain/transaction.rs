@@ -1,6 +1,6 @@
 //! What a change leaves behind: a transaction and its entries, hashed into a chain.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -63,6 +63,8 @@ impl TransactionKind {
 pub struct Transaction {
     /// None if it was only validated.
     pub transaction_id: Option<TransactionId>,
+    /// The identity of who asked for it; empty without authentication.
+    pub caller: Arc<str>,
     /// The caller's id of the request.
     pub request_id: RequestId,
     /// Which RPC made it.

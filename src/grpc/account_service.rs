@@ -7,11 +7,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     domain::{
+        access::Caller,
         account::{AccountUpdate, AttributeChange},
         command,
         money::Currencies,
     },
     grpc::{
+        auth,
         deadline::Deadline,
         decode::{self, Invalid},
         encode,
@@ -26,8 +28,6 @@ use crate::{
 pub struct AccountServiceImpl {
     ledger: Arc<Ledger>,
     currencies: Arc<Currencies>,
-    /// Whose request ids these are; everyone's, as long as nobody is asked who they are.
-    caller: Arc<str>,
     stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -45,40 +45,43 @@ impl AccountServiceImpl {
         currencies: Arc<Currencies>,
         stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
-        Self { ledger, currencies, caller: "".into(), stopping }
+        Self { ledger, currencies, stopping }
     }
 
     async fn make(
         &self,
+        caller: &Caller,
         request: Result<command::Request, Invalid>,
         deadline: Deadline,
     ) -> Result<encode::Done, Status> {
-        Ok(encode::done(self.ledger.make(request?, deadline.at).await?))
+        Ok(encode::done(self.ledger.make(caller, request?, deadline.at).await?))
     }
 
     async fn update(
         &self,
+        caller: &Caller,
         update: Result<AccountUpdate, Invalid>,
         deadline: Deadline,
     ) -> Result<Option<proto::Account>, Status> {
-        let account = self.ledger.update_account(update?, deadline.at).await?;
+        let account = self.ledger.update_account(caller, update?, deadline.at).await?;
         Ok(Some(encode::account(account)))
     }
 
     fn state_change(
         &self,
+        caller: &Caller,
         account_id: &str,
         change: AttributeChange,
         reason: &str,
     ) -> Result<AccountUpdate, Invalid> {
-        decode::state_change(&self.currencies, &self.caller, account_id, change, reason)
+        decode::state_change(&self.currencies, &caller.identity, account_id, change, reason)
     }
 
-    fn intake(&self) -> Intake {
+    fn intake(&self, caller: Caller) -> Intake {
         Intake {
             ledger: self.ledger.clone(),
             currencies: self.currencies.clone(),
-            caller: self.caller.clone(),
+            caller,
             stopping: self.stopping.clone(),
         }
     }
@@ -90,9 +93,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::CreateAccountRequest>,
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let new = decode::new_account(&self.currencies, &request)?;
-        let account = self.ledger.create_account(new, deadline.at).await?;
+        let account = self.ledger.create_account(&caller, new, deadline.at).await?;
         let account = Some(encode::account(account));
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
@@ -101,9 +104,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::GetAccountRequest>,
     ) -> Result<Response<proto::GetAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let account_id = decode::account_id(&self.currencies, &request.account_id)?;
-        let account = Some(encode::account(self.ledger.account(&account_id, deadline.at).await?));
+        let account =
+            Some(encode::account(self.ledger.account(&caller, &account_id, deadline.at).await?));
         Ok(Response::new(proto::GetAccountResponse { account }))
     }
 
@@ -111,9 +115,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::BatchGetAccountsRequest>,
     ) -> Result<Response<proto::BatchGetAccountsResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let account_ids = decode::account_ids(&self.currencies, &request.account_ids)?;
-        let accounts = self.ledger.accounts(&account_ids, deadline.at).await?;
+        let accounts = self.ledger.accounts(&caller, &account_ids, deadline.at).await?;
         let accounts = accounts.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
     }
@@ -122,11 +126,11 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (filter, page) = decode::account_list(&self.currencies, &request)?;
         let after = page.cursor.as_ref();
         let mut accounts =
-            self.ledger.list_accounts(&filter, after, page.limit + 1, deadline.at).await?;
+            self.ledger.list_accounts(&caller, &filter, after, page.limit + 1, deadline.at).await?;
         let next_page_token = page.cut(&mut accounts, |last| last.account_id.to_string());
         let accounts = accounts.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
@@ -136,9 +140,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::DepositRequest>,
     ) -> Result<Response<proto::DepositResponse>, Status> {
-        let (deadline, request) = open(request);
-        let posting = decode::deposit(&self.currencies, &self.caller, &request);
-        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let posting = decode::deposit(&self.currencies, &caller.identity, &request);
+        let encode::Done { transaction, replayed, .. } =
+            self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::DepositResponse { transaction, replayed }))
     }
 
@@ -146,9 +151,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::WithdrawRequest>,
     ) -> Result<Response<proto::WithdrawResponse>, Status> {
-        let (deadline, request) = open(request);
-        let posting = decode::withdraw(&self.currencies, &self.caller, &request);
-        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let posting = decode::withdraw(&self.currencies, &caller.identity, &request);
+        let encode::Done { transaction, replayed, .. } =
+            self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
     }
 
@@ -156,9 +162,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
-        let (deadline, request) = open(request);
-        let posting = decode::transfer(&self.currencies, &self.caller, &request);
-        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let posting = decode::transfer(&self.currencies, &caller.identity, &request);
+        let encode::Done { transaction, replayed, .. } =
+            self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::TransferResponse { transaction, replayed }))
     }
 
@@ -166,9 +173,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::PostTransactionRequest>,
     ) -> Result<Response<proto::PostTransactionResponse>, Status> {
-        let (deadline, request) = open(request);
-        let posting = decode::transaction(&self.currencies, &self.caller, request);
-        let encode::Done { transaction, replayed, .. } = self.make(posting, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let posting = decode::transaction(&self.currencies, &caller.identity, request);
+        let encode::Done { transaction, replayed, .. } =
+            self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::PostTransactionResponse { transaction, replayed }))
     }
 
@@ -176,9 +184,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::BatchPostTransactionsRequest>,
     ) -> Result<Response<proto::BatchPostTransactionsResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let requests = decode::batch(request)?;
-        let intake = self.intake();
+        let intake = self.intake(caller);
         // All are in line before the first is waited for.
         let line: Vec<_> = requests.into_iter().map(|it| intake.take(it, deadline.at)).collect();
         let mut results = Vec::with_capacity(line.len());
@@ -194,17 +202,17 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Result<Response<Self::StreamTransactionsStream>, Status> {
-        let (deadline, requests) = open(request);
-        Ok(Response::new(Box::pin(self.intake().serve(requests, deadline))))
+        let (caller, deadline, requests) = open(request);
+        Ok(Response::new(Box::pin(self.intake(caller).serve(requests, deadline))))
     }
 
     async fn get_transaction(
         &self,
         request: Request<proto::GetTransactionRequest>,
     ) -> Result<Response<proto::GetTransactionResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let name = decode::transaction_name(&self.currencies, &request)?;
-        let transaction = self.ledger.transaction(&self.caller, name, deadline.at).await?;
+        let transaction = self.ledger.transaction(&caller, name, deadline.at).await?;
         let transaction = Some(encode::transaction(&transaction));
         Ok(Response::new(proto::GetTransactionResponse { transaction }))
     }
@@ -213,10 +221,12 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListEntriesRequest>,
     ) -> Result<Response<proto::ListEntriesResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, range, page) = decode::entry_list(&self.currencies, &request)?;
-        let mut entries =
-            self.ledger.list_entries(&account_id, &range, page.limit + 1, deadline.at).await?;
+        let mut entries = self
+            .ledger
+            .list_entries(&caller, &account_id, &range, page.limit + 1, deadline.at)
+            .await?;
         let next_page_token = page.cut(&mut entries, |last| last.sequence.to_string());
         let entries = entries.iter().map(encode::entry).collect();
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
@@ -226,9 +236,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::UpdateAccountRequest>,
     ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
-        let (deadline, request) = open(request);
-        let update = decode::account_update(&self.currencies, &self.caller, request);
-        let account = self.update(update, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let update = decode::account_update(&self.currencies, &caller.identity, request);
+        let account = self.update(&caller, update, deadline).await?;
         Ok(Response::new(proto::UpdateAccountResponse { account }))
     }
 
@@ -236,11 +246,11 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::FreezeAccountRequest>,
     ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, reason) = (&request.account_id, &request.reason);
         let change = AttributeChange::Freeze;
-        let update = self.state_change(account_id, change, reason);
-        let account = self.update(update, deadline).await?;
+        let update = self.state_change(&caller, account_id, change, reason);
+        let account = self.update(&caller, update, deadline).await?;
         Ok(Response::new(proto::FreezeAccountResponse { account }))
     }
 
@@ -248,11 +258,11 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::UnfreezeAccountRequest>,
     ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, reason) = (&request.account_id, &request.reason);
         let change = AttributeChange::Unfreeze;
-        let update = self.state_change(account_id, change, reason);
-        let account = self.update(update, deadline).await?;
+        let update = self.state_change(&caller, account_id, change, reason);
+        let account = self.update(&caller, update, deadline).await?;
         Ok(Response::new(proto::UnfreezeAccountResponse { account }))
     }
 
@@ -260,11 +270,11 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::CloseAccountRequest>,
     ) -> Result<Response<proto::CloseAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, reason) = (&request.account_id, &request.reason);
         let change = AttributeChange::Close;
-        let update = self.state_change(account_id, change, reason);
-        let account = self.update(update, deadline).await?;
+        let update = self.state_change(&caller, account_id, change, reason);
+        let account = self.update(&caller, update, deadline).await?;
         Ok(Response::new(proto::CloseAccountResponse { account }))
     }
 
@@ -272,11 +282,13 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListAccountChangesRequest>,
     ) -> Result<Response<proto::ListAccountChangesResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, page) = decode::account_change_list(&self.currencies, &request)?;
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
-        let mut changes =
-            self.ledger.list_account_changes(&account_id, after, limit, deadline.at).await?;
+        let mut changes = self
+            .ledger
+            .list_account_changes(&caller, &account_id, after, limit, deadline.at)
+            .await?;
         let next_page_token = page.cut(&mut changes, |last| last.version.to_string());
         let changes = changes.into_iter().map(encode::account_change).collect();
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
@@ -286,9 +298,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::PlaceHoldRequest>,
     ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
-        let (deadline, request) = open(request);
-        let request = decode::new_hold(&self.currencies, &self.caller, request);
-        let encode::Done { hold, replayed, .. } = self.make(request, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let request = decode::new_hold(&self.currencies, &caller.identity, request);
+        let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::PlaceHoldResponse { hold, replayed }))
     }
 
@@ -296,9 +308,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::CaptureHoldRequest>,
     ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
-        let (deadline, request) = open(request);
-        let request = decode::capture(&self.currencies, &self.caller, request);
-        let encode::Done { transaction, hold, replayed } = self.make(request, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let request = decode::capture(&self.currencies, &caller.identity, request);
+        let encode::Done { transaction, hold, replayed } =
+            self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
     }
 
@@ -306,9 +319,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ReleaseHoldRequest>,
     ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
-        let (deadline, request) = open(request);
-        let request = decode::release(&self.currencies, &self.caller, &request);
-        let encode::Done { hold, replayed, .. } = self.make(request, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let request = decode::release(&self.currencies, &caller.identity, &request);
+        let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed }))
     }
 
@@ -316,9 +329,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::GetHoldRequest>,
     ) -> Result<Response<proto::GetHoldResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let hold_id = decode::hold_id(&self.currencies, &request.hold_id)?;
-        let hold = Some(encode::hold(&self.ledger.hold(&hold_id, deadline.at).await?));
+        let hold = Some(encode::hold(&self.ledger.hold(&caller, &hold_id, deadline.at).await?));
         Ok(Response::new(proto::GetHoldResponse { hold }))
     }
 
@@ -326,10 +339,12 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListHoldsRequest>,
     ) -> Result<Response<proto::ListHoldsResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, filter, page) = decode::hold_list(&self.currencies, &request)?;
-        let mut holds =
-            self.ledger.list_holds(&account_id, &filter, page.limit + 1, deadline.at).await?;
+        let mut holds = self
+            .ledger
+            .list_holds(&caller, &account_id, &filter, page.limit + 1, deadline.at)
+            .await?;
         let next_page_token = page.cut(&mut holds, |last| last.hold_id.to_string());
         let holds = holds.iter().map(encode::hold).collect();
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
@@ -339,9 +354,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ReverseTransactionRequest>,
     ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
-        let (deadline, request) = open(request);
-        let request = decode::reversal(&self.currencies, &self.caller, request);
-        let encode::Done { transaction, replayed, .. } = self.make(request, deadline).await?;
+        let (caller, deadline, request) = open(request);
+        let request = decode::reversal(&self.currencies, &caller.identity, request);
+        let encode::Done { transaction, replayed, .. } =
+            self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
     }
 
@@ -349,21 +365,22 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListTransactionsRequest>,
     ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let decode::TransactionList { account_id, filter, page } =
             decode::transaction_list(&self.currencies, &request)?;
         let (limit, at) = (page.limit, deadline.at);
         let (transactions, next_page_token) = match account_id {
             None => {
                 let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
-                let found = self.ledger.list_transactions(&filter, before, limit, at).await?;
+                let found =
+                    self.ledger.list_transactions(&caller, &filter, before, limit, at).await?;
                 (found.transactions, page.token(found.next))
             }
             Some(account_id) => {
                 let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
                 let ledger = &self.ledger;
                 let found = ledger
-                    .list_transactions_of_account(&account_id, &filter, before, limit, at)
+                    .list_transactions_of_account(&caller, &account_id, &filter, before, limit, at)
                     .await?;
                 (found.transactions, page.token(found.next))
             }
@@ -376,10 +393,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::GetBalanceRequest>,
     ) -> Result<Response<proto::GetBalanceResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let (account_id, time_us) = decode::balance(&self.currencies, &request)?;
         let (account, balance, sequence) =
-            self.ledger.balance_at(&account_id, time_us, deadline.at).await?;
+            self.ledger.balance_at(&caller, &account_id, time_us, deadline.at).await?;
         let balance = Some(encode::money(&account.currency, balance));
         Ok(Response::new(proto::GetBalanceResponse { balance, sequence }))
     }
@@ -390,9 +407,10 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::WatchEntriesRequest>,
     ) -> Result<Response<Self::WatchEntriesStream>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let account_id = decode::watch(&self.currencies, &request)?;
-        let watcher = self.ledger.watch(&account_id, request.after_sequence, deadline.at).await?;
+        let watcher =
+            self.ledger.watch(&caller, &account_id, request.after_sequence, deadline.at).await?;
         let entries = watch::serve(watcher, self.stopping.clone(), deadline);
         Ok(Response::new(Box::pin(entries)))
     }
@@ -401,9 +419,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ResolveRequestRequest>,
     ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
-        let (deadline, request) = open(request);
-        let key = decode::request_key(&self.currencies, &self.caller, &request.request_id)?;
-        let decided = self.ledger.resolve(key, request.fence, deadline.at).await?;
+        let (caller, deadline, request) = open(request);
+        let request_id = decode::request_id(&self.currencies, &request.request_id)?;
+        let decided = self.ledger.resolve(&caller, request_id, request.fence, deadline.at).await?;
         Ok(Response::new(encode::resolved(decided)))
     }
 
@@ -411,14 +429,15 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::VerifyAccountRequest>,
     ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
-        let (deadline, request) = open(request);
+        let (caller, deadline, request) = open(request);
         let account_id = decode::account_id(&self.currencies, &request.account_id)?;
-        let verified = self.ledger.verify_account(&account_id, deadline.at).await?;
+        let verified = self.ledger.verify_account(&caller, &account_id, deadline.at).await?;
         Ok(Response::new(encode::verified_account(verified)))
     }
 }
 
-/// The request's deadline and its message.
-fn open<T>(request: Request<T>) -> (Deadline, T) {
-    (Deadline::of(request.extensions()), request.into_inner())
+/// Who calls, until when it must be answered, and what is asked.
+fn open<T>(request: Request<T>) -> (Caller, Deadline, T) {
+    let extensions = request.extensions();
+    (auth::caller(extensions), Deadline::of(extensions), request.into_inner())
 }

@@ -67,6 +67,7 @@ pub fn account_change(change: AccountChange) -> proto::AccountChange {
         before: Some(attributes(change.before)),
         after: Some(attributes(change.after)),
         create_time: Some(time(change.create_time_us)),
+        caller: change.caller.to_string(),
     }
 }
 
@@ -156,6 +157,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         create_time: Some(time(transaction.create_time_us)),
         reverses_transaction_id: id(transaction.reverses_transaction_id),
         reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
+        caller: transaction.caller.to_string(),
     };
     if transaction.transaction_id.is_none() {
         // Only validated: there is no such transaction, at no time.

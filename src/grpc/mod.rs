@@ -18,7 +18,10 @@ mod status_tests;
 
 pub use account_service::AccountServiceImpl;
 pub use admin_service::AdminServiceImpl;
-pub use auth::{Caller, Peer};
+pub use auth::{
+    AuthenticationLayer, Authenticator, Caller, Credentials, Grant, Methods, MethodsError, Peer,
+    Permission, Policy, Token, Tokens,
+};
 pub use deadline::{DeadlinePolicy, stamp};
 pub use status::panicked;
 pub use watch_message::WatchEntriesResponse;

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 
 use crate::{
-    domain::rejection::Rejection,
+    domain::{access::Denied, rejection::Rejection},
     grpc::decode::{Invalid, Violation},
     ledger::{Failure, Outcome},
     proto::ErrorReason,
@@ -162,6 +162,13 @@ fn of_failure(failure: &Failure) -> Parts {
     use ErrorReason as E;
     let (code, reason, message, outcome, retry) = match failure {
         Failure::Rejected(rejection) => return of_rejection(rejection),
+        Failure::PermissionDenied(denied) => {
+            let permission = match denied {
+                Denied::Account(_) | Denied::Named(_) | Denied::EveryAccount => "account",
+                Denied::Amount { .. } => "amount",
+            };
+            return permission_denied(permission, denied.to_string());
+        }
         Failure::LockTimeout => (
             Code::Aborted,
             E::LockTimeout,
@@ -237,6 +244,24 @@ fn of_failure(failure: &Failure) -> Parts {
     });
     let metadata = outcome.into_iter().collect();
     Parts { code, reason, message, metadata, details: retry.map(retry_info).into_iter().collect() }
+}
+
+fn permission_denied(permission: &str, message: String) -> Parts {
+    let metadata = BTreeMap::from([("permission".to_owned(), permission.to_owned())]);
+    let (code, reason) = (Code::PermissionDenied, ErrorReason::PermissionDenied);
+    Parts { code, reason, message, metadata, details: vec![] }
+}
+
+/// The answer to someone who may not call this method.
+pub fn method_denied(message: String) -> Status {
+    permission_denied("method", message).into_status()
+}
+
+/// The answer to someone who does not show who they are.
+pub fn unauthenticated(message: &str) -> Status {
+    let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
+    let (message, metadata) = (message.to_owned(), BTreeMap::new());
+    Parts { code, reason, message, metadata, details: vec![] }.into_status()
 }
 
 impl Parts {

@@ -12,7 +12,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::money::Currencies,
+    domain::{access::Caller, money::Currencies},
     grpc::{
         deadline::Deadline,
         decode::{self, Invalid},
@@ -31,7 +31,7 @@ const UNDER_WAY_MAX: usize = 1024;
 pub struct Intake {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
-    pub caller: Arc<str>,
+    pub caller: Caller,
     /// Turns true when no more requests are to be read.
     pub stopping: watch::Receiver<bool>,
 }
@@ -40,7 +40,7 @@ pub struct Intake {
 pub enum InLine {
     /// Accepted; the verdict will come.
     Accepted(RequestTicket),
-    /// Malformed or not accepted.
+    /// Malformed, not allowed or not accepted.
     Answered(proto::PostTransactionResult),
 }
 
@@ -51,8 +51,8 @@ impl Intake {
         request: proto::PostTransactionRequest,
         deadline: tokio::time::Instant,
     ) -> InLine {
-        match decode::transaction(&self.currencies, &self.caller, request) {
-            Ok(posting) => match self.ledger.begin(posting, deadline) {
+        match decode::transaction(&self.currencies, &self.caller.identity, request) {
+            Ok(posting) => match self.ledger.begin(&self.caller, posting, deadline) {
                 Ok(ticket) => InLine::Accepted(ticket),
                 Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
             },

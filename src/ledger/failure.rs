@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{domain::rejection::Rejection, storage::StorageError};
+use crate::{
+    domain::{access::Denied, rejection::Rejection},
+    storage::StorageError,
+};
 
 /// What became of a change that got no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Outcome {
 pub enum Failure {
     /// Refused, by state.
     Rejected(Rejection),
+    /// The caller may not ask for this; nothing was done.
+    PermissionDenied(Denied),
     /// Someone else held a row lock for as long as the caller could wait.
     LockTimeout,
     /// The database broke off the transaction again and again.
@@ -54,6 +59,12 @@ pub enum Failure {
     Internal(Option<Outcome>),
 }
 
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::PermissionDenied(denied)
+    }
+}
+
 impl Failure {
     /// What a failed read means to the caller of a change that was not begun for it.
     pub(super) fn not_applied(self) -> Self {
@@ -72,6 +83,7 @@ impl Failure {
             Self::SchemaNotMigrated(_) => Self::SchemaNotMigrated(outcome),
             Self::Internal(_) => Self::Internal(outcome),
             Self::Rejected(_)
+            | Self::PermissionDenied(_)
             | Self::LockTimeout
             | Self::Contention
             | Self::Overloaded { .. }

@@ -45,11 +45,12 @@ pub use crate::ledger::{
 };
 use crate::{
     domain::{
+        access::Caller,
         account::{Account, AccountUpdate, Labels, NewAccount},
         book::{Answer, Decided, Made},
         command::{Action, Command, Request},
         hold::Capture,
-        ids::{AccountId, RequestKey},
+        ids::{AccountId, RequestId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
     storage::{SchemaStatus, Store},
@@ -127,24 +128,28 @@ impl Ledger {
     /// Opens an account, or returns it if it is open with the same attributes.
     ///
     /// # Errors
-    /// The account exists with other attributes, or no verdict was reached.
+    /// The caller may not, the account exists with other attributes, or no verdict was reached.
     pub async fn create_account(
         &self,
+        caller: &Caller,
         new: NewAccount,
         deadline: Instant,
     ) -> Result<Account, Failure> {
+        caller.grant.check_account(&new.account_id)?;
         self.account_after(Command::CreateAccount(new), deadline).await
     }
 
     /// Changes what an account is. Not under a request id: what it is to be, it may be already.
     ///
     /// # Errors
-    /// The refusal, or no verdict was reached.
+    /// The caller may not, the refusal, or no verdict was reached.
     pub async fn update_account(
         &self,
+        caller: &Caller,
         update: AccountUpdate,
         deadline: Instant,
     ) -> Result<Account, Failure> {
+        caller.grant.check_account(&update.account_id)?;
         self.account_after(Command::UpdateAccount(update), deadline).await
     }
 
@@ -176,10 +181,15 @@ impl Ledger {
     /// Moves or holds money, exactly once per request id.
     ///
     /// # Errors
-    /// The refusal, which is kept, or no verdict was reached.
-    pub async fn make(&self, mut request: Request, deadline: Instant) -> Result<Done, Failure> {
+    /// The caller may not, the refusal, which is kept, or no verdict was reached.
+    pub async fn make(
+        &self,
+        caller: &Caller,
+        mut request: Request,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
         self.look_ahead(&mut request.action, deadline).await.map_err(Failure::not_applied)?;
-        self.begin(request, deadline)?.done().await
+        self.begin(caller, request, deadline)?.done().await
     }
 
     /// Accepts a change of balances; several are usually made in the order in which they are
@@ -187,7 +197,13 @@ impl Ledger {
     ///
     /// # Errors
     /// It was not accepted, and is not applied.
-    pub fn begin(&self, request: Request, deadline: Instant) -> Result<RequestTicket, Failure> {
+    pub fn begin(
+        &self,
+        caller: &Caller,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<RequestTicket, Failure> {
+        caller.grant.check_request(&request)?;
         Ok(RequestTicket(self.accept(Command::Request(Arc::new(request)), deadline)?))
     }
 
@@ -198,10 +214,12 @@ impl Ledger {
     /// The database does not answer in time.
     pub async fn resolve(
         &self,
-        key: RequestKey,
+        caller: &Caller,
+        request_id: RequestId,
         fence: bool,
         deadline: Instant,
     ) -> Result<Option<Decided>, Failure> {
+        let key = RequestKey { caller: caller.identity.clone(), request_id };
         if !fence {
             return self.decided(&key, deadline).await;
         }

@@ -1,5 +1,6 @@
 //! The reads beside the write path: no lock, no transaction, nothing that a dropped future could
-//! leak.
+//! leak. What their caller may not see is refused before it is looked up, or, where only its name
+//! is known, in the same words whether or not it exists.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
+        access::{Caller, Denied},
         account::{Account, AccountChange},
         book::Decided,
         hold::Hold,
@@ -33,12 +35,14 @@ impl Ledger {
     /// One account.
     ///
     /// # Errors
-    /// It does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn account(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         deadline: Instant,
     ) -> Result<Account, Failure> {
+        caller.grant.check_account(account_id)?;
         let found = self.as_of_now(deadline, || self.store.account(account_id)).await?;
         found.ok_or_else(|| not_found(account_id))
     }
@@ -73,12 +77,14 @@ impl Ledger {
     /// Several accounts as of one instant, in the order asked for.
     ///
     /// # Errors
-    /// One does not exist, or the database does not answer in time.
+    /// One is not theirs to see, one does not exist, or the database does not answer in time.
     pub async fn accounts(
         &self,
+        caller: &Caller,
         account_ids: &[AccountId],
         deadline: Instant,
     ) -> Result<Vec<Account>, Failure> {
+        account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
         let found = self.as_of_now(deadline, || self.store.accounts(&wanted)).await?;
         let mut found: HashMap<_, _> =
@@ -93,45 +99,51 @@ impl Ledger {
     /// The database does not answer in time.
     pub async fn list_accounts(
         &self,
+        caller: &Caller,
         filter: &AccountFilter,
         after: Option<&AccountId>,
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Account>, Failure> {
-        self.as_of_now(deadline, || self.store.list_accounts(filter, after, limit)).await
+        let prefixes = &caller.grant.account_prefixes;
+        self.as_of_now(deadline, || self.store.list_accounts(filter, prefixes, after, limit)).await
     }
 
     /// One transaction.
     ///
     /// # Errors
-    /// It does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn transaction(
         &self,
-        caller: &Arc<str>,
+        caller: &Caller,
         name: TransactionName,
         deadline: Instant,
     ) -> Result<Arc<Transaction>, Failure> {
         let found = match &name {
             TransactionName::TransactionId(id) => self.transaction_if_any(*id, deadline).await?,
             TransactionName::RequestId(request_id) => {
-                let key = RequestKey { caller: caller.clone(), request_id: request_id.clone() };
+                let caller = caller.identity.clone();
+                let key = RequestKey { caller, request_id: request_id.clone() };
                 read(deadline, self.store.transaction_of_request(&key)).await?
             }
         };
+        let found = caller.grant.visible(found)?;
         found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
     }
 
     /// A page of an account's entries.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_entries(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         range: &EntryRange,
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Entry>, Failure> {
+        caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
         read(deadline, self.store.list_entries(&account, range, limit)).await
     }
@@ -151,43 +163,52 @@ impl Ledger {
     /// The database does not answer in time.
     pub async fn list_transactions(
         &self,
+        caller: &Caller,
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
         deadline: Instant,
     ) -> Result<TransactionPage<TransactionId>, Failure> {
+        caller.grant.check_every_account()?;
         read(deadline, self.store.list_transactions(filter, before, limit)).await
     }
 
     /// A page of the transactions of one account, latest first.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_transactions_of_account(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
         deadline: Instant,
     ) -> Result<TransactionPage<i64>, Failure> {
+        caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
         let store = &self.store;
         let page = store.list_transactions_of_account(&account, filter, before, limit);
-        read(deadline, page).await
+        let TransactionPage { transactions, next } = read(deadline, page).await?;
+        let seen = transactions.into_iter().map(|it| caller.grant.visible(Some(it)));
+        let transactions = seen.filter_map(Result::transpose).collect::<Result<_, Denied>>()?;
+        Ok(TransactionPage { transactions, next })
     }
 
     /// The balance of an account after all entries made at this time or before (None: now), and
     /// the sequence of the last of them.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn balance_at(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         time_us: Option<i64>,
         deadline: Instant,
     ) -> Result<(Account, Amount, i64), Failure> {
+        caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
         let (balance, sequence) = read(deadline, self.store.balance_at(&account, time_us)).await?;
         Ok((account, balance, sequence))
@@ -196,14 +217,16 @@ impl Ledger {
     /// A page of the changes of an account, oldest first.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_account_changes(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         after_version: i64,
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<AccountChange>, Failure> {
+        caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
         read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
     }
@@ -215,10 +238,12 @@ impl Ledger {
     /// does not answer in time.
     pub async fn watch(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         after_sequence: i64,
         deadline: Instant,
     ) -> Result<Watcher, Failure> {
+        caller.grant.check_account(account_id)?;
         let place = self.hub.place()?;
         let account = self.known(account_id, deadline).await?;
         if after_sequence > account.sequence {
@@ -230,12 +255,14 @@ impl Ledger {
     /// Recomputes an account from its entries and holds.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn verify_account(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         deadline: Instant,
     ) -> Result<VerifiedAccount, Failure> {
+        caller.grant.check_account(account_id)?;
         let verified = read(deadline, self.store.verify_account(account_id)).await?;
         verified.ok_or_else(|| not_found(account_id))
     }
@@ -243,10 +270,17 @@ impl Ledger {
     /// One hold.
     ///
     /// # Errors
-    /// It does not exist, or the database does not answer in time.
-    pub async fn hold(&self, hold_id: &HoldId, deadline: Instant) -> Result<Hold, Failure> {
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    pub async fn hold(
+        &self,
+        caller: &Caller,
+        hold_id: &HoldId,
+        deadline: Instant,
+    ) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
         let found = self.as_of_now(deadline, || self.store.hold(hold_id)).await?;
+        let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
+        caller.grant.check_named("hold", account_id)?;
         found.ok_or_else(missing)
     }
 
@@ -262,15 +296,16 @@ impl Ledger {
     /// A page of an account's holds, in order of their ids.
     ///
     /// # Errors
-    /// The account does not exist, or the database does not answer in time.
+    /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_holds(
         &self,
+        caller: &Caller,
         account_id: &AccountId,
         filter: &HoldFilter,
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Hold>, Failure> {
-        let account = self.account(account_id, deadline).await?;
+        let account = self.account(caller, account_id, deadline).await?;
         self.as_of_now(deadline, || self.store.list_holds(&account, filter, limit)).await
     }
 

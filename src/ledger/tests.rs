@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
+        access::Caller,
         account::{Labels, NewAccount},
         command::{Action, Condition, Leg, Request},
         ids::{AccountId, RequestId, RequestKey},
@@ -35,11 +36,15 @@ async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
         unlimited_overdraft: false,
         labels: Labels::new(),
     };
-    ledger.create_account(new, soon()).await.unwrap();
+    ledger.create_account(&anyone(), new, soon()).await.unwrap();
     ledger
 }
 
 const LIMITS: Limits = Limits { queue_capacity: 100, batch_size_max: 100 };
+
+fn anyone() -> Caller {
+    Caller::unrestricted("")
+}
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -65,7 +70,7 @@ fn deposit(request_id: &str) -> Request {
 
 async fn balance(ledger: &Ledger) -> String {
     let account_id = AccountId::parse("a").unwrap();
-    ledger.account(&account_id, soon()).await.unwrap().balance.to_string()
+    ledger.account(&anyone(), &account_id, soon()).await.unwrap().balance.to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +78,8 @@ async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-before-write", Point::BeforeWrite, 1);
-    let Done { replayed, .. } = ledger.make(deposit("panic-before-write"), soon()).await.unwrap();
+    let Done { replayed, .. } =
+        ledger.make(&anyone(), deposit("panic-before-write"), soon()).await.unwrap();
     assert!(!replayed);
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -83,7 +89,8 @@ async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-after-commit", Point::AfterCommit, 1);
-    let Done { replayed, .. } = ledger.make(deposit("panic-after-commit"), soon()).await.unwrap();
+    let Done { replayed, .. } =
+        ledger.make(&anyone(), deposit("panic-after-commit"), soon()).await.unwrap();
     assert!(!replayed, "to its caller it is the first answer");
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -95,13 +102,13 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
     order("panic-always", Point::BeforeWrite, usize::MAX);
     let doomed = {
         let (ledger, deadline) = (ledger.clone(), Instant::now() + Duration::from_secs(2));
-        tokio::spawn(async move { ledger.make(deposit("panic-always"), deadline).await })
+        tokio::spawn(async move { ledger.make(&anyone(), deposit("panic-always"), deadline).await })
     };
     let others: Vec<_> = (0..50)
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("beside-a-panic-{index}"));
-            tokio::spawn(async move { ledger.make(posting, soon()).await })
+            tokio::spawn(async move { ledger.make(&anyone(), posting, soon()).await })
         })
         .collect();
     for other in others {
@@ -121,7 +128,7 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("overload-{index}"));
-            tokio::spawn(async move { ledger.make(posting, soon()).await })
+            tokio::spawn(async move { ledger.make(&anyone(), posting, soon()).await })
         })
         .collect();
     let mut applied = 0;
@@ -139,9 +146,12 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
 async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
-    let failure = ledger.make(deposit("too-late"), Instant::now()).await.unwrap_err();
+    let failure = ledger.make(&anyone(), deposit("too-late"), Instant::now()).await.unwrap_err();
     assert_eq!(failure, Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
     assert_eq!(balance(&ledger).await, "0.00");
     ledger.close().await;
-    assert_eq!(ledger.make(deposit("closed"), soon()).await.unwrap_err(), Failure::ShuttingDown);
+    assert_eq!(
+        ledger.make(&anyone(), deposit("closed"), soon()).await.unwrap_err(),
+        Failure::ShuttingDown
+    );
 }

@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
     QueryFilter, QueryOrder, QuerySelect, Select,
-    sea_query::{Expr, LockBehavior, LockType, SimpleExpr},
+    sea_query::{Cond, Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
 };
 
 use crate::{
@@ -68,17 +68,24 @@ impl Store {
         read(&self.readers, select(backend, account_ids)).await
     }
 
-    /// At most `limit` accounts above `after`, in order of their ids.
+    /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
+    /// with one of these prefixes (of characters of account ids).
     ///
     /// # Errors
     /// The database does not answer.
     pub async fn list_accounts(
         &self,
         filter: &AccountFilter,
+        prefixes: &[String],
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<AsOfNow<Vec<Account>>, StorageError> {
         let mut query = Entity::find().order_by_asc(Column::AccountId).limit(limit);
+        if !prefixes.iter().any(String::is_empty) {
+            // Of no prefix there is no account; an empty condition would be no condition.
+            let none = Cond::any().add(Expr::cust("1 = 0"));
+            query = query.filter(prefixes.iter().fold(none, |any, it| any.add(begins_with(it))));
+        }
         if let Some(after) = after {
             query = query.filter(Column::AccountId.gt(after.as_str()));
         }
@@ -229,6 +236,17 @@ fn select(backend: DbBackend, account_ids: &BTreeSet<AccountId>) -> Select<Entit
         _ => Column::AccountId.eq_any(ids),
     };
     Entity::find().filter(condition)
+}
+
+/// As a range of the primary key, whose order is that of the bytes.
+fn begins_with(prefix: &str) -> SimpleExpr {
+    // No character of an account id is the last of ASCII, so the next one is there.
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    let end = String::from_utf8_lossy(&end).into_owned();
+    Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
 }
 
 fn has_labels(backend: DbBackend, labels: &Labels) -> SimpleExpr {

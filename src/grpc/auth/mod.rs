@@ -1,6 +1,33 @@
 //! Who calls, and what they may do.
+//!
+//! A caller shows a bearer token (`authorization: Bearer TOKEN`) or, on a connection with mutual
+//! TLS, a certificate; a token counts before a certificate, and a wrong one is not made good by
+//! it. The policy says which methods an identity may call, and which accounts and amounts it may
+//! touch; what it does not say is denied. Methods are checked here, before the request is read;
+//! accounts and amounts by the ledger, which knows them ([`crate::domain::access`]).
 
-use std::{net::SocketAddr, sync::Arc};
+mod layer;
+mod policy;
+mod tokens;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use http::{Extensions, HeaderValue};
+use tonic::Status;
+
+use crate::grpc::{auth::policy::SERVICES, status};
+pub use crate::{
+    domain::access::{Caller, Grant},
+    grpc::auth::{
+        layer::AuthenticationLayer,
+        policy::{Methods, MethodsError, Permission, Policy},
+        tokens::{Token, Tokens},
+    },
+};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, Default)]
@@ -11,9 +38,97 @@ pub struct Peer {
     pub certificate_identity: Option<Arc<str>>,
 }
 
-/// Who makes a call: in the extensions of its request, and of its response.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The name under which the policy knows them; empty if nobody is asked.
-    pub identity: Arc<str>,
+/// By what callers are known, and what they may do.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// The tokens that are valid.
+    pub tokens: Tokens,
+    /// What each identity may do.
+    pub policy: Policy,
+}
+
+/// Tells who calls, and whether they may.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// None: nobody is asked, and everyone may do everything.
+    credentials: Option<RwLock<Arc<Credentials>>>,
+    /// Services that everyone may call, by their full names.
+    public: Vec<&'static str>,
+}
+
+impl Authenticator {
+    /// Asks for these credentials, or, without them, nobody for any. Everyone may call the
+    /// services in `public`.
+    #[must_use]
+    pub fn new(credentials: Option<Credentials>, public: Vec<&'static str>) -> Self {
+        let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
+        Self { credentials, public }
+    }
+
+    /// From now on these credentials count, for calls that are not yet under way. Does nothing if
+    /// nobody is asked for any.
+    pub fn replace(&self, credentials: Credentials) {
+        if let Some(current) = &self.credentials {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+        }
+    }
+
+    /// Who makes this call, if they may.
+    fn admit(
+        &self,
+        path: &str,
+        peer: Option<&Peer>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Caller, Status> {
+        let Some(credentials) = &self.credentials else { return Ok(Caller::unrestricted("")) };
+        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+        if self.public.contains(&service) {
+            return Ok(nobody());
+        }
+        let identity = credentials.identity(peer, authorization)?;
+        let permission = credentials.policy.of(&identity);
+        if !SERVICES.contains(&service) {
+            // Reflection or health, or nothing that exists.
+            return Ok(Caller { identity, grant: Arc::default() });
+        }
+        let denied = || {
+            let name = service.trim_start_matches("passbook.v1.");
+            status::method_denied(format!("identity {identity:?} may not call {name}/{method}"))
+        };
+        let permission =
+            permission.filter(|it| it.methods.contain(service, method)).ok_or_else(denied)?;
+        let grant = permission.grant.clone();
+        Ok(Caller { identity, grant })
+    }
+}
+
+impl Credentials {
+    fn identity(
+        &self,
+        peer: Option<&Peer>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Arc<str>, Status> {
+        if let Some(authorization) = authorization {
+            let token = tokens::bearer(authorization)
+                .ok_or_else(|| status::unauthenticated("authorization is not `Bearer TOKEN`"))?;
+            let invalid = || status::unauthenticated("the token is unknown or has expired");
+            return self.tokens.identity_of(token, SystemTime::now()).ok_or_else(invalid);
+        }
+        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or_else(|| {
+            status::unauthenticated(
+                "no credential: send `authorization: Bearer TOKEN` or a client certificate",
+            )
+        })
+    }
+}
+
+/// Who makes the call with these extensions. Without the layer that says so it would be nobody,
+/// who may do nothing.
+pub fn caller(extensions: &Extensions) -> Caller {
+    extensions.get().cloned().unwrap_or_else(nobody)
+}
+
+fn nobody() -> Caller {
+    Caller { identity: "".into(), grant: Arc::default() }
 }

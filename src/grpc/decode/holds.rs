@@ -6,7 +6,7 @@ use crate::{
     domain::{
         command::{Action, NamedTransaction, Request},
         hold::{Capture, NamedHold, NewHold},
-        ids::RequestKey,
+        ids::RequestId,
         money::Currencies,
     },
     grpc::decode::{Decoder, Invalid, Sign, posting::blank},
@@ -112,14 +112,9 @@ pub fn reversal(
     decoder.finish(decoded)
 }
 
-/// The name of a request of `caller`.
-pub fn request_key(
-    currencies: &Currencies,
-    caller: &Arc<str>,
-    request_id: &str,
-) -> Result<RequestKey, Invalid> {
+/// The name of a request.
+pub fn request_id(currencies: &Currencies, request_id: &str) -> Result<RequestId, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", request_id);
-    let key = request_id.map(|request_id| RequestKey { caller: caller.clone(), request_id });
-    decoder.finish(key)
+    decoder.finish(request_id)
 }

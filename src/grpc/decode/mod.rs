@@ -45,7 +45,7 @@ mod lifecycle;
 mod posting;
 mod queries;
 
-pub use holds::{capture, new_hold, release, request_key, reversal};
+pub use holds::{capture, new_hold, release, request_id, reversal};
 pub use lifecycle::{account_update, new_account, state_change};
 pub use posting::{batch, deposit, transaction, transfer, withdraw};
 pub use queries::{

@@ -111,6 +111,7 @@ impl Model {
             .collect::<Result<_, _>>()?;
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
+            caller: self.caller.as_str().into(),
             request_id: RequestId::from_stored(&self.request_id),
             kind,
             entries,

@@ -340,6 +340,7 @@ impl Model {
                 before: Some(before),
                 after: Some(after),
                 create_time: account.update_time,
+                caller: String::new(),
             });
         }
         self.answer(account_id)

@@ -1,0 +1,75 @@
+//! `passbook token`.
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use clap::{Args, Subcommand};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    cli::Failed,
+    config::{identity, parse_duration},
+};
+
+/// What tokens begin with: scanners of source code find one that was left there.
+const PREFIX: &str = "pbk_";
+/// Random bytes in a token.
+const SECRET_LENGTH: usize = 32;
+
+#[derive(Args)]
+pub struct Token {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Make a token. It is written to standard output, once and nowhere else; the lines for the
+    /// file of tokens go to standard error, or to the end of the file itself with --append.
+    Create {
+        /// Whose it is to be: a name in the policy.
+        #[arg(long, value_name = "NAME", value_parser = identity)]
+        identity: std::sync::Arc<str>,
+
+        /// How long it is valid, e.g. 90days. Default: until it is taken out of the file.
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        expires_in: Option<Duration>,
+
+        /// The file of tokens to append its lines to. Servers read it again within seconds.
+        #[arg(long, value_name = "FILE")]
+        append: Option<std::path::PathBuf>,
+    },
+}
+
+impl Token {
+    pub fn run(self) -> Result<(), Failed> {
+        let Action::Create { identity, expires_in, append } = self.action;
+        let mut secret = [0; SECRET_LENGTH];
+        getrandom::fill(&mut secret).map_err(Failed::run)?;
+        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+        let sha256 = Sha256::digest(&token);
+        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let quoted = toml::Value::from(&*identity);
+        let mut lines = format!("[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\n");
+        if let Some(duration) = expires_in {
+            let time = SystemTime::now().checked_add(duration);
+            let time = time.ok_or_else(|| Failed::Usage("--expires-in is too long".to_owned()))?;
+            let time = humantime::format_rfc3339_seconds(time);
+            lines.push_str(&format!("expire_time = {time}\n"));
+        }
+        match append {
+            Some(path) => append_to(&path, &lines)
+                .map_err(|error| Failed::Run(format!("{}: {error}", path.display())))?,
+            None => eprint!("{lines}"),
+        }
+        println!("{token}");
+        Ok(())
+    }
+}
+
+fn append_to(path: &std::path::Path, lines: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    // In one piece: a server may be reading.
+    file.write_all(format!("\n{lines}").as_bytes())
+}

@@ -1,0 +1,211 @@
+//! The files of tokens and of the policy.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+
+use serde::Deserialize;
+
+use crate::{
+    config::{SecurityConfig, file::toml_error},
+    domain::{ids::AccountId, money::Currencies},
+    grpc::{Credentials, Grant, Methods, Permission, Policy, Token, Tokens},
+};
+
+/// The most tokens: each call compares with all of them.
+const TOKENS_MAX: usize = 1000;
+/// The longest identity, in bytes: it is stored with every change.
+const IDENTITY_LENGTH_MAX: usize = 256;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensFile {
+    #[serde(default)]
+    token: Vec<TokenEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenEntry {
+    identity: String,
+    sha256: String,
+    expire_time: Option<toml::value::Datetime>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    #[serde(default)]
+    identity: Vec<PolicyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyEntry {
+    name: String,
+    methods: Vec<String>,
+    account_prefixes: Vec<String>,
+    amount_max: Option<BTreeMap<String, String>>,
+}
+
+impl SecurityConfig {
+    /// What is in the files of tokens and of the policy; None if nobody is asked for credentials.
+    ///
+    /// # Errors
+    /// A file cannot be read or says something that makes no sense; in one line, with its name.
+    pub fn credentials(&self, currencies: &Currencies) -> Result<Option<Credentials>, String> {
+        let Some(policy_file) = &self.policy_file else { return Ok(None) };
+        let policy = in_file(policy_file, |text| policy(text, currencies))?;
+        let tokens = match &self.tokens_file {
+            Some(tokens_file) => in_file(tokens_file, tokens)?,
+            None => Tokens::default(),
+        };
+        Ok(Some(Credentials { tokens, policy }))
+    }
+
+    /// The texts of these files, to see whether they have changed.
+    #[must_use]
+    pub fn credentials_texts(&self) -> [Option<String>; 2] {
+        [&self.policy_file, &self.tokens_file]
+            .map(|file| std::fs::read_to_string(file.as_ref()?).ok())
+    }
+}
+
+fn in_file<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn tokens(text: &str) -> Result<Tokens, String> {
+    let file: TokensFile = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
+    if file.token.len() > TOKENS_MAX {
+        return Err(format!("has {} tokens; at most {TOKENS_MAX} are allowed", file.token.len()));
+    }
+    let tokens = file.token.into_iter().enumerate().map(|(index, entry)| {
+        token(entry).map_err(|error| format!("token {}: {error}", index + 1))
+    });
+    tokens.collect::<Result<_, _>>().map(Tokens)
+}
+
+fn token(entry: TokenEntry) -> Result<Token, String> {
+    let sha256 = hex_digits(&entry.sha256)
+        .ok_or("sha256 must be 64 hexadecimal digits; `passbook token create` makes them")?;
+    let expire_time = entry.expire_time.map(|it| it.to_string());
+    let expire_time = expire_time.map(|text| {
+        humantime::parse_rfc3339(&text)
+            .map_err(|_| format!("expire_time {text} must be in UTC, like 2027-01-01T00:00:00Z"))
+    });
+    let expire_time: Option<SystemTime> = expire_time.transpose()?;
+    Ok(Token { identity: identity(&entry.identity)?, sha256, expire_time })
+}
+
+fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
+    let file: PolicyFile = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
+    let mut policy = Policy::default();
+    for entry in file.identity {
+        let name = identity(&entry.name)?;
+        let permission =
+            permission(entry, currencies).map_err(|error| format!("identity {name:?}: {error}"))?;
+        if policy.0.insert(name.clone(), permission).is_some() {
+            return Err(format!("identity {name:?} is there twice"));
+        }
+    }
+    Ok(policy)
+}
+
+fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission, String> {
+    let methods = Methods::parse(&entry.methods).map_err(|error| format!("methods: {error}"))?;
+    for prefix in &entry.account_prefixes {
+        // A prefix of an account id is an account id, but for the empty one.
+        if !prefix.is_empty() {
+            AccountId::parse(prefix)
+                .map_err(|error| format!("account_prefixes: {prefix:?} {error}"))?;
+        }
+    }
+    let limit = |(code, text): (String, String)| {
+        let wrong = |error: String| format!("amount_max: {code} {text:?} {error}");
+        let currency = currencies.get(&code).map_err(|error| wrong(error.to_string()))?;
+        let amount = currency.parse(&text).map_err(|error| wrong(error.to_string()))?;
+        if !amount.is_positive() {
+            return Err(wrong("must be above zero".to_owned()));
+        }
+        Ok((code, amount))
+    };
+    let limits = entry.amount_max.map(|limits| limits.into_iter().map(limit).collect());
+    let amount_max = limits.transpose()?;
+    let grant = Arc::new(Grant { account_prefixes: entry.account_prefixes, amount_max });
+    Ok(Permission { methods, grant })
+}
+
+/// The name of an identity, as tokens, certificates and the policy have it.
+pub(crate) fn identity(name: &str) -> Result<Arc<str>, String> {
+    let is_printable = name.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if name.is_empty() || name.len() > IDENTITY_LENGTH_MAX || !is_printable {
+        return Err(format!(
+            "identity {name:?} must be 1-{IDENTITY_LENGTH_MAX} printable ASCII characters \
+             without spaces"
+        ));
+    }
+    Ok(name.into())
+}
+
+fn hex_digits(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn currencies() -> Currencies {
+        Currencies::new(&[]).unwrap()
+    }
+
+    #[test]
+    fn a_policy_says_what_is_wrong_with_it() {
+        let entry = |rest: &str| format!("[[identity]]\nname = \"a\"\n{rest}");
+        let whole = "methods = [\"read\"]\naccount_prefixes = [\"\"]\n";
+        assert!(policy(&entry(whole), &currencies()).is_ok());
+        let cases = [
+            (entry("methods = [\"read\"]"), "missing field `account_prefixes`"),
+            (entry("account_prefixes = []"), "missing field `methods`"),
+            (entry(&format!("{whole}method = 1")), "unknown field `method`"),
+            (entry("methods = [\"Pay\"]\naccount_prefixes = []"), "\"Pay\" is neither a method"),
+            (entry("methods = []\naccount_prefixes = [\"a b\"]"), "\"a b\" has a character"),
+            (entry(&format!("{whole}amount_max = {{ EUR = \"1.001\" }}")), "EUR \"1.001\""),
+            (entry(&format!("{whole}amount_max = {{ EUR = \"-1\" }}")), "must be above zero"),
+            (entry(&format!("{whole}amount_max = {{ ZZZ = \"1\" }}")), "ZZZ"),
+            (format!("{0}\n{0}", entry(whole)), "is there twice"),
+            (entry(whole).replace("\"a\"", "\"a b\""), "must be 1-256 printable"),
+            ("identity = 3".to_owned(), "line 1"),
+        ];
+        for (text, expected) in cases {
+            let error = policy(&text, &currencies()).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_tokens_says_what_is_wrong_with_it() {
+        let hash = "ab".repeat(32);
+        let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}");
+        let whole = format!("sha256 = \"{hash}\"\nexpire_time = 2027-01-01T00:00:00Z");
+        assert_eq!(tokens(&entry(&whole)).unwrap().0[0].sha256, [0xab; 32]);
+        let cases = [
+            (entry(""), "missing field `sha256`"),
+            (entry("sha256 = \"secret\""), "token 1: sha256 must be 64 hexadecimal digits"),
+            (entry(&whole.replace("T00:00:00Z", "")), "must be in UTC"),
+        ];
+        for (text, expected) in cases {
+            let error = tokens(&text).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
+            assert!(!error.contains("secret\""), "{error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The layer that asks every call who makes it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, header::AUTHORIZATION};
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::grpc::auth::{Authenticator, Peer};
+
+/// Puts the [`Caller`](crate::grpc::Caller) into the extensions of the request, and of the response, for layers
+/// further out; or answers at once that the call is not allowed.
+#[derive(Clone)]
+pub struct AuthenticationLayer(pub Arc<Authenticator>);
+
+/// See [`AuthenticationLayer`].
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    authenticator: Arc<Authenticator>,
+    inner: S,
+}
+
+impl<S> Layer<S> for AuthenticationLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authenticated { authenticator: self.0.clone(), inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Authenticated<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>();
+        let authorization = request.headers().get(AUTHORIZATION);
+        let admitted = self.authenticator.admit(request.uri().path(), peer, authorization);
+        // Nobody further in needs it, and so nobody can log it.
+        request.headers_mut().remove(AUTHORIZATION);
+        match admitted {
+            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+            Ok(caller) => {
+                request.extensions_mut().insert(caller.clone());
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let mut response = answer.await?;
+                    response.extensions_mut().insert(caller);
+                    Ok(response)
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What each identity may do.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+use crate::{domain::access::Grant, proto};
+
+/// The services of which the policy speaks.
+pub const SERVICES: [&str; 2] = [ACCOUNT_SERVICE, ADMIN_SERVICE];
+const ACCOUNT_SERVICE: &str = "passbook.v1.AccountService";
+const ADMIN_SERVICE: &str = "passbook.v1.AdminService";
+/// How the methods are called that change nothing.
+const READS: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
+
+/// What each identity may do; who is not in it may do nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Policy(pub HashMap<Arc<str>, Permission>);
+
+/// What one identity may do.
+#[derive(Clone, Debug)]
+pub struct Permission {
+    /// The methods that it may call.
+    pub methods: Methods,
+    /// The accounts and amounts that it may touch.
+    pub grant: Arc<Grant>,
+}
+
+/// Methods that may be called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Methods(HashSet<String>);
+
+/// Not a method and not a group of them.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0:?} is neither a method (such as Deposit or AdminService/GetWritePathStats) nor read, \
+     write, admin or *"
+)]
+pub struct MethodsError(String);
+
+impl Policy {
+    pub(super) fn of(&self, identity: &str) -> Option<&Permission> {
+        self.0.get(identity)
+    }
+}
+
+impl Methods {
+    /// Methods by their names: `Deposit` of AccountService, `AdminService/GetWritePathStats`; or
+    /// by groups: `read` (AccountService's Get..., List..., Watch... and Verify...), `write` (its
+    /// others), `admin` (AdminService's), `*` (all).
+    ///
+    /// # Errors
+    /// There is no such method or group.
+    pub fn parse(names: &[String]) -> Result<Self, MethodsError> {
+        let all = methods();
+        let mut chosen = HashSet::new();
+        for name in names {
+            let matching: Vec<_> = all.iter().filter(|it| is_meant(name, &it.0, &it.1)).collect();
+            if matching.is_empty() {
+                return Err(MethodsError(name.clone()));
+            }
+            chosen.extend(matching.iter().map(|(service, method)| format!("{service}/{method}")));
+        }
+        Ok(Self(chosen))
+    }
+
+    /// Whether this method is one of them.
+    pub(super) fn contain(&self, service: &str, method: &str) -> bool {
+        self.0.contains(&format!("{service}/{method}"))
+    }
+}
+
+/// Whether a word of the policy means this method.
+fn is_meant(word: &str, service: &str, method: &str) -> bool {
+    let is_read = READS.iter().any(|verb| method.starts_with(verb));
+    match word {
+        "*" => true,
+        "read" => service == ACCOUNT_SERVICE && is_read,
+        "write" => service == ACCOUNT_SERVICE && !is_read,
+        "admin" => service == ADMIN_SERVICE,
+        _ => match word.split_once('/') {
+            None => service == ACCOUNT_SERVICE && word == method,
+            Some((named, word)) => service.ends_with(&format!(".{named}")) && word == method,
+        },
+    }
+}
+
+/// All methods of the contract, with their services.
+fn methods() -> Vec<(String, String)> {
+    // Our own file, made at build time.
+    let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
+    let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
+    let services = files.flat_map(|file| file.service);
+    let methods = services.flat_map(|service| {
+        let name = format!("passbook.v1.{}", service.name());
+        service.method.into_iter().map(move |it| (name.clone(), it.name().to_owned()))
+    });
+    methods.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(names: &[&str]) -> Result<Methods, MethodsError> {
+        Methods::parse(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_method_is_in_one_group() {
+        let groups = ["read", "write", "admin"].map(|group| parse(&[group]).unwrap());
+        let all = methods();
+        assert!(all.len() > 20, "{all:?}");
+        for (service, method) in &all {
+            let count = groups.iter().filter(|group| group.contain(service, method)).count();
+            assert_eq!(count, 1, "{service}/{method}");
+        }
+        assert_eq!(parse(&["*"]).unwrap().0.len(), all.len());
+    }
+
+    #[test]
+    fn what_changes_something_is_no_read() {
+        let read = parse(&["read"]).unwrap();
+        for method in ["Deposit", "CreateAccount", "ResolveRequest", "FreezeAccount", "PlaceHold"] {
+            assert!(!read.contain(ACCOUNT_SERVICE, method), "{method}");
+        }
+        assert!(read.contain(ACCOUNT_SERVICE, "GetAccount"));
+        assert!(!read.contain(ADMIN_SERVICE, "GetWritePathStats"));
+    }
+
+    #[test]
+    fn a_method_that_does_not_exist_is_a_mistake() {
+        for wrong in ["Depozit", "deposit", "AdminService/Deposit", "", "/", "GetWritePathStats"] {
+            assert_eq!(parse(&[wrong]), Err(MethodsError(wrong.to_owned())), "{wrong}");
+        }
+        let stats = parse(&["AdminService/GetWritePathStats"]).unwrap();
+        assert!(stats.contain(ADMIN_SERVICE, "GetWritePathStats"));
+    }
+}

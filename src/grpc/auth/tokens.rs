@@ -1,0 +1,94 @@
+//! Bearer tokens (RFC 6750), of which only hashes are kept.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use http::HeaderValue;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+/// A token that is valid. An identity may have several, so that one takes the place of another
+/// without a gap.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Whose it is.
+    pub identity: Arc<str>,
+    /// SHA-256 of its text. Tokens are random and long, so no slow hash is needed: nobody can
+    /// guess what belongs to it.
+    pub sha256: [u8; 32],
+    /// From then on it is not valid any more.
+    pub expire_time: Option<SystemTime>,
+}
+
+/// All tokens.
+#[derive(Clone, Default)]
+pub struct Tokens(pub Vec<Token>);
+
+impl Tokens {
+    /// Whose token this is, if it is one and has not expired. The time that it takes tells
+    /// nothing of what the hashes are: it looks at all of them, every byte.
+    pub fn identity_of(&self, token: &str, now: SystemTime) -> Option<Arc<str>> {
+        let sha256 = Sha256::digest(token.as_bytes());
+        let mut found = u32::MAX;
+        for (index, known) in (0..u32::MAX).zip(&self.0) {
+            let is_same: Choice = known.sha256.ct_eq(&sha256);
+            found.conditional_assign(&index, is_same);
+        }
+        let known = self.0.get(usize::try_from(found).ok()?)?;
+        let is_valid = known.expire_time.is_none_or(|expire_time| now < expire_time);
+        is_valid.then(|| known.identity.clone())
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} tokens", self.0.len())
+    }
+}
+
+/// The token in the value of `authorization`.
+pub fn bearer(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn token(identity: &str, text: &str, expire_time: Option<SystemTime>) -> Token {
+        Token { identity: identity.into(), sha256: Sha256::digest(text).into(), expire_time }
+    }
+
+    #[test]
+    fn a_token_is_its_owners_until_it_expires() {
+        let now = SystemTime::now();
+        let second = Duration::from_secs(1);
+        let tokens = Tokens(vec![
+            token("billing", "old", Some(now + second)),
+            token("billing", "new", None),
+            token("shop", "gone", Some(now)),
+        ]);
+        let identity = |text: &str, at| tokens.identity_of(text, at).as_deref().map(str::to_owned);
+        assert_eq!(identity("old", now).as_deref(), Some("billing"));
+        assert_eq!(identity("new", now).as_deref(), Some("billing"));
+        assert_eq!(identity("old", now + second), None);
+        assert_eq!(identity("gone", now), None);
+        for wrong in ["", "ol", "olds", "OLD"] {
+            assert_eq!(identity(wrong, now), None, "{wrong}");
+        }
+        assert_eq!(Tokens::default().identity_of("old", now), None);
+    }
+
+    #[test]
+    fn a_bearer_token_is_what_follows_the_scheme() {
+        let bearer = |text| bearer(&HeaderValue::from_static(text)).map(str::to_owned);
+        assert_eq!(bearer("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(bearer("bearer  abc ").as_deref(), Some("abc"));
+        for wrong in ["abc", "Bearer", "Bearer ", "Basic abc", ""] {
+            assert_eq!(bearer(wrong), None, "{wrong}");
+        }
+    }
+}
