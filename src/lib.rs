@@ -20,8 +20,10 @@
 //! * [`storage`]: everything that knows SeaORM and SQL.
 //! * [`grpc`]: the wire, and the only place that knows proto types and statuses.
 //! * [`server`], [`config`], [`cli`]: how it is run.
+//! * [`telemetry`]: what it tells of itself: log, metrics, traces.
 //!
-//! Arrows run one way: cli -> server -> grpc -> ledger -> storage, and all may use domain.
+//! Arrows run one way: cli -> server -> grpc -> ledger -> storage, and all may use domain and
+//! telemetry.
 //! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy.rs` holds the lines.
 
 #![forbid(unsafe_code)]
@@ -33,6 +35,7 @@ pub mod grpc;
 pub mod ledger;
 pub mod server;
 pub mod storage;
+pub mod telemetry;
 
 /// The contract of `proto/passbook/v1`, as prost and tonic generate it.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

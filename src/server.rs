@@ -1,24 +1,29 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
+mod admin;
+mod readiness;
+
 use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{server::NamedService, transport::server::TcpIncoming};
-use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use crate::server::admin::Admin;
+pub use crate::server::readiness::Readiness;
 use crate::{
     domain::money::Currencies,
     grpc::{
         self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator,
-        DeadlinePolicy,
+        DeadlinePolicy, ObserveLayer,
     },
     ledger::Ledger,
     proto::{
         self, account_service_server::AccountServiceServer,
         admin_service_server::AdminServiceServer,
     },
+    server::readiness::ReadinessWatch,
 };
 
 /// The largest request: above the largest useful one, far below what hurts.
@@ -27,10 +32,8 @@ const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 8192;
 /// How often a connection on which nothing happens is asked for a sign of life.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often readiness is looked at.
-const READINESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the database may take to answer that.
-const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is serving while changes can be made: the service, and the server as a whole.
+const READY_NAMES: [&str; 2] = [AccountServiceServer::<AccountServiceImpl>::NAME, ""];
 /// How long the database may take to be closed when the grace period is over already.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub struct ServerConfig {
     pub health: bool,
     /// What applies to calls without a deadline.
     pub deadlines: DeadlinePolicy,
+    /// A call that takes longer is warned of.
+    pub slow_request_threshold: Duration,
     /// How long accepted calls may take to end after shutdown began.
     pub shutdown_grace: Duration,
 }
@@ -70,14 +75,13 @@ pub async fn run(
     ledger: Arc<Ledger>,
     currencies: Arc<Currencies>,
     config: ServerConfig,
+    admin: Option<Admin>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServerError> {
     let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
-    // Whoever starts a server has just looked at the database.
-    set_serving(&health, true).await;
+    let readiness = ReadinessWatch::start(ledger.clone(), health, &READY_NAMES).await;
     let (stop, stopping) = watch::channel(false);
-    let readiness = tokio::spawn(watch_readiness(health.clone(), ledger.clone(), stopping.clone()));
 
     let (mut v1, mut v1alpha) = (None, None);
     if config.reflection {
@@ -86,6 +90,7 @@ pub async fn run(
     }
 
     let layers = ServiceBuilder::new()
+        .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .layer(AuthenticationLayer(config.authenticator))
         .map_request(move |request| grpc::stamp(request, config.deadlines));
@@ -99,6 +104,11 @@ pub async fn run(
         .add_optional_service(v1)
         .add_optional_service(v1alpha);
 
+    // Ended with this function, and so last: the end is watched, too.
+    let mut administration = JoinSet::new();
+    if let Some(admin) = admin {
+        administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
+    }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut stopped = stopping.clone();
     let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async move {
@@ -111,11 +121,9 @@ pub async fn run(
         result = &mut serving => return ended(result),
     }
     tracing::info!("shutting down: answering what was accepted");
-    readiness.abort();
-    set_serving(&health, false).await;
+    readiness.end().await;
     let _ = stop.send(true);
-    // Ends the streams of those who watch: they would keep their connections open.
-    end_watches(health).await;
+    readiness.end_streams().await;
     let drain = async {
         let result = ended((&mut serving).await);
         ledger.close().await;
@@ -158,41 +166,4 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // grpcurl shows the details of an error only if reflection knows their types.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-}
-
-async fn watch_readiness(
-    health: HealthReporter,
-    ledger: Arc<Ledger>,
-    stopping: watch::Receiver<bool>,
-) {
-    let mut was_ready = true;
-    while !*stopping.borrow() {
-        let ready = ledger.check_ready(READINESS_TIMEOUT).await;
-        if was_ready != ready.is_ok() {
-            match &ready {
-                Ok(()) => tracing::info!("ready"),
-                Err(reason) => tracing::warn!(reason, "not ready"),
-            }
-            was_ready = ready.is_ok();
-            set_serving(&health, was_ready).await;
-        }
-        tokio::time::sleep(READINESS_INTERVAL).await;
-    }
-}
-
-async fn end_watches(mut health: HealthReporter) {
-    for name in [AccountServiceServer::<AccountServiceImpl>::NAME, ""] {
-        health.clear_service_status(name).await;
-    }
-}
-
-/// The status of the service, and of the server as a whole (the empty name).
-async fn set_serving(health: &HealthReporter, serving: bool) {
-    let status = if serving {
-        tonic_health::ServingStatus::Serving
-    } else {
-        tonic_health::ServingStatus::NotServing
-    };
-    health.set_service_status(AccountServiceServer::<AccountServiceImpl>::NAME, status).await;
-    health.set_service_status("", status).await;
 }

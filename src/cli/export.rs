@@ -31,7 +31,7 @@ pub struct Export {
 
 impl Export {
     pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect(self.database.url().map_err(Failed::Usage)?)
+        let store = Store::connect_to_read(self.database.url().map_err(Failed::Usage)?)
             .await
             .map_err(Failed::run)?;
         schema::require_current(&store).await?;

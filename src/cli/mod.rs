@@ -12,19 +12,24 @@ mod serve;
 mod token;
 mod verify;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{
-    LogFormat,
-    file::{self, FileError, Settings},
+use crate::{
+    config::{
+        LogFormat,
+        file::{self, FileError, Settings},
+    },
+    telemetry,
 };
 
-/// The migrator and PostgreSQL tell even that there was nothing to do.
-const LOG_DEFAULT: &str = "info,sea_orm_migration=warn,sqlx::postgres::notice=warn";
+/// The migrator and PostgreSQL tell even that there was nothing to do, and the exporter of traces
+/// says twice that the collector is away.
+const LOG_DEFAULT: &str =
+    "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
@@ -98,11 +103,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(cli.log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    telemetry::log::start(cli.log, cli.log_format);
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
         Verb::Serve(_)

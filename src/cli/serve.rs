@@ -10,12 +10,13 @@ use tokio::{
 
 use crate::{
     cli::Failed,
-    config::{Access, SecurityConfig, ServeConfig},
+    config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::money::Currencies,
     grpc::{Authenticator, DeadlinePolicy},
     ledger::{Ledger, Limits},
-    server::{self, ServerConfig},
+    server::{self, Admin, ServerConfig},
     storage::{DatabaseKind, SchemaStatus, Store, schema_version},
+    telemetry::{metrics, traces},
 };
 
 /// How often the files of tokens and of the policy are looked at: a token that is taken out of the
@@ -54,6 +55,13 @@ impl Serve {
             .map_err(|error| Failed::Run(format!("cannot listen on {}: {error}", config.listen)))?;
         let address = listener.local_addr().map_err(Failed::run)?;
 
+        let admin = admin(&config.telemetry).await?;
+        let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
+            traces::start(endpoint, config.telemetry.trace_sample_ratio)
+                .map_err(|error| Failed::Usage(format!("otlp_endpoint {endpoint}: {error}")))
+        });
+        let traces = traces.transpose()?;
+
         let kind = store.kind();
         let limits = Limits {
             queue_capacity: config.limits.queue_capacity as usize,
@@ -69,12 +77,28 @@ impl Serve {
             reflection: config.security.reflection != Access::Off,
             health: config.security.health != Access::Off,
             deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
+            slow_request_threshold: config.telemetry.slow_request_threshold,
             shutdown_grace: config.shutdown_grace,
         };
-        server::run(listener, ledger, currencies, server_config, shutdown)
-            .await
-            .map_err(Failed::run)
+        let result =
+            server::run(listener, ledger, currencies, server_config, admin, shutdown).await;
+        if let Some(traces) = traces {
+            traces.stop().await;
+        }
+        result.map_err(Failed::run)
     }
+}
+
+/// The admin port, and counting for it, if there is to be one; before anything that counts.
+async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, Failed> {
+    let Some(address) = config.admin_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Failed::Run(format!("cannot listen on {address}: {error}")))?;
+    let address = listener.local_addr().map_err(Failed::run)?;
+    let metrics = metrics::install().map_err(Failed::run)?;
+    tracing::info!(%address, "serving /metrics, /livez and /readyz");
+    Ok(Some(Admin { listener, metrics }))
 }
 
 /// Asks callers for what the files say.

@@ -11,6 +11,9 @@ use crate::storage::DatabaseUrl;
 pub struct DatabaseConfig {
     /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/NAME.
     ///
+    /// Several hosts, as in postgres://USER@H1:5432,H2:5432/NAME: the one that is the primary is
+    /// used, and looked for again when it moves.
+    ///
     /// A password belongs into --database-password-file, or into the environment variable or the
     /// configuration file as USER:PASSWORD@; on the command line everyone on the machine sees it.
     #[arg(

@@ -27,7 +27,12 @@ pub struct TelemetryConfig {
 
     /// Where traces go, by OTLP over gRPC, e.g. http://127.0.0.1:4317. None are made unless it is
     /// given.
-    #[arg(long, env = "PASSBOOK_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSBOOK_OTLP_ENDPOINT",
+        value_name = "URL",
+        value_parser = parse_endpoint
+    )]
     pub otlp_endpoint: Option<String>,
 
     /// The share of calls that are traced, 0 to 1, of those whose caller has not decided it
@@ -51,6 +56,14 @@ pub enum LogFormat {
     Console,
     /// One JSON object a line.
     Json,
+}
+
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text.parse().map_err(|_| "must be a URL".to_owned())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(_)) => Ok(text.to_owned()),
+        _ => Err("must be http://HOST:PORT or https://HOST:PORT".to_owned()),
+    }
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {

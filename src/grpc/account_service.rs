@@ -17,6 +17,8 @@ use crate::{
         deadline::Deadline,
         decode::{self, Invalid},
         encode,
+        outcomes::{self, Purpose},
+        status,
         stream::Intake,
         watch,
     },
@@ -54,7 +56,9 @@ impl AccountServiceImpl {
         request: Result<command::Request, Invalid>,
         deadline: Deadline,
     ) -> Result<encode::Done, Status> {
-        Ok(encode::done(self.ledger.make(caller, request?, deadline.at).await?))
+        let request = request.map_err(status::of_malformed)?;
+        let purpose = Purpose::of(&request);
+        outcomes::of_request(self.ledger.make(caller, request, deadline.at).await, purpose)
     }
 
     async fn update(
@@ -63,8 +67,8 @@ impl AccountServiceImpl {
         update: Result<AccountUpdate, Invalid>,
         deadline: Deadline,
     ) -> Result<Option<proto::Account>, Status> {
-        let account = self.ledger.update_account(caller, update?, deadline.at).await?;
-        Ok(Some(encode::account(account)))
+        let update = update.map_err(status::of_malformed)?;
+        outcomes::of_account(self.ledger.update_account(caller, update, deadline.at).await)
     }
 
     fn state_change(
@@ -94,9 +98,9 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CreateAccountRequest>,
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let new = decode::new_account(&self.currencies, &request)?;
-        let account = self.ledger.create_account(&caller, new, deadline.at).await?;
-        let account = Some(encode::account(account));
+        let new = decode::new_account(&self.currencies, &request).map_err(status::of_malformed)?;
+        let account = self.ledger.create_account(&caller, new, deadline.at).await;
+        let account = outcomes::of_account(account)?;
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
 

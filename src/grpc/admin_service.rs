@@ -5,9 +5,13 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    grpc::decode::Invalid,
     ledger::{Distribution, Ledger},
-    proto::{self, admin_service_server::AdminService},
+    proto::{self, ErrorReason, admin_service_server::AdminService},
 };
+
+/// Contended accounts in an answer if nothing else is asked for: what fits on a screen.
+const CONTENDED_DEFAULT: usize = 20;
 
 /// Serves `passbook.v1.AdminService`.
 pub struct AdminServiceImpl {
@@ -37,6 +41,29 @@ impl AdminService for AdminServiceImpl {
             write_time: Some(encode(stats.write_time, PER_SECOND)),
             commit_time: Some(encode(stats.commit_time, PER_SECOND)),
         }))
+    }
+
+    async fn list_contended_accounts(
+        &self,
+        request: Request<proto::ListContendedAccountsRequest>,
+    ) -> Result<Response<proto::ListContendedAccountsResponse>, Status> {
+        let limit = match usize::try_from(request.into_inner().page_size) {
+            Ok(0) => CONTENDED_DEFAULT,
+            // The ledger knows no more of them than the contract allows.
+            Ok(size) => size,
+            Err(_) => {
+                let reason = ErrorReason::InvalidPageSize;
+                return Err(Invalid::new(reason, "page_size", "must not be negative").into());
+            }
+        };
+        let accounts = self.ledger.most_contended_accounts(limit).into_iter();
+        let accounts = accounts.map(|account| proto::ContendedAccount {
+            account_id: account.account_id.to_string(),
+            waits: account.waits,
+            waits_error: account.waits_error,
+            seconds_waited: account.waited.as_secs_f64(),
+        });
+        Ok(Response::new(proto::ListContendedAccountsResponse { accounts: accounts.collect() }))
     }
 }
 

@@ -14,8 +14,7 @@ use crate::{
         verification::{Fault, FaultKind},
     },
     grpc::{WatchEntriesResponse, status},
-    ledger::{self, Failure},
-    proto,
+    ledger, proto,
     storage::VerifiedAccount,
 };
 
@@ -123,7 +122,7 @@ pub fn resolved(decided: Option<Decided>) -> proto::ResolveRequestResponse {
             proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
         }
         Some(Err(rejection)) => {
-            let error = Some(status::message_of_failure(&Failure::Rejected(rejection)));
+            let error = Some(status::message_of_rejection(&rejection));
             proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
         }
         Some(Ok(made)) => proto::ResolveRequestResponse {

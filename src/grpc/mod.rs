@@ -7,6 +7,8 @@ mod auth;
 mod deadline;
 mod decode;
 mod encode;
+mod observe;
+mod outcomes;
 mod page_token;
 mod status;
 mod stream;
@@ -23,5 +25,6 @@ pub use auth::{
     Permission, Policy, Token, Tokens,
 };
 pub use deadline::{DeadlinePolicy, stamp};
+pub use observe::ObserveLayer;
 pub use status::panicked;
 pub use watch_message::WatchEntriesResponse;

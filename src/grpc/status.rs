@@ -9,7 +9,10 @@ use tonic_types::pb;
 
 use crate::{
     domain::{access::Denied, rejection::Rejection},
-    grpc::decode::{Invalid, Violation},
+    grpc::{
+        decode::{Invalid, Violation},
+        outcomes::{self, Purpose},
+    },
     ledger::{Failure, Outcome},
     proto::ErrorReason,
 };
@@ -265,6 +268,18 @@ pub fn unauthenticated(message: &str) -> Status {
 }
 
 impl Parts {
+    fn counted(self, purpose: Purpose) -> Self {
+        if purpose == Purpose::Change {
+            let outcome = match self.metadata.get("outcome").map(String::as_str) {
+                Some("not_applied") => "not_applied",
+                Some(_) => "unknown",
+                None => "rejected",
+            };
+            outcomes::count_refused(outcome, self.reason);
+        }
+        self
+    }
+
     fn into_status(self) -> Status {
         let status = self.into_message();
         let details = status.encode_to_vec().into();
@@ -289,14 +304,29 @@ fn name(reason: ErrorReason) -> &'static str {
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
-/// The failure of one request of several.
-pub fn message_of_failure(failure: &Failure) -> pb::Status {
-    of_failure(failure).into_message()
+/// The failure of a request for a change, which is counted.
+pub fn of_refused(failure: &Failure, purpose: Purpose) -> Status {
+    of_failure(failure).counted(purpose).into_status()
 }
 
-/// The malformedness of one request of several.
-pub fn message_of_invalid(invalid: Invalid) -> pb::Status {
-    of_invalid(invalid).into_message()
+/// The malformedness of a request for a change, which is counted.
+pub fn of_malformed(invalid: Invalid) -> Status {
+    of_invalid(invalid).counted(Purpose::Change).into_status()
+}
+
+/// What a status would say, in a message.
+pub fn message_of_rejection(rejection: &Rejection) -> pb::Status {
+    of_rejection(rejection).into_message()
+}
+
+/// The failure of one request of several, which is counted.
+pub fn message_of_refused(failure: &Failure, purpose: Purpose) -> pb::Status {
+    of_failure(failure).counted(purpose).into_message()
+}
+
+/// The malformedness of one request of several, which is counted.
+pub fn message_of_malformed(invalid: Invalid) -> pb::Status {
+    of_invalid(invalid).counted(Purpose::Change).into_message()
 }
 
 /// The answer to a call whose handler panicked: what it had asked for may have been done.

@@ -16,10 +16,13 @@ use crate::{
     grpc::{
         deadline::Deadline,
         decode::{self, Invalid},
-        encode, status,
+        encode,
+        outcomes::{self, Purpose},
+        status,
     },
     ledger::{Done, Failure, Ledger, RequestTicket},
     proto::{self, ErrorReason, post_transaction_result},
+    telemetry::traces::CallTrace,
 };
 
 /// Requests of one stream that are under way: enough to fill a database transaction while
@@ -39,7 +42,7 @@ pub struct Intake {
 /// A place in line.
 pub enum InLine {
     /// Accepted; the verdict will come.
-    Accepted(RequestTicket),
+    Accepted(RequestTicket, Purpose),
     /// Malformed, not allowed or not accepted.
     Answered(proto::PostTransactionResult),
 }
@@ -52,11 +55,14 @@ impl Intake {
         deadline: tokio::time::Instant,
     ) -> InLine {
         match decode::transaction(&self.currencies, &self.caller.identity, request) {
-            Ok(posting) => match self.ledger.begin(&self.caller, posting, deadline) {
-                Ok(ticket) => InLine::Accepted(ticket),
-                Err(failure) => InLine::Answered(error(status::message_of_failure(&failure))),
-            },
-            Err(invalid) => InLine::Answered(error(status::message_of_invalid(invalid))),
+            Ok(posting) => {
+                let purpose = Purpose::of(&posting);
+                match self.ledger.begin(&self.caller, posting, deadline) {
+                    Ok(ticket) => InLine::Accepted(ticket, purpose),
+                    Err(failure) => InLine::Answered(refused(&failure, purpose)),
+                }
+            }
+            Err(invalid) => InLine::Answered(error(status::message_of_malformed(invalid))),
         }
     }
 
@@ -70,7 +76,7 @@ impl Intake {
         // One stream must not fill the queue by itself.
         let under_way_max = UNDER_WAY_MAX.min(self.ledger.queue_capacity() / 8).max(1);
         let (line, results) = mpsc::channel(under_way_max);
-        tokio::spawn(async move {
+        let read = async move {
             loop {
                 // A place first: without one, nothing is read.
                 let Ok(place) = line.reserve().await else { return };
@@ -87,7 +93,8 @@ impl Intake {
                     Err(status) => return place.send(Err(status)),
                 }
             }
-        });
+        };
+        tokio::spawn(CallTrace::current().run(read));
         ReceiverStream::new(results).then(|in_line: Result<InLine, Status>| async move {
             let result = Some(in_line?.result().await);
             Ok(proto::StreamTransactionsResponse { result })
@@ -104,7 +111,7 @@ impl Intake {
             None => {
                 let reason = ErrorReason::InvalidRequests;
                 let invalid = Invalid::new(reason, "request", "is required");
-                InLine::Answered(error(status::message_of_invalid(invalid)))
+                InLine::Answered(error(status::message_of_malformed(invalid)))
             }
         }
     }
@@ -115,19 +122,25 @@ impl InLine {
     pub async fn result(self) -> proto::PostTransactionResult {
         match self {
             Self::Answered(result) => result,
-            Self::Accepted(ticket) => of_verdict(ticket.done().await),
+            Self::Accepted(ticket, purpose) => of_verdict(ticket.done().await, purpose),
         }
     }
 }
 
-fn of_verdict(verdict: Result<Done, Failure>) -> proto::PostTransactionResult {
-    match verdict.map(encode::done) {
-        Ok(encode::Done { transaction, replayed, .. }) => {
+fn of_verdict(verdict: Result<Done, Failure>, purpose: Purpose) -> proto::PostTransactionResult {
+    match verdict {
+        Ok(done) => {
+            outcomes::count_done(&done, purpose);
+            let encode::Done { transaction, replayed, .. } = encode::done(done);
             let result = transaction.map(post_transaction_result::Result::Transaction);
             proto::PostTransactionResult { result, replayed }
         }
-        Err(failure) => error(status::message_of_failure(&failure)),
+        Err(failure) => refused(&failure, purpose),
     }
+}
+
+fn refused(failure: &Failure, purpose: Purpose) -> proto::PostTransactionResult {
+    error(status::message_of_refused(failure, purpose))
 }
 
 fn error(status: tonic_types::pb::Status) -> proto::PostTransactionResult {

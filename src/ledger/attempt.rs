@@ -47,6 +47,16 @@ pub enum AttemptError {
     Unknown(String),
 }
 
+impl AttemptError {
+    /// The error as it may be logged at any level.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::NotApplied(error) => error.summary(),
+            Self::Unknown(text) => text.clone(),
+        }
+    }
+}
+
 /// Whether to ask for the verdicts that there are before judging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {

@@ -109,7 +109,8 @@ impl Failure {
                 Self::SchemaNotMigrated(None)
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
-                tracing::error!(%error, "read failed");
+                tracing::error!(error = error.summary(), "read failed");
+                tracing::debug!(%error, "what could not be read");
                 Self::Internal(None)
             }
         }

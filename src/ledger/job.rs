@@ -25,8 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    domain::{book::Answer, command::Command},
+    domain::{book::Answer, command::Command, ids::AccountId},
     ledger::{Failure, Outcome},
+    telemetry::traces::CallTrace,
 };
 
 const WAITING: u8 = 0;
@@ -44,8 +45,12 @@ pub struct Job {
     pub accepted: Instant,
     /// When its caller stops waiting.
     pub deadline: Instant,
+    /// The call that it is a part of.
+    pub trace: CallTrace,
     state: State,
     uncertain: AtomicBool,
+    /// The account that it waits for, and since when.
+    blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
 }
 
@@ -80,8 +85,10 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
         command,
         accepted: Instant::now(),
         deadline,
+        trace: CallTrace::current(),
         state: state.clone(),
         uncertain: AtomicBool::new(false),
+        blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, _place: place })),
     });
     (job, Ticket { state, deadline, receiver })
@@ -119,6 +126,17 @@ impl Job {
     /// Whether an attempt at this job may have been committed.
     pub fn is_uncertain(&self) -> bool {
         self.uncertain.load(Ordering::Acquire)
+    }
+
+    /// The job waits for this account from now on, unless it waits for another one already.
+    pub fn block(&self, account_id: &AccountId) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.get_or_insert_with(|| (account_id.clone(), Instant::now()));
+    }
+
+    /// It waits for none any more; for which, and since when, it did.
+    pub fn unblock(&self) -> Option<(AccountId, Instant)> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether someone still waits for the verdict.

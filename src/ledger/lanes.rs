@@ -23,8 +23,8 @@ use crate::{
         attempt::{AttemptError, Attempted, Lookup, attempt},
         job::Job,
         line::{Line, Taken},
-        stats::Stats,
-        worker::{DEADLINE_MARGIN, expire, note, supervised},
+        stats::{Stats, cause},
+        worker::{DEADLINE_MARGIN, expire, note, supervised, trace},
     },
     storage::{LockWait, StorageError, Store, Writer},
 };
@@ -45,7 +45,8 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct Lanes {
     store: Arc<Store>,
     line: Arc<Line>,
-    stats: Arc<Stats>,
+    /// What all attempts tell.
+    pub stats: Arc<Stats>,
     batch_size_max: usize,
 }
 
@@ -99,11 +100,16 @@ impl Lanes {
     async fn supervise(self, account_id: AccountId) {
         let lane = Lane { lanes: self.clone(), account_id: account_id.clone() };
         if let Err(error) = lane.run().await {
+            self.stats.record_failure(&error);
             let jobs = self.line.aside(&account_id, |left| {
                 note(left, &error);
                 left.len()
             });
-            tracing::warn!(%error, jobs, "lane closed, its requests are tried again");
+            tracing::warn!(
+                error = error.summary(),
+                jobs,
+                "lane closed, its requests are tried again"
+            );
         }
     }
 }
@@ -135,6 +141,7 @@ impl Lane {
     /// Until the account was free once, or nobody wants it any more.
     async fn run(&self) -> Result<(), AttemptError> {
         let writer = self.lanes.store.writer().await?;
+        let _open = self.lanes.stats.open_writer();
         let mut wanted_at = Instant::now();
         loop {
             let lock_timeout = self.lock_timeout();
@@ -179,14 +186,17 @@ impl Lane {
             transaction.roll_back().await?;
             return Ok(Round::Idle);
         }
-        let attempted = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await?;
-        Ok(Round::Settled(jobs.len(), attempted))
+        self.lanes.line.contention.end_waits(jobs.iter());
+        let traced = trace(self.lanes.store.kind(), &jobs, 1, start);
+        let result = attempt(transaction, start, &jobs, LockWait::Never, Lookup::First).await;
+        traced.end(result.as_ref().err().map(cause));
+        Ok(Round::Settled(jobs.len(), result?))
     }
 
     /// How long to wait: until shortly before the first of the jobs must be answered. None if
     /// there are no jobs.
     fn lock_timeout(&self) -> Option<Duration> {
-        let first = self.aside(|jobs| {
+        let first = self.thin_out(|jobs| {
             jobs.retain(|job| job.is_wanted());
             jobs.iter().map(|job| job.deadline).min()
         })?;
@@ -214,7 +224,18 @@ impl Lane {
     }
 
     fn expire(&self) {
-        self.aside(expire);
+        self.thin_out(expire);
+    }
+
+    /// Takes out jobs for which nobody waits any more, and which so wait no more themselves.
+    fn thin_out<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
+        let (result, before) = self.aside(|jobs| {
+            let before = jobs.clone();
+            (act(jobs), before)
+        });
+        let gone = before.iter().filter(|job| !job.is_wanted());
+        self.lanes.line.contention.end_waits(gone);
+        result
     }
 
     fn aside<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {

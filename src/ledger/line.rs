@@ -12,13 +12,18 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{domain::ids::AccountId, ledger::job::Job};
+use crate::{
+    domain::ids::AccountId,
+    ledger::{contention::Contention, job::Job},
+};
 
 /// The jobs of a process that wait.
 #[derive(Default)]
 pub struct Line {
     state: Mutex<State>,
     arrived: Notify,
+    /// Which accounts jobs have waited for.
+    pub contention: Contention,
 }
 
 #[derive(Default)]
@@ -55,13 +60,16 @@ impl Line {
     pub fn push(&self, job: Arc<Job>) {
         let mut state = self.state();
         // If nobody can take it now, nobody is woken.
-        let is_busy = state.busy_of(&job).is_some();
+        let busy = state.busy_of(&job);
+        if let Some(account_id) = &busy {
+            job.block(account_id);
+        }
         // Also where it could stand aside for a batch: others may have come before it.
         if let Some(job) = state.leave_to_lane(job) {
             state.ready.push_back(job);
         }
         drop(state);
-        if !is_busy {
+        if busy.is_none() {
             self.arrived.notify_one();
         }
     }
@@ -80,12 +88,14 @@ impl Line {
     fn try_take(self: &Arc<Self>, weight_max: usize) -> Option<Taken> {
         let mut state = self.state();
         let (mut jobs, mut accounts, mut weight) = (Vec::new(), HashSet::new(), 0);
+        let mut given_up = Vec::new();
         let mut reserved = HashSet::new();
         let mut queue = std::mem::take(&mut state.several);
         queue.append(&mut state.ready);
         while let Some(job) = queue.pop_front() {
             // Whoever was given up must not hold up others.
             if !job.is_wanted() {
+                given_up.push(job);
                 continue;
             }
             let Some(job) = state.leave_to_lane(job) else { continue };
@@ -113,6 +123,8 @@ impl Line {
         }
         let busy = |account_id: &AccountId| (account_id.clone(), Busy::default());
         state.busy.extend(accounts.iter().map(busy));
+        drop(state);
+        self.contention.end_waits(jobs.iter().chain(&given_up));
         if is_full {
             // What did not fit is for another worker.
             self.arrived.notify_one();
@@ -136,6 +148,7 @@ impl Line {
             batch.accounts.drain().for_each(|account_id| state.release(&account_id));
         }
         for (job, account_id) in held {
+            job.block(&account_id);
             if let Some(busy) = state.busy.get_mut(&account_id) {
                 busy.aside.push(job);
             } else if state.lanes < lanes_max {
@@ -185,7 +198,9 @@ impl State {
         let mut account_ids = job.command.account_ids();
         let held = account_ids.find(|id| self.busy.get(*id).is_some_and(|it| it.has_lane)).cloned();
         drop(account_ids);
-        match held.and_then(|account_id| self.busy.get_mut(&account_id)) {
+        let Some(account_id) = held else { return Some(job) };
+        job.block(&account_id);
+        match self.busy.get_mut(&account_id) {
             Some(lane) => {
                 lane.aside.push(job);
                 None
@@ -196,9 +211,13 @@ impl State {
 
     /// Keeps a job until its accounts are free.
     fn set_aside(&mut self, job: Arc<Job>) {
+        let account_id = self.busy_of(&job);
+        if let Some(account_id) = &account_id {
+            job.block(account_id);
+        }
         if !job.command.has_one_account() {
             self.several.push_back(job);
-        } else if let Some(busy) = self.busy_of(&job).and_then(|id| self.busy.get_mut(&id)) {
+        } else if let Some(busy) = account_id.and_then(|id| self.busy.get_mut(&id)) {
             busy.aside.push(job);
         } else {
             self.ready.push_back(job);
@@ -366,6 +385,18 @@ mod tests {
         assert_eq!(letters(&first.jobs), "ab");
         let second = take(&line, 2).await;
         assert_eq!(letters(&second.jobs), "c");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_left_to_a_lane_waits_for_its_account() {
+        let line = line("aab");
+        let mut first = take(&line, 1).await;
+        let held = vec![(first.jobs.remove(0), id("a"))];
+        line.park(held, Some(&mut first), 1);
+        assert_eq!(letters(&take(&line, 10).await.jobs), "b");
+        let waits =
+            line.aside(&id("a"), |jobs| jobs.iter().filter_map(|job| job.unblock()).count());
+        assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
     }
 
     #[tokio::test]

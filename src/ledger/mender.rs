@@ -51,7 +51,11 @@ impl Menders {
     /// Has a batch mended that failed with this error.
     pub fn mend(&self, worker: Worker, batch: Batch, error: AttemptError) {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            tracing::warn!(%error, jobs = batch.jobs.len(), "too many batches have failed");
+            tracing::warn!(
+                error = error.summary(),
+                jobs = batch.jobs.len(),
+                "too many batches have failed"
+            );
             batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
             return;
         };
@@ -68,7 +72,7 @@ async fn mend(mut worker: Worker, batch: Batch, error: AttemptError) {
         if !batch.is_wanted() {
             continue;
         }
-        if let Err(error) = worker.try_once(&batch, None).await {
+        if let Err(error) = worker.try_once(&mut batch, None).await {
             batches.extend(next(&worker, batch, error).await);
         }
     }
@@ -118,7 +122,8 @@ async fn next(worker: &Worker, mut batch: Batch, error: AttemptError) -> Vec<Bat
             batch.give_up(&Failure::SchemaNotMigrated(Some(Outcome::NotApplied)))
         }
         StorageError::Data(_) | StorageError::Corrupt(_) => {
-            tracing::error!(%error, jobs, "database refused a batch");
+            tracing::error!(error = error.summary(), jobs, "database refused a batch");
+            tracing::debug!(%error, "what was refused");
             batch.bisect(&Failure::Internal(Some(Outcome::NotApplied)))
         }
     }

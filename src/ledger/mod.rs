@@ -12,6 +12,7 @@
 //! attempt whose outcome is not known is simply made again, and finds what it did.
 
 mod attempt;
+mod contention;
 mod failure;
 #[cfg(test)]
 mod faults;
@@ -39,8 +40,9 @@ use tokio::{sync::Semaphore, time::Instant};
 use uuid::Uuid;
 
 pub use crate::ledger::{
+    contention::ContendedAccount,
     failure::{Failure, Outcome},
-    stats::{Distribution, WritePathStats},
+    stats::{Distribution, Load, WritePathStats},
     watch::{Page, Place, Watcher},
 };
 use crate::{
@@ -53,7 +55,7 @@ use crate::{
         ids::{AccountId, RequestId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
-    storage::{SchemaStatus, Store},
+    storage::{Connections, SchemaStatus, Store},
 };
 
 /// How much may wait, and how much goes into one transaction.
@@ -73,6 +75,8 @@ pub struct Ledger {
     hub: Arc<watch::Hub>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
+    /// Commands for which there was none.
+    shed: metrics::Counter,
     limits: Limits,
     closed: AtomicBool,
 }
@@ -120,6 +124,7 @@ impl Ledger {
             stats,
             hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
+            shed: metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
             limits,
             closed: AtomicBool::new(false),
         }
@@ -260,6 +265,7 @@ impl Ledger {
             return Err(Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.shed.increment(1);
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
         let (job, ticket) = job::new(command, deadline, place);
@@ -271,6 +277,25 @@ impl Ledger {
     #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.look()
+    }
+
+    /// The accounts that make requests wait, those with the most waits first.
+    #[must_use]
+    pub fn most_contended_accounts(&self, limit: usize) -> Vec<ContendedAccount> {
+        self.line.contention.most_contended(limit)
+    }
+
+    /// What there is to do at the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let readers = self.store.reader_connections();
+        let in_use = readers.in_use + self.stats.writers();
+        Load {
+            queue_length: self.limits.queue_capacity - self.places.available_permits(),
+            queue_capacity: self.limits.queue_capacity,
+            watchers: self.hub.watchers(),
+            connections: Connections { in_use, ..readers },
+        }
     }
 
     /// Commands that may be accepted and not yet answered.
@@ -302,14 +327,17 @@ impl Ledger {
     /// # Errors
     /// Why not, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        match tokio::time::timeout(timeout, self.store.schema_status()).await {
+        let failed = match tokio::time::timeout(timeout, self.store.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
-            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => Ok(()),
+            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => return Ok(()),
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
-                Err(format!("the schema is {status:?}"))
+                return Err(format!("the schema is {status:?}"));
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the database does not answer".to_owned()),
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the database does not answer within {timeout:?}"),
+        };
+        // Finds the primary if it has moved, or says better what is the matter.
+        self.store.find().await.map_err(|error| error.to_string())?;
+        Err(failed)
     }
 }

@@ -2,14 +2,18 @@
 //! or slow.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use hdrhistogram::Histogram;
+use metrics::{counter, histogram};
 use tokio::time::Instant;
 
-use crate::ledger::attempt::Attempted;
+use crate::{
+    ledger::attempt::{AttemptError, Attempted},
+    storage::{Connections, StorageError},
+};
 
 /// Where the time of one committed attempt went.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +58,29 @@ pub struct WritePathStats {
     pub commit_time: Distribution,
 }
 
-/// The recorder: one lock a transaction.
-#[derive(Default)]
-pub struct Stats(Mutex<Recorders>);
+/// What a process has to do at the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Commands accepted and not yet answered.
+    pub queue_length: usize,
+    /// The most that may be so.
+    pub queue_capacity: usize,
+    /// Those who watch entries.
+    pub watchers: usize,
+    /// To the database. A writer's is in use for as long as it is open: nobody else may have it.
+    pub connections: Connections,
+}
 
-#[derive(Default)]
+/// The recorder: one lock a transaction. What it takes down goes to Prometheus as well, the same
+/// values.
+pub struct Stats {
+    recorders: Mutex<Recorders>,
+    writers: Arc<()>,
+}
+
+/// Keeps a writer counted as open.
+pub struct OpenWriter(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
+
 struct Recorders {
     batch_size: Recorder,
     queue_time: Recorder,
@@ -67,20 +89,52 @@ struct Recorders {
     commit_time: Recorder,
 }
 
-#[derive(Default)]
 struct Recorder {
+    prometheus: metrics::Histogram,
     /// Made with the first value; grows with the largest, at three digits at most a few hundred
     /// kilobytes.
     histogram: Option<Histogram<u64>>,
     sum: u64,
 }
 
+impl Default for Stats {
+    fn default() -> Self {
+        let recorder = |prometheus| Recorder { prometheus, histogram: None, sum: 0 };
+        let recorders = Mutex::new(Recorders {
+            batch_size: recorder(histogram!("passbook_batch_size")),
+            queue_time: recorder(histogram!("passbook_queue_seconds")),
+            lock_wait: recorder(histogram!("passbook_lock_wait_seconds")),
+            write_time: recorder(metrics::Histogram::noop()),
+            commit_time: recorder(histogram!("passbook_commit_seconds")),
+        });
+        for cause in CAUSES {
+            counter!("passbook_retries_total", "cause" => cause).absolute(0);
+        }
+        Self { recorders, writers: Arc::default() }
+    }
+}
+
 impl Stats {
+    /// Counts a writer as open until the result is dropped.
+    pub fn open_writer(&self) -> OpenWriter {
+        OpenWriter(self.writers.clone())
+    }
+
+    /// Writers that are open.
+    pub fn writers(&self) -> usize {
+        Arc::strong_count(&self.writers) - 1
+    }
+
+    /// Takes down that an attempt failed.
+    pub fn record_failure(&self, error: &AttemptError) {
+        counter!("passbook_retries_total", "cause" => cause(error)).increment(1);
+    }
+
     /// Takes down what a committed attempt tells.
     pub fn record(&self, attempted: &Attempted) {
         let Timings { start, lock_wait, write_time, commit_time } = attempted.timings;
         let mut recorders = self.recorders();
-        recorders.batch_size.add(attempted.judged.len() as u64);
+        recorders.batch_size.add_number(attempted.judged.len());
         recorders.lock_wait.add_time(lock_wait);
         recorders.write_time.add_time(write_time);
         recorders.commit_time.add_time(commit_time);
@@ -102,13 +156,19 @@ impl Stats {
     }
 
     fn recorders(&self) -> MutexGuard<'_, Recorders> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recorder {
     fn add_time(&mut self, time: Duration) {
+        self.prometheus.record(time);
         self.add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn add_number(&mut self, number: usize) {
+        self.prometheus.record(number as f64);
+        self.add(number as u64);
     }
 
     fn add(&mut self, value: u64) {
@@ -132,5 +192,22 @@ impl Recorder {
             p99: histogram.value_at_quantile(0.99),
             max: histogram.max(),
         }
+    }
+}
+
+/// All that [`cause`] can be.
+const CAUSES: [&str; 7] =
+    ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
+
+/// Why an attempt failed, in a word.
+pub fn cause(error: &AttemptError) -> &'static str {
+    match error {
+        AttemptError::NotApplied(StorageError::LockTimeout(_)) => "lock_timeout",
+        AttemptError::NotApplied(StorageError::Decided(_)) => "repeat",
+        AttemptError::NotApplied(StorageError::Aborted(_)) => "aborted",
+        AttemptError::NotApplied(StorageError::Unavailable(_)) => "unavailable",
+        AttemptError::NotApplied(StorageError::SchemaNotMigrated(_)) => "schema",
+        AttemptError::NotApplied(StorageError::Data(_) | StorageError::Corrupt(_)) => "data",
+        AttemptError::Unknown(_) => "commit_unknown",
     }
 }

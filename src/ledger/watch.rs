@@ -135,6 +135,11 @@ impl Hub {
         hub
     }
 
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        WATCHERS_MAX - self.places.available_permits()
+    }
+
     /// A place among those who watch.
     ///
     /// # Errors
@@ -176,7 +181,10 @@ impl Hub {
                     failing_since = None;
                 }
                 (Err(error), None) => {
-                    tracing::warn!(%error, "cannot read what is new for those who watch");
+                    tracing::warn!(
+                        error = error.summary(),
+                        "cannot read what is new for those who watch"
+                    );
                     failing_since = Some(began);
                 }
                 (Err(error), Some(since)) if since.elapsed() > OUTAGE_TIME_MAX => {

@@ -17,9 +17,10 @@ use crate::{
         lanes::Lanes,
         line::{Line, Taken},
         mender::Menders,
-        stats::Stats,
+        stats::{OpenWriter, Stats, cause},
     },
     storage::{DatabaseKind, LockWait, StorageError, Store, Writer},
+    telemetry::traces::{TransactionFacts, TransactionTrace},
 };
 
 /// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
@@ -42,7 +43,7 @@ const LOOKUPS_AFTER_DECIDED: usize = 64;
 pub struct Worker {
     store: Arc<Store>,
     lanes: Lanes,
-    writer: Option<Writer>,
+    writer: Option<(Writer, OpenWriter)>,
     /// Batches that are still to be looked up.
     lookups: usize,
 }
@@ -57,8 +58,10 @@ pub struct Batch {
     pub lookup: Lookup,
     /// When it was first tried.
     pub begun: Instant,
-    /// How often it was tried again.
+    /// How often it was tried again, after a pause.
     pub retries: usize,
+    /// How often it was tried.
+    pub attempts: usize,
 }
 
 /// Starts the workers and keeps them running.
@@ -109,7 +112,7 @@ impl Worker {
 
     async fn settle(&mut self, mut batch: Batch, taken: &mut Taken, menders: &Menders) {
         while batch.is_wanted() {
-            match self.try_once(&batch, Some(taken)).await {
+            match self.try_once(&mut batch, Some(taken)).await {
                 Ok(()) => return,
                 Err(AttemptError::NotApplied(StorageError::LockTimeout(_)))
                     if self.waits_on(&mut batch) => {}
@@ -149,17 +152,19 @@ impl Worker {
     /// is well with it.
     pub async fn try_once(
         &mut self,
-        batch: &Batch,
+        batch: &mut Batch,
         taken: Option<&mut Taken>,
     ) -> Result<(), AttemptError> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.store.writer().await?,
+            None => (self.store.writer().await?, self.lanes.stats.open_writer()),
         };
-        let Batch { jobs, wait, lookup, .. } = batch;
+        batch.attempts += 1;
+        let Batch { jobs, wait, lookup, attempts, .. } = batch;
+        let start = Instant::now();
+        let traced = trace(self.store.kind(), jobs, *attempts, start);
         let result: Result<Attempted, _> = supervised(async {
-            let start = Instant::now();
-            attempt(writer.begin().await?, start, jobs, *wait, *lookup).await
+            attempt(writer.0.begin().await?, start, jobs, *wait, *lookup).await
         })
         .await;
         let reusable = match &result {
@@ -170,10 +175,33 @@ impl Worker {
         self.writer = reusable.then_some(writer);
         if let Err(error) = &result {
             note(&batch.jobs, error);
+            traced.end(Some(cause(error)));
+            self.lanes.stats.record_failure(error);
         }
-        self.lanes.hand_out(result?, taken);
+        let attempted = result?;
+        // Before its calls are answered, and end.
+        traced.end(None);
+        self.lanes.hand_out(attempted, taken);
         Ok(())
     }
+}
+
+/// The span of a transaction for these jobs, that began back then.
+pub fn trace(
+    kind: DatabaseKind,
+    jobs: &[Arc<Job>],
+    attempts: usize,
+    start: Instant,
+) -> TransactionTrace {
+    TransactionTrace::begin(jobs.iter().map(|job| &job.trace), || TransactionFacts {
+        database: match kind {
+            DatabaseKind::Sqlite => "sqlite",
+            DatabaseKind::Postgres => "postgresql",
+        },
+        batch_size: jobs.len(),
+        attempts,
+        since: start.elapsed(),
+    })
 }
 
 /// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
@@ -225,7 +253,14 @@ pub fn expire(jobs: &mut Vec<Arc<Job>>) {
 impl Batch {
     /// Jobs that have not been tried yet.
     pub fn new(jobs: Vec<Arc<Job>>, lookup: Lookup) -> Self {
-        Self { jobs, wait: LockWait::Briefly, lookup, begun: Instant::now(), retries: 0 }
+        Self {
+            jobs,
+            wait: LockWait::Briefly,
+            lookup,
+            begun: Instant::now(),
+            retries: 0,
+            attempts: 0,
+        }
     }
 
     /// Whether anyone still waits for any of it; forgets those that nobody does.

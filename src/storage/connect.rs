@@ -1,18 +1,22 @@
 //! Connections, and what is set on each of them.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, SqlxError,
     sqlx::{
-        self, ConnectOptions, Connection,
+        self, Connection,
         pool::{PoolConnectionMetadata, PoolOptions},
-        postgres::{PgConnectOptions, PgPool},
+        postgres::{PgConnectOptions, PgPool, Postgres},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous},
     },
 };
 
-use crate::storage::{StorageError, Writer};
+use crate::storage::{
+    ConnectError, DatabaseKind, DatabaseUrl, StorageError, Writer,
+    hosts::{self, Hosts, Wanted},
+    url::Options,
+};
 
 /// How long a group commit waits for row locks before it goes on without the accounts that
 /// someone else holds. Long enough for another server's transaction to end, short enough that
@@ -46,108 +50,20 @@ const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Reads at the same time in one process; more wait.
 const READERS_MAX: u32 = 8;
 
-/// Which database it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DatabaseKind {
-    /// One file, one writer at a time.
-    Sqlite,
-    /// Version 14 or later.
-    Postgres,
-}
-
-impl fmt::Display for DatabaseKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Sqlite => "sqlite",
-            Self::Postgres => "postgres",
-        })
-    }
-}
-
-/// Where the database is. Its `Debug` never shows the URL, which may hold a password.
-#[derive(Clone)]
-pub struct DatabaseUrl(Options);
-
-#[derive(Clone)]
-enum Options {
-    Sqlite(Box<SqliteConnectOptions>),
-    Postgres(Box<PgConnectOptions>),
-}
-
-/// Why a text is not a database URL. The text itself is not repeated.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DatabaseUrlError {
-    /// Another scheme.
-    #[error("must begin with sqlite:// or postgres://")]
-    Scheme,
-    /// In memory, every connection would have a database of its own.
-    #[error("must name a file: an in-memory SQLite database cannot be shared by connections")]
-    InMemory,
-    /// Not a URL of that scheme.
-    #[error("is not a valid URL (in a user name or password, write %2F for / and %40 for @)")]
-    Malformed,
-    /// SQLite knows no passwords.
-    #[error("is not PostgreSQL's")]
-    NoPassword,
-}
-
-impl DatabaseUrl {
-    /// Reads `sqlite://...`, `postgres://...` or `postgresql://...`.
-    ///
-    /// # Errors
-    /// Another scheme, or an in-memory SQLite database.
-    pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
-        if text.starts_with("sqlite:") {
-            if text.contains(":memory:") || text.contains("mode=memory") {
-                return Err(DatabaseUrlError::InMemory);
-            }
-            let options = SqliteConnectOptions::from_str(text);
-            return options.map_or(Err(DatabaseUrlError::Malformed), |it| {
-                Ok(Self(Options::Sqlite(Box::new(it.disable_statement_logging()))))
-            });
-        }
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err(DatabaseUrlError::Scheme);
-        }
-        let options = PgConnectOptions::from_str(text);
-        options.map_or(Err(DatabaseUrlError::Malformed), |it| {
-            Ok(Self(Options::Postgres(Box::new(it.disable_statement_logging()))))
-        })
-    }
-
-    /// The same with this password.
-    ///
-    /// # Errors
-    /// It is not PostgreSQL's.
-    pub fn with_password(self, password: &str) -> Result<Self, DatabaseUrlError> {
-        match self.0 {
-            Options::Postgres(options) => {
-                Ok(Self(Options::Postgres(Box::new(options.password(password)))))
-            }
-            Options::Sqlite(_) => Err(DatabaseUrlError::NoPassword),
-        }
-    }
-
-    /// Which database it is.
-    #[must_use]
-    pub fn kind(&self) -> DatabaseKind {
-        match self.0 {
-            Options::Sqlite(_) => DatabaseKind::Sqlite,
-            Options::Postgres(_) => DatabaseKind::Postgres,
-        }
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}://...", self.kind())
-    }
-}
-
 /// A database, and the connections that reads share.
 pub struct Store {
-    url: DatabaseUrl,
+    place: Place,
     pub(super) readers: DatabaseConnection,
+}
+
+/// Where it is.
+enum Place {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres {
+        hosts: Arc<Hosts>,
+        /// The pool of `readers`, which follows the primary.
+        readers: PgPool,
+    },
 }
 
 /// What a connection is for.
@@ -160,19 +76,49 @@ enum Role {
 }
 
 impl Store {
-    /// Connects; the schema is not looked at yet.
+    /// Connects to a database that takes changes; the schema is not looked at yet.
     ///
     /// # Errors
-    /// The database cannot be reached or opened.
-    pub async fn connect(url: DatabaseUrl) -> Result<Self, StorageError> {
-        let readers = open(&url, Role::Reader, READERS_MAX).await?;
-        Ok(Self { url, readers })
+    /// It cannot be reached or opened, or it is a standby.
+    pub async fn connect(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, Wanted::Primary).await
+    }
+
+    /// The same for who only reads: a standby is as good, with what it has by then.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened.
+    pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, Wanted::Any).await
+    }
+
+    async fn connect_to(url: DatabaseUrl, wanted: Wanted) -> Result<Self, ConnectError> {
+        match url.0 {
+            Options::Sqlite(options) => {
+                let file = options.get_filename().display().to_string();
+                let readers = open_sqlite(&options, Role::Reader, READERS_MAX).await;
+                let readers = readers.map_err(|error| hosts::cannot_open(&file, &error))?;
+                Ok(Self { place: Place::Sqlite(options), readers })
+            }
+            Options::Postgres(all) => {
+                let hosts = Arc::new(Hosts::new(all, wanted));
+                // The pool would not say why it has no connection.
+                hosts.find().await?;
+                let options = postgres(hosts.current().clone(), Role::Reader);
+                let readers = postgres_readers(&hosts).connect_lazy_with(options);
+                let place = Place::Postgres { hosts, readers: readers.clone() };
+                Ok(Self { place, readers: readers.into() })
+            }
+        }
     }
 
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
-        self.url.kind()
+        match self.place {
+            Place::Sqlite(_) => DatabaseKind::Sqlite,
+            Place::Postgres { .. } => DatabaseKind::Postgres,
+        }
     }
 
     /// Closes the connections of reads. On SQLite, moves what is in the write-ahead log into the
@@ -198,28 +144,68 @@ impl Store {
     /// # Errors
     /// The database cannot be reached or opened.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
-        Ok(Writer::new(open(&self.url, Role::Writer, 1).await?))
+        Ok(Writer::new(self.open(Role::Writer).await?))
     }
 
     pub(super) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
-        Ok(open(&self.url, Role::Admin, 1).await?)
+        self.open(Role::Admin).await
+    }
+
+    /// A pool of one. It is made here and handed to SeaORM, whose own way would log the URL at
+    /// trace.
+    async fn open(&self, role: Role) -> Result<DatabaseConnection, StorageError> {
+        match &self.place {
+            Place::Sqlite(options) => Ok(open_sqlite(options, role, 1).await?),
+            Place::Postgres { hosts, .. } => {
+                if hosts.are_several() {
+                    self.find().await?;
+                }
+                let options = postgres(hosts.current().clone(), role);
+                let pool: PgPool = pool_options(role, 1).connect_with(options).await?;
+                Ok(pool.into())
+            }
+        }
+    }
+
+    /// Looks for the server that is to be used, and has the readers use it. There is nothing to
+    /// look for on SQLite.
+    ///
+    /// # Errors
+    /// There is none, and why.
+    pub async fn find(&self) -> Result<(), ConnectError> {
+        let Place::Postgres { hosts, readers } = &self.place else { return Ok(()) };
+        hosts.find().await?;
+        if hosts.are_several() {
+            readers.set_connect_options(postgres(hosts.current().clone(), Role::Reader));
+        }
+        Ok(())
     }
 }
 
-/// The pools are made here and handed to SeaORM, whose own way would log the URL at trace.
-async fn open(url: &DatabaseUrl, role: Role, size: u32) -> Result<DatabaseConnection, SqlxError> {
-    match &url.0 {
-        Options::Postgres(options) => {
-            let options = postgres((**options).clone(), role);
-            let pool: PgPool = pool_options(role, size).connect_with(options).await?;
-            Ok(pool.into())
-        }
-        Options::Sqlite(options) => {
-            let options = sqlite((**options).clone(), role);
-            let pool: SqlitePool = pool_options(role, size).connect_with(options).await?;
-            Ok(pool.into())
-        }
-    }
+async fn open_sqlite(
+    options: &SqliteConnectOptions,
+    role: Role,
+    size: u32,
+) -> Result<DatabaseConnection, SqlxError> {
+    let options = sqlite(options.clone(), role);
+    let pool: SqlitePool = pool_options(role, size).connect_with(options).await?;
+    Ok(pool.into())
+}
+
+/// What is read at a standby may lack what was acknowledged.
+fn postgres_readers(hosts: &Arc<Hosts>) -> PoolOptions<Postgres> {
+    let (of_new, of_old) = (hosts.clone(), hosts.clone());
+    pool_options(Role::Reader, READERS_MAX)
+        .after_connect(move |connection, _| {
+            let hosts = of_new.clone();
+            Box::pin(async move { hosts.check(connection).await.map_err(SqlxError::Protocol) })
+        })
+        .before_acquire(move |connection, metadata| {
+            let has_moved = of_old.has_moved_since(metadata.age);
+            Box::pin(async move {
+                if has_moved { Err(dead()) } else { is_alive(connection, metadata).await }
+            })
+        })
 }
 
 fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
@@ -227,12 +213,7 @@ fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
-        .before_acquire(|connection, metadata: PoolConnectionMetadata| {
-            Box::pin(async move {
-                let is_fresh = metadata.idle_for < TEST_AFTER_IDLE;
-                (is_fresh || answers(connection).await).then_some(true).ok_or_else(dead)
-            })
-        });
+        .before_acquire(|connection, metadata| Box::pin(is_alive(connection, metadata)));
     if role != Role::Reader {
         return options;
     }
@@ -241,6 +222,14 @@ fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
     options.after_release(|connection, _| {
         Box::pin(async move { answers(connection).await.then_some(true).ok_or_else(dead) })
     })
+}
+
+async fn is_alive<C: Connection>(
+    connection: &mut C,
+    metadata: PoolConnectionMetadata,
+) -> Result<bool, SqlxError> {
+    let is_fresh = metadata.idle_for < TEST_AFTER_IDLE;
+    (is_fresh || answers(connection).await).then_some(true).ok_or_else(dead)
 }
 
 /// As an error it closes the connection without a word more to the peer.

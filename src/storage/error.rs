@@ -36,6 +36,23 @@ pub enum StorageError {
     Corrupt(String),
 }
 
+impl StorageError {
+    /// The error as it may be logged at any level: without the ids of what cannot be read, which
+    /// the log has at debug, and `passbook verify` finds.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Corrupt(_) => "unreadable row: see `passbook verify`".to_owned(),
+            Self::LockTimeout(_)
+            | Self::Aborted(_)
+            | Self::Decided(_)
+            | Self::Unavailable(_)
+            | Self::SchemaNotMigrated(_)
+            | Self::Data(_) => self.to_string(),
+        }
+    }
+}
+
 /// Why a COMMIT was not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

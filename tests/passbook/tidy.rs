@@ -203,8 +203,12 @@ fn every_test_file_is_part_of_the_suite() {
 
 #[test]
 fn every_rpc_is_called_by_a_test() {
-    let proto = fs::read_to_string(root().join("proto/passbook/v1/account_service.proto"));
-    let proto = proto.expect("the contract");
+    let services = ["account_service", "admin_service"];
+    let proto = services.map(|service| {
+        let path = format!("proto/passbook/v1/{service}.proto");
+        fs::read_to_string(root().join(path)).expect("the contract")
+    });
+    let proto = proto.concat();
     let tests: String =
         files_under(&["tests/passbook"]).into_iter().map(|file| file.text).collect();
     let rpcs = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc "));

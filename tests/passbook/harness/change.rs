@@ -24,6 +24,7 @@ pub struct Answer {
 
 /// What became of a change, once that is certain.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub enum Verdict {
     Applied(Answer),
     Refused(Status),

@@ -31,6 +31,8 @@ pub struct TestDatabase {
     name: String,
     raw: OnceCell<DatabaseConnection>,
     directory: Option<TempDir>,
+    /// On a server of the test's own, which goes with it.
+    is_outside: bool,
     _turn: Option<Turn>,
 }
 
@@ -85,7 +87,8 @@ impl TestDatabase {
         let url = sqlite_url(&directory.path().join("passbook.db"));
         let raw = OnceCell::new();
         let name = "passbook.db".to_owned();
-        Self { kind: Kind::Sqlite, url, name, raw, directory: Some(directory), _turn: None }
+        let directory = Some(directory);
+        Self { kind: Kind::Sqlite, url, name, raw, directory, is_outside: false, _turn: None }
     }
 
     async fn postgres(template: Option<&str>) -> Self {
@@ -96,7 +99,16 @@ impl TestDatabase {
         on_server(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = postgres_url(&name);
         let raw = OnceCell::new();
-        Self { kind: Kind::Postgres, url, name, raw, directory: None, _turn: None }
+        let is_outside = false;
+        Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _turn: None }
+    }
+
+    /// A ledger that is there already, on a server of the test's own; it is left as it is.
+    pub fn outside(url: &str, turn: Turn) -> Self {
+        let (raw, name, is_outside) = (OnceCell::new(), String::new(), true);
+        let _turn = Some(turn);
+        let url = url.to_owned();
+        Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _turn }
     }
 
     pub fn url(&self) -> &str {
@@ -169,6 +181,9 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         if self.kind == Kind::Sqlite {
             drop(self.directory.take());
+            return;
+        }
+        if self.is_outside {
             return;
         }
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);

@@ -1,11 +1,14 @@
 //! What the tests stand on: fresh databases, real server processes, a client, a checker that
 //! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
 
+pub mod admin;
 pub mod asked;
 pub mod book;
+pub mod caller;
 pub mod change;
 pub mod checker;
 pub mod client;
+pub mod collector;
 pub mod database;
 pub mod exact;
 pub mod holds;
@@ -19,6 +22,7 @@ pub mod model_random;
 pub mod model_reads;
 pub mod model_requests;
 pub mod postgres_proxy;
+pub mod postgres_servers;
 pub mod race;
 pub mod server;
 pub mod tampering;
@@ -61,6 +65,15 @@ pub fn seed() -> u64 {
     };
     println!("seed: PASSBOOK_TEST_SEED={seed}");
     seed
+}
+
+/// By how much a test that repeats something does more of it than in a run of all tests:
+/// PASSBOOK_TEST_SCALE, 1 if it is not set.
+pub fn scale() -> usize {
+    match std::env::var("PASSBOOK_TEST_SCALE") {
+        Ok(text) => text.parse().expect("PASSBOOK_TEST_SCALE is a number"),
+        Err(_) => 1,
+    }
 }
 
 /// Looks again and again until `holds`; after `limit` it fails and says what was waited for.

@@ -1,0 +1,194 @@
+//! Which accounts make requests wait, in bounded memory: the Space-Saving sketch of Metwally,
+//! Agrawal and El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams"
+//! (ICDT 2005).
+//!
+//! It knows a fixed number of accounts. One that it does not know takes the place of the one with
+//! the fewest waits, and inherits their number, which is from then on its error: how many it may
+//! not have had. So every account that has had more waits than the fewest known is known.
+//!
+//! All numbers halve every [`HALF_LIFE`], or what was contended at some time would hide what is
+//! so now.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{domain::ids::AccountId, ledger::job::Job};
+
+/// Accounts that are known. With as many, an account that has one of 500 waits is known for sure.
+const ACCOUNTS_MAX: usize = 500;
+/// After this time a wait counts half: long enough to look at after an alert, and the next day
+/// there is nothing left of it.
+const HALF_LIFE: Duration = Duration::from_secs(10 * 60);
+
+/// An account that made requests wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContendedAccount {
+    /// Which.
+    pub account_id: AccountId,
+    /// How many requests waited for it.
+    pub waits: f64,
+    /// By how much that is too many, at most.
+    pub waits_error: f64,
+    /// How long they waited, together, since it is known.
+    pub waited: Duration,
+}
+
+/// See the module.
+pub struct Contention(Mutex<Sketch>);
+
+struct Sketch {
+    accounts: HashMap<AccountId, Counted>,
+    accounts_max: usize,
+    /// When the numbers were halved.
+    halved: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    waits: f64,
+    error: f64,
+    seconds: f64,
+}
+
+impl Default for Contention {
+    fn default() -> Self {
+        Self(Mutex::new(Sketch::new(ACCOUNTS_MAX, Instant::now())))
+    }
+}
+
+impl Contention {
+    /// These jobs wait for no account any more; counts those that did.
+    pub fn end_waits<'a>(&self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
+        let mut waits = jobs.filter_map(|job| job.unblock()).peekable();
+        if waits.peek().is_none() {
+            return;
+        }
+        let mut sketch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        for (account_id, since) in waits {
+            let waited = now.saturating_duration_since(since);
+            sketch.record(account_id, waited.as_secs_f64(), now);
+        }
+    }
+
+    /// The accounts with the most waits.
+    pub fn most_contended(&self, limit: usize) -> Vec<ContendedAccount> {
+        let mut sketch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sketch.most_contended(limit, Instant::now())
+    }
+}
+
+impl Sketch {
+    fn new(accounts_max: usize, now: Instant) -> Self {
+        Self { accounts: HashMap::new(), accounts_max, halved: now }
+    }
+
+    /// One more request has waited for this account.
+    fn record(&mut self, account_id: AccountId, seconds: f64, now: Instant) {
+        self.age(now);
+        if let Some(counted) = self.accounts.get_mut(&account_id) {
+            counted.waits += 1.0;
+            counted.seconds += seconds;
+            return;
+        }
+        let mut error = 0.0;
+        if self.accounts.len() >= self.accounts_max {
+            // A search, but only for an account that is not among so many.
+            let waits = |(_, counted): &(&AccountId, &Counted)| counted.waits;
+            let fewest =
+                self.accounts.iter().min_by(|left, right| waits(left).total_cmp(&waits(right)));
+            if let Some((account_id, counted)) = fewest.map(|(id, it)| (id.clone(), *it)) {
+                error = counted.waits;
+                self.accounts.remove(&account_id);
+            }
+        }
+        let counted = Counted { waits: error + 1.0, error, seconds };
+        self.accounts.insert(account_id, counted);
+    }
+
+    fn most_contended(&mut self, limit: usize, now: Instant) -> Vec<ContendedAccount> {
+        self.age(now);
+        let of = |(account_id, counted): (&AccountId, &Counted)| ContendedAccount {
+            account_id: account_id.clone(),
+            waits: counted.waits,
+            waits_error: counted.error,
+            waited: Duration::try_from_secs_f64(counted.seconds).unwrap_or(Duration::MAX),
+        };
+        let mut accounts: Vec<_> = self.accounts.iter().map(of).collect();
+        accounts.sort_by(|left, right| {
+            right.waits.total_cmp(&left.waits).then_with(|| left.account_id.cmp(&right.account_id))
+        });
+        accounts.truncate(limit);
+        accounts
+    }
+
+    fn age(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.halved);
+        let halvings = u32::try_from(elapsed.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
+        if halvings == 0 {
+            return;
+        }
+        self.halved += HALF_LIFE * halvings;
+        let share = 0.5_f64.powi(i32::try_from(halvings).unwrap_or(i32::MAX));
+        for counted in self.accounts.values_mut() {
+            counted.waits *= share;
+            counted.error *= share;
+            counted.seconds *= share;
+        }
+        // What is left of less than one wait is nothing that anyone looks for.
+        self.accounts.retain(|_, counted| counted.waits >= 0.5);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn id(number: u64) -> AccountId {
+        AccountId::parse(&format!("account-{number}")).unwrap()
+    }
+
+    #[test]
+    fn a_frequent_account_is_known_and_no_number_is_too_small() {
+        let now = Instant::now();
+        let mut sketch = Sketch::new(20, now);
+        let mut truth = BTreeMap::new();
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            // A few are frequent, most of a thousand are not.
+            let number = if random.u8(..) < 100 { random.u64(0..5) } else { random.u64(0..1000) };
+            *truth.entry(id(number)).or_insert(0.0) += 1.0;
+            sketch.record(id(number), 0.25, now);
+        }
+        assert_eq!(sketch.accounts.len(), 20);
+        let found = sketch.most_contended(5, now);
+        let ids: Vec<_> = found.iter().map(|it| it.account_id.to_string()).collect();
+        assert!((0..5).all(|number| ids.contains(&format!("account-{number}"))), "{ids:?}");
+        for account in sketch.most_contended(20, now) {
+            let waits = truth[&account.account_id];
+            assert!(waits <= account.waits && account.waits - account.waits_error <= waits);
+            assert!(account.waited.as_secs_f64() <= waits * 0.25 + 1e-6, "{account:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_counts_half_after_a_while_and_then_nothing() {
+        let now = Instant::now();
+        let mut sketch = Sketch::new(2, now);
+        (0..8).for_each(|_| sketch.record(id(1), 0.5, now));
+        let found = sketch.most_contended(9, now + HALF_LIFE);
+        let seconds = found[0].waited.as_secs_f64();
+        assert_eq!((found[0].waits, seconds), (4.0, 2.0));
+        sketch.record(id(2), 1.0, now + HALF_LIFE * 3);
+        let found = sketch.most_contended(9, now + HALF_LIFE * 3);
+        assert_eq!((found[0].waits, found[1].waits), (1.0, 1.0));
+        assert_eq!(sketch.most_contended(9, now + HALF_LIFE * 40), []);
+    }
+}

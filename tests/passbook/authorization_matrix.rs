@@ -1,0 +1,360 @@
+//! Every RPC, with every kind of credential, on accounts of one's own and on others: the answer is
+//! what docs/security.md's table says.
+
+use std::collections::BTreeMap;
+
+use passbook::proto::{admin_service_client::AdminServiceClient, *};
+use prost::Message;
+use tokio_stream::StreamExt;
+use tonic::{Code, Status};
+
+use crate::harness::{
+    caller::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
+    *,
+};
+
+on_both_databases! {
+    every_rpc_answers_every_credential_as_the_table_says,
+}
+
+/// What the table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Unauthenticated,
+    MethodDenied,
+    AccountDenied,
+    Answered,
+}
+
+/// What an RPC is called on: all of it is there.
+struct Target {
+    account_id: String,
+    second_account_id: String,
+    empty_account_id: String,
+    new_account_id: String,
+    hold_id: String,
+    transaction_id: String,
+}
+
+/// Who calls.
+struct Who {
+    name: &'static str,
+    shows: Shows,
+    is_known: bool,
+    may_read: bool,
+    may_write: bool,
+    may_admin: bool,
+    may_touch_others: bool,
+}
+
+fn everyone() -> Vec<Who> {
+    let none = |name, shows| Who {
+        name,
+        shows,
+        is_known: false,
+        may_read: false,
+        may_write: false,
+        may_admin: false,
+        may_touch_others: false,
+    };
+    let known = |name| Who { is_known: true, ..none(name, shows(name)) };
+    vec![
+        none("no credential", shows_exactly(None)),
+        none("an unknown token", shows("wrong")),
+        none("an expired token", shows("expired")),
+        none("a token that is cut off", shows("own-clie")),
+        none("another scheme", shows_exactly(Some("Basic b3duLWNsaWVudDp4"))),
+        none("a bare token", shows_exactly(Some("own-client"))),
+        known("not-in-the-policy"),
+        known("nothing-allowed"),
+        Who { may_read: true, ..known("read-only") },
+        Who { may_read: true, may_write: true, ..known("own-client") },
+        Who { may_admin: true, ..known("operator") },
+        Who { may_touch_others: true, may_read: true, may_write: true, ..known("everything") },
+    ]
+}
+
+fn callers() -> Callers {
+    let names = [
+        "not-in-the-policy",
+        "nothing-allowed",
+        "read-only",
+        "own-client",
+        "operator",
+        "everything",
+    ];
+    let policy = [
+        identity("nothing-allowed", &[], &["own:"]),
+        identity("read-only", &["read"], &["own:"]),
+        identity("own-client", &["read", "write"], &["own:"]),
+        identity("operator", &["admin"], &[]),
+        identity("everything", &["read", "write"], &[""]),
+        identity("fixture", &["*"], &[""]),
+    ];
+    let callers = Callers::new(&[], &policy.concat());
+    let tokens: String = names.iter().map(|name| entry(name, name)).collect();
+    let expired = format!("{}expire_time = 2020-01-01T00:00:00Z\n", entry("everything", "expired"));
+    callers.set_tokens(&(tokens + &expired + &entry("fixture", "fixture")));
+    callers
+}
+
+async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let callers = callers();
+    let server = callers.serve(&database, &[]).await;
+    let fixture = server.client_of("fixture");
+    // What is refused is not touched, so one target does for all of it.
+    let untouched = [target(&fixture, "own:").await, target(&fixture, "other:").await];
+
+    let mut cells = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (service, method) in methods() {
+        for who in everyone() {
+            for is_own in [true, false] {
+                let prefix = if is_own { "own:" } else { "other:" };
+                let expected = expected(&who, &service, &method, is_own);
+                let fresh = match expected {
+                    Expected::Answered => Some(target(&fixture, prefix).await),
+                    _ => None,
+                };
+                let target = fresh.as_ref().unwrap_or(&untouched[usize::from(!is_own)]);
+                let answer = match service.as_str() {
+                    "AdminService" => call_admin(&server, &who.shows, &method).await,
+                    _ => call(server.client_that(who.shows.clone()), &method, target).await,
+                };
+                let found = found(&answer);
+                if found != Some(expected) {
+                    let name = who.name;
+                    wrong.push(format!(
+                        "{service}/{method}, {name}, {prefix} {expected:?}: {answer:?}"
+                    ));
+                }
+                *cells.entry(format!("{expected:?}")).or_insert(0) += 1;
+            }
+        }
+    }
+
+    assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    println!("cells: {cells:?}");
+    assert_eq!(cells.len(), 4, "all kinds of answers were seen: {cells:?}");
+    for target in untouched {
+        let request = GetAccountRequest { account_id: target.account_id };
+        let account = fixture.clone().get_account(request).await.expect("it is there");
+        let account = account.into_inner().account.expect("an account");
+        assert_eq!((account.version, account.sequence), (4, 2), "{account:?}");
+    }
+}
+
+fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
+    let is_read =
+        ["Get", "BatchGet", "List", "Watch", "Verify"].iter().any(|verb| method.starts_with(verb));
+    let may_call = match service {
+        "AdminService" => who.may_admin,
+        _ if is_read => who.may_read,
+        _ => who.may_write,
+    };
+    // What names no account, or only shows what is one's own.
+    let is_about_all =
+        matches!(method, "ListAccounts" | "ResolveRequest") || service == "AdminService";
+    match (who.is_known, may_call) {
+        (false, _) => Expected::Unauthenticated,
+        (true, false) => Expected::MethodDenied,
+        (true, true) if is_own || who.may_touch_others || is_about_all => Expected::Answered,
+        (true, true) => Expected::AccountDenied,
+    }
+}
+
+fn found(answer: &Result<(), Status>) -> Option<Expected> {
+    let Err(status) = answer else { return Some(Expected::Answered) };
+    match (status.code(), reason_if_any(status).as_str(), metadata(status, "permission").as_str()) {
+        (Code::Unauthenticated, "UNAUTHENTICATED", "") => Some(Expected::Unauthenticated),
+        (Code::PermissionDenied, "PERMISSION_DENIED", "method") => Some(Expected::MethodDenied),
+        (Code::PermissionDenied, "PERMISSION_DENIED", "account") => Some(Expected::AccountDenied),
+        _ => None,
+    }
+}
+
+/// All methods of the contract: one that is new needs a way to call it below.
+fn methods() -> Vec<(String, String)> {
+    let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
+    let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
+    let services = files.flat_map(|file| file.service);
+    let methods = services.flat_map(|service| {
+        let name = service.name().to_owned();
+        service.method.into_iter().map(move |method| (name.clone(), method.name().to_owned()))
+    });
+    methods.collect()
+}
+
+async fn target(fixture: &NamedClient, prefix: &str) -> Target {
+    let mut client = fixture.clone();
+    let id = || format!("{prefix}{}", &new_request_id()[14..]);
+    let target = Target {
+        account_id: id(),
+        second_account_id: id(),
+        empty_account_id: id(),
+        new_account_id: id(),
+        hold_id: new_request_id(),
+        transaction_id: String::new(),
+    };
+    for account_id in [&target.account_id, &target.second_account_id, &target.empty_account_id] {
+        client.create_account(account_of(account_id, "USD")).await.expect("an account");
+    }
+    client.deposit(deposit(&target.account_id, "50")).await.expect("a deposit");
+    let made = client.deposit(deposit(&target.account_id, "100")).await.expect("a deposit");
+    let transaction = made.into_inner().transaction.expect("a transaction");
+    let hold_id = target.hold_id.clone();
+    let hold = PlaceHoldRequest { hold_id, ..hold(&target.account_id, "5") };
+    client.place_hold(hold).await.expect("a hold");
+    Target { transaction_id: transaction.transaction_id, ..target }
+}
+
+async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), Status> {
+    let mut client = AdminServiceClient::with_interceptor(server.channel(), shows.clone());
+    match method {
+        "GetWritePathStats" => {
+            client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)
+        }
+        _ => panic!("there is no call of AdminService/{method} in this test"),
+    }
+}
+
+/// Calls a method on a target in a way that is right, if only it is allowed.
+async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<(), Status> {
+    let account_id = target.account_id.clone();
+    let hold_id = target.hold_id.clone();
+    let (request_id, reason) = (new_request_id(), "a test".to_owned());
+    match method {
+        "CreateAccount" => {
+            client.create_account(account_of(&target.new_account_id, "USD")).await.map(drop)
+        }
+        "GetAccount" => client.get_account(GetAccountRequest { account_id }).await.map(drop),
+        "BatchGetAccounts" => {
+            let account_ids = vec![account_id, target.second_account_id.clone()];
+            client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
+        }
+        "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
+        "UpdateAccount" => {
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
+            let request =
+                UpdateAccountRequest { account_id, update_mask, ..UpdateAccountRequest::default() };
+            client.update_account(request).await.map(drop)
+        }
+        "FreezeAccount" => {
+            client.freeze_account(FreezeAccountRequest { account_id, reason }).await.map(drop)
+        }
+        "UnfreezeAccount" => {
+            client.unfreeze_account(UnfreezeAccountRequest { account_id, reason }).await.map(drop)
+        }
+        "CloseAccount" => {
+            let account_id = target.empty_account_id.clone();
+            client.close_account(CloseAccountRequest { account_id, reason }).await.map(drop)
+        }
+        "ListAccountChanges" => {
+            let request =
+                ListAccountChangesRequest { account_id, ..ListAccountChangesRequest::default() };
+            client.list_account_changes(request).await.map(drop)
+        }
+        "Deposit" => client.deposit(deposit(&account_id, "1")).await.map(drop),
+        "Withdraw" => client.withdraw(withdrawal(&account_id, "1")).await.map(drop),
+        "Transfer" => {
+            let request = transfer(&account_id, &target.second_account_id, "1");
+            client.transfer(request).await.map(drop)
+        }
+        "PostTransaction" => client.post_transaction(posting(&account_id)).await.map(drop),
+        "BatchPostTransactions" => {
+            let requests = vec![posting(&account_id)];
+            let request = BatchPostTransactionsRequest { requests };
+            let answer = client.batch_post_transactions(request).await?.into_inner();
+            of_result(answer.results.into_iter().next())
+        }
+        "StreamTransactions" => {
+            let request = StreamTransactionsRequest { request: Some(posting(&account_id)) };
+            let stream = tokio_stream::iter([request]);
+            let mut results = client.stream_transactions(stream).await?.into_inner();
+            let answer = results.next().await.expect("an answer")?;
+            of_result(answer.result)
+        }
+        "PlaceHold" => client.place_hold(hold(&account_id, "1")).await.map(drop),
+        "CaptureHold" => {
+            let request =
+                CaptureHoldRequest { request_id, hold_id, ..CaptureHoldRequest::default() };
+            client.capture_hold(request).await.map(drop)
+        }
+        "ReleaseHold" => {
+            let request = ReleaseHoldRequest { request_id, hold_id };
+            client.release_hold(request).await.map(drop)
+        }
+        "GetHold" => client.get_hold(GetHoldRequest { hold_id }).await.map(drop),
+        "ListHolds" => {
+            let request = ListHoldsRequest { account_id, ..ListHoldsRequest::default() };
+            client.list_holds(request).await.map(drop)
+        }
+        "ReverseTransaction" => {
+            let transaction_id = target.transaction_id.clone();
+            let request = ReverseTransactionRequest {
+                request_id,
+                transaction_id,
+                ..ReverseTransactionRequest::default()
+            };
+            client.reverse_transaction(request).await.map(drop)
+        }
+        _ => call_a_reading_method(client, method, target).await,
+    }
+}
+
+async fn call_a_reading_method(
+    mut client: NamedClient,
+    method: &str,
+    target: &Target,
+) -> Result<(), Status> {
+    let account_id = target.account_id.clone();
+    match method {
+        "GetTransaction" => {
+            let name =
+                get_transaction_request::Lookup::TransactionId(target.transaction_id.clone());
+            client.get_transaction(GetTransactionRequest { lookup: Some(name) }).await.map(drop)
+        }
+        "ListTransactions" => {
+            let request =
+                ListTransactionsRequest { account_id, ..ListTransactionsRequest::default() };
+            client.list_transactions(request).await.map(drop)
+        }
+        "ListEntries" => {
+            let request = ListEntriesRequest { account_id, ..ListEntriesRequest::default() };
+            client.list_entries(request).await.map(drop)
+        }
+        "GetBalance" => {
+            client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
+        }
+        "WatchEntries" => {
+            let request = WatchEntriesRequest { account_id, after_sequence: 0 };
+            client.watch_entries(request).await.map(drop)
+        }
+        "ResolveRequest" => {
+            let request = ResolveRequestRequest { request_id: new_request_id(), fence: false };
+            client.resolve_request(request).await.map(drop)
+        }
+        "VerifyAccount" => {
+            client.verify_account(VerifyAccountRequest { account_id }).await.map(drop)
+        }
+        _ => panic!("there is no call of {method} in this test"),
+    }
+}
+
+fn posting(account_id: &str) -> PostTransactionRequest {
+    let leg = Leg { account_id: account_id.to_owned(), amount: money("1"), ..Leg::default() };
+    let request_id = new_request_id();
+    PostTransactionRequest { request_id, legs: vec![leg], ..PostTransactionRequest::default() }
+}
+
+/// The error of one request of several, as if it had been alone.
+fn of_result(result: Option<PostTransactionResult>) -> Result<(), Status> {
+    match result.and_then(|result| result.result).expect("a result") {
+        post_transaction_result::Result::Transaction(_) => Ok(()),
+        post_transaction_result::Result::Error(error) => {
+            let details = error.encode_to_vec().into();
+            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
+        }
+    }
+}

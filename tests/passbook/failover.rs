@@ -1,0 +1,203 @@
+//! The primary dies, a standby takes over, and the URL names both: what was acknowledged is there,
+//! and the service goes on by itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::harness::{
+    checker,
+    load::{Load, Stop, open_ring},
+    postgres_servers::{self, PostgresServer},
+    *,
+};
+
+/// Few in a run of all tests; PASSBOOK_TEST_SCALE=5 makes ten of them.
+const FAILOVERS: usize = 2;
+/// What the service is to be back within, counted from when there is a primary again.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_double_none() {
+    let turn = turn::take(Weight::Heavy).await;
+    let mut primary = PostgresServer::start().await;
+    let mut standby = primary.standby().await;
+    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
+    // Any order will do: the second one is the primary after the first failover.
+    let url = postgres_servers::url(&[&standby, &primary]);
+    let server = Server::start_at(&url, &[]).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let failovers = FAILOVERS * scale();
+    let mut recoveries = Vec::new();
+
+    for _ in 0..failovers {
+        wait_for_the_standby(&primary).await;
+        tokio::time::sleep(ms(fastrand::u64(200..500))).await;
+
+        // Dead, and so fenced, before another one takes changes.
+        primary.crash();
+        standby.promote().await;
+
+        let promoted = Instant::now();
+        first_change(&client, &accounts[0], &mut history).await;
+        recoveries.push(promoted.elapsed());
+        let read = passbook::proto::GetAccountRequest { account_id: accounts[0].clone() };
+        client.clone().get_account(within(seconds(5), read)).await.expect("reads are back, too");
+        // The old one comes back as a standby, at its address.
+        std::mem::swap(&mut primary, &mut standby);
+        standby.follow(&primary).await;
+    }
+    stop.send_replace(true);
+
+    history.extend(calling.await.expect("every caller gets a verdict"));
+    recoveries.sort_unstable();
+    println!(
+        "{failovers} failovers, {} changes; first change after promotion: median {:?}, at most {:?}",
+        history.len(),
+        recoveries[recoveries.len() / 2],
+        recoveries[recoveries.len() - 1]
+    );
+    let database = TestDatabase::outside(&primary.url(), turn);
+    checker::assert_sound(&database, &history).await;
+    assert!(recoveries.iter().all(|it| *it < RECOVERY_TIME_MAX), "{recoveries:?}");
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// Until every commit waits for it.
+async fn wait_for_the_standby(primary: &PostgresServer) {
+    primary
+        .execute("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
+        .await;
+    let session = primary.session().await;
+    eventually("the standby is synchronous", seconds(30), async || {
+        let sql = "SELECT application_name::text FROM pg_stat_replication
+            WHERE sync_state = 'sync' AND state = 'streaming'";
+        !database::rows(&session, sql).await.expect("an answer").is_empty()
+    })
+    .await;
+    // Until every session has read the settings.
+    tokio::time::sleep(ms(500)).await;
+}
+
+async fn first_change(client: &Client, account_id: &str, history: &mut checker::History) {
+    let change = Change::Deposit(deposit(account_id, "1"));
+    let verdict = change.settle(std::slice::from_ref(client), seconds(60)).await;
+    history.push((change, verdict));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
+    let turn = turn::take(Weight::Heavy).await;
+    let primary = PostgresServer::start().await;
+    let mut standby = primary.standby().await;
+    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 2).await;
+    wait_for_the_standby(&primary).await;
+
+    standby.crash();
+    let lost = Change::Deposit(deposit(&accounts[0], "1"));
+    // Longer than the statement timeout (6 s) and the watchdog (8 s): neither may cancel the wait,
+    // which would commit on this one server only.
+    let status = lost.send(&client, seconds(12)).await.expect_err("no standby has it");
+    assert_eq!(outcome(&status), "unknown", "{status:?}");
+    let seen = balance(&client, &accounts[0]).await;
+    assert_eq!(seen, "100.00", "what no standby has is not shown");
+    let log = primary.log();
+    assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
+    // On the same account the row is locked; on another one the next commit waits, too.
+    for account_id in &accounts {
+        let change = Change::Deposit(deposit(account_id, "1"));
+        let status = change.send(&client, seconds(2)).await.expect_err("no standby has it");
+        let expected = [Code::DeadlineExceeded, Code::Aborted, Code::Unavailable];
+        assert!(expected.contains(&status.code()), "{status:?}");
+        history.push((change, Verdict::Refused(status)));
+    }
+
+    standby.run().await;
+    let back = Instant::now();
+    let mut unsettled: Vec<_> = history.extract_if(.., |(_, it)| is_unsettled(it)).collect();
+    unsettled.insert(0, (lost, Verdict::Refused(status)));
+    for (change, _) in unsettled {
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
+        history.push((change, verdict));
+    }
+    println!("all is resolved {:?} after the standby is back", back.elapsed());
+    let session = primary.session().await;
+    eventually("no session waits any more", seconds(10), async || {
+        let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        database::rows(&session, sql).await.expect("an answer").is_empty()
+    })
+    .await;
+    let database = TestDatabase::outside(&primary.url(), turn);
+    checker::assert_sound(&database, &history).await;
+}
+
+fn is_unsettled(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Refused(status) if !change::is_definite(status))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_find_the_new_primary_though_nobody_writes() {
+    let _turn = turn::take(Weight::Heavy).await;
+    let mut primary = PostgresServer::start().await;
+    let standby = primary.standby().await;
+    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1").await;
+    let session = primary.session().await;
+    eventually("the standby has all", seconds(10), async || {
+        let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
+        !database::rows(&session, sql).await.expect("an answer").is_empty()
+    })
+    .await;
+    drop(session);
+
+    primary.crash();
+    // A standby answers, but is not to be read.
+    let read = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
+    let answer = client.clone().get_account(within(seconds(4), read.clone())).await;
+    answer.expect_err("there is no primary");
+    standby.promote().await;
+
+    let promoted = Instant::now();
+    eventually("reads are back", RECOVERY_TIME_MAX, async || {
+        client.clone().get_account(within(seconds(1), read.clone())).await.is_ok()
+    })
+    .await;
+    println!("reads are back {:?} after the promotion", promoted.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_verified_and_exported_but_not_served() {
+    let _turn = turn::take(Weight::Heavy).await;
+    let primary = PostgresServer::start().await;
+    let standby = primary.standby().await;
+    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&primary.url(), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    let at_standby = standby.session().await;
+    eventually("the standby has it", seconds(10), async || {
+        let rows = database::rows(&at_standby, "SELECT 1 FROM entries").await;
+        rows.is_ok_and(|rows| !rows.is_empty())
+    })
+    .await;
+
+    passbook(&["verify", "--database-url", &standby.url()]).await.must_succeed();
+    let export = passbook(&["export", "--database-url", &standby.url()]).await.must_succeed();
+    assert!(export.stdout.contains("alice"), "{}", export.stdout);
+    let served =
+        passbook(&["serve", "--listen", "127.0.0.1:0", "--database-url", &standby.url()]).await;
+    assert_eq!(served.code, Some(1));
+    let expected =
+        format!("error: cannot connect to the database at {}: is a standby\n", standby.address());
+    assert_eq!(served.stderr, expected);
+}

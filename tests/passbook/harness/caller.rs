@@ -1,0 +1,112 @@
+//! Callers with a name: files of tokens and of a policy, and clients that show a token.
+
+use std::path::PathBuf;
+
+use passbook::proto::account_service_client::AccountServiceClient;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+
+use super::{Server, TestDatabase};
+
+/// A client that shows what it was given as its credential.
+pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Shows>>;
+
+/// Puts a credential on each call, if there is one.
+#[derive(Clone)]
+pub struct Shows(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Shows {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What goes on each call of who has this token.
+pub fn shows(token: &str) -> Shows {
+    Shows(Some(format!("Bearer {token}").parse().expect("printable")))
+}
+
+/// The value of `authorization` as it is, or none.
+pub fn shows_exactly(authorization: Option<&str>) -> Shows {
+    Shows(authorization.map(|value| value.parse().expect("printable")))
+}
+
+/// The files of a server that asks its callers who they are.
+pub struct Callers {
+    directory: TempDir,
+}
+
+impl Callers {
+    /// Identities with their tokens, and the policy.
+    pub fn new(tokens: &[(&str, &str)], policy: &str) -> Self {
+        let callers = Self { directory: tempfile::tempdir().expect("a directory") };
+        callers.set_policy(policy);
+        callers
+            .set_tokens(&tokens.iter().map(|(name, token)| entry(name, token)).collect::<String>());
+        callers
+    }
+
+    pub fn set_policy(&self, text: &str) {
+        std::fs::write(self.policy_file(), text).expect("the policy is written");
+    }
+
+    pub fn set_tokens(&self, text: &str) {
+        std::fs::write(self.tokens_file(), text).expect("the tokens are written");
+    }
+
+    pub fn policy_file(&self) -> PathBuf {
+        self.directory.path().join("policy.toml")
+    }
+
+    pub fn tokens_file(&self) -> PathBuf {
+        self.directory.path().join("tokens.toml")
+    }
+
+    /// The arguments of a server that asks them.
+    pub fn arguments(&self) -> [String; 4] {
+        let path = |path: PathBuf| path.to_str().expect("a plain path").to_owned();
+        let (tokens, policy) = (path(self.tokens_file()), path(self.policy_file()));
+        ["--tokens-file".to_owned(), tokens, "--policy-file".to_owned(), policy]
+    }
+
+    pub async fn serve(&self, database: &TestDatabase, more: &[&str]) -> Server {
+        let arguments = self.arguments();
+        let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        all.extend(more);
+        Server::start_with(database, &all).await
+    }
+}
+
+/// The lines of one token.
+pub fn entry(identity: &str, token: &str) -> String {
+    let sha256: String = Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[token]]\nidentity = \"{identity}\"\nsha256 = \"{sha256}\"\n")
+}
+
+/// The lines of one identity.
+pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> String {
+    format!(
+        "[[identity]]\nname = {name:?}\nmethods = {methods:?}\n\
+         account_prefixes = {account_prefixes:?}\n"
+    )
+}
+
+impl Server {
+    /// A client that shows this token.
+    pub fn client_of(&self, token: &str) -> NamedClient {
+        self.client_that(shows(token))
+    }
+
+    pub fn client_that(&self, shows: Shows) -> NamedClient {
+        AccountServiceClient::with_interceptor(self.channel(), shows)
+    }
+}

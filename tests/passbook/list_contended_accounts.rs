@@ -1,0 +1,103 @@
+//! ListContendedAccounts: who waits for which account, and how long.
+
+use passbook::proto::{
+    ContendedAccount, ListContendedAccountsRequest, admin_service_client::AdminServiceClient,
+};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    an_account_that_is_busy_is_contended_and_others_are_not,
+    a_page_is_as_long_as_was_asked_for,
+}
+
+async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
+    let mut client = AdminServiceClient::new(server.channel());
+    let request = ListContendedAccountsRequest { page_size };
+    client.list_contended_accounts(request).await.expect("an answer").into_inner().accounts
+}
+
+/// So many deposits on this account at the same time.
+async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        let (mut client, deposit) = (client.clone(), deposit(account_id, "1"));
+        calls.spawn(async move { client.deposit(within(seconds(10), deposit)).await });
+    }
+    for answer in calls.join_all().await {
+        answer.expect("it is made");
+    }
+}
+
+async fn an_account_that_is_busy_is_contended_and_others_are_not(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for account_id in ["hot", "cold"] {
+        open(&client, account_id).await;
+    }
+    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    assert_eq!(contended(&server, 0).await, []);
+
+    deposit_at_once(&client, "hot", 200).await;
+    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    let accounts = contended(&server, 0).await;
+    let [hot] = accounts.as_slice() else { panic!("one: {accounts:?}") };
+    assert_eq!((hot.account_id.as_str(), hot.waits_error), ("hot", 0.0));
+    assert!((1.0..=200.0).contains(&hot.waits), "{hot:?}");
+    assert!(0.0 < hot.seconds_waited && hot.seconds_waited < hot.waits * 10.0, "{hot:?}");
+}
+
+/// Each of them waits once, from when it came until the row was free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_someone_else_is_waited_for_by_each_request_once() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    for account_id in ["locked", "free"] {
+        open(&client, account_id).await;
+    }
+    database.execute("BEGIN; SELECT * FROM accounts WHERE account_id = 'locked' FOR UPDATE").await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { deposit_at_once(&client, "locked", 5).await }
+    });
+    tokio::time::sleep(ms(600)).await;
+    client.clone().deposit(deposit("free", "1")).await.expect("it is made");
+    let mut late = client.clone();
+    let late = late.deposit(within(ms(200), deposit("locked", "1"))).await;
+    let code = late.expect_err("it is locked").code();
+    assert!([Code::Aborted, Code::DeadlineExceeded].contains(&code), "{code:?}");
+    database.execute("COMMIT").await;
+    waiting.await.expect("they are made");
+
+    let accounts = contended(&server, 0).await;
+    let [locked] = accounts.as_slice() else { panic!("one: {accounts:?}") };
+    assert_eq!(locked.account_id, "locked");
+    // The first few may have waited for the transaction of this process that found the lock.
+    assert!((6.0..=12.0).contains(&locked.waits), "{locked:?}");
+    assert!((2.0..10.0).contains(&locked.seconds_waited), "five times 0.6 s or so: {locked:?}");
+}
+
+async fn a_page_is_as_long_as_was_asked_for(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    let account_ids = ["a", "b", "c"];
+    for account_id in account_ids {
+        open(&client, account_id).await;
+    }
+    for account_id in account_ids {
+        deposit_at_once(&client, account_id, 50).await;
+    }
+    let all = contended(&server, 1_000_000).await;
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert!(all.is_sorted_by(|left, right| left.waits >= right.waits), "{all:?}");
+    assert_eq!(contended(&server, 2).await.len(), 2);
+    let mut client = AdminServiceClient::new(server.channel());
+    let negative = ListContendedAccountsRequest { page_size: -1 };
+    let answer = client.list_contended_accounts(negative).await;
+    refused(answer, Code::InvalidArgument, "INVALID_PAGE_SIZE");
+}

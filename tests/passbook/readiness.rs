@@ -1,0 +1,67 @@
+//! Readiness tells whether changes can be made, and why not; liveness that the process lives.
+
+use tokio::time::Instant;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *};
+
+async fn status(server: &Server, service: &str) -> ServingStatus {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(server.channel()).check(request).await;
+    answer.expect("the process lives").into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
+    let _turn = turn::take(Weight::Light).await;
+    let mut postgres = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&postgres.url(), &[]).await;
+    for service in ["", "passbook.v1.AccountService", "liveness"] {
+        assert_eq!(status(&server, service).await, ServingStatus::Serving, "{service:?}");
+    }
+
+    postgres.crash();
+    let gone = Instant::now();
+    for service in ["", "passbook.v1.AccountService"] {
+        eventually("it is not serving", seconds(10), async || {
+            status(&server, service).await == ServingStatus::NotServing
+        })
+        .await;
+    }
+    println!("not ready {:?} after the database was gone", gone.elapsed());
+    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    let reason =
+        format!("cannot connect to the database at {}: connection refused", postgres.address());
+    let log = server.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("not ready")).collect();
+    assert!(told.len() == 1 && told[0].contains(&reason), "{told:?}\n{log}");
+
+    postgres.run().await;
+    let back = Instant::now();
+    eventually("it is serving", seconds(10), async || {
+        status(&server, "").await == ServingStatus::Serving
+    })
+    .await;
+    println!("ready {:?} after the database was back", back.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_that_is_late_is_no_outage() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+
+    // One look, which begins within a second, takes longer than the two that it may.
+    proxy.freeze();
+    tokio::time::sleep(ms(3300)).await;
+    proxy.thaw();
+    let end = Instant::now() + seconds(3);
+    while Instant::now() < end {
+        assert_eq!(status(&server, "").await, ServingStatus::Serving);
+        tokio::time::sleep(ms(50)).await;
+    }
+    assert!(!server.log().contains("not ready"), "{}", server.log());
+}

@@ -1,0 +1,88 @@
+//! A database that cannot be used at the start: one line that says why, and an end.
+
+use crate::harness::{postgres_servers::PostgresServer, *};
+
+/// `serve` with this URL: its exit code and all that it says.
+async fn serve(url: &str) -> (Option<i32>, String) {
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", url];
+    let outcome = passbook_within(seconds(20), &arguments).await;
+    assert_eq!(outcome.stdout, "", "it never said that it was ready");
+    (outcome.code, outcome.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_used_is_one_clear_line() {
+    let _turn = turn::take(Weight::Light).await;
+    let server = PostgresServer::start().await;
+    server.execute("CREATE ROLE alice LOGIN PASSWORD 'open-sesame'").await;
+    server.require_passwords_of("alice");
+    let address = server.address();
+    // Bound, but nobody listens there for PostgreSQL's protocol.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = silent.local_addr().expect("a bound port");
+    let nobody = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        listener.local_addr().expect("a bound port")
+    };
+
+    for (place, expected) in [
+        (format!("postgres@{nobody}/postgres"), format!("{nobody}: connection refused")),
+        (format!("postgres@{silent}/postgres"), format!("{silent}: no answer within 2 s")),
+        (
+            format!("postgres@{address}/nowhere"),
+            format!("{address}: database \"nowhere\" does not exist"),
+        ),
+        (
+            format!("alice:wrong-word@{address}/postgres"),
+            format!("{address}: password authentication failed for user \"alice\""),
+        ),
+        (
+            format!("postgres:hidden-word@{address}/postgres?sslmode=require"),
+            format!("{address}: error occurred while attempting to establish a TLS connection"),
+        ),
+        (
+            "postgres:hidden-word@no-such-host.invalid:5432/postgres".to_owned(),
+            "no-such-host.invalid:5432: ".to_owned(),
+        ),
+    ] {
+        let (code, words) = serve(&format!("postgres://{place}")).await;
+
+        let line = format!("error: cannot connect to the database at {expected}");
+        assert_eq!(code, Some(1), "{place}: {words}");
+        assert!(words.starts_with(&line), "{place}: {words}");
+        assert_eq!(words.trim_end().lines().count(), 1, "{place}: {words}");
+        assert!(!words.contains("-word"), "the password is repeated: {words}");
+    }
+
+    let several = format!("postgres://postgres@{nobody},{silent}/postgres");
+    let expected = format!(
+        "error: none of the databases can be used: {nobody}: connection refused; \
+         {silent}: no answer within 2 s\n"
+    );
+    assert_eq!(serve(&several).await, (Some(1), expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_that_is_none_is_wrong_usage() {
+    for (url, why) in [
+        ("mysql://127.0.0.1/db", "must begin with sqlite:// or postgres://"),
+        ("postgres://127.0.0.1:port/db", "is not a valid URL"),
+        ("postgres://127.0.0.1,/db", "is not a valid URL"),
+        ("postgres://127.0.0.1/db?conect_timeout=1", "has an unknown parameter: conect_timeout"),
+        ("sqlite::memory:", "must name a file"),
+    ] {
+        let (code, words) = serve(url).await;
+        assert_eq!(code, Some(2), "{url}: {words}");
+        assert!(words.contains(why), "{url}: {words}");
+        assert_eq!(words.trim_end().lines().count(), 1, "{url}: {words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_opened_is_one_clear_line() {
+    let (code, words) = serve("sqlite:///no/such/directory/passbook.db?mode=rwc").await;
+    assert_eq!(code, Some(1), "{words}");
+    let line = "error: cannot open the database file /no/such/directory/passbook.db: ";
+    assert!(words.starts_with(line), "{words}");
+    assert_eq!(words.trim_end().lines().count(), 1, "{words}");
+}

@@ -1,0 +1,227 @@
+//! The log: one line a call that went wrong, its name in it and in the answer, and nothing in it
+//! that is nobody's business.
+
+use passbook::proto::{DepositRequest, GetAccountRequest};
+use serde_json::Value;
+use tonic::{Code, Request, Status, metadata::MetadataMap};
+
+use crate::harness::{postgres_proxy::PostgresProxy, *};
+
+on_both_databases! {
+    every_answer_has_a_request_id,
+    what_callers_do_wrong_is_no_news,
+    at_info_there_is_no_amount_and_no_id,
+    of_a_row_that_cannot_be_read_the_log_has_no_id,
+    a_token_is_in_no_log_whatever_the_level,
+}
+
+const DEBUG: [&str; 2] = ["--log", "passbook=debug"];
+
+fn get_account(account_id: &str) -> Request<GetAccountRequest> {
+    Request::new(GetAccountRequest { account_id: account_id.to_owned() })
+}
+
+fn request_id(metadata: &MetadataMap) -> String {
+    let value = metadata.get("x-request-id").expect("every answer has one");
+    value.to_str().expect("a text").to_owned()
+}
+
+/// The lines at the end of calls of this method.
+fn lines_of(server: &Server, method: &str) -> Vec<Value> {
+    let is_of = |line: &Value| {
+        line["method"] == format!("passbook.v1.AccountService/{method}") && line["code"].is_string()
+    };
+    server.log_lines().into_iter().filter(is_of).collect()
+}
+
+async fn every_answer_has_a_request_id(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &DEBUG).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+
+    let mut named = get_account("a");
+    named.metadata_mut().insert("x-request-id", "checkout 7/a".parse().expect("a value"));
+    let answer = client.get_account(named).await.expect("it is there");
+    assert_eq!(request_id(answer.metadata()), "checkout 7/a");
+
+    let mut named = get_account("b");
+    named.metadata_mut().insert("x-request-id", "checkout-8".parse().expect("a value"));
+    let status = client.get_account(named).await.expect_err("it is not there");
+    assert_eq!(request_id(status.metadata()), "checkout-8");
+    assert_eq!(reason(&status), "ACCOUNT_NOT_FOUND");
+
+    let first = client.get_account(get_account("a")).await.expect("it is there");
+    let second = client.get_account(get_account("a")).await.expect("it is there");
+    let (first, second) = (request_id(first.metadata()), request_id(second.metadata()));
+    assert_ne!(first, second);
+    assert!(uuid::Uuid::parse_str(&first).is_ok(), "{first}");
+
+    let mut long = get_account("a");
+    long.metadata_mut().insert("x-request-id", "x".repeat(129).parse().expect("a value"));
+    let answer = client.get_account(long).await.expect("it is there");
+    assert!(uuid::Uuid::parse_str(&request_id(answer.metadata())).is_ok(), "it was too long");
+
+    let lines = lines_of(&server, "GetAccount");
+    let told: Vec<_> = lines.iter().map(|line| (&line["request_id"], &line["code"])).collect();
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(told[0], (&Value::from("checkout 7/a"), &Value::from("OK")));
+    assert_eq!(told[1], (&Value::from("checkout-8"), &Value::from("NotFound")));
+    assert_eq!(told[2].0, &Value::from(first));
+    for line in &lines {
+        let duration_ms = line["duration_ms"].as_f64().expect("a number");
+        assert!(duration_ms > 0.0 && line["peer"].is_string(), "{line}");
+        assert_eq!(line["level"], "DEBUG");
+    }
+}
+
+async fn what_callers_do_wrong_is_no_news(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    client.deposit(deposit("a", "1")).await.expect("it is made");
+    client.deposit(deposit("a", "x")).await.expect_err("it is malformed");
+    client.withdraw(withdrawal("a", "5")).await.expect_err("too much");
+    client.get_account(get_account("b")).await.expect_err("it is not there");
+    assert_eq!(server.log(), "", "at info");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_by_the_database_are_warned_of_and_not_all_of_them() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let client = server.client();
+    open(&client, "a").await;
+    proxy.freeze();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let mut client = client.clone();
+        calls.spawn(async move {
+            client.get_account(within(seconds(8), get_account("a").into_inner())).await
+        });
+    }
+    let failed = calls.join_all().await;
+    let unavailable = |answer: &Result<_, Status>| {
+        answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable)
+    };
+    let unavailable = failed.iter().filter(|answer| unavailable(answer)).count();
+    assert!(unavailable > 20, "{failed:?}");
+    let lines = lines_of(&server, "GetAccount");
+    assert!(!lines.is_empty() && lines.len() < unavailable, "{} lines", lines.len());
+    let warned = lines.iter().filter(|line| line["code"] == "Unavailable");
+    for line in warned {
+        assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"call failed".into()));
+    }
+    // And what the handler logged of it belongs to its call.
+    let is_told =
+        |line: &Value| line["message"] == "read failed" && line["request_id"].as_str().is_some();
+    assert!(server.log_lines().iter().any(is_told), "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_call_is_warned_of() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start_with(&database, &["--slow-request-threshold", "100ms"]).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    database.execute("BEGIN IMMEDIATE").await;
+    let mut named = Request::new(deposit("a", "1"));
+    named.metadata_mut().insert("x-request-id", "slow-one".parse().expect("a value"));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    named.metadata_mut().insert("traceparent", trace.parse().expect("a value"));
+    let slow = tokio::spawn(async move { client.deposit(named).await });
+    tokio::time::sleep(ms(300)).await;
+    database.execute("COMMIT").await;
+    slow.await.expect("the call").expect("it is made");
+    let lines = lines_of(&server, "Deposit");
+    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+    assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"slow call".into()));
+    assert_eq!((&line["code"], &line["request_id"]), (&"OK".into(), &"slow-one".into()));
+    // The caller's trace, also where none are made.
+    assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert!(line["duration_ms"].as_f64().expect("a number") >= 100.0, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_for_people_if_that_is_asked_for() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let arguments = ["--log-format", "console", "--log", "passbook=debug"];
+    let server = Server::start_with(&database, &arguments).await;
+    open(&server.client(), "a").await;
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("call ended")).expect("a line");
+    assert!(
+        line.contains("DEBUG")
+            && line.contains("method=\"passbook.v1.AccountService/CreateAccount\""),
+        "{line}"
+    );
+    assert!(!log.contains('\u{1b}'), "colours are for terminals");
+}
+
+async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--slow-request-threshold", "1us"]).await;
+    let request_ids = serve_secrets(&server).await;
+    let lines = server.log_lines();
+    let slow = lines.iter().filter(|line| line["message"] == "slow call").count();
+    assert!(slow > 3, "{slow} lines of what was done: {}", server.log());
+    let secrets = ["zebra", "7391.73", "hush-"].into_iter().map(str::to_owned);
+    for secret in secrets.chain(request_ids) {
+        assert!(!server.log().contains(&secret), "{secret} in:\n{}", server.log());
+    }
+}
+
+/// What cannot be read has a name, which whoever looks after the database may know, and the log
+/// may not have.
+async fn of_a_row_that_cannot_be_read_the_log_has_no_id(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "zebra-77", "5").await;
+    database.execute("UPDATE accounts SET labels = '[7]' WHERE account_id = 'zebra-77'").await;
+    let read = client.get_account(get_account("zebra-77")).await;
+    refused(read, Code::Internal, "INTERNAL");
+    refused(client.deposit(deposit("zebra-77", "1")).await, Code::Internal, "INTERNAL");
+    let lines = server.log_lines();
+    for message in ["read failed", "database refused a batch", "call failed"] {
+        let line = lines.iter().find(|line| line["message"] == message);
+        assert_eq!(line.unwrap_or_else(|| panic!("{message} in {lines:?}"))["level"], "ERROR");
+    }
+    assert!(!server.log().contains("zebra"), "{}", server.log());
+}
+
+/// At trace, h2, hyper, tonic and all others write what they have to say.
+async fn a_token_is_in_no_log_whatever_the_level(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, &["--log", "trace"]).await;
+    serve_secrets(&server).await;
+    let log = server.log();
+    assert!(log.contains("\"TRACE\"") && log.contains("\"h2::"), "the libraries log:\n{log}");
+    // As text, in hexadecimal, as a list of numbers, and in base64.
+    for secret in ["hush-hush", "68757368", "104, 117, 115, 104", "aHVzaC"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+}
+
+/// Does things with what must not be in a log, and returns the request ids.
+async fn serve_secrets(server: &Server) -> Vec<String> {
+    let mut client = server.client();
+    open(&client, "zebra-77").await;
+    let mut request_ids = Vec::new();
+    let amounts = ["7391.73", "7391.73", "7391.731"];
+    for amount in amounts {
+        let message: DepositRequest = deposit("zebra-77", amount);
+        request_ids.push(message.request_id.clone());
+        let mut request = Request::new(message);
+        let token = "Bearer hush-hush-0123456789-hush".parse().expect("a value");
+        request.metadata_mut().insert("authorization", token);
+        let answer = client.deposit(request).await;
+        assert_eq!(answer.is_ok(), amount.len() == 7, "{answer:?}");
+    }
+    client.withdraw(withdrawal("zebra-77", "73917.3")).await.expect_err("too much");
+    client.get_account(get_account("zebra-78")).await.expect_err("it is not there");
+    request_ids
+}

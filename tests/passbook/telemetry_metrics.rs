@@ -1,0 +1,305 @@
+//! Metrics: after known calls they say exactly that, in names and labels that are bounded. And the
+//! admin port's other answers.
+
+use std::collections::BTreeSet;
+
+use passbook::proto::{
+    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest, Leg,
+    PostTransactionRequest, StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
+    admin_service_client::AdminServiceClient,
+};
+use tonic::{Code, Request, client::Grpc};
+use tonic_prost::ProstCodec;
+
+use crate::harness::{admin::Metrics, postgres_proxy::PostgresProxy, *};
+
+on_both_databases! {
+    known_calls_are_counted_exactly,
+    prometheus_and_the_admin_service_tell_the_same,
+    an_account_id_is_in_no_metric,
+    methods_that_do_not_exist_are_counted_as_one,
+    what_waits_and_what_watches_is_seen,
+}
+
+/// All that `docs/operations.md` promises, but for the certificate's, which only TLS has.
+const NAMES: [&str; 19] = [
+    "grpc_server_started_total",
+    "grpc_server_handled_total",
+    "grpc_server_handling_seconds",
+    "passbook_calls_in_flight",
+    "passbook_calls_shed_total",
+    "passbook_requests_total",
+    "passbook_replays_total",
+    "passbook_batch_size",
+    "passbook_queue_seconds",
+    "passbook_lock_wait_seconds",
+    "passbook_commit_seconds",
+    "passbook_retries_total",
+    "passbook_queue_length",
+    "passbook_queue_capacity",
+    "passbook_database_connections",
+    "passbook_ready",
+    "passbook_build_info",
+    "passbook_watchers",
+    "process_resident_memory_bytes",
+];
+
+fn posting(account_id: &str, amount: &str) -> PostTransactionRequest {
+    let leg = Leg { account_id: account_id.to_owned(), amount: money(amount), ..Leg::default() };
+    PostTransactionRequest {
+        request_id: new_request_id(),
+        legs: vec![leg],
+        ..PostTransactionRequest::default()
+    }
+}
+
+async fn known_calls_are_counted_exactly(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (server, admin) = Server::start_with_admin(&database, &[]).await;
+    let mut client = server.client();
+
+    open(&client, "a").await;
+    let known = deposit("a", "5");
+    for _ in 0..3 {
+        client.deposit(known.clone()).await.expect("it is made, or was");
+    }
+    refused(
+        client.withdraw(withdrawal("a", "6")).await,
+        Code::FailedPrecondition,
+        "INSUFFICIENT_FUNDS",
+    );
+    refused(client.deposit(deposit("a", "-1")).await, Code::InvalidArgument, "INVALID_AMOUNT");
+    let dry = DepositRequest { validate_only: true, ..deposit("a", "1") };
+    client.deposit(dry).await.expect("it would be made");
+    let dry = WithdrawRequest { validate_only: true, ..withdrawal("a", "9") };
+    client.withdraw(dry).await.expect_err("it would not be made");
+    let nobody = GetAccountRequest { account_id: "b".to_owned() };
+    refused(client.get_account(nobody).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let requests = vec![posting("a", "1"), posting("b", "1"), posting("a", "1")];
+    client
+        .batch_post_transactions(BatchPostTransactionsRequest { requests })
+        .await
+        .expect("results");
+    let requests = (0..4).map(|_| StreamTransactionsRequest { request: Some(posting("a", "1")) });
+    let results = client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
+    let mut results = results.into_inner();
+    while results.message().await.expect("a result").is_some() {}
+
+    let metrics = admin.metrics().await;
+    let handled = [
+        ("CreateAccount", "OK", 1.0),
+        ("Deposit", "OK", 4.0),
+        ("Deposit", "InvalidArgument", 1.0),
+        ("Withdraw", "FailedPrecondition", 2.0),
+        ("GetAccount", "NotFound", 1.0),
+        ("BatchPostTransactions", "OK", 1.0),
+        ("StreamTransactions", "OK", 1.0),
+    ];
+    for (method, code, count) in handled {
+        assert_eq!(metrics.handled(method, code), count, "{method} {code}");
+    }
+    let calls = |name: &str| -> f64 {
+        metrics
+            .series()
+            .filter(|(series, _)| series.starts_with(name))
+            .map(|(_, value)| value)
+            .sum()
+    };
+    let all: f64 = handled.iter().map(|(_, _, count)| count).sum();
+    for name in [
+        "grpc_server_started_total",
+        "grpc_server_handled_total",
+        "grpc_server_handling_seconds_count",
+    ] {
+        assert_eq!(calls(name), all, "{name}");
+    }
+    assert_eq!(metrics.value("passbook_calls_in_flight"), 0.0);
+
+    // The account, the deposit three times, two of the batch, four of the stream.
+    assert_eq!(metrics.requests("applied", ""), 10.0);
+    assert_eq!(metrics.value("passbook_replays_total"), 2.0);
+    assert_eq!(metrics.requests("rejected", "insufficient_funds"), 1.0);
+    assert_eq!(metrics.requests("rejected", "invalid_amount"), 1.0);
+    assert_eq!(
+        metrics.requests("rejected", "account_not_found"),
+        1.0,
+        "of the batch, not the read"
+    );
+    assert_eq!(calls("passbook_requests_total"), 13.0);
+    assert_eq!(calls("passbook_calls_shed_total"), 0.0);
+    let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
+    assert_eq!(calls("passbook_retries_total"), repeats, "what was looked up after all, no more");
+}
+
+async fn prometheus_and_the_admin_service_tell_the_same(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (server, admin) = Server::start_with_admin(&database, &[]).await;
+    open_funded(&server.client(), "a", "5").await;
+    let mut client = AdminServiceClient::new(server.channel());
+    let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await.expect("an answer");
+    let stats = stats.into_inner();
+    let metrics = admin.metrics().await;
+    for (name, distribution) in [
+        ("passbook_batch_size", stats.batch_size),
+        ("passbook_queue_seconds", stats.queue_time),
+        ("passbook_lock_wait_seconds", stats.lock_wait),
+        ("passbook_commit_seconds", stats.commit_time),
+    ] {
+        let distribution = distribution.unwrap_or_default();
+        let count = metrics.value(&format!("{name}_count"));
+        assert_eq!(count, distribution.count as f64, "{name}");
+        assert!(count > 0.0, "{name}");
+        // The one has whole microseconds.
+        let difference = metrics.value(&format!("{name}_sum")) - distribution.sum;
+        assert!(difference.abs() < 1e-5, "{name}: {difference}");
+    }
+}
+
+async fn an_account_id_is_in_no_metric(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (server, admin) = Server::start_with_admin(&database, &[]).await;
+    let mut client = server.client();
+    open_funded(&client, "zebra-77", "91.73").await;
+    let known = deposit("zebra-77", "1");
+    let request_id = known.request_id.clone();
+    client.deposit(known).await.expect("it is made");
+    client.withdraw(withdrawal("zebra-77", "1000")).await.expect_err("too much");
+    let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
+    client.get_account(nobody).await.expect_err("it is not there");
+
+    let Metrics { text, .. } = &admin.metrics().await;
+    for secret in ["zebra", "91.73", &request_id] {
+        assert!(!text.contains(secret), "{secret} in:\n{text}");
+    }
+    let told: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let missing: Vec<_> = NAMES.iter().filter(|name| !told.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?} in:\n{text}");
+    for name in told {
+        assert!(text.contains(&format!("# HELP {name} ")), "nobody knows what {name} is");
+        assert!(NAMES.contains(&name) || name.starts_with("process_"), "not documented: {name}");
+    }
+}
+
+async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (server, admin) = Server::start_with_admin(&database, &[]).await;
+    // What is told of the process itself is not all there at once.
+    admin.metrics().await;
+    let before = admin.metrics().await.series().count();
+    for number in 0..20 {
+        let path = format!("/passbook.v1.AccountService/Made{number}").parse().expect("a path");
+        let mut grpc = Grpc::new(server.channel());
+        grpc.ready().await.expect("it listens");
+        let codec = ProstCodec::<GetAccountRequest, GetAccountRequest>::default();
+        let request = Request::new(GetAccountRequest::default());
+        let status = grpc.unary(request, path, codec).await.expect_err("there is no such method");
+        assert_eq!(status.code(), Code::Unimplemented);
+    }
+    let metrics = admin.metrics().await;
+    let unknown = "grpc_type=\"unknown\",grpc_service=\"unknown\",grpc_method=\"unknown\"";
+    let started = metrics.value(&format!("grpc_server_started_total{{{unknown}}}"));
+    assert_eq!(started, 20.0);
+    assert!(!metrics.text.contains("Made"), "{}", metrics.text);
+    // A code, and a histogram.
+    let after = metrics.series().count();
+    assert_eq!(after, before + 1 + 17, "{}", metrics.text);
+}
+
+async fn what_waits_and_what_watches_is_seen(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "77"]).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    let request = WatchEntriesRequest { account_id: "a".to_owned(), after_sequence: 0 };
+    let watching = client.watch_entries(request).await.expect("it watches");
+    let metrics = admin.metrics().await;
+    assert_eq!(metrics.value("passbook_watchers"), 1.0);
+    assert_eq!(metrics.value("passbook_calls_in_flight"), 1.0);
+    assert_eq!(metrics.value("passbook_queue_capacity"), 77.0);
+    assert_eq!(metrics.value("passbook_queue_length"), 0.0);
+    assert!(metrics.value("passbook_database_connections{state=\"in_use\"}") >= 1.0, "a writer");
+    assert_eq!(metrics.value("passbook_ready"), 1.0);
+
+    drop(watching);
+    eventually("who has gone is counted as such", seconds(5), async || {
+        let metrics = admin.metrics().await;
+        metrics.handled("WatchEntries", "Canceled") == 1.0
+            && metrics.value("passbook_calls_in_flight") == 0.0
+            && metrics.value("passbook_watchers") == 0.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_a_server_is_alive_and_not_ready() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &admin::ADMIN).await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
+
+    proxy.freeze();
+    let is_not_ready = async || admin.get("/readyz").await.0 == 503;
+    eventually("it is not ready", seconds(15), is_not_ready).await;
+    let (_, reason) = admin.get("/readyz").await;
+    assert!(reason.starts_with("not ready: ") && reason.len() > 20, "{reason}");
+    assert_eq!(admin.metrics().await.value("passbook_ready"), 0.0);
+    assert_eq!(admin.get("/livez").await, (200, "alive\n".to_owned()));
+
+    proxy.thaw();
+    eventually("it is ready", seconds(15), async || admin.get("/readyz").await.0 == 200).await;
+    assert_eq!(admin.metrics().await.value("passbook_ready"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_drains_a_server_is_alive_and_not_ready() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (mut server, admin) = Server::start_with_admin(&database, &[]).await;
+    let client = server.client();
+    open(&client, "a").await;
+    database.execute("BEGIN; SELECT * FROM accounts WHERE account_id = 'a' FOR UPDATE").await;
+    let slow = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.deposit(within(seconds(8), deposit("a", "1"))).await }
+    });
+    let waits = async || admin.metrics().await.value("passbook_queue_length") == 1.0;
+    eventually("the deposit waits", seconds(5), waits).await;
+
+    server.terminate();
+    let is_not_ready = async || admin.get("/readyz").await.0 == 503;
+    eventually("it is not ready", seconds(5), is_not_ready).await;
+    assert_eq!(admin.get("/readyz").await.1, "not ready: shutting down\n");
+    assert_eq!(admin.get("/livez").await.0, 200);
+    assert_eq!(admin.metrics().await.value("passbook_queue_length"), 1.0);
+
+    database.execute("COMMIT").await;
+    slow.await.expect("the call").expect("it was accepted, and is made");
+    let status = server.wait(seconds(10)).await.expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(admin.try_get("/livez").await.is_none(), "it has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_port_has_three_paths_and_takes_only_get() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (_server, admin) = Server::start_with_admin(&database, &[]).await;
+    for path in ["/", "/metricsx", "/livez/x"] {
+        assert_eq!(admin.get(path).await.0, 404, "{path}");
+    }
+    assert_eq!(admin.ask("POST", "/metrics").await.expect("an answer").0, 405);
+}
+
+/// They are cut off, and whoever asks for something has an answer meanwhile or soon after.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_for_long() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (_server, admin) = Server::start_with_admin(&database, &[]).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(tokio::net::TcpStream::connect(admin.0).await.expect("it listens"));
+    }
+    let start = tokio::time::Instant::now();
+    assert_eq!(admin.get("/livez").await.0, 200);
+    assert!(start.elapsed() < seconds(15), "{:?}", start.elapsed());
+}

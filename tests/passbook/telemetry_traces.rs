@@ -1,0 +1,210 @@
+//! Traces: a call is a span of its caller's trace, and is linked with the database's transaction
+//! that decided it, both ways.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use passbook::proto::{GetAccountRequest, Leg, PostTransactionRequest, StreamTransactionsRequest};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tonic::Request;
+
+use crate::harness::{
+    collector::{Collector, attribute},
+    *,
+};
+
+on_both_databases! {
+    a_call_is_part_of_its_callers_trace,
+    a_transaction_and_the_calls_that_it_served_are_linked_both_ways,
+    whoever_decides_not_to_be_traced_is_not,
+}
+
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+const DEPOSIT: &str = "passbook.v1.AccountService/Deposit";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A request in the trace of its caller, which has decided whether it is recorded.
+fn traced<Message>(message: Message, is_sampled: bool) -> Request<Message> {
+    let mut request = Request::new(message);
+    let flags = if is_sampled { "01" } else { "00" };
+    let parent = format!("00-{TRACE_ID}-{PARENT}-{flags}").parse().expect("a value");
+    request.metadata_mut().insert("traceparent", parent);
+    request.metadata_mut().insert("tracestate", "vendor=opaque".parse().expect("a value"));
+    request
+}
+
+async fn start(database: &TestDatabase, collector: &Collector, arguments: &[&str]) -> Server {
+    let endpoint = collector.endpoint();
+    let mut all = vec!["--otlp-endpoint", &endpoint, "--log", "passbook=debug"];
+    all.extend(arguments);
+    Server::start_with(database, &all).await
+}
+
+/// Ends the server, which sends what it has, and returns all spans.
+async fn spans(mut server: Server, collector: &Collector) -> Vec<Span> {
+    server.terminate();
+    let status = server.wait(seconds(10)).await.expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    collector.spans()
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+fn id(span: &Span) -> (Vec<u8>, Vec<u8>) {
+    (span.trace_id.clone(), span.span_id.clone())
+}
+
+fn links(span: &Span) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+    span.links.iter().map(|link| (link.trace_id.clone(), link.span_id.clone())).collect()
+}
+
+async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let collector = Collector::start().await;
+    // None of its own accord.
+    let server = start(&database, &collector, &["--trace-sample-ratio", "0"]).await;
+    let mut client = server.client();
+    open(&client, "zebra-77").await;
+    let answer = client.deposit(traced(deposit("zebra-77", "7391.73"), true)).await;
+    let answer = answer.expect("it is made");
+    let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
+    client.get_account(traced(nobody, true)).await.expect_err("it is not there");
+    let lines = server.log_lines();
+
+    let spans = spans(server, &collector).await;
+    assert_eq!(collector.resource("service.name"), "passbook");
+    assert_eq!(named(&spans, "passbook.v1.AccountService/CreateAccount").len(), 0, "ratio 0");
+    let [call] = named(&spans, DEPOSIT)[..] else { panic!("one: {spans:?}") };
+    assert_eq!((hex(&call.trace_id), hex(&call.parent_span_id)), (TRACE_ID.into(), PARENT.into()));
+    assert_eq!(call.trace_state, "vendor=opaque");
+    assert_eq!(call.kind(), SpanKind::Server);
+    assert_eq!(attribute(call, "rpc.system.name"), "grpc");
+    assert_eq!(attribute(call, "rpc.method"), DEPOSIT);
+    assert_eq!(attribute(call, "rpc.response.status_code"), "OK");
+    assert_eq!(attribute(call, "client.address"), "127.0.0.1");
+    let request_id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text");
+    assert_eq!(attribute(call, "rpc.response.metadata.x-request-id"), request_id);
+    assert!(call.end_time_unix_nano > call.start_time_unix_nano);
+    let [transaction] = named(&spans, "transaction")[..] else { panic!("one: {spans:?}") };
+    assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
+    assert_eq!(links(call), BTreeSet::from([id(transaction)]));
+    // What is refused by the caller's fault is no error of the server's.
+    let [refused] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
+        panic!("one: {spans:?}")
+    };
+    assert_eq!(attribute(refused, "rpc.response.status_code"), "NOT_FOUND");
+    let status = refused.status.clone().unwrap_or_default();
+    assert_eq!(status.code(), StatusCode::Unset, "{refused:?}");
+    let told = format!("{spans:?}");
+    assert!(!told.contains("zebra") && !told.contains("7391"), "{told}");
+
+    let line = lines.iter().find(|line| line["request_id"] == request_id);
+    assert_eq!(line.expect("a line")["trace_id"], TRACE_ID);
+}
+
+async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let collector = Collector::start().await;
+    let server = start(&database, &collector, &[]).await;
+    let client = server.client();
+    open(&client, "a").await;
+    let mut calls = JoinSet::new();
+    for _ in 0..60 {
+        let mut client = client.clone();
+        calls.spawn(async move { client.deposit(deposit("a", "1")).await });
+    }
+    for answer in calls.join_all().await {
+        answer.expect("it is made");
+    }
+    let requests = (0..5).map(|_| {
+        let leg = Leg { account_id: "a".to_owned(), amount: money("1"), ..Leg::default() };
+        let (request_id, legs) = (new_request_id(), vec![leg]);
+        let request = PostTransactionRequest { request_id, legs, ..Default::default() };
+        StreamTransactionsRequest { request: Some(request) }
+    });
+    let results = client.clone().stream_transactions(tokio_stream::iter(requests)).await;
+    let mut results = results.expect("results").into_inner();
+    while results.message().await.expect("a result").is_some() {}
+
+    let spans = spans(server, &collector).await;
+    let stream = named(&spans, "passbook.v1.AccountService/StreamTransactions");
+    let calls = [named(&spans, DEPOSIT), stream].concat();
+    assert_eq!(calls.len(), 61);
+    let transactions = named(&spans, "transaction");
+    assert!(transactions.len() > 1 && transactions.len() < 61, "{}", transactions.len());
+    let mut served = BTreeSet::new();
+    for transaction in &transactions {
+        assert!(transaction.parent_span_id.is_empty(), "it is nobody's child");
+        let size: usize = attribute(transaction, "passbook.batch_size").parse().expect("a number");
+        // A stream may have several requests in it, and is linked to by each.
+        assert_eq!(transaction.links.len(), size, "{transaction:?}");
+        assert_eq!(attribute(transaction, "passbook.attempts"), "1");
+        assert!(
+            ["sqlite", "postgresql"].contains(&attribute(transaction, "db.system.name").as_str())
+        );
+        served.extend(links(transaction));
+    }
+    for call in calls {
+        assert!(served.contains(&id(call)), "no transaction tells of {call:?}");
+        let of_call = links(call);
+        assert!(!of_call.is_empty(), "{call:?}");
+        for link in of_call {
+            let transaction =
+                transactions.iter().find(|it| id(it) == link).expect("its transaction");
+            assert!(links(transaction).contains(&id(call)), "not both ways: {call:?}");
+        }
+    }
+}
+
+async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let collector = Collector::start().await;
+    let server = start(&database, &collector, &[]).await;
+    let mut client = server.client();
+    open(&client, "a").await;
+    client.deposit(traced(deposit("a", "1"), false)).await.expect("it is made");
+    let lines = server.log_lines();
+    let spans = spans(server, &collector).await;
+    assert_eq!(named(&spans, DEPOSIT).len(), 0);
+    assert_eq!(named(&spans, "transaction").len(), 1, "of the account");
+    let is_deposit = |line: &&serde_json::Value| line["method"] == DEPOSIT;
+    let line = lines.iter().find(is_deposit).expect("a line");
+    assert_eq!(line["trace_id"], TRACE_ID, "in the log nevertheless");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    // Takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = format!("http://{}", silent.local_addr().expect("a bound port"));
+    for endpoint in [silent.as_str(), "http://127.0.0.1:9"] {
+        let mut server = Server::start_with(&database, &["--otlp-endpoint", endpoint]).await;
+        let client = server.client();
+        let start = Instant::now();
+        for number in 0..50 {
+            open(&client, &format!("{}-{number}", endpoint.len())).await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        server.terminate();
+        let start = Instant::now();
+        let status = server.wait(seconds(10)).await.expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_none_is_an_error_at_the_start() {
+    for wrong in ["localhost:4317", "ftp://127.0.0.1:1", "http://", "not a url"] {
+        let outcome = passbook(&["serve", "--otlp-endpoint", wrong]).await;
+        assert_eq!(outcome.code, Some(2), "{wrong}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("otlp-endpoint"), "{}", outcome.stderr);
+    }
+}
