@@ -102,7 +102,7 @@ pub fn name_keys(command: Command) -> Command {
 /// What is wrong with a text, in one line, and without showing the text: there may be a secret.
 pub(super) fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
-    let line = text.get(..at).unwrap_or(text).lines().count().max(1);
+    let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
     format!("line {line}: {}", error.message().replace('\n', " "))
 }
 

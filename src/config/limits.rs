@@ -81,7 +81,7 @@ pub struct LimitsConfig {
         env = "PASSBOOK_MESSAGE_SIZE_MAX",
         default_value_t = 1_048_576,
         value_name = "BYTES",
-        value_parser = clap::value_parser!(u32).range(1024..=67_108_864)
+        value_parser = clap::value_parser!(u32).range(1024..=33_554_432)
     )]
     pub message_size_max: u32,
 

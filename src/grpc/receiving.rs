@@ -2,17 +2,13 @@
 //! call, and what was received of it, for ever.
 
 use std::{
-    mem,
+    collections::HashMap,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::counter;
@@ -20,13 +16,18 @@ use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
 use crate::{
-    grpc::{deadline::Deadline, observe::METHODS, status},
+    grpc::{auth, deadline::Deadline, observe::METHODS, status},
     ledger::{Failure, Outcome},
 };
 
 /// What all messages that have not come to their ends may have in memory, in bytes: far above what
 /// honest callers have under way, far below what hurts.
 const UNFINISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same of one identity: half is left to the others.
+const IDENTITY_UNFINISHED_BYTES_MAX: usize = UNFINISHED_BYTES_MAX / 2;
+/// A message of so many bytes does not count: the limits on calls bound these, and a deposit is
+/// never refused for what others send.
+const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// The name of that in errors and metrics.
 const LIMIT: &str = "unfinished_bytes";
 /// After how long a call that was one too many is worth a new attempt.
@@ -39,9 +40,16 @@ const PREFIX_LENGTH: usize = 5;
 /// with the length that it announces: there is room made for that when its first bytes are there.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
-    bytes: Arc<AtomicUsize>,
+    bytes: Arc<Mutex<Bytes>>,
     /// One that announces more is refused, not received.
     message_size_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Bytes {
+    all: usize,
+    /// Of those that have any.
+    of_identity: HashMap<Arc<str>, usize>,
 }
 
 impl Unfinished {
@@ -53,11 +61,13 @@ impl Unfinished {
 }
 
 /// Has a request's messages counted as long as they are not whole, and, if it is only one, waited
-/// for no longer than the call may take. After [`crate::grpc::stamp`].
+/// for no longer than the call may take. After [`crate::grpc::stamp`], and after
+/// [`crate::grpc::AuthenticationLayer`] has said whose they are.
 pub fn receive(request: Request<Body>, unfinished: &Unfinished) -> Request<Body> {
     let is_unary = METHODS.of(request.uri().path()).is_unary;
     let deadline = is_unary.then(|| Deadline::of(request.extensions()));
-    let share = Share { of: unfinished.clone(), bytes: 0 };
+    let identity = auth::caller(request.extensions()).identity;
+    let share = Share { of: unfinished.clone(), identity, bytes: 0 };
     request.map(|body| {
         let prefix = [0; PREFIX_LENGTH];
         let message = MessageProgress { prefix, received: 0, is_whole_after: PREFIX_LENGTH };
@@ -85,6 +95,7 @@ struct MessageProgress {
 /// What one call has of all that is unfinished; given back with the call's body.
 struct Share {
     of: Unfinished,
+    identity: Arc<str>,
     bytes: usize,
 }
 
@@ -115,40 +126,55 @@ impl MessageProgress {
 }
 
 impl Share {
-    /// From now on it is this much; returns how much all have together.
-    fn set(&mut self, bytes: usize) -> usize {
+    /// From now on it is this much, if there may be so much; otherwise the most that there may be.
+    fn set(&mut self, bytes: usize) -> Result<(), usize> {
         let bytes = bytes.min(self.of.message_size_max);
-        let all = &self.of.bytes;
-        let with_both = all.fetch_add(bytes, Relaxed) + bytes;
-        all.fetch_sub(self.bytes, Relaxed);
-        with_both - mem::replace(&mut self.bytes, bytes)
+        let bytes = if bytes > SMALL_BYTES_MAX { bytes } else { 0 };
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let mut there = self.of.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = there.all - self.bytes;
+        let own = there.of_identity.get(&self.identity).map_or(0, |own| own - self.bytes);
+        if others + bytes > UNFINISHED_BYTES_MAX {
+            return Err(UNFINISHED_BYTES_MAX);
+        }
+        // Without authentication all are nobody, who has no share of their own.
+        if own + bytes > IDENTITY_UNFINISHED_BYTES_MAX && !self.identity.is_empty() {
+            return Err(IDENTITY_UNFINISHED_BYTES_MAX);
+        }
+        there.all = others + bytes;
+        if own + bytes == 0 {
+            there.of_identity.remove(&self.identity);
+        } else {
+            there.of_identity.insert(self.identity.clone(), own + bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.bytes.fetch_sub(self.bytes, Relaxed);
+        // Nothing is always little enough.
+        let _ = self.set(0);
     }
 }
 
 impl HttpBody for Receiving {
-    type Data = Bytes;
+    type Data = bytes::Bytes;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
                 let bytes = this.message.take_in(data);
-                if this.share.set(bytes) > UNFINISHED_BYTES_MAX {
-                    counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
-                    return Poll::Ready(Some(Err(too_much())));
-                }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(this.share.set(bytes).map(|()| frame).map_err(too_much)))
             }
             Poll::Pending => {
                 let Some(deadline) = this.deadline else { return Poll::Pending };
@@ -169,9 +195,10 @@ impl HttpBody for Receiving {
     }
 }
 
-fn too_much() -> Status {
-    let message = "too many messages are on their way in already".to_owned();
-    status::of_limit(LIMIT, UNFINISHED_BYTES_MAX as u32, message, RETRY_DELAY)
+fn too_much(max: usize) -> Status {
+    counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
+    let message = "too many large messages are on their way in already".to_owned();
+    status::of_limit(LIMIT, max as u32, message, RETRY_DELAY)
 }
 
 #[cfg(test)]
@@ -205,17 +232,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_has_is_given_back() {
-        let unfinished = Unfinished::new(1000);
-        let mut share = Share { of: unfinished.clone(), bytes: 0 };
-        assert_eq!(share.set(10), 10);
-        let mut other = Share { of: unfinished.clone(), bytes: 0 };
-        assert_eq!(other.set(5), 15);
-        share.set(3);
-        assert_eq!(unfinished.bytes.load(Relaxed), 8);
+    fn what_a_call_has_is_given_back_and_others_have_their_half() {
+        const MIB: usize = 1024 * 1024;
+        let unfinished = Unfinished::new(20 * MIB);
+        let call =
+            |identity: &str| Share { of: unfinished.clone(), identity: identity.into(), bytes: 0 };
+        let mut first = call("mallory");
+        assert_eq!(first.set(20 * MIB), Ok(()));
+        let mut second = call("mallory");
+        assert_eq!(second.set(13 * MIB), Err(32 * MIB));
+        assert_eq!(second.set(12 * MIB), Ok(()));
+        let mut alice = call("alice");
         // What is too large is not received.
-        assert_eq!(share.set(2000), 1005);
-        drop((share, other));
-        assert_eq!(unfinished.bytes.load(Relaxed), 0);
+        assert_eq!(alice.set(50 * MIB), Ok(()));
+        let mut bob = call("bob");
+        assert_eq!(bob.set(13 * MIB), Err(64 * MIB));
+        assert_eq!(bob.set(SMALL_BYTES_MAX), Ok(()));
+        first.set(0).unwrap();
+        assert_eq!(bob.set(13 * MIB), Ok(()));
+        drop((first, second, alice, bob));
+        let there = unfinished.bytes.lock().unwrap();
+        assert_eq!((there.all, there.of_identity.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_is_nobody_has_no_half() {
+        let unfinished = Unfinished::new(usize::MAX);
+        let mut share = Share { of: unfinished, identity: "".into(), bytes: 0 };
+        assert_eq!(share.set(UNFINISHED_BYTES_MAX), Ok(()));
+        assert_eq!(share.set(UNFINISHED_BYTES_MAX + 1), Err(UNFINISHED_BYTES_MAX));
     }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use passbook::proto::{admin_service_client::AdminServiceClient, *};
 use prost::Message;
 use tokio_stream::StreamExt;
-use tonic::{Code, Status};
+use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor};
+use tonic_prost::ProstCodec;
 
 use crate::harness::{
     caller::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
@@ -134,6 +135,11 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
         }
     }
 
+    for (shows, code) in
+        [(shows("operator"), Code::Unimplemented), (shows("wrong"), Code::Unauthenticated)]
+    {
+        assert_eq!(call_what_is_not_there(&server, shows).await, code);
+    }
     assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!("cells: {cells:?}");
     assert_eq!(cells.len(), 4, "all kinds of answers were seen: {cells:?}");
@@ -207,6 +213,15 @@ async fn target(fixture: &NamedClient, prefix: &str) -> Target {
     let hold = PlaceHoldRequest { hold_id, ..hold(&target.account_id, "5") };
     client.place_hold(hold).await.expect("a hold");
     Target { transaction_id: transaction.transaction_id, ..target }
+}
+
+async fn call_what_is_not_there(server: &Server, mut shows: Shows) -> Code {
+    let mut client = Grpc::new(server.channel());
+    client.ready().await.expect("connected");
+    let request = shows.call(tonic::Request::new(())).expect("a credential");
+    let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
+    let codec = ProstCodec::<(), ()>::default();
+    client.unary(request, path, codec).await.expect_err("there is no such method").code()
 }
 
 async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), Status> {

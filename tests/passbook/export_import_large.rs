@@ -108,7 +108,7 @@ impl Written {
         for Chain { account_id, balance, sequence, hash } in &self.chains {
             let (version, hash) = (sequence + 1, hex(hash));
             let line = json!({
-                "type": "account", "account_id": account_id.as_str(), "currency_code": "USD",
+                "type": "account", "caller": "", "account_id": account_id.as_str(), "currency_code": "USD",
                 "currency_scale": 2, "balance": balance.to_string(), "held": "0.00",
                 "overdraft_limit": "1000.00", "unlimited_overdraft": false, "state": "open",
                 "sequence": sequence, "version": version, "last_hash": hash, "labels": {},

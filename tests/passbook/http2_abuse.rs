@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use passbook::proto::BatchPostTransactionsRequest;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -9,11 +10,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::harness::{
-    caller::{Callers, NamedClient, identity},
-    checker,
-    http2::{self, Raw},
-    *,
+use crate::{
+    harness::{
+        caller::{Callers, NamedClient, identity},
+        checker,
+        http2::{self, Raw},
+        *,
+    },
+    post_transaction::{leg, post},
 };
 
 const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
@@ -132,6 +136,12 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
         let start = Instant::now();
         client.clone().deposit(deposit("alice", "1")).await.expect("others are served");
         took.push(start.elapsed());
+        if took.len() % 20 == 0 {
+            // One that is large enough to arrive in pieces.
+            let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
+            let batch = BatchPostTransactionsRequest { requests };
+            client.clone().batch_post_transactions(batch).await.expect("batches are, too");
+        }
         sleep(ms(2)).await;
     }
     took.sort();

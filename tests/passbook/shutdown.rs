@@ -1,7 +1,11 @@
 //! SIGTERM: what was accepted is answered, then the process ends.
 
-use tokio::{sync::watch, task::JoinSet};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::harness::{
     checker::{self, History},
@@ -13,13 +17,15 @@ on_both_databases! {
     every_accepted_request_is_answered_when_the_server_is_told_to_end,
     a_server_without_work_ends_at_once,
     a_connection_that_stays_open_does_not_hold_the_server_up,
+    health_says_so_first_and_calls_are_still_answered,
+    a_second_signal_ends_the_wait,
 }
 
 async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind: Kind) {
     let database = TestDatabase::create_for(kind, Weight::Heavy).await;
     let seed = seed();
     let mut history = History::new();
-    for round in 0..3 {
+    for round in 0..3 * scale() as u64 {
         let mut server = Server::start_with(&database, &["--shutdown-grace", "10s"]).await;
         let client = server.client();
         let (accounts, opening) = open_ring(&client, 4).await;
@@ -107,4 +113,74 @@ async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
     let status = server.wait(seconds(5)).await.expect("the grace period is over");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     drop((silent, client));
+}
+
+/// A load balancer has `shutdown_delay` to turn away, and loses no call in that time.
+async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let arguments = ["--shutdown-delay", "2s"];
+    let (mut server, admin) = Server::start_with_admin(&database, &arguments).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    assert_eq!(ask_health(&server).await, ServingStatus::Serving);
+
+    server.terminate();
+    let terminated = Instant::now();
+
+    eventually("it is said", seconds(1), async || {
+        ask_health(&server).await == ServingStatus::NotServing
+    })
+    .await;
+    let (ready, why) = admin.get("/readyz").await;
+    assert_eq!((ready, admin.get("/livez").await.0), (503, 200), "{why}");
+    while terminated.elapsed() < ms(1500) {
+        // On a connection that is there, and on a new one.
+        client.clone().deposit(deposit("alice", "1")).await.expect("still answered");
+        server.client().deposit(deposit("alice", "1")).await.expect("still let in");
+        tokio::time::sleep(ms(50)).await;
+    }
+    let status = server.wait(seconds(5)).await.expect("there is nothing more to wait for");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(terminated.elapsed() >= ms(1900), "it did not wait: {:?}", terminated.elapsed());
+}
+
+async fn ask_health(server: &Server) -> ServingStatus {
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = HealthClient::new(server.channel()).check(request).await.expect("an answer");
+    answer.into_inner().status()
+}
+
+/// Who cannot wait sends the signal again: then the load balancers are waited for no longer, and if
+/// something is unanswered even so, the next one cuts it, and the exit code says so.
+async fn a_second_signal_ends_the_wait(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let arguments = ["--shutdown-delay", "60s", "--shutdown-grace", "60s"];
+    let mut server = Server::start_with(&database, &arguments).await;
+    open(&server.client(), "alice").await;
+    server.terminate();
+    assert!(server.wait(ms(700)).await.is_none(), "it has a minute");
+    server.terminate();
+    let status = server.wait(seconds(3)).await.expect("nothing is under way");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+
+    let mut server = Server::start_with(&database, &arguments[2..]).await;
+    let session = database.connect().await;
+    let lock = session.begin().await.expect("begun");
+    let update = "UPDATE accounts SET account_id = account_id WHERE account_id = 'alice'";
+    lock.execute_unprepared(update).await.expect("locked");
+    let client = server.client();
+    let change = Change::Deposit(deposit("alice", "1"));
+    let sent = change.clone();
+    let call = tokio::spawn(async move { sent.send(&client, seconds(50)).await });
+    tokio::time::sleep(ms(300)).await;
+    server.terminate();
+    assert!(server.wait(ms(700)).await.is_none(), "a call is under way");
+    server.terminate();
+    let status = server.wait(seconds(3)).await.expect("cut");
+    assert_eq!(status.code(), Some(1), "{}", server.log());
+    let log = server.log();
+    assert!(log.contains("error: told again to end: calls were still unanswered\n"), "{log}");
+    call.await.expect("no panic").expect_err("it was cut");
+    lock.rollback().await.expect("rolled back");
+    checker::assert_consistent(&database).await;
 }

@@ -1,6 +1,10 @@
-//! A database that cannot be used at the start: one line that says why, and an end.
+//! What cannot be used at the start, be it the database or a file: one line that says why, and an end.
 
-use crate::harness::{postgres_servers::PostgresServer, *};
+use crate::harness::{
+    caller::{Callers, entry, identity},
+    postgres_servers::PostgresServer,
+    *,
+};
 
 /// `serve` with this URL: its exit code and all that it says.
 async fn serve(url: &str) -> (Option<i32>, String) {
@@ -85,4 +89,42 @@ async fn a_file_that_cannot_be_opened_is_one_clear_line() {
     let line = "error: cannot open the database file /no/such/directory/passbook.db: ";
     assert!(words.starts_with(line), "{words}");
     assert_eq!(words.trim_end().lines().count(), 1, "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
+    let callers =
+        Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
+    let (tokens, policy) = (entry("billing", "billing-token"), identity("billing", &["*"], &[""]));
+    for (wrong_tokens, wrong_policy, expected) in [
+        (None, Some("[[identity]"), "policy.toml: line 1: "),
+        (None, Some("[[identity]]\nname = \"a\"\nmethod = []\n"), "policy.toml: line 3: "),
+        (
+            None,
+            Some("[[identity]]\nname = \"a\"\nmethods = [\"Depositt\"]\naccount_prefixes = []\n"),
+            "Depositt",
+        ),
+        (Some("token = 1"), None, "tokens.toml: line 1: "),
+        (Some("[[token]]\nidentity = \"billing\"\nsha256 = \"00\"\n"), None, "tokens.toml: "),
+    ] {
+        callers.set_tokens(wrong_tokens.unwrap_or(&tokens));
+        callers.set_policy(wrong_policy.unwrap_or(&policy));
+        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
+            let of_callers = callers.arguments();
+            let arguments: Vec<&str> =
+                verb.iter().copied().chain(of_callers.iter().map(String::as_str)).collect();
+            let outcome = passbook_within(seconds(20), &arguments).await;
+            assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+            assert!(outcome.stderr.starts_with("error: "), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains(expected), "{expected}: {}", outcome.stderr);
+            assert_eq!(outcome.stderr.trim_end().lines().count(), 1, "{}", outcome.stderr);
+        }
+    }
+    std::fs::remove_file(callers.policy_file()).expect("removed");
+    let of_callers = callers.arguments();
+    let arguments: Vec<&str> =
+        ["config", "check"].into_iter().chain(of_callers.iter().map(String::as_str)).collect();
+    let outcome = passbook_within(seconds(20), &arguments).await;
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("policy.toml: cannot be read: "), "{}", outcome.stderr);
 }

@@ -19,7 +19,7 @@ use std::{
 use http::{Extensions, HeaderValue};
 use tonic::Status;
 
-use crate::grpc::{auth::policy::SERVICES, status};
+use crate::grpc::{auth::policy::SERVICES, observe::METHODS, status};
 pub use crate::{
     domain::access::{Caller, Grant},
     grpc::auth::{
@@ -88,8 +88,8 @@ impl Authenticator {
         }
         let identity = credentials.identity(peer, authorization)?;
         let permission = credentials.policy.of(&identity);
-        if !SERVICES.contains(&service) {
-            // Reflection or health, or nothing that exists.
+        if !SERVICES.contains(&service) || !METHODS.contain(path) {
+            // Reflection or health, or nothing that exists: then it is answered with UNIMPLEMENTED.
             return Ok(Caller { identity, grant: Arc::default() });
         }
         let denied = || {

@@ -44,6 +44,11 @@ impl Methods {
         self.by_path.get(path).unwrap_or(&self.unknown)
     }
 
+    /// Whether there is a method with this path.
+    pub fn contain(&self, path: &str) -> bool {
+        self.by_path.contains_key(path)
+    }
+
     /// From the descriptors that reflection serves, so that none is forgotten.
     fn read() -> Self {
         let descriptors = [

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use passbook::proto::{DepositRequest, Transaction, TransferRequest, WithdrawRequest};
-use tonic::{Code, Status};
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use passbook::proto::{
+    DepositRequest, Transaction, TransferRequest, WithdrawRequest,
+    account_service_client::AccountServiceClient,
+};
+use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use super::{Client, within};
 
@@ -40,7 +45,16 @@ impl Change {
     }
 
     /// Sends it once.
-    pub async fn send(&self, client: &Client, deadline: Duration) -> Result<Answer, Status> {
+    pub async fn send<Transport>(
+        &self,
+        client: &AccountServiceClient<Transport>,
+        deadline: Duration,
+    ) -> Result<Answer, Status>
+    where
+        Transport: GrpcService<Body, Error: Into<StdError>> + Clone,
+        Transport::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send>,
+        Transport::ResponseBody: Send + 'static,
+    {
         let mut client = client.clone();
         let (transaction, replayed) = match self.clone() {
             Self::Deposit(request) => {

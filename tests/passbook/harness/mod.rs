@@ -36,7 +36,7 @@ pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};
 pub use holds::*;
-pub use server::{Outcome, Server, passbook, passbook_of, passbook_within};
+pub use server::{Outcome, Server, passbook, passbook_in, passbook_of, passbook_within};
 pub use tampering::Tampering;
 pub use turn::Weight;
 

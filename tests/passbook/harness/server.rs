@@ -171,16 +171,22 @@ pub async fn passbook(arguments: &[&str]) -> Outcome {
 
 /// The same of another version of the program.
 pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
-    run(program, Duration::from_secs(60), arguments).await
+    run(command(program), Duration::from_secs(60), arguments).await
+}
+
+/// The same of this version, with these variables in its environment.
+pub async fn passbook_in(environment: &[(&str, &str)], arguments: &[&str]) -> Outcome {
+    let mut command = command(&this_program());
+    command.envs(environment.iter().copied());
+    run(command, Duration::from_secs(60), arguments).await
 }
 
 /// The same; `code` is None if it had to be killed after the limit.
 pub async fn passbook_within(limit: Duration, arguments: &[&str]) -> Outcome {
-    run(&this_program(), limit, arguments).await
+    run(command(&this_program()), limit, arguments).await
 }
 
-async fn run(program: &Path, limit: Duration, arguments: &[&str]) -> Outcome {
-    let mut command = command(program);
+async fn run(mut command: Command, limit: Duration, arguments: &[&str]) -> Outcome {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));

@@ -1,0 +1,129 @@
+//! What a caller is told at its deadline: always DEADLINE_EXCEEDED, always what became of its change,
+//! and always the truth.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use hyper_util::{
+    client::legacy::{Client as Http, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use passbook::proto::account_service_client::AccountServiceClient;
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tonic::{Code, Status, body::Body};
+
+use crate::harness::{
+    checker,
+    load::{open_ring, random_change},
+    *,
+};
+
+/// In a run of all tests; times PASSBOOK_TEST_SCALE.
+const CALLS: usize = 1_000;
+const AT_ONCE: usize = 64;
+const DEADLINE_MAX: Duration = ms(150);
+
+on_both_databases! {
+    at_its_deadline_a_caller_is_told_the_truth,
+}
+
+/// A client that tells the server its deadline and then waits for the answer, whenever it comes.
+/// tonic's own gives up by itself at the same moment.
+type Patient = AccountServiceClient<Http<HttpConnector, Body>>;
+
+fn patient(server: &Server) -> Patient {
+    let http = Http::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let origin = format!("http://{}", server.address).parse().expect("an address");
+    AccountServiceClient::with_origin(http, origin)
+}
+
+async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (accounts, mut history) = open_ring(&clients[0], 4).await;
+    let patients: Vec<Patient> = servers.iter().map(patient).collect();
+    let mut random = fastrand::Rng::with_seed(seed());
+    let (stop, stopped) = watch::channel(false);
+    let session = database.connect().await;
+    let stranger = tokio::spawn(hold_rows(session, accounts.clone(), stopped));
+
+    let (mut calls, mut answers) = (JoinSet::new(), Vec::new());
+    for _ in 0..CALLS * scale() {
+        let change = random_change(&mut random, &accounts);
+        let deadline = Duration::from_micros(random.u64(..DEADLINE_MAX.as_micros() as u64));
+        let client = patients[random.usize(..patients.len())].clone();
+        calls.spawn(async move {
+            let answer = change.send(&client, deadline).await;
+            (change, answer)
+        });
+        while calls.len() >= AT_ONCE {
+            answers.extend(calls.join_next().await.map(|call| call.expect("no panic")));
+        }
+    }
+    answers.extend(calls.join_all().await);
+    stop.send_replace(true);
+    stranger.await.expect("no panic");
+
+    let kept = database.texts("SELECT request_id FROM requests").await;
+    let kept: BTreeSet<String> = kept.into_iter().collect();
+    let (mut in_time, mut not_applied, mut unknown) = (0, 0, 0);
+    for (change, answer) in answers {
+        let claim = match &answer {
+            Ok(_) => String::new(),
+            Err(status) => claim(status),
+        };
+        match claim.as_str() {
+            "not_applied" => {
+                not_applied += 1;
+                let is_kept = kept.contains(change.request_id());
+                assert!(!is_kept, "it was applied after all: {answer:?}");
+            }
+            "unknown" => unknown += 1,
+            _ => in_time += 1,
+        }
+        let verdict = match answer {
+            Ok(answer) => Verdict::Applied(answer),
+            Err(status) if claim.is_empty() => Verdict::Refused(status),
+            Err(_) => change.settle(&clients, seconds(30)).await,
+        };
+        history.push((change, verdict));
+    }
+    println!("{kind:?}: {in_time} in time, {not_applied} not_applied, {unknown} unknown");
+    assert!(in_time > CALLS / 50 && not_applied > CALLS / 50, "too few of each: nothing is shown");
+    checker::assert_sound(&database, &history).await;
+}
+
+/// What is said to have become of the change; nothing, if it was refused for good.
+fn claim(status: &Status) -> String {
+    if change::is_definite(status) {
+        return String::new();
+    }
+    let claim = outcome(status);
+    assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");
+    let is_late = status.code() == Code::DeadlineExceeded;
+    // Also a lock that was waited for in vain, before the deadline; it has not been applied then.
+    let is_lock = claim == "not_applied" && reason(status) == "LOCK_TIMEOUT";
+    assert!(is_late || is_lock, "{status:?}");
+    claim
+}
+
+/// Somebody else who takes one account after the other, or all of SQLite, for a while.
+async fn hold_rows(
+    session: DatabaseConnection,
+    accounts: Vec<String>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut random = fastrand::Rng::new();
+    while !*stopped.borrow() {
+        let account_id = &accounts[random.usize(..accounts.len())];
+        let lock = "UPDATE accounts SET account_id = account_id WHERE account_id =";
+        let lock = format!("{lock} '{account_id}'");
+        let transaction = session.begin().await.expect("begun");
+        if transaction.execute_unprepared(&lock).await.is_ok() {
+            sleep(ms(random.u64(5..80))).await;
+        }
+        transaction.rollback().await.expect("rolled back");
+        sleep(ms(random.u64(5..30))).await;
+    }
+}

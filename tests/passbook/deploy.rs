@@ -1,0 +1,141 @@
+//! What is under `deploy/` fits the program. Its syntax is `scripts/check_deploy`'s to check.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use passbook::proto::account_service_client::AccountServiceClient;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tonic::Code;
+
+use crate::harness::{
+    caller::{Callers, identity, shows},
+    certificates::{Authority, text},
+    *,
+};
+
+/// What Prometheus itself adds.
+const PROMETHEUS: [&str; 1] = ["up"];
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn read(name: &str) -> String {
+    let path = deploy().join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The metrics that queries are about, with what a histogram adds to its name taken off.
+fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for query in queries {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut rest = query;
+        while let Some(begin) = rest.find(is_of_name) {
+            let word = &rest[begin..];
+            let end = word.find(|c| !is_of_name(c)).unwrap_or(word.len());
+            let selects = word[end..].starts_with('{');
+            if selects {
+                let name = &word[..end];
+                let histogram = ["_bucket", "_sum", "_count"];
+                let of = histogram.into_iter().find_map(|suffix| name.strip_suffix(suffix));
+                names.insert(of.unwrap_or(name).to_owned());
+            }
+            rest = &word[end..];
+        }
+    }
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("grafana/passbook.json")).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    assert!(queries.len() > 30, "{} queries on the dashboard", queries.len());
+    let on_dashboard = metrics_of(queries);
+    // Its labels and texts have no braces after a word.
+    let in_alerts = metrics_of([read("prometheus/alerts.yaml").as_str()]);
+    assert!(in_alerts.len() > 10, "{in_alerts:?}");
+
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let callers =
+        Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
+    let arguments = [
+        authority.arguments(),
+        callers.arguments().to_vec(),
+        ["--identity-rate-max", "3"].map(str::to_owned).to_vec(),
+    ]
+    .concat();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (server, admin) = Server::start_with_admin(&database, &arguments).await;
+    let channel = authority.connect(&server, None).await.expect("connected");
+    let mut client = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
+    // There is a series as soon as something was counted: a change, its repeat, a call too many, and
+    // somebody who speaks no TLS.
+    client.create_account(account_of("a", "USD")).await.expect("opened");
+    let change = deposit("a", "1");
+    client.deposit(change.clone()).await.expect("deposited");
+    client.deposit(change).await.expect("repeated");
+    let refused = client.deposit(deposit("a", "1")).await.expect_err("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let mut stranger = TcpStream::connect(server.address).await.expect("connected");
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+
+    eventually("the stranger is counted", seconds(10), async || {
+        admin.metrics().await.value("passbook_tls_handshake_failures_total") > 0.0
+    })
+    .await;
+    let text = admin.metrics().await.text;
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = types.filter_map(|line| line.split(' ').next()).chain(PROMETHEUS);
+    let there: BTreeSet<String> = names.map(str::to_owned).collect();
+    let missing: Vec<_> =
+        on_dashboard.union(&in_alerts).filter(|it| !there.contains(*it)).collect();
+    assert!(missing.is_empty(), "asked for, and not there: {missing:?}");
+}
+
+/// The settings of the manifests, with their files in a folder that is there.
+#[tokio::test]
+async fn settings_of_the_manifests_are_right() {
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let folder = authority.file("etc");
+    for (file, from) in [
+        ("database/password", None),
+        ("database/ca.crt", Some("ca.crt")),
+        ("tls/tls.crt", Some("tls.crt")),
+        ("tls/tls.key", Some("tls.key")),
+    ] {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        let content = from.map(|from| fs::read(authority.file(from)).expect("read"));
+        fs::write(&path, content.unwrap_or_else(|| b"secret".to_vec())).expect("written");
+    }
+    let tokens = "[[token]]\nidentity = \"billing\"\nsha256 = \"";
+    let tokens = format!("{tokens}{}\"\n", "0".repeat(64));
+    for (file, content) in
+        [("tokens/tokens.toml", tokens), ("policy/policy.toml", read("kubernetes/policy.toml"))]
+    {
+        fs::create_dir_all(folder.join(file).parent().expect("a folder")).expect("made");
+        fs::write(folder.join(file), content).expect("written");
+    }
+    for name in ["kubernetes/passbook.toml", "systemd/passbook.toml"] {
+        let settings = read(name).replace("/etc/passbook/", &format!("{}/", text(&folder)));
+        let file = folder.join("passbook.toml");
+        fs::write(&file, &settings).expect("written");
+        let check = ["config", "check", "--config", &text(&file)];
+        passbook(&check).await.must_succeed();
+        // What is wrong would be found.
+        fs::write(&file, settings.replace("admin_listen", "admin_lisen")).expect("written");
+        let wrong = passbook(&check).await;
+        assert_eq!(wrong.code, Some(2), "{name}: {}", wrong.stderr);
+    }
+}

@@ -1,0 +1,274 @@
+//! The settings: each of them a flag, a variable and a key, from one definition.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+/// A setting, as `serve --help` tells of it.
+#[derive(Clone, Debug)]
+struct Setting {
+    flag: String,
+    /// `FILE`, `DURATION` ...; none for a switch.
+    value_name: Option<String>,
+    key: String,
+    variable: String,
+    default: Option<String>,
+}
+
+async fn settings() -> Vec<Setting> {
+    let help = passbook(&["serve", "--help"]).await.must_succeed().stdout;
+    let mut settings = Vec::new();
+    let blocks = help.split("\n      --").skip(1);
+    for block in blocks {
+        let mut first = block.lines().next().unwrap_or_default().split(' ');
+        let name = first.next().unwrap_or_default();
+        if name == "config" {
+            continue;
+        }
+        let bracketed = |label: &str| {
+            let (_, rest) = block.split_once(&format!("[{label}: "))?;
+            let (text, _) = rest.split_once(']')?;
+            Some(text.trim_end_matches('=').to_owned())
+        };
+        let missing = |what| panic!("--{name} has no {what} in the help:\n{block}");
+        settings.push(Setting {
+            flag: format!("--{name}"),
+            value_name: first.next().map(|name| name.trim_matches(['<', '>']).to_owned()),
+            key: bracketed("key").unwrap_or_else(|| missing("key")),
+            variable: bracketed("env").unwrap_or_else(|| missing("variable")),
+            // A long one is in the lines after.
+            default: bracketed("default").filter(|text| !text.is_empty()),
+        });
+    }
+    settings
+}
+
+impl Setting {
+    /// A value that is right in form and in meaning, and needs no other setting; None if there is
+    /// none such.
+    fn right(&self) -> Option<String> {
+        match (self.key.as_str(), &self.default) {
+            ("log", _) => Some("info".to_owned()),
+            ("currency", _) => Some("ETH=18".to_owned()),
+            ("admin_listen", _) => Some("127.0.0.1:0".to_owned()),
+            ("otlp_endpoint", _) => Some("http://127.0.0.1:4317".to_owned()),
+            ("migrate" | "insecure", _) => Some("true".to_owned()),
+            (_, Some(default)) => Some(default.clone()),
+            (_, None) => None,
+        }
+    }
+
+    fn wrong(&self) -> &'static str {
+        match self.value_name.as_deref() {
+            Some("URL") => "mysql://nowhere",
+            Some("FILE") => "/no/such/file",
+            Some("FILTER") => "passbook=shouting",
+            None => "perhaps",
+            Some(_) => "nonsense",
+        }
+    }
+
+    /// Such a flag, with its value if it takes one.
+    fn given(&self, value: &str) -> Vec<String> {
+        match self.value_name {
+            Some(_) => vec![self.flag.clone(), value.to_owned()],
+            None => vec![self.flag.clone()],
+        }
+    }
+
+    fn toml(&self, value: &str) -> String {
+        match (self.value_name.as_deref(), value.parse::<u64>()) {
+            (None, _) if value == "true" => format!("{} = true\n", self.key),
+            (Some("CODE=SCALE"), _) => format!("{} = [{value:?}]\n", self.key),
+            (Some("N" | "BYTES"), Ok(number)) => format!("{} = {number}\n", self.key),
+            _ => format!("{} = {value:?}\n", self.key),
+        }
+    }
+}
+
+/// `config check`, with a file of settings if there are any.
+async fn check(environment: &[(&str, &str)], arguments: &[String], file: Option<&str>) -> Outcome {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut all = vec!["config".to_owned(), "check".to_owned()];
+    if let Some(text) = file {
+        let path = folder.path().join("passbook.toml");
+        fs::write(&path, text).expect("written");
+        all.extend(["--config".to_owned(), path.to_str().expect("a plain path").to_owned()]);
+    }
+    all.extend(arguments.iter().cloned());
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    passbook_in(environment, &all).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_setting_is_a_flag_a_variable_and_a_key() {
+    let settings = settings().await;
+    assert!(settings.len() >= 35, "{} settings", settings.len());
+    for setting in &settings {
+        let Setting { flag, key, variable, .. } = setting;
+        assert_eq!(key.replace('_', "-"), flag[2..], "one name");
+        assert_eq!(*variable, format!("PASSBOOK_{}", key.to_uppercase()), "one name");
+        if let Some(value) = setting.right() {
+            check(&[], &setting.given(&value), None).await.must_succeed();
+            check(&[(variable, &value)], &[], None).await.must_succeed();
+            check(&[], &[], Some(&setting.toml(&value))).await.must_succeed();
+        }
+        let wrong = setting.wrong();
+        if setting.value_name.is_some() {
+            let by_flag = check(&[], &setting.given(wrong), None).await;
+            refuses(&by_flag, &[flag, key], &format!("{flag} {wrong}"));
+        }
+        let by_variable = check(&[(variable, wrong)], &[], None).await;
+        refuses(&by_variable, &[flag, key], &format!("{variable}={wrong}"));
+        let by_key = check(&[], &[], Some(&setting.toml(wrong))).await;
+        refuses(&by_key, &[key], &setting.toml(wrong));
+        assert_eq!(by_key.stderr.lines().count(), 1, "{}", by_key.stderr);
+        // A kind of value that no setting has.
+        let by_type = check(&[], &[], Some(&format!("{key} = 2026-11-25\n"))).await;
+        refuses(&by_type, &[key], &format!("{key} = 2026-11-25"));
+    }
+}
+
+/// Wrong usage, and the message has one of the names.
+fn refuses(outcome: &Outcome, names: &[&str], what: &str) {
+    assert_eq!(outcome.code, Some(2), "{what}: {}{}", outcome.stdout, outcome.stderr);
+    assert!(names.iter().any(|name| outcome.stderr.contains(name)), "{what}: {}", outcome.stderr);
+    assert_eq!(outcome.stdout, "", "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
+    // Whose database it is can be read from the error, since none of them can be opened.
+    let url = |name: &str| format!("sqlite:///no/such/folder/{name}.db?mode=rwc");
+    let (by_flag, by_variable, by_key) = (url("flag"), url("variable"), url("key"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("passbook.toml");
+    fs::write(&file, format!("database_url = {by_key:?}\n")).expect("written");
+    let file = file.to_str().expect("a plain path");
+    let variable = ("PASSBOOK_DATABASE_URL", by_variable.as_str());
+    let config = ("PASSBOOK_CONFIG", file);
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let with_file = [&serve[..], &["--config", file]].concat();
+    let with_both = [&with_file[..], &["--database-url", &by_flag]].concat();
+    for (environment, arguments, who) in [
+        (&[variable][..], &with_both, "flag"),
+        (&[variable], &with_file, "variable"),
+        (&[], &with_file, "key"),
+        (&[config], &serve.to_vec(), "key"),
+    ] {
+        let outcome = passbook_in(environment, arguments).await;
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        let opened = format!("/no/such/folder/{who}.db");
+        assert!(outcome.stderr.contains(&opened), "{who}: {}", outcome.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_says_what_is_wrong_with_it_in_one_line_that_names_the_key() {
+    for (text, why) in [
+        ("listn = \"127.0.0.1:0\"", "there is no setting \"listn\": did you mean listen?"),
+        ("xyzzy = 1", "there is no setting \"xyzzy\""),
+        ("[serve]\nlisten = 1", "there is no setting \"serve\""),
+        ("config = \"other.toml\"", "there is no setting \"config\""),
+        ("calls_max = [1]", "calls_max must be a text or a number"),
+        ("migrate = \"yes\"", "migrate must be true or false"),
+        ("currency = [true]", "currency must be a list of texts"),
+        ("calls_max = 0", "calls_max: invalid value '0'"),
+        ("calls_max = 1\ncalls_max = 2", "line 2: duplicate key"),
+        ("listen = ", "line 1: "),
+    ] {
+        let outcome = check(&[], &[], Some(text)).await;
+        assert_eq!(outcome.code, Some(2), "{text}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(why), "{text}: {}", outcome.stderr);
+        assert!(outcome.stderr.starts_with("error: "), "{text}: {}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{text}: {}", outcome.stderr);
+    }
+    let missing = check(&[("PASSBOOK_CONFIG", "/no/such/file")], &[], None).await;
+    assert_eq!(missing.code, Some(2), "{}", missing.stderr);
+    assert!(missing.stderr.contains("/no/such/file: cannot be read"), "{}", missing.stderr);
+}
+
+/// Files that a server with TLS and tokens has; what is in them matters to no test here.
+fn files() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["crt", "key", "ca", "tokens", "policy"] {
+        fs::write(folder.path().join(name), "").expect("written");
+    }
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_contradict_each_other_are_refused_by_name() {
+    let folder = files();
+    let (crt, key) = ("tls_certificate_file = \"crt\"", "tls_key_file = \"key\"");
+    let (ca, tokens) = ("tls_client_ca_file = \"ca\"", "tokens_file = \"tokens\"");
+    let (policy, open) = ("policy_file = \"policy\"", "listen = \"0.0.0.0:0\"");
+    for (lines, names) in [
+        (&[crt][..], &["tls_certificate_file", "tls_key_file"][..]),
+        (&[key], &["tls_key_file", "tls_certificate_file"]),
+        (&[ca, policy], &["tls_client_ca_file", "tls_certificate_file"]),
+        (&[tokens], &["tokens_file", "policy_file"]),
+        (&[crt, key, ca], &["tls_client_ca_file", "policy_file"]),
+        (&[policy], &["policy_file", "tokens_file", "tls_client_ca_file"]),
+        (&[open], &["listen", "TLS", "authentication", "insecure"]),
+        (&[open, crt, key], &["listen", "authentication", "insecure"]),
+        (&[open, tokens, policy], &["listen", "TLS", "insecure"]),
+    ] {
+        let text = lines.join("\n").replace("= \"", &format!("= \"{}/", folder.path().display()));
+        // Not a path.
+        let text = text.replace(&format!("{}/0.0.0.0", folder.path().display()), "0.0.0.0");
+        let outcome = check(&[], &[], Some(&text)).await;
+        refuses(&outcome, &names[..1], &text);
+        for name in names {
+            assert!(outcome.stderr.contains(name), "{text}: {}", outcome.stderr);
+        }
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        // `serve` says the same.
+        let file = folder.path().join("passbook.toml");
+        fs::write(&file, &text).expect("written");
+        let serve = ["serve", "--config", file.to_str().expect("a plain path")];
+        let served = passbook_within(seconds(20), &serve).await;
+        assert_eq!((served.code, &served.stderr), (Some(2), &outcome.stderr));
+    }
+    check(&[], &["--insecure".to_owned()], Some(open)).await.must_succeed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_secret_is_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).expect("written");
+        folder.path().join(name).to_str().expect("a plain path").to_owned()
+    };
+    let secret = "hunter2secret";
+    let url = format!("postgres://someone:{secret}@127.0.0.1/passbook?nonsense=1");
+    let password = file("password", secret);
+    let tokens = file("tokens", &format!("[[token]]\nidentity = \"a\"\nsha256 = \"{secret}\"\n"));
+    let broken = file("broken", &format!("[[token]]\nidentity = \"a\"\ntoken = \"{secret}\n"));
+    let policy = file("policy", "");
+    let both =
+        [("PASSBOOK_DATABASE_URL", url.as_str()), ("PASSBOOK_DATABASE_PASSWORD_FILE", &password)];
+    let with = |tokens: &str| {
+        ["--tokens-file", tokens, "--policy-file", &policy].map(str::to_owned).to_vec()
+    };
+    let outcomes = [
+        check(&both[..1], &[], None).await,
+        check(&both, &[], None).await,
+        check(&[], &["--database-url".to_owned(), url.clone()], None).await,
+        check(&[], &[], Some(&format!("database_url = {url:?}"))).await,
+        check(&[], &[], Some(&format!("database_url = \"{url}"))).await,
+        check(&[], &[], Some(&format!("database_url = [{url:?}]"))).await,
+        check(&[], &with(&tokens), None).await,
+        check(&[], &with(&broken), None).await,
+    ];
+    for outcome in outcomes {
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains(secret), "{}", outcome.stderr);
+    }
+    let help = passbook_in(&both, &["serve", "--help"]).await.must_succeed();
+    assert!(!help.stdout.contains(secret), "{}", help.stdout);
+    let path = Path::new(&password);
+    assert!(help.stdout.contains("database-password-file") && path.exists());
+}
