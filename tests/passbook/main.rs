@@ -50,6 +50,7 @@ mod commit_cuts;
 mod conditions;
 mod deadlines;
 mod deploy;
+mod disk_full;
 mod dry_runs;
 mod exactly_once;
 mod expired_holds;

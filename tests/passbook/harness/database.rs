@@ -103,12 +103,14 @@ impl TestDatabase {
         Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _turn: None }
     }
 
-    /// A ledger that is there already, on a server of the test's own; it is left as it is.
+    /// A ledger that is there already, on a server or in a folder of the test's own; it is left as
+    /// it is.
     pub fn outside(url: &str, turn: Turn) -> Self {
         let (raw, name, is_outside) = (OnceCell::new(), String::new(), true);
+        let kind = if url.starts_with("sqlite:") { Kind::Sqlite } else { Kind::Postgres };
         let _turn = Some(turn);
         let url = url.to_owned();
-        Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _turn }
+        Self { kind, url, name, raw, directory: None, is_outside, _turn }
     }
 
     pub fn url(&self) -> &str {

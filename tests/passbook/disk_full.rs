@@ -1,0 +1,112 @@
+//! The database's disk is full: nothing is lost, nothing hangs, reads go on, and all is well again
+//! once there is room. Needs a small file system of its own, which `scripts/disk_full` makes.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use crate::harness::{
+    checker,
+    load::{Load, Stop, open_ring},
+    postgres_servers::PostgresServer,
+    *,
+};
+
+fn small_disk() -> PathBuf {
+    std::env::var("PASSBOOK_TEST_SMALL_DISK").expect("scripts/disk_full runs this").into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a small file system: scripts/disk_full"]
+async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
+    let turn = turn::take(Weight::Alone).await;
+    let disk = small_disk();
+    let url = format!("sqlite://{}/passbook.db?mode=rwc", disk.display());
+    passbook(&["migrate", "--database-url", &url, "up"]).await.must_succeed();
+    fill_and_empty(&TestDatabase::outside(&url, turn), &disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a small file system: scripts/disk_full"]
+async fn nothing_is_lost_on_a_full_disk_on_postgres() {
+    let turn = turn::take(Weight::Alone).await;
+    let disk = small_disk();
+    // No log is kept or made beforehand, or there would be room in it for long.
+    let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];
+    let server = PostgresServer::start_in(Some(&disk), &settings).await;
+    passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
+    fill_and_empty(&TestDatabase::outside(&server.url(), turn), &disk).await;
+}
+
+async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
+    let server = Server::start_at(database.url(), &[]).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 4).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    sleep(ms(500)).await;
+
+    let ballast = disk.join("ballast");
+    let (mut refused, mut outcomes) = (0, Vec::new());
+    let end = Instant::now() + seconds(60);
+    // Until the database has used up what room it had made for itself, too.
+    while refused < 5 {
+        assert!(Instant::now() < end, "the disk is not full: {outcomes:?}");
+        fill(&ballast);
+        let change = Change::Deposit(deposit(&accounts[0], "1"));
+        let start = Instant::now();
+        let verdict = match change.send(&client, seconds(5)).await {
+            Ok(answer) => Verdict::Applied(answer),
+            Err(status) => {
+                let claim = outcome(&status);
+                assert!(["not_applied", "unknown"].contains(&claim.as_str()), "{status:?}");
+                let codes = [Code::Unavailable, Code::DeadlineExceeded];
+                assert!(codes.contains(&status.code()), "{status:?}");
+                refused += 1;
+                outcomes.push(claim);
+                Verdict::Refused(status)
+            }
+        };
+        assert!(start.elapsed() < seconds(6), "not answered in time");
+        history.push((change, verdict));
+    }
+    println!("{:?}: answers on the full disk: {outcomes:?}", database.kind);
+    if database.kind == Kind::Sqlite {
+        balance(&client, &accounts[0]).await;
+    }
+
+    std::fs::remove_file(&ballast).expect("removed");
+    let room = Instant::now();
+    let change = Change::Deposit(deposit(&accounts[0], "1"));
+    let verdict = change.settle(std::slice::from_ref(&client), seconds(60)).await;
+    println!("first change {:?} after there is room", room.elapsed());
+    assert!(room.elapsed() < seconds(10), "{:?}", room.elapsed());
+    history.push((change, verdict));
+    sleep(ms(500)).await;
+    stop.send_replace(true);
+    history.extend(calling.await.expect("every caller gets a verdict"));
+    let (unsettled, mut history): (Vec<_>, Vec<_>) = history.into_iter().partition(
+        |(_, verdict)| matches!(verdict, Verdict::Refused(status) if !change::is_definite(status)),
+    );
+    for (change, _) in unsettled {
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
+        history.push((change, verdict));
+    }
+    println!("{} changes", history.len());
+    checker::assert_sound(database, &history).await;
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// Writes until there is no room.
+fn fill(ballast: &Path) {
+    let mut file =
+        std::fs::File::options().create(true).append(true).open(ballast).expect("a file");
+    while file.write_all(&[7; 4096]).is_ok() {}
+    while file.write_all(&[7]).is_ok() {}
+}
