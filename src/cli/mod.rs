@@ -15,7 +15,7 @@ mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +23,7 @@ use crate::{
     config::{
         LogFormat,
         file::{self, FileError, Settings},
+        shows_password,
     },
     telemetry,
 };
@@ -97,13 +98,14 @@ enum Verb {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match parse() {
-        Ok(cli) => cli,
+    let matches = match parse() {
+        Ok(matches) => matches,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     telemetry::log::start(cli.log, cli.log_format);
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
@@ -122,7 +124,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.verb {
-            Verb::Serve(serve) => serve.run().await,
+            Verb::Serve(serve) => serve.run(shows_password(&matches)).await,
             Verb::Config(config) => config.run(),
             Verb::Token(token) => token.run(),
             Verb::Migrate(migrate) => migrate.run().await,
@@ -144,19 +146,12 @@ pub fn main() -> ExitCode {
 }
 
 /// Reads flags and the environment, then the file that they name, then all together.
-fn parse() -> Result<Cli, FileError> {
+fn parse() -> Result<ArgMatches, FileError> {
     let command = file::name_keys(Cli::command());
     let matches = command.clone().get_matches();
-    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else {
-        return Ok(cli_of(&matches));
-    };
+    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else { return Ok(matches) };
     let settings = Settings::read(path, &command)?;
-    let matches = settings.apply(command).try_get_matches();
-    Ok(cli_of(&matches.map_err(|error| settings.explain(&error))?))
-}
-
-fn cli_of(matches: &clap::ArgMatches) -> Cli {
-    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
+    settings.apply(command).try_get_matches().map_err(|error| settings.explain(&error))
 }
 
 fn failed(message: &str) -> ExitCode {

@@ -34,7 +34,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self, shows_password: bool) -> Result<(), Failed> {
         let config = self.config;
         config.check().map_err(Failed::Usage)?;
         let currencies = config.currencies().map_err(Failed::Usage)?;
@@ -76,6 +76,12 @@ impl Serve {
         let tls = tls.map(Arc::new);
         if let Some(tls) = tls.clone() {
             tokio::spawn(async move { tls.keep_up_to_date().await });
+        }
+        if shows_password {
+            tracing::warn!(
+                "the database's password is on the command line, where everyone on this machine \
+                 can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
+            );
         }
         println!("ready: listening on {address}, database {kind}, schema {}", schema_version());
         let server_config = ServerConfig {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgMatches, Args, parser::ValueSource};
 
 use crate::storage::DatabaseUrl;
 
@@ -52,6 +52,17 @@ impl DatabaseConfig {
         url.with_password(password.trim_end_matches(['\r', '\n']))
             .map_err(|error| format!("database_password_file is given, but database_url {error}"))
     }
+}
+
+/// Whether the URL has a password and is on the command line, where everyone on the machine can read
+/// it.
+pub(crate) fn shows_password(matches: &ArgMatches) -> bool {
+    const ID: &str = "database_url";
+    if let Some((_, of_verb)) = matches.subcommand() {
+        return shows_password(of_verb);
+    }
+    let Ok(Some(url)) = matches.try_get_one::<String>(ID) else { return false };
+    matches.value_source(ID) == Some(ValueSource::CommandLine) && has_password(url)
 }
 
 /// Whether a URL has a password: USER:PASSWORD@, or as a parameter.

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-pub(crate) use crate::config::credentials::identity;
+pub(crate) use crate::config::{credentials::identity, database::shows_password};
 pub use crate::config::{
     database::DatabaseConfig,
     limits::LimitsConfig,

@@ -272,3 +272,21 @@ async fn nothing_secret_is_repeated() {
     let path = Path::new(&password);
     assert!(help.stdout.contains("database-password-file") && path.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_on_the_command_line_is_warned_of() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    // Nobody is asked for it here.
+    let url = database.url().replacen("postgres@", "postgres:hunter2secret@", 1);
+    assert_ne!(url, database.url());
+    let warning = "the database's password is on the command line";
+    let shown = Server::start_at(&url, &[]).await;
+    assert!(shown.log().contains(warning), "{}", shown.log());
+    assert!(!shown.log().contains("hunter2secret"), "{}", shown.log());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("passbook.toml");
+    fs::write(&file, format!("database_url = {url:?}\n")).expect("written");
+    let file = file.to_str().expect("a plain path");
+    let kept = Server::start_by(&["--config", file]).await;
+    assert!(!kept.log().contains(warning), "{}", kept.log());
+}

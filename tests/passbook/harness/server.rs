@@ -41,8 +41,12 @@ impl Server {
 
     /// Starts a server on a database URL, such as a proxy's.
     pub async fn start_at(url: &str, arguments: &[&str]) -> Self {
-        let mut all = vec!["--database-url".to_owned(), url.to_owned()];
-        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        Self::start_by(&[&["--database-url", url], arguments].concat()).await
+    }
+
+    /// Starts a server by these arguments and no others.
+    pub async fn start_by(arguments: &[&str]) -> Self {
+        let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         Self::spawn(this_program(), "127.0.0.1:0".to_owned(), all).await
     }
 
