@@ -43,8 +43,8 @@ pub struct Intake {
 pub enum InLine {
     /// Accepted; the verdict will come.
     Accepted(RequestTicket, Purpose),
-    /// Malformed, not allowed or not accepted.
-    Answered(proto::PostTransactionResult),
+    /// Malformed, not allowed or not accepted. Boxed: a stream has room for 32 places at the least.
+    Answered(Box<proto::PostTransactionResult>),
 }
 
 impl Intake {
@@ -59,10 +59,12 @@ impl Intake {
                 let purpose = Purpose::of(&posting);
                 match self.ledger.begin(&self.caller, posting, deadline) {
                     Ok(ticket) => InLine::Accepted(ticket, purpose),
-                    Err(failure) => InLine::Answered(refused(&failure, purpose)),
+                    Err(failure) => InLine::Answered(Box::new(refused(&failure, purpose))),
                 }
             }
-            Err(invalid) => InLine::Answered(error(status::message_of_malformed(invalid))),
+            Err(invalid) => {
+                InLine::Answered(Box::new(error(status::message_of_malformed(invalid))))
+            }
         }
     }
 
@@ -111,7 +113,7 @@ impl Intake {
             None => {
                 let reason = ErrorReason::InvalidRequests;
                 let invalid = Invalid::new(reason, "request", "is required");
-                InLine::Answered(error(status::message_of_malformed(invalid)))
+                InLine::Answered(Box::new(error(status::message_of_malformed(invalid))))
             }
         }
     }
@@ -121,7 +123,7 @@ impl InLine {
     /// Waits for the verdict.
     pub async fn result(self) -> proto::PostTransactionResult {
         match self {
-            Self::Answered(result) => result,
+            Self::Answered(result) => *result,
             Self::Accepted(ticket, purpose) => of_verdict(ticket.done().await, purpose),
         }
     }

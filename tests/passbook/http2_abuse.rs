@@ -86,10 +86,10 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
         let data = if name == "large messages that never end" { PREFIX + PART } else { 0 };
         raw.write_data(&bytes, data).await?;
         frames += 1;
-        // Some thousand a second. More would be a flood, which takes the two cores of a machine that
-        // has them whatever it floods with.
-        if frames % 32 == 0 {
-            sleep(ms(20)).await;
+        // Some thousand a second of all attackers. More would be a flood, which takes the two cores of
+        // a machine that has them whatever it floods with.
+        if frames % 4 == 0 {
+            sleep(ms(1)).await;
         }
     }
     sleep(ms(100)).await;
