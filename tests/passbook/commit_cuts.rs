@@ -9,7 +9,7 @@ use crate::harness::{
     *,
 };
 
-const CUTS: usize = 10;
+const CUTS: usize = 50;
 
 struct Cuttable {
     proxy: PostgresProxy,
