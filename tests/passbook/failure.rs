@@ -1,8 +1,11 @@
-//! kill -9 of a server under load, again and again.
+//! kill -9 of a server, or of PostgreSQL, under load, again and again.
+
+use tokio::time::Instant;
 
 use crate::harness::{
     checker,
     load::{Load, Stop, open_ring},
+    postgres_servers::PostgresServer,
     *,
 };
 
@@ -45,6 +48,43 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
     );
     checker::assert_sound(&database, &history).await;
     every_answer_is_given_again(&server.client(), &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_double_none() {
+    let turn = turn::take(Weight::Heavy).await;
+    let mut postgres = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&postgres.url(), &[]).await;
+    let client = server.client();
+    let (accounts, mut history) = open_ring(&client, 5).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
+    let load_client = client.clone();
+    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let mut recoveries = Vec::new();
+
+    for _ in 0..KILLS {
+        tokio::time::sleep(ms(fastrand::u64(100..400))).await;
+        postgres.crash();
+        postgres.run().await;
+        let up = Instant::now();
+        let change = Change::Deposit(deposit(&accounts[0], "1"));
+        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
+        history.push((change, verdict));
+        recoveries.push(up.elapsed());
+    }
+    stop.send_replace(true);
+
+    history.extend(calling.await.expect("every caller gets a verdict"));
+    recoveries.sort_unstable();
+    let slowest = recoveries[KILLS - 1];
+    println!("{KILLS} kills, {} changes; at most {slowest:?} to the first change", history.len());
+    let database = TestDatabase::outside(&postgres.url(), turn);
+    checker::assert_sound(&database, &history).await;
+    assert!(slowest < seconds(10), "{recoveries:?}");
+    assert!(!server.log().contains("panic"), "{}", server.log());
+    every_answer_is_given_again(&client, &history).await;
 }
 
 /// What was acknowledged, before whichever kill, is answered the same now.
