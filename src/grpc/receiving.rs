@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::counter;
@@ -40,13 +41,14 @@ const PREFIX_LENGTH: usize = 5;
 /// with the length that it announces: there is room made for that when its first bytes are there.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
-    bytes: Arc<Mutex<Bytes>>,
+    taken: Arc<Mutex<Taken>>,
     /// One that announces more is refused, not received.
     message_size_max: usize,
 }
 
+/// In bytes.
 #[derive(Debug, Default)]
-struct Bytes {
+struct Taken {
     all: usize,
     /// Of those that have any.
     of_identity: HashMap<Arc<str>, usize>,
@@ -56,7 +58,7 @@ impl Unfinished {
     /// There is none, and no message will be larger than this.
     #[must_use]
     pub fn new(message_size_max: usize) -> Self {
-        Self { bytes: Arc::default(), message_size_max }
+        Self { taken: Arc::default(), message_size_max }
     }
 }
 
@@ -133,9 +135,9 @@ impl Share {
         if bytes == self.bytes {
             return Ok(());
         }
-        let mut there = self.of.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = there.all - self.bytes;
-        let own = there.of_identity.get(&self.identity).map_or(0, |own| own - self.bytes);
+        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = taken.all - self.bytes;
+        let own = taken.of_identity.get(&self.identity).map_or(0, |own| own - self.bytes);
         if others + bytes > UNFINISHED_BYTES_MAX {
             return Err(UNFINISHED_BYTES_MAX);
         }
@@ -143,11 +145,11 @@ impl Share {
         if own + bytes > IDENTITY_UNFINISHED_BYTES_MAX && !self.identity.is_empty() {
             return Err(IDENTITY_UNFINISHED_BYTES_MAX);
         }
-        there.all = others + bytes;
+        taken.all = others + bytes;
         if own + bytes == 0 {
-            there.of_identity.remove(&self.identity);
+            taken.of_identity.remove(&self.identity);
         } else {
-            there.of_identity.insert(self.identity.clone(), own + bytes);
+            taken.of_identity.insert(self.identity.clone(), own + bytes);
         }
         self.bytes = bytes;
         Ok(())
@@ -162,13 +164,13 @@ impl Drop for Share {
 }
 
 impl HttpBody for Receiving {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -251,8 +253,8 @@ mod tests {
         first.set(0).unwrap();
         assert_eq!(bob.set(13 * MIB), Ok(()));
         drop((first, second, alice, bob));
-        let there = unfinished.bytes.lock().unwrap();
-        assert_eq!((there.all, there.of_identity.len()), (0, 0));
+        let taken = unfinished.taken.lock().unwrap();
+        assert_eq!((taken.all, taken.of_identity.len()), (0, 0));
     }
 
     #[test]

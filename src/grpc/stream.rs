@@ -62,9 +62,7 @@ impl Intake {
                     Err(failure) => InLine::Answered(Box::new(refused(&failure, purpose))),
                 }
             }
-            Err(invalid) => {
-                InLine::Answered(Box::new(error(status::message_of_malformed(invalid))))
-            }
+            Err(invalid) => InLine::malformed(invalid),
         }
     }
 
@@ -113,13 +111,17 @@ impl Intake {
             None => {
                 let reason = ErrorReason::InvalidRequests;
                 let invalid = Invalid::new(reason, "request", "is required");
-                InLine::Answered(Box::new(error(status::message_of_malformed(invalid))))
+                InLine::malformed(invalid)
             }
         }
     }
 }
 
 impl InLine {
+    fn malformed(invalid: Invalid) -> Self {
+        Self::Answered(Box::new(error(status::message_of_malformed(invalid))))
+    }
+
     /// Waits for the verdict.
     pub async fn result(self) -> proto::PostTransactionResult {
         match self {

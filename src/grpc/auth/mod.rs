@@ -88,17 +88,16 @@ impl Authenticator {
         }
         let identity = credentials.identity(peer, authorization)?;
         let permission = credentials.policy.of(&identity);
-        if !SERVICES.contains(&service) || !METHODS.contain(path) {
+        let grant = match permission.filter(|it| it.methods.contain(service, method)) {
+            Some(permission) => permission.grant.clone(),
             // Reflection or health, or nothing that exists: then it is answered with UNIMPLEMENTED.
-            return Ok(Caller { identity, grant: Arc::default() });
-        }
-        let denied = || {
-            let name = service.trim_start_matches("passbook.v1.");
-            status::method_denied(format!("identity {identity:?} may not call {name}/{method}"))
+            None if !SERVICES.contains(&service) || !METHODS.contain(path) => Arc::default(),
+            None => {
+                let name = service.trim_start_matches("passbook.v1.");
+                let message = format!("identity {identity:?} may not call {name}/{method}");
+                return Err(status::method_denied(message));
+            }
         };
-        let permission =
-            permission.filter(|it| it.methods.contain(service, method)).ok_or_else(denied)?;
-        let grant = permission.grant.clone();
         Ok(Caller { identity, grant })
     }
 }
