@@ -59,7 +59,8 @@ async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind
     checker::assert_sound(&database, &history).await;
 }
 
-type Outcomes = Vec<(Change, Option<Result<Answer, tonic::Status>>)>;
+/// Changes, and what was answered if anything was.
+pub type Outcomes = Vec<(Change, Option<Result<Answer, tonic::Status>>)>;
 
 async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String]) -> Outcomes {
     let (mut calls, mut outcomes) = (JoinSet::new(), Outcomes::new());
@@ -113,7 +114,7 @@ async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
 }
 
 /// Who is told "not_applied" can rely on it.
-async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outcomes) {
+pub async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outcomes) -> usize {
     let kept = database.texts("SELECT request_id FROM requests").await;
     let kept: std::collections::BTreeSet<String> = kept.into_iter().collect();
     let mut claims = 0;
@@ -125,4 +126,5 @@ async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outc
         }
     }
     println!("{claims} claims of not_applied");
+    claims
 }

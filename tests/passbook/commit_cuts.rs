@@ -4,7 +4,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
+    load::{Load, open_ring},
     postgres_proxy::PostgresProxy,
     *,
 };
@@ -132,10 +132,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
 async fn cuts_under_load_lose_nothing_and_double_nothing() {
     let Cuttable { proxy, client, database, server: _server } = start().await;
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
 
     for cut in 0..2 * CUTS {
         if cut % 2 == 0 {
@@ -146,8 +143,7 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
         eventually("a commit is cut", seconds(10), async || proxy.cuts_made() > cut).await;
         tokio::time::sleep(ms(20)).await;
     }
-    stop.send_replace(true);
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
 
     println!("{} changes over {} cuts", history.len(), proxy.cuts_made());
     checker::assert_sound(&database, &history).await;
@@ -193,10 +189,7 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
 async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
     let Cuttable { proxy, client, database, server: _server } = start().await;
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
 
     for _ in 0..3 {
         tokio::time::sleep(ms(300)).await;
@@ -205,8 +198,6 @@ async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
         proxy.thaw();
     }
     tokio::time::sleep(ms(300)).await;
-    stop.send_replace(true);
-
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
     checker::assert_sound(&database, &history).await;
 }

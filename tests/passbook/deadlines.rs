@@ -1,7 +1,7 @@
 //! What a caller is told at its deadline: always DEADLINE_EXCEEDED, always what became of its change,
 //! and always the truth.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
@@ -12,10 +12,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::{Code, Status, body::Body};
 
-use crate::harness::{
-    checker,
-    load::{open_ring, random_change},
-    *,
+use crate::{
+    cancellation::claims_of_not_applied_are_true,
+    harness::{
+        checker,
+        load::{open_ring, random_change},
+        *,
+    },
 };
 
 /// In a run of all tests; times PASSBOOK_TEST_SCALE.
@@ -55,7 +58,7 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
         let client = patients[random.usize(..patients.len())].clone();
         calls.spawn(async move {
             let answer = change.send(&client, deadline).await;
-            (change, answer)
+            (change, Some(answer))
         });
         while calls.len() >= AT_ONCE {
             answers.extend(calls.join_next().await.map(|call| call.expect("no panic")));
@@ -65,40 +68,28 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     stop.send_replace(true);
     stranger.await.expect("no panic");
 
-    let kept = database.texts("SELECT request_id FROM requests").await;
-    let kept: BTreeSet<String> = kept.into_iter().collect();
-    let (mut in_time, mut not_applied, mut unknown) = (0, 0, 0);
+    let calls = answers.len();
+    let not_applied = claims_of_not_applied_are_true(&database, &answers).await;
+    let mut unknown = 0;
     for (change, answer) in answers {
-        let claim = match &answer {
-            Ok(_) => String::new(),
-            Err(status) => claim(status),
-        };
-        match claim.as_str() {
-            "not_applied" => {
-                not_applied += 1;
-                let is_kept = kept.contains(change.request_id());
-                assert!(!is_kept, "it was applied after all: {answer:?}");
-            }
-            "unknown" => unknown += 1,
-            _ => in_time += 1,
-        }
-        let verdict = match answer {
+        let verdict = match answer.expect("it waits for its answer") {
             Ok(answer) => Verdict::Applied(answer),
-            Err(status) if claim.is_empty() => Verdict::Refused(status),
-            Err(_) => change.settle(&clients, seconds(30)).await,
+            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) => {
+                unknown += usize::from(claim(&status) == "unknown");
+                change.settle(&clients, seconds(30)).await
+            }
         };
         history.push((change, verdict));
     }
+    let in_time = calls - not_applied - unknown;
     println!("{kind:?}: {in_time} in time, {not_applied} not_applied, {unknown} unknown");
     assert!(in_time > CALLS / 50 && not_applied > CALLS / 50, "too few of each: nothing is shown");
     checker::assert_sound(&database, &history).await;
 }
 
-/// What is said to have become of the change; nothing, if it was refused for good.
+/// What is said to have become of the change, by an answer that is no verdict.
 fn claim(status: &Status) -> String {
-    if change::is_definite(status) {
-        return String::new();
-    }
     let claim = outcome(status);
     assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");
     let is_late = status.code() == Code::DeadlineExceeded;

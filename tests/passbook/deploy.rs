@@ -1,17 +1,13 @@
 //! What is under `deploy/` fits the program. Its syntax is `scripts/check_deploy`'s to check.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use passbook::proto::account_service_client::AccountServiceClient;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tonic::Code;
 
 use crate::harness::{
-    caller::{Callers, identity, shows},
+    caller::{Callers, entry, identity, shows},
     certificates::{Authority, text},
     *,
 };
@@ -19,12 +15,8 @@ use crate::harness::{
 /// What Prometheus itself adds.
 const PROMETHEUS: [&str; 1] = ["up"];
 
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
-}
-
 fn read(name: &str) -> String {
-    let path = deploy().join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -37,8 +29,8 @@ fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String
         while let Some(begin) = rest.find(is_of_name) {
             let word = &rest[begin..];
             let end = word.find(|c| !is_of_name(c)).unwrap_or(word.len());
-            let selects = word[end..].starts_with('{');
-            if selects {
+            // What selects series; no other word has a brace behind it.
+            if word[end..].starts_with('{') {
                 let name = &word[..end];
                 let histogram = ["_bucket", "_sum", "_count"];
                 let of = histogram.into_iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -108,24 +100,18 @@ async fn settings_of_the_manifests_are_right() {
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
     let folder = authority.file("etc");
-    for (file, from) in [
-        ("database/password", None),
-        ("database/ca.crt", Some("ca.crt")),
-        ("tls/tls.crt", Some("tls.crt")),
-        ("tls/tls.key", Some("tls.key")),
+    let of_authority = |name| fs::read_to_string(authority.file(name)).expect("read");
+    for (file, content) in [
+        ("database/password", "secret".to_owned()),
+        ("database/ca.crt", of_authority("ca.crt")),
+        ("tls/tls.crt", of_authority("tls.crt")),
+        ("tls/tls.key", of_authority("tls.key")),
+        ("tokens/tokens.toml", entry("billing", "billing-token")),
+        ("policy/policy.toml", read("kubernetes/policy.toml")),
     ] {
         let path = folder.join(file);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        let content = from.map(|from| fs::read(authority.file(from)).expect("read"));
-        fs::write(&path, content.unwrap_or_else(|| b"secret".to_vec())).expect("written");
-    }
-    let tokens = "[[token]]\nidentity = \"billing\"\nsha256 = \"";
-    let tokens = format!("{tokens}{}\"\n", "0".repeat(64));
-    for (file, content) in
-        [("tokens/tokens.toml", tokens), ("policy/policy.toml", read("kubernetes/policy.toml"))]
-    {
-        fs::create_dir_all(folder.join(file).parent().expect("a folder")).expect("made");
-        fs::write(folder.join(file), content).expect("written");
+        fs::write(&path, content).expect("written");
     }
     for name in ["kubernetes/passbook.toml", "systemd/passbook.toml"] {
         let settings = read(name).replace("/etc/passbook/", &format!("{}/", text(&folder)));

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
+    load::{Load, open_ring},
     postgres_servers::PostgresServer,
     *,
 };
@@ -46,10 +46,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let server = Server::start_at(database.url(), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
     sleep(ms(500)).await;
 
     let ballast = disk.join("ballast");
@@ -89,15 +86,8 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     assert!(room.elapsed() < seconds(10), "{:?}", room.elapsed());
     history.push((change, verdict));
     sleep(ms(500)).await;
-    stop.send_replace(true);
-    history.extend(calling.await.expect("every caller gets a verdict"));
-    let (unsettled, mut history): (Vec<_>, Vec<_>) = history.into_iter().partition(
-        |(_, verdict)| matches!(verdict, Verdict::Refused(status) if !change::is_definite(status)),
-    );
-    for (change, _) in unsettled {
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
-        history.push((change, verdict));
-    }
+    history.extend(load.stop().await);
+    change::settle_the_rest(&mut history, &client).await;
     println!("{} changes", history.len());
     checker::assert_sound(database, &history).await;
     assert!(!server.log().contains("panic"), "{}", server.log());

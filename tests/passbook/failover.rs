@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
+    load::{Load, open_ring},
     postgres_servers::{self, PostgresServer},
     *,
 };
@@ -29,10 +29,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let failovers = FAILOVERS * scale();
     let mut recoveries = Vec::new();
 
@@ -53,9 +50,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         std::mem::swap(&mut primary, &mut standby);
         standby.follow(&primary).await;
     }
-    stop.send_replace(true);
-
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
     recoveries.sort_unstable();
     println!(
         "{failovers} failovers, {} changes; first change after promotion: median {:?}, at most {:?}",
@@ -110,6 +105,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
     assert_eq!(seen, "100.00", "what no standby has is not shown");
+    history.push((lost, Verdict::Refused(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
     // On the same account the row is locked; on another one the next commit waits, too.
@@ -123,12 +119,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
     standby.run().await;
     let back = Instant::now();
-    let mut unsettled: Vec<_> = history.extract_if(.., |(_, it)| is_unsettled(it)).collect();
-    unsettled.insert(0, (lost, Verdict::Refused(status)));
-    for (change, _) in unsettled {
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
-        history.push((change, verdict));
-    }
+    change::settle_the_rest(&mut history, &client).await;
     println!("all is resolved {:?} after the standby is back", back.elapsed());
     let session = primary.session().await;
     eventually("no session waits any more", seconds(10), async || {
@@ -138,10 +129,6 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     .await;
     let database = TestDatabase::outside(&primary.url(), turn);
     checker::assert_sound(&database, &history).await;
-}
-
-fn is_unsettled(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Refused(status) if !change::is_definite(status))
 }
 
 #[tokio::test(flavor = "multi_thread")]

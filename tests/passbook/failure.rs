@@ -22,10 +22,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
     let mut random = fastrand::Rng::with_seed(seed());
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 24, Stop::When(stopped), random.u64(..));
-    let mut callers = tokio::task::JoinSet::new();
-    callers.spawn(async move { load.run(&[client]).await });
+    let load = Load::start(&accounts, 24, &[client], random.u64(..));
 
     for _ in 0..KILLS {
         let changes = database.count("requests").await;
@@ -35,9 +32,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
         server.kill9();
         server.restart().await;
     }
-    stop.send_replace(true);
-
-    history.extend(callers.join_all().await.into_iter().flatten());
+    history.extend(load.stop().await);
     let replayed = history
         .iter()
         .filter(|(_, verdict)| matches!(verdict, Verdict::Applied(answer) if answer.replayed));
@@ -58,10 +53,7 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
     let server = Server::start_at(&postgres.url(), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let mut recoveries = Vec::new();
 
     for _ in 0..KILLS {
@@ -74,9 +66,7 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
         history.push((change, verdict));
         recoveries.push(up.elapsed());
     }
-    stop.send_replace(true);
-
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
     recoveries.sort_unstable();
     let slowest = recoveries[KILLS - 1];
     println!("{KILLS} kills, {} changes; at most {slowest:?} to the first change", history.len());
@@ -137,10 +127,7 @@ async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 24, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let terminate = "SELECT CAST(pg_terminate_backend(pid) AS TEXT) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
@@ -149,9 +136,7 @@ async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
         tokio::time::sleep(ms(60)).await;
         terminated += database.texts(terminate).await.len();
     }
-    stop.send_replace(true);
-
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
     println!("{terminated} sessions terminated, {} changes", history.len());
     assert!(terminated >= 20, "only {terminated} sessions were terminated");
     checker::assert_sound(&database, &history).await;

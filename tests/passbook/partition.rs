@@ -8,7 +8,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     harness::{
         checker,
-        load::{Load, Stop, open_ring},
+        load::{Load, open_ring},
         postgres_proxy::PostgresProxy,
         *,
     },
@@ -36,10 +36,7 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
     let mut watching = Watching::begin(&client, &accounts[0], 1).await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
-    let load_client = client.clone();
-    let calling = tokio::spawn(async move { load.run(&[load_client]).await });
+    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
     tokio::time::sleep(ms(500)).await;
 
     // Whatever is under way is in the middle of something.
@@ -66,8 +63,7 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
         watching.next().await.expect("such an outage does not end the stream");
     }
     let told = healed.elapsed();
-    stop.send_replace(true);
-    history.extend(calling.await.expect("every caller gets a verdict"));
+    history.extend(load.stop().await);
 
     println!("after {length:?}: changes {slowest:?}, reads {read:?}, watchers {told:?}");
     checker::assert_sound(&database, &history).await;

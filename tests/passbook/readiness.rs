@@ -7,7 +7,7 @@ use tonic_health::pb::{
 
 use crate::harness::{postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *};
 
-async fn status(server: &Server, service: &str) -> ServingStatus {
+pub async fn status(server: &Server, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = HealthClient::new(server.channel()).check(request).await;
     answer.expect("the process lives").into_inner().status()

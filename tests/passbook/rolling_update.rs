@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::harness::{
     checker::{self, History},
-    load::{Load, Stop, open_ring, random_change},
+    load::{Load, open_ring, random_change},
     *,
 };
 
@@ -163,10 +163,8 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     println!("{} -> {}", old[0].ready_line, new[0].ready_line);
 
     // Both versions answer, and each replays what the other has made.
-    let (stop, stopped) = watch::channel(false);
     let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
-    let load = tokio::spawn(async move { load.run(&clients).await });
+    let load = Load::start(&accounts, 16, &clients, seed());
     for (index, server) in old.iter().chain(&new).enumerate() {
         let round = format!("server-{index}");
         history.extend(use_everything(&mut server.client(), &round).await);
@@ -187,8 +185,7 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
         assert_eq!(status.code(), Some(0), "{}", server.log());
         tokio::time::sleep(seconds(1)).await;
     }
-    stop.send_replace(true);
-    history.extend(load.await.expect("every change got its verdict"));
+    history.extend(load.stop().await);
     println!("{} changes", history.len());
     checker::assert_sound(&database, &history).await;
 }

@@ -124,7 +124,7 @@ async fn each_setting_is_a_flag_a_variable_and_a_key() {
         refuses(&by_variable, &[flag, key], &format!("{variable}={wrong}"));
         let by_key = check(&[], &[], Some(&setting.toml(wrong))).await;
         refuses(&by_key, &[key], &setting.toml(wrong));
-        assert_eq!(by_key.stderr.lines().count(), 1, "{}", by_key.stderr);
+        by_key.must_fail(2);
         // A kind of value that no setting has.
         let by_type = check(&[], &[], Some(&format!("{key} = 2026-11-25\n"))).await;
         refuses(&by_type, &[key], &format!("{key} = 2026-11-25"));
@@ -180,14 +180,12 @@ async fn a_file_says_what_is_wrong_with_it_in_one_line_that_names_the_key() {
         ("listen = ", "line 1: "),
     ] {
         let outcome = check(&[], &[], Some(text)).await;
-        assert_eq!(outcome.code, Some(2), "{text}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(why), "{text}: {}", outcome.stderr);
-        assert!(outcome.stderr.starts_with("error: "), "{text}: {}", outcome.stderr);
-        assert_eq!(outcome.stderr.lines().count(), 1, "{text}: {}", outcome.stderr);
+        let said = outcome.must_fail(2);
+        assert!(said.contains(why), "{text}: {said}");
     }
     let missing = check(&[("PASSBOOK_CONFIG", "/no/such/file")], &[], None).await;
-    assert_eq!(missing.code, Some(2), "{}", missing.stderr);
-    assert!(missing.stderr.contains("/no/such/file: cannot be read"), "{}", missing.stderr);
+    let said = missing.must_fail(2);
+    assert!(said.contains("/no/such/file: cannot be read"), "{said}");
 }
 
 /// Files that a server with TLS and tokens has; what is in them matters to no test here.
@@ -224,7 +222,7 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
         for name in names {
             assert!(outcome.stderr.contains(name), "{text}: {}", outcome.stderr);
         }
-        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        outcome.must_fail(2);
         // `serve` says the same.
         let file = folder.path().join("passbook.toml");
         fs::write(&file, &text).expect("written");

@@ -3,14 +3,15 @@
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::harness::{
-    checker::{self, History},
-    load::{open_ring, random_change},
-    *,
+use crate::{
+    harness::{
+        checker::{self, History},
+        load::{open_ring, random_change},
+        *,
+    },
+    readiness::status,
 };
 
 on_both_databases! {
@@ -122,13 +123,13 @@ async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
     let (mut server, admin) = Server::start_with_admin(&database, &arguments).await;
     let client = server.client();
     open(&client, "alice").await;
-    assert_eq!(ask_health(&server).await, ServingStatus::Serving);
+    assert_eq!(status(&server, "").await, ServingStatus::Serving);
 
     server.terminate();
     let terminated = Instant::now();
 
     eventually("it is said", seconds(1), async || {
-        ask_health(&server).await == ServingStatus::NotServing
+        status(&server, "").await == ServingStatus::NotServing
     })
     .await;
     let (ready, why) = admin.get("/readyz").await;
@@ -142,12 +143,6 @@ async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
     let status = server.wait(seconds(5)).await.expect("there is nothing more to wait for");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     assert!(terminated.elapsed() >= ms(1900), "it did not wait: {:?}", terminated.elapsed());
-}
-
-async fn ask_health(server: &Server) -> ServingStatus {
-    let request = HealthCheckRequest { service: String::new() };
-    let answer = HealthClient::new(server.channel()).check(request).await.expect("an answer");
-    answer.into_inner().status()
 }
 
 /// Who cannot wait sends the signal again: then the load balancers are waited for no longer, and if

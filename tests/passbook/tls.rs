@@ -208,10 +208,8 @@ async fn files_that_do_not_fit_are_one_clear_line() {
             arguments.extend(flags.iter().zip(files).flat_map(|(flag, file)| [*flag, file]));
             arguments.extend(["--policy-file", &policy]);
             let outcome = passbook_within(seconds(20), &arguments).await;
-            assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
-            let line = format!("error: {expected}");
-            assert!(outcome.stderr.starts_with(&line), "{}", outcome.stderr);
-            assert_eq!(outcome.stderr.trim_end().lines().count(), 1, "{}", outcome.stderr);
+            let why = outcome.must_fail(2);
+            assert!(why.starts_with(&expected), "{why}");
         }
     }
 }

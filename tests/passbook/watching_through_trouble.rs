@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tonic::{Code, transport::Endpoint};
 
 use crate::{
     harness::{
         book::Book,
-        load::{Load, Stop, open_ring},
+        load::{Load, open_ring},
         postgres_proxy::PostgresProxy,
         *,
     },
@@ -37,12 +34,7 @@ async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing
     let mut servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 2).await;
-    let (stop, stopped) = watch::channel(false);
-    let load = Load::on(&accounts, 8, Stop::When(stopped), seed());
-    let load = tokio::spawn({
-        let clients = clients.clone();
-        async move { load.run(&clients).await }
-    });
+    let load = Load::start(&accounts, 8, &clients, seed());
     let mut told = Vec::new();
     let (mut sequence, mut streams, mut ends) = (0, 0, 0);
 
@@ -76,8 +68,7 @@ async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing
         }
         sequence = watching.sequence;
     }
-    stop.send_replace(true);
-    load.await.expect("every change has its verdict");
+    load.stop().await;
     let last = get(&clients[0], "ring-0").await.sequence;
     told.extend(Watching::begin(&clients[1], "ring-0", sequence).await.until(last).await);
 

@@ -98,6 +98,17 @@ impl Change {
     }
 }
 
+/// Brings what was answered with an error that does not stand to a verdict, which takes its place in
+/// the history.
+pub async fn settle_the_rest(history: &mut Vec<(Change, Verdict)>, client: &Client) {
+    let is_open = |verdict: &Verdict| matches!(verdict, Verdict::Refused(it) if !is_definite(it));
+    let open: Vec<_> = history.extract_if(.., |(_, verdict)| is_open(verdict)).collect();
+    for (change, _) in open {
+        let verdict = change.settle(std::slice::from_ref(client), Duration::from_secs(30)).await;
+        history.push((change, verdict));
+    }
+}
+
 /// Whether this answer stands: a refusal by state or by form, which a repeat would get again.
 pub fn is_definite(status: &Status) -> bool {
     matches!(

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::ConnectionTrait;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use super::{
     Change, Client, TestDatabase, balance, checker::History, deposit, open, transfer, withdrawal,
@@ -63,6 +67,14 @@ impl Load {
         callers.join_all().await.into_iter().flatten().collect()
     }
 
+    /// Runs `callers` of them beside the test, until it stops them.
+    pub fn start(accounts: &[String], callers: usize, clients: &[Client], seed: u64) -> UnderWay {
+        let (stop, stopped) = watch::channel(false);
+        let load = Self::on(accounts, callers, Stop::When(stopped), seed);
+        let clients = clients.to_vec();
+        UnderWay { stop, calling: tokio::spawn(async move { load.run(&clients).await }) }
+    }
+
     async fn call(&self, caller: usize, clients: &[Client]) -> History {
         let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(caller as u64));
         let mut history = History::new();
@@ -75,6 +87,20 @@ impl Load {
             history.push((change, verdict));
         }
         history
+    }
+}
+
+/// A load that runs beside a test.
+pub struct UnderWay {
+    stop: watch::Sender<bool>,
+    calling: JoinHandle<History>,
+}
+
+impl UnderWay {
+    /// Lets each caller have the verdict that it waits for, and no more.
+    pub async fn stop(self) -> History {
+        self.stop.send_replace(true);
+        self.calling.await.expect("every caller gets a verdict")
     }
 }
 

@@ -166,6 +166,16 @@ impl Outcome {
         assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
+
+    /// It failed with this exit code, and with one line that says why: what is behind `error: `.
+    #[track_caller]
+    pub fn must_fail(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        let why = self.stderr.strip_prefix("error: ").and_then(|rest| rest.strip_suffix('\n'));
+        let why = why.unwrap_or_else(|| panic!("not an error's line: {}", self.stderr));
+        assert_eq!(why.lines().count(), 1, "{}", self.stderr);
+        why
+    }
 }
 
 /// Runs `passbook` with these arguments to its end.
