@@ -59,7 +59,7 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
         open_with_overdraft(&client, &format!("load.{number}"), "1000000").await;
     }
     let before = Change::Deposit(deposit("load.1", "12.34"));
-    before.send(&client, seconds(5)).await.expect("it is made");
+    before.send(&client, PATIENCE).await.expect("it is made");
     let target = format!("http://{}", server.address);
     let arguments = [
         ["bench", "--target", &target, "--existing", "load", "--accounts", "3"].as_slice(),
@@ -110,8 +110,7 @@ async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {
     let arguments =
         ["bench", "--target", &target, "--duration", "2s", "--warmup", "100ms", "--in-flight", "4"];
     let thief = async {
-        eventually("the run has begun", seconds(5), async || database.count("entries").await > 10)
-            .await;
+        eventually("the run has begun", async || database.count("entries").await > 10).await;
         let steal = match kind {
             Kind::Postgres => "UPDATE accounts SET balance = balance + 1",
             // In text; the run's balances have two decimals.

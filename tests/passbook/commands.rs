@@ -61,7 +61,7 @@ async fn wrong_usage_exits_with_2() {
         &["migrate", "sideways"],
     ];
     for arguments in cases {
-        let outcome = passbook_within(seconds(10), arguments).await;
+        let outcome = passbook(arguments).await;
         assert_eq!(outcome.code, Some(2), "{arguments:?}: {}", outcome.stderr);
         assert!(!outcome.stderr.is_empty() && outcome.stdout.is_empty(), "{arguments:?}");
     }
@@ -76,7 +76,7 @@ async fn what_cannot_be_done_exits_with_1_and_never_shows_a_password() {
         &["migrate", "status", "--database-url", url],
     ];
     for arguments in cases {
-        let outcome = passbook_within(seconds(30), arguments).await;
+        let outcome = passbook(arguments).await;
         assert_eq!(outcome.code, Some(1), "{arguments:?}: {}", outcome.stderr);
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
         assert!(!said.contains("hunter2secret"), "{said}");
@@ -109,11 +109,7 @@ async fn a_server_does_not_start_on_an_address_that_is_taken() {
     let server = Server::start(&database).await;
     let taken = server.address.to_string();
 
-    let outcome = passbook_within(
-        seconds(10),
-        &["serve", "--listen", &taken, "--database-url", database.url()],
-    )
-    .await;
+    let outcome = passbook(&["serve", "--listen", &taken, "--database-url", database.url()]).await;
 
     let why = outcome.must_fail(1);
     assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");

@@ -39,7 +39,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
     for cut in 0..CUTS {
         let change = Change::Transfer(transfer(&accounts[cut % 2], &accounts[(cut + 1) % 2], "1"));
         proxy.cut_before_next_commit();
-        match change.send(&client, seconds(5)).await {
+        match change.send(&client, PATIENCE).await {
             Ok(answer) => {
                 assert!(!answer.replayed, "nobody else has asked for it");
                 assert!(is_kept(&database, &change).await, "answered, but not committed");
@@ -50,7 +50,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
                 _ => panic!("neither an answer nor an outcome: {status:?}"),
             },
         }
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        let verdict = change.settle(std::slice::from_ref(&client)).await;
         history.push((change, verdict));
     }
 
@@ -66,7 +66,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
     for cut in 0..CUTS {
         let change = Change::Transfer(transfer(&accounts[cut % 2], &accounts[(cut + 1) % 2], "1"));
         proxy.cut_after_next_commit();
-        let answer = change.send(&client, seconds(5)).await;
+        let answer = change.send(&client, PATIENCE).await;
         let answer = answer.expect("the server looks up what it has done, and knows");
         assert!(!answer.replayed, "the one caller who asked is not told of a repeat");
         assert!(is_kept(&database, &change).await);
@@ -84,8 +84,8 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
     let change = Change::Withdraw(withdrawal("a", "11"));
     proxy.cut_after_next_commit();
 
-    let first = change.send(&client, seconds(5)).await;
-    let again = change.send(&client, seconds(5)).await;
+    let first = change.send(&client, PATIENCE).await;
+    let again = change.send(&client, PATIENCE).await;
 
     let first = refused(first, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     let again = refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
@@ -96,7 +96,8 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied() {
-    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let Cuttable { proxy, client, database, server } = start().await;
+    let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 1).await;
     let mut commits_cut = 0;
 
@@ -104,7 +105,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         proxy.cut_after_next_commit_and_freeze();
         // Long enough for a look-up to fail, which must not be taken for the answer.
-        let status = change.send(&client, ms(3500)).await.expect_err("the database is silent");
+        let status = change.send(&patient, ms(3500)).await.expect_err("the database is silent");
         let is_applied = is_kept(&database, &change).await;
         let said = outcome(&status);
         assert!(said == "unknown" || said == "not_applied" && !is_applied, "{status:?}");
@@ -118,7 +119,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
             is_applied,
             "it changed its mind: {status:?}"
         );
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        let verdict = change.settle(std::slice::from_ref(&client)).await;
         let was_replayed = matches!(&verdict, Verdict::Applied(answer) if answer.replayed);
         assert_eq!(was_replayed, is_applied, "{verdict:?}");
         history.push((change, verdict));
@@ -140,7 +141,7 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
         } else {
             proxy.cut_after_next_commit();
         }
-        eventually("a commit is cut", seconds(10), async || proxy.cuts_made() > cut).await;
+        eventually("a commit is cut", async || proxy.cuts_made() > cut).await;
         tokio::time::sleep(ms(20)).await;
     }
     history.extend(load.stop().await);
@@ -151,7 +152,8 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
-    let Cuttable { proxy, client, database, server: _server } = start().await;
+    let Cuttable { proxy, client, database, server } = start().await;
+    let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 3).await;
     let mut changes = Vec::new();
     proxy.freeze();
@@ -161,24 +163,22 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
     }
     let mut calls = tokio::task::JoinSet::new();
     for change in changes.clone() {
-        let client = client.clone();
-        calls.spawn(async move { change.send(&client, seconds(2)).await });
+        let patient = patient.clone();
+        calls.spawn(async move { change.send(&patient, seconds(2)).await });
     }
 
     for answer in calls.join_all().await {
         let status = answer.expect_err("the database says nothing");
-        assert!(
-            matches!(status.code(), Code::DeadlineExceeded | Code::Aborted | Code::Unavailable),
-            "{status:?}"
-        );
+        // Not UNAVAILABLE, to which the server would come by itself a few seconds later.
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(matches!(outcome(&status).as_str(), "unknown" | "not_applied"), "{status:?}");
     }
-    assert!(started.elapsed() < seconds(3), "{:?}", started.elapsed());
+    times::promise("an answer", started.elapsed(), seconds(3));
 
     proxy.thaw();
     let thawed = tokio::time::Instant::now();
     for change in changes {
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(10)).await;
+        let verdict = change.settle(std::slice::from_ref(&client)).await;
         history.push((change, verdict));
     }
     println!("at work again {:?} after the line came back", thawed.elapsed());

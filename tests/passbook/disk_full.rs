@@ -44,7 +44,7 @@ async fn nothing_is_lost_on_a_full_disk_on_postgres() {
 
 async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let server = Server::start_at(database.url(), &[]).await;
-    let client = server.client();
+    let (client, patient) = (server.client(), server.patient());
     let (accounts, mut history) = open_ring(&client, 4).await;
     let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
     sleep(ms(500)).await;
@@ -58,7 +58,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
         fill(&ballast);
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         let start = Instant::now();
-        let verdict = match change.send(&client, seconds(5)).await {
+        let verdict = match change.send(&patient, seconds(5)).await {
             Ok(answer) => Verdict::Applied(answer),
             Err(status) => {
                 let claim = outcome(&status);
@@ -70,7 +70,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
                 Verdict::Refused(status)
             }
         };
-        assert!(start.elapsed() < seconds(6), "not answered in time");
+        times::promise("an answer", start.elapsed(), seconds(6));
         history.push((change, verdict));
     }
     println!("{:?}: answers on the full disk: {outcomes:?}", database.kind);
@@ -81,9 +81,8 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     std::fs::remove_file(&ballast).expect("removed");
     let room = Instant::now();
     let change = Change::Deposit(deposit(&accounts[0], "1"));
-    let verdict = change.settle(std::slice::from_ref(&client), seconds(60)).await;
-    println!("first change {:?} after there is room", room.elapsed());
-    assert!(room.elapsed() < seconds(10), "{:?}", room.elapsed());
+    let verdict = change.settle(std::slice::from_ref(&client)).await;
+    times::promise("the first change", room.elapsed(), seconds(10));
     history.push((change, verdict));
     sleep(ms(500)).await;
     history.extend(load.stop().await);

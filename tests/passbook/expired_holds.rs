@@ -39,7 +39,7 @@ async fn an_expired_hold_holds_nothing_and_who_reads_it_first_records_it(kind: K
     assert_eq!(placed.state(), HoldState::Open);
     let before = get(&client, "alice").await;
 
-    eventually("the hold expires", seconds(10), || async {
+    eventually("the hold expires", || async {
         get_hold(&client, "h").await.state() == HoldState::Expired
     })
     .await;
@@ -133,7 +133,7 @@ async fn an_expiry_is_recorded_by_a_read_or_by_a_change_alike(kind: Kind) {
 async fn a_read_that_cannot_record_an_expiry_does_not_tell_of_it(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
-    let mut client = server.client();
+    let client = server.client();
     with_an_expired_hold(&database, &client).await;
     open_funded(&client, "bob", "1").await;
     let session = database.connect().await;
@@ -144,7 +144,8 @@ async fn a_read_that_cannot_record_an_expiry_does_not_tell_of_it(kind: Kind) {
     session.execute_unprepared(lock).await.expect("the row is locked");
 
     let request = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
-    let status = client.get_account(within(ms(700), request)).await.expect_err("it is locked");
+    let answer = server.patient().get_account(within(ms(700), request)).await;
+    let status = answer.expect_err("it is locked");
     let reason = reason(&status);
     assert!(["LOCK_TIMEOUT", "DEADLINE_EXCEEDED"].contains(&reason.as_str()), "{status:?}");
     assert_eq!(get(&client, "bob").await.sequence, 1);
@@ -164,7 +165,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     }
     place(&client, hold_named("stays", "alice", "0.50")).await;
     for hold_id in ["a", "b", "c"] {
-        eventually("the hold expires", seconds(10), || async {
+        eventually("the hold expires", || async {
             get_hold(&client, hold_id).await.state() == HoldState::Expired
         })
         .await;
@@ -208,7 +209,7 @@ async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
     let held = format!("UPDATE accounts SET held = '{HOLDS}', version = version + {HOLDS}");
     database.execute(&held).await;
 
-    let all = within(seconds(30), withdrawal("alice", "20000"));
+    let all = within(PATIENCE, withdrawal("alice", "20000"));
     client.withdraw(all).await.expect("nothing is held");
 
     // Opened, funded, emptied; all placed, all expired.
@@ -271,7 +272,7 @@ async fn a_hold_that_is_ended_in_time_does_not_expire(kind: Kind) {
     let before = (get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await);
     let latest = microseconds(&before.1.expire_time).max(microseconds(&before.0.expire_time));
 
-    eventually("their time passes", seconds(10), || async {
+    eventually("their time passes", || async {
         microseconds(&Some(from_now(ms(0)))) > latest + 10_000
     })
     .await;

@@ -279,8 +279,7 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
     };
     assert_empty(&target).await;
     assert!(words().await, "it is as if nothing had happened");
-    eventually("the import can be made", seconds(20), async || target.count("accounts").await == 3)
-        .await;
+    eventually("the import can be made", async || target.count("accounts").await == 3).await;
     passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
 }
 

@@ -45,7 +45,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         first_change(&client, &accounts[0], &mut history).await;
         recoveries.push(promoted.elapsed());
         let read = passbook::proto::GetAccountRequest { account_id: accounts[0].clone() };
-        client.clone().get_account(within(seconds(5), read)).await.expect("reads are back, too");
+        client.clone().get_account(within(PATIENCE, read)).await.expect("reads are back, too");
         // The old one comes back as a standby, at its address.
         std::mem::swap(&mut primary, &mut standby);
         standby.follow(&primary).await;
@@ -53,14 +53,13 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
     history.extend(load.stop().await);
     recoveries.sort_unstable();
     println!(
-        "{failovers} failovers, {} changes; first change after promotion: median {:?}, at most {:?}",
+        "{failovers} failovers, {} changes; first change after promotion: median {:?}",
         history.len(),
-        recoveries[recoveries.len() / 2],
-        recoveries[recoveries.len() - 1]
+        recoveries[recoveries.len() / 2]
     );
     let database = TestDatabase::outside(&primary.url(), turn);
     checker::assert_sound(&database, &history).await;
-    assert!(recoveries.iter().all(|it| *it < RECOVERY_TIME_MAX), "{recoveries:?}");
+    times::promise("the first change", recoveries[recoveries.len() - 1], RECOVERY_TIME_MAX);
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
@@ -70,7 +69,7 @@ async fn wait_for_the_standby(primary: &PostgresServer) {
         .execute("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
         .await;
     let session = primary.session().await;
-    eventually("the standby is synchronous", seconds(30), async || {
+    eventually("the standby is synchronous", async || {
         let sql = "SELECT application_name::text FROM pg_stat_replication
             WHERE sync_state = 'sync' AND state = 'streaming'";
         !database::rows(&session, sql).await.expect("an answer").is_empty()
@@ -82,7 +81,7 @@ async fn wait_for_the_standby(primary: &PostgresServer) {
 
 async fn first_change(client: &Client, account_id: &str, history: &mut checker::History) {
     let change = Change::Deposit(deposit(account_id, "1"));
-    let verdict = change.settle(std::slice::from_ref(client), seconds(60)).await;
+    let verdict = change.settle(std::slice::from_ref(client)).await;
     history.push((change, verdict));
 }
 
@@ -101,7 +100,8 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     let lost = Change::Deposit(deposit(&accounts[0], "1"));
     // Longer than the statement timeout (4 s) and the watchdog (6 s): neither may cancel the wait,
     // which would commit on this one server only.
-    let status = lost.send(&client, seconds(9)).await.expect_err("no standby has it");
+    let patient = server.patient();
+    let status = lost.send(&patient, seconds(9)).await.expect_err("no standby has it");
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
     assert_eq!(seen, "100.00", "what no standby has is not shown");
@@ -111,7 +111,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     // On the same account the row is locked; on another one the next commit waits, too.
     for account_id in &accounts {
         let change = Change::Deposit(deposit(account_id, "1"));
-        let status = change.send(&client, seconds(2)).await.expect_err("no standby has it");
+        let status = change.send(&patient, seconds(2)).await.expect_err("no standby has it");
         let expected = [Code::DeadlineExceeded, Code::Aborted, Code::Unavailable];
         assert!(expected.contains(&status.code()), "{status:?}");
         history.push((change, Verdict::Refused(status)));
@@ -122,7 +122,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     change::settle_the_rest(&mut history, &client).await;
     println!("all is resolved {:?} after the standby is back", back.elapsed());
     let session = primary.session().await;
-    eventually("no session waits any more", seconds(10), async || {
+    eventually("no session waits any more", async || {
         let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         database::rows(&session, sql).await.expect("an answer").is_empty()
     })
@@ -141,7 +141,7 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
     let client = server.client();
     open_funded(&client, "alice", "1").await;
     let session = primary.session().await;
-    eventually("the standby has all", seconds(10), async || {
+    eventually("the standby has all", async || {
         let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
         !database::rows(&session, sql).await.expect("an answer").is_empty()
     })
@@ -156,11 +156,11 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
     standby.promote().await;
 
     let promoted = Instant::now();
-    eventually("reads are back", RECOVERY_TIME_MAX, async || {
+    eventually("reads are back", async || {
         client.clone().get_account(within(seconds(1), read.clone())).await.is_ok()
     })
     .await;
-    println!("reads are back {:?} after the promotion", promoted.elapsed());
+    times::promise("reads are back", promoted.elapsed(), RECOVERY_TIME_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +172,7 @@ async fn a_standby_is_verified_and_exported_but_not_served() {
     let server = Server::start_at(&primary.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     let at_standby = standby.session().await;
-    eventually("the standby has it", seconds(10), async || {
+    eventually("the standby has it", async || {
         let rows = database::rows(&at_standby, "SELECT 1 FROM entries").await;
         rows.is_ok_and(|rows| !rows.is_empty())
     })

@@ -27,7 +27,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
     for _ in 0..KILLS {
         let changes = database.count("requests").await;
         let moves = async || database.count("requests").await >= changes + 20;
-        eventually("the load makes headway after a kill", seconds(20), moves).await;
+        eventually("the load makes headway after a kill", moves).await;
         tokio::time::sleep(ms(random.u64(0..120))).await;
         server.kill9();
         server.restart().await;
@@ -62,17 +62,17 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
         postgres.run().await;
         let up = Instant::now();
         let change = Change::Deposit(deposit(&accounts[0], "1"));
-        let verdict = change.settle(std::slice::from_ref(&client), seconds(30)).await;
+        let verdict = change.settle(std::slice::from_ref(&client)).await;
         history.push((change, verdict));
         recoveries.push(up.elapsed());
     }
     history.extend(load.stop().await);
     recoveries.sort_unstable();
     let slowest = recoveries[KILLS - 1];
-    println!("{KILLS} kills, {} changes; at most {slowest:?} to the first change", history.len());
+    println!("{KILLS} kills, {} changes", history.len());
     let database = TestDatabase::outside(&postgres.url(), turn);
     checker::assert_sound(&database, &history).await;
-    assert!(slowest < seconds(10), "{recoveries:?}");
+    times::promise("the first change", slowest, seconds(10));
     assert!(!server.log().contains("panic"), "{}", server.log());
     every_answer_is_given_again(&client, &history).await;
 }
@@ -81,7 +81,7 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
 async fn every_answer_is_given_again(client: &Client, history: &checker::History) {
     let mut compared = 0;
     for (change, verdict) in history.iter().rev().step_by(7).take(300) {
-        let again = change.send(client, seconds(10)).await;
+        let again = change.send(client, PATIENCE).await;
         match (verdict, again) {
             (Verdict::Applied(before), Ok(after)) => {
                 assert!(after.replayed);
@@ -115,7 +115,7 @@ async fn a_kill_leaves_no_lock_behind(kind: Kind) {
 
     for account_id in &accounts {
         let change = Change::Deposit(deposit(account_id, "1"));
-        change.send(&client, seconds(5)).await.expect("no lock of the dead process is in the way");
+        change.send(&client, PATIENCE).await.expect("no lock of the dead process is in the way");
     }
     calling.abort();
     checker::assert_consistent(&database).await;
@@ -134,10 +134,14 @@ async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
     let mut terminated = 0;
     for _ in 0..20 {
         tokio::time::sleep(ms(60)).await;
-        terminated += database.texts(terminate).await.len();
+        eventually("sessions are terminated", async || {
+            let now = database.texts(terminate).await.len();
+            terminated += now;
+            now > 0
+        })
+        .await;
     }
     history.extend(load.stop().await);
     println!("{terminated} sessions terminated, {} changes", history.len());
-    assert!(terminated >= 20, "only {terminated} sessions were terminated");
     checker::assert_sound(&database, &history).await;
 }

@@ -134,12 +134,13 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
     let mut took = Vec::new();
     while Instant::now() < end {
         let start = Instant::now();
-        client.clone().deposit(deposit("alice", "1")).await.expect("others are served");
+        let change = within(PATIENCE, deposit("alice", "1"));
+        client.clone().deposit(change).await.expect("others are served");
         took.push(start.elapsed());
         if took.len() % 20 == 0 {
             // One that is large enough to arrive in pieces.
             let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
-            let batch = BatchPostTransactionsRequest { requests };
+            let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
             client.clone().batch_post_transactions(batch).await.expect("batches are, too");
         }
         sleep(ms(2)).await;
@@ -162,6 +163,7 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
     serve_others(&client, Instant::now() + seconds(1)).await;
     let (before, _) = serve_others(&client, Instant::now() + seconds(2)).await;
     println!("before: p99 {before:?}, {} KiB", server.memory_kib());
+    let p99_max = before * 3 + ms(20);
 
     for name in [
         "rapid resets",
@@ -180,17 +182,16 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
             tokio::join!(serve_others(&client, end), attackers(name, server.address, end));
         let (p99, calls) = others;
         let memory_kib = server.memory_kib();
-        println!(
-            "{name}: p99 {p99:?} of {calls} calls, {memory_kib} KiB; {frames} writes, {ended} connections ended"
-        );
+        println!("{name}: {calls} calls, {frames} writes, {ended} connections ended");
         assert!(memory_kib < MEMORY_KIB_MAX, "{name}: {memory_kib} KiB");
-        assert!(p99 <= before * 3 + ms(20), "{name}: p99 {p99:?}, {before:?} before");
+        let figure = format!("{name}: p99 {p99:?}, {before:?} before; {memory_kib} KiB");
+        times::figure(&figure, p99 <= p99_max);
         assert!(server.wait(ms(0)).await.is_none(), "{name}: the server ended");
     }
     // A process that was abused is as it was.
     let (after, _) = serve_others(&client, Instant::now() + seconds(2)).await;
-    println!("after: p99 {after:?}, {} KiB", server.memory_kib());
-    assert!(after <= before * 3 + ms(20), "p99 {after:?}, {before:?} before");
+    let figure = format!("after: p99 {after:?}, {before:?} before; {} KiB", server.memory_kib());
+    times::figure(&figure, after <= p99_max);
     checker::assert_consistent(&database).await;
 }
 
@@ -198,8 +199,7 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_never_ends_is_given_up_at_its_deadline() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let (server, admin) =
-        Server::start_with_admin(&database, &["--default-deadline", "700ms"]).await;
+    let (server, admin) = Server::start_with_admin(&database, &["--default-deadline", "3s"]).await;
     let mut raw = Raw::connect(server.address, "").await.expect("connected");
     for _ in 0..10 {
         let stream = raw.open();
@@ -207,12 +207,9 @@ async fn a_call_that_never_ends_is_given_up_at_its_deadline() {
         let call = [raw.call(stream, DEPOSIT), begun].concat();
         raw.write(&call).await.expect("written");
     }
-    sleep(ms(300)).await;
-    let in_flight = admin.metrics().await.value("passbook_calls_in_flight");
-    assert_eq!(in_flight, 10.0);
-    sleep(ms(900)).await;
+    let in_flight = async || admin.metrics().await.value("passbook_calls_in_flight");
+    eventually("they are under way", async || in_flight().await == 10.0).await;
+    eventually("they are given up", async || in_flight().await == 0.0).await;
     raw.write(&[]).await.expect("the connection is there");
-    let metrics = admin.metrics().await;
-    assert_eq!(metrics.value("passbook_calls_in_flight"), 0.0);
-    assert_eq!(metrics.handled("Deposit", "DeadlineExceeded"), 10.0);
+    assert_eq!(admin.metrics().await.handled("Deposit", "DeadlineExceeded"), 10.0);
 }

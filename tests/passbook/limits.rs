@@ -77,7 +77,7 @@ async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: 
     assert_eq!(status.expect_err("without a token").code(), Code::Unauthenticated);
 
     drop(held);
-    let end = Instant::now() + seconds(5);
+    let end = Instant::now() + PATIENCE;
     let request_id = refused.request_id.clone();
     let resolve = ResolveRequestRequest { request_id, ..ResolveRequestRequest::default() };
     let answer = loop {
@@ -157,13 +157,14 @@ async fn beyond_its_streams_a_connection_waits() {
     assert_eq!(balance(&server.client(), "alice").await, "0.00", "another connection has");
     drop(first);
 
-    let balance = tokio::time::timeout(seconds(5), waiting).await.expect("a stream is free");
+    let balance = tokio::time::timeout(PATIENCE, waiting).await.expect("a stream is free");
     assert_eq!(balance.expect("no panic"), "0.00");
     drop(second);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_connection_goes_and_cuts_nothing() {
+    const LIVES: usize = 5;
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connection-age-max", "700ms"]).await;
     let (client, connections) = counting_client(&server);
@@ -172,9 +173,10 @@ async fn an_old_connection_goes_and_cuts_nothing() {
     let mut entries = client.clone().watch_entries(request).await.expect("watched").into_inner();
 
     // Several lives of a connection, with calls at every moment of them.
-    let end = Instant::now() + seconds(3);
+    let end = Instant::now() + PATIENCE;
     let (mut deposits, mut unsent) = (0, 0);
-    while Instant::now() < end {
+    while connections.load(Ordering::Relaxed) < LIVES {
+        assert!(Instant::now() < end, "no new connection");
         let change = deposit("alice", "1");
         match client.clone().deposit(change.clone()).await {
             Ok(_) => deposits += 1,
@@ -189,11 +191,11 @@ async fn an_old_connection_goes_and_cuts_nothing() {
     }
     let connections = connections.load(Ordering::Relaxed);
     println!("{deposits} deposits on {connections} connections, {unsent} not sent");
-    assert!(connections > 2, "{connections} connections in 3 s");
-    assert!(deposits > 100 * unsent, "{deposits} deposits, {unsent} not sent");
+    assert!(unsent <= connections, "more than one call met the end of one connection");
+    assert!(deposits > LIVES, "{deposits} deposits");
     let mut told = 0;
     while told < deposits {
-        let message = tokio::time::timeout(seconds(5), entries.message()).await.expect("in time");
+        let message = tokio::time::timeout(PATIENCE, entries.message()).await.expect("in time");
         told += message.expect("the stream goes on").expect("and on").entries.len();
     }
 }
@@ -228,20 +230,19 @@ async fn under_ten_times_the_load_as_much_is_done(kind: Kind) {
     let server = Server::start_with(&database, &["--queue-capacity", &places]).await;
     let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     open(&clients[0], "hot").await;
-    // Everything is warm.
-    drive(&clients, PLACES, seconds(1)).await;
+    let warm = drive(&clients, PLACES, seconds(1)).await;
 
-    let best = drive(&clients, PLACES, seconds(3)).await;
-    let much = drive(&clients, 10 * PLACES, seconds(3)).await;
+    let best = drive(&clients, PLACES, seconds(2)).await;
+    let much = drive(&clients, 10 * PLACES, seconds(2)).await;
 
-    println!("{kind:?}: best {best:?}; ten times the load {much:?}");
     assert!(much.refused > 0, "more was asked than could be taken on");
-    // Of two cores a debug build of the callers takes more than the server, and other tests run,
-    // too. For the figure: `cargo test --release limits -- --nocapture` on a machine that is quiet.
-    assert!(much.done * 10 >= best.done * 4, "{} done, {} at best", much.done, best.done);
-    assert!(much.p99 <= best.p99 * 5 + ms(100), "p99 {:?}, {:?} at best", much.p99, best.p99);
-    let made = best.done + much.done;
-    assert!(balance(&clients[0], "hot").await.parse::<f64>().expect("a number") >= made as f64);
+    assert!(much.done > PLACES, "no place was used twice: {much:?}");
+    let made = warm.done + best.done + much.done;
+    assert_eq!(balance(&clients[0], "hot").await, format!("{made}.00"), "what was answered");
+    let figure = format!("{kind:?}: {best:?} at best, {much:?} of ten times the load");
+    // Of two cores the callers take more than the server.
+    times::figure(&figure, much.done * 10 >= best.done * 4);
+    times::figure(&figure, much.p99 <= best.p99 * 5 + ms(100));
 }
 
 #[derive(Debug)]
@@ -260,7 +261,7 @@ async fn drive(clients: &[Client], callers: usize, time: std::time::Duration) ->
             let (mut took, mut refused) = (Vec::new(), 0);
             while Instant::now() < end {
                 let start = Instant::now();
-                match client.clone().deposit(within(seconds(10), deposit("hot", "1"))).await {
+                match client.clone().deposit(within(PATIENCE, deposit("hot", "1"))).await {
                     Ok(_) => took.push(start.elapsed()),
                     Err(status) => {
                         assert_eq!(reason(&status), "OVERLOADED", "{status:?}");

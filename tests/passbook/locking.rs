@@ -62,11 +62,7 @@ async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked()
     let waiting =
         tokio::spawn(async move { deposit_client.deposit(deposit("alice", "100")).await });
 
-    let waits = "pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')";
-    eventually("the server waits for the row", seconds(5), async || {
-        database.count(waits).await > 0
-    })
-    .await;
+    eventually("the server waits for the row", async || database.lock_waits().await > 0).await;
     assert!(!waiting.is_finished());
     let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE account_id = 'alice'; COMMIT";
     foreign.execute_unprepared(withdraw).await.expect("the foreign withdrawal is made");

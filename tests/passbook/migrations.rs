@@ -129,7 +129,7 @@ async fn a_schema_that_is_ahead_of_the_server_is_refused(kind: Kind) {
 async fn serve(database: &TestDatabase, arguments: &[&str]) -> Outcome {
     let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
     all.extend(arguments);
-    passbook_within(seconds(20), &all).await
+    passbook(&all).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,12 +44,12 @@ async fn race(
     open(&clients[0], "left").await;
     open(&clients[0], "right").await;
     let first = Change::Deposit(deposit("pot", funds));
-    let mut history = vec![(first.clone(), first.settle(&clients, seconds(10)).await)];
+    let mut history = vec![(first.clone(), first.settle(&clients).await)];
     let mut calls = tokio::task::JoinSet::new();
     for call in 0..200 {
         let (change, clients) = (change(call), clients.clone());
         calls.spawn(async move {
-            let verdict = change.settle(&clients[call % 3..=call % 3], seconds(30)).await;
+            let verdict = change.settle(&clients[call % 3..=call % 3]).await;
             (change, verdict)
         });
     }

@@ -98,7 +98,7 @@ impl Writers {
             tasks.spawn(writer.write(random.fork(), paused.clone()));
         }
         let writers = Self { clients, made, paused, tasks, _servers: servers };
-        eventually("there is something to list", seconds(60), async || {
+        eventually("there is something to list", async || {
             let made = writers.made();
             let ended = made.captured.len().min(made.released.len()).min(made.expired().count());
             made.transactions.len() >= TRANSACTIONS_BEFORE
@@ -124,7 +124,7 @@ impl Writers {
             if page < PAGES_UNDER_WRITES {
                 let before = self.made().count();
                 let more = async || self.made().count() > before;
-                eventually("something is added", seconds(30), more).await;
+                eventually("something is added", more).await;
             } else {
                 self.paused.store(true, Relaxed);
             }

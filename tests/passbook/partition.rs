@@ -50,7 +50,7 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     for account_id in &accounts {
         let (client, change) = (client.clone(), Change::Deposit(deposit(account_id, "1")));
         changes.spawn(async move {
-            let verdict = change.settle(&[client], seconds(30)).await;
+            let verdict = change.settle(&[client]).await;
             (change, verdict, healed.elapsed())
         });
     }
@@ -65,9 +65,8 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     let told = healed.elapsed();
     history.extend(load.stop().await);
 
-    println!("after {length:?}: changes {slowest:?}, reads {read:?}, watchers {told:?}");
     checker::assert_sound(&database, &history).await;
-    for after in [slowest, told, read] {
-        assert!(after < RECOVERY_TIME_MAX, "{after:?}");
+    for (what, after) in [("changes", slowest), ("reads", read), ("watchers", told)] {
+        times::promise(&format!("{what} after {length:?}"), after, RECOVERY_TIME_MAX);
     }
 }

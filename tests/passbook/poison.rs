@@ -40,7 +40,7 @@ async fn a_poisonous_request_in_a_batch_fails_alone(kind: Kind) {
             if is_poison { "poison".to_owned() } else { format!("healthy-{}", number % 10) };
         calls.spawn(async move {
             let change = Change::Deposit(deposit(&account_id, "1"));
-            (is_poison, change.send(&client, seconds(20)).await)
+            (is_poison, change.send(&client, PATIENCE).await)
         });
     }
 

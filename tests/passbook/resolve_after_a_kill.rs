@@ -82,7 +82,7 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
         if number % REPEATED_STEP != 0 && !is_fenced(verdict) {
             continue;
         }
-        let answer = change.send(&doomed.client(), seconds(10)).await;
+        let answer = change.send(&doomed.client(), PATIENCE).await;
         match (verdict, answer) {
             (Verdict::Applied(before), Ok(after)) => {
                 assert_eq!(before.transaction, after.transaction);
@@ -148,7 +148,7 @@ async fn resolve_all(
              AND xact_start IS NOT NULL AND backend_type = 'client backend'",
             database.name()
         );
-        eventually("the dead server's transactions end", seconds(20), async || {
+        eventually("the dead server's transactions end", async || {
             database.count(&at_work).await == 0
         })
         .await;

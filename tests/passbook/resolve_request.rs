@@ -95,7 +95,7 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
     let mut history = Vec::new();
     for asked in one_of_each_kind(&clients[0], "alice").await {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let made = asked.send(&clients[0], seconds(10)).await.expect("it is made");
+        let made = asked.send(&clients[0], PATIENCE).await.expect("it is made");
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
         history.push((asked, made));
     }
@@ -108,11 +108,11 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
             (None, None) => panic!("nothing was made"),
         };
         // The hold that was released is refused; all else is made.
-        let _ = ends.send(&clients[0], seconds(10)).await;
+        let _ = ends.send(&clients[0], PATIENCE).await;
     }
     for (asked, made) in history {
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
-        let again = asked.send(&clients[1], seconds(10)).await.expect("it is replayed");
+        let again = asked.send(&clients[1], PATIENCE).await.expect("it is replayed");
         assert_eq!(again, Made { replayed: true, ..made });
     }
 }
@@ -126,7 +126,7 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     let mut history = Vec::new();
     for asked in one_of_each_kind_refused("alice", &hold_id) {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let status = asked.send(&clients[0], seconds(10)).await.expect_err("it is refused");
+        let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is refused");
         assert!(change::is_definite(&status), "{status:?}");
         history.push((asked, status));
     }
@@ -138,7 +138,7 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     let before = get(&clients[0], "alice").await;
     for (asked, status) in history {
         is_resolved_everywhere(&clients, asked.request_id(), &rejected(&status)).await;
-        let again = asked.send(&clients[1], seconds(10)).await.expect_err("it is refused");
+        let again = asked.send(&clients[1], PATIENCE).await.expect_err("it is refused");
         assert_eq!(rejected(&again), rejected(&status));
     }
     assert_eq!(get(&clients[0], "alice").await, before);
@@ -162,8 +162,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
     // Looking without a fence leaves nothing behind either.
-    let made =
-        Asked::Deposit(request.clone()).send(&client, seconds(10)).await.expect("it is made");
+    let made = Asked::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
     assert!(!made.replayed);
 
     // Another body under the same id is no request of its own.
@@ -179,7 +178,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
     // A dry run says what would happen.
     let dry = Asked::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
-    is_fenced(dry.send(&client, seconds(10)).await, &fenced);
+    is_fenced(dry.send(&client, PATIENCE).await, &fenced);
     assert_eq!(balance(&client, "alice").await, "101.00");
     checker::assert_consistent(&database).await;
 }
@@ -201,7 +200,7 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
     tokio::time::sleep(seconds(1)).await;
     for asked in each.iter().chain([&refused_anyway]) {
         for client in [&clients[0], &clients[1], &clients[0]] {
-            is_fenced(asked.send(client, seconds(10)).await, asked.request_id());
+            is_fenced(asked.send(client, PATIENCE).await, asked.request_id());
         }
         is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
         let lookup = Some(Lookup::RequestId(asked.request_id().to_owned()));
@@ -212,7 +211,7 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
     assert_eq!(Standing::read(&database, &client).await, before, "something was made");
     // It is the ids that are fenced, and not what was asked.
     let same = Asked::Deposit(deposit("alice", "1"));
-    same.send(&client, seconds(10)).await.expect("under another id it is made");
+    same.send(&client, PATIENCE).await.expect("under another id it is made");
 }
 
 /// All that could have changed if money had been moved or held.
@@ -272,7 +271,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
         let (send_after, fence_after) = (ms(random.u64(0..10)), ms(random.u64(0..10)));
         sends.spawn(async move {
             tokio::time::sleep(send_after).await;
-            change.settle(&[sender], seconds(30)).await
+            change.settle(&[sender]).await
         });
         fences.spawn(async move {
             tokio::time::sleep(fence_after).await;
@@ -316,15 +315,12 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
     for (number, asked) in waiting_ones.iter().chain([&control]).cloned().enumerate() {
         let client = clients[number / 2 % 2].clone();
         calls.spawn(async move {
-            let answer = asked.send(&client, seconds(60)).await;
+            let answer = asked.send(&client, 2 * PATIENCE).await;
             (asked, answer)
         });
     }
-    let waits = "pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')";
-    eventually("both servers wait for the row", seconds(10), async || {
-        database.count(waits).await >= 2
-    })
-    .await;
+    let both_wait = async || database.lock_waits().await >= 2;
+    eventually("both servers wait for the row", both_wait).await;
     // Long enough for the others to stand in their lanes, too.
     tokio::time::sleep(ms(300)).await;
 
@@ -345,7 +341,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
         }
         is_fenced(answer, asked.request_id());
         is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
-        is_fenced(asked.send(&clients[0], seconds(10)).await, asked.request_id());
+        is_fenced(asked.send(&clients[0], PATIENCE).await, asked.request_id());
     }
     let after = Standing::read(&database, &clients[0]).await;
     assert_eq!(value(&after.alice.balance), "112.00", "105, and the 7 that were not fenced");
@@ -367,7 +363,7 @@ async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
         let asked = Asked::Deposit(deposit("alice", "1"));
         let (id, client) = (asked.request_id().to_owned(), clients[0].clone());
         calls.spawn(async move {
-            let answer = asked.send(&client, seconds(30)).await;
+            let answer = asked.send(&client, 2 * PATIENCE).await;
             (asked, answer)
         });
         let client = clients[number % 2].clone();

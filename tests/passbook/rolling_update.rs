@@ -1,7 +1,14 @@
 //! Two versions of the program on one database: the schema moves first, under servers of the
 //! version before, which go on until they are replaced.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use passbook::proto::*;
 use sea_orm::{ConnectionTrait, TransactionTrait};
@@ -36,7 +43,8 @@ async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
     let (stop, stopped) = watch::channel(false);
-    let calls = tokio::spawn(call(client.clone(), accounts.clone(), stopped));
+    let made = Arc::new(AtomicUsize::new(0));
+    let calls = tokio::spawn(call(client.clone(), accounts.clone(), stopped, made.clone()));
     let mut admin = client.clone();
     // Everything is prepared once it has been used.
     history.extend(use_everything(&mut admin, "before").await);
@@ -51,26 +59,32 @@ async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
     }
 
     history.extend(use_everything(&mut admin, "after").await);
-    tokio::time::sleep(ms(300)).await;
+    let before = made.load(Relaxed);
+    eventually("calls go on", async || made.load(Relaxed) > before + 20).await;
     stop.send_replace(true);
     history.extend(calls.await.expect("no call failed"));
-    assert!(history.len() > 20, "{} calls", history.len());
     assert!(!server.log().contains("not ready"), "{}", server.log());
     checker::assert_sound(&database, &history).await;
 }
 
 /// One change after another on one server; every one gets a verdict at the first attempt.
-async fn call(client: Client, accounts: Vec<String>, stopped: watch::Receiver<bool>) -> History {
+async fn call(
+    client: Client,
+    accounts: Vec<String>,
+    stopped: watch::Receiver<bool>,
+    made: Arc<AtomicUsize>,
+) -> History {
     let mut random = fastrand::Rng::with_seed(seed());
     let mut history = History::new();
     while !*stopped.borrow() {
         let change = random_change(&mut random, &accounts);
-        let verdict = match change.send(&client, seconds(10)).await {
+        let verdict = match change.send(&client, PATIENCE).await {
             Ok(answer) => Verdict::Applied(answer),
             Err(status) if change::is_definite(&status) => Verdict::Refused(status),
             Err(status) => panic!("{status:?}"),
         };
         history.push((change, verdict));
+        made.fetch_add(1, Relaxed);
     }
     history
 }
@@ -80,7 +94,7 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     open(client, round).await;
     let account_id = round.to_owned();
     let once = Change::Deposit(deposit(round, "5"));
-    let deposited = once.send(client, seconds(10)).await.expect("a deposit");
+    let deposited = once.send(client, PATIENCE).await.expect("a deposit");
     let transaction_id = deposited.transaction.transaction_id.clone();
     let placed = [format!("{round}-captured"), format!("{round}-released")];
     for hold_id in &placed {
@@ -129,8 +143,10 @@ async fn a_migration_that_has_to_wait_does_not_hold_up_changes() {
     });
     let writer = database.connect().await;
     for _ in 0..40 {
+        let start = Instant::now();
         let write = writer.execute_unprepared("UPDATE accounts SET held = held");
-        tokio::time::timeout(ms(1500), write).await.expect("in time").expect("written");
+        tokio::time::timeout(PATIENCE, write).await.expect("in time").expect("written");
+        times::promise("a change", start.elapsed(), ms(1500));
         tokio::time::sleep(ms(100)).await;
     }
     assert!(!migrating.is_finished(), "the table is being read");
@@ -154,7 +170,8 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
         [Server::start_of(previous, &database).await, Server::start_of(previous, &database).await];
     let (accounts, mut history) = open_ring(&old[0].client(), 4).await;
     let (stop_strict, stopped) = watch::channel(false);
-    let strict = tokio::spawn(call(old[0].client(), accounts.clone(), stopped));
+    let made = Arc::default();
+    let strict = tokio::spawn(call(old[0].client(), accounts.clone(), stopped, made));
     tokio::time::sleep(seconds(1)).await;
 
     let outcome = passbook(&migrate).await.must_succeed();
@@ -171,8 +188,8 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     }
     let once = deposit(&accounts[0], "1");
     let once = Change::Deposit(once);
-    let made = once.send(&old[0].client(), seconds(10)).await.expect("made by the old one");
-    let again = once.send(&new[0].client(), seconds(10)).await.expect("replayed by the new one");
+    let made = once.send(&old[0].client(), PATIENCE).await.expect("made by the old one");
+    let again = once.send(&new[0].client(), PATIENCE).await.expect("replayed by the new one");
     assert!(again.replayed);
     history.push((once, Verdict::Applied(made)));
     tokio::time::sleep(seconds(3)).await;
@@ -181,7 +198,7 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     history.extend(strict.await.expect("no call of the old server failed"));
     for server in &mut old {
         server.terminate();
-        let status = server.wait(seconds(11)).await.expect("it ends");
+        let status = server.wait(PATIENCE).await.expect("it ends");
         assert_eq!(status.code(), Some(0), "{}", server.log());
         tokio::time::sleep(seconds(1)).await;
     }

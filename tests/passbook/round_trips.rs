@@ -8,7 +8,7 @@ use crate::harness::{postgres_proxy::PostgresProxy, *};
 const ROUND_TRIPS: usize = 4;
 /// What follows the answer: a test of the connection by sqlx.
 const ROUND_TRIPS_AFTER: usize = 1;
-/// Long enough for that.
+/// Nothing more comes for so long.
 const QUIET: std::time::Duration = ms(50);
 
 struct Counted {
@@ -39,7 +39,9 @@ async fn a_change_alone_takes_four_round_trips() {
         for (change, fewest) in changes.iter().zip(&mut fewest) {
             tokio::time::sleep(QUIET).await;
             let before = proxy.round_trips();
-            change.send(&client, seconds(5)).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("it is made");
+            let all = before + ROUND_TRIPS + ROUND_TRIPS_AFTER;
+            eventually("all were made", async || proxy.round_trips() >= all).await;
             tokio::time::sleep(QUIET).await;
             *fewest = (*fewest).min(proxy.round_trips() - before);
         }
@@ -60,7 +62,7 @@ async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
             let client = client.clone();
             calls.spawn(async move {
                 let change = Change::Deposit(deposit("a", "1"));
-                change.send(&client, seconds(10)).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("it is made");
             });
         }
         calls.join_all().await;

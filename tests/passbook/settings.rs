@@ -227,7 +227,7 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
         let file = folder.path().join("passbook.toml");
         fs::write(&file, &text).expect("written");
         let serve = ["serve", "--config", file.to_str().expect("a plain path")];
-        let served = passbook_within(seconds(20), &serve).await;
+        let served = passbook(&serve).await;
         assert_eq!((served.code, &served.stderr), (Some(2), &outcome.stderr));
     }
     check(&[], &["--insecure".to_owned()], Some(open)).await.must_succeed();

@@ -123,7 +123,8 @@ async fn calls_that_fail_by_the_database_are_warned_of_and_not_all_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_call_is_warned_of() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let server = Server::start_with(&database, &["--slow-request-threshold", "100ms"]).await;
+    let arguments = ["--slow-request-threshold", "100ms"];
+    let (server, admin) = Server::start_with_admin(&database, &arguments).await;
     let mut client = server.client();
     open(&client, "a").await;
     database.execute("BEGIN IMMEDIATE").await;
@@ -132,7 +133,9 @@ async fn a_slow_call_is_warned_of() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     named.metadata_mut().insert("traceparent", trace.parse().expect("a value"));
     let slow = tokio::spawn(async move { client.deposit(named).await });
-    tokio::time::sleep(ms(300)).await;
+    let waits = async || admin.metrics().await.value("passbook_queue_length") == 1.0;
+    eventually("the deposit waits", waits).await;
+    tokio::time::sleep(ms(150)).await;
     database.execute("COMMIT").await;
     slow.await.expect("the call").expect("it is made");
     let lines = lines_of(&server, "Deposit");

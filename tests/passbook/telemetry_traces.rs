@@ -1,7 +1,7 @@
 //! Traces: a call is a span of its caller's trace, and is linked with the database's transaction
 //! that decided it, both ways.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use passbook::proto::{GetAccountRequest, Leg, PostTransactionRequest, StreamTransactionsRequest};
@@ -47,7 +47,7 @@ async fn start(database: &TestDatabase, collector: &Collector, arguments: &[&str
 /// Ends the server, which sends what it has, and returns all spans.
 async fn spans(mut server: Server, collector: &Collector) -> Vec<Span> {
     server.terminate();
-    let status = server.wait(seconds(10)).await.expect("it ends");
+    let status = server.wait(PATIENCE).await.expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     collector.spans()
 }
@@ -191,12 +191,12 @@ async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
         for number in 0..50 {
             open(&client, &format!("{}-{number}", endpoint.len())).await;
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        times::promise("fifty calls", start.elapsed(), seconds(5));
         server.terminate();
         let start = Instant::now();
-        let status = server.wait(seconds(10)).await.expect("it ends");
+        let status = server.wait(PATIENCE).await.expect("it ends");
         assert_eq!(status.code(), Some(0), "{}", server.log());
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        times::promise("the end", start.elapsed(), seconds(5));
     }
 }
 

@@ -248,7 +248,9 @@ async fn it_runs_beside_servers_under_load(kind: Kind) {
     let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
         let mut entries = Vec::new();
-        for _ in 0..6 {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while entries.len() < 6 || database.count("requests").await < 100 {
+            assert!(tokio::time::Instant::now() < end, "{} times", entries.len());
             let outcome = verify(&database).await.must_succeed();
             let words: Vec<_> = outcome.stdout.split_whitespace().collect();
             let at = words.iter().position(|word| *word == "entries,").expect("a summary");
@@ -260,9 +262,9 @@ async fn it_runs_beside_servers_under_load(kind: Kind) {
 
     let (history, entries) = tokio::join!(load.run(&clients), verifying);
 
-    assert!(history.len() > 50, "{} changes", history.len());
+    println!("{kind:?}: verified {} times during {} changes", entries.len(), history.len());
     assert!(
-        entries.is_sorted() && entries[0] < entries[5],
+        entries.is_sorted() && entries.first() < entries.last(),
         "it was changed meanwhile: {entries:?}"
     );
 }

@@ -20,7 +20,7 @@ on_both_databases! {
 
 async fn verify(client: &Client, account_id: &str) -> VerifyAccountResponse {
     let request = VerifyAccountRequest { account_id: account_id.to_owned() };
-    let answer = client.clone().verify_account(within(seconds(30), request)).await;
+    let answer = client.clone().verify_account(within(PATIENCE, request)).await;
     answer.expect("an answer").into_inner()
 }
 
@@ -145,6 +145,8 @@ async fn expired_holds_count_until_they_are_ended(kind: Kind) {
 }
 
 async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
+    const VERIFIED: usize = 200;
+    const CHANGES: i64 = 500;
     let database = TestDatabase::create_for(kind, Weight::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
@@ -152,9 +154,10 @@ async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
     let (stop, stopped) = watch::channel(false);
     let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
-        let end = tokio::time::Instant::now() + seconds(3);
+        let end = tokio::time::Instant::now() + PATIENCE;
         let mut verified = 0;
-        while tokio::time::Instant::now() < end {
+        while verified < VERIFIED || database.count("requests").await < CHANGES {
+            assert!(tokio::time::Instant::now() < end, "{verified} verified");
             for account_id in &accounts {
                 let answer = verify(&clients[1], account_id).await;
                 assert!(answer.valid, "{account_id}: {answer:?}");
@@ -167,7 +170,7 @@ async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
 
     let (history, verified) = tokio::join!(load.run(&clients), verifying);
 
-    assert!(history.len() > 50 && verified > 20, "{} changes, {verified}", history.len());
+    println!("{kind:?}: {verified} verified during {} changes", history.len());
 }
 
 async fn an_account_that_does_not_exist_cannot_be_verified(kind: Kind) {

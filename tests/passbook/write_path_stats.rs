@@ -30,7 +30,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
         let client = client.clone();
         calls.spawn(async move {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, seconds(10)).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("it is made");
         });
     }
     calls.join_all().await;
@@ -54,7 +54,7 @@ async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
     let client = server.client();
     open(&client, "a").await;
     let known = Change::Deposit(deposit("a", "1000"));
-    known.send(&client, seconds(5)).await.expect("it is made");
+    known.send(&client, PATIENCE).await.expect("it is made");
 
     // More than are looked up after one repeat, so that each round meets a worker that expects
     // none.
@@ -65,13 +65,13 @@ async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
             calls.spawn(async move {
                 let new = Change::Deposit(deposit("a", "1"));
                 let change = if number == 50 { known } else { new };
-                change.send(&client, seconds(10)).await.expect("it is answered");
+                change.send(&client, PATIENCE).await.expect("it is answered");
             });
         }
         calls.join_all().await;
         for _ in 0..100 {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, seconds(5)).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("it is made");
         }
         assert_eq!(database.count("entries").await, 1 + 199 * (round + 1));
     }

@@ -1,6 +1,6 @@
 //! The admin port, asked as Prometheus and an orchestrator do.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,13 +8,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Server, TestDatabase};
+use super::{PATIENCE, Server, TestDatabase};
 
 /// Makes a server serve it.
 pub const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
-
-/// An answer, and how long it may take to come.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A server's admin port.
 #[derive(Clone, Copy)]
@@ -63,7 +60,7 @@ impl Admin {
             stream.read_to_string(&mut answer).await?;
             Ok::<_, std::io::Error>(answer)
         };
-        let answer = timeout(ANSWER_LIMIT, ask).await.expect("an answer in time").ok()?;
+        let answer = timeout(PATIENCE, ask).await.expect("an answer in time").ok()?;
         let (head, text) = answer.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Some((status.expect("a status"), text.to_owned()))

@@ -10,7 +10,7 @@ use passbook::proto::{
 };
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
-use super::{Client, within};
+use super::{Client, PATIENCE, within};
 
 /// One request that moves money.
 #[derive(Clone, Debug)]
@@ -75,14 +75,14 @@ impl Change {
 
     /// Sends it, under one `request_id`, to one server after another until the answer is
     /// certain: what the contract tells callers to do.
-    pub async fn settle(&self, clients: &[Client], limit: Duration) -> Verdict {
-        let end = tokio::time::Instant::now() + limit;
+    pub async fn settle(&self, clients: &[Client]) -> Verdict {
+        let end = tokio::time::Instant::now() + PATIENCE;
         let first = fastrand::usize(..clients.len());
         let mut last = String::new();
         for attempt in 0.. {
             if tokio::time::Instant::now() > end {
                 panic!(
-                    "no verdict on {} within {limit:?}; the last answer: {last}",
+                    "no verdict on {} within {PATIENCE:?}; the last answer: {last}",
                     self.request_id()
                 );
             }
@@ -104,7 +104,7 @@ pub async fn settle_the_rest(history: &mut Vec<(Change, Verdict)>, client: &Clie
     let is_open = |verdict: &Verdict| matches!(verdict, Verdict::Refused(it) if !is_definite(it));
     let open: Vec<_> = history.extract_if(.., |(_, verdict)| is_open(verdict)).collect();
     for (change, _) in open {
-        let verdict = change.settle(std::slice::from_ref(client), Duration::from_secs(30)).await;
+        let verdict = change.settle(std::slice::from_ref(client)).await;
         history.push((change, verdict));
     }
 }

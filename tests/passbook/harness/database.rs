@@ -173,6 +173,13 @@ impl TestDatabase {
         rows.iter().map(|row| row.try_get_by_index(0).expect("a column of text")).collect()
     }
 
+    /// Sessions on PostgreSQL that wait for a lock that another one has.
+    pub async fn lock_waits(&self) -> i64 {
+        let name = &self.name;
+        let waiting = format!("datname = '{name}' AND wait_event_type = 'Lock'");
+        self.count(&format!("pg_stat_activity WHERE {waiting}")).await
+    }
+
     pub async fn count(&self, from_where: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {from_where}");
         self.rows(&sql).await[0].try_get_by_index(0).expect("a count")

@@ -1,20 +1,16 @@
 //! Many callers at once: deposits, withdrawals, and transfers around a ring of accounts.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sea_orm::ConnectionTrait;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::Instant,
 };
 
 use super::{
     Change, Client, TestDatabase, balance, checker::History, deposit, open, transfer, withdrawal,
 };
-
-/// How long a caller keeps on for a verdict before the test fails.
-const VERDICT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Who calls, on what, and for how long.
 #[derive(Clone)]
@@ -30,7 +26,6 @@ pub struct Load {
 pub enum Stop {
     /// After so many changes by each caller.
     After(usize),
-    At(Instant),
     /// When the test says so.
     When(watch::Receiver<bool>),
 }
@@ -39,7 +34,6 @@ impl Stop {
     fn is_due(&self, changes: usize) -> bool {
         match self {
             Self::After(count) => changes >= *count,
-            Self::At(end) => Instant::now() >= *end,
             Self::When(stopped) => *stopped.borrow(),
         }
     }
@@ -83,7 +77,7 @@ impl Load {
                 true => random_transfer(&mut random, &self.accounts),
                 false => random_change(&mut random, &self.accounts),
             };
-            let verdict = change.settle(clients, VERDICT_LIMIT).await;
+            let verdict = change.settle(clients).await;
             history.push((change, verdict));
         }
         history
@@ -132,7 +126,7 @@ pub async fn open_ring(client: &Client, count: usize) -> (Vec<String>, History) 
         let account_id = format!("ring-{number}");
         open(client, &account_id).await;
         let change = Change::Deposit(deposit(&account_id, "100.00"));
-        let verdict = change.settle(std::slice::from_ref(client), VERDICT_LIMIT).await;
+        let verdict = change.settle(std::slice::from_ref(client)).await;
         history.push((change, verdict));
         accounts.push(account_id);
     }
@@ -162,7 +156,7 @@ pub async fn lost_to_foreign_updates(database: &TestDatabase, client: &Client) -
         callers.spawn(async move {
             for _ in 0..DEPOSITS_EACH {
                 let change = Change::Deposit(deposit("shared", "1"));
-                change.settle(std::slice::from_ref(&client), VERDICT_LIMIT).await;
+                change.settle(std::slice::from_ref(&client)).await;
             }
         });
     }

@@ -28,6 +28,7 @@ pub mod postgres_servers;
 pub mod race;
 pub mod server;
 pub mod tampering;
+pub mod times;
 pub mod turn;
 
 use std::time::Duration;
@@ -36,8 +37,9 @@ pub use change::{Answer, Change, Verdict};
 pub use client::*;
 pub use database::{Kind, TestDatabase};
 pub use holds::*;
-pub use server::{Outcome, Server, passbook, passbook_in, passbook_of, passbook_within};
+pub use server::{Outcome, Server, passbook, passbook_in, passbook_of};
 pub use tampering::Tampering;
+pub use times::PATIENCE;
 pub use turn::Weight;
 
 /// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and
@@ -78,14 +80,11 @@ pub fn scale() -> usize {
     }
 }
 
-/// Looks again and again until `holds`; after `limit` it fails and says what was waited for.
-pub async fn eventually<Future>(what: &str, limit: Duration, mut holds: impl FnMut() -> Future)
-where
-    Future: std::future::Future<Output = bool>,
-{
-    let end = tokio::time::Instant::now() + limit;
+/// Looks again and again until `holds`; after [`PATIENCE`] it fails and says what was waited for.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(tokio::time::Instant::now() < end, "not within {limit:?}: {what}");
+        assert!(tokio::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

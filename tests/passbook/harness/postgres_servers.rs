@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{database::connect, eventually, seconds};
+use super::{database::connect, eventually};
 
 /// Ports below the range that the kernel hands out by itself, so that a server that is down finds
 /// its port again; scripts/postgres takes its own from above.
@@ -92,7 +92,7 @@ impl PostgresServer {
     pub async fn run(&mut self) {
         self.launch();
         let up = async || connect(&self.url()).await.is_ok();
-        eventually("PostgreSQL takes connections", seconds(60), up).await;
+        eventually("PostgreSQL takes connections", up).await;
     }
 
     /// Starts it, and waits for nothing.

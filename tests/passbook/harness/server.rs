@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, TestDatabase};
+use super::{Client, PATIENCE, Patient, TestDatabase};
 
-/// Long enough for a debug build on a busy machine.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a command may take: some move a large ledger.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// A running `passbook serve`, killed when dropped. Shows its log if the test fails.
 pub struct Server {
@@ -85,6 +86,13 @@ impl Server {
     /// A client with one connection, made when first needed and again when lost.
     pub fn client(&self) -> Client {
         Client::new(self.channel())
+    }
+
+    /// A client that tells the server its deadline and then waits for the answer, whenever it comes.
+    pub fn patient(&self) -> Patient {
+        let http = Http::builder(TokioExecutor::new()).http2_only(true).build_http();
+        let origin = format!("http://{}", self.address).parse().expect("an address");
+        Patient::with_origin(http, origin)
     }
 
     pub fn channel(&self) -> Channel {
@@ -180,31 +188,27 @@ impl Outcome {
 
 /// Runs `passbook` with these arguments to its end.
 pub async fn passbook(arguments: &[&str]) -> Outcome {
-    passbook_within(Duration::from_secs(60), arguments).await
+    run(command(&this_program()), arguments).await
 }
 
 /// The same of another version of the program.
 pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
-    run(command(program), Duration::from_secs(60), arguments).await
+    run(command(program), arguments).await
 }
 
 /// The same of this version, with these variables in its environment.
 pub async fn passbook_in(environment: &[(&str, &str)], arguments: &[&str]) -> Outcome {
     let mut command = command(&this_program());
     command.envs(environment.iter().copied());
-    run(command, Duration::from_secs(60), arguments).await
+    run(command, arguments).await
 }
 
-/// The same; `code` is None if it had to be killed after the limit.
-pub async fn passbook_within(limit: Duration, arguments: &[&str]) -> Outcome {
-    run(command(&this_program()), limit, arguments).await
-}
-
-async fn run(mut command: Command, limit: Duration, arguments: &[&str]) -> Outcome {
+/// `code` is None if it had to be killed after [`COMMAND_TIME_MAX`].
+async fn run(mut command: Command, arguments: &[&str]) -> Outcome {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    let end = Instant::now() + limit;
+    let end = Instant::now() + COMMAND_TIME_MAX;
     let status = loop {
         match child.try_wait().expect("the process can be waited for") {
             Some(status) => break Some(status),
@@ -255,7 +259,7 @@ fn spawn_and_wait(
             let _ = sender.send(line);
         }
     });
-    let Ok(ready_line) = receiver.recv_timeout(READY_LIMIT) else {
+    let Ok(ready_line) = receiver.recv_timeout(PATIENCE) else {
         let _ = child.kill();
         let _ = child.wait();
         let log = std::fs::read_to_string(log_path(&directory)).unwrap_or_default();
