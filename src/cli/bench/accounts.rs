@@ -42,7 +42,7 @@ impl Accounts {
         let bar = super::drive::bar(u64::from(count), "opening accounts {bar:40} {pos}/{len}");
         let mut openers = JoinSet::new();
         let callers = in_flight.max(64).min(count) as usize;
-        for (caller, client) in servers.clients(callers as u32).into_iter().enumerate() {
+        for (caller, (_, client)) in servers.clients(callers as u32, None).into_iter().enumerate() {
             let (ids, mut client, bar) = (ids.clone(), client, bar.clone());
             openers.spawn(async move {
                 for account_id in ids.iter().skip(caller).step_by(callers) {
@@ -52,7 +52,7 @@ impl Accounts {
                         unlimited_overdraft: true,
                         ..Default::default()
                     };
-                    client.create_account(request).await?;
+                    client.accounts.create_account(request).await?;
                     bar.inc(1);
                 }
                 Ok::<_, tonic::Status>(())
@@ -121,10 +121,10 @@ impl Sums {
 
 async fn read(servers: &Servers, ids: &[String]) -> Result<Vec<proto::Account>, String> {
     let mut accounts = Vec::with_capacity(ids.len());
-    let mut client = servers.clients(1).remove(0);
+    let mut client = servers.client();
     for ids in ids.chunks(READ_AT_ONCE) {
         let request = proto::BatchGetAccountsRequest { account_ids: ids.to_vec() };
-        let answer = client.batch_get_accounts(request).await;
+        let answer = client.accounts.batch_get_accounts(request).await;
         let answer = answer.map_err(|status| format!("not verified: {}", status.message()))?;
         accounts.extend(answer.into_inner().accounts);
     }

@@ -1,7 +1,7 @@
 //! The closed loop, and what it has measured.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +46,8 @@ pub struct Driver {
     pub warmup: Duration,
     pub duration: Duration,
     pub seed: u64,
+    /// The first server's share of the callers, in percent.
+    pub first_share: Option<u32>,
     /// Begins every request id: they must be new even for a seed that was used before.
     pub run: String,
 }
@@ -55,6 +57,8 @@ pub struct Driver {
 pub struct Measured {
     /// Of changes and reads, in microseconds.
     pub latencies: Histogram<u64>,
+    /// The same by server.
+    pub by_server: BTreeMap<usize, Histogram<u64>>,
     /// Requests that were made, within the measured time.
     pub made: u64,
     /// Requests that failed, by reason, at any time.
@@ -95,7 +99,8 @@ impl Driver {
             }
         };
         let mut tasks = JoinSet::new();
-        for (number, client) in servers.clients(callers).into_iter().enumerate() {
+        let clients = servers.clients(callers, self.first_share);
+        for (number, (server, client)) in clients.into_iter().enumerate() {
             let number = number as u64;
             let caller = Caller {
                 driver: self.clone(),
@@ -109,16 +114,18 @@ impl Driver {
             };
             let window = (self.in_flight / callers).max(1) as usize;
             tasks.spawn(async move {
-                match caller.driver.mode {
+                let share = match caller.driver.mode {
                     Mode::Unary => caller.call(client).await,
                     Mode::Stream => caller.stream(client, window).await,
-                }
+                };
+                (server, share)
             });
         }
         let mut measured = Measured::new()?;
         measured.rates = sample(&progress, begin, end).await;
         while let Some(share) = tasks.join_next().await {
-            measured.add(share.map_err(Failed::run)?).map_err(Failed::Run)?;
+            let (server, share) = share.map_err(Failed::run)?;
+            measured.add(server, share).map_err(Failed::Run)?;
         }
         Ok(measured)
     }
@@ -168,13 +175,14 @@ impl Caller {
     async fn stream(mut self, mut client: Client, window: usize) -> Measured {
         let (sender, receiver) = mpsc::channel(window);
         let mut under_way = VecDeque::with_capacity(window);
-        let mut results = match client.stream_transactions(ReceiverStream::new(receiver)).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => {
-                self.measured.error(&status);
-                return self.measured;
-            }
-        };
+        let mut results =
+            match client.accounts.stream_transactions(ReceiverStream::new(receiver)).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => {
+                    self.measured.error(&status);
+                    return self.measured;
+                }
+            };
         loop {
             while under_way.len() < window && Instant::now() < self.end {
                 let (request_id, operation) = self.next();
@@ -242,6 +250,7 @@ impl Measured {
         Ok(Self {
             // Up to a minute, three digits.
             latencies: Histogram::new_with_max(60_000_000, 3).map_err(Failed::run)?,
+            by_server: BTreeMap::new(),
             made: 0,
             errors: BTreeMap::new(),
             rates: Vec::new(),
@@ -251,8 +260,15 @@ impl Measured {
         })
     }
 
-    fn add(&mut self, share: Self) -> Result<(), String> {
+    /// Adds what one caller of this server has measured.
+    fn add(&mut self, server: usize, share: Self) -> Result<(), String> {
         self.latencies.add(&share.latencies).map_err(|error| error.to_string())?;
+        match self.by_server.entry(server) {
+            Entry::Vacant(entry) => drop(entry.insert(share.latencies)),
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().add(&share.latencies).map_err(|error| error.to_string())?;
+            }
+        }
         self.made += share.made;
         self.net += share.net;
         self.entries += share.entries;
@@ -270,7 +286,7 @@ impl Measured {
     /// Sends again what may have been made, with the same ids; returns how many are still not
     /// known.
     pub async fn resolve(&mut self, servers: &Servers) -> usize {
-        let mut client = servers.clients(1).remove(0);
+        let mut client = servers.client();
         for _ in 0..RESOLVE_TRIES_MAX {
             let mut still_unknown = Vec::new();
             for (request_id, operation) in std::mem::take(&mut self.unknown) {
@@ -336,12 +352,12 @@ async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> R
         Operation::Deposit { account_id } => {
             let request =
                 proto::DepositRequest { request_id, account_id, amount, ..Default::default() };
-            client.deposit(bounded(request)).await.map(drop)
+            client.accounts.deposit(bounded(request)).await.map(drop)
         }
         Operation::Withdraw { account_id } => {
             let request =
                 proto::WithdrawRequest { request_id, account_id, amount, ..Default::default() };
-            client.withdraw(bounded(request)).await.map(drop)
+            client.accounts.withdraw(bounded(request)).await.map(drop)
         }
         Operation::Transfer { source, destination } => {
             let request = proto::TransferRequest {
@@ -351,10 +367,16 @@ async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> R
                 amount,
                 ..Default::default()
             };
-            client.transfer(bounded(request)).await.map(drop)
+            client.accounts.transfer(bounded(request)).await.map(drop)
         }
-        Operation::Read { account_id } => {
-            client.get_account(bounded(proto::GetAccountRequest { account_id })).await.map(drop)
+        Operation::Read { account_id } => client
+            .accounts
+            .get_account(bounded(proto::GetAccountRequest { account_id }))
+            .await
+            .map(drop),
+        Operation::Stats => {
+            let request = bounded(proto::GetWritePathStatsRequest {});
+            client.admin.get_write_path_stats(request).await.map(drop)
         }
     }
 }

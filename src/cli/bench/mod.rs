@@ -82,6 +82,15 @@ pub struct Bench {
     )]
     in_flight: u32,
 
+    /// The first server's share of the callers, in percent; the others share the rest evenly.
+    /// Default: all servers alike.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(1..=99)
+    )]
+    first_share: Option<u32>,
+
     /// Streams of WatchEntries that are kept open and read meanwhile, on the run's accounts in
     /// turn. The run fails if one of them misses an entry.
     #[arg(
@@ -139,6 +148,9 @@ pub enum Workload {
     Transfer,
     /// A quarter each: deposits, withdrawals, transfers, and reads (reads only in unary mode).
     Mixed,
+    /// GetWritePathStats: what a call costs that passes all layers and touches neither the ledger
+    /// nor the database (only in unary mode).
+    Stats,
 }
 
 /// How requests travel.
@@ -161,6 +173,9 @@ impl Bench {
     }
 
     pub async fn run(self) -> Result<(), Failed> {
+        if self.workload == Workload::Stats && self.mode == Mode::Stream {
+            return Err(Failed::Usage("--workload stats needs --mode unary".to_owned()));
+        }
         let servers = if self.target.is_empty() {
             servers::start(self.bench_database_url.as_deref(), self.servers, &self.client).await?
         } else {
@@ -180,6 +195,7 @@ impl Bench {
             warmup: self.warmup,
             duration: self.duration,
             seed: self.seed,
+            first_share: self.first_share,
             run,
         };
         let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;

@@ -27,6 +27,8 @@ pub struct Report {
     p99_ms: f64,
     p99_9_ms: f64,
     max_ms: f64,
+    /// The p99 of each server's callers.
+    p99_ms_by_server: Vec<f64>,
     /// Requests a database transaction; null if the servers do not tell.
     mean_batch: Option<f64>,
     errors: BTreeMap<String, u64>,
@@ -77,6 +79,11 @@ impl Report {
             p99_ms: at(99.0),
             p99_9_ms: at(99.9),
             max_ms: latencies.max() as f64 / 1000.0,
+            p99_ms_by_server: measured
+                .by_server
+                .values()
+                .map(|it| it.value_at_percentile(99.0) as f64 / 1000.0)
+                .collect(),
             mean_batch,
             errors: measured.errors.clone(),
             unresolved,
@@ -160,6 +167,10 @@ impl fmt::Display for Report {
         ];
         for (name, value) in rows {
             writeln!(formatter, "{name:12}  {value}")?;
+        }
+        if self.servers > 1 {
+            let each: Vec<_> = self.p99_ms_by_server.iter().map(|it| format!("{it:.2}")).collect();
+            writeln!(formatter, "{:12}  {} ms", "p99 of each", each.join(", "))?;
         }
         writeln!(formatter, "{:12}  {}", "errors", counts(&self.errors, "none"))?;
         if self.unresolved > 0 {

@@ -19,8 +19,12 @@ use crate::{
     },
 };
 
-/// A client of the service.
-pub type Client = AccountServiceClient<Connection>;
+/// A client of both services, on one connection.
+#[derive(Clone)]
+pub struct Client {
+    pub accounts: AccountServiceClient<Connection>,
+    pub admin: AdminServiceClient<Connection>,
+}
 
 /// Requests that share one connection; more are spread over several.
 const REQUESTS_PER_CONNECTION: u32 = 128;
@@ -70,21 +74,49 @@ impl Servers {
         InterceptedService::new(endpoint.connect_lazy(), self.authorization.clone())
     }
 
-    /// One connection a caller, of connections that are shared only among these.
-    pub fn channels(&self, callers: u32) -> Vec<Connection> {
-        let per_server = callers.div_ceil(REQUESTS_PER_CONNECTION).max(1);
-        let channels: Vec<_> = (0..per_server)
-            .flat_map(|_| self.endpoints.iter().map(|endpoint| self.connect(endpoint)))
+    /// One connection a caller, with the number of its server. Callers take turns with the servers
+    /// until each has its share: all alike, or this many percent for the first one.
+    pub fn connections(&self, callers: u32, first_share: Option<u32>) -> Vec<(usize, Connection)> {
+        let servers = self.count() as u32;
+        let first = match first_share {
+            Some(percent) if servers > 1 => (callers * percent).div_ceil(100),
+            _ => callers.div_ceil(servers),
+        };
+        let others = (callers - first).div_ceil((servers - 1).max(1));
+        let mut of_each: Vec<_> = (0..self.count())
+            .map(|server| self.shared(server, if server == 0 { first } else { others }))
+            .map(Vec::into_iter)
             .collect();
-        channels.into_iter().cycle().take(callers as usize).collect()
+        let rounds = 0..first.max(others);
+        let in_turn = rounds.flat_map(|_| {
+            let next = of_each.iter_mut().enumerate();
+            next.filter_map(|(server, it)| Some((server, it.next()?))).collect::<Vec<_>>()
+        });
+        in_turn.take(callers as usize).collect()
     }
 
-    /// One client a caller: callers take turns with the servers, and share connections.
-    pub fn clients(&self, callers: u32) -> Vec<Client> {
-        let channels = self.channels(callers).into_iter();
-        let client =
-            |channel| AccountServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-        channels.map(client).collect()
+    /// One client a caller, with the number of its server.
+    pub fn clients(&self, callers: u32, first_share: Option<u32>) -> Vec<(usize, Client)> {
+        let client = |connection: Connection| Client {
+            accounts: AccountServiceClient::new(connection.clone())
+                .max_decoding_message_size(usize::MAX),
+            admin: AdminServiceClient::new(connection),
+        };
+        let connections = self.connections(callers, first_share).into_iter();
+        connections.map(|(server, connection)| (server, client(connection))).collect()
+    }
+
+    /// A client of the first server.
+    pub fn client(&self) -> Client {
+        self.clients(1, None).remove(0).1
+    }
+
+    /// This many connections to a server, of which some are the same.
+    fn shared(&self, server: usize, callers: u32) -> Vec<Connection> {
+        let count = callers.div_ceil(REQUESTS_PER_CONNECTION);
+        let connections: Vec<_> =
+            (0..count).map(|_| self.connect(&self.endpoints[server])).collect();
+        connections.into_iter().cycle().take(callers as usize).collect()
     }
 }
 

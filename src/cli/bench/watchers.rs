@@ -107,11 +107,11 @@ impl Watchers {
         let channels = {
             // A channel belongs to the runtime in which it was made.
             let _inside = runtime.enter();
-            servers.channels(count)
+            servers.connections(count, None)
         };
         let all: Vec<_> = watchers.iter().cloned().zip(channels).collect();
         let reading = std::thread::spawn(move || {
-            let follow = |(watcher, channel)| follow(channel, watcher, stopped.clone());
+            let follow = |(watcher, (_, channel))| follow(channel, watcher, stopped.clone());
             runtime.block_on(async { sum(all.into_iter().map(follow).collect()).await })
         });
         let end = Instant::now() + CATCH_UP_TIME_MAX;

@@ -18,6 +18,8 @@ pub enum Operation {
     Transfer { source: String, destination: String },
     /// GetAccount.
     Read { account_id: String },
+    /// GetWritePathStats.
+    Stats,
 }
 
 /// Picks requests by a workload, the same ones for the same seed.
@@ -41,7 +43,11 @@ impl Plan {
                     sum
                 })
                 .collect(),
-            Workload::Hot | Workload::Uniform | Workload::Transfer | Workload::Mixed => Vec::new(),
+            Workload::Hot
+            | Workload::Uniform
+            | Workload::Transfer
+            | Workload::Mixed
+            | Workload::Stats => Vec::new(),
         };
         Self { workload, mode, account_ids, weights }
     }
@@ -52,6 +58,7 @@ impl Plan {
             Workload::Hot | Workload::Uniform => self.in_or_out(self.any(random), random),
             Workload::Zipf => self.in_or_out(self.by_weight(random), random),
             Workload::Transfer => self.transfer(random),
+            Workload::Stats => Operation::Stats,
             Workload::Mixed => match (random.u8(..4), self.mode) {
                 (0, _) => self.deposit(self.any(random)),
                 (1, _) => self.withdraw(self.any(random)),
@@ -102,7 +109,7 @@ impl Operation {
         match self {
             Self::Deposit { .. } => 1,
             Self::Withdraw { .. } => -1,
-            Self::Transfer { .. } | Self::Read { .. } => 0,
+            Self::Transfer { .. } | Self::Read { .. } | Self::Stats => 0,
         }
     }
 
@@ -111,7 +118,7 @@ impl Operation {
         match self {
             Self::Deposit { .. } | Self::Withdraw { .. } => 1,
             Self::Transfer { .. } => 2,
-            Self::Read { .. } => 0,
+            Self::Read { .. } | Self::Stats => 0,
         }
     }
 
@@ -128,7 +135,7 @@ impl Operation {
             Self::Transfer { source, destination } => {
                 vec![leg(source, "-1.00"), leg(destination, "1.00")]
             }
-            Self::Read { .. } => Vec::new(),
+            Self::Read { .. } | Self::Stats => Vec::new(),
         };
         proto::PostTransactionRequest { request_id, legs, ..Default::default() }
     }

@@ -1,0 +1,281 @@
+//! What becomes of jobs that a worker could not settle: a batch with a connection of its own, tried
+//! until its jobs are answered.
+//!
+//! ```text
+//!   a batch failed                      a row is locked by another program
+//!        |                                        |
+//!        |                         wait for that row, holding no other;
+//!        |                         the jobs parked behind it join <------- not had in time:
+//!        v                                        |                        expired jobs answered
+//!   +---------+    error: pause, halve            v                                   |
+//!   | attempt | <------------------------- [ take the turn ]                          |
+//!   +---------+ ------------------------------------------------> waited for again ---+
+//!        |
+//!        v
+//!   jobs answered; those whose row is locked elsewhere are parked behind it
+//! ```
+//!
+//! After a panic, a time-out or a connection lost at COMMIT nobody knows whether the batch was
+//! applied. It is simply tried again, for as long as anyone waits: the row locks make it wait
+//! for the lost transaction to end, and the stored request ids tell it what that did.
+//!
+//! # The lock
+//!
+//! A transaction that waits for one row holds no other meanwhile, and then takes the other rows
+//! that its jobs need only if they are free (SKIP LOCKED). So it never holds up anybody while it
+//! waits for a row, and can be in no deadlock, whatever the order of the ids.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    domain::ids::AccountId,
+    ledger::{
+        Failure, Outcome,
+        executor::{Batch, Executor, LeftOut, WaitFor},
+        job::Job,
+        line::{Line, Taken},
+        lock_wait::AccountLease,
+        stats::Stats,
+        transaction::{ExecuteError, Lookup},
+    },
+    storage::{DatabaseKind, LockMode, StorageError, Store},
+};
+
+/// Batches that are retried at the same time, each on a connection of its own. When there are
+/// more, something is wrong with the database, and callers are told at once.
+const RETRIES_MAX: usize = 8;
+/// Accounts locked by another program that are waited for at the same time, each on a connection
+/// of its own. Jobs for further ones go back into the queue after a pause.
+const LOCK_WAITS_MAX: usize = 16;
+/// That pause: each such job makes a worker wait for its row once more.
+const LOCK_WAITS_FULL_PAUSE: Duration = Duration::from_millis(50);
+/// How often a batch is tried again when the database broke it off: with the pauses below
+/// about a second in all. Longer is for the caller to decide.
+const ATTEMPTS_MAX: usize = 6;
+/// How long a batch is tried while the database cannot be reached. Its callers are better told
+/// than kept.
+const UNAVAILABLE_TIME_MAX: Duration = Duration::from_secs(2);
+/// The first pause between two attempts; each is twice the one before, with jitter.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// All retries of a process.
+#[derive(Clone)]
+pub struct RetryPool {
+    store: Arc<Store>,
+    line: Arc<Line>,
+    stats: Arc<Stats>,
+    permits: Arc<Semaphore>,
+    batch_size_max: usize,
+}
+
+impl RetryPool {
+    /// No retries yet.
+    pub fn new(
+        store: Arc<Store>,
+        line: Arc<Line>,
+        stats: Arc<Stats>,
+        batch_size_max: usize,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(RETRIES_MAX));
+        Self { store, line, stats, permits, batch_size_max }
+    }
+
+    /// Takes over a batch that failed with this error.
+    pub fn retry(&self, batch: Batch, error: ExecuteError) {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            let (error, jobs) = (error.summary(), batch.jobs.len());
+            tracing::warn!(error, jobs, "too many batches have failed");
+            batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+            return;
+        };
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let batches = pool.next_step(batch, error).await;
+            pool.run(batches.into()).await;
+            drop(permit);
+        });
+    }
+
+    /// Parks jobs behind the accounts that are locked elsewhere, and has their rows waited for.
+    /// The accounts of the batch that found them, if it has any to itself, are released.
+    pub fn park(&self, left_out: Vec<(Arc<Job>, AccountId)>, taken: Option<&mut Taken>) {
+        if left_out.is_empty() {
+            return;
+        }
+        let (account_ids, refused) = self.line.park(left_out, taken, LOCK_WAITS_MAX);
+        for account_id in account_ids {
+            tracing::debug!(%account_id, "account locked elsewhere, its requests are parked");
+            // What is locked has been for a while; its jobs may have been tried before.
+            let mut batch = Batch::new(Vec::new(), LockMode::SkipLocked, Lookup::Before);
+            batch.lease = Some(AccountLease::new(self.line.clone(), account_id));
+            tokio::spawn(self.clone().run(VecDeque::from([batch])));
+        }
+        for job in refused {
+            if job.deadline <= Instant::now() + LOCK_WAITS_FULL_PAUSE {
+                job.give_up(Failure::LockTimeout);
+                continue;
+            }
+            let line = self.line.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LOCK_WAITS_FULL_PAUSE).await;
+                line.push(job);
+            });
+        }
+    }
+
+    async fn run(self, mut batches: VecDeque<Batch>) {
+        let mut executor = Executor::new(self.store.clone(), self.stats.clone());
+        while let Some(mut batch) = batches.pop_front() {
+            if !batch.is_wanted() {
+                continue;
+            }
+            match self.attempt(&mut executor, &mut batch).await {
+                Ok(LeftOut { by_peers, mut elsewhere }) => {
+                    // Here a peer may be a lost transaction of this very batch.
+                    elsewhere.extend(by_peers);
+                    self.park(elsewhere, None);
+                }
+                Err(error) => batches.extend(self.next_step(batch, error).await),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        executor: &mut Executor,
+        batch: &mut Batch,
+    ) -> Result<LeftOut, ExecuteError> {
+        let start = Instant::now();
+        let first = match (&batch.lease, batch.mode) {
+            (Some(lease), _) => WaitFor::Row(lease.account_id(), lease.lock_timeout()),
+            (None, LockMode::Wait) => WaitFor::Turn,
+            (None, LockMode::SkipLocked) => WaitFor::Nothing,
+        };
+        let (transaction, _) = executor.begin(first).await?;
+        if let Some(lease) = &batch.lease {
+            batch.jobs = lease.take(self.batch_size_max);
+        }
+        if batch.jobs.is_empty() {
+            executor.abandon(transaction).await;
+            // The row was free, and nobody wants it: who comes from now on goes the short way.
+            return Ok(LeftOut::default());
+        }
+        executor.execute(transaction, start, batch).await
+    }
+
+    /// What is to be tried next after an attempt that failed.
+    async fn next_step(&self, mut batch: Batch, error: ExecuteError) -> Vec<Batch> {
+        if let Some(lease) = batch.lease.take() {
+            if batch.jobs.is_empty()
+                && matches!(error, ExecuteError::NotApplied(StorageError::LockTimeout(_)))
+            {
+                lease.expire();
+                batch.lease = Some(lease);
+                return vec![batch];
+            }
+            // What is still parked is tried by a worker: `lease` ends here.
+        }
+        if batch.jobs.is_empty() {
+            tracing::warn!(error = error.summary(), "wait for a locked account broken off");
+            return Vec::new();
+        }
+        batch.lookup = Lookup::Before;
+        let jobs = batch.jobs.len();
+        let error = match error {
+            ExecuteError::NotApplied(error) => error,
+            ExecuteError::Unknown(error) => {
+                tracing::warn!(error, jobs, "attempt lost, looking it up");
+                // One job may have caused the loss: each half is tried by itself.
+                return batch.pause().await.split();
+            }
+        };
+        match error {
+            // There is one lock, and the only thing to do is to try again.
+            StorageError::LockTimeout(_) if self.store.kind() == DatabaseKind::Sqlite => {
+                batch.jobs.retain(|job| !job.expire());
+                vec![batch]
+            }
+            StorageError::LockTimeout(_) if batch.mode == LockMode::Wait => {
+                batch.jobs.retain(|job| !job.expire());
+                batch.mode = LockMode::SkipLocked;
+                vec![batch]
+            }
+            // No row, then, but a key that someone else has written and not yet committed.
+            StorageError::LockTimeout(_) => {
+                batch.jobs.retain(|job| !job.expire());
+                batch.pause().await.split()
+            }
+            StorageError::Aborted(_) | StorageError::Decided(_) if batch.retries < ATTEMPTS_MAX => {
+                tracing::debug!(%error, jobs, "transaction broken off");
+                vec![batch.pause().await]
+            }
+            StorageError::Aborted(_) | StorageError::Decided(_) => {
+                tracing::warn!(%error, jobs, "transaction broken off repeatedly");
+                batch.bisect(&Failure::Contention)
+            }
+            StorageError::Unavailable(_) => {
+                tracing::warn!(%error, jobs, "database unavailable");
+                if batch.started_at.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0 {
+                    // What may have been applied is looked up for as long as anyone waits.
+                    let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
+                    batch.jobs.retain(|job| {
+                        if !job.is_uncertain() {
+                            job.give_up(failure.clone());
+                        }
+                        job.is_uncertain()
+                    });
+                }
+                if batch.jobs.is_empty() { Vec::new() } else { vec![batch.pause().await] }
+            }
+            StorageError::SchemaNotMigrated(_) => {
+                tracing::error!(%error, "schema not migrated");
+                batch.give_up(&Failure::SchemaNotMigrated(Some(Outcome::NotApplied)))
+            }
+            StorageError::Data(_) | StorageError::Corrupt(_) => {
+                tracing::error!(error = error.summary(), jobs, "database refused a batch");
+                tracing::debug!(%error, "what was refused");
+                batch.bisect(&Failure::Internal(Some(Outcome::NotApplied)))
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// Waits before the next attempt, longer each time.
+    async fn pause(mut self) -> Self {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(PAUSE_MIN)
+            .with_max_delay(PAUSE_MAX)
+            .with_max_times(ATTEMPTS_MAX)
+            .with_jitter();
+        let pause = pauses.build().nth(self.retries).unwrap_or(PAUSE_MAX);
+        self.retries += 1;
+        tokio::time::sleep(pause).await;
+        self
+    }
+
+    fn give_up(self, failure: &Failure) -> Vec<Self> {
+        self.jobs.iter().for_each(|job| job.give_up(failure.clone()));
+        Vec::new()
+    }
+
+    /// Finds the job that the database refuses: it fails alone, its neighbours do not.
+    fn bisect(self, failure: &Failure) -> Vec<Self> {
+        if self.jobs.len() > 1 { self.split() } else { self.give_up(failure) }
+    }
+
+    /// Two halves, or the one job.
+    fn split(mut self) -> Vec<Self> {
+        if self.jobs.len() < 2 {
+            return vec![self];
+        }
+        let jobs = self.jobs.split_off(self.jobs.len() / 2);
+        let second = Self { jobs, lease: None, ..self };
+        vec![self, second]
+    }
+}

@@ -1,0 +1,213 @@
+//! One database transaction for a batch of jobs.
+//!
+//! Nothing is retried here and nobody is answered: that is done by [`super::worker`] and
+//! [`super::retry`]. A second attempt starts from fresh rows; nothing that this one has worked out
+//! outlives it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{
+        book::{Answer, Book, Found},
+        ids::AccountId,
+        rejection::Rejection,
+    },
+    ledger::job::Job,
+    storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},
+};
+
+/// What came of a transaction that committed.
+pub struct Executed {
+    /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in none of
+    /// the three lists.
+    pub completed: Vec<(Arc<Job>, Result<Answer, Rejection>)>,
+    /// Jobs that were left out because another Passbook server has locked this account.
+    pub locked_by_peers: Vec<(Arc<Job>, AccountId)>,
+    /// Jobs that were left out because another program has locked this account.
+    pub locked_elsewhere: Vec<(Arc<Job>, AccountId)>,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Nothing was judged: only some of very many holds that have expired were recorded so.
+    is_partial: bool,
+}
+
+/// Where the time of one committed transaction went.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// Just before its BEGIN.
+    pub start: Instant,
+    /// From BEGIN until the rows were locked and read.
+    pub lock_wait: Duration,
+    /// From there until all was written.
+    pub write_time: Duration,
+    /// The COMMIT.
+    pub commit_time: Duration,
+}
+
+/// Why a transaction came to nothing, or may have.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// Nothing was committed.
+    #[error(transparent)]
+    NotApplied(#[from] StorageError),
+    /// All of the batch was committed, or nothing.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl ExecuteError {
+    /// The error as it may be logged at any level.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::NotApplied(error) => error.summary(),
+            Self::Unknown(text) => text.clone(),
+        }
+    }
+}
+
+/// Whether to ask for the verdicts that there are before judging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Ask. A verdict that comes up in between nevertheless is seen when the request ids are
+    /// inserted.
+    Before,
+    /// Take all requests for new, which saves a round trip and the search; if one is not, the
+    /// insert finds it, and the attempt fails with [`StorageError::Decided`].
+    OnConflict,
+}
+
+/// Executes the jobs in a transaction that has begun, and ends it either way. The time counts from
+/// `start`.
+pub async fn execute(
+    transaction: WriteTransaction,
+    start: Instant,
+    jobs: &[Arc<Job>],
+    mode: LockMode,
+    lookup: Lookup,
+) -> Result<Executed, ExecuteError> {
+    match evaluate(&transaction, start, jobs, mode, lookup).await {
+        Ok(mut executed) => match transaction.commit().await {
+            // Each attempt leaves fewer for the next.
+            Ok(()) if executed.is_partial => {
+                let text = format!("more than {LAPSED_MAX} holds have expired");
+                Err(ExecuteError::NotApplied(StorageError::Aborted(text)))
+            }
+            Ok(()) => {
+                let timings = &mut executed.timings;
+                let before = timings.lock_wait + timings.write_time;
+                timings.commit_time = start.elapsed().saturating_sub(before);
+                #[cfg(test)]
+                super::faults::strike(super::faults::Point::AfterCommit, jobs);
+                Ok(executed)
+            }
+            Err(CommitError::NotCommitted(error)) => Err(ExecuteError::NotApplied(error)),
+            Err(CommitError::Unknown(error)) => Err(ExecuteError::Unknown(error)),
+        },
+        Err(error) => Err(roll_back(transaction, error).await.into()),
+    }
+}
+
+/// Ends a transaction that failed, and returns why it did. If this fails, too, the connection is
+/// lost, and the transaction with it; the connection must not be used again, whatever the first
+/// error was.
+pub async fn roll_back(transaction: WriteTransaction, error: StorageError) -> StorageError {
+    match transaction.roll_back().await {
+        Ok(()) => error,
+        Err(rollback) => {
+            StorageError::Unavailable(format!("{error}; and the rollback failed: {rollback}"))
+        }
+    }
+}
+
+async fn evaluate(
+    transaction: &WriteTransaction,
+    start: Instant,
+    jobs: &[Arc<Job>],
+    mode: LockMode,
+    lookup: Lookup,
+) -> Result<Executed, StorageError> {
+    // 1. Lock the accounts.
+    let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
+    let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
+        transaction.lock(&account_ids, mode).await?;
+    let lock_wait = start.elapsed();
+    let (locked_elsewhere, ours) = split_locked(jobs.to_vec(), &locked_elsewhere);
+    let (locked_by_peers, ours) = split_locked(ours, &locked_by_peers);
+
+    // 2. Read the verdicts that there are, in a statement after the lock.
+    let (now_us, decided) = match now_us {
+        Some(now_us)
+            if lookup == Lookup::OnConflict && !ours.iter().any(|it| it.command.needs_lookup()) =>
+        {
+            (now_us, HashMap::new())
+        }
+        _ => {
+            let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
+            transaction.decided(&keys).await?
+        }
+    };
+
+    // 3. Read the holds: those that are named, and those that may have expired.
+    let hold_ids: BTreeSet<_> =
+        ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
+    let with_holds = accounts.iter().filter(|account| account.held.is_positive());
+    let with_holds: BTreeSet<_> = with_holds.map(|account| account.account_id.clone()).collect();
+    let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
+        true => (now_us, Vec::new()),
+        false => transaction.holds(&hold_ids, &with_holds).await?,
+    };
+
+    let lapsed = holds.iter().filter(|hold| hold.has_lapsed(now_us)).count();
+    let is_partial = lapsed >= LAPSED_MAX;
+
+    // 4. Read which of the transactions that are to be reversed were so before.
+    let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
+    let reversed_by = transaction.reversed_by(&reversals).await?;
+
+    // 5. Apply each command in turn, in memory; a job that its caller gave up is left out.
+    //    Where more holds have expired than are recorded at once, nothing can be judged yet.
+    let ours = if is_partial { Vec::new() } else { ours };
+    let mut book = Book::new(Found { accounts, holds, decided, reversed_by, now_us });
+    let completed = ours
+        .into_iter()
+        .filter(|job| job.claim())
+        .map(|job| {
+            let verdict = book.apply(&job.command);
+            (job, verdict)
+        })
+        .collect();
+
+    #[cfg(test)]
+    super::faults::strike(super::faults::Point::BeforeWrite, jobs);
+
+    // 6. Write what has changed; the caller commits.
+    transaction.write(&book).await?;
+    let write_time = start.elapsed().saturating_sub(lock_wait);
+    let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
+    Ok(Executed { completed, locked_by_peers, locked_elsewhere, timings, is_partial })
+}
+
+/// The jobs that need one of these accounts, with the first such, and the others.
+fn split_locked(
+    jobs: Vec<Arc<Job>>,
+    locked: &BTreeSet<AccountId>,
+) -> (Vec<(Arc<Job>, AccountId)>, Vec<Arc<Job>>) {
+    if locked.is_empty() {
+        return (Vec::new(), jobs);
+    }
+    let (mut left_out, mut ours) = (Vec::new(), Vec::with_capacity(jobs.len()));
+    for job in jobs {
+        let account_id = job.command.account_ids().find(|id| locked.contains(*id)).cloned();
+        match account_id {
+            Some(account_id) => left_out.push((job, account_id)),
+            None => ours.push(job),
+        }
+    }
+    (left_out, ours)
+}
