@@ -14,9 +14,12 @@
 //!   Abandoned                                               caller gives up: not applied
 //! ```
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -30,6 +33,9 @@ use crate::{
     telemetry::traces::CallTrace,
 };
 
+/// A job this close to its deadline is answered rather than tried again.
+pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
+
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
@@ -37,7 +43,7 @@ const ABANDONED: u8 = 2;
 /// What a caller gets.
 pub type Verdict = Result<Answer, Failure>;
 
-/// A command on its way, shared by the worker, its attempts and the lanes.
+/// A command on its way, shared by the queue and whoever executes it.
 pub struct Job {
     /// What is asked.
     pub command: Command,
@@ -153,6 +159,16 @@ impl Job {
         }
     }
 
+    /// Answers that a lock was not had in time if the job has no time left; returns whether it is
+    /// so.
+    pub fn expire(&self) -> bool {
+        let has_expired = self.deadline <= Instant::now() + DEADLINE_MARGIN;
+        if has_expired {
+            self.give_up(Failure::LockTimeout);
+        }
+        has_expired
+    }
+
     /// Answers that no verdict was reached, truthfully if an earlier attempt may have been
     /// committed.
     pub fn give_up(&self, failure: Failure) {
@@ -194,8 +210,6 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::Semaphore;
 
     use super::*;

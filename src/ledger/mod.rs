@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Ledger::make -> line -> worker: takes all that waits and is free, 1..N jobs, into one transaction
-//!                           attempt: begin -> lock -> read -> fold -> write -> commit
-//!                           only now: answer each job with its own verdict
+//!                       transaction: begin -> lock -> read -> fold -> write -> commit
+//!                          executor: only now: answer each job with its own verdict
 //! ```
 //!
 //! A request alone is a batch of one; there is no other way to change anything. The future of
@@ -11,19 +11,23 @@
 //! Correctness rests on the row lock and the stored request ids, never on this process: an
 //! attempt whose outcome is not known is simply made again, and finds what it did.
 
-mod attempt;
 mod contention;
+mod executor;
 mod failure;
 #[cfg(test)]
 mod faults;
 mod job;
-mod lanes;
 mod line;
-mod mender;
+#[cfg(test)]
+mod line_tests;
+mod lock_wait;
 mod reads;
+mod retry;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transaction;
+mod turns;
 mod watch;
 mod worker;
 

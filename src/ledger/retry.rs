@@ -31,15 +31,13 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    domain::ids::AccountId,
     ledger::{
         Failure, Outcome,
         executor::{Batch, Executor, LeftOut, WaitFor},
-        job::Job,
         line::{Line, Taken},
         lock_wait::AccountLease,
         stats::Stats,
-        transaction::{ExecuteError, Lookup},
+        transaction::{ExecuteError, LockedJobs, Lookup},
     },
     storage::{DatabaseKind, LockMode, StorageError, Store},
 };
@@ -103,7 +101,7 @@ impl RetryPool {
 
     /// Parks jobs behind the accounts that are locked elsewhere, and has their rows waited for.
     /// The accounts of the batch that found them, if it has any to itself, are released.
-    pub fn park(&self, left_out: Vec<(Arc<Job>, AccountId)>, taken: Option<&mut Taken>) {
+    pub fn park(&self, left_out: LockedJobs, taken: Option<&mut Taken>) {
         if left_out.is_empty() {
             return;
         }
@@ -170,16 +168,16 @@ impl RetryPool {
 
     /// What is to be tried next after an attempt that failed.
     async fn next_step(&self, mut batch: Batch, error: ExecuteError) -> Vec<Batch> {
-        if let Some(lease) = batch.lease.take() {
-            if batch.jobs.is_empty()
-                && matches!(error, ExecuteError::NotApplied(StorageError::LockTimeout(_)))
-            {
-                lease.expire();
-                batch.lease = Some(lease);
-                return vec![batch];
-            }
-            // What is still parked is tried by a worker: `lease` ends here.
+        let is_timeout = matches!(error, ExecuteError::NotApplied(StorageError::LockTimeout(_)));
+        if let Some(lease) = &batch.lease
+            && batch.jobs.is_empty()
+            && is_timeout
+        {
+            lease.expire();
+            return vec![batch];
         }
+        // What is still parked behind the account is tried by a worker.
+        batch.lease = None;
         if batch.jobs.is_empty() {
             tracing::warn!(error = error.summary(), "wait for a locked account broken off");
             return Vec::new();

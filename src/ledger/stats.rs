@@ -6,27 +6,12 @@ use std::{
     time::Duration,
 };
 
-use hdrhistogram::Histogram;
-use metrics::{counter, histogram};
-use tokio::time::Instant;
-
 use crate::{
-    ledger::attempt::{AttemptError, Attempted},
+    ledger::transaction::{ExecuteError, Executed, Timings},
     storage::{Connections, StorageError},
 };
-
-/// Where the time of one committed attempt went.
-#[derive(Clone, Copy, Debug)]
-pub struct Timings {
-    /// When its batch was taken up.
-    pub start: Instant,
-    /// From BEGIN until the rows were locked and read.
-    pub lock_wait: Duration,
-    /// From there until all was written.
-    pub write_time: Duration,
-    /// The COMMIT.
-    pub commit_time: Duration,
-}
+use hdrhistogram::Histogram;
+use metrics::{counter, histogram};
 
 /// How values are spread; times in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,19 +111,19 @@ impl Stats {
     }
 
     /// Takes down that an attempt failed.
-    pub fn record_failure(&self, error: &AttemptError) {
+    pub fn record_failure(&self, error: &ExecuteError) {
         counter!("passbook_retries_total", "cause" => cause(error)).increment(1);
     }
 
     /// Takes down what a committed attempt tells.
-    pub fn record(&self, attempted: &Attempted) {
-        let Timings { start, lock_wait, write_time, commit_time } = attempted.timings;
+    pub fn record(&self, executed: &Executed) {
+        let Timings { start, lock_wait, write_time, commit_time } = executed.timings;
         let mut recorders = self.recorders();
-        recorders.batch_size.add_number(attempted.judged.len());
+        recorders.batch_size.add_number(executed.completed.len());
         recorders.lock_wait.add_time(lock_wait);
         recorders.write_time.add_time(write_time);
         recorders.commit_time.add_time(commit_time);
-        for (job, _) in &attempted.judged {
+        for (job, _) in &executed.completed {
             recorders.queue_time.add_time(start.saturating_duration_since(job.accepted));
         }
     }
@@ -200,14 +185,14 @@ const CAUSES: [&str; 7] =
     ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
 
 /// Why an attempt failed, in a word.
-pub fn cause(error: &AttemptError) -> &'static str {
+pub fn cause(error: &ExecuteError) -> &'static str {
     match error {
-        AttemptError::NotApplied(StorageError::LockTimeout(_)) => "lock_timeout",
-        AttemptError::NotApplied(StorageError::Decided(_)) => "repeat",
-        AttemptError::NotApplied(StorageError::Aborted(_)) => "aborted",
-        AttemptError::NotApplied(StorageError::Unavailable(_)) => "unavailable",
-        AttemptError::NotApplied(StorageError::SchemaNotMigrated(_)) => "schema",
-        AttemptError::NotApplied(StorageError::Data(_) | StorageError::Corrupt(_)) => "data",
-        AttemptError::Unknown(_) => "commit_unknown",
+        ExecuteError::NotApplied(StorageError::LockTimeout(_)) => "lock_timeout",
+        ExecuteError::NotApplied(StorageError::Decided(_)) => "repeat",
+        ExecuteError::NotApplied(StorageError::Aborted(_)) => "aborted",
+        ExecuteError::NotApplied(StorageError::Unavailable(_)) => "unavailable",
+        ExecuteError::NotApplied(StorageError::SchemaNotMigrated(_)) => "schema",
+        ExecuteError::NotApplied(StorageError::Data(_) | StorageError::Corrupt(_)) => "data",
+        ExecuteError::Unknown(_) => "commit_unknown",
     }
 }

@@ -22,15 +22,18 @@ use crate::{
     storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},
 };
 
+/// Jobs that were left out of a transaction, each with the first account that was locked.
+pub type LockedJobs = Vec<(Arc<Job>, AccountId)>;
+
 /// What came of a transaction that committed.
 pub struct Executed {
     /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in none of
     /// the three lists.
     pub completed: Vec<(Arc<Job>, Result<Answer, Rejection>)>,
     /// Jobs that were left out because another Passbook server has locked this account.
-    pub locked_by_peers: Vec<(Arc<Job>, AccountId)>,
+    pub locked_by_peers: LockedJobs,
     /// Jobs that were left out because another program has locked this account.
-    pub locked_elsewhere: Vec<(Arc<Job>, AccountId)>,
+    pub locked_elsewhere: LockedJobs,
     /// Where the time went.
     pub timings: Timings,
     /// Nothing was judged: only some of very many holds that have expired were recorded so.
@@ -194,10 +197,7 @@ async fn evaluate(
 }
 
 /// The jobs that need one of these accounts, with the first such, and the others.
-fn split_locked(
-    jobs: Vec<Arc<Job>>,
-    locked: &BTreeSet<AccountId>,
-) -> (Vec<(Arc<Job>, AccountId)>, Vec<Arc<Job>>) {
+fn split_locked(jobs: Vec<Arc<Job>>, locked: &BTreeSet<AccountId>) -> (LockedJobs, Vec<Arc<Job>>) {
     if locked.is_empty() {
         return (Vec::new(), jobs);
     }

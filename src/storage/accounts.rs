@@ -9,12 +9,12 @@
 //! order of the ids in the list would not. On SQLite `lock_exclusive()` writes nothing: there
 //! the whole database is locked from BEGIN IMMEDIATE on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, Select,
+    QueryFilter, QueryOrder, QuerySelect, Select, Statement,
     sea_query::{Cond, Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     },
     storage::{
         AsOfNow, StorageError, Store,
+        connect::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
         requests::{clock, statement_clock},
     },
@@ -181,7 +182,7 @@ pub async fn lock(
 }
 
 /// Locks those of these accounts that nobody else has locked, without waiting, and reads them.
-pub async fn lock_free(
+pub async fn lock_unlocked(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<LockedRows, StorageError> {
@@ -207,21 +208,41 @@ async fn lock_rows(
     })
 }
 
-/// Which of these accounts exist, locked or not.
-pub async fn existing(
+/// Who has locked a row: PostgreSQL writes the locker's transaction id into it, and the locker
+/// holds that id's own lock. A transaction of ours that is older than
+/// [`PEER_TRANSACTION_TIME_MAX`] hangs, and counts as a stranger's.
+const LOCK_HOLDERS: &str = "\
+    SELECT account_id, EXISTS ( \
+        SELECT 1 FROM pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid \
+        WHERE held.locktype = 'transactionid' AND held.granted \
+            AND held.transactionid = accounts.xmax AND holder.application_name = $2 \
+            AND holder.xact_start > clock_timestamp() - $3 * interval '1 ms') AS is_peer \
+    FROM accounts WHERE account_id = ANY($1)";
+
+/// Far above the time of a healthy transaction.
+const PEER_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Which of these accounts are locked by another Passbook server, and which exist besides.
+/// PostgreSQL only: on SQLite no row is ever locked.
+pub async fn lock_holders(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
-) -> Result<BTreeSet<AccountId>, StorageError> {
-    if account_ids.is_empty() {
-        return Ok(BTreeSet::new());
+) -> Result<(BTreeSet<AccountId>, BTreeSet<AccountId>), StorageError> {
+    if account_ids.is_empty() || transaction.get_database_backend() == DbBackend::Sqlite {
+        return Ok((BTreeSet::new(), BTreeSet::new()));
     }
-    let found: Vec<String> = select(transaction.get_database_backend(), account_ids)
-        .select_only()
-        .column(Column::AccountId)
-        .into_tuple()
-        .all(transaction)
-        .await?;
-    Ok(found.iter().map(|account_id| AccountId::from_stored(account_id)).collect())
+    let ids: Vec<String> = account_ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let age_ms = PEER_TRANSACTION_TIME_MAX.as_secs_f64() * 1000.0;
+    let values = [ids.into(), APPLICATION_NAME.into(), age_ms.into()];
+    let backend = transaction.get_database_backend();
+    let statement = Statement::from_sql_and_values(backend, LOCK_HOLDERS, values);
+    let (mut peers, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for row in transaction.query_all_raw(statement).await? {
+        let account_id: String = row.try_get("", "account_id")?;
+        let rows = if row.try_get("", "is_peer")? { &mut peers } else { &mut others };
+        rows.insert(AccountId::from_stored(&account_id));
+    }
+    Ok((peers, others))
 }
 
 fn select(backend: DbBackend, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {

@@ -21,10 +21,13 @@ use crate::storage::{
     url::Options,
 };
 
-/// How long a group commit waits for row locks before it goes on without the accounts that
-/// someone else holds. Long enough for another server's transaction to end, short enough that
-/// a lock held for seconds is not felt on other accounts.
-const POSTGRES_LOCK_TIMEOUT: &str = "20ms";
+/// The name of every connection: by it a server tells its peers' locks from a stranger's.
+pub(super) const APPLICATION_NAME: &str = "passbook";
+/// How long a transaction that has no turn waits for a lock. A wait that is longer means that
+/// other servers change the same accounts: then they take turns, rather than that each holds some
+/// rows while it waits for others. Too short, and a collision that would be over in a moment costs
+/// a transaction; too long, and servers collide for long before they take turns.
+const POSTGRES_LOCK_TIMEOUT: &str = "2ms";
 /// A writer's statement that runs longer is broken off: far above any healthy one, and below the
 /// time of an attempt. (COMMIT is not subject to it, and must not be: one that waits for a
 /// synchronous standby would be made without it.)
@@ -279,7 +282,7 @@ async fn answers<C: Connection>(connection: &mut C) -> bool {
 }
 
 fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
-    let options = options.application_name("passbook").options([
+    let options = options.application_name(APPLICATION_NAME).options([
         ("default_transaction_isolation", "read committed"),
         ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
         ("client_connection_check_interval", POSTGRES_CONNECTION_CHECK),

@@ -20,7 +20,7 @@ use crate::{
     storage::{
         CommitError, StorageError,
         accounts::{self, LockedRows},
-        holds, requests, write,
+        holds, requests, turn, write,
     },
 };
 
@@ -36,21 +36,24 @@ pub struct WriteTransaction {
     transaction: DatabaseTransaction,
 }
 
-/// What to do about a row that someone else has locked.
-#[derive(Clone, Copy, Debug)]
-pub enum LockWait {
-    /// Wait for each in turn, in order of ids, as long as the connection's lock timeout says.
-    Briefly,
-    /// Leave it out.
-    Never,
+/// What a transaction does about a row that another transaction has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Wait for each row, in order of ids, for as long as the transaction's lock timeout says.
+    Wait,
+    /// Leave the row out.
+    SkipLocked,
 }
 
-/// The rows that were asked for.
-pub struct Locked {
-    /// Those that exist and are now ours.
+/// What the transaction got of the rows that it asked for. Ids in none of the three do not exist.
+#[derive(Default)]
+pub struct LockedAccounts {
+    /// The rows that are now locked by this transaction.
     pub accounts: Vec<Account>,
-    /// Those that exist and are someone else's. Ids in neither list do not exist.
-    pub held_elsewhere: BTreeSet<AccountId>,
+    /// The rows that a transaction of another Passbook server has locked. It ends soon.
+    pub locked_by_peers: BTreeSet<AccountId>,
+    /// The rows that another program has locked, nobody knows for how long.
+    pub locked_elsewhere: BTreeSet<AccountId>,
     /// The time in microseconds since the Unix epoch by the database's clock, if there was a
     /// row to bring it.
     pub now_us: Option<i64>,
@@ -80,36 +83,63 @@ pub(super) async fn begin(
 }
 
 impl WriteTransaction {
-    /// Locks these accounts' rows and reads them.
+    /// Waits until no other transaction has the turn (see [`crate::ledger`]'s `turns`), and takes
+    /// it until this one ends. Returns whether it had to wait. From then on the transaction waits
+    /// for row locks as long as a turn may. Does nothing on SQLite, where BEGIN is the turn.
+    ///
+    /// # Errors
+    /// [`StorageError::LockTimeout`] if the turn was not had in time.
+    pub async fn take_turn(&self) -> Result<bool, StorageError> {
+        match self.transaction.get_database_backend() {
+            DbBackend::Sqlite => Ok(false),
+            _ => turn::take(&self.transaction).await,
+        }
+    }
+
+    /// Locks the rows of these accounts and reads them.
     ///
     /// # Errors
     /// [`StorageError::LockTimeout`] if a row was not had in time.
     pub async fn lock(
         &self,
         account_ids: &BTreeSet<AccountId>,
-        wait: LockWait,
-    ) -> Result<Locked, StorageError> {
+        mode: LockMode,
+    ) -> Result<LockedAccounts, StorageError> {
         if account_ids.is_empty() {
-            let (accounts, held_elsewhere) = (Vec::new(), BTreeSet::new());
-            return Ok(Locked { accounts, held_elsewhere, now_us: None });
+            return Ok(LockedAccounts::default());
         }
-        match wait {
-            LockWait::Briefly => {
+        match mode {
+            LockMode::Wait => {
                 let LockedRows { accounts, now_us } =
                     accounts::lock(&self.transaction, account_ids).await?;
-                Ok(Locked { accounts, held_elsewhere: BTreeSet::new(), now_us })
+                Ok(LockedAccounts { accounts, now_us, ..LockedAccounts::default() })
             }
-            LockWait::Never => {
-                let LockedRows { accounts, now_us } =
-                    accounts::lock_free(&self.transaction, account_ids).await?;
-                let mut missing = account_ids.clone();
-                for account in &accounts {
-                    missing.remove(&account.account_id);
-                }
-                let held_elsewhere = accounts::existing(&self.transaction, &missing).await?;
-                Ok(Locked { accounts, held_elsewhere, now_us })
-            }
+            LockMode::SkipLocked => self.lock_unlocked(account_ids).await,
         }
+    }
+
+    async fn lock_unlocked(
+        &self,
+        account_ids: &BTreeSet<AccountId>,
+    ) -> Result<LockedAccounts, StorageError> {
+        let LockedRows { mut accounts, mut now_us } =
+            accounts::lock_unlocked(&self.transaction, account_ids).await?;
+        let mut missing = account_ids.clone();
+        for account in &accounts {
+            missing.remove(&account.account_id);
+        }
+        let (locked_by_peers, mut locked_elsewhere) =
+            accounts::lock_holders(&self.transaction, &missing).await?;
+        if !locked_elsewhere.is_empty() {
+            // A row that nobody has locked any more is no foreign one: its lock ended meanwhile.
+            let freed = accounts::lock_unlocked(&self.transaction, &locked_elsewhere).await?;
+            for account in &freed.accounts {
+                locked_elsewhere.remove(&account.account_id);
+            }
+            accounts.extend(freed.accounts);
+            now_us = now_us.max(freed.now_us);
+        }
+        Ok(LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us })
     }
 
     /// Waits for one account's row, for at most this long. The transaction must hold no other

@@ -30,6 +30,7 @@ mod resolve_request;
 mod reverse_transaction;
 mod stream_transactions;
 mod transfer;
+mod turns;
 mod update_account;
 mod verify_account;
 mod watch_entries;

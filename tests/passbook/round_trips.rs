@@ -72,3 +72,30 @@ async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
     }
     assert_eq!(database.count("entries").await, 1200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_takes_no_turns_any_more_when_it_is_alone_again() {
+    let Counted { proxy, server, database } = start().await;
+    let other = Server::start(&database).await;
+    let mut calls = JoinSet::new();
+    for number in 0..400 {
+        let client = [&server, &other][number % 2].client();
+        calls.spawn(async move {
+            let change = Change::Deposit(deposit("a", "1"));
+            change.send(&client, PATIENCE).await.expect("it is made");
+        });
+    }
+    calls.join_all().await;
+    let client = server.client();
+    let mut fewest = usize::MAX;
+
+    // One round trip more for each of the next 64 transactions.
+    for _ in 0..80 {
+        let before = proxy.round_trips();
+        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("it is made");
+        tokio::time::sleep(QUIET).await;
+        fewest = fewest.min(proxy.round_trips() - before);
+    }
+
+    assert_eq!(fewest, ROUND_TRIPS + ROUND_TRIPS_AFTER);
+}

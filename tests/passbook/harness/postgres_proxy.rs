@@ -8,8 +8,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -38,6 +39,7 @@ struct Control {
     cuts_made: AtomicUsize,
     freezes_after_cut: AtomicBool,
     round_trips: AtomicUsize,
+    delay_ms: AtomicU64,
     frozen: watch::Sender<bool>,
     connections: AtomicUsize,
     dead_connections: AtomicUsize,
@@ -100,6 +102,11 @@ impl PostgresProxy {
         self.control.round_trips.load(SeqCst)
     }
 
+    /// From now on a request and its answer each take this much longer.
+    pub fn delay(&self, delay: Duration) {
+        self.control.delay_ms.store(delay.as_millis() as u64, SeqCst);
+    }
+
     /// Nothing goes through any more, in either direction, but no connection ends.
     pub fn freeze(&self) {
         self.control.frozen.send_replace(true);
@@ -125,6 +132,13 @@ impl Control {
         let mut frozen = self.frozen.subscribe();
         // The sender lives as long as `self`.
         let _ = frozen.wait_for(|frozen| !*frozen).await;
+    }
+
+    async fn wait_as_far_away(&self) {
+        let delay_ms = self.delay_ms.load(SeqCst);
+        if delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
     }
 
     fn take(&self, left: &AtomicUsize) -> bool {
@@ -170,6 +184,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
             packet.append(&mut message.bytes);
             if is_whole {
                 control.wait_while_frozen(connection).await;
+                control.wait_as_far_away().await;
                 writes.write_all(&packet).await?;
                 packet.clear();
             }
@@ -181,6 +196,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
             let message = Message::read(&mut reads).await?;
             control.wait_while_frozen(connection).await;
             if message.kind() == b'Z' {
+                control.wait_as_far_away().await;
                 control.round_trips.fetch_add(1, SeqCst);
             }
             if cut_after_commit.load(SeqCst) && message.says_committed() {

@@ -1,0 +1,255 @@
+//! A connection, and the transactions on it. Workers and retries each have one.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use crate::{
+    domain::{book::Answer, ids::AccountId, rejection::Rejection},
+    ledger::{
+        Failure, Outcome,
+        job::Job,
+        lock_wait::AccountLease,
+        stats::{OpenWriter, Stats, cause},
+        transaction::{ExecuteError, Executed, LockedJobs, Lookup, execute, roll_back},
+    },
+    storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction, Writer},
+    telemetry::traces::{TransactionFacts, TransactionTrace},
+};
+
+/// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
+/// with the connection; above the database's own time-outs for statements and for transactions
+/// that nobody drives, well below the ten seconds in which the service is to be back after a
+/// partition.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(6);
+
+/// Jobs that are executed together.
+pub struct Batch {
+    /// At least one, unless there is a lease.
+    pub jobs: Vec<Arc<Job>>,
+    /// The account whose row is waited for first; its jobs join when the row was had.
+    pub lease: Option<AccountLease>,
+    /// What to do about rows that are locked.
+    pub mode: LockMode,
+    /// When to look up verdicts.
+    pub lookup: Lookup,
+    /// When it was first tried.
+    pub started_at: Instant,
+    /// How often it was tried again, after a pause.
+    pub retries: usize,
+    /// How often it was tried.
+    pub attempts: usize,
+}
+
+/// What a transaction waits for before it locks its rows, and while it holds none.
+pub enum WaitFor<'a> {
+    /// Nothing.
+    Nothing,
+    /// The turn.
+    Turn,
+    /// One row, for at most this long.
+    Row(&'a AccountId, Duration),
+}
+
+/// Jobs that a transaction which committed has left out.
+#[derive(Default)]
+pub struct LeftOut {
+    /// By another Passbook server, so for a moment.
+    pub by_peers: LockedJobs,
+    /// By another program.
+    pub elsewhere: LockedJobs,
+}
+
+/// See the module.
+pub struct Executor {
+    store: Arc<Store>,
+    stats: Arc<Stats>,
+    writer: Option<(Writer, OpenWriter)>,
+}
+
+impl Executor {
+    /// An executor without a connection yet.
+    pub fn new(store: Arc<Store>, stats: Arc<Stats>) -> Self {
+        Self { store, stats, writer: None }
+    }
+
+    /// Which database it is.
+    pub fn kind(&self) -> DatabaseKind {
+        self.store.kind()
+    }
+
+    /// Begins a transaction. Returns with it whether it had to wait for the turn.
+    pub async fn begin(
+        &mut self,
+        first: WaitFor<'_>,
+    ) -> Result<(WriteTransaction, bool), StorageError> {
+        let writer = match self.writer.take() {
+            Some(writer) if !self.store.is_outdated(&writer.0) => writer,
+            _ => (self.store.writer().await?, self.stats.open_writer()),
+        };
+        let begun = run_guarded(&self.store, begin(&writer.0, first)).await;
+        self.writer = is_reusable(&begun).then_some(writer);
+        if let Err(error) = &begun {
+            self.stats.record_failure(error);
+        }
+        begun.map_err(|error| match error {
+            ExecuteError::NotApplied(error) => error,
+            // Nothing was written yet.
+            ExecuteError::Unknown(text) => StorageError::Unavailable(text),
+        })
+    }
+
+    /// Ends a transaction in which there is nothing to do.
+    pub async fn abandon(&mut self, transaction: WriteTransaction) {
+        if transaction.roll_back().await.is_err() {
+            self.writer = None;
+        }
+    }
+
+    /// Executes a batch in a transaction that began at `start`, and answers its jobs. The
+    /// connection is kept only if all is well with it.
+    pub async fn execute(
+        &mut self,
+        transaction: WriteTransaction,
+        start: Instant,
+        batch: &mut Batch,
+    ) -> Result<LeftOut, ExecuteError> {
+        batch.attempts += 1;
+        let Batch { jobs, mode, lookup, .. } = batch;
+        let span = start_span(self.kind(), jobs, batch.attempts, start);
+        let executed = execute(transaction, start, jobs, *mode, *lookup);
+        let result = run_guarded(&self.store, executed).await;
+        if !is_reusable(&result) {
+            self.writer = None;
+        }
+        // Before its calls are answered, and end.
+        span.end(result.as_ref().err().map(cause));
+        match result {
+            Ok(executed) => {
+                self.stats.record(&executed);
+                let Executed { completed, locked_by_peers, locked_elsewhere, .. } = executed;
+                completed.into_iter().for_each(|(job, verdict)| complete(&job, verdict));
+                Ok(LeftOut { by_peers: locked_by_peers, elsewhere: locked_elsewhere })
+            }
+            Err(error) => {
+                record_outcome(jobs, &error);
+                self.stats.record_failure(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// Jobs that have not been tried yet.
+    pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup) -> Self {
+        Self {
+            jobs,
+            lease: None,
+            mode,
+            lookup,
+            started_at: Instant::now(),
+            retries: 0,
+            attempts: 0,
+        }
+    }
+
+    /// Whether anyone still waits for any of it; forgets those that nobody does.
+    pub fn is_wanted(&mut self) -> bool {
+        self.jobs.retain(|job| job.is_wanted());
+        !self.jobs.is_empty() || self.lease.as_mut().is_some_and(AccountLease::is_wanted)
+    }
+}
+
+async fn begin(
+    writer: &Writer,
+    first: WaitFor<'_>,
+) -> Result<(WriteTransaction, bool), ExecuteError> {
+    let transaction = writer.begin().await?;
+    let waited = match first {
+        WaitFor::Nothing => Ok(false),
+        WaitFor::Turn => transaction.take_turn().await,
+        WaitFor::Row(account_id, time_max) => {
+            transaction.wait_for(account_id, time_max).await.map(|()| true)
+        }
+    };
+    match waited {
+        Ok(waited) => Ok((transaction, waited)),
+        Err(error) => Err(roll_back(transaction, error).await.into()),
+    }
+}
+
+fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(ExecuteError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
+        Err(ExecuteError::Unknown(_)) => false,
+    }
+}
+
+/// Answers a job whose verdict was committed.
+fn complete(job: &Job, verdict: Result<Answer, Rejection>) {
+    match verdict {
+        // An earlier attempt, whose commit was not confirmed, may have made this very change;
+        // without a request id nothing is stored that would tell.
+        Err(_) if job.is_uncertain() && job.command.key().is_none() => {
+            job.give_up(Failure::DatabaseUnavailable(Some(Outcome::Unknown)));
+        }
+        verdict => job.answer(verdict.map_err(Failure::Rejected)),
+    }
+}
+
+/// Writes down on each job what an attempt that failed may have done.
+fn record_outcome(jobs: &[Arc<Job>], error: &ExecuteError) {
+    for job in jobs {
+        match error {
+            ExecuteError::NotApplied(_) => job.unclaim(),
+            ExecuteError::Unknown(_) => job.mark_uncertain(),
+        }
+    }
+}
+
+/// The span of a transaction for these jobs, that began back then.
+fn start_span(
+    kind: DatabaseKind,
+    jobs: &[Arc<Job>],
+    attempts: usize,
+    start: Instant,
+) -> TransactionTrace {
+    TransactionTrace::begin(jobs.iter().map(|job| &job.trace), || TransactionFacts {
+        database: match kind {
+            DatabaseKind::Sqlite => "sqlite",
+            DatabaseKind::Postgres => "postgresql",
+        },
+        batch_size: jobs.len(),
+        attempts,
+        since: start.elapsed(),
+    })
+}
+
+/// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
+/// it committed; it is dropped, and its connection must be dropped with it.
+async fn run_guarded<T>(
+    store: &Store,
+    attempt: impl Future<Output = Result<T, ExecuteError>>,
+) -> Result<T, ExecuteError> {
+    // The drop of what hangs may panic too.
+    let attempt = async move { tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await };
+    // What the attempt leaves half done is thrown away: its book, and its connection.
+    match AssertUnwindSafe(attempt).catch_unwind().await {
+        Ok(Ok(result)) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let text = format!("panic: {}", text.unwrap_or("without a text"));
+            Err(ExecuteError::Unknown(text))
+        }
+        Ok(Err(_elapsed)) => {
+            store.distrust_connections();
+            let seconds = ATTEMPT_TIME_MAX.as_secs();
+            let text = format!("no answer from the database within {seconds} s");
+            Err(ExecuteError::Unknown(text))
+        }
+    }
+}

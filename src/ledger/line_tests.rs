@@ -1,0 +1,213 @@
+//! Who is taken when, and who waits for whom.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    domain::{
+        account::Labels,
+        command::{Action, Command, Condition, Leg, Request},
+        ids::{AccountId, RequestId, RequestKey},
+        money::Currencies,
+        transaction::TransactionKind,
+    },
+    ledger::{
+        Failure,
+        job::{self, DEADLINE_MARGIN, Job, Ticket},
+        line::{Line, Taken},
+    },
+};
+
+fn id(account_id: &str) -> AccountId {
+    AccountId::parse(account_id).unwrap()
+}
+
+/// A job of these accounts, one letter each.
+fn job(account_ids: &str) -> Arc<Job> {
+    let (job, ticket) = job_until(account_ids, Instant::now() + Duration::from_secs(9));
+    // Someone waits for it as long as the test runs.
+    std::mem::forget(ticket);
+    job
+}
+
+/// A job that has no time left for another attempt.
+fn late_job(account_ids: &str) -> (Arc<Job>, Ticket) {
+    job_until(account_ids, Instant::now() + DEADLINE_MARGIN)
+}
+
+fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Ticket) {
+    let currency = Currencies::default().get("USD").unwrap();
+    let leg = |account_id: char| Leg {
+        account_id: id(&account_id.to_string()),
+        amount: currency.parse("1").unwrap(),
+        currency: currency.clone(),
+        condition: Condition::default(),
+    };
+    let command = Command::Request(Arc::new(Request {
+        key: RequestKey { caller: "".into(), request_id: RequestId::parse("r").unwrap() },
+        transaction_id: uuid::Uuid::now_v7(),
+        action: Action::Post(TransactionKind::Posting, account_ids.chars().map(leg).collect()),
+        description: String::new(),
+        labels: Labels::new(),
+        validate_only: false,
+    }));
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    job::new(command, deadline, place)
+}
+
+fn line(account_ids: &str) -> Arc<Line> {
+    let line = Arc::new(Line::default());
+    account_ids.chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+    line
+}
+
+/// The accounts of jobs, one letter each.
+fn letters(jobs: &[Arc<Job>]) -> String {
+    jobs.iter().flat_map(|job| job.command.account_ids()).map(AccountId::as_str).collect()
+}
+
+async fn take(line: &Arc<Line>, weight_max: usize) -> Taken {
+    tokio::time::timeout(Duration::from_secs(5), line.ready()).await.unwrap();
+    line.try_take(weight_max).unwrap()
+}
+
+#[tokio::test]
+async fn jobs_of_a_busy_account_stand_aside_and_then_come_first() {
+    let line = line("aab");
+    let first = take(&line, 10).await;
+    assert_eq!(letters(&first.jobs), "aab");
+    "abcac".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+    let second = take(&line, 10).await;
+    assert_eq!(letters(&second.jobs), "cc");
+    line.push(job("d"));
+    drop(first);
+    let third = take(&line, 10).await;
+    let mut third = letters(&third.jobs);
+    assert_eq!(third.pop(), Some('d'));
+    assert_eq!(third.matches('a').count(), 2, "{third}");
+    assert_eq!(third.len(), 3, "{third}");
+}
+
+#[tokio::test]
+async fn a_transfer_between_two_accounts_that_are_never_free_together_is_not_starved() {
+    let line = line("x");
+    let mut held = vec![take(&line, 10).await];
+    line.push(job("y"));
+    held.push(take(&line, 10).await);
+    line.push(job("xy"));
+    // Each batch ends while the other goes on, and there are always more jobs for both.
+    for round in 0..10 {
+        "xxyyz".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+        drop(held.remove(0));
+        let next = take(&line, 10).await;
+        if letters(&next.jobs).contains("xy") {
+            assert!(round > 0, "y was not free");
+            return;
+        }
+        held.push(next);
+    }
+    panic!("the transfer was never taken");
+}
+
+#[tokio::test]
+async fn a_leased_account_holds_up_only_those_who_need_it() {
+    let line = line("x");
+    let mut batch = take(&line, 10).await;
+    let left_out = vec![(batch.jobs[0].clone(), id("x"))];
+    line.park(left_out, Some(&mut batch), 1);
+    ["xy", "y"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
+    let next = take(&line, 10).await;
+    assert_eq!(letters(&next.jobs), "y");
+    assert_eq!(line.parked(&id("x"), |jobs| letters(jobs)), "xxy");
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_up_is_forgotten() {
+    let line = line("");
+    let given_up = job("xy");
+    given_up.give_up(crate::ledger::Failure::LockTimeout);
+    line.push(given_up);
+    line.push(job("y"));
+    let next = take(&line, 10).await;
+    assert_eq!(letters(&next.jobs), "y");
+}
+
+#[tokio::test]
+async fn nobody_is_overtaken_by_jobs_of_the_same_account_that_came_later() {
+    let line = Arc::new(Line::default());
+    let jobs: Vec<_> = (0..6).map(|_| job("a")).collect();
+    jobs[..4].iter().for_each(|it| line.push(it.clone()));
+    for (index, later) in [4, 5, 5].into_iter().enumerate() {
+        let batch = take(&line, 2).await;
+        assert!(Arc::ptr_eq(&batch.jobs[0], &jobs[2 * index]), "batch {index}");
+        if index < 2 {
+            line.push(jobs[later].clone());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_has_a_weight_and_what_is_left_is_taken_by_another() {
+    let line = line("abc");
+    let first = take(&line, 2).await;
+    assert_eq!(letters(&first.jobs), "ab");
+    let second = take(&line, 2).await;
+    assert_eq!(letters(&second.jobs), "c");
+}
+
+#[tokio::test]
+async fn a_parked_job_waits_for_the_account_that_is_leased() {
+    let line = line("aab");
+    let mut first = take(&line, 1).await;
+    let left_out = vec![(first.jobs.remove(0), id("a"))];
+    line.park(left_out, Some(&mut first), 1);
+    assert_eq!(letters(&take(&line, 10).await.jobs), "b");
+    let waits = line.parked(&id("a"), |jobs| jobs.iter().filter_map(|job| job.unblock()).count());
+    assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
+}
+
+#[tokio::test]
+async fn a_leased_account_stays_busy_until_its_lease_ends() {
+    let line = line("ab");
+    let mut batch = take(&line, 10).await;
+    line.push(job("a"));
+    let left_out = vec![(batch.jobs[0].clone(), id("a"))];
+    let (leased, refused) = line.park(left_out, Some(&mut batch), 1);
+    assert_eq!((leased, refused.len()), (vec![id("a")], 0));
+    // b is free again, a is not.
+    "ab".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+    let next = take(&line, 10).await;
+    assert_eq!(letters(&next.jobs), "b");
+    assert_eq!(line.parked(&id("a"), |jobs| letters(jobs)), "aaa");
+    let (leased, refused) = line.park(vec![(job("c"), id("c"))], None, 1);
+    assert_eq!((leased.len(), refused.len()), (0, 1), "there is one lease already");
+    line.end_lease(&id("a"));
+    let last = take(&line, 10).await;
+    assert_eq!(letters(&last.jobs), "aaa");
+}
+
+#[tokio::test]
+async fn jobs_that_are_put_back_come_first_again() {
+    let line = line("aab");
+    let mut batch = take(&line, 10).await;
+    "abc".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+    let jobs = std::mem::take(&mut batch.jobs);
+    batch.put_back(jobs.clone());
+    let again = take(&line, 10).await;
+    assert_eq!(letters(&again.jobs), "aababc");
+    assert!(jobs.iter().zip(&again.jobs).all(|(before, now)| Arc::ptr_eq(before, now)));
+}
+
+#[tokio::test]
+async fn jobs_that_have_no_time_left_are_answered_wherever_they_wait() {
+    let line = line("ab");
+    let batch = take(&line, 10).await;
+    line.push(job("c"));
+    let (late, ticket) = late_job("a");
+    line.push(late);
+    line.expire();
+    assert_eq!(ticket.verdict().await.unwrap_err(), Failure::LockTimeout);
+    drop(batch);
+    assert_eq!(letters(&take(&line, 10).await.jobs), "c");
+}

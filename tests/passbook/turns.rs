@@ -1,0 +1,142 @@
+//! Several servers change the same accounts: they take turns with large transactions, and nobody
+//! who has the turn can hold up the others for long.
+
+use std::collections::BTreeSet;
+
+use passbook::{
+    domain::ids::AccountId,
+    proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient},
+    storage::{DatabaseUrl, LockMode, LockedAccounts, Store},
+};
+use sea_orm::ConnectionTrait;
+use tokio::task::JoinSet;
+
+use crate::harness::{checker, postgres_proxy::PostgresProxy, *};
+
+/// Transfers of one run.
+const TRANSFERS: usize = 10_000;
+/// Those that are under way at the same time, on all servers.
+const CALLERS: usize = 192;
+/// Each of the three servers has 64 callers. If one transaction takes all that its server's
+/// callers wait for, 10,000 transfers take some 160 transactions; servers that get into each
+/// other's way need 2,000 and more.
+const TRANSACTIONS_MAX: i64 = 800;
+
+/// The turn of a ledger, as any session can take it.
+const TAKE_TURN: &str = "SELECT pg_advisory_lock(1885434739, 'accounts'::regclass::oid::integer)";
+
+/// Transactions that these servers have committed.
+async fn transactions(servers: &[Server]) -> i64 {
+    let mut transactions = 0;
+    for server in servers {
+        let mut client = AdminServiceClient::new(server.channel());
+        let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await;
+        let batch_size = stats.expect("an answer").into_inner().batch_size;
+        transactions += batch_size.map_or(0, |it| it.count);
+    }
+    transactions
+}
+
+async fn open_accounts(client: &Client, count: usize) -> Vec<String> {
+    let account_ids: Vec<_> = (0..count).map(|number| format!("shared-{number}")).collect();
+    for account_id in &account_ids {
+        open_with_overdraft(client, account_id, "1000000").await;
+    }
+    account_ids
+}
+
+/// Transfers between random pairs of these accounts, each caller at one server.
+async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers: usize) {
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let client = servers[caller % servers.len()].client();
+        let account_ids = account_ids.to_vec();
+        callers.spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed() + caller as u64);
+            for _ in 0..transfers / CALLERS {
+                let source = random.usize(..account_ids.len());
+                let step = random.usize(1..account_ids.len());
+                let destination = &account_ids[(source + step) % account_ids.len()];
+                let change = Change::Transfer(transfer(&account_ids[source], destination, "1"));
+                change.send(&client, PATIENCE).await.expect("it is made");
+            }
+        });
+    }
+    callers.join_all().await;
+}
+
+/// The database is 4 ms away: who waits for another's transaction waits long.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_servers_on_shared_accounts_need_few_transactions() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Server::start_at(&database.url_at(proxy.address), &[]).await);
+    }
+    let account_ids = open_accounts(&servers[0].client(), 12).await;
+    proxy.delay(ms(2));
+    let before = transactions(&servers).await;
+
+    transfer_at_once(&servers, &account_ids, TRANSFERS).await;
+
+    let taken = transactions(&servers).await - before;
+    println!("{TRANSFERS} transfers of three servers in {taken} transactions");
+    assert!(taken < TRANSACTIONS_MAX, "{taken} transactions");
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let servers = Server::start_fleet(&database, 3).await;
+    let account_ids = open_accounts(&servers[0].client(), 12).await;
+    // As a server that hangs would.
+    let hung = database.connect().await;
+    hung.execute_unprepared(TAKE_TURN).await.expect("the turn is had");
+
+    transfer_at_once(&servers, &account_ids, 1_000).await;
+
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    for account_id in ["of-a-peer", "of-a-program", "free"] {
+        open(&server.client(), account_id).await;
+    }
+    let program = database.connect().await;
+    let lock = "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'of-a-program' FOR UPDATE";
+    program.execute_unprepared(lock).await.expect("the row is locked");
+    let url = DatabaseUrl::parse(database.url()).expect("a URL");
+    let store = Store::connect(url).await.expect("the database is there");
+    let (peer, writer) =
+        (store.writer().await.expect("a writer"), store.writer().await.expect("a writer"));
+    let ids = |ids: &[&str]| -> BTreeSet<AccountId> {
+        ids.iter().map(|id| AccountId::parse(id).expect("an id")).collect()
+    };
+    let of_peer = peer.begin().await.expect("a transaction");
+    of_peer.lock(&ids(&["of-a-peer"]), LockMode::Wait).await.expect("nobody else has it");
+
+    let all = ids(&["of-a-peer", "of-a-program", "free", "not-there"]);
+    let ours = writer.begin().await.expect("a transaction");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, .. } = locked;
+    let had: BTreeSet<_> = accounts.iter().map(|it| it.account_id.clone()).collect();
+    assert_eq!(
+        (had, locked_by_peers, locked_elsewhere),
+        (ids(&["free"]), ids(&["of-a-peer"]), ids(&["of-a-program"]))
+    );
+    ours.roll_back().await.expect("the end");
+
+    // A peer that does not come to an end is no better than a stranger.
+    tokio::time::sleep(ms(1100)).await;
+    let ours = writer.begin().await.expect("a transaction");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    assert_eq!(locked.locked_by_peers, BTreeSet::new());
+    assert_eq!(locked.locked_elsewhere, ids(&["of-a-peer", "of-a-program"]));
+    ours.roll_back().await.expect("the end");
+    of_peer.roll_back().await.expect("the end");
+}
