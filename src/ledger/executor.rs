@@ -107,18 +107,19 @@ impl Executor {
         }
     }
 
-    /// Executes a batch in a transaction that began at `start`, and answers its jobs. The
-    /// connection is kept only if all is well with it.
+    /// Executes a batch in a transaction that began at `start`, with the jobs that join it when
+    /// its rows are locked, and answers them. The connection is kept only if all is well with it.
     pub async fn execute(
         &mut self,
         transaction: WriteTransaction,
         start: Instant,
         batch: &mut Batch,
+        join: impl FnMut() -> Vec<Arc<Job>>,
     ) -> Result<LeftOut, ExecuteError> {
         batch.attempts += 1;
         let Batch { jobs, mode, lookup, .. } = batch;
         let span = start_span(self.kind(), jobs, batch.attempts, start);
-        let executed = execute(transaction, start, jobs, *mode, *lookup);
+        let executed = execute(transaction, start, jobs, *mode, *lookup, join);
         let result = run_guarded(&self.store, executed).await;
         if !is_reusable(&result) {
             self.writer = None;

@@ -265,6 +265,40 @@ impl State {
 }
 
 impl Taken {
+    /// Takes, up to this weight, the jobs that need no account but those of the batch: they have
+    /// come since it was taken, and join it.
+    pub fn join(&mut self, weight_max: usize) -> Vec<Arc<Job>> {
+        let line = self.line.clone();
+        let mut state = line.state();
+        let State { ready, busy, .. } = &mut *state;
+        let (mut joined, mut weight) = (Vec::new(), 0);
+        // Accounts of jobs that cannot join: nobody who came later overtakes those.
+        let mut passed = HashSet::new();
+        let mut joins = |job: &Arc<Job>| {
+            let fits = weight + job.command.weight() <= weight_max;
+            let can = |id| self.accounts.contains(id) && !passed.contains(id);
+            if fits && job.command.account_ids().all(can) {
+                weight += job.command.weight();
+                joined.push(job.clone());
+                return true;
+            }
+            let ours = job.command.account_ids().filter(|id| self.accounts.contains(*id));
+            passed.extend(ours.cloned());
+            false
+        };
+        // Those who stand aside came first.
+        for account_id in &self.accounts {
+            if let Some(busy) = busy.get_mut(account_id) {
+                busy.aside.retain(|job| !joins(job));
+            }
+        }
+        ready.retain(|job| !joins(job));
+        drop(state);
+        line.contention.end_waits(joined.iter());
+        joined.retain(|job| job.is_wanted());
+        joined
+    }
+
     /// Releases the accounts, and puts jobs of the batch back: they come first again.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.line.state();

@@ -211,3 +211,27 @@ async fn jobs_that_have_no_time_left_are_answered_wherever_they_wait() {
     drop(batch);
     assert_eq!(letters(&take(&line, 10).await.jobs), "c");
 }
+
+#[tokio::test]
+async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() {
+    let line = line("ab");
+    let mut batch = take(&line, 10).await;
+    for account_ids in ["a", "c", "ab", "bc", "a", "b", "ab"] {
+        line.push(job(account_ids));
+    }
+    // After "bc", which has to wait, nothing of b.
+    let joined = batch.join(10);
+    assert_eq!(letters(&joined), "aaba");
+    drop(batch);
+    assert_eq!(letters(&take(&line, 10).await.jobs), "cbcbab");
+}
+
+#[tokio::test]
+async fn no_more_jobs_join_a_batch_than_fit() {
+    let line = line("a");
+    let mut batch = take(&line, 10).await;
+    (0..3).for_each(|_| line.push(job("a")));
+    assert_eq!(letters(&batch.join(2)), "aa");
+    drop(batch);
+    assert_eq!(letters(&take(&line, 10).await.jobs), "a");
+}

@@ -163,7 +163,7 @@ impl RetryPool {
             // The row was free, and nobody wants it: who comes from now on goes the short way.
             return Ok(LeftOut::default());
         }
-        executor.execute(transaction, start, batch).await
+        executor.execute(transaction, start, batch, Vec::new).await
     }
 
     /// What is to be tried next after an attempt that failed.

@@ -85,16 +85,17 @@ pub enum Lookup {
     OnConflict,
 }
 
-/// Executes the jobs in a transaction that has begun, and ends it either way. The time counts from
-/// `start`.
+/// Executes the jobs in a transaction that has begun, and ends it either way. Jobs of the same
+/// accounts that have come until the rows are locked join them. The time counts from `start`.
 pub async fn execute(
     transaction: WriteTransaction,
     start: Instant,
-    jobs: &[Arc<Job>],
+    jobs: &mut Vec<Arc<Job>>,
     mode: LockMode,
     lookup: Lookup,
+    join: impl FnMut() -> Vec<Arc<Job>>,
 ) -> Result<Executed, ExecuteError> {
-    match evaluate(&transaction, start, jobs, mode, lookup).await {
+    match evaluate(&transaction, start, jobs, mode, lookup, join).await {
         Ok(mut executed) => match transaction.commit().await {
             // Each attempt leaves fewer for the next.
             Ok(()) if executed.is_partial => {
@@ -131,16 +132,20 @@ pub async fn roll_back(transaction: WriteTransaction, error: StorageError) -> St
 async fn evaluate(
     transaction: &WriteTransaction,
     start: Instant,
-    jobs: &[Arc<Job>],
+    jobs: &mut Vec<Arc<Job>>,
     mode: LockMode,
     lookup: Lookup,
+    mut join: impl FnMut() -> Vec<Arc<Job>>,
 ) -> Result<Executed, StorageError> {
-    // 1. Lock the accounts.
+    // 1. Lock the accounts. If all of them were had, jobs that need no others may join.
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
     let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
         transaction.lock(&account_ids, mode).await?;
     let lock_wait = start.elapsed();
-    let (locked_elsewhere, ours) = split_locked(jobs.to_vec(), &locked_elsewhere);
+    if mode == LockMode::Wait {
+        jobs.extend(join());
+    }
+    let (locked_elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
     let (locked_by_peers, ours) = split_locked(ours, &locked_by_peers);
 
     // 2. Read the verdicts that there are, in a statement after the lock.

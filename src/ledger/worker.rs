@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The jobs are taken after BEGIN, and after the wait for the turn if there is one: all that has
-//! come meanwhile is in the same transaction. Nothing that goes wrong with one batch holds up the
+//! come meanwhile is in the same transaction; and so are jobs of the same accounts that come before
+//! the rows are locked. Nothing that goes wrong with one batch holds up the
 //! next: what failed goes to [`super::retry`].
 
 use std::sync::Arc;
@@ -126,7 +127,10 @@ impl Worker {
             false => LockMode::Wait,
         };
         let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, self.lookup());
-        match self.executor.execute(transaction, start, &mut batch).await {
+        let weight: usize = batch.jobs.iter().map(|job| job.command.weight()).sum();
+        let weight_left = self.batch_size_max.saturating_sub(weight);
+        let join = || taken.join(weight_left);
+        match self.executor.execute(transaction, start, &mut batch, join).await {
             Ok(left_out) => {
                 self.retries.park(left_out.elsewhere, Some(&mut taken));
                 taken.put_back(left_out.by_peers.into_iter().map(|(job, _)| job).collect());
