@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use passbook::proto::GetAccountRequest;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -57,7 +58,16 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     let changes = changes.join_all().await;
     let slowest = changes.iter().map(|(_, _, after)| *after).max().expect("a change");
     history.extend(changes.into_iter().map(|(change, verdict, _)| (change, verdict)));
-    let sequence = get(&client, &accounts[0]).await.sequence;
+    // A read that meets one of the old connections has no answer before its deadline.
+    let mut sequence = 0;
+    eventually("reads are back", async || {
+        let request = GetAccountRequest { account_id: accounts[0].clone() };
+        let answer = client.clone().get_account(within(seconds(2), request)).await;
+        let account = answer.ok().and_then(|answer| answer.into_inner().account);
+        sequence = account.as_ref().map_or(0, |account| account.sequence);
+        account.is_some()
+    })
+    .await;
     let read = healed.elapsed();
     while watching.sequence < sequence {
         watching.next().await.expect("such an outage does not end the stream");
