@@ -20,7 +20,6 @@ on_both_databases! {
 
 const REQUESTS: usize = 100;
 const COPIES: usize = 9;
-const ANSWER_LIMIT: std::time::Duration = seconds(30);
 
 async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects(kind: Kind) {
     let database = TestDatabase::create_for(kind, Weight::Heavy).await;
@@ -52,7 +51,7 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
     for (number, change) in changes.into_iter().enumerate() {
         let client = clients[number % clients.len()].clone();
         calls.spawn(async move {
-            let answer = change.send(&client, ANSWER_LIMIT).await.expect("every copy is answered");
+            let answer = change.send(&client, PATIENCE).await.expect("every copy is answered");
             (change.request_id().to_owned(), answer)
         });
     }
@@ -189,7 +188,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
     ];
     let mut before = Vec::new();
     for change in &refusals {
-        before.push(change.send(&client, ANSWER_LIMIT).await.expect_err("it is refused"));
+        before.push(change.send(&client, PATIENCE).await.expect_err("it is refused"));
     }
 
     server.kill9();
@@ -202,7 +201,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         first.transaction.expect("a transaction").encode_to_vec()
     );
     for (change, before) in refusals.iter().zip(&before) {
-        let after = change.send(&client, ANSWER_LIMIT).await.expect_err("it stays refused");
+        let after = change.send(&client, PATIENCE).await.expect_err("it stays refused");
         same_refusal(before, &after);
     }
 }

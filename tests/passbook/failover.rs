@@ -87,7 +87,7 @@ async fn first_change(client: &Client, account_id: &str, history: &mut checker::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
-    let turn = turn::take(Weight::Heavy).await;
+    let turn = turn::take(Weight::Light).await;
     let primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();

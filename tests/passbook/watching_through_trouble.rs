@@ -153,7 +153,7 @@ async fn one_watcher_too_many_is_refused_until_another_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let behind = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let beside = Server::start(&database).await;

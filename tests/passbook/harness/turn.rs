@@ -18,13 +18,17 @@ pub enum Weight {
     Alone,
 }
 
-/// What a heavy test takes, and a machine has for each core.
+/// What a heavy test takes.
 const HEAVY: u32 = 2;
-const PLACES_PER_CORE: u32 = 2;
+/// Most tests wait most of the time, for a time-out or for the disk. With fewer the cores are idle;
+/// with more each test takes longer.
+const PLACES_PER_CORE: u32 = 3;
+/// A heavy test may have 40 connections to the one PostgreSQL, which takes 300.
+const PLACES_MAX: u32 = 12;
 
 static PLACES: LazyLock<u32> = LazyLock::new(|| {
     let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-    (cores * PLACES_PER_CORE).max(HEAVY)
+    cores.saturating_mul(PLACES_PER_CORE).min(PLACES_MAX)
 });
 
 static SEMAPHORE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*PLACES as usize));
