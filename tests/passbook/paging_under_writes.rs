@@ -197,7 +197,11 @@ impl Writer {
             (random.u8(0..4) == 0).then(|| (SystemTime::now() + ms(random.u64(2000..3000))).into());
         let request =
             PlaceHoldRequest { hold_id: hold_id.clone(), expire_time, ..hold("busy", "0.01") };
-        let placed = self.client.place_hold(request).await.expect("it is placed");
+        let placed = match self.client.place_hold(request).await {
+            // The machine is slow today.
+            Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => return,
+            placed => placed.expect("it is placed"),
+        };
         let placed = placed.into_inner().hold.expect("a hold");
         let request_id = new_request_id();
         match random.u8(0..3) {

@@ -15,7 +15,9 @@ on_both_databases! {
     a_token_is_in_no_log_whatever_the_level,
 }
 
-const DEBUG: [&str; 2] = ["--log", "passbook=debug"];
+const DEBUG: [&str; 4] = ["--log", "passbook=debug", NO_CALL_IS_SLOW[0], NO_CALL_IS_SLOW[1]];
+/// Not even on a busy machine.
+const NO_CALL_IS_SLOW: [&str; 2] = ["--slow-request-threshold", "5m"];
 
 fn get_account(account_id: &str) -> Request<GetAccountRequest> {
     Request::new(GetAccountRequest { account_id: account_id.to_owned() })
@@ -77,7 +79,7 @@ async fn every_answer_has_a_request_id(kind: Kind) {
 
 async fn what_callers_do_wrong_is_no_news(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
+    let server = Server::start_with(&database, &NO_CALL_IS_SLOW).await;
     let mut client = server.client();
     open(&client, "a").await;
     client.deposit(deposit("a", "1")).await.expect("it is made");
