@@ -1,11 +1,13 @@
 //! Measures Passbook beside a lock per request and pgbench, in turn, on the one machine, and
 //! writes `docs/benchmarks.md` and its plot. `scripts/compare` runs it.
 
+mod delay;
 mod figures;
 mod hold;
 mod memory;
 mod programs;
 mod report;
+mod servers;
 mod wall;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -16,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     figures::{FIGURES, Figure, Subject},
     programs::Lab,
+    servers::Runs,
 };
 
 /// Compares, and writes docs/benchmarks.md.
@@ -34,6 +37,9 @@ struct Compare {
     /// of an hour.
     #[arg(long)]
     no_growth: bool,
+    /// Only one, two and three servers beside each other: writes that section of the page.
+    #[arg(long, conflicts_with = "only")]
+    servers: bool,
     /// Where to write.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -48,15 +54,17 @@ async fn main() -> anyhow::Result<()> {
     let lab = Lab::open(Duration::from_secs(compare.seconds)).await?;
     let chosen: Vec<&Figure> = FIGURES
         .iter()
+        .filter(|_| !compare.servers)
         .filter(|it| compare.only.as_ref().is_none_or(|only| it.name.contains(only)))
         .filter(|it| !compare.no_growth || !matches!(it.subject, Subject::Growth { .. }))
         .collect();
     if chosen.iter().any(|it| matches!(it.subject, Subject::Growth { .. })) {
         lab.grow().await?;
     }
-    let bar = ProgressBar::new((chosen.len() * compare.rounds) as u64)
+    let cases = if compare.only.is_none() { servers::cases() } else { Vec::new() };
+    let bar = ProgressBar::new(((chosen.len() + cases.len()) * compare.rounds) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
-    let mut values = Values::new();
+    let (mut values, mut runs) = (Values::new(), Runs::new());
     for _ in 0..compare.rounds {
         for figure in &chosen {
             bar.set_message(figure.name);
@@ -66,14 +74,31 @@ async fn main() -> anyhow::Result<()> {
             }
             bar.inc(1);
         }
+        for case in &cases {
+            bar.set_message(case.name());
+            let run = servers::measure(&lab, *case, Duration::from_secs(compare.seconds)).await?;
+            runs.entry(*case).or_default().push(run);
+            bar.inc(1);
+        }
     }
     bar.finish_and_clear();
     let about = lab.about().await?;
     lab.close().await?;
-    let text = report::markdown(&values, &about, compare.rounds, compare.seconds);
+    let page = compare.docs.join("benchmarks.md");
+    let mut text = if compare.servers {
+        let page = std::fs::read_to_string(&page)?;
+        page.split(servers::TITLE).next().unwrap_or_default().to_owned()
+    } else {
+        report::markdown(&values, &about, compare.rounds, compare.seconds) + "\n"
+    };
+    if !runs.is_empty() {
+        text += &servers::section(&runs, &about, compare.rounds, compare.seconds);
+    }
     println!("{text}");
     if compare.only.is_none() {
-        std::fs::write(compare.docs.join("benchmarks.md"), text)?;
+        std::fs::write(&page, text)?;
+    }
+    if compare.only.is_none() && !compare.servers {
         report::draw(&values, &compare.docs.join("benchmarks.svg"))?;
     }
     Ok(())

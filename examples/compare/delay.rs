@@ -1,0 +1,57 @@
+//! A database that is farther away: a proxy that holds back every packet. Threads, because tokio's
+//! timers are coarser than the time that is to be added.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Passes on what comes to the address that it returns, each packet as much later; until the
+/// program ends.
+pub fn proxy(server: String, delay: Duration) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            // What fails here the two ends notice.
+            let _ = client.and_then(|client| connect(client, &server, delay));
+        }
+    });
+    Ok(address)
+}
+
+fn connect(client: TcpStream, server: &str, delay: Duration) -> std::io::Result<()> {
+    let server = TcpStream::connect(server)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    carry(client.try_clone()?, server.try_clone()?, delay);
+    carry(server, client, delay);
+    Ok(())
+}
+
+/// One direction of a connection.
+fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, packets) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::spawn(move || {
+        for (due, packet) in packets {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&packet).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    thread::spawn(move || {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if sender.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+}

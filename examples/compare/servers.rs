@@ -1,0 +1,188 @@
+//! The same load on one, two and three servers over one database, nearby and 2 ms away.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{
+    delay,
+    figures::Load,
+    programs::{Lab, number, rate},
+};
+
+/// How long a packet between a server and the database takes longer, each way.
+const DELAY: Duration = Duration::from_millis(1);
+/// The title of the section in the page.
+pub const TITLE: &str = "## Several servers";
+
+/// A load, and on how many servers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Case {
+    workload: &'static str,
+    accounts: u32,
+    in_flight: u32,
+    is_far: bool,
+    /// The first server's share of the load, in percent.
+    first_share: Option<u32>,
+    servers: u32,
+}
+
+/// What one run gave.
+pub struct Run {
+    rate: f64,
+    p99_ms: f64,
+    p99_ms_by_server: Vec<f64>,
+}
+
+pub type Runs = BTreeMap<Case, Vec<Run>>;
+
+const LOADS: [(&str, u32); 8] = [
+    ("hot", 10_000),
+    ("transfer", 12),
+    ("transfer", 100),
+    ("transfer", 1_000),
+    ("transfer", 10_000),
+    ("zipf", 10_000),
+    ("mixed", 10_000),
+    ("uniform", 10_000),
+];
+
+/// All cases; those that are compared are neighbours.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |workload, accounts, in_flight, is_far, first_share, servers: &[u32]| {
+        for servers in servers.iter().copied() {
+            cases.push(Case { workload, accounts, in_flight, is_far, first_share, servers });
+        }
+    };
+    for (workload, accounts) in LOADS {
+        for in_flight in [64, 512] {
+            add(workload, accounts, in_flight, false, None, &[1, 2, 3]);
+        }
+    }
+    add("transfer", 100, 512, true, None, &[1, 2, 3]);
+    add("hot", 10_000, 512, true, None, &[1, 2, 3]);
+    add("transfer", 100, 512, false, None, &[6]);
+    add("transfer", 100, 512, false, Some(90), &[3]);
+    cases
+}
+
+impl Case {
+    pub fn name(&self) -> String {
+        let Self { workload, accounts, in_flight, servers, .. } = self;
+        format!("{workload} {accounts}, {in_flight} in flight, {servers} servers")
+    }
+}
+
+pub async fn measure(lab: &Lab, case: Case, duration: Duration) -> anyhow::Result<Run> {
+    let Case { workload, accounts, in_flight, is_far, first_share, servers } = case;
+    let database = lab.database().await?;
+    let url = if is_far { far_away(&database.url)? } else { database.url.clone() };
+    let (servers, accounts) = (servers.to_string(), accounts.to_string());
+    let share = first_share.unwrap_or_default().to_string();
+    let mut arguments = vec!["--servers", servers.as_str(), "--accounts", accounts.as_str()];
+    if first_share.is_some() {
+        arguments.extend(["--first-share", share.as_str()]);
+    }
+    let load = Load { workload, mode: "unary", in_flight };
+    let report = lab.bench(load, &arguments, Some(&url), duration).await?;
+    lab.drop(database).await?;
+    let each = report["p99_ms_by_server"].as_array().context("no p99 by server")?;
+    Ok(Run {
+        rate: rate(&report)?,
+        p99_ms: number(&report, "p99_ms")?,
+        p99_ms_by_server: each.iter().filter_map(Value::as_f64).collect(),
+    })
+}
+
+/// The URL of the same database through a proxy that holds back every packet.
+fn far_away(url: &str) -> anyhow::Result<String> {
+    let (user, rest) = url.rsplit_once('@').context("a URL without a user")?;
+    let (address, database) = rest.split_once('/').context("a URL without a database")?;
+    let proxy = delay::proxy(address.to_owned(), DELAY)?;
+    Ok(format!("{user}@{proxy}/{database}"))
+}
+
+/// The section of the page.
+pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: u64) -> String {
+    let about: Vec<_> = about.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let mut text = format!(
+        "{TITLE}\n\nOne database, the load spread evenly over the servers, unary; requests/s (p99 in \
+         ms), medians of {rounds} rounds\nof {seconds} s, those of a row one after the other. \
+         {}.\nThe ratio is that of three servers to one, in brackets its smallest and largest of a \
+         round.\n\n",
+        about.join(", ")
+    );
+    text.push_str("| load, accounts | in flight | one | two | three | rate | p99 |\n");
+    text.push_str("|---|---|---|---|---|---|---|\n");
+    for case in runs.keys().filter(|it| it.servers == 1) {
+        let of = |servers| runs.get(&Case { servers, ..*case });
+        let cell = |servers| {
+            let (rate, p99) =
+                (median(of(servers), |it| it.rate), median(of(servers), |it| it.p99_ms));
+            format!("{rate:.0} ({p99:.0})")
+        };
+        let far = if case.is_far { ", database 2 ms away" } else { "" };
+        let _ = writeln!(
+            text,
+            "| {} {}{far} | {} | {} | {} | {} | {} | {:.2} |",
+            case.workload,
+            case.accounts,
+            case.in_flight,
+            cell(1),
+            cell(2),
+            cell(3),
+            ratio(of(3), of(1)),
+            median(of(3), |it| it.p99_ms) / median(of(1), |it| it.p99_ms),
+        );
+    }
+    for (case, six) in runs.iter().filter(|(it, _)| it.servers == 6) {
+        let one = runs.get(&Case { servers: 1, ..*case });
+        let _ = writeln!(
+            text,
+            "\nSix servers, {} over {} accounts, {} in flight: {:.0} requests/s (p99 {:.0} ms), {} \
+             of one server's rate.",
+            case.workload,
+            case.accounts,
+            case.in_flight,
+            median(Some(six), |it| it.rate),
+            median(Some(six), |it| it.p99_ms),
+            ratio(Some(six), one),
+        );
+    }
+    for (case, run) in runs.iter().filter(|(it, _)| it.first_share.is_some()) {
+        let of = |server: usize| {
+            median(Some(run), |it| it.p99_ms_by_server.get(server).copied().unwrap_or_default())
+        };
+        let _ = writeln!(
+            text,
+            "\nThree servers, the first with {} % of the load ({} over {} accounts, {} in flight): \
+             p99 {:.0} ms at the first,\n{:.0} and {:.0} ms at the others.",
+            case.first_share.unwrap_or_default(),
+            case.workload,
+            case.accounts,
+            case.in_flight,
+            of(0),
+            of(1),
+            of(2),
+        );
+    }
+    text
+}
+
+fn median(runs: Option<&Vec<Run>>, value: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<_> = runs.into_iter().flatten().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Of the medians, and the smallest and largest of a round.
+fn ratio(these: Option<&Vec<Run>>, those: Option<&Vec<Run>>) -> String {
+    let ratio = median(these, |it| it.rate) / median(those, |it| it.rate);
+    let rounds = these.into_iter().flatten().zip(those.into_iter().flatten());
+    let rounds: Vec<_> = rounds.map(|(these, those)| these.rate / those.rate).collect();
+    let low = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = rounds.iter().copied().fold(0.0, f64::max);
+    format!("{ratio:.2} ({low:.2}-{high:.2})")
+}
