@@ -6,12 +6,11 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{book::Answer, ids::AccountId, rejection::Rejection},
+    domain::{account::Account, book::Answer, ids::AccountId, rejection::Rejection},
     ledger::{
         Failure, Outcome,
         job::Job,
-        lock_wait::AccountLease,
-        stats::{OpenWriter, Stats, cause},
+        stats::{OpenWriter, Stats, cause, storage_cause},
         transaction::{ExecuteError, Executed, LockedJobs, Lookup, execute, roll_back},
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction, Writer},
@@ -26,10 +25,8 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// Jobs that are executed together.
 pub struct Batch {
-    /// At least one, unless there is a lease.
+    /// At least one.
     pub jobs: Vec<Arc<Job>>,
-    /// The account whose row is waited for first; its jobs join when the row was had.
-    pub lease: Option<AccountLease>,
     /// What to do about rows that are locked.
     pub mode: LockMode,
     /// When to look up verdicts.
@@ -61,6 +58,14 @@ pub struct LeftOut {
     pub elsewhere: LockedJobs,
 }
 
+impl LeftOut {
+    /// All of them.
+    pub fn all(mut self) -> LockedJobs {
+        self.elsewhere.append(&mut self.by_peers);
+        self.elsewhere
+    }
+}
+
 /// See the module.
 pub struct Executor {
     store: Arc<Store>,
@@ -74,11 +79,6 @@ impl Executor {
         Self { store, stats, writer: None }
     }
 
-    /// Which database it is.
-    pub fn kind(&self) -> DatabaseKind {
-        self.store.kind()
-    }
-
     /// Begins a transaction. Returns with it whether it had to wait for the turn.
     pub async fn begin(
         &mut self,
@@ -88,21 +88,27 @@ impl Executor {
             Some(writer) if !self.store.is_outdated(&writer.0) => writer,
             _ => (self.store.writer().await?, self.stats.open_writer()),
         };
+        let is_row_wait = matches!(first, WaitFor::Row(..));
         let begun = run_guarded(&self.store, begin(&writer.0, first)).await;
         self.writer = is_reusable(&begun).then_some(writer);
-        if let Err(error) = &begun {
-            self.stats.record_failure(error);
-        }
-        begun.map_err(|error| match error {
-            ExecuteError::NotApplied(error) => error,
-            // Nothing was written yet.
-            ExecuteError::Unknown(text) => StorageError::Unavailable(text),
+        begun.map_err(|error| {
+            let error = match error {
+                ExecuteError::NotApplied(error) => error,
+                // Nothing was written yet.
+                ExecuteError::Unknown(text) => StorageError::Unavailable(text),
+            };
+            // A row that is not free yet is no failure.
+            if !(is_row_wait && matches!(error, StorageError::LockTimeout(_))) {
+                self.stats.record_failure(storage_cause(&error));
+            }
+            error
         })
     }
 
     /// Ends a transaction in which there is nothing to do.
     pub async fn abandon(&mut self, transaction: WriteTransaction) {
-        if transaction.roll_back().await.is_err() {
+        let ended = run_guarded(&self.store, async { Ok(transaction.roll_back().await?) }).await;
+        if !is_reusable(&ended) {
             self.writer = None;
         }
     }
@@ -114,18 +120,17 @@ impl Executor {
         transaction: WriteTransaction,
         start: Instant,
         batch: &mut Batch,
-        join: impl FnMut() -> Vec<Arc<Job>>,
+        join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
     ) -> Result<LeftOut, ExecuteError> {
         batch.attempts += 1;
         let Batch { jobs, mode, lookup, .. } = batch;
-        let span = start_span(self.kind(), jobs, batch.attempts, start);
         let executed = execute(transaction, start, jobs, *mode, *lookup, join);
         let result = run_guarded(&self.store, executed).await;
         if !is_reusable(&result) {
             self.writer = None;
         }
-        // Before its calls are answered, and end.
-        span.end(result.as_ref().err().map(cause));
+        // Before its calls are answered, and end; with those that have joined.
+        trace(self.store.kind(), jobs, batch.attempts, start, result.as_ref().err());
         match result {
             Ok(executed) => {
                 self.stats.record(&executed);
@@ -135,7 +140,7 @@ impl Executor {
             }
             Err(error) => {
                 record_outcome(jobs, &error);
-                self.stats.record_failure(&error);
+                self.stats.record_failure(cause(&error));
                 Err(error)
             }
         }
@@ -145,21 +150,13 @@ impl Executor {
 impl Batch {
     /// Jobs that have not been tried yet.
     pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup) -> Self {
-        Self {
-            jobs,
-            lease: None,
-            mode,
-            lookup,
-            started_at: Instant::now(),
-            retries: 0,
-            attempts: 0,
-        }
+        Self { jobs, mode, lookup, started_at: Instant::now(), retries: 0, attempts: 0 }
     }
 
     /// Whether anyone still waits for any of it; forgets those that nobody does.
     pub fn is_wanted(&mut self) -> bool {
         self.jobs.retain(|job| job.is_wanted());
-        !self.jobs.is_empty() || self.lease.as_mut().is_some_and(AccountLease::is_wanted)
+        !self.jobs.is_empty()
     }
 }
 
@@ -211,14 +208,15 @@ fn record_outcome(jobs: &[Arc<Job>], error: &ExecuteError) {
     }
 }
 
-/// The span of a transaction for these jobs, that began back then.
-fn start_span(
+/// Records the span of a transaction for these jobs, from `start` until now.
+fn trace(
     kind: DatabaseKind,
     jobs: &[Arc<Job>],
     attempts: usize,
     start: Instant,
-) -> TransactionTrace {
-    TransactionTrace::begin(jobs.iter().map(|job| &job.trace), || TransactionFacts {
+    error: Option<&ExecuteError>,
+) {
+    let span = TransactionTrace::begin(jobs.iter().map(|job| &job.trace), || TransactionFacts {
         database: match kind {
             DatabaseKind::Sqlite => "sqlite",
             DatabaseKind::Postgres => "postgresql",
@@ -226,7 +224,8 @@ fn start_span(
         batch_size: jobs.len(),
         attempts,
         since: start.elapsed(),
-    })
+    });
+    span.end(error.map(cause));
 }
 
 /// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether

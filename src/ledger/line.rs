@@ -2,7 +2,7 @@
 //!
 //! Several workers of a process would wait for each other's row locks, so an account that one
 //! batch changes is *busy*: jobs that need it stand aside until it is released, and then come
-//! first. This is about speed only. What keeps changes apart is the lock in the database,
+//! first, or they join the batch. This is about speed only. What keeps changes apart is the lock in the database,
 //! which other processes take too.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    domain::ids::AccountId,
+    domain::{account::Account, ids::AccountId},
     ledger::{contention::Contention, job::Job, transaction::LockedJobs},
 };
 
@@ -81,11 +81,17 @@ impl Line {
         }
     }
 
-    /// Whether there is a job that can be taken.
+    /// Whether there is a job whose accounts are free. It cannot be taken nevertheless if one of
+    /// them is reserved.
     pub fn is_ready(&self) -> bool {
         let state = self.state();
         let mut waiting = state.several.iter().chain(&state.ready);
-        waiting.any(|job| state.busy_of(job).is_none())
+        waiting.any(|job| !job.command.account_ids().any(|id| state.busy.contains_key(id)))
+    }
+
+    /// Waits until a job has come or an account was released.
+    pub async fn changed(&self) {
+        self.arrived.notified().await;
     }
 
     /// Takes all jobs whose accounts are not busy, up to this weight, or one that is heavier by
@@ -192,7 +198,8 @@ impl Line {
         self.arrived.notify_one();
     }
 
-    /// Answers the jobs that have no time left: a lock was not had that they all waited for.
+    /// Answers the jobs that have no time left: the lock of the whole database was not had, for
+    /// which all of them wait.
     pub fn expire(&self) {
         let mut state = self.state();
         let State { several, ready, busy, .. } = &mut *state;
@@ -265,24 +272,27 @@ impl State {
 }
 
 impl Taken {
-    /// Takes, up to this weight, the jobs that need no account but those of the batch: they have
-    /// come since it was taken, and join it.
-    pub fn join(&mut self, weight_max: usize) -> Vec<Arc<Job>> {
+    /// Takes, up to this weight, the jobs that need no account but these, which the batch has
+    /// locked: they have come since it was taken, and join it. (What was not there when the batch
+    /// locked its accounts may be there by now: nobody can join for that.)
+    pub fn join(&self, locked: &[Account], weight_max: usize) -> Vec<Arc<Job>> {
         let line = self.line.clone();
         let mut state = line.state();
-        let State { ready, busy, .. } = &mut *state;
+        let State { several, ready, busy, .. } = &mut *state;
+        let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
         let (mut joined, mut weight) = (Vec::new(), 0);
         // Accounts of jobs that cannot join: nobody who came later overtakes those.
-        let mut passed = HashSet::new();
+        let accounts = several.iter().flat_map(|job| job.command.account_ids());
+        let mut passed: HashSet<AccountId> = accounts.cloned().collect();
         let mut joins = |job: &Arc<Job>| {
             let fits = weight + job.command.weight() <= weight_max;
-            let can = |id| self.accounts.contains(id) && !passed.contains(id);
+            let can = |id| locked.contains(id) && !passed.contains(id);
             if fits && job.command.account_ids().all(can) {
                 weight += job.command.weight();
                 joined.push(job.clone());
                 return true;
             }
-            let ours = job.command.account_ids().filter(|id| self.accounts.contains(*id));
+            let ours = job.command.account_ids().filter(|id| locked.contains(*id));
             passed.extend(ours.cloned());
             false
         };

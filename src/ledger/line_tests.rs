@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     domain::{
-        account::Labels,
+        account::{Account, Labels, NewAccount},
         command::{Action, Command, Condition, Leg, Request},
         ids::{AccountId, RequestId, RequestKey},
         money::Currencies,
@@ -60,6 +61,20 @@ fn line(account_ids: &str) -> Arc<Line> {
     let line = Arc::new(Line::default());
     account_ids.chars().for_each(|account_id| line.push(job(&account_id.to_string())));
     line
+}
+
+/// These accounts, one letter each.
+fn accounts(account_ids: &str) -> Vec<Account> {
+    let currency = Currencies::default().get("USD").unwrap();
+    let new = |account_id: char| NewAccount {
+        caller: "".into(),
+        account_id: id(&account_id.to_string()),
+        overdraft_limit: currency.zero(),
+        currency: currency.clone(),
+        unlimited_overdraft: false,
+        labels: Labels::new(),
+    };
+    account_ids.chars().map(|account_id| Account::open(&new(account_id), 0)).collect()
 }
 
 /// The accounts of jobs, one letter each.
@@ -215,12 +230,12 @@ async fn jobs_that_have_no_time_left_are_answered_wherever_they_wait() {
 #[tokio::test]
 async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() {
     let line = line("ab");
-    let mut batch = take(&line, 10).await;
+    let batch = take(&line, 10).await;
     for account_ids in ["a", "c", "ab", "bc", "a", "b", "ab"] {
         line.push(job(account_ids));
     }
     // After "bc", which has to wait, nothing of b.
-    let joined = batch.join(10);
+    let joined = batch.join(&accounts("ab"), 10);
     assert_eq!(letters(&joined), "aaba");
     drop(batch);
     assert_eq!(letters(&take(&line, 10).await.jobs), "cbcbab");
@@ -229,9 +244,44 @@ async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() 
 #[tokio::test]
 async fn no_more_jobs_join_a_batch_than_fit() {
     let line = line("a");
-    let mut batch = take(&line, 10).await;
+    let batch = take(&line, 10).await;
     (0..3).for_each(|_| line.push(job("a")));
-    assert_eq!(letters(&batch.join(2)), "aa");
+    assert_eq!(letters(&batch.join(&accounts("a"), 2)), "aa");
     drop(batch);
     assert_eq!(letters(&take(&line, 10).await.jobs), "a");
+}
+
+#[tokio::test]
+async fn nobody_joins_for_an_account_that_was_not_there() {
+    let line = line("ab");
+    let batch = take(&line, 10).await;
+    ["b", "a"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
+    assert_eq!(letters(&batch.join(&accounts("a"), 10)), "a");
+}
+
+#[tokio::test]
+async fn nobody_joins_before_a_transfer_that_came_earlier() {
+    let line = line("x");
+    let batch = take(&line, 10).await;
+    line.push(job("xy"));
+    // Another worker meets it, and lets it wait.
+    assert!(line.try_take(10).is_none());
+    line.push(job("x"));
+    assert_eq!(letters(&batch.join(&accounts("x"), 10)), "");
+}
+
+#[tokio::test]
+async fn what_is_reserved_is_waited_for_and_not_tried_again_and_again() {
+    let line = line("y");
+    let batch = take(&line, 10).await;
+    ["xy", "x"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
+    line.ready().await;
+    assert!(line.try_take(10).is_none(), "x is reserved for the transfer");
+    // What has woken this worker.
+    line.changed().await;
+    let mut changed = Box::pin(line.changed());
+    assert!(changed.as_mut().now_or_never().is_none(), "nothing has changed");
+    drop(batch);
+    changed.await;
+    assert_eq!(letters(&take(&line, 10).await.jobs), "xyx");
 }

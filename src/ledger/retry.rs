@@ -2,16 +2,19 @@
 //! until its jobs are answered.
 //!
 //! ```text
-//!   a batch failed                      a row is locked by another program
-//!        |                                        |
-//!        |                         wait for that row, holding no other;
-//!        |                         the jobs parked behind it join <------- not had in time:
-//!        v                                        |                        expired jobs answered
-//!   +---------+    error: pause, halve            v                                   |
-//!   | attempt | <------------------------- [ take the turn ]                          |
-//!   +---------+ ------------------------------------------------> waited for again ---+
-//!        |
-//!        v
+//!   a row is locked by another program           a batch failed
+//!        |                                            |
+//!        v                                            v
+//!   wait for that row, holding no other <--+     pause, halve <-----------+
+//!        |            |                    |          |                   |
+//!        |            +-- not had in time: +          v                   |
+//!        v                expired jobs answered   take the turn           |
+//!   jobs parked behind it                             |                   |
+//!        |                                            v                   |
+//!        +-------------> execute <-------------- jobs of the batch        |
+//!                          |  |                                           |
+//!                          |  +-- error ----------------------------------+
+//!                          v
 //!   jobs answered; those whose row is locked elsewhere are parked behind it
 //! ```
 //!
@@ -39,7 +42,7 @@ use crate::{
         stats::Stats,
         transaction::{ExecuteError, LockedJobs, Lookup},
     },
-    storage::{DatabaseKind, LockMode, StorageError, Store},
+    storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
 /// Batches that are retried at the same time, each on a connection of its own. When there are
@@ -108,10 +111,8 @@ impl RetryPool {
         let (account_ids, refused) = self.line.park(left_out, taken, LOCK_WAITS_MAX);
         for account_id in account_ids {
             tracing::debug!(%account_id, "account locked elsewhere, its requests are parked");
-            // What is locked has been for a while; its jobs may have been tried before.
-            let mut batch = Batch::new(Vec::new(), LockMode::SkipLocked, Lookup::Before);
-            batch.lease = Some(AccountLease::new(self.line.clone(), account_id));
-            tokio::spawn(self.clone().run(VecDeque::from([batch])));
+            let lease = AccountLease::new(self.line.clone(), account_id);
+            tokio::spawn(self.clone().wait_for_row(lease));
         }
         for job in refused {
             if job.deadline <= Instant::now() + LOCK_WAITS_FULL_PAUSE {
@@ -126,62 +127,63 @@ impl RetryPool {
         }
     }
 
+    /// Waits for the row of an account, until it was free once or nobody wants it any more.
+    async fn wait_for_row(self, mut lease: AccountLease) {
+        let mut executor = Executor::new(self.store.clone(), self.stats.clone());
+        while lease.is_wanted() {
+            let start = Instant::now();
+            let row = WaitFor::Row(lease.account_id(), lease.lock_timeout());
+            match executor.begin(row).await {
+                Ok((transaction, _)) => {
+                    return self.execute_parked(executor, transaction, start, lease).await;
+                }
+                Err(StorageError::LockTimeout(_)) => lease.expire(),
+                // What is parked goes back into the queue.
+                Err(error) => {
+                    tracing::warn!(%error, "wait for a locked account broken off");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Executes the jobs that are parked behind a row which this transaction has. Jobs that come
+    /// meanwhile are parked, too; the lease ends with this.
+    async fn execute_parked(
+        &self,
+        mut executor: Executor,
+        transaction: WriteTransaction,
+        start: Instant,
+        lease: AccountLease,
+    ) {
+        let jobs = lease.take(self.batch_size_max);
+        if jobs.is_empty() {
+            return executor.abandon(transaction).await;
+        }
+        // They have waited for long, and may have been tried before.
+        let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before);
+        match executor.execute(transaction, start, &mut batch, |_| Vec::new()).await {
+            Ok(left_out) => self.park(left_out.all(), None),
+            Err(error) => self.retry(batch, error),
+        }
+    }
+
     async fn run(self, mut batches: VecDeque<Batch>) {
         let mut executor = Executor::new(self.store.clone(), self.stats.clone());
         while let Some(mut batch) = batches.pop_front() {
             if !batch.is_wanted() {
                 continue;
             }
-            match self.attempt(&mut executor, &mut batch).await {
-                Ok(LeftOut { by_peers, mut elsewhere }) => {
-                    // Here a peer may be a lost transaction of this very batch.
-                    elsewhere.extend(by_peers);
-                    self.park(elsewhere, None);
-                }
+            match attempt(&mut executor, &mut batch).await {
+                // A peer that is in the way may be a lost transaction of this very batch.
+                Ok(left_out) => self.park(left_out.all(), None),
                 Err(error) => batches.extend(self.next_step(batch, error).await),
             }
         }
     }
 
-    async fn attempt(
-        &self,
-        executor: &mut Executor,
-        batch: &mut Batch,
-    ) -> Result<LeftOut, ExecuteError> {
-        let start = Instant::now();
-        let first = match (&batch.lease, batch.mode) {
-            (Some(lease), _) => WaitFor::Row(lease.account_id(), lease.lock_timeout()),
-            (None, LockMode::Wait) => WaitFor::Turn,
-            (None, LockMode::SkipLocked) => WaitFor::Nothing,
-        };
-        let (transaction, _) = executor.begin(first).await?;
-        if let Some(lease) = &batch.lease {
-            batch.jobs = lease.take(self.batch_size_max);
-        }
-        if batch.jobs.is_empty() {
-            executor.abandon(transaction).await;
-            // The row was free, and nobody wants it: who comes from now on goes the short way.
-            return Ok(LeftOut::default());
-        }
-        executor.execute(transaction, start, batch, Vec::new).await
-    }
-
     /// What is to be tried next after an attempt that failed.
     async fn next_step(&self, mut batch: Batch, error: ExecuteError) -> Vec<Batch> {
-        let is_timeout = matches!(error, ExecuteError::NotApplied(StorageError::LockTimeout(_)));
-        if let Some(lease) = &batch.lease
-            && batch.jobs.is_empty()
-            && is_timeout
-        {
-            lease.expire();
-            return vec![batch];
-        }
-        // What is still parked behind the account is tried by a worker.
-        batch.lease = None;
-        if batch.jobs.is_empty() {
-            tracing::warn!(error = error.summary(), "wait for a locked account broken off");
-            return Vec::new();
-        }
         batch.lookup = Lookup::Before;
         let jobs = batch.jobs.len();
         let error = match error {
@@ -243,6 +245,16 @@ impl RetryPool {
     }
 }
 
+async fn attempt(executor: &mut Executor, batch: &mut Batch) -> Result<LeftOut, ExecuteError> {
+    let start = Instant::now();
+    let first = match batch.mode {
+        LockMode::Wait => WaitFor::Turn,
+        LockMode::SkipLocked => WaitFor::Nothing,
+    };
+    let (transaction, _) = executor.begin(first).await?;
+    executor.execute(transaction, start, batch, |_| Vec::new()).await
+}
+
 impl Batch {
     /// Waits before the next attempt, longer each time.
     async fn pause(mut self) -> Self {
@@ -273,7 +285,7 @@ impl Batch {
             return vec![self];
         }
         let jobs = self.jobs.split_off(self.jobs.len() / 2);
-        let second = Self { jobs, lease: None, ..self };
+        let second = Self { jobs, ..self };
         vec![self, second]
     }
 }

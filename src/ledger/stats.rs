@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use hdrhistogram::Histogram;
+use metrics::{counter, histogram};
+
 use crate::{
     ledger::transaction::{ExecuteError, Executed, Timings},
     storage::{Connections, StorageError},
 };
-use hdrhistogram::Histogram;
-use metrics::{counter, histogram};
 
 /// How values are spread; times in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,8 +112,8 @@ impl Stats {
     }
 
     /// Takes down that an attempt failed.
-    pub fn record_failure(&self, error: &ExecuteError) {
-        counter!("passbook_retries_total", "cause" => cause(error)).increment(1);
+    pub fn record_failure(&self, cause: &'static str) {
+        counter!("passbook_retries_total", "cause" => cause).increment(1);
     }
 
     /// Takes down what a committed attempt tells.
@@ -187,12 +188,19 @@ const CAUSES: [&str; 7] =
 /// Why an attempt failed, in a word.
 pub fn cause(error: &ExecuteError) -> &'static str {
     match error {
-        ExecuteError::NotApplied(StorageError::LockTimeout(_)) => "lock_timeout",
-        ExecuteError::NotApplied(StorageError::Decided(_)) => "repeat",
-        ExecuteError::NotApplied(StorageError::Aborted(_)) => "aborted",
-        ExecuteError::NotApplied(StorageError::Unavailable(_)) => "unavailable",
-        ExecuteError::NotApplied(StorageError::SchemaNotMigrated(_)) => "schema",
-        ExecuteError::NotApplied(StorageError::Data(_) | StorageError::Corrupt(_)) => "data",
+        ExecuteError::NotApplied(error) => storage_cause(error),
         ExecuteError::Unknown(_) => "commit_unknown",
+    }
+}
+
+/// The same where it is known that nothing was committed.
+pub fn storage_cause(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::LockTimeout(_) => "lock_timeout",
+        StorageError::Decided(_) => "repeat",
+        StorageError::Aborted(_) => "aborted",
+        StorageError::Unavailable(_) => "unavailable",
+        StorageError::SchemaNotMigrated(_) => "schema",
+        StorageError::Data(_) | StorageError::Corrupt(_) => "data",
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
+        account::Account,
         book::{Answer, Book, Found},
         ids::AccountId,
         rejection::Rejection,
@@ -93,7 +94,7 @@ pub async fn execute(
     jobs: &mut Vec<Arc<Job>>,
     mode: LockMode,
     lookup: Lookup,
-    join: impl FnMut() -> Vec<Arc<Job>>,
+    join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
 ) -> Result<Executed, ExecuteError> {
     match evaluate(&transaction, start, jobs, mode, lookup, join).await {
         Ok(mut executed) => match transaction.commit().await {
@@ -135,15 +136,16 @@ async fn evaluate(
     jobs: &mut Vec<Arc<Job>>,
     mode: LockMode,
     lookup: Lookup,
-    mut join: impl FnMut() -> Vec<Arc<Job>>,
+    join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
 ) -> Result<Executed, StorageError> {
-    // 1. Lock the accounts. If all of them were had, jobs that need no others may join.
+    // 1. Lock the accounts. If all of them were had, jobs that need no others may join. (The clock
+    //    was read while they were locked: the time of such a job can be one before it came.)
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
     let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
         transaction.lock(&account_ids, mode).await?;
     let lock_wait = start.elapsed();
     if mode == LockMode::Wait {
-        jobs.extend(join());
+        jobs.extend(join(&accounts));
     }
     let (locked_elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
     let (locked_by_peers, ours) = split_locked(ours, &locked_by_peers);

@@ -11,7 +11,8 @@
 //!            a lock was not had within 2 ms
 //!   no turns ------------------------------> turns
 //!            <------------------------------
-//!             64 turns had without a wait
+//!             64 turns had without a wait, or
+//!             a turn not had within 500 ms
 //! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +52,12 @@ impl Turns {
         }
         let guard = self.waiting.lock().await;
         (self.left.load(Ordering::Relaxed) > 0).then_some(guard)
+    }
+
+    /// The turn was not had in time: whoever has it may hang. No turns are taken until servers
+    /// collide again.
+    pub fn stop(&self) {
+        self.left.store(0, Ordering::Relaxed);
     }
 
     /// A lock of another server was in the way: turns are taken from now on.

@@ -1,7 +1,7 @@
 //! The worker: one transaction after another, each with all that waits and is free.
 //!
 //! ```text
-//!            +-> wait for a job -> [take the turn] -> BEGIN -> take all that waits -> execute --+
+//!            +-> wait for a job -> BEGIN -> [take the turn] -> take all that waits -> execute --+
 //!            |                                                                                  |
 //!            +-- a lock was not had: jobs back into the queue, next time in a turn <------------+
 //!            +-- not had in a turn either: jobs back, next time without the locked rows <-------+
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::{
+    domain::account::Account,
     ledger::{
         executor::{Batch, Executor, WaitFor},
         line::Line,
@@ -51,8 +52,6 @@ struct Worker {
     lookups: usize,
     /// The next batch leaves out what is locked.
     skips_locked: bool,
-    /// The last turn was not had in time: the next batch goes without.
-    skips_turn: bool,
 }
 
 /// Starts the workers and keeps them running.
@@ -76,7 +75,6 @@ pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_siz
                     batch_size_max,
                     lookups: 0,
                     skips_locked: false,
-                    skips_turn: false,
                 };
                 if let Err(error) = tokio::spawn(worker.run()).await {
                     tracing::error!(%error, "worker panicked and is started again");
@@ -96,31 +94,46 @@ impl Worker {
             if !self.line.is_ready() {
                 continue;
             }
-            let takes_turn = turn.is_some() && !std::mem::take(&mut self.skips_turn);
-            let first = if takes_turn { WaitFor::Turn } else { WaitFor::Nothing };
+            let first = if turn.is_some() { WaitFor::Turn } else { WaitFor::Nothing };
             let start = Instant::now();
-            match self.executor.begin(first).await {
+            let has_taken = match self.executor.begin(first).await {
                 Ok((transaction, has_waited)) => {
-                    if takes_turn {
+                    if turn.is_some() {
                         turns.record(has_waited);
                     }
-                    self.process(transaction, start, takes_turn).await;
+                    self.process(transaction, start, turn.is_some()).await
                 }
                 // On SQLite, BEGIN was not had, and the only thing to do is to try again.
-                Err(StorageError::LockTimeout(_)) => {
-                    self.skips_turn = takes_turn;
-                    self.skips_locked = takes_turn;
+                Err(StorageError::LockTimeout(_)) if turn.is_none() => {
                     self.line.expire();
+                    true
+                }
+                // Whoever has the turn may hang. Without it, what is free is locked.
+                Err(StorageError::LockTimeout(_)) => {
+                    turns.stop();
+                    self.skips_locked = true;
+                    true
                 }
                 Err(error) => self.hand_over(error.into()),
+            };
+            drop(turn);
+            if !has_taken {
+                // What waits is reserved, or the other worker has just taken it.
+                self.line.changed().await;
             }
         }
     }
 
-    /// Executes all that waits.
-    async fn process(&mut self, transaction: WriteTransaction, start: Instant, has_turn: bool) {
+    /// Executes all that waits; returns whether there was anything.
+    async fn process(
+        &mut self,
+        transaction: WriteTransaction,
+        start: Instant,
+        has_turn: bool,
+    ) -> bool {
         let Some(mut taken) = self.line.try_take(self.batch_size_max) else {
-            return self.executor.abandon(transaction).await;
+            self.executor.abandon(transaction).await;
+            return false;
         };
         let mode = match std::mem::take(&mut self.skips_locked) {
             true => LockMode::SkipLocked,
@@ -129,19 +142,24 @@ impl Worker {
         let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, self.lookup());
         let weight: usize = batch.jobs.iter().map(|job| job.command.weight()).sum();
         let weight_left = self.batch_size_max.saturating_sub(weight);
-        let join = || taken.join(weight_left);
+        let join = |locked: &[Account]| taken.join(locked, weight_left);
         match self.executor.execute(transaction, start, &mut batch, join).await {
             Ok(left_out) => {
                 self.retries.park(left_out.elsewhere, Some(&mut taken));
-                taken.put_back(left_out.by_peers.into_iter().map(|(job, _)| job).collect());
+                drop(taken);
+                // To the end: however many they are, they do not keep the others waiting.
+                for (job, account_id) in left_out.by_peers {
+                    job.block(&account_id);
+                    self.line.push(job);
+                }
             }
             Err(ExecuteError::NotApplied(StorageError::LockTimeout(_)))
                 if mode == LockMode::Wait =>
             {
                 self.skips_locked = has_turn;
                 self.turns.start();
+                batch.jobs.retain(|job| !job.expire());
                 taken.put_back(batch.jobs);
-                self.line.expire();
             }
             Err(ExecuteError::NotApplied(StorageError::Decided(_)))
                 if batch.lookup == Lookup::OnConflict =>
@@ -151,15 +169,17 @@ impl Worker {
             }
             Err(error) => self.retries.retry(batch, error),
         }
+        true
     }
 
-    /// Hands all that waits to a retry: a transaction cannot begin.
-    fn hand_over(&mut self, error: ExecuteError) {
-        if let Some(mut taken) = self.line.try_take(self.batch_size_max) {
-            let jobs = std::mem::take(&mut taken.jobs);
-            let batch = Batch::new(jobs, LockMode::Wait, self.lookup());
-            self.retries.retry(batch, error);
-        }
+    /// Hands all that waits to a retry, because a transaction cannot begin; returns whether there
+    /// was anything.
+    fn hand_over(&mut self, error: ExecuteError) -> bool {
+        let Some(mut taken) = self.line.try_take(self.batch_size_max) else { return false };
+        let jobs = std::mem::take(&mut taken.jobs);
+        let batch = Batch::new(jobs, LockMode::Wait, self.lookup());
+        self.retries.retry(batch, error);
+        true
     }
 
     /// When the next batch is looked up.

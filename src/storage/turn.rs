@@ -17,8 +17,9 @@ const TURN_WAIT_MAX: &str = "500ms";
 const LOCK_TIMEOUT: &str = "20ms";
 
 /// Takes the turn, waits for it if it is not free, and sets the lock timeout of the rest of the
-/// transaction: one round trip either way. The answer is $1 if the turn was free. PostgreSQL
-/// computes the arguments of a function in their order. A ledger has one turn, named by the table
+/// transaction: one round trip either way. The answer is $1, as it is written there, if the turn was
+/// free. PostgreSQL computes the arguments of a function in their order, though its manual does not
+/// promise it; in another one, the turn would be waited for a shorter time. A ledger has one turn, named by the table
 /// of its accounts ("pass" in ASCII keeps the name apart from other programs' locks).
 const TAKE: &str = "\
     SELECT CASE WHEN pg_try_advisory_xact_lock(1885434739, 'accounts'::regclass::oid::integer) \

@@ -8,10 +8,10 @@ use passbook::{
     proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient},
     storage::{DatabaseUrl, LockMode, LockedAccounts, Store},
 };
-use sea_orm::ConnectionTrait;
-use tokio::task::JoinSet;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::harness::{checker, postgres_proxy::PostgresProxy, *};
+use crate::harness::{admin::Admin, checker, postgres_proxy::PostgresProxy, *};
 
 /// Transfers of one run.
 const TRANSFERS: usize = 10_000;
@@ -139,4 +139,64 @@ async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
     assert_eq!(locked.locked_elsewhere, ids(&["of-a-peer", "of-a-program"]));
     ours.roll_back().await.expect("the end");
     of_peer.roll_back().await.expect("the end");
+}
+
+/// A server with a request for an account, and the session that has its row.
+struct Locked {
+    database: TestDatabase,
+    server: Server,
+    admin: Admin,
+    holder: DatabaseConnection,
+    waiting: JoinHandle<()>,
+}
+
+impl Locked {
+    async fn by(application_name: &str) -> Self {
+        let database = TestDatabase::create(Kind::Postgres).await;
+        let arguments = ["--log", "passbook=debug"];
+        let (server, admin) = Server::start_with_admin(&database, &arguments).await;
+        let client = server.client();
+        open(&client, "hot").await;
+        let holder = database.connect().await;
+        let lock = format!(
+            "SET application_name = '{application_name}'; \
+             BEGIN; SELECT 1 FROM accounts WHERE account_id = 'hot' FOR UPDATE"
+        );
+        holder.execute_unprepared(&lock).await.expect("the row is locked");
+        let waiting = tokio::spawn(async move {
+            let change = Change::Deposit(deposit("hot", "1"));
+            change.send(&client, PATIENCE).await.expect("it is made");
+        });
+        Self { database, server, admin, holder, waiting }
+    }
+
+    fn has_parked(&self) -> bool {
+        self.server.log().contains("its requests are parked")
+    }
+
+    async fn release(self) {
+        self.holder.execute_unprepared("COMMIT").await.expect("the row is free");
+        self.waiting.await.expect("it is made");
+        checker::assert_consistent(&self.database).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_behind_a_peer_s_lock_go_back_into_the_queue() {
+    let locked = Locked::by("passbook").await;
+    let tried = async || {
+        let timeouts = "passbook_retries_total{cause=\"lock_timeout\"}";
+        // Without a turn, in a turn, and again after the turn that has left the row out.
+        locked.admin.metrics().await.value(timeouts) >= 3.0
+    };
+    eventually("the row is tried again", tried).await;
+    assert!(!locked.has_parked());
+    locked.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_behind_another_program_s_lock_are_parked() {
+    let locked = Locked::by("cron").await;
+    eventually("they are parked", async || locked.has_parked()).await;
+    locked.release().await;
 }
