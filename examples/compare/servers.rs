@@ -13,6 +13,8 @@ use crate::{
 
 /// How long a packet between a server and the database takes longer, each way.
 const DELAY: Duration = Duration::from_millis(1);
+/// What is told of the machine beside the figures, of all that the page tells.
+const ABOUT: [&str; 3] = ["machine", "PostgreSQL server_version", "commit"];
 /// The title of the section in the page.
 pub const TITLE: &str = "## Several servers";
 
@@ -70,8 +72,14 @@ pub fn cases() -> Vec<Case> {
 
 impl Case {
     pub fn name(&self) -> String {
-        let Self { workload, accounts, in_flight, servers, .. } = self;
-        format!("{workload} {accounts}, {in_flight} in flight, {servers} servers")
+        let Self { in_flight, servers, .. } = self;
+        format!("{}, {in_flight} in flight, {servers} servers", self.load())
+    }
+
+    /// The workload, and over how many accounts.
+    fn load(&self) -> String {
+        let accounts = if self.workload == "hot" { 1 } else { self.accounts };
+        format!("{}, {accounts}", self.workload)
     }
 }
 
@@ -106,10 +114,11 @@ fn far_away(url: &str) -> anyhow::Result<String> {
 
 /// The section of the page.
 pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: u64) -> String {
-    let about: Vec<_> = about.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let about = about.iter().filter(|(name, _)| ABOUT.contains(&name.as_str()));
+    let about: Vec<_> = about.map(|(name, value)| format!("{name} {value}")).collect();
     let mut text = format!(
         "{TITLE}\n\nOne database, the load spread evenly over the servers, unary; requests/s (p99 in \
-         ms), medians of {rounds} rounds\nof {seconds} s, those of a row one after the other. \
+         ms), medians of {rounds} rounds\nof {seconds} s, those of a row one after the other; \
          {}.\nThe ratio is that of three servers to one, in brackets its smallest and largest of a \
          round.\n\n",
         about.join(", ")
@@ -126,9 +135,8 @@ pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: 
         let far = if case.is_far { ", database 2 ms away" } else { "" };
         let _ = writeln!(
             text,
-            "| {} {}{far} | {} | {} | {} | {} | {} | {:.2} |",
-            case.workload,
-            case.accounts,
+            "| {}{far} | {} | {} | {} | {} | {} | {:.2} |",
+            case.load(),
             case.in_flight,
             cell(1),
             cell(2),

@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(50)
+        Instant::now() + Duration::from_millis(500)
     }
 
     fn late(outcome: Outcome) -> Failure {

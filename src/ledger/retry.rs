@@ -140,7 +140,8 @@ impl RetryPool {
                 Err(StorageError::LockTimeout(_)) => lease.expire(),
                 // What is parked goes back into the queue.
                 Err(error) => {
-                    tracing::warn!(%error, "wait for a locked account broken off");
+                    let error = error.summary();
+                    tracing::warn!(error, "wait for a locked account broken off");
                     return;
                 }
             }
