@@ -153,7 +153,7 @@ impl Batch {
         Self { jobs, mode, lookup, started_at: Instant::now(), retries: 0, attempts: 0 }
     }
 
-    /// Whether anyone still waits for any of it; forgets those that nobody does.
+    /// Drops the jobs whose callers have gone, and returns whether any is left.
     pub fn is_wanted(&mut self) -> bool {
         self.jobs.retain(|job| job.is_wanted());
         !self.jobs.is_empty()

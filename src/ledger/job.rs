@@ -43,7 +43,7 @@ const ABANDONED: u8 = 2;
 /// What a caller gets.
 pub type Verdict = Result<Answer, Failure>;
 
-/// A command on its way, shared by the queue and whoever executes it.
+/// A command on its way, shared by the queue and the executor.
 pub struct Job {
     /// What is asked.
     pub command: Command,

@@ -74,7 +74,7 @@ impl Line {
         }
     }
 
-    /// Waits until there is a job that can be taken.
+    /// Waits until there is a job whose accounts are free.
     pub async fn ready(&self) {
         while !self.is_ready() {
             self.arrived.notified().await;
@@ -230,7 +230,7 @@ impl State {
     }
 
     /// Parks a job behind one of its accounts that is leased, or gives it back if none is: a lock of
-    /// another program must hold up nobody but those who need that account.
+    /// another program delays only the jobs that need that account.
     fn park_if_leased(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
         let mut account_ids = job.command.account_ids();
         let leased =
@@ -272,16 +272,15 @@ impl State {
 }
 
 impl Taken {
-    /// Takes, up to this weight, the jobs that need no account but these, which the batch has
-    /// locked: they have come since it was taken, and join it. (What was not there when the batch
-    /// locked its accounts may be there by now: nobody can join for that.)
+    /// Takes, up to this weight, the jobs that need only these accounts, which the batch has locked:
+    /// they have come since it was taken, and join it. A job does not join for an account that did
+    /// not exist when the batch locked its rows: another server may have opened it since.
     pub fn join(&self, locked: &[Account], weight_max: usize) -> Vec<Arc<Job>> {
-        let line = self.line.clone();
-        let mut state = line.state();
+        let mut state = self.line.state();
         let State { several, ready, busy, .. } = &mut *state;
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
         let (mut joined, mut weight) = (Vec::new(), 0);
-        // Accounts of jobs that cannot join: nobody who came later overtakes those.
+        // Accounts of jobs that stay in the queue: a later job must not overtake them.
         let accounts = several.iter().flat_map(|job| job.command.account_ids());
         let mut passed: HashSet<AccountId> = accounts.cloned().collect();
         let mut joins = |job: &Arc<Job>| {
@@ -304,7 +303,7 @@ impl Taken {
         }
         ready.retain(|job| !joins(job));
         drop(state);
-        line.contention.end_waits(joined.iter());
+        self.line.contention.end_waits(joined.iter());
         joined.retain(|job| job.is_wanted());
         joined
     }
