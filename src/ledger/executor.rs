@@ -11,7 +11,7 @@ use crate::{
         Failure, Outcome,
         job::Job,
         stats::{OpenWriter, Stats, cause, storage_cause},
-        transaction::{ExecuteError, Executed, LockedJobs, Lookup, execute, roll_back},
+        transaction::{ExecuteError, LeftOut, Lookup, execute, roll_back},
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction, Writer},
     telemetry::traces::{TransactionFacts, TransactionTrace},
@@ -47,23 +47,6 @@ pub enum WaitFor<'a> {
     Turn,
     /// One row, for at most this long.
     Row(&'a AccountId, Duration),
-}
-
-/// Jobs that a transaction which committed has left out.
-#[derive(Default)]
-pub struct LeftOut {
-    /// By another Passbook server, so for a moment.
-    pub by_peers: LockedJobs,
-    /// By another program.
-    pub elsewhere: LockedJobs,
-}
-
-impl LeftOut {
-    /// All of them.
-    pub fn all(mut self) -> LockedJobs {
-        self.elsewhere.append(&mut self.by_peers);
-        self.elsewhere
-    }
 }
 
 /// See the module.
@@ -134,9 +117,9 @@ impl Executor {
         match result {
             Ok(executed) => {
                 self.stats.record(&executed);
-                let Executed { completed, locked_by_peers, locked_elsewhere, .. } = executed;
-                completed.into_iter().for_each(|(job, verdict)| complete(&job, verdict));
-                Ok(LeftOut { by_peers: locked_by_peers, elsewhere: locked_elsewhere })
+                let completed = executed.completed.into_iter();
+                completed.for_each(|(job, verdict)| complete(&job, verdict));
+                Ok(executed.left_out)
             }
             Err(error) => {
                 record_outcome(jobs, &error);

@@ -36,11 +36,11 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     ledger::{
         Failure, Outcome,
-        executor::{Batch, Executor, LeftOut, WaitFor},
+        executor::{Batch, Executor, WaitFor},
         line::{Line, Taken},
         lock_wait::AccountLease,
         stats::Stats,
-        transaction::{ExecuteError, LockedJobs, Lookup},
+        transaction::{ExecuteError, LeftOut, LockedJobs, Lookup},
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };

@@ -26,15 +26,29 @@ use crate::{
 /// Jobs that were left out of a transaction, each with the first account that was locked.
 pub type LockedJobs = Vec<(Arc<Job>, AccountId)>;
 
+/// Jobs that a transaction which committed has left out.
+pub struct LeftOut {
+    /// By another Passbook server, so for a moment.
+    pub by_peers: LockedJobs,
+    /// By another program.
+    pub elsewhere: LockedJobs,
+}
+
+impl LeftOut {
+    /// All of them.
+    pub fn all(mut self) -> LockedJobs {
+        self.elsewhere.append(&mut self.by_peers);
+        self.elsewhere
+    }
+}
+
 /// What came of a transaction that committed.
 pub struct Executed {
-    /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in none of
-    /// the three lists.
+    /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in no
+    /// list.
     pub completed: Vec<(Arc<Job>, Result<Answer, Rejection>)>,
-    /// Jobs that were left out because another Passbook server has locked this account.
-    pub locked_by_peers: LockedJobs,
-    /// Jobs that were left out because another program has locked this account.
-    pub locked_elsewhere: LockedJobs,
+    /// Jobs that need a row which was locked.
+    pub left_out: LeftOut,
     /// Where the time went.
     pub timings: Timings,
     /// Nothing was judged: only some of very many holds that have expired were recorded so.
@@ -147,8 +161,9 @@ async fn evaluate(
     if mode == LockMode::Wait {
         jobs.extend(join(&accounts));
     }
-    let (locked_elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
-    let (locked_by_peers, ours) = split_locked(ours, &locked_by_peers);
+    let (elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
+    let (by_peers, ours) = split_locked(ours, &locked_by_peers);
+    let left_out = LeftOut { by_peers, elsewhere };
 
     // 2. Read the verdicts that there are, in a statement after the lock.
     let (now_us, decided) = match now_us {
@@ -200,7 +215,7 @@ async fn evaluate(
     transaction.write(&book).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
-    Ok(Executed { completed, locked_by_peers, locked_elsewhere, timings, is_partial })
+    Ok(Executed { completed, left_out, timings, is_partial })
 }
 
 /// The jobs that need one of these accounts, with the first such, and the others.
