@@ -78,7 +78,9 @@ impl Executor {
             let error = match error {
                 ExecuteError::NotApplied(error) => error,
                 // Nothing was written yet.
-                ExecuteError::Unknown(text) => StorageError::Unavailable(text),
+                error @ (ExecuteError::Unknown(_) | ExecuteError::Partial) => {
+                    StorageError::Unavailable(error.to_string())
+                }
             };
             // A row that is not free yet is no failure.
             if !(is_row_wait && matches!(error, StorageError::LockTimeout(_))) {
@@ -165,6 +167,7 @@ fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
     match result {
         Ok(_) => true,
         Err(ExecuteError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
+        Err(ExecuteError::Partial) => true,
         Err(ExecuteError::Unknown(_)) => false,
     }
 }
@@ -185,7 +188,7 @@ fn complete(job: &Job, verdict: Result<Answer, Rejection>) {
 fn record_outcome(jobs: &[Arc<Job>], error: &ExecuteError) {
     for job in jobs {
         match error {
-            ExecuteError::NotApplied(_) => job.unclaim(),
+            ExecuteError::NotApplied(_) | ExecuteError::Partial => job.unclaim(),
             ExecuteError::Unknown(_) => job.mark_uncertain(),
         }
     }

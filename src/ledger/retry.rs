@@ -194,6 +194,7 @@ impl RetryPool {
                 // One job may have caused the loss: each half is tried by itself.
                 return batch.pause().await.split();
             }
+            ExecuteError::Partial => return vec![batch],
         };
         match error {
             // There is one lock, and the only thing to do is to try again.

@@ -190,6 +190,7 @@ pub fn cause(error: &ExecuteError) -> &'static str {
     match error {
         ExecuteError::NotApplied(error) => storage_cause(error),
         ExecuteError::Unknown(_) => "commit_unknown",
+        ExecuteError::Partial => "aborted",
     }
 }
 

@@ -77,6 +77,10 @@ pub enum ExecuteError {
     /// All of the batch was committed, or nothing.
     #[error("{0}")]
     Unknown(String),
+    /// Nothing was judged, but some of very many holds that have expired were recorded so: each
+    /// attempt leaves fewer for the next.
+    #[error("more than {LAPSED_MAX} holds have expired")]
+    Partial,
 }
 
 impl ExecuteError {
@@ -85,6 +89,7 @@ impl ExecuteError {
         match self {
             Self::NotApplied(error) => error.summary(),
             Self::Unknown(text) => text.clone(),
+            Self::Partial => self.to_string(),
         }
     }
 }
@@ -112,11 +117,7 @@ pub async fn execute(
 ) -> Result<Executed, ExecuteError> {
     match evaluate(&transaction, start, jobs, mode, lookup, join).await {
         Ok(mut executed) => match transaction.commit().await {
-            // Each attempt leaves fewer for the next.
-            Ok(()) if executed.is_partial => {
-                let text = format!("more than {LAPSED_MAX} holds have expired");
-                Err(ExecuteError::NotApplied(StorageError::Aborted(text)))
-            }
+            Ok(()) if executed.is_partial => Err(ExecuteError::Partial),
             Ok(()) => {
                 let timings = &mut executed.timings;
                 let before = timings.lock_wait + timings.write_time;
