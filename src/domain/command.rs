@@ -26,8 +26,6 @@ pub enum Command {
     CreateAccount(NewAccount),
     /// Change what an account is.
     UpdateAccount(AccountUpdate),
-    /// Record the holds of an account that have expired, which whoever locks it does.
-    ExpireHolds(AccountId),
     /// Move or hold money.
     Request(Arc<Request>),
 }
@@ -110,7 +108,6 @@ impl Command {
         {
             Self::CreateAccount(new) => (Some(&new.account_id), None, &[], None),
             Self::UpdateAccount(update) => (Some(&update.account_id), None, &[], None),
-            Self::ExpireHolds(account_id) => (Some(account_id), None, &[], None),
             Self::Request(request) => match &request.action {
                 Action::Post(_, legs) => (None, None, legs, None),
                 Action::PlaceHold(new) => (Some(&new.account_id), None, &[], None),
@@ -182,7 +179,7 @@ impl Command {
 
     fn request(&self) -> Option<&Request> {
         match self {
-            Self::CreateAccount(_) | Self::UpdateAccount(_) | Self::ExpireHolds(_) => None,
+            Self::CreateAccount(_) | Self::UpdateAccount(_) => None,
             Self::Request(request) => Some(request),
         }
     }

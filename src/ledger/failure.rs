@@ -68,15 +68,7 @@ impl From<Denied> for Failure {
 impl Failure {
     /// What a failed read means to the caller of a change that was not begun for it.
     pub(super) fn not_applied(self) -> Self {
-        self.with_outcome(Some(Outcome::NotApplied))
-    }
-
-    /// What a failure to record what has expired means to the caller of a read.
-    pub(super) fn of_no_change(self) -> Self {
-        self.with_outcome(None)
-    }
-
-    fn with_outcome(self, outcome: Option<Outcome>) -> Self {
+        let outcome = Some(Outcome::NotApplied);
         match self {
             Self::DeadlineExceeded(_) => Self::DeadlineExceeded(outcome),
             Self::DatabaseUnavailable(_) => Self::DatabaseUnavailable(outcome),

@@ -32,7 +32,6 @@ mod watch;
 mod worker;
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,7 +55,7 @@ use crate::{
         book::{Answer, Decided, Made},
         command::{Action, Command, Request},
         hold::Capture,
-        ids::{AccountId, RequestId, RequestKey},
+        ids::{RequestId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
     storage::{Connections, SchemaStatus, Store},
@@ -167,24 +166,6 @@ impl Ledger {
             Answer::Account(account) => Ok(account),
             Answer::Made { .. } | Answer::Decided(_) => Err(WRONG_ANSWER),
         }
-    }
-
-    /// Records the holds of these accounts that have expired.
-    ///
-    /// # Errors
-    /// No verdict was reached.
-    async fn expire_holds(
-        &self,
-        account_ids: BTreeSet<AccountId>,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
-        let accept = |account_id| self.accept(Command::ExpireHolds(account_id), deadline);
-        // All are in line before the first is waited for.
-        let tickets = account_ids.into_iter().map(accept).collect::<Result<Vec<_>, _>>()?;
-        for ticket in tickets {
-            ticket.verdict().await?;
-        }
-        Ok(())
     }
 
     /// Moves or holds money, exactly once per request id.

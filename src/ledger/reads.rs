@@ -1,6 +1,9 @@
 //! The reads beside the write path: no lock, no transaction, nothing that a dropped future could
 //! leak. What their caller may not see is refused before it is looked up, or, where only its name
 //! is known, in the same words whether or not it exists.
+//!
+//! What a read says of a time that has passed stays true: where a change that was made by then may
+//! still be under way, the read waits for it (`storage::settled`). No read waits for a lock.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,14 +25,10 @@ use crate::{
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{
-        AccountFilter, AsOfNow, EntryRange, HoldFilter, StorageError, TransactionFilter,
+        AccountFilter, EntryRange, HoldFilter, Lapsing, StorageError, TransactionFilter,
         TransactionPage, VerifiedAccount,
     },
 };
-
-/// How often a read records holds that have expired before it answers: more may expire meanwhile,
-/// but not again and again.
-const RECORDINGS_MAX: usize = 4;
 
 impl Ledger {
     /// One account.
@@ -43,35 +42,51 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Account, Failure> {
         caller.grant.check_account(account_id)?;
-        let found = self.as_of_now(deadline, || self.store.account(account_id)).await?;
+        let found =
+            self.with_lapsed(deadline, |until_us| self.store.account(account_id, until_us)).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// The same for those who do not ask what is held.
+    /// The same for those who do not ask what is held, in which no hold has expired that is not
+    /// recorded so.
     async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Failure> {
-        let found = read(deadline, self.store.account(account_id)).await?.value;
+        let found = read(deadline, self.store.account(account_id, i64::MIN)).await?.value;
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// Reads what depends on holds. Where one has expired and nobody has recorded it, that is
-    /// done first, under the account's lock: a capture may be under way that was judged in time,
-    /// and whoever was told that a hold has expired must never see it captured.
-    async fn as_of_now<T, Query>(
+    /// The account, with all entries that it will ever have of this time or before.
+    async fn settled(
+        &self,
+        account_id: &AccountId,
+        time_us: Option<i64>,
+        deadline: Instant,
+    ) -> Result<Account, Failure> {
+        let account = self.known(account_id, deadline).await?;
+        match time_us {
+            // Its times never go back.
+            Some(time_us) if time_us >= account.update_time_us => {
+                read(deadline, self.store.settle(time_us)).await?;
+                self.known(account_id, deadline).await
+            }
+            _ => Ok(account),
+        }
+    }
+
+    /// Reads what depends on holds, some of which may have expired without that anybody has
+    /// recorded it. Whoever is told that a hold has expired must never see it captured: so a
+    /// capture that was judged in time, and may be under way, is waited for.
+    async fn with_lapsed<T, Query>(
         &self,
         deadline: Instant,
-        query: impl Fn() -> Query,
+        query: impl Fn(i64) -> Query,
     ) -> Result<T, Failure>
     where
-        Query: Future<Output = Result<AsOfNow<T>, StorageError>>,
+        Query: Future<Output = Result<Lapsing<T>, StorageError>>,
     {
-        for _ in 0..RECORDINGS_MAX {
-            let AsOfNow { value, lapsed } = read(deadline, query()).await?;
-            if lapsed.is_empty() {
-                return Ok(value);
-            }
-            self.expire_holds(lapsed, deadline).await.map_err(Failure::of_no_change)?;
-        }
-        Ok(read(deadline, query()).await?.value)
+        let Lapsing { value, lapsed_us } = read(deadline, query(i64::MAX)).await?;
+        let Some(lapsed_us) = lapsed_us else { return Ok(value) };
+        read(deadline, self.store.settle(lapsed_us)).await?;
+        Ok(read(deadline, query(lapsed_us)).await?.value)
     }
 
     /// Several accounts as of one instant, in the order asked for.
@@ -86,7 +101,8 @@ impl Ledger {
     ) -> Result<Vec<Account>, Failure> {
         account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found = self.as_of_now(deadline, || self.store.accounts(&wanted)).await?;
+        let found =
+            self.with_lapsed(deadline, |until_us| self.store.accounts(&wanted, until_us)).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -106,7 +122,8 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Vec<Account>, Failure> {
         let prefixes = &caller.grant.account_prefixes;
-        self.as_of_now(deadline, || self.store.list_accounts(filter, prefixes, after, limit)).await
+        let page = |until_us| self.store.list_accounts(filter, prefixes, after, limit, until_us);
+        self.with_lapsed(deadline, page).await
     }
 
     /// One transaction.
@@ -144,7 +161,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Vec<Entry>, Failure> {
         caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, deadline).await?;
+        let account = self.settled(account_id, last_us(range.end_time_us), deadline).await?;
         read(deadline, self.store.list_entries(&account, range, limit)).await
     }
 
@@ -170,6 +187,9 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<TransactionPage<TransactionId>, Failure> {
         caller.grant.check_every_account()?;
+        if let Some(time_us) = last_us(filter.end_time_us) {
+            read(deadline, self.store.settle(time_us)).await?;
+        }
         read(deadline, self.store.list_transactions(filter, before, limit)).await
     }
 
@@ -187,7 +207,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<TransactionPage<i64>, Failure> {
         caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, deadline).await?;
+        let account = self.settled(account_id, last_us(filter.end_time_us), deadline).await?;
         let store = &self.store;
         let page = store.list_transactions_of_account(&account, filter, before, limit);
         let TransactionPage { transactions, next } = read(deadline, page).await?;
@@ -209,7 +229,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<(Account, Amount, i64), Failure> {
         caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, deadline).await?;
+        let account = self.settled(account_id, time_us, deadline).await?;
         let (balance, sequence) = read(deadline, self.store.balance_at(&account, time_us)).await?;
         Ok((account, balance, sequence))
     }
@@ -278,7 +298,8 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        let found = self.as_of_now(deadline, || self.store.hold(hold_id)).await?;
+        let found =
+            self.with_lapsed(deadline, |until_us| self.store.hold(hold_id, until_us)).await?;
         let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
         caller.grant.check_named("hold", account_id)?;
         found.ok_or_else(missing)
@@ -290,7 +311,7 @@ impl Ledger {
         hold_id: &HoldId,
         deadline: Instant,
     ) -> Result<Option<Hold>, Failure> {
-        Ok(read(deadline, self.store.hold(hold_id)).await?.value)
+        Ok(read(deadline, self.store.hold(hold_id, i64::MIN)).await?.value)
     }
 
     /// A page of an account's holds, in order of their ids.
@@ -305,8 +326,10 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<Vec<Hold>, Failure> {
-        let account = self.account(caller, account_id, deadline).await?;
-        self.as_of_now(deadline, || self.store.list_holds(&account, filter, limit)).await
+        caller.grant.check_account(account_id)?;
+        let account = self.known(account_id, deadline).await?;
+        let page = |until_us| self.store.list_holds(&account, filter, limit, until_us);
+        self.with_lapsed(deadline, page).await
     }
 
     /// The verdict under a request id, if there is one.
@@ -317,6 +340,11 @@ impl Ledger {
     ) -> Result<Option<Decided>, Failure> {
         read(deadline, self.store.decided(key)).await
     }
+}
+
+/// The last time that lies before this one.
+fn last_us(end_time_us: Option<i64>) -> Option<i64> {
+    end_time_us.map(|end_time_us| end_time_us.saturating_sub(1))
 }
 
 fn not_found(account_id: &AccountId) -> Failure {

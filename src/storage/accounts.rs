@@ -14,8 +14,8 @@ use std::{collections::BTreeSet, time::Duration};
 use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, Select, Statement,
-    sea_query::{Cond, Expr, ExprTrait, LockBehavior, LockType, SimpleExpr},
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
+    sea_query::{Asterisk, Cond, Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         ids::AccountId,
     },
     storage::{
-        AsOfNow, StorageError, Store,
+        Lapsing, StorageError, Store,
         connect::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
         requests::{clock, statement_clock},
@@ -50,10 +50,11 @@ impl Store {
     pub async fn account(
         &self,
         account_id: &AccountId,
-    ) -> Result<AsOfNow<Option<Account>>, StorageError> {
+        lapse_until_us: i64,
+    ) -> Result<Lapsing<Option<Account>>, StorageError> {
         let ids = BTreeSet::from([account_id.clone()]);
-        let AsOfNow { mut value, lapsed } = self.accounts(&ids).await?;
-        Ok(AsOfNow { value: value.pop(), lapsed })
+        let Lapsing { mut value, lapsed_us } = self.accounts(&ids, lapse_until_us).await?;
+        Ok(Lapsing { value: value.pop(), lapsed_us })
     }
 
     /// Several accounts in one statement, and so as of one instant; those that exist, in no
@@ -64,9 +65,10 @@ impl Store {
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
-    ) -> Result<AsOfNow<Vec<Account>>, StorageError> {
+        lapse_until_us: i64,
+    ) -> Result<Lapsing<Vec<Account>>, StorageError> {
         let backend = self.readers.get_database_backend();
-        read(&self.readers, select(backend, account_ids)).await
+        read(&self.readers, select(backend, account_ids), lapse_until_us).await
     }
 
     /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
@@ -80,7 +82,8 @@ impl Store {
         prefixes: &[String],
         after: Option<&AccountId>,
         limit: u64,
-    ) -> Result<AsOfNow<Vec<Account>>, StorageError> {
+        lapse_until_us: i64,
+    ) -> Result<Lapsing<Vec<Account>>, StorageError> {
         let mut query = Entity::find().order_by_asc(Column::AccountId).limit(limit);
         if !prefixes.iter().any(String::is_empty) {
             // Of no prefix there is no account; an empty condition would be no condition.
@@ -100,7 +103,7 @@ impl Store {
             let backend = self.readers.get_database_backend();
             query = query.filter(has_labels(backend, &filter.labels));
         }
-        read(&self.readers, query).await
+        read(&self.readers, query, lapse_until_us).await
     }
 }
 
@@ -118,28 +121,29 @@ struct ReadRow {
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,
-) -> Result<AsOfNow<Vec<Account>>, StorageError> {
+    lapse_until_us: i64,
+) -> Result<Lapsing<Vec<Account>>, StorageError> {
     let backend = connection.get_database_backend();
-    let aggregate = match backend {
-        DbBackend::Sqlite => "group_concat(h.amount || '@' || h.expire_time_us, ' ')",
-        _ => "string_agg(h.amount || '@' || h.expire_time_us, ' ')",
+    let (aggregate, least) = match backend {
+        DbBackend::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
+        _ => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
     };
+    let parameter = if backend == DbBackend::Sqlite { "?" } else { "$1" };
     let lapsed = format!(
         "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
-          AND h.state = 'open' AND h.expire_time_us <= {})",
+          AND h.state = 'open' AND h.expire_time_us <= {least}({}, {parameter}))",
         statement_clock(backend)
     );
-    let query = query.expr_as(Expr::cust(lapsed), "lapsed");
+    let query = query.expr_as(Expr::cust_with_values(lapsed, [lapse_until_us]), "lapsed");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
-    let has_lapsed = |row: &&ReadRow| row.lapsed.is_some();
-    let lapsed = rows.iter().filter(has_lapsed);
-    let lapsed = lapsed.map(|row| AccountId::from_stored(&row.account.account_id)).collect();
-    let value = rows.into_iter().map(ReadRow::into_account).collect::<Result<_, _>>()?;
-    Ok(AsOfNow { value, lapsed })
+    let mut lapsed_us = None;
+    let accounts = rows.into_iter().map(|row| row.into_account(&mut lapsed_us));
+    Ok(Lapsing { value: accounts.collect::<Result<_, _>>()?, lapsed_us })
 }
 
 impl ReadRow {
-    fn into_account(self) -> Result<Account, StorageError> {
+    /// Raises `lapsed_us` to the time at which the last of its holds expired.
+    fn into_account(self, lapsed_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
         for hold in self.lapsed.iter().flat_map(|text| text.split(' ')) {
             let lapsed = hold.split_once('@').and_then(|(amount, time)| {
@@ -150,6 +154,7 @@ impl ReadRow {
                 || StorageError::Corrupt(format!("holds of account {}", account.account_id));
             let (amount, expire_time_us) = lapsed.ok_or_else(corrupt)?;
             account.lapse(amount, expire_time_us);
+            *lapsed_us = Ord::max(*lapsed_us, Some(expire_time_us));
         }
         Ok(account)
     }
@@ -198,10 +203,17 @@ async fn lock_rows(
     lock: impl FnOnce(Select<Entity>) -> Select<Entity>,
 ) -> Result<LockedRows, StorageError> {
     let backend = transaction.get_database_backend();
-    let query = select(backend, account_ids)
-        .order_by_asc(Column::AccountId)
-        .expr_as(Expr::cust(clock(backend)), "now_us");
-    let rows = lock(query).into_model::<LockedRow>().all(transaction).await?;
+    let rows = lock(select(backend, account_ids).order_by_asc(Column::AccountId)).into_query();
+    // Around the statement that locks: inside it PostgreSQL may read the clock before it waits
+    // for a lock, and changes would have times at which others were still to come.
+    let rows = Query::select()
+        .column(Asterisk)
+        .expr_as(Expr::cust(clock(backend)), "now_us")
+        .from_subquery(rows, "locked")
+        .to_owned();
+    let rows = transaction.query_all(&rows).await?;
+    let rows = rows.iter().map(|row| LockedRow::from_query_result(row, ""));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
     Ok(LockedRows {
         now_us: rows.iter().map(|row| row.now_us).max(),
         accounts: to_accounts(rows.into_iter().map(|row| row.account).collect())?,

@@ -18,6 +18,7 @@ use sea_orm::{
 use crate::storage::{
     ConnectError, DatabaseKind, DatabaseUrl, StorageError, Writer,
     hosts::{self, Hosts, Wanted},
+    settled::{Probe, WriteFlag},
     url::Options,
 };
 
@@ -79,7 +80,12 @@ pub struct Store {
 
 /// Where it is.
 enum Place {
-    Sqlite(Box<SqliteConnectOptions>),
+    Sqlite {
+        options: Box<SqliteConnectOptions>,
+        /// Whether a transaction of this process has the write lock.
+        flag: WriteFlag,
+        probe: Probe,
+    },
     Postgres {
         hosts: Arc<Hosts>,
         /// The pool of `readers`, which follows the primary.
@@ -92,6 +98,8 @@ enum Place {
 enum Role {
     Reader,
     Writer,
+    /// Looks whether SQLite's write lock is free, and never waits for it.
+    Probe,
     /// Migrations: waits for locks, and is not cut off by a statement timeout.
     Admin,
 }
@@ -119,7 +127,11 @@ impl Store {
                 let file = options.get_filename().display().to_string();
                 let readers = open_sqlite(&options, Role::Reader, READERS_MAX).await;
                 let readers = readers.map_err(|error| hosts::cannot_open(&file, &error))?;
-                Ok(Self { place: Place::Sqlite(options), readers })
+                let flag = WriteFlag::default();
+                let pool = pool_options(Role::Probe, 1);
+                let pool = pool.connect_lazy_with(sqlite((*options).clone(), Role::Probe));
+                let probe = Probe::new(pool, flag.clone());
+                Ok(Self { place: Place::Sqlite { options, flag, probe }, readers })
             }
             Options::Postgres(all) => {
                 let hosts = Arc::new(Hosts::new(all, wanted));
@@ -137,7 +149,7 @@ impl Store {
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
         match self.place {
-            Place::Sqlite(_) => DatabaseKind::Sqlite,
+            Place::Sqlite { .. } => DatabaseKind::Sqlite,
             Place::Postgres { .. } => DatabaseKind::Postgres,
         }
     }
@@ -149,7 +161,8 @@ impl Store {
     /// The log could not be moved, which the next server does at its start.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.readers.close_by_ref().await?;
-        if self.kind() == DatabaseKind::Sqlite {
+        if let Some(probe) = self.probe() {
+            probe.close().await;
             let admin = self.admin().await?;
             // Another process that is reading has the log moved by itself, sooner or later.
             admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
@@ -166,7 +179,19 @@ impl Store {
     /// The database cannot be reached or opened.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
         let connection = self.open(Role::Writer).await?;
-        Ok(Writer { connection, made: Instant::now() })
+        let flag = match &self.place {
+            Place::Sqlite { flag, .. } => flag.clone(),
+            Place::Postgres { .. } => WriteFlag::default(),
+        };
+        Ok(Writer { connection, made: Instant::now(), flag })
+    }
+
+    /// What looks whether the write lock is free. None on PostgreSQL.
+    pub(super) fn probe(&self) -> Option<&Probe> {
+        match &self.place {
+            Place::Sqlite { probe, .. } => Some(probe),
+            Place::Postgres { .. } => None,
+        }
     }
 
     /// Whether a writer is not to be used again: the primary has moved since it was made, or a
@@ -174,7 +199,7 @@ impl Store {
     #[must_use]
     pub fn is_outdated(&self, writer: &Writer) -> bool {
         match &self.place {
-            Place::Sqlite(_) => false,
+            Place::Sqlite { .. } => false,
             Place::Postgres { hosts, .. } => hosts.is_outdated(writer.made.elapsed()),
         }
     }
@@ -195,7 +220,7 @@ impl Store {
     /// trace.
     async fn open(&self, role: Role) -> Result<DatabaseConnection, StorageError> {
         match &self.place {
-            Place::Sqlite(options) => Ok(open_sqlite(options, role, 1).await?),
+            Place::Sqlite { options, .. } => Ok(open_sqlite(options, role, 1).await?),
             Place::Postgres { hosts, .. } => {
                 if hosts.are_several() {
                     self.find().await?;
@@ -313,13 +338,14 @@ fn postgres(options: PgConnectOptions, role: Role) -> PgConnectOptions {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]),
-        Role::Admin => options,
+        Role::Admin | Role::Probe => options,
     }
 }
 
 fn sqlite(options: SqliteConnectOptions, role: Role) -> SqliteConnectOptions {
     let busy_timeout = match role {
         Role::Writer => SQLITE_WRITER_BUSY_TIMEOUT,
+        Role::Probe => Duration::ZERO,
         Role::Reader | Role::Admin => SQLITE_BUSY_TIMEOUT,
     };
     let options = options
@@ -332,6 +358,6 @@ fn sqlite(options: SqliteConnectOptions, role: Role) -> SqliteConnectOptions {
         Role::Writer => options
             .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES)
             .pragma("cache_size", SQLITE_CACHE_SIZE),
-        Role::Admin => options,
+        Role::Admin | Role::Probe => options,
     }
 }

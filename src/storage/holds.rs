@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QueryResult, QuerySelect, Statement,
-    sea_query::{Cond, Expr},
+    sea_query::{Cond, Expr, ExprTrait, SimpleExpr},
 };
 
 use crate::{
@@ -28,13 +28,18 @@ use crate::{
 /// far below the time that it may take. Where more have expired, the rest is for the next one.
 pub const LAPSED_MAX: usize = 5000;
 
-/// What was read, as it is now by the clock.
-pub struct AsOfNow<T> {
+/// What was read, as it is by the clock: holds whose time has passed are expired, whether or not
+/// anybody has recorded that.
+///
+/// A capture may be under way that was judged in time. So whoever tells of this waits until
+/// `lapsed_us` is settled, and reads again with `lapse_until_us` at that time: holds that have
+/// expired since, of which it is not known, are open still. [`i64::MAX`] is for the first time.
+pub struct Lapsing<T> {
     /// What was read.
     pub value: T,
-    /// The accounts on which holds have expired that nobody has recorded so: of these a capture
-    /// may still be under way that was judged in time.
-    pub lapsed: BTreeSet<AccountId>,
+    /// When the last of the holds expired that are not recorded so, in microseconds since the
+    /// Unix epoch; None if there is none.
+    pub lapsed_us: Option<i64>,
 }
 
 /// Which holds of an account to list.
@@ -51,11 +56,16 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn hold(&self, hold_id: &HoldId) -> Result<AsOfNow<Option<Hold>>, StorageError> {
+    pub async fn hold(
+        &self,
+        hold_id: &HoldId,
+        lapse_until_us: i64,
+    ) -> Result<Lapsing<Option<Hold>>, StorageError> {
         let ids = BTreeSet::from([hold_id.clone()]);
         let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
-        let AsOfNow { mut value, lapsed } = as_of(holds.into_iter().map(|hold| (hold, now_us)));
-        Ok(AsOfNow { value: value.pop(), lapsed })
+        let now_us = Ord::min(now_us, lapse_until_us);
+        let Lapsing { mut value, lapsed_us } = as_of(holds.into_iter().map(|hold| (hold, now_us)));
+        Ok(Lapsing { value: value.pop(), lapsed_us })
     }
 
     /// At most `limit` holds of an account as they are now, in order of their ids.
@@ -67,18 +77,19 @@ impl Store {
         account: &Account,
         filter: &HoldFilter,
         limit: u64,
-    ) -> Result<AsOfNow<Vec<Hold>>, StorageError> {
+        lapse_until_us: i64,
+    ) -> Result<Lapsing<Vec<Hold>>, StorageError> {
         let backend = self.readers.get_database_backend();
         let mut query = Entity::find()
             .filter(Column::AccountId.eq(account.account_id.as_str()))
             .order_by_asc(Column::HoldId)
             .limit(limit)
-            .expr_as(Expr::cust(statement_clock(backend)), "now_us");
+            .expr_as(time(backend, lapse_until_us), "now_us");
         if let Some(after) = &filter.after {
             query = query.filter(Column::HoldId.gt(after.as_str()));
         }
         if let Some(state) = filter.state {
-            query = query.filter(is_in(backend, state));
+            query = query.filter(is_in(state, &time(backend, lapse_until_us)));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
         let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
@@ -88,18 +99,18 @@ impl Store {
 }
 
 /// Holds as they are at the times at which they were read.
-fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> AsOfNow<Vec<Hold>> {
-    let mut lapsed = BTreeSet::new();
+fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> Lapsing<Vec<Hold>> {
+    let mut lapsed_us = None;
     let mut value = Vec::new();
     for (hold, now_us) in holds {
         let stored = hold.state;
         let hold = hold.at(now_us);
         if hold.state != stored {
-            lapsed.insert(hold.account_id.clone());
+            lapsed_us = Ord::max(lapsed_us, hold.expire_time_us);
         }
         value.push(hold);
     }
-    AsOfNow { value, lapsed }
+    Lapsing { value, lapsed_us }
 }
 
 /// A row with the time at which it was read.
@@ -110,11 +121,20 @@ struct Row {
     now_us: i64,
 }
 
-/// Whether a hold is in this state now: an open one whose time has passed is expired.
-fn is_in(backend: DbBackend, state: HoldState) -> Cond {
+/// The time as of which holds are read.
+fn time(backend: DbBackend, lapse_until_us: i64) -> SimpleExpr {
     let clock = statement_clock(backend);
-    let has_passed = || Expr::cust(format!("expire_time_us <= {clock}"));
-    let has_not = || Expr::cust(format!("expire_time_us > {clock}"));
+    let sql = match backend {
+        DbBackend::Sqlite => format!("MIN({clock}, ?)"),
+        _ => format!("LEAST({clock}, $1)"),
+    };
+    Expr::cust_with_values(sql, [lapse_until_us])
+}
+
+/// Whether a hold is in this state at this time: an open one whose time has passed is expired.
+fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
+    let has_passed = || Column::ExpireTimeUs.into_expr().lte(time.clone());
+    let has_not = || Column::ExpireTimeUs.into_expr().gt(time.clone());
     let is_stored = Column::State.eq(state.name());
     match state {
         HoldState::Open => Cond::all()

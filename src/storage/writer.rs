@@ -20,7 +20,9 @@ use crate::{
     storage::{
         CommitError, StorageError,
         accounts::{self, LockedRows},
-        holds, requests, turn, write,
+        holds, requests,
+        settled::WriteFlag,
+        turn, write,
     },
 };
 
@@ -28,12 +30,16 @@ use crate::{
 pub struct Writer {
     pub(super) connection: DatabaseConnection,
     pub(super) made: Instant,
+    pub(super) flag: WriteFlag,
 }
 
 /// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
 /// worker then drops the writer too, rather than trust that.
 pub struct WriteTransaction {
     transaction: DatabaseTransaction,
+    flag: WriteFlag,
+    /// Its number in the flag.
+    number: u64,
 }
 
 /// What a transaction does about a row that another transaction has locked.
@@ -65,7 +71,9 @@ impl Writer {
     /// # Errors
     /// [`StorageError::LockTimeout`] on SQLite, or the database cannot be reached.
     pub async fn begin(&self) -> Result<WriteTransaction, StorageError> {
-        Ok(WriteTransaction { transaction: begin(&self.connection).await? })
+        let transaction = begin(&self.connection).await?;
+        let number = self.flag.raise();
+        Ok(WriteTransaction { transaction, flag: self.flag.clone(), number })
     }
 }
 
@@ -218,7 +226,9 @@ impl WriteTransaction {
     /// # Errors
     /// See [`CommitError`].
     pub async fn commit(self) -> Result<(), CommitError> {
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        self.flag.lower(self.number);
+        Ok(())
     }
 
     /// Rolls back.
@@ -226,6 +236,8 @@ impl WriteTransaction {
     /// # Errors
     /// The connection is lost, and so is the transaction.
     pub async fn roll_back(self) -> Result<(), StorageError> {
-        Ok(self.transaction.rollback().await?)
+        self.transaction.rollback().await?;
+        self.flag.lower(self.number);
+        Ok(())
     }
 }

@@ -82,6 +82,7 @@ mod resolve_after_a_kill;
 mod rolling_update;
 mod round_trips;
 mod settings;
+mod settled_times;
 mod shutdown;
 mod start_up;
 mod strangers;

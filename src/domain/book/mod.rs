@@ -139,9 +139,6 @@ impl Book {
         match command {
             Command::CreateAccount(new) => self.create_account(new).map(Answer::Account),
             Command::UpdateAccount(update) => self.update_account(update).map(Answer::Account),
-            Command::ExpireHolds(account_id) => {
-                self.account(account_id).cloned().map(Answer::Account)
-            }
             Command::Request(request) => self.request(request),
         }
     }

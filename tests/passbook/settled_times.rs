@@ -1,0 +1,234 @@
+//! What was said of a time stays true: whoever reads what was at a time that has just passed, while
+//! changes are under way, gets the same answer ever after, and reads that follow one another in
+//! time miss nothing. No read waits for the lock of another program.
+
+use std::collections::HashSet;
+
+use passbook::proto::{
+    GetBalanceRequest, HoldState, ListEntriesRequest, ListTransactionsRequest, PlaceHoldRequest,
+};
+use prost_types::Timestamp;
+use sea_orm::ConnectionTrait;
+use tonic::Code;
+
+use crate::harness::{
+    load::{Load, open_ring},
+    *,
+};
+
+on_both_databases! {
+    a_balance_at_a_time_is_the_same_whenever_it_is_asked,
+    windows_that_follow_one_another_miss_nothing,
+    a_read_of_a_time_does_not_wait_for_a_strangers_lock,
+}
+
+fn now() -> Timestamp {
+    from_now(ms(0))
+}
+
+fn later_than(time: &Timestamp) -> bool {
+    microseconds(&Some(now())) > microseconds(&Some(*time))
+}
+
+async fn balance_at(client: &Client, account_id: &str, time: Timestamp) -> (String, i64) {
+    let request = GetBalanceRequest { account_id: account_id.to_owned(), at_time: Some(time) };
+    let answer = client.clone().get_balance(request).await.expect("an answer").into_inner();
+    (value(&answer.balance).to_owned(), answer.sequence)
+}
+
+async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 3).await;
+    let load = Load::start(&accounts, 8, &clients, seed());
+
+    let mut answers = Vec::new();
+    for number in 0..200 {
+        let (account_id, time) = (&accounts[number % accounts.len()], now());
+        answers.push((account_id, time, balance_at(&clients[number % 2], account_id, time).await));
+    }
+    load.stop().await;
+
+    assert!(answers.last().is_some_and(|last| last.2.1 > answers[0].2.1), "changes were made");
+    for (account_id, time, told) in answers {
+        assert_eq!(balance_at(&clients[0], account_id, time).await, told, "{account_id} {time}");
+    }
+}
+
+async fn windows_that_follow_one_another_miss_nothing(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (accounts, _) = open_ring(&clients[0], 3).await;
+    let mut client = servers[1].client();
+    let began = now();
+    let load = Load::start(&accounts, 8, &clients, seed());
+
+    let (mut entries, mut transactions) = (Vec::new(), Vec::new());
+    let mut start = began;
+    for _ in 0..60 {
+        eventually("time goes by", async || later_than(&start)).await;
+        let end = now();
+        let window = (Some(start), Some(end));
+        let request = ListEntriesRequest {
+            account_id: accounts[0].clone(),
+            start_time: window.0,
+            end_time: window.1,
+            page_size: 1000,
+            ..Default::default()
+        };
+        let page = client.list_entries(request).await.expect("an answer").into_inner();
+        assert_eq!(page.next_page_token, "", "one page");
+        entries.extend(page.entries.into_iter().map(|entry| entry.sequence));
+        let request = ListTransactionsRequest {
+            start_time: window.0,
+            end_time: window.1,
+            page_size: 1000,
+            ..Default::default()
+        };
+        let page = client.list_transactions(request).await.expect("an answer").into_inner();
+        assert_eq!(page.next_page_token, "", "one page");
+        transactions.extend(page.transactions.into_iter().map(|it| it.transaction_id));
+        start = end;
+    }
+    load.stop().await;
+
+    let end_us = microseconds(&Some(start));
+    let made = |table: &str| {
+        let began_us = microseconds(&Some(began));
+        format!("{table} create_time_us >= {began_us} AND create_time_us < {end_us}")
+    };
+    let of_account = format!("account_id = '{}' AND", accounts[0]);
+    let expected = database.count(&made(&format!("entries WHERE {of_account}"))).await;
+    assert!(expected > 0, "changes were made");
+    assert_eq!(entries.len() as i64, expected, "entries of all windows");
+    let unique: HashSet<_> = transactions.iter().collect();
+    assert_eq!(unique.len(), transactions.len(), "none is in two windows");
+    let posted = "requests WHERE rejection IS NULL AND entry_names NOT IN ('[]') AND";
+    assert_eq!(transactions.len() as i64, database.count(&made(posted)).await, "transactions");
+}
+
+/// Locks an account as another program does.
+async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnection {
+    let session = database.connect().await;
+    let lock = match kind {
+        Kind::Sqlite => "BEGIN IMMEDIATE",
+        Kind::Postgres => "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE",
+    };
+    session.execute_unprepared(lock).await.expect("it is locked");
+    session
+}
+
+/// The commit is held up: by a trigger that waits for an advisory lock, as a COMMIT
+/// waits for a standby. SQLite has nothing like it; there the load above does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_a_time_waits_for_a_change_that_is_under_way() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let (client, other) = (server.client(), server.client());
+    open_funded(&client, "alice", "1").await;
+    open_funded(&client, "bob", "1").await;
+    hold_up_commits(&database).await;
+    let gate = shut_gate(&database).await;
+    let under_way = tokio::spawn(async move {
+        other.clone().deposit(within(PATIENCE, deposit("alice", "10"))).await
+    });
+    eventually("it commits", async || waits_at_commit(&database).await).await;
+    let time = now();
+
+    let request = |account_id: &str| GetBalanceRequest {
+        account_id: account_id.to_owned(),
+        at_time: Some(time),
+    };
+    let answer = client.clone().get_balance(within(ms(300), request("alice"))).await;
+    assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);
+    assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
+    let reader = client.clone();
+    let told = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+
+    under_way.await.expect("no panic").expect("it is made");
+    assert_eq!(told.await.expect("no panic"), ("11.00".to_owned(), 2));
+    assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
+}
+
+/// From now on whoever has changed an account waits in COMMIT while the gate is shut.
+async fn hold_up_commits(database: &TestDatabase) {
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        SET LOCAL lock_timeout = 0; PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$";
+    database.execute(wait).await;
+    let trigger = "CREATE CONSTRAINT TRIGGER wait AFTER UPDATE ON accounts
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()";
+    database.execute(trigger).await;
+}
+
+async fn shut_gate(database: &TestDatabase) -> sea_orm::DatabaseConnection {
+    let gate = database.connect().await;
+    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is had");
+    gate
+}
+
+async fn waits_at_commit(database: &TestDatabase) -> bool {
+    let waiting = "pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'advisory'
+        AND datname = current_database()";
+    database.count(waiting).await == 1
+}
+
+async fn a_read_of_a_time_does_not_wait_for_a_strangers_lock(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+    place_and_expire(&client, hold_named("h", "alice", "7")).await;
+    assert_eq!(database.text("SELECT state FROM holds").await, "open", "nobody has recorded it");
+    let session = locked(&database, kind).await;
+
+    // No read has more time than this. On SQLite one waits for a second, since nobody can say
+    // whose the lock is.
+    assert_eq!(balance_at(&client, "alice", now()).await, ("10.00".to_owned(), 1));
+    assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
+    assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
+    let request = ListTransactionsRequest { end_time: Some(now()), ..Default::default() };
+    let page = client.clone().list_transactions(request).await.expect("an answer").into_inner();
+    assert_eq!(page.transactions.len(), 1);
+
+    session.execute_unprepared("ROLLBACK").await.expect("the row is free");
+    client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
+    assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
+}
+
+/// A capture that was judged in time commits after the hold's time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_not_told_to_have_expired_while_its_capture_is_under_way() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let (client, other) = (server.client(), server.client());
+    open_funded(&client, "alice", "10").await;
+    hold_up_commits(&database).await;
+    // Long enough for the capture to be judged.
+    let expire_time = from_now(ms(3000));
+    let request = hold_named("h", "alice", "7");
+    place(&client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
+    let gate = shut_gate(&database).await;
+    let capturing =
+        tokio::spawn(
+            async move { other.clone().capture_hold(within(PATIENCE, capture("h"))).await },
+        );
+    eventually("it commits", async || waits_at_commit(&database).await).await;
+    eventually("its time has passed", async || later_than(&expire_time)).await;
+
+    let reader = client.clone();
+    let told = tokio::spawn(async move { get_hold(&reader, "h").await.state() });
+    eventually("the read waits", async || asks_what_is_under_way(&database).await).await;
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+
+    capturing.await.expect("no panic").expect("it was in time");
+    assert_eq!(told.await.expect("no panic"), HoldState::Captured);
+}
+
+async fn asks_what_is_under_way(database: &TestDatabase) -> bool {
+    let asking = "pg_stat_activity WHERE query LIKE '%xact_start%' AND pid <> pg_backend_pid()
+        AND datname = current_database()";
+    database.count(asking).await > 0
+}
