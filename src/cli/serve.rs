@@ -43,9 +43,9 @@ impl Serve {
         // Before anything is announced, so that a signal sent at once is not lost.
         let signals = end_signals().map_err(Failed::run)?;
 
-        let store = Store::connect(config.database.url().map_err(Failed::Usage)?)
-            .await
-            .map_err(Failed::run)?;
+        let url = config.database.url().map_err(Failed::Usage)?;
+        let store =
+            Store::connect_with(url, config.database_connections_max).await.map_err(Failed::run)?;
         prepare_schema(&store, config.migrate).await?;
         store
             .register_currencies(currencies.configured())
@@ -69,7 +69,8 @@ impl Serve {
             queue_capacity: config.limits.queue_capacity as usize,
             batch_size_max: config.batch_size_max as usize,
         };
-        let ledger = Arc::new(Ledger::start(Arc::new(store), limits));
+        let ledger = Ledger::start(Arc::new(store), limits).await.map_err(Failed::run)?;
+        let ledger = Arc::new(ledger);
         let currencies = Arc::new(currencies);
         let reloading = (config.security.clone(), currencies.clone(), authenticator.clone());
         tokio::spawn(reload(reloading.0, reloading.1, reloading.2));

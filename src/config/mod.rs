@@ -21,7 +21,10 @@ pub use crate::config::{
     security::{Access, SecurityConfig, TlsFiles},
     telemetry::{LogFormat, TelemetryConfig},
 };
-use crate::domain::money::Currencies;
+use crate::{
+    domain::money::Currencies,
+    storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
+};
 
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
@@ -62,6 +65,18 @@ pub struct ServeConfig {
         value_parser = parse_duration
     )]
     pub default_deadline: Duration,
+
+    /// The most connections to PostgreSQL that this server opens: at least 3. It uses no more than
+    /// its role, the database and PostgreSQL allow to one; several servers share that, so divide
+    /// it. With fewer than about 20, reads and waits for locks of other programs are slower.
+    #[arg(
+        long,
+        env = "PASSBOOK_DATABASE_CONNECTIONS_MAX",
+        default_value_t = CONNECTIONS_MAX_DEFAULT,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(i64::from(CONNECTIONS_MIN)..=1000)
+    )]
+    pub database_connections_max: u32,
 
     /// The most changes of accounts (legs) in one database transaction. Too low commits too often; too high makes
     /// everyone in the batch wait for it.

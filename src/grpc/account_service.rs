@@ -134,10 +134,10 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let (filter, page) = decode::account_list(&self.currencies, &request)?;
         let after = page.cursor.as_ref();
-        let mut accounts =
+        let mut list =
             self.ledger.list_accounts(&caller, &filter, after, page.limit + 1, deadline.at).await?;
-        let next_page_token = page.cut(&mut accounts, |last| last.account_id.to_string());
-        let accounts = accounts.into_iter().map(encode::account).collect();
+        let next_page_token = page.cut(&mut list.rows, list.next, |last| last.account_id.clone());
+        let accounts = list.rows.into_iter().map(encode::account).collect();
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
@@ -232,7 +232,7 @@ impl AccountService for AccountServiceImpl {
             .ledger
             .list_entries(&caller, &account_id, &range, page.limit + 1, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut entries, |last| last.sequence.to_string());
+        let next_page_token = page.cut(&mut entries, None, |last| last.sequence);
         let entries = entries.iter().map(encode::entry).collect();
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
@@ -294,7 +294,7 @@ impl AccountService for AccountServiceImpl {
             .ledger
             .list_account_changes(&caller, &account_id, after, limit, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut changes, |last| last.version.to_string());
+        let next_page_token = page.cut(&mut changes, None, |last| last.version);
         let changes = changes.into_iter().map(encode::account_change).collect();
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
@@ -346,12 +346,12 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::ListHoldsResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let (account_id, filter, page) = decode::hold_list(&self.currencies, &request)?;
-        let mut holds = self
+        let mut list = self
             .ledger
             .list_holds(&caller, &account_id, &filter, page.limit + 1, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut holds, |last| last.hold_id.to_string());
-        let holds = holds.iter().map(encode::hold).collect();
+        let next_page_token = page.cut(&mut list.rows, list.next, |last| last.hold_id.clone());
+        let holds = list.rows.iter().map(encode::hold).collect();
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 

@@ -62,14 +62,26 @@ impl Executor {
         Self { store, stats, writer: None }
     }
 
+    /// Makes a connection, unless there is one that can be used.
+    pub async fn connect(&mut self) -> Result<(), StorageError> {
+        if self.writer.as_ref().is_some_and(|(writer, _)| !self.store.is_outdated(writer)) {
+            return Ok(());
+        }
+        self.writer = None;
+        let writer = self.store.writer().await;
+        self.stats.set_lacks_writer(writer.is_err());
+        self.writer = Some((writer?, self.stats.open_writer()));
+        Ok(())
+    }
+
     /// Begins a transaction. Returns with it whether it had to wait for the turn.
     pub async fn begin(
         &mut self,
         first: WaitFor<'_>,
     ) -> Result<(WriteTransaction, bool), StorageError> {
-        let writer = match self.writer.take() {
-            Some(writer) if !self.store.is_outdated(&writer.0) => writer,
-            _ => (self.store.writer().await?, self.stats.open_writer()),
+        self.connect().await?;
+        let Some(writer) = self.writer.take() else {
+            return Err(StorageError::Unavailable("no connection".to_owned()));
         };
         let is_row_wait = matches!(first, WaitFor::Row(..));
         let begun = run_guarded(&self.store, begin(&writer.0, first)).await;

@@ -39,7 +39,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 pub use crate::ledger::{
@@ -58,7 +61,7 @@ use crate::{
         ids::{RequestId, RequestKey},
     },
     ledger::{line::Line, stats::Stats},
-    storage::{Connections, SchemaStatus, Store},
+    storage::{Connections, SchemaStatus, StorageError, Store},
 };
 
 /// How much may wait, and how much goes into one transaction.
@@ -73,6 +76,9 @@ pub struct Limits {
 /// A handle to the ledger: one method an RPC.
 pub struct Ledger {
     store: Arc<Store>,
+    /// The same with connections of its own for what the service itself reads: what a change
+    /// names, what is new for those who watch, whether it is ready. No caller's read is in its way.
+    own_reads: Arc<Store>,
     line: Arc<Line>,
     stats: Arc<Stats>,
     hub: Arc<watch::Hub>,
@@ -114,15 +120,19 @@ const WRONG_ANSWER: Failure = Failure::Internal(Some(Outcome::Unknown));
 
 impl Ledger {
     /// Starts the workers.
-    #[must_use]
-    pub fn start(store: Arc<Store>, limits: Limits) -> Self {
+    ///
+    /// # Errors
+    /// On SQLite, the file cannot be opened.
+    pub async fn start(store: Arc<Store>, limits: Limits) -> Result<Self, StorageError> {
+        let own_reads = Arc::new(store.reserve().await?);
         // The line has no bound of its own: what bounds it is the number of places.
         let line = Arc::new(Line::default());
         let stats = Arc::new(Stats::default());
         worker::spawn(&store, &line, &stats, limits.batch_size_max);
-        let hub = watch::Hub::start(store.clone());
-        Self {
+        let hub = watch::Hub::start(own_reads.clone());
+        Ok(Self {
             store,
+            own_reads,
             line,
             stats,
             hub,
@@ -130,7 +140,7 @@ impl Ledger {
             shed: metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
             limits,
             closed: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Opens an account, or returns it if it is open with the same attributes.
@@ -230,16 +240,23 @@ impl Ledger {
 
     /// Looks up what never changes of what a request names: it tells which accounts to lock.
     async fn look_ahead(&self, action: &mut Action, deadline: Instant) -> Result<(), Failure> {
-        match action {
-            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
-                hold.found = self.hold_if_any(&hold.hold_id, deadline).await?.map(Arc::new);
+        let store = &self.own_reads;
+        let look_up = async {
+            match action {
+                Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                    hold.found = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
+                }
+                Action::Reverse(named) => {
+                    named.found = store.transaction(named.transaction_id).await?;
+                }
+                Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }
-            Action::Reverse(named) => {
-                named.found = self.transaction_if_any(named.transaction_id, deadline).await?;
-            }
-            Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
+            Ok(())
+        };
+        match timeout_at(deadline, look_up).await {
+            Ok(result) => result.map_err(Failure::of_read),
+            Err(_) => Err(Failure::DeadlineExceeded(None)),
         }
-        Ok(())
     }
 
     fn accept(&self, command: Command, deadline: Instant) -> Result<job::Ticket, Failure> {
@@ -274,12 +291,13 @@ impl Ledger {
     #[must_use]
     pub fn load(&self) -> Load {
         let readers = self.store.reader_connections();
-        let in_use = readers.in_use + self.stats.writers();
+        let own = self.own_reads.reader_connections();
+        let in_use = readers.in_use + own.in_use + self.stats.writers();
         Load {
             queue_length: self.limits.queue_capacity - self.places.available_permits(),
             queue_capacity: self.limits.queue_capacity,
             watchers: self.hub.watchers(),
-            connections: Connections { in_use, ..readers },
+            connections: Connections { in_use, idle: readers.idle + own.idle },
         }
     }
 
@@ -302,6 +320,9 @@ impl Ledger {
         let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
         // Fails only if the semaphore were closed, which nobody does.
         let _ = self.places.acquire_many(all).await;
+        if let Err(error) = self.own_reads.close_readers().await {
+            tracing::warn!(%error, "closing the database failed; nothing is lost");
+        }
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "closing the database failed; nothing is lost");
         }
@@ -312,9 +333,11 @@ impl Ledger {
     /// # Errors
     /// Why not, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        let failed = match tokio::time::timeout(timeout, self.store.schema_status()).await {
+        let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
-            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => return Ok(()),
+            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
+                return self.check_writer().await;
+            }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
                 return Err(format!("the schema is {status:?}"));
             }
@@ -324,5 +347,17 @@ impl Ledger {
         // Finds the primary if it has moved, or says better what is the matter.
         self.store.find().await.map_err(|error| error.to_string())?;
         Err(failed)
+    }
+
+    /// Whether a connection that writes can be had, if the last one could not.
+    async fn check_writer(&self) -> Result<(), String> {
+        if !self.stats.lacks_writer() {
+            return Ok(());
+        }
+        match self.store.writer().await {
+            Ok(_) => self.stats.set_lacks_writer(false),
+            Err(error) => return Err(error.summary()),
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,10 @@
 //! leak. What their caller may not see is refused before it is looked up, or, where only its name
 //! is known, in the same words whether or not it exists.
 //!
+//! The reads of all callers share some connections, in the order in which they come. A read whose
+//! caller has gone keeps its connection until the database is through with it: so no number of
+//! reads that were given up makes the database do more at a time. Each looks at a bounded number of rows.
+//!
 //! What a read says of a time that has passed stays true: where a change that was made by then may
 //! still be under way, the read waits for it (`storage::settled`). No read waits for a lock.
 
@@ -10,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
@@ -25,12 +29,33 @@ use crate::{
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{
-        AccountFilter, EntryRange, HoldFilter, Lapsing, StorageError, TransactionFilter,
-        TransactionPage, VerifiedAccount,
+        AccountFilter, EntryRange, Examined, HoldFilter, Lapsing, StorageError, Store,
+        TransactionFilter, TransactionPage, VerifiedAccount,
     },
 };
 
 impl Ledger {
+    /// A read, for as long as its caller waits.
+    async fn read<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        query: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let store = self.store.clone();
+        let late = |_| Failure::DeadlineExceeded(None);
+        let permit = timeout_at(deadline, async move { store.read_permit().await });
+        let permit = permit.await.map_err(late)?;
+        let reading = tokio::spawn(async move {
+            let result = query.await;
+            drop(permit);
+            result
+        });
+        match timeout_at(deadline, reading).await.map_err(late)? {
+            Ok(result) => result.map_err(Failure::of_read),
+            Err(panic) => Err(Failure::of_read(StorageError::Corrupt(panic.to_string()))),
+        }
+    }
+
     /// One account.
     ///
     /// # Errors
@@ -42,15 +67,20 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Account, Failure> {
         caller.grant.check_account(account_id)?;
-        let found =
-            self.with_lapsed(deadline, |until_us| self.store.account(account_id, until_us)).await?;
+        let found = self
+            .with_lapsed(deadline, account_id.clone(), |store, id, until_us| async move {
+                store.account(&id, until_us).await
+            })
+            .await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
     /// The same for those who do not ask what is held, in which no hold has expired that is not
     /// recorded so.
     async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Failure> {
-        let found = read(deadline, self.store.account(account_id, i64::MIN)).await?.value;
+        let (store, id) = (self.store.clone(), account_id.clone());
+        let found =
+            self.read(deadline, async move { store.account(&id, i64::MIN).await }).await?.value;
         found.ok_or_else(|| not_found(account_id))
     }
 
@@ -65,7 +95,7 @@ impl Ledger {
         match time_us {
             // Its times never go back.
             Some(time_us) if time_us >= account.update_time_us => {
-                read(deadline, self.store.settle(time_us)).await?;
+                self.settle(time_us, deadline).await?;
                 self.known(account_id, deadline).await
             }
             _ => Ok(account),
@@ -75,18 +105,28 @@ impl Ledger {
     /// Reads what depends on holds, some of which may have expired without that anybody has
     /// recorded it. Whoever is told that a hold has expired must never see it captured: so a
     /// capture that was judged in time, and may be under way, is waited for.
-    async fn with_lapsed<T, Query>(
+    async fn with_lapsed<Question, T, Query>(
         &self,
         deadline: Instant,
-        query: impl Fn(i64) -> Query,
+        question: Question,
+        query: impl Fn(Arc<Store>, Question, i64) -> Query,
     ) -> Result<T, Failure>
     where
-        Query: Future<Output = Result<Lapsing<T>, StorageError>>,
+        Question: Clone,
+        T: Send + 'static,
+        Query: Future<Output = Result<Lapsing<T>, StorageError>> + Send + 'static,
     {
-        let Lapsing { value, lapsed_us } = read(deadline, query(i64::MAX)).await?;
+        let ask = |until_us| query(self.store.clone(), question.clone(), until_us);
+        let Lapsing { value, lapsed_us } = self.read(deadline, ask(i64::MAX)).await?;
         let Some(lapsed_us) = lapsed_us else { return Ok(value) };
-        read(deadline, self.store.settle(lapsed_us)).await?;
-        Ok(read(deadline, query(lapsed_us)).await?.value)
+        self.settle(lapsed_us, deadline).await?;
+        Ok(self.read(deadline, ask(lapsed_us)).await?.value)
+    }
+
+    async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Failure> {
+        let store = self.own_reads.clone();
+        let settled = timeout_at(deadline, async move { store.settle(time_us).await }).await;
+        settled.map_err(|_| Failure::DeadlineExceeded(None))?.map_err(Failure::of_read)
     }
 
     /// Several accounts as of one instant, in the order asked for.
@@ -101,8 +141,11 @@ impl Ledger {
     ) -> Result<Vec<Account>, Failure> {
         account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found =
-            self.with_lapsed(deadline, |until_us| self.store.accounts(&wanted, until_us)).await?;
+        let found = self
+            .with_lapsed(deadline, wanted, |store, ids, until_us| async move {
+                store.accounts(&ids, until_us).await
+            })
+            .await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -120,10 +163,15 @@ impl Ledger {
         after: Option<&AccountId>,
         limit: u64,
         deadline: Instant,
-    ) -> Result<Vec<Account>, Failure> {
+    ) -> Result<Examined<Account, AccountId>, Failure> {
         let prefixes = &caller.grant.account_prefixes;
-        let page = |until_us| self.store.list_accounts(filter, prefixes, after, limit, until_us);
-        self.with_lapsed(deadline, page).await
+        let question = (filter.clone(), prefixes.to_vec(), after.cloned());
+        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
+        let page = move |store: Arc<Store>, question: Question, until_us| async move {
+            let (filter, prefixes, after) = question;
+            store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
+        };
+        self.with_lapsed(deadline, question, page).await
     }
 
     /// One transaction.
@@ -137,11 +185,16 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Arc<Transaction>, Failure> {
         let found = match &name {
-            TransactionName::TransactionId(id) => self.transaction_if_any(*id, deadline).await?,
+            TransactionName::TransactionId(id) => {
+                let (store, id) = (self.store.clone(), *id);
+                self.read(deadline, async move { store.transaction(id).await }).await?
+            }
             TransactionName::RequestId(request_id) => {
                 let caller = caller.identity.clone();
                 let key = RequestKey { caller, request_id: request_id.clone() };
-                read(deadline, self.store.transaction_of_request(&key)).await?
+                let store = self.store.clone();
+                let found = async move { store.transaction_of_request(&key).await };
+                self.read(deadline, found).await?
             }
         };
         let found = caller.grant.visible(found)?;
@@ -162,16 +215,8 @@ impl Ledger {
     ) -> Result<Vec<Entry>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.settled(account_id, last_us(range.end_time_us), deadline).await?;
-        read(deadline, self.store.list_entries(&account, range, limit)).await
-    }
-
-    /// The transaction of this id, if there is one.
-    pub(super) async fn transaction_if_any(
-        &self,
-        transaction_id: TransactionId,
-        deadline: Instant,
-    ) -> Result<Option<Arc<Transaction>>, Failure> {
-        read(deadline, self.store.transaction(transaction_id)).await
+        let (store, range) = (self.store.clone(), *range);
+        self.read(deadline, async move { store.list_entries(&account, &range, limit).await }).await
     }
 
     /// A page of the transactions of all accounts, latest first.
@@ -188,9 +233,11 @@ impl Ledger {
     ) -> Result<TransactionPage<TransactionId>, Failure> {
         caller.grant.check_every_account()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
-            read(deadline, self.store.settle(time_us)).await?;
+            self.settle(time_us, deadline).await?;
         }
-        read(deadline, self.store.list_transactions(filter, before, limit)).await
+        let (store, filter) = (self.store.clone(), filter.clone());
+        let page = async move { store.list_transactions(&filter, before, limit).await };
+        self.read(deadline, page).await
     }
 
     /// A page of the transactions of one account, latest first.
@@ -208,9 +255,11 @@ impl Ledger {
     ) -> Result<TransactionPage<i64>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.settled(account_id, last_us(filter.end_time_us), deadline).await?;
-        let store = &self.store;
-        let page = store.list_transactions_of_account(&account, filter, before, limit);
-        let TransactionPage { transactions, next } = read(deadline, page).await?;
+        let (store, filter) = (self.store.clone(), filter.clone());
+        let page = async move {
+            store.list_transactions_of_account(&account, &filter, before, limit).await
+        };
+        let TransactionPage { transactions, next } = self.read(deadline, page).await?;
         let seen = transactions.into_iter().map(|it| caller.grant.visible(Some(it)));
         let transactions = seen.filter_map(Result::transpose).collect::<Result<_, Denied>>()?;
         Ok(TransactionPage { transactions, next })
@@ -230,7 +279,9 @@ impl Ledger {
     ) -> Result<(Account, Amount, i64), Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.settled(account_id, time_us, deadline).await?;
-        let (balance, sequence) = read(deadline, self.store.balance_at(&account, time_us)).await?;
+        let (store, of) = (self.store.clone(), account.clone());
+        let balance = async move { store.balance_at(&of, time_us).await };
+        let (balance, sequence) = self.read(deadline, balance).await?;
         Ok((account, balance, sequence))
     }
 
@@ -248,7 +299,9 @@ impl Ledger {
     ) -> Result<Vec<AccountChange>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
-        read(deadline, self.store.list_account_changes(&account, after_version, limit)).await
+        let store = self.store.clone();
+        let page = async move { store.list_account_changes(&account, after_version, limit).await };
+        self.read(deadline, page).await
     }
 
     /// The entries of an account from the one after this on, and all that will come.
@@ -283,8 +336,13 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<VerifiedAccount, Failure> {
         caller.grant.check_account(account_id)?;
-        let verified = read(deadline, self.store.verify_account(account_id)).await?;
-        verified.ok_or_else(|| not_found(account_id))
+        // It is made of many short reads, and ends between two of them when its caller goes.
+        let verified = timeout_at(deadline, async {
+            let _permit = self.store.read_permit().await;
+            self.store.verify_account(account_id).await
+        });
+        let verified = verified.await.map_err(|_| Failure::DeadlineExceeded(None))?;
+        verified.map_err(Failure::of_read)?.ok_or_else(|| not_found(account_id))
     }
 
     /// One hold.
@@ -298,20 +356,14 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        let found =
-            self.with_lapsed(deadline, |until_us| self.store.hold(hold_id, until_us)).await?;
+        let found = self
+            .with_lapsed(deadline, hold_id.clone(), |store, id, until_us| async move {
+                store.hold(&id, until_us).await
+            })
+            .await?;
         let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
         caller.grant.check_named("hold", account_id)?;
         found.ok_or_else(missing)
-    }
-
-    /// The hold of this id, if there is one, for those who do not ask whether it is open.
-    pub(super) async fn hold_if_any(
-        &self,
-        hold_id: &HoldId,
-        deadline: Instant,
-    ) -> Result<Option<Hold>, Failure> {
-        Ok(read(deadline, self.store.hold(hold_id, i64::MIN)).await?.value)
     }
 
     /// A page of an account's holds, in order of their ids.
@@ -325,11 +377,13 @@ impl Ledger {
         filter: &HoldFilter,
         limit: u64,
         deadline: Instant,
-    ) -> Result<Vec<Hold>, Failure> {
+    ) -> Result<Examined<Hold, HoldId>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
-        let page = |until_us| self.store.list_holds(&account, filter, limit, until_us);
-        self.with_lapsed(deadline, page).await
+        let page = move |store: Arc<Store>, (account, filter), until_us| async move {
+            store.list_holds(&account, &filter, limit, until_us).await
+        };
+        self.with_lapsed(deadline, (account, filter.clone()), page).await
     }
 
     /// The verdict under a request id, if there is one.
@@ -338,7 +392,8 @@ impl Ledger {
         key: &RequestKey,
         deadline: Instant,
     ) -> Result<Option<Decided>, Failure> {
-        read(deadline, self.store.decided(key)).await
+        let (store, key) = (self.store.clone(), key.clone());
+        self.read(deadline, async move { store.decided(&key).await }).await
     }
 }
 
@@ -349,15 +404,4 @@ fn last_us(end_time_us: Option<i64>) -> Option<i64> {
 
 fn not_found(account_id: &AccountId) -> Failure {
     Failure::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
-}
-
-/// A read, for as long as its caller waits.
-async fn read<T>(
-    deadline: Instant,
-    query: impl Future<Output = Result<T, StorageError>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout_at(deadline, query).await {
-        Ok(result) => result.map_err(Failure::of_read),
-        Err(_) => Err(Failure::DeadlineExceeded(None)),
-    }
 }

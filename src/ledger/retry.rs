@@ -45,13 +45,9 @@ use crate::{
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
-/// Batches that are retried at the same time, each on a connection of its own. When there are
-/// more, something is wrong with the database, and callers are told at once.
-const RETRIES_MAX: usize = 8;
-/// Accounts locked by another program that are waited for at the same time, each on a connection
-/// of its own. Jobs for further ones go back into the queue after a pause.
-const LOCK_WAITS_MAX: usize = 16;
-/// That pause: each such job makes a worker wait for its row once more.
+/// The pause before jobs for accounts that are locked by another program go back into the queue,
+/// where already as many such accounts are waited for as there are connections for it: each of
+/// these jobs makes a worker wait for its row once more.
 const LOCK_WAITS_FULL_PAUSE: Duration = Duration::from_millis(50);
 /// How often a batch is tried again when the database broke it off: with the pauses below
 /// about a second in all. Longer is for the caller to decide.
@@ -70,6 +66,8 @@ pub struct RetryPool {
     store: Arc<Store>,
     line: Arc<Line>,
     stats: Arc<Stats>,
+    /// For the batches that are retried at the same time, each on a connection of its own. When
+    /// there are more, something is wrong with the database, and callers are told at once.
     permits: Arc<Semaphore>,
     batch_size_max: usize,
 }
@@ -82,7 +80,7 @@ impl RetryPool {
         stats: Arc<Stats>,
         batch_size_max: usize,
     ) -> Self {
-        let permits = Arc::new(Semaphore::new(RETRIES_MAX));
+        let permits = Arc::new(Semaphore::new(store.budget().retries as usize));
         Self { store, line, stats, permits, batch_size_max }
     }
 
@@ -108,7 +106,8 @@ impl RetryPool {
         if left_out.is_empty() {
             return;
         }
-        let (account_ids, refused) = self.line.park(left_out, taken, LOCK_WAITS_MAX);
+        let waits_max = self.store.budget().row_waits as usize;
+        let (account_ids, refused) = self.line.park(left_out, taken, waits_max);
         for account_id in account_ids {
             tracing::debug!(%account_id, "account locked elsewhere, its requests are parked");
             let lease = AccountLease::new(self.line.clone(), account_id);

@@ -2,7 +2,10 @@
 //! or slow.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,6 +65,8 @@ pub struct Load {
 pub struct Stats {
     recorders: Mutex<Recorders>,
     writers: Arc<()>,
+    /// The last connection that was to write could not be made.
+    lacks_writer: AtomicBool,
 }
 
 /// Keeps a writer counted as open.
@@ -96,7 +101,7 @@ impl Default for Stats {
         for cause in CAUSES {
             counter!("passbook_retries_total", "cause" => cause).absolute(0);
         }
-        Self { recorders, writers: Arc::default() }
+        Self { recorders, writers: Arc::default(), lacks_writer: AtomicBool::new(false) }
     }
 }
 
@@ -104,6 +109,16 @@ impl Stats {
     /// Counts a writer as open until the result is dropped.
     pub fn open_writer(&self) -> OpenWriter {
         OpenWriter(self.writers.clone())
+    }
+
+    /// Whether the last connection that was to write could not be made.
+    pub fn lacks_writer(&self) -> bool {
+        self.lacks_writer.load(Ordering::Relaxed)
+    }
+
+    /// A connection that is to write was made, or could not be.
+    pub fn set_lacks_writer(&self, lacks_writer: bool) {
+        self.lacks_writer.store(lacks_writer, Ordering::Relaxed);
     }
 
     /// Writers that are open.

@@ -27,7 +27,7 @@ async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
     let store = Store::connect(url).await.unwrap();
     store.migrate_up().await.unwrap();
-    let ledger = Ledger::start(Arc::new(store), limits);
+    let ledger = Ledger::start(Arc::new(store), limits).await.unwrap();
     let currency = Currencies::default().get("USD").unwrap();
     let new = NewAccount {
         caller: "".into(),

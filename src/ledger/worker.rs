@@ -32,10 +32,6 @@ use crate::{
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
-/// Workers of a process on PostgreSQL: while one waits for the disk or the network the other
-/// keeps the database busy. SQLite has one writer at a time.
-const POSTGRES_WORKERS: usize = 2;
-
 /// After a request that turned out to have its verdict already, so many batches are looked up
 /// before they are judged: callers who repeat themselves seldom come alone, and a batch that
 /// finds it out by itself is executed twice.
@@ -58,7 +54,7 @@ struct Worker {
 pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_size_max: usize) {
     let workers = match store.kind() {
         DatabaseKind::Sqlite => 1,
-        DatabaseKind::Postgres => POSTGRES_WORKERS,
+        DatabaseKind::Postgres => store.budget().workers,
     };
     let turns = Arc::new(Turns::new(store.kind()));
     let retries = RetryPool::new(store.clone(), line.clone(), stats.clone(), batch_size_max);
@@ -86,6 +82,9 @@ pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_siz
 
 impl Worker {
     async fn run(mut self) {
+        // Before the reads have taken all that there are. If it is not to be had, the first batch
+        // tries again.
+        let _ = self.executor.connect().await;
         let turns = self.turns.clone();
         loop {
             self.line.ready().await;

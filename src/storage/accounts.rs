@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
-    sea_query::{Asterisk, Cond, Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr},
+    sea_query::{Asterisk, Cond, Expr, ExprTrait, Func, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         ids::AccountId,
     },
     storage::{
-        Lapsing, StorageError, Store,
+        EXAMINED_MAX, Examined, Lapsing, StorageError, Store,
         connect::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
         requests::{clock, statement_clock},
@@ -72,7 +72,8 @@ impl Store {
     }
 
     /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
-    /// with one of these prefixes (of characters of account ids).
+    /// with one of these prefixes (of characters of account ids). With a filter no more than
+    /// [`EXAMINED_MAX`] are looked at.
     ///
     /// # Errors
     /// The database does not answer.
@@ -83,28 +84,88 @@ impl Store {
         after: Option<&AccountId>,
         limit: u64,
         lapse_until_us: i64,
-    ) -> Result<Lapsing<Vec<Account>>, StorageError> {
-        let mut query = Entity::find().order_by_asc(Column::AccountId).limit(limit);
-        if !prefixes.iter().any(String::is_empty) {
-            // Of no prefix there is no account; an empty condition would be no condition.
-            let none = Cond::any().add(Expr::cust("1 = 0"));
-            query = query.filter(prefixes.iter().fold(none, |any, it| any.add(begins_with(it))));
+    ) -> Result<Lapsing<Examined<Account, AccountId>>, StorageError> {
+        let mut list = Examined { rows: Vec::new(), next: None };
+        let mut latest_us = None;
+        let mut left = EXAMINED_MAX;
+        for range in id_ranges(prefixes, after) {
+            let mut query = Entity::find().filter(range.clone()).order_by_asc(Column::AccountId);
+            if !filter.is_empty() {
+                let (examined, last) = self.examine(range, left).await?;
+                let Some(last) = last else { continue };
+                query = query.filter(Column::AccountId.lte(last.as_str()));
+                query = filter.apply(query, self.readers.get_database_backend());
+                left -= examined;
+                list.next = (left == 0).then(|| AccountId::from_stored(&last));
+            }
+            let query = query.limit(limit.saturating_sub(list.rows.len() as u64));
+            let found = read(&self.readers, query, lapse_until_us).await?;
+            list.rows.extend(found.value);
+            latest_us = Ord::max(latest_us, found.lapsed_us);
+            if list.next.is_some() || list.rows.len() as u64 >= limit {
+                break;
+            }
         }
-        if let Some(after) = after {
-            query = query.filter(Column::AccountId.gt(after.as_str()));
-        }
-        if let Some(currency_code) = &filter.currency_code {
+        Ok(Lapsing { value: list, lapsed_us: latest_us })
+    }
+
+    /// How many accounts there are in this range, up to a limit, and the last of them.
+    async fn examine(
+        &self,
+        range: Cond,
+        limit: u64,
+    ) -> Result<(u64, Option<String>), StorageError> {
+        let ids = Entity::find()
+            .select_only()
+            .column(Column::AccountId)
+            .filter(range)
+            .order_by_asc(Column::AccountId)
+            .limit(limit)
+            .into_query();
+        let query = Query::select()
+            .expr_as(Func::count(Expr::col(Asterisk)), "examined")
+            .expr_as(Func::max(Expr::col(Column::AccountId)), "last")
+            .from_subquery(ids, "ids")
+            .to_owned();
+        let Some(row) = self.readers.query_one(&query).await? else { return Ok((0, None)) };
+        let examined: i64 = row.try_get("", "examined")?;
+        Ok((examined.unsigned_abs(), row.try_get("", "last")?))
+    }
+}
+
+impl AccountFilter {
+    fn is_empty(&self) -> bool {
+        self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
+    }
+
+    fn apply(&self, mut query: Select<Entity>, backend: DbBackend) -> Select<Entity> {
+        if let Some(currency_code) = &self.currency_code {
             query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
         }
-        if let Some(state) = filter.state {
+        if let Some(state) = self.state {
             query = query.filter(Column::State.eq(state.name()));
         }
-        if !filter.labels.is_empty() {
-            let backend = self.readers.get_database_backend();
-            query = query.filter(has_labels(backend, &filter.labels));
+        if !self.labels.is_empty() {
+            query = query.filter(has_labels(backend, &self.labels));
         }
-        read(&self.readers, query, lapse_until_us).await
+        query
     }
+}
+
+/// The ids that begin with one of these prefixes and lie above `after`, as ranges of the primary
+/// key in their order, of which none has what another one has.
+fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
+    let mut prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup_by(|next, kept| next.starts_with(*kept));
+    let after = after.map_or("", AccountId::as_str);
+    // What begins with a prefix that is before `after` and not its beginning lies before it, too.
+    let is_ahead = |prefix: &&str| *prefix > after || after.starts_with(*prefix);
+    let range = |prefix: &str| {
+        let above = Cond::all().add(Column::AccountId.gt(after));
+        if prefix.is_empty() { above } else { above.add(begins_with(prefix)) }
+    };
+    prefixes.into_iter().filter(is_ahead).map(range).collect()
 }
 
 /// A row as it is read without a lock.

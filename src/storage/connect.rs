@@ -1,7 +1,7 @@
 //! Connections, and what is set on each of them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use sea_orm::{
 
 use crate::storage::{
     ConnectError, DatabaseKind, DatabaseUrl, StorageError, Writer,
+    connections::{Budget, CONNECTIONS_MAX_DEFAULT, ReadPermits},
     hosts::{self, Hosts, Wanted},
     settled::{Probe, WriteFlag},
     url::Options,
@@ -69,13 +70,13 @@ const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
 /// How long that test may take; sqlx itself would wait for a dead peer for ever. Well below
 /// [`ACQUIRE_TIMEOUT`], so that there is time left for a new connection.
 const TEST_TIMEOUT: Duration = Duration::from_millis(500);
-/// Reads at the same time in one process; more wait.
-const READERS_MAX: u32 = 8;
 
 /// A database, and the connections that reads share.
 pub struct Store {
-    place: Place,
+    place: Arc<Place>,
     pub(super) readers: DatabaseConnection,
+    pub(super) read_permits: ReadPermits,
+    budget: Budget,
 }
 
 /// Where it is.
@@ -88,8 +89,8 @@ enum Place {
     },
     Postgres {
         hosts: Arc<Hosts>,
-        /// The pool of `readers`, which follows the primary.
-        readers: PgPool,
+        /// The pools of readers, which follow the primary: that of callers first.
+        pools: Mutex<Vec<PgPool>>,
     },
 }
 
@@ -110,7 +111,44 @@ impl Store {
     /// # Errors
     /// It cannot be reached or opened, or it is a standby.
     pub async fn connect(url: DatabaseUrl) -> Result<Self, ConnectError> {
-        Self::connect_to(url, Wanted::Primary).await
+        Self::connect_to(url, Wanted::Primary, None).await
+    }
+
+    /// The same for a server that opens at most this many connections; and no more than its role,
+    /// the database and PostgreSQL allow.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened, it is a standby, or it allows too few connections.
+    pub async fn connect_with(
+        url: DatabaseUrl,
+        connections_max: u32,
+    ) -> Result<Self, ConnectError> {
+        Self::connect_to(url, Wanted::Primary, Some(connections_max)).await
+    }
+
+    /// What the connections are for.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// The same database, with connections of its own for what the service itself reads.
+    ///
+    /// # Errors
+    /// On SQLite, the file cannot be opened.
+    pub async fn reserve(&self) -> Result<Self, StorageError> {
+        let size = self.budget.reserved;
+        let readers = match &*self.place {
+            Place::Sqlite { options, .. } => open_sqlite(options, Role::Reader, size).await?,
+            Place::Postgres { hosts, pools } => {
+                let options = postgres(hosts.current().clone(), Role::Reader);
+                let pool = postgres_readers(hosts, size).connect_lazy_with(options);
+                lock(pools).push(pool.clone());
+                pool.into()
+            }
+        };
+        let read_permits = ReadPermits::new(size);
+        Ok(Self { place: self.place.clone(), readers, read_permits, budget: self.budget })
     }
 
     /// The same for who only reads: a standby is as good, with what it has by then.
@@ -118,40 +156,59 @@ impl Store {
     /// # Errors
     /// It cannot be reached or opened.
     pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
-        Self::connect_to(url, Wanted::Any).await
+        Self::connect_to(url, Wanted::Any, None).await
     }
 
-    async fn connect_to(url: DatabaseUrl, wanted: Wanted) -> Result<Self, ConnectError> {
-        match url.0 {
+    async fn connect_to(
+        url: DatabaseUrl,
+        wanted: Wanted,
+        connections_max: Option<u32>,
+    ) -> Result<Self, ConnectError> {
+        let (place, readers, budget) = match url.0 {
             Options::Sqlite(options) => {
+                let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
                 let file = options.get_filename().display().to_string();
-                let readers = open_sqlite(&options, Role::Reader, READERS_MAX).await;
+                let readers = open_sqlite(&options, Role::Reader, budget.readers).await;
                 let readers = readers.map_err(|error| hosts::cannot_open(&file, &error))?;
                 let flag = WriteFlag::default();
                 let pool = pool_options(Role::Probe, 1);
                 let pool = pool.connect_lazy_with(sqlite((*options).clone(), Role::Probe));
                 let probe = Probe::new(pool, flag.clone());
-                Ok(Self { place: Place::Sqlite { options, flag, probe }, readers })
+                (Place::Sqlite { options, flag, probe }, readers, budget)
             }
             Options::Postgres(all) => {
                 let hosts = Arc::new(Hosts::new(all, wanted));
                 // The pool would not say why it has no connection.
                 hosts.find().await?;
+                let budget = Budget::new(match connections_max {
+                    Some(connections_max) => hosts.connections_allowed(connections_max).await?,
+                    None => CONNECTIONS_MAX_DEFAULT,
+                });
                 let options = postgres(hosts.current().clone(), Role::Reader);
-                let readers = postgres_readers(&hosts).connect_lazy_with(options);
-                let place = Place::Postgres { hosts, readers: readers.clone() };
-                Ok(Self { place, readers: readers.into() })
+                let pool = postgres_readers(&hosts, budget.readers).connect_lazy_with(options);
+                let pools = Mutex::new(vec![pool.clone()]);
+                (Place::Postgres { hosts, pools }, pool.into(), budget)
             }
-        }
+        };
+        let read_permits = ReadPermits::new(budget.readers);
+        Ok(Self { place: Arc::new(place), readers, read_permits, budget })
     }
 
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
-        match self.place {
+        match &*self.place {
             Place::Sqlite { .. } => DatabaseKind::Sqlite,
             Place::Postgres { .. } => DatabaseKind::Postgres,
         }
+    }
+
+    /// Closes the connections of reads.
+    ///
+    /// # Errors
+    /// One cannot be closed.
+    pub async fn close_readers(&self) -> Result<(), StorageError> {
+        Ok(self.readers.close_by_ref().await?)
     }
 
     /// Closes the connections of reads. On SQLite, moves what is in the write-ahead log into the
@@ -160,7 +217,7 @@ impl Store {
     /// # Errors
     /// The log could not be moved, which the next server does at its start.
     pub async fn close(&self) -> Result<(), StorageError> {
-        self.readers.close_by_ref().await?;
+        self.close_readers().await?;
         if let Some(probe) = self.probe() {
             probe.close().await;
             let admin = self.admin().await?;
@@ -179,7 +236,7 @@ impl Store {
     /// The database cannot be reached or opened.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
         let connection = self.open(Role::Writer).await?;
-        let flag = match &self.place {
+        let flag = match &*self.place {
             Place::Sqlite { flag, .. } => flag.clone(),
             Place::Postgres { .. } => WriteFlag::default(),
         };
@@ -188,7 +245,7 @@ impl Store {
 
     /// What looks whether the write lock is free. None on PostgreSQL.
     pub(super) fn probe(&self) -> Option<&Probe> {
-        match &self.place {
+        match &*self.place {
             Place::Sqlite { probe, .. } => Some(probe),
             Place::Postgres { .. } => None,
         }
@@ -198,7 +255,7 @@ impl Store {
     /// connection of its time was found dead.
     #[must_use]
     pub fn is_outdated(&self, writer: &Writer) -> bool {
-        match &self.place {
+        match &*self.place {
             Place::Sqlite { .. } => false,
             Place::Postgres { hosts, .. } => hosts.is_outdated(writer.made.elapsed()),
         }
@@ -207,7 +264,7 @@ impl Store {
     /// A connection was found dead in silence: the others that there are now are not used again,
     /// rather than that each is waited for as long.
     pub fn distrust_connections(&self) {
-        if let Place::Postgres { hosts, .. } = &self.place {
+        if let Place::Postgres { hosts, .. } = &*self.place {
             hosts.distrust_connections();
         }
     }
@@ -219,15 +276,35 @@ impl Store {
     /// A pool of one. It is made here and handed to SeaORM, whose own way would log the URL at
     /// trace.
     async fn open(&self, role: Role) -> Result<DatabaseConnection, StorageError> {
-        match &self.place {
+        match &*self.place {
             Place::Sqlite { options, .. } => Ok(open_sqlite(options, role, 1).await?),
             Place::Postgres { hosts, .. } => {
                 if hosts.are_several() {
                     self.find().await?;
                 }
                 let options = postgres(hosts.current().clone(), role);
-                let pool: PgPool = pool_options(role, 1).connect_with(options).await?;
-                Ok(pool.into())
+                let pool = self.connect_one(options, role).await;
+                if matches!(pool, Err(SqlxError::PoolTimedOut)) {
+                    // The pool does not say why; whoever asks directly is told.
+                    hosts.find().await?;
+                }
+                Ok(pool?.into())
+            }
+        }
+    }
+
+    /// Whoever writes goes before those who read.
+    async fn connect_one(
+        &self,
+        options: PgConnectOptions,
+        role: Role,
+    ) -> Result<PgPool, SqlxError> {
+        let connecting = pool_options(role, 1).connect_with(options);
+        tokio::select! {
+            biased;
+            connected = connecting => connected,
+            () = self.read_permits.make_room(self.readers.get_postgres_connection_pool()) => {
+                Err(SqlxError::PoolClosed)
             }
         }
     }
@@ -238,13 +315,19 @@ impl Store {
     /// # Errors
     /// There is none, and why.
     pub async fn find(&self) -> Result<(), ConnectError> {
-        let Place::Postgres { hosts, readers } = &self.place else { return Ok(()) };
+        let Place::Postgres { hosts, pools } = &*self.place else { return Ok(()) };
         hosts.find().await?;
         if hosts.are_several() {
-            readers.set_connect_options(postgres(hosts.current().clone(), Role::Reader));
+            for pool in lock(pools).iter() {
+                pool.set_connect_options(postgres(hosts.current().clone(), Role::Reader));
+            }
         }
         Ok(())
     }
+}
+
+fn lock(pools: &Mutex<Vec<PgPool>>) -> MutexGuard<'_, Vec<PgPool>> {
+    pools.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn open_sqlite(
@@ -258,9 +341,9 @@ async fn open_sqlite(
 }
 
 /// What is read at a standby may lack what was acknowledged.
-fn postgres_readers(hosts: &Arc<Hosts>) -> PoolOptions<Postgres> {
+fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
     let (of_new, of_old) = (hosts.clone(), hosts.clone());
-    pool_options(Role::Reader, READERS_MAX)
+    pool_options(Role::Reader, size)
         .after_connect(move |connection, _| {
             let hosts = of_new.clone();
             Box::pin(async move { hosts.check(connection).await.map_err(SqlxError::Protocol) })

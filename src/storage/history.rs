@@ -20,9 +20,8 @@ use crate::{
     },
 };
 
-/// Requests, or entries of an account, that one page looks at. Where few of them match, it ends
-/// here and the next page goes on, so that no page takes longer than reading so many.
-const EXAMINED_MAX: i64 = 10_000;
+/// See [`crate::storage::holds`]: requests, or entries of an account, that one page looks at.
+const EXAMINED_MAX: i64 = crate::storage::EXAMINED_MAX as i64;
 /// How far the time in a transaction's id, which is that of its arrival by a server's clock, may
 /// be from its time by the database's clock: five minutes in the queue at most, and clocks that
 /// are wrong by more than an hour. It bounds what a time range looks at.

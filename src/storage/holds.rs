@@ -42,6 +42,18 @@ pub struct Lapsing<T> {
     pub lapsed_us: Option<i64>,
 }
 
+/// Rows that one page of a list with a filter looks at. Where few of them match, it ends here and
+/// the next page goes on, so that no page takes longer than reading so many.
+pub const EXAMINED_MAX: u64 = 10_000;
+
+/// The rows that were found among those that a page looks at.
+pub struct Examined<Row, Cursor> {
+    /// What was found.
+    pub rows: Vec<Row>,
+    /// The last that was looked at, if there may be more behind it.
+    pub next: Option<Cursor>,
+}
+
 /// Which holds of an account to list.
 #[derive(Clone, Debug)]
 pub struct HoldFilter {
@@ -68,7 +80,8 @@ impl Store {
         Ok(Lapsing { value: value.pop(), lapsed_us })
     }
 
-    /// At most `limit` holds of an account as they are now, in order of their ids.
+    /// At most `limit` holds of an account as they are now, in order of their ids. With a filter no
+    /// more than [`EXAMINED_MAX`] are looked at.
     ///
     /// # Errors
     /// The database does not answer.
@@ -78,23 +91,45 @@ impl Store {
         filter: &HoldFilter,
         limit: u64,
         lapse_until_us: i64,
-    ) -> Result<Lapsing<Vec<Hold>>, StorageError> {
+    ) -> Result<Lapsing<Examined<Hold, HoldId>>, StorageError> {
         let backend = self.readers.get_database_backend();
+        let mut range = Cond::all().add(Column::AccountId.eq(account.account_id.as_str()));
+        if let Some(after) = &filter.after {
+            range = range.add(Column::HoldId.gt(after.as_str()));
+        }
+        let mut next = None;
         let mut query = Entity::find()
-            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .filter(range.clone())
             .order_by_asc(Column::HoldId)
             .limit(limit)
             .expr_as(time(backend, lapse_until_us), "now_us");
-        if let Some(after) = &filter.after {
-            query = query.filter(Column::HoldId.gt(after.as_str()));
-        }
         if let Some(state) = filter.state {
+            next = self.last_to_examine(range).await?;
+            if let Some(last) = &next {
+                query = query.filter(Column::HoldId.lte(last.as_str()));
+            }
             query = query.filter(is_in(state, &time(backend, lapse_until_us)));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
         let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
         let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
-        Ok(as_of(holds.into_iter()))
+        let Lapsing { value: rows, lapsed_us } = as_of(holds.into_iter());
+        Ok(Lapsing { value: Examined { rows, next }, lapsed_us })
+    }
+
+    /// The last hold in this range that one page looks at; None if it looks at all of them.
+    async fn last_to_examine(&self, range: Cond) -> Result<Option<HoldId>, StorageError> {
+        let last: Option<String> = Entity::find()
+            .select_only()
+            .column(Column::HoldId)
+            .filter(range)
+            .order_by_asc(Column::HoldId)
+            .offset(EXAMINED_MAX - 1)
+            .limit(1)
+            .into_tuple()
+            .one(&self.readers)
+            .await?;
+        Ok(last.as_deref().map(HoldId::from_stored))
     }
 }
 

@@ -16,7 +16,7 @@ use sea_orm::{
     sqlx::{self, ConnectOptions, Connection, postgres::PgConnectOptions, postgres::PgConnection},
 };
 
-use crate::storage::StorageError;
+use crate::storage::{CONNECTIONS_MIN, StorageError};
 
 /// How long one server may take to say what it is: as long as a connection may take at all.
 const ASK_TIME_MAX: Duration = Duration::from_secs(2);
@@ -114,6 +114,30 @@ impl Hosts {
         result
     }
 
+    /// How many connections the role may have to the database that was found, up to `max`.
+    ///
+    /// # Errors
+    /// It does not answer, or these are too few.
+    pub(super) async fn connections_allowed(&self, max: u32) -> Result<u32, ConnectError> {
+        let options = self.current();
+        let failed = |error: SqlxError| {
+            let (address, reason) = (address(options), reason(&error));
+            ConnectError(format!("cannot connect to the database at {address}: {reason}"))
+        };
+        let mut connection = options.connect().await.map_err(failed)?;
+        let allowed = sqlx::query_scalar(CONNECTIONS_ALLOWED).fetch_one(&mut connection).await;
+        let allowed: i32 = allowed.map_err(failed)?;
+        connection.close().await.map_err(failed)?;
+        match u32::try_from(allowed) {
+            Ok(allowed) if allowed >= CONNECTIONS_MIN => Ok(allowed.min(max)),
+            _ => Err(ConnectError(format!(
+                "the database at {} allows {allowed} connections (by its own limit, or that of the \
+                 role or of the server): at least {CONNECTIONS_MIN} are needed",
+                address(options)
+            ))),
+        }
+    }
+
     /// All at once, so that a host that is not there costs no time. The first that is wanted it is.
     async fn ask_all(&self) -> Result<(), ConnectError> {
         let mut asked: FuturesUnordered<_> = (0..self.all.len())
@@ -166,6 +190,14 @@ impl Hosts {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// -1 is for no limit.
+const CONNECTIONS_ALLOWED: &str = "\
+    SELECT least(nullif(role.rolconnlimit, -1), nullif(database.datconnlimit, -1), \
+        current_setting('max_connections')::integer \
+        - current_setting('superuser_reserved_connections')::integer) \
+    FROM pg_roles role, pg_database database \
+    WHERE role.rolname = current_user AND database.datname = current_database()";
 
 /// Whether the server at the other end takes changes; if not, why.
 async fn is_primary(connection: &mut PgConnection) -> Result<(), String> {

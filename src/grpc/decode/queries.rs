@@ -34,11 +34,17 @@ pub struct Page<Cursor> {
 }
 
 impl<Cursor> Page<Cursor> {
-    /// Cuts off what is beyond the page; if there was anything, the token for the next one.
-    pub fn cut<T>(&self, rows: &mut Vec<T>, cursor: impl Fn(&T) -> String) -> String {
+    /// Cuts off what is beyond the page. The token is for the next one: after the last row, if
+    /// there was anything to cut off; or else at `next`.
+    pub fn cut<T, Next: fmt::Display>(
+        &self,
+        rows: &mut Vec<T>,
+        next: Option<Next>,
+        cursor: impl Fn(&T) -> Next,
+    ) -> String {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         if rows.len() <= limit {
-            return String::new();
+            return self.token(next);
         }
         rows.truncate(limit);
         self.token(rows.last().map(cursor))

@@ -1,0 +1,158 @@
+//! Lists with a filter where there are more rows than one page looks at, and few that match.
+
+use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, ListHoldsRequest};
+
+use crate::harness::{
+    caller::{Callers, identity, shows},
+    *,
+};
+
+on_both_databases! {
+    a_list_of_accounts_looks_at_a_bounded_number_of_them,
+    a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next,
+    a_list_of_holds_looks_at_a_bounded_number_of_them,
+}
+
+/// Rows numbered from 1, as a table `numbers` with the column `n`.
+fn numbers(kind: Kind, count: usize) -> String {
+    match kind {
+        Kind::Sqlite => format!(
+            "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+              SELECT n FROM n) numbers"
+        ),
+        Kind::Postgres => format!("generate_series(1, {count}) AS numbers(n)"),
+    }
+}
+
+/// Accounts with ids of one prefix and five digits, as the one that is there.
+async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
+    let digits = match database.kind {
+        Kind::Sqlite => "substr('00000' || n, -5)",
+        Kind::Postgres => "lpad(n::text, 5, '0')",
+    };
+    let columns = "currency_code, currency_scale, balance, held, overdraft_limit, \
+        unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
+        update_time_us, caller";
+    let insert = format!(
+        "INSERT INTO accounts (account_id, {columns})
+         SELECT '{prefix}' || {digits}, {columns} FROM accounts, {}
+         WHERE account_id = 'pattern'",
+        numbers(database.kind, count)
+    );
+    database.execute(&insert).await;
+}
+
+async fn label(database: &TestDatabase, account_id: &str) {
+    let update = "UPDATE accounts SET labels = '{\"rare\": \"yes\"}' WHERE account_id =";
+    database.execute(&format!("{update} '{account_id}'")).await;
+}
+
+fn rare() -> ListAccountsRequest {
+    let labels = [("rare".to_owned(), "yes".to_owned())].into();
+    ListAccountsRequest { labels, ..Default::default() }
+}
+
+/// The ids of all pages.
+async fn pages(
+    mut request: ListAccountsRequest,
+    mut ask: impl AsyncFnMut(ListAccountsRequest) -> ListAccountsResponse,
+) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    loop {
+        let page = ask(request.clone()).await;
+        pages.push(page.accounts.into_iter().map(|account| account.account_id).collect());
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return pages;
+        }
+        assert!(pages.len() < 50_000, "paging does not end");
+    }
+}
+
+async fn a_list_of_accounts_looks_at_a_bounded_number_of_them(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "pattern").await;
+    let ask =
+        async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
+    copy_account(&database, "a-", 24_000).await;
+    for account_id in ["a-00001", "a-12000", "a-23999"] {
+        label(&database, account_id).await;
+    }
+
+    let expected = [vec!["a-00001"], vec!["a-12000"], vec!["a-23999"]];
+    assert_eq!(pages(rare(), ask).await, expected, "10,000 accounts a page");
+    let by_one = ListAccountsRequest { page_size: 1, ..rare() };
+    let found: Vec<_> = pages(by_one, ask).await.concat();
+    assert_eq!(found, expected.concat());
+    let none = ListAccountsRequest { currency_code: "EUR".to_owned(), ..Default::default() };
+    assert_eq!(pages(none, ask).await, [[""; 0]; 3], "nothing is no reason to go on");
+}
+
+async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let policy = identity("clerk", &["admin", "read", "write"], &["c-", "a-", "a-0", "b-", "z-"]);
+    let callers = Callers::new(&[("clerk", "clerk-token")], &policy);
+    let open_to_all = Server::start(&database).await;
+    open(&open_to_all.client(), "pattern").await;
+    drop(open_to_all);
+    for (prefix, count) in [("a-", 6000), ("b", 12_000), ("c-", 6000), ("d-", 100)] {
+        copy_account(&database, prefix, count).await;
+    }
+    for account_id in ["a-00001", "a-06000", "b01000", "c-04000", "c-04001", "d-00001"] {
+        label(&database, account_id).await;
+    }
+    let server = callers.serve(&database, &[]).await;
+    let client = server.client_that(shows("clerk-token"));
+    let ask =
+        async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
+
+    // What belongs to nobody here is not looked at: 6000 of a-, 4000 of c-; then the rest.
+    let expected = [vec!["a-00001", "a-06000", "c-04000"], vec!["c-04001"]];
+    assert_eq!(pages(rare(), ask).await, expected);
+    let by_one = ListAccountsRequest { page_size: 1, ..rare() };
+    assert_eq!(pages(by_one, ask).await.concat(), expected.concat());
+    let all = ListAccountsRequest { page_size: 1000, ..Default::default() };
+    assert_eq!(pages(all, ask).await.concat().len(), 12_000);
+}
+
+async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
+    let insert = format!(
+        "INSERT INTO holds (hold_id, account_id, amount, state, request_id,
+             description, labels, create_time_us, update_time_us)
+         SELECT 'h-' || (100000 + n), 'alice', {amount},
+             CASE WHEN n IN (1, 12000) THEN 'expired' ELSE 'released' END,
+             'r-' || n, '', '{{}}', 1, 1
+         FROM {}",
+        numbers(kind, 24_000)
+    );
+    database.execute(&insert).await;
+    place(&client, hold_named("h-999999", "alice", "1")).await;
+
+    let mut pages = Vec::new();
+    for state in [HoldState::Expired, HoldState::Open] {
+        let mut request = ListHoldsRequest {
+            account_id: "alice".to_owned(),
+            state: state.into(),
+            ..Default::default()
+        };
+        loop {
+            let page = client.list_holds(request.clone()).await.expect("a page").into_inner();
+            pages.push(page.holds.into_iter().map(|hold| hold.hold_id).collect::<Vec<_>>());
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+    }
+    let none = Vec::<&str>::new();
+    let expired = [vec!["h-100001"], vec!["h-112000"], none.clone()];
+    let open = [none.clone(), none, vec!["h-999999"]];
+    assert_eq!(pages, [expired, open].concat(), "10,000 holds a page");
+}

@@ -1,0 +1,131 @@
+//! Connections: a change has its own, whatever reads there are, and however few the database allows.
+
+use std::collections::BTreeSet;
+
+use passbook::proto::{ListAccountChangesRequest, ListTransactionsRequest};
+use sea_orm::ConnectionTrait;
+use tokio::task::JoinSet;
+
+use crate::harness::*;
+
+/// A role that may have this many connections, and the URL with it.
+async fn role(database: &TestDatabase, connections: u32) -> (String, String) {
+    let name = format!("role_of_{}", database.name());
+    let create = format!(
+        "CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections};
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}"
+    );
+    database.execute(&create).await;
+    let (_, address) = database.url().split_once('@').expect("a user");
+    (format!("postgres://{name}@{address}"), name)
+}
+
+async fn drop_role(database: &TestDatabase, name: &str) {
+    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
+}
+
+/// The sessions of a role.
+async fn sessions(database: &TestDatabase, name: &str) -> i64 {
+    database.count(&format!("pg_stat_activity WHERE usename = '{name}'")).await
+}
+
+fn read_all(client: &Client, count: usize) -> JoinSet<Result<(), tonic::Status>> {
+    let read = |client: Client| async move {
+        let request = within(PATIENCE, ListTransactionsRequest::default());
+        client.clone().list_transactions(request).await.map(drop)
+    };
+    (0..count).map(|_| read(client.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_made_where_few_connections_are_allowed() {
+    for connections in [3, 4, 8] {
+        let database = TestDatabase::create(Kind::Postgres).await;
+        let (url, name) = role(&database, connections).await;
+        let mut server = Server::start_at(&url, &["--admin-listen", "127.0.0.1:0"]).await;
+        let (client, admin) = (server.client(), server.admin());
+        open(&client, "alice").await;
+
+        let mut reads = read_all(&client, 200);
+        for _ in 0..20 {
+            let request = within(PATIENCE, deposit("alice", "1"));
+            client.clone().deposit(request).await.expect("a change is made beside the reads");
+        }
+        while let Some(read) = reads.join_next().await {
+            read.expect("no panic").expect("a read is slower, and is made");
+        }
+        assert_eq!(admin.get("/readyz").await.0, 200);
+        assert_eq!(balance(&client, "alice").await, "20.00");
+        // A foreign lock takes a connection of its own, which one read gives up.
+        let session = database.connect().await;
+        let lock = "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE";
+        session.execute_unprepared(lock).await.expect("it is locked");
+        let waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.clone().deposit(within(PATIENCE, deposit("alice", "1"))).await }
+        });
+        open(&client, "bob").await;
+        session.execute_unprepared("ROLLBACK").await.expect("it is free");
+        waiting.await.expect("no panic").expect("it is made in the end");
+
+        assert!(sessions(&database, &name).await <= i64::from(connections));
+        server.terminate();
+        assert!(server.wait(PATIENCE).await.is_some(), "it ends");
+        drop_role(&database, &name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_connections_than_are_needed_are_refused_with_the_number() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (url, name) = role(&database, 2).await;
+
+    let outcome = passbook(&["serve", "--database-url", &url, "--listen", "127.0.0.1:0"]).await;
+    let error = outcome.must_fail(1);
+    assert!(error.contains("allows 2 connections"), "{error}");
+    assert!(error.contains("at least 3 are needed"), "{error}");
+
+    let arguments = ["serve", "--database-connections-max", "2"];
+    let outcome = passbook(&arguments).await;
+    assert!(outcome.stderr.contains("2 is not in 3..=1000"), "{}", outcome.stderr);
+    drop_role(&database, &name).await;
+}
+
+/// Reads that take long, because another program has locked their table.
+async fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
+    let read = |client: Client| async move {
+        let request =
+            ListAccountChangesRequest { account_id: "alice".to_owned(), ..Default::default() };
+        let _ = client.clone().list_account_changes(within(ms(500), request)).await;
+    };
+    (0..count).map(|_| read(client.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_take_long_hold_up_no_capture_and_are_no_more_than_may_be() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
+    let (client, admin) = (server.client(), server.admin());
+    open_funded(&client, "alice", "10").await;
+    for hold_id in ["a", "b", "c"] {
+        place(&client, hold_named(hold_id, "alice", "1")).await;
+    }
+    let session = database.connect().await;
+    let lock = "BEGIN; LOCK TABLE account_changes IN ACCESS EXCLUSIVE MODE";
+    session.execute_unprepared(lock).await.expect("it is locked");
+
+    let mut most = BTreeSet::new();
+    for hold_id in ["a", "b", "c"] {
+        // Their callers give up; the database goes on with what it has.
+        let mut reads = slow_reads(&client, 40).await;
+        eventually("reads wait", async || database.lock_waits().await >= 8).await;
+        captured(&client, capture(hold_id)).await;
+        assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
+        while reads.join_next().await.is_some() {
+            most.insert(database.lock_waits().await);
+        }
+    }
+    assert_eq!(most.last(), Some(&8), "reads that run at a time: {most:?}");
+    session.execute_unprepared("ROLLBACK").await.expect("it is free");
+    assert_eq!(balance(&client, "alice").await, "7.00");
+}
