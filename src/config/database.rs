@@ -40,8 +40,9 @@ impl DatabaseConfig {
     pub fn url(&self) -> Result<DatabaseUrl, String> {
         let url = DatabaseUrl::parse(&self.database_url)
             .map_err(|error| format!("database_url {error}"))?;
+        url.check_files().map_err(|error| format!("database_url names {error}"))?;
         let Some(path) = &self.database_password_file else { return Ok(url) };
-        if has_password(&self.database_url) {
+        if DatabaseUrl::has_password(&self.database_url) {
             return Err(
                 "database_password_file is given, and database_url has a password, too".to_owned()
             );
@@ -49,7 +50,9 @@ impl DatabaseConfig {
         let password = std::fs::read_to_string(path).map_err(|error| {
             format!("database_password_file {} cannot be read: {error}", path.display())
         })?;
-        url.with_password(password.trim_end_matches(['\r', '\n']))
+        // As an editor left it.
+        let password = password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+        url.with_password(password)
             .map_err(|error| format!("database_password_file is given, but database_url {error}"))
     }
 }
@@ -62,13 +65,5 @@ pub(crate) fn shows_password(matches: &ArgMatches) -> bool {
         return shows_password(of_verb);
     }
     let Ok(Some(url)) = matches.try_get_one::<String>(ID) else { return false };
-    matches.value_source(ID) == Some(ValueSource::CommandLine) && has_password(url)
-}
-
-/// Whether a URL has a password: USER:PASSWORD@, or as a parameter.
-pub(crate) fn has_password(url: &str) -> bool {
-    let Some((_, rest)) = url.split_once("://") else { return false };
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    user.contains(':') || rest.contains("?password=") || rest.contains("&password=")
+    matches.value_source(ID) == Some(ValueSource::CommandLine) && DatabaseUrl::has_password(url)
 }

@@ -230,6 +230,9 @@ fn reason(error: &SqlxError) -> String {
 fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(path) => path.display().to_string(),
+        None if options.get_host().contains(':') => {
+            format!("[{}]:{}", options.get_host(), options.get_port())
+        }
         None => format!("{}:{}", options.get_host(), options.get_port()),
     }
 }

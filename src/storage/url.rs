@@ -1,33 +1,16 @@
 //! The database's URL. PostgreSQL's has one host or several, in libpq's syntax:
-//! `postgres://user@h1:5432,h2:5432/name?sslmode=require`.
+//! `postgres://user@h1:5432,[::1]:5432/name?sslmode=require`.
+
+mod files;
+mod parameters;
+mod parts;
 
 use std::{fmt, str::FromStr};
 
 use sea_orm::sqlx::{ConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
+use self::{files::NamedFile, parameters::Parameters, parts::Parts};
 use crate::storage::hosts::HOSTS_MAX;
-
-/// What sqlx understands; anything else it would log, with its value, and ignore.
-const PARAMETERS: &[&str] = &[
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +32,7 @@ impl fmt::Display for DatabaseKind {
 
 /// Where the database is. Its `Debug` never shows the URL, which may hold a password.
 #[derive(Clone)]
-pub struct DatabaseUrl(pub(super) Options);
+pub struct DatabaseUrl(pub(super) Options, Vec<NamedFile>);
 
 #[derive(Clone)]
 pub(super) enum Options {
@@ -58,7 +41,8 @@ pub(super) enum Options {
     Postgres(Vec<PgConnectOptions>),
 }
 
-/// Why a text is not a database URL. The text itself is not repeated.
+/// Why a text is not a database URL. No part of the text is repeated that could be a part of a
+/// password.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DatabaseUrlError {
     /// Another scheme.
@@ -67,14 +51,44 @@ pub enum DatabaseUrlError {
     /// In memory, every connection would have a database of its own.
     #[error("must name a file: an in-memory SQLite database cannot be shared by connections")]
     InMemory,
+    /// Not a URL of SQLite's.
+    #[error(
+        "is not a valid URL: SQLite's are sqlite://FILE or sqlite://FILE?mode=rwc, with %3F for a \
+         ? in the file's name; mode, cache, immutable and vfs are its only parameters"
+    )]
+    MalformedSqlite,
     /// Not a URL of that scheme.
     #[error(
-        "is not a valid URL (in a user name or password, write %2F for /, %3F for ? and %40 for @)"
+        "is not a valid URL: in a user name or password, write %23 for #, %2F for /, %3F for ?, \
+         %40 for @ and %25 for %"
     )]
     Malformed,
-    /// A parameter that means nothing here; its value is not repeated.
-    #[error("has an unknown parameter: {0}")]
-    Parameter(String),
+    /// What is between the user and the path.
+    #[error(
+        "is not a valid URL: it must have HOST or HOST:PORT, or several separated by commas, with \
+         IPv6 addresses in brackets, as in [::1]:5432; in a user name or password, write %2F for / \
+         and %40 for @"
+    )]
+    Hosts,
+    /// A parameter that cannot be used as it is; its value is not repeated.
+    #[error("has the parameter {name}: {advice}")]
+    Parameter {
+        /// Its name.
+        name: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A parameter that nobody knows.
+    #[error(
+        "has an unknown parameter: {0}; leave it out, or write options[NAME]=VALUE for a setting \
+         of PostgreSQL's"
+    )]
+    Unknown(String),
+    /// The same, where it may be a part of a password.
+    #[error(
+        "has an unknown parameter: if it is the rest of a password, write %26 for & and %3F for ?"
+    )]
+    Unnamed,
     /// Several hosts in a parameter.
     #[error("must have several hosts before its path, as in postgres://h1:5432,h2:5432/name")]
     HostsAsParameter,
@@ -88,24 +102,46 @@ pub enum DatabaseUrlError {
 
 impl DatabaseUrl {
     /// Reads `sqlite://...`, `postgres://...` or `postgresql://...`; the latter two with one host
-    /// or several.
+    /// or several. Space around it does not count.
     ///
     /// # Errors
     /// Another scheme, an in-memory SQLite database, or not a URL.
     pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        let text = text.trim();
         if text.starts_with("sqlite:") {
             if text.contains(":memory:") || text.contains("mode=memory") {
                 return Err(DatabaseUrlError::InMemory);
             }
             let options = SqliteConnectOptions::from_str(text);
-            return options.map_or(Err(DatabaseUrlError::Malformed), |it| {
-                Ok(Self(Options::Sqlite(Box::new(it.disable_statement_logging()))))
+            return options.map_or(Err(DatabaseUrlError::MalformedSqlite), |it| {
+                Ok(Self(Options::Sqlite(Box::new(it.disable_statement_logging())), Vec::new()))
             });
         }
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        let Some(rest) =
+            text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))
+        else {
             return Err(DatabaseUrlError::Scheme);
-        }
-        Ok(Self(Options::Postgres(postgres(text)?)))
+        };
+        let parts = Parts::split(rest)?;
+        let parameters = Parameters::check(parts.parameters)?;
+        let files = files::named(&parameters);
+        let options = parts.hosts.iter().map(|host| {
+            let own = parts.user.iter().chain(host);
+            let query = parameters::query(own.chain(&parts.database).chain(&parameters.kept));
+            let options = PgConnectOptions::from_str(&format!("postgres:///?{query}"))
+                .map_err(|_| DatabaseUrlError::Malformed)?;
+            Ok(options.disable_statement_logging())
+        });
+        Ok(Self(Options::Postgres(options.collect::<Result<_, _>>()?), files))
+    }
+
+    /// Whether a text is a URL with a password in it: USER:PASSWORD@, or as a parameter.
+    #[must_use]
+    pub fn has_password(text: &str) -> bool {
+        let rest = text.trim().split_once("://").map_or("", |(_, rest)| rest);
+        Parts::split(rest).is_ok_and(|parts| {
+            parts.user.iter().chain(&parts.parameters).any(|(name, _)| name == "password")
+        })
     }
 
     /// The same with this password.
@@ -116,10 +152,18 @@ impl DatabaseUrl {
         match self.0 {
             Options::Postgres(options) => {
                 let with_it = options.into_iter().map(|it| it.password(password));
-                Ok(Self(Options::Postgres(with_it.collect())))
+                Ok(Self(Options::Postgres(with_it.collect()), self.1))
             }
             Options::Sqlite(_) => Err(DatabaseUrlError::NoPassword),
         }
+    }
+
+    /// Reads the files that it names, as each connection will: certificates and keys.
+    ///
+    /// # Errors
+    /// One cannot be read or is something else; with its name.
+    pub fn check_files(&self) -> Result<(), String> {
+        files::check(&self.1)
     }
 
     /// Which database it is.
@@ -138,111 +182,5 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// One for each host, in order; at least one.
-fn postgres(text: &str) -> Result<Vec<PgConnectOptions>, DatabaseUrlError> {
-    let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
-    // A password with a question mark in it, the rest of which is nobody's business.
-    if parameters.contains('@') {
-        return Err(DatabaseUrlError::Malformed);
-    }
-    let parameters = known(parameters)?;
-    let (scheme, rest) = place.split_once("://").ok_or(DatabaseUrlError::Malformed)?;
-    let (authority, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    let (user, hosts) = match authority.rfind('@') {
-        Some(at) => authority.split_at(at + 1),
-        None => ("", authority),
-    };
-    let hosts: Vec<&str> = hosts.split(',').collect();
-    if hosts.len() > HOSTS_MAX {
-        return Err(DatabaseUrlError::HostsMax);
-    }
-    let are_several = hosts.len() > 1;
-    let options = hosts.into_iter().map(|host| {
-        if are_several && host.is_empty() {
-            return Err(DatabaseUrlError::Malformed);
-        }
-        let url = format!("{scheme}://{user}{host}{path}{parameters}");
-        let options = PgConnectOptions::from_str(&url).map_err(|_| DatabaseUrlError::Malformed)?;
-        Ok(options.disable_statement_logging())
-    });
-    options.collect()
-}
-
-/// The parameters without `target_session_attrs`, which says what is done in any case.
-fn known(parameters: &str) -> Result<String, DatabaseUrlError> {
-    let mut kept = String::new();
-    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match (name, value) {
-            ("target_session_attrs", "read-write" | "primary") => continue,
-            ("host" | "hostaddr" | "port", _)
-                if value.contains(',') || value.to_lowercase().contains("%2c") =>
-            {
-                return Err(DatabaseUrlError::HostsAsParameter);
-            }
-            _ if PARAMETERS.contains(&name) || name.starts_with("options[") => {}
-            _ => return Err(DatabaseUrlError::Parameter(name.to_owned())),
-        }
-        kept.push(if kept.is_empty() { '?' } else { '&' });
-        kept.push_str(parameter);
-    }
-    Ok(kept)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hosts(text: &str) -> Vec<(String, u16, String)> {
-        let DatabaseUrl(Options::Postgres(all)) = DatabaseUrl::parse(text).unwrap() else {
-            panic!("not PostgreSQL");
-        };
-        let place = |it: &PgConnectOptions| {
-            (it.get_host().to_owned(), it.get_port(), it.get_username().to_owned())
-        };
-        all.iter().map(place).collect()
-    }
-
-    #[test]
-    fn every_host_gets_the_user_and_a_port_of_its_own() {
-        let [one, two, three] =
-            &hosts("postgres://u:p%2Cw@h1:5433,h2,[::1]:5434/db?sslmode=disable")[..]
-        else {
-            panic!("three hosts");
-        };
-        assert_eq!(*one, ("h1".to_owned(), 5433, "u".to_owned()));
-        assert_eq!((&*two.0, &*two.2), ("h2", "u"));
-        assert_eq!(*three, ("[::1]".to_owned(), 5434, "u".to_owned()));
-        assert_eq!(hosts("postgres://u:a,b@h/db").len(), 1, "a comma in a password");
-        assert_eq!(hosts("postgresql://h1,h2/db?target_session_attrs=read-write").len(), 2);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_without_the_password() {
-        let wrong = |text| DatabaseUrl::parse(text).map(drop).unwrap_err();
-        assert_eq!(wrong("mysql://h/db"), DatabaseUrlError::Scheme);
-        assert_eq!(wrong("sqlite://x?mode=memory"), DatabaseUrlError::InMemory);
-        for text in [
-            "postgres://h1,/db",
-            "postgres://,h2/db",
-            "postgres://h1:port/db",
-            "postgres://h1,h2:70000/db",
-            "postgres://u:pa/ss@h/db",
-            "postgres://u:pa/ss@h1,h2/db",
-            "postgres://u:pa?secret=1@h/db",
-            "postgres://h/db?sslmode=perhaps",
-        ] {
-            assert_eq!(wrong(text), DatabaseUrlError::Malformed, "{text}");
-        }
-        let unknown = DatabaseUrlError::Parameter("connect_timeout".to_owned());
-        assert_eq!(wrong("postgres://h/db?connect_timeout=3"), unknown);
-        let standby = DatabaseUrlError::Parameter("target_session_attrs".to_owned());
-        assert_eq!(wrong("postgres://h/db?target_session_attrs=standby"), standby);
-        assert_eq!(wrong("postgres:///db?host=h1,h2"), DatabaseUrlError::HostsAsParameter);
-        let many = format!("postgres://{}h/db", "h,".repeat(HOSTS_MAX));
-        assert_eq!(wrong(&many), DatabaseUrlError::HostsMax);
-    }
-}
+mod tests;

@@ -50,6 +50,7 @@ mod cancellation;
 mod commands;
 mod commit_cuts;
 mod conditions;
+mod database_urls;
 mod deadlines;
 mod deploy;
 mod disk_full;

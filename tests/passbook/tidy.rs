@@ -32,10 +32,15 @@ impl SourceFile {
 
     /// The files that it says are for tests only: `#[cfg(test)] mod name;`.
     fn test_modules(&self) -> Vec<String> {
-        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = match self.path.strip_suffix("/mod.rs") {
+            Some(folder) => folder,
+            // Beside it, or in the folder of its name.
+            None => self.path.strip_suffix(".rs").unwrap_or_default(),
+        };
+        let beside = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let declarations = self.text.split("#[cfg(test)]\nmod ").skip(1);
         let names = declarations.filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
-        names.map(|name| format!("{folder}/{name}.rs")).collect()
+        names.flat_map(|name| [folder, beside].map(|it| format!("{it}/{name}.rs"))).collect()
     }
 }
 
