@@ -2,7 +2,11 @@
 
 use clap::{Args, Subcommand};
 
-use crate::{cli::Failed, config::ServeConfig, server::Tls};
+use crate::{
+    cli::{Failed, output},
+    config::ServeConfig,
+    server::Tls,
+};
 
 #[derive(Args)]
 pub struct Config {
@@ -24,7 +28,6 @@ impl Config {
         let currencies = config.currencies().map_err(Failed::Usage)?;
         config.security.credentials(&currencies).map_err(Failed::Usage)?;
         config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
-        println!("the settings are right");
-        Ok(())
+        output::line("the settings are right")
     }
 }

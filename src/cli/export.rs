@@ -11,9 +11,9 @@ use std::{
 use clap::Args;
 
 use crate::{
-    cli::{Failed, bench::bar, progress, schema},
+    cli::{Failed, bench::bar, output, progress, schema},
     config::DatabaseConfig,
-    storage::Store,
+    storage::{ExportError, Store},
 };
 
 /// Writes the whole ledger, as of one instant, as lines of JSON: to be read by `passbook import`
@@ -51,8 +51,7 @@ impl Export {
             // What is told is why it failed, not that its remains cannot be taken away, either.
             let _ = fs::remove_file(&partial);
         }
-        println!("exported: {} lines to {}", kept?, path.display());
-        Ok(())
+        output::line(format_args!("exported: {} lines to {}", kept?, path.display()))
     }
 }
 
@@ -62,7 +61,12 @@ async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, F
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let exporting = async {
         let snapshot = store.snapshot(1).await.map_err(Failed::run)?;
-        snapshot.export(output, &time, &lines).await.map_err(Failed::run)
+        snapshot.export(output, &time, &lines).await.map_err(|error| match error {
+            ExportError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Failed::Unread
+            }
+            error => Failed::run(error),
+        })
     };
     progress::draw(&bar, |bar| bar.set_position(lines.load(Ordering::Relaxed)), exporting).await
 }

@@ -10,6 +10,7 @@ use tonic_health::pb::{
 use crate::cli::{
     Failed,
     client::{ClientConfig, reason},
+    output,
 };
 
 #[derive(Args)]
@@ -50,10 +51,7 @@ impl Healthcheck {
             .await
             .map_err(|status| Failed::Run(format!("{}: {}", self.target, status.message())))?;
         match response.into_inner().status() {
-            ServingStatus::Serving => {
-                println!("serving");
-                Ok(())
-            }
+            ServingStatus::Serving => output::line("serving"),
             status => Err(Failed::Run(format!("{}: {}", self.target, status.as_str_name()))),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    cli::{Failed, bench::bar, progress, schema, verify},
+    cli::{Failed, bench::bar, output, progress, schema, verify},
     config::DatabaseConfig,
     storage::{ImportProgress, SchemaStatus, Store},
 };
@@ -59,8 +59,7 @@ impl Import {
         };
         let imported = progress::draw(&bar, update, store.import(input, &progress)).await;
         let books = imported.map_err(Failed::run)?;
-        print!("{}", verify::table(&books));
-        println!("imported: {}", verify::counts(&books));
-        Ok(())
+        output::lines(&verify::table(&books))?;
+        output::line(format_args!("imported: {}", verify::counts(&books)))
     }
 }

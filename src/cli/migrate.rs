@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use crate::{
-    cli::Failed,
+    cli::{Failed, output},
     config::DatabaseConfig,
     storage::{SchemaStatus, Store},
 };
@@ -40,7 +40,8 @@ impl Migrate {
             Direction::Status => {}
         }
         for (name, applied) in store.migrations().await.map_err(Failed::run)? {
-            println!("{} {name}", if applied { "applied" } else { "pending" });
+            let state = if applied { "applied" } else { "pending" };
+            output::line(format_args!("{state} {name}"))?;
         }
         match (self.direction, store.schema_status().await.map_err(Failed::run)?) {
             (Direction::Up | Direction::Down, _) | (_, SchemaStatus::Current) => Ok(()),

@@ -7,6 +7,7 @@ mod export;
 mod healthcheck;
 mod import;
 mod migrate;
+mod output;
 mod progress;
 mod schema;
 mod serve;
@@ -101,7 +102,7 @@ pub fn main() -> ExitCode {
     let matches = match parse() {
         Ok(matches) => matches,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::error_line(format_args!("error: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -138,10 +139,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Usage(message)) => {
-            eprintln!("error: {message}");
+            output::error_line(format_args!("error: {message}"));
             ExitCode::from(2)
         }
         Err(Failed::Run(message)) => failed(&message),
+        Err(Failed::Unread) => ExitCode::FAILURE,
     }
 }
 
@@ -155,7 +157,7 @@ fn parse() -> Result<ArgMatches, FileError> {
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    output::error_line(format_args!("error: {message}"));
     ExitCode::FAILURE
 }
 
@@ -165,6 +167,8 @@ enum Failed {
     Usage(String),
     /// Something did not work.
     Run(String),
+    /// Nobody reads standard output any more; whoever it was does not want to be told.
+    Unread,
 }
 
 impl Failed {

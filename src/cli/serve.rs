@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::Failed,
+    cli::{Failed, output},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::money::Currencies,
     grpc::{Authenticator, DeadlinePolicy},
@@ -84,7 +84,10 @@ impl Serve {
                  can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
             );
         }
-        println!("ready: listening on {address}, database {kind}, schema {}", schema_version());
+        output::line(format_args!(
+            "ready: listening on {address}, database {kind}, schema {}",
+            schema_version()
+        ))?;
         let server_config = ServerConfig {
             tls,
             limits: config.limits,

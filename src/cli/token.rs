@@ -1,13 +1,16 @@
 //! `passbook token`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io::Write,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cli::Failed,
+    cli::{Failed, output},
     config::{identity, parse_duration},
 };
 
@@ -60,15 +63,15 @@ impl Token {
         match append {
             Some(path) => append_to(&path, &lines)
                 .map_err(|error| Failed::Run(format!("{}: {error}", path.display())))?,
-            None => eprint!("{lines}"),
+            None => output::error_line(lines.trim_end()),
         }
-        println!("{token}");
-        Ok(())
+        // It is nowhere else: whoever does not read it must be told.
+        writeln!(std::io::stdout(), "{token}")
+            .map_err(|error| Failed::Run(format!("the token is lost: {error}")))
     }
 }
 
 fn append_to(path: &std::path::Path, lines: &str) -> std::io::Result<()> {
-    use std::io::Write;
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
     // In one piece: a server may be reading.
     file.write_all(format!("\n{lines}").as_bytes())

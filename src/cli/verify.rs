@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use tokio::time::Instant;
 
 use crate::{
-    cli::{Failed, bench::bar, progress, schema},
+    cli::{Failed, bench::bar, output, progress, schema},
     config::DatabaseConfig,
     domain::{books::Books, money::Currency, transaction::TransactionKind},
     storage::{Store, VerifyError, VerifyProgress},
@@ -43,12 +43,11 @@ impl Verify {
         let verified = progress::draw(&bar, show, verifying).await;
         match verified {
             Ok(books) => {
-                print!("{}", table(&books));
-                println!("{}", summary(&books, began.elapsed()));
-                Ok(())
+                output::lines(&table(&books))?;
+                output::line(summary(&books, began.elapsed()))
             }
             Err(VerifyError::Fault(fault)) => {
-                println!("wrong: {fault}");
+                output::line(format_args!("wrong: {fault}"))?;
                 Err(Failed::Run("the books are not right".to_owned()))
             }
             Err(error @ VerifyError::Storage(_)) => Err(Failed::run(error)),

@@ -22,6 +22,7 @@ use crate::{
             accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
         },
         client::ClientConfig,
+        output,
     },
     config::parse_duration,
 };
@@ -212,7 +213,7 @@ impl Bench {
         let watched = watchers.finish(&sequences).await;
         let mut report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
         report.add_watchers(&watched);
-        print!("{report}");
+        output::lines(&report.to_string())?;
         if let Some(path) = &self.json {
             report.write_json(path).map_err(Failed::run)?;
         }

@@ -1,10 +1,13 @@
 //! Lines to rows: each with its number, and the field that is wrong.
 
-use std::{fmt, io::BufRead};
+use std::{
+    fmt,
+    io::{BufRead, Chain, Cursor},
+};
 
 use serde_json::{Map, Value};
 
-use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, trailer};
+use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, input, trailer};
 use crate::storage::schema_version;
 
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
@@ -44,7 +47,7 @@ pub struct Line {
 
 /// Reads a file line by line.
 pub struct Lines<R> {
-    input: R,
+    input: Chain<Cursor<Vec<u8>>, R>,
     /// The number of the line that was read last.
     pub number: u64,
     /// Bytes read so far.
@@ -68,6 +71,8 @@ impl<R: BufRead> Lines<R> {
     /// # Errors
     /// It is not what this program writes.
     pub fn begin(input: R) -> Result<Self, LineError> {
+        let error = |description| LineError { line: 1, field: String::new(), description };
+        let input = input::begin(input).map_err(error)?;
         let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
         let header = match lines.object()? {
             Some(header) => header,
@@ -111,30 +116,45 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// The next line; None at the end of the file.
+    /// The next line; None at the end of the file, before which lines may be empty.
     fn object(&mut self) -> Result<Option<Map<String, Value>>, LineError> {
+        let mut is_empty = false;
+        loop {
+            let Some(text) = self.text()? else { return Ok(None) };
+            if text.trim_ascii().is_empty() {
+                is_empty = true;
+                continue;
+            }
+            if is_empty {
+                self.number -= 1;
+                return Err(self.error(wrong("", "is empty, and there is more after it")));
+            }
+            let object = serde_json::from_slice(&text);
+            return object.map(Some).map_err(|error| {
+                // The last line feed may be missing, but not what is before it.
+                if text.last() != Some(&b'\n') {
+                    return self.error(wrong("", "was cut off"));
+                }
+                // The error's own line is always 1.
+                let column = error.column();
+                self.error(wrong("", format!("is not a JSON object (at byte {column})")))
+            });
+        }
+    }
+
+    /// The next line as it is, with its line feed if it has one; None at the end of the file.
+    fn text(&mut self) -> Result<Option<Vec<u8>>, LineError> {
         let mut text = Vec::new();
         let mut limited = std::io::Read::take(&mut self.input, LINE_LENGTH_MAX + 1);
         let read = limited.read_until(b'\n', &mut text);
         self.number += 1;
         let length = read.map_err(|error| self.error(wrong("", error.to_string())))? as u64;
         self.bytes += length;
-        if length == 0 {
-            return Ok(None);
-        }
         if length > LINE_LENGTH_MAX {
             let description = format!("is longer than {LINE_LENGTH_MAX} bytes");
             return Err(self.error(wrong("", description)));
         }
-        if text.last() != Some(&b'\n') {
-            return Err(self.error(wrong("", "was cut off")));
-        }
-        let object = serde_json::from_slice(&text);
-        object.map(Some).map_err(|error| {
-            // The error's own line is always 1.
-            let column = error.column();
-            self.error(wrong("", format!("is not a JSON object (at byte {column})")))
-        })
+        Ok((length > 0).then_some(text))
     }
 
     fn error(&self, Wrong { field, description }: Wrong) -> LineError {
@@ -260,6 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn what_editors_do_to_a_file_does_not_matter() {
+        let text = format!("{}\n{ETHER}\n{}\n", header(), trailer(1));
+        for changed in [
+            format!("\u{feff}{text}"),
+            text.replace('\n', "\r\n"),
+            format!("\u{feff}{}", text.replace('\n', "\r\n")),
+            format!("{text}\n"),
+            format!("{text}\r\n  \n\n"),
+            text.trim_end().to_owned(),
+        ] {
+            assert_eq!(read(&changed), Ok(1), "{changed:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line_and_field() {
         let (header, none, one) = (header(), trailer(0), trailer(1));
         let hold = r#"{"type":"hold","hold_id":"h","account_id":"a","amount":"1e5"}"#;
@@ -268,7 +303,14 @@ mod tests {
             ("{}\n".to_owned(), "line 1, field type: is missing"),
             (header.replace("_version\":1", "_version\":2") + "\n", "field format_version: is 2;"),
             (format!("{header}\n"), "line 2: the trailer is missing"),
-            (format!("{header}\n{ETHER}"), "line 2: was cut off"),
+            (format!("{header}\n{}", &ETHER[..40]), "line 2: was cut off"),
+            (format!("{header}\n{ETHER}"), "line 3: the trailer is missing"),
+            (format!("{header}\n\n{none}\n"), "line 2: is empty, and there is more"),
+            (format!("{header}\n{none}\n\n{ETHER}\n"), "line 3: is empty, and there is more"),
+            ("SQLite format 3\0".to_owned(), "line 1: is a SQLite database"),
+            ("\0{\0\"".to_owned(), "line 1: is in UTF-16: iconv"),
+            ("PK\u{3}\u{4}".to_owned(), "line 1: is a zip archive"),
+            ("--\n-- PostgreSQL database dump\n".to_owned(), "psql reads it"),
             (format!("{header}\n{ETHER}\n{none}\n"), "line 3, field lines: is {"),
             (format!("{header}\n{one}\n"), "line 2, field lines: is {"),
             (format!("{header}\n{none}\n{ETHER}\n"), "line 3: comes after the trailer"),

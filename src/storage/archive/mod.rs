@@ -15,6 +15,7 @@
 
 mod export;
 mod import;
+mod input;
 mod insert;
 mod line;
 

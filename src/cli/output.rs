@@ -1,0 +1,41 @@
+//! Standard output, which nobody may be reading any more: `passbook export | head -1`.
+//!
+//! `println!` would panic then. What a verb has found out it tells by its exit code, too.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
+
+use crate::cli::Failed;
+
+/// Writes a line. That nobody reads it is no failure.
+///
+/// # Errors
+/// It cannot be written for another reason: the disk is full.
+pub fn line(text: impl Display) -> Result<(), Failed> {
+    write(&format!("{text}\n"))
+}
+
+/// Writes whole lines.
+///
+/// # Errors
+/// As [`line()`].
+pub fn lines(text: &str) -> Result<(), Failed> {
+    write(text)
+}
+
+fn write(text: &str) -> Result<(), Failed> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failed::Run(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error; if that cannot be done, there is nobody to tell.
+pub fn error_line(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,42 @@
+//! The beginning of what is to be imported: files that went through other programs.
+
+use std::io::{self, BufRead, Chain, Cursor, Read};
+
+/// A text in UTF-8 may begin with it: the mark of its byte order, which it has none of.
+const UTF_8_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+/// Bytes that tell what a file is.
+const BEGINNING_LENGTH: usize = 32;
+
+/// What files begin with that are something else, and what to do with them.
+const OTHERS: [(&[u8], &str); 12] = [
+    (b"SQLite format 3\0", "is a SQLite database and no export: passbook export makes one of it"),
+    (b"\x1f\x8b", "is compressed by gzip: gzip -dc FILE | passbook import"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd: zstd -dc FILE | passbook import"),
+    (b"\xfd7zXZ\0", "is compressed by xz: xz -dc FILE | passbook import"),
+    (b"BZh", "is compressed by bzip2: bzip2 -dc FILE | passbook import"),
+    (b"PK\x03\x04", "is a zip archive: unzip -p FILE | passbook import"),
+    (b"PGDMP", "is a dump of PostgreSQL's and no export: pg_restore reads it"),
+    (b"--\n-- PostgreSQL database dump", "is a dump of PostgreSQL's and no export: psql reads it"),
+    (b"\xff\xfe", UTF_16),
+    (b"\xfe\xff", UTF_16),
+    (b"{\0", UTF_16),
+    (b"\0{", UTF_16),
+];
+const UTF_16: &str = "is in UTF-16: iconv -f UTF-16 -t UTF-8 FILE | passbook import";
+
+/// The input without the mark.
+///
+/// # Errors
+/// It is something else, or it cannot be read.
+pub(super) fn begin<R: BufRead>(mut input: R) -> Result<Chain<Cursor<Vec<u8>>, R>, String> {
+    let mut beginning = Vec::new();
+    let mut limited = Read::take(&mut input, BEGINNING_LENGTH as u64);
+    limited.read_to_end(&mut beginning).map_err(|error: io::Error| error.to_string())?;
+    if let Some((_, what)) = OTHERS.iter().find(|(bytes, _)| beginning.starts_with(bytes)) {
+        return Err((*what).to_owned());
+    }
+    if beginning.starts_with(&UTF_8_MARK) {
+        beginning.drain(..UTF_8_MARK.len());
+    }
+    Ok(Cursor::new(beginning).chain(input))
+}

@@ -1,0 +1,80 @@
+//! Output that nobody reads to its end: `passbook export | head -1`.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::{Child, Command, Output, Stdio},
+};
+
+use crate::harness::*;
+
+on_both_databases! {
+    commands_end_quietly_when_nobody_reads_their_output,
+    a_server_serves_whether_or_not_its_ready_line_is_read,
+}
+
+fn spawn(arguments: &[&str], stderr: Stdio) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    command.spawn().expect("the binary starts")
+}
+
+/// Runs it to its end; its standard output is closed from the beginning.
+fn unread(arguments: &[&str]) -> Output {
+    let mut child = spawn(arguments, Stdio::piped());
+    drop(child.stdout.take());
+    child.wait_with_output().expect("it ends")
+}
+
+async fn commands_end_quietly_when_nobody_reads_their_output(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    open_funded(&server.client(), "alice", "5").await;
+    let (url, target) = (database.url(), format!("http://{}", server.address));
+    for (arguments, code) in [
+        (&["--help"][..], 0),
+        (&["serve", "--help"], 0),
+        (&["--version"], 0),
+        (&["config", "check"], 0),
+        (&["verify", "--database-url", url], 0),
+        (&["migrate", "status", "--database-url", url], 0),
+        (&["healthcheck", "--target", &target], 0),
+        // Not all was written.
+        (&["export", "--database-url", url], 1),
+    ] {
+        let output = unread(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(code), ""), "{arguments:?}");
+    }
+    // What it found out is told by the exit code, still.
+    database.execute("UPDATE accounts SET balance = '6' WHERE account_id = 'alice'").await;
+    let output = unread(&["verify", "--database-url", url]);
+    assert_eq!(output.status.code(), Some(1));
+    // A token that nobody reads is lost.
+    let output = unread(&["token", "create", "--identity", "a"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("the token is lost"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    // Nor does anyone read what went wrong.
+    let mut child = spawn(&["migrate", "status", "--database-url", "mysql://h"], Stdio::piped());
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().expect("it ends").code(), Some(2));
+}
+
+async fn a_server_serves_whether_or_not_its_ready_line_is_read(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let listen = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let url = database.url();
+    let arguments = ["serve", "--listen", &listen, "--database-url", url, "--log", "debug"];
+    let mut child = spawn(&arguments, Stdio::piped());
+    drop((child.stdout.take(), child.stderr.take()));
+    let target = format!("http://{listen}");
+    eventually("it serves", async || {
+        passbook(&["healthcheck", "--target", &target]).await.code == Some(0)
+    })
+    .await;
+    assert!(child.try_wait().expect("it can be asked").is_none(), "it goes on");
+    child.kill().expect("it can be ended");
+    child.wait().expect("it ends");
+}
