@@ -22,8 +22,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{
-        LogFormat,
-        file::{self, FileError, Settings},
+        LogFormat, environment,
+        file::{self, Settings},
         shows_password,
     },
     telemetry,
@@ -99,8 +99,8 @@ enum Verb {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let matches = match parse() {
-        Ok(matches) => matches,
+    let (matches, file) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             output::error_line(format_args!("error: {error}"));
             return ExitCode::from(2);
@@ -108,6 +108,9 @@ pub fn main() -> ExitCode {
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     telemetry::log::start(cli.log, cli.log_format);
+    for unknown in environment::unknown_variables(&Cli::command()) {
+        tracing::warn!("{unknown}");
+    }
     let runtime = match &cli.verb {
         Verb::Bench(bench) => bench.runtime(),
         Verb::Serve(_)
@@ -139,7 +142,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Usage(message)) => {
-            output::error_line(format_args!("error: {message}"));
+            let sources = environment::sources(&message, &matches, file.as_ref());
+            output::error_line(format_args!("error: {message}{sources}"));
             ExitCode::from(2)
         }
         Err(Failed::Run(message)) => failed(&message),
@@ -148,12 +152,22 @@ pub fn main() -> ExitCode {
 }
 
 /// Reads flags and the environment, then the file that they name, then all together.
-fn parse() -> Result<ArgMatches, FileError> {
-    let command = file::name_keys(Cli::command());
-    let matches = command.clone().get_matches();
-    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else { return Ok(matches) };
-    let settings = Settings::read(path, &command)?;
-    settings.apply(command).try_get_matches().map_err(|error| settings.explain(&error))
+fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
+    let whole = file::name_keys(Cli::command());
+    let command = environment::without_empty(whole.clone());
+    let matches = command
+        .try_get_matches()
+        .or_else(|error| environment::explain(&error, &whole).map_or_else(|| error.exit(), Err))?;
+    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else { return Ok((matches, None)) };
+    let settings = Settings::read(path, &whole).map_err(|error| {
+        let message = error.to_string();
+        let sources = environment::sources(&message, &matches, None);
+        message + &sources
+    })?;
+    let command = environment::without_empty(settings.apply(whole));
+    let matches =
+        command.try_get_matches().map_err(|error| settings.explain(&error).to_string())?;
+    Ok((matches, Some(settings)))
 }
 
 fn failed(message: &str) -> ExitCode {

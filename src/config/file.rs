@@ -4,11 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     path::{Path, PathBuf},
 };
 
 use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::ContextValue};
+
+use crate::config::environment::one_line;
 
 /// The id of the setting that names the file. It cannot be set in the file.
 pub const CONFIG: &str = "config";
@@ -46,7 +47,11 @@ impl Settings {
         let mut values = BTreeMap::new();
         for (key, value) in table {
             let Some(argument) = known.get(key.as_str()) else {
-                return Err(fail(format!("there is no setting {key:?}{}", nearest(&key, &known))));
+                let advice = match nearest(&key, known.keys().copied()) {
+                    Some(name) => format!("did you mean {name}?"),
+                    None => "`passbook serve --help` shows all".to_owned(),
+                };
+                return Err(fail(format!("there is no setting {key:?}: {advice}")));
             };
             let texts = texts(argument, value).map_err(|what| fail(format!("{key} {what}")))?;
             values.insert(key, texts);
@@ -67,6 +72,16 @@ impl Settings {
             .mut_subcommands(|verb| self.apply(verb))
     }
 
+    /// Whether it has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What clap says of a value that came from the file, since all others are right.
     #[must_use]
     pub fn explain(&self, error: &clap::Error) -> FileError {
@@ -76,8 +91,7 @@ impl Settings {
         };
         let argument = text(ContextKind::InvalidArg).unwrap_or_default();
         let name = argument.trim_start_matches('-').split(' ').next().unwrap_or_default();
-        let rendered = error.render().to_string();
-        let why = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let why = one_line(error);
         FileError { path: self.path.clone(), what: format!("{}: {why}", name.replace('-', "_")) }
     }
 }
@@ -146,13 +160,11 @@ fn scalar(value: toml::Value) -> Option<String> {
     }
 }
 
-/// The setting that was probably meant.
-fn nearest(key: &str, known: &BTreeMap<&str, &Arg>) -> impl fmt::Display + use<> {
-    let wanted = key.replace('-', "_").to_lowercase();
-    let best = known.keys().map(|name| (strsim::jaro_winkler(&wanted, name), name));
+/// The name that was probably meant.
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |name: &str| name.replace('-', "_").to_lowercase();
+    let wanted = plain(wanted);
+    let best = names.map(|name| (strsim::jaro_winkler(&wanted, &plain(name)), name));
     let best = best.max_by(|(left, _), (right, _)| left.total_cmp(right));
-    match best.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| name) {
-        Some(name) => format!(": did you mean {name}?"),
-        None => ": `passbook serve --help` shows all".to_owned(),
-    }
+    best.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| name)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::parse_duration;
+use crate::config::values::parse_duration;
 
 /// How much one server takes on.
 #[derive(Args, Clone, Debug)]

@@ -5,15 +5,18 @@
 
 mod credentials;
 mod database;
+pub mod environment;
 pub mod file;
 mod limits;
 mod security;
 mod telemetry;
+mod values;
 
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
+pub(crate) use crate::config::values::parse_duration;
 pub(crate) use crate::config::{credentials::identity, database::shows_password};
 pub use crate::config::{
     database::DatabaseConfig,
@@ -22,6 +25,7 @@ pub use crate::config::{
     telemetry::{LogFormat, TelemetryConfig},
 };
 use crate::{
+    config::values::{CurrencyList, parse_address, parse_currencies, parse_switch},
     domain::money::Currencies,
     storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
 };
@@ -29,12 +33,14 @@ use crate::{
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
 pub struct ServeConfig {
-    /// The address to serve gRPC on; port 0 takes a free one.
+    /// The address to serve gRPC on: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
+    /// this machine. Port 0 takes a free one.
     #[arg(
         long,
         env = "PASSBOOK_LISTEN",
         default_value = "127.0.0.1:50051",
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        value_parser = parse_address
     )]
     pub listen: SocketAddr,
 
@@ -42,7 +48,7 @@ pub struct ServeConfig {
     pub database: DatabaseConfig,
 
     /// Migrate the database first. On SQLite this is always done.
-    #[arg(long, env = "PASSBOOK_MIGRATE")]
+    #[arg(long, env = "PASSBOOK_MIGRATE", value_parser = parse_switch)]
     pub migrate: bool,
 
     /// A currency besides ISO 4217's, with its number of decimals (0-27), e.g. ETH=18. May be
@@ -51,10 +57,9 @@ pub struct ServeConfig {
         long,
         env = "PASSBOOK_CURRENCY",
         value_name = "CODE=SCALE",
-        value_delimiter = ',',
-        value_parser = parse_currency
+        value_parser = parse_currencies
     )]
-    pub currency: Vec<(String, u32)>,
+    pub currency: Vec<CurrencyList>,
 
     /// How long a call may take whose caller set no deadline (`grpc-timeout`).
     #[arg(
@@ -135,18 +140,7 @@ impl ServeConfig {
     /// # Errors
     /// One of the latter makes no sense.
     pub fn currencies(&self) -> Result<Currencies, String> {
-        Currencies::new(&self.currency).map_err(|(code, error)| format!("currency {code}: {error}"))
+        let configured: Vec<_> = self.currency.iter().flat_map(|list| list.0.clone()).collect();
+        Currencies::new(&configured).map_err(|(code, error)| format!("currency {code}: {error}"))
     }
-}
-
-/// A length of time above zero, such as 500ms or 10s.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }
-}
-
-fn parse_currency(text: &str) -> Result<(String, u32), String> {
-    let (code, scale) = text.split_once('=').ok_or("must be CODE=SCALE, e.g. ETH=18")?;
-    let scale = scale.parse().map_err(|_| "SCALE must be a whole number, e.g. ETH=18")?;
-    Ok((code.to_owned(), scale))
 }

@@ -7,13 +7,15 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use crate::config::values::parse_switch;
+
 /// Who may call, and how that is made sure of.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
     /// Serve on an address that is not a loopback one although callers are not authenticated or
     /// the connections not encrypted.
-    #[arg(long, env = "PASSBOOK_INSECURE")]
+    #[arg(long, env = "PASSBOOK_INSECURE", value_parser = parse_switch)]
     pub insecure: bool,
 
     /// The server's certificate and what leads to its root, in PEM. Read again when it changes.

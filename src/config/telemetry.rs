@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use crate::config::parse_duration;
+use crate::config::values::{parse_address, parse_duration};
 
 /// What the server tells of itself.
 #[derive(Args, Clone, Debug)]
@@ -12,7 +12,12 @@ use crate::config::parse_duration;
 pub struct TelemetryConfig {
     /// An address for HTTP without TLS or authentication: /metrics (Prometheus), /livez, /readyz.
     /// Not served unless it is given. For the inner network only.
-    #[arg(long, env = "PASSBOOK_ADMIN_LISTEN", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "PASSBOOK_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        value_parser = parse_address
+    )]
     pub admin_listen: Option<SocketAddr>,
 
     /// A call that takes longer is logged as a warning. Streams are not meant.

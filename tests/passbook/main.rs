@@ -88,6 +88,7 @@ mod rolling_update;
 mod round_trips;
 mod settings;
 mod settled_times;
+mod settings_as_written;
 mod shutdown;
 mod start_up;
 mod strangers;

@@ -51,6 +51,17 @@ impl Server {
         Self::spawn(this_program(), "127.0.0.1:0".to_owned(), all).await
     }
 
+    /// Starts a server on an address as a person writes it.
+    pub async fn start_listening(
+        listen: &str,
+        database: &TestDatabase,
+        arguments: &[&str],
+    ) -> Self {
+        let all = [&["--database-url", database.url()], arguments].concat();
+        let all = all.into_iter().map(str::to_owned).collect();
+        Self::spawn(this_program(), listen.to_owned(), all).await
+    }
+
     /// Starts a server by another version of the program.
     pub async fn start_of(program: &Path, database: &TestDatabase) -> Self {
         let all = vec!["--database-url".to_owned(), database.url().to_owned()];

@@ -1,0 +1,169 @@
+//! The environment, as those who write it mean it: an empty variable is not set, a misspelt one is
+//! pointed out, and an error names the variable that the wrong value came from.
+
+use std::collections::BTreeSet;
+
+use clap::{
+    Arg, ArgMatches, Command,
+    error::{ContextKind, ContextValue},
+    parser::ValueSource,
+};
+
+use crate::config::file::{CONFIG, Settings, nearest};
+
+const PREFIX: &str = "PASSBOOK_";
+/// Those of this project's scripts and tests, which may be in the environment as well.
+const OF_SCRIPTS: [&str; 5] = [
+    "PASSBOOK_TEST_",
+    "PASSBOOK_BENCH_",
+    "PASSBOOK_POSTGRES_",
+    "PASSBOOK_PREVIOUS_",
+    "PASSBOOK_VERSION",
+];
+
+/// The command without the variables that are empty: Compose, for one, hands over all variables
+/// that are not set as empty ones.
+#[must_use]
+pub fn without_empty(command: Command) -> Command {
+    command
+        .mut_args(|argument| match empty_variable(&argument) {
+            Some(name) => {
+                let help = argument.get_long_help().or(argument.get_help()).cloned();
+                let help = help.unwrap_or_default();
+                argument.env(None::<&str>).long_help(format!("{help}\n\n[env: {name}=]"))
+            }
+            None => argument,
+        })
+        .mut_subcommands(without_empty)
+}
+
+fn empty_variable(argument: &Arg) -> Option<String> {
+    let name = argument.get_env()?.to_str()?;
+    let value = std::env::var(name).ok()?;
+    value.trim().is_empty().then(|| name.to_owned())
+}
+
+/// What is wrong with a variable, in one line; None if the error is not about one.
+#[must_use]
+pub fn explain(error: &clap::Error, command: &Command) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split([' ', '=']).next()?;
+    let is_given = |text: String| text.split('=').next() == Some(flag);
+    if std::env::args_os().any(|text| is_given(text.to_string_lossy().into_owned())) {
+        return None;
+    }
+    let variables = variables(command);
+    let variable = format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_"));
+    let variable = variables.get(&variable.to_uppercase())?;
+    std::env::var_os(variable)?;
+    Some(format!("{variable}: {}", one_line(error)))
+}
+
+/// An error as one line, without what clap says of usage.
+pub(super) fn one_line(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let lines = rendered.lines().map(str::trim);
+    let lines = lines.take_while(|line| !line.starts_with("For more information"));
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+/// The variables of our prefix that are no settings, and what to do about each.
+#[must_use]
+pub fn unknown_variables(command: &Command) -> Vec<String> {
+    let known = variables(command);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<_> = names
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| !OF_SCRIPTS.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| !is_of_kubernetes(name))
+        .collect();
+    unknown.sort_unstable();
+    // What all of them have in common would make them alike.
+    let bare = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+    let bare_known: Vec<_> = known.iter().map(|name| bare(name)).collect();
+    let advice = |name: &String| match nearest(&bare(name), bare_known.iter().map(String::as_str)) {
+        Some(setting) => format!("{name} is no setting: did you mean {PREFIX}{setting}?"),
+        None => format!("{name} is no setting: `passbook serve --help` shows all"),
+    };
+    unknown.iter().map(advice).collect()
+}
+
+/// Kubernetes sets these for every service of a namespace, such as one that is called passbook:
+/// `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_GRPC`, `_PORT`, `_PORT_50051_TCP`,
+/// `_PORT_50051_TCP_ADDR` ...
+fn is_of_kubernetes(name: &str) -> bool {
+    let is_link = |(_, rest): (&str, &str)| {
+        let mut words = rest.split('_');
+        let number = words.next().unwrap_or_default();
+        let protocol = words.next().unwrap_or_default();
+        number.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].contains(&protocol)
+    };
+    name.ends_with("_PORT")
+        || name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT_")
+        || name.split_once("_PORT_").is_some_and(is_link)
+}
+
+/// Those of the command and of all its verbs.
+fn variables(command: &Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(Arg::get_env);
+    let own = own.filter_map(|name| Some(name.to_str()?.to_owned()));
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+/// Where the settings that a message is about came from, unless it was a flag; to be put behind it.
+#[must_use]
+pub fn sources(message: &str, matches: &ArgMatches, file: Option<&Settings>) -> String {
+    let mut of_verb = matches;
+    while let Some((_, next)) = of_verb.subcommand() {
+        of_verb = next;
+    }
+    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let words: BTreeSet<&str> = message.split(|it| !is_name(it)).collect();
+    let source = |id: &str| match of_verb.value_source(id)? {
+        ValueSource::EnvVariable => Some(format!("{id} is {PREFIX}{}", id.to_uppercase())),
+        ValueSource::DefaultValue => {
+            file.filter(|it| it.has(id)).map(|it| format!("{id} is in {}", it.path().display()))
+        }
+        _ => None,
+    };
+    // Of a file that is wrong, the message begins with its name.
+    let is_its_file = |id: &str| {
+        let mut values = of_verb.get_raw(id).into_iter().flatten();
+        (id.ends_with("_file") || id == CONFIG)
+            && values.any(|it| message.starts_with(&format!("{}: ", it.to_string_lossy())))
+    };
+    let ids = of_verb.ids().map(clap::Id::as_str);
+    let named = ids.filter(|id| words.contains(id) || is_its_file(id));
+    let sources: Vec<_> = named.filter_map(source).collect();
+    if sources.is_empty() { String::new() } else { format!(" ({})", sources.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubernetes_sets_for_a_service_is_known() {
+        for name in [
+            "PASSBOOK_PORT",
+            "PASSBOOK_SERVICE_HOST",
+            "PASSBOOK_SERVICE_PORT",
+            "PASSBOOK_SERVICE_PORT_GRPC",
+            "PASSBOOK_PORT_50051_TCP",
+            "PASSBOOK_PORT_50051_TCP_ADDR",
+            "PASSBOOK_PORT_50051_TCP_PORT",
+            "PASSBOOK_PORT_50051_TCP_PROTO",
+            "PASSBOOK_ADMIN_SERVICE_HOST",
+            "PASSBOOK_ADMIN_PORT_9090_TCP_ADDR",
+        ] {
+            assert!(is_of_kubernetes(name), "{name}");
+        }
+        for name in ["PASSBOOK_DATBASE_URL", "PASSBOOK_SERVICE", "PASSBOOK_PORT_NUMBER"] {
+            assert!(!is_of_kubernetes(name), "{name}");
+        }
+    }
+}
