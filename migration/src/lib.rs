@@ -6,12 +6,20 @@
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{
     MigrationTrait, SchemaManager, async_trait,
-    sea_orm::{ConnectionTrait, DbBackend, DbErr},
+    sea_orm::{
+        ConnectionTrait, DbBackend, DbErr, DynIden,
+        sea_query::{Alias, IntoIden},
+    },
 };
 
 mod m20261123_000001_create_ledger;
 mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
+
+/// The table of what was applied.
+pub const TABLE: &str = "passbook_migrations";
+/// Its name in the first versions, which is that of every program that uses SeaORM.
+pub const FORMER_TABLE: &str = "seaql_migrations";
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -24,6 +32,10 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000002_holds_and_history::Migration),
             Box::new(m20261125_000003_who_asked::Migration),
         ]
+    }
+
+    fn migration_table_name() -> DynIden {
+        Alias::new(TABLE).into_iden()
     }
 }
 

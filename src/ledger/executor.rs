@@ -178,7 +178,9 @@ async fn begin(
 fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
     match result {
         Ok(_) => true,
-        Err(ExecuteError::NotApplied(error)) => !matches!(error, StorageError::Unavailable(_)),
+        Err(ExecuteError::NotApplied(error)) => {
+            !matches!(error, StorageError::Unavailable(_) | StorageError::Forbidden(_))
+        }
         Err(ExecuteError::Partial) => true,
         Err(ExecuteError::Unknown(_)) => false,
     }

@@ -96,6 +96,10 @@ impl Failure {
                 tracing::warn!(%error, "read failed");
                 Self::DatabaseUnavailable(None)
             }
+            StorageError::Forbidden(_) => {
+                tracing::error!(%error, "read failed");
+                Self::DatabaseUnavailable(None)
+            }
             StorageError::SchemaNotMigrated(_) => {
                 tracing::error!(%error, "read failed");
                 Self::SchemaNotMigrated(None)

@@ -219,8 +219,12 @@ impl RetryPool {
                 tracing::warn!(%error, jobs, "transaction broken off repeatedly");
                 batch.bisect(&Failure::Contention)
             }
-            StorageError::Unavailable(_) => {
-                tracing::warn!(%error, jobs, "database unavailable");
+            StorageError::Unavailable(_) | StorageError::Forbidden(_) => {
+                if matches!(error, StorageError::Forbidden(_)) {
+                    tracing::error!(%error, jobs, "the database's role may not write");
+                } else {
+                    tracing::warn!(%error, jobs, "database unavailable");
+                }
                 if batch.started_at.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0 {
                     // What may have been applied is looked up for as long as anyone waits.
                     let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));

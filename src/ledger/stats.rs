@@ -216,6 +216,7 @@ pub fn storage_cause(error: &StorageError) -> &'static str {
         StorageError::Decided(_) => "repeat",
         StorageError::Aborted(_) => "aborted",
         StorageError::Unavailable(_) => "unavailable",
+        StorageError::Forbidden(_) => "forbidden",
         StorageError::SchemaNotMigrated(_) => "schema",
         StorageError::Data(_) | StorageError::Corrupt(_) => "data",
     }

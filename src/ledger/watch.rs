@@ -415,6 +415,7 @@ fn may_pass(error: &StorageError) -> bool {
         | StorageError::Aborted(_)
         | StorageError::Decided(_)
         | StorageError::Unavailable(_)
+        | StorageError::Forbidden(_)
         | StorageError::SchemaNotMigrated(_) => true,
         StorageError::Data(_) | StorageError::Corrupt(_) => false,
     }

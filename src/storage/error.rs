@@ -24,6 +24,9 @@ pub enum StorageError {
     /// The database cannot be reached or written; the connection must not be used again.
     #[error("database unavailable: {0}")]
     Unavailable(String),
+    /// The database's role may not do what it has to; the connection must not be used again.
+    #[error("not allowed: {0}")]
+    Forbidden(String),
     /// A table or column is missing.
     #[error("schema not migrated: {0}")]
     SchemaNotMigrated(String),
@@ -47,6 +50,7 @@ impl StorageError {
             | Self::Aborted(_)
             | Self::Decided(_)
             | Self::Unavailable(_)
+            | Self::Forbidden(_)
             | Self::SchemaNotMigrated(_)
             | Self::Data(_) => self.to_string(),
         }
@@ -66,7 +70,7 @@ pub enum CommitError {
 
 impl From<DbErr> for StorageError {
     fn from(error: DbErr) -> Self {
-        let text = error.to_string();
+        let text = words(&error);
         match (&error, sqlx_error(&error)) {
             (_, Some(inner)) => from_sqlx(inner, text),
             (DbErr::ConnectionAcquire(_) | DbErr::Conn(_), None) => Self::Unavailable(text),
@@ -77,14 +81,14 @@ impl From<DbErr> for StorageError {
 
 impl From<SqlxError> for StorageError {
     fn from(error: SqlxError) -> Self {
-        let text = error.to_string();
+        let text = of_postgres(&error).map_or_else(|| error.to_string(), postgres_words);
         from_sqlx(&error, text)
     }
 }
 
 impl From<DbErr> for CommitError {
     fn from(error: DbErr) -> Self {
-        let text = error.to_string();
+        let text = words(&error);
         let Some(database_error) = sqlx_error(&error).and_then(SqlxError::as_database_error) else {
             return Self::Unknown(text);
         };
@@ -100,6 +104,49 @@ impl From<DbErr> for CommitError {
             is_sqlite_busy(&code) || primary_code(&code) == Some(13)
         };
         if is_known { Self::NotCommitted(error.into()) } else { Self::Unknown(text) }
+    }
+}
+
+fn words(error: &DbErr) -> String {
+    let of_postgres = sqlx_error(error).and_then(of_postgres);
+    of_postgres.map_or_else(|| error.to_string(), postgres_words)
+}
+
+fn of_postgres(error: &SqlxError) -> Option<&Postgres> {
+    error.as_database_error().and_then(|error| error.try_downcast_ref())
+}
+
+/// PostgreSQL's own words, and what to do. sqlx would add a number: that of a line in PostgreSQL's
+/// source.
+pub(super) fn postgres_words(error: &Postgres) -> String {
+    match advice(error.code(), error.message()) {
+        Some(advice) => format!("{}: {advice}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn advice(code: &str, message: &str) -> Option<&'static str> {
+    match code {
+        "28P01" => Some(
+            "mend USER:PASSWORD@ in database_url, where %23 stands for #, %2F for /, %3F for ?, \
+             %40 for @ and %25 for %, or database_password_file",
+        ),
+        "28000" => Some("mend the user in database_url, or the server's pg_hba.conf"),
+        "3D000" => Some("CREATE DATABASE, or mend its name in database_url"),
+        "53300" => Some("raise the server's max_connections, the role's or the database's limit"),
+        "42501" if message.contains("for database") => {
+            Some("GRANT CONNECT ON DATABASE to the user of database_url")
+        }
+        "42501" if message.contains("for schema") => {
+            Some("GRANT USAGE ON SCHEMA to the user of database_url; CREATE as well, to migrate")
+        }
+        "42501" if message.contains("for table") => {
+            Some("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA to the user of database_url")
+        }
+        "42501" if message.contains("must be owner") => {
+            Some("migrate as the user who owns the ledger's tables")
+        }
+        _ => None,
     }
 }
 
@@ -143,6 +190,7 @@ fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageE
         ("40001" | "40P01" | "40003" | "57014" | "25P04" | "23505", _) => {
             StorageError::Aborted(text)
         }
+        ("42501", _) => StorageError::Forbidden(text),
         ("42P01" | "42703" | "3F000", _) => StorageError::SchemaNotMigrated(text),
         // What is wrong with a value is wrong with a request.
         (_, Some("22" | "23" | "54")) => StorageError::Data(text),

@@ -16,7 +16,7 @@ use sea_orm::{
     sqlx::{self, ConnectOptions, Connection, postgres::PgConnectOptions, postgres::PgConnection},
 };
 
-use crate::storage::{CONNECTIONS_MIN, StorageError};
+use crate::storage::{CONNECTIONS_MIN, StorageError, error::postgres_words};
 
 /// How long one server may take to say what it is: as long as a connection may take at all.
 const ASK_TIME_MAX: Duration = Duration::from_secs(2);
@@ -218,7 +218,10 @@ pub(super) fn cannot_open(file: &str, error: &SqlxError) -> ConnectError {
 /// In the server's own words, or the system's; never with the URL.
 fn reason(error: &SqlxError) -> String {
     match error {
-        SqlxError::Database(error) => error.message().to_owned(),
+        SqlxError::Database(error) => match error.try_downcast_ref() {
+            Some(error) => postgres_words(error),
+            None => error.message().to_owned(),
+        },
         SqlxError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             "connection refused".to_owned()
         }

@@ -5,6 +5,7 @@
 //! Entities and `DbErr` never leave this module.
 
 mod accounts;
+mod applied;
 mod archive;
 mod connect;
 mod connections;
@@ -16,6 +17,7 @@ mod history;
 mod holds;
 mod hosts;
 mod requests;
+mod room;
 mod schema;
 mod settled;
 mod snapshot;

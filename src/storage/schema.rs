@@ -1,14 +1,15 @@
 //! The schema's version, and the migrations under their lock.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, FromQueryResult,
-    Statement,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend};
 
-use crate::storage::{StorageError, Store, writer};
+use crate::storage::{
+    StorageError, Store,
+    applied::{applied, hand_back, names, take_over},
+    room, writer,
+};
 
 /// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
@@ -69,9 +70,21 @@ impl Store {
     /// Applies what is pending: all or nothing, one process at a time, the others wait.
     ///
     /// # Errors
-    /// The database does not answer, a table is in use for too long, or a migration failed.
+    /// The database does not answer or does not allow it, other tables are in the way, a table is
+    /// in use for too long, or a migration failed.
     pub async fn migrate_up(&self) -> Result<(), StorageError> {
-        self.migrate(async |transaction| Migrator::up(transaction, None).await).await
+        self.migrate(async |transaction| {
+            let applied = applied(transaction).await?;
+            if applied == names() {
+                return Ok(());
+            }
+            room::require_right(transaction).await?;
+            if applied.is_empty() {
+                room::require_free(transaction).await?;
+            }
+            Ok(Migrator::up(transaction, None).await?)
+        })
+        .await
     }
 
     /// Takes back the latest migration, with all that is in its tables.
@@ -79,12 +92,12 @@ impl Store {
     /// # Errors
     /// The database does not answer, a table is in use for too long, or the migration failed.
     pub async fn migrate_down(&self) -> Result<(), StorageError> {
-        self.migrate(async |transaction| Migrator::down(transaction, Some(1)).await).await
+        self.migrate(async |transaction| Ok(Migrator::down(transaction, Some(1)).await?)).await
     }
 
     async fn migrate(
         &self,
-        steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), DbErr>,
+        steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         let admin = self.admin().await?;
         for _ in 0..MIGRATION_TRIES {
@@ -104,7 +117,7 @@ impl Store {
 
 async fn try_to_migrate(
     admin: &DatabaseConnection,
-    steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), DbErr>,
+    steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let transaction = writer::begin(admin).await?;
     if admin.get_database_backend() == DbBackend::Postgres {
@@ -115,29 +128,10 @@ async fn try_to_migrate(
         );
         transaction.execute_unprepared(&lock).await?;
     }
+    let is_mirrored = take_over(&transaction).await?;
     steps(&transaction).await?;
-    Ok(transaction.commit().await?)
-}
-
-fn names() -> BTreeSet<String> {
-    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
-}
-
-#[derive(FromQueryResult)]
-struct Applied {
-    version: String,
-}
-
-async fn applied(connection: &impl ConnectionTrait) -> Result<BTreeSet<String>, StorageError> {
-    let backend = connection.get_database_backend();
-    let exists = match backend {
-        DbBackend::Sqlite => "SELECT 1 FROM sqlite_schema WHERE name = 'seaql_migrations'",
-        _ => "SELECT 1 WHERE to_regclass('seaql_migrations') IS NOT NULL",
-    };
-    if connection.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
-        return Ok(BTreeSet::new());
+    if is_mirrored {
+        hand_back(&transaction).await?;
     }
-    let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
-    let rows = Applied::find_by_statement(versions).all(connection).await?;
-    Ok(rows.into_iter().map(|row| row.version).collect())
+    Ok(transaction.commit().await?)
 }

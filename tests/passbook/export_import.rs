@@ -166,7 +166,7 @@ async fn every_column_of_every_table_is_carried(kind: Kind) {
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
     if kind == Kind::Postgres {
         let count: i64 = source.rows(tables).await[0].try_get_by_index(0).expect("a count");
-        assert_eq!(count, types.len() as i64 + 1, "seaql_migrations is the only other table");
+        assert_eq!(count, types.len() as i64 + 1, "passbook_migrations is the only other table");
     }
 
     import(&target, &text).await.must_succeed();

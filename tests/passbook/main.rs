@@ -71,6 +71,7 @@ mod health_and_reflection;
 mod locking;
 mod locking_controls;
 mod migrations;
+mod migrations_among_others;
 mod model;
 mod overdraft_race;
 mod overload;

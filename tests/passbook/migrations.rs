@@ -66,7 +66,7 @@ async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
         migrate(&database, "down").await.must_succeed();
     }
     let left: Vec<String> =
-        tables(&database).await.into_iter().filter(|name| !name.starts_with("seaql")).collect();
+        tables(&database).await.into_iter().filter(|name| name != "passbook_migrations").collect();
     assert!(left.is_empty() || left.iter().all(|name| name.starts_with("sqlite_")), "{left:?}");
 
     migrate(&database, "up").await.must_succeed();
@@ -90,7 +90,7 @@ async fn five_processes_that_migrate_at_once_migrate_once(kind: Kind) {
         outcome.must_succeed();
     }
 
-    assert_eq!(database.count("seaql_migrations").await, MIGRATIONS);
+    assert_eq!(database.count("passbook_migrations").await, MIGRATIONS);
 }
 
 async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
@@ -109,13 +109,12 @@ async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
         server.client().deposit(deposit("alice", "1")).await.expect("it is made");
     }
     assert_eq!(balance(&servers[4].client(), "alice").await, "5.00");
-    assert_eq!(database.count("seaql_migrations").await, MIGRATIONS);
+    assert_eq!(database.count("passbook_migrations").await, MIGRATIONS);
 }
 
 async fn a_schema_that_is_ahead_of_the_server_is_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let insert =
-        "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
+    let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
     database.execute(insert).await;
 
     for arguments in [&[][..], &["--migrate"]] {

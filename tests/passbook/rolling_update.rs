@@ -34,7 +34,7 @@ const NEXT_MIGRATION: [&str; 9] = [
     "ALTER TABLE account_changes ADD COLUMN next_6 TEXT",
     "CREATE TABLE next_7 (next_7 TEXT PRIMARY KEY)",
     "CREATE INDEX next_8 ON accounts (next_2)",
-    "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_next', 0)",
+    "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_next', 0)",
 ];
 
 async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {

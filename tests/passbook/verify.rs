@@ -272,8 +272,7 @@ async fn it_runs_beside_servers_under_load(kind: Kind) {
 async fn a_schema_that_is_not_this_program_s_is_refused(kind: Kind) {
     let empty = TestDatabase::create_empty(kind).await;
     let ahead = empty.create_beside(kind).await;
-    let insert =
-        "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
+    let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
     ahead.execute(insert).await;
 
     for (database, words) in [(&empty, "no schema"), (&ahead, "m29990101_000001_future")] {

@@ -1,0 +1,131 @@
+//! What was applied of the migrations, as the database has it.
+//!
+//! It is in a table of our own. In the first versions it was in `seaql_migrations`, whose name
+//! other programs use, too. A database in which it is there goes on with both: servers of a version
+//! before, which may run beside this one or be put in its place again, read and write the former
+//! table only. So that one counts as long as our rows are in it, and gets what is done here. It may
+//! be dropped when there are no such servers any more.
+
+use std::collections::BTreeSet;
+
+use migration::{FORMER_TABLE, Migrator, MigratorTrait, TABLE};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+
+use crate::storage::StorageError;
+
+/// Which of the two tables are there.
+#[derive(FromQueryResult)]
+struct Tables {
+    has_own: bool,
+    may_read_own: bool,
+    /// And may be read: another program's may not.
+    has_former: bool,
+}
+
+#[derive(FromQueryResult)]
+struct Version {
+    version: String,
+}
+
+/// The names of all migrations that this program knows.
+pub(super) fn names() -> BTreeSet<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}
+
+/// The names of those that were applied, by this program or a newer one.
+///
+/// # Errors
+/// The database does not answer, or does not let the table be read.
+pub(super) async fn applied(
+    connection: &impl ConnectionTrait,
+) -> Result<BTreeSet<String>, StorageError> {
+    let tables = tables(connection).await?;
+    let former = former(connection, &tables).await?;
+    let mut applied = BTreeSet::new();
+    // A role that only serves was not given the new table with the old ones, and can do without.
+    if tables.has_own && (tables.may_read_own || former.is_none()) {
+        applied = versions(connection, TABLE).await?;
+    }
+    if let Some(former) = former {
+        // What this program does not know there is another program's.
+        let names = names();
+        applied.retain(|name| !names.contains(name));
+        applied.extend(former.intersection(&names).cloned());
+    }
+    Ok(applied)
+}
+
+/// Brings the own table up to what the former one says, if our rows are in that; returns whether
+/// they are. Before anything is migrated, under the lock.
+pub(super) async fn take_over(transaction: &DatabaseTransaction) -> Result<bool, StorageError> {
+    let tables = tables(transaction).await?;
+    if former(transaction, &tables).await?.is_none() {
+        return Ok(false);
+    }
+    Migrator::install(transaction).await?;
+    copy(transaction, FORMER_TABLE, TABLE).await?;
+    Ok(true)
+}
+
+/// Brings the former table up to what the own one says. After what was migrated.
+pub(super) async fn hand_back(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+    copy(transaction, TABLE, FORMER_TABLE).await
+}
+
+/// Copies our rows, in the place of those that are there.
+async fn copy(transaction: &DatabaseTransaction, from: &str, to: &str) -> Result<(), StorageError> {
+    // The names are this program's, and plain.
+    let names: Vec<_> = names().iter().map(|name| format!("'{name}'")).collect();
+    let of_ours = format!("WHERE version IN ({})", names.join(", "));
+    transaction.execute_unprepared(&format!("DELETE FROM {to} {of_ours}")).await?;
+    let insert = format!(
+        "INSERT INTO {to} (version, applied_at) SELECT version, applied_at FROM {from} {of_ours}"
+    );
+    transaction.execute_unprepared(&insert).await?;
+    Ok(())
+}
+
+/// What the former table says; None if it is not there, or all of it is another program's.
+async fn former(
+    connection: &impl ConnectionTrait,
+    tables: &Tables,
+) -> Result<Option<BTreeSet<String>>, StorageError> {
+    if !tables.has_former {
+        return Ok(None);
+    }
+    let versions = versions(connection, FORMER_TABLE).await?;
+    // The first of ours is there as long as any is.
+    let is_ours = names().first().is_some_and(|first| versions.contains(first));
+    Ok(is_ours.then_some(versions))
+}
+
+async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageError> {
+    let backend = connection.get_database_backend();
+    let sql = match backend {
+        DbBackend::Sqlite => format!(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{TABLE}') AS has_own, \
+             true AS may_read_own, \
+             EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{FORMER_TABLE}') AS has_former"
+        ),
+        _ => format!(
+            "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_own, \
+             coalesce(has_table_privilege(to_regclass('{TABLE}'), 'SELECT'), false) \
+             AS may_read_own, \
+             coalesce(has_table_privilege(to_regclass('{FORMER_TABLE}'), 'SELECT'), false) \
+             AS has_former"
+        ),
+    };
+    let tables = Tables::find_by_statement(Statement::from_string(backend, sql));
+    let tables = tables.one(connection).await?;
+    tables.ok_or_else(|| StorageError::Corrupt("no row of which tables there are".to_owned()))
+}
+
+async fn versions(
+    connection: &impl ConnectionTrait,
+    table: &str,
+) -> Result<BTreeSet<String>, StorageError> {
+    let backend = connection.get_database_backend();
+    let sql = format!("SELECT version FROM {table}");
+    let rows = Version::find_by_statement(Statement::from_string(backend, sql));
+    Ok(rows.all(connection).await?.into_iter().map(|row| row.version).collect())
+}

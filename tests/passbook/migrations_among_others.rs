@@ -1,0 +1,197 @@
+//! Databases that are not ours alone: other programs' tables, rights that are missing, and
+//! Passbooks of the version before, which kept what was applied under another name.
+
+use crate::harness::*;
+
+on_both_databases! {
+    migrations_of_another_program_do_not_matter,
+    tables_of_another_program_are_named_and_left_alone,
+    what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it,
+}
+
+const FORMER_TABLE: &str = "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, \
+                            applied_at bigint NOT NULL)";
+
+async fn migrate(url: &str, verb: &str) -> Outcome {
+    passbook(&["migrate", verb, "--database-url", url]).await
+}
+
+async fn versions(database: &TestDatabase, table: &str) -> Vec<String> {
+    database.texts(&format!("SELECT version FROM {table} ORDER BY version")).await
+}
+
+async fn migrations_of_another_program_do_not_matter(kind: Kind) {
+    const OTHER: &str = "m20220101_000001_create_table";
+    let database = TestDatabase::create_empty(kind).await;
+    database.execute(FORMER_TABLE).await;
+    database.execute(&format!("INSERT INTO seaql_migrations VALUES ('{OTHER}', 1)")).await;
+
+    let status = migrate(database.url(), "status").await;
+    assert!(status.must_fail(1).contains("`passbook migrate up`"), "{}", status.stderr);
+    migrate(database.url(), "up").await.must_succeed();
+    migrate(database.url(), "status").await.must_succeed();
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+    drop(server);
+    migrate(database.url(), "down").await.must_succeed();
+
+    assert_eq!(versions(&database, "seaql_migrations").await, [OTHER]);
+}
+
+async fn tables_of_another_program_are_named_and_left_alone(kind: Kind) {
+    let database = TestDatabase::create_empty(kind).await;
+    database.execute("CREATE TABLE accounts (id integer)").await;
+
+    let outcome = migrate(database.url(), "up").await;
+
+    let said = outcome.must_fail(1);
+    assert!(said.contains("a table accounts already") && said.contains("of its own"), "{said}");
+    assert!(!said.contains("newer") && !said.contains("at line"), "{said}");
+    assert_eq!(database.count("accounts").await, 0);
+    let left = match kind {
+        Kind::Sqlite => "sqlite_schema WHERE type = 'table'",
+        Kind::Postgres => "pg_tables WHERE schemaname = 'public'",
+    };
+    assert_eq!(database.count(left).await, 1, "nothing was made");
+    let served = passbook(&["serve", "--migrate", "--database-url", database.url()]).await;
+    assert!(served.must_fail(1).contains("a table accounts already"), "{}", served.stderr);
+}
+
+async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let all = versions(&database, "passbook_migrations").await;
+    // As it was.
+    database.execute("ALTER TABLE passbook_migrations RENAME TO seaql_migrations").await;
+    let server = Server::start(&database).await;
+    open(&server.client(), "alice").await;
+    drop(server);
+    migrate(database.url(), "status").await.must_succeed();
+    assert_eq!(versions(&database, "seaql_migrations").await, all, "to look changes nothing");
+
+    migrate(database.url(), "up").await.must_succeed();
+    assert_eq!(versions(&database, "passbook_migrations").await, all);
+    assert_eq!(versions(&database, "seaql_migrations").await, all, "for servers before");
+
+    migrate(database.url(), "down").await.must_succeed();
+    assert_eq!(versions(&database, "passbook_migrations").await, all[..all.len() - 1]);
+    assert_eq!(versions(&database, "seaql_migrations").await, all[..all.len() - 1]);
+
+    migrate(database.url(), "up").await.must_succeed();
+    // What the version before takes back is not there for this one, either.
+    let last = all.last().expect("one");
+    database.execute(&format!("DELETE FROM seaql_migrations WHERE version = '{last}'")).await;
+    let status = migrate(database.url(), "status").await;
+    assert!(status.stdout.contains(&format!("pending {last}")), "{}", status.stdout);
+    let row = format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{last}', 0)");
+    database.execute(&row).await;
+
+    // When there are no such servers any more.
+    database.execute("DROP TABLE seaql_migrations").await;
+    migrate(database.url(), "status").await.must_succeed();
+    migrate(database.url(), "up").await.must_succeed();
+    let server = Server::start(&database).await;
+    assert_eq!(balance(&server.client(), "alice").await, "0.00");
+}
+
+/// A role of a test's own, which may connect and nothing else, and the URL with it.
+async fn role(database: &TestDatabase) -> (String, String) {
+    let role = format!("{}_app", database.name());
+    database.execute(&format!("CREATE ROLE {role} LOGIN")).await;
+    database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let (_, rest) = database.url().split_once('@').expect("a user");
+    let url = format!("postgres://{role}@{rest}");
+    (role, url)
+}
+
+async fn drop_role(database: &TestDatabase, role: &str) {
+    database.execute(&format!("DROP OWNED BY {role}")).await;
+    database.execute(&format!("DROP ROLE {role}")).await;
+}
+
+/// One line that says what to do, without what nobody can do anything about.
+#[track_caller]
+fn tells(outcome: &Outcome, words: &[&str]) {
+    let said = outcome.must_fail(1);
+    for word in words {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!said.contains("at line") && !said.contains("Execution Error"), "{said}");
+    assert!(!said.contains("unavailable"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
+    let database = TestDatabase::create_empty(Kind::Postgres).await;
+    let (role, url) = role(&database).await;
+
+    let refused = migrate(&url, "up").await;
+    let grant = format!("GRANT CREATE ON SCHEMA public TO {role}");
+    tells(&refused, &[&role, "may not create tables in schema public", &grant]);
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let nowhere = format!("{url}{separator}options[search_path]=nowhere");
+    tells(&migrate(&nowhere, "up").await, &["search_path (nowhere)", "CREATE SCHEMA"]);
+
+    // Word for word.
+    database.execute(&grant).await;
+    migrate(&url, "up").await.must_succeed();
+    let server = Server::start_at(&url, &[]).await;
+    open(&server.client(), "alice").await;
+    drop(server);
+    drop_role(&database, &role).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_use_the_tables_is_told_so() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (role, url) = role(&database).await;
+    let verify = async || passbook(&["verify", "--database-url", &url]).await;
+
+    tells(&verify().await, &["not allowed: permission denied for table", "GRANT SELECT"]);
+    database.execute(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")).await;
+    verify().await.must_succeed();
+    let down = migrate(&url, "down").await;
+    tells(&down, &["not allowed: "]);
+
+    // As after an upgrade by the owner: the role has the rights to the tables of before.
+    database.execute("ALTER TABLE passbook_migrations RENAME TO seaql_migrations").await;
+    migrate(database.url(), "up").await.must_succeed();
+    verify().await.must_succeed();
+    database.execute("DROP TABLE seaql_migrations").await;
+    tells(&verify().await, &["permission denied for table passbook_migrations", "GRANT SELECT"]);
+    database.execute(&format!("GRANT SELECT ON passbook_migrations TO {role}")).await;
+
+    // Reads, but no changes.
+    let server = Server::start_at(&url, &[]).await;
+    let refused = server.client().create_account(account_of("alice", "USD")).await;
+    let refused = refused.expect_err("it may not");
+    assert_eq!(reason(&refused), "DATABASE_UNAVAILABLE");
+    assert!(!refused.message().contains("permission"), "nothing of the inside");
+    let log = server.log();
+    assert!(log.contains("permission denied for table") && log.contains("GRANT SELECT, INSERT"));
+    assert!(log.contains("role may not write") && !log.contains("at line"), "{log}");
+    drop(server);
+    drop_role(&database, &role).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_let_in_is_told_why_and_what_to_do() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (role, url) = role(&database).await;
+    let status = async || migrate(&url, "status").await;
+    let name = database.name();
+
+    database.execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")).await;
+    tells(&status().await, &["permission denied for database", "GRANT CONNECT"]);
+    database.execute(&format!("GRANT CONNECT ON DATABASE {name} TO {role}")).await;
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0")).await;
+    tells(&status().await, &["too many connections for role", "raise"]);
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 50")).await;
+    database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    tells(&status().await, &["is read-only"]);
+    let (server, _) = url.rsplit_once('/').expect("a path");
+    let nowhere = migrate(&format!("{server}/no_such_database"), "status").await;
+    tells(&nowhere, &["\"no_such_database\" does not exist", "CREATE DATABASE"]);
+    let nobody = migrate(&url.replace(&role, "no_such_role"), "status").await;
+    tells(&nobody, &["role \"no_such_role\" does not exist", "database_url"]);
+    drop_role(&database, &role).await;
+}
