@@ -31,12 +31,42 @@ pub enum CurrencyError {
     /// Neither in ISO 4217 nor configured.
     #[error("is neither in ISO 4217 nor configured on this server (--currency CODE=SCALE)")]
     Unknown,
+    /// In ISO 4217, which gives it no number of decimals.
+    #[error(
+        "has no number of decimals in ISO 4217: configure one on this server, e.g. --currency \
+         {0}=4"
+    )]
+    NoScale(String),
+    /// Not in ISO 4217 any more.
+    #[error(
+        "was withdrawn from ISO 4217, and is for accounts that there are: new ones need it \
+         configured on this server (--currency {code}={scale})"
+    )]
+    Withdrawn {
+        /// The currency.
+        code: String,
+        /// The decimals that it had.
+        scale: u32,
+    },
+    /// Configured with two different numbers of decimals.
+    #[error("is configured twice, with {first} and with {second} decimals")]
+    TwoScales {
+        /// The decimals that it has where it is first.
+        first: u32,
+        /// And later.
+        second: u32,
+    },
     /// Configured with too many decimals.
     #[error("has {0} decimals; at most {SCALE_MAX} are possible")]
     ScaleTooLarge(u32),
     /// Configured with other decimals than ISO 4217 gives it.
-    #[error("has {iso} decimals in ISO 4217 and cannot be given {configured}")]
+    #[error(
+        "has {iso} decimals in ISO 4217 and cannot be given {configured}: take a code of your own \
+         for it, e.g. {own}={configured}"
+    )]
     ScaleNotIso {
+        /// A code that could be taken instead.
+        own: String,
         /// The decimals that ISO 4217 gives it.
         iso: u32,
         /// The decimals that were asked for.
@@ -235,12 +265,16 @@ impl Currencies {
     /// ISO 4217 and these.
     ///
     /// # Errors
-    /// The first code that is malformed, has too many decimals, or contradicts ISO 4217.
+    /// The first code that is malformed, has too many decimals, or contradicts ISO 4217 or itself.
     pub fn new(configured: &[(String, u32)]) -> Result<Self, (String, CurrencyError)> {
         let mut currencies = BTreeMap::new();
         for (code, scale) in configured {
             let currency = check(code, *scale).map_err(|error| (code.clone(), error))?;
-            currencies.insert(code.clone(), currency);
+            let before = currencies.insert(code.clone(), currency);
+            if let Some(first) = before.map(|it: Currency| it.scale).filter(|it| it != scale) {
+                let error = CurrencyError::TwoScales { first, second: *scale };
+                return Err((code.clone(), error));
+            }
         }
         Ok(Self { configured: currencies })
     }
@@ -256,7 +290,27 @@ impl Currencies {
         if !is_currency_code(code) {
             return Err(CurrencyError::Malformed);
         }
-        iso_scale(code).map(|scale| Currency::from_parts(code, scale)).ok_or(CurrencyError::Unknown)
+        match iso_currency::Currency::from_code(code) {
+            None => Err(CurrencyError::Unknown),
+            Some(iso) => match iso.exponent() {
+                None => Err(CurrencyError::NoScale(code.to_owned())),
+                Some(scale) => Ok(Currency::from_parts(code, scale.into())),
+            },
+        }
+    }
+
+    /// The same for an account that is to be opened: codes that were withdrawn from ISO 4217 have
+    /// to be configured.
+    ///
+    /// # Errors
+    /// Malformed, unknown or withdrawn.
+    pub fn get_for_new_account(&self, code: &str) -> Result<Currency, CurrencyError> {
+        let currency = self.get(code)?;
+        if is_withdrawn(code) && !self.configured.contains_key(code) {
+            let (code, scale) = (code.to_owned(), currency.scale);
+            return Err(CurrencyError::Withdrawn { code, scale });
+        }
+        Ok(currency)
     }
 
     /// Those that were configured, in order of their codes.
@@ -274,7 +328,11 @@ fn check(code: &str, scale: u32) -> Result<Currency, CurrencyError> {
     }
     // Accounts of this currency may exist already, with ISO's decimals.
     if let Some(iso) = iso_scale(code).filter(|iso| *iso != scale) {
-        return Err(CurrencyError::ScaleNotIso { iso, configured: scale });
+        return Err(CurrencyError::ScaleNotIso {
+            own: own_code(code, scale),
+            iso,
+            configured: scale,
+        });
     }
     Ok(Currency::from_parts(code, scale))
 }
@@ -283,6 +341,23 @@ fn is_currency_code(code: &str) -> bool {
     (3..=12).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
         && code.starts_with(|first: char| first.is_ascii_uppercase())
+}
+
+/// A code that says of which currency it is a part: a hundredth of a cent is no cent.
+fn own_code(code: &str, scale: u32) -> String {
+    match scale {
+        3 => format!("{code}MILLI"),
+        6 => format!("{code}MICRO"),
+        9 => format!("{code}NANO"),
+        _ => format!("{code}{scale}"),
+    }
+}
+
+/// Whether ISO 4217 has it in its list of historic codes only. VES is not, whatever the table says:
+/// Venezuela has two codes for one currency.
+fn is_withdrawn(code: &str) -> bool {
+    let iso = iso_currency::Currency::from_code(code);
+    code != "VES" && iso.is_some_and(|iso| iso.is_superseded().is_some())
 }
 
 /// The minor units of ISO 4217; None for codes that have none (XAU) or do not exist.

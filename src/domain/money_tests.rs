@@ -149,17 +149,52 @@ fn currencies_are_those_of_iso_4217_and_the_configured_ones() {
     for code in ["usd", "US", "U$D", "1SD", "", "ABCDEFGHIJKLM"] {
         assert_eq!(currencies.get(code), Err(CurrencyError::Malformed), "{code:?}");
     }
-    // XAU is gold: ISO 4217 gives it no decimals.
-    for code in ["BTC", "XAU"] {
-        assert_eq!(currencies.get(code), Err(CurrencyError::Unknown), "{code}");
+    assert_eq!(currencies.get("BTC"), Err(CurrencyError::Unknown));
+}
+
+#[test]
+fn codes_of_iso_4217_without_decimals_say_how_they_can_be_used() {
+    for code in ["XAU", "XAG", "XDR", "XTS", "XXX"] {
+        let error = Currencies::default().get(code).unwrap_err();
+        assert_eq!(error, CurrencyError::NoScale(code.to_owned()));
+        assert!(error.to_string().contains(&format!("--currency {code}=4")), "{error}");
     }
+    let configured = Currencies::new(&[("XAU".to_owned(), 4)]).unwrap();
+    assert_eq!(configured.get_for_new_account("XAU").unwrap().scale(), 4);
+}
+
+#[test]
+fn withdrawn_codes_are_for_accounts_that_there_are_unless_they_are_configured() {
+    let currencies = Currencies::default();
+    for code in ["HRK", "ZWL", "SLL", "CUC", "BGN"] {
+        assert_eq!(currencies.get(code).unwrap().scale(), 2, "{code}");
+        let error = currencies.get_for_new_account(code).unwrap_err();
+        assert!(error.to_string().contains(&format!("--currency {code}=2")), "{error}");
+        let configured = Currencies::new(&[(code.to_owned(), 2)]).unwrap();
+        assert!(configured.get_for_new_account(code).is_ok(), "{code}");
+    }
+    for code in ["USD", "EUR", "ZWG", "SLE", "VED", "VES", "XCG", "CLF", "UYW"] {
+        assert!(currencies.get_for_new_account(code).is_ok(), "{code}");
+    }
+    assert_eq!(currencies.get_for_new_account("BTC"), Err(CurrencyError::Unknown));
 }
 
 #[test]
 fn a_configured_currency_cannot_contradict_iso_4217() {
     let refused = |code: &str, scale| Currencies::new(&[(code.to_owned(), scale)]).unwrap_err().1;
-    assert_eq!(refused("USD", 3), CurrencyError::ScaleNotIso { iso: 2, configured: 3 });
+    for (code, scale, own) in
+        [("USD", 6, "USDMICRO=6"), ("USD", 3, "USDMILLI=3"), ("JPY", 2, "JPY2=2")]
+    {
+        let error = refused(code, scale).to_string();
+        assert!(error.contains("cannot be given") && error.contains(own), "{error}");
+        let (code, scale) = own.split_once('=').unwrap();
+        assert!(Currencies::new(&[(code.to_owned(), scale.parse().unwrap())]).is_ok());
+    }
     assert_eq!(refused("ETH", 28), CurrencyError::ScaleTooLarge(28));
     assert_eq!(refused("eth", 18), CurrencyError::Malformed);
     assert!(Currencies::new(&[("USD".to_owned(), 2)]).is_ok());
+    let twice = |second| Currencies::new(&[("PTS".to_owned(), 2), ("PTS".to_owned(), second)]);
+    assert!(twice(2).is_ok());
+    let error = twice(3).unwrap_err();
+    assert_eq!(error, ("PTS".to_owned(), CurrencyError::TwoScales { first: 2, second: 3 }));
 }

@@ -51,6 +51,7 @@ mod closed_pipes;
 mod commands;
 mod commit_cuts;
 mod conditions;
+mod currency_codes;
 mod database_urls;
 mod deadlines;
 mod deploy;

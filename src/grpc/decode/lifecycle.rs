@@ -29,7 +29,7 @@ pub fn new_account(
     } else {
         decoder.account_id("account_id", &request.account_id)
     };
-    let currency = decoder.currency("currency_code", &request.currency_code);
+    let currency = decoder.currency_of_new_account("currency_code", &request.currency_code);
     let overdraft_limit = match (&request.overdraft_limit, &currency) {
         (None, currency) => currency.as_ref().map(Currency::zero),
         (Some(money), currency) => {

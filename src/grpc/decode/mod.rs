@@ -183,6 +183,17 @@ impl<'a> Decoder<'a> {
             .ok()
     }
 
+    pub fn currency_of_new_account(
+        &mut self,
+        field: impl fmt::Display,
+        code: &str,
+    ) -> Option<Currency> {
+        self.currencies
+            .get_for_new_account(code)
+            .map_err(|error| self.refuse(ErrorReason::InvalidCurrencyCode, field, error))
+            .ok()
+    }
+
     /// An amount of any sign, in a currency that may be prescribed.
     pub fn money(
         &mut self,
@@ -252,7 +263,11 @@ impl<'a> Decoder<'a> {
                 format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
             self.refuse(reason, field, description);
         } else if text.chars().any(char::is_control) {
-            self.refuse(reason, field, "has a control character");
+            self.refuse(
+                reason,
+                field,
+                "has a control character: write spaces for line feeds and tabs",
+            );
         }
     }
 

@@ -1,0 +1,64 @@
+//! Codes of currencies that are special, withdrawn, or given other decimals.
+
+use tonic::Code;
+
+use crate::harness::*;
+
+on_both_databases! {
+    withdrawn_codes_go_on_for_accounts_that_there_are,
+}
+
+async fn check(currency: &[&str]) -> Outcome {
+    let flags = currency.iter().flat_map(|it| ["--currency", it]);
+    passbook(&["config", "check"].into_iter().chain(flags).collect::<Vec<_>>()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decimals_that_cannot_be_are_refused_with_the_way_out() {
+    for (currency, words) in [
+        (&["USD=6"][..], "USDMICRO=6"),
+        (&["PTS=2", "PTS=3"], "currency PTS: is configured twice, with 2 and with 3 decimals"),
+        (&["PTS=2,PTS=3"], "is configured twice"),
+    ] {
+        let outcome = check(currency).await;
+        assert!(outcome.must_fail(2).contains(words), "{currency:?}: {}", outcome.stderr);
+    }
+    check(&["USDMICRO=6", "PTS=2", "PTS=2", "XAU=4", "HRK=2"]).await.must_succeed();
+}
+
+async fn withdrawn_codes_go_on_for_accounts_that_there_are(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let before = Server::start_with(&database, &["--currency", "HRK=2"]).await;
+    open_with(&before.client(), account_of("kuna", "HRK")).await;
+    drop(before);
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+
+    let money = money_of("HRK", "5.00");
+    let deposited = passbook::proto::DepositRequest { amount: money, ..deposit("kuna", "5") };
+    client.deposit(deposited).await.expect("the account goes on");
+    assert_eq!(balance(&client, "kuna").await, "5.00");
+    for (code, words) in [
+        ("HRK", "--currency HRK=2"),
+        ("ZWL", "was withdrawn"),
+        ("XAU", "--currency XAU=4"),
+        ("XTS", "has no number of decimals"),
+    ] {
+        let refused = client.create_account(account_of(code, code)).await.expect_err(code);
+        assert_eq!(
+            (refused.code(), reason(&refused)),
+            (Code::InvalidArgument, "INVALID_CURRENCY_CODE".to_owned(),)
+        );
+        assert!(refused.message().contains(words), "{code}: {}", refused.message());
+    }
+    open(&client, "alice").await;
+    for text in ["two\nlines", "a\ttab"] {
+        let described = passbook::proto::DepositRequest {
+            description: text.to_owned(),
+            ..deposit("alice", "1")
+        };
+        let refused = client.deposit(described).await.expect_err("control characters");
+        assert_eq!(reason(&refused), "INVALID_DESCRIPTION");
+        assert!(refused.message().contains("spaces for line feeds"), "{}", refused.message());
+    }
+}
