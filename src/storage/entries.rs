@@ -132,8 +132,10 @@ const BY_NAME_POSTGRES: &str = "\
     SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
         e.create_time_us, e.hash, a.currency_code, a.currency_scale \
     FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
-    JOIN entries e ON e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence \
-    JOIN accounts a ON a.account_id = e.account_id";
+    CROSS JOIN LATERAL (SELECT * FROM entries e \
+        WHERE e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence LIMIT 1) e \
+    CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
+        WHERE a.account_id = e.account_id LIMIT 1) a";
 
 const BY_NAME_SQLITE: &str = "\
     SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \

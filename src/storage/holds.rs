@@ -191,29 +191,45 @@ const COLUMNS: &str = "\
 // is a little later than the time at which it looks.
 fn found_sql(backend: DbBackend) -> String {
     let (clock, statement_clock) = (clock(backend), statement_clock(backend));
+    let lapsed = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
+    // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
+    // believes about the tables.
     let (named, held) = match backend {
         DbBackend::Sqlite => (
-            "json_each(?) name JOIN holds h ON h.hold_id = name.value",
-            "json_each(?) held JOIN holds h ON h.account_id = held.value",
+            "json_each(?) name JOIN holds h ON h.hold_id = name.value \
+             JOIN accounts a ON a.account_id = h.account_id"
+                .to_owned(),
+            format!(
+                "json_each(?) held JOIN holds h ON h.account_id = held.value AND {lapsed} \
+                 JOIN accounts a ON a.account_id = h.account_id"
+            ),
         ),
         _ => (
-            "UNNEST($1::text[]) AS name(hold_id) \
-             JOIN holds h ON h.hold_id = name.hold_id COLLATE \"C\"",
-            "UNNEST($2::text[]) AS held(account_id) \
-             JOIN holds h ON h.account_id = held.account_id COLLATE \"C\"",
+            format!(
+                "UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
+                     WHERE h.hold_id = name.hold_id COLLATE \"C\" LIMIT 1) h {OF_ACCOUNT}"
+            ),
+            format!(
+                "UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
+                     WHERE h.account_id = held.account_id COLLATE \"C\" AND {lapsed} \
+                     ORDER BY h.expire_time_us LIMIT {LAPSED_MAX}) h {OF_ACCOUNT}"
+            ),
         ),
     };
     format!(
         "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
-             SELECT {COLUMNS} FROM {named} JOIN accounts a ON a.account_id = h.account_id \
+             SELECT {COLUMNS} FROM {named} \
              UNION ALL \
-             SELECT * FROM (SELECT {COLUMNS} FROM {held} AND h.state = 'open' \
-                 AND h.expire_time_us <= {statement_clock} + 1000000 \
-                 JOIN accounts a ON a.account_id = h.account_id \
+             SELECT * FROM (SELECT {COLUMNS} FROM {held} \
                  ORDER BY h.expire_time_us LIMIT {LAPSED_MAX}) lapsed \
          ) h ON true"
     )
 }
+
+/// The account of the hold `h`, on PostgreSQL.
+const OF_ACCOUNT: &str = "\
+    CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
+        WHERE a.account_id = h.account_id LIMIT 1) a";
 
 /// The database's clock, the holds with these ids, and those on these accounts that have expired
 /// and are not recorded so. As their rows are: see [`Hold::at`].

@@ -111,12 +111,11 @@ pub async fn reversed_by(
 }
 
 // Columns by name: a prepared `*` fails when a newer server's migration has added one.
-// One statement for the clock and the look-up. The join from the list of keys to the table by
-// its primary key stays a look-up by index however the table grows.
+// One statement for the clock and the look-up. LATERAL with a LIMIT: see `writer`.
 const FOUND_POSTGRES: &str = "\
     SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
-        JOIN requests r ON r.caller = key.caller COLLATE \"C\" \
-        AND r.request_id = key.request_id COLLATE \"C\"";
+        CROSS JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE \"C\" \
+            AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r";
 
 const FOUND_SQLITE: &str = "\
     SELECT r.* FROM json_each(?) key \

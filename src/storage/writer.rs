@@ -1,4 +1,9 @@
 //! The one way to change anything: a connection of a worker's own, and its transaction.
+//!
+//! On PostgreSQL each statement of it is planned once a connection, perhaps while the tables are
+//! empty. So none leaves the planner a choice that is right for a small table only: rows are found
+//! by `= ANY` of a list, or by LATERAL with a LIMIT, one search by the key each. `tests/plans`
+//! holds that against a million rows.
 
 use std::{
     collections::{BTreeSet, HashMap},

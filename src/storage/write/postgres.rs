@@ -1,5 +1,7 @@
 //! PostgreSQL: rows travel as one array a column (UNNEST), so that the text of a statement does
-//! not depend on the size of the batch and is planned once a connection.
+//! not depend on the size of the batch and is planned once a connection. The rows to update are
+//! named by `key = ANY (ARRAY[...])`, which can be found by the index or not at all: with `=` the
+//! plan that is made while a table has a few rows can be one that reads all of it.
 
 use rust_decimal::Decimal;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
@@ -53,7 +55,7 @@ const POST: &str = "\
     FROM UNNEST($18::text[], $19::numeric[], $20::numeric[], $21::bigint[], $22::bigint[], \
         $23::bytea[], $24::bigint[]) \
         AS new(account_id, balance, held, sequence, version, last_hash, update_time_us) \
-    WHERE accounts.account_id = new.account_id COLLATE \"C\"";
+    WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"])";
 
 const UPDATE_ACCOUNTS: &str = "\
     WITH changed AS ( \
@@ -73,7 +75,7 @@ const UPDATE_ACCOUNTS: &str = "\
         $14::bytea[], $15::bigint[], $16::text[], $17::numeric[], $18::boolean[], $19::text[]) \
         AS new(account_id, balance, held, sequence, version, last_hash, update_time_us, state, \
             overdraft_limit, unlimited_overdraft, labels) \
-    WHERE accounts.account_id = new.account_id COLLATE \"C\"";
+    WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"])";
 
 const INSERT_HOLDS: &str = "\
     INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount, \
@@ -95,7 +97,7 @@ const UPDATE_HOLDS: &str = "\
         update_time_us = new.update_time_us, end_caller = new.end_caller \
     FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::text[]) \
         AS new(hold_id, state, captured_amount, transaction_id, update_time_us, end_caller) \
-    WHERE holds.hold_id = new.hold_id COLLATE \"C\"";
+    WHERE holds.hold_id = ANY (ARRAY[new.hold_id COLLATE \"C\"])";
 
 /// Writes all of it.
 pub async fn write(
