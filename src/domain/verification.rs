@@ -27,6 +27,9 @@ pub enum FaultKind {
     WrongBalance,
     /// `held` is not the sum of the open holds.
     WrongHeld,
+    /// The time of an entry is before that of the entry before it: what was at a time is found by
+    /// a search that relies on their order.
+    WrongTime,
     /// A row holds what this service never wrote.
     Unreadable,
 }
@@ -79,19 +82,23 @@ pub struct Verification {
     sequence: i64,
     balance: Amount,
     hash: [u8; 32],
+    /// The time of the last entry.
+    time_us: i64,
 }
 
 impl Verification {
     /// Before the first entry.
     #[must_use]
     pub fn new(claim: Claim) -> Self {
-        Self { sequence: 0, balance: claim.currency.zero(), hash: [0; 32], claim }
+        let balance = claim.currency.zero();
+        Self { claim, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
     }
 
     /// After this entry, which is someone else's to verify.
     #[must_use]
     pub fn after(claim: Claim, entry: &Entry) -> Self {
-        Self { sequence: entry.sequence, balance: entry.balance_after, hash: entry.hash, claim }
+        let Entry { sequence, balance_after: balance, hash, create_time_us: time_us, .. } = *entry;
+        Self { claim, sequence, balance, hash, time_us }
     }
 
     /// The account.
@@ -140,6 +147,15 @@ impl Verification {
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongHash, description));
         }
+        if entry.create_time_us < self.time_us {
+            let (found, before) = (entry.create_time_us, self.time_us);
+            let description = format!(
+                "its create_time is {found} microseconds since 1970, before the {before} of the \
+                 entry before it"
+            );
+            return Err(self.fault(entry.sequence, FaultKind::WrongTime, description));
+        }
+        self.time_us = entry.create_time_us;
         self.sequence = expected;
         self.balance = entry.balance_after;
         self.hash = hash;

@@ -90,6 +90,18 @@ fn an_entry_that_the_account_does_not_count_is_surplus() {
 }
 
 #[test]
+fn a_time_that_goes_back_is_found_though_the_hashes_are_right() {
+    let (mut claim, mut entries) = account();
+    entries[2].create_time_us = 1;
+    entries[2].hash = entries[2].chained_hash(&entries[1].hash);
+    claim.last_hash = entries[2].hash;
+    let fault = verify(claim.clone(), &entries).expect_err("a fault");
+    assert_eq!((fault.sequence, fault.kind), (3, FaultKind::WrongTime), "{fault}");
+    let mut rest = Verification::after(claim, &entries[1]);
+    assert_eq!(rest.entry(&entries[2]), Err(fault), "whoever begins in the middle finds it, too");
+}
+
+#[test]
 fn a_sum_that_is_not_its_parts_is_found() {
     let sum = FaultKind::WrongSum;
     assert_fault(|_, it| it[1].amount = dollars("-3.01"), 2, sum, "7.00; 10.00 before");
