@@ -24,7 +24,7 @@ use crate::{
     domain::money::Currencies,
     grpc::{
         self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator, CallLimits,
-        DeadlinePolicy, LimitLayer, ObserveLayer, Unfinished,
+        DeadlinePolicy, Leftovers, LimitLayer, ObserveLayer, Unfinished,
     },
     ledger::Ledger,
     proto::{
@@ -38,6 +38,16 @@ use crate::{
 const READY_NAMES: [&str; 2] = [AccountServiceServer::<AccountServiceImpl>::NAME, ""];
 /// How long the database may take to be closed when the grace period is over already.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What one call may have sent that is not read yet, in bytes: flow control holds up whoever writes
+/// faster. Less would slow large messages over long distances: this much a round trip.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same of all calls of one connection. With half of it h2 bounds what the frames of unread data
+/// take (a frame of less than 256 bytes counts as what it lacks of them), and ends the connection of
+/// whoever has more, with all its calls. So it must be far above what honest streams can have unread:
+/// one of the smallest requests there are (25 bytes, a frame each) takes 0.6 MiB of the 16 MiB, of 75
+/// bytes 0.15 MiB. Higher, an attacker's connection takes more memory: up to one and a half times this.
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// How a server is run.
 #[derive(Clone)]
@@ -102,7 +112,9 @@ pub async fn run(
 
     let message_size_max = config.limits.message_size_max as usize;
     let unfinished = Unfinished::new(message_size_max);
+    let leftovers = Leftovers::default();
     let layers = ServiceBuilder::new()
+        .map_request(move |request| grpc::discard(request, &leftovers))
         .layer(ObserveLayer::new(config.slow_request_threshold))
         .layer(CatchPanicLayer::custom(grpc::panicked))
         .map_response(grpc::blame_request)
@@ -174,6 +186,8 @@ pub async fn run(
 pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(Some(limits.streams_per_connection_max))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(Some(limits.header_size_max))
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))

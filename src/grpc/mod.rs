@@ -7,6 +7,7 @@ mod auth;
 mod deadline;
 mod decode;
 mod encode;
+mod leftover;
 mod limits;
 mod observe;
 mod outcomes;
@@ -27,6 +28,7 @@ pub use auth::{
     Permission, Policy, Token, Tokens,
 };
 pub use deadline::{DeadlinePolicy, stamp};
+pub use leftover::{Leftovers, discard};
 pub use limits::{CallLimits, LimitLayer};
 pub use observe::ObserveLayer;
 pub use receiving::{Unfinished, receive};

@@ -1,7 +1,8 @@
 //! StreamTransactions: requests in, results out in their order, back-pressure both ways.
 //!
 //! One task reads requests and hands them to the ledger; what it passes on is a place in line:
-//! a ticket, or the answer already. The line is bounded, so a caller who does not read results
+//! a ticket, or the answer already. The line is bounded, and so is what all streams together have
+//! in the ledger's queue: a caller who does not read results, or who sends more than can be done,
 //! soon is not read from, and HTTP/2's flow control tells it so. When the caller goes, the line
 //! breaks, and tickets that nobody has claimed are given up.
 
@@ -12,7 +13,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{access::Caller, money::Currencies},
+    domain::{access::Caller, command::Request, money::Currencies},
     grpc::{
         deadline::Deadline,
         decode::{self, Invalid},
@@ -20,7 +21,7 @@ use crate::{
         outcomes::{self, Purpose},
         status,
     },
-    ledger::{Done, Failure, Ledger, RequestTicket},
+    ledger::{Done, Failure, Ledger, RequestTicket, StreamPermit},
     proto::{self, ErrorReason, post_transaction_result},
     telemetry::traces::CallTrace,
 };
@@ -54,10 +55,18 @@ impl Intake {
         request: proto::PostTransactionRequest,
         deadline: tokio::time::Instant,
     ) -> InLine {
+        self.take_by(request, |posting| self.ledger.begin(&self.caller, posting, deadline))
+    }
+
+    fn take_by(
+        &self,
+        request: proto::PostTransactionRequest,
+        begin: impl FnOnce(Request) -> Result<RequestTicket, Failure>,
+    ) -> InLine {
         match decode::transaction(&self.currencies, &self.caller.identity, request) {
             Ok(posting) => {
                 let purpose = Purpose::of(&posting);
-                match self.ledger.begin(&self.caller, posting, deadline) {
+                match begin(posting) {
                     Ok(ticket) => InLine::Accepted(ticket, purpose),
                     Err(failure) => InLine::Answered(Box::new(refused(&failure, purpose))),
                 }
@@ -88,7 +97,16 @@ impl Intake {
                     }
                 };
                 match message {
-                    Ok(Some(message)) => place.send(Ok(self.take_message(message, deadline))),
+                    Ok(Some(message)) => {
+                        let permit = tokio::select! {
+                            permit = self.ledger.stream_permit() => permit,
+                            _ = self.stopping.wait_for(|stop| *stop) => {
+                                return place.send(Err(Status::from(Failure::ShuttingDown)));
+                            }
+                            () = line.closed() => return,
+                        };
+                        place.send(Ok(self.take_message(message, deadline, permit)));
+                    }
                     Ok(None) => return,
                     Err(status) => return place.send(Err(status)),
                 }
@@ -105,9 +123,13 @@ impl Intake {
         &self,
         message: proto::StreamTransactionsRequest,
         deadline: Deadline,
+        permit: StreamPermit,
     ) -> InLine {
+        let begin = |posting| {
+            self.ledger.begin_of_stream(&self.caller, posting, deadline.of_next(), permit)
+        };
         match message.request {
-            Some(request) => self.take(request, deadline.of_next()),
+            Some(request) => self.take_by(request, begin),
             None => {
                 let reason = ErrorReason::InvalidRequests;
                 let invalid = Invalid::new(reason, "request", "is required");

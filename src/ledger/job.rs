@@ -72,8 +72,17 @@ impl State {
 
 struct Reply {
     sender: oneshot::Sender<Verdict>,
-    /// Given back when the job is answered or dropped.
-    _place: OwnedSemaphorePermit,
+    _permits: Permits,
+}
+
+/// What a job takes up; given back when it is answered or dropped.
+pub struct Permits {
+    /// Of the queue.
+    #[expect(dead_code, reason = "held, not used")]
+    pub queue: OwnedSemaphorePermit,
+    /// Of what streams may have in the queue, if it comes in one.
+    #[expect(dead_code, reason = "held, not used")]
+    pub streams: Option<OwnedSemaphorePermit>,
 }
 
 /// The caller's side. Dropping it abandons the job if nobody has claimed it yet.
@@ -84,7 +93,7 @@ pub struct Ticket {
 }
 
 /// A job and the ticket to its verdict.
-pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> (Arc<Job>, Ticket) {
+pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Ticket) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
@@ -95,7 +104,7 @@ pub fn new(command: Command, deadline: Instant, place: OwnedSemaphorePermit) -> 
         state: state.clone(),
         uncertain: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, _place: place })),
+        reply: Mutex::new(Some(Reply { sender, _permits: permits })),
     });
     (job, Ticket { state, deadline, receiver })
 }
@@ -229,7 +238,8 @@ mod tests {
             unlimited_overdraft: false,
             labels: Labels::new(),
         });
-        new(command, deadline, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap())
+        let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        new(command, deadline, Permits { queue, streams: None })
     }
 
     fn soon() -> Instant {

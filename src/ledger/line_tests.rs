@@ -53,8 +53,8 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Ticket) {
         labels: Labels::new(),
         validate_only: false,
     }));
-    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    job::new(command, deadline, place)
+    let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    job::new(command, deadline, job::Permits { queue, streams: None })
 }
 
 fn line(account_ids: &str) -> Arc<Line> {

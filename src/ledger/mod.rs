@@ -40,7 +40,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
@@ -60,7 +60,7 @@ use crate::{
         hold::Capture,
         ids::{RequestId, RequestKey},
     },
-    ledger::{line::Line, stats::Stats},
+    ledger::{job::Permits, line::Line, stats::Stats},
     storage::{Connections, SchemaStatus, StorageError, Store},
 };
 
@@ -84,6 +84,9 @@ pub struct Ledger {
     hub: Arc<watch::Hub>,
     /// A permit for every command that is accepted and not yet answered.
     places: Arc<Semaphore>,
+    /// Of these, as many as all streams together may have: they wait for one, so a queue that they
+    /// fill would be full for ever to those who are refused.
+    stream_permits: Arc<Semaphore>,
     /// Commands for which there was none.
     shed: metrics::Counter,
     limits: Limits,
@@ -115,6 +118,9 @@ impl RequestTicket {
     }
 }
 
+/// Room in the queue for a request of a stream.
+pub struct StreamPermit(Option<OwnedSemaphorePermit>);
+
 /// A command that was answered with another one's answer: a defect.
 const WRONG_ANSWER: Failure = Failure::Internal(Some(Outcome::Unknown));
 
@@ -137,6 +143,7 @@ impl Ledger {
             stats,
             hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
+            stream_permits: Arc::new(Semaphore::new((limits.queue_capacity / 2).max(1))),
             shed: metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
             limits,
             closed: AtomicBool::new(false),
@@ -172,7 +179,7 @@ impl Ledger {
     }
 
     async fn account_after(&self, command: Command, deadline: Instant) -> Result<Account, Failure> {
-        match self.accept(command, deadline)?.verdict().await? {
+        match self.accept(command, deadline, None)?.verdict().await? {
             Answer::Account(account) => Ok(account),
             Answer::Made { .. } | Answer::Decided(_) => Err(WRONG_ANSWER),
         }
@@ -203,8 +210,38 @@ impl Ledger {
         request: Request,
         deadline: Instant,
     ) -> Result<RequestTicket, Failure> {
+        self.begin_with(caller, request, deadline, None)
+    }
+
+    /// The same for the next request of a stream.
+    ///
+    /// # Errors
+    /// It was not accepted, and is not applied.
+    pub fn begin_of_stream(
+        &self,
+        caller: &Caller,
+        request: Request,
+        deadline: Instant,
+        permit: StreamPermit,
+    ) -> Result<RequestTicket, Failure> {
+        self.begin_with(caller, request, deadline, permit.0)
+    }
+
+    fn begin_with(
+        &self,
+        caller: &Caller,
+        request: Request,
+        deadline: Instant,
+        streams: Option<OwnedSemaphorePermit>,
+    ) -> Result<RequestTicket, Failure> {
         caller.grant.check_request(&request)?;
-        Ok(RequestTicket(self.accept(Command::Request(Arc::new(request)), deadline)?))
+        Ok(RequestTicket(self.accept(Command::Request(Arc::new(request)), deadline, streams)?))
+    }
+
+    /// Waits until streams have room in the queue for one more request.
+    pub async fn stream_permit(&self) -> StreamPermit {
+        // None only if the semaphore were closed, which nobody does.
+        StreamPermit(self.stream_permits.clone().acquire_owned().await.ok())
     }
 
     /// The verdict under a request id as it was answered, if there is one. With `fence` there is
@@ -232,7 +269,7 @@ impl Ledger {
             validate_only: false,
         };
         let command = Command::Request(Arc::new(request));
-        match self.accept(command, deadline)?.verdict().await? {
+        match self.accept(command, deadline, None)?.verdict().await? {
             Answer::Decided(decided) => Ok(Some(decided)),
             Answer::Account(_) | Answer::Made { .. } => Err(WRONG_ANSWER),
         }
@@ -259,18 +296,23 @@ impl Ledger {
         }
     }
 
-    fn accept(&self, command: Command, deadline: Instant) -> Result<job::Ticket, Failure> {
+    fn accept(
+        &self,
+        command: Command,
+        deadline: Instant,
+        streams: Option<OwnedSemaphorePermit>,
+    ) -> Result<job::Ticket, Failure> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::ShuttingDown);
         }
         if deadline <= Instant::now() {
             return Err(Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        let Ok(queue) = self.places.clone().try_acquire_owned() else {
             self.shed.increment(1);
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
-        let (job, ticket) = job::new(command, deadline, place);
+        let (job, ticket) = job::new(command, deadline, Permits { queue, streams });
         self.line.push(job);
         Ok(ticket)
     }

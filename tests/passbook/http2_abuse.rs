@@ -28,6 +28,9 @@ const MEMORY_KIB_MAX: u64 = 256 * 1024;
 const PART: usize = 16 * 1024;
 /// What is before each message.
 const PREFIX: usize = 5;
+/// Frames of one byte in a write, and writes to a stream: some less than there may be unread.
+const SMALL_FRAMES: usize = 64;
+const SMALL_FRAMES_WRITES: u64 = 1000;
 /// Connections of an attacker.
 const CONNECTIONS: usize = 4;
 
@@ -37,8 +40,8 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
         return slow_handshakes(address, end).await;
     }
     let mut raw = Raw::connect(address, "Bearer mallory-token").await?;
-    let mut frames = 0;
-    let stream = raw.open();
+    let mut frames: u64 = 0;
+    let mut stream = raw.open();
     match name {
         "endless headers" => {
             let begun = raw.call_without_end(stream, DEPOSIT);
@@ -68,6 +71,14 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
             // CVE-2024-27316
             "endless headers" => http2::more_headers(stream, 8 * 1024),
             "empty data" => http2::data(stream, &[]).repeat(64),
+            // More of it than flow control lets one stream have goes to the next one.
+            "small frames that nobody reads" => {
+                let call = frames.is_multiple_of(SMALL_FRAMES_WRITES).then(|| {
+                    stream = raw.open();
+                    raw.call(stream, STREAM)
+                });
+                [call.unwrap_or_default(), http2::data(stream, &[0]).repeat(SMALL_FRAMES)].concat()
+            }
             "pings" => http2::ping().repeat(64),
             "settings" => [http2::settings(), http2::settings_ack()].concat().repeat(64),
             "huge messages" => {
@@ -83,12 +94,16 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
             }
             other => unreachable!("{other}"),
         };
-        let data = if name == "large messages that never end" { PREFIX + PART } else { 0 };
+        let data = match name {
+            "large messages that never end" => PREFIX + PART,
+            "small frames that nobody reads" => SMALL_FRAMES,
+            _ => 0,
+        };
         raw.write_data(&bytes, data).await?;
         frames += 1;
         // Some thousand a second of all attackers. More would be a flood, which takes the two cores of
         // a machine that has them whatever it floods with.
-        if frames % 4 == 0 {
+        if frames.is_multiple_of(4) {
             sleep(ms(1)).await;
         }
     }
@@ -175,6 +190,7 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
         "settings",
         "huge messages",
         "large messages that never end",
+        "small frames that nobody reads",
         "slow handshakes",
     ] {
         let end = Instant::now() + seconds(2);
@@ -193,6 +209,49 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
     let figure = format!("after: p99 {after:?}, {before:?} before; {} KiB", server.memory_kib());
     times::figure(&figure, after <= p99_max);
     checker::assert_consistent(&database).await;
+}
+
+/// h2 counts what comes for a call whose request nobody reads any more, and ends connections for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_refused_while_they_still_send_do_not_end_their_connection() {
+    const CALLS: usize = 2000;
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let callers = Callers::new(&[("alice", "alice-token")], &identity("alice", &["*"], &[""]));
+    let server = callers.serve(&database, &[]).await;
+    let mut raw = Raw::connect(server.address, "Bearer nobody's").await.expect("connected");
+    for _ in 0..CALLS {
+        let stream = raw.open();
+        let call = raw.call(stream, STREAM);
+        raw.write(&call).await.expect("written");
+        raw.answer(stream).await.expect("refused");
+        let rest = [http2::data(stream, &[0]).repeat(100), http2::reset(stream)].concat();
+        raw.write_data(&rest, 100).await.expect("the connection is there");
+    }
+    let stream = raw.open();
+    let call = raw.call(stream, STREAM);
+    raw.write(&call).await.expect("written");
+    raw.answer(stream).await.expect("the connection serves");
+}
+
+/// So do many calls that come at the same time, before their requests are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_small_calls_at_once_do_not_end_their_connection() {
+    const CALLS: usize = 8000;
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start(&database).await;
+    let mut raw = Raw::connect(server.address, "").await.expect("connected");
+    let mut bytes = Vec::new();
+    for _ in 0..CALLS {
+        let stream = raw.open();
+        bytes.extend(raw.call(stream, DEPOSIT));
+        // Its message, and the end of it in a frame of its own, as most clients send it.
+        bytes.extend([http2::data(stream, &http2::message_of(0)), http2::end(stream)].concat());
+    }
+    raw.write(&bytes).await.expect("written");
+    let stream = raw.open();
+    let call = [raw.call(stream, DEPOSIT), http2::end(stream)].concat();
+    raw.write(&call).await.expect("written");
+    raw.answer(stream).await.expect("the connection serves");
 }
 
 /// What it is sent of a call that never ends is not kept longer than the call may take.

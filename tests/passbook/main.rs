@@ -67,6 +67,7 @@ mod failover;
 mod failure;
 mod few_connections;
 mod foreign_lock;
+mod greedy_streams;
 mod guards;
 mod guards_of_holds;
 mod health_and_reflection;

@@ -13,6 +13,7 @@ const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// How long the server may leave unread what it was sent.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -31,6 +32,8 @@ pub struct Raw {
     received: Vec<u8>,
     /// How much data the server is ready to take.
     window: i64,
+    /// The last stream that has an answer.
+    answered: u32,
 }
 
 impl Raw {
@@ -47,7 +50,7 @@ impl Raw {
             ("authorization", authorization.to_owned()),
         ];
         let (received, window) = (Vec::new(), FIRST_WINDOW);
-        let mut raw = Self { stream, next_stream: 1, headers, received, window };
+        let mut raw = Self { stream, next_stream: 1, headers, received, window, answered: 0 };
         raw.write(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
         Ok(raw)
     }
@@ -87,6 +90,9 @@ impl Raw {
             let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
             let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
             let is_window_update = header[3] == WINDOW_UPDATE && stream == 0;
+            if header[3] == HEADERS {
+                self.answered = self.answered.max(stream);
+            }
             let end = FRAME_HEADER + length;
             let Some(payload) = self.received.get(FRAME_HEADER..end) else { break };
             if is_window_update && let Some(more) = payload.first_chunk() {
@@ -95,6 +101,18 @@ impl Raw {
             self.received.drain(..end);
         }
         Ok(())
+    }
+
+    /// Waits until this call has an answer, or at least its beginning.
+    pub async fn answer(&mut self, stream: u32) -> io::Result<()> {
+        let is_answered = async {
+            while self.answered < stream {
+                self.stream.readable().await?;
+                self.read()?;
+            }
+            Ok(())
+        };
+        timeout(WRITE_TIME_MAX, is_answered).await?
     }
 
     /// Begins a call of this method.
@@ -136,6 +154,11 @@ pub fn more_headers(stream: u32, length: usize) -> Vec<u8> {
 
 pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, payload)
+}
+
+/// No more data.
+pub fn end(stream: u32) -> Vec<u8> {
+    frame(DATA, END_STREAM, stream, &[])
 }
 
 pub fn reset(stream: u32) -> Vec<u8> {

@@ -1,0 +1,204 @@
+//! Stock clients that write to a stream as fast as they can: flow control slows them, nothing cuts
+//! them, and other calls of their channel go on, also while somebody has the account's row.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use passbook::proto::{GetAccountRequest, PostTransactionRequest, StreamTransactionsRequest};
+use sea_orm::ConnectionTrait;
+use tokio::{process::Command, sync::OnceCell, task::yield_now};
+use tokio_stream::{Stream, StreamExt};
+
+use crate::{
+    batch_post_transactions::made,
+    harness::{checker, *},
+    post_transaction::{leg, post},
+};
+
+on_both_databases! {
+    a_greedy_client_is_slowed_and_never_cut,
+    a_greedy_client_of_another_stack_is_slowed_and_never_cut,
+    greedy_streams_beside_each_other_are_slowed_and_never_cut,
+}
+
+const REQUESTS: usize = 100_000;
+/// The account of the other calls.
+const OTHER: &str = "other";
+/// A locked row fails nothing: whoever waits for it may wait for longer.
+const PATIENT: [&str; 2] = ["--default-deadline", "2m"];
+/// Of the virtual environment. The tests say so where it cannot be had.
+const GRPCIO: &str = "grpcio==1.85.3";
+
+async fn a_greedy_client_is_slowed_and_never_cut(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start_with(&database, &PATIENT).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    open(&client, OTHER).await;
+    let others = OtherCalls::on(&client);
+    let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
+
+    let count = results_of(&client, REQUESTS).await;
+
+    assert_eq!(count, REQUESTS, "one result a request");
+    lock.await.expect("the row was locked");
+    let others = others.end().await;
+    println!("{kind:?}: {others} other calls, {} KiB", server.memory_kib());
+    assert!(others > 100, "{others} other calls");
+    assert_eq!(balance(&client, "hot").await, format!("{REQUESTS}.00"));
+    checker::assert_consistent(&database).await;
+}
+
+/// Many streams of one channel, all of which wait for one row.
+async fn greedy_streams_beside_each_other_are_slowed_and_never_cut(kind: Kind) {
+    const STREAMS: usize = 40;
+    const EACH: usize = 2000;
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start_with(&database, &PATIENT).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    open(&client, OTHER).await;
+    let others = OtherCalls::on(&client);
+    let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
+
+    let streams = (0..STREAMS).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { results_of(&client, EACH).await })
+    });
+    for stream in streams.collect::<Vec<_>>() {
+        assert_eq!(stream.await.expect("no stream is cut"), EACH);
+    }
+
+    lock.await.expect("the row was locked");
+    assert!(others.end().await > 10);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
+    let python = match python_with_grpcio().await {
+        Ok(python) => python,
+        Err(why) => return skipped("a greedy client of grpcio", why),
+    };
+    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let server = Server::start_with(&database, &PATIENT).await;
+    let client = server.client();
+    open(&client, "hot").await;
+    open(&client, OTHER).await;
+    let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/passbook/greedy_client.py");
+    let (address, count) = (server.address.to_string(), REQUESTS.to_string());
+    let mut command = Command::new(python);
+    command.arg(script).args([&address, &count, "hot", OTHER]).kill_on_drop(true);
+    let output = command.output().await.expect("Python runs");
+
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{kind:?}: {stdout}{} KiB", server.memory_kib());
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let all = format!("{REQUESTS} results, {REQUESTS} applied, ");
+    assert!(stdout.starts_with(&all), "{stdout}{stderr}");
+    lock.await.expect("the row was locked");
+    assert_eq!(balance(&client, "hot").await, format!("{REQUESTS}.00"));
+    checker::assert_consistent(&database).await;
+}
+
+/// The number of results of one stream that writes as fast as it can, all of which were applied.
+async fn results_of(client: &Client, requests: usize) -> usize {
+    let answer = client.clone().stream_transactions(one_a_frame(requests)).await.expect("a stream");
+    let (mut results, mut count) = (answer.into_inner(), 0);
+    while let Some(response) = results.next().await {
+        made(&response.expect("a result").result.expect("always there"));
+        count += 1;
+    }
+    count
+}
+
+/// Requests of which each comes a moment after the one before: tonic's client would put many of them
+/// into one frame, which other clients do not.
+fn one_a_frame(requests: usize) -> impl Stream<Item = StreamTransactionsRequest> {
+    tokio_stream::iter(0..requests).then(async |_| {
+        yield_now().await;
+        let request = PostTransactionRequest { ..post(&[leg("hot", "1")]) };
+        StreamTransactionsRequest { request: Some(request) }
+    })
+}
+
+/// Has the row of `hot`, which on SQLite is the whole file, for some seconds.
+async fn hold_the_row(connection: sea_orm::DatabaseConnection, kind: Kind) {
+    let lock = match kind {
+        Kind::Sqlite => "PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE",
+        Kind::Postgres => "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'hot' FOR UPDATE",
+    };
+    tokio::time::sleep(ms(500)).await;
+    connection.execute_unprepared(lock).await.expect("locked");
+    tokio::time::sleep(seconds(3)).await;
+    connection.execute_unprepared("COMMIT").await.expect("let go");
+}
+
+/// Calls one after another on a client's channel.
+struct OtherCalls {
+    over: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    calls: tokio::task::JoinHandle<()>,
+}
+
+impl OtherCalls {
+    fn on(client: &Client) -> Self {
+        let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (mut client, is_over, counter) = (client.clone(), over.clone(), count.clone());
+        let calls = tokio::spawn(async move {
+            while !is_over.load(Relaxed) {
+                let request = GetAccountRequest { account_id: OTHER.to_owned() };
+                client.get_account(within(PATIENCE, request)).await.expect("others go on");
+                counter.fetch_add(1, Relaxed);
+                tokio::time::sleep(ms(1)).await;
+            }
+        });
+        Self { over, count, calls }
+    }
+
+    /// How many there were, none of which failed.
+    async fn end(self) -> usize {
+        self.over.store(true, Relaxed);
+        self.calls.await.expect("no other call failed");
+        self.count.load(Relaxed)
+    }
+}
+
+/// A Python that has grpcio, in a virtual environment of its own, made when first needed.
+async fn python_with_grpcio() -> &'static Result<PathBuf, String> {
+    static PYTHON: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
+    PYTHON.get_or_init(make_python_with_grpcio).await
+}
+
+async fn make_python_with_grpcio() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(GRPCIO);
+    let python = folder.join("bin/python");
+    let run = async |program: &Path, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().await;
+        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        output.status.success().then_some(()).ok_or_else(|| stderr.trim().to_owned())
+    };
+    if run(&python, &["-c", "import grpc"]).await.is_ok() {
+        return Ok(python);
+    }
+    let folder = folder.to_str().ok_or("the folder has no name in UTF-8")?;
+    run(Path::new("python3"), &["-m", "venv", "--clear", folder]).await?;
+    let install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", GRPCIO];
+    run(&python, &install).await?;
+    Ok(python)
+}
+
+/// Says that a test did not take place, where the test runner does not hide it.
+fn skipped(what: &str, why: &str) {
+    let words = format!("\nSKIPPED: {what}: no Python 3 with {GRPCIO} here: {why}\n");
+    std::io::stderr().write_all(words.as_bytes()).expect("standard error is there");
+}
