@@ -49,6 +49,10 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// bytes 0.15 MiB. Higher, an attacker's connection takes more memory: up to one and a half times this.
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
+/// By how many bytes headers may be too large and still be answered as gRPC answers. What is larger
+/// h2 answers with 431 or with the end of the connection, of which a caller understands nothing.
+const HEADER_SIZE_ANSWERED: u32 = 128 * 1024;
+
 /// How a server is run.
 #[derive(Clone)]
 pub struct ServerConfig {
@@ -188,7 +192,9 @@ pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
         .max_concurrent_streams(Some(limits.streams_per_connection_max))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(Some(limits.header_size_max))
+        .http2_max_header_list_size(Some(
+            limits.header_size_max.saturating_add(HEADER_SIZE_ANSWERED),
+        ))
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         // Without a grace, which in tonic would cut calls that are under way.
@@ -200,6 +206,7 @@ fn call_limits(limits: &LimitsConfig) -> CallLimits {
         calls_max: limits.calls_max,
         identity_calls_max: limits.identity_calls_max,
         identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
+        header_size_max: limits.header_size_max,
     }
 }
 

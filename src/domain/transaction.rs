@@ -104,6 +104,15 @@ pub struct Entry {
     pub hash: [u8; 32],
 }
 
+impl Transaction {
+    /// The sequence of its last entry on this account; 0 if it has none there.
+    #[must_use]
+    pub fn last_sequence_of(&self, account_id: &AccountId) -> i64 {
+        let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);
+        own.map(|entry| entry.sequence).max().unwrap_or_default()
+    }
+}
+
 impl Entry {
     /// The hash that belongs to this entry after one with the hash `previous` (zeros before
     /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.

@@ -11,9 +11,10 @@ use crate::{
         account::{AccountUpdate, AttributeChange},
         command,
         money::Currencies,
+        transaction::Transaction,
     },
     grpc::{
-        auth,
+        answer_size, auth,
         deadline::Deadline,
         decode::{self, Invalid},
         encode,
@@ -123,7 +124,7 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let account_ids = decode::account_ids(&self.currencies, &request.account_ids)?;
         let accounts = self.ledger.accounts(&caller, &account_ids, deadline.at).await?;
-        let accounts = accounts.into_iter().map(encode::account).collect();
+        let accounts = answer_size::accounts(accounts)?;
         Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
     }
 
@@ -134,10 +135,10 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let (filter, page) = decode::account_list(&self.currencies, &request)?;
         let after = page.cursor.as_ref();
-        let mut list =
+        let list =
             self.ledger.list_accounts(&caller, &filter, after, page.limit + 1, deadline.at).await?;
-        let next_page_token = page.cut(&mut list.rows, list.next, |last| last.account_id.clone());
-        let accounts = list.rows.into_iter().map(encode::account).collect();
+        let (accounts, next_page_token) =
+            page.answer(list.rows, list.next, |last| last.account_id.clone(), encode::account);
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
@@ -190,7 +191,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::BatchPostTransactionsRequest>,
     ) -> Result<Response<proto::BatchPostTransactionsResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let requests = decode::batch(request)?;
+        let requests = answer_size::check_room(decode::batch(request)?)?;
         let intake = self.intake(caller);
         // All are in line before the first is waited for.
         let line: Vec<_> = requests.into_iter().map(|it| intake.take(it, deadline.at)).collect();
@@ -198,6 +199,7 @@ impl AccountService for AccountServiceImpl {
         for in_line in line {
             results.push(in_line.result().await);
         }
+        answer_size::shorten(&mut results);
         Ok(Response::new(proto::BatchPostTransactionsResponse { results }))
     }
 
@@ -228,12 +230,12 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::ListEntriesResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let (account_id, range, page) = decode::entry_list(&self.currencies, &request)?;
-        let mut entries = self
+        let entries = self
             .ledger
             .list_entries(&caller, &account_id, &range, page.limit + 1, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut entries, None, |last| last.sequence);
-        let entries = entries.iter().map(encode::entry).collect();
+        let (entries, next_page_token) =
+            page.answer(entries, None, |last| last.sequence, |it| encode::entry(&it));
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
@@ -290,12 +292,12 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let (account_id, page) = decode::account_change_list(&self.currencies, &request)?;
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
-        let mut changes = self
+        let changes = self
             .ledger
             .list_account_changes(&caller, &account_id, after, limit, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut changes, None, |last| last.version);
-        let changes = changes.into_iter().map(encode::account_change).collect();
+        let (changes, next_page_token) =
+            page.answer(changes, None, |last| last.version, encode::account_change);
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
@@ -346,12 +348,12 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::ListHoldsResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let (account_id, filter, page) = decode::hold_list(&self.currencies, &request)?;
-        let mut list = self
+        let list = self
             .ledger
             .list_holds(&caller, &account_id, &filter, page.limit + 1, deadline.at)
             .await?;
-        let next_page_token = page.cut(&mut list.rows, list.next, |last| last.hold_id.clone());
-        let holds = list.rows.iter().map(encode::hold).collect();
+        let (holds, next_page_token) =
+            page.answer(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it));
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 
@@ -373,24 +375,24 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let decode::TransactionList { account_id, filter, page } =
             decode::transaction_list(&self.currencies, &request)?;
-        let (limit, at) = (page.limit, deadline.at);
+        let (limit, at, ledger) = (page.limit, deadline.at, &self.ledger);
+        let encode = |it: Arc<Transaction>| encode::transaction(&it);
         let (transactions, next_page_token) = match account_id {
             None => {
                 let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
-                let found =
-                    self.ledger.list_transactions(&caller, &filter, before, limit, at).await?;
-                (found.transactions, page.token(found.next))
+                let found = ledger.list_transactions(&caller, &filter, before, limit, at).await?;
+                let cursor = |last: &Arc<Transaction>| last.transaction_id.unwrap_or_default();
+                page.answer_until(found.transactions, found.next, cursor, encode)
             }
             Some(account_id) => {
                 let before = page.cursor.as_deref().and_then(|it| it.parse().ok());
-                let ledger = &self.ledger;
                 let found = ledger
                     .list_transactions_of_account(&caller, &account_id, &filter, before, limit, at)
                     .await?;
-                (found.transactions, page.token(found.next))
+                let cursor = |last: &Arc<Transaction>| last.last_sequence_of(&account_id);
+                page.answer_until(found.transactions, found.next, cursor, encode)
             }
         };
-        let transactions = transactions.iter().map(|it| encode::transaction(it)).collect();
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
     }
 

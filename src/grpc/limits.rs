@@ -42,6 +42,8 @@ pub struct CallLimits {
     pub identity_calls_max: u32,
     /// A second, of one identity, and that many at once; None: any number.
     pub identity_rate_max: Option<NonZeroU32>,
+    /// Bytes of a call's headers, as HTTP/2 counts them. This is for calls of all services.
+    pub header_size_max: u32,
 }
 
 /// Refuses calls beyond the limits; inside of [`crate::grpc::AuthenticationLayer`], which says
@@ -131,6 +133,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let max = self.limiter.limits.header_size_max;
+        let size = header_size(&request);
+        if size > max as usize {
+            let message = format!("the headers have {size} bytes; at most {max} are allowed");
+            let status = status::request_too_large("header_size_max", max, message);
+            return Box::pin(async move { Ok(status.into_http()) });
+        }
         if !is_limited(request.uri().path()) {
             return Box::pin(self.inner.call(request));
         }
@@ -145,6 +154,22 @@ where
             Err(status) => Box::pin(async move { Ok(status.into_http()) }),
         }
     }
+}
+
+/// RFC 9113, 10.5.1: of each field name and value, and 32 bytes more.
+fn header_size<B>(request: &Request<B>) -> usize {
+    const FIELD: usize = 32;
+    let uri = request.uri();
+    let pseudo = [
+        (":method", request.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", |it| it.as_str())),
+        (":path", uri.path_and_query().map_or("", |it| it.as_str())),
+    ];
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    fields.sum::<usize>()
+        + pseudo.iter().map(|(name, value)| name.len() + value.len() + FIELD).sum::<usize>()
 }
 
 fn is_limited(path: &str) -> bool {

@@ -3,6 +3,7 @@
 
 mod account_service;
 mod admin_service;
+mod answer_size;
 mod auth;
 mod deadline;
 mod decode;

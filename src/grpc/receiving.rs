@@ -71,8 +71,7 @@ pub fn receive(request: Request<Body>, unfinished: &Unfinished) -> Request<Body>
     let identity = auth::caller(request.extensions()).identity;
     let share = Share { of: unfinished.clone(), identity, bytes: 0 };
     request.map(|body| {
-        let prefix = [0; PREFIX_LENGTH];
-        let message = MessageProgress { prefix, received: 0, is_whole_after: PREFIX_LENGTH };
+        let message = MessageProgress::default();
         Body::new(Receiving { body, deadline, timer: None, message, share })
     })
 }
@@ -92,6 +91,15 @@ struct MessageProgress {
     received: usize,
     /// With its prefix; a guess until that is there.
     is_whole_after: usize,
+    /// The length of the largest message so far, without its prefix.
+    largest: usize,
+}
+
+impl Default for MessageProgress {
+    fn default() -> Self {
+        let prefix = [0; PREFIX_LENGTH];
+        Self { prefix, received: 0, is_whole_after: PREFIX_LENGTH, largest: 0 }
+    }
 }
 
 /// What one call has of all that is unfinished; given back with the call's body.
@@ -113,6 +121,7 @@ impl MessageProgress {
                     let [_, a, b, c, d] = self.prefix;
                     let length = u32::from_be_bytes([a, b, c, d]) as usize;
                     self.is_whole_after = PREFIX_LENGTH.saturating_add(length);
+                    self.largest = self.largest.max(length);
                 }
             } else {
                 let taken = bytes.len().min(self.is_whole_after - self.received);
@@ -176,6 +185,10 @@ impl HttpBody for Receiving {
             Poll::Ready(Some(Ok(frame))) => {
                 let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
                 let bytes = this.message.take_in(data);
+                if this.message.largest > this.share.of.message_size_max {
+                    let status = too_large(this.message.largest, this.share.of.message_size_max);
+                    return Poll::Ready(Some(Err(status)));
+                }
                 Poll::Ready(Some(this.share.set(bytes).map(|()| frame).map_err(too_much)))
             }
             Poll::Pending => {
@@ -197,6 +210,16 @@ impl HttpBody for Receiving {
     }
 }
 
+/// Whatever came before in a stream is answered; this, and what came with it in one frame, is not
+/// looked at.
+fn too_large(length: usize, max: usize) -> Status {
+    let message = format!(
+        "the message has {length} bytes; at most {max} are allowed: send less at a time, e.g. fewer \
+         requests in a batch"
+    );
+    status::request_too_large("message_size_max", max as u32, message)
+}
+
 fn too_much(max: usize) -> Status {
     counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
     let message = "too many large messages are on their way in already".to_owned();
@@ -216,10 +239,8 @@ mod tests {
             bytes
         };
         let all = [message(3), message(0), message(10), message(300)].concat();
-        let prefix = [0; PREFIX_LENGTH];
         for piece in 1..all.len() {
-            let mut progress =
-                MessageProgress { prefix, received: 0, is_whole_after: PREFIX_LENGTH };
+            let mut progress = MessageProgress::default();
             let mut at = 0;
             for bytes in all.chunks(piece) {
                 at += bytes.len();
@@ -230,6 +251,7 @@ mod tests {
                 let needs = if is_announced { end - begin } else { at - begin };
                 assert_eq!(progress.take_in(bytes), needs, "{piece} bytes at a time, {at}");
             }
+            assert_eq!(progress.largest, 300);
         }
     }
 

@@ -7,6 +7,10 @@ use prost::Message;
 use tonic::{Code, Status, body::Body};
 use tonic_types::pb;
 
+mod exhausted;
+
+pub use exhausted::{of_limit, request_too_large, response_too_large};
+
 use crate::{
     domain::{access::Denied, rejection::Rejection},
     grpc::{
@@ -282,19 +286,6 @@ pub fn blame_request(response: Response<Body>) -> Response<Body> {
             of_invalid(invalid).into_status().into_http()
         }
     }
-}
-
-/// The answer to a call beyond one of the limits on calls.
-pub fn of_limit(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
-    let metadata = [
-        ("outcome", "not_applied".to_owned()),
-        ("limit", limit.to_owned()),
-        ("max", max.to_string()),
-    ];
-    let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
-    let details = vec![retry_info(retry_delay)];
-    let (code, reason) = (Code::ResourceExhausted, ErrorReason::Overloaded);
-    Parts { code, reason, message, metadata, details }.into_status()
 }
 
 impl Parts {

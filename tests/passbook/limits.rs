@@ -127,14 +127,26 @@ async fn messages_and_headers_beyond_their_limits_are_refused() {
     let mut long = deposit("alice", "1");
     long.description = "x".repeat(4000);
     let status = client.clone().deposit(long).await.expect_err("too long");
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-    assert!(status.message().contains("2048"), "it says the limit: {}", status.message());
+    assert_too_large(&status, "message_size_max", "2048");
 
+    for length in [4097, 8000, 64 * 1024, 120 * 1024] {
+        let mut request = tonic::Request::new(deposit("alice", "1"));
+        request.metadata_mut().insert("x-long", "x".repeat(length).parse().expect("ASCII"));
+        let status = client.clone().deposit(request).await.expect_err("too long a header");
+        assert_too_large(&status, "header_size_max", "4096");
+    }
     let mut request = tonic::Request::new(deposit("alice", "1"));
-    request.metadata_mut().insert("x-long", "x".repeat(8000).parse().expect("ASCII"));
-    client.clone().deposit(request).await.expect_err("too long a header");
-    assert_eq!(balance(&client, "alice").await, "0.00");
-    client.clone().deposit(deposit("alice", "1")).await.expect("made");
+    request.metadata_mut().insert("x-long", "x".repeat(3000).parse().expect("ASCII"));
+    client.clone().deposit(request).await.expect("within the limit");
+    assert_eq!(balance(&client, "alice").await, "1.00");
+}
+
+pub fn assert_too_large(status: &Status, limit: &str, max: &str) {
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert_eq!(reason(status), "REQUEST_TOO_LARGE");
+    assert_eq!(outcome(status), "not_applied");
+    assert_eq!((metadata(status, "limit"), metadata(status, "max")), (limit.into(), max.into()));
+    assert!(status.message().contains(max), "it says the limit: {}", status.message());
 }
 
 /// More streams than a connection may have wait at the client.

@@ -94,6 +94,7 @@ mod settings;
 mod settings_as_written;
 mod settled_times;
 mod shutdown;
+mod sizes;
 mod start_up;
 mod strangers;
 mod telemetry_logs;

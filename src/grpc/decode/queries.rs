@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use prost::Message;
+
 use crate::{
     domain::{
         hold::HoldState,
@@ -11,6 +13,7 @@ use crate::{
         transaction::TransactionKind,
     },
     grpc::{
+        answer_size::{self, RESPONSE_SIZE_MAX},
         decode::{BATCH_GET_MAX, Decoder, Invalid, account_state},
         page_token,
     },
@@ -34,24 +37,50 @@ pub struct Page<Cursor> {
 }
 
 impl<Cursor> Page<Cursor> {
-    /// Cuts off what is beyond the page. The token is for the next one: after the last row, if
-    /// there was anything to cut off; or else at `next`.
-    pub fn cut<T, Next: fmt::Display>(
+    /// The rows of the page as they are sent, without what is beyond it. The token is for the next
+    /// one: after the last row, if there was anything beyond it; or else after `next`.
+    pub fn answer<T, C: fmt::Display, M: Message>(
         &self,
-        rows: &mut Vec<T>,
-        next: Option<Next>,
-        cursor: impl Fn(&T) -> Next,
-    ) -> String {
+        mut rows: Vec<T>,
+        next: Option<C>,
+        cursor: impl Fn(&T) -> C,
+        encode: impl Fn(T) -> M,
+    ) -> (Vec<M>, String) {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        if rows.len() <= limit {
-            return self.token(next);
-        }
+        let is_cut = rows.len() > limit;
         rows.truncate(limit);
-        self.token(rows.last().map(cursor))
+        let next = if is_cut { rows.last().map(&cursor) } else { next };
+        self.answer_until(rows, next, cursor, encode)
+    }
+
+    /// The same of rows after which there is more if there is a cursor. Where one answer has no room
+    /// for all, the page ends before.
+    pub fn answer_until<T, C: fmt::Display, M: Message>(
+        &self,
+        rows: Vec<T>,
+        mut next: Option<C>,
+        cursor: impl Fn(&T) -> C,
+        encode: impl Fn(T) -> M,
+    ) -> (Vec<M>, String) {
+        let mut room = RESPONSE_SIZE_MAX;
+        let (mut messages, mut last) = (Vec::with_capacity(rows.len()), None);
+        for row in rows {
+            let at = cursor(&row);
+            let message = encode(row);
+            let size = answer_size::size_in_list(&message);
+            if size > room && last.is_some() {
+                next = last;
+                break;
+            }
+            room = room.saturating_sub(size);
+            messages.push(message);
+            last = Some(at);
+        }
+        (messages, self.token(next))
     }
 
     /// The token for the page that begins here; empty if there is none.
-    pub fn token(&self, cursor: Option<impl fmt::Display>) -> String {
+    fn token(&self, cursor: Option<impl fmt::Display>) -> String {
         cursor
             .map(|cursor| page_token::encode(&self.query, &cursor.to_string()))
             .unwrap_or_default()
