@@ -98,6 +98,8 @@ pub struct AccountUpdate {
     pub account_id: AccountId,
     /// What is to become of it.
     pub change: AttributeChange,
+    /// The version before the change.
+    pub expected_version: Option<i64>,
     /// Why; kept in the account's history.
     pub reason: String,
     /// Who asked for it; kept in the account's history.
@@ -115,8 +117,6 @@ pub enum AttributeChange {
         overdraft_limit: Option<NewLimit>,
         /// True makes the limit zero.
         unlimited_overdraft: Option<bool>,
-        /// The version before the change.
-        expected_version: Option<i64>,
     },
     /// No money leaves it.
     Freeze,
@@ -270,12 +270,13 @@ impl Account {
         balance.plus(-self.held).plus(self.overdraft_limit)
     }
 
-    /// Whether a request to open an account asks for exactly this one.
+    /// Whether a request to open an account asks for exactly this one, as it was when it was opened:
+    /// what has become of it since does not make a retry another request.
     #[must_use]
-    pub fn has_attributes(&self, new: &NewAccount) -> bool {
+    pub fn was_opened_by(&self, opening: &Attributes, new: &NewAccount) -> bool {
         self.currency == new.currency
-            && self.overdraft_limit == new.overdraft_limit
-            && self.unlimited_overdraft == new.unlimited_overdraft
-            && self.labels == new.labels
+            && opening.overdraft_limit == new.overdraft_limit
+            && opening.unlimited_overdraft == new.unlimited_overdraft
+            && opening.labels == new.labels
     }
 }

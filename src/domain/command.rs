@@ -150,6 +150,15 @@ impl Command {
         }
     }
 
+    /// The account that it opens, if it does.
+    #[must_use]
+    pub fn opens(&self) -> Option<&AccountId> {
+        match self {
+            Self::CreateAccount(new) => Some(&new.account_id),
+            Self::UpdateAccount(_) | Self::Request(_) => None,
+        }
+    }
+
     /// Whether it touches one account only, with however many legs.
     #[must_use]
     pub fn has_one_account(&self) -> bool {

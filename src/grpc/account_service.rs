@@ -72,14 +72,14 @@ impl AccountServiceImpl {
         outcomes::of_account(self.ledger.update_account(caller, update, deadline.at).await)
     }
 
-    fn state_change(
+    async fn change_state(
         &self,
-        caller: &Caller,
-        account_id: &str,
+        (caller, deadline): (Caller, Deadline),
         change: AttributeChange,
-        reason: &str,
-    ) -> Result<AccountUpdate, Invalid> {
-        decode::state_change(&self.currencies, &caller.identity, account_id, change, reason)
+        request: decode::StateChange,
+    ) -> Result<Option<proto::Account>, Status> {
+        let update = decode::state_change(&self.currencies, &caller.identity, change, request);
+        self.update(&caller, update, deadline).await
     }
 
     fn intake(&self, caller: Caller) -> Intake {
@@ -254,10 +254,10 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::FreezeAccountRequest>,
     ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let (account_id, reason) = (&request.account_id, &request.reason);
+        let proto::FreezeAccountRequest { account_id, reason, expected_version } = request;
+        let request = decode::StateChange { account_id, reason, expected_version };
         let change = AttributeChange::Freeze;
-        let update = self.state_change(&caller, account_id, change, reason);
-        let account = self.update(&caller, update, deadline).await?;
+        let account = self.change_state((caller, deadline), change, request).await?;
         Ok(Response::new(proto::FreezeAccountResponse { account }))
     }
 
@@ -266,10 +266,10 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::UnfreezeAccountRequest>,
     ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let (account_id, reason) = (&request.account_id, &request.reason);
+        let proto::UnfreezeAccountRequest { account_id, reason, expected_version } = request;
+        let request = decode::StateChange { account_id, reason, expected_version };
         let change = AttributeChange::Unfreeze;
-        let update = self.state_change(&caller, account_id, change, reason);
-        let account = self.update(&caller, update, deadline).await?;
+        let account = self.change_state((caller, deadline), change, request).await?;
         Ok(Response::new(proto::UnfreezeAccountResponse { account }))
     }
 
@@ -278,10 +278,10 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CloseAccountRequest>,
     ) -> Result<Response<proto::CloseAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let (account_id, reason) = (&request.account_id, &request.reason);
+        let proto::CloseAccountRequest { account_id, reason, expected_version } = request;
+        let request = decode::StateChange { account_id, reason, expected_version };
         let change = AttributeChange::Close;
-        let update = self.state_change(&caller, account_id, change, reason);
-        let account = self.update(&caller, update, deadline).await?;
+        let account = self.change_state((caller, deadline), change, request).await?;
         Ok(Response::new(proto::CloseAccountResponse { account }))
     }
 

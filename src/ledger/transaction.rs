@@ -196,10 +196,15 @@ async fn evaluate(
     let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
     let reversed_by = transaction.reversed_by(&reversals).await?;
 
-    // 5. Apply each command in turn, in memory; a job that its caller gave up is left out.
+    // 5. Read what accounts were when they were opened that are to be opened again.
+    let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
+    let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
+    let openings = transaction.openings(opened).await?;
+
+    // 6. Apply each command in turn, in memory; a job that its caller gave up is left out.
     //    Where more holds have expired than are recorded at once, nothing can be judged yet.
     let ours = if is_partial { Vec::new() } else { ours };
-    let mut book = Book::new(Found { accounts, holds, decided, reversed_by, now_us });
+    let mut book = Book::new(Found { accounts, holds, decided, reversed_by, openings, now_us });
     let completed = ours
         .into_iter()
         .filter(|job| job.claim())
@@ -212,7 +217,7 @@ async fn evaluate(
     #[cfg(test)]
     super::faults::strike(super::faults::Point::BeforeWrite, jobs);
 
-    // 6. Write what has changed; the caller commits.
+    // 7. Write what has changed; the caller commits.
     transaction.write(&book).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };

@@ -16,6 +16,7 @@ mod error;
 mod history;
 mod holds;
 mod hosts;
+mod openings;
 mod requests;
 mod room;
 mod schema;

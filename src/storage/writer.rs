@@ -17,7 +17,7 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        account::Account,
+        account::{Account, Attributes},
         book::{Book, Decided},
         hold::Hold,
         ids::{AccountId, HoldId, RequestKey, TransactionId},
@@ -25,7 +25,7 @@ use crate::{
     storage::{
         CommitError, StorageError,
         accounts::{self, LockedRows},
-        holds, requests,
+        holds, openings, requests,
         settled::WriteFlag,
         turn, write,
     },
@@ -215,6 +215,18 @@ impl WriteTransaction {
         transaction_ids: &BTreeSet<TransactionId>,
     ) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
         requests::reversed_by(&self.transaction, transaction_ids).await
+    }
+
+    /// Of these accounts, which are locked, those whose attributes have changed, with what these were
+    /// before the first change.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn openings(
+        &self,
+        accounts: impl Iterator<Item = &Account>,
+    ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
+        openings::openings(&self.transaction, accounts).await
     }
 
     /// Writes all that the book has changed.

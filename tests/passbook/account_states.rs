@@ -16,6 +16,7 @@ on_both_databases! {
     a_closed_account_takes_and_gives_nothing,
     an_account_is_closed_only_when_it_is_empty,
     a_closed_account_stays_closed,
+    a_state_is_changed_only_at_the_version_that_is_expected,
     states_of_missing_accounts_are_not_found,
     accounts_are_listed_by_their_state,
 }
@@ -25,19 +26,86 @@ async fn set(client: &Client, account_id: &str, state: AccountState) -> Result<A
     let (account_id, reason) = (account_id.to_owned(), "because".to_owned());
     let account = match state {
         AccountState::Frozen => {
-            let request = FreezeAccountRequest { account_id, reason };
+            let request = FreezeAccountRequest { account_id, reason, ..Default::default() };
             client.freeze_account(request).await?.into_inner().account
         }
         AccountState::Closed => {
-            let request = CloseAccountRequest { account_id, reason };
+            let request = CloseAccountRequest { account_id, reason, ..Default::default() };
             client.close_account(request).await?.into_inner().account
         }
         AccountState::Open | AccountState::Unspecified => {
-            let request = UnfreezeAccountRequest { account_id, reason };
+            let request = UnfreezeAccountRequest { account_id, reason, ..Default::default() };
             client.unfreeze_account(request).await?.into_inner().account
         }
     };
     Ok(account.expect("an account"))
+}
+
+/// The same at this version only.
+async fn set_at(
+    client: &Client,
+    account_id: &str,
+    state: AccountState,
+    version: i64,
+) -> Result<Account, Status> {
+    let mut client = client.clone();
+    let (account_id, expected_version) = (account_id.to_owned(), Some(version));
+    let reason = String::new();
+    let account = match state {
+        AccountState::Frozen => {
+            let request = FreezeAccountRequest { account_id, reason, expected_version };
+            client.freeze_account(request).await?.into_inner().account
+        }
+        AccountState::Closed => {
+            let request = CloseAccountRequest { account_id, reason, expected_version };
+            client.close_account(request).await?.into_inner().account
+        }
+        AccountState::Open | AccountState::Unspecified => {
+            let request = UnfreezeAccountRequest { account_id, reason, expected_version };
+            client.unfreeze_account(request).await?.into_inner().account
+        }
+    };
+    Ok(account.expect("an account"))
+}
+
+/// A retry that comes late does not undo what was done since.
+async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+
+    let mut version = 1;
+    for state in [AccountState::Frozen, AccountState::Open, AccountState::Closed] {
+        for wrong in [version + 1, version + 7, i64::MAX] {
+            let status = refused(
+                set_at(&client, "alice", state, wrong).await,
+                Code::Aborted,
+                "VERSION_MISMATCH",
+            );
+            let names = ["account_id", "expected_version", "version"];
+            let expected = ["alice", &wrong.to_string(), &version.to_string()];
+            assert_eq!(names.map(|it| metadata(&status, it)), expected);
+        }
+        let account = set_at(&client, "alice", state, version).await.expect("it is that version");
+        version += 1;
+        assert_eq!((account.state(), account.version), (state, version));
+        // The late retry, also where nothing would be changed.
+        let again = set_at(&client, "alice", state, version - 1).await;
+        refused(again, Code::Aborted, "VERSION_MISMATCH");
+        assert_eq!(get(&client, "alice").await, account);
+    }
+    // What is refused for its state comes before, what is malformed before everything.
+    let closed = set_at(&client, "alice", AccountState::Frozen, 1).await;
+    refused(closed, Code::FailedPrecondition, "ACCOUNT_CLOSED");
+    open_funded(&client, "bob", "1").await;
+    let full = set_at(&client, "bob", AccountState::Closed, 1).await;
+    refused(full, Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY");
+    for state in STATES {
+        let malformed = set_at(&client, "nobody", state, 0).await;
+        let status = refused(malformed, Code::InvalidArgument, "INVALID_CONDITION");
+        assert_eq!(metadata(&status, "field"), "expected_version");
+    }
 }
 
 const STATES: [AccountState; 3] = [AccountState::Open, AccountState::Frozen, AccountState::Closed];

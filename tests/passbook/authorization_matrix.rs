@@ -259,15 +259,20 @@ async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<
                 UpdateAccountRequest { account_id, update_mask, ..UpdateAccountRequest::default() };
             client.update_account(request).await.map(drop)
         }
-        "FreezeAccount" => {
-            client.freeze_account(FreezeAccountRequest { account_id, reason }).await.map(drop)
-        }
-        "UnfreezeAccount" => {
-            client.unfreeze_account(UnfreezeAccountRequest { account_id, reason }).await.map(drop)
-        }
+        "FreezeAccount" => client
+            .freeze_account(FreezeAccountRequest { account_id, reason, ..Default::default() })
+            .await
+            .map(drop),
+        "UnfreezeAccount" => client
+            .unfreeze_account(UnfreezeAccountRequest { account_id, reason, ..Default::default() })
+            .await
+            .map(drop),
         "CloseAccount" => {
             let account_id = target.empty_account_id.clone();
-            client.close_account(CloseAccountRequest { account_id, reason }).await.map(drop)
+            client
+                .close_account(CloseAccountRequest { account_id, reason, ..Default::default() })
+                .await
+                .map(drop)
         }
         "ListAccountChanges" => {
             let request =

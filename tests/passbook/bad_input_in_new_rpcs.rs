@@ -134,13 +134,25 @@ async fn malformed_names_are_refused(kind: Kind) {
         let update = UpdateAccountRequest { overdraft_limit: money("1"), ..update_of(&name) };
         let answer = client.update_account(update).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
-        let request = FreezeAccountRequest { account_id: account_id(), reason: reason() };
+        let request = FreezeAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         let answer = client.freeze_account(request).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
-        let request = UnfreezeAccountRequest { account_id: account_id(), reason: reason() };
+        let request = UnfreezeAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         let answer = client.unfreeze_account(request).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
-        let request = CloseAccountRequest { account_id: account_id(), reason: reason() };
+        let request = CloseAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         let answer = client.close_account(request).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
         // Where these are empty, they are left out.
@@ -224,11 +236,23 @@ async fn malformed_texts_are_refused(kind: Kind) {
 
         let (expected, field) = ("INVALID_REASON", "reason");
         let (account_id, reason) = (|| "a".to_owned(), || text.to_owned());
-        let request = FreezeAccountRequest { account_id: account_id(), reason: reason() };
+        let request = FreezeAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         assert_refused(client.freeze_account(request).await, expected, field, text);
-        let request = UnfreezeAccountRequest { account_id: account_id(), reason: reason() };
+        let request = UnfreezeAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         assert_refused(client.unfreeze_account(request).await, expected, field, text);
-        let request = CloseAccountRequest { account_id: account_id(), reason: reason() };
+        let request = CloseAccountRequest {
+            account_id: account_id(),
+            reason: reason(),
+            ..Default::default()
+        };
         assert_refused(client.close_account(request).await, expected, field, text);
     }
 
@@ -412,6 +436,6 @@ async fn the_longest_and_strangest_allowed_values_are_taken(kind: Kind) {
     let account = account.expect("an account");
     assert_eq!((account.labels, value(&account.overdraft_limit)), (labels, largest));
     assert_eq!(value(&account.available), "199999999999999999999999999.98");
-    let request = FreezeAccountRequest { account_id, reason: description };
+    let request = FreezeAccountRequest { account_id, reason: description, ..Default::default() };
     client.freeze_account(request).await.expect("it is frozen");
 }

@@ -80,8 +80,11 @@ async fn what_is_done_says_who_asked_for_it(kind: Kind) {
     open_for(&all, "east:1", "10").await;
 
     let made = east.deposit(deposit("east:1", "1")).await.expect("made").into_inner();
-    let freeze =
-        FreezeAccountRequest { account_id: "east:1".to_owned(), reason: "a test".to_owned() };
+    let freeze = FreezeAccountRequest {
+        account_id: "east:1".to_owned(),
+        reason: "a test".to_owned(),
+        ..Default::default()
+    };
     let mut held = Vec::new();
     for hold_id in ["captured", "released", "open"] {
         let request = PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold("east:1", "1") };

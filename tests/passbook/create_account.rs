@@ -1,4 +1,4 @@
-use passbook::proto::{AccountState, CreateAccountRequest};
+use passbook::proto::{AccountState, CreateAccountRequest, UpdateAccountRequest};
 use tonic::Code;
 
 use crate::harness::*;
@@ -7,6 +7,7 @@ on_both_databases! {
     a_new_account_is_open_and_empty,
     opening_it_again_with_the_same_attributes_returns_it_as_it_is_now,
     opening_it_again_with_other_attributes_is_refused,
+    what_becomes_of_an_account_does_not_make_a_retry_another_request,
     an_account_without_an_id_gets_a_uuid_of_version_7,
     a_configured_currency_has_its_own_decimals,
     two_processes_that_open_the_same_account_open_one,
@@ -87,6 +88,64 @@ async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
     }
 
     assert_eq!(get(&client, "alice:main_1.0-x").await, account);
+}
+
+async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    let account_id = open_with(&client, full_request()).await.account_id;
+    open(&client, "unlimited").await;
+    let labels = |value: &str| [("team/a".to_owned(), value.to_owned())].into();
+    let changes = [
+        UpdateAccountRequest { labels: labels("red"), ..Default::default() },
+        UpdateAccountRequest { overdraft_limit: money_of("EUR", "1"), ..Default::default() },
+        UpdateAccountRequest { unlimited_overdraft: true, ..Default::default() },
+        UpdateAccountRequest { labels: labels("blue"), ..Default::default() },
+    ];
+
+    let mut now = full_request();
+    for change in changes {
+        let request = UpdateAccountRequest { account_id: account_id.clone(), ..change };
+        let changed = client.update_account(request).await.expect("changed").into_inner().account;
+        let changed = changed.expect("an account");
+        assert_eq!(open_with(&client, full_request()).await, changed, "a retry is safe");
+        // What it is now is not what it was opened as.
+        now.labels.clone_from(&changed.labels);
+        now.overdraft_limit = changed.overdraft_limit.clone();
+        now.unlimited_overdraft = changed.unlimited_overdraft;
+        let answer = client.create_account(now.clone()).await;
+        refused(answer, Code::AlreadyExists, "ACCOUNT_EXISTS");
+    }
+    let frozen = freeze(&client, &account_id).await;
+    assert_eq!(open_with(&client, full_request()).await, frozen);
+    let closed = close(&client, &account_id).await.expect("it is empty");
+    assert_eq!(open_with(&client, full_request()).await, closed);
+    // Several at once, in one transaction or in several.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let client = client.clone();
+        calls.spawn(async move {
+            open_with(&client, full_request()).await;
+            open(&client, "unlimited").await;
+        });
+    }
+    calls.join_all().await;
+
+    // A ledger that has moved still knows.
+    let (folder, target) = (tempfile::tempdir().expect("a folder"), {
+        let other = if kind == Kind::Sqlite { Kind::Postgres } else { Kind::Sqlite };
+        database.create_beside(other).await
+    });
+    let file = folder.path().join("ledger.jsonl").to_string_lossy().into_owned();
+    let export = ["export", "--database-url", database.url(), "--output", &file];
+    passbook(&export).await.must_succeed();
+    let import = ["import", "--database-url", target.url(), "--input", &file];
+    passbook(&import).await.must_succeed();
+    let moved = Server::start(&target).await;
+    assert_eq!(open_with(&moved.client(), full_request()).await, closed);
+    let answer = moved.client().create_account(now).await;
+    refused(answer, Code::AlreadyExists, "ACCOUNT_EXISTS");
 }
 
 async fn an_account_without_an_id_gets_a_uuid_of_version_7(kind: Kind) {

@@ -98,7 +98,10 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     };
     client.reverse_transaction(reversal).await.expect("reversed");
     let (account_id, reason) = ("bob".to_owned(), "because".to_owned());
-    client.freeze_account(FreezeAccountRequest { account_id, reason }).await.expect("frozen");
+    client
+        .freeze_account(FreezeAccountRequest { account_id, reason, ..Default::default() })
+        .await
+        .expect("frozen");
     let fence = ResolveRequestRequest { request_id: "fenced".to_owned(), fence: true };
     client.resolve_request(fence).await.expect("fenced");
     (database, server)

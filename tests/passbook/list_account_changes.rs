@@ -64,12 +64,24 @@ async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
     };
     client.update_account(request).await.expect("it is updated");
     let longest = "ä".repeat(512);
-    let request = FreezeAccountRequest { account_id: account_id(), reason: longest.clone() };
+    let request = FreezeAccountRequest {
+        account_id: account_id(),
+        reason: longest.clone(),
+        ..Default::default()
+    };
     client.freeze_account(request).await.expect("it is frozen");
     let reason = "it's \"over\"; -- $1".to_owned();
-    let request = UnfreezeAccountRequest { account_id: account_id(), reason: reason.clone() };
+    let request = UnfreezeAccountRequest {
+        account_id: account_id(),
+        reason: reason.clone(),
+        ..Default::default()
+    };
     client.unfreeze_account(request).await.expect("it is open");
-    let request = CloseAccountRequest { account_id: account_id(), reason: String::new() };
+    let request = CloseAccountRequest {
+        account_id: account_id(),
+        reason: String::new(),
+        ..Default::default()
+    };
     let account = client.close_account(request).await.expect("it is closed").into_inner().account;
 
     let changes = all_pages(&servers[1].client(), of_account("alice")).await.concat();

@@ -137,7 +137,11 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
     for (request, expected) in pairs(&update, &OF_AN_UPDATE) {
         assert_reason(client.update_account(request).await, expected);
     }
-    let good = FreezeAccountRequest { account_id: "a".to_owned(), reason: String::new() };
+    let good = FreezeAccountRequest {
+        account_id: "a".to_owned(),
+        reason: String::new(),
+        ..Default::default()
+    };
     for (request, expected) in pairs(&good, &OF_A_STATE) {
         assert_reason(client.freeze_account(request).await, expected);
     }
@@ -387,7 +391,11 @@ async fn a_malformed_request_is_told_so_before_anything_is_looked_up(kind: Kind)
     assert_reason(client.capture_hold(request).await, E::InvalidDescription);
     let request = ReverseTransactionRequest { description: text(), ..reversal(&new_request_id()) };
     assert_reason(client.reverse_transaction(request).await, E::InvalidDescription);
-    let request = FreezeAccountRequest { account_id: "nobody".to_owned(), reason: text() };
+    let request = FreezeAccountRequest {
+        account_id: "nobody".to_owned(),
+        reason: text(),
+        ..Default::default()
+    };
     assert_reason(client.freeze_account(request).await, E::InvalidReason);
     assert_eq!(database.count("requests").await, 0);
 }

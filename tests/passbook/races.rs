@@ -234,8 +234,11 @@ async fn an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history(ki
         let (opening, mut freezing) = (client.clone(), client.clone());
         async move {
             let account_id = round.name("a");
-            let freeze =
-                FreezeAccountRequest { account_id: account_id.clone(), reason: "why".to_owned() };
+            let freeze = FreezeAccountRequest {
+                account_id: account_id.clone(),
+                reason: "why".to_owned(),
+                ..Default::default()
+            };
             tokio::join!(open(&opening, &account_id), freezing.freeze_account(freeze)).1
         }
     });

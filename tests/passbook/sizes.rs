@@ -103,10 +103,10 @@ async fn a_page_ends_where_its_answer_would_be_too_large(kind: Kind) {
     let mut operator = client.clone();
     for _ in 0..COUNT / 4 {
         let (account_id, reason) = (account_ids[0].clone(), "x".repeat(200));
-        let request = FreezeAccountRequest { account_id, reason };
+        let request = FreezeAccountRequest { account_id, reason, ..Default::default() };
         operator.freeze_account(request.clone()).await.expect("frozen");
-        let FreezeAccountRequest { account_id, reason } = request;
-        let request = UnfreezeAccountRequest { account_id, reason };
+        let FreezeAccountRequest { account_id, reason, .. } = request;
+        let request = UnfreezeAccountRequest { account_id, reason, ..Default::default() };
         operator.unfreeze_account(request).await.expect("unfrozen");
     }
 

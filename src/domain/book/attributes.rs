@@ -14,6 +14,7 @@ impl Book {
         let account = self.account(&update.account_id)?;
         let before = account.attributes();
         let after = judge(account, &update.change)?;
+        has_version(account, update.expected_version)?;
         if after != before {
             self.change(&update.account_id, |account| {
                 let Attributes { state, overdraft_limit, unlimited_overdraft, labels } =
@@ -42,7 +43,7 @@ impl Book {
 }
 
 /// What the account would be after the change, or the refusal that comes first in the order of
-/// precedence of `ErrorReason`.
+/// precedence of `ErrorReason`; the version comes last.
 fn judge(account: &Account, change: &AttributeChange) -> Result<Attributes, Rejection> {
     let with_state = |state| Ok(Attributes { state, ..account.attributes() });
     match (change, account.state) {
@@ -56,25 +57,20 @@ fn judge(account: &Account, change: &AttributeChange) -> Result<Attributes, Reje
             is_empty(account)?;
             with_state(AccountState::Closed)
         }
-        (
-            AttributeChange::Update {
-                labels,
-                overdraft_limit,
-                unlimited_overdraft,
-                expected_version,
-            },
-            _,
-        ) => {
-            let after = updated(account, labels, overdraft_limit, *unlimited_overdraft)?;
-            match expected_version.filter(|expected| *expected != account.version) {
-                None => Ok(after),
-                Some(expected_version) => Err(Rejection::VersionMismatch {
-                    account_id: account.account_id.clone(),
-                    expected_version,
-                    version: account.version,
-                }),
-            }
+        (AttributeChange::Update { labels, overdraft_limit, unlimited_overdraft }, _) => {
+            updated(account, labels, overdraft_limit, *unlimited_overdraft)
         }
+    }
+}
+
+fn has_version(account: &Account, expected: Option<i64>) -> Result<(), Rejection> {
+    match expected.filter(|expected| *expected != account.version) {
+        None => Ok(()),
+        Some(expected_version) => Err(Rejection::VersionMismatch {
+            account_id: account.account_id.clone(),
+            expected_version,
+            version: account.version,
+        }),
     }
 }
 

@@ -11,9 +11,19 @@ use crate::domain::{
 };
 
 fn change(book: &mut Book, id: &str, change: AttributeChange) -> Result<Account, Rejection> {
+    change_at(book, id, change, None)
+}
+
+fn change_at(
+    book: &mut Book,
+    id: &str,
+    change: AttributeChange,
+    expected_version: Option<i64>,
+) -> Result<Account, Rejection> {
     let update = AccountUpdate {
         account_id: crate::domain::ids::AccountId::parse(id).unwrap(),
         change,
+        expected_version,
         reason: "why".to_owned(),
         caller: "".into(),
     };
@@ -28,7 +38,6 @@ fn limit(amount: &str) -> AttributeChange {
         labels: None,
         overdraft_limit: Some(NewLimit::Amount(usd(), usd().parse(amount).unwrap())),
         unlimited_overdraft: None,
-        expected_version: None,
     }
 }
 
@@ -37,7 +46,6 @@ fn unlimited(unlimited: bool) -> AttributeChange {
         labels: None,
         overdraft_limit: None,
         unlimited_overdraft: Some(unlimited),
-        expected_version: None,
     }
 }
 
@@ -98,9 +106,8 @@ fn a_version_that_is_not_expected_is_refused() {
         labels: Some([("k".to_owned(), version.to_string())].into()),
         overdraft_limit: None,
         unlimited_overdraft: None,
-        expected_version: Some(version),
     };
-    assert_eq!(change(&mut book, "a", expecting(1)).unwrap().version, 2);
-    let refusal = change(&mut book, "a", expecting(1)).unwrap_err();
+    assert_eq!(change_at(&mut book, "a", expecting(1), Some(1)).unwrap().version, 2);
+    let refusal = change_at(&mut book, "a", expecting(1), Some(1)).unwrap_err();
     assert!(matches!(refusal, Rejection::VersionMismatch { version: 2, expected_version: 1, .. }));
 }

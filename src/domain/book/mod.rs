@@ -23,7 +23,7 @@ use std::{
 };
 
 use crate::domain::{
-    account::{Account, AccountChange, NewAccount},
+    account::{Account, AccountChange, Attributes, NewAccount},
     command::{Action, Command, Request},
     hold::Hold,
     ids::{AccountId, HoldId, RequestKey, TransactionId},
@@ -42,6 +42,9 @@ pub struct Found {
     pub decided: HashMap<RequestKey, Decided>,
     /// Of the transactions that are to be reversed, those that were, with their reversals.
     pub reversed_by: HashMap<TransactionId, TransactionId>,
+    /// Of the accounts that are to be opened and are there, those whose attributes have changed, with
+    /// what these were when they were opened.
+    pub openings: HashMap<AccountId, Attributes>,
     /// The time by the database's clock, in microseconds since the Unix epoch.
     pub now_us: i64,
 }
@@ -53,6 +56,7 @@ pub struct Book {
     holds: BTreeMap<HoldId, Hold>,
     decided: HashMap<RequestKey, Decided>,
     reversed_by: HashMap<TransactionId, TransactionId>,
+    openings: HashMap<AccountId, Attributes>,
     now_us: i64,
     created: BTreeSet<AccountId>,
     changed: BTreeSet<AccountId>,
@@ -113,12 +117,13 @@ impl Book {
     /// across them first.
     #[must_use]
     pub fn new(found: Found) -> Self {
-        let Found { accounts, holds, decided, reversed_by, now_us } = found;
+        let Found { accounts, holds, decided, reversed_by, openings, now_us } = found;
         let mut book = Self {
             accounts: accounts.into_iter().map(|it| (it.account_id.clone(), it)).collect(),
             holds: holds.into_iter().map(|it| (it.hold_id.clone(), it)).collect(),
             decided,
             reversed_by,
+            openings,
             now_us,
             created: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -177,7 +182,7 @@ impl Book {
 
     fn create_account(&mut self, new: &NewAccount) -> Result<Account, Rejection> {
         if let Some(account) = self.accounts.get(&new.account_id) {
-            return if account.has_attributes(new) {
+            return if account.was_opened_by(&self.opening(account), new) {
                 Ok(account.clone())
             } else {
                 Err(Rejection::AccountExists { account_id: new.account_id.clone() })
@@ -187,6 +192,15 @@ impl Book {
         self.created.insert(account.account_id.clone());
         self.accounts.insert(account.account_id.clone(), account.clone());
         Ok(account)
+    }
+
+    fn opening(&self, account: &Account) -> Attributes {
+        let found = self.openings.get(&account.account_id);
+        let first = || self.account_changes.iter().find(|it| it.account_id == account.account_id);
+        found
+            .or_else(|| first().map(|change| &change.before))
+            .cloned()
+            .unwrap_or_else(|| account.attributes())
     }
 
     fn request(&mut self, request: &Arc<Request>) -> Result<Answer, Rejection> {

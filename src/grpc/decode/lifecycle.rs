@@ -69,23 +69,20 @@ pub fn account_update(
     }
     // What is malformed is refused; so there is none only where none was sent.
     let limit = limit.map_or(NewLimit::Zero, |(currency, limit)| NewLimit::Amount(currency, limit));
-    if request.expected_version.is_some_and(|version| version < 1) {
-        let reason = ErrorReason::InvalidCondition;
-        decoder.refuse(reason, "expected_version", "must be at least 1");
-    }
+    decoder.expected_version(request.expected_version);
     let change = AttributeChange::Update {
         labels: mask.contains("labels").then_some(request.labels),
         overdraft_limit: mask.contains("overdraft_limit").then_some(limit),
         unlimited_overdraft: mask
             .contains("unlimited_overdraft")
             .then_some(request.unlimited_overdraft),
-        expected_version: request.expected_version,
     };
-    let reason = String::new();
+    let (expected_version, reason) = (request.expected_version, String::new());
     let caller = caller.clone();
     decoder.finish(account_id.map(|account_id| AccountUpdate {
         account_id,
         change,
+        expected_version,
         reason,
         caller,
     }))
@@ -126,28 +123,46 @@ fn update_mask(
     mask
 }
 
+/// What a change of an account's state says besides what the state is to be.
+pub struct StateChange {
+    /// As sent.
+    pub account_id: String,
+    /// As sent.
+    pub reason: String,
+    /// As sent.
+    pub expected_version: Option<i64>,
+}
+
 /// A change of an account's state, on behalf of `caller`.
 pub fn state_change(
     currencies: &Currencies,
     caller: &Arc<str>,
-    account_id: &str,
     change: AttributeChange,
-    reason: &str,
+    request: StateChange,
 ) -> Result<AccountUpdate, Invalid> {
+    let StateChange { account_id, reason, expected_version } = request;
     let mut decoder = Decoder::new(currencies);
-    let account_id = decoder.account_id("account_id", account_id);
-    decoder.text(ErrorReason::InvalidReason, "reason", reason);
-    let reason = reason.to_owned();
+    let account_id = decoder.account_id("account_id", &account_id);
+    decoder.text(ErrorReason::InvalidReason, "reason", &reason);
+    decoder.expected_version(expected_version);
     let caller = caller.clone();
     decoder.finish(account_id.map(|account_id| AccountUpdate {
         account_id,
         change,
+        expected_version,
         reason,
         caller,
     }))
 }
 
 impl Decoder<'_> {
+    fn expected_version(&mut self, version: Option<i64>) {
+        if version.is_some_and(|version| version < 1) {
+            let reason = ErrorReason::InvalidCondition;
+            self.refuse(reason, "expected_version", "must be at least 1");
+        }
+    }
+
     fn overdraft(&mut self, limit: Option<Amount>, is_unlimited: bool) {
         let reason = ErrorReason::InvalidAmount;
         if limit.is_some_and(Amount::is_negative) {

@@ -64,19 +64,31 @@ pub async fn get_hold(client: &Client, hold_id: &str) -> Hold {
 }
 
 pub async fn freeze(client: &Client, account_id: &str) -> Account {
-    let request = FreezeAccountRequest { account_id: account_id.to_owned(), reason: "f".into() };
+    let request = FreezeAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "f".into(),
+        ..Default::default()
+    };
     let answer = client.clone().freeze_account(request).await.expect("it is frozen");
     answer.into_inner().account.expect("an account")
 }
 
 pub async fn unfreeze(client: &Client, account_id: &str) -> Account {
-    let request = UnfreezeAccountRequest { account_id: account_id.to_owned(), reason: "u".into() };
+    let request = UnfreezeAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "u".into(),
+        ..Default::default()
+    };
     let answer = client.clone().unfreeze_account(request).await.expect("it is open");
     answer.into_inner().account.expect("an account")
 }
 
 pub async fn close(client: &Client, account_id: &str) -> Result<Account, Status> {
-    let request = CloseAccountRequest { account_id: account_id.to_owned(), reason: "c".into() };
+    let request = CloseAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "c".into(),
+        ..Default::default()
+    };
     let answer = client.clone().close_account(request).await?;
     Ok(answer.into_inner().account.expect("an account"))
 }

@@ -207,10 +207,13 @@ impl Model {
         };
         let overdraft_limit = request.overdraft_limit.as_ref().map_or(0, units);
         if let Some(account) = self.accounts.get(&account_id) {
+            let now = attributes(account);
+            let first = account.changes.first().and_then(|change| change.before.as_ref());
+            let opening = first.unwrap_or(&now);
             let is_same = account.currency_code == request.currency_code
-                && account.overdraft_limit == overdraft_limit
-                && account.unlimited_overdraft == request.unlimited_overdraft
-                && account.labels == request.labels;
+                && opening.overdraft_limit.as_ref().map_or(0, units) == overdraft_limit
+                && opening.unlimited_overdraft == request.unlimited_overdraft
+                && opening.labels == request.labels;
             let metadata = [("account_id", account_id.clone())];
             return match is_same {
                 true => self.answer(&account_id),

@@ -252,13 +252,19 @@ impl Generator {
     fn state_change(&mut self, model: &Model) -> Command {
         let reason = self.description();
         match self.random.u8(0..6) {
-            0 | 1 => {
-                Command::Freeze(FreezeAccountRequest { account_id: self.account(model), reason })
-            }
+            0 | 1 => Command::Freeze(FreezeAccountRequest {
+                account_id: self.account(model),
+                reason,
+                ..Default::default()
+            }),
             2..5 => {
                 let is_frozen = |id: &str| model.accounts[id].state == AccountState::Frozen;
                 let account_id = self.account_that(model, is_frozen);
-                Command::Unfreeze(UnfreezeAccountRequest { account_id, reason })
+                Command::Unfreeze(UnfreezeAccountRequest {
+                    account_id,
+                    reason,
+                    ..Default::default()
+                })
             }
             _ => {
                 let is_empty = |id: &str| {
@@ -270,7 +276,7 @@ impl Generator {
                     true => self.account_that(model, has_hold),
                     false => self.account_that(model, is_empty),
                 };
-                Command::Close(CloseAccountRequest { account_id, reason })
+                Command::Close(CloseAccountRequest { account_id, reason, ..Default::default() })
             }
         }
     }
