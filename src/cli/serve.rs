@@ -52,6 +52,7 @@ impl Serve {
             .await
             .map_err(Failed::run)?
             .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
+        check_callers(&store, &authenticator, &config.security).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|error| Failed::Run(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -105,6 +106,47 @@ impl Serve {
         }
         result.map_err(Failed::run)
     }
+}
+
+/// Makes sure that requests which were made before authentication was switched on or off are still
+/// somebody's: sent again, they would be made again.
+async fn check_callers(
+    store: &Store,
+    authenticator: &Authenticator,
+    config: &SecurityConfig,
+) -> Result<(), Failed> {
+    let known = authenticator.recorded_names();
+    let recorded = store.recorded_names().await.map_err(Failed::run)?;
+    let unknown: Vec<String> =
+        recorded.into_iter().filter(|name| !known.contains(name.as_str())).collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let danger = "sent again, as callers do after a timeout, such a request would be made twice";
+    let message = match (config.is_authenticating(), first.as_str()) {
+        (true, "") => format!(
+            "requests of this ledger were made when callers were not authenticated, and their \
+             request_ids belong to no identity of the policy: {danger}. Give the identity that goes \
+             on with them `recorded_as = \"\"` in policy_file, or, if nobody will send one of them \
+             again, say callers_changed"
+        ),
+        (false, name) => format!(
+            "requests of this ledger were made by identities such as {name:?}, and callers are not \
+             authenticated here: {danger}. Serve with tokens_file or tls_client_ca_file and \
+             policy_file, or, if nobody will send one of them again, say callers_changed"
+        ),
+        (true, _) => {
+            tracing::warn!(
+                identities = ?unknown,
+                "requests were made by identities that the policy does not have: one that was renamed \
+                 needs `recorded_as`, or it makes again what it sends again"
+            );
+            return Ok(());
+        }
+    };
+    if !config.callers_changed {
+        return Err(Failed::Usage(message));
+    }
+    tracing::warn!("{message}: callers_changed was said");
+    Ok(())
 }
 
 /// The admin port, and counting for it, if there is to be one; before anything that counts.

@@ -1,6 +1,11 @@
 //! The files of tokens and of the policy.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use serde::Deserialize;
 
@@ -44,6 +49,9 @@ struct PolicyEntry {
     methods: Vec<String>,
     account_prefixes: Vec<String>,
     amount_max: Option<BTreeMap<String, String>>,
+    /// Of an identity that was renamed: its name before. Empty: of those who called before callers
+    /// were authenticated.
+    recorded_as: Option<String>,
 }
 
 impl SecurityConfig {
@@ -109,6 +117,12 @@ fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
             return Err(format!("identity {name:?} is there twice"));
         }
     }
+    let mut names = BTreeSet::new();
+    if let Some(name) = policy.recorded_names().find(|name| !names.insert((*name).clone())) {
+        return Err(format!(
+            "two identities are recorded as {name:?}: the request_ids of one would be the other's"
+        ));
+    }
     Ok(policy)
 }
 
@@ -133,7 +147,11 @@ fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission,
     let limits = entry.amount_max.map(|limits| limits.into_iter().map(limit).collect());
     let amount_max = limits.transpose()?;
     let grant = Arc::new(Grant { account_prefixes: entry.account_prefixes, amount_max });
-    Ok(Permission { methods, grant })
+    let recorded_as = entry.recorded_as.map(|name| match name.as_str() {
+        "" => Ok("".into()),
+        name => identity(name).map_err(|error| format!("recorded_as: {error}")),
+    });
+    Ok(Permission { methods, grant, recorded_as: recorded_as.transpose()? })
 }
 
 /// The name of an identity, as tokens, certificates and the policy have it.
@@ -183,6 +201,15 @@ mod tests {
             (entry(&format!("{whole}amount_max = {{ ZZZ = \"1\" }}")), "ZZZ"),
             (format!("{0}\n{0}", entry(whole)), "is there twice"),
             (entry(whole).replace("\"a\"", "\"a b\""), "must be 1-256 printable"),
+            (entry(&format!("{whole}recorded_as = \"a b\"")), "recorded_as: identity \"a b\""),
+            (
+                format!(
+                    "{}{}recorded_as = \"a\"",
+                    entry(whole),
+                    entry(whole).replace("name = \"a\"", "name = \"b\"")
+                ),
+                "two identities are recorded as \"a\"",
+            ),
             ("identity = 3".to_owned(), "line 1"),
         ];
         for (text, expected) in cases {

@@ -42,6 +42,13 @@ pub struct SecurityConfig {
     #[arg(long, env = "PASSBOOK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
 
+    /// Serve although requests of this ledger were recorded under a name that no caller has any more:
+    /// authentication was switched on or off. A request that was made so and is sent again, as
+    /// callers do after a timeout, is made twice: `recorded_as` in the policy, which lets one
+    /// identity go on under that name, is the way that is safe.
+    #[arg(long, env = "PASSBOOK_CALLERS_CHANGED")]
+    pub callers_changed: bool,
+
     /// Who may ask for the contract by gRPC reflection, as grpcurl does. If callers are not
     /// authenticated at all, `authenticated` is `public`.
     #[arg(

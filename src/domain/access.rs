@@ -14,9 +14,11 @@ use crate::domain::{
 /// Who asks. Cheap to copy.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The name under which the policy knows them, to which request ids are scoped; empty if
-    /// nobody is asked who they are.
+    /// The name under which the policy knows them; empty if nobody is asked who they are.
     pub identity: Arc<str>,
+    /// The name under which what they ask for is recorded, and to which request ids are scoped: the
+    /// same, unless the policy says otherwise.
+    pub recorded_as: Arc<str>,
     /// What they may touch.
     pub grant: Arc<Grant>,
 }
@@ -55,7 +57,8 @@ impl Caller {
     #[must_use]
     pub fn unrestricted(identity: &str) -> Self {
         let grant = Grant { account_prefixes: vec![String::new()], amount_max: None };
-        Self { identity: identity.into(), grant: Arc::new(grant) }
+        let identity: Arc<str> = identity.into();
+        Self { recorded_as: identity.clone(), identity, grant: Arc::new(grant) }
     }
 }
 

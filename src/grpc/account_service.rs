@@ -78,7 +78,7 @@ impl AccountServiceImpl {
         change: AttributeChange,
         request: decode::StateChange,
     ) -> Result<Option<proto::Account>, Status> {
-        let update = decode::state_change(&self.currencies, &caller.identity, change, request);
+        let update = decode::state_change(&self.currencies, &caller.recorded_as, change, request);
         self.update(&caller, update, deadline).await
     }
 
@@ -99,7 +99,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CreateAccountRequest>,
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let new = decode::new_account(&self.currencies, &caller.identity, &request)
+        let new = decode::new_account(&self.currencies, &caller.recorded_as, &request)
             .map_err(status::of_malformed)?;
         let account = self.ledger.create_account(&caller, new, deadline.at).await;
         let account = outcomes::of_account(account)?;
@@ -147,7 +147,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::DepositRequest>,
     ) -> Result<Response<proto::DepositResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let posting = decode::deposit(&self.currencies, &caller.identity, &request);
+        let posting = decode::deposit(&self.currencies, &caller.recorded_as, &request);
         let encode::Done { transaction, replayed, .. } =
             self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::DepositResponse { transaction, replayed }))
@@ -158,7 +158,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WithdrawRequest>,
     ) -> Result<Response<proto::WithdrawResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let posting = decode::withdraw(&self.currencies, &caller.identity, &request);
+        let posting = decode::withdraw(&self.currencies, &caller.recorded_as, &request);
         let encode::Done { transaction, replayed, .. } =
             self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
@@ -169,7 +169,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let posting = decode::transfer(&self.currencies, &caller.identity, &request);
+        let posting = decode::transfer(&self.currencies, &caller.recorded_as, &request);
         let encode::Done { transaction, replayed, .. } =
             self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::TransferResponse { transaction, replayed }))
@@ -180,7 +180,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::PostTransactionRequest>,
     ) -> Result<Response<proto::PostTransactionResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let posting = decode::transaction(&self.currencies, &caller.identity, request);
+        let posting = decode::transaction(&self.currencies, &caller.recorded_as, request);
         let encode::Done { transaction, replayed, .. } =
             self.make(&caller, posting, deadline).await?;
         Ok(Response::new(proto::PostTransactionResponse { transaction, replayed }))
@@ -244,7 +244,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::UpdateAccountRequest>,
     ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let update = decode::account_update(&self.currencies, &caller.identity, request);
+        let update = decode::account_update(&self.currencies, &caller.recorded_as, request);
         let account = self.update(&caller, update, deadline).await?;
         Ok(Response::new(proto::UpdateAccountResponse { account }))
     }
@@ -306,7 +306,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::PlaceHoldRequest>,
     ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let request = decode::new_hold(&self.currencies, &caller.identity, request);
+        let request = decode::new_hold(&self.currencies, &caller.recorded_as, request);
         let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::PlaceHoldResponse { hold, replayed }))
     }
@@ -316,7 +316,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CaptureHoldRequest>,
     ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let request = decode::capture(&self.currencies, &caller.identity, request);
+        let request = decode::capture(&self.currencies, &caller.recorded_as, request);
         let encode::Done { transaction, hold, replayed } =
             self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
@@ -327,7 +327,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ReleaseHoldRequest>,
     ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let request = decode::release(&self.currencies, &caller.identity, &request);
+        let request = decode::release(&self.currencies, &caller.recorded_as, &request);
         let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed }))
     }
@@ -362,7 +362,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ReverseTransactionRequest>,
     ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let request = decode::reversal(&self.currencies, &caller.identity, request);
+        let request = decode::reversal(&self.currencies, &caller.recorded_as, request);
         let encode::Done { transaction, replayed, .. } =
             self.make(&caller, request, deadline).await?;
         Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))

@@ -63,7 +63,7 @@ impl Intake {
         request: proto::PostTransactionRequest,
         begin: impl FnOnce(Request) -> Result<RequestTicket, Failure>,
     ) -> InLine {
-        match decode::transaction(&self.currencies, &self.caller.identity, request) {
+        match decode::transaction(&self.currencies, &self.caller.recorded_as, request) {
             Ok(posting) => {
                 let purpose = Purpose::of(&posting);
                 match begin(posting) {

@@ -256,7 +256,7 @@ impl Ledger {
         fence: bool,
         deadline: Instant,
     ) -> Result<Option<Decided>, Failure> {
-        let key = RequestKey { caller: caller.identity.clone(), request_id };
+        let key = RequestKey { caller: caller.recorded_as.clone(), request_id };
         if !fence {
             return self.decided(&key, deadline).await;
         }

@@ -190,7 +190,7 @@ impl Ledger {
                 self.read(deadline, async move { store.transaction(id).await }).await?
             }
             TransactionName::RequestId(request_id) => {
-                let caller = caller.identity.clone();
+                let caller = caller.recorded_as.clone();
                 let key = RequestKey { caller, request_id: request_id.clone() };
                 let store = self.store.clone();
                 let found = async move { store.transaction_of_request(&key).await };

@@ -7,6 +7,7 @@
 mod accounts;
 mod applied;
 mod archive;
+mod callers;
 mod connect;
 mod connections;
 mod currencies;

@@ -47,6 +47,7 @@ mod bad_input_in_new_queries;
 mod bad_input_in_new_rpcs;
 mod bad_input_in_queries;
 mod callers;
+mod callers_changed;
 mod cancellation;
 mod closed_pipes;
 mod commands;

@@ -11,6 +11,7 @@ mod policy;
 mod tokens;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
@@ -73,6 +74,14 @@ impl Authenticator {
         }
     }
 
+    /// The names under which callers' requests are recorded.
+    #[must_use]
+    pub fn recorded_names(&self) -> BTreeSet<Arc<str>> {
+        let Some(credentials) = &self.credentials else { return BTreeSet::from(["".into()]) };
+        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        credentials.policy.recorded_names().cloned().collect()
+    }
+
     /// Who makes this call, if they may.
     fn admit(
         &self,
@@ -98,7 +107,9 @@ impl Authenticator {
                 return Err(status::method_denied(message));
             }
         };
-        Ok(Caller { identity, grant })
+        let recorded_as = permission.and_then(|it| it.recorded_as.clone());
+        let recorded_as = recorded_as.unwrap_or_else(|| identity.clone());
+        Ok(Caller { identity, recorded_as, grant })
     }
 }
 
@@ -129,5 +140,5 @@ pub fn caller(extensions: &Extensions) -> Caller {
 }
 
 fn nobody() -> Caller {
-    Caller { identity: "".into(), grant: Arc::default() }
+    Caller { identity: "".into(), recorded_as: "".into(), grant: Arc::default() }
 }

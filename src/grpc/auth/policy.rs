@@ -28,6 +28,8 @@ pub struct Permission {
     pub methods: Methods,
     /// The accounts and amounts that it may touch.
     pub grant: Arc<Grant>,
+    /// The name under which its requests are recorded, if that is not its own.
+    pub recorded_as: Option<Arc<str>>,
 }
 
 /// Methods that may be called.
@@ -43,6 +45,11 @@ pub struct Methods(HashSet<String>);
 pub struct MethodsError(String);
 
 impl Policy {
+    /// The names under which requests are recorded, one an identity.
+    pub fn recorded_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter().map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
+    }
+
     pub(super) fn of(&self, identity: &str) -> Option<&Permission> {
         self.0.get(identity)
     }

@@ -1,0 +1,125 @@
+//! Authentication is switched on or off, or an identity is renamed, between a request and its repeat:
+//! nothing is made twice unless the operator has said that it may be.
+
+use passbook::proto::{DepositRequest, GetAccountRequest, RequestOutcome, ResolveRequestRequest};
+
+use crate::harness::{
+    caller::{Callers, identity},
+    checker, *,
+};
+
+on_both_databases! {
+    a_request_from_before_authentication_is_not_made_twice,
+    a_request_of_an_identity_that_was_renamed_is_not_made_twice,
+    a_request_of_an_identity_is_not_made_twice_without_authentication,
+}
+
+const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
+
+/// Identities who may do everything; each goes on under the other name, if there is one.
+fn policy(names: &[(&str, Option<&str>)]) -> String {
+    let lines = names.iter().map(|(name, recorded_as)| {
+        let recorded_as = recorded_as.map(|it| format!("recorded_as = {it:?}\n"));
+        identity(name, &["*"], &[""]) + &recorded_as.unwrap_or_default()
+    });
+    lines.collect()
+}
+
+/// The one line with which a server refuses to start.
+async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) -> String {
+    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
+    let more = callers.map(Callers::arguments);
+    arguments.extend(more.iter().flatten().map(String::as_str));
+    passbook(&arguments).await.must_fail(2).to_owned()
+}
+
+/// Made by a server without authentication; its answer was lost.
+async fn made_before(database: &TestDatabase) -> DepositRequest {
+    let mut server = Server::start(database).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    let request = deposit("alice", "10");
+    client.clone().deposit(request.clone()).await.expect("made");
+    server.terminate();
+    server.wait(PATIENCE).await.expect("it ends");
+    request
+}
+
+async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let request = made_before(&database).await;
+    let callers = Callers::new(&TOKENS, &policy(&[("billing", None), ("shop", None)]));
+
+    let why = refused_to_serve(&database, Some(&callers)).await;
+    assert!(why.contains("recorded_as = \"\"") && why.contains("callers_changed"), "{why}");
+
+    callers.set_policy(&policy(&[("billing", Some("")), ("shop", None)]));
+    let server = callers.serve(&database, &[]).await;
+    let mut billing = server.client_of("billing-token");
+    let again = billing.deposit(request.clone()).await.expect("found").into_inner();
+    assert!(again.replayed, "it was made before");
+    let request_id = request.request_id.clone();
+    let resolve = ResolveRequestRequest { request_id, ..Default::default() };
+    let resolved = billing.resolve_request(resolve.clone()).await.expect("resolved").into_inner();
+    assert_eq!(resolved.outcome(), RequestOutcome::Applied);
+    // What it makes from now on is found as well, by it and by nobody else.
+    let new = deposit("alice", "1");
+    billing.deposit(new.clone()).await.expect("made");
+    assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
+    let mut shop = server.client_of("shop-token");
+    let resolved = shop.resolve_request(resolve).await.expect("resolved").into_inner();
+    assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
+    let request_of_account = GetAccountRequest { account_id: "alice".to_owned() };
+    let account = billing.get_account(request_of_account).await.expect("read").into_inner();
+    assert_eq!(value(&account.account.expect("an account").balance), "11.00");
+    drop(server);
+
+    // Whoever says so gets what was before.
+    callers.set_policy(&policy(&[("billing", None), ("shop", None)]));
+    let server = callers.serve(&database, &["--callers-changed"]).await;
+    let mut billing = server.client_of("billing-token");
+    assert!(!billing.deposit(request).await.expect("made").into_inner().replayed);
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let tokens = [("billing", "billing-token"), ("invoicing", "invoicing-token")];
+    let callers = Callers::new(&tokens, &policy(&[("billing", None)]));
+    let server = callers.serve(&database, &[]).await;
+    let mut billing = server.client_of("billing-token");
+    billing.create_account(account_of("alice", "USD")).await.expect("opened");
+    let request = deposit("alice", "10");
+    billing.deposit(request.clone()).await.expect("made");
+    drop(server);
+
+    callers.set_policy(&policy(&[("invoicing", None)]));
+    let server = callers.serve(&database, &[]).await;
+    assert!(server.log().contains("billing"), "{}", server.log());
+    drop(server);
+    callers.set_policy(&policy(&[("invoicing", Some("billing"))]));
+    let server = callers.serve(&database, &[]).await;
+    let mut invoicing = server.client_of("invoicing-token");
+    let again = invoicing.deposit(request).await.expect("found").into_inner();
+
+    assert!(again.replayed, "it was made before");
+    assert_eq!(again.transaction.expect("a transaction").caller, "billing");
+    assert!(!server.log().contains("recorded_as"), "{}", server.log());
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_request_of_an_identity_is_not_made_twice_without_authentication(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let callers = Callers::new(&TOKENS, &policy(&[("billing", None)]));
+    let server = callers.serve(&database, &[]).await;
+    let mut billing = server.client_of("billing-token");
+    billing.create_account(account_of("alice", "USD")).await.expect("opened");
+    billing.deposit(deposit("alice", "10")).await.expect("made");
+    drop(server);
+
+    let why = refused_to_serve(&database, None).await;
+
+    assert!(why.contains("\"billing\"") && why.contains("callers_changed"), "{why}");
+    let server = Server::start_with(&database, &["--callers-changed"]).await;
+    assert_eq!(balance(&server.client(), "alice").await, "10.00");
+}
