@@ -15,6 +15,7 @@ use sea_orm_migration::{
 mod m20261123_000001_create_ledger;
 mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
+mod m20261126_000004_scales_are_kept;
 
 /// The table of what was applied.
 pub const TABLE: &str = "passbook_migrations";
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000001_create_ledger::Migration),
             Box::new(m20261125_000002_holds_and_history::Migration),
             Box::new(m20261125_000003_who_asked::Migration),
+            Box::new(m20261126_000004_scales_are_kept::Migration),
         ]
     }
 

@@ -47,11 +47,18 @@ impl Serve {
         let store =
             Store::connect_with(url, config.database_connections_max).await.map_err(Failed::run)?;
         prepare_schema(&store, config.migrate).await?;
-        store
+        let kept = store
             .register_currencies(currencies.configured())
             .await
             .map_err(Failed::run)?
             .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
+        let currencies = currencies.with_kept(kept.into_iter());
+        if let Some(credentials) =
+            config.security.credentials(&currencies).map_err(Failed::Usage)?
+        {
+            // With limits of amounts in the ledger's decimals.
+            authenticator.replace(credentials);
+        }
         check_callers(&store, &authenticator, &config.security).await?;
         let listener = TcpListener::bind(config.listen)
             .await

@@ -274,8 +274,8 @@ impl Account {
     /// what has become of it since does not make a retry another request.
     #[must_use]
     pub fn was_opened_by(&self, opening: &Attributes, new: &NewAccount) -> bool {
-        self.currency == new.currency
-            && opening.overdraft_limit == new.overdraft_limit
+        let overdraft_limit = self.currency.convert(&new.currency, new.overdraft_limit);
+        overdraft_limit == Some(opening.overdraft_limit)
             && opening.unlimited_overdraft == new.unlimited_overdraft
             && opening.labels == new.labels
     }

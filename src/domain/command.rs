@@ -194,6 +194,33 @@ impl Command {
     }
 }
 
+impl Leg {
+    /// The same of an account whose currency has the same code and other decimals; None if it has not,
+    /// or an amount has more decimals than it has.
+    #[must_use]
+    pub fn in_scale_of(&self, own: &Currency) -> Option<Self> {
+        if self.currency == *own {
+            return None;
+        }
+        let convert = |amount| own.convert(&self.currency, amount);
+        let convert_if = |amount: Option<Amount>| match amount {
+            None => Some(None),
+            Some(amount) => convert(amount).map(Some),
+        };
+        let Condition { expected_version, min_balance_after, max_balance_after } = self.condition;
+        Some(Self {
+            account_id: self.account_id.clone(),
+            currency: own.clone(),
+            amount: convert(self.amount)?,
+            condition: Condition {
+                expected_version,
+                min_balance_after: convert_if(min_balance_after)?,
+                max_balance_after: convert_if(max_balance_after)?,
+            },
+        })
+    }
+}
+
 impl NamedHold {
     fn account_id(&self) -> Option<&AccountId> {
         self.found.as_ref().map(|found| &found.account_id)

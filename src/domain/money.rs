@@ -173,6 +173,13 @@ impl Currency {
         (number.scale() == self.scale && self.within_limit(number)).then_some(Amount(number))
     }
 
+    /// An amount of a currency of the same code, which may have had other decimals when this one was
+    /// met. None if it has more than this one has.
+    #[must_use]
+    pub fn convert(&self, currency: &Self, amount: Amount) -> Option<Amount> {
+        if self.code != currency.code { None } else { self.amount(amount.0) }
+    }
+
     /// The sum, or None where it is beyond the limit. Both are amounts of this currency.
     #[must_use]
     pub fn add(&self, left: Amount, right: Amount) -> Option<Amount> {
@@ -259,6 +266,8 @@ impl fmt::Display for Amount {
 #[derive(Clone, Debug, Default)]
 pub struct Currencies {
     configured: BTreeMap<String, Currency>,
+    /// Those of the ledger, which ISO 4217 may have given other decimals since.
+    kept: BTreeMap<String, Currency>,
 }
 
 impl Currencies {
@@ -276,7 +285,15 @@ impl Currencies {
                 return Err((code.clone(), error));
             }
         }
-        Ok(Self { configured: currencies })
+        Ok(Self { configured: currencies, kept: BTreeMap::new() })
+    }
+
+    /// The same, where these keep the decimals that they have in a ledger. What is neither in ISO 4217
+    /// nor configured stays unknown.
+    #[must_use]
+    pub fn with_kept(mut self, kept: impl Iterator<Item = Currency>) -> Self {
+        self.kept = kept.map(|currency| (currency.code().to_owned(), currency)).collect();
+        self
     }
 
     /// The currency of this code.
@@ -290,12 +307,13 @@ impl Currencies {
         if !is_currency_code(code) {
             return Err(CurrencyError::Malformed);
         }
-        match iso_currency::Currency::from_code(code) {
-            None => Err(CurrencyError::Unknown),
-            Some(iso) => match iso.exponent() {
-                None => Err(CurrencyError::NoScale(code.to_owned())),
-                Some(scale) => Ok(Currency::from_parts(code, scale.into())),
-            },
+        let iso = iso_currency::Currency::from_code(code).ok_or(CurrencyError::Unknown)?;
+        if let Some(kept) = self.kept.get(code) {
+            return Ok(kept.clone());
+        }
+        match iso.exponent() {
+            None => Err(CurrencyError::NoScale(code.to_owned())),
+            Some(scale) => Ok(Currency::from_parts(code, scale.into())),
         }
     }
 

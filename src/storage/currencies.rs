@@ -6,7 +6,7 @@ use crate::{
     domain::money::Currency,
     storage::{
         StorageError, Store,
-        entity::currencies::{ActiveModel, Column, Entity},
+        entity::currencies::{ActiveModel, Column, Entity, currency},
     },
 };
 
@@ -23,18 +23,39 @@ pub struct CurrencyConflict {
 }
 
 impl Store {
-    /// Writes down the configured currencies that are new, and compares the others.
+    /// Writes down the configured currencies that are new, and compares the others. Returns all that
+    /// are written down: those of all accounts, too.
     ///
     /// # Errors
     /// The database does not answer; or, inside, the first that has other decimals there.
     pub async fn register_currencies<'a>(
         &self,
         configured: impl Iterator<Item = &'a Currency>,
-    ) -> Result<Result<(), CurrencyConflict>, StorageError> {
+    ) -> Result<Result<Vec<Currency>, CurrencyConflict>, StorageError> {
         let configured: Vec<_> = configured.collect();
-        if configured.is_empty() {
-            return Ok(Ok(()));
+        if !configured.is_empty() {
+            self.insert_currencies(&configured).await?;
         }
+        let stored = Entity::find().order_by_asc(Column::CurrencyCode).all(&self.readers).await?;
+        let conflict = stored.iter().find_map(|row| {
+            let currency = configured.iter().find(|it| it.code() == row.currency_code)?;
+            (currency.scale() as i16 != row.currency_scale).then(|| CurrencyConflict {
+                code: row.currency_code.clone(),
+                stored: row.currency_scale,
+                configured: currency.scale(),
+            })
+        });
+        match conflict {
+            Some(conflict) => Ok(Err(conflict)),
+            None => {
+                let kept =
+                    stored.iter().map(|row| currency(&row.currency_code, row.currency_scale));
+                Ok(Ok(kept.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    async fn insert_currencies(&self, configured: &[&Currency]) -> Result<(), StorageError> {
         let rows = configured.iter().map(|currency| ActiveModel {
             currency_code: Set(currency.code().to_owned()),
             // At most 27.
@@ -44,17 +65,6 @@ impl Store {
             .on_conflict(OnConflict::column(Column::CurrencyCode).do_nothing().to_owned())
             .exec_without_returning(&self.admin().await?)
             .await?;
-        let stored = Entity::find().order_by_asc(Column::CurrencyCode).all(&self.readers).await?;
-        Ok(stored
-            .into_iter()
-            .find_map(|row| {
-                let currency = configured.iter().find(|it| it.code() == row.currency_code)?;
-                (currency.scale() as i16 != row.currency_scale).then(|| CurrencyConflict {
-                    code: row.currency_code.clone(),
-                    stored: row.currency_scale,
-                    configured: currency.scale(),
-                })
-            })
-            .map_or(Ok(()), Err))
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ async fn serve_says_one_line_when_ready(kind: Kind) {
         Kind::Postgres => "postgres",
     };
     let expected = format!(
-        "ready: listening on {}, database {database_name}, schema m20261125_000003_who_asked",
+        "ready: listening on {}, database {database_name}, schema m20261126_000004_scales_are_kept",
         server.address
     );
     assert_eq!(server.stdout(), [expected]);

@@ -238,7 +238,7 @@ async fn a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing(kin
             text.replacen("\"amount\":\"100.00\"", "\"amount\":\"100.01\"", 1),
             "account alice, entry 1",
         ),
-        (text.replace("m20261125_000003", "m29991125_000003"), "field schema_version"),
+        (text.replace("m20261126_000004", "m29991125_000003"), "field schema_version"),
     ];
 
     for (changed, words) in cases {

@@ -55,6 +55,7 @@ mod commit_cuts;
 mod conditions;
 mod currency_codes;
 mod database_urls;
+mod currency_tables;
 mod deadlines;
 mod deploy;
 mod disk_full;

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use crate::harness::{checker, *};
 
 /// How many there are.
-const MIGRATIONS: i64 = 3;
+const MIGRATIONS: i64 = 4;
 
 on_both_databases! {
     taking_back_the_holds_gives_their_money_back,
@@ -41,7 +41,7 @@ async fn taking_back_the_holds_gives_their_money_back(kind: Kind) {
     client.place_hold(hold("alice", "7")).await.expect("it is placed");
     drop(server);
 
-    for _ in ["who_asked", "holds_and_history"] {
+    for _ in ["scales_are_kept", "who_asked", "holds_and_history"] {
         migrate(&database, "down").await.must_succeed();
     }
     migrate(&database, "up").await.must_succeed();
@@ -164,7 +164,7 @@ async fn on_sqlite_serve_makes_the_schema_by_itself() {
 
     open(&server.client(), "alice").await;
     assert!(
-        server.ready_line.contains("schema m20261125_000003_who_asked"),
+        server.ready_line.contains("schema m20261126_000004_scales_are_kept"),
         "{}",
         server.ready_line
     );

@@ -101,14 +101,14 @@ fn updated(
         after.overdraft_limit = account.currency.zero();
     }
     if let Some(NewLimit::Amount(currency, limit)) = overdraft_limit {
-        if *currency != account.currency {
+        let Some(limit) = account.currency.convert(currency, *limit) else {
             return Err(Rejection::CurrencyMismatch {
                 account_id: account.account_id.clone(),
                 currency_code: currency.code().to_owned(),
                 account_currency_code: account.currency.code().to_owned(),
             });
-        }
-        after.overdraft_limit = *limit;
+        };
+        after.overdraft_limit = limit;
         after.unlimited_overdraft &= !limit.is_positive();
     }
     if let Some(unlimited) = unlimited_overdraft {

@@ -8,7 +8,7 @@ use crate::domain::{
     command::{Condition, Leg, Request},
     hold::{Capture, Captured, Hold, HoldState, NamedHold, NewHold},
     ids::{AccountId, HoldId},
-    money::Amount,
+    money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
 };
@@ -42,6 +42,12 @@ impl Book {
             return Err(Rejection::ExpireTimePassed { expire_time_us, now_us: self.now_us });
         }
         let account = self.account(&new.account_id)?;
+        let is_other = account.currency != new.currency;
+        let own = is_other.then(|| account.currency.convert(&new.currency, new.amount)).flatten();
+        // What the account was opened with counts, not what the server's currencies have.
+        let own =
+            own.map(|amount| NewHold { currency: account.currency.clone(), amount, ..new.clone() });
+        let new = own.as_ref().unwrap_or(new);
         let held = can_hold(account, new)?;
         let create_time_us = self.now_us.max(account.update_time_us);
         let hold = Hold {
@@ -73,7 +79,11 @@ impl Book {
     ) -> Result<Made, Rejection> {
         let hold = self.open_hold(&capture.hold)?;
         let whole = (hold.currency.clone(), hold.amount);
-        let (currency, amount) = capture.amount.clone().unwrap_or(whole);
+        let own = |(currency, amount): (Currency, Amount)| {
+            let own = hold.currency.convert(&currency, amount);
+            own.map_or((currency, amount), |amount| (hold.currency.clone(), amount))
+        };
+        let (currency, amount) = capture.amount.clone().map_or(whole, own);
         if currency == hold.currency && amount > hold.amount {
             return Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),

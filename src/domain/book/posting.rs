@@ -30,6 +30,11 @@ impl Book {
         let mut effects = Vec::with_capacity(legs.len());
         for leg in legs {
             let account = self.account(&leg.account_id)?;
+            if account.currency != leg.currency
+                && let Some(legs) = self.in_own_scales(legs)
+            {
+                return self.judge(&legs, promised);
+            }
             let (sequence, balance) =
                 running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
             *sequence += 1;
@@ -55,6 +60,16 @@ impl Book {
             // A clock that was set back must not put an entry before an earlier one.
             create_time_us: self.now_us.max(latest.unwrap_or(self.now_us)),
         })
+    }
+
+    /// The legs with as many decimals as their accounts have, where the server's currencies have
+    /// others: what an account was opened with counts. None if there is no leg of which that is true.
+    fn in_own_scales(&self, legs: &[Leg]) -> Option<Vec<Leg>> {
+        let own = |leg: &Leg| leg.in_scale_of(&self.accounts.get(&leg.account_id)?.currency);
+        let converted: Vec<_> = legs.iter().map(own).collect();
+        let is_any = converted.iter().any(Option::is_some);
+        let or_same = |(own, leg): (Option<Leg>, &Leg)| own.unwrap_or_else(|| leg.clone());
+        is_any.then(|| converted.into_iter().zip(legs).map(or_same).collect())
     }
 
     /// Writes judged effects into the accounts.

@@ -1,0 +1,120 @@
+//! ISO 4217 changes a currency's decimals, and the table of a newer program follows: accounts keep the
+//! decimals that they were opened with, and everything works on them as before.
+
+use passbook::proto::{CreateAccountRequest, UpdateAccountRequest};
+use sea_orm::ConnectionTrait;
+use tonic::Code;
+
+use crate::harness::{checker, *};
+
+on_both_databases! {
+    a_ledger_keeps_the_decimals_that_it_began_with,
+    an_account_keeps_the_decimals_that_it_was_opened_with,
+    the_decimals_of_an_older_ledger_are_written_down,
+}
+
+/// As if the table of the program that began this ledger had given the dollar three decimals.
+async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
+    let database = TestDatabase::create(kind).await;
+    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+    let sql = "INSERT INTO currencies (currency_code, currency_scale) VALUES ('USD', 3)";
+    database.connect().await.execute_unprepared(sql).await.expect("written");
+    database
+}
+
+async fn a_ledger_keeps_the_decimals_that_it_began_with(kind: Kind) {
+    let database = begun_with_three_decimals(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+
+    let request =
+        CreateAccountRequest { overdraft_limit: money("0.125"), ..account_of("alice", "USD") };
+    let account = open_with(&client, request.clone()).await;
+    assert_eq!(value(&account.overdraft_limit), "0.125");
+    client.deposit(deposit("alice", "1.005")).await.expect("three decimals");
+    client.deposit(deposit("alice", "1")).await.expect("none");
+    assert_eq!(balance(&client, "alice").await, "2.005");
+    assert_eq!(open_with(&client, request).await.version, 3, "a retry");
+    let answer = client.deposit(deposit("alice", "1.0005")).await;
+    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    // Others have ISO's.
+    open_with(&client, account_of("yen", "JPY")).await;
+    assert_eq!(balance(&client, "yen").await, "0");
+    passbook(&["verify", "--database-url", database.url()]).await.must_succeed();
+    checker::assert_consistent(&database).await;
+}
+
+async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_with(&client, account_of("three", "USD")).await;
+    open(&client, "none").await;
+    open(&client, "two").await;
+    let connection = database.connect().await;
+    for (account_id, scale) in [("three", 3), ("none", 0)] {
+        let sql = format!(
+            "UPDATE accounts SET currency_scale = {scale} WHERE account_id = '{account_id}'"
+        );
+        connection.execute_unprepared(&sql).await.expect("opened so");
+    }
+
+    for account_id in ["three", "none", "two"] {
+        client.deposit(deposit(account_id, "10.00")).await.expect("deposited");
+        client.withdraw(withdrawal(account_id, "1")).await.expect("withdrawn");
+        place(&client, hold_named(account_id, account_id, "2.00")).await;
+        captured(&client, capture(account_id)).await;
+        let update = UpdateAccountRequest {
+            account_id: account_id.to_owned(),
+            overdraft_limit: money("3.00"),
+            ..Default::default()
+        };
+        client.update_account(update).await.expect("updated");
+        let again = open_with(&client, account_of(account_id, "USD")).await;
+        assert_eq!(again.account_id, account_id, "a retry");
+    }
+    assert_eq!(balance(&client, "three").await, "7.000");
+    assert_eq!(balance(&client, "none").await, "7");
+    client.transfer(transfer("three", "none", "4")).await.expect("between all of them");
+    client.transfer(transfer("none", "two", "4.00")).await.expect("between all of them");
+    assert_eq!(balance(&client, "two").await, "11.00");
+    // What it cannot have is refused, and never rounded.
+    let answer = client.deposit(deposit("none", "0.50")).await;
+    refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    assert_eq!(balance(&client, "none").await, "7");
+
+    // A server that starts now knows of them, and takes all the decimals that there are.
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    client.deposit(deposit("three", "0.005")).await.expect("three decimals");
+    assert_eq!(balance(&client, "three").await, "3.005");
+    let answer = client.deposit(deposit("two", "0.005")).await;
+    refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    client.deposit(deposit("two", "0.05")).await.expect("two decimals");
+    assert_eq!(balance(&client, "two").await, "11.05");
+}
+
+async fn the_decimals_of_an_older_ledger_are_written_down(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start(&database).await;
+    let client = server.client();
+    open(&client, "dollars").await;
+    open_with(&client, account_of("yen", "JPY")).await;
+    server.terminate();
+    server.wait(PATIENCE).await.expect("it ends");
+    // As the version before has it.
+    passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
+    database.connect().await.execute_unprepared("DELETE FROM currencies").await.expect("gone");
+
+    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+
+    let count = async |rows: &str| database.count(&format!("currencies WHERE {rows}")).await;
+    assert_eq!(count("currency_code = 'USD' AND currency_scale = 2").await, 1);
+    assert_eq!(count("currency_code = 'JPY' AND currency_scale = 0").await, 1);
+    // And so is what comes, by whatever program.
+    let server = Server::start(&database).await;
+    open_with(&server.client(), account_of("dinar", "BHD")).await;
+    open_with(&server.client(), account_of("more", "BHD")).await;
+    assert_eq!(count("currency_code = 'BHD' AND currency_scale = 3").await, 1);
+    assert_eq!(count("1 = 1").await, 3);
+}
