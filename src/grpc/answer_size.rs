@@ -72,3 +72,75 @@ pub fn shorten(results: &mut [proto::PostTransactionResult]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::WatchEntriesResponse;
+
+    /// The largest answers there can be where nothing is cut: ids of 64 characters, currencies of 12,
+    /// amounts of 28 digits.
+    fn money(value: &str) -> Option<proto::Money> {
+        Some(proto::Money { currency_code: "C".repeat(12), value: value.to_owned() })
+    }
+
+    fn largest_entry() -> proto::Entry {
+        let largest = format!("-{}.{}", "9", "9".repeat(27));
+        proto::Entry {
+            account_id: "a".repeat(64),
+            sequence: i64::MAX,
+            transaction_id: uuid::Uuid::max().to_string(),
+            amount: money(&largest),
+            balance_after: money(&largest),
+            create_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 999_999_999 }),
+            hash: vec![255; 32],
+        }
+    }
+
+    #[test]
+    fn an_entry_has_no_more_than_is_allowed_for_beside_its_leg() {
+        let leg =
+            proto::Leg { account_id: "a".repeat(64), amount: money("1"), ..proto::Leg::default() };
+        let (entry, leg) = (size_in_list(&largest_entry()), leg.encoded_len());
+        assert!(entry <= leg + ENTRY_SIZE_MORE, "{entry} bytes, {leg} sent");
+    }
+
+    #[test]
+    fn a_thousand_entries_always_fit() {
+        let message = WatchEntriesResponse::new(vec![largest_entry(); 1000], i64::MAX);
+        assert!(message.encoded_len() < RESPONSE_SIZE_MAX / 4, "{}", message.encoded_len());
+    }
+
+    #[test]
+    fn of_errors_that_are_too_many_only_the_reasons_are_told() {
+        let detail = |length| prost_types::Any { value: vec![7; length], ..Default::default() };
+        let error = tonic_types::pb::Status {
+            details: vec![detail(400), detail(5000)],
+            ..Default::default()
+        };
+        let result = Some(proto::post_transaction_result::Result::Error(error));
+        let result = proto::PostTransactionResult { result, replayed: false };
+        let mut few = vec![result.clone(); 10];
+        shorten(&mut few);
+        assert_eq!(few, vec![result.clone(); 10]);
+        let mut many = vec![result; 1000];
+        shorten(&mut many);
+        assert!(many.iter().map(size_in_list).sum::<usize>() < RESPONSE_SIZE_MAX / 4);
+        let Some(proto::post_transaction_result::Result::Error(error)) = &many[0].result else {
+            panic!("{:?}", many[0]);
+        };
+        assert_eq!(error.details, [detail(400)]);
+    }
+
+    #[test]
+    fn the_largest_batch_there_can_be_by_default_fits() {
+        let legs = vec![proto::Leg { account_id: "a".repeat(64), ..Default::default() }; 5];
+        let request = proto::PostTransactionRequest { legs, ..Default::default() };
+        let mut requests = vec![request; 1000];
+        let left = 1024 * 1024 - requests.iter().map(size_in_list).sum::<usize>();
+        requests[0].description = "x".repeat(left);
+        assert!(check_room(requests.clone()).is_ok());
+        requests[0].description = "x".repeat(2 * RESPONSE_SIZE_MAX);
+        assert!(check_room(requests).is_err());
+    }
+}
