@@ -99,6 +99,8 @@ impl Intake {
                 match message {
                     Ok(Some(message)) => {
                         let permit = tokio::select! {
+                            // Nearly always there at once.
+                            biased;
                             permit = self.ledger.stream_permit() => permit,
                             _ = self.stopping.wait_for(|stop| *stop) => {
                                 return place.send(Err(Status::from(Failure::ShuttingDown)));
