@@ -43,15 +43,52 @@ impl MigratorTrait for Migrator {
 
 /// Runs the SQL that is for this database.
 async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Result<(), DbErr> {
-    let sql = match manager.get_database_backend() {
-        DbBackend::Postgres => postgres,
-        DbBackend::Sqlite => sqlite,
+    let connection = manager.get_connection();
+    match manager.get_database_backend() {
+        DbBackend::Postgres => {
+            for statement in statements(postgres) {
+                connection.execute_unprepared(statement).await?;
+            }
+        }
+        DbBackend::Sqlite => {
+            connection.execute_unprepared(sqlite).await?;
+        }
         other => {
             return Err(DbErr::Migration(format!(
                 "{other:?} is not supported: PostgreSQL or SQLite"
             )));
         }
-    };
-    manager.get_connection().execute_unprepared(sql).await?;
+    }
     Ok(())
+}
+
+/// The statements of PostgreSQL, each by itself: some poolers and extensions (Citus) take only one
+/// a call. What is between `$$` is one text.
+fn statements(sql: &str) -> Vec<&str> {
+    let (mut found, mut start, mut is_quoted) = (Vec::new(), 0, false);
+    for (at, letter) in sql.char_indices() {
+        if sql[at..].starts_with("$$") {
+            is_quoted = !is_quoted;
+        }
+        if letter == ';' && !is_quoted {
+            found.push(sql[start..at].trim());
+            start = at + 1;
+        }
+    }
+    found.push(sql[start..].trim());
+    found.retain(|statement| !statement.is_empty());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_one_statement() {
+        let function = "CREATE FUNCTION f() AS $$\nBEGIN\n    RETURN 1;\nEND;\n$$";
+        let sql = format!("\nCREATE TABLE t (a text);\n\n{function};\nDROP TABLE t;\n");
+        assert_eq!(statements(&sql), ["CREATE TABLE t (a text)", function, "DROP TABLE t"]);
+        assert_eq!(statements("SELECT 1"), ["SELECT 1"]);
+    }
 }

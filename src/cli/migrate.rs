@@ -29,9 +29,12 @@ enum Direction {
 
 impl Migrate {
     pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect(self.database.url().map_err(Failed::Usage)?)
-            .await
-            .map_err(Failed::run)?;
+        let url = self.database.url().map_err(Failed::Usage)?;
+        let store = match self.direction {
+            Direction::Up | Direction::Down => Store::connect(url).await,
+            Direction::Status => Store::connect_to_read(url).await,
+        };
+        let store = store.map_err(Failed::run)?;
         match self.direction {
             Direction::Up => refuse_newer(&store).await?.migrate_up().await.map_err(Failed::run)?,
             Direction::Down => {

@@ -21,6 +21,7 @@ mod line;
 #[cfg(test)]
 mod line_tests;
 mod lock_wait;
+mod log;
 mod reads;
 mod retry;
 mod stats;
@@ -136,6 +137,7 @@ impl Ledger {
         let stats = Arc::new(Stats::default());
         worker::spawn(&store, &line, &stats, limits.batch_size_max);
         let hub = watch::Hub::start(own_reads.clone());
+        tokio::spawn(log::keep_short(Arc::downgrade(&store)));
         Ok(Self {
             store,
             own_reads,
@@ -375,6 +377,7 @@ impl Ledger {
     /// # Errors
     /// Why not, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
+        self.store.check_place().await?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {

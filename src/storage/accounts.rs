@@ -25,9 +25,9 @@ use crate::{
     },
     storage::{
         EXAMINED_MAX, Examined, Lapsing, StorageError, Store,
-        connect::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
         requests::{clock, statement_clock},
+        session::APPLICATION_NAME,
     },
 };
 

@@ -122,11 +122,10 @@ async fn try_to_migrate(
     let transaction = writer::begin(admin).await?;
     if admin.get_database_backend() == DbBackend::Postgres {
         // The lock is the transaction's, so it is given back however the process ends.
-        let lock = format!(
-            "SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); \
-             SET LOCAL lock_timeout = {TABLE_WAIT_MAX_MS}"
-        );
+        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&lock).await?;
+        let wait = format!("SET LOCAL lock_timeout = {TABLE_WAIT_MAX_MS}");
+        transaction.execute_unprepared(&wait).await?;
     }
     let is_mirrored = take_over(&transaction).await?;
     steps(&transaction).await?;

@@ -24,7 +24,9 @@ use sea_orm::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::storage::{StorageError, Store, connect::APPLICATION_NAME, requests::clock};
+use crate::storage::{
+    StorageError, Store, file::DatabaseFile, requests::clock, session::APPLICATION_NAME,
+};
 
 /// A time that lies so far ahead by the database's clock is waited for: the caller's own clock
 /// may be a little ahead of it, and SQLite's has milliseconds.
@@ -81,6 +83,7 @@ impl WriteFlag {
 pub(super) struct Probe {
     /// One connection, made when it is needed.
     pool: SqlitePool,
+    file: Arc<DatabaseFile>,
     flag: WriteFlag,
     /// When the latest look that found out began: it serves all who had asked before.
     last: Mutex<Option<Instant>>,
@@ -157,8 +160,8 @@ fn is_before(time_us: i64, age: Duration) -> bool {
 
 impl Probe {
     /// No connection is made yet. The flag is that of the process's writers.
-    pub(super) fn new(pool: SqlitePool, flag: WriteFlag) -> Self {
-        Self { pool, flag, last: Mutex::default() }
+    pub(super) fn new(pool: SqlitePool, file: Arc<DatabaseFile>, flag: WriteFlag) -> Self {
+        Self { pool, file, flag, last: Mutex::default() }
     }
 
     /// Closes the connection.
@@ -168,6 +171,10 @@ impl Probe {
 
     /// Waits until the transaction that has the write lock, if there is one, has ended.
     async fn settle(&self) -> Result<(), StorageError> {
+        if self.file.check().is_err() {
+            // No change is made to a file that is not at its path, and what is there is not opened.
+            return Ok(());
+        }
         let asked_at = Instant::now();
         let mut last = self.last.lock().await;
         if last.is_some_and(|began_at| began_at > asked_at) {

@@ -10,14 +10,12 @@ use sea_orm::{
 use crate::storage::{StorageError, Store, writer};
 
 /// What is read of a snapshot is found by its keys, page after page, for which one plan is right
-/// whatever the size of the tables: along the index. And whoever takes what was read may be slow,
-/// a pipe to another program for one.
+/// whatever the size of the tables: along the index.
 const POSTGRES_SETTINGS: &str = "\
-    SET LOCAL enable_seqscan = off; \
-    SET LOCAL enable_bitmapscan = off; \
-    SET LOCAL enable_hashjoin = off; \
-    SET LOCAL enable_mergejoin = off; \
-    SET LOCAL idle_in_transaction_session_timeout = 0";
+    SELECT set_config('enable_seqscan', 'off', true), \
+        set_config('enable_bitmapscan', 'off', true), \
+        set_config('enable_hashjoin', 'off', true), \
+        set_config('enable_mergejoin', 'off', true)";
 
 /// 64 MiB for pages: entries are found by name all over the file.
 const SQLITE_SETTINGS: &str = "PRAGMA cache_size = -65536";
@@ -47,7 +45,7 @@ impl Store {
         &self,
         connections: usize,
     ) -> Result<Vec<DatabaseTransaction>, StorageError> {
-        let first = begin_reading(&self.admin().await?).await?;
+        let first = begin_reading(&self.snapshot_connection().await?).await?;
         let export = Statement::from_string(DbBackend::Postgres, "SELECT pg_export_snapshot()");
         let Some(row) = first.query_one_raw(export).await? else {
             return Err(StorageError::Unavailable("no snapshot was exported".to_owned()));
@@ -55,7 +53,7 @@ impl Store {
         let name: String = row.try_get_by_index(0)?;
         let mut all = vec![first];
         while all.len() < connections {
-            let next = begin_reading(&self.admin().await?).await?;
+            let next = begin_reading(&self.snapshot_connection().await?).await?;
             // The name is the server's own, of hexadecimal digits and hyphens.
             next.execute_unprepared(&format!("SET TRANSACTION SNAPSHOT '{name}'")).await?;
             all.push(next);
@@ -71,16 +69,22 @@ impl Store {
         &self,
         connections: usize,
     ) -> Result<Vec<DatabaseTransaction>, StorageError> {
-        let lock = writer::begin(&self.admin().await?).await?;
+        // Who may only read cannot keep others from writing: one connection sees one instant.
+        let (lock, connections) = match self.is_read_only() {
+            true => (None, 1),
+            false => (Some(writer::begin(&self.admin().await?).await?), connections),
+        };
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let next = begin_reading(&self.admin().await?).await?;
+            let next = begin_reading(&self.snapshot_connection().await?).await?;
             next.execute_unprepared(SQLITE_SETTINGS).await?;
             // The snapshot is taken by the first read, not by BEGIN.
             next.execute_unprepared("SELECT 1 FROM sqlite_schema LIMIT 1").await?;
             all.push(next);
         }
-        lock.rollback().await?;
+        if let Some(lock) = lock {
+            lock.rollback().await?;
+        }
         Ok(all)
     }
 }
@@ -100,12 +104,7 @@ async fn begin_reading(
         sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Deferred),
         ..TransactionOptions::default()
     };
-    let transaction = connection.begin_with_options(options).await?;
-    if !is_sqlite {
-        let isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        transaction.execute_unprepared(isolation).await?;
-    }
-    Ok(transaction)
+    Ok(connection.begin_with_options(options).await?)
 }
 
 /// Sets what a transaction that reads the whole ledger page by page needs on PostgreSQL.

@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr};
 use sea_orm::sqlx::{ConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
 use self::{files::NamedFile, parameters::Parameters, parts::Parts};
-use crate::storage::hosts::HOSTS_MAX;
+use crate::storage::{file, hosts::HOSTS_MAX};
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,10 @@ pub enum DatabaseUrlError {
     #[error("must begin with sqlite:// or postgres://")]
     Scheme,
     /// In memory, every connection would have a database of its own.
-    #[error("must name a file: an in-memory SQLite database cannot be shared by connections")]
+    #[error(
+        "must name a file by its path, as in sqlite://passbook.db?mode=rwc: a SQLite database \
+         in memory cannot be shared by connections"
+    )]
     InMemory,
     /// Not a URL of SQLite's.
     #[error(
@@ -109,13 +112,15 @@ impl DatabaseUrl {
     pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         let text = text.trim();
         if text.starts_with("sqlite:") {
-            if text.contains(":memory:") || text.contains("mode=memory") {
+            let options = SqliteConnectOptions::from_str(text);
+            let options = options.map_err(|_| DatabaseUrlError::MalformedSqlite)?;
+            if !file::is_file(&options) {
                 return Err(DatabaseUrlError::InMemory);
             }
-            let options = SqliteConnectOptions::from_str(text);
-            return options.map_or(Err(DatabaseUrlError::MalformedSqlite), |it| {
-                Ok(Self(Options::Sqlite(Box::new(it.disable_statement_logging())), Vec::new()))
-            });
+            return Ok(Self(
+                Options::Sqlite(Box::new(options.disable_statement_logging())),
+                Vec::new(),
+            ));
         }
         let Some(rest) =
             text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,9 @@ use crate::{
     storage::{
         CommitError, StorageError,
         accounts::{self, LockedRows},
+        file::DatabaseFile,
         holds, openings, requests,
+        session::WRITER_LOCK_TIMEOUT,
         settled::WriteFlag,
         turn, write,
     },
@@ -34,6 +37,8 @@ use crate::{
 /// A worker's own connection.
 pub struct Writer {
     pub(super) connection: DatabaseConnection,
+    /// On SQLite.
+    pub(super) file: Option<Arc<DatabaseFile>>,
     pub(super) made: Instant,
     pub(super) flag: WriteFlag,
 }
@@ -74,8 +79,12 @@ impl Writer {
     /// Begins a transaction. On SQLite this takes the database's one write lock.
     ///
     /// # Errors
-    /// [`StorageError::LockTimeout`] on SQLite, or the database cannot be reached.
+    /// [`StorageError::LockTimeout`] on SQLite, or the database cannot be reached, or its file is
+    /// another one.
     pub async fn begin(&self) -> Result<WriteTransaction, StorageError> {
+        if let Some(file) = &self.file {
+            file.check().map_err(StorageError::Unavailable)?;
+        }
         let transaction = begin(&self.connection).await?;
         let number = self.flag.raise();
         Ok(WriteTransaction { transaction, flag: self.flag.clone(), number })
@@ -167,15 +176,20 @@ impl WriteTransaction {
     ) -> Result<(), StorageError> {
         if self.transaction.get_database_backend() == DbBackend::Postgres {
             // Zero would mean no limit.
-            let milliseconds = lock_timeout.as_millis().max(1);
-            let sql = format!("SET LOCAL lock_timeout = {milliseconds}");
-            self.transaction.execute_unprepared(&sql).await?;
+            self.set_lock_timeout(&lock_timeout.as_millis().max(1).to_string()).await?;
         }
         accounts::lock(&self.transaction, &BTreeSet::from([account_id.clone()])).await?;
         if self.transaction.get_database_backend() == DbBackend::Postgres {
             // Now it does hold a lock, and must not wait for long.
-            self.transaction.execute_unprepared("SET LOCAL lock_timeout TO DEFAULT").await?;
+            self.set_lock_timeout(WRITER_LOCK_TIMEOUT).await?;
         }
+        Ok(())
+    }
+
+    /// Until the transaction ends.
+    async fn set_lock_timeout(&self, value: &str) -> Result<(), StorageError> {
+        let sql = format!("SET LOCAL lock_timeout = '{value}'");
+        self.transaction.execute_unprepared(&sql).await?;
         Ok(())
     }
 

@@ -187,7 +187,8 @@ async fn who_is_not_let_in_is_told_why_and_what_to_do() {
     tells(&status().await, &["too many connections for role", "raise"]);
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 50")).await;
     database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
-    tells(&status().await, &["is read-only"]);
+    // What the role has for a default is not in the way; that it has no rights is.
+    tells(&status().await, &["permission denied for table", "GRANT SELECT"]);
     let (server, _) = url.rsplit_once('/').expect("a path");
     let nowhere = migrate(&format!("{server}/no_such_database"), "status").await;
     tells(&nowhere, &["\"no_such_database\" does not exist", "CREATE DATABASE"]);

@@ -175,7 +175,25 @@ fn what_would_change_something_is_refused_by_name_with_what_to_do() {
 #[test]
 fn what_is_wrong_is_named() {
     assert_eq!(wrong("mysql://h/db"), DatabaseUrlError::Scheme);
-    assert_eq!(wrong("sqlite://x?mode=memory"), DatabaseUrlError::InMemory);
+    for text in [
+        "sqlite://x?mode=memory",
+        "sqlite://x?mode=%6demory",
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite://%3Amemory%3A",
+        "sqlite://%3amemory%3a?mode=rwc",
+        "sqlite://",
+        "sqlite:",
+        "sqlite://?mode=rwc",
+        "sqlite://file:x%3Fmode=memory",
+        "sqlite://file%3A",
+        "sqlite://x?vfs=memdb",
+    ] {
+        assert_eq!(wrong(text), DatabaseUrlError::InMemory, "{text}");
+    }
+    for text in ["sqlite://:memory:.db", "sqlite://a:b.db", "sqlite://./file:x?mode=ro"] {
+        assert!(DatabaseUrl::parse(text).is_ok(), "{text}");
+    }
     assert_eq!(wrong("sqlite://x?mode=perhaps"), DatabaseUrlError::MalformedSqlite);
     for text in [
         "postgres://h1,/db",

@@ -23,6 +23,7 @@ pub mod model_money;
 pub mod model_random;
 pub mod model_reads;
 pub mod model_requests;
+pub mod pgbouncer;
 pub mod postgres_proxy;
 pub mod postgres_servers;
 pub mod race;
@@ -78,6 +79,15 @@ pub fn scale() -> usize {
         Ok(text) => text.parse().expect("PASSBOOK_TEST_SCALE is a number"),
         Err(_) => 1,
     }
+}
+
+/// Says, past the test runner that keeps what a test prints, that a test did not run.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    // Without anywhere to say it there is nothing left to do.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {why}");
 }
 
 /// Looks again and again until `holds`; after [`PATIENCE`] it fails and says what was waited for.

@@ -39,6 +39,8 @@ struct Control {
     cuts_made: AtomicUsize,
     freezes_after_cut: AtomicBool,
     round_trips: AtomicUsize,
+    drops_options: AtomicBool,
+    calls_of_several_statements: AtomicUsize,
     delay_ms: AtomicU64,
     frozen: watch::Sender<bool>,
     connections: AtomicUsize,
@@ -102,6 +104,17 @@ impl PostgresProxy {
         self.control.round_trips.load(SeqCst)
     }
 
+    /// From now on new sessions begin without what `options` sets, as behind a pooler that ignores
+    /// it.
+    pub fn drop_options(&self) {
+        self.control.drops_options.store(true, SeqCst);
+    }
+
+    /// How often one message had several statements.
+    pub fn calls_of_several_statements(&self) -> usize {
+        self.control.calls_of_several_statements.load(SeqCst)
+    }
+
     /// From now on a request and its answer each take this much longer.
     pub fn delay(&self, delay: Duration) {
         self.control.delay_ms.store(delay.as_millis() as u64, SeqCst);
@@ -162,7 +175,10 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
     let cut_after_commit = AtomicBool::new(false);
     let to_server = async {
         let (mut reads, mut writes) = (BufReader::new(client_reads), server_writes);
-        let startup = read_startup(&mut reads).await?;
+        let mut startup = read_startup(&mut reads).await?;
+        if control.drops_options.load(SeqCst) {
+            drop_options(&mut startup);
+        }
         writes.write_all(&startup).await?;
         let mut packet = Vec::new();
         loop {
@@ -192,9 +208,14 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
     };
     let to_client = async {
         let (mut reads, mut writes) = (BufReader::new(server_reads), client_writes);
+        let mut statements = 0;
         loop {
             let message = Message::read(&mut reads).await?;
             control.wait_while_frozen(connection).await;
+            statements += usize::from(message.kind() == b'C');
+            if message.kind() == b'Z' && std::mem::take(&mut statements) > 1 {
+                control.calls_of_several_statements.fetch_add(1, SeqCst);
+            }
             if message.kind() == b'Z' {
                 control.wait_as_far_away().await;
                 control.round_trips.fetch_add(1, SeqCst);
@@ -276,6 +297,20 @@ async fn read_startup(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u
     source.read_exact(&mut bytes).await?;
     read_rest(source, &mut bytes, 0).await?;
     Ok(bytes)
+}
+
+/// Takes the parameter `options` out of it: a length, a version, then names and values.
+fn drop_options(startup: &mut Vec<u8>) {
+    let texts: Vec<Vec<u8>> = startup[8..].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let mut kept = startup[4..8].to_vec();
+    for parameter in texts.chunks(2).filter(|it| it.len() == 2 && !it[0].is_empty()) {
+        if parameter[0] != b"options" {
+            kept.extend(parameter.iter().flat_map(|text| text.iter().copied().chain([0])));
+        }
+    }
+    kept.push(0);
+    let length = u32::try_from(kept.len() + 4).expect("a short message");
+    *startup = [length.to_be_bytes().to_vec(), kept].concat();
 }
 
 /// Reads what a message's length, at this offset, says is still to come.

@@ -208,7 +208,7 @@ pub fn url(servers: &[&PostgresServer]) -> String {
     format!("postgres://postgres@{}/postgres?sslmode=disable", hosts.join(","))
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     for _ in 0..100 {
         let port = fastrand::u16(PORTS);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -227,7 +227,7 @@ fn program(name: &str) -> Command {
 }
 
 /// A command that does not run as root.
-fn as_server_user(program: &str) -> Command {
+pub fn as_server_user(program: &str) -> Command {
     let mut command = match server_user() {
         Some(user) => {
             let mut command = Command::new("setpriv");
@@ -242,7 +242,7 @@ fn as_server_user(program: &str) -> Command {
 }
 
 /// None if we are not root: then it is ourselves.
-fn server_user() -> Option<String> {
+pub fn server_user() -> Option<String> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id").args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -1,0 +1,334 @@
+//! Each session with PostgreSQL is what the service needs, whatever is between and whatever a
+//! role or a database has for defaults; or it is refused by name.
+
+use crate::harness::{
+    pgbouncer::PgBouncer, postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *,
+};
+
+/// What a writer's session must be like.
+const OF_WRITERS: [(&str, &str); 14] = [
+    ("application_name", "passbook"),
+    ("client_encoding", "UTF8"),
+    ("default_transaction_isolation", "read committed"),
+    ("enable_indexscan", "on"),
+    ("enable_seqscan", "off"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("idle_session_timeout", "0"),
+    ("jit", "off"),
+    ("lock_timeout", "2ms"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "4s"),
+    ("synchronous_commit", "on"),
+    ("transaction_isolation", "read committed"),
+];
+
+/// Defaults of a database under which hardly anything is as it must be. (With statements that may
+/// take a second only the session can be prepared.)
+const HOSTILE: [(&str, &str); 12] = [
+    ("default_transaction_isolation", "serializable"),
+    ("enable_indexscan", "off"),
+    ("enable_nestloop", "off"),
+    ("idle_in_transaction_session_timeout", "1s"),
+    ("idle_session_timeout", "1s"),
+    ("jit", "on"),
+    ("lock_timeout", "1s"),
+    ("plan_cache_mode", "force_custom_plan"),
+    ("standard_conforming_strings", "off"),
+    ("client_encoding", "LATIN1"),
+    ("statement_timeout", "1s"),
+    ("synchronous_commit", "off"),
+];
+
+async fn start_hostile(settings: &[&str]) -> PostgresServer {
+    let server = PostgresServer::start_in(None, settings).await;
+    passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
+    for (name, value) in HOSTILE {
+        server.execute(&format!("ALTER DATABASE postgres SET {name} = '{value}'")).await;
+    }
+    server
+}
+
+/// Has every request that is recorded write down what its session is like.
+async fn watch_settings(server: &PostgresServer) {
+    let names = OF_WRITERS.map(|(name, _)| format!("'{name}'")).join(", ");
+    for statement in [
+        "CREATE TABLE seen (name text, value text)",
+        &format!(
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                INSERT INTO seen SELECT name, current_setting(name) \
+                    FROM unnest(ARRAY[{names}]) AS name; \
+                RETURN NULL; END $$"
+        ),
+        "CREATE TRIGGER look AFTER INSERT ON requests EXECUTE FUNCTION look()",
+    ] {
+        let session = server.session().await;
+        let done = sea_orm::ConnectionTrait::execute_unprepared(&session, statement).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+}
+
+async fn seen(server: &PostgresServer) -> Vec<(String, String)> {
+    let sql = "SELECT DISTINCT name, value FROM seen ORDER BY name, value";
+    let rows = database::rows(&server.session().await, sql).await.expect("an answer");
+    let text = |row: &sea_orm::QueryResult, column| row.try_get_by_index(column).expect("text");
+    rows.iter().map(|row| (text(row, 0), text(row, 1))).collect()
+}
+
+fn expected() -> Vec<(String, String)> {
+    OF_WRITERS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_what_is_needed_though_its_options_did_not_arrive() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = start_hostile(&[]).await;
+    watch_settings(&database).await;
+    let proxy = PostgresProxy::start(&database.url()).await;
+    proxy.drop_options();
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
+
+    let server = Server::start_at(&url, &[]).await;
+    let client = server.client();
+    open_funded(&client, "alice", "10").await;
+
+    assert_eq!(seen(&database).await, expected());
+}
+
+/// Three deposits that were acknowledged through this URL, and a crash.
+async fn survive_a_crash(mut database: PostgresServer, url: &str) {
+    let server = Server::start_at(url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    for _ in 0..3 {
+        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    }
+    drop(server);
+    database.crash();
+    database.run().await;
+
+    let server = Server::start_at(&database.url(), &[]).await;
+    assert_eq!(balance(&server.client(), "alice").await, "4.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_options() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = start_hostile(&["wal_writer_delay=10s"]).await;
+    let proxy = PostgresProxy::start(&database.url()).await;
+    proxy.drop_options();
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
+    survive_a_crash(database, &url).await;
+}
+
+const NO_PGBOUNCER: &str = "there is no pgbouncer (apt-get install pgbouncer)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode() {
+    let _turn = turn::take(Weight::Light).await;
+    for lines in [
+        &["pool_mode = session"][..],
+        &["pool_mode = session", "ignore_startup_parameters = extra_float_digits, options"],
+    ] {
+        let database = start_hostile(&["wal_writer_delay=10s"]).await;
+        watch_settings(&database).await;
+        let Some(pooler) = PgBouncer::start(&database, lines).await else {
+            return skipped(NO_PGBOUNCER);
+        };
+        survive_a_crash(database, &pooler.url()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    for mode in ["transaction", "statement"] {
+        let mode = format!("pool_mode = {mode}");
+        let lines = [&*mode, "ignore_startup_parameters = extra_float_digits, options"];
+        let Some(pooler) = PgBouncer::start(&database, &lines).await else {
+            return skipped(NO_PGBOUNCER);
+        };
+        let url = pooler.url();
+
+        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+            let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
+            let why = outcome.must_fail(1);
+            assert!(why.contains("pool_mode = session"), "{mode}: {why}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_breaks_a_promise_is_refused_by_name() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
+    database.execute(latin).await;
+    database.execute("CREATE ROLE replicating SUPERUSER LOGIN").await;
+    database.execute("ALTER ROLE replicating SET session_replication_role = replica").await;
+    let place = format!("{}/postgres", database.address());
+    for (url, why) in [
+        (
+            format!("postgres@{}/latin", database.address()),
+            "server_encoding is LATIN1 and must be UTF8 or SQL_ASCII",
+        ),
+        (
+            format!("postgres@{place}?options[synchronous_commit]=off"),
+            "synchronous_commit is off and must be on or remote_apply",
+        ),
+        (
+            format!("postgres@{place}?options=-c%20synchronous-commit%3Dlocal"),
+            "synchronous_commit is local and must be on or remote_apply",
+        ),
+        (
+            format!("postgres@{place}?options=--default_transaction_isolation%3Dserializable"),
+            "default_transaction_isolation is serializable and must be read committed",
+        ),
+        (
+            format!("postgres@{place}?options[standard_conforming_strings]=off"),
+            "standard_conforming_strings is off and must be on",
+        ),
+        (
+            format!("replicating@{place}"),
+            "session_replication_role is replica and must be origin or local",
+        ),
+    ] {
+        let url = format!("postgres://{url}");
+        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+            let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
+            let told = outcome.must_fail(1);
+            let address = database.address();
+            let line = format!("cannot connect to the database at {address}: {why}: ");
+            assert!(told.starts_with(&line), "{url}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_are_kept_by_a_database_without_an_encoding() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start().await;
+    let bytes = "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
+    database.execute(bytes).await;
+    let url = format!("postgres://postgres@{}/bytes", database.address());
+
+    let server = Server::start_at(&url, &["--migrate"]).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    let mut request = deposit("alice", "1");
+    request.description = "10 € für Łukasz".to_owned();
+    let made = client.clone().deposit(request.clone()).await.expect("it is made").into_inner();
+
+    let transaction = made.transaction.expect("a transaction");
+    assert_eq!(transaction.description, request.description);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_overrides_plans_and_limits_and_that_is_told() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    watch_settings(&database).await;
+    let url = format!(
+        "{}&options[plan_cache_mode]=auto&options=-c%20synchronous_commit%3Dremote_apply%20\
+         -c%20statement_timeout%3D3000",
+        database.url()
+    );
+
+    let server = Server::start_at(&url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+
+    let overridden = [
+        ("plan_cache_mode", "auto"),
+        ("statement_timeout", "3s"),
+        ("synchronous_commit", "remote_apply"),
+    ];
+    let expected = OF_WRITERS.map(|(name, value)| {
+        let given = overridden.iter().find(|(it, _)| *it == name);
+        (name.to_owned(), given.map_or(value, |(_, value)| value).to_owned())
+    });
+    assert_eq!(seen(&database).await, expected);
+    let told = "plan_cache_mode=auto, statement_timeout=3000, synchronous_commit=remote_apply";
+    assert!(server.log().contains(told), "{}", server.log());
+}
+
+/// Each verb waits for a lock that somebody has, longer than its role may by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let server = Server::start_at(&database.url(), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    drop(server);
+    let url = database.url();
+    let exported = passbook(&["export", "--database-url", &url]).await.must_succeed().stdout;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), exported).expect("it can be written");
+    let file = file.path().to_str().expect("a path in UTF-8");
+    database.execute("CREATE DATABASE empty; CREATE DATABASE imported").await;
+    for name in ["statement_timeout", "lock_timeout"] {
+        database.execute(&format!("ALTER ROLE postgres SET {name} = '100ms'")).await;
+    }
+    for name in ["idle_in_transaction_session_timeout", "idle_session_timeout"] {
+        database.execute(&format!("ALTER ROLE postgres SET {name} = '500ms'")).await;
+    }
+    let at = |name: &str| format!("postgres://postgres@{}/{name}", database.address());
+    passbook(&["migrate", "--database-url", &at("imported"), "up"]).await.must_succeed();
+
+    let migrations = "SELECT pg_advisory_lock(8097880544398765931)";
+    for (name, lock, verb) in [
+        ("postgres", "LOCK TABLE entries", &["verify"][..]),
+        ("postgres", "LOCK TABLE entries", &["export"]),
+        ("imported", "LOCK TABLE entries", &["import", "--input", file]),
+        ("empty", migrations, &["migrate", "up"]),
+    ] {
+        let url = at(name);
+        let other = database::connect(&url).await.expect("a session");
+        let unlimited = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+        for sql in unlimited.split(';').chain(["BEGIN", lock]) {
+            let done = sea_orm::ConnectionTrait::execute_unprepared(&other, sql).await;
+            done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        let arguments = [verb, &["--database-url", &url]].concat();
+        let (outcome, ()) = tokio::join!(passbook(&arguments), async {
+            // Ten times as long as its role may wait.
+            tokio::time::sleep(seconds(1)).await;
+            other.close().await.expect("the session ends");
+        });
+        outcome.must_succeed();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verbs_send_one_statement_a_call() {
+    let database = TestDatabase::create_empty(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let url = database.url_at(proxy.address);
+
+    passbook(&["migrate", "up", "--database-url", &url]).await.must_succeed();
+    assert_eq!(proxy.calls_of_several_statements(), 0, "migrate up");
+    let server = Server::start_at(&url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    drop(server);
+    assert_eq!(proxy.calls_of_several_statements(), 0, "serve");
+    for verb in [&["verify"][..], &["export"], &["migrate", "down"], &["migrate", "down"]] {
+        passbook(&[verb, &["--database-url", &url]].concat()).await.must_succeed();
+        assert_eq!(proxy.calls_of_several_statements(), 0, "{verb:?}");
+    }
+}
+
+/// `SET TRANSACTION` after BEGIN would be a round trip more, and some engines refuse it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_begun_by_begin_alone() {
+    let _turn = turn::take(Weight::Light).await;
+    let database = PostgresServer::start_in(None, &["log_statement=all"]).await;
+    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    passbook(&["export", "--database-url", &database.url()]).await.must_succeed();
+    let log = database.log();
+    assert!(log.contains("pg_export_snapshot"), "{log}");
+    let set = log.lines().filter(|line| line.to_uppercase().contains("SET TRANSACTION ISOLATION"));
+    assert_eq!(set.collect::<Vec<_>>(), Vec::<&str>::new());
+}

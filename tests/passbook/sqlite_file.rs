@@ -1,0 +1,328 @@
+//! SQLite's file: the one at the path is the one that is open; it can be written to, or the server
+//! says why not; its log has a bound.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sea_orm::ConnectionTrait;
+use tempfile::TempDir;
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::{harness::*, readiness::status};
+
+/// As in `storage::file`, with the pages that one commit may add after a look.
+const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
+
+/// A server over a file of a folder, and an account with 3.00 that it has acknowledged.
+struct Served {
+    folder: TempDir,
+    server: Server,
+    _turn: turn::Turn,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let turn = turn::take(Weight::Light).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("ledger")).expect("a folder");
+        let server = Server::start_at(&url(&folder.path().join("ledger/a.db")), &[]).await;
+        open_funded(&server.client(), "alice", "3").await;
+        Self { folder, server, _turn: turn }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("ledger").join(name)
+    }
+
+    /// Not ready, and changes are refused as not applied.
+    async fn refuses_changes(&self) {
+        eventually("it is not serving", async || {
+            status(&self.server, "").await == ServingStatus::NotServing
+        })
+        .await;
+        let request = within(seconds(2), deposit("alice", "1"));
+        let refused = self.server.client().deposit(request).await.expect_err("not into this file");
+        let codes = [Code::Unavailable, Code::DeadlineExceeded];
+        assert!(codes.contains(&refused.code()), "{refused:?}");
+        assert_eq!(outcome(&refused), "not_applied", "{refused:?}");
+        let log = self.server.log();
+        assert!(log.contains("was moved, replaced or deleted"), "{log}");
+    }
+
+    async fn end(&mut self) {
+        self.server.terminate();
+        let ended = self.server.wait(seconds(20)).await;
+        assert!(ended.is_some_and(|status| status.success()), "{}", self.server.log());
+    }
+}
+
+fn url(path: &Path) -> String {
+    format!("sqlite://{}?mode=rwc", path.display())
+}
+
+/// The balance of an account in this file, by a server of its own.
+async fn balance_in(path: &Path, account_id: &str) -> String {
+    let server = Server::start_at(&url(path), &[]).await;
+    balance(&server.client(), account_id).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_put_in_the_place_of_the_open_one_is_left_as_it_is() {
+    let mut served = Served::start().await;
+    let backup = served.folder.path().join("backup.db");
+    let mut other = Server::start_at(&url(&backup), &[]).await;
+    open_funded(&other.client(), "restored", "7").await;
+    other.terminate();
+    other.wait(seconds(20)).await.expect("it ends");
+
+    fs::rename(&backup, served.path("a.db")).expect("it is moved");
+    served.refuses_changes().await;
+    served.end().await;
+
+    let path = served.path("a.db");
+    let url = format!("sqlite://{}", path.display());
+    let verified = passbook(&["verify", "--database-url", &url]).await.must_succeed();
+    assert!(verified.stdout.contains("right: 1 accounts, 1 entries"), "{}", verified.stdout);
+    assert_eq!(balance_in(&path, "restored").await, "7.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_once_the_file_is_deleted() {
+    let mut served = Served::start().await;
+    for name in ["a.db", "a.db-wal", "a.db-shm"] {
+        fs::remove_file(served.path(name)).expect("it is removed");
+    }
+    served.refuses_changes().await;
+    served.end().await;
+    assert!(!served.path("a.db").exists(), "nobody has asked for a new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_moved_has_all_that_was_acknowledged() {
+    let mut served = Served::start().await;
+    let moved = served.folder.path().join("moved");
+    fs::rename(served.folder.path().join("ledger"), &moved).expect("it is moved");
+    served.refuses_changes().await;
+    served.end().await;
+    assert!(!served.folder.path().join("ledger").exists());
+    fs::remove_file(moved.join("a.db-wal")).ok();
+    assert_eq!(balance_in(&moved.join("a.db"), "alice").await, "3.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back() {
+    let mut served = Served::start().await;
+    let moved = served.folder.path().join("moved.db");
+    fs::rename(served.path("a.db"), &moved).expect("it is moved");
+    served.refuses_changes().await;
+
+    fs::rename(&moved, served.path("a.db")).expect("it is moved back");
+    eventually("it is serving", async || {
+        status(&served.server, "").await == ServingStatus::Serving
+    })
+    .await;
+    served.server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+
+    fs::rename(served.path("a.db"), &moved).expect("it is moved");
+    served.refuses_changes().await;
+    served.end().await;
+    assert_eq!(balance_in(&moved, "alice").await, "4.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_deleted_is_in_the_file() {
+    let mut served = Served::start().await;
+    fs::remove_file(served.path("a.db-wal")).expect("it is removed");
+    served.refuses_changes().await;
+    served.end().await;
+    assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");
+}
+
+/// A program that runs passbook as a user who is not root; None if that cannot be.
+fn as_somebody(folder: &Path) -> Option<PathBuf> {
+    let program = folder.join("passbook");
+    fs::copy(env!("CARGO_BIN_EXE_passbook"), &program).expect("a copy");
+    if Command::new("id").arg("-u").output().ok()?.stdout != b"0\n" {
+        return Some(program);
+    }
+    let script = folder.join("as-nobody");
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {} \"$@\"\n",
+        program.display()
+    );
+    fs::write(&script, text).expect("a script");
+    set_mode(&script, 0o755);
+    set_mode(folder, 0o755);
+    Command::new(&script).arg("--version").output().ok()?.status.success().then_some(script)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its rights are set");
+}
+
+fn give(path: &Path) {
+    // Without root it is ours already.
+    let _ = std::os::unix::fs::chown(path, Some(65534), Some(65534));
+}
+
+/// A whole ledger without a log, whose folder belongs to somebody.
+async fn stopped_ledger(folder: &Path) -> PathBuf {
+    let ledger = folder.join("ledger");
+    fs::create_dir(&ledger).expect("a folder");
+    let path = ledger.join("a.db");
+    let mut server = Server::start_at(&url(&path), &[]).await;
+    open_funded(&server.client(), "alice", "3").await;
+    server.terminate();
+    server.wait(seconds(20)).await.expect("it ends");
+    for path in [&ledger, &path] {
+        give(path);
+    }
+    path
+}
+
+const NO_SETPRIV: &str = "this is root, and setpriv cannot make it somebody else";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
+    let _turn = turn::take(Weight::Light).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
+    let path = stopped_ledger(folder.path()).await;
+    let ledger = path.parent().expect("a folder").to_owned();
+    let (rwc, ro) = (url(&path), format!("sqlite://{}?mode=ro", path.display()));
+    let run = async |verb: &[&str], url: &str| {
+        passbook_of(&program, &[verb, &["--database-url", url]].concat()).await
+    };
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let begin = format!("cannot open the database file {}: ", path.display());
+
+    for (file_mode, folder_mode, why) in [
+        (0o444, 0o755, "this user may not write it".to_owned()),
+        (0o644, 0o555, format!("this user may not make files in its folder {}", ledger.display())),
+        (0o444, 0o555, "this user may not write it".to_owned()),
+    ] {
+        set_mode(&path, file_mode);
+        set_mode(&ledger, folder_mode);
+        let told = run(&serve, &rwc).await;
+        assert!(told.must_fail(1).starts_with(&(begin.clone() + &why)), "{}", told.stderr);
+        let told = run(&["verify"], &rwc).await;
+        assert!(told.must_fail(1).ends_with("?mode=ro only reads it"), "{}", told.stderr);
+
+        for verb in ["verify", "export"] {
+            run(&[verb], &ro).await.must_succeed();
+        }
+        let status = run(&["migrate", "status"], &ro).await.must_succeed();
+        assert!(status.stdout.contains("applied"), "{}", status.stdout);
+        for verb in [&serve[..], &["migrate", "up"], &["import"]] {
+            let told = run(verb, &ro).await;
+            assert!(told.must_fail(1).contains("mode=rw is for changes"), "{}", told.stderr);
+        }
+    }
+    set_mode(&ledger, 0o755);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
+    let turn = turn::take(Weight::Light).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
+    let path = stopped_ledger(folder.path()).await;
+    let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), turn)).await;
+    assert_eq!(status(&server, "").await, ServingStatus::Serving);
+
+    set_mode(&path, 0o444);
+    let is = async |wanted| {
+        eventually("it is as it should be", async || status(&server, "").await == wanted).await;
+    };
+    is(ServingStatus::NotServing).await;
+    assert!(server.log().contains("this user may not write it"), "{}", server.log());
+    set_mode(&path, 0o644);
+    is(ServingStatus::Serving).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for (path, parameters, why) in [
+        (at("a.db"), "", "there is no such file (?mode=rwc makes a new one)".to_owned()),
+        (at("a.db"), "?mode=ro", "there is no such file".to_owned()),
+        (at("none/a.db"), "?mode=rwc", format!("there is no folder {}", at("none"))),
+        (at(""), "?mode=rwc", "it is a folder".to_owned()),
+    ] {
+        let url = format!("sqlite://{path}{parameters}");
+        let outcome = passbook(&["verify", "--database-url", &url]).await;
+        let line = format!("cannot open the database file {path}: {why}");
+        assert!(outcome.must_fail(1).starts_with(&line), "{url}: {}", outcome.stderr);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "{url}");
+    }
+    for url in ["sqlite://", "sqlite://%3Amemory%3A", "sqlite:?mode=rwc", "sqlite://x?vfs=memdb"] {
+        let outcome = passbook(&["serve", "--listen", "127.0.0.1:0", "--database-url", url]).await;
+        assert!(outcome.must_fail(2).contains("must name a file"), "{url}: {}", outcome.stderr);
+    }
+}
+
+/// Somebody always reads, each from before the last one has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_a_bound_while_reads_overlap() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let path = database.url().strip_prefix("sqlite://").and_then(|it| it.strip_suffix("?mode=rwc"));
+    let log = PathBuf::from(format!("{}-wal", path.expect("a file")));
+    let server = Server::start(&database).await;
+    open_funded(&server.client(), "alice", "1").await;
+    database.execute("CREATE TABLE ballast (bytes blob); PRAGMA synchronous = off").await;
+    let mut readers = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let reader = database.connect().await;
+        readers.spawn(async move {
+            tokio::time::sleep(ms(10 * number)).await;
+            loop {
+                for sql in ["BEGIN", "SELECT count(*) FROM accounts"] {
+                    reader.execute_unprepared(sql).await.expect("a read");
+                }
+                tokio::time::sleep(ms(80)).await;
+                reader.execute_unprepared("COMMIT").await.expect("a read");
+            }
+        });
+    }
+    let length = || fs::metadata(&log).map_or(0, |it| it.len());
+
+    for _ in 0..2 {
+        // Unlike a server this writes as fast as it can, and so beyond the bound.
+        while length() < LOG_BYTES_MAX {
+            database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
+            database.execute("DELETE FROM ballast").await;
+        }
+        eventually("the log begins anew", async || length() < LOG_BYTES_MAX / 2).await;
+    }
+    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_never_ends_does_not_hold_up_changes() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1").await;
+    let reader = database.connect().await;
+    for sql in ["BEGIN", "SELECT count(*) FROM accounts"] {
+        reader.execute_unprepared(sql).await.expect("a read");
+    }
+    database.execute("CREATE TABLE ballast (bytes blob); PRAGMA synchronous = off").await;
+    for _ in 0..40 {
+        database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
+    }
+
+    // Beyond the next try to shorten the log.
+    let end = tokio::time::Instant::now() + seconds(12);
+    while tokio::time::Instant::now() < end {
+        let request = within(seconds(2), deposit("alice", "1"));
+        client.clone().deposit(request).await.expect("it is made in time");
+        tokio::time::sleep(ms(20)).await;
+    }
+}

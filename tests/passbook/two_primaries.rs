@@ -1,0 +1,123 @@
+//! Two servers of one URL both take changes: nobody can tell which ledger is the right one, so
+//! nothing is changed until there is one.
+
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::{
+    harness::{
+        postgres_servers::{self, PostgresServer},
+        *,
+    },
+    readiness::status,
+};
+
+async fn migrated() -> PostgresServer {
+    let server = PostgresServer::start().await;
+    passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
+    server
+}
+
+async fn becomes(server: &Server, wanted: ServingStatus) {
+    let what = format!("it is {wanted:?}");
+    eventually(&what, async || status(server, "").await == wanted).await;
+}
+
+/// Not ready, says these words, and makes no change.
+async fn refuses(server: &Server, words: &str) {
+    becomes(server, ServingStatus::NotServing).await;
+    eventually("it says why", async || server.log().contains(words)).await;
+    let request = within(seconds(3), deposit("alice", "1"));
+    let refused = server.client().deposit(request).await.expect_err("no primary is to be used");
+    assert!([Code::Unavailable, Code::DeadlineExceeded].contains(&refused.code()), "{refused:?}");
+    assert_eq!(outcome(&refused), "not_applied", "{refused:?}");
+}
+
+async fn deposit_one(server: &Server) {
+    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_primaries_in_a_url_are_not_served() {
+    let _turn = turn::take(Weight::Heavy).await;
+    let (one, two) = (migrated().await, migrated().await);
+    let url = postgres_servers::url(&[&one, &two]);
+    for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+        let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
+        let why = outcome.must_fail(1);
+        for word in [&one.address(), &two.address(), "system identifier", "one of them must be"] {
+            assert!(why.contains(word), "{word}: {why}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_under_two_addresses_is_no_second_primary() {
+    let _turn = turn::take(Weight::Light).await;
+    let one = migrated().await;
+    let url = format!(
+        "postgres://postgres@localhost:{0},127.0.0.1:{0}/postgres?sslmode=disable",
+        one.port
+    );
+    let server = Server::start_at(&url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
+    let _turn = turn::take(Weight::Heavy).await;
+    let (mut one, mut two) = (migrated().await, migrated().await);
+    two.crash();
+    let server = Server::start_at(&postgres_servers::url(&[&two, &one]), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+
+    two.run().await;
+    refuses(&server, "nothing is changed until then").await;
+    one.crash();
+    refuses(&server, "is another database cluster").await;
+    two.crash();
+    one.run().await;
+    becomes(&server, ServingStatus::Serving).await;
+    deposit_one(&server).await;
+    assert_eq!(balance(&server.client(), "alice").await, "2.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_that_was_not_fenced_is_not_used() {
+    let _turn = turn::take(Weight::Heavy).await;
+    let mut old = migrated().await;
+    let mut new = old.standby().await;
+    let server = Server::start_at(&postgres_servers::url(&[&old, &new]), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    let at_standby = new.session().await;
+    eventually("the standby has it", async || {
+        let rows = database::rows(&at_standby, "SELECT 1 FROM entries").await;
+        rows.is_ok_and(|rows| !rows.is_empty())
+    })
+    .await;
+    drop(at_standby);
+
+    new.promote().await;
+    refuses(&server, "nothing is changed until then").await;
+    old.crash();
+    becomes(&server, ServingStatus::Serving).await;
+    deposit_one(&server).await;
+    new.crash();
+    old.run().await;
+    refuses(&server, "is an old primary").await;
+    old.crash();
+    new.run().await;
+    becomes(&server, ServingStatus::Serving).await;
+    assert_eq!(balance(&server.client(), "alice").await, "2.00");
+}
+
+/// A role that may hardly anything can still be told two servers apart for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_role_may_look_which_server_it_is() {
+    let _turn = turn::take(Weight::Light).await;
+    let one = PostgresServer::start().await;
+    one.execute("CREATE ROLE app LOGIN; CREATE DATABASE app OWNER app").await;
+    let url = format!("postgres://app@127.0.0.1:{0},localhost:{0}/app?sslmode=disable", one.port);
+    let server = Server::start_at(&url, &["--migrate"]).await;
+    open_funded(&server.client(), "alice", "1").await;
+}
