@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::{Instant, timeout_at};
@@ -34,6 +35,11 @@ use crate::{
     },
 };
 
+/// A read that takes longer hangs on a connection to nowhere: above the database's own time-out for
+/// a statement of a reader, and well below the ten seconds in which the service is to be back
+/// after a partition.
+const READ_TIME_MAX: Duration = Duration::from_secs(7);
+
 impl Ledger {
     /// A read, for as long as its caller waits.
     async fn read<T: Send + 'static>(
@@ -45,10 +51,16 @@ impl Ledger {
         let late = |_| Failure::DeadlineExceeded(None);
         let permit = timeout_at(deadline, async move { store.read_permit().await });
         let permit = permit.await.map_err(late)?;
+        let store = self.store.clone();
         let reading = tokio::spawn(async move {
-            let result = query.await;
+            let result = tokio::time::timeout(READ_TIME_MAX, query).await;
             drop(permit);
-            result
+            result.unwrap_or_else(|_| {
+                store.distrust_connections();
+                let seconds = READ_TIME_MAX.as_secs();
+                let text = format!("no answer from the database within {seconds} s");
+                Err(StorageError::Unavailable(text))
+            })
         });
         match timeout_at(deadline, reading).await.map_err(late)? {
             Ok(result) => result.map_err(Failure::of_read),
