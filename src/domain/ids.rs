@@ -29,8 +29,38 @@ pub struct RequestKey {
     pub request_id: RequestId,
 }
 
-/// A UUIDv7.
+/// A UUIDv7. Its time is that of the request's arrival, by a server's clock; what is random in it
+/// names the attempt.
 pub type TransactionId = Uuid;
+
+/// How far the time in a transaction's id may be from the transaction's own, by the database's
+/// clock, in microseconds: an hour. Lists over all accounts find a time by it.
+pub const ID_TIME_DISTANCE_MAX_US: i64 = 60 * 60 * 1_000_000;
+/// The bits of a UUIDv7 behind its time.
+const ID_TIME_SHIFT: u32 = 80;
+
+/// The id of a transaction that is made at this time: the one under which it was asked for, unless a
+/// clock was wrong, and the time is far from it. Then it gets the time of the transaction.
+#[must_use]
+pub fn transaction_id_at(asked: TransactionId, time_us: i64) -> TransactionId {
+    let id_time_us = i64::try_from(asked.as_u128() >> ID_TIME_SHIFT).unwrap_or(0) * 1000;
+    let is_near = id_time_us.abs_diff(time_us) <= ID_TIME_DISTANCE_MAX_US.unsigned_abs();
+    if is_near || asked.get_version_num() != 7 {
+        return asked;
+    }
+    let milliseconds = u128::try_from(time_us.div_euclid(1000)).unwrap_or(0) & ((1 << 48) - 1);
+    Uuid::from_u128((milliseconds << ID_TIME_SHIFT) | random_bits(asked))
+}
+
+/// Whether both are ids of the same attempt, whatever their times.
+#[must_use]
+pub fn is_same_attempt(left: TransactionId, right: TransactionId) -> bool {
+    random_bits(left) == random_bits(right)
+}
+
+fn random_bits(id: TransactionId) -> u128 {
+    id.as_u128() & ((1 << ID_TIME_SHIFT) - 1)
+}
 
 /// Why a text is not an id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::{
     domain::{
         account::{Account, AccountChange, Labels},
-        ids::TransactionId,
+        ids::{ID_TIME_DISTANCE_MAX_US, TransactionId},
         transaction::{Transaction, TransactionKind},
     },
     storage::{
@@ -22,10 +22,9 @@ use crate::{
 
 /// See [`crate::storage::holds`]: requests, or entries of an account, that one page looks at.
 const EXAMINED_MAX: i64 = crate::storage::EXAMINED_MAX as i64;
-/// How far the time in a transaction's id, which is that of its arrival by a server's clock, may
-/// be from its time by the database's clock: five minutes in the queue at most, and clocks that
-/// are wrong by more than an hour. It bounds what a time range looks at.
-const ID_TIME_SLACK_US: i64 = 2 * 60 * 60 * 1_000_000;
+/// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
+/// from its own.
+const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 
 /// Which transactions to list; all that is given must match.
 #[derive(Clone, Debug, Default)]

@@ -1,14 +1,16 @@
-//! ListTransactions where there are more of them than a page looks at, and few that match.
+//! ListTransactions where there are more of them than a page looks at, and few that match; and where
+//! a clock was wrong.
 
 use passbook::proto::{
     BatchPostTransactionsRequest, Leg, ListTransactionsRequest, PostTransactionRequest,
     Transaction, TransactionKind,
 };
 
-use crate::harness::*;
+use crate::harness::{checker, *};
 
 on_both_databases! {
     a_page_that_looks_at_much_and_finds_little_is_not_the_last,
+    a_time_far_ahead_of_the_clock_is_listed_over_all_accounts,
 }
 
 fn of_account(account_id: &str) -> ListTransactionsRequest {
@@ -71,4 +73,49 @@ async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) 
         let request = ListTransactionsRequest { kind, ..of_account(account_id) };
         assert_eq!(all_pages(&client, request).await, [[], [], []]);
     }
+}
+
+/// A clock that was wrong: the account is three hours ahead of it.
+async fn a_time_far_ahead_of_the_clock_is_listed_over_all_accounts(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let mut client = server.client();
+    open_funded(&client, "alice", "10").await;
+    open_funded(&client, "bob", "10").await;
+    place(&client, hold_named("h", "alice", "2")).await;
+    let now_us = microseconds(&Some(from_now(ms(0))));
+    let ahead_us = now_us + 3 * 60 * 60 * 1_000_000;
+    let update = format!("UPDATE accounts SET update_time_us = {ahead_us}");
+    database.execute(&format!("{update} WHERE account_id = 'alice'")).await;
+
+    let request = transfer("alice", "bob", "1");
+    let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
+    let made = made.transaction.expect("a transaction");
+    assert_eq!(microseconds(&made.create_time), ahead_us, "times of an account never go back");
+    let capturing = captured(&client, capture("h")).await;
+    let capturing = capturing.transaction.expect("a transaction");
+    let reversal = reversed(&client, reversal(&made.transaction_id)).await;
+
+    let expected = [&reversal, &capturing, &made].map(|it| it.transaction_id.clone());
+    for account_id in ["", "alice", "bob"] {
+        let request = ListTransactionsRequest {
+            account_id: account_id.to_owned(),
+            start_time: Some(from_now(seconds(2 * 60 * 60 + 1800))),
+            end_time: Some(from_now(seconds(4 * 60 * 60))),
+            ..Default::default()
+        };
+        let listed = client.list_transactions(request).await.expect("a page").into_inner();
+        let mut listed: Vec<_> =
+            listed.transactions.into_iter().map(|it| it.transaction_id).collect();
+        let mut expected = expected.to_vec();
+        expected.retain(|id| account_id != "bob" || *id != capturing.transaction_id);
+        // They share a time.
+        listed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "of {account_id:?}");
+    }
+    let again = client.transfer(request).await.expect("it was made").into_inner();
+    assert!(again.replayed, "it is another call");
+    assert_eq!(again.transaction.map(|it| it.transaction_id), Some(made.transaction_id));
+    checker::assert_consistent(&database).await;
 }

@@ -103,7 +103,8 @@ impl Book {
         let effects = self.judge(&legs, Some(hold))?;
         let hold_id = hold.hold_id.clone();
         let transaction = self.carry_out(request, TransactionKind::Capture, effects);
-        let captured = Captured { amount, transaction_id: request.transaction_id };
+        let transaction_id = transaction.transaction_id.unwrap_or_default();
+        let captured = Captured { amount, transaction_id };
         let hold = self.end_hold(request, &hold_id, HoldState::Captured, Some(captured));
         Ok(Made { transaction: Some(Arc::new(transaction)), hold })
     }

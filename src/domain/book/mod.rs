@@ -26,7 +26,7 @@ use crate::domain::{
     account::{Account, AccountChange, Attributes, NewAccount},
     command::{Action, Command, Request},
     hold::Hold,
-    ids::{AccountId, HoldId, RequestKey, TransactionId},
+    ids::{AccountId, HoldId, RequestKey, TransactionId, is_same_attempt},
     rejection::Rejection,
     transaction::Transaction,
 };
@@ -233,7 +233,10 @@ impl Book {
                 Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })
             }
         };
-        let decided = Decided { fingerprint, transaction_id: request.transaction_id, verdict };
+        let made = verdict.as_ref().ok().and_then(|made| made.transaction.as_ref());
+        let transaction_id = made.and_then(|transaction| transaction.transaction_id);
+        let transaction_id = transaction_id.unwrap_or(request.transaction_id);
+        let decided = Decided { fingerprint, transaction_id, verdict };
         self.record(request, decided.clone());
         if is_fence {
             return Ok(Answer::Decided(decided));
@@ -280,6 +283,6 @@ fn replay(
     }
     let made = decided.verdict.clone()?;
     // An earlier attempt at this same request, whose commit was not confirmed, is no replay.
-    let replayed = decided.transaction_id != request.transaction_id;
+    let replayed = !is_same_attempt(decided.transaction_id, request.transaction_id);
     Ok(Answer::Made { made, replayed })
 }

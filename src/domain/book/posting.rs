@@ -10,7 +10,7 @@ use crate::domain::{
     book::{Book, Made},
     command::{Condition, Leg, NamedTransaction, Request},
     hold::Hold,
-    ids::{AccountId, TransactionId},
+    ids::{AccountId, TransactionId, transaction_id_at},
     money::Amount,
     rejection::{Rejection, TransactionName},
     transaction::{Entry, Transaction, TransactionKind},
@@ -81,11 +81,12 @@ impl Book {
     ) -> Transaction {
         let create_time_us = effects.create_time_us;
         let mut transaction = effects.into_preview(request, kind);
-        transaction.transaction_id = Some(request.transaction_id);
+        let transaction_id = transaction_id_at(request.transaction_id, create_time_us);
+        transaction.transaction_id = Some(transaction_id);
         transaction.create_time_us = create_time_us;
         let mut touched = BTreeSet::new();
         for entry in &mut transaction.entries {
-            entry.transaction_id = request.transaction_id;
+            entry.transaction_id = transaction_id;
             entry.create_time_us = create_time_us;
             // Judged on this account a moment ago, and accounts never leave the book.
             if let Some(account) = self.accounts.get_mut(&entry.account_id) {
@@ -129,7 +130,7 @@ impl Book {
         let effects = self.judge(&legs, None)?;
         let mut transaction = self.carry_out(request, TransactionKind::Reversal, effects);
         transaction.reverses_transaction_id = Some(transaction_id);
-        self.reversed_by.insert(transaction_id, request.transaction_id);
+        self.reversed_by.insert(transaction_id, transaction.transaction_id.unwrap_or_default());
         Ok(Made { transaction: Some(Arc::new(transaction)), hold: None })
     }
 }

@@ -8,7 +8,10 @@ use crate::domain::{
     account::{Account, AccountState, Labels, NewAccount},
     book::{Answer, Book, Found, Made},
     command::{Action, Command, Condition, Leg, Request},
-    ids::{AccountId, RequestId, RequestKey},
+    ids::{
+        AccountId, ID_TIME_DISTANCE_MAX_US, RequestId, RequestKey, is_same_attempt,
+        transaction_id_at,
+    },
     money::{Currencies, Currency},
     rejection::Rejection,
     transaction::{Transaction, TransactionKind},
@@ -279,4 +282,20 @@ fn the_hash_is_the_one_that_is_written_down() {
     ))
     .into();
     assert_eq!(entry.hash, expected);
+}
+
+#[test]
+fn an_id_whose_time_is_far_from_the_transactions_gets_that_time_and_names_the_same_attempt() {
+    let hour_us = ID_TIME_DISTANCE_MAX_US;
+    let asked = Uuid::now_v7();
+    let now_us = i64::try_from(asked.as_u128() >> 80).unwrap() * 1000;
+    for near in [now_us - hour_us, now_us, now_us + hour_us] {
+        assert_eq!(transaction_id_at(asked, near), asked);
+    }
+    for far in [now_us - hour_us - 1000, now_us + hour_us + 1000] {
+        let id = transaction_id_at(asked, far);
+        assert_eq!(i64::try_from(id.as_u128() >> 80).unwrap() * 1000, far);
+        assert_eq!(id.get_version_num(), 7);
+        assert!(is_same_attempt(id, asked) && !is_same_attempt(id, Uuid::now_v7()));
+    }
 }
