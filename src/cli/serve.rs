@@ -7,6 +7,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -16,13 +17,15 @@ use crate::{
     grpc::{Authenticator, DeadlinePolicy},
     ledger::{Ledger, Limits},
     server::{self, Admin, ServerConfig, Tls},
-    storage::{DatabaseKind, SchemaStatus, Store, schema_version},
+    storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
 
 /// How often the files of tokens and of the policy are looked at: a token that is taken out of the
 /// file is not valid for longer than this.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two tries to reach a database that is late.
+const DATABASE_WAIT_PAUSE: Duration = Duration::from_millis(250);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -41,11 +44,10 @@ impl Serve {
         let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
         // Before anything is announced, so that a signal sent at once is not lost.
-        let signals = end_signals().map_err(Failed::run)?;
+        let mut signals = end_signals().map_err(Failed::run)?;
 
         let url = config.database.url().map_err(Failed::Usage)?;
-        let store =
-            Store::connect_with(url, config.database_connections_max).await.map_err(Failed::run)?;
+        let Some(store) = connect(url, &config, &mut signals).await? else { return Ok(()) };
         prepare_schema(&store, config.migrate).await?;
         let kept = store
             .register_currencies(currencies.configured())
@@ -206,6 +208,32 @@ async fn reload(
             }
             Ok(None) => {}
             Err(error) => tracing::error!(error, "tokens and policy stay as they were"),
+        }
+    }
+}
+
+/// Connects, and waits for a database that is a moment late. None if a signal came meanwhile.
+async fn connect(
+    url: DatabaseUrl,
+    config: &ServeConfig,
+    signals: &mut mpsc::Receiver<()>,
+) -> Result<Option<Store>, Failed> {
+    let end = Instant::now() + config.database_wait;
+    let mut is_told = false;
+    loop {
+        let connected = Store::connect_with(url.clone(), config.database_connections_max).await;
+        match connected {
+            Err(error) if error.may_pass() && Instant::now() < end => {
+                if !is_told {
+                    let seconds = config.database_wait.as_secs();
+                    tracing::warn!(%error, "waiting for the database, up to {seconds} s");
+                    is_told = true;
+                }
+                if timeout(DATABASE_WAIT_PAUSE, signals.recv()).await.is_ok() {
+                    return Ok(None);
+                }
+            }
+            connected => return connected.map(Some).map_err(Failed::run),
         }
     }
 }

@@ -71,6 +71,18 @@ pub struct ServeConfig {
     )]
     pub default_deadline: Duration,
 
+    /// How long to wait at the start for a database that does not answer yet: it is starting, or its
+    /// host's name is not known. Until then nothing listens, so the server is not ready. What will
+    /// not pass, such as a wrong password, is not waited for.
+    #[arg(
+        long,
+        env = "PASSBOOK_DATABASE_WAIT",
+        default_value = "30s",
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration
+    )]
+    pub database_wait: Duration,
+
     /// The most connections to PostgreSQL that this server opens: at least 3. It uses no more than
     /// its role, the database and PostgreSQL allow to one; several servers share that, so divide
     /// it. With fewer than about 20, reads and waits for locks of other programs are slower.

@@ -26,9 +26,8 @@ use sea_orm::{
 use tokio::time::timeout_at;
 
 use crate::storage::{
-    CONNECTIONS_MIN, StorageError,
-    error::postgres_words,
-    pooler,
+    CONNECTIONS_MIN, pooler,
+    refusal::{ConnectError, Refusal, lasting, reason},
     session::{self, Role, Session},
 };
 
@@ -40,17 +39,6 @@ const ANOTHER_TIME_MAX: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Servers in one URL: a primary and its standbys. All are asked at the same time.
 pub(super) const HOSTS_MAX: usize = 16;
-
-/// Why no server can be used: one line, with addresses, without the password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConnectError(pub(super) String);
-
-impl From<ConnectError> for StorageError {
-    fn from(error: ConnectError) -> Self {
-        Self::Unavailable(error.0)
-    }
-}
 
 /// What a server must be to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +187,7 @@ impl Hosts {
         connection.close().await.map_err(failed)?;
         match u32::try_from(allowed) {
             Ok(allowed) if allowed >= CONNECTIONS_MIN => Ok(allowed.min(max)),
-            _ => Err(ConnectError(format!(
+            _ => Err(lasting(format!(
                 "the database at {} allows {allowed} connections (by its own limit, or that of the \
                  role or of the server): at least {CONNECTIONS_MIN} are needed",
                 address(&options)
@@ -263,17 +251,21 @@ impl Hosts {
             Ok(None) => {}
             Err((host, reason)) => {
                 self.tell(host, &reason);
-                reasons.push((host, reason));
+                reasons.push((host, reason.into()));
             }
         }
         reasons.sort_unstable();
-        if let [(host, reason)] = &reasons[..] {
-            return Err(cannot_connect(&self.all[*host], reason));
+        let may_pass = reasons.iter().any(|(_, refusal)| refusal.may_pass);
+        if let [(host, Refusal { reason, .. })] = &reasons[..] {
+            let error = cannot_connect(&self.all[*host], reason);
+            return Err(error.that_may_pass(may_pass));
         }
-        let reason = |(host, reason): &(usize, String)| format!("{}: {reason}", self.name(*host));
+        let reason = |(host, refusal): &(usize, Refusal)| {
+            format!("{}: {}", self.name(*host), refusal.reason)
+        };
         let reasons: Vec<_> = reasons.iter().map(reason).collect();
-        let reasons = reasons.join("; ");
-        Err(ConnectError(format!("none of the databases can be used: {reasons}")))
+        let text = format!("none of the databases can be used: {}", reasons.join("; "));
+        Err(lasting(text).that_may_pass(may_pass))
     }
 
     /// Of those that answered as is wanted, the one to use: the current one, if it is among them.
@@ -329,7 +321,7 @@ impl Hosts {
     }
 
     /// Whether this server is what is wanted; if not, why.
-    async fn ask(&self, options: &PgConnectOptions) -> Result<Server, String> {
+    async fn ask(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
         // Of all roles, that which needs most.
         let session = self.session(match self.wanted {
             Wanted::Primary => Role::Writer,
@@ -337,18 +329,22 @@ impl Hosts {
         });
         let asking = async {
             let connecting = session::start_up(options.clone());
-            let mut connection = connecting.connect().await.map_err(|error| reason(&error))?;
+            let mut connection =
+                connecting.connect().await.map_err(|error| Refusal::from(&error))?;
             let answer = match session.prepare(&mut connection).await {
                 Ok(()) if self.are_several() && self.wanted == Wanted::Primary => {
-                    Server::look(&mut connection).await.map_err(|error| reason(&error))
+                    Server::look(&mut connection).await.map_err(|error| Refusal::from(&error))
                 }
-                prepared => prepared.map(|()| Server::default()),
+                prepared => prepared.map(|()| Server::default()).map_err(Refusal::from),
             };
             // Whatever becomes of this connection now, it has told what it was made for.
             let _ = connection.close().await;
             answer
         };
-        let late = |_| format!("no answer within {} s", ASK_TIME_MAX.as_secs());
+        let late = |_| Refusal {
+            reason: format!("no answer within {} s", ASK_TIME_MAX.as_secs()),
+            may_pass: true,
+        };
         tokio::time::timeout(ASK_TIME_MAX, asking).await.map_err(late)?
     }
 
@@ -379,27 +375,12 @@ const CONNECTIONS_ALLOWED: &str = "\
     WHERE role.rolname = current_user AND database.datname = current_database()";
 
 fn cannot_connect(options: &PgConnectOptions, reason: &str) -> ConnectError {
-    ConnectError(format!("cannot connect to the database at {}: {reason}", address(options)))
+    lasting(format!("cannot connect to the database at {}: {reason}", address(options)))
 }
 
 /// The same for a database that is a file.
 pub(super) fn cannot_open(file: &impl std::fmt::Display, reason: &str) -> ConnectError {
-    ConnectError(format!("cannot open the database file {file}: {reason}"))
-}
-
-/// In the server's own words, or the system's; never with the URL.
-pub(super) fn reason(error: &SqlxError) -> String {
-    match error {
-        SqlxError::Database(error) => match error.try_downcast_ref() {
-            Some(error) => postgres_words(error),
-            None => error.message().to_owned(),
-        },
-        SqlxError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "connection refused".to_owned()
-        }
-        SqlxError::Io(error) => error.to_string(),
-        error => error.to_string(),
-    }
+    lasting(format!("cannot open the database file {file}: {reason}"))
 }
 
 fn address(options: &PgConnectOptions) -> String {

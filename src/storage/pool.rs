@@ -17,6 +17,7 @@ use crate::storage::{
     ConnectError, StorageError,
     file::DatabaseFile,
     hosts::{self, Hosts, Wanted},
+    refusal::reason,
     session::{self, Role},
 };
 
@@ -40,7 +41,7 @@ pub(super) async fn open_file(
         file = immutable;
         opened = open_sqlite(&file, Role::Reader, size).await;
     }
-    let cannot = |error| hosts::cannot_open(&file.path().display(), &hosts::reason(&error));
+    let cannot = |error| hosts::cannot_open(&file.path().display(), &reason(&error));
     let readers = opened.map_err(cannot)?;
     if wanted == Wanted::Primary {
         file.remember();

@@ -19,7 +19,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::hosts::{ASK_TIME_MAX, reason};
+use crate::storage::{hosts::ASK_TIME_MAX, refusal::reason};
 
 /// How long the message may take, which comes within milliseconds: only a pooler that never
 /// passes it on is waited for as long as this.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement};
 
 use crate::storage::{
-    StorageError, Store,
+    DatabaseKind, StorageError, Store,
     applied::{applied, hand_back, names, take_over},
     room, writer,
 };
@@ -20,6 +20,13 @@ const TABLE_WAIT_MAX_MS: u32 = 500;
 const MIGRATION_REST: Duration = Duration::from_secs(2);
 /// How often it tries: for two to three minutes.
 const MIGRATION_TRIES: u32 = 60;
+
+/// What vacuum must leave is what these sessions may still see. Of other roles' it is hidden from
+/// who has not pg_read_all_stats.
+const OLDEST_SNAPSHOT: &str = "\
+    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::double precision \
+        AS seconds \
+    FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL";
 
 /// How the database's schema compares with this program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +63,21 @@ impl Store {
             (false, true, false) => SchemaStatus::Behind(pending),
             (false, true, true) => SchemaStatus::Current,
         })
+    }
+
+    /// How old the oldest snapshot is that somebody has of this database: for so long no old version
+    /// of a row has been cleared away. Zero on SQLite.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn oldest_snapshot(&self) -> Result<Duration, StorageError> {
+        if self.kind() == DatabaseKind::Sqlite {
+            return Ok(Duration::ZERO);
+        }
+        let statement = Statement::from_string(DbBackend::Postgres, OLDEST_SNAPSHOT);
+        let row = self.readers.query_one_raw(statement).await?;
+        let seconds: f64 = row.map_or(Ok(0.0), |row| row.try_get("", "seconds"))?;
+        Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
     /// Every migration that this program knows, with whether it has been applied.

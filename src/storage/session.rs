@@ -12,7 +12,7 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::hosts::{Wanted, reason};
+use crate::storage::{hosts::Wanted, refusal::reason};
 
 /// The name of every connection: by it a server tells its peers' locks from a stranger's.
 pub(super) const APPLICATION_NAME: &str = "passbook";

@@ -8,7 +8,8 @@ use crate::harness::{
 
 /// `serve` with this URL: its exit code and all that it says.
 async fn serve(url: &str) -> (Option<i32>, String) {
-    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", url];
+    let arguments =
+        ["serve", "--listen", "127.0.0.1:0", "--database-url", url, "--database-wait", "0s"];
     let outcome = passbook(&arguments).await;
     assert_eq!(outcome.stdout, "", "it never said that it was ready");
     (outcome.code, outcome.stderr)
@@ -124,4 +125,34 @@ async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
     let outcome = run(&["config", "check"]).await;
     let why = outcome.must_fail(2);
     assert!(why.contains("policy.toml: cannot be read: "), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_a_moment_late_is_waited_for() {
+    let _turn = turn::take(Weight::Light).await;
+    let mut postgres = PostgresServer::start().await;
+    let url = postgres.url();
+    postgres.crash();
+    let starting = tokio::spawn({
+        let url = url.clone();
+        async move { Server::start_at(&url, &["--migrate"]).await }
+    });
+    // Long enough that it has tried.
+    tokio::time::sleep(seconds(1)).await;
+    assert!(!starting.is_finished(), "it waits");
+    postgres.run().await;
+
+    let server = starting.await.expect("it starts");
+    open(&server.client(), "alice").await;
+    let log = server.log();
+    assert_eq!(log.matches("waiting for the database").count(), 1, "one line: {log}");
+    assert!(log.contains("connection refused"), "{log}");
+
+    // What will not pass is not waited for.
+    let (_, address) = url.split_once('@').expect("a user");
+    let (server, _) = address.rsplit_once('/').expect("a database");
+    let nowhere = format!("postgres://postgres@{server}/nowhere");
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &nowhere];
+    let outcome = passbook(&arguments).await;
+    assert!(outcome.must_fail(1).contains("\"nowhere\" does not exist"), "{}", outcome.stderr);
 }
