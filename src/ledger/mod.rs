@@ -381,6 +381,7 @@ impl Ledger {
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
+                self.measure_oldest_snapshot().await;
                 return self.check_writer().await;
             }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
@@ -392,6 +393,14 @@ impl Ledger {
         // Finds the primary if it has moved, or says better what is the matter.
         self.store.find().await.map_err(|error| error.to_string())?;
         Err(failed)
+    }
+
+    /// For who asks why changes of hot accounts have become slow.
+    async fn measure_oldest_snapshot(&self) {
+        // If it cannot be read now, it is in a second.
+        if let Ok(age) = self.own_reads.oldest_snapshot().await {
+            metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
+        }
     }
 
     /// Whether a connection that writes can be had, if the last one could not.

@@ -103,6 +103,10 @@ fn describe() {
     describe_gauge!("passbook_queue_length", "Changes accepted and not yet answered.");
     describe_gauge!("passbook_queue_capacity", "The most that may be so.");
     describe_gauge!("passbook_database_connections", "Open connections to the database.");
+    describe_gauge!(
+        "passbook_database_oldest_snapshot_seconds",
+        "Age of the oldest snapshot of the database: vacuum clears nothing away that is younger."
+    );
     describe_gauge!("passbook_ready", "1 if changes can be made now, 0 if not.");
     describe_gauge!(
         "passbook_tls_certificate_expiry_timestamp_seconds",

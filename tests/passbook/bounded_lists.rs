@@ -1,6 +1,16 @@
 //! Lists with a filter where there are more rows than one page looks at, and few that match.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
 use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, ListHoldsRequest};
+
+use tokio::task::JoinSet;
 
 use crate::harness::{
     caller::{Callers, identity, shows},
@@ -155,4 +165,62 @@ async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
     let expired = [vec!["h-100001"], vec!["h-112000"], none.clone()];
     let open = [none.clone(), none, vec!["h-999999"]];
     assert_eq!(pages, [expired, open].concat(), "10,000 holds a page");
+}
+
+/// Captures of holds that are there, one after the other: the times, sorted.
+async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for number in holds {
+        let began = Instant::now();
+        captured(client, capture(&format!("h-{number}"))).await;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times
+}
+
+/// Nobody is refused, the server is ready all the time, and captures, which look up their hold
+/// first, go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_go_on_while_forty_callers_list_what_nobody_has() {
+    const CAPTURES: usize = 100;
+    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
+    let (client, admin) = (server.client(), server.admin());
+    open(&client, "pattern").await;
+    for part in 0..scale() {
+        copy_account(&database, &format!("a{part}-"), 99_999).await;
+    }
+    database.execute("ANALYZE accounts").await;
+    open_funded(&client, "alice", "1000").await;
+    for number in 0..2 * CAPTURES {
+        place(&client, hold_named(&format!("h-{number}"), "alice", "1")).await;
+    }
+    let alone = capture_times(&client, 0..CAPTURES).await;
+
+    let mut lists = JoinSet::new();
+    let is_over = Arc::new(AtomicBool::new(false));
+    for _ in 0..40 {
+        let (mut client, is_over) = (server.patient(), is_over.clone());
+        lists.spawn(async move {
+            let (mut pages, mut request) = (0, rare());
+            while !is_over.load(Ordering::Relaxed) {
+                let page = client.list_accounts(within(PATIENCE, request.clone())).await;
+                request.page_token = page.expect("nobody is refused").into_inner().next_page_token;
+                pages += 1;
+            }
+            pages
+        });
+    }
+    let beside = capture_times(&client, CAPTURES..2 * CAPTURES).await;
+    assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
+    is_over.store(true, Ordering::Relaxed);
+    let pages: usize = lists.join_all().await.iter().sum();
+    assert!(pages > 40, "lists went on, too: {pages} pages");
+    assert!(!server.log().contains("not ready"), "{}", server.log());
+
+    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
+    let (alone, beside) = (p99(&alone), p99(&beside));
+    let figure = format!("p99 of captures: {alone:?} alone, {beside:?} beside 40 who list");
+    times::figure(&figure, beside <= 3 * alone);
 }

@@ -11,6 +11,8 @@ use passbook::proto::{
 use tonic::{Code, Request, client::Grpc};
 use tonic_prost::ProstCodec;
 
+use sea_orm::ConnectionTrait;
+
 use crate::harness::{admin::Metrics, postgres_proxy::PostgresProxy, *};
 
 on_both_databases! {
@@ -22,7 +24,7 @@ on_both_databases! {
 }
 
 /// All that `docs/operations.md` promises, but for the certificate's, which only TLS has.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "grpc_server_started_total",
     "grpc_server_handled_total",
     "grpc_server_handling_seconds",
@@ -38,6 +40,7 @@ const NAMES: [&str; 19] = [
     "passbook_queue_length",
     "passbook_queue_capacity",
     "passbook_database_connections",
+    "passbook_database_oldest_snapshot_seconds",
     "passbook_ready",
     "passbook_build_info",
     "passbook_watchers",
@@ -302,4 +305,18 @@ async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_fo
     let start = tokio::time::Instant::now();
     assert_eq!(admin.get("/livez").await.0, 200);
     times::promise("an answer", start.elapsed(), seconds(15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_open_for_long_is_told() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (_server, admin) = Server::start_with_admin(&database, &[]).await;
+    let session = database.connect().await;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM accounts";
+    session.execute_unprepared(begin).await.expect("a snapshot");
+    let age = async || admin.metrics().await.value("passbook_database_oldest_snapshot_seconds");
+
+    eventually("it is told", async || age().await > 1.0).await;
+    session.execute_unprepared("ROLLBACK").await.expect("it is given up");
+    eventually("it is over", async || age().await < 1.0).await;
 }
