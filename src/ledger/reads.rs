@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     domain::{
@@ -39,6 +42,9 @@ use crate::{
 /// a statement of a reader, and well below the ten seconds in which the service is to be back
 /// after a partition.
 const READ_TIME_MAX: Duration = Duration::from_secs(7);
+
+/// See [`Ledger::scan_permit`].
+type Scan = Arc<Option<OwnedSemaphorePermit>>;
 
 impl Ledger {
     /// A read, for as long as its caller waits.
@@ -66,6 +72,16 @@ impl Ledger {
             Ok(result) => result.map_err(Failure::of_read),
             Err(panic) => Err(Failure::of_read(StorageError::Corrupt(panic.to_string()))),
         }
+    }
+
+    /// A permit for a read that looks at many rows, if this is one. It goes with the query, to its
+    /// end.
+    async fn scan_permit(&self, is_scan: bool, deadline: Instant) -> Result<Scan, Failure> {
+        if !is_scan {
+            return Ok(Arc::new(None));
+        }
+        let permit = timeout_at(deadline, self.store.scan_permit()).await;
+        permit.map(Arc::new).map_err(|_| Failure::DeadlineExceeded(None))
     }
 
     /// One account.
@@ -177,10 +193,11 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Examined<Account, AccountId>, Failure> {
         let prefixes = &caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.to_vec(), after.cloned());
-        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
+        let scan = self.scan_permit(!filter.is_empty(), deadline).await?;
+        let question = (filter.clone(), prefixes.to_vec(), after.cloned(), scan);
+        type Question = (AccountFilter, Vec<String>, Option<AccountId>, Scan);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (filter, prefixes, after) = question;
+            let (filter, prefixes, after, _scan) = question;
             store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
         };
         self.with_lapsed(deadline, question, page).await
@@ -248,7 +265,11 @@ impl Ledger {
             self.settle(time_us, deadline).await?;
         }
         let (store, filter) = (self.store.clone(), filter.clone());
-        let page = async move { store.list_transactions(&filter, before, limit).await };
+        let scan = self.scan_permit(filter.is_selective(), deadline).await?;
+        let page = async move {
+            let _scan = scan;
+            store.list_transactions(&filter, before, limit).await
+        };
         self.read(deadline, page).await
     }
 
@@ -268,7 +289,9 @@ impl Ledger {
         caller.grant.check_account(account_id)?;
         let account = self.settled(account_id, last_us(filter.end_time_us), deadline).await?;
         let (store, filter) = (self.store.clone(), filter.clone());
+        let scan = self.scan_permit(filter.is_selective(), deadline).await?;
         let page = async move {
+            let _scan = scan;
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
         let TransactionPage { transactions, next } = self.read(deadline, page).await?;
@@ -392,10 +415,13 @@ impl Ledger {
     ) -> Result<Examined<Hold, HoldId>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
-        let page = move |store: Arc<Store>, (account, filter), until_us| async move {
+        let scan = self.scan_permit(filter.state.is_some(), deadline).await?;
+        type Question = (Account, HoldFilter, Scan);
+        let page = move |store: Arc<Store>, question: Question, until_us| async move {
+            let (account, filter, _scan) = question;
             store.list_holds(&account, &filter, limit, until_us).await
         };
-        self.with_lapsed(deadline, (account, filter.clone()), page).await
+        self.with_lapsed(deadline, (account, filter.clone(), scan), page).await
     }
 
     /// The verdict under a request id, if there is one.

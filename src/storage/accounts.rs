@@ -134,7 +134,9 @@ impl Store {
 }
 
 impl AccountFilter {
-    fn is_empty(&self) -> bool {
+    /// Whether every account matches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
     }
 

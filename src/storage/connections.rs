@@ -66,6 +66,9 @@ impl Budget {
 /// Permits to read: as many as the readers' pool has connections.
 pub(super) struct ReadPermits {
     permits: Arc<Semaphore>,
+    /// For those that look at many rows to find few: an eighth, so that they leave connections to
+    /// reads that find theirs by a key, and the database's time to changes.
+    scans: Arc<Semaphore>,
     /// One less: a read can always be made.
     to_give_up: Arc<Semaphore>,
 }
@@ -73,7 +76,11 @@ pub(super) struct ReadPermits {
 impl ReadPermits {
     pub(super) fn new(readers: u32) -> Self {
         let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
-        Self { permits: semaphore(readers), to_give_up: semaphore(readers.saturating_sub(1)) }
+        Self {
+            permits: semaphore(readers),
+            scans: semaphore((readers / 8).max(1)),
+            to_give_up: semaphore(readers.saturating_sub(1)),
+        }
     }
 
     /// Has reads give up connections, one after another, for as long as this is polled.
@@ -99,6 +106,11 @@ impl Store {
     /// A permit to read, in the order in which they are asked for.
     pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.read_permits.permits.clone().acquire_owned().await.ok()
+    }
+
+    /// A permit to look at many rows; whoever has it asks for one to read besides.
+    pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_permits.scans.clone().acquire_owned().await.ok()
     }
 
     /// Those that reads share.

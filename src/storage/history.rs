@@ -39,6 +39,14 @@ pub struct TransactionFilter {
     pub labels: Labels,
 }
 
+impl TransactionFilter {
+    /// Whether a page may look at many transactions to find few.
+    #[must_use]
+    pub fn is_selective(&self) -> bool {
+        self.kind.is_some() || !self.labels.is_empty()
+    }
+}
+
 /// A page of transactions, latest first.
 pub struct TransactionPage<Cursor> {
     /// At most as many as were asked for.
