@@ -211,7 +211,7 @@ impl Store {
     }
 
     /// Has SQLite's write-ahead log begin anew if it has become long, which it does by itself only
-    /// at a moment at which nobody reads. Writers wait meanwhile, for [`SHORTEN_WAIT_MAX_MS`]
+    /// at a moment at which nobody reads. Writers wait meanwhile, for a tenth of a second
     /// at most if somebody reads for longer. Returns whether that was so.
     ///
     /// # Errors
