@@ -27,7 +27,8 @@ const POSTGRES_UP: &str = r#"
 INSERT INTO currencies (currency_code, currency_scale)
     SELECT currency_code, max(currency_scale) FROM accounts GROUP BY currency_code
     ON CONFLICT DO NOTHING;
-CREATE FUNCTION passbook_keep_scale() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION passbook_keep_scale() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT AS $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM currencies c WHERE c.currency_code = NEW.currency_code
             AND c.currency_scale >= NEW.currency_scale) THEN

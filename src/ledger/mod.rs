@@ -22,6 +22,7 @@ mod line;
 mod line_tests;
 mod lock_wait;
 mod log;
+mod reading;
 mod reads;
 mod retry;
 mod stats;

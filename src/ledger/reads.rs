@@ -4,21 +4,20 @@
 //!
 //! The reads of all callers share some connections, in the order in which they come. A read whose
 //! caller has gone keeps its connection until the database is through with it: so no number of
-//! reads that were given up makes the database do more at a time. Each looks at a bounded number of rows.
+//! reads that were given up makes the database do more at a time. Each looks at a bounded number of
+//! rows, but for an account whose holds have expired and of which no change has recorded that: then
+//! at all of these.
 //!
 //! What a read says of a time that has passed stays true: where a change that was made by then may
-//! still be under way, the read waits for it (`storage::settled`). No read waits for a lock.
+//! still be under way, the read waits for it (`storage::settled`). No read waits for another
+//! program's lock.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
@@ -33,57 +32,12 @@ use crate::{
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{
-        AccountFilter, EntryRange, Examined, HoldFilter, Lapsing, StorageError, Store,
-        TransactionFilter, TransactionPage, VerifiedAccount,
+        AccountFilter, EntryRange, Examined, HoldFilter, Store, TransactionFilter, TransactionPage,
+        VerifiedAccount,
     },
 };
 
-/// A read that takes longer hangs on a connection to nowhere: above the database's own time-out for
-/// a statement of a reader, and well below the ten seconds in which the service is to be back
-/// after a partition.
-const READ_TIME_MAX: Duration = Duration::from_secs(7);
-
-/// See [`Ledger::scan_permit`].
-type Scan = Arc<Option<OwnedSemaphorePermit>>;
-
 impl Ledger {
-    /// A read, for as long as its caller waits.
-    async fn read<T: Send + 'static>(
-        &self,
-        deadline: Instant,
-        query: impl Future<Output = Result<T, StorageError>> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let store = self.store.clone();
-        let late = |_| Failure::DeadlineExceeded(None);
-        let permit = timeout_at(deadline, async move { store.read_permit().await });
-        let permit = permit.await.map_err(late)?;
-        let store = self.store.clone();
-        let reading = tokio::spawn(async move {
-            let result = tokio::time::timeout(READ_TIME_MAX, query).await;
-            drop(permit);
-            result.unwrap_or_else(|_| {
-                store.distrust_connections();
-                let seconds = READ_TIME_MAX.as_secs();
-                let text = format!("no answer from the database within {seconds} s");
-                Err(StorageError::Unavailable(text))
-            })
-        });
-        match timeout_at(deadline, reading).await.map_err(late)? {
-            Ok(result) => result.map_err(Failure::of_read),
-            Err(panic) => Err(Failure::of_read(StorageError::Corrupt(panic.to_string()))),
-        }
-    }
-
-    /// A permit for a read that looks at many rows, if this is one. It goes with the query, to its
-    /// end.
-    async fn scan_permit(&self, is_scan: bool, deadline: Instant) -> Result<Scan, Failure> {
-        if !is_scan {
-            return Ok(Arc::new(None));
-        }
-        let permit = timeout_at(deadline, self.store.scan_permit()).await;
-        permit.map(Arc::new).map_err(|_| Failure::DeadlineExceeded(None))
-    }
-
     /// One account.
     ///
     /// # Errors
@@ -96,7 +50,7 @@ impl Ledger {
     ) -> Result<Account, Failure> {
         caller.grant.check_account(account_id)?;
         let found = self
-            .with_lapsed(deadline, account_id.clone(), |store, id, until_us| async move {
+            .with_lapsed(deadline, false, account_id.clone(), |store, id, until_us| async move {
                 store.account(&id, until_us).await
             })
             .await?;
@@ -130,33 +84,6 @@ impl Ledger {
         }
     }
 
-    /// Reads what depends on holds, some of which may have expired without that anybody has
-    /// recorded it. Whoever is told that a hold has expired must never see it captured: so a
-    /// capture that was judged in time, and may be under way, is waited for.
-    async fn with_lapsed<Question, T, Query>(
-        &self,
-        deadline: Instant,
-        question: Question,
-        query: impl Fn(Arc<Store>, Question, i64) -> Query,
-    ) -> Result<T, Failure>
-    where
-        Question: Clone,
-        T: Send + 'static,
-        Query: Future<Output = Result<Lapsing<T>, StorageError>> + Send + 'static,
-    {
-        let ask = |until_us| query(self.store.clone(), question.clone(), until_us);
-        let Lapsing { value, lapsed_us } = self.read(deadline, ask(i64::MAX)).await?;
-        let Some(lapsed_us) = lapsed_us else { return Ok(value) };
-        self.settle(lapsed_us, deadline).await?;
-        Ok(self.read(deadline, ask(lapsed_us)).await?.value)
-    }
-
-    async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Failure> {
-        let store = self.own_reads.clone();
-        let settled = timeout_at(deadline, async move { store.settle(time_us).await }).await;
-        settled.map_err(|_| Failure::DeadlineExceeded(None))?.map_err(Failure::of_read)
-    }
-
     /// Several accounts as of one instant, in the order asked for.
     ///
     /// # Errors
@@ -170,7 +97,7 @@ impl Ledger {
         account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
         let found = self
-            .with_lapsed(deadline, wanted, |store, ids, until_us| async move {
+            .with_lapsed(deadline, false, wanted, |store, ids, until_us| async move {
                 store.accounts(&ids, until_us).await
             })
             .await?;
@@ -193,14 +120,13 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Examined<Account, AccountId>, Failure> {
         let prefixes = &caller.grant.account_prefixes;
-        let scan = self.scan_permit(!filter.is_empty(), deadline).await?;
-        let question = (filter.clone(), prefixes.to_vec(), after.cloned(), scan);
-        type Question = (AccountFilter, Vec<String>, Option<AccountId>, Scan);
+        let question = (filter.clone(), prefixes.to_vec(), after.cloned());
+        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (filter, prefixes, after, _scan) = question;
+            let (filter, prefixes, after) = question;
             store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
         };
-        self.with_lapsed(deadline, question, page).await
+        self.with_lapsed(deadline, !filter.is_empty(), question, page).await
     }
 
     /// One transaction.
@@ -392,7 +318,7 @@ impl Ledger {
     ) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
         let found = self
-            .with_lapsed(deadline, hold_id.clone(), |store, id, until_us| async move {
+            .with_lapsed(deadline, false, hold_id.clone(), |store, id, until_us| async move {
                 store.hold(&id, until_us).await
             })
             .await?;
@@ -415,13 +341,12 @@ impl Ledger {
     ) -> Result<Examined<Hold, HoldId>, Failure> {
         caller.grant.check_account(account_id)?;
         let account = self.known(account_id, deadline).await?;
-        let scan = self.scan_permit(filter.state.is_some(), deadline).await?;
-        type Question = (Account, HoldFilter, Scan);
+        type Question = (Account, HoldFilter);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (account, filter, _scan) = question;
+            let (account, filter) = question;
             store.list_holds(&account, &filter, limit, until_us).await
         };
-        self.with_lapsed(deadline, (account, filter.clone(), scan), page).await
+        self.with_lapsed(deadline, filter.state.is_some(), (account, filter.clone()), page).await
     }
 
     /// The verdict under a request id, if there is one.

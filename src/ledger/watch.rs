@@ -52,9 +52,9 @@ const PAGES_KEPT_MAX: usize = 16;
 /// Full pages that watchers have read and others may take: those who were cut together, by a
 /// restart say, ask for the same ones again. With [`OWN_PAGE_SIZE`] some ten megabytes.
 const SHARED_PAGES_MAX: usize = 64;
-/// Watchers that read the database at the same time; others wait. It has eight readers in all,
-/// and those who call are not to wait for those who watch.
-const OWN_READS_MAX: usize = 2;
+/// Watchers that read the database at the same time, of the connections that are reserved for the
+/// service: half of them; others wait.
+const OWN_READS_SHARE: u32 = 2;
 /// How long one read may take before it is given up and made again.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long after a failed read the next one is made.
@@ -124,12 +124,13 @@ struct SharedPage {
 impl Hub {
     /// Starts it.
     pub fn start(store: Arc<Store>) -> Arc<Self> {
+        let own_reads_max = (store.budget().reserved / OWN_READS_SHARE).max(1);
         let hub = Arc::new(Self {
             store,
             watched: Mutex::default(),
             begun: Notify::new(),
             places: Arc::new(Semaphore::new(WATCHERS_MAX)),
-            own_reads: Semaphore::new(OWN_READS_MAX),
+            own_reads: Semaphore::new(own_reads_max as usize),
             shared: Mutex::default(),
         });
         let running = hub.clone();

@@ -16,7 +16,7 @@ use crate::storage::{
     hosts::{Hosts, Wanted},
     pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
     session::{self, Role},
-    settled::{Probe, WriteFlag},
+    settled::{Looks, Probe, Settling, WriteFlag},
     url::Options,
 };
 
@@ -45,6 +45,7 @@ enum Place {
         hosts: Arc<Hosts>,
         /// The pools of readers, which follow the primary: that of callers first.
         pools: Mutex<Vec<PgPool>>,
+        looks: Looks,
     },
 }
 
@@ -83,7 +84,7 @@ impl Store {
         let size = self.budget.reserved;
         let readers = match &*self.place {
             Place::Sqlite { file, .. } => open_sqlite(file, Role::Reader, size).await?,
-            Place::Postgres { hosts, pools } => {
+            Place::Postgres { hosts, pools, .. } => {
                 let options = session::start_up(hosts.current().clone());
                 let pool = postgres_readers(hosts, size).connect_lazy_with(options);
                 lock(pools).push(pool.clone());
@@ -133,7 +134,8 @@ impl Store {
                 let options = session::start_up(hosts.current().clone());
                 let pool = postgres_readers(&hosts, budget.readers).connect_lazy_with(options);
                 let pools = Mutex::new(vec![pool.clone()]);
-                (Place::Postgres { hosts, pools }, pool.into(), budget)
+                let looks = Looks::default();
+                (Place::Postgres { hosts, pools, looks }, pool.into(), budget)
             }
         };
         let read_permits = ReadPermits::new(budget.readers);
@@ -202,7 +204,10 @@ impl Store {
 
     /// Moves the log into the file that is open, on a connection that is open.
     async fn fold_log(&self) {
-        let folding = self.readers.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)");
+        // With less patience than there is time.
+        let fold = "PRAGMA busy_timeout = 500; PRAGMA wal_checkpoint(TRUNCATE); \
+            PRAGMA busy_timeout = 10000";
+        let folding = self.readers.execute_unprepared(fold);
         match tokio::time::timeout(FOLD_TIME_MAX, folding).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the log stays beside the database file"),
@@ -247,11 +252,11 @@ impl Store {
         Ok(Writer { connection, file, made: Instant::now(), flag })
     }
 
-    /// What looks whether the write lock is free. None on PostgreSQL.
-    pub(super) fn probe(&self) -> Option<&Probe> {
+    /// How it is found out what is under way.
+    pub(super) fn ways_to_settle(&self) -> Settling<'_> {
         match &*self.place {
-            Place::Sqlite { probe, .. } => Some(probe),
-            Place::Postgres { .. } => None,
+            Place::Sqlite { probe, .. } => Settling::Sqlite(probe),
+            Place::Postgres { looks, .. } => Settling::Postgres(looks),
         }
     }
 
@@ -321,7 +326,7 @@ impl Store {
     /// # Errors
     /// There is none, and why.
     pub async fn find(&self) -> Result<(), ConnectError> {
-        let Place::Postgres { hosts, pools } = &*self.place else { return Ok(()) };
+        let Place::Postgres { hosts, pools, .. } = &*self.place else { return Ok(()) };
         hosts.find().await?;
         if hosts.are_several() {
             for pool in lock(pools).iter() {

@@ -13,7 +13,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -47,10 +47,11 @@ const LOG_BYTES_MAX: u64 = 96 << 20;
 const CACHE_SIZE: &str = "-16384";
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct DatabaseFile {
     options: SqliteConnectOptions,
     /// Known when it is open.
-    identity: OnceLock<[Option<Identity>; 3]>,
+    identity: Arc<OnceLock<[Option<Identity>; 3]>>,
 }
 
 /// Device and inode.
@@ -85,7 +86,7 @@ impl DatabaseFile {
     /// # Errors
     /// It cannot be opened as is wanted, and what is missing.
     pub(super) fn new(options: SqliteConnectOptions, wanted: Wanted) -> Result<Self, ConnectError> {
-        let file = Self { options, identity: OnceLock::new() };
+        let file = Self { options, identity: Arc::default() };
         match file.obstacle(wanted) {
             Some(reason) => Err(cannot_open(&file.path().display(), &reason)),
             None => Ok(file),
@@ -121,7 +122,7 @@ impl DatabaseFile {
         let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
         let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
         let options = self.options.clone().immutable(true);
-        may_be.then(|| Self { options, identity: OnceLock::new() })
+        may_be.then(|| Self { options, identity: Arc::default() })
     }
 
     /// What keeps it from being opened, as far as can be seen from outside.
@@ -242,8 +243,12 @@ impl DatabaseFile {
             Role::Probe => Duration::ZERO,
             Role::Reader | Role::Admin | Role::Snapshot => BUSY_TIMEOUT,
         };
+        // Readers come after: the file has its log already, and another file is not to get one.
+        let options = match role {
+            Role::Reader => options,
+            _ => options.journal_mode(SqliteJournalMode::Wal),
+        };
         let options = options
-            .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would lose acknowledged changes when the power fails.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(busy_timeout);

@@ -27,7 +27,7 @@ use tokio::time::timeout_at;
 
 use crate::storage::{
     CONNECTIONS_MIN, pooler,
-    refusal::{ConnectError, Refusal, lasting, reason},
+    refusal::{ConnectError, Refusal, lasting},
     session::{self, Role, Session},
 };
 
@@ -180,7 +180,10 @@ impl Hosts {
     /// It does not answer, or these are too few.
     pub(super) async fn connections_allowed(&self, max: u32) -> Result<u32, ConnectError> {
         let options = session::start_up(self.current().clone());
-        let failed = |error: SqlxError| cannot_connect(self.current(), &reason(&error));
+        let failed = |error: SqlxError| {
+            let Refusal { reason, may_pass } = Refusal::from(&error);
+            cannot_connect(self.current(), &reason).that_may_pass(may_pass)
+        };
         let mut connection = options.connect().await.map_err(failed)?;
         let allowed = sqlx::query_scalar(CONNECTIONS_ALLOWED).fetch_one(&mut connection).await;
         let allowed: i32 = allowed.map_err(failed)?;
@@ -370,7 +373,8 @@ impl Hosts {
 const CONNECTIONS_ALLOWED: &str = "\
     SELECT least(nullif(role.rolconnlimit, -1), nullif(database.datconnlimit, -1), \
         current_setting('max_connections')::integer \
-        - current_setting('superuser_reserved_connections')::integer) \
+        - current_setting('superuser_reserved_connections')::integer \
+        - coalesce(current_setting('reserved_connections', true)::integer, 0)) \
     FROM pg_roles role, pg_database database \
     WHERE role.rolname = current_user AND database.datname = current_database()";
 

@@ -56,10 +56,20 @@ pub(super) async fn open_sqlite(
     size: u32,
 ) -> Result<DatabaseConnection, SqlxError> {
     // Alone, since a new file is made by its first statement, and its log as well.
-    let mut first = file.options(role).connect().await?;
+    let mut first = file.options(Role::Admin).connect().await?;
     sqlx::raw_sql("SELECT 1 FROM sqlite_schema LIMIT 1").execute(&mut first).await?;
-    let pool = pool_options(role, size).min_connections(size).idle_timeout(None).max_lifetime(None);
-    let pool: SqlitePool = pool.connect_with(file.options(role)).await?;
+    let known = file.clone();
+    let pool = pool_options(role, size)
+        .min_connections(size)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // One that is made later, in the place of one that broke, may find another file.
+        .after_connect(move |_, _| {
+            let checked = known.check();
+            Box::pin(async move { checked.map_err(SqlxError::Protocol) })
+        });
+    let options = file.options(role).create_if_missing(false);
+    let pool: SqlitePool = pool.connect_with(options).await?;
     first.close().await?;
     Ok(pool.into())
 }

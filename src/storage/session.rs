@@ -16,6 +16,9 @@ use crate::storage::{hosts::Wanted, refusal::reason};
 
 /// The name of every connection: by it a server tells its peers' locks from a stranger's.
 pub(super) const APPLICATION_NAME: &str = "passbook";
+/// That of maintenance: it may take for hours what a server's transaction has for milliseconds, and
+/// nobody waits for it as for one of these.
+const ADMIN_APPLICATION_NAME: &str = "passbook-admin";
 /// How long a transaction that has no turn waits for a lock. A wait that is longer means that
 /// other servers change the same accounts: then they take turns, rather than that each holds some
 /// rows while it waits for others. Too short, and a collision that would be over in a moment costs
@@ -118,7 +121,8 @@ const OF_WRITERS: [Setting; 8] = [
     ("enable_mergejoin", "off"),
 ];
 
-const OF_ADMINS: [Setting; 4] = [
+const OF_ADMINS: [Setting; 5] = [
+    ("application_name", ADMIN_APPLICATION_NAME),
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", NO_LIMIT),
     ("lock_timeout", NO_LIMIT),
@@ -126,7 +130,8 @@ const OF_ADMINS: [Setting; 4] = [
 ];
 
 /// So that BEGIN alone begins such a transaction.
-const OF_SNAPSHOTS: [Setting; 5] = [
+const OF_SNAPSHOTS: [Setting; 6] = [
+    ("application_name", ADMIN_APPLICATION_NAME),
     ("default_transaction_isolation", "repeatable read"),
     ("default_transaction_read_only", "on"),
     ("statement_timeout", NO_LIMIT),
@@ -146,7 +151,8 @@ impl Role {
             Self::Snapshot => &OF_SNAPSHOTS,
             Self::Probe => &[],
         };
-        OF_ALL.iter().chain(of_role).copied()
+        let is_ours = |(name, _): &&Setting| of_role.iter().all(|(own, _)| own != name);
+        OF_ALL.iter().filter(is_ours).chain(of_role).copied()
     }
 }
 
@@ -247,6 +253,9 @@ pub(super) fn overridden(options: &PgConnectOptions) -> Vec<String> {
 fn promised(name: &str, role: Role) -> Option<Vec<&'static str>> {
     if (name, role) == ("default_transaction_isolation", Role::Snapshot) {
         return Some(vec!["repeatable read"]);
+    }
+    if name == "application_name" && matches!(role, Role::Admin | Role::Snapshot) {
+        return Some(vec![ADMIN_APPLICATION_NAME]);
     }
     let (_, allowed) = PROMISES.iter().find(|(promise, _)| *promise == name)?;
     Some(allowed.to_vec())

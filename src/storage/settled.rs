@@ -41,17 +41,32 @@ const SQLITE_STRANGER_AFTER: Duration = Duration::from_secs(1);
 /// On SQLite a time that is so long past is settled without a look: no transaction takes so long.
 const SQLITE_SETTLED_AFTER: Duration = Duration::from_secs(60);
 
-/// The transactions of Passbook servers that have locked a row, or written one, and began before
-/// this time. Who only waits for its first lock has no transaction id yet, and will take a later
+/// The clock, and the transactions of Passbook servers that have locked a row, or written one, with
+/// the times at which they began. Who only waits for its first lock has no transaction id yet, and will take a later
 /// time. When the lock of the id is gone, what it committed is seen by the next statement. The
 /// start of another role's transaction may be hidden: it counts.
 const UNDER_WAY: &str = "\
-    SELECT held.transactionid::text AS transaction_id \
-    FROM pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid \
-    WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted \
-        AND holder.datname = current_database() AND holder.application_name = $1 \
-        AND (holder.xact_start IS NULL \
-            OR holder.xact_start <= to_timestamp(0) + $2 * interval '1 microsecond')";
+    SELECT clock.now_us, held.transactionid::text AS transaction_id, \
+        CAST(extract(epoch FROM holder.xact_start) * 1000000 AS bigint) AS start_us \
+    FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us) clock \
+    LEFT JOIN (pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid) \
+        ON held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted \
+        AND holder.datname = current_database() AND holder.application_name = $1";
+
+/// What a look at PostgreSQL found.
+#[derive(Clone)]
+struct UnderWay {
+    began_at: Instant,
+    /// By the database's clock.
+    now_us: i64,
+    /// Transaction ids, and when each transaction began, if that is not hidden.
+    transactions: Vec<(String, Option<i64>)>,
+}
+
+/// The latest look. It serves all who had asked before it began, so that there is one at a time
+/// however many wait.
+#[derive(Default)]
+pub(super) struct Looks(Mutex<Option<UnderWay>>);
 
 /// The transaction of this process that has SQLite's write lock, or may have it still.
 #[derive(Clone, Default)]
@@ -79,6 +94,12 @@ impl WriteFlag {
     }
 }
 
+/// How a time is settled.
+pub(super) enum Settling<'a> {
+    Sqlite(&'a Probe),
+    Postgres(&'a Looks),
+}
+
 /// What looks whether SQLite's write lock is free.
 pub(super) struct Probe {
     /// One connection, made when it is needed.
@@ -86,7 +107,7 @@ pub(super) struct Probe {
     file: Arc<DatabaseFile>,
     flag: WriteFlag,
     /// When the latest look that found out began: it serves all who had asked before.
-    last: Mutex<Option<Instant>>,
+    last: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Store {
@@ -97,58 +118,77 @@ impl Store {
     /// # Errors
     /// The database does not answer.
     pub async fn settle(&self, time_us: i64) -> Result<(), StorageError> {
-        match self.probe() {
-            Some(_) if is_before(time_us, SQLITE_SETTLED_AFTER) => Ok(()),
-            Some(probe) => {
+        match self.ways_to_settle() {
+            Settling::Sqlite(_) if is_before(time_us, SQLITE_SETTLED_AFTER) => Ok(()),
+            Settling::Sqlite(probe) => {
                 self.wait_for_clock(time_us).await?;
                 probe.settle().await
             }
-            None => {
-                self.wait_for_clock(time_us).await?;
-                self.settle_postgres(time_us).await
-            }
+            Settling::Postgres(looks) => self.settle_postgres(looks, time_us).await,
         }
     }
 
-    async fn settle_postgres(&self, time_us: i64) -> Result<(), StorageError> {
-        let mut under_way = self.under_way(time_us).await?;
+    async fn settle_postgres(&self, looks: &Looks, time_us: i64) -> Result<(), StorageError> {
+        let mut first = self.look(looks).await?;
+        while let Some(ahead) = ahead(time_us, first.now_us) {
+            tokio::time::sleep(ahead).await;
+            first = self.look(looks).await?;
+        }
+        let is_meant = |(id, start_us): (String, Option<i64>)| {
+            start_us.is_none_or(|start_us| start_us <= time_us).then_some(id)
+        };
+        let mut under_way: HashSet<_> =
+            first.transactions.into_iter().filter_map(is_meant).collect();
         let mut pause = PAUSE_MIN;
         while !under_way.is_empty() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            let still = self.under_way(time_us).await?;
-            under_way.retain(|id| still.contains(id));
+            let now = self.look(looks).await?.transactions;
+            let now: HashSet<_> = now.into_iter().map(|(id, _)| id).collect();
+            under_way.retain(|id| now.contains(id));
         }
         Ok(())
     }
 
-    async fn under_way(&self, time_us: i64) -> Result<HashSet<String>, StorageError> {
-        let values = [APPLICATION_NAME.into(), time_us.into()];
+    async fn look(&self, looks: &Looks) -> Result<UnderWay, StorageError> {
+        let asked_at = Instant::now();
+        let mut latest = looks.0.lock().await;
+        if let Some(look) = latest.as_ref().filter(|look| look.began_at > asked_at) {
+            return Ok(look.clone());
+        }
+        let began_at = Instant::now();
+        let values = [APPLICATION_NAME.into()];
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, UNDER_WAY, values);
-        let rows = self.readers.query_all_raw(statement).await?;
-        let ids = rows.iter().map(|row| row.try_get("", "transaction_id"));
-        Ok(ids.collect::<Result<_, _>>()?)
+        let (mut now_us, mut transactions) = (i64::MAX, Vec::new());
+        for row in self.readers.query_all_raw(statement).await? {
+            now_us = row.try_get("", "now_us")?;
+            if let Some(id) = row.try_get("", "transaction_id")? {
+                transactions.push((id, row.try_get("", "start_us")?));
+            }
+        }
+        let look = UnderWay { began_at, now_us, transactions };
+        *latest = Some(look.clone());
+        Ok(look)
     }
 
-    /// Waits until the database's clock is past this time, unless that takes long.
+    /// On SQLite: waits until the clock is past this time, unless that takes long.
     async fn wait_for_clock(&self, time_us: i64) -> Result<(), StorageError> {
-        // Our own clock, which may be another machine's, says of most times that they are past.
-        if is_before(time_us, AHEAD_MAX * 10) {
-            return Ok(());
-        }
         let backend = self.readers.get_database_backend();
         loop {
             let sql = format!("SELECT {} AS now_us", clock(backend));
             let row = self.readers.query_one_raw(Statement::from_string(backend, sql)).await?;
             let now_us: i64 = row.map_or(Ok(i64::MAX), |row| row.try_get("", "now_us"))?;
-            let ahead_us = time_us.saturating_sub(now_us).saturating_add(1);
-            let ahead = Duration::from_micros(ahead_us.try_into().unwrap_or(0));
-            if ahead.is_zero() || ahead > AHEAD_MAX {
-                return Ok(());
-            }
+            let Some(ahead) = ahead(time_us, now_us) else { return Ok(()) };
             tokio::time::sleep(ahead).await;
         }
     }
+}
+
+/// How long until a time is past that is a little ahead of the clock.
+fn ahead(time_us: i64, now_us: i64) -> Option<Duration> {
+    let ahead_us = time_us.saturating_sub(now_us).saturating_add(1);
+    let ahead = Duration::from_micros(ahead_us.try_into().unwrap_or(0));
+    (!ahead.is_zero() && ahead <= AHEAD_MAX).then_some(ahead)
 }
 
 /// Whether this time is longer ago than that, by this machine's clock.
@@ -161,7 +201,7 @@ fn is_before(time_us: i64, age: Duration) -> bool {
 impl Probe {
     /// No connection is made yet. The flag is that of the process's writers.
     pub(super) fn new(pool: SqlitePool, file: Arc<DatabaseFile>, flag: WriteFlag) -> Self {
-        Self { pool, file, flag, last: Mutex::default() }
+        Self { pool, file, flag, last: Arc::default() }
     }
 
     /// Closes the connection.
@@ -176,17 +216,20 @@ impl Probe {
             return Ok(());
         }
         let asked_at = Instant::now();
-        let mut last = self.last.lock().await;
+        let mut last = self.last.clone().lock_owned().await;
         if last.is_some_and(|began_at| began_at > asked_at) {
             return Ok(());
         }
-        let began_at = Instant::now();
         // A task of its own: whoever waits may go away in the middle, and must not leave a
-        // transaction behind.
-        let look = tokio::spawn(look(self.pool.clone(), self.flag.clone()));
-        look.await.map_err(|error| StorageError::Unavailable(error.to_string()))??;
-        *last = Some(began_at);
-        Ok(())
+        // transaction behind, nor a connection that is still at work to the next one.
+        let (pool, flag) = (self.pool.clone(), self.flag.clone());
+        let looking = tokio::spawn(async move {
+            let began_at = Instant::now();
+            look(pool, flag).await?;
+            *last = Some(began_at);
+            Ok(())
+        });
+        looking.await.map_err(|error| StorageError::Unavailable(error.to_string()))?
     }
 }
 
@@ -195,12 +238,20 @@ impl Probe {
 async fn look(pool: SqlitePool, flag: WriteFlag) -> Result<(), StorageError> {
     // One connection for all looks: `data_version` tells it of others' commits.
     let mut connection = pool.acquire().await?;
-    let version = data_version(&mut connection).await?;
+    let looked = look_on(&mut connection, &flag).await;
+    if looked.is_err() {
+        // It may still have the lock: closed, it has not.
+        connection.close().await?;
+    }
+    looked
+}
+
+async fn look_on(connection: &mut SqliteConnection, flag: &WriteFlag) -> Result<(), StorageError> {
+    let version = data_version(connection).await?;
     let began = Instant::now();
     let mut pause = PAUSE_MIN;
     loop {
-        if is_free(&mut connection, &flag).await? || data_version(&mut connection).await? != version
-        {
+        if is_free(connection, flag).await? || data_version(connection).await? != version {
             return Ok(());
         }
         let is_strangers = !flag.is_raised() && began.elapsed() > SQLITE_STRANGER_AFTER;

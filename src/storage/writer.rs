@@ -257,9 +257,11 @@ impl WriteTransaction {
     /// # Errors
     /// See [`CommitError`].
     pub async fn commit(self) -> Result<(), CommitError> {
-        self.transaction.commit().await?;
-        self.flag.lower(self.number);
-        Ok(())
+        let committed = self.transaction.commit().await.map_err(CommitError::from);
+        if !matches!(committed, Err(CommitError::Unknown(_))) {
+            self.flag.lower(self.number);
+        }
+        committed
     }
 
     /// Rolls back.
