@@ -123,6 +123,8 @@ fn describe() {
 /// A counter that appears with its first count has no increase to alert on.
 fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    // Until the first look at the database.
+    gauge!("passbook_database_oldest_snapshot_seconds").set(0.0);
     for limit in ["calls", "identity_calls", "identity_rate", "unfinished_bytes", "queue"] {
         counter!("passbook_calls_shed_total", "limit" => limit).absolute(0);
     }
