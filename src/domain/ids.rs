@@ -48,8 +48,15 @@ pub fn transaction_id_at(asked: TransactionId, time_us: i64) -> TransactionId {
     if is_near || asked.get_version_num() != 7 {
         return asked;
     }
-    let milliseconds = u128::try_from(time_us.div_euclid(1000)).unwrap_or(0) & ((1 << 48) - 1);
-    Uuid::from_u128((milliseconds << ID_TIME_SHIFT) | random_bits(asked))
+    Uuid::from_u128(lowest_id_at(time_us).as_u128() | random_bits(asked))
+}
+
+/// The lowest id with the millisecond of this time; of times that no UUIDv7 can have, the nearest.
+#[must_use]
+pub fn lowest_id_at(time_us: i64) -> Uuid {
+    // 48 bits of milliseconds.
+    let milliseconds = time_us.div_euclid(1000).clamp(0, (1 << 48) - 1).unsigned_abs();
+    Uuid::from_u128(u128::from(milliseconds) << ID_TIME_SHIFT)
 }
 
 /// Whether both are ids of the same attempt, whatever their times.

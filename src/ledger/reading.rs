@@ -17,9 +17,6 @@ use crate::{
 /// after a partition.
 const READ_TIME_MAX: Duration = Duration::from_secs(7);
 
-/// See [`Ledger::scan_permit`].
-pub(super) type Scan = Option<OwnedSemaphorePermit>;
-
 impl Ledger {
     /// A read, for as long as its caller waits.
     pub(super) async fn read<T: Send + 'static>(
@@ -27,10 +24,8 @@ impl Ledger {
         deadline: Instant,
         query: impl Future<Output = Result<T, StorageError>> + Send + 'static,
     ) -> Result<T, Failure> {
-        let store = self.store.clone();
         let late = |_| Failure::DeadlineExceeded(None);
-        let permit = timeout_at(deadline, async move { store.read_permit().await });
-        let permit = permit.await.map_err(late)?;
+        let permit = timeout_at(deadline, self.store.read_permit()).await.map_err(late)?;
         let reading = tokio::spawn(async move {
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
             drop(permit);
@@ -52,7 +47,7 @@ impl Ledger {
         &self,
         is_scan: bool,
         deadline: Instant,
-    ) -> Result<Scan, Failure> {
+    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
         if !is_scan {
             return Ok(None);
         }
@@ -90,9 +85,9 @@ impl Ledger {
         Ok(ask(lapsed_us).await?.value)
     }
 
+    /// Waits until a time is settled, on the service's own connections.
     pub(super) async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Failure> {
-        let store = self.own_reads.clone();
-        let settled = timeout_at(deadline, async move { store.settle(time_us).await }).await;
+        let settled = timeout_at(deadline, self.own_reads.settle(time_us)).await;
         settled.map_err(|_| Failure::DeadlineExceeded(None))?.map_err(Failure::of_read)
     }
 }

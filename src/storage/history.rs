@@ -6,12 +6,12 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect, Statement, Value,
 };
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::Uuid;
 
 use crate::{
     domain::{
         account::{Account, AccountChange, Labels},
-        ids::{ID_TIME_DISTANCE_MAX_US, TransactionId},
+        ids::{ID_TIME_DISTANCE_MAX_US, TransactionId, lowest_id_at},
         transaction::{Transaction, TransactionKind},
     },
     storage::{
@@ -200,12 +200,5 @@ fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
 /// range, one above all of those made before.
 fn id_at(time_us: i64, is_end: bool) -> Uuid {
     let slack = if is_end { ID_TIME_SLACK_US } else { -ID_TIME_SLACK_US };
-    // UUIDv7 has 48 bits of milliseconds.
-    let milliseconds = time_us.saturating_add(slack).div_euclid(1000).clamp(0, (1 << 48) - 1);
-    let seconds = milliseconds.unsigned_abs() / 1000;
-    // Below 10^9.
-    let nanoseconds = (milliseconds.unsigned_abs() % 1000) as u32 * 1_000_000;
-    let id = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanoseconds));
-    // The time alone, without what is random.
-    Uuid::from_u128(id.as_u128() & !((1 << 80) - 1))
+    lowest_id_at(time_us.saturating_add(slack))
 }

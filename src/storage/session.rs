@@ -14,7 +14,7 @@ use sea_orm::sqlx::{
 
 use crate::storage::{hosts::Wanted, refusal::reason};
 
-/// The name of every connection: by it a server tells its peers' locks from a stranger's.
+/// The name of every connection of a server: by it one tells its peers' locks from a stranger's.
 pub(super) const APPLICATION_NAME: &str = "passbook";
 /// That of maintenance: it may take for hours what a server's transaction has for milliseconds, and
 /// nobody waits for it as for one of these.

@@ -45,13 +45,17 @@ const SQLITE_SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// the times at which they began. Who only waits for its first lock has no transaction id yet, and will take a later
 /// time. When the lock of the id is gone, what it committed is seen by the next statement. The
 /// start of another role's transaction may be hidden: it counts.
-const UNDER_WAY: &str = "\
-    SELECT clock.now_us, held.transactionid::text AS transaction_id, \
-        CAST(extract(epoch FROM holder.xact_start) * 1000000 AS bigint) AS start_us \
-    FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us) clock \
-    LEFT JOIN (pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid) \
-        ON held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted \
-        AND holder.datname = current_database() AND holder.application_name = $1";
+fn under_way_sql() -> String {
+    let clock = clock(DbBackend::Postgres);
+    format!(
+        "SELECT clock.now_us, held.transactionid::text AS transaction_id, \
+             CAST(extract(epoch FROM holder.xact_start) * 1000000 AS bigint) AS start_us \
+         FROM (SELECT {clock} AS now_us) clock \
+         LEFT JOIN (pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid) \
+             ON held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted \
+             AND holder.datname = current_database() AND holder.application_name = $1"
+    )
+}
 
 /// What a look at PostgreSQL found.
 #[derive(Clone)]
@@ -158,7 +162,8 @@ impl Store {
         }
         let began_at = Instant::now();
         let values = [APPLICATION_NAME.into()];
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, UNDER_WAY, values);
+        let statement =
+            Statement::from_sql_and_values(DbBackend::Postgres, under_way_sql(), values);
         let (mut now_us, mut transactions) = (i64::MAX, Vec::new());
         for row in self.readers.query_all_raw(statement).await? {
             now_us = row.try_get("", "now_us")?;

@@ -23,17 +23,6 @@ on_both_databases! {
     a_list_of_holds_looks_at_a_bounded_number_of_them,
 }
 
-/// Rows numbered from 1, as a table `numbers` with the column `n`.
-fn numbers(kind: Kind, count: usize) -> String {
-    match kind {
-        Kind::Sqlite => format!(
-            "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
-              SELECT n FROM n) numbers"
-        ),
-        Kind::Postgres => format!("generate_series(1, {count}) AS numbers(n)"),
-    }
-}
-
 /// Accounts with ids of one prefix and five digits, as the one that is there.
 async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
     let digits = match database.kind {
@@ -47,7 +36,7 @@ async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
         "INSERT INTO accounts (account_id, {columns})
          SELECT '{prefix}' || {digits}, {columns} FROM accounts, {}
          WHERE account_id = 'pattern'",
-        numbers(database.kind, count)
+        database.numbers(count)
     );
     database.execute(&insert).await;
 }
@@ -140,7 +129,7 @@ async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
              CASE WHEN n IN (1, 12000) THEN 'expired' ELSE 'released' END,
              'r-' || n, '', '{{}}', 1, 1
          FROM {}",
-        numbers(kind, 24_000)
+        database.numbers(24_000)
     );
     database.execute(&insert).await;
     place(&client, hold_named("h-999999", "alice", "1")).await;

@@ -158,24 +158,18 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
 
 /// More than are recorded in one transaction, and than in as many as a change is tried.
 async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
-    const HOLDS: i64 = 36_000;
+    const HOLDS: usize = 36_000;
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     open_funded(&client, "alice", "40000").await;
-    let numbers = match kind {
-        Kind::Sqlite => {
-            "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 36000)
-              SELECT n FROM n) numbers"
-        }
-        Kind::Postgres => "generate_series(1, 36000) AS numbers(n)",
-    };
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
         "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, request_id,
              description, labels, create_time_us, update_time_us)
          SELECT 'h-' || n, 'alice', {amount}, 'open', n, 'r-' || n, '', '{{}}', 1, 1
-         FROM {numbers}"
+         FROM {}",
+        database.numbers(HOLDS)
     );
     database.execute(&insert).await;
     let held = format!("UPDATE accounts SET held = '{HOLDS}', version = version + {HOLDS}");
@@ -189,7 +183,7 @@ async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
     // Opened, funded, emptied; all placed, all expired.
     let version = (3 + 2 * HOLDS).to_string();
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", &version]);
-    assert_eq!(database.count("holds WHERE state = 'expired'").await, HOLDS);
+    assert_eq!(database.count("holds WHERE state = 'expired'").await, HOLDS as i64);
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {

@@ -35,12 +35,19 @@ const PATIENT: [&str; 2] = ["--default-deadline", "2m"];
 /// Of the virtual environment. The tests say so where it cannot be had.
 const GRPCIO: &str = "grpcio==1.85.3";
 
-async fn a_greedy_client_is_slowed_and_never_cut(kind: Kind) {
+/// The account that the greedy want, and one of others.
+async fn with_two_accounts(kind: Kind) -> (TestDatabase, Server) {
     let database = TestDatabase::create_for(kind, Weight::Heavy).await;
     let server = Server::start_with(&database, &PATIENT).await;
+    for account_id in ["hot", OTHER] {
+        open(&server.client(), account_id).await;
+    }
+    (database, server)
+}
+
+async fn a_greedy_client_is_slowed_and_never_cut(kind: Kind) {
+    let (database, server) = with_two_accounts(kind).await;
     let client = server.client();
-    open(&client, "hot").await;
-    open(&client, OTHER).await;
     let others = OtherCalls::on(&client);
     let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
 
@@ -59,11 +66,8 @@ async fn a_greedy_client_is_slowed_and_never_cut(kind: Kind) {
 async fn greedy_streams_beside_each_other_are_slowed_and_never_cut(kind: Kind) {
     const STREAMS: usize = 40;
     const EACH: usize = 2000;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
-    let server = Server::start_with(&database, &PATIENT).await;
+    let (database, server) = with_two_accounts(kind).await;
     let client = server.client();
-    open(&client, "hot").await;
-    open(&client, OTHER).await;
     let others = OtherCalls::on(&client);
     let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
 
@@ -85,11 +89,8 @@ async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
         Ok(python) => python,
         Err(why) => return skipped("a greedy client of grpcio", why),
     };
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
-    let server = Server::start_with(&database, &PATIENT).await;
+    let (database, server) = with_two_accounts(kind).await;
     let client = server.client();
-    open(&client, "hot").await;
-    open(&client, OTHER).await;
     let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/passbook/greedy_client.py");

@@ -47,7 +47,7 @@ async fn fill(database: &TestDatabase) {
     let columns = "currency_code, currency_scale, balance, held, overdraft_limit, \
         unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
         update_time_us, caller";
-    let of_n = format!("FROM generate_series(1, {}) AS numbers(n)", OTHERS * scale());
+    let of_n = format!("FROM {}", database.numbers(OTHERS * scale()));
     for sql in [
         format!(
             "INSERT INTO accounts (account_id, {columns}) SELECT 'other-' || n, {columns}

@@ -173,6 +173,17 @@ impl TestDatabase {
         rows.iter().map(|row| row.try_get_by_index(0).expect("a column of text")).collect()
     }
 
+    /// Rows numbered from 1, as a table `numbers` with the column `n`, for a FROM.
+    pub fn numbers(&self, count: usize) -> String {
+        match self.kind {
+            Kind::Sqlite => format!(
+                "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+                  SELECT n FROM n) numbers"
+            ),
+            Kind::Postgres => format!("generate_series(1, {count}) AS numbers(n)"),
+        }
+    }
+
     /// Sessions on PostgreSQL that wait for a lock that another one has.
     pub async fn lock_waits(&self) -> i64 {
         let name = &self.name;
