@@ -14,7 +14,8 @@ use crate::{
         transaction::Transaction,
     },
     grpc::{
-        answer_size, auth,
+        answer_size,
+        context::open,
         deadline::Deadline,
         decode::{self, Invalid},
         encode,
@@ -101,6 +102,12 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let new = decode::new_account(&self.currencies, &caller.recorded_as, &request)
             .map_err(status::of_malformed)?;
+        if let Err(invalid) = decode::check_currency_of_new_account(&self.currencies, &new)
+            && !self.ledger.has_account(&caller, &new.account_id, deadline.at).await?
+        {
+            // A repeated call is answered by the account, whatever became of its currency since.
+            return Err(status::of_malformed(invalid));
+        }
         let account = self.ledger.create_account(&caller, new, deadline.at).await;
         let account = outcomes::of_account(account)?;
         Ok(Response::new(proto::CreateAccountResponse { account }))
@@ -113,8 +120,8 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let account_id = decode::account_id(&self.currencies, &request.account_id)?;
         let account =
-            Some(encode::account(self.ledger.account(&caller, &account_id, deadline.at).await?));
-        Ok(Response::new(proto::GetAccountResponse { account }))
+            encode::account(self.ledger.account(&caller, &account_id, deadline.at).await?);
+        Ok(Response::new(proto::GetAccountResponse { account: Some(account) }))
     }
 
     async fn batch_get_accounts(
@@ -256,8 +263,8 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let proto::FreezeAccountRequest { account_id, reason, expected_version } = request;
         let request = decode::StateChange { account_id, reason, expected_version };
-        let change = AttributeChange::Freeze;
-        let account = self.change_state((caller, deadline), change, request).await?;
+        let account =
+            self.change_state((caller, deadline), AttributeChange::Freeze, request).await?;
         Ok(Response::new(proto::FreezeAccountResponse { account }))
     }
 
@@ -268,8 +275,8 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let proto::UnfreezeAccountRequest { account_id, reason, expected_version } = request;
         let request = decode::StateChange { account_id, reason, expected_version };
-        let change = AttributeChange::Unfreeze;
-        let account = self.change_state((caller, deadline), change, request).await?;
+        let unfreeze = AttributeChange::Unfreeze;
+        let account = self.change_state((caller, deadline), unfreeze, request).await?;
         Ok(Response::new(proto::UnfreezeAccountResponse { account }))
     }
 
@@ -280,8 +287,8 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let proto::CloseAccountRequest { account_id, reason, expected_version } = request;
         let request = decode::StateChange { account_id, reason, expected_version };
-        let change = AttributeChange::Close;
-        let account = self.change_state((caller, deadline), change, request).await?;
+        let account =
+            self.change_state((caller, deadline), AttributeChange::Close, request).await?;
         Ok(Response::new(proto::CloseAccountResponse { account }))
     }
 
@@ -292,10 +299,9 @@ impl AccountService for AccountServiceImpl {
         let (caller, deadline, request) = open(request);
         let (account_id, page) = decode::account_change_list(&self.currencies, &request)?;
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
-        let changes = self
-            .ledger
-            .list_account_changes(&caller, &account_id, after, limit, deadline.at)
-            .await?;
+        let ledger = &self.ledger;
+        let changes =
+            ledger.list_account_changes(&caller, &account_id, after, limit, deadline.at).await?;
         let (changes, next_page_token) =
             page.answer(changes, None, |last| last.version, encode::account_change);
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
@@ -416,8 +422,8 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<Self::WatchEntriesStream>, Status> {
         let (caller, deadline, request) = open(request);
         let account_id = decode::watch(&self.currencies, &request)?;
-        let watcher =
-            self.ledger.watch(&caller, &account_id, request.after_sequence, deadline.at).await?;
+        let after = request.after_sequence;
+        let watcher = self.ledger.watch(&caller, &account_id, after, deadline.at).await?;
         let entries = watch::serve(watcher, self.stopping.clone(), deadline);
         Ok(Response::new(Box::pin(entries)))
     }
@@ -438,13 +444,7 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let account_id = decode::account_id(&self.currencies, &request.account_id)?;
-        let verified = self.ledger.verify_account(&caller, &account_id, deadline.at).await?;
-        Ok(Response::new(encode::verified_account(verified)))
+        let found = self.ledger.verify_account(&caller, &account_id, deadline.at).await?;
+        Ok(Response::new(encode::verified_account(found)))
     }
-}
-
-/// Who calls, until when it must be answered, and what is asked.
-fn open<T>(request: Request<T>) -> (Caller, Deadline, T) {
-    let extensions = request.extensions();
-    (auth::caller(extensions), Deadline::of(extensions), request.into_inner())
 }

@@ -5,6 +5,7 @@ mod account_service;
 mod admin_service;
 mod answer_size;
 mod auth;
+mod context;
 mod deadline;
 mod decode;
 mod encode;

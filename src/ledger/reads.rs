@@ -57,7 +57,25 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// The same for those who do not ask what is held, in which no hold has expired that is not
+    /// Whether the account exists.
+    ///
+    /// # Errors
+    /// The caller may not read it, or the read failed.
+    pub async fn has_account(
+        &self,
+        caller: &Caller,
+        account_id: &AccountId,
+        deadline: Instant,
+    ) -> Result<bool, Failure> {
+        caller.grant.check_account(account_id)?;
+        match self.known(account_id, deadline).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Rejected(_)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The account for those who do not ask what is held, in which no hold has expired that is not
     /// recorded so.
     async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Failure> {
         let (store, id) = (self.store.clone(), account_id.clone());

@@ -38,6 +38,9 @@ async fn withdrawn_codes_go_on_for_accounts_that_there_are(kind: Kind) {
     let deposited = passbook::proto::DepositRequest { amount: money, ..deposit("kuna", "5") };
     client.deposit(deposited).await.expect("the account goes on");
     assert_eq!(balance(&client, "kuna").await, "5.00");
+    let again = client.create_account(account_of("kuna", "HRK")).await.expect("a repeated call");
+    let balance_of_it = again.into_inner().account.expect("an account").balance;
+    assert_eq!(balance_of_it, money_of("HRK", "5.00"));
     for (code, words) in [
         ("HRK", "--currency HRK=2"),
         ("ZWL", "was withdrawn"),

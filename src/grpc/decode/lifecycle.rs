@@ -29,7 +29,7 @@ pub fn new_account(
     } else {
         decoder.account_id("account_id", &request.account_id)
     };
-    let currency = decoder.currency_of_new_account("currency_code", &request.currency_code);
+    let currency = decoder.currency("currency_code", &request.currency_code);
     let overdraft_limit = match (&request.overdraft_limit, &currency) {
         (None, currency) => currency.as_ref().map(Currency::zero),
         (Some(money), currency) => {
@@ -49,6 +49,16 @@ pub fn new_account(
         })
     })();
     decoder.finish(decoded)
+}
+
+/// Checks that the currency may still be used for an account that does not exist yet.
+pub fn check_currency_of_new_account(
+    currencies: &Currencies,
+    new: &NewAccount,
+) -> Result<(), Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let currency = decoder.currency_of_new_account("currency_code", new.currency.code());
+    decoder.finish(currency.map(drop))
 }
 
 /// A change of an account's attributes, on behalf of `caller`.

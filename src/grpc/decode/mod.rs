@@ -46,7 +46,9 @@ mod posting;
 mod queries;
 
 pub use holds::{capture, new_hold, release, request_id, reversal};
-pub use lifecycle::{StateChange, account_update, new_account, state_change};
+pub use lifecycle::{
+    StateChange, account_update, check_currency_of_new_account, new_account, state_change,
+};
 pub use posting::{batch, deposit, transaction, transfer, withdraw};
 pub use queries::{
     TransactionList, account_change_list, account_id, account_ids, account_list, balance,
