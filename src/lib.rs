@@ -24,7 +24,7 @@
 //!
 //! Arrows run one way: cli -> server -> grpc -> ledger -> storage, and all may use domain and
 //! telemetry.
-//! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy.rs` holds the lines.
+//! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy/` holds the lines.
 
 #![forbid(unsafe_code)]
 

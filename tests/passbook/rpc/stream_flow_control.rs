@@ -16,9 +16,11 @@ use tokio::{process::Command, sync::OnceCell, task::yield_now};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
-    batch_post_transactions::made,
     harness::{checker, *},
-    post_transaction::{leg, post},
+    rpc::{
+        batch_post_transactions::made,
+        post_transaction::{leg, post},
+    },
 };
 
 on_both_databases! {
@@ -93,7 +95,8 @@ async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
     let client = server.client();
     let lock = tokio::spawn(hold_the_row(database.connect().await, kind));
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/passbook/greedy_client.py");
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/passbook/rpc/stream_flow_control.py");
     let (address, count) = (server.address.to_string(), REQUESTS.to_string());
     let mut command = Command::new(python);
     command.arg(script).args([&address, &count, "hot", OTHER]).kill_on_drop(true);

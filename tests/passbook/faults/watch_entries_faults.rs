@@ -13,7 +13,7 @@ use crate::{
         postgres_proxy::PostgresProxy,
         *,
     },
-    watch_entries::{Watching, post_many},
+    rpc::watch_entries::{Watching, post_many},
 };
 
 on_both_databases! {

@@ -8,7 +8,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::{Code, Status};
 
 use crate::{
-    cancellation::{Outcomes, claims_of_not_applied_are_true},
+    faults::cancellation::{Outcomes, claims_of_not_applied_are_true},
     harness::{
         checker,
         load::{open_ring, random_change},

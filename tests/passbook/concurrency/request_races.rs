@@ -14,7 +14,7 @@ use crate::{
         race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
         *,
     },
-    resolve_request::resolve,
+    rpc::resolve_request::resolve,
 };
 
 on_both_databases! {

@@ -17,7 +17,7 @@ use crate::{
         http2::{self, Raw},
         *,
     },
-    post_transaction::{leg, post},
+    rpc::post_transaction::{leg, post},
 };
 
 const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";

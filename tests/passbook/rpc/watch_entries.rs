@@ -7,7 +7,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     harness::*,
-    post_transaction::{leg, post},
+    rpc::post_transaction::{leg, post},
 };
 
 on_both_databases! {

@@ -9,7 +9,7 @@ use crate::{
         postgres_servers::{self, PostgresServer},
         *,
     },
-    readiness::status,
+    operations::readiness::status,
 };
 
 async fn migrated() -> PostgresServer {

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::{checker, *},
-    post_transaction::{leg, post},
+    rpc::post_transaction::{leg, post},
 };
 
 on_both_databases! {

@@ -6,7 +6,7 @@ use passbook::proto::{
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 
-use crate::{bad_input::bad_account_ids, harness::*};
+use crate::{harness::*, validation::postings::bad_account_ids};
 
 on_both_databases! {
     malformed_account_ids_are_refused_in_every_query,

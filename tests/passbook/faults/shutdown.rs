@@ -11,7 +11,7 @@ use crate::{
         load::{open_ring, random_change},
         *,
     },
-    readiness::status,
+    operations::readiness::status,
 };
 
 on_both_databases! {

@@ -13,7 +13,7 @@ use crate::{
         postgres_proxy::PostgresProxy,
         *,
     },
-    watch_entries::Watching,
+    rpc::watch_entries::Watching,
 };
 
 /// Counted from the end of the partition.

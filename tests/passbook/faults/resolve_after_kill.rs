@@ -17,7 +17,7 @@ use crate::{
         load::{open_ring, random_change},
         *,
     },
-    resolve_request::{not_seen, resolve},
+    rpc::resolve_request::{not_seen, resolve},
 };
 
 const KILLS: usize = 8;

@@ -8,9 +8,11 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
-    batch_post_transactions::{error, made},
     harness::{checker, *},
-    post_transaction::{leg, post},
+    rpc::{
+        batch_post_transactions::{error, made},
+        post_transaction::{leg, post},
+    },
 };
 
 on_both_databases! {

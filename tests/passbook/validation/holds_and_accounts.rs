@@ -11,7 +11,7 @@ use passbook::proto::{
 use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Status};
 
-use crate::{bad_input::bad_account_ids, harness::*};
+use crate::{harness::*, validation::postings::bad_account_ids};
 
 on_both_databases! {
     malformed_request_ids_are_refused,

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     harness::{checker::hex, *},
-    post_transaction::{leg, post},
+    rpc::post_transaction::{leg, post},
 };
 
 /// What there is at least before the paging begins.

@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::*,
-    limits::assert_too_large,
-    post_transaction::{leg, post},
+    rpc::post_transaction::{leg, post},
+    security::call_limits::assert_too_large,
 };
 
 on_both_databases! {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{harness::*, readiness::status};
+use crate::{harness::*, operations::readiness::status};
 
 /// As in `storage::file`, with the pages that one commit may add after a look.
 const LOG_BYTES_MAX: u64 = (96 + 32) << 20;

@@ -1,0 +1,23 @@
+//! The program as its operator sees it: commands, settings, start, migrations, telemetry.
+
+mod bench;
+mod cli;
+mod closed_pipes;
+mod configuration;
+mod configuration_spelling;
+mod currency_tables;
+mod database_urls;
+mod deploy_manifests;
+mod export_import;
+mod export_import_files;
+mod export_import_large;
+mod migrations;
+mod migrations_beside_other_programs;
+pub mod readiness;
+mod rolling_update;
+mod sessions;
+mod startup_errors;
+mod telemetry_logs;
+mod telemetry_metrics;
+mod telemetry_traces;
+mod verify;

@@ -1,0 +1,32 @@
+//! One file an RPC: what it answers, what it refuses, what it leaves in the tables.
+
+mod batch_get_accounts;
+mod batch_post_transactions;
+mod capture_hold;
+mod create_account;
+mod deposit;
+mod freeze_and_close_account;
+mod get_account;
+mod get_and_list_holds;
+mod get_balance;
+mod get_transaction;
+mod health_and_reflection;
+mod list_account_changes;
+mod list_accounts;
+mod list_contended_accounts;
+mod list_entries;
+mod list_transactions;
+mod list_transactions_paging;
+mod place_hold;
+pub mod post_transaction;
+mod release_hold;
+pub mod resolve_request;
+mod reverse_transaction;
+mod stream_flow_control;
+mod stream_transactions;
+mod transfer;
+mod update_account;
+mod verify_account;
+pub mod watch_entries;
+mod withdraw;
+mod write_path_stats;
