@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{Failed, bench::bar, output, progress, schema},
     config::DatabaseConfig,
-    domain::{books::Books, money::Currency, transaction::TransactionKind},
+    domain::{money::Currency, transaction::TransactionKind, verification::Books},
     storage::{Store, VerifyError, VerifyProgress},
 };
 

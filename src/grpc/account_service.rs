@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     domain::{
-        access::Caller,
         account::{AccountUpdate, AttributeChange},
+        authorization::Caller,
         command,
         money::Currencies,
         transaction::Transaction,

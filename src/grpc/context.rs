@@ -3,7 +3,7 @@
 use tonic::Request;
 
 use crate::{
-    domain::access::Caller,
+    domain::authorization::Caller,
     grpc::{auth, deadline::Deadline},
 };
 

@@ -5,12 +5,12 @@ use prost::Message;
 use crate::{
     domain::{
         account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
-        book::Decided,
         hold::{Hold, HoldState},
         ids::TransactionId,
         money::{Amount, Currency},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
+        unit_of_work::Decided,
         verification::{Fault, FaultKind},
     },
     grpc::{WatchEntriesResponse, status},

@@ -12,7 +12,7 @@ mod exhausted;
 pub use exhausted::{of_limit, request_too_large, response_too_large};
 
 use crate::{
-    domain::{access::Denied, rejection::Rejection},
+    domain::{authorization::Denied, rejection::Rejection},
     grpc::{
         decode::{Invalid, Violation},
         outcomes::{self, Purpose},

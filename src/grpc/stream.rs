@@ -13,7 +13,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{access::Caller, command::Request, money::Currencies},
+    domain::{authorization::Caller, command::Request, money::Currencies},
     grpc::{
         deadline::Deadline,
         decode::{self, Invalid},

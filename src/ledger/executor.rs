@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{account::Account, book::Answer, ids::AccountId, rejection::Rejection},
+    domain::{account::Account, ids::AccountId, rejection::Rejection, unit_of_work::Answer},
     ledger::{
         Failure, Outcome,
         job::Job,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{access::Denied, rejection::Rejection},
+    domain::{authorization::Denied, rejection::Rejection},
     storage::StorageError,
 };
 

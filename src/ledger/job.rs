@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{book::Answer, command::Command, ids::AccountId},
+    domain::{command::Command, ids::AccountId, unit_of_work::Answer},
     ledger::{Failure, Outcome},
     telemetry::traces::CallTrace,
 };

@@ -55,12 +55,12 @@ pub use crate::ledger::{
 };
 use crate::{
     domain::{
-        access::Caller,
         account::{Account, AccountUpdate, Labels, NewAccount},
-        book::{Answer, Decided, Made},
+        authorization::Caller,
         command::{Action, Command, Request},
         hold::Capture,
         ids::{RequestId, RequestKey},
+        unit_of_work::{Answer, Decided, Made},
     },
     ledger::{job::Permits, line::Line, stats::Stats},
     storage::{Connections, SchemaStatus, StorageError, Store},

@@ -21,14 +21,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
-        access::{Caller, Denied},
         account::{Account, AccountChange},
-        book::Decided,
+        authorization::{Caller, Denied},
         hold::Hold,
         ids::{AccountId, HoldId, RequestKey, TransactionId},
         money::Amount,
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
+        unit_of_work::Decided,
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{

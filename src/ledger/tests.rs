@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        access::Caller,
         account::{Labels, NewAccount},
+        authorization::Caller,
         command::{Action, Condition, Leg, Request},
         ids::{AccountId, RequestId, RequestKey},
         money::Currencies,

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         account::Account,
-        book::{Answer, Book, Found},
         ids::AccountId,
         rejection::Rejection,
+        unit_of_work::{Answer, Book, Found},
     },
     ledger::job::Job,
     storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},

@@ -12,9 +12,9 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        book::Decided,
         ids::{RequestId, RequestKey, TransactionId},
         transaction::Transaction,
+        unit_of_work::Decided,
     },
     storage::{
         StorageError, Store,

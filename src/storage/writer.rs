@@ -19,9 +19,9 @@ use sea_orm::{
 use crate::{
     domain::{
         account::{Account, Attributes},
-        book::{Book, Decided},
         hold::Hold,
         ids::{AccountId, HoldId, RequestKey, TransactionId},
+        unit_of_work::{Book, Decided},
     },
     storage::{
         CommitError, StorageError,

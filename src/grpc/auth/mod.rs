@@ -4,7 +4,7 @@
 //! TLS, a certificate; a token counts before a certificate, and a wrong one is not made good by
 //! it. The policy says which methods an identity may call, and which accounts and amounts it may
 //! touch; what it does not say is denied. Methods are checked here, before the request is read;
-//! accounts and amounts by the ledger, which knows them ([`crate::domain::access`]).
+//! accounts and amounts by the ledger, which knows them ([`crate::domain::authorization`]).
 
 mod layer;
 mod policy;
@@ -22,7 +22,7 @@ use tonic::Status;
 
 use crate::grpc::{auth::policy::SERVICES, observe::METHODS, status};
 pub use crate::{
-    domain::access::{Caller, Grant},
+    domain::authorization::{Caller, Grant},
     grpc::auth::{
         layer::AuthenticationLayer,
         policy::{Methods, MethodsError, Permission, Policy},

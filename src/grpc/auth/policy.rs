@@ -8,7 +8,7 @@ use std::{
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-use crate::{domain::access::Grant, proto};
+use crate::{domain::authorization::Grant, proto};
 
 /// The services of which the policy speaks.
 pub const SERVICES: [&str; 2] = [ACCOUNT_SERVICE, ADMIN_SERVICE];

@@ -16,7 +16,7 @@ use super::{
     line::{Line, LineError, Lines, Row},
 };
 use crate::{
-    domain::books::Books,
+    domain::verification::Books,
     storage::{
         CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
         verify::verify, writer,

@@ -7,12 +7,12 @@ use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{
-        book::{Decided, Made},
         command::PLACE_HOLD,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
+        unit_of_work::{Decided, Made},
     },
     storage::error::StorageError,
 };

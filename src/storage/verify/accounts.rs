@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     domain::{
-        books::{Books, BooksFault},
         ids::AccountId,
-        verification::{Claim, Verification},
+        verification::{Books, BooksFault, Claim, Verification},
     },
     storage::StorageError,
 };

@@ -4,7 +4,7 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 
 use super::VerifyError;
-use crate::domain::books::BooksFault;
+use crate::domain::verification::BooksFault;
 
 /// The first hold that has no account, or that was captured by no request that says so.
 const FIRST_WRONG: &str = "\

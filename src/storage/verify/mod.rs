@@ -21,10 +21,7 @@ use sea_orm::{DatabaseTransaction, DbBackend};
 
 pub use self::account::VerifiedAccount;
 use crate::{
-    domain::{
-        books::{Books, BooksFault},
-        verification::Fault,
-    },
+    domain::verification::{Books, BooksFault, Fault},
     storage::{Snapshot, StorageError},
 };
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{VerifyError, sql};
 use crate::{
-    domain::{books::BooksFault, ids::AccountId},
+    domain::{ids::AccountId, verification::BooksFault},
     storage::entity::requests::EntryName,
 };
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::VerifyError;
-use crate::{domain::books::Books, storage::StorageError};
+use crate::{domain::verification::Books, storage::StorageError};
 
 /// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should
 /// wait for it.

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     domain::{
-        books::{Books, BooksFault},
         money::{Amount, Currency},
         transaction::TransactionKind,
+        verification::{Books, BooksFault},
     },
     storage::entity::requests::EntryName,
 };

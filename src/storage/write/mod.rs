@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::{
     domain::{
         account::{Account, AccountChange, Attributes, Labels},
-        book::{Book, Made, Recorded},
         hold::Hold,
         ids::TransactionId,
         transaction::Entry,
+        unit_of_work::{Book, Made, Recorded},
     },
     storage::{StorageError, entity::account_changes::StoredAttributes},
 };

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::domain::{
     account::AccountState,
-    book::{
-        Answer, Book, Found,
-        tests::{NOW, account, book, make, posting, request, usd},
-    },
     command::{Action, Command, NamedTransaction, Request},
     hold::{Capture, Hold, HoldState, NamedHold, NewHold},
     ids::{AccountId, HoldId},
     rejection::Rejection,
     transaction::Transaction,
+    unit_of_work::{
+        Answer, Book, Found,
+        tests::{NOW, account, book, make, posting, request, usd},
+    },
 };
 
 fn new_hold(account_id: &str, amount: &str) -> NewHold {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::domain::{
     account::{Account, AccountState},
-    book::{Book, Made},
     command::{Condition, Leg, Request},
     hold::{Capture, Captured, Hold, HoldState, NamedHold, NewHold},
     ids::{AccountId, HoldId},
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
+    unit_of_work::{Book, Made},
 };
 
 impl Book {

@@ -2,12 +2,12 @@
 
 use crate::domain::{
     account::{Account, AccountState, AccountUpdate, AttributeChange, NewLimit},
-    book::{
+    command::Command,
+    rejection::Rejection,
+    unit_of_work::{
         Answer, Book,
         tests::{account, book, usd},
     },
-    command::Command,
-    rejection::Rejection,
 };
 
 fn change(book: &mut Book, id: &str, change: AttributeChange) -> Result<Account, Rejection> {

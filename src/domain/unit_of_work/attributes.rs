@@ -5,8 +5,8 @@ use crate::domain::{
         Account, AccountChange, AccountState, AccountUpdate, AttributeChange, Attributes, Labels,
         NewLimit,
     },
-    book::Book,
     rejection::Rejection,
+    unit_of_work::Book,
 };
 
 impl Book {

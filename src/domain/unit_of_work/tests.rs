@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use crate::domain::{
     account::{Account, AccountState, Labels, NewAccount},
-    book::{Answer, Book, Found, Made},
     command::{Action, Command, Condition, Leg, Request},
     ids::{
         AccountId, ID_TIME_DISTANCE_MAX_US, RequestId, RequestKey, is_same_attempt,
@@ -15,6 +14,7 @@ use crate::domain::{
     money::{Currencies, Currency},
     rejection::Rejection,
     transaction::{Transaction, TransactionKind},
+    unit_of_work::{Answer, Book, Found, Made},
 };
 
 pub const NOW: i64 = 1_700_000_000_000_000;

@@ -7,13 +7,13 @@ use std::{
 
 use crate::domain::{
     account::{Account, AccountState},
-    book::{Book, Made},
     command::{Condition, Leg, NamedTransaction, Request},
     hold::Hold,
     ids::{AccountId, TransactionId, transaction_id_at},
     money::Amount,
     rejection::{Rejection, TransactionName},
     transaction::{Entry, Transaction, TransactionKind},
+    unit_of_work::{Book, Made},
 };
 
 impl Book {

@@ -1,0 +1,9 @@
+//! Whether what is stored is what it says: one account, and the ledger as a whole.
+
+mod account;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+pub use account::{Claim, Fault, FaultKind, Verification};
+pub use totals::{Books, BooksFault, CurrencyTotals};
