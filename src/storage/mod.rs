@@ -4,50 +4,33 @@
 //! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`].
 //! Entities and `DbErr` never leave this module.
 
-mod accounts;
-mod applied;
 mod archive;
-mod callers;
 mod connect;
-mod connections;
-mod currencies;
 mod entity;
-mod entries;
 mod error;
-mod file;
-mod history;
-mod holds;
-mod hosts;
-mod openings;
-mod pool;
-mod pooler;
-mod refusal;
-mod requests;
-mod room;
+mod queries;
 mod schema;
-mod session;
-mod settled;
 mod snapshot;
-mod turn;
-mod url;
 mod verify;
-mod watched;
 mod write;
-mod writer;
 
-pub use accounts::AccountFilter;
 pub use archive::{ExportError, ImportError, ImportProgress};
-pub use connect::Store;
-pub use connections::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections};
-pub use currencies::CurrencyConflict;
-pub use entries::{EntryRange, Order};
+pub use connect::{
+    Store,
+    budget::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections},
+    refusal::ConnectError,
+    url::{DatabaseKind, DatabaseUrl, DatabaseUrlError},
+};
 pub use error::{CommitError, StorageError};
-pub use history::{TransactionFilter, TransactionPage};
-pub use holds::{EXAMINED_MAX, Examined, HoldFilter, LAPSED_MAX, Lapsing};
-pub use refusal::ConnectError;
+pub use queries::{
+    accounts::AccountFilter,
+    currencies::CurrencyConflict,
+    entries::{EntryRange, Order},
+    holds::{EXAMINED_MAX, Examined, HoldFilter, LAPSED_MAX, Lapsing},
+    new_entries::WatchedAccount,
+    transactions::{TransactionFilter, TransactionPage},
+};
 pub use schema::{SchemaStatus, schema_version};
 pub use snapshot::Snapshot;
-pub use url::{DatabaseKind, DatabaseUrl, DatabaseUrlError};
 pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
-pub use watched::WatchedAccount;
-pub use writer::{LockMode, LockedAccounts, WriteTransaction, Writer};
+pub use write::transaction::{LockMode, LockedAccounts, WriteTransaction, Writer};

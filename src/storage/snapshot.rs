@@ -7,7 +7,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait,
 };
 
-use crate::storage::{StorageError, Store, writer};
+use crate::storage::{StorageError, Store, write::transaction};
 
 /// What is read of a snapshot is found by its keys, page after page, for which one plan is right
 /// whatever the size of the tables: along the index.
@@ -72,7 +72,7 @@ impl Store {
         // Who may only read cannot keep others from writing: one connection sees one instant.
         let (lock, connections) = match self.is_read_only() {
             true => (None, 1),
-            false => (Some(writer::begin(&self.admin().await?).await?), connections),
+            false => (Some(transaction::begin(&self.admin().await?).await?), connections),
         };
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {

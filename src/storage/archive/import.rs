@@ -10,16 +10,16 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 
-use super::{
+use crate::storage::archive::{
     TABLES,
     insert::{insert, rows_max},
-    line::{Line, LineError, Lines, Row},
+    reader::{Line, LineError, Lines, Row},
 };
 use crate::{
     domain::verification::Books,
     storage::{
         CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
-        verify::verify, writer,
+        verify::verify, write::transaction,
     },
 };
 
@@ -92,7 +92,7 @@ impl Store {
         input: impl BufRead + Send,
         progress: &ImportProgress,
     ) -> Result<Books, ImportError> {
-        let transaction = writer::begin(&self.admin().await?).await?;
+        let transaction = transaction::begin(&self.admin().await?).await?;
         let backend = transaction.get_database_backend();
         look_up_by_index(&transaction).await?;
         let names = TABLES.map(|table| table.name).join(", ");

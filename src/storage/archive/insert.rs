@@ -2,8 +2,8 @@
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
 
-use super::{Column, Kind, Table, line::Row};
 use crate::storage::StorageError;
+use crate::storage::archive::{Column, Kind, Table, reader::Row};
 
 /// The most rows in one statement. On SQLite each value is a parameter, of which a statement has
 /// 32,766 at most; on PostgreSQL each column is.

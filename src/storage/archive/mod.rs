@@ -17,7 +17,7 @@ mod export;
 mod import;
 mod input;
 mod insert;
-mod line;
+mod reader;
 
 pub use export::ExportError;
 pub use import::{ImportError, ImportProgress};

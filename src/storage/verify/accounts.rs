@@ -5,8 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 use tokio::sync::mpsc;
 
-use super::{
-    LAST, VerifyError, VerifyProgress, pieces,
+use crate::storage::verify::{
+    LAST, VerifyError, VerifyProgress, partitions,
     rows::{self, Line, claim_columns, entry_columns, packed, read_packed},
     sql,
 };
@@ -59,7 +59,7 @@ pub async fn verify(
 ) -> Result<Books, VerifyError> {
     let progress = progress.clone();
     let work = move |connection, piece| recompute(connection, piece, progress.clone());
-    pieces::share(connections, cut, work).await
+    partitions::share(connections, cut, work).await
 }
 
 async fn cut(

@@ -8,7 +8,7 @@ mod account;
 mod accounts;
 mod holds;
 mod orphans;
-mod pieces;
+mod partitions;
 mod requests;
 mod rows;
 

@@ -9,8 +9,8 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value}
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{
-    LAST, VerifyError, VerifyProgress, pieces,
+use crate::storage::verify::{
+    LAST, VerifyError, VerifyProgress, partitions,
     rows::{amount_of, packed, read_packed, uuid_column},
     sql,
 };
@@ -49,7 +49,7 @@ pub async fn verify(
 ) -> Result<Books, VerifyError> {
     let progress = progress.clone();
     let work = move |connection, piece| look_up(connection, piece, progress.clone());
-    pieces::share(connections, cut, work).await
+    partitions::share(connections, cut, work).await
 }
 
 /// Pieces are from one key, exclusive, to another, inclusive.

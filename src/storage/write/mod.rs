@@ -4,6 +4,8 @@
 
 mod postgres;
 mod sqlite;
+pub mod transaction;
+mod turn;
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 use serde_json::json;

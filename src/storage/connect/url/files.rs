@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::parameters::Parameters;
+use crate::storage::connect::url::parameters::Parameters;
 
 /// A file, and the parameter or variable that names it.
 #[derive(Clone)]

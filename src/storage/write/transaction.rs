@@ -25,22 +25,24 @@ use crate::{
     },
     storage::{
         CommitError, StorageError,
-        accounts::{self, LockedRows},
-        file::DatabaseFile,
-        holds, openings, requests,
-        session::WRITER_LOCK_TIMEOUT,
-        settled::WriteFlag,
-        turn, write,
+        connect::{session::WRITER_LOCK_TIMEOUT, sqlite_file::DatabaseFile},
+        queries::{
+            accounts::{self, LockedRows},
+            holds, openings, requests,
+            settled_time::WriteFlag,
+        },
+        write,
+        write::turn,
     },
 };
 
 /// A worker's own connection.
 pub struct Writer {
-    pub(super) connection: DatabaseConnection,
+    pub(in crate::storage) connection: DatabaseConnection,
     /// On SQLite.
-    pub(super) file: Option<Arc<DatabaseFile>>,
-    pub(super) made: Instant,
-    pub(super) flag: WriteFlag,
+    pub(in crate::storage) file: Option<Arc<DatabaseFile>>,
+    pub(in crate::storage) made: Instant,
+    pub(in crate::storage) flag: WriteFlag,
 }
 
 /// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
@@ -92,7 +94,7 @@ impl Writer {
 }
 
 /// Begins a transaction that will write.
-pub(super) async fn begin(
+pub(in crate::storage) async fn begin(
     connection: &DatabaseConnection,
 ) -> Result<DatabaseTransaction, StorageError> {
     let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;

@@ -26,23 +26,26 @@ use sea_orm::{
 use tokio::time::timeout_at;
 
 use crate::storage::{
-    CONNECTIONS_MIN, pooler,
-    refusal::{ConnectError, Refusal, lasting},
-    session::{self, Role, Session},
+    CONNECTIONS_MIN,
+    connect::{
+        pooler,
+        refusal::{ConnectError, Refusal, lasting},
+        session::{self, Role, Session},
+    },
 };
 
 /// How long one server may take to say what it is: as long as a connection may take at all.
-pub(super) const ASK_TIME_MAX: Duration = Duration::from_secs(2);
+pub(in crate::storage) const ASK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long others may take after a primary has answered, to say that they are one, too.
 const ANOTHER_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is another primary while all is well.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Servers in one URL: a primary and its standbys. All are asked at the same time.
-pub(super) const HOSTS_MAX: usize = 16;
+pub(in crate::storage) const HOSTS_MAX: usize = 16;
 
 /// What a server must be to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::storage) enum Wanted {
     /// One that takes changes, and so has all of them.
     Primary,
     /// Any that answers: for those who only read, and say at which they look.
@@ -50,7 +53,7 @@ pub(super) enum Wanted {
 }
 
 /// The servers of one URL, and which of them it was that was found last.
-pub(super) struct Hosts {
+pub(in crate::storage) struct Hosts {
     all: Vec<PgConnectOptions>,
     wanted: Wanted,
     current: Mutex<Current>,
@@ -108,7 +111,7 @@ impl fmt::Display for Server {
 
 impl Hosts {
     /// Of at least one; nothing is connected to yet.
-    pub(super) fn new(all: Vec<PgConnectOptions>, wanted: Wanted) -> Self {
+    pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, wanted: Wanted) -> Self {
         let current =
             Current { host: 0, server: None, told: String::new(), trusted_since: Instant::now() };
         let current = Mutex::new(current);
@@ -117,40 +120,40 @@ impl Hosts {
     }
 
     /// Whether there are several.
-    pub(super) fn are_several(&self) -> bool {
+    pub(in crate::storage) fn are_several(&self) -> bool {
         self.all.len() > 1
     }
 
     /// The one that was found last.
-    pub(super) fn current(&self) -> &PgConnectOptions {
+    pub(in crate::storage) fn current(&self) -> &PgConnectOptions {
         // The index is always one of a host's.
         &self.all[self.lock().host]
     }
 
     /// Whether a connection of this age was made before the primary moved, or before another one
     /// was found dead.
-    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+    pub(in crate::storage) fn is_outdated(&self, age: Duration) -> bool {
         self.lock().trusted_since.elapsed() < age
     }
 
     /// A connection was found dead in silence: so may be all that there are now.
-    pub(super) fn distrust_connections(&self) {
+    pub(in crate::storage) fn distrust_connections(&self) {
         self.lock().trusted_since = Instant::now();
     }
 
     /// What a session for this role must be like.
-    pub(super) fn session(&self, role: Role) -> Session {
+    pub(in crate::storage) fn session(&self, role: Role) -> Session {
         // All hosts have the parameters of the one URL.
         Session::new(self.current(), role, self.wanted)
     }
 
     /// What the URL sets of what a session is set to otherwise; empty if nothing.
-    pub(super) fn overridden(&self) -> String {
+    pub(in crate::storage) fn overridden(&self) -> String {
         session::overridden(self.current()).join(", ")
     }
 
     /// Why the current one cannot be used.
-    pub(super) fn refused(&self, reason: &str) -> ConnectError {
+    pub(in crate::storage) fn refused(&self, reason: &str) -> ConnectError {
         cannot_connect(self.current(), reason)
     }
 
@@ -158,7 +161,7 @@ impl Hosts {
     ///
     /// # Errors
     /// None of them is, and why.
-    pub(super) async fn find(&self) -> Result<(), ConnectError> {
+    pub(in crate::storage) async fn find(&self) -> Result<(), ConnectError> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
         if let Some((at, result)) = &*last
@@ -178,7 +181,10 @@ impl Hosts {
     ///
     /// # Errors
     /// It does not answer, or these are too few.
-    pub(super) async fn connections_allowed(&self, max: u32) -> Result<u32, ConnectError> {
+    pub(in crate::storage) async fn connections_allowed(
+        &self,
+        max: u32,
+    ) -> Result<u32, ConnectError> {
         let options = session::start_up(self.current().clone());
         let failed = |error: SqlxError| {
             let Refusal { reason, may_pass } = Refusal::from(&error);
@@ -203,7 +209,7 @@ impl Hosts {
     ///
     /// # Errors
     /// None can be used, or two could be.
-    pub(super) async fn look_again(&self) -> Result<(), ConnectError> {
+    pub(in crate::storage) async fn look_again(&self) -> Result<(), ConnectError> {
         let is_due = match &*self.last.lock().await {
             Some((at, Ok(()))) => at.elapsed() > LOOK_INTERVAL,
             Some((_, Err(_))) | None => true,
@@ -383,7 +389,7 @@ fn cannot_connect(options: &PgConnectOptions, reason: &str) -> ConnectError {
 }
 
 /// The same for a database that is a file.
-pub(super) fn cannot_open(file: &impl std::fmt::Display, reason: &str) -> ConnectError {
+pub(in crate::storage) fn cannot_open(file: &impl std::fmt::Display, reason: &str) -> ConnectError {
     lasting(format!("cannot open the database file {file}: {reason}"))
 }
 

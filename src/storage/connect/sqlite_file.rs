@@ -25,8 +25,10 @@ use sea_orm::sqlx::{
 
 use crate::storage::{
     ConnectError,
-    hosts::{Wanted, cannot_open},
-    session::Role,
+    connect::{
+        hosts::{Wanted, cannot_open},
+        session::Role,
+    },
 };
 
 /// How long SQLite itself waits for the write lock before the worker looks up and tries again.
@@ -48,7 +50,7 @@ const CACHE_SIZE: &str = "-16384";
 
 /// See the module.
 #[derive(Clone)]
-pub(super) struct DatabaseFile {
+pub(in crate::storage) struct DatabaseFile {
     options: SqliteConnectOptions,
     /// Known when it is open.
     identity: Arc<OnceLock<[Option<Identity>; 3]>>,
@@ -67,7 +69,7 @@ enum Mode {
 
 /// Whether these options are of a file; a database in memory, or one that SQLite makes for a
 /// connection and deletes with it, is none.
-pub(super) fn is_file(options: &SqliteConnectOptions) -> bool {
+pub(in crate::storage) fn is_file(options: &SqliteConnectOptions) -> bool {
     let name = options.get_filename().to_string_lossy();
     let is_named = !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
     is_named && !has_parameter(options, "mode", "memory") && !has_parameter(options, "vfs", "memdb")
@@ -85,7 +87,10 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// It cannot be opened as is wanted, and what is missing.
-    pub(super) fn new(options: SqliteConnectOptions, wanted: Wanted) -> Result<Self, ConnectError> {
+    pub(in crate::storage) fn new(
+        options: SqliteConnectOptions,
+        wanted: Wanted,
+    ) -> Result<Self, ConnectError> {
         let file = Self { options, identity: Arc::default() };
         match file.obstacle(wanted) {
             Some(reason) => Err(cannot_open(&file.path().display(), &reason)),
@@ -93,7 +98,7 @@ impl DatabaseFile {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::storage) fn path(&self) -> &Path {
         self.options.get_filename()
     }
 
@@ -108,7 +113,7 @@ impl DatabaseFile {
     }
 
     /// Whether it is opened for reading only.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(in crate::storage) fn is_read_only(&self) -> bool {
         self.mode() == Mode::Read
     }
 
@@ -118,7 +123,7 @@ impl DatabaseFile {
 
     /// The same, read as a file that nobody changes: that needs no right to write anything beside
     /// it. None if it has a log that would be left out.
-    pub(super) fn as_immutable(&self) -> Option<Self> {
+    pub(in crate::storage) fn as_immutable(&self) -> Option<Self> {
         let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
         let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
         let options = self.options.clone().immutable(true);
@@ -186,7 +191,7 @@ impl DatabaseFile {
     }
 
     /// What is open now is what has to be there from now on.
-    pub(super) fn remember(&self) {
+    pub(in crate::storage) fn remember(&self) {
         // Once only.
         let _ = self.identity.set(self.look());
     }
@@ -203,7 +208,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// Why it is not.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::storage) fn check(&self) -> Result<(), String> {
         let Some(known) = self.identity.get() else { return Ok(()) };
         let there = self.look();
         let wrong = known.iter().zip(there).position(|(known, there)| *known != there);
@@ -219,7 +224,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// Why they cannot.
-    pub(super) fn check_writable(&self) -> Result<(), String> {
+    pub(in crate::storage) fn check_writable(&self) -> Result<(), String> {
         self.check()?;
         let reason = self.not_writable().map(|reason| {
             format!("the database file {} cannot be written: {reason}", self.path().display())
@@ -228,12 +233,12 @@ impl DatabaseFile {
     }
 
     /// Whether the log has become longer than it is by itself.
-    pub(super) fn has_long_log(&self) -> bool {
+    pub(in crate::storage) fn has_long_log(&self) -> bool {
         fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > LOG_BYTES_MAX)
     }
 
     /// For a connection of this role.
-    pub(super) fn options(&self, role: Role) -> SqliteConnectOptions {
+    pub(in crate::storage) fn options(&self, role: Role) -> SqliteConnectOptions {
         let options = self.options.clone();
         if self.is_read_only() {
             return options.read_only(true).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);

@@ -19,7 +19,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::{hosts::ASK_TIME_MAX, refusal::reason};
+use crate::storage::connect::{hosts::ASK_TIME_MAX, refusal::reason};
 
 /// How long the message may take, which comes within milliseconds: only a pooler that never
 /// passes it on is waited for as long as this.
@@ -31,7 +31,7 @@ const NOT_SUPPORTED: &str = "0A000";
 ///
 /// # Errors
 /// They do not keep their sessions, or they fail.
-pub(super) async fn check(options: &PgConnectOptions) -> Result<(), String> {
+pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), String> {
     match hears(options).await {
         Ok(true) => Ok(()),
         Ok(false) => Err("a pooler gives each transaction another session: Passbook needs one \

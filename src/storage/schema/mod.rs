@@ -1,5 +1,8 @@
 //! The schema's version, and the migrations under their lock.
 
+mod applied;
+mod preconditions;
+
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
@@ -7,8 +10,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBacken
 
 use crate::storage::{
     DatabaseKind, StorageError, Store,
-    applied::{applied, hand_back, names, take_over},
-    room, writer,
+    schema::applied::{applied, hand_back, names, take_over},
+    write::transaction,
 };
 
 /// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
@@ -100,9 +103,9 @@ impl Store {
             if applied == names() {
                 return Ok(());
             }
-            room::require_right(transaction).await?;
+            preconditions::require_right(transaction).await?;
             if applied.is_empty() {
-                room::require_free(transaction).await?;
+                preconditions::require_free(transaction).await?;
             }
             Ok(Migrator::up(transaction, None).await?)
         })
@@ -141,7 +144,7 @@ async fn try_to_migrate(
     admin: &DatabaseConnection,
     steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let transaction = writer::begin(admin).await?;
+    let transaction = transaction::begin(admin).await?;
     if admin.get_database_backend() == DbBackend::Postgres {
         // The lock is the transaction's, so it is given back however the process ends.
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");

@@ -9,8 +9,8 @@ use std::{fmt, str::FromStr};
 
 use sea_orm::sqlx::{ConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
-use self::{files::NamedFile, parameters::Parameters, parts::Parts};
-use crate::storage::{file, hosts::HOSTS_MAX};
+use crate::storage::connect::url::{files::NamedFile, parameters::Parameters, parts::Parts};
+use crate::storage::connect::{hosts::HOSTS_MAX, sqlite_file};
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ impl fmt::Display for DatabaseKind {
 
 /// Where the database is. Its `Debug` never shows the URL, which may hold a password.
 #[derive(Clone)]
-pub struct DatabaseUrl(pub(super) Options, Vec<NamedFile>);
+pub struct DatabaseUrl(pub(in crate::storage) Options, Vec<NamedFile>);
 
 #[derive(Clone)]
-pub(super) enum Options {
+pub(in crate::storage) enum Options {
     Sqlite(Box<SqliteConnectOptions>),
     /// One for each host; at least one.
     Postgres(Vec<PgConnectOptions>),
@@ -114,7 +114,7 @@ impl DatabaseUrl {
         if text.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(text);
             let options = options.map_err(|_| DatabaseUrlError::MalformedSqlite)?;
-            if !file::is_file(&options) {
+            if !sqlite_file::is_file(&options) {
                 return Err(DatabaseUrlError::InMemory);
             }
             return Ok(Self(

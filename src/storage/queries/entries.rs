@@ -102,7 +102,7 @@ impl Store {
 
     /// The sequence of the first entry made at this time or later, or the one after the last:
     /// a binary search, one look-up by primary key a step.
-    pub(super) async fn first_at(
+    pub(in crate::storage) async fn first_at(
         &self,
         account: &Account,
         time_us: i64,

@@ -8,7 +8,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use super::VerifyError;
+use crate::storage::verify::VerifyError;
 use crate::{domain::verification::Books, storage::StorageError};
 
 /// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should

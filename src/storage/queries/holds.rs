@@ -20,7 +20,7 @@ use crate::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
-        requests::{clock, statement_clock},
+        queries::requests::{clock, statement_clock},
     },
 };
 

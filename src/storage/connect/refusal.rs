@@ -21,7 +21,7 @@ impl ConnectError {
     }
 
     /// The same, with whether it may pass.
-    pub(super) fn that_may_pass(self, may_pass: bool) -> Self {
+    pub(in crate::storage) fn that_may_pass(self, may_pass: bool) -> Self {
         Self { may_pass, ..self }
     }
 }
@@ -34,9 +34,9 @@ impl From<ConnectError> for StorageError {
 
 /// Why one server cannot be used.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Refusal {
-    pub(super) reason: String,
-    pub(super) may_pass: bool,
+pub(in crate::storage) struct Refusal {
+    pub(in crate::storage) reason: String,
+    pub(in crate::storage) may_pass: bool,
 }
 
 impl From<String> for Refusal {
@@ -56,12 +56,12 @@ impl From<&SqlxError> for Refusal {
 }
 
 /// One that will not pass.
-pub(super) fn lasting(text: String) -> ConnectError {
+pub(in crate::storage) fn lasting(text: String) -> ConnectError {
     ConnectError { text, may_pass: false }
 }
 
 /// In the server's own words, or the system's; never with the URL.
-pub(super) fn reason(error: &SqlxError) -> String {
+pub(in crate::storage) fn reason(error: &SqlxError) -> String {
     match error {
         SqlxError::Database(error) => match error.try_downcast_ref() {
             Some(error) => postgres_words(error),

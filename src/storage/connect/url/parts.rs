@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::DatabaseUrlError;
-use crate::storage::hosts::HOSTS_MAX;
+use crate::storage::connect::hosts::HOSTS_MAX;
+use crate::storage::connect::url::DatabaseUrlError;
 
 /// Names as libpq's parameters have them, and decoded values.
 pub(super) type Pairs = Vec<(String, String)>;

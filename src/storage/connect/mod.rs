@@ -1,5 +1,14 @@
 //! Connections, and what is set on each of them.
 
+pub mod budget;
+pub mod hosts;
+pub mod pool;
+mod pooler;
+pub mod refusal;
+pub mod session;
+pub mod sqlite_file;
+pub mod url;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -11,13 +20,15 @@ use sea_orm::{
 
 use crate::storage::{
     ConnectError, DatabaseKind, DatabaseUrl, StorageError, Writer,
-    connections::{Budget, CONNECTIONS_MAX_DEFAULT, ReadPermits},
-    file::DatabaseFile,
-    hosts::{Hosts, Wanted},
-    pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
-    session::{self, Role},
-    settled::{Looks, Probe, Settling, WriteFlag},
-    url::Options,
+    connect::{
+        budget::{Budget, CONNECTIONS_MAX_DEFAULT, ReadPermits},
+        hosts::{Hosts, Wanted},
+        pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
+        session::Role,
+        sqlite_file::DatabaseFile,
+        url::Options,
+    },
+    queries::settled_time::{Looks, Probe, Settling, WriteFlag},
 };
 
 /// How long it may take to move SQLite's log into a file that is not at its path any more.
@@ -28,8 +39,8 @@ const SHORTEN_WAIT_MAX_MS: u32 = 100;
 /// A database, and the connections that reads share.
 pub struct Store {
     place: Arc<Place>,
-    pub(super) readers: DatabaseConnection,
-    pub(super) read_permits: ReadPermits,
+    pub(in crate::storage) readers: DatabaseConnection,
+    pub(in crate::storage) read_permits: ReadPermits,
     budget: Budget,
 }
 
@@ -253,7 +264,7 @@ impl Store {
     }
 
     /// How it is found out what is under way.
-    pub(super) fn ways_to_settle(&self) -> Settling<'_> {
+    pub(in crate::storage) fn ways_to_settle(&self) -> Settling<'_> {
         match &*self.place {
             Place::Sqlite { probe, .. } => Settling::Sqlite(probe),
             Place::Postgres { looks, .. } => Settling::Postgres(looks),
@@ -278,17 +289,19 @@ impl Store {
         }
     }
 
-    pub(super) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
+    pub(in crate::storage) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
         self.open(Role::Admin).await
     }
 
     /// Whether the database is a file that is opened for reading only.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(in crate::storage) fn is_read_only(&self) -> bool {
         matches!(&*self.place, Place::Sqlite { file, .. } if file.is_read_only())
     }
 
     /// A connection on which every transaction only reads, and reads one snapshot.
-    pub(super) async fn snapshot_connection(&self) -> Result<DatabaseConnection, StorageError> {
+    pub(in crate::storage) async fn snapshot_connection(
+        &self,
+    ) -> Result<DatabaseConnection, StorageError> {
         self.open(Role::Snapshot).await
     }
 

@@ -7,7 +7,9 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, input, trailer};
+use crate::storage::archive::{
+    Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, input, trailer,
+};
 use crate::storage::schema_version;
 
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.

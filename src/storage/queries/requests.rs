@@ -19,7 +19,7 @@ use crate::{
     storage::{
         StorageError, Store,
         entity::requests::{Column, Entity, Model},
-        entries, holds,
+        queries::{entries, holds},
     },
 };
 
@@ -62,7 +62,7 @@ impl Store {
 
     /// The transactions among these requests, in their order, and whether they were reversed.
     /// Entries are written with their request and never change: several statements, one truth.
-    pub(super) async fn transactions_of(
+    pub(in crate::storage) async fn transactions_of(
         &self,
         rows: Vec<Model>,
     ) -> Result<Vec<Arc<Transaction>>, StorageError> {

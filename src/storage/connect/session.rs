@@ -12,10 +12,10 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::{hosts::Wanted, refusal::reason};
+use crate::storage::connect::{hosts::Wanted, refusal::reason};
 
 /// The name of every connection of a server: by it one tells its peers' locks from a stranger's.
-pub(super) const APPLICATION_NAME: &str = "passbook";
+pub(in crate::storage) const APPLICATION_NAME: &str = "passbook";
 /// That of maintenance: it may take for hours what a server's transaction has for milliseconds, and
 /// nobody waits for it as for one of these.
 const ADMIN_APPLICATION_NAME: &str = "passbook-admin";
@@ -23,7 +23,7 @@ const ADMIN_APPLICATION_NAME: &str = "passbook-admin";
 /// other servers change the same accounts: then they take turns, rather than that each holds some
 /// rows while it waits for others. Too short, and a collision that would be over in a moment costs
 /// a transaction; too long, and servers collide for long before they take turns.
-pub(super) const WRITER_LOCK_TIMEOUT: &str = "2ms";
+pub(in crate::storage) const WRITER_LOCK_TIMEOUT: &str = "2ms";
 /// A writer's statement that runs longer is broken off: far above any healthy one, and below the
 /// time of an attempt. (COMMIT is not subject to it, and must not be: one that waits for a
 /// synchronous standby would be made without it.)
@@ -48,7 +48,7 @@ const NO_LIMIT: &str = "0";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(in crate::storage) enum Role {
     /// Reads of callers.
     Reader,
     /// Changes.
@@ -157,7 +157,7 @@ impl Role {
 }
 
 /// What a new session for one role gets, and must be like.
-pub(super) struct Session {
+pub(in crate::storage) struct Session {
     wanted: Wanted,
     /// Sets and reads all of it.
     statement: String,
@@ -167,7 +167,7 @@ pub(super) struct Session {
 
 impl Session {
     /// For connections with these options.
-    pub(super) fn new(options: &PgConnectOptions, role: Role, wanted: Wanted) -> Self {
+    pub(in crate::storage) fn new(options: &PgConnectOptions, role: Role, wanted: Wanted) -> Self {
         let mut of_url = settings_in(options.get_options().unwrap_or_default());
         let (mut columns, mut expected) = (Vec::new(), Vec::new());
         for (name, value) in role.settings() {
@@ -208,7 +208,10 @@ impl Session {
     ///
     /// # Errors
     /// Why it cannot be used: it is not what is wanted, or a setting is not as it must be.
-    pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), String> {
+    pub(in crate::storage) async fn prepare(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), String> {
         if self.wanted == Wanted::Any {
             // A standby begins no transaction that would be serializable.
             let isolation = "SET default_transaction_isolation = 'read committed'";
@@ -234,12 +237,12 @@ impl Session {
 }
 
 /// How a session begins: with nothing that a pooler does not know.
-pub(super) fn start_up(options: PgConnectOptions) -> PgConnectOptions {
+pub(in crate::storage) fn start_up(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name(APPLICATION_NAME).extra_float_digits(None)
 }
 
 /// The settings that a URL gives itself, of those that are set here otherwise: for the log.
-pub(super) fn overridden(options: &PgConnectOptions) -> Vec<String> {
+pub(in crate::storage) fn overridden(options: &PgConnectOptions) -> Vec<String> {
     let of_url = settings_in(options.get_options().unwrap_or_default());
     let ours = [Role::Reader, Role::Writer].map(Role::settings);
     let mut names: Vec<_> = ours.into_iter().flatten().map(|(name, _)| name).collect();

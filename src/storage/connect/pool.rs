@@ -15,10 +15,12 @@ use tokio::sync::mpsc;
 
 use crate::storage::{
     ConnectError, StorageError,
-    file::DatabaseFile,
-    hosts::{self, Hosts, Wanted},
-    refusal::reason,
-    session::{self, Role},
+    connect::{
+        hosts::{self, Hosts, Wanted},
+        refusal::reason,
+        session::{self, Role},
+        sqlite_file::DatabaseFile,
+    },
 };
 
 /// How long to wait for a connection: longer means that the database is not well.
@@ -30,7 +32,7 @@ const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
 const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Opens it for reads, all connections at once: later, another file could be at the path.
-pub(super) async fn open_file(
+pub(in crate::storage) async fn open_file(
     mut file: DatabaseFile,
     wanted: Wanted,
     readers: u32,
@@ -50,7 +52,7 @@ pub(super) async fn open_file(
 }
 
 /// A pool of this many connections, which are made now and kept.
-pub(super) async fn open_sqlite(
+pub(in crate::storage) async fn open_sqlite(
     file: &DatabaseFile,
     role: Role,
     size: u32,
@@ -75,7 +77,10 @@ pub(super) async fn open_sqlite(
 }
 
 /// A pool of one, whose sessions are what this role needs.
-pub(super) async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, StorageError> {
+pub(in crate::storage) async fn open_postgres(
+    hosts: &Hosts,
+    role: Role,
+) -> Result<PgPool, StorageError> {
     let session = Arc::new(hosts.session(role));
     // The pool itself would try again for as long as it may, and then not say why.
     let (tell, mut refused) = mpsc::channel(1);
@@ -98,7 +103,7 @@ pub(super) async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, S
 }
 
 /// What is read at a standby may lack what was acknowledged.
-pub(super) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
+pub(in crate::storage) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
     let (session, hosts) = (Arc::new(hosts.session(Role::Reader)), hosts.clone());
     pool_options(Role::Reader, size)
         .after_connect(move |connection, _| {
@@ -114,7 +119,10 @@ pub(super) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Pos
 }
 
 /// What pools of both databases have in common.
-pub(super) fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
+pub(in crate::storage) fn pool_options<DB: sqlx::Database>(
+    role: Role,
+    size: u32,
+) -> PoolOptions<DB> {
     let options = PoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// See [`crate::storage::holds`]: requests, or entries of an account, that one page looks at.
+/// See [`crate::storage::queries::holds`]: requests, or entries of an account, that one page looks at.
 const EXAMINED_MAX: i64 = crate::storage::EXAMINED_MAX as i64;
 /// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
 /// from its own.

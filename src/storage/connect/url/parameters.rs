@@ -4,7 +4,7 @@ use std::sync::Once;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{
+use crate::storage::connect::url::{
     DatabaseUrlError,
     parts::{Pairs, port_number, without_brackets},
 };

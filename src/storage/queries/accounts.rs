@@ -25,9 +25,9 @@ use crate::{
     },
     storage::{
         EXAMINED_MAX, Examined, Lapsing, StorageError, Store,
+        connect::session::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
-        requests::{clock, statement_clock},
-        session::APPLICATION_NAME,
+        queries::requests::{clock, statement_clock},
     },
 };
 

@@ -1,4 +1,4 @@
-use super::*;
+use crate::storage::connect::url::*;
 
 fn options(text: &str) -> Vec<PgConnectOptions> {
     match DatabaseUrl::parse(text).unwrap().0 {

@@ -64,7 +64,7 @@ impl Budget {
 }
 
 /// Permits to read: as many as the readers' pool has connections.
-pub(super) struct ReadPermits {
+pub(in crate::storage) struct ReadPermits {
     permits: Arc<Semaphore>,
     /// For those that look at many rows to find few: an eighth, so that they leave connections to
     /// reads that find theirs by a key, and the database's time to changes.
@@ -74,7 +74,7 @@ pub(super) struct ReadPermits {
 }
 
 impl ReadPermits {
-    pub(super) fn new(readers: u32) -> Self {
+    pub(in crate::storage) fn new(readers: u32) -> Self {
         let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
         Self {
             permits: semaphore(readers),
@@ -84,7 +84,7 @@ impl ReadPermits {
     }
 
     /// Has reads give up connections, one after another, for as long as this is polled.
-    pub(super) async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
+    pub(in crate::storage) async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
         loop {
             tokio::time::sleep(ROOM_AFTER).await;
             // In turn with the reads that wait: as soon as one of those that run ends.

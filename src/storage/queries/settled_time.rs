@@ -25,7 +25,9 @@ use sea_orm::{
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::storage::{
-    StorageError, Store, file::DatabaseFile, requests::clock, session::APPLICATION_NAME,
+    StorageError, Store,
+    connect::{session::APPLICATION_NAME, sqlite_file::DatabaseFile},
+    queries::requests::clock,
 };
 
 /// A time that lies so far ahead by the database's clock is waited for: the caller's own clock
@@ -70,18 +72,18 @@ struct UnderWay {
 /// The latest look. It serves all who had asked before it began, so that there is one at a time
 /// however many wait.
 #[derive(Default)]
-pub(super) struct Looks(Mutex<Option<UnderWay>>);
+pub(in crate::storage) struct Looks(Mutex<Option<UnderWay>>);
 
 /// The transaction of this process that has SQLite's write lock, or may have it still.
 #[derive(Clone, Default)]
-pub(super) struct WriteFlag(Arc<AtomicU64>);
+pub(in crate::storage) struct WriteFlag(Arc<AtomicU64>);
 
 /// Zero is for none.
 static NEXT_TRANSACTION: AtomicU64 = AtomicU64::new(1);
 
 impl WriteFlag {
     /// A transaction has begun; returns its number.
-    pub(super) fn raise(&self) -> u64 {
+    pub(in crate::storage) fn raise(&self) -> u64 {
         let number = NEXT_TRANSACTION.fetch_add(1, Ordering::Relaxed);
         self.0.store(number, Ordering::SeqCst);
         number
@@ -89,7 +91,7 @@ impl WriteFlag {
 
     /// It has ended; another one may have begun since. (Of one that was dropped nobody knows when
     /// it ends.)
-    pub(super) fn lower(&self, number: u64) {
+    pub(in crate::storage) fn lower(&self, number: u64) {
         let _ = self.0.compare_exchange(number, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
@@ -99,13 +101,13 @@ impl WriteFlag {
 }
 
 /// How a time is settled.
-pub(super) enum Settling<'a> {
+pub(in crate::storage) enum Settling<'a> {
     Sqlite(&'a Probe),
     Postgres(&'a Looks),
 }
 
 /// What looks whether SQLite's write lock is free.
-pub(super) struct Probe {
+pub(in crate::storage) struct Probe {
     /// One connection, made when it is needed.
     pool: SqlitePool,
     file: Arc<DatabaseFile>,
@@ -205,12 +207,16 @@ fn is_before(time_us: i64, age: Duration) -> bool {
 
 impl Probe {
     /// No connection is made yet. The flag is that of the process's writers.
-    pub(super) fn new(pool: SqlitePool, file: Arc<DatabaseFile>, flag: WriteFlag) -> Self {
+    pub(in crate::storage) fn new(
+        pool: SqlitePool,
+        file: Arc<DatabaseFile>,
+        flag: WriteFlag,
+    ) -> Self {
         Self { pool, file, flag, last: Arc::default() }
     }
 
     /// Closes the connection.
-    pub(super) async fn close(&self) {
+    pub(in crate::storage) async fn close(&self) {
         self.pool.close().await;
     }
 

@@ -27,7 +27,9 @@ struct Table {
 ///
 /// # Errors
 /// Why not, and what to do about it.
-pub(super) async fn require_right(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+pub(in crate::storage) async fn require_right(
+    transaction: &DatabaseTransaction,
+) -> Result<(), StorageError> {
     if transaction.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
@@ -58,7 +60,9 @@ pub(super) async fn require_right(transaction: &DatabaseTransaction) -> Result<(
 ///
 /// # Errors
 /// Which one there is, and what to do about it.
-pub(super) async fn require_free(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+pub(in crate::storage) async fn require_free(
+    transaction: &DatabaseTransaction,
+) -> Result<(), StorageError> {
     let backend = transaction.get_database_backend();
     let (sql, way_out) = match backend {
         DbBackend::Sqlite => (

@@ -28,7 +28,7 @@ struct Version {
 }
 
 /// The names of all migrations that this program knows.
-pub(super) fn names() -> BTreeSet<String> {
+pub(in crate::storage) fn names() -> BTreeSet<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
@@ -36,7 +36,7 @@ pub(super) fn names() -> BTreeSet<String> {
 ///
 /// # Errors
 /// The database does not answer, or does not let the table be read.
-pub(super) async fn applied(
+pub(in crate::storage) async fn applied(
     connection: &impl ConnectionTrait,
 ) -> Result<BTreeSet<String>, StorageError> {
     let tables = tables(connection).await?;
@@ -57,7 +57,9 @@ pub(super) async fn applied(
 
 /// Brings the own table up to what the former one says, if our rows are in that; returns whether
 /// they are. Before anything is migrated, under the lock.
-pub(super) async fn take_over(transaction: &DatabaseTransaction) -> Result<bool, StorageError> {
+pub(in crate::storage) async fn take_over(
+    transaction: &DatabaseTransaction,
+) -> Result<bool, StorageError> {
     let tables = tables(transaction).await?;
     if former(transaction, &tables).await?.is_none() {
         return Ok(false);
@@ -68,7 +70,9 @@ pub(super) async fn take_over(transaction: &DatabaseTransaction) -> Result<bool,
 }
 
 /// Brings the former table up to what the own one says. After what was migrated.
-pub(super) async fn hand_back(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+pub(in crate::storage) async fn hand_back(
+    transaction: &DatabaseTransaction,
+) -> Result<(), StorageError> {
     copy(transaction, TABLE, FORMER_TABLE).await
 }
 

@@ -1,0 +1,12 @@
+//! What is read, a file a noun: no locks, no transactions of its own.
+
+pub mod accounts;
+pub mod callers;
+pub mod currencies;
+pub mod entries;
+pub mod holds;
+pub mod new_entries;
+pub mod openings;
+pub mod requests;
+pub mod settled_time;
+pub mod transactions;
