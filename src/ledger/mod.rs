@@ -7,31 +7,17 @@
 //! ```
 //!
 //! A request alone is a batch of one; there is no other way to change anything. The future of
-//! an RPC holds nothing but a ticket (`job::Ticket`): when it is dropped, no transaction is.
+//! an RPC holds nothing but a ticket (`write_path::job::Ticket`): when it is dropped, no transaction is.
 //! Correctness rests on the row lock and the stored request ids, never on this process: an
 //! attempt whose outcome is not known is simply made again, and finds what it did.
 
-mod contention;
-mod executor;
-mod failure;
-#[cfg(test)]
-mod faults;
-mod job;
-mod line;
-#[cfg(test)]
-mod line_tests;
-mod lock_wait;
-mod log;
+mod error;
+mod metrics;
+mod queries;
 mod reading;
-mod reads;
-mod retry;
-mod stats;
-#[cfg(test)]
-mod tests;
-mod transaction;
-mod turns;
+mod sqlite_wal;
 mod watch;
-mod worker;
+mod write_path;
 
 use std::{
     sync::{
@@ -48,9 +34,11 @@ use tokio::{
 use uuid::Uuid;
 
 pub use crate::ledger::{
-    contention::ContendedAccount,
-    failure::{Failure, Outcome},
-    stats::{Distribution, Load, WritePathStats},
+    error::{Failure, Outcome},
+    metrics::{
+        contention::ContendedAccount,
+        write_path::{Distribution, Load, WritePathStats},
+    },
     watch::{Page, Place, Watcher},
 };
 use crate::{
@@ -62,7 +50,10 @@ use crate::{
         ids::{RequestId, RequestKey},
         unit_of_work::{Answer, Decided, Made},
     },
-    ledger::{job::Permits, line::Line, stats::Stats},
+    ledger::{
+        metrics::write_path::Stats,
+        write_path::{job::Permits, queue::Line},
+    },
     storage::{Connections, SchemaStatus, StorageError, Store},
 };
 
@@ -90,7 +81,7 @@ pub struct Ledger {
     /// fill would be full for ever to those who are refused.
     stream_permits: Arc<Semaphore>,
     /// Commands for which there was none.
-    shed: metrics::Counter,
+    shed: ::metrics::Counter,
     limits: Limits,
     closed: AtomicBool,
 }
@@ -105,7 +96,7 @@ pub struct Done {
 }
 
 /// An accepted request. Dropped, it is given up, if that is still possible.
-pub struct RequestTicket(job::Ticket);
+pub struct RequestTicket(write_path::job::Ticket);
 
 impl RequestTicket {
     /// Waits for the verdict, until the deadline.
@@ -136,9 +127,9 @@ impl Ledger {
         // The line has no bound of its own: what bounds it is the number of places.
         let line = Arc::new(Line::default());
         let stats = Arc::new(Stats::default());
-        worker::spawn(&store, &line, &stats, limits.batch_size_max);
+        write_path::worker::spawn(&store, &line, &stats, limits.batch_size_max);
         let hub = watch::Hub::start(own_reads.clone());
-        tokio::spawn(log::keep_short(Arc::downgrade(&store)));
+        tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         Ok(Self {
             store,
             own_reads,
@@ -147,7 +138,7 @@ impl Ledger {
             hub,
             places: Arc::new(Semaphore::new(limits.queue_capacity)),
             stream_permits: Arc::new(Semaphore::new((limits.queue_capacity / 2).max(1))),
-            shed: metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
+            shed: ::metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
             limits,
             closed: AtomicBool::new(false),
         })
@@ -304,7 +295,7 @@ impl Ledger {
         command: Command,
         deadline: Instant,
         streams: Option<OwnedSemaphorePermit>,
-    ) -> Result<job::Ticket, Failure> {
+    ) -> Result<write_path::job::Ticket, Failure> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::ShuttingDown);
         }
@@ -315,7 +306,7 @@ impl Ledger {
             self.shed.increment(1);
             return Err(Failure::Overloaded { limit: self.limits.queue_capacity });
         };
-        let (job, ticket) = job::new(command, deadline, Permits { queue, streams });
+        let (job, ticket) = write_path::job::new(command, deadline, Permits { queue, streams });
         self.line.push(job);
         Ok(ticket)
     }
@@ -400,7 +391,7 @@ impl Ledger {
     async fn measure_oldest_snapshot(&self) {
         // If it cannot be read now, it is in a second.
         if let Ok(age) = self.own_reads.oldest_snapshot().await {
-            metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
+            ::metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
         rejection::Rejection,
         unit_of_work::{Answer, Book, Found},
     },
-    ledger::job::Job,
+    ledger::write_path::job::Job,
     storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},
 };
 
@@ -123,7 +123,7 @@ pub async fn execute(
                 let before = timings.lock_wait + timings.write_time;
                 timings.commit_time = start.elapsed().saturating_sub(before);
                 #[cfg(test)]
-                super::faults::strike(super::faults::Point::AfterCommit, jobs);
+                super::failpoints::strike(super::failpoints::Point::AfterCommit, jobs);
                 Ok(executed)
             }
             Err(CommitError::NotCommitted(error)) => Err(ExecuteError::NotApplied(error)),
@@ -215,7 +215,7 @@ async fn evaluate(
         .collect();
 
     #[cfg(test)]
-    super::faults::strike(super::faults::Point::BeforeWrite, jobs);
+    super::failpoints::strike(super::failpoints::Point::BeforeWrite, jobs);
 
     // 7. Write what has changed; the caller commits.
     transaction.write(&book).await?;

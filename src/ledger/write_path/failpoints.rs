@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::ledger::job::Job;
+use crate::ledger::write_path::job::Job;
 
 /// Where an attempt panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

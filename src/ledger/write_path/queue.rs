@@ -14,7 +14,10 @@ use tokio::sync::Notify;
 
 use crate::{
     domain::{account::Account, ids::AccountId},
-    ledger::{contention::Contention, job::Job, transaction::LockedJobs},
+    ledger::{
+        metrics::contention::Contention,
+        write_path::{job::Job, transaction::LockedJobs},
+    },
 };
 
 /// The jobs of a process that wait.

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     domain::ids::AccountId,
-    ledger::{
+    ledger::write_path::{
         job::{self, Job},
-        line::Line,
+        queue::Line,
     },
 };
 

@@ -9,9 +9,11 @@ use crate::{
     domain::{account::Account, ids::AccountId, rejection::Rejection, unit_of_work::Answer},
     ledger::{
         Failure, Outcome,
-        job::Job,
-        stats::{OpenWriter, Stats, cause, storage_cause},
-        transaction::{ExecuteError, LeftOut, Lookup, execute, roll_back},
+        metrics::write_path::{OpenWriter, Stats, cause, storage_cause},
+        write_path::{
+            job::Job,
+            transaction::{ExecuteError, LeftOut, Lookup, execute, roll_back},
+        },
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction, Writer},
     telemetry::traces::{TransactionFacts, TransactionTrace},

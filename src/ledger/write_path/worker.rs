@@ -22,12 +22,14 @@ use tokio::time::Instant;
 use crate::{
     domain::account::Account,
     ledger::{
-        executor::{Batch, Executor, WaitFor},
-        line::Line,
-        retry::RetryPool,
-        stats::Stats,
-        transaction::{ExecuteError, Lookup},
-        turns::Turns,
+        metrics::write_path::Stats,
+        write_path::{
+            executor::{Batch, Executor, WaitFor},
+            queue::Line,
+            retry::RetryPool,
+            transaction::{ExecuteError, Lookup},
+            turns::Turns,
+        },
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };

@@ -15,8 +15,10 @@ use crate::{
     },
     ledger::{
         Failure,
-        job::{self, DEADLINE_MARGIN, Job, Ticket},
-        line::{Line, Taken},
+        write_path::{
+            job::{self, DEADLINE_MARGIN, Job, Ticket},
+            queue::{Line, Taken},
+        },
     },
 };
 

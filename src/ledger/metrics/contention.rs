@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{domain::ids::AccountId, ledger::job::Job};
+use crate::{domain::ids::AccountId, ledger::write_path::job::Job};
 
 /// Accounts that are known. With as many, an account that has one of 500 waits is known for sure.
 const ACCOUNTS_MAX: usize = 500;

@@ -36,11 +36,13 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     ledger::{
         Failure, Outcome,
-        executor::{Batch, Executor, WaitFor},
-        line::{Line, Taken},
-        lock_wait::AccountLease,
-        stats::Stats,
-        transaction::{ExecuteError, LeftOut, LockedJobs, Lookup},
+        metrics::write_path::Stats,
+        write_path::{
+            executor::{Batch, Executor, WaitFor},
+            lock_wait::AccountLease,
+            queue::{Line, Taken},
+            transaction::{ExecuteError, LeftOut, LockedJobs, Lookup},
+        },
     },
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };

@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use metrics::{counter, histogram};
 
 use crate::{
-    ledger::transaction::{ExecuteError, Executed, Timings},
+    ledger::write_path::transaction::{ExecuteError, Executed, Timings},
     storage::{Connections, StorageError},
 };
 

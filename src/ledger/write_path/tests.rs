@@ -17,7 +17,7 @@ use crate::{
     },
     ledger::{
         Done, Failure, Ledger, Limits, Outcome,
-        faults::{Point, order},
+        write_path::failpoints::{Point, order},
     },
     storage::{DatabaseUrl, Store},
 };
