@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Sorted maps: the same message is always the same bytes, so replays are byte-equal.
         .btree_map(".")
         // Written by hand, so that all who watch an account share what was encoded once.
-        .extern_path(".passbook.v1.WatchEntriesResponse", "crate::grpc::WatchEntriesResponse")
+        .extern_path(".passbook.v1.WatchEntriesResponse", "crate::proto::WatchEntriesResponse")
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .compile_fds(descriptors)?;
     Ok(())

@@ -28,23 +28,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod grpc;
 pub mod ledger;
+pub mod proto;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
-
-/// The contract of `proto/passbook/v1`, as prost and tonic generate it.
-#[allow(missing_docs, clippy::all, clippy::pedantic)]
-pub mod proto {
-    pub use crate::grpc::WatchEntriesResponse;
-
-    tonic::include_proto!("passbook.v1");
-
-    /// The contract's descriptors, for reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/passbook_descriptor.bin"));
-}

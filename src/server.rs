@@ -20,10 +20,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use crate::server::admin::Admin;
 pub use crate::server::{readiness::Readiness, tls::Tls};
 use crate::{
+    auth::Authenticator,
     config::LimitsConfig,
     domain::money::Currencies,
     grpc::{
-        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, Authenticator, CallLimits,
+        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, CallLimits,
         DeadlinePolicy, Leftovers, LimitLayer, ObserveLayer, Unfinished,
     },
     ledger::Ledger,

@@ -11,10 +11,11 @@ use tokio::{
 };
 
 use crate::{
+    auth::Authenticator,
     cli::{Failed, output},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::money::Currencies,
-    grpc::{Authenticator, DeadlinePolicy},
+    grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
     server::{self, Admin, ServerConfig, Tls},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},

@@ -10,9 +10,9 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
+    auth::{AllowedMethods, Credentials, Grant, Permission, Policy, Token, Tokens},
     config::{SecurityConfig, file::toml_error},
     domain::{ids::AccountId, money::Currencies},
-    grpc::{Credentials, Grant, Methods, Permission, Policy, Token, Tokens},
 };
 
 /// The most tokens: each call compares with all of them.
@@ -127,7 +127,8 @@ fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
 }
 
 fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission, String> {
-    let methods = Methods::parse(&entry.methods).map_err(|error| format!("methods: {error}"))?;
+    let methods =
+        AllowedMethods::parse(&entry.methods).map_err(|error| format!("methods: {error}"))?;
     for prefix in &entry.account_prefixes {
         // A prefix of an account id is an account id, but for the empty one.
         if !prefix.is_empty() {

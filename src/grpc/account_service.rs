@@ -14,15 +14,14 @@ use crate::{
         transaction::Transaction,
     },
     grpc::{
-        answer_size,
         context::open,
-        deadline::Deadline,
         decode::{self, Invalid},
         encode,
-        outcomes::{self, Purpose},
-        status,
-        stream::Intake,
-        watch,
+        encode::answer_size,
+        error, metrics,
+        metrics::Purpose,
+        middleware::deadline::Deadline,
+        rpc::{stream_transactions::Intake, watch_entries},
     },
     ledger::Ledger,
     proto::{self, account_service_server::AccountService},
@@ -58,9 +57,9 @@ impl AccountServiceImpl {
         request: Result<command::Request, Invalid>,
         deadline: Deadline,
     ) -> Result<encode::Done, Status> {
-        let request = request.map_err(status::of_malformed)?;
+        let request = request.map_err(error::of_malformed)?;
         let purpose = Purpose::of(&request);
-        outcomes::of_request(self.ledger.make(caller, request, deadline.at).await, purpose)
+        metrics::of_request(self.ledger.make(caller, request, deadline.at).await, purpose)
     }
 
     async fn update(
@@ -69,8 +68,8 @@ impl AccountServiceImpl {
         update: Result<AccountUpdate, Invalid>,
         deadline: Deadline,
     ) -> Result<Option<proto::Account>, Status> {
-        let update = update.map_err(status::of_malformed)?;
-        outcomes::of_account(self.ledger.update_account(caller, update, deadline.at).await)
+        let update = update.map_err(error::of_malformed)?;
+        metrics::of_account(self.ledger.update_account(caller, update, deadline.at).await)
     }
 
     async fn change_state(
@@ -101,15 +100,15 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let new = decode::new_account(&self.currencies, &caller.recorded_as, &request)
-            .map_err(status::of_malformed)?;
+            .map_err(error::of_malformed)?;
         if let Err(invalid) = decode::check_currency_of_new_account(&self.currencies, &new)
             && !self.ledger.has_account(&caller, &new.account_id, deadline.at).await?
         {
             // A repeated call is answered by the account, whatever became of its currency since.
-            return Err(status::of_malformed(invalid));
+            return Err(error::of_malformed(invalid));
         }
         let account = self.ledger.create_account(&caller, new, deadline.at).await;
-        let account = outcomes::of_account(account)?;
+        let account = metrics::of_account(account)?;
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
 
@@ -424,7 +423,7 @@ impl AccountService for AccountServiceImpl {
         let account_id = decode::watch(&self.currencies, &request)?;
         let after = request.after_sequence;
         let watcher = self.ledger.watch(&caller, &account_id, after, deadline.at).await?;
-        let entries = watch::serve(watcher, self.stopping.clone(), deadline);
+        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline);
         Ok(Response::new(Box::pin(entries)))
     }
 

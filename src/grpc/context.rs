@@ -2,10 +2,7 @@
 
 use tonic::Request;
 
-use crate::{
-    domain::authorization::Caller,
-    grpc::{auth, deadline::Deadline},
-};
+use crate::{auth, domain::authorization::Caller, grpc::middleware::deadline::Deadline};
 
 /// Who calls, until when it must be answered, and what is asked.
 pub fn open<T>(request: Request<T>) -> (Caller, Deadline, T) {

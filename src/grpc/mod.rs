@@ -3,36 +3,22 @@
 
 mod account_service;
 mod admin_service;
-mod answer_size;
-mod auth;
 mod context;
-mod deadline;
 mod decode;
 mod encode;
-mod leftover;
-mod limits;
-mod observe;
-mod outcomes;
-mod page_token;
-mod receiving;
-mod status;
-mod stream;
-mod watch;
-mod watch_message;
-
-#[cfg(test)]
-mod status_tests;
+mod error;
+mod metrics;
+mod middleware;
+mod rpc;
 
 pub use account_service::AccountServiceImpl;
 pub use admin_service::AdminServiceImpl;
-pub use auth::{
-    AuthenticationLayer, Authenticator, Caller, Credentials, Grant, Methods, MethodsError, Peer,
-    Permission, Policy, Token, Tokens,
+pub use error::{blame_request, panicked};
+pub use middleware::{
+    authentication::AuthenticationLayer,
+    body_budget::{Unfinished, receive},
+    call_limit::{CallLimits, LimitLayer},
+    deadline::{DeadlinePolicy, stamp},
+    telemetry::ObserveLayer,
+    unread_body::{Leftovers, discard},
 };
-pub use deadline::{DeadlinePolicy, stamp};
-pub use leftover::{Leftovers, discard};
-pub use limits::{CallLimits, LimitLayer};
-pub use observe::ObserveLayer;
-pub use receiving::{Unfinished, receive};
-pub use status::{blame_request, panicked};
-pub use watch_message::WatchEntriesResponse;

@@ -22,8 +22,8 @@ use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
 use crate::{
+    auth::Peer,
     config::LimitsConfig,
-    grpc::Peer,
     server::tls::{self, Tls},
 };
 

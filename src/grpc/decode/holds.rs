@@ -9,7 +9,7 @@ use crate::{
         ids::RequestId,
         money::Currencies,
     },
-    grpc::decode::{Decoder, Invalid, Sign, posting::blank},
+    grpc::decode::{Decoder, Invalid, Sign, postings::blank},
     proto::{self, ErrorReason},
 };
 

@@ -40,16 +40,17 @@ const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799
 /// The most accounts in one BatchGetAccounts.
 pub const BATCH_GET_MAX: usize = 1000;
 
+mod accounts;
 mod holds;
-mod lifecycle;
-mod posting;
+mod page_token;
+mod postings;
 mod queries;
 
-pub use holds::{capture, new_hold, release, request_id, reversal};
-pub use lifecycle::{
+pub use accounts::{
     StateChange, account_update, check_currency_of_new_account, new_account, state_change,
 };
-pub use posting::{batch, deposit, transaction, transfer, withdraw};
+pub use holds::{capture, new_hold, release, request_id, reversal};
+pub use postings::{batch, deposit, transaction, transfer, withdraw};
 pub use queries::{
     TransactionList, account_change_list, account_id, account_ids, account_list, balance,
     entry_list, hold_id, hold_list, transaction_list, transaction_name, watch,

@@ -13,9 +13,8 @@ use crate::{
         transaction::TransactionKind,
     },
     grpc::{
-        answer_size::{self, RESPONSE_SIZE_MAX},
-        decode::{BATCH_GET_MAX, Decoder, Invalid, account_state},
-        page_token,
+        decode::{BATCH_GET_MAX, Decoder, Invalid, account_state, page_token},
+        encode::answer_size::{self, RESPONSE_SIZE_MAX},
     },
     proto::{self, ErrorReason},
     storage::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},

@@ -1,4 +1,4 @@
-//! The methods that there are, and the metrics of each.
+//! The metrics of each method.
 
 use std::{
     collections::HashMap,
@@ -6,27 +6,25 @@ use std::{
 };
 
 use metrics::{Counter, Histogram, counter, histogram};
-use prost::Message;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
-use crate::proto;
+use crate::proto::methods::{METHODS, Method};
 
-/// All methods, by path. Made when a server starts, which is after metrics are set up.
-pub static METHODS: LazyLock<Methods> = LazyLock::new(Methods::read);
+/// Of all methods. Made when a server starts, which is after metrics are set up.
+pub static METRICS_BY_METHOD: LazyLock<MetricsByMethod> = LazyLock::new(MetricsByMethod::of_all);
 
 /// Values of [`Code`], from 0 on.
 const CODES: usize = 17;
 
-/// What is known of methods.
-pub struct Methods {
-    by_path: HashMap<String, Method>,
-    /// All others together: whoever calls can make up as many as they like.
-    unknown: Method,
+/// The metrics of all methods, by path.
+pub struct MetricsByMethod {
+    by_path: HashMap<String, MethodMetrics>,
+    /// Of all paths that are no method, together: callers can make up any number of them.
+    unknown: MethodMetrics,
 }
 
-/// One method, and what is counted of it.
-pub struct Method {
+/// The metrics of one method.
+pub struct MethodMetrics {
     /// `passbook.v1.AccountService/Deposit`
     pub name: String,
     /// One request, one answer.
@@ -38,46 +36,26 @@ pub struct Method {
     handled: [OnceLock<Counter>; CODES],
 }
 
-impl Methods {
-    /// The method with this path.
-    pub fn of(&self, path: &str) -> &Method {
+impl MetricsByMethod {
+    /// The metrics of the method with this path.
+    pub fn of(&self, path: &str) -> &MethodMetrics {
         self.by_path.get(path).unwrap_or(&self.unknown)
     }
 
-    /// Whether there is a method with this path.
-    pub fn contain(&self, path: &str) -> bool {
-        self.by_path.contains_key(path)
-    }
-
-    /// From the descriptors that reflection serves, so that none is forgotten.
-    fn read() -> Self {
-        let descriptors = [
-            proto::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        let mut by_path = HashMap::new();
-        // They are made by this crate's build or by tonic's, and can be read.
-        for file in descriptors.iter().filter_map(|it| FileDescriptorSet::decode(*it).ok()) {
-            for file in file.file {
-                for service in &file.service {
-                    let service_name = format!("{}.{}", file.package(), service.name());
-                    for method in &service.method {
-                        let path = format!("/{service_name}/{}", method.name());
-                        let method = Method::new(kind(method), &service_name, method.name());
-                        by_path.insert(path, method);
-                    }
-                }
-            }
+    fn of_all() -> Self {
+        let by_path = METHODS.iter().map(|method| {
+            (method.path(), MethodMetrics::new(kind(method), &method.service, &method.name))
+        });
+        Self {
+            by_path: by_path.collect(),
+            unknown: MethodMetrics::new("unknown", "unknown", "unknown"),
         }
-        Self { by_path, unknown: Method::new("unknown", "unknown", "unknown") }
     }
 }
 
 /// By the names of grpc-ecosystem/go-grpc-middleware, which dashboards expect.
-fn kind(method: &MethodDescriptorProto) -> &'static str {
-    match (method.client_streaming(), method.server_streaming()) {
+fn kind(method: &Method) -> &'static str {
+    match (method.client_streaming, method.server_streaming) {
         (false, false) => "unary",
         (true, false) => "client_stream",
         (false, true) => "server_stream",
@@ -85,7 +63,7 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
     }
 }
 
-impl Method {
+impl MethodMetrics {
     fn new(kind: &str, service: &str, method: &str) -> Self {
         let labels = [
             ("grpc_type", kind.to_owned()),

@@ -5,7 +5,7 @@ use tonic::Status;
 
 use crate::{
     domain::account::Account,
-    grpc::{encode, status},
+    grpc::{encode, error},
     proto,
 };
 
@@ -28,7 +28,7 @@ pub fn accounts(accounts: Vec<Account>) -> Result<Vec<proto::Account>, Status> {
             "{count} accounts have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into one answer: ask \
              for fewer"
         );
-        return Err(status::response_too_large(RESPONSE_SIZE_MAX as u32, message));
+        return Err(error::response_too_large(RESPONSE_SIZE_MAX as u32, message));
     }
     Ok(accounts)
 }
@@ -54,7 +54,7 @@ pub fn check_room(
              one answer: send fewer at a time",
             requests.len()
         );
-        return Err(status::request_too_large("response_size", RESPONSE_SIZE_MAX as u32, message));
+        return Err(error::request_too_large("response_size", RESPONSE_SIZE_MAX as u32, message));
     }
     Ok(requests)
 }
@@ -76,7 +76,7 @@ pub fn shorten(results: &mut [proto::PostTransactionResult]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::WatchEntriesResponse;
+    use crate::proto::WatchEntriesResponse;
 
     /// The largest answers there can be where nothing is cut: ids of 64 characters, currencies of 12,
     /// amounts of 28 digits.

@@ -1,5 +1,7 @@
 //! Domain types into responses.
 
+pub mod answer_size;
+
 use prost::Message;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
         unit_of_work::Decided,
         verification::{Fault, FaultKind},
     },
-    grpc::{WatchEntriesResponse, status},
+    grpc::error,
     ledger, proto,
     storage::VerifiedAccount,
 };
@@ -125,7 +127,7 @@ pub fn resolved(decided: Option<Decided>) -> proto::ResolveRequestResponse {
             proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
         }
         Some(Err(rejection)) => {
-            let error = Some(status::message_of_rejection(&rejection));
+            let error = Some(error::message_of_rejection(&rejection));
             proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
         }
         Some(Ok(made)) => proto::ResolveRequestResponse {
@@ -217,7 +219,7 @@ fn fault(fault: Fault) -> proto::VerificationFault {
 pub fn watched(entries: &[Entry]) -> Vec<u8> {
     let sequence = entries.last().map(|entry| entry.sequence).unwrap_or_default();
     let entries = entries.iter().map(entry).collect();
-    WatchEntriesResponse::new(entries, sequence).encode_to_vec()
+    proto::WatchEntriesResponse::new(entries, sequence).encode_to_vec()
 }
 
 pub fn money(currency: &Currency, amount: Amount) -> proto::Money {

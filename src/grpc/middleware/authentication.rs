@@ -7,13 +7,13 @@ use std::{
 };
 
 use http::{Request, Response, header::AUTHORIZATION};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use crate::grpc::auth::{Authenticator, Peer};
+use crate::auth::{Authenticator, Peer};
 
-/// Puts the [`Caller`](crate::grpc::Caller) into the extensions of the request, and of the response, for layers
-/// further out; or answers at once that the call is not allowed.
+/// Puts the [`Caller`](crate::domain::authorization::Caller) into the extensions of the request,
+/// and of the response for the layers further out, or rejects the call.
 #[derive(Clone)]
 pub struct AuthenticationLayer(pub Arc<Authenticator>);
 
@@ -52,7 +52,7 @@ where
         // Nobody further in needs it, and so nobody can log it.
         request.headers_mut().remove(AUTHORIZATION);
         match admitted {
-            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+            Err(error) => Box::pin(async move { Ok(Status::from(error).into_http()) }),
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
                 let answer = self.inner.call(request);

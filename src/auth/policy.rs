@@ -5,15 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use crate::{
+    domain::authorization::Grant,
+    proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
+};
 
-use crate::{domain::authorization::Grant, proto};
-
-/// The services of which the policy speaks.
-pub const SERVICES: [&str; 2] = [ACCOUNT_SERVICE, ADMIN_SERVICE];
-const ACCOUNT_SERVICE: &str = "passbook.v1.AccountService";
-const ADMIN_SERVICE: &str = "passbook.v1.AdminService";
 /// How the methods are called that change nothing.
 const READS: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
 
@@ -25,16 +21,16 @@ pub struct Policy(pub HashMap<Arc<str>, Permission>);
 #[derive(Clone, Debug)]
 pub struct Permission {
     /// The methods that it may call.
-    pub methods: Methods,
+    pub methods: AllowedMethods,
     /// The accounts and amounts that it may touch.
     pub grant: Arc<Grant>,
     /// The name under which its requests are recorded, if that is not its own.
     pub recorded_as: Option<Arc<str>>,
 }
 
-/// Methods that may be called.
+/// AllowedMethods that may be called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Methods(HashSet<String>);
+pub struct AllowedMethods(HashSet<String>);
 
 /// Not a method and not a group of them.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -55,22 +51,22 @@ impl Policy {
     }
 }
 
-impl Methods {
-    /// Methods by their names: `Deposit` of AccountService, `AdminService/GetWritePathStats`; or
+impl AllowedMethods {
+    /// AllowedMethods by their names: `Deposit` of AccountService, `AdminService/GetWritePathStats`; or
     /// by groups: `read` (AccountService's Get..., List..., Watch... and Verify...), `write` (its
     /// others), `admin` (AdminService's), `*` (all).
     ///
     /// # Errors
     /// There is no such method or group.
     pub fn parse(names: &[String]) -> Result<Self, MethodsError> {
-        let all = methods();
         let mut chosen = HashSet::new();
         for name in names {
-            let matching: Vec<_> = all.iter().filter(|it| is_meant(name, &it.0, &it.1)).collect();
-            if matching.is_empty() {
+            let matching = ledger_methods().filter(|method| is_meant(name, method));
+            let mut matching = matching.map(|it| format!("{}/{}", it.service, it.name)).peekable();
+            if matching.peek().is_none() {
                 return Err(MethodsError(name.clone()));
             }
-            chosen.extend(matching.iter().map(|(service, method)| format!("{service}/{method}")));
+            chosen.extend(matching);
         }
         Ok(Self(chosen))
     }
@@ -82,45 +78,38 @@ impl Methods {
 }
 
 /// Whether a word of the policy means this method.
-fn is_meant(word: &str, service: &str, method: &str) -> bool {
-    let is_read = READS.iter().any(|verb| method.starts_with(verb));
+fn is_meant(word: &str, method: &Method) -> bool {
+    let (service, name) = (method.service.as_str(), method.name.as_str());
+    let is_read = READS.iter().any(|verb| name.starts_with(verb));
     match word {
         "*" => true,
         "read" => service == ACCOUNT_SERVICE && is_read,
         "write" => service == ACCOUNT_SERVICE && !is_read,
         "admin" => service == ADMIN_SERVICE,
         _ => match word.split_once('/') {
-            None => service == ACCOUNT_SERVICE && word == method,
-            Some((named, word)) => service.ends_with(&format!(".{named}")) && word == method,
+            None => service == ACCOUNT_SERVICE && word == name,
+            Some((named, word)) => service.ends_with(&format!(".{named}")) && word == name,
         },
     }
 }
 
-/// All methods of the contract, with their services.
-fn methods() -> Vec<(String, String)> {
-    // Our own file, made at build time.
-    let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
-    let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
-    let services = files.flat_map(|file| file.service);
-    let methods = services.flat_map(|service| {
-        let name = format!("passbook.v1.{}", service.name());
-        service.method.into_iter().map(move |it| (name.clone(), it.name().to_owned()))
-    });
-    methods.collect()
+/// The methods of which the policy speaks: the contract's.
+pub fn ledger_methods() -> impl Iterator<Item = &'static Method> {
+    METHODS.iter().filter(|it| [ACCOUNT_SERVICE, ADMIN_SERVICE].contains(&it.service.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(names: &[&str]) -> Result<Methods, MethodsError> {
-        Methods::parse(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    fn parse(names: &[&str]) -> Result<AllowedMethods, MethodsError> {
+        AllowedMethods::parse(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn every_method_is_in_one_group() {
         let groups = ["read", "write", "admin"].map(|group| parse(&[group]).unwrap());
-        let all = methods();
+        let all: Vec<_> = ledger_methods().map(|it| (&it.service, &it.name)).collect();
         assert!(all.len() > 20, "{all:?}");
         for (service, method) in &all {
             let count = groups.iter().filter(|group| group.contain(service, method)).count();

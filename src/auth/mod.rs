@@ -3,10 +3,9 @@
 //! A caller shows a bearer token (`authorization: Bearer TOKEN`) or, on a connection with mutual
 //! TLS, a certificate; a token counts before a certificate, and a wrong one is not made good by
 //! it. The policy says which methods an identity may call, and which accounts and amounts it may
-//! touch; what it does not say is denied. Methods are checked here, before the request is read;
+//! touch; what it does not say is denied. AllowedMethods are checked here, before the request is read;
 //! accounts and amounts by the ledger, which knows them ([`crate::domain::authorization`]).
 
-mod layer;
 mod policy;
 mod tokens;
 
@@ -18,16 +17,14 @@ use std::{
 };
 
 use http::{Extensions, HeaderValue};
-use tonic::Status;
 
-use crate::grpc::{auth::policy::SERVICES, observe::METHODS, status};
+use crate::auth::policy::ledger_methods;
 pub use crate::{
-    domain::authorization::{Caller, Grant},
-    grpc::auth::{
-        layer::AuthenticationLayer,
-        policy::{Methods, MethodsError, Permission, Policy},
+    auth::{
+        policy::{AllowedMethods, MethodsError, Permission, Policy},
         tokens::{Token, Tokens},
     },
+    domain::authorization::{Caller, Grant},
 };
 
 /// Who is at the other end of a connection.
@@ -46,6 +43,22 @@ pub struct Credentials {
     pub tokens: Tokens,
     /// What each identity may do.
     pub policy: Policy,
+}
+
+/// Why a call is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No valid credential was sent.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The policy does not let the identity call this method.
+    #[error("identity {identity:?} may not call {method}")]
+    MethodDenied {
+        /// Of the caller.
+        identity: Arc<str>,
+        /// `AccountService/Deposit`
+        method: String,
+    },
 }
 
 /// Tells who calls, and whether they may.
@@ -83,12 +96,12 @@ impl Authenticator {
     }
 
     /// Who makes this call, if they may.
-    fn admit(
+    pub fn admit(
         &self,
         path: &str,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Caller, Status> {
+    ) -> Result<Caller, AuthError> {
         let Some(credentials) = &self.credentials else { return Ok(Caller::unrestricted("")) };
         let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
@@ -100,11 +113,12 @@ impl Authenticator {
         let grant = match permission.filter(|it| it.methods.contain(service, method)) {
             Some(permission) => permission.grant.clone(),
             // Reflection or health, or nothing that exists: then it is answered with UNIMPLEMENTED.
-            None if !SERVICES.contains(&service) || !METHODS.contain(path) => Arc::default(),
+            None if !ledger_methods().any(|it| it.service == service && it.name == method) => {
+                Arc::default()
+            }
             None => {
-                let name = service.trim_start_matches("passbook.v1.");
-                let message = format!("identity {identity:?} may not call {name}/{method}");
-                return Err(status::method_denied(message));
+                let method = path.trim_start_matches("/passbook.v1.").to_owned();
+                return Err(AuthError::MethodDenied { identity, method });
             }
         };
         let recorded_as = permission.and_then(|it| it.recorded_as.clone());
@@ -118,18 +132,17 @@ impl Credentials {
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Arc<str>, Status> {
+    ) -> Result<Arc<str>, AuthError> {
         if let Some(authorization) = authorization {
-            let token = tokens::bearer(authorization)
-                .ok_or_else(|| status::unauthenticated("authorization is not `Bearer TOKEN`"))?;
-            let invalid = || status::unauthenticated("the token is unknown or has expired");
-            return self.tokens.identity_of(token, SystemTime::now()).ok_or_else(invalid);
+            let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
+            let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
+            let token = tokens::bearer(authorization).ok_or(malformed)?;
+            return self.tokens.identity_of(token, SystemTime::now()).ok_or(invalid);
         }
-        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or_else(|| {
-            status::unauthenticated(
-                "no credential: send `authorization: Bearer TOKEN` or a client certificate",
-            )
-        })
+        let missing = AuthError::Unauthenticated(
+            "no credential: send `authorization: Bearer TOKEN` or a client certificate",
+        );
+        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)
     }
 }
 

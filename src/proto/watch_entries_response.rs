@@ -25,12 +25,12 @@ pub struct WatchEntriesResponse {
 
 impl WatchEntriesResponse {
     /// A message with these fields.
-    pub(super) fn new(entries: Vec<Entry>, sequence: i64) -> Self {
+    pub fn new(entries: Vec<Entry>, sequence: i64) -> Self {
         Self { entries, sequence, encoded: None }
     }
 
     /// A message that is only to be sent: these bytes are the encoding of another one.
-    pub(super) fn encoded(bytes: &Arc<[u8]>) -> Self {
+    pub fn encoded(bytes: &Arc<[u8]>) -> Self {
         Self { encoded: Some(bytes.clone()), ..Self::default() }
     }
 }

@@ -23,10 +23,7 @@ use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::{
-    grpc::{auth, status},
-    proto::account_service_server::SERVICE_NAME,
-};
+use crate::{auth, grpc::error, proto::account_service_server::SERVICE_NAME};
 
 /// After how long a call beyond a number of calls is worth a new attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -137,7 +134,7 @@ where
         let size = header_size(&request);
         if size > max as usize {
             let message = format!("the headers have {size} bytes; at most {max} are allowed");
-            let status = status::request_too_large("header_size_max", max, message);
+            let status = error::request_too_large("header_size_max", max, message);
             return Box::pin(async move { Ok(status.into_http()) });
         }
         if !is_limited(request.uri().path()) {
@@ -229,7 +226,7 @@ impl Limiter {
                 format!("identity {identity:?} makes more than {max} calls a second")
             }
         };
-        status::of_limit(limit.name(), max, message, delay)
+        error::of_limit(limit.name(), max, message, delay)
     }
 }
 

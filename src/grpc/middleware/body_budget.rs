@@ -17,7 +17,11 @@ use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
 use crate::{
-    grpc::{auth, deadline::Deadline, observe::METHODS, status},
+    auth,
+    grpc::{
+        error,
+        middleware::{deadline::Deadline, telemetry::METRICS_BY_METHOD},
+    },
     ledger::{Failure, Outcome},
 };
 
@@ -66,7 +70,7 @@ impl Unfinished {
 /// for no longer than the call may take. After [`crate::grpc::stamp`], and after
 /// [`crate::grpc::AuthenticationLayer`] has said whose they are.
 pub fn receive(request: Request<Body>, unfinished: &Unfinished) -> Request<Body> {
-    let is_unary = METHODS.of(request.uri().path()).is_unary;
+    let is_unary = METRICS_BY_METHOD.of(request.uri().path()).is_unary;
     let deadline = is_unary.then(|| Deadline::of(request.extensions()));
     let identity = auth::caller(request.extensions()).identity;
     let share = Share { of: unfinished.clone(), identity, bytes: 0 };
@@ -217,13 +221,13 @@ fn too_large(length: usize, max: usize) -> Status {
         "the message has {length} bytes; at most {max} are allowed: send less at a time, e.g. fewer \
          requests in a batch"
     );
-    status::request_too_large("message_size_max", max as u32, message)
+    error::request_too_large("message_size_max", max as u32, message)
 }
 
 fn too_much(max: usize) -> Status {
     counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
     let message = "too many large messages are on their way in already".to_owned();
-    status::of_limit(LIMIT, max as u32, message, RETRY_DELAY)
+    error::of_limit(LIMIT, max as u32, message, RETRY_DELAY)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::{
-    grpc::status::{Parts, retry_info},
+    grpc::error::{Parts, retry_info},
     proto::ErrorReason,
 };
 

@@ -14,8 +14,9 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
 use crate::{
-    grpc::{WatchEntriesResponse, deadline::Deadline, encode},
+    grpc::{encode, middleware::deadline::Deadline},
     ledger::{Failure, Watcher},
+    proto,
 };
 
 /// After how long without an entry the caller gets a sign of life: short enough for what stands
@@ -26,7 +27,7 @@ const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Messages that wait for the reader, besides what HTTP/2 has taken.
 const UNREAD_MAX: usize = 1;
 
-type Message = Result<WatchEntriesResponse, Status>;
+type Message = Result<proto::WatchEntriesResponse, Status>;
 
 /// Serves one stream.
 pub fn serve(
@@ -62,14 +63,14 @@ async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Fai
                 Ok(Ok(page)) => break page,
                 Ok(Err(failure)) => return failure,
                 Err(_) => {
-                    let heartbeat = WatchEntriesResponse::new(Vec::new(), sequence);
+                    let heartbeat = proto::WatchEntriesResponse::new(Vec::new(), sequence);
                     if let Err(failure) = send(messages, heartbeat).await {
                         return failure;
                     }
                 }
             }
         };
-        let message = WatchEntriesResponse::encoded(page.wire_form(encode::watched));
+        let message = proto::WatchEntriesResponse::encoded(page.wire_form(encode::watched));
         if let Err(failure) = send(messages, message).await {
             return failure;
         }
@@ -78,7 +79,7 @@ async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Fai
 
 async fn send(
     messages: &mpsc::Sender<Message>,
-    message: WatchEntriesResponse,
+    message: proto::WatchEntriesResponse,
 ) -> Result<(), Failure> {
     // Seldom waits, and a timer is not for nothing.
     let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { return Ok(()) };

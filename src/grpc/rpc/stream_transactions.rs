@@ -15,11 +15,10 @@ use tonic::{Status, Streaming};
 use crate::{
     domain::{authorization::Caller, command::Request, money::Currencies},
     grpc::{
-        deadline::Deadline,
         decode::{self, Invalid},
-        encode,
-        outcomes::{self, Purpose},
-        status,
+        encode, error, metrics,
+        metrics::Purpose,
+        middleware::deadline::Deadline,
     },
     ledger::{Done, Failure, Ledger, RequestTicket, StreamPermit},
     proto::{self, ErrorReason, post_transaction_result},
@@ -143,7 +142,7 @@ impl Intake {
 
 impl InLine {
     fn malformed(invalid: Invalid) -> Self {
-        Self::Answered(Box::new(error(status::message_of_malformed(invalid))))
+        Self::Answered(Box::new(error(error::message_of_malformed(invalid))))
     }
 
     /// Waits for the verdict.
@@ -158,7 +157,7 @@ impl InLine {
 fn of_verdict(verdict: Result<Done, Failure>, purpose: Purpose) -> proto::PostTransactionResult {
     match verdict {
         Ok(done) => {
-            outcomes::count_done(&done, purpose);
+            metrics::count_done(&done, purpose);
             let encode::Done { transaction, replayed, .. } = encode::done(done);
             let result = transaction.map(post_transaction_result::Result::Transaction);
             proto::PostTransactionResult { result, replayed }
@@ -168,7 +167,7 @@ fn of_verdict(verdict: Result<Done, Failure>, purpose: Purpose) -> proto::PostTr
 }
 
 fn refused(failure: &Failure, purpose: Purpose) -> proto::PostTransactionResult {
-    error(status::message_of_refused(failure, purpose))
+    error(error::message_of_refused(failure, purpose))
 }
 
 fn error(status: tonic_types::pb::Status) -> proto::PostTransactionResult {

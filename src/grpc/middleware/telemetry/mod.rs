@@ -8,7 +8,7 @@
 mod call;
 mod methods;
 
-pub(super) use methods::METHODS;
+pub use methods::METRICS_BY_METHOD;
 
 use std::{
     pin::Pin,
@@ -24,9 +24,9 @@ use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::grpc::{
-    Caller,
-    observe::call::{Call, Observer, REQUEST_ID},
+use crate::{
+    domain::authorization::Caller,
+    grpc::middleware::telemetry::call::{Call, Observer, REQUEST_ID},
 };
 
 /// See the module. To be made after metrics are set up.

@@ -15,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     domain::{account::Account, command::Request},
-    grpc::{encode, status},
+    grpc::{encode, error},
     ledger::{Done, Failure},
     proto::{self, ErrorReason},
 };
@@ -43,14 +43,14 @@ impl Purpose {
 
 /// The answer to someone who asked for something to be made.
 pub fn of_request(done: Result<Done, Failure>, purpose: Purpose) -> Result<encode::Done, Status> {
-    let done = done.map_err(|failure| status::of_refused(&failure, purpose))?;
+    let done = done.map_err(|failure| error::of_refused(&failure, purpose))?;
     count_done(&done, purpose);
     Ok(encode::done(done))
 }
 
 /// The answer to someone who asked for an account to be opened or changed.
 pub fn of_account(account: Result<Account, Failure>) -> Result<Option<proto::Account>, Status> {
-    let account = account.map_err(|failure| status::of_refused(&failure, Purpose::Change))?;
+    let account = account.map_err(|failure| error::of_refused(&failure, Purpose::Change))?;
     APPLIED.increment(1);
     Ok(Some(encode::account(account)))
 }

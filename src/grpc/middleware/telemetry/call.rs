@@ -11,9 +11,9 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    grpc::{
-        Peer,
-        observe::methods::{METHODS, Method, Methods, name, name_in_capitals},
+    auth::Peer,
+    grpc::middleware::telemetry::methods::{
+        METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, name_in_capitals,
     },
     telemetry::{
         log::CallNames,
@@ -33,7 +33,7 @@ const LINES_A_SECOND_MAX: u32 = 10;
 pub struct Observer {
     slow_threshold: Duration,
     in_flight: Gauge,
-    methods: &'static Methods,
+    methods: &'static MetricsByMethod,
     faults: LineLimit,
     unavailable: LineLimit,
     slow: LineLimit,
@@ -43,7 +43,7 @@ pub struct Observer {
 /// A call under way. Dropped before its end, its caller has gone.
 pub struct Call {
     observer: Arc<Observer>,
-    method: &'static Method,
+    method: &'static MethodMetrics,
     start: Instant,
     /// By which the log names it.
     pub names: Arc<CallNames>,
@@ -60,7 +60,7 @@ impl Observer {
         Self {
             slow_threshold,
             in_flight: gauge!("passbook_calls_in_flight"),
-            methods: &METHODS,
+            methods: &METRICS_BY_METHOD,
             faults: LineLimit::default(),
             unavailable: LineLimit::default(),
             slow: LineLimit::default(),

@@ -8,14 +8,18 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::pb;
 
 mod exhausted;
+#[cfg(test)]
+mod tests;
 
 pub use exhausted::{of_limit, request_too_large, response_too_large};
 
 use crate::{
+    auth::AuthError,
     domain::{authorization::Denied, rejection::Rejection},
     grpc::{
         decode::{Invalid, Violation},
-        outcomes::{self, Purpose},
+        metrics,
+        metrics::Purpose,
     },
     ledger::{Failure, Outcome},
     proto::ErrorReason,
@@ -259,16 +263,18 @@ fn permission_denied(permission: &str, message: String) -> Parts {
     Parts { code, reason, message, metadata, details: vec![] }
 }
 
-/// The answer to someone who may not call this method.
-pub fn method_denied(message: String) -> Status {
-    permission_denied("method", message).into_status()
-}
-
-/// The answer to someone who does not show who they are.
-pub fn unauthenticated(message: &str) -> Status {
-    let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
-    let (message, metadata) = (message.to_owned(), BTreeMap::new());
-    Parts { code, reason, message, metadata, details: vec![] }.into_status()
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Self {
+        let message = error.to_string();
+        match error {
+            AuthError::MethodDenied { .. } => permission_denied("method", message),
+            AuthError::Unauthenticated(_) => {
+                let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
+                Parts { code, reason, message, metadata: BTreeMap::new(), details: vec![] }
+            }
+        }
+        .into_status()
+    }
 }
 
 /// What tonic itself says of a request that is no message, or that was broken off, is that the
@@ -296,7 +302,7 @@ impl Parts {
                 Some(_) => "unknown",
                 None => "rejected",
             };
-            outcomes::count_refused(outcome, self.reason);
+            metrics::count_refused(outcome, self.reason);
         }
         self
     }

@@ -1,0 +1,17 @@
+//! The contract of `proto/passbook/v1`, as prost and tonic generate it, with one message written
+//! by hand.
+
+mod generated {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+    tonic::include_proto!("passbook.v1");
+}
+pub mod methods;
+mod watch_entries_response;
+
+pub use generated::*;
+pub use watch_entries_response::WatchEntriesResponse;
+
+/// The contract's descriptors, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/passbook_descriptor.bin"));
