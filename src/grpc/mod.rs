@@ -33,5 +33,5 @@ pub use leftover::{Leftovers, discard};
 pub use limits::{CallLimits, LimitLayer};
 pub use observe::ObserveLayer;
 pub use receiving::{Unfinished, receive};
-pub use status::{blame_request, panicked};
+pub use status::{blame_request, panicked, waiting_for_database};
 pub use watch_message::WatchEntriesResponse;

@@ -362,6 +362,14 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     Status::from(Failure::Internal(Some(Outcome::Unknown))).into_http()
 }
 
+/// The answer to a call that needs the database, which the server still waits for.
+#[must_use]
+pub fn waiting_for_database() -> Response<Body> {
+    let failure = of_failure(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+    let message = "the server is starting and waits for its database".to_owned();
+    Parts { message, ..failure }.into_status().into_http()
+}
+
 /// The fields of a rejection, which are its metadata.
 fn metadata(rejection: &Rejection) -> BTreeMap<String, String> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(rejection) else {
