@@ -5,16 +5,21 @@ mod listener;
 mod readiness;
 mod tls;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use http::Request;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use tonic::server::NamedService;
-use tower::ServiceBuilder;
+use tonic::{body::Body, server::NamedService, service::Routes};
+use tower::{ServiceBuilder, ServiceExt};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use crate::server::admin::Admin;
@@ -91,99 +96,153 @@ pub enum ServerError {
     Interrupted,
 }
 
-/// Serves until there is a signal to end; then takes no new connections, answers what was
-/// accepted, and returns. One more signal ends what is waited for then.
-///
-/// # Errors
-/// See [`ServerError`].
-pub async fn run(
-    listener: TcpListener,
-    ledger: Arc<Ledger>,
-    currencies: Arc<Currencies>,
+/// A server that listens. Before [`Server::open`] it serves health, which says NOT_SERVING, and
+/// reflection, and answers all other calls with UNAVAILABLE. Afterwards it serves everything, on the
+/// same connections and through the same layers.
+pub struct Server {
     config: ServerConfig,
-    admin: Option<Admin>,
-    mut signals: mpsc::Receiver<()>,
-) -> Result<(), ServerError> {
-    let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
-    let (health, health_service) = tonic_health::server::health_reporter();
-    let readiness = ReadinessWatch::start(ledger.clone(), health, &READY_NAMES).await;
-    let (stop, stopping) = watch::channel(false);
+    /// The services that need no database.
+    base_routes: Routes,
+    /// All services, once the database has answered.
+    all_routes: Arc<OnceLock<Routes>>,
+    /// The same for the admin port.
+    ledger: Arc<OnceLock<Arc<Ledger>>>,
+    readiness: ReadinessWatch,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Ended with the server, and so last: the end is watched, too.
+    _administration: JoinSet<()>,
+}
 
-    let (mut v1, mut v1alpha) = (None, None);
-    if config.reflection {
-        v1 = Some(reflection().build_v1().map_err(|error| failed(&error))?);
-        v1alpha = Some(reflection().build_v1alpha().map_err(|error| failed(&error))?);
-    }
+impl Server {
+    /// Begins to serve on `listener` and on the admin port.
+    ///
+    /// # Errors
+    /// The services could not be set up.
+    pub async fn start(
+        listener: TcpListener,
+        config: ServerConfig,
+        admin: Option<Admin>,
+    ) -> Result<Self, ServerError> {
+        let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let readiness = ReadinessWatch::new(health, &READY_NAMES).await;
 
-    let message_size_max = config.limits.message_size_max as usize;
-    let unfinished = Unfinished::new(message_size_max);
-    let leftovers = Leftovers::default();
-    let layers = ServiceBuilder::new()
-        .map_request(move |request| grpc::discard(request, &leftovers))
-        .layer(ObserveLayer::new(config.slow_request_threshold))
-        .layer(CatchPanicLayer::custom(grpc::panicked))
-        .map_response(grpc::blame_request)
-        .layer(AuthenticationLayer(config.authenticator))
-        .layer(LimitLayer::new(call_limits(&config.limits)))
-        .map_request(move |request| {
-            grpc::receive(grpc::stamp(request, config.deadlines), &unfinished)
+        let mut base_routes = Routes::builder();
+        if config.health {
+            base_routes.add_service(health_service);
+        }
+        if config.reflection {
+            base_routes
+                .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
+                .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?);
+        }
+        let base_routes = base_routes.routes();
+        let waiting_routes = base_routes.clone().into_axum_router();
+        let waiting_routes =
+            Routes::from(waiting_routes.fallback(|| async { grpc::waiting_for_database() }));
+        let all_routes = Arc::new(OnceLock::<Routes>::new());
+        let routes = all_routes.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            routes.get().unwrap_or(&waiting_routes).clone().oneshot(request)
         });
-    let service = AccountServiceImpl::new(ledger.clone(), currencies, stopping.clone());
-    let admin_service = AdminServiceImpl::new(ledger.clone());
-    let server = transport(&config.limits)
-        .layer(layers)
-        .add_service(AccountServiceServer::new(service).max_decoding_message_size(message_size_max))
-        .add_service(
-            AdminServiceServer::new(admin_service).max_decoding_message_size(message_size_max),
-        )
-        .add_optional_service(config.health.then_some(health_service))
-        .add_optional_service(v1)
-        .add_optional_service(v1alpha);
 
-    // Ended with this function, and so last: the end is watched, too.
-    let mut administration = JoinSet::new();
-    if let Some(admin) = admin {
-        administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
-    }
-    let incoming = listener::listen(listener, config.tls, &config.limits);
-    let mut stopped = stopping.clone();
-    let mut serving = tokio::spawn(server.serve_with_incoming_shutdown(incoming, async move {
-        // Fails only if the sender is gone: then it is time to stop, too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    }));
+        let unfinished = Unfinished::new(config.limits.message_size_max as usize);
+        let leftovers = Leftovers::default();
+        let deadlines = config.deadlines;
+        let layers = ServiceBuilder::new()
+            .map_request(move |request| grpc::discard(request, &leftovers))
+            .layer(ObserveLayer::new(config.slow_request_threshold))
+            .layer(CatchPanicLayer::custom(grpc::panicked))
+            .map_response(grpc::blame_request)
+            .layer(AuthenticationLayer(config.authenticator.clone()))
+            .layer(LimitLayer::new(call_limits(&config.limits)))
+            .map_request(move |request| {
+                grpc::receive(grpc::stamp(request, deadlines), &unfinished)
+            });
 
-    tokio::select! {
-        _ = signals.recv() => {}
-        result = &mut serving => return ended(result),
+        let ledger = Arc::new(OnceLock::new());
+        let mut administration = JoinSet::new();
+        if let Some(admin) = admin {
+            administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
+        }
+        let incoming = listener::listen(listener, config.tls.clone(), &config.limits);
+        let (stop, mut stopped) = watch::channel(false);
+        let server = transport(&config.limits).layer(layers);
+        let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
+            // Fails only if the sender is gone: then it is time to stop, too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        });
+        Ok(Self {
+            config,
+            base_routes,
+            all_routes,
+            ledger,
+            readiness,
+            stop,
+            serving: tokio::spawn(serving),
+            _administration: administration,
+        })
     }
-    tracing::info!("shutting down: answering what was accepted");
-    readiness.end().await;
-    if !config.shutdown_delay.is_zero() {
-        // Over, or cut short: either way it is time to stop.
-        let _ = timeout(config.shutdown_delay, signals.recv()).await;
+
+    /// Serves this ledger from now on, and says that it is ready.
+    pub async fn open(&mut self, ledger: Arc<Ledger>, currencies: Arc<Currencies>) {
+        let size_max = self.config.limits.message_size_max as usize;
+        let accounts = AccountServiceImpl::new(ledger.clone(), currencies, self.stop.subscribe());
+        let admin = AdminServiceImpl::new(ledger.clone());
+        let routes = self.base_routes.clone();
+        let routes = routes
+            .add_service(AccountServiceServer::new(accounts).max_decoding_message_size(size_max))
+            .add_service(AdminServiceServer::new(admin).max_decoding_message_size(size_max));
+        let ledger = self.ledger.get_or_init(|| ledger).clone();
+        self.all_routes.get_or_init(|| routes.prepare());
+        self.readiness.start(ledger).await;
     }
-    let _ = stop.send(true);
-    readiness.end_streams().await;
-    let drain = async {
-        let result = ended((&mut serving).await);
-        ledger.close().await;
-        result
-    };
-    let interrupted = tokio::select! {
-        result = timeout(config.shutdown_grace, drain) => match result {
-            Ok(result) => return result,
-            Err(_) => ServerError::GraceExceeded(config.shutdown_grace),
-        },
-        Some(()) = signals.recv() => ServerError::Interrupted,
-    };
-    if !ledger.is_idle() {
-        return Err(interrupted);
+
+    /// Serves until there is a signal to end; then takes no new connections, answers what was
+    /// accepted, closes the ledger, and returns. One more signal ends what is waited for then.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub async fn run(
+        mut self,
+        ledger: &Ledger,
+        mut signals: mpsc::Receiver<()>,
+    ) -> Result<(), ServerError> {
+        tokio::select! {
+            _ = signals.recv() => {}
+            result = &mut self.serving => return ended(result),
+        }
+        tracing::info!("shutting down: answering what was accepted");
+        self.readiness.end().await;
+        if !self.config.shutdown_delay.is_zero() {
+            // Over, or cut short: either way it is time to stop.
+            let _ = timeout(self.config.shutdown_delay, signals.recv()).await;
+        }
+        let _ = self.stop.send(true);
+        self.readiness.end_streams().await;
+        let drain = async {
+            let result = ended((&mut self.serving).await);
+            ledger.close().await;
+            result
+        };
+        let shutdown_grace = self.config.shutdown_grace;
+        let interrupted = tokio::select! {
+            result = timeout(shutdown_grace, drain) => match result {
+                Ok(result) => return result,
+                Err(_) => ServerError::GraceExceeded(shutdown_grace),
+            },
+            Some(()) = signals.recv() => ServerError::Interrupted,
+        };
+        if !ledger.is_idle() {
+            return Err(interrupted);
+        }
+        // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
+        tracing::warn!("cutting what is still open; all changes are answered");
+        // What is not tidied up now is tidied up by the next server.
+        let _ = timeout(CLOSE_TIME_MAX, ledger.close()).await;
+        Ok(())
     }
-    // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
-    tracing::warn!("cutting what is still open; all changes are answered");
-    // What is not tidied up now is tidied up by the next server.
-    let _ = timeout(CLOSE_TIME_MAX, ledger.close()).await;
-    Ok(())
 }
 
 /// The transport's settings, without services; also what the benchmark's other servers use.

@@ -1,6 +1,6 @@
 //! `passbook serve`.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -17,7 +17,7 @@ use crate::{
     domain::money::Currencies,
     grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
-    server::{self, Admin, ServerConfig, Tls},
+    server::{Admin, Server, ServerConfig, Tls},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -44,78 +44,105 @@ impl Serve {
         let currencies = config.currencies().map_err(Failed::Usage)?;
         let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
+        let tls = tls.map(Arc::new);
+        let url = config.database.url().map_err(Failed::Usage)?;
+        let kind = url.kind();
         // Before anything is announced, so that a signal sent at once is not lost.
         let mut signals = end_signals().map_err(Failed::run)?;
 
-        let url = config.database.url().map_err(Failed::Usage)?;
-        let Some(store) = connect(url, &config, &mut signals).await? else { return Ok(()) };
-        prepare_schema(&store, config.migrate).await?;
-        let kept = store
-            .register_currencies(currencies.configured())
-            .await
-            .map_err(Failed::run)?
-            .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
-        let currencies = currencies.with_kept(kept.into_iter());
-        if let Some(credentials) =
-            config.security.credentials(&currencies).map_err(Failed::Usage)?
-        {
-            // With limits of amounts in the ledger's decimals.
-            authenticator.replace(credentials);
-        }
-        check_callers(&store, &authenticator, &config.security).await?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|error| Failed::Run(format!("cannot listen on {}: {error}", config.listen)))?;
-        let address = listener.local_addr().map_err(Failed::run)?;
-
+        let (listener, address) = listen(config.listen).await?;
         let admin = admin(&config.telemetry).await?;
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| Failed::Usage(format!("otlp_endpoint {endpoint}: {error}")))
         });
         let traces = traces.transpose()?;
-
-        let kind = store.kind();
-        let limits = Limits {
-            queue_capacity: config.limits.queue_capacity as usize,
-            batch_size_max: config.batch_size_max as usize,
-        };
-        let ledger = Ledger::start(Arc::new(store), limits).await.map_err(Failed::run)?;
-        let ledger = Arc::new(ledger);
-        let currencies = Arc::new(currencies);
-        let reloading = (config.security.clone(), currencies.clone(), authenticator.clone());
-        tokio::spawn(reload(reloading.0, reloading.1, reloading.2));
-        let tls = tls.map(Arc::new);
         if let Some(tls) = tls.clone() {
             tokio::spawn(async move { tls.keep_up_to_date().await });
         }
-        if shows_password {
-            tracing::warn!(
-                "the database's password is on the command line, where everyone on this machine \
-                 can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
-            );
-        }
-        output::line(format_args!(
-            "ready: listening on {address}, database {kind}, schema {}",
-            schema_version()
-        ))?;
-        let server_config = ServerConfig {
-            tls,
-            limits: config.limits,
-            authenticator,
-            reflection: config.security.reflection != Access::Off,
-            health: config.security.health != Access::Off,
-            deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
-            slow_request_threshold: config.telemetry.slow_request_threshold,
-            shutdown_delay: config.shutdown_delay,
-            shutdown_grace: config.shutdown_grace,
+        let served = async {
+            let server_config = server_config(&config, tls, authenticator.clone());
+            let server = Server::start(listener, server_config, admin).await;
+            let mut server = server.map_err(Failed::run)?;
+            let opened = open_ledger(url, &config, currencies, authenticator, &mut signals).await?;
+            let Some((ledger, currencies)) = opened else { return Ok(()) };
+            server.open(ledger.clone(), currencies).await;
+            if shows_password {
+                tracing::warn!(
+                    "the database's password is on the command line, where everyone on this machine \
+                     can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
+                );
+            }
+            output::line(format_args!(
+                "ready: listening on {address}, database {kind}, schema {}",
+                schema_version()
+            ))?;
+            server.run(&ledger, signals).await.map_err(Failed::run)
         };
-        let result = server::run(listener, ledger, currencies, server_config, admin, signals).await;
+        let served = served.await;
         if let Some(traces) = traces {
             traces.stop().await;
         }
-        result.map_err(Failed::run)
+        served
     }
+}
+
+fn server_config(
+    config: &ServeConfig,
+    tls: Option<Arc<Tls>>,
+    authenticator: Arc<Authenticator>,
+) -> ServerConfig {
+    ServerConfig {
+        tls,
+        limits: config.limits.clone(),
+        authenticator,
+        reflection: config.security.reflection != Access::Off,
+        health: config.security.health != Access::Off,
+        deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
+        slow_request_threshold: config.telemetry.slow_request_threshold,
+        shutdown_delay: config.shutdown_delay,
+        shutdown_grace: config.shutdown_grace,
+    }
+}
+
+/// Waits for the database, makes sure that it is one for this program and these settings, and
+/// starts a ledger on it. None if a signal came meanwhile.
+async fn open_ledger(
+    url: DatabaseUrl,
+    config: &ServeConfig,
+    currencies: Currencies,
+    authenticator: Arc<Authenticator>,
+    signals: &mut mpsc::Receiver<()>,
+) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, Failed> {
+    let Some(store) = connect(url, config, signals).await? else { return Ok(None) };
+    prepare_schema(&store, config.migrate).await?;
+    let kept = store
+        .register_currencies(currencies.configured())
+        .await
+        .map_err(Failed::run)?
+        .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
+    let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
+    if let Some(credentials) = config.security.credentials(&currencies).map_err(Failed::Usage)? {
+        // With limits of amounts in the ledger's decimals.
+        authenticator.replace(credentials);
+    }
+    check_callers(&store, &authenticator, &config.security).await?;
+    tokio::spawn(reload(config.security.clone(), currencies.clone(), authenticator));
+
+    let limits = Limits {
+        queue_capacity: config.limits.queue_capacity as usize,
+        batch_size_max: config.batch_size_max as usize,
+    };
+    let ledger = Ledger::start(Arc::new(store), limits).await.map_err(Failed::run)?;
+    Ok(Some((Arc::new(ledger), currencies)))
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failed> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Failed::Run(format!("cannot listen on {address}: {error}")))?;
+    let address = listener.local_addr().map_err(Failed::run)?;
+    Ok((listener, address))
 }
 
 /// Makes sure that requests which were made before authentication was switched on or off are still
@@ -162,10 +189,7 @@ async fn check_callers(
 /// The admin port, and counting for it, if there is to be one; before anything that counts.
 async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, Failed> {
     let Some(address) = config.admin_listen else { return Ok(None) };
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Failed::Run(format!("cannot listen on {address}: {error}")))?;
-    let address = listener.local_addr().map_err(Failed::run)?;
+    let (listener, address) = listen(address).await?;
     let metrics = metrics::install().map_err(Failed::run)?;
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
     Ok(Some(Admin { listener, metrics }))

@@ -72,8 +72,8 @@ pub struct ServeConfig {
     pub default_deadline: Duration,
 
     /// How long to wait at the start for a database that does not answer yet: it is starting, or its
-    /// host's name is not known. Until then nothing listens, so the server is not ready. What will
-    /// not pass, such as a wrong password, is not waited for.
+    /// host's name is not known. Meanwhile the server listens, and calls get UNAVAILABLE. Errors that
+    /// will not pass, such as a wrong password, end the server at once.
     #[arg(
         long,
         env = "PASSBOOK_DATABASE_WAIT",

@@ -8,7 +8,11 @@
 //! | /livez | 200 as long as the process runs: to start it anew would not mend its database |
 //! | /readyz | 200 if changes can be made, else 503 with the reason |
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -45,13 +49,18 @@ pub struct Admin {
 /// What the port's answers are made of.
 struct Facts {
     metrics: Metrics,
-    ledger: Arc<Ledger>,
+    /// Empty as long as the server waits for its database.
+    ledger: Arc<OnceLock<Arc<Ledger>>>,
     readiness: watch::Receiver<Readiness>,
 }
 
 impl Admin {
     /// Serves for as long as the future is polled.
-    pub async fn serve(self, ledger: Arc<Ledger>, readiness: watch::Receiver<Readiness>) {
+    pub async fn serve(
+        self,
+        ledger: Arc<OnceLock<Arc<Ledger>>>,
+        readiness: watch::Receiver<Readiness>,
+    ) {
         let facts = Arc::new(Facts { metrics: self.metrics, ledger, readiness });
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
         // Fails only if the semaphore were closed, which nobody does.
@@ -112,15 +121,16 @@ impl Facts {
 
     /// What is a state rather than a count is looked at when someone asks.
     fn metrics(&self) -> String {
-        let load = self.ledger.load();
         let is_ready = self.readiness.borrow().is_ok();
         gauge!("passbook_ready").set(if is_ready { 1.0 } else { 0.0 });
-        gauge!("passbook_queue_length").set(load.queue_length as f64);
-        gauge!("passbook_queue_capacity").set(load.queue_capacity as f64);
-        gauge!("passbook_watchers").set(load.watchers as f64);
-        let connections = load.connections;
-        for (state, number) in [("idle", connections.idle), ("in_use", connections.in_use)] {
-            gauge!("passbook_database_connections", "state" => state).set(number as f64);
+        if let Some(load) = self.ledger.get().map(|ledger| ledger.load()) {
+            gauge!("passbook_queue_length").set(load.queue_length as f64);
+            gauge!("passbook_queue_capacity").set(load.queue_capacity as f64);
+            gauge!("passbook_watchers").set(load.watchers as f64);
+            let connections = load.connections;
+            for (state, number) in [("idle", connections.idle), ("in_use", connections.in_use)] {
+                gauge!("passbook_database_connections", "state" => state).set(number as f64);
+            }
         }
         self.metrics.render()
     }

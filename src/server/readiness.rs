@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{sync::watch, task::JoinSet};
 use tonic_health::server::HealthReporter;
 
 use crate::ledger::Ledger;
@@ -23,34 +23,37 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// database there. One look that succeeds is enough to be back: it went all the way.
 const FAILURES_MIN: usize = 2;
 
+/// Why a server is not ready before the first look.
+const STARTING: &str = "starting, waiting for the database";
 /// The health service's name for liveness, beside those of readiness.
 const LIVENESS: &str = "liveness";
 
 /// Ready, or why not.
 pub type Readiness = Result<(), String>;
 
-/// Looks at the ledger until it is ended.
+/// Looks at the ledger from its start until its end, and is not ready before and after.
 pub struct ReadinessWatch {
     told: Arc<watch::Sender<Readiness>>,
     health: HealthReporter,
     /// The names that are serving while the ledger is ready.
     names: &'static [&'static str],
-    looking: AbortHandle,
+    looking: JoinSet<()>,
 }
 
 impl ReadinessWatch {
-    /// Begins; whoever starts a server has just looked at the database.
-    pub async fn start(
-        ledger: Arc<Ledger>,
-        health: HealthReporter,
-        names: &'static [&'static str],
-    ) -> Self {
-        let told = Arc::new(watch::Sender::new(Ok(())));
+    /// Alive, and not ready.
+    pub async fn new(health: HealthReporter, names: &'static [&'static str]) -> Self {
         set_serving(&health, &[LIVENESS], true).await;
-        set_serving(&health, names, true).await;
-        let looking = look(ledger, told.clone(), health.clone(), names);
-        let looking = tokio::spawn(looking).abort_handle();
-        Self { told, health, names, looking }
+        set_serving(&health, names, false).await;
+        let told = Arc::new(watch::Sender::new(Err(STARTING.to_owned())));
+        Self { told, health, names, looking: JoinSet::new() }
+    }
+
+    /// Ready; whoever opens a server has just looked at the database.
+    pub async fn start(&mut self, ledger: Arc<Ledger>) {
+        let _ = self.told.send_replace(Ok(()));
+        set_serving(&self.health, self.names, true).await;
+        self.looking.spawn(look(ledger, self.told.clone(), self.health.clone(), self.names));
     }
 
     /// What it is, and what it becomes.
@@ -59,14 +62,14 @@ impl ReadinessWatch {
     }
 
     /// From now on it is not ready: the server is shutting down.
-    pub async fn end(&self) {
-        self.looking.abort();
+    pub async fn end(&mut self) {
+        self.looking.abort_all();
         let _ = self.told.send_replace(Err("shutting down".to_owned()));
         set_serving(&self.health, self.names, false).await;
     }
 
     /// Ends the streams of those who watch the health: they would keep their connections open.
-    pub async fn end_streams(mut self) {
+    pub async fn end_streams(&mut self) {
         for name in self.names.iter().chain(&[LIVENESS]) {
             self.health.clear_service_status(name).await;
         }

@@ -265,15 +265,15 @@ fn permission_denied(permission: &str, message: String) -> Parts {
 
 impl From<AuthError> for Status {
     fn from(error: AuthError) -> Self {
-        let message = error.to_string();
-        match error {
+        let (message, metadata) = (error.to_string(), BTreeMap::new());
+        let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
+        let parts = match error {
             AuthError::MethodDenied { .. } => permission_denied("method", message),
             AuthError::Unauthenticated(_) => {
-                let (code, reason) = (Code::Unauthenticated, ErrorReason::Unauthenticated);
-                Parts { code, reason, message, metadata: BTreeMap::new(), details: vec![] }
+                Parts { code, reason, message, metadata, details: vec![] }
             }
-        }
-        .into_status()
+        };
+        parts.into_status()
     }
 }
 
@@ -366,6 +366,14 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
         .unwrap_or("no message");
     tracing::error!(panic = text, "handler panicked");
     Status::from(Failure::Internal(Some(Outcome::Unknown))).into_http()
+}
+
+/// The answer to a call that needs the database, which the server still waits for.
+#[must_use]
+pub fn waiting_for_database() -> Response<Body> {
+    let failure = of_failure(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+    let message = "the server is starting and waits for its database".to_owned();
+    Parts { message, ..failure }.into_status().into_http()
 }
 
 /// The fields of a rejection, which are its metadata.

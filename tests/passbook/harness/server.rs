@@ -15,7 +15,7 @@ use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, PATIENCE, Patient, TestDatabase};
+use super::{Client, PATIENCE, Patient, TestDatabase, eventually};
 
 /// How long a command may take: some move a large ledger.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(300);
@@ -60,6 +60,17 @@ impl Server {
         let all = [&["--database-url", database.url()], arguments].concat();
         let all = all.into_iter().map(str::to_owned).collect();
         Self::spawn(this_program(), listen.to_owned(), all).await
+    }
+
+    /// Starts a server on an address with a port, and waits only until it listens there: it is not
+    /// ready before its database is.
+    pub async fn launch(address: SocketAddr, arguments: &[&str]) -> Self {
+        let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let (mut server, _) = launch(this_program(), &address.to_string(), all);
+        server.address = address;
+        let listens = async || tokio::net::TcpStream::connect(address).await.is_ok();
+        eventually("it listens", listens).await;
+        server
     }
 
     /// Starts a server by another version of the program.
@@ -254,10 +265,30 @@ fn spawn_and_wait(
     listen: String,
     restart_arguments: Vec<String>,
 ) -> Result<Server, String> {
+    let (mut server, lines) = launch(program, &listen, restart_arguments);
+    let Ok(ready_line) = lines.recv_timeout(PATIENCE) else {
+        let log = server.log();
+        return Err(format!("the server did not get ready; its log:\n{}", last_lines(&log)));
+    };
+    server.address = ready_line
+        .strip_prefix("ready: listening on ")
+        .and_then(|rest| rest.split(',').next())
+        .and_then(|address| address.parse().ok())
+        .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
+    server.ready_line = ready_line;
+    Ok(server)
+}
+
+/// A server without its address and ready line, and the lines that it will write on standard output.
+fn launch(
+    program: PathBuf,
+    listen: &str,
+    restart_arguments: Vec<String>,
+) -> (Server, mpsc::Receiver<String>) {
     let directory = tempfile::tempdir().expect("a directory for temporary files");
     let log = File::create(log_path(&directory)).expect("a log file");
     let mut command = command(&program);
-    command.args(["serve", "--listen", &listen]).args(&restart_arguments);
+    command.args(["serve", "--listen", listen]).args(&restart_arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir(directory.path());
     let mut child = command.spawn().expect("the binary starts");
     let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
@@ -270,18 +301,11 @@ fn spawn_and_wait(
             let _ = sender.send(line);
         }
     });
-    let Ok(ready_line) = receiver.recv_timeout(PATIENCE) else {
-        let _ = child.kill();
-        let _ = child.wait();
-        let log = std::fs::read_to_string(log_path(&directory)).unwrap_or_default();
-        return Err(format!("the server did not get ready; its log:\n{}", last_lines(&log)));
-    };
-    let address = ready_line
-        .strip_prefix("ready: listening on ")
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|address| address.parse().ok())
-        .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
-    Ok(Server { child, address, ready_line, stdout, directory, program, restart_arguments })
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    let ready_line = String::new();
+    let server =
+        Server { child, address, ready_line, stdout, directory, program, restart_arguments };
+    (server, receiver)
 }
 
 fn log_path(directory: &TempDir) -> PathBuf {

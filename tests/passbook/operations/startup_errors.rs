@@ -1,9 +1,27 @@
 //! What cannot be used at the start, be it the database or a file: one line that says why, and an end.
+//! A database that is late: the server listens, and is not ready until it is there.
 
-use crate::harness::{
-    caller::{Callers, entry, identity},
-    postgres_servers::PostgresServer,
-    *,
+use std::net::SocketAddr;
+
+use passbook::proto::{GetAccountRequest, account_service_client::AccountServiceClient};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
+
+use crate::{
+    harness::{
+        admin::ADMIN,
+        caller::{Callers, entry, identity, shows},
+        certificates::Authority,
+        postgres_servers::{PostgresServer, free_port},
+        *,
+    },
+    operations::readiness::status,
 };
 
 /// `serve` with this URL: its exit code and all that it says.
@@ -127,32 +145,155 @@ async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
     assert!(why.contains("policy.toml: cannot be read: "), "{why}");
 }
 
+/// The `database_url` of a PostgreSQL that is not there: nobody listens at its address.
+fn absent_database() -> String {
+    format!("postgres://postgres@127.0.0.1:{}/postgres", free_port())
+}
+
+/// An address of this machine at which nobody listens.
+fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_a_moment_late_is_waited_for() {
+async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_there() {
     let _turn = turn::take(Weight::Light).await;
     let mut postgres = PostgresServer::start().await;
     let url = postgres.url();
     postgres.crash();
-    let starting = tokio::spawn({
-        let url = url.clone();
-        async move { Server::start_at(&url, &["--migrate"]).await }
-    });
-    // Long enough that it has tried.
-    tokio::time::sleep(seconds(1)).await;
-    assert!(!starting.is_finished(), "it waits");
-    postgres.run().await;
+    let arguments = [&["--database-url", &url, "--migrate"][..], &ADMIN].concat();
+    let server = Server::launch(free_address(), &arguments).await;
 
-    let server = starting.await.expect("it starts");
-    open(&server.client(), "alice").await;
+    for service in ["", "passbook.v1.AccountService"] {
+        assert_eq!(status(&server, service).await, ServingStatus::NotServing, "{service:?}");
+    }
+    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    let mut health = HealthClient::new(server.channel());
+    let watch = health.watch(HealthCheckRequest::default()).await.expect("health is served");
+    let mut watch = watch.into_inner();
+    let first = watch.message().await.expect("the stream lives").expect("a status");
+    assert_eq!(first.status(), ServingStatus::NotServing);
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    let mut reflection = ServerReflectionClient::new(server.channel());
+    let listed = reflection.server_reflection_info(tokio_stream::iter([list])).await;
+    listed.expect("reflection is served");
+    let mut client = server.client();
+    let early = deposit("alice", "5.00");
+    let answer = client.deposit(early.clone()).await;
+    let error = refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert_eq!(outcome(&error), "not_applied");
+    assert_eq!(error.message(), "the server is starting and waits for its database");
+    let admin = server.admin();
+    assert_eq!(admin.get("/livez").await.0, 200);
+    let not_ready = "not ready: starting, waiting for the database\n".to_owned();
+    assert_eq!(admin.get("/readyz").await, (503, not_ready));
+    assert_eq!(admin.metrics().await.value("passbook_ready"), 0.0);
+    assert_eq!(server.stdout(), [""; 0], "it does not say that it is ready");
+
+    tokio::join!(postgres.run(), is_served_without_a_gap(&server));
+
+    let second = watch.message().await.expect("the stream lives").expect("a status");
+    assert_eq!(second.status(), ServingStatus::Serving);
+    open(&client, "alice").await;
+    let answer = client.deposit(early).await.expect("the deposit is made").into_inner();
+    assert!(!answer.replayed, "it was not applied before");
+    assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(admin.metrics().await.value("passbook_ready"), 1.0);
+    let ready = format!("ready: listening on {}, database postgres, ", server.address);
+    eventually("it says so", async || server.stdout().iter().any(|it| it.starts_with(&ready)))
+        .await;
     let log = server.log();
     assert_eq!(log.matches("waiting for the database").count(), 1, "one line: {log}");
     assert!(log.contains("connection refused"), "{log}");
+}
 
-    // What will not pass is not waited for.
-    let (_, address) = url.split_once('@').expect("a user");
-    let (server, _) = address.rsplit_once('/').expect("a database");
-    let nowhere = format!("postgres://postgres@{server}/nowhere");
+/// Asks on new connections until the ledger answers; before, each is told to wait.
+async fn is_served_without_a_gap(server: &Server) {
+    let nobody = GetAccountRequest { account_id: "nobody".to_owned() };
+    eventually("it is served", async || {
+        let answer = server.client().get_account(nobody.clone()).await;
+        match reason(&answer.expect_err("there is no such account")).as_str() {
+            "DATABASE_UNAVAILABLE" => false,
+            "ACCOUNT_NOT_FOUND" => true,
+            other => panic!("{other}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_asks_for_the_same_credentials_as_later() {
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let callers =
+        Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
+    let settings = [authority.arguments(), callers.arguments().to_vec()].concat();
+    let url = absent_database();
+    let mut arguments = vec!["--database-url", &url];
+    arguments.extend(settings.iter().map(String::as_str));
+    let server = Server::launch(free_address(), &arguments).await;
+
+    let channel = authority.connect(&server, None).await.expect("a connection by TLS");
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
+    let health = health.expect("health is public").into_inner();
+    assert_eq!(health.status(), ServingStatus::NotServing);
+    let mut nobody = Client::new(channel.clone());
+    refused(nobody.deposit(deposit("a", "1")).await, Code::Unauthenticated, "UNAUTHENTICATED");
+    let mut billing = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
+    let answer = billing.deposit(deposit("a", "1")).await;
+    refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert!(server.client().deposit(deposit("a", "1")).await.is_err(), "not without TLS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_is_told_at_once_even_if_the_database_is_late() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let taken = taken.local_addr().map(|it| it.to_string()).expect("a bound port");
+    let url = absent_database();
+    for listeners in [
+        ["--listen", &taken, "--admin-listen", "127.0.0.1:0"],
+        ["--listen", "127.0.0.1:0", "--admin-listen", &taken],
+    ] {
+        let arguments = [&["serve", "--database-url", &url][..], &listeners].concat();
+        let outcome = passbook(&arguments).await;
+        // One line: it did not say that it waits.
+        let why = outcome.must_fail(1);
+        assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_ends_quietly_when_it_is_told_to() {
+    let mut server = Server::launch(free_address(), &["--database-url", &absent_database()]).await;
+    let waits = async || server.log().contains("waiting for the database, up to 30 s");
+    eventually("it waits", waits).await;
+
+    server.terminate();
+
+    let status = server.wait(PATIENCE).await.expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert_eq!(server.log().lines().count(), 1, "{}", server.log());
+    assert_eq!(server.stdout(), [""; 0], "it never was ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_pass_is_not_waited_for_and_the_wait_ends() {
+    let _turn = turn::take(Weight::Light).await;
+    let postgres = PostgresServer::start().await;
+    let nowhere = format!("postgres://postgres@{}/nowhere", postgres.address());
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &nowhere];
     let outcome = passbook(&arguments).await;
     assert!(outcome.must_fail(1).contains("\"nowhere\" does not exist"), "{}", outcome.stderr);
+
+    let absent = absent_database();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-wait", "1s"];
+    let outcome = passbook(&[&arguments[..], &["--database-url", &absent]].concat()).await;
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    let [waiting, error] = lines[..] else { panic!("{lines:?}") };
+    assert!(waiting.contains("waiting for the database, up to 1 s"), "{waiting}");
+    assert!(error.starts_with("error: cannot connect to the database at "), "{error}");
 }
