@@ -12,6 +12,7 @@ use crate::{
         command,
         money::Currencies,
         transaction::Transaction,
+        unit_of_work::RequestResult,
     },
     grpc::{
         context::open,
@@ -51,15 +52,18 @@ impl AccountServiceImpl {
         Self { ledger, currencies, stopping }
     }
 
-    async fn make(
+    /// Decodes, executes and encodes a request that moves or holds money.
+    async fn execute<T, R: From<RequestResult>>(
         &self,
-        caller: &Caller,
-        request: Result<command::Request, Invalid>,
-        deadline: Deadline,
-    ) -> Result<encode::Done, Status> {
+        request: Request<T>,
+        decode: impl FnOnce(&Currencies, &Arc<str>, T) -> Result<command::Request, Invalid>,
+    ) -> Result<Response<R>, Status> {
+        let (caller, deadline, request) = open(request);
+        let request = decode(&self.currencies, &caller.recorded_as, request);
         let request = request.map_err(error::of_malformed)?;
         let purpose = Purpose::of(&request);
-        metrics::of_request(self.ledger.make(caller, request, deadline.at).await, purpose)
+        let result = self.ledger.make(&caller, request, deadline.at).await;
+        metrics::of_request(result, purpose).map(Response::new)
     }
 
     async fn update(
@@ -99,7 +103,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::CreateAccountRequest>,
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (caller, deadline, request) = open(request);
-        let new = decode::new_account(&self.currencies, &caller.recorded_as, &request)
+        let new = decode::new_account(&self.currencies, &caller.recorded_as, request)
             .map_err(error::of_malformed)?;
         if let Err(invalid) = decode::check_currency_of_new_account(&self.currencies, &new)
             && !self.ledger.has_account(&caller, &new.account_id, deadline.at).await?
@@ -152,44 +156,28 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::DepositRequest>,
     ) -> Result<Response<proto::DepositResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let posting = decode::deposit(&self.currencies, &caller.recorded_as, &request);
-        let encode::Done { transaction, replayed, .. } =
-            self.make(&caller, posting, deadline).await?;
-        Ok(Response::new(proto::DepositResponse { transaction, replayed }))
+        self.execute(request, decode::deposit).await
     }
 
     async fn withdraw(
         &self,
         request: Request<proto::WithdrawRequest>,
     ) -> Result<Response<proto::WithdrawResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let posting = decode::withdraw(&self.currencies, &caller.recorded_as, &request);
-        let encode::Done { transaction, replayed, .. } =
-            self.make(&caller, posting, deadline).await?;
-        Ok(Response::new(proto::WithdrawResponse { transaction, replayed }))
+        self.execute(request, decode::withdraw).await
     }
 
     async fn transfer(
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let posting = decode::transfer(&self.currencies, &caller.recorded_as, &request);
-        let encode::Done { transaction, replayed, .. } =
-            self.make(&caller, posting, deadline).await?;
-        Ok(Response::new(proto::TransferResponse { transaction, replayed }))
+        self.execute(request, decode::transfer).await
     }
 
     async fn post_transaction(
         &self,
         request: Request<proto::PostTransactionRequest>,
     ) -> Result<Response<proto::PostTransactionResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let posting = decode::transaction(&self.currencies, &caller.recorded_as, request);
-        let encode::Done { transaction, replayed, .. } =
-            self.make(&caller, posting, deadline).await?;
-        Ok(Response::new(proto::PostTransactionResponse { transaction, replayed }))
+        self.execute(request, decode::transaction).await
     }
 
     async fn batch_post_transactions(
@@ -310,31 +298,21 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::PlaceHoldRequest>,
     ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let request = decode::new_hold(&self.currencies, &caller.recorded_as, request);
-        let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
-        Ok(Response::new(proto::PlaceHoldResponse { hold, replayed }))
+        self.execute(request, decode::new_hold).await
     }
 
     async fn capture_hold(
         &self,
         request: Request<proto::CaptureHoldRequest>,
     ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let request = decode::capture(&self.currencies, &caller.recorded_as, request);
-        let encode::Done { transaction, hold, replayed } =
-            self.make(&caller, request, deadline).await?;
-        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
+        self.execute(request, decode::capture).await
     }
 
     async fn release_hold(
         &self,
         request: Request<proto::ReleaseHoldRequest>,
     ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let request = decode::release(&self.currencies, &caller.recorded_as, &request);
-        let encode::Done { hold, replayed, .. } = self.make(&caller, request, deadline).await?;
-        Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed }))
+        self.execute(request, decode::release).await
     }
 
     async fn get_hold(
@@ -366,11 +344,7 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ReverseTransactionRequest>,
     ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
-        let (caller, deadline, request) = open(request);
-        let request = decode::reversal(&self.currencies, &caller.recorded_as, request);
-        let encode::Done { transaction, replayed, .. } =
-            self.make(&caller, request, deadline).await?;
-        Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
+        self.execute(request, decode::reversal).await
     }
 
     async fn list_transactions(
@@ -433,8 +407,8 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
         let (caller, deadline, request) = open(request);
         let request_id = decode::request_id(&self.currencies, &request.request_id)?;
-        let decided = self.ledger.resolve(&caller, request_id, request.fence, deadline.at).await?;
-        Ok(Response::new(encode::resolved(decided)))
+        let record = self.ledger.resolve(&caller, request_id, request.fence, deadline.at).await?;
+        Ok(Response::new(encode::outcome(record)))
     }
 
     async fn verify_account(

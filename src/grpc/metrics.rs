@@ -14,9 +14,9 @@ use metrics::{Counter, counter};
 use tonic::Status;
 
 use crate::{
-    domain::{account::Account, command::Request},
+    domain::{account::Account, command::Request, unit_of_work::RequestResult},
     grpc::{encode, error},
-    ledger::{Done, Failure},
+    ledger::Failure,
     proto::{self, ErrorReason},
 };
 
@@ -41,11 +41,14 @@ impl Purpose {
     }
 }
 
-/// The answer to someone who asked for something to be made.
-pub fn of_request(done: Result<Done, Failure>, purpose: Purpose) -> Result<encode::Done, Status> {
-    let done = done.map_err(|failure| error::of_refused(&failure, purpose))?;
-    count_done(&done, purpose);
-    Ok(encode::done(done))
+/// The answer to a request that moves or holds money.
+pub fn of_request<R: From<RequestResult>>(
+    result: Result<RequestResult, Failure>,
+    purpose: Purpose,
+) -> Result<R, Status> {
+    let result = result.map_err(|failure| error::of_refused(&failure, purpose))?;
+    count_done(&result, purpose);
+    Ok(result.into())
 }
 
 /// The answer to someone who asked for an account to be opened or changed.
@@ -56,7 +59,7 @@ pub fn of_account(account: Result<Account, Failure>) -> Result<Option<proto::Acc
 }
 
 /// Something was made.
-pub fn count_done(done: &Done, purpose: Purpose) {
+pub fn count_done(done: &RequestResult, purpose: Purpose) {
     if purpose == Purpose::DryRun {
         return;
     }

@@ -92,7 +92,7 @@ impl Failure {
             StorageError::Unavailable(_)
             | StorageError::LockTimeout(_)
             | StorageError::Aborted(_)
-            | StorageError::Decided(_) => {
+            | StorageError::RepeatedRequest(_) => {
                 tracing::warn!(%error, "read failed");
                 Self::DatabaseUnavailable(None)
             }

@@ -48,7 +48,7 @@ use crate::{
         command::{Action, Command, Request},
         hold::Capture,
         ids::{RequestId, RequestKey},
-        unit_of_work::{Answer, Decided, Made},
+        unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
         metrics::write_path::Stats,
@@ -86,15 +86,6 @@ pub struct Ledger {
     closed: AtomicBool,
 }
 
-/// What was made, now or before.
-#[derive(Clone, Debug)]
-pub struct Done {
-    /// All of it.
-    pub made: Made,
-    /// It had been made before, under the same request id.
-    pub replayed: bool,
-}
-
 /// An accepted request. Dropped, it is given up, if that is still possible.
 pub struct RequestTicket(write_path::job::Ticket);
 
@@ -103,10 +94,10 @@ impl RequestTicket {
     ///
     /// # Errors
     /// The refusal, which is kept, or no verdict was reached.
-    pub async fn done(self) -> Result<Done, Failure> {
+    pub async fn done(self) -> Result<RequestResult, Failure> {
         match self.0.verdict().await? {
-            Answer::Made { made, replayed } => Ok(Done { made, replayed }),
-            Answer::Account(_) | Answer::Decided(_) => Err(WRONG_ANSWER),
+            CommandResult::Request(result) => Ok(result),
+            CommandResult::Account(_) | CommandResult::Record(_) => Err(WRONG_ANSWER),
         }
     }
 }
@@ -174,8 +165,8 @@ impl Ledger {
 
     async fn account_after(&self, command: Command, deadline: Instant) -> Result<Account, Failure> {
         match self.accept(command, deadline, None)?.verdict().await? {
-            Answer::Account(account) => Ok(account),
-            Answer::Made { .. } | Answer::Decided(_) => Err(WRONG_ANSWER),
+            CommandResult::Account(account) => Ok(account),
+            CommandResult::Request(_) | CommandResult::Record(_) => Err(WRONG_ANSWER),
         }
     }
 
@@ -188,7 +179,7 @@ impl Ledger {
         caller: &Caller,
         mut request: Request,
         deadline: Instant,
-    ) -> Result<Done, Failure> {
+    ) -> Result<RequestResult, Failure> {
         self.look_ahead(&mut request.action, deadline).await.map_err(Failure::not_applied)?;
         self.begin(caller, request, deadline)?.done().await
     }
@@ -249,10 +240,10 @@ impl Ledger {
         request_id: RequestId,
         fence: bool,
         deadline: Instant,
-    ) -> Result<Option<Decided>, Failure> {
+    ) -> Result<Option<RequestRecord>, Failure> {
         let key = RequestKey { caller: caller.recorded_as.clone(), request_id };
         if !fence {
-            return self.decided(&key, deadline).await;
+            return self.record(&key, deadline).await;
         }
         let request = Request {
             key,
@@ -264,8 +255,8 @@ impl Ledger {
         };
         let command = Command::Request(Arc::new(request));
         match self.accept(command, deadline, None)?.verdict().await? {
-            Answer::Decided(decided) => Ok(Some(decided)),
-            Answer::Account(_) | Answer::Made { .. } => Err(WRONG_ANSWER),
+            CommandResult::Record(record) => Ok(Some(record)),
+            CommandResult::Account(_) | CommandResult::Request(_) => Err(WRONG_ANSWER),
         }
     }
 

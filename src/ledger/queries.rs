@@ -28,7 +28,7 @@ use crate::{
         money::Amount,
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
-        unit_of_work::Decided,
+        unit_of_work::RequestRecord,
     },
     ledger::{Failure, Ledger, Watcher},
     storage::{
@@ -368,13 +368,13 @@ impl Ledger {
     }
 
     /// The verdict under a request id, if there is one.
-    pub(super) async fn decided(
+    pub(super) async fn record(
         &self,
         key: &RequestKey,
         deadline: Instant,
-    ) -> Result<Option<Decided>, Failure> {
+    ) -> Result<Option<RequestRecord>, Failure> {
         let (store, key) = (self.store.clone(), key.clone());
-        self.read(deadline, async move { store.decided(&key).await }).await
+        self.read(deadline, async move { store.record(&key).await }).await
     }
 }
 

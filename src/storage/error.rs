@@ -20,7 +20,7 @@ pub enum StorageError {
     Aborted(String),
     /// A request has its verdict already, and the attempt did not know it.
     #[error("decided already: {0}")]
-    Decided(String),
+    RepeatedRequest(String),
     /// The database cannot be reached or written; the connection must not be used again.
     #[error("database unavailable: {0}")]
     Unavailable(String),
@@ -48,7 +48,7 @@ impl StorageError {
             Self::Corrupt(_) => "unreadable row: see `passbook verify`".to_owned(),
             Self::LockTimeout(_)
             | Self::Aborted(_)
-            | Self::Decided(_)
+            | Self::RepeatedRequest(_)
             | Self::Unavailable(_)
             | Self::Forbidden(_)
             | Self::SchemaNotMigrated(_)
@@ -184,7 +184,7 @@ fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageE
         ("55P03", _) => StorageError::LockTimeout(text),
         // The number of an account's next entry is taken: its row is not what the entries say.
         ("23505", _) if constraint == Some("entries_pkey") => StorageError::Data(text),
-        ("23505", _) if constraint == Some("requests_pkey") => StorageError::Decided(text),
+        ("23505", _) if constraint == Some("requests_pkey") => StorageError::RepeatedRequest(text),
         // Other unique violations too: keys are looked up first, so one means that somebody
         // else took the key in between, and fresh rows will show it.
         ("40001" | "40P01" | "40003" | "57014" | "25P04" | "23505", _) => {
@@ -209,7 +209,7 @@ fn from_sqlite_code(code: &str, text: String) -> StorageError {
             StorageError::SchemaNotMigrated(text)
         }
         // Our own trigger's words, which come before the unique constraint would.
-        Some(19) if text.contains("REPLACE on requests") => StorageError::Decided(text),
+        Some(19) if text.contains("REPLACE on requests") => StorageError::RepeatedRequest(text),
         // TOOBIG, CONSTRAINT, MISMATCH. All else is looked up under the one write lock, so a
         // unique constraint is no race.
         Some(18..=20) => StorageError::Data(text),

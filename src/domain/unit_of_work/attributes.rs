@@ -6,14 +6,14 @@ use crate::domain::{
         NewLimit,
     },
     rejection::Rejection,
-    unit_of_work::Book,
+    unit_of_work::UnitOfWork,
 };
 
-impl Book {
+impl UnitOfWork {
     pub(super) fn update_account(&mut self, update: &AccountUpdate) -> Result<Account, Rejection> {
         let account = self.account(&update.account_id)?;
         let before = account.attributes();
-        let after = judge(account, &update.change)?;
+        let after = evaluate(account, &update.change)?;
         has_version(account, update.expected_version)?;
         if after != before {
             self.change(&update.account_id, |account| {
@@ -44,7 +44,7 @@ impl Book {
 
 /// What the account would be after the change, or the refusal that comes first in the order of
 /// precedence of `ErrorReason`; the version comes last.
-fn judge(account: &Account, change: &AttributeChange) -> Result<Attributes, Rejection> {
+fn evaluate(account: &Account, change: &AttributeChange) -> Result<Attributes, Rejection> {
     let with_state = |state| Ok(Attributes { state, ..account.attributes() });
     match (change, account.state) {
         (AttributeChange::Close, AccountState::Closed) => with_state(AccountState::Closed),

@@ -5,17 +5,17 @@ use crate::domain::{
     command::Command,
     rejection::Rejection,
     unit_of_work::{
-        Answer, Book,
-        tests::{account, book, usd},
+        CommandResult, UnitOfWork,
+        tests::{account, usd, work},
     },
 };
 
-fn change(book: &mut Book, id: &str, change: AttributeChange) -> Result<Account, Rejection> {
-    change_at(book, id, change, None)
+fn change(work: &mut UnitOfWork, id: &str, change: AttributeChange) -> Result<Account, Rejection> {
+    change_at(work, id, change, None)
 }
 
 fn change_at(
-    book: &mut Book,
+    work: &mut UnitOfWork,
     id: &str,
     change: AttributeChange,
     expected_version: Option<i64>,
@@ -27,9 +27,11 @@ fn change_at(
         reason: "why".to_owned(),
         caller: "".into(),
     };
-    match book.apply(&Command::UpdateAccount(update))? {
-        Answer::Account(account) => Ok(account),
-        Answer::Made { .. } | Answer::Decided(_) => panic!("answered as something else"),
+    match work.apply(&Command::UpdateAccount(update))? {
+        CommandResult::Account(account) => Ok(account),
+        CommandResult::Request(_) | CommandResult::Record(_) => {
+            panic!("answered as something else")
+        }
     }
 }
 
@@ -51,12 +53,12 @@ fn unlimited(unlimited: bool) -> AttributeChange {
 
 #[test]
 fn a_change_counts_only_if_it_changes_something() {
-    let mut book = book(vec![account("a", "0.00")]);
-    let frozen = change(&mut book, "a", AttributeChange::Freeze).unwrap();
+    let mut work = work(vec![account("a", "0.00")]);
+    let frozen = change(&mut work, "a", AttributeChange::Freeze).unwrap();
     assert_eq!((frozen.state, frozen.version), (AccountState::Frozen, 2));
-    let again = change(&mut book, "a", AttributeChange::Freeze).unwrap();
+    let again = change(&mut work, "a", AttributeChange::Freeze).unwrap();
     assert_eq!(again, frozen);
-    let kept = book.account_changes();
+    let kept = work.account_changes();
     assert_eq!(kept.len(), 1);
     assert_eq!((kept[0].before.state, kept[0].after.state, kept[0].version), {
         (AccountState::Open, AccountState::Frozen, 2)
@@ -68,16 +70,16 @@ fn only_an_empty_account_is_closed_and_then_for_ever() {
     let mut held = account("held", "0.00");
     held.held = usd().parse("0.01").unwrap();
     let accounts = vec![account("full", "0.01"), held, account("owes", "-1.00")];
-    let mut book = book([accounts, vec![account("a", "0.00")]].concat());
+    let mut work = work([accounts, vec![account("a", "0.00")]].concat());
     for id in ["full", "held", "owes"] {
-        let refusal = change(&mut book, id, AttributeChange::Close).unwrap_err();
+        let refusal = change(&mut work, id, AttributeChange::Close).unwrap_err();
         assert!(matches!(refusal, Rejection::AccountNotEmpty { .. }), "{id}: {refusal}");
     }
-    change(&mut book, "a", AttributeChange::Freeze).unwrap();
-    change(&mut book, "a", AttributeChange::Close).unwrap();
-    assert!(change(&mut book, "a", AttributeChange::Close).is_ok());
+    change(&mut work, "a", AttributeChange::Freeze).unwrap();
+    change(&mut work, "a", AttributeChange::Close).unwrap();
+    assert!(change(&mut work, "a", AttributeChange::Close).is_ok());
     for later in [AttributeChange::Freeze, AttributeChange::Unfreeze, limit("1.00")] {
-        let refusal = change(&mut book, "a", later).unwrap_err();
+        let refusal = change(&mut work, "a", later).unwrap_err();
         assert!(matches!(refusal, Rejection::AccountClosed { .. }));
     }
 }
@@ -87,27 +89,27 @@ fn an_overdraft_that_is_used_cannot_be_taken_back() {
     let mut owes = account("a", "-50.00");
     owes.overdraft_limit = usd().parse("80.00").unwrap();
     owes.held = usd().parse("10.00").unwrap();
-    let mut book = book(vec![owes]);
-    let refusal = change(&mut book, "a", limit("59.99")).unwrap_err();
+    let mut work = work(vec![owes]);
+    let refusal = change(&mut work, "a", limit("59.99")).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    assert_eq!(change(&mut book, "a", limit("60.00")).unwrap().available().to_string(), "0.00");
-    let free = change(&mut book, "a", unlimited(true)).unwrap();
+    assert_eq!(change(&mut work, "a", limit("60.00")).unwrap().available().to_string(), "0.00");
+    let free = change(&mut work, "a", unlimited(true)).unwrap();
     assert_eq!((free.unlimited_overdraft, free.overdraft_limit), (true, usd().zero()));
-    let refusal = change(&mut book, "a", unlimited(false)).unwrap_err();
+    let refusal = change(&mut work, "a", unlimited(false)).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    let limited = change(&mut book, "a", limit("60.00")).unwrap();
+    let limited = change(&mut work, "a", limit("60.00")).unwrap();
     assert!(!limited.unlimited_overdraft, "a limit ends what is unlimited");
 }
 
 #[test]
 fn a_version_that_is_not_expected_is_refused() {
-    let mut book = book(vec![account("a", "0.00")]);
+    let mut work = work(vec![account("a", "0.00")]);
     let expecting = |version: i64| AttributeChange::Update {
         labels: Some([("k".to_owned(), version.to_string())].into()),
         overdraft_limit: None,
         unlimited_overdraft: None,
     };
-    assert_eq!(change_at(&mut book, "a", expecting(1), Some(1)).unwrap().version, 2);
-    let refusal = change_at(&mut book, "a", expecting(1), Some(1)).unwrap_err();
+    assert_eq!(change_at(&mut work, "a", expecting(1), Some(1)).unwrap().version, 2);
+    let refusal = change_at(&mut work, "a", expecting(1), Some(1)).unwrap_err();
     assert!(matches!(refusal, Rejection::VersionMismatch { version: 2, expected_version: 1, .. }));
 }

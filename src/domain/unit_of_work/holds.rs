@@ -10,10 +10,10 @@ use crate::domain::{
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Book, Made},
+    unit_of_work::{Effects, UnitOfWork},
 };
 
-impl Book {
+impl UnitOfWork {
     /// Ends the open holds whose time has passed, on the accounts that are ours.
     pub(super) fn expire_holds(&mut self) {
         for hold in self.holds.values_mut().filter(|hold| hold.state == HoldState::Open) {
@@ -32,7 +32,7 @@ impl Book {
         &mut self,
         request: &Request,
         new: &NewHold,
-    ) -> Result<Made, Rejection> {
+    ) -> Result<Effects, Rejection> {
         let made_up = || HoldId::from_uuid(request.transaction_id);
         let hold_id = new.hold_id.clone().unwrap_or_else(made_up);
         if self.holds.contains_key(&hold_id) {
@@ -69,14 +69,14 @@ impl Book {
         self.change(&new.account_id, |account| account.held = held);
         self.placed.insert(hold_id.clone());
         self.holds.insert(hold_id, hold.clone());
-        Ok(Made { transaction: None, hold: Some(Arc::new(hold)) })
+        Ok(Effects { transaction: None, hold: Some(Arc::new(hold)) })
     }
 
     pub(super) fn capture_hold(
         &mut self,
         request: &Request,
         capture: &Capture,
-    ) -> Result<Made, Rejection> {
+    ) -> Result<Effects, Rejection> {
         let hold = self.open_hold(&capture.hold)?;
         let whole = (hold.currency.clone(), hold.amount);
         let own = |(currency, amount): (Currency, Amount)| {
@@ -100,20 +100,20 @@ impl Book {
         };
         let mut legs = vec![leg(&hold.account_id, -amount)];
         legs.extend(capture.destination_account_id.as_ref().map(|it| leg(it, amount)));
-        let effects = self.judge(&legs, Some(hold))?;
+        let planned = self.evaluate(&legs, Some(hold))?;
         let hold_id = hold.hold_id.clone();
-        let transaction = self.carry_out(request, TransactionKind::Capture, effects);
+        let transaction = self.post(request, TransactionKind::Capture, planned);
         let transaction_id = transaction.transaction_id.unwrap_or_default();
         let captured = Captured { amount, transaction_id };
         let hold = self.end_hold(request, &hold_id, HoldState::Captured, Some(captured));
-        Ok(Made { transaction: Some(Arc::new(transaction)), hold })
+        Ok(Effects { transaction: Some(Arc::new(transaction)), hold })
     }
 
     pub(super) fn release_hold(
         &mut self,
         request: &Request,
         named: &NamedHold,
-    ) -> Result<Made, Rejection> {
+    ) -> Result<Effects, Rejection> {
         let (hold_id, account_id) = {
             let hold = self.open_hold(named)?;
             (hold.hold_id.clone(), hold.account_id.clone())
@@ -121,7 +121,7 @@ impl Book {
         let hold = self.end_hold(request, &hold_id, HoldState::Released, None);
         // The hold's money is given back there; this counts the change.
         self.change(&account_id, |_| {});
-        Ok(Made { transaction: None, hold })
+        Ok(Effects { transaction: None, hold })
     }
 
     fn open_hold(&self, named: &NamedHold) -> Result<&Hold, Rejection> {

@@ -10,8 +10,8 @@ use crate::domain::{
     rejection::Rejection,
     transaction::Transaction,
     unit_of_work::{
-        Answer, Book, Found,
-        tests::{NOW, account, book, make, posting, request, usd},
+        CommandResult, LockedState, UnitOfWork,
+        tests::{NOW, account, make, posting, request, usd, work},
     },
 };
 
@@ -25,8 +25,8 @@ fn new_hold(account_id: &str, amount: &str) -> NewHold {
     }
 }
 
-fn place(book: &mut Book, id: &str, new: NewHold) -> Result<Arc<Hold>, Rejection> {
-    Ok(make(book, request(id, Action::PlaceHold(new)))?.0.hold.unwrap())
+fn place(work: &mut UnitOfWork, id: &str, new: NewHold) -> Result<Arc<Hold>, Rejection> {
+    Ok(make(work, request(id, Action::PlaceHold(new)))?.0.hold.unwrap())
 }
 
 fn named(hold: &Arc<Hold>) -> NamedHold {
@@ -44,8 +44,8 @@ fn release(id: &str, hold: &Arc<Hold>) -> Request {
 }
 
 /// Balance, held, version of each account that has changed.
-fn changed(book: &Book) -> Vec<(String, String, i64)> {
-    let all = book.changed();
+fn changed(work: &UnitOfWork) -> Vec<(String, String, i64)> {
+    let all = work.changed();
     all.map(|it| (it.balance.to_string(), it.held.to_string(), it.version)).collect()
 }
 
@@ -55,42 +55,42 @@ fn has(balance: &str, held: &str, version: i64) -> (String, String, i64) {
 
 #[test]
 fn what_is_held_cannot_be_spent_or_held_again() {
-    let mut book = book(vec![account("a", "10.00")]);
-    place(&mut book, "1", new_hold("a", "7.00")).unwrap();
-    let refusal = make(&mut book, posting("2", &[("a", "-3.01")])).unwrap_err();
+    let mut work = work(vec![account("a", "10.00")]);
+    place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let refusal = make(&mut work, posting("2", &[("a", "-3.01")])).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    let refusal = place(&mut book, "3", new_hold("a", "3.01")).unwrap_err();
+    let refusal = place(&mut work, "3", new_hold("a", "3.01")).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    place(&mut book, "4", new_hold("a", "3.00")).unwrap();
-    assert_eq!(changed(&book), [has("10.00", "10.00", 3)]);
+    place(&mut work, "4", new_hold("a", "3.00")).unwrap();
+    assert_eq!(changed(&work), [has("10.00", "10.00", 3)]);
 }
 
 #[test]
 fn a_capture_takes_a_part_and_releases_the_rest() {
-    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
-    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
-    let (made, _) = make(&mut book, capture("2", &hold, Some("5.00"), Some("b"))).unwrap();
+    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let (made, _) = make(&mut work, capture("2", &hold, Some("5.00"), Some("b"))).unwrap();
     let (captured, transaction) = (made.hold.unwrap(), made.transaction.unwrap());
     assert_eq!(captured.state, HoldState::Captured);
     assert_eq!(captured.captured.unwrap().amount.to_string(), "5.00");
     assert_eq!(captured.captured.unwrap().transaction_id, transaction.transaction_id.unwrap());
-    assert_eq!(changed(&book), [has("5.00", "0.00", 3), has("5.00", "0.00", 2)]);
+    assert_eq!(changed(&work), [has("5.00", "0.00", 3), has("5.00", "0.00", 2)]);
     // It was placed and ended in one batch: it is inserted as it is now.
-    assert_eq!((book.placed().count(), book.ended().count()), (1, 0));
+    assert_eq!((work.placed().count(), work.ended().count()), (1, 0));
 }
 
 #[test]
 fn a_hold_is_ended_once() {
-    let mut book = book(vec![account("a", "10.00")]);
-    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
-    make(&mut book, release("2", &hold)).unwrap();
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut work, release("2", &hold)).unwrap();
     for again in [capture("3", &hold, None, None), release("4", &hold)] {
-        let refusal = make(&mut book, again).unwrap_err();
+        let refusal = make(&mut work, again).unwrap_err();
         let Rejection::HoldNotOpen { state, .. } = refusal else { panic!("{refusal}") };
         assert_eq!(state, "released");
     }
-    assert_eq!(changed(&book), [has("10.00", "0.00", 3)]);
-    let (again, replayed) = make(&mut book, release("2", &hold)).unwrap();
+    assert_eq!(changed(&work), [has("10.00", "0.00", 3)]);
+    let (again, replayed) = make(&mut work, release("2", &hold)).unwrap();
     assert!(replayed && again.hold.unwrap().state == HoldState::Released);
 }
 
@@ -116,25 +116,26 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     };
     let holds = vec![hold("due", NOW), hold("not-yet", NOW + 1)];
     let accounts = vec![owner.clone()];
-    let mut book = Book::new(Found { accounts, holds, now_us: NOW, ..Found::default() });
-    assert_eq!(changed(&book), [has("10.00", "5.00", 2)]);
-    let ended: Vec<_> = book.ended().map(|it| (it.hold_id.as_str(), it.state)).collect();
+    let mut work =
+        UnitOfWork::new(LockedState { accounts, holds, now_us: NOW, ..LockedState::default() });
+    assert_eq!(changed(&work), [has("10.00", "5.00", 2)]);
+    let ended: Vec<_> = work.ended().map(|it| (it.hold_id.as_str(), it.state)).collect();
     assert_eq!(ended, [("due", HoldState::Expired)]);
-    make(&mut book, posting("1", &[("a", "-5.00")])).unwrap();
+    make(&mut work, posting("1", &[("a", "-5.00")])).unwrap();
     let due = Arc::new(hold("due", NOW));
-    let refusal = make(&mut book, capture("2", &due, None, None)).unwrap_err();
+    let refusal = make(&mut work, capture("2", &due, None, None)).unwrap_err();
     assert!(matches!(refusal, Rejection::HoldNotOpen { state, .. } if state == "expired"));
 }
 
 #[test]
 fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
-    let mut book = book(vec![account("a", "10.00")]);
-    let hold = place(&mut book, "1", new_hold("a", "7.00")).unwrap();
-    book.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
-    let refusal = place(&mut book, "2", new_hold("a", "1.00")).unwrap_err();
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    let refusal = place(&mut work, "2", new_hold("a", "1.00")).unwrap_err();
     assert!(matches!(refusal, Rejection::AccountFrozen { .. }));
-    make(&mut book, capture("3", &hold, None, None)).unwrap();
-    assert_eq!(changed(&book), [has("3.00", "0.00", 3)]);
+    make(&mut work, capture("3", &hold, None, None)).unwrap();
+    assert_eq!(changed(&work), [has("3.00", "0.00", 3)]);
 }
 
 /// Each request is wrong in all ways from its place in this list on.
@@ -150,9 +151,9 @@ fn refusals_of_holds_come_in_one_fixed_order() {
     closed.state = AccountState::Closed;
     let mut frozen = account("frozen", "0.00");
     frozen.state = AccountState::Frozen;
-    let mut book = book(vec![account("a", "1.00"), closed, frozen]);
+    let mut work = work(vec![account("a", "1.00"), closed, frozen]);
     let taken = NewHold { hold_id: named_hold("taken").hold_id, ..new_hold("a", "1.00") };
-    place(&mut book, "0", taken).unwrap();
+    place(&mut work, "0", taken).unwrap();
     let on = |id: &str| AccountId::parse(id).unwrap();
     let in_time = NewHold { expire_time_us: Some(NOW + 1), ..named_hold("free") };
     let news = [
@@ -168,7 +169,7 @@ fn refusals_of_holds_come_in_one_fixed_order() {
     let reasons: Vec<_> = (1..)
         .zip(news)
         .map(|(id, new)| {
-            let refusal = place(&mut book, &id.to_string(), new).unwrap_err();
+            let refusal = place(&mut work, &id.to_string(), new).unwrap_err();
             serde_json::to_value(&refusal).unwrap()["reason"].as_str().unwrap().to_owned()
         })
         .collect();
@@ -192,34 +193,34 @@ fn reversal(id: &str, of: &Arc<Transaction>) -> Request {
 
 #[test]
 fn a_transaction_is_reversed_once_by_its_mirror_image() {
-    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
     let moved = posting("1", &[("a", "-4.00"), ("b", "4.00")]);
-    let original = make(&mut book, moved).unwrap().0.transaction.unwrap();
-    let made = make(&mut book, reversal("2", &original)).unwrap().0.transaction.unwrap();
+    let original = make(&mut work, moved).unwrap().0.transaction.unwrap();
+    let made = make(&mut work, reversal("2", &original)).unwrap().0.transaction.unwrap();
     assert_eq!(made.reverses_transaction_id, original.transaction_id);
     let amounts: Vec<_> = made.entries.iter().map(|it| it.amount.to_string()).collect();
     assert_eq!(amounts, ["4.00", "-4.00"]);
-    let refusal = make(&mut book, reversal("3", &original)).unwrap_err();
+    let refusal = make(&mut work, reversal("3", &original)).unwrap_err();
     let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = refusal else { panic!() };
     assert_eq!(Some(reversed_by_transaction_id), made.transaction_id);
     // Money that is spent cannot be taken back.
-    let original = make(&mut book, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
-    make(&mut book, posting("5", &[("b", "-1.00")])).unwrap();
-    let refusal = make(&mut book, reversal("6", &original)).unwrap_err();
+    let original = make(&mut work, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
+    make(&mut work, posting("5", &[("b", "-1.00")])).unwrap();
+    let refusal = make(&mut work, reversal("6", &original)).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
 }
 
 #[test]
 fn what_was_fenced_is_never_made_whatever_its_body() {
-    let mut book = book(vec![account("a", "10.00")]);
+    let mut work = work(vec![account("a", "10.00")]);
     let fence = |id: &str| Command::Request(Arc::new(request(id, Action::Fence)));
     for _ in 0..2 {
-        let Ok(Answer::Decided(decided)) = book.apply(&fence("1")) else { panic!() };
-        assert!(matches!(decided.verdict, Err(Rejection::RequestFenced { .. })));
+        let Ok(CommandResult::Record(record)) = work.apply(&fence("1")) else { panic!() };
+        assert!(matches!(record.result, Err(Rejection::RequestFenced { .. })));
     }
-    let refusal = make(&mut book, posting("1", &[("a", "1.00")])).unwrap_err();
+    let refusal = make(&mut work, posting("1", &[("a", "1.00")])).unwrap_err();
     assert!(matches!(refusal, Rejection::RequestFenced { .. }));
-    let (made, _) = make(&mut book, posting("2", &[("a", "1.00")])).unwrap();
-    let Ok(Answer::Decided(decided)) = book.apply(&fence("2")) else { panic!() };
-    assert_eq!(decided.verdict, Ok(made), "what was applied stays so");
+    let (made, _) = make(&mut work, posting("2", &[("a", "1.00")])).unwrap();
+    let Ok(CommandResult::Record(record)) = work.apply(&fence("2")) else { panic!() };
+    assert_eq!(record.result, Ok(made), "what was applied stays so");
 }

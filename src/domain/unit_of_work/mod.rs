@@ -1,9 +1,8 @@
-//! The fold: commands applied in turn to locked accounts, in memory.
+//! Applies commands in turn to locked accounts, in memory.
 //!
-//! A [`Book`] is made anew for every attempt at a database transaction, from rows read under
-//! their locks in that very transaction, and thrown away with it. What it has changed when
-//! all commands are applied is what the transaction writes, in a constant number of
-//! statements.
+//! Every attempt at a database transaction builds a [`UnitOfWork`] from rows that it has read under
+//! their locks, and drops it at its end. The transaction writes what the unit of work has changed
+//! after all commands, in a constant number of statements.
 //!
 //! One file a kind of rule: `posting` (balances), `holds`, `attributes`.
 
@@ -33,17 +32,17 @@ use crate::domain::{
 
 /// What a database transaction has read under its locks.
 #[derive(Default)]
-pub struct Found {
+pub struct LockedState {
     /// The accounts that are locked.
     pub accounts: Vec<Account>,
     /// The holds that the commands name, and all that have expired on those accounts.
     pub holds: Vec<Hold>,
-    /// The verdicts that there are under the commands' request ids.
-    pub decided: HashMap<RequestKey, Decided>,
-    /// Of the transactions that are to be reversed, those that were, with their reversals.
+    /// The records that exist under the commands' request ids.
+    pub records: HashMap<RequestKey, RequestRecord>,
+    /// Of the transactions to reverse, those reversed before, with their reversals.
     pub reversed_by: HashMap<TransactionId, TransactionId>,
-    /// Of the accounts that are to be opened and are there, those whose attributes have changed, with
-    /// what these were when they were opened.
+    /// Of the accounts to open that exist already, those whose attributes have changed since, with
+    /// the attributes that they were opened with.
     pub openings: HashMap<AccountId, Attributes>,
     /// The time by the database's clock, in microseconds since the Unix epoch.
     pub now_us: i64,
@@ -51,10 +50,10 @@ pub struct Found {
 
 /// The accounts, holds and requests that a batch of commands touches, and what it changes in
 /// them.
-pub struct Book {
+pub struct UnitOfWork {
     accounts: BTreeMap<AccountId, Account>,
     holds: BTreeMap<HoldId, Hold>,
-    decided: HashMap<RequestKey, Decided>,
+    records: HashMap<RequestKey, RequestRecord>,
     reversed_by: HashMap<TransactionId, TransactionId>,
     openings: HashMap<AccountId, Attributes>,
     now_us: i64,
@@ -63,65 +62,68 @@ pub struct Book {
     placed: BTreeSet<HoldId>,
     ended: BTreeSet<HoldId>,
     account_changes: Vec<AccountChange>,
-    recorded: Vec<Recorded>,
+    new_records: Vec<NewRequestRecord>,
 }
 
-/// A request that has its verdict, for ever.
+/// The permanent record of a request: repeats are answered with it.
 #[derive(Clone, Debug)]
-pub struct Decided {
-    /// Of the body that was judged.
+pub struct RequestRecord {
+    /// SHA-256 of the request's body.
     pub fingerprint: [u8; 32],
-    /// Given to the request when it came in; names the transaction if it made one.
+    /// The id that the request was given on arrival; it names the transaction if there is one.
     pub transaction_id: TransactionId,
-    /// What it made, or why nothing.
-    pub verdict: Result<Made, Rejection>,
+    /// What the request changed, or why it was rejected.
+    pub result: Result<Effects, Rejection>,
 }
 
-/// What a request made.
+/// What a request changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Made {
-    /// If it changed balances.
+pub struct Effects {
+    /// The transaction, if balances changed.
     pub transaction: Option<Arc<Transaction>>,
-    /// If it placed or ended a hold: the hold right after.
+    /// The hold that was placed or ended, as it was right after.
     pub hold: Option<Arc<Hold>>,
 }
 
-/// A verdict that this batch reached first, to be stored.
-pub struct Recorded {
+/// A record that this batch adds.
+pub struct NewRequestRecord {
     /// The request as it came in.
     pub request: Arc<Request>,
-    /// When.
+    /// Microseconds since the Unix epoch.
     pub create_time_us: i64,
-    /// Its verdict.
-    pub decided: Decided,
+    /// The record to store.
+    pub record: RequestRecord,
 }
 
-/// The answer to one command.
+/// What a request changed, now or when it was sent before.
 #[derive(Clone, Debug)]
-pub enum Answer {
-    /// The account that was opened or changed, or was so already.
-    Account(Account),
-    /// What the request made.
-    Made {
-        /// All of it.
-        made: Made,
-        /// It had been made before, under the same request id.
-        replayed: bool,
-    },
-    /// The verdict under a request id that was to be fenced; the fence itself, if there was none.
-    Decided(Decided),
+pub struct RequestResult {
+    /// The transaction, the hold, or both.
+    pub effects: Effects,
+    /// The request had been applied before, under the same request id.
+    pub replayed: bool,
 }
 
-impl Book {
-    /// Begins with what was found. Holds that have expired are so from here on, whoever comes
-    /// across them first.
+/// The result of one command.
+#[derive(Clone, Debug)]
+pub enum CommandResult {
+    /// Of CreateAccount and UpdateAccount: the account afterwards.
+    Account(Account),
+    /// Of a request that moves or holds money.
+    Request(RequestResult),
+    /// Of a fence: the record under the request id, which is the fence itself if there was none.
+    Record(RequestRecord),
+}
+
+impl UnitOfWork {
+    /// Starts from the locked rows, and expires the holds whose time has passed.
     #[must_use]
-    pub fn new(found: Found) -> Self {
-        let Found { accounts, holds, decided, reversed_by, openings, now_us } = found;
-        let mut book = Self {
+    pub fn new(locked: LockedState) -> Self {
+        let LockedState { accounts, holds, records, reversed_by, openings, now_us } = locked;
+        let mut work = Self {
             accounts: accounts.into_iter().map(|it| (it.account_id.clone(), it)).collect(),
             holds: holds.into_iter().map(|it| (it.hold_id.clone(), it)).collect(),
-            decided,
+            records,
             reversed_by,
             openings,
             now_us,
@@ -130,20 +132,22 @@ impl Book {
             placed: BTreeSet::new(),
             ended: BTreeSet::new(),
             account_changes: Vec::new(),
-            recorded: Vec::new(),
+            new_records: Vec::new(),
         };
-        book.expire_holds();
-        book
+        work.expire_holds();
+        work
     }
 
     /// Applies one command to what the commands before it left.
     ///
     /// # Errors
-    /// The refusal; nothing was changed.
-    pub fn apply(&mut self, command: &Command) -> Result<Answer, Rejection> {
+    /// The rejection; nothing was changed.
+    pub fn apply(&mut self, command: &Command) -> Result<CommandResult, Rejection> {
         match command {
-            Command::CreateAccount(new) => self.create_account(new).map(Answer::Account),
-            Command::UpdateAccount(update) => self.update_account(update).map(Answer::Account),
+            Command::CreateAccount(new) => self.create_account(new).map(CommandResult::Account),
+            Command::UpdateAccount(update) => {
+                self.update_account(update).map(CommandResult::Account)
+            }
             Command::Request(request) => self.request(request),
         }
     }
@@ -163,21 +167,21 @@ impl Book {
         self.placed.iter().filter_map(|id| self.holds.get(id))
     }
 
-    /// The holds that were open before and are not any more, in order of their ids.
+    /// The holds that were open before this batch and have ended in it, in order of their ids.
     pub fn ended(&self) -> impl Iterator<Item = &Hold> {
         self.ended.difference(&self.placed).filter_map(|id| self.holds.get(id))
     }
 
-    /// The changes of what accounts are, in the order in which they were made.
+    /// The changes of accounts' attributes, in the order in which they were applied.
     #[must_use]
     pub fn account_changes(&self) -> &[AccountChange] {
         &self.account_changes
     }
 
-    /// The verdicts that this batch reached first, in the order in which it did.
+    /// The records that this batch adds, in the order of its commands.
     #[must_use]
-    pub fn recorded(&self) -> &[Recorded] {
-        &self.recorded
+    pub fn new_records(&self) -> &[NewRequestRecord] {
+        &self.new_records
     }
 
     fn create_account(&mut self, new: &NewAccount) -> Result<Account, Rejection> {
@@ -203,57 +207,57 @@ impl Book {
             .unwrap_or_else(|| account.attributes())
     }
 
-    fn request(&mut self, request: &Arc<Request>) -> Result<Answer, Rejection> {
+    fn request(&mut self, request: &Arc<Request>) -> Result<CommandResult, Rejection> {
         let fingerprint = request.fingerprint();
         let is_fence = matches!(request.action, Action::Fence);
-        if let Some(decided) = self.decided.get(&request.key) {
+        if let Some(record) = self.records.get(&request.key) {
             return match is_fence {
-                true => Ok(Answer::Decided(decided.clone())),
-                false => replay(decided, request, &fingerprint),
+                true => Ok(CommandResult::Record(record.clone())),
+                false => replay(record, request, &fingerprint).map(CommandResult::Request),
             };
         }
-        let verdict = match &request.action {
+        let result = match &request.action {
             Action::Post(kind, legs) => {
-                let judged = self.judge(legs, None);
+                let planned = self.evaluate(legs, None);
                 if request.validate_only {
-                    let transaction = Some(Arc::new(judged?.into_preview(request, *kind)));
-                    let made = Made { transaction, hold: None };
-                    return Ok(Answer::Made { made, replayed: false });
+                    let transaction = Some(Arc::new(planned?.into_preview(request, *kind)));
+                    let effects = Effects { transaction, hold: None };
+                    return Ok(CommandResult::Request(RequestResult { effects, replayed: false }));
                 }
-                judged.map(|effects| Made {
-                    transaction: Some(Arc::new(self.carry_out(request, *kind, effects))),
+                planned.map(|planned| Effects {
+                    transaction: Some(Arc::new(self.post(request, *kind, planned))),
                     hold: None,
                 })
             }
             Action::PlaceHold(new) => self.place_hold(request, new),
             Action::CaptureHold(capture) => self.capture_hold(request, capture),
-            Action::ReleaseHold(named) => self.release_hold(request, named),
-            Action::Reverse(named) => self.reverse(request, named),
+            Action::ReleaseHold(hold) => self.release_hold(request, hold),
+            Action::Reverse(transaction) => self.reverse(request, transaction),
             Action::Fence => {
                 Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })
             }
         };
-        let made = verdict.as_ref().ok().and_then(|made| made.transaction.as_ref());
-        let transaction_id = made.and_then(|transaction| transaction.transaction_id);
+        let transaction = result.as_ref().ok().and_then(|effects| effects.transaction.as_ref());
+        let transaction_id = transaction.and_then(|transaction| transaction.transaction_id);
         let transaction_id = transaction_id.unwrap_or(request.transaction_id);
-        let decided = Decided { fingerprint, transaction_id, verdict };
-        self.record(request, decided.clone());
+        let create_time_us = transaction.map_or(self.now_us, |it| it.create_time_us);
+        let record = RequestRecord { fingerprint, transaction_id, result };
+        self.records.insert(request.key.clone(), record.clone());
+        self.new_records.push(NewRequestRecord {
+            request: request.clone(),
+            create_time_us,
+            record: record.clone(),
+        });
         if is_fence {
-            return Ok(Answer::Decided(decided));
+            return Ok(CommandResult::Record(record));
         }
-        Ok(Answer::Made { made: decided.verdict?, replayed: false })
+        let effects = record.result?;
+        Ok(CommandResult::Request(RequestResult { effects, replayed: false }))
     }
 
-    fn record(&mut self, request: &Arc<Request>, decided: Decided) {
-        let made = decided.verdict.as_ref().ok().and_then(|made| made.transaction.as_ref());
-        let create_time_us = made.map_or(self.now_us, |transaction| transaction.create_time_us);
-        self.decided.insert(request.key.clone(), decided.clone());
-        self.recorded.push(Recorded { request: request.clone(), create_time_us, decided });
-    }
-
-    /// Counts one change of an account, and does it.
+    /// Changes an account: its next version, at the time of this batch.
     fn change(&mut self, account_id: &AccountId, act: impl FnOnce(&mut Account)) {
-        // Accounts never leave the book; those that are changed were judged a moment ago.
+        // The account is here: its rules were checked a moment ago.
         if let Some(account) = self.accounts.get_mut(account_id) {
             act(account);
             account.version += 1;
@@ -268,21 +272,21 @@ impl Book {
     }
 }
 
-/// A repeat gets the stored verdict; another body under the same id gets none. Under a fence
-/// there is no body.
+/// Answers a repeated request with its record. Another body under the same id is rejected; so is
+/// every body under a fence.
 fn replay(
-    decided: &Decided,
+    record: &RequestRecord,
     request: &Request,
     fingerprint: &[u8; 32],
-) -> Result<Answer, Rejection> {
-    if let Err(fenced @ Rejection::RequestFenced { .. }) = &decided.verdict {
+) -> Result<RequestResult, Rejection> {
+    if let Err(fenced @ Rejection::RequestFenced { .. }) = &record.result {
         return Err(fenced.clone());
     }
-    if decided.fingerprint != *fingerprint {
+    if record.fingerprint != *fingerprint {
         return Err(Rejection::RequestIdReused { request_id: request.key.request_id.clone() });
     }
-    let made = decided.verdict.clone()?;
-    // An earlier attempt at this same request, whose commit was not confirmed, is no replay.
-    let replayed = !is_same_attempt(decided.transaction_id, request.transaction_id);
-    Ok(Answer::Made { made, replayed })
+    let effects = record.result.clone()?;
+    // An earlier attempt at this same request, whose commit was in doubt, is no replay.
+    let replayed = !is_same_attempt(record.transaction_id, request.transaction_id);
+    Ok(RequestResult { effects, replayed })
 }

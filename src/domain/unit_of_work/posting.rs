@@ -1,4 +1,4 @@
-//! Changes of balances: which are refused, and what those that are not leave behind.
+//! Changes of balances: the rules that reject them, and the entries that they write.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,27 +13,27 @@ use crate::domain::{
     money::Amount,
     rejection::{Rejection, TransactionName},
     transaction::{Entry, Transaction, TransactionKind},
-    unit_of_work::{Book, Made},
+    unit_of_work::{Effects, UnitOfWork},
 };
 
-impl Book {
-    /// What the legs would do, or the refusal that comes first in [`Effect::RULES`]; changes
-    /// nothing. Money that is held for them was promised before: it is there even if the account
-    /// was frozen since.
-    pub(super) fn judge(
+impl UnitOfWork {
+    /// Plans the entries of the legs, or returns the first rejection in the order of
+    /// [`LegCheck::RULES`]. Changes nothing. Money of the `reserved` hold is available to the legs
+    /// even if the account was frozen since.
+    pub(super) fn evaluate(
         &self,
         legs: &[Leg],
-        promised: Option<&Hold>,
-    ) -> Result<Effects, Rejection> {
+        reserved: Option<&Hold>,
+    ) -> Result<PlannedEntries, Rejection> {
         // Where each account stands after the legs so far; None beyond the limit of an amount.
         let mut running: HashMap<&AccountId, (i64, Option<Amount>)> = HashMap::new();
-        let mut effects = Vec::with_capacity(legs.len());
+        let mut checks = Vec::with_capacity(legs.len());
         for leg in legs {
             let account = self.account(&leg.account_id)?;
             if account.currency != leg.currency
                 && let Some(legs) = self.in_own_scales(legs)
             {
-                return self.judge(&legs, promised);
+                return self.evaluate(&legs, reserved);
             }
             let (sequence, balance) =
                 running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
@@ -43,27 +43,34 @@ impl Book {
                 .filter(|_| account.currency == leg.currency)
                 .and_then(|balance| account.currency.add(balance, leg.amount));
             let (sequence, balance_after) = (*sequence, *balance);
-            let promised = promised.filter(|hold| hold.account_id == leg.account_id);
-            let promised = promised.map(|hold| hold.amount);
+            let reserved = reserved.filter(|hold| hold.account_id == leg.account_id);
+            let reserved = reserved.map(|hold| hold.amount);
             let final_balance = None;
-            effects.push(Effect { account, leg, promised, sequence, balance_after, final_balance });
+            checks.push(LegCheck {
+                account,
+                leg,
+                reserved,
+                sequence,
+                balance_after,
+                final_balance,
+            });
         }
-        for effect in &mut effects {
-            effect.final_balance = running.get(&effect.leg.account_id).and_then(|it| it.1);
+        for check in &mut checks {
+            check.final_balance = running.get(&check.leg.account_id).and_then(|it| it.1);
         }
-        for rule in Effect::RULES {
-            effects.iter().try_for_each(rule)?;
+        for rule in LegCheck::RULES {
+            checks.iter().try_for_each(rule)?;
         }
-        let latest = effects.iter().map(|effect| effect.account.update_time_us).max();
-        Ok(Effects {
-            entries: effects.iter().map(Effect::entry).collect(),
+        let latest = checks.iter().map(|check| check.account.update_time_us).max();
+        Ok(PlannedEntries {
+            entries: checks.iter().map(LegCheck::entry).collect(),
             // A clock that was set back must not put an entry before an earlier one.
             create_time_us: self.now_us.max(latest.unwrap_or(self.now_us)),
         })
     }
 
-    /// The legs with as many decimals as their accounts have, where the server's currencies have
-    /// others: what an account was opened with counts. None if there is no leg of which that is true.
+    /// The legs with the decimals of their accounts, where the server's currency table has others:
+    /// an account keeps the decimals that it was opened with. None if no leg differs.
     fn in_own_scales(&self, legs: &[Leg]) -> Option<Vec<Leg>> {
         let own = |leg: &Leg| leg.in_scale_of(&self.accounts.get(&leg.account_id)?.currency);
         let converted: Vec<_> = legs.iter().map(own).collect();
@@ -72,15 +79,15 @@ impl Book {
         is_any.then(|| converted.into_iter().zip(legs).map(or_same).collect())
     }
 
-    /// Writes judged effects into the accounts.
-    pub(super) fn carry_out(
+    /// Writes planned entries into the accounts.
+    pub(super) fn post(
         &mut self,
         request: &Request,
         kind: TransactionKind,
-        effects: Effects,
+        planned: PlannedEntries,
     ) -> Transaction {
-        let create_time_us = effects.create_time_us;
-        let mut transaction = effects.into_preview(request, kind);
+        let create_time_us = planned.create_time_us;
+        let mut transaction = planned.into_preview(request, kind);
         let transaction_id = transaction_id_at(request.transaction_id, create_time_us);
         transaction.transaction_id = Some(transaction_id);
         transaction.create_time_us = create_time_us;
@@ -88,7 +95,7 @@ impl Book {
         for entry in &mut transaction.entries {
             entry.transaction_id = transaction_id;
             entry.create_time_us = create_time_us;
-            // Judged on this account a moment ago, and accounts never leave the book.
+            // The account is here: its rules were checked a moment ago.
             if let Some(account) = self.accounts.get_mut(&entry.account_id) {
                 entry.hash = entry.chained_hash(&account.last_hash);
                 account.balance = entry.balance_after;
@@ -111,7 +118,7 @@ impl Book {
         &mut self,
         request: &Request,
         named: &NamedTransaction,
-    ) -> Result<Made, Rejection> {
+    ) -> Result<Effects, Rejection> {
         let transaction_id = named.transaction_id;
         let Some(original) = &named.found else {
             let name = TransactionName::TransactionId(transaction_id);
@@ -127,21 +134,21 @@ impl Book {
             condition: Condition::default(),
         };
         let legs: Vec<_> = original.entries.iter().map(mirrored).collect();
-        let effects = self.judge(&legs, None)?;
-        let mut transaction = self.carry_out(request, TransactionKind::Reversal, effects);
+        let planned = self.evaluate(&legs, None)?;
+        let mut transaction = self.post(request, TransactionKind::Reversal, planned);
         transaction.reverses_transaction_id = Some(transaction_id);
         self.reversed_by.insert(transaction_id, transaction.transaction_id.unwrap_or_default());
-        Ok(Made { transaction: Some(Arc::new(transaction)), hold: None })
+        Ok(Effects { transaction: Some(Arc::new(transaction)), hold: None })
     }
 }
 
-/// What a posting would do: an entry a leg, without the parts that only a real one has.
-pub(super) struct Effects {
+/// The entries that a posting would write, one a leg, without ids, times and hashes.
+pub(super) struct PlannedEntries {
     entries: Vec<Entry>,
     create_time_us: i64,
 }
 
-impl Effects {
+impl PlannedEntries {
     /// The transaction as a dry run answers it.
     pub(super) fn into_preview(self, request: &Request, kind: TransactionKind) -> Transaction {
         Transaction {
@@ -159,15 +166,15 @@ impl Effects {
     }
 }
 
-/// What must hold of an effect.
-type Rule<'a> = fn(&Effect<'a>) -> Result<(), Rejection>;
+/// A condition on one leg.
+type Rule<'a> = fn(&LegCheck<'a>) -> Result<(), Rejection>;
 
 /// One leg against its account.
-struct Effect<'a> {
+struct LegCheck<'a> {
     account: &'a Account,
     leg: &'a Leg,
-    /// What is held on the account for this very leg.
-    promised: Option<Amount>,
+    /// The amount of the hold that this leg captures.
+    reserved: Option<Amount>,
     sequence: i64,
     /// After this leg; None where it, or one before it, goes beyond the limit of an amount.
     balance_after: Option<Amount>,
@@ -175,7 +182,7 @@ struct Effect<'a> {
     final_balance: Option<Amount>,
 }
 
-impl<'a> Effect<'a> {
+impl<'a> LegCheck<'a> {
     /// After the accounts' existence, in the order of precedence of `ErrorReason`: each rule is
     /// put to every leg before the next rule is.
     const RULES: [Rule<'a>; 6] = [
@@ -184,7 +191,7 @@ impl<'a> Effect<'a> {
         Self::has_the_currency,
         Self::is_within_the_limit,
         Self::meets_its_condition,
-        Self::is_funded,
+        Self::has_funds,
     ];
 
     fn is_not_closed(&self) -> Result<(), Rejection> {
@@ -197,7 +204,7 @@ impl<'a> Effect<'a> {
     }
 
     fn is_not_frozen(&self) -> Result<(), Rejection> {
-        let is_taken = self.leg.amount.is_negative() && self.promised.is_none();
+        let is_taken = self.leg.amount.is_negative() && self.reserved.is_none();
         if self.account.state == AccountState::Frozen && is_taken {
             return Err(Rejection::AccountFrozen { account_id: self.leg.account_id.clone() });
         }
@@ -246,10 +253,10 @@ impl<'a> Effect<'a> {
 
     /// Only what takes money out, all legs taken together, can lack it: a deposit goes through
     /// even where the account is below its limit already.
-    fn is_funded(&self) -> Result<(), Rejection> {
+    fn has_funds(&self) -> Result<(), Rejection> {
         let taken = self.account.balance.plus(-self.final_balance());
-        let promised = self.promised.unwrap_or(self.account.currency.zero());
-        let available_after = self.account.available_at(self.final_balance()).plus(promised);
+        let reserved = self.reserved.unwrap_or(self.account.currency.zero());
+        let available_after = self.account.available_at(self.final_balance()).plus(reserved);
         let unlimited = self.account.unlimited_overdraft;
         if !taken.is_positive() || unlimited || !available_after.is_negative() {
             return Ok(());

@@ -14,7 +14,7 @@ use crate::domain::{
     money::{Currencies, Currency},
     rejection::Rejection,
     transaction::{Transaction, TransactionKind},
-    unit_of_work::{Answer, Book, Found, Made},
+    unit_of_work::{CommandResult, Effects, LockedState, UnitOfWork},
 };
 
 pub const NOW: i64 = 1_700_000_000_000_000;
@@ -40,8 +40,8 @@ pub fn account(id: &str, balance: &str) -> Account {
     account
 }
 
-pub fn book(accounts: Vec<Account>) -> Book {
-    Book::new(Found { accounts, now_us: NOW, ..Found::default() })
+pub fn work(accounts: Vec<Account>) -> UnitOfWork {
+    UnitOfWork::new(LockedState { accounts, now_us: NOW, ..LockedState::default() })
 }
 
 pub fn request(request_id: &str, action: Action) -> Request {
@@ -74,29 +74,31 @@ fn legs_of(request: &mut Request) -> &mut Vec<Leg> {
     legs
 }
 
-pub fn make(book: &mut Book, request: Request) -> Result<(Made, bool), Rejection> {
-    match book.apply(&Command::Request(Arc::new(request)))? {
-        Answer::Made { made, replayed } => Ok((made, replayed)),
-        Answer::Account(_) | Answer::Decided(_) => panic!("answered as something else"),
+pub fn make(work: &mut UnitOfWork, request: Request) -> Result<(Effects, bool), Rejection> {
+    match work.apply(&Command::Request(Arc::new(request)))? {
+        CommandResult::Request(it) => Ok((it.effects, it.replayed)),
+        CommandResult::Account(_) | CommandResult::Record(_) => {
+            panic!("answered as something else")
+        }
     }
 }
 
-fn apply(book: &mut Book, request: Request) -> Result<(Arc<Transaction>, bool), Rejection> {
-    let (made, replayed) = make(book, request)?;
+fn apply(work: &mut UnitOfWork, request: Request) -> Result<(Arc<Transaction>, bool), Rejection> {
+    let (made, replayed) = make(work, request)?;
     Ok((made.transaction.unwrap(), replayed))
 }
 
 #[test]
 fn commands_see_what_the_commands_before_them_left() {
-    let mut book = book(vec![account("a", "100.00"), account("b", "0.00")]);
-    let (first, _) = apply(&mut book, posting("1", &[("a", "-30.00"), ("b", "30.00")])).unwrap();
-    let (second, _) = apply(&mut book, posting("2", &[("b", "-10.00"), ("a", "10.00")])).unwrap();
+    let mut work = work(vec![account("a", "100.00"), account("b", "0.00")]);
+    let (first, _) = apply(&mut work, posting("1", &[("a", "-30.00"), ("b", "30.00")])).unwrap();
+    let (second, _) = apply(&mut work, posting("2", &[("b", "-10.00"), ("a", "10.00")])).unwrap();
     let balances = |made: &Transaction| -> Vec<String> {
         made.entries.iter().map(|entry| entry.balance_after.to_string()).collect()
     };
     assert_eq!(balances(&first), ["70.00", "30.00"]);
     assert_eq!(balances(&second), ["20.00", "80.00"]);
-    let versions: Vec<_> = book.changed().map(|it| (it.sequence, it.version)).collect();
+    let versions: Vec<_> = work.changed().map(|it| (it.sequence, it.version)).collect();
     assert_eq!(versions, [(2, 3), (2, 3)]);
     // Each entry is chained to the one before it on the same account.
     assert_eq!(second.entries[1].hash, second.entries[1].chained_hash(&first.entries[0].hash));
@@ -105,53 +107,53 @@ fn commands_see_what_the_commands_before_them_left() {
 
 #[test]
 fn a_refusal_changes_nothing_and_is_kept() {
-    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
     let too_much = posting("1", &[("a", "-10.01"), ("b", "10.01")]);
-    let refusal = apply(&mut book, too_much.clone()).unwrap_err();
+    let refusal = apply(&mut work, too_much.clone()).unwrap_err();
     assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    assert_eq!(book.changed().count(), 0);
-    apply(&mut book, posting("2", &[("a", "5.00")])).unwrap();
-    assert_eq!(apply(&mut book, too_much).unwrap_err(), refusal, "a no never turns into a yes");
-    assert_eq!(book.recorded().len(), 2);
+    assert_eq!(work.changed().count(), 0);
+    apply(&mut work, posting("2", &[("a", "5.00")])).unwrap();
+    assert_eq!(apply(&mut work, too_much).unwrap_err(), refusal, "a no never turns into a yes");
+    assert_eq!(work.new_records().len(), 2);
 }
 
 #[test]
 fn one_request_id_has_one_effect_within_a_batch() {
-    let mut book = book(vec![account("a", "0.00")]);
-    let (first, replayed) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    let mut work = work(vec![account("a", "0.00")]);
+    let (first, replayed) = apply(&mut work, posting("1", &[("a", "1.00")])).unwrap();
     assert!(!replayed);
-    let (again, replayed) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    let (again, replayed) = apply(&mut work, posting("1", &[("a", "1.00")])).unwrap();
     assert!(replayed);
     assert_eq!(first, again);
-    let other = apply(&mut book, posting("1", &[("a", "2.00")])).unwrap_err();
+    let other = apply(&mut work, posting("1", &[("a", "2.00")])).unwrap_err();
     assert!(matches!(other, Rejection::RequestIdReused { .. }));
-    assert_eq!(book.recorded().len(), 1);
+    assert_eq!(work.new_records().len(), 1);
 }
 
 #[test]
 fn a_second_attempt_at_the_same_request_is_no_replay() {
-    let mut book = book(vec![account("a", "0.00")]);
+    let mut work = work(vec![account("a", "0.00")]);
     let request = posting("1", &[("a", "1.00")]);
-    apply(&mut book, request.clone()).unwrap();
-    let (_, replayed) = apply(&mut book, request).unwrap();
+    apply(&mut work, request.clone()).unwrap();
+    let (_, replayed) = apply(&mut work, request).unwrap();
     assert!(!replayed, "its transaction_id is that of the very same request");
 }
 
 #[test]
 fn a_dry_run_is_judged_alike_and_leaves_nothing() {
-    let mut book = book(vec![account("a", "5.00")]);
+    let mut work = work(vec![account("a", "5.00")]);
     let dry = |amount| Request { validate_only: true, ..posting("1", &[("a", amount)]) };
-    let (preview, _) = apply(&mut book, dry("-5.00")).unwrap();
+    let (preview, _) = apply(&mut work, dry("-5.00")).unwrap();
     assert_eq!(preview.transaction_id, None);
     assert_eq!(preview.entries[0].balance_after.to_string(), "0.00");
-    assert!(matches!(apply(&mut book, dry("-5.01")), Err(Rejection::InsufficientFunds { .. })));
-    assert_eq!((book.changed().count(), book.recorded().len()), (0, 0));
+    assert!(matches!(apply(&mut work, dry("-5.01")), Err(Rejection::InsufficientFunds { .. })));
+    assert_eq!((work.changed().count(), work.new_records().len()), (0, 0));
 }
 
 #[test]
 fn money_comes_in_even_where_the_account_is_below_its_limit() {
-    let mut book = book(vec![account("a", "-50.00")]);
-    let (made, _) = apply(&mut book, posting("1", &[("a", "20.00")])).unwrap();
+    let mut work = work(vec![account("a", "-50.00")]);
+    let (made, _) = apply(&mut work, posting("1", &[("a", "20.00")])).unwrap();
     assert_eq!(made.entries[0].balance_after.to_string(), "-30.00");
 }
 
@@ -162,27 +164,27 @@ fn an_overdraft_is_used_to_its_limit_and_held_money_is_not() {
     limited.held = usd().parse("3.00").unwrap();
     let mut unlimited = account("b", "0.00");
     unlimited.unlimited_overdraft = true;
-    let mut book = book(vec![limited, unlimited]);
-    let refusal = apply(&mut book, posting("1", &[("a", "-12.01")])).unwrap_err();
+    let mut work = work(vec![limited, unlimited]);
+    let refusal = apply(&mut work, posting("1", &[("a", "-12.01")])).unwrap_err();
     let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
     assert_eq!((available.to_string(), required.to_string()), ("12.00".into(), "12.01".into()));
-    apply(&mut book, posting("2", &[("a", "-12.00")])).unwrap();
-    apply(&mut book, posting("3", &[("b", "-1000000.00")])).unwrap();
+    apply(&mut work, posting("2", &[("a", "-12.00")])).unwrap();
+    apply(&mut work, posting("3", &[("b", "-1000000.00")])).unwrap();
 }
 
 #[test]
 fn several_legs_on_one_account_are_judged_by_where_they_end() {
-    let mut book = book(vec![account("a", "10.00"), account("b", "0.00")]);
+    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
     let legs = [("a", "-25.00"), ("b", "5.00"), ("a", "20.00")];
-    let (made, _) = apply(&mut book, posting("1", &legs)).unwrap();
+    let (made, _) = apply(&mut work, posting("1", &legs)).unwrap();
     let entries: Vec<_> =
         made.entries.iter().map(|it| (it.sequence, it.balance_after.to_string())).collect();
     assert_eq!(entries, [(1, "-15.00".into()), (1, "5.00".into()), (2, "5.00".into())]);
     assert_eq!(made.entries[2].hash, made.entries[2].chained_hash(&made.entries[0].hash));
-    let versions: Vec<_> = book.changed().map(|it| (it.sequence, it.version)).collect();
+    let versions: Vec<_> = work.changed().map(|it| (it.sequence, it.version)).collect();
     assert_eq!(versions, [(2, 2), (1, 2)], "to each account it is one change");
 
-    let refusal = apply(&mut book, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
+    let refusal = apply(&mut work, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
     let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
     assert_eq!((available.to_string(), required.to_string()), ("5.00".into(), "6.00".into()));
 }
@@ -191,21 +193,21 @@ fn several_legs_on_one_account_are_judged_by_where_they_end() {
 fn legs_in_several_currencies_are_made_together_or_not_at_all() {
     let mut euros = account("euros", "0.00");
     euros.currency = Currencies::default().get("EUR").unwrap();
-    let mut book = book(vec![account("dollars", "10.00"), euros.clone()]);
+    let mut work = work(vec![account("dollars", "10.00"), euros.clone()]);
     let mut exchange = posting("1", &[("dollars", "-10.00"), ("euros", "9.00")]);
     legs_of(&mut exchange)[1].currency = euros.currency;
-    apply(&mut book, exchange.clone()).unwrap();
+    apply(&mut work, exchange.clone()).unwrap();
     exchange.key.request_id = RequestId::parse("2").unwrap();
-    assert!(matches!(apply(&mut book, exchange), Err(Rejection::InsufficientFunds { .. })));
-    assert_eq!(book.changed().map(|it| it.sequence).collect::<Vec<_>>(), [1, 1]);
+    assert!(matches!(apply(&mut work, exchange), Err(Rejection::InsufficientFunds { .. })));
+    assert_eq!(work.changed().map(|it| it.sequence).collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]
 fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
     let mut ahead = account("a", "0.00");
     ahead.update_time_us = NOW + 1_000_000;
-    let mut book = book(vec![ahead]);
-    let (made, _) = apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
+    let mut work = work(vec![ahead]);
+    let (made, _) = apply(&mut work, posting("1", &[("a", "1.00")])).unwrap();
     assert_eq!(made.create_time_us, NOW + 1_000_000);
 }
 
@@ -244,7 +246,7 @@ fn refusals_come_in_one_fixed_order() {
             for order in [[first, second], [second, first]] {
                 let mut request = posting("1", &[]);
                 order.iter().for_each(|index| wrong(&mut request, *index));
-                let refusal = apply(&mut book(accounts.clone()), request).unwrap_err();
+                let refusal = apply(&mut work(accounts.clone()), request).unwrap_err();
                 assert_eq!(name(&refusal), first, "{order:?}: {refusal}");
             }
         }
@@ -253,23 +255,24 @@ fn refusals_come_in_one_fixed_order() {
 
 #[test]
 fn an_account_is_opened_once() {
-    let mut book = book(vec![]);
-    let open = |book: &mut Book, new: &NewAccount| book.apply(&Command::CreateAccount(new.clone()));
+    let mut work = work(vec![]);
+    let open =
+        |work: &mut UnitOfWork, new: &NewAccount| work.apply(&Command::CreateAccount(new.clone()));
     let first = new_account("a");
-    assert!(open(&mut book, &first).is_ok());
-    apply(&mut book, posting("1", &[("a", "1.00")])).unwrap();
-    let Ok(Answer::Account(again)) = open(&mut book, &first) else { panic!() };
+    assert!(open(&mut work, &first).is_ok());
+    apply(&mut work, posting("1", &[("a", "1.00")])).unwrap();
+    let Ok(CommandResult::Account(again)) = open(&mut work, &first) else { panic!() };
     assert_eq!(again.balance.to_string(), "1.00");
     let other = NewAccount { unlimited_overdraft: true, ..first };
-    assert!(matches!(open(&mut book, &other), Err(Rejection::AccountExists { .. })));
-    let created: Vec<_> = book.created().map(|it| (it.sequence, it.version)).collect();
-    assert_eq!((created, book.changed().count()), (vec![(1, 2)], 0));
+    assert!(matches!(open(&mut work, &other), Err(Rejection::AccountExists { .. })));
+    let created: Vec<_> = work.created().map(|it| (it.sequence, it.version)).collect();
+    assert_eq!((created, work.changed().count()), (vec![(1, 2)], 0));
 }
 
 #[test]
 fn the_hash_is_the_one_that_is_written_down() {
-    let mut book = book(vec![account("alice", "0.00")]);
-    let (made, _) = apply(&mut book, posting("1", &[("alice", "100.50")])).unwrap();
+    let mut work = work(vec![account("alice", "0.00")]);
+    let (made, _) = apply(&mut work, posting("1", &[("alice", "100.50")])).unwrap();
     let entry = &made.entries[0];
     let text = format!(
         "passbook.entry.v1\n{}\nalice\n1\n{}\nUSD\n100.5\n100.5\n{NOW}\n",

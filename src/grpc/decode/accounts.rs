@@ -21,7 +21,7 @@ const UPDATABLE: [&str; 3] = ["labels", "overdraft_limit", "unlimited_overdraft"
 pub fn new_account(
     currencies: &Currencies,
     caller: &Arc<str>,
-    request: &proto::CreateAccountRequest,
+    request: proto::CreateAccountRequest,
 ) -> Result<NewAccount, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let account_id = if request.account_id.is_empty() {

@@ -80,7 +80,7 @@ pub fn capture(
 pub fn release(
     currencies: &Currencies,
     caller: &Arc<str>,
-    request: &proto::ReleaseHoldRequest,
+    request: proto::ReleaseHoldRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", &request.request_id);

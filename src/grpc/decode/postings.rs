@@ -43,7 +43,7 @@ enum Sides<'a> {
 pub fn deposit(
     currencies: &Currencies,
     caller: &Arc<str>,
-    request: &proto::DepositRequest,
+    request: proto::DepositRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
         kind: TransactionKind::Deposit,
@@ -61,7 +61,7 @@ pub fn deposit(
 pub fn withdraw(
     currencies: &Currencies,
     caller: &Arc<str>,
-    request: &proto::WithdrawRequest,
+    request: proto::WithdrawRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
         kind: TransactionKind::Withdrawal,
@@ -79,7 +79,7 @@ pub fn withdraw(
 pub fn transfer(
     currencies: &Currencies,
     caller: &Arc<str>,
-    request: &proto::TransferRequest,
+    request: proto::TransferRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
         kind: TransactionKind::Transfer,

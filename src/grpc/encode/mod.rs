@@ -12,11 +12,11 @@ use crate::{
         money::{Amount, Currency},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
-        unit_of_work::Decided,
+        unit_of_work::{RequestRecord, RequestResult},
         verification::{Fault, FaultKind},
     },
     grpc::error,
-    ledger, proto,
+    proto,
     storage::VerifiedAccount,
 };
 
@@ -99,29 +99,66 @@ pub fn hold(hold: &Hold) -> proto::Hold {
     }
 }
 
-/// What a request made, as most answers have it.
-pub struct Done {
-    pub transaction: Option<proto::Transaction>,
-    pub hold: Option<proto::Hold>,
-    pub replayed: bool,
-}
-
-pub fn done(ledger::Done { made, replayed }: ledger::Done) -> Done {
-    Done {
-        transaction: made.transaction.map(|it| transaction(&it)),
-        hold: made.hold.map(|it| hold(&it)),
-        replayed,
+impl From<RequestResult> for proto::DepositResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { transaction: effects.transaction.map(|it| transaction(&it)), replayed }
     }
 }
 
-/// What became of a request.
-pub fn resolved(decided: Option<Decided>) -> proto::ResolveRequestResponse {
+impl From<RequestResult> for proto::WithdrawResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { transaction: effects.transaction.map(|it| transaction(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::TransferResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { transaction: effects.transaction.map(|it| transaction(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::PostTransactionResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { transaction: effects.transaction.map(|it| transaction(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::ReverseTransactionResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { transaction: effects.transaction.map(|it| transaction(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::PlaceHoldResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { hold: effects.hold.map(|it| hold(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::ReleaseHoldResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self { hold: effects.hold.map(|it| hold(&it)), replayed }
+    }
+}
+
+impl From<RequestResult> for proto::CaptureHoldResponse {
+    fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+        Self {
+            transaction: effects.transaction.map(|it| transaction(&it)),
+            hold: effects.hold.map(|it| hold(&it)),
+            replayed,
+        }
+    }
+}
+
+/// The outcome of a request, by its record.
+pub fn outcome(record: Option<RequestRecord>) -> proto::ResolveRequestResponse {
     use proto::RequestOutcome as Outcome;
     let of = |outcome: Outcome| proto::ResolveRequestResponse {
         outcome: outcome.into(),
         ..proto::ResolveRequestResponse::default()
     };
-    match decided.map(|decided| decided.verdict) {
+    match record.map(|record| record.result) {
         None => of(Outcome::NotSeen),
         Some(Err(Rejection::RequestFenced { .. })) => {
             proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
@@ -130,9 +167,9 @@ pub fn resolved(decided: Option<Decided>) -> proto::ResolveRequestResponse {
             let error = Some(error::message_of_rejection(&rejection));
             proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
         }
-        Some(Ok(made)) => proto::ResolveRequestResponse {
-            transaction: made.transaction.map(|it| transaction(&it)),
-            hold: made.hold.map(|it| hold(&it)),
+        Some(Ok(effects)) => proto::ResolveRequestResponse {
+            transaction: effects.transaction.map(|it| transaction(&it)),
+            hold: effects.hold.map(|it| hold(&it)),
             ..of(Outcome::Applied)
         },
     }

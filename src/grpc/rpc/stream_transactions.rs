@@ -13,14 +13,16 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{authorization::Caller, command::Request, money::Currencies},
+    domain::{
+        authorization::Caller, command::Request, money::Currencies, unit_of_work::RequestResult,
+    },
     grpc::{
         decode::{self, Invalid},
         encode, error, metrics,
         metrics::Purpose,
         middleware::deadline::Deadline,
     },
-    ledger::{Done, Failure, Ledger, RequestTicket, StreamPermit},
+    ledger::{Failure, Ledger, RequestTicket, StreamPermit},
     proto::{self, ErrorReason, post_transaction_result},
     telemetry::traces::CallTrace,
 };
@@ -154,11 +156,15 @@ impl InLine {
     }
 }
 
-fn of_verdict(verdict: Result<Done, Failure>, purpose: Purpose) -> proto::PostTransactionResult {
+fn of_verdict(
+    verdict: Result<RequestResult, Failure>,
+    purpose: Purpose,
+) -> proto::PostTransactionResult {
     match verdict {
         Ok(done) => {
             metrics::count_done(&done, purpose);
-            let encode::Done { transaction, replayed, .. } = encode::done(done);
+            let RequestResult { effects, replayed } = done;
+            let transaction = effects.transaction.map(|it| encode::transaction(&it));
             let result = transaction.map(post_transaction_result::Result::Transaction);
             proto::PostTransactionResult { result, replayed }
         }

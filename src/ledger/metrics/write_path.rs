@@ -213,7 +213,7 @@ pub fn cause(error: &ExecuteError) -> &'static str {
 pub fn storage_cause(error: &StorageError) -> &'static str {
     match error {
         StorageError::LockTimeout(_) => "lock_timeout",
-        StorageError::Decided(_) => "repeat",
+        StorageError::RepeatedRequest(_) => "repeat",
         StorageError::Aborted(_) => "aborted",
         StorageError::Unavailable(_) => "unavailable",
         StorageError::Forbidden(_) => "forbidden",

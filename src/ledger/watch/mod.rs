@@ -414,7 +414,7 @@ fn may_pass(error: &StorageError) -> bool {
     match error {
         StorageError::LockTimeout(_)
         | StorageError::Aborted(_)
-        | StorageError::Decided(_)
+        | StorageError::RepeatedRequest(_)
         | StorageError::Unavailable(_)
         | StorageError::Forbidden(_)
         | StorageError::SchemaNotMigrated(_) => true,

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::{
-    domain::{account::Account, ids::AccountId, rejection::Rejection, unit_of_work::Answer},
+    domain::{account::Account, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{
         Failure, Outcome,
         metrics::write_path::{OpenWriter, Stats, cause, storage_cause},
@@ -189,7 +189,7 @@ fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
 }
 
 /// Answers a job whose verdict was committed.
-fn complete(job: &Job, verdict: Result<Answer, Rejection>) {
+fn complete(job: &Job, verdict: Result<CommandResult, Rejection>) {
     match verdict {
         // An earlier attempt, whose commit was not confirmed, may have made this very change;
         // without a request id nothing is stored that would tell.

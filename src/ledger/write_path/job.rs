@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{command::Command, ids::AccountId, unit_of_work::Answer},
+    domain::{command::Command, ids::AccountId, unit_of_work::CommandResult},
     ledger::{Failure, Outcome},
     telemetry::traces::CallTrace,
 };
@@ -41,7 +41,7 @@ const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
 
 /// What a caller gets.
-pub type Verdict = Result<Answer, Failure>;
+pub type Verdict = Result<CommandResult, Failure>;
 
 /// A command on its way, shared by the queue and the executor.
 pub struct Job {

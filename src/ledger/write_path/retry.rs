@@ -213,11 +213,13 @@ impl RetryPool {
                 batch.jobs.retain(|job| !job.expire());
                 batch.pause().await.split()
             }
-            StorageError::Aborted(_) | StorageError::Decided(_) if batch.retries < ATTEMPTS_MAX => {
+            StorageError::Aborted(_) | StorageError::RepeatedRequest(_)
+                if batch.retries < ATTEMPTS_MAX =>
+            {
                 tracing::debug!(%error, jobs, "transaction broken off");
                 vec![batch.pause().await]
             }
-            StorageError::Aborted(_) | StorageError::Decided(_) => {
+            StorageError::Aborted(_) | StorageError::RepeatedRequest(_) => {
                 tracing::warn!(%error, jobs, "transaction broken off repeatedly");
                 batch.bisect(&Failure::Contention)
             }

@@ -14,9 +14,10 @@ use crate::{
         ids::{AccountId, RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
+        unit_of_work::RequestResult,
     },
     ledger::{
-        Done, Failure, Ledger, Limits, Outcome,
+        Failure, Ledger, Limits, Outcome,
         write_path::failpoints::{Point, order},
     },
     storage::{DatabaseUrl, Store},
@@ -79,7 +80,7 @@ async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-before-write", Point::BeforeWrite, 1);
-    let Done { replayed, .. } =
+    let RequestResult { replayed, .. } =
         ledger.make(&anyone(), deposit("panic-before-write"), soon()).await.unwrap();
     assert!(!replayed);
     assert_eq!(balance(&ledger).await, "1.00");
@@ -90,7 +91,7 @@ async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     order("panic-after-commit", Point::AfterCommit, 1);
-    let Done { replayed, .. } =
+    let RequestResult { replayed, .. } =
         ledger.make(&anyone(), deposit("panic-after-commit"), soon()).await.unwrap();
     assert!(!replayed, "to its caller it is the first answer");
     assert_eq!(balance(&ledger).await, "1.00");

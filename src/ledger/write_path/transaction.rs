@@ -17,7 +17,7 @@ use crate::{
         account::Account,
         ids::AccountId,
         rejection::Rejection,
-        unit_of_work::{Answer, Book, Found},
+        unit_of_work::{CommandResult, LockedState, UnitOfWork},
     },
     ledger::write_path::job::Job,
     storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},
@@ -46,7 +46,7 @@ impl LeftOut {
 pub struct Executed {
     /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in no
     /// list.
-    pub completed: Vec<(Arc<Job>, Result<Answer, Rejection>)>,
+    pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
     /// Jobs that need a row which was locked.
     pub left_out: LeftOut,
     /// Where the time went.
@@ -101,7 +101,7 @@ pub enum Lookup {
     /// inserted.
     Before,
     /// Take all requests for new, which saves a round trip and the search; if one is not, the
-    /// insert finds it, and the attempt fails with [`StorageError::Decided`].
+    /// insert finds it, and the attempt fails with [`StorageError::RepeatedRequest`].
     OnConflict,
 }
 
@@ -167,7 +167,7 @@ async fn evaluate(
     let left_out = LeftOut { by_peers, elsewhere };
 
     // 2. Read the verdicts that there are, in a statement after the lock.
-    let (now_us, decided) = match now_us {
+    let (now_us, records) = match now_us {
         Some(now_us)
             if lookup == Lookup::OnConflict && !ours.iter().any(|it| it.command.needs_lookup()) =>
         {
@@ -175,7 +175,7 @@ async fn evaluate(
         }
         _ => {
             let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
-            transaction.decided(&keys).await?
+            transaction.records(&keys).await?
         }
     };
 
@@ -204,12 +204,13 @@ async fn evaluate(
     // 6. Apply each command in turn, in memory; a job that its caller gave up is left out.
     //    Where more holds have expired than are recorded at once, nothing can be judged yet.
     let ours = if is_partial { Vec::new() } else { ours };
-    let mut book = Book::new(Found { accounts, holds, decided, reversed_by, openings, now_us });
+    let mut work =
+        UnitOfWork::new(LockedState { accounts, holds, records, reversed_by, openings, now_us });
     let completed = ours
         .into_iter()
         .filter(|job| job.claim())
         .map(|job| {
-            let verdict = book.apply(&job.command);
+            let verdict = work.apply(&job.command);
             (job, verdict)
         })
         .collect();
@@ -218,7 +219,7 @@ async fn evaluate(
     super::failpoints::strike(super::failpoints::Point::BeforeWrite, jobs);
 
     // 7. Write what has changed; the caller commits.
-    transaction.write(&book).await?;
+    transaction.write(&work).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
     Ok(Executed { completed, left_out, timings, is_partial })

@@ -162,7 +162,7 @@ impl Worker {
                 batch.jobs.retain(|job| !job.expire());
                 taken.put_back(batch.jobs);
             }
-            Err(ExecuteError::NotApplied(StorageError::Decided(_)))
+            Err(ExecuteError::NotApplied(StorageError::RepeatedRequest(_)))
                 if batch.lookup == Lookup::OnConflict =>
             {
                 self.lookups = LOOKUP_BATCHES_AFTER_REPEAT;

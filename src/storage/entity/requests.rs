@@ -12,7 +12,7 @@ use crate::{
         ids::{AccountId, HoldId, RequestId},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
-        unit_of_work::{Decided, Made},
+        unit_of_work::{Effects, RequestRecord},
     },
     storage::error::StorageError,
 };
@@ -60,31 +60,31 @@ impl Model {
         self.hold_id.as_deref().map(HoldId::from_stored)
     }
 
-    /// The verdict; `entries` and `holds` have at least those that this request made.
-    pub fn into_decided(
+    /// The request's record; `entries` and `holds` have at least those that the request wrote.
+    pub fn into_record(
         self,
         entries: &HashMap<EntryName, Entry>,
         holds: &HashMap<HoldId, Hold>,
-    ) -> Result<Decided, StorageError> {
+    ) -> Result<RequestRecord, StorageError> {
         let fingerprint =
             self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))?;
-        let verdict = match &self.rejection {
+        let result = match &self.rejection {
             Some(rejection) => {
                 let rejection: Rejection =
                     serde_json::from_str(rejection).map_err(|_| self.corrupt("rejection"))?;
                 Err(rejection)
             }
-            None => Ok(self.made(entries, holds)?),
+            None => Ok(self.effects(entries, holds)?),
         };
-        Ok(Decided { fingerprint, transaction_id: self.transaction_id, verdict })
+        Ok(RequestRecord { fingerprint, transaction_id: self.transaction_id, result })
     }
 
-    /// What it made, as it was then: a hold that it placed may have been ended since.
-    fn made(
+    /// What the request changed, as it was then: a hold that it placed may have ended since.
+    fn effects(
         &self,
         entries: &HashMap<EntryName, Entry>,
         holds: &HashMap<HoldId, Hold>,
-    ) -> Result<Made, StorageError> {
+    ) -> Result<Effects, StorageError> {
         let hold = match self.hold_id() {
             Some(id) => Some(holds.get(&id).cloned().ok_or_else(|| self.corrupt("hold_id"))?),
             None => None,
@@ -96,7 +96,7 @@ impl Model {
             None if hold.is_some() => None,
             None => return Err(self.corrupt("kind")),
         };
-        Ok(Made { transaction, hold: hold.map(Arc::new) })
+        Ok(Effects { transaction, hold: hold.map(Arc::new) })
     }
 
     fn transaction(

@@ -180,7 +180,7 @@ struct ReadRow {
 }
 
 /// Reads accounts as they are now. Holds that have expired do not count, whether or not a change
-/// has come across them since: `Book` counts them in the same way.
+/// has come across them since: `UnitOfWork` counts them in the same way.
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         ids::{RequestId, RequestKey, TransactionId},
         transaction::Transaction,
-        unit_of_work::Decided,
+        unit_of_work::RequestRecord,
     },
     storage::{
         StorageError, Store,
@@ -54,10 +54,10 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn decided(&self, key: &RequestKey) -> Result<Option<Decided>, StorageError> {
+    pub async fn record(&self, key: &RequestKey) -> Result<Option<RequestRecord>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
         let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
-        Ok(with_all_they_made(&self.readers, rows).await?.pop().map(|(_, decided)| decided))
+        Ok(with_effects(&self.readers, rows).await?.pop().map(|(_, record)| record))
     }
 
     /// The transactions among these requests, in their order, and whether they were reversed.
@@ -66,8 +66,8 @@ impl Store {
         &self,
         rows: Vec<Model>,
     ) -> Result<Vec<Arc<Transaction>>, StorageError> {
-        let decided = with_all_they_made(&self.readers, rows).await?;
-        let made = decided.into_iter().filter_map(|(_, decided)| decided.verdict.ok());
+        let records = with_effects(&self.readers, rows).await?;
+        let made = records.into_iter().filter_map(|(_, record)| record.result.ok());
         let mut transactions: Vec<_> = made.filter_map(|made| made.transaction).collect();
         let ids = transactions.iter().filter_map(|it| it.transaction_id).collect();
         let reversed_by = reversed_by(&self.readers, &ids).await?;
@@ -151,10 +151,10 @@ pub fn statement_clock(backend: DbBackend) -> &'static str {
 }
 
 /// The database's clock, and the verdicts stored under these keys.
-pub async fn decided(
+pub async fn records(
     transaction: &DatabaseTransaction,
     keys: &BTreeSet<RequestKey>,
-) -> Result<(i64, HashMap<RequestKey, Decided>), StorageError> {
+) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
     let backend = transaction.get_database_backend();
     let callers = || keys.iter().map(|key| key.caller.to_string());
     let request_ids = || keys.iter().map(|key| key.request_id.to_string());
@@ -178,15 +178,15 @@ pub async fn decided(
     };
     let models =
         rows.iter().filter_map(|row| found(row).transpose()).collect::<Result<Vec<_>, _>>()?;
-    let decided = with_all_they_made(transaction, models).await?;
-    Ok((now_us, decided.into_iter().collect()))
+    let records = with_effects(transaction, models).await?;
+    Ok((now_us, records.into_iter().collect()))
 }
 
 /// The verdicts in these rows, in their order, each with what it made.
-async fn with_all_they_made(
+async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,
-) -> Result<Vec<(RequestKey, Decided)>, StorageError> {
+) -> Result<Vec<(RequestKey, RequestRecord)>, StorageError> {
     let mut names = Vec::new();
     for row in &rows {
         names.extend(row.entry_names()?);
@@ -198,15 +198,15 @@ async fn with_all_they_made(
         false => holds::found(connection, &hold_ids, &BTreeSet::new()).await?.1,
     };
     let holds = holds.into_iter().map(|hold| (hold.hold_id.clone(), hold)).collect();
-    let mut decided = Vec::with_capacity(rows.len());
+    let mut records = Vec::with_capacity(rows.len());
     for row in rows {
         let key = RequestKey {
             caller: row.caller.as_str().into(),
             request_id: RequestId::from_stored(&row.request_id),
         };
-        decided.push((key, row.into_decided(&entries, &holds)?));
+        records.push((key, row.into_record(&entries, &holds)?));
     }
-    Ok(decided)
+    Ok(records)
 }
 
 /// The row of a request; None where the outer join found none.

@@ -1,6 +1,6 @@
-//! Writing what a book has changed: on PostgreSQL one statement for balances, and one more for
+//! Writing what a work has changed: on PostgreSQL one statement for balances, and one more for
 //! each of new accounts, holds, and changes of accounts if there are any, however many commands
-//! the book holds; a few more on SQLite, where a statement is no round trip.
+//! the work holds; a few more on SQLite, where a statement is no round trip.
 
 mod postgres;
 mod sqlite;
@@ -16,7 +16,7 @@ use crate::{
         hold::Hold,
         ids::TransactionId,
         transaction::Entry,
-        unit_of_work::{Book, Made, Recorded},
+        unit_of_work::{Effects, NewRequestRecord, UnitOfWork},
     },
     storage::{StorageError, entity::account_changes::StoredAttributes},
 };
@@ -31,7 +31,7 @@ struct Changes<'a> {
     updated: Vec<&'a Account>,
     account_changes: Vec<&'a AccountChange>,
     /// In order of their keys.
-    recorded: Vec<&'a Recorded>,
+    new_records: Vec<&'a NewRequestRecord>,
     entries: Vec<&'a Entry>,
     /// In order of their ids.
     placed: Vec<&'a Hold>,
@@ -42,26 +42,29 @@ struct Changes<'a> {
 /// Writes new accounts first, then request ids, entries and balances, then holds: whoever inserts may wait
 /// for another's uncommitted key, and everyone does so in this order and, within a table, in
 /// the order of the keys.
-pub async fn write(transaction: &DatabaseTransaction, book: &Book) -> Result<(), StorageError> {
-    let mut recorded: Vec<&Recorded> = book.recorded().iter().collect();
-    recorded.sort_by(|left, right| left.request.key.cmp(&right.request.key));
-    let entries = book
-        .recorded()
+pub async fn write(
+    transaction: &DatabaseTransaction,
+    work: &UnitOfWork,
+) -> Result<(), StorageError> {
+    let mut new_records: Vec<&NewRequestRecord> = work.new_records().iter().collect();
+    new_records.sort_by(|left, right| left.request.key.cmp(&right.request.key));
+    let entries = work
+        .new_records()
         .iter()
-        .filter_map(|recorded| made(recorded)?.transaction.as_ref())
+        .filter_map(|new| effects(new)?.transaction.as_ref())
         .flat_map(|transaction| &transaction.entries);
-    let account_changes: Vec<_> = book.account_changes().iter().collect();
+    let account_changes: Vec<_> = work.account_changes().iter().collect();
     let is_updated =
         |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
-    let (updated, moved) = book.changed().partition(is_updated);
+    let (updated, moved) = work.changed().partition(is_updated);
     let changes = Changes {
-        created: book.created().collect(),
+        created: work.created().collect(),
         moved,
         updated,
-        recorded,
+        new_records,
         entries: entries.collect(),
-        placed: book.placed().collect(),
-        ended: book.ended().collect(),
+        placed: work.placed().collect(),
+        ended: work.ended().collect(),
         account_changes,
     };
     match transaction.get_database_backend() {
@@ -70,32 +73,32 @@ pub async fn write(transaction: &DatabaseTransaction, book: &Book) -> Result<(),
     }
 }
 
-fn made(recorded: &Recorded) -> Option<&Made> {
-    recorded.decided.verdict.as_ref().ok()
+fn effects(new: &NewRequestRecord) -> Option<&Effects> {
+    new.record.result.as_ref().ok()
 }
 
 /// The refusal as it is stored; None if the request was applied.
-fn rejection_json(recorded: &Recorded) -> Option<String> {
-    let rejection = recorded.decided.verdict.as_ref().err()?;
+fn rejection_json(new: &NewRequestRecord) -> Option<String> {
+    let rejection = new.record.result.as_ref().err()?;
     Some(json!(rejection).to_string())
 }
 
 /// The names of the request's entries as they are stored.
-fn entry_names_json(recorded: &Recorded) -> String {
-    let transaction = made(recorded).and_then(|made| made.transaction.as_ref());
+fn entry_names_json(new: &NewRequestRecord) -> String {
+    let transaction = effects(new).and_then(|effects| effects.transaction.as_ref());
     let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
     let names = entries.iter().map(|it| (&it.account_id, it.sequence));
     json!(names.collect::<Vec<_>>()).to_string()
 }
 
 /// The id of the hold that the request placed or ended, as it is stored.
-fn hold_id(recorded: &Recorded) -> Option<String> {
-    made(recorded)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
+fn hold_id(new: &NewRequestRecord) -> Option<String> {
+    effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }
 
 /// The id of the transaction that the request reversed.
-fn reverses(recorded: &Recorded) -> Option<TransactionId> {
-    made(recorded)?.transaction.as_ref()?.reverses_transaction_id
+fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
+    effects(new)?.transaction.as_ref()?.reverses_transaction_id
 }
 
 /// What an account was or became, as it is stored.

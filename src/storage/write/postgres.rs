@@ -35,7 +35,7 @@ const INSERT_ACCOUNTS: &str = "\
 // request id that has its verdict already breaks all of it off; ON CONFLICT would cost every
 // other row a second search of the index and a second record in the log.
 const POST: &str = "\
-    WITH recorded AS ( \
+    WITH new_records AS ( \
         INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
             description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id) \
         SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), \
@@ -108,7 +108,7 @@ pub async fn write(
         let inserted = execute(transaction, INSERT_ACCOUNTS, created(&changes.created)).await?;
         expect_all("account id", inserted, changes.created.len())?;
     }
-    if !changes.recorded.is_empty() || !changes.moved.is_empty() {
+    if !changes.new_records.is_empty() || !changes.moved.is_empty() {
         let moved = execute(transaction, POST, posted(changes)).await?;
         expect_all("account", moved, changes.moved.len())?;
     }
@@ -158,18 +158,18 @@ fn created(created: &[&Account]) -> [Value; 15] {
 }
 
 fn posted(changes: &Changes<'_>) -> [Value; 26] {
-    let Changes { moved: changed, recorded, entries, .. } = changes;
+    let Changes { moved: changed, new_records, entries, .. } = changes;
     [
-        column(recorded, |it| it.request.key.caller.to_string()),
-        column(recorded, |it| it.request.key.request_id.to_string()),
-        column(recorded, |it| it.decided.fingerprint.to_vec()),
-        column(recorded, |it| it.decided.transaction_id),
-        column(recorded, |it| it.request.action.name().to_owned()),
-        column(recorded, |it| rejection_json(it).unwrap_or_default()),
-        column(recorded, |it| it.request.description.clone()),
-        column(recorded, |it| labels_json(&it.request.labels)),
-        column(recorded, entry_names_json),
-        column(recorded, |it| it.create_time_us),
+        column(new_records, |it| it.request.key.caller.to_string()),
+        column(new_records, |it| it.request.key.request_id.to_string()),
+        column(new_records, |it| it.record.fingerprint.to_vec()),
+        column(new_records, |it| it.record.transaction_id),
+        column(new_records, |it| it.request.action.name().to_owned()),
+        column(new_records, |it| rejection_json(it).unwrap_or_default()),
+        column(new_records, |it| it.request.description.clone()),
+        column(new_records, |it| labels_json(&it.request.labels)),
+        column(new_records, entry_names_json),
+        column(new_records, |it| it.create_time_us),
         column(entries, |it| it.account_id.to_string()),
         column(entries, |it| it.sequence),
         column(entries, |it| it.transaction_id),
@@ -184,8 +184,8 @@ fn posted(changes: &Changes<'_>) -> [Value; 26] {
         column(changed, |it| it.version),
         column(changed, |it| it.last_hash.to_vec()),
         column(changed, |it| it.update_time_us),
-        column(recorded, |it| hold_id(it).unwrap_or_default()),
-        column(recorded, |it| reverses(it).map(|id| id.to_string()).unwrap_or_default()),
+        column(new_records, |it| hold_id(it).unwrap_or_default()),
+        column(new_records, |it| reverses(it).map(|id| id.to_string()).unwrap_or_default()),
     ]
 }
 

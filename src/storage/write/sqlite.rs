@@ -70,7 +70,7 @@ pub async fn write(
     transaction: &DatabaseTransaction,
     changes: &Changes<'_>,
 ) -> Result<(), StorageError> {
-    let Changes { created, moved, updated, account_changes, recorded, entries, placed, ended } =
+    let Changes { created, moved, updated, account_changes, new_records, entries, placed, ended } =
         changes;
     let created = created.iter().map(|it| -> [Value; 15] {
         [
@@ -91,12 +91,12 @@ pub async fn write(
             (*it.caller).into(),
         ]
     });
-    let recorded = recorded.iter().map(|it| -> [Value; 12] {
+    let new_records = new_records.iter().map(|it| -> [Value; 12] {
         [
             (*it.request.key.caller).into(),
             it.request.key.request_id.as_str().into(),
-            it.decided.fingerprint.to_vec().into(),
-            it.decided.transaction_id.as_bytes().to_vec().into(),
+            it.record.fingerprint.to_vec().into(),
+            it.record.transaction_id.as_bytes().to_vec().into(),
             it.request.action.name().into(),
             rejection_json(it).into(),
             it.request.description.as_str().into(),
@@ -139,7 +139,7 @@ pub async fn write(
         [id, balance, held, sequence, version, hash, time, state, limit, unlimited, labels]
     });
     execute(transaction, "account id", INSERT_ACCOUNTS, created).await?;
-    execute(transaction, "request id", INSERT_REQUESTS, recorded).await?;
+    execute(transaction, "request id", INSERT_REQUESTS, new_records).await?;
     execute(transaction, "entry", INSERT_ENTRIES, entries).await?;
     let moved = moved.iter().map(|it| position(it));
     execute(transaction, "account", MOVE_ACCOUNTS, moved).await?;

@@ -21,7 +21,7 @@ use crate::{
         account::{Account, Attributes},
         hold::Hold,
         ids::{AccountId, HoldId, RequestKey, TransactionId},
-        unit_of_work::{Book, Decided},
+        unit_of_work::{RequestRecord, UnitOfWork},
     },
     storage::{
         CommitError, StorageError,
@@ -201,11 +201,11 @@ impl WriteTransaction {
     ///
     /// # Errors
     /// The statement failed.
-    pub async fn decided(
+    pub async fn records(
         &self,
         keys: &BTreeSet<RequestKey>,
-    ) -> Result<(i64, HashMap<RequestKey, Decided>), StorageError> {
-        requests::decided(&self.transaction, keys).await
+    ) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
+        requests::records(&self.transaction, keys).await
     }
 
     /// The holds with these ids, and all that have expired on these accounts, which are locked;
@@ -245,13 +245,13 @@ impl WriteTransaction {
         openings::openings(&self.transaction, accounts).await
     }
 
-    /// Writes all that the book has changed.
+    /// Writes all that the work has changed.
     ///
     /// # Errors
-    /// [`StorageError::Decided`] if a request id has a verdict already, which the book did not
+    /// [`StorageError::RepeatedRequest`] if a request id has a verdict already, which the work did not
     /// know; [`StorageError::Aborted`] if an account id was taken in the meantime.
-    pub async fn write(&self, book: &Book) -> Result<(), StorageError> {
-        write::write(&self.transaction, book).await
+    pub async fn write(&self, work: &UnitOfWork) -> Result<(), StorageError> {
+        write::write(&self.transaction, work).await
     }
 
     /// Commits.
