@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{Failed, bench::bar, output, progress, schema},
     config::DatabaseConfig,
-    domain::{money::Currency, transaction::TransactionKind, verification::Books},
+    domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
     storage::{Store, VerifyError, VerifyProgress},
 };
 
@@ -56,26 +56,26 @@ impl Verify {
 }
 
 /// What was found right, and how fast.
-fn summary(books: &Books, elapsed: Duration) -> String {
+fn summary(books: &LedgerTotals, elapsed: Duration) -> String {
     let (counts, seconds) = (counts(books), elapsed.as_secs_f64());
     format!("right: {counts}, in {seconds:.1} s ({:.0} entries/s)", books.entries as f64 / seconds)
 }
 
 /// How many there are.
-pub fn counts(books: &Books) -> String {
-    let Books { accounts, entries, requests, .. } = books;
+pub fn counts(books: &LedgerTotals) -> String {
+    let LedgerTotals { accounts, entries, requests, .. } = books;
     format!("{accounts} accounts, {entries} entries, {requests} requests")
 }
 
 /// Where the money of each currency came from, and where it is.
-pub fn table(books: &Books) -> String {
+pub fn table(books: &LedgerTotals) -> String {
     let mut rows = vec![["currency", "accounts", "entries"].map(str::to_owned).to_vec()];
     rows[0].extend(TransactionKind::ALL.map(|movement| movement.name().to_owned()));
     rows[0].push("balances".to_owned());
     for ((code, scale), totals) in &books.currencies {
         let currency = Currency::from_parts(code, *scale);
         let mut row = vec![code.clone(), totals.accounts.to_string(), totals.entries.to_string()];
-        row.extend(totals.movements.map(|units| currency.format_units(units)));
+        row.extend(totals.by_kind.map(|units| currency.format_units(units)));
         row.push(currency.format_units(totals.balances));
         rows.push(row);
     }

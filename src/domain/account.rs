@@ -252,7 +252,7 @@ impl Account {
     }
 
     /// A hold of this amount has expired at this time: one change of the account.
-    pub fn lapse(&mut self, amount: Amount, expire_time_us: i64) {
+    pub fn expire_hold(&mut self, amount: Amount, expire_time_us: i64) {
         self.held = self.held.plus(-amount);
         self.version += 1;
         self.update_time_us = self.update_time_us.max(expire_time_us);

@@ -36,7 +36,7 @@ pub struct Grant {
 /// What is not allowed. Nothing is looked up for it but what the request names, so it tells
 /// nothing of what exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub enum PermissionDenied {
     /// To touch this account.
     Account(AccountId),
     /// To move so much of this currency at once; `limit` is None if it is not allowed at all.
@@ -49,7 +49,7 @@ pub enum Denied {
     /// To touch what is named: a hold or a transaction, which may not exist at all.
     Named(&'static str),
     /// To ask for more than accounts of one's own: `account_id` must be given.
-    EveryAccount,
+    AccountIdRequired,
 }
 
 impl Caller {
@@ -77,16 +77,20 @@ impl Grant {
     ///
     /// # Errors
     /// They may not.
-    pub fn check_account(&self, account_id: &AccountId) -> Result<(), Denied> {
-        if self.covers(account_id) { Ok(()) } else { Err(Denied::Account(account_id.clone())) }
+    pub fn check_account(&self, account_id: &AccountId) -> Result<(), PermissionDenied> {
+        if self.covers(account_id) {
+            Ok(())
+        } else {
+            Err(PermissionDenied::Account(account_id.clone()))
+        }
     }
 
     /// Whether they may ask without naming an account.
     ///
     /// # Errors
     /// They may not.
-    pub fn check_every_account(&self) -> Result<(), Denied> {
-        if self.covers_all_accounts() { Ok(()) } else { Err(Denied::EveryAccount) }
+    pub fn check_all_accounts(&self) -> Result<(), PermissionDenied> {
+        if self.covers_all_accounts() { Ok(()) } else { Err(PermissionDenied::AccountIdRequired) }
     }
 
     /// Whether they may make a request, as far as its accounts are known: those of a hold or a
@@ -94,7 +98,7 @@ impl Grant {
     ///
     /// # Errors
     /// They may not.
-    pub fn check_request(&self, request: &Request) -> Result<(), Denied> {
+    pub fn check_request(&self, request: &Request) -> Result<(), PermissionDenied> {
         match &request.action {
             Action::Post(_, legs) => {
                 for leg in legs {
@@ -109,20 +113,26 @@ impl Grant {
             }
             Action::CaptureHold(Capture { hold, amount, destination_account_id }) => {
                 destination_account_id.iter().try_for_each(|id| self.check_account(id))?;
-                let found = hold.found.as_deref();
-                self.check_named("hold", found.map(|hold| std::slice::from_ref(&hold.account_id)))?;
-                let whole = found.map(|hold| (&hold.currency, hold.amount));
+                let resolved = hold.resolved.as_deref();
+                self.check_resource(
+                    "hold",
+                    resolved.map(|hold| std::slice::from_ref(&hold.account_id)),
+                )?;
+                let whole = resolved.map(|hold| (&hold.currency, hold.amount));
                 let taken = amount.as_ref().map(|(currency, amount)| (currency, *amount));
                 taken.or(whole).map_or(Ok(()), |(currency, it)| self.check_amount(currency, it))
             }
             Action::ReleaseHold(hold) => {
-                let found = hold.found.as_deref();
-                self.check_named("hold", found.map(|hold| std::slice::from_ref(&hold.account_id)))
+                let resolved = hold.resolved.as_deref();
+                self.check_resource(
+                    "hold",
+                    resolved.map(|hold| std::slice::from_ref(&hold.account_id)),
+                )
             }
             Action::Reverse(named) => {
-                let entries = named.found.as_ref().map_or(&[][..], |it| &it.entries);
+                let entries = named.resolved.as_ref().map_or(&[][..], |it| &it.entries);
                 let ids: Vec<_> = entries.iter().map(|entry| entry.account_id.clone()).collect();
-                self.check_named("transaction", named.found.as_ref().map(|_| &ids[..]))?;
+                self.check_resource("transaction", named.resolved.as_ref().map(|_| &ids[..]))?;
                 let amounts = entries.iter().map(|entry| (&entry.currency, entry.amount));
                 amounts.into_iter().try_for_each(|(currency, it)| self.check_amount(currency, it))
             }
@@ -135,49 +145,49 @@ impl Grant {
     ///
     /// # Errors
     /// They may not.
-    pub fn check_named(
+    pub fn check_resource(
         &self,
         kind: &'static str,
         account_ids: Option<&[AccountId]>,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), PermissionDenied> {
         let is_allowed = self.covers_all_accounts()
             || account_ids.is_some_and(|ids| ids.iter().all(|id| self.covers(id)));
-        if is_allowed { Ok(()) } else { Err(Denied::Named(kind)) }
+        if is_allowed { Ok(()) } else { Err(PermissionDenied::Named(kind)) }
     }
 
     /// What they may see of a transaction: the entries of their accounts.
     ///
     /// # Errors
     /// Nothing, or there is no such transaction.
-    pub fn visible(
+    pub fn redact(
         &self,
         transaction: Option<Arc<Transaction>>,
-    ) -> Result<Option<Arc<Transaction>>, Denied> {
+    ) -> Result<Option<Arc<Transaction>>, PermissionDenied> {
         if self.covers_all_accounts() {
             return Ok(transaction);
         }
-        let mut transaction = transaction.ok_or(Denied::Named("transaction"))?;
+        let mut transaction = transaction.ok_or(PermissionDenied::Named("transaction"))?;
         if !transaction.entries.iter().all(|entry| self.covers(&entry.account_id)) {
             let entries = &mut Arc::make_mut(&mut transaction).entries;
             entries.retain(|entry| self.covers(&entry.account_id));
         }
         if transaction.entries.is_empty() {
-            return Err(Denied::Named("transaction"));
+            return Err(PermissionDenied::Named("transaction"));
         }
         Ok(Some(transaction))
     }
 
-    fn check_amount(&self, currency: &Currency, amount: Amount) -> Result<(), Denied> {
+    fn check_amount(&self, currency: &Currency, amount: Amount) -> Result<(), PermissionDenied> {
         let Some(limits) = &self.amount_max else { return Ok(()) };
         let limit = limits.get(currency.code()).copied();
         if limit.is_some_and(|limit| amount.decimal().abs() <= limit.decimal()) {
             return Ok(());
         }
-        Err(Denied::Amount { currency_code: currency.code().to_owned(), limit })
+        Err(PermissionDenied::Amount { currency_code: currency.code().to_owned(), limit })
     }
 }
 
-impl fmt::Display for Denied {
+impl fmt::Display for PermissionDenied {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Account(account_id) => {
@@ -195,7 +205,7 @@ impl fmt::Display for Denied {
                 formatter,
                 "there is no such {kind}, or it is not on an account that this identity may touch"
             ),
-            Self::EveryAccount => formatter
+            Self::AccountIdRequired => formatter
                 .write_str("this identity may touch some accounts only: account_id must be given"),
         }
     }
@@ -221,7 +231,11 @@ mod tests {
             assert_eq!(shop.check_account(&id(own)), Ok(()), "{own}");
         }
         for other in ["shop", "Shop:1", "xshop:1", "fee"] {
-            assert_eq!(shop.check_account(&id(other)), Err(Denied::Account(id(other))), "{other}");
+            assert_eq!(
+                shop.check_account(&id(other)),
+                Err(PermissionDenied::Account(id(other))),
+                "{other}"
+            );
         }
         assert!(grant(&[]).check_account(&id("a")).is_err());
         assert!(grant(&[""]).check_account(&id("a")).is_ok());
@@ -229,11 +243,17 @@ mod tests {
 
     #[test]
     fn only_those_who_see_all_are_told_that_something_does_not_exist() {
-        assert_eq!(grant(&[""]).check_named("hold", None), Ok(()));
-        assert_eq!(grant(&["a"]).check_named("hold", None), Err(Denied::Named("hold")));
+        assert_eq!(grant(&[""]).check_resource("hold", None), Ok(()));
+        assert_eq!(
+            grant(&["a"]).check_resource("hold", None),
+            Err(PermissionDenied::Named("hold"))
+        );
         let (own, foreign) = ([id("a")], [id("a"), id("b")]);
-        assert_eq!(grant(&["a"]).check_named("hold", Some(&own)), Ok(()));
-        assert_eq!(grant(&["a"]).check_named("hold", Some(&foreign)), Err(Denied::Named("hold")));
+        assert_eq!(grant(&["a"]).check_resource("hold", Some(&own)), Ok(()));
+        assert_eq!(
+            grant(&["a"]).check_resource("hold", Some(&foreign)),
+            Err(PermissionDenied::Named("hold"))
+        );
     }
 
     #[test]
@@ -248,10 +268,10 @@ mod tests {
         for denied in ["10.01", "-10.01"] {
             let denied = grant.check_amount(&eur, eur.parse(denied).unwrap());
             let currency_code = "EUR".to_owned();
-            assert_eq!(denied, Err(Denied::Amount { currency_code, limit: Some(limit) }));
+            assert_eq!(denied, Err(PermissionDenied::Amount { currency_code, limit: Some(limit) }));
         }
         let denied = grant.check_amount(&usd, usd.parse("1").unwrap());
         let currency_code = "USD".to_owned();
-        assert_eq!(denied, Err(Denied::Amount { currency_code, limit: None }));
+        assert_eq!(denied, Err(PermissionDenied::Amount { currency_code, limit: None }));
     }
 }

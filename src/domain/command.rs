@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     account::{AccountUpdate, Labels, NewAccount},
-    hold::{Capture, NamedHold, NewHold},
+    hold::{Capture, HoldRef, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
     transaction::{Transaction, TransactionKind},
@@ -59,9 +59,9 @@ pub enum Action {
     /// Take what is held.
     CaptureHold(Capture),
     /// Give a hold up.
-    ReleaseHold(NamedHold),
+    ReleaseHold(HoldRef),
     /// Undo a transaction.
-    Reverse(NamedTransaction),
+    Reverse(TransactionRef),
     /// Refuse the request of this id for ever, if it has no verdict yet.
     Fence,
 }
@@ -93,12 +93,12 @@ pub struct Condition {
 /// A transaction that a request names, looked up when the request comes in: it never changes,
 /// and tells which accounts to lock.
 #[derive(Clone, Debug)]
-pub struct NamedTransaction {
+pub struct TransactionRef {
     /// Its name.
     pub transaction_id: TransactionId,
     /// None if there was none when the request came in; then that is the verdict, as of that
     /// moment, which lies between the request and its answer.
-    pub found: Option<Arc<Transaction>>,
+    pub resolved: Option<Arc<Transaction>>,
 }
 
 impl Command {
@@ -116,7 +116,7 @@ impl Command {
                     (capture.hold.account_id(), destination, &[], None)
                 }
                 Action::ReleaseHold(hold) => (hold.account_id(), None, &[], None),
-                Action::Reverse(named) => (None, None, &[], named.found.as_deref()),
+                Action::Reverse(named) => (None, None, &[], named.resolved.as_deref()),
                 Action::Fence => (None, None, &[], None),
             },
         };
@@ -135,7 +135,7 @@ impl Command {
         match &self.request()?.action {
             Action::PlaceHold(new) => new.hold_id.as_ref(),
             Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
-                hold.found.as_ref().map(|found| &found.hold_id)
+                hold.resolved.as_ref().map(|resolved| &resolved.hold_id)
             }
             Action::Post(..) | Action::Reverse(_) | Action::Fence => None,
         }
@@ -145,7 +145,7 @@ impl Command {
     #[must_use]
     pub fn reverses(&self) -> Option<TransactionId> {
         match &self.request()?.action {
-            Action::Reverse(named) => named.found.as_ref().map(|_| named.transaction_id),
+            Action::Reverse(named) => named.resolved.as_ref().map(|_| named.transaction_id),
             _ => None,
         }
     }
@@ -169,7 +169,7 @@ impl Command {
 
     /// How much of a database transaction it takes up: its changes of accounts.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub fn cost(&self) -> usize {
         self.account_ids().count().max(1)
     }
 
@@ -221,9 +221,9 @@ impl Leg {
     }
 }
 
-impl NamedHold {
+impl HoldRef {
     fn account_id(&self) -> Option<&AccountId> {
-        self.found.as_ref().map(|found| &found.account_id)
+        self.resolved.as_ref().map(|resolved| &resolved.account_id)
     }
 }
 

@@ -99,7 +99,7 @@ impl Hold {
 
     /// Whether its time has passed and nobody has recorded it.
     #[must_use]
-    pub fn has_lapsed(&self, now_us: i64) -> bool {
+    pub fn is_expired(&self, now_us: i64) -> bool {
         self.state == HoldState::Open && self.expire_time_us.is_some_and(|it| it <= now_us)
     }
 
@@ -139,7 +139,7 @@ pub struct NewHold {
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// Which.
-    pub hold: NamedHold,
+    pub hold: HoldRef,
     /// How much; None: all of it.
     pub amount: Option<(Currency, Amount)>,
     /// Who receives it; None: it leaves the ledger.
@@ -149,10 +149,10 @@ pub struct Capture {
 /// A hold that a request names. What never changes of it is looked up when the request comes in,
 /// before any lock: it tells which account to lock. What can change is read under that lock.
 #[derive(Clone, Debug)]
-pub struct NamedHold {
+pub struct HoldRef {
     /// Its name.
     pub hold_id: HoldId,
     /// As it was when the request came in; None if there was none. Then that is the verdict: as
     /// of that moment, which lies between the request and its answer.
-    pub found: Option<Arc<Hold>>,
+    pub resolved: Option<Arc<Hold>>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{authorization::Denied, rejection::Rejection},
+    domain::{authorization::PermissionDenied, rejection::Rejection},
     storage::StorageError,
 };
 
@@ -22,7 +22,7 @@ pub enum Failure {
     /// Refused, by state.
     Rejected(Rejection),
     /// The caller may not ask for this; nothing was done.
-    PermissionDenied(Denied),
+    PermissionDenied(PermissionDenied),
     /// Someone else held a row lock for as long as the caller could wait.
     LockTimeout,
     /// The database broke off the transaction again and again.
@@ -59,8 +59,8 @@ pub enum Failure {
     Internal(Option<Outcome>),
 }
 
-impl From<Denied> for Failure {
-    fn from(denied: Denied) -> Self {
+impl From<PermissionDenied> for Failure {
+    fn from(denied: PermissionDenied) -> Self {
         Self::PermissionDenied(denied)
     }
 }

@@ -266,10 +266,10 @@ impl Ledger {
         let look_up = async {
             match action {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
-                    hold.found = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
+                    hold.resolved = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
                 }
                 Action::Reverse(named) => {
-                    named.found = store.transaction(named.transaction_id).await?;
+                    named.resolved = store.transaction(named.transaction_id).await?;
                 }
                 Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     domain::{
         account::{Account, AccountChange},
-        authorization::{Caller, Denied},
+        authorization::{Caller, PermissionDenied},
         hold::Hold,
         ids::{AccountId, HoldId, RequestKey, TransactionId},
         money::Amount,
@@ -50,7 +50,7 @@ impl Ledger {
     ) -> Result<Account, Failure> {
         caller.grant.check_account(account_id)?;
         let found = self
-            .with_lapsed(deadline, false, account_id.clone(), |store, id, until_us| async move {
+            .with_expiry(deadline, false, account_id.clone(), |store, id, until_us| async move {
                 store.account(&id, until_us).await
             })
             .await?;
@@ -115,7 +115,7 @@ impl Ledger {
         account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
         let found = self
-            .with_lapsed(deadline, false, wanted, |store, ids, until_us| async move {
+            .with_expiry(deadline, false, wanted, |store, ids, until_us| async move {
                 store.accounts(&ids, until_us).await
             })
             .await?;
@@ -144,7 +144,7 @@ impl Ledger {
             let (filter, prefixes, after) = question;
             store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
         };
-        self.with_lapsed(deadline, !filter.is_empty(), question, page).await
+        self.with_expiry(deadline, !filter.is_empty(), question, page).await
     }
 
     /// One transaction.
@@ -170,7 +170,7 @@ impl Ledger {
                 self.read(deadline, found).await?
             }
         };
-        let found = caller.grant.visible(found)?;
+        let found = caller.grant.redact(found)?;
         found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
     }
 
@@ -204,7 +204,7 @@ impl Ledger {
         limit: u64,
         deadline: Instant,
     ) -> Result<TransactionPage<TransactionId>, Failure> {
-        caller.grant.check_every_account()?;
+        caller.grant.check_all_accounts()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, deadline).await?;
         }
@@ -239,8 +239,9 @@ impl Ledger {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
         let TransactionPage { transactions, next } = self.read(deadline, page).await?;
-        let seen = transactions.into_iter().map(|it| caller.grant.visible(Some(it)));
-        let transactions = seen.filter_map(Result::transpose).collect::<Result<_, Denied>>()?;
+        let seen = transactions.into_iter().map(|it| caller.grant.redact(Some(it)));
+        let transactions =
+            seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
         Ok(TransactionPage { transactions, next })
     }
 
@@ -336,12 +337,12 @@ impl Ledger {
     ) -> Result<Hold, Failure> {
         let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
         let found = self
-            .with_lapsed(deadline, false, hold_id.clone(), |store, id, until_us| async move {
+            .with_expiry(deadline, false, hold_id.clone(), |store, id, until_us| async move {
                 store.hold(&id, until_us).await
             })
             .await?;
         let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
-        caller.grant.check_named("hold", account_id)?;
+        caller.grant.check_resource("hold", account_id)?;
         found.ok_or_else(missing)
     }
 
@@ -364,7 +365,7 @@ impl Ledger {
             let (account, filter) = question;
             store.list_holds(&account, &filter, limit, until_us).await
         };
-        self.with_lapsed(deadline, filter.state.is_some(), (account, filter.clone()), page).await
+        self.with_expiry(deadline, filter.state.is_some(), (account, filter.clone()), page).await
     }
 
     /// The verdict under a request id, if there is one.

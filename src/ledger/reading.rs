@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     ledger::{Failure, Ledger},
-    storage::{Lapsing, StorageError, Store},
+    storage::{Expiring, StorageError, Store},
 };
 
 /// A read that takes longer hangs on a connection to nowhere: above the database's own time-out for
@@ -58,7 +58,7 @@ impl Ledger {
     /// Reads what depends on holds, some of which may have expired without that anybody has
     /// recorded it. Whoever is told that a hold has expired must never see it captured: so a
     /// capture that was judged in time, and may be under way, is waited for.
-    pub(super) async fn with_lapsed<Question, T, Query>(
+    pub(super) async fn with_expiry<Question, T, Query>(
         &self,
         deadline: Instant,
         is_scan: bool,
@@ -68,7 +68,7 @@ impl Ledger {
     where
         Question: Clone,
         T: Send + 'static,
-        Query: Future<Output = Result<Lapsing<T>, StorageError>> + Send + 'static,
+        Query: Future<Output = Result<Expiring<T>, StorageError>> + Send + 'static,
     {
         let ask = async |until_us| {
             let scan = self.scan_permit(is_scan, deadline).await?;
@@ -79,10 +79,10 @@ impl Ledger {
             };
             self.read(deadline, query).await
         };
-        let Lapsing { value, lapsed_us } = ask(i64::MAX).await?;
-        let Some(lapsed_us) = lapsed_us else { return Ok(value) };
-        self.settle(lapsed_us, deadline).await?;
-        Ok(ask(lapsed_us).await?.value)
+        let Expiring { value, expired_us } = ask(i64::MAX).await?;
+        let Some(expired_us) = expired_us else { return Ok(value) };
+        self.settle(expired_us, deadline).await?;
+        Ok(ask(expired_us).await?.value)
     }
 
     /// Waits until a time is settled, on the service's own connections.

@@ -26,7 +26,7 @@ pub use queries::{
     accounts::AccountFilter,
     currencies::CurrencyConflict,
     entries::{EntryRange, Order},
-    holds::{EXAMINED_MAX, Examined, HoldFilter, LAPSED_MAX, Lapsing},
+    holds::{EXAMINED_MAX, EXPIRED_PER_TRANSACTION_MAX, Examined, Expiring, HoldFilter},
     new_entries::WatchedAccount,
     transactions::{TransactionFilter, TransactionPage},
 };

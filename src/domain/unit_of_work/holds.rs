@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::{
     account::{Account, AccountState},
     command::{Condition, Leg, Request},
-    hold::{Capture, Captured, Hold, HoldState, NamedHold, NewHold},
+    hold::{Capture, Captured, Hold, HoldRef, HoldState, NewHold},
     ids::{AccountId, HoldId},
     money::{Amount, Currency},
     rejection::Rejection,
@@ -21,7 +21,7 @@ impl UnitOfWork {
             let account = self.accounts.get_mut(&hold.account_id);
             if let (Some(expire_time_us), Some(account)) = (expire_time_us, account) {
                 hold.end(HoldState::Expired, expire_time_us);
-                account.lapse(hold.amount, expire_time_us);
+                account.expire_hold(hold.amount, expire_time_us);
                 self.ended.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());
             }
@@ -112,7 +112,7 @@ impl UnitOfWork {
     pub(super) fn release_hold(
         &mut self,
         request: &Request,
-        named: &NamedHold,
+        named: &HoldRef,
     ) -> Result<Effects, Rejection> {
         let (hold_id, account_id) = {
             let hold = self.open_hold(named)?;
@@ -124,10 +124,10 @@ impl UnitOfWork {
         Ok(Effects { transaction: None, hold })
     }
 
-    fn open_hold(&self, named: &NamedHold) -> Result<&Hold, Rejection> {
+    fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
         let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
         // Not by what has come since: if there was none, its account is not locked.
-        named.found.as_ref().ok_or_else(missing)?;
+        named.resolved.as_ref().ok_or_else(missing)?;
         let hold = self.holds.get(&named.hold_id).ok_or_else(missing)?;
         match hold.state {
             HoldState::Open => Ok(hold),

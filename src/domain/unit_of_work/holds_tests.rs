@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::domain::{
     account::AccountState,
-    command::{Action, Command, NamedTransaction, Request},
-    hold::{Capture, Hold, HoldState, NamedHold, NewHold},
+    command::{Action, Command, Request, TransactionRef},
+    hold::{Capture, Hold, HoldRef, HoldState, NewHold},
     ids::{AccountId, HoldId},
     rejection::Rejection,
     transaction::Transaction,
@@ -29,8 +29,8 @@ fn place(work: &mut UnitOfWork, id: &str, new: NewHold) -> Result<Arc<Hold>, Rej
     Ok(make(work, request(id, Action::PlaceHold(new)))?.0.hold.unwrap())
 }
 
-fn named(hold: &Arc<Hold>) -> NamedHold {
-    NamedHold { hold_id: hold.hold_id.clone(), found: Some(hold.clone()) }
+fn named(hold: &Arc<Hold>) -> HoldRef {
+    HoldRef { hold_id: hold.hold_id.clone(), resolved: Some(hold.clone()) }
 }
 
 fn capture(id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
@@ -188,7 +188,7 @@ fn refusals_of_holds_come_in_one_fixed_order() {
 
 fn reversal(id: &str, of: &Arc<Transaction>) -> Request {
     let (transaction_id, found) = (of.transaction_id.unwrap(), Some(of.clone()));
-    request(id, Action::Reverse(NamedTransaction { transaction_id, found }))
+    request(id, Action::Reverse(TransactionRef { transaction_id, resolved: found }))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use crate::domain::{
     account::{Account, AccountState},
-    command::{Condition, Leg, NamedTransaction, Request},
+    command::{Condition, Leg, Request, TransactionRef},
     hold::Hold,
     ids::{AccountId, TransactionId, transaction_id_at},
     money::Amount,
@@ -117,10 +117,10 @@ impl UnitOfWork {
     pub(super) fn reverse(
         &mut self,
         request: &Request,
-        named: &NamedTransaction,
+        named: &TransactionRef,
     ) -> Result<Effects, Rejection> {
         let transaction_id = named.transaction_id;
-        let Some(original) = &named.found else {
+        let Some(original) = &named.resolved else {
             let name = TransactionName::TransactionId(transaction_id);
             return Err(Rejection::TransactionNotFound(name));
         };

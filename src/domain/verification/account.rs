@@ -1,6 +1,6 @@
 //! Whether an account is what its entries and holds say.
 //!
-//! A [`Verification`] is fed an account's entries in their order and stops at the first
+//! A [`AccountVerifier`] is fed an account's entries in their order and stops at the first
 //! [`Fault`]. It believes nothing that a row says of itself: sums, sequence and hashes are worked
 //! out again from the first entry on.
 
@@ -59,7 +59,7 @@ impl fmt::Display for Fault {
 
 /// What an account's row says of its entries and holds.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct StoredAccount {
     /// Whose.
     pub account_id: AccountId,
     /// Of every amount here.
@@ -77,8 +77,8 @@ pub struct Claim {
 }
 
 /// An account against its entries, as far as they were fed.
-pub struct Verification {
-    claim: Claim,
+pub struct AccountVerifier {
+    claim: StoredAccount,
     sequence: i64,
     balance: Amount,
     hash: [u8; 32],
@@ -86,24 +86,24 @@ pub struct Verification {
     time_us: i64,
 }
 
-impl Verification {
+impl AccountVerifier {
     /// Before the first entry.
     #[must_use]
-    pub fn new(claim: Claim) -> Self {
+    pub fn new(claim: StoredAccount) -> Self {
         let balance = claim.currency.zero();
         Self { claim, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
     }
 
     /// After this entry, which is someone else's to verify.
     #[must_use]
-    pub fn after(claim: Claim, entry: &Entry) -> Self {
+    pub fn after(claim: StoredAccount, entry: &Entry) -> Self {
         let Entry { sequence, balance_after: balance, hash, create_time_us: time_us, .. } = *entry;
         Self { claim, sequence, balance, hash, time_us }
     }
 
     /// The account.
     #[must_use]
-    pub fn claim(&self) -> &Claim {
+    pub fn claim(&self) -> &StoredAccount {
         &self.claim
     }
 
@@ -120,7 +120,7 @@ impl Verification {
     pub fn entry(&mut self, entry: &Entry) -> Result<(), Fault> {
         let expected = self.sequence + 1;
         if entry.sequence > self.claim.sequence {
-            self.reached(self.claim.sequence)?;
+            self.require_through(self.claim.sequence)?;
         }
         if entry.sequence > self.claim.sequence || entry.sequence < expected {
             return Err(self.surplus(entry.sequence));
@@ -166,7 +166,7 @@ impl Verification {
     ///
     /// # Errors
     /// There should have been.
-    pub fn reached(&self, sequence: i64) -> Result<(), Fault> {
+    pub fn require_through(&self, sequence: i64) -> Result<(), Fault> {
         if self.sequence >= sequence {
             return Ok(());
         }
@@ -178,8 +178,8 @@ impl Verification {
     /// # Errors
     /// There should have been, or the account's row does not say what its entries and holds do.
     pub fn finish(&self) -> Result<(), Fault> {
-        self.reached(self.claim.sequence)?;
-        let Claim { balance, held, last_hash, open_holds, .. } = self.claim;
+        self.require_through(self.claim.sequence)?;
+        let StoredAccount { balance, held, last_hash, open_holds, .. } = self.claim;
         if balance != self.balance {
             let description = format!(
                 "its balance is {balance}; its {} entries sum to {}",

@@ -5,5 +5,5 @@ mod account;
 mod tests;
 mod totals;
 
-pub use account::{Claim, Fault, FaultKind, Verification};
-pub use totals::{Books, BooksFault, CurrencyTotals};
+pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount};
+pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

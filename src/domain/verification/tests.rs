@@ -4,7 +4,7 @@ use crate::domain::{
     ids::AccountId,
     money::{Amount, Currency},
     transaction::Entry,
-    verification::{Claim, Fault, FaultKind, Verification},
+    verification::{AccountVerifier, Fault, FaultKind, StoredAccount},
 };
 
 fn dollars(text: &str) -> Amount {
@@ -12,7 +12,7 @@ fn dollars(text: &str) -> Amount {
 }
 
 /// An account with three entries: +10, -3, +5; nothing is held.
-fn account() -> (Claim, Vec<Entry>) {
+fn account() -> (StoredAccount, Vec<Entry>) {
     let currency = Currency::from_parts("USD", 2);
     let account_id = AccountId::from_stored("alice");
     let (mut balance, mut hash) = (currency.zero(), [0; 32]);
@@ -34,13 +34,20 @@ fn account() -> (Claim, Vec<Entry>) {
         entries.push(entry);
     }
     let held = currency.zero();
-    let claim =
-        Claim { account_id, currency, balance, held, sequence: 3, last_hash: hash, open_holds: 0 };
+    let claim = StoredAccount {
+        account_id,
+        currency,
+        balance,
+        held,
+        sequence: 3,
+        last_hash: hash,
+        open_holds: 0,
+    };
     (claim, entries)
 }
 
-fn verify(claim: Claim, entries: &[Entry]) -> Result<i64, Fault> {
-    let mut verification = Verification::new(claim);
+fn verify(claim: StoredAccount, entries: &[Entry]) -> Result<i64, Fault> {
+    let mut verification = AccountVerifier::new(claim);
     entries.iter().try_for_each(|entry| verification.entry(entry))?;
     verification.finish()?;
     Ok(verification.sequence())
@@ -48,7 +55,7 @@ fn verify(claim: Claim, entries: &[Entry]) -> Result<i64, Fault> {
 
 #[track_caller]
 fn assert_fault(
-    change: impl FnOnce(&mut Claim, &mut Vec<Entry>),
+    change: impl FnOnce(&mut StoredAccount, &mut Vec<Entry>),
     sequence: i64,
     kind: FaultKind,
     words: &str,
@@ -64,7 +71,7 @@ fn assert_fault(
 fn an_account_that_is_what_its_entries_say_has_no_fault() {
     let (claim, entries) = account();
     assert_eq!(verify(claim.clone(), &entries), Ok(3));
-    let mut rest = Verification::after(claim, &entries[1]);
+    let mut rest = AccountVerifier::after(claim, &entries[1]);
     assert_eq!(rest.entry(&entries[2]).and_then(|()| rest.finish()), Ok(()));
 }
 
@@ -76,7 +83,7 @@ fn a_gap_and_an_early_end_are_missing_entries() {
     assert_fault(|_, entries| entries.truncate(2), 3, missing, "sequence is 3");
     assert_fault(|claim, _| claim.sequence = 4, 4, missing, "sequence is 4");
     // What is beyond the account's sequence does not hide what is missing before it.
-    let far = |_: &mut Claim, entries: &mut Vec<Entry>| entries[2].sequence = 9;
+    let far = |_: &mut StoredAccount, entries: &mut Vec<Entry>| entries[2].sequence = 9;
     assert_fault(far, 3, missing, "sequence is 3");
 }
 
@@ -85,7 +92,7 @@ fn an_entry_that_the_account_does_not_count_is_surplus() {
     let surplus = FaultKind::SurplusEntry;
     assert_fault(|claim, _| claim.sequence = 2, 3, surplus, "sequence is 2");
     assert_fault(|_, entries| entries[0].sequence = 0, 0, surplus, "surplus");
-    let twice = |_: &mut Claim, entries: &mut Vec<Entry>| entries[2] = entries[1].clone();
+    let twice = |_: &mut StoredAccount, entries: &mut Vec<Entry>| entries[2] = entries[1].clone();
     assert_fault(twice, 2, surplus, "surplus");
 }
 
@@ -97,7 +104,7 @@ fn a_time_that_goes_back_is_found_though_the_hashes_are_right() {
     claim.last_hash = entries[2].hash;
     let fault = verify(claim.clone(), &entries).expect_err("a fault");
     assert_eq!((fault.sequence, fault.kind), (3, FaultKind::WrongTime), "{fault}");
-    let mut rest = Verification::after(claim, &entries[1]);
+    let mut rest = AccountVerifier::after(claim, &entries[1]);
     assert_eq!(rest.entry(&entries[2]), Err(fault), "whoever begins in the middle finds it, too");
 }
 
@@ -116,7 +123,7 @@ fn a_change_that_adds_up_breaks_the_hash() {
     assert_fault(|_, it| it[2].create_time_us += 1, 3, hash, "changed or moved");
     assert_fault(|_, it| it[0].transaction_id = uuid::Uuid::nil(), 1, hash, "changed or moved");
     assert_fault(|_, it| it[1].hash[31] ^= 1, 2, hash, "changed or moved");
-    let shift = |_: &mut Claim, it: &mut Vec<Entry>| {
+    let shift = |_: &mut StoredAccount, it: &mut Vec<Entry>| {
         it[0].amount = dollars("11");
         it[0].balance_after = dollars("11");
     };

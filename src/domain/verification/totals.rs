@@ -13,7 +13,7 @@ use crate::domain::{
 
 /// The first thing that is wrong in the books.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BooksFault {
+pub enum LedgerFault {
     /// An account is not what its entries and holds say.
     Account(Fault),
     /// An entry and the request that made it do not fit.
@@ -48,7 +48,7 @@ pub enum BooksFault {
     },
 }
 
-impl fmt::Display for BooksFault {
+impl fmt::Display for LedgerFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Account(fault) => fault.fmt(formatter),
@@ -69,7 +69,7 @@ impl fmt::Display for BooksFault {
 }
 
 /// The kinds of requests that move no money.
-const UNMOVED: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
+const KINDS_WITHOUT_ENTRIES: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
 
 impl TransactionKind {
     /// How an applied request of this kind moves money; None if it moves none.
@@ -78,7 +78,7 @@ impl TransactionKind {
     /// There is no such kind.
     pub fn of_kind(kind: &str) -> Result<Option<Self>, String> {
         let movement = Self::from_name(kind);
-        if movement.is_none() && !UNMOVED.contains(&kind) {
+        if movement.is_none() && !KINDS_WITHOUT_ENTRIES.contains(&kind) {
             return Err(format!("its kind is {kind:?}, which is none"));
         }
         Ok(movement)
@@ -122,7 +122,7 @@ impl TransactionKind {
 
 /// What the books add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct LedgerTotals {
     /// Accounts.
     pub accounts: u64,
     /// Entries.
@@ -143,10 +143,10 @@ pub struct CurrencyTotals {
     /// What the accounts' balances sum to.
     pub balances: i128,
     /// What the entries of each kind of transaction sum to, in the order of [`TransactionKind::ALL`].
-    pub movements: [i128; TransactionKind::ALL.len()],
+    pub by_kind: [i128; TransactionKind::ALL.len()],
 }
 
-impl Books {
+impl LedgerTotals {
     /// The totals of this currency.
     pub fn totals(&mut self, currency: &Currency) -> &mut CurrencyTotals {
         self.currencies.entry((currency.code().to_owned(), currency.scale())).or_default()
@@ -156,7 +156,7 @@ impl Books {
     ///
     /// # Errors
     /// A sum is beyond 2^127.
-    pub fn add(&mut self, other: Self) -> Result<(), BooksFault> {
+    pub fn add(&mut self, other: Self) -> Result<(), LedgerFault> {
         self.accounts += other.accounts;
         self.entries += other.entries;
         self.requests += other.requests;
@@ -177,9 +177,9 @@ impl Books {
     ///
     /// # Errors
     /// The first currency of which it is not.
-    pub fn check(&self) -> Result<(), BooksFault> {
+    pub fn check(&self) -> Result<(), LedgerFault> {
         for ((code, scale), totals) in &self.currencies {
-            let moved = totals.movements.iter().try_fold(0_i128, |sum, it| sum.checked_add(*it));
+            let moved = totals.by_kind.iter().try_fold(0_i128, |sum, it| sum.checked_add(*it));
             let moved = moved.ok_or_else(|| too_large(code))?;
             if moved != totals.balances {
                 let currency = Currency::from_parts(code, *scale);
@@ -188,7 +188,7 @@ impl Books {
                     currency.format_units(totals.balances),
                     currency.format_units(moved)
                 );
-                return Err(BooksFault::Currency { currency_code: code.clone(), description });
+                return Err(LedgerFault::Currency { currency_code: code.clone(), description });
             }
         }
         Ok(())
@@ -201,21 +201,21 @@ impl CurrencyTotals {
         self.accounts += other.accounts;
         self.entries += other.entries;
         self.balances = self.balances.checked_add(other.balances)?;
-        for (sum, part) in self.movements.iter_mut().zip(other.movements) {
+        for (sum, part) in self.by_kind.iter_mut().zip(other.by_kind) {
             *sum = sum.checked_add(part)?;
         }
         Some(())
     }
 }
 
-fn too_large(code: &str) -> BooksFault {
+fn too_large(code: &str) -> LedgerFault {
     let description = "its sums are too large to be added up".to_owned();
-    BooksFault::Currency { currency_code: code.to_owned(), description }
+    LedgerFault::Currency { currency_code: code.to_owned(), description }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Books, TransactionKind};
+    use super::{LedgerTotals, TransactionKind};
     use crate::domain::money::Currency;
 
     #[test]
@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn balances_are_what_came_in_and_did_not_go_out() {
         let usd = Currency::from_parts("USD", 2);
-        let mut books = Books::default();
+        let mut books = LedgerTotals::default();
         let totals = books.totals(&usd);
         totals.balances = 105;
-        totals.movements = [300, -195, 0, 5, -5, 0];
+        totals.by_kind = [300, -195, 0, 5, -5, 0];
         assert_eq!(books.check(), Ok(()));
         books.totals(&usd).balances = 106;
         let words = books.check().expect_err("a fault").to_string();

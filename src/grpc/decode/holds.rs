@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        command::{Action, NamedTransaction, Request},
-        hold::{Capture, NamedHold, NewHold},
+        command::{Action, Request, TransactionRef},
+        hold::{Capture, HoldRef, NewHold},
         ids::RequestId,
         money::Currencies,
     },
@@ -65,7 +65,7 @@ pub fn capture(
     decoder.description(&request.description);
     decoder.labels(&request.labels);
     let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| {
-        let hold = NamedHold { hold_id, found: None };
+        let hold = HoldRef { hold_id, resolved: None };
         Request {
             action: Action::CaptureHold(Capture { hold, amount, destination_account_id }),
             description: request.description,
@@ -86,7 +86,7 @@ pub fn release(
     let request_id = decoder.request_id("request_id", &request.request_id);
     let hold_id = decoder.hold_id("hold_id", &request.hold_id);
     let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| Request {
-        action: Action::ReleaseHold(NamedHold { hold_id, found: None }),
+        action: Action::ReleaseHold(HoldRef { hold_id, resolved: None }),
         ..blank(caller, request_id)
     });
     decoder.finish(decoded)
@@ -104,7 +104,7 @@ pub fn reversal(
     decoder.description(&request.description);
     decoder.labels(&request.labels);
     let decoded = request_id.zip(transaction_id).map(|(request_id, transaction_id)| Request {
-        action: Action::Reverse(NamedTransaction { transaction_id, found: None }),
+        action: Action::Reverse(TransactionRef { transaction_id, resolved: None }),
         description: request.description,
         labels: request.labels,
         ..blank(caller, request_id)

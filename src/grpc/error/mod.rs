@@ -15,7 +15,7 @@ pub use exhausted::{of_limit, request_too_large, response_too_large};
 
 use crate::{
     auth::AuthError,
-    domain::{authorization::Denied, rejection::Rejection},
+    domain::{authorization::PermissionDenied, rejection::Rejection},
     grpc::{
         decode::{Invalid, Violation},
         metrics,
@@ -175,8 +175,10 @@ fn of_failure(failure: &Failure) -> Parts {
         Failure::Rejected(rejection) => return of_rejection(rejection),
         Failure::PermissionDenied(denied) => {
             let permission = match denied {
-                Denied::Account(_) | Denied::Named(_) | Denied::EveryAccount => "account",
-                Denied::Amount { .. } => "amount",
+                PermissionDenied::Account(_)
+                | PermissionDenied::Named(_)
+                | PermissionDenied::AccountIdRequired => "account",
+                PermissionDenied::Amount { .. } => "amount",
             };
             return permission_denied(permission, denied.to_string());
         }

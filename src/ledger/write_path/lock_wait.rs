@@ -67,7 +67,7 @@ impl AccountLease {
         let mut weight = 0;
         let jobs: Vec<_> = self.parked(|jobs| {
             let fits = jobs.iter().take_while(|job| {
-                weight += job.command.weight();
+                weight += job.command.cost();
                 weight <= weight_max
             });
             // One that is heavier goes by itself.

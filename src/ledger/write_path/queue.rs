@@ -116,7 +116,7 @@ impl Line {
             let is_busy = state.busy_of(&job).is_some();
             let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
             if !is_busy && !is_reserved {
-                weight += job.command.weight();
+                weight += job.command.cost();
                 if weight > weight_max && !jobs.is_empty() {
                     queue.push_front(job);
                     break;
@@ -287,10 +287,10 @@ impl Taken {
         let accounts = several.iter().flat_map(|job| job.command.account_ids());
         let mut passed: HashSet<AccountId> = accounts.cloned().collect();
         let mut joins = |job: &Arc<Job>| {
-            let fits = weight + job.command.weight() <= weight_max;
+            let fits = weight + job.command.cost() <= weight_max;
             let can = |id| locked.contains(id) && !passed.contains(id);
             if fits && job.command.account_ids().all(can) {
-                weight += job.command.weight();
+                weight += job.command.cost();
                 joined.push(job.clone());
                 return true;
             }

@@ -20,7 +20,10 @@ use crate::{
         unit_of_work::{CommandResult, LockedState, UnitOfWork},
     },
     ledger::write_path::job::Job,
-    storage::{CommitError, LAPSED_MAX, LockMode, LockedAccounts, StorageError, WriteTransaction},
+    storage::{
+        CommitError, EXPIRED_PER_TRANSACTION_MAX, LockMode, LockedAccounts, StorageError,
+        WriteTransaction,
+    },
 };
 
 /// Jobs that were left out of a transaction, each with the first account that was locked.
@@ -79,7 +82,7 @@ pub enum ExecuteError {
     Unknown(String),
     /// Nothing was judged, but some of very many holds that have expired were recorded so: each
     /// attempt leaves fewer for the next.
-    #[error("more than {LAPSED_MAX} holds have expired")]
+    #[error("more than {EXPIRED_PER_TRANSACTION_MAX} holds have expired")]
     Partial,
 }
 
@@ -189,8 +192,8 @@ async fn evaluate(
         false => transaction.holds(&hold_ids, &with_holds).await?,
     };
 
-    let lapsed = holds.iter().filter(|hold| hold.has_lapsed(now_us)).count();
-    let is_partial = lapsed >= LAPSED_MAX;
+    let expired = holds.iter().filter(|hold| hold.is_expired(now_us)).count();
+    let is_partial = expired >= EXPIRED_PER_TRANSACTION_MAX;
 
     // 4. Read which of the transactions that are to be reversed were so before.
     let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();

@@ -141,7 +141,7 @@ impl Worker {
             false => LockMode::Wait,
         };
         let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, self.lookup());
-        let weight: usize = batch.jobs.iter().map(|job| job.command.weight()).sum();
+        let weight: usize = batch.jobs.iter().map(|job| job.command.cost()).sum();
         let weight_left = self.batch_size_max.saturating_sub(weight);
         let join = |locked: &[Account]| taken.join(locked, weight_left);
         match self.executor.execute(transaction, start, &mut batch, join).await {

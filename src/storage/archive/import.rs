@@ -16,7 +16,7 @@ use crate::storage::archive::{
     reader::{Line, LineError, Lines, Row},
 };
 use crate::{
-    domain::verification::Books,
+    domain::verification::LedgerTotals,
     storage::{
         CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
         verify::verify, write::transaction,
@@ -91,7 +91,7 @@ impl Store {
         &self,
         input: impl BufRead + Send,
         progress: &ImportProgress,
-    ) -> Result<Books, ImportError> {
+    ) -> Result<LedgerTotals, ImportError> {
         let transaction = transaction::begin(&self.admin().await?).await?;
         let backend = transaction.get_database_backend();
         look_up_by_index(&transaction).await?;

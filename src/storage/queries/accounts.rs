@@ -24,7 +24,7 @@ use crate::{
         ids::AccountId,
     },
     storage::{
-        EXAMINED_MAX, Examined, Lapsing, StorageError, Store,
+        EXAMINED_MAX, Examined, Expiring, StorageError, Store,
         connect::session::APPLICATION_NAME,
         entity::accounts::{Column, Entity, Model},
         queries::requests::{clock, statement_clock},
@@ -50,11 +50,11 @@ impl Store {
     pub async fn account(
         &self,
         account_id: &AccountId,
-        lapse_until_us: i64,
-    ) -> Result<Lapsing<Option<Account>>, StorageError> {
+        expire_until_us: i64,
+    ) -> Result<Expiring<Option<Account>>, StorageError> {
         let ids = BTreeSet::from([account_id.clone()]);
-        let Lapsing { mut value, lapsed_us } = self.accounts(&ids, lapse_until_us).await?;
-        Ok(Lapsing { value: value.pop(), lapsed_us })
+        let Expiring { mut value, expired_us } = self.accounts(&ids, expire_until_us).await?;
+        Ok(Expiring { value: value.pop(), expired_us })
     }
 
     /// Several accounts in one statement, and so as of one instant; those that exist, in no
@@ -65,10 +65,10 @@ impl Store {
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
-        lapse_until_us: i64,
-    ) -> Result<Lapsing<Vec<Account>>, StorageError> {
+        expire_until_us: i64,
+    ) -> Result<Expiring<Vec<Account>>, StorageError> {
         let backend = self.readers.get_database_backend();
-        read(&self.readers, select(backend, account_ids), lapse_until_us).await
+        read(&self.readers, select(backend, account_ids), expire_until_us).await
     }
 
     /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
@@ -83,8 +83,8 @@ impl Store {
         prefixes: &[String],
         after: Option<&AccountId>,
         limit: u64,
-        lapse_until_us: i64,
-    ) -> Result<Lapsing<Examined<Account, AccountId>>, StorageError> {
+        expire_until_us: i64,
+    ) -> Result<Expiring<Examined<Account, AccountId>>, StorageError> {
         let mut list = Examined { rows: Vec::new(), next: None };
         let mut latest_us = None;
         let mut left = EXAMINED_MAX;
@@ -99,14 +99,14 @@ impl Store {
                 list.next = (left == 0).then(|| AccountId::from_stored(&last));
             }
             let query = query.limit(limit.saturating_sub(list.rows.len() as u64));
-            let found = read(&self.readers, query, lapse_until_us).await?;
+            let found = read(&self.readers, query, expire_until_us).await?;
             list.rows.extend(found.value);
-            latest_us = Ord::max(latest_us, found.lapsed_us);
+            latest_us = Ord::max(latest_us, found.expired_us);
             if list.next.is_some() || list.rows.len() as u64 >= limit {
                 break;
             }
         }
-        Ok(Lapsing { value: list, lapsed_us: latest_us })
+        Ok(Expiring { value: list, expired_us: latest_us })
     }
 
     /// How many accounts there are in this range, up to a limit, and the last of them.
@@ -176,7 +176,7 @@ struct ReadRow {
     #[sea_orm(nested)]
     account: Model,
     /// Amount and time of each hold that has expired and is not recorded so.
-    lapsed: Option<String>,
+    expired: Option<String>,
 }
 
 /// Reads accounts as they are now. Holds that have expired do not count, whether or not a change
@@ -184,40 +184,40 @@ struct ReadRow {
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,
-    lapse_until_us: i64,
-) -> Result<Lapsing<Vec<Account>>, StorageError> {
+    expire_until_us: i64,
+) -> Result<Expiring<Vec<Account>>, StorageError> {
     let backend = connection.get_database_backend();
     let (aggregate, least) = match backend {
         DbBackend::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
         _ => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
     };
     let parameter = if backend == DbBackend::Sqlite { "?" } else { "$1" };
-    let lapsed = format!(
+    let expired = format!(
         "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
           AND h.state = 'open' AND h.expire_time_us <= {least}({}, {parameter}))",
         statement_clock(backend)
     );
-    let query = query.expr_as(Expr::cust_with_values(lapsed, [lapse_until_us]), "lapsed");
+    let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
-    let mut lapsed_us = None;
-    let accounts = rows.into_iter().map(|row| row.into_account(&mut lapsed_us));
-    Ok(Lapsing { value: accounts.collect::<Result<_, _>>()?, lapsed_us })
+    let mut expired_us = None;
+    let accounts = rows.into_iter().map(|row| row.into_account(&mut expired_us));
+    Ok(Expiring { value: accounts.collect::<Result<_, _>>()?, expired_us })
 }
 
 impl ReadRow {
-    /// Raises `lapsed_us` to the time at which the last of its holds expired.
-    fn into_account(self, lapsed_us: &mut Option<i64>) -> Result<Account, StorageError> {
+    /// Raises `expired_us` to the time at which the last of its holds expired.
+    fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
-        for hold in self.lapsed.iter().flat_map(|text| text.split(' ')) {
-            let lapsed = hold.split_once('@').and_then(|(amount, time)| {
+        for hold in self.expired.iter().flat_map(|text| text.split(' ')) {
+            let expired = hold.split_once('@').and_then(|(amount, time)| {
                 let amount = Decimal::from_str_exact(amount).ok()?;
                 Some((account.currency.amount(amount)?, time.parse().ok()?))
             });
             let corrupt =
                 || StorageError::Corrupt(format!("holds of account {}", account.account_id));
-            let (amount, expire_time_us) = lapsed.ok_or_else(corrupt)?;
-            account.lapse(amount, expire_time_us);
-            *lapsed_us = Ord::max(*lapsed_us, Some(expire_time_us));
+            let (amount, expire_time_us) = expired.ok_or_else(corrupt)?;
+            account.expire_hold(amount, expire_time_us);
+            *expired_us = Ord::max(*expired_us, Some(expire_time_us));
         }
         Ok(account)
     }

@@ -26,20 +26,20 @@ use crate::{
 
 /// Holds that have expired and are recorded so in one transaction: what a transaction does stays
 /// far below the time that it may take. Where more have expired, the rest is for the next one.
-pub const LAPSED_MAX: usize = 5000;
+pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
 /// What was read, as it is by the clock: holds whose time has passed are expired, whether or not
 /// anybody has recorded that.
 ///
 /// A capture may be under way that was judged in time. So whoever tells of this waits until
-/// `lapsed_us` is settled, and reads again with `lapse_until_us` at that time: holds that have
+/// `expired_us` is settled, and reads again with `expire_until_us` at that time: holds that have
 /// expired since, of which it is not known, are open still. [`i64::MAX`] is for the first time.
-pub struct Lapsing<T> {
+pub struct Expiring<T> {
     /// What was read.
     pub value: T,
     /// When the last of the holds expired that are not recorded so, in microseconds since the
     /// Unix epoch; None if there is none.
-    pub lapsed_us: Option<i64>,
+    pub expired_us: Option<i64>,
 }
 
 /// Rows that one page of a list with a filter looks at. Where few of them match, it ends here and
@@ -71,13 +71,14 @@ impl Store {
     pub async fn hold(
         &self,
         hold_id: &HoldId,
-        lapse_until_us: i64,
-    ) -> Result<Lapsing<Option<Hold>>, StorageError> {
+        expire_until_us: i64,
+    ) -> Result<Expiring<Option<Hold>>, StorageError> {
         let ids = BTreeSet::from([hold_id.clone()]);
         let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
-        let now_us = Ord::min(now_us, lapse_until_us);
-        let Lapsing { mut value, lapsed_us } = as_of(holds.into_iter().map(|hold| (hold, now_us)));
-        Ok(Lapsing { value: value.pop(), lapsed_us })
+        let now_us = Ord::min(now_us, expire_until_us);
+        let Expiring { mut value, expired_us } =
+            as_of(holds.into_iter().map(|hold| (hold, now_us)));
+        Ok(Expiring { value: value.pop(), expired_us })
     }
 
     /// At most `limit` holds of an account as they are now, in order of their ids. With a filter no
@@ -90,8 +91,8 @@ impl Store {
         account: &Account,
         filter: &HoldFilter,
         limit: u64,
-        lapse_until_us: i64,
-    ) -> Result<Lapsing<Examined<Hold, HoldId>>, StorageError> {
+        expire_until_us: i64,
+    ) -> Result<Expiring<Examined<Hold, HoldId>>, StorageError> {
         let backend = self.readers.get_database_backend();
         let mut range = Cond::all().add(Column::AccountId.eq(account.account_id.as_str()));
         if let Some(after) = &filter.after {
@@ -102,19 +103,19 @@ impl Store {
             .filter(range.clone())
             .order_by_asc(Column::HoldId)
             .limit(limit)
-            .expr_as(time(backend, lapse_until_us), "now_us");
+            .expr_as(time(backend, expire_until_us), "now_us");
         if let Some(state) = filter.state {
             next = self.last_to_examine(range).await?;
             if let Some(last) = &next {
                 query = query.filter(Column::HoldId.lte(last.as_str()));
             }
-            query = query.filter(is_in(state, &time(backend, lapse_until_us)));
+            query = query.filter(is_in(state, &time(backend, expire_until_us)));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
         let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
         let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
-        let Lapsing { value: rows, lapsed_us } = as_of(holds.into_iter());
-        Ok(Lapsing { value: Examined { rows, next }, lapsed_us })
+        let Expiring { value: rows, expired_us } = as_of(holds.into_iter());
+        Ok(Expiring { value: Examined { rows, next }, expired_us })
     }
 
     /// The last hold in this range that one page looks at; None if it looks at all of them.
@@ -134,18 +135,18 @@ impl Store {
 }
 
 /// Holds as they are at the times at which they were read.
-fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> Lapsing<Vec<Hold>> {
-    let mut lapsed_us = None;
+fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> Expiring<Vec<Hold>> {
+    let mut expired_us = None;
     let mut value = Vec::new();
     for (hold, now_us) in holds {
         let stored = hold.state;
         let hold = hold.at(now_us);
         if hold.state != stored {
-            lapsed_us = Ord::max(lapsed_us, hold.expire_time_us);
+            expired_us = Ord::max(expired_us, hold.expire_time_us);
         }
         value.push(hold);
     }
-    Lapsing { value, lapsed_us }
+    Expiring { value, expired_us }
 }
 
 /// A row with the time at which it was read.
@@ -157,13 +158,13 @@ struct Row {
 }
 
 /// The time as of which holds are read.
-fn time(backend: DbBackend, lapse_until_us: i64) -> SimpleExpr {
+fn time(backend: DbBackend, expire_until_us: i64) -> SimpleExpr {
     let clock = statement_clock(backend);
     let sql = match backend {
         DbBackend::Sqlite => format!("MIN({clock}, ?)"),
         _ => format!("LEAST({clock}, $1)"),
     };
-    Expr::cust_with_values(sql, [lapse_until_us])
+    Expr::cust_with_values(sql, [expire_until_us])
 }
 
 /// Whether a hold is in this state at this time: an open one whose time has passed is expired.
@@ -191,7 +192,7 @@ const COLUMNS: &str = "\
 // is a little later than the time at which it looks.
 fn found_sql(backend: DbBackend) -> String {
     let (clock, statement_clock) = (clock(backend), statement_clock(backend));
-    let lapsed = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
+    let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
     // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
     // believes about the tables.
     let (named, held) = match backend {
@@ -200,7 +201,7 @@ fn found_sql(backend: DbBackend) -> String {
              JOIN accounts a ON a.account_id = h.account_id"
                 .to_owned(),
             format!(
-                "json_each(?) held JOIN holds h ON h.account_id = held.value AND {lapsed} \
+                "json_each(?) held JOIN holds h ON h.account_id = held.value AND {expired} \
                  JOIN accounts a ON a.account_id = h.account_id"
             ),
         ),
@@ -211,8 +212,8 @@ fn found_sql(backend: DbBackend) -> String {
             ),
             format!(
                 "UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
-                     WHERE h.account_id = held.account_id COLLATE \"C\" AND {lapsed} \
-                     ORDER BY h.expire_time_us LIMIT {LAPSED_MAX}) h {OF_ACCOUNT}"
+                     WHERE h.account_id = held.account_id COLLATE \"C\" AND {expired} \
+                     ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {OF_ACCOUNT}"
             ),
         ),
     };
@@ -221,7 +222,7 @@ fn found_sql(backend: DbBackend) -> String {
              SELECT {COLUMNS} FROM {named} \
              UNION ALL \
              SELECT * FROM (SELECT {COLUMNS} FROM {held} \
-                 ORDER BY h.expire_time_us LIMIT {LAPSED_MAX}) lapsed \
+                 ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) expired \
          ) h ON true"
     )
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     domain::{
         ids::AccountId,
-        verification::{Fault, Verification},
+        verification::{AccountVerifier, Fault},
     },
     storage::{StorageError, Store},
 };
@@ -57,7 +57,7 @@ impl Store {
             }
         };
         let surplus = get(&row, 8, "sequence").unwrap_or_default();
-        let mut verification = Verification::new(claim);
+        let mut verification = AccountVerifier::new(claim);
         let verified = self.verify_entries(&mut verification, surplus).await?;
         let (entries_verified, fault) = (verification.sequence(), verified.err());
         Ok(Some(VerifiedAccount { entries_verified, fault }))
@@ -66,7 +66,7 @@ impl Store {
     /// Entries never change: their pages need no snapshot.
     async fn verify_entries(
         &self,
-        verification: &mut Verification,
+        verification: &mut AccountVerifier,
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
         let backend = self.readers.get_database_backend();
@@ -102,7 +102,7 @@ impl Store {
                 break;
             }
         }
-        let all = verification.reached(sequence);
+        let all = verification.require_through(sequence);
         let none_beyond = surplus.map_or(Ok(()), |it| Err(verification.surplus(it)));
         Ok(all.and(none_beyond).and_then(|()| verification.finish()))
     }

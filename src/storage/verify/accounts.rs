@@ -13,7 +13,7 @@ use crate::storage::verify::{
 use crate::{
     domain::{
         ids::AccountId,
-        verification::{Books, BooksFault, Claim, Verification},
+        verification::{AccountVerifier, LedgerFault, LedgerTotals, StoredAccount},
     },
     storage::StorageError,
 };
@@ -30,7 +30,7 @@ type Key = (String, i64);
 
 /// The entries after one place up to another, and the accounts that they should be of.
 struct Piece {
-    claims: Vec<Claim>,
+    claims: Vec<StoredAccount>,
     after: Key,
     until: Key,
 }
@@ -56,7 +56,7 @@ pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, St
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
-) -> Result<Books, VerifyError> {
+) -> Result<LedgerTotals, VerifyError> {
     let progress = progress.clone();
     let work = move |connection, piece| recompute(connection, piece, progress.clone());
     partitions::share(connections, cut, work).await
@@ -132,7 +132,7 @@ async fn recompute(
     connection: Arc<DatabaseTransaction>,
     piece: Piece,
     progress: Arc<VerifyProgress>,
-) -> Result<Books, VerifyError> {
+) -> Result<LedgerTotals, VerifyError> {
     let backend = connection.get_database_backend();
     let from = sql(
         backend,
@@ -144,7 +144,7 @@ async fn recompute(
     );
     let sql = packed(backend, &entry_columns(backend), &from);
     let Some(mut check) = Check::begin(&connection, &piece).await? else {
-        return Ok(Books::default());
+        return Ok(LedgerTotals::default());
     };
     let (mut after, until) = (piece.after, piece.until);
     loop {
@@ -166,9 +166,9 @@ async fn recompute(
 
 /// The accounts of a piece against its entries, as far as they were read.
 struct Check {
-    claims: std::vec::IntoIter<Claim>,
-    current: Option<Verification>,
-    books: Books,
+    claims: std::vec::IntoIter<StoredAccount>,
+    current: Option<AccountVerifier>,
+    books: LedgerTotals,
 }
 
 impl Check {
@@ -189,11 +189,11 @@ impl Check {
                 let line = page.text.lines().next().map(Line::new);
                 let read = |line: Line<'_>| line.entry(&claim.account_id, &claim.currency).ok();
                 let Some(entry) = line.and_then(read) else { return Ok(None) };
-                Some(Verification::after(claim, &entry))
+                Some(AccountVerifier::after(claim, &entry))
             }
-            (claim, _) => claim.map(Verification::new),
+            (claim, _) => claim.map(AccountVerifier::new),
         };
-        Ok(Some(Self { claims, current, books: Books::default() }))
+        Ok(Some(Self { claims, current, books: LedgerTotals::default() }))
     }
 
     /// Takes the next row.
@@ -208,7 +208,7 @@ impl Check {
         let current = self.current.as_mut();
         let Some(current) = current.filter(|it| it.claim().account_id.as_str() == account_id)
         else {
-            return Err(BooksFault::Entry {
+            return Err(LedgerFault::Entry {
                 account_id: AccountId::from_stored(account_id),
                 sequence: sequence.unwrap_or_default(),
                 description: "there is no such account".to_owned(),
@@ -225,14 +225,14 @@ impl Check {
     }
 
     /// There are no more rows up to this sequence of the last account.
-    fn finish(mut self, until: i64) -> Result<Books, VerifyError> {
+    fn finish(mut self, until: i64) -> Result<LedgerTotals, VerifyError> {
         if until != i64::MAX {
             // Cut off: the accounts before the last one are whole.
             while self.claims.len() > 0 {
                 self.finish_account()?;
             }
             if let Some(current) = self.current {
-                current.reached(until)?;
+                current.require_through(until)?;
             }
             return Ok(self.books);
         }
@@ -247,13 +247,13 @@ impl Check {
         if let Some(done) = self.current.take() {
             done.finish()?;
             let claim = done.claim();
-            let mut found = Books { accounts: 1, ..Books::default() };
+            let mut found = LedgerTotals { accounts: 1, ..LedgerTotals::default() };
             let totals = found.totals(&claim.currency);
             totals.accounts = 1;
             totals.balances = claim.balance.decimal().mantissa();
             self.books.add(found)?;
         }
-        self.current = self.claims.next().map(Verification::new);
+        self.current = self.claims.next().map(AccountVerifier::new);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 
 use super::VerifyError;
-use crate::domain::verification::BooksFault;
+use crate::domain::verification::LedgerFault;
 
 /// The first hold that has no account, or that was captured by no request that says so.
 const FIRST_WRONG: &str = "\
@@ -25,5 +25,5 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         true => "it is captured, and its transaction is not that of a request that captured it",
         false => "there is no such account as it is on",
     };
-    Err(BooksFault::Hold { hold_id, description: description.to_owned() }.into())
+    Err(LedgerFault::Hold { hold_id, description: description.to_owned() }.into())
 }

@@ -21,7 +21,7 @@ use sea_orm::{DatabaseTransaction, DbBackend};
 
 pub use self::account::VerifiedAccount;
 use crate::{
-    domain::verification::{Books, BooksFault, Fault},
+    domain::verification::{Fault, LedgerFault, LedgerTotals},
     storage::{Snapshot, StorageError},
 };
 
@@ -43,21 +43,21 @@ pub struct VerifyProgress {
 pub enum VerifyError {
     /// They are not.
     #[error("{0}")]
-    Fault(Box<BooksFault>),
+    Fault(Box<LedgerFault>),
     /// The database does not answer.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-impl From<BooksFault> for VerifyError {
-    fn from(fault: BooksFault) -> Self {
+impl From<LedgerFault> for VerifyError {
+    fn from(fault: LedgerFault) -> Self {
         Self::Fault(Box::new(fault))
     }
 }
 
 impl From<Fault> for VerifyError {
     fn from(fault: Fault) -> Self {
-        BooksFault::Account(fault).into()
+        LedgerFault::Account(fault).into()
     }
 }
 
@@ -72,7 +72,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// The first thing that is wrong, or the database does not answer.
-    pub async fn verify(&self, progress: &Arc<VerifyProgress>) -> Result<Books, VerifyError> {
+    pub async fn verify(
+        &self,
+        progress: &Arc<VerifyProgress>,
+    ) -> Result<LedgerTotals, VerifyError> {
         verify(self.connections(), progress).await
     }
 }
@@ -81,7 +84,7 @@ impl Snapshot {
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
-) -> Result<Books, VerifyError> {
+) -> Result<LedgerTotals, VerifyError> {
     let counted = accounts::entries_counted(&connections[0]).await?;
     progress.entries.store(counted, Ordering::Relaxed);
     let mut books = accounts::verify(connections, progress).await?;

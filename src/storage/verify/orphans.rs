@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{VerifyError, sql};
 use crate::{
-    domain::{ids::AccountId, verification::BooksFault},
+    domain::{ids::AccountId, verification::LedgerFault},
     storage::entity::requests::EntryName,
 };
 
@@ -14,7 +14,7 @@ const PAGE: usize = 10_000;
 
 /// The first entry that the request of its transaction does not name; else the first transaction
 /// that is there twice.
-pub async fn first(connection: &DatabaseTransaction) -> Result<BooksFault, VerifyError> {
+pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let backend = connection.get_database_backend();
     let names = match backend {
         DbBackend::Sqlite => "r.entry_names",
@@ -49,7 +49,7 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<BooksFault, Verif
                 }
                 Some(_) => continue,
             };
-            return Ok(BooksFault::Entry { account_id: name.0, sequence: name.1, description });
+            return Ok(LedgerFault::Entry { account_id: name.0, sequence: name.1, description });
         }
         if rows.len() < PAGE {
             return twice(connection).await;
@@ -57,14 +57,14 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<BooksFault, Verif
     }
 }
 
-async fn twice(connection: &DatabaseTransaction) -> Result<BooksFault, VerifyError> {
+async fn twice(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let backend = connection.get_database_backend();
     let sql = "SELECT transaction_id FROM requests GROUP BY transaction_id \
         HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";
     let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
     let transaction_id = row.map_or(Ok(Uuid::nil()), |row| row.try_get_by_index(0))?;
     let description = "two requests have this id, and name the same entries".to_owned();
-    Ok(BooksFault::Transaction { transaction_id, description })
+    Ok(LedgerFault::Transaction { transaction_id, description })
 }
 
 fn has(names: &str, name: &EntryName) -> bool {

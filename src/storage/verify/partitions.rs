@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::storage::verify::VerifyError;
-use crate::{domain::verification::Books, storage::StorageError};
+use crate::{domain::verification::LedgerTotals, storage::StorageError};
 
 /// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should
 /// wait for it.
@@ -23,12 +23,12 @@ pub async fn share<P, Cutting, Do, Doing>(
     connections: &[Arc<DatabaseTransaction>],
     cut: impl FnOnce(Arc<DatabaseTransaction>, mpsc::Sender<P>) -> Cutting,
     work: Do,
-) -> Result<Books, VerifyError>
+) -> Result<LedgerTotals, VerifyError>
 where
     P: Send + 'static,
     Cutting: Future<Output = Result<(), VerifyError>> + Send + 'static,
     Do: Fn(Arc<DatabaseTransaction>, P) -> Doing + Clone + Send + Sync + 'static,
-    Doing: Future<Output = Result<Books, VerifyError>> + Send + 'static,
+    Doing: Future<Output = Result<LedgerTotals, VerifyError>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(connections.len() * AHEAD);
     // With the number of pieces that were taken.
@@ -38,7 +38,7 @@ where
     for connection in connections {
         let (connection, receiver, work) = (connection.clone(), receiver.clone(), work.clone());
         workers.spawn(async move {
-            let mut books = Books::default();
+            let mut books = LedgerTotals::default();
             loop {
                 let (number, piece) = {
                     let mut receiver = receiver.lock().await;
@@ -55,7 +55,7 @@ where
             }
         });
     }
-    let mut books = Books::default();
+    let mut books = LedgerTotals::default();
     let mut first: Option<(u64, VerifyError)> = None;
     while let Some(worker) = workers.join_next().await {
         match worker.map_err(broken_off)? {

@@ -18,7 +18,7 @@ use crate::{
     domain::{
         money::{Amount, Currency},
         transaction::TransactionKind,
-        verification::{Books, BooksFault},
+        verification::{LedgerFault, LedgerTotals},
     },
     storage::entity::requests::EntryName,
 };
@@ -46,7 +46,7 @@ struct Found {
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
-) -> Result<Books, VerifyError> {
+) -> Result<LedgerTotals, VerifyError> {
     let progress = progress.clone();
     let work = move |connection, piece| look_up(connection, piece, progress.clone());
     partitions::share(connections, cut, work).await
@@ -87,7 +87,7 @@ async fn look_up(
     connection: Arc<DatabaseTransaction>,
     (after, until): (Key, Key),
     progress: Arc<VerifyProgress>,
-) -> Result<Books, VerifyError> {
+) -> Result<LedgerTotals, VerifyError> {
     let backend = connection.get_database_backend();
     let (id, names) = match backend {
         DbBackend::Sqlite => (uuid_column(backend, "transaction_id"), "entry_names"),
@@ -110,7 +110,7 @@ async fn look_up(
     let named: Vec<&EntryName> = applied.iter().flat_map(|it| &it.names).collect();
     let found = find(&connection, &named).await?;
     progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
-    let mut books = Books { requests: page.count as u64, ..Books::default() };
+    let mut books = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
     let mut found = found.iter();
     for request in &applied {
         check(request, &mut found, &mut books)?;
@@ -123,7 +123,7 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let mut columns = line.splitn(4, ' ');
     let mut next = || columns.next().unwrap_or_default();
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
-    let fault = |description: String| BooksFault::Transaction { transaction_id, description };
+    let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
     let (kind, is_applied, names) = (next(), next() == "1", next());
     let names: Vec<EntryName> = serde_json::from_str(names)
         .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
@@ -144,12 +144,12 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
 fn check<'a>(
     request: &Applied,
     found: &mut impl Iterator<Item = &'a Option<Found>>,
-    books: &mut Books,
+    books: &mut LedgerTotals,
 ) -> Result<(), VerifyError> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
     for (account_id, sequence) in &request.names {
-        let fault = |description: String| BooksFault::Entry {
+        let fault = |description: String| LedgerFault::Entry {
             account_id: account_id.clone(),
             sequence: *sequence,
             description,
@@ -169,7 +169,7 @@ fn check<'a>(
         let (currency, amount) = entry.amount.as_ref().ok_or_else(unreadable)?;
         amounts.push((currency, *amount));
     }
-    let fault = |description| BooksFault::Transaction { transaction_id, description };
+    let fault = |description| LedgerFault::Transaction { transaction_id, description };
     let distinct: HashSet<&EntryName> = request.names.iter().collect();
     if distinct.len() != request.names.len() {
         return Err(fault("it names an entry twice".to_owned()).into());
@@ -179,7 +179,7 @@ fn check<'a>(
         let totals = books.totals(currency);
         totals.entries += 1;
         // A piece has far too few entries to overflow.
-        totals.movements[request.movement as usize] += amount.decimal().mantissa();
+        totals.by_kind[request.movement as usize] += amount.decimal().mantissa();
     }
     Ok(())
 }

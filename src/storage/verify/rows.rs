@@ -12,7 +12,7 @@ use crate::{
         ids::AccountId,
         money::{Amount, Currency, SCALE_MAX},
         transaction::Entry,
-        verification::{Claim, Fault, FaultKind},
+        verification::{Fault, FaultKind, StoredAccount},
     },
     storage::{
         StorageError,
@@ -168,7 +168,7 @@ pub fn get<T: TryGetable>(
 }
 
 /// What an account's row says, or which of its columns cannot be read.
-pub fn claim(row: &QueryResult) -> Result<Claim, Fault> {
+pub fn claim(row: &QueryResult) -> Result<StoredAccount, Fault> {
     let account_id = AccountId::from_stored(&get::<String>(row, 0, "").unwrap_or_default());
     let read = || {
         let (code, scale): (String, i16) =
@@ -176,7 +176,7 @@ pub fn claim(row: &QueryResult) -> Result<Claim, Fault> {
         let currency = currency(&code, scale).map_err(|_| "currency_scale")?;
         let open_holds: Option<String> = get(row, 7, "held (of an open hold)")?;
         let last_hash: Vec<u8> = get(row, 6, "last_hash")?;
-        Ok(Claim {
+        Ok(StoredAccount {
             account_id: account_id.clone(),
             balance: amount(row, 3, "balance", &currency)?,
             held: amount(row, 4, "held", &currency)?,
