@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     grpc::decode::Invalid,
-    ledger::{Distribution, Ledger},
+    ledger::{Ledger, Summary},
     proto::{self, ErrorReason, admin_service_server::AdminService},
 };
 
@@ -67,7 +67,7 @@ impl AdminService for AdminServiceImpl {
     }
 }
 
-fn encode(distribution: Distribution, per_unit: f64) -> proto::Distribution {
+fn encode(distribution: Summary, per_unit: f64) -> proto::Distribution {
     proto::Distribution {
         count: i64::try_from(distribution.count).unwrap_or(i64::MAX),
         sum: distribution.sum as f64 / per_unit,

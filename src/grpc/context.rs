@@ -1,11 +1,12 @@
-//! What every call brings: who calls, and until when.
+//! What a request brings besides its message.
 
 use tonic::Request;
 
-use crate::{auth, domain::authorization::Caller, grpc::middleware::deadline::Deadline};
+use crate::{auth, grpc::middleware::deadline::Deadline, ledger::CallContext};
 
-/// Who calls, until when it must be answered, and what is asked.
-pub fn open<T>(request: Request<T>) -> (Caller, Deadline, T) {
+/// Takes a request apart: who calls and until when, and the message.
+pub fn unpack<T>(request: Request<T>) -> (CallContext, T) {
     let extensions = request.extensions();
-    (auth::caller(extensions), Deadline::of(extensions), request.into_inner())
+    let (caller, deadline) = (auth::caller(extensions), Deadline::of(extensions).at);
+    (CallContext { caller, deadline }, request.into_inner())
 }

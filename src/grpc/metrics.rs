@@ -1,12 +1,12 @@
-//! What those who asked for changes were told, counted.
+//! Counts the outcomes of requests, as their callers were answered.
 //!
-//! * `applied`: it was made, now or before under the same request id.
-//! * `rejected`: it is malformed, not allowed, or refused by state; to ask again changes nothing.
-//! * `not_applied`: there was no verdict, and it was not made: overload, a lock, a deadline.
-//! * `unknown`: nobody knows; the request id tells.
+//! * `applied`: the change was made, now or before under the same request id.
+//! * `rejected`: the request is invalid, denied or rejected by state; repeating it changes nothing.
+//! * `not_applied`: there is no result, and the change was not made: overload, a lock, a deadline.
+//! * `unknown`: nobody knows; the request's record tells.
 //!
-//! Whoever has gone before the answer was told nothing, and is not counted; nor are dry runs,
-//! which ask for no change, and what is not asked for, such as reads.
+//! Not counted: reads, requests with `validate_only`, and calls whose caller has gone before the
+//! answer.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ use tonic::Status;
 use crate::{
     domain::{account::Account, command::Request, unit_of_work::RequestResult},
     grpc::{encode, error},
-    ledger::Failure,
+    ledger::Error,
     proto::{self, ErrorReason},
 };
 
@@ -25,42 +25,42 @@ static APPLIED: LazyLock<Counter> =
     LazyLock::new(|| counter!("passbook_requests_total", "outcome" => "applied", "reason" => ""));
 static REPLAYS: LazyLock<Counter> = LazyLock::new(|| counter!("passbook_replays_total"));
 
-/// What a request was to do if it went well.
+/// Whether a request is executed or only validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A change.
-    Change,
-    /// To know whether it would go well.
-    DryRun,
+pub enum RequestMode {
+    /// Executed.
+    Execute,
+    /// Only validated: its outcome is not counted.
+    ValidateOnly,
 }
 
-impl Purpose {
-    /// This request's.
+impl RequestMode {
+    /// The mode of this request.
     pub fn of(request: &Request) -> Self {
-        if request.validate_only { Self::DryRun } else { Self::Change }
+        if request.validate_only { Self::ValidateOnly } else { Self::Execute }
     }
 }
 
-/// The answer to a request that moves or holds money.
+/// Counts and encodes the result of a request that moves or holds money.
 pub fn of_request<R: From<RequestResult>>(
-    result: Result<RequestResult, Failure>,
-    purpose: Purpose,
+    result: Result<RequestResult, Error>,
+    mode: RequestMode,
 ) -> Result<R, Status> {
-    let result = result.map_err(|failure| error::of_refused(&failure, purpose))?;
-    count_done(&result, purpose);
+    let result = result.map_err(|failure| error::of_refused(&failure, mode))?;
+    count_applied(&result, mode);
     Ok(result.into())
 }
 
-/// The answer to someone who asked for an account to be opened or changed.
-pub fn of_account(account: Result<Account, Failure>) -> Result<Option<proto::Account>, Status> {
-    let account = account.map_err(|failure| error::of_refused(&failure, Purpose::Change))?;
+/// Counts and encodes the result of a command for an account.
+pub fn of_account(account: Result<Account, Error>) -> Result<Option<proto::Account>, Status> {
+    let account = account.map_err(|failure| error::of_refused(&failure, RequestMode::Execute))?;
     APPLIED.increment(1);
     Ok(Some(encode::account(account)))
 }
 
-/// Something was made.
-pub fn count_done(done: &RequestResult, purpose: Purpose) {
-    if purpose == Purpose::DryRun {
+/// Counts an applied request.
+pub fn count_applied(done: &RequestResult, mode: RequestMode) {
+    if mode == RequestMode::ValidateOnly {
         return;
     }
     APPLIED.increment(1);
@@ -69,8 +69,8 @@ pub fn count_done(done: &RequestResult, purpose: Purpose) {
     }
 }
 
-/// Something was not made.
-pub fn count_refused(outcome: &'static str, reason: ErrorReason) {
+/// Counts a request that was not applied, or whose outcome is unknown.
+pub fn count_rejected(outcome: &'static str, reason: ErrorReason) {
     let name = reason.as_str_name();
     let reason = name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_ascii_lowercase();
     counter!("passbook_requests_total", "outcome" => outcome, "reason" => reason).increment(1);

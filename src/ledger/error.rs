@@ -16,9 +16,9 @@ pub enum Outcome {
     Unknown,
 }
 
-/// Why a caller gets no answer but an error. Only [`Failure::Rejected`] is a verdict.
+/// Why a caller gets no answer but an error. Only [`Error::Rejected`] is a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum Error {
     /// Refused, by state.
     Rejected(Rejection),
     /// The caller may not ask for this; nothing was done.
@@ -59,13 +59,13 @@ pub enum Failure {
     Internal(Option<Outcome>),
 }
 
-impl From<PermissionDenied> for Failure {
+impl From<PermissionDenied> for Error {
     fn from(denied: PermissionDenied) -> Self {
         Self::PermissionDenied(denied)
     }
 }
 
-impl Failure {
+impl Error {
     /// What a failed read means to the caller of a change that was not begun for it.
     pub(super) fn not_applied(self) -> Self {
         let outcome = Some(Outcome::NotApplied);
@@ -87,7 +87,7 @@ impl Failure {
     }
 
     /// What a failed read means to its caller; the details are logged here.
-    pub(super) fn of_read(error: StorageError) -> Self {
+    pub(super) fn from_read(error: StorageError) -> Self {
         match &error {
             StorageError::Unavailable(_)
             | StorageError::LockTimeout(_)

@@ -22,15 +22,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     domain::{
         account::{Account, AccountChange},
-        authorization::{Caller, PermissionDenied},
+        authorization::PermissionDenied,
         hold::Hold,
-        ids::{AccountId, HoldId, RequestKey, TransactionId},
+        ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
     },
-    ledger::{Failure, Ledger, Watcher},
+    ledger::{CallContext, Error, Ledger, Watcher},
     storage::{
         AccountFilter, EntryRange, Examined, HoldFilter, Store, TransactionFilter, TransactionPage,
         VerifiedAccount,
@@ -44,15 +44,17 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn account(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
-        deadline: Instant,
-    ) -> Result<Account, Failure> {
-        caller.grant.check_account(account_id)?;
+    ) -> Result<Account, Error> {
+        context.caller.grant.check_account(account_id)?;
         let found = self
-            .with_expiry(deadline, false, account_id.clone(), |store, id, until_us| async move {
-                store.account(&id, until_us).await
-            })
+            .with_expiry(
+                context.deadline,
+                false,
+                account_id.clone(),
+                |store, id, until_us| async move { store.account(&id, until_us).await },
+            )
             .await?;
         found.ok_or_else(|| not_found(account_id))
     }
@@ -63,21 +65,20 @@ impl Ledger {
     /// The caller may not read it, or the read failed.
     pub async fn has_account(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
-        deadline: Instant,
-    ) -> Result<bool, Failure> {
-        caller.grant.check_account(account_id)?;
-        match self.known(account_id, deadline).await {
+    ) -> Result<bool, Error> {
+        context.caller.grant.check_account(account_id)?;
+        match self.known(account_id, context.deadline).await {
             Ok(_) => Ok(true),
-            Err(Failure::Rejected(_)) => Ok(false),
+            Err(Error::Rejected(_)) => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
     /// The account for those who do not ask what is held, in which no hold has expired that is not
     /// recorded so.
-    async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Failure> {
+    async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Error> {
         let (store, id) = (self.store.clone(), account_id.clone());
         let found =
             self.read(deadline, async move { store.account(&id, i64::MIN).await }).await?.value;
@@ -90,7 +91,7 @@ impl Ledger {
         account_id: &AccountId,
         time_us: Option<i64>,
         deadline: Instant,
-    ) -> Result<Account, Failure> {
+    ) -> Result<Account, Error> {
         let account = self.known(account_id, deadline).await?;
         match time_us {
             // Its times never go back.
@@ -108,14 +109,13 @@ impl Ledger {
     /// One is not theirs to see, one does not exist, or the database does not answer in time.
     pub async fn accounts(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_ids: &[AccountId],
-        deadline: Instant,
-    ) -> Result<Vec<Account>, Failure> {
-        account_ids.iter().try_for_each(|id| caller.grant.check_account(id))?;
+    ) -> Result<Vec<Account>, Error> {
+        account_ids.iter().try_for_each(|id| context.caller.grant.check_account(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
         let found = self
-            .with_expiry(deadline, false, wanted, |store, ids, until_us| async move {
+            .with_expiry(context.deadline, false, wanted, |store, ids, until_us| async move {
                 store.accounts(&ids, until_us).await
             })
             .await?;
@@ -131,20 +131,19 @@ impl Ledger {
     /// The database does not answer in time.
     pub async fn list_accounts(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         filter: &AccountFilter,
         after: Option<&AccountId>,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<Examined<Account, AccountId>, Failure> {
-        let prefixes = &caller.grant.account_prefixes;
+    ) -> Result<Examined<Account, AccountId>, Error> {
+        let prefixes = &context.caller.grant.account_prefixes;
         let question = (filter.clone(), prefixes.to_vec(), after.cloned());
         type Question = (AccountFilter, Vec<String>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
             let (filter, prefixes, after) = question;
             store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
         };
-        self.with_expiry(deadline, !filter.is_empty(), question, page).await
+        self.with_expiry(context.deadline, !filter.is_empty(), question, page).await
     }
 
     /// One transaction.
@@ -153,25 +152,23 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn transaction(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         name: TransactionName,
-        deadline: Instant,
-    ) -> Result<Arc<Transaction>, Failure> {
+    ) -> Result<Arc<Transaction>, Error> {
         let found = match &name {
             TransactionName::TransactionId(id) => {
                 let (store, id) = (self.store.clone(), *id);
-                self.read(deadline, async move { store.transaction(id).await }).await?
+                self.read(context.deadline, async move { store.transaction(id).await }).await?
             }
             TransactionName::RequestId(request_id) => {
-                let caller = caller.recorded_as.clone();
-                let key = RequestKey { caller, request_id: request_id.clone() };
+                let key = context.request_key(request_id.clone());
                 let store = self.store.clone();
                 let found = async move { store.transaction_of_request(&key).await };
-                self.read(deadline, found).await?
+                self.read(context.deadline, found).await?
             }
         };
-        let found = caller.grant.redact(found)?;
-        found.ok_or(Failure::Rejected(Rejection::TransactionNotFound(name)))
+        let found = context.caller.grant.redact(found)?;
+        found.ok_or(Error::Rejected(Rejection::TransactionNotFound(name)))
     }
 
     /// A page of an account's entries.
@@ -180,16 +177,20 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_entries(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         range: &EntryRange,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<Vec<Entry>, Failure> {
-        caller.grant.check_account(account_id)?;
-        let account = self.settled(account_id, last_us(range.end_time_us), deadline).await?;
+    ) -> Result<Vec<Entry>, Error> {
+        context.caller.grant.check_account(account_id)?;
+        let account =
+            self.settled(account_id, last_us(range.end_time_us), context.deadline).await?;
         let (store, range) = (self.store.clone(), *range);
-        self.read(deadline, async move { store.list_entries(&account, &range, limit).await }).await
+        self.read(
+            context.deadline,
+            async move { store.list_entries(&account, &range, limit).await },
+        )
+        .await
     }
 
     /// A page of the transactions of all accounts, latest first.
@@ -198,23 +199,22 @@ impl Ledger {
     /// The database does not answer in time.
     pub async fn list_transactions(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<TransactionPage<TransactionId>, Failure> {
-        caller.grant.check_all_accounts()?;
+    ) -> Result<TransactionPage<TransactionId>, Error> {
+        context.caller.grant.check_all_accounts()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
-            self.settle(time_us, deadline).await?;
+            self.settle(time_us, context.deadline).await?;
         }
         let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), deadline).await?;
+        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
         let page = async move {
             let _scan = scan;
             store.list_transactions(&filter, before, limit).await
         };
-        self.read(deadline, page).await
+        self.read(context.deadline, page).await
     }
 
     /// A page of the transactions of one account, latest first.
@@ -223,23 +223,23 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_transactions_of_account(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<TransactionPage<i64>, Failure> {
-        caller.grant.check_account(account_id)?;
-        let account = self.settled(account_id, last_us(filter.end_time_us), deadline).await?;
+    ) -> Result<TransactionPage<i64>, Error> {
+        context.caller.grant.check_account(account_id)?;
+        let account =
+            self.settled(account_id, last_us(filter.end_time_us), context.deadline).await?;
         let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), deadline).await?;
+        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
         let page = async move {
             let _scan = scan;
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let TransactionPage { transactions, next } = self.read(deadline, page).await?;
-        let seen = transactions.into_iter().map(|it| caller.grant.redact(Some(it)));
+        let TransactionPage { transactions, next } = self.read(context.deadline, page).await?;
+        let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
         let transactions =
             seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
         Ok(TransactionPage { transactions, next })
@@ -252,16 +252,15 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn balance_at(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         time_us: Option<i64>,
-        deadline: Instant,
-    ) -> Result<(Account, Amount, i64), Failure> {
-        caller.grant.check_account(account_id)?;
-        let account = self.settled(account_id, time_us, deadline).await?;
+    ) -> Result<(Account, Amount, i64), Error> {
+        context.caller.grant.check_account(account_id)?;
+        let account = self.settled(account_id, time_us, context.deadline).await?;
         let (store, of) = (self.store.clone(), account.clone());
         let balance = async move { store.balance_at(&of, time_us).await };
-        let (balance, sequence) = self.read(deadline, balance).await?;
+        let (balance, sequence) = self.read(context.deadline, balance).await?;
         Ok((account, balance, sequence))
     }
 
@@ -271,17 +270,16 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_account_changes(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         after_version: i64,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<Vec<AccountChange>, Failure> {
-        caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, deadline).await?;
+    ) -> Result<Vec<AccountChange>, Error> {
+        context.caller.grant.check_account(account_id)?;
+        let account = self.known(account_id, context.deadline).await?;
         let store = self.store.clone();
         let page = async move { store.list_account_changes(&account, after_version, limit).await };
-        self.read(deadline, page).await
+        self.read(context.deadline, page).await
     }
 
     /// The entries of an account from the one after this on, and all that will come.
@@ -291,18 +289,17 @@ impl Ledger {
     /// does not answer in time.
     pub async fn watch(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         after_sequence: i64,
-        deadline: Instant,
-    ) -> Result<Watcher, Failure> {
-        caller.grant.check_account(account_id)?;
-        let place = self.hub.place()?;
-        let account = self.known(account_id, deadline).await?;
+    ) -> Result<Watcher, Error> {
+        context.caller.grant.check_account(account_id)?;
+        let permit = self.feed.permit()?;
+        let account = self.known(account_id, context.deadline).await?;
         if after_sequence > account.sequence {
-            return Err(Failure::SequenceNotReached { sequence: account.sequence });
+            return Err(Error::SequenceNotReached { sequence: account.sequence });
         }
-        Ok(self.hub.watch(account, after_sequence, place))
+        Ok(Watcher::new(self.feed.clone(), account, after_sequence, permit))
     }
 
     /// Recomputes an account from its entries and holds.
@@ -311,38 +308,35 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn verify_account(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
-        deadline: Instant,
-    ) -> Result<VerifiedAccount, Failure> {
-        caller.grant.check_account(account_id)?;
+    ) -> Result<VerifiedAccount, Error> {
+        context.caller.grant.check_account(account_id)?;
         // It is made of many short reads, and ends between two of them when its caller goes.
-        let verified = timeout_at(deadline, async {
+        let verified = timeout_at(context.deadline, async {
             let _permit = self.store.read_permit().await;
             self.store.verify_account(account_id).await
         });
-        let verified = verified.await.map_err(|_| Failure::DeadlineExceeded(None))?;
-        verified.map_err(Failure::of_read)?.ok_or_else(|| not_found(account_id))
+        let verified = verified.await.map_err(|_| Error::DeadlineExceeded(None))?;
+        verified.map_err(Error::from_read)?.ok_or_else(|| not_found(account_id))
     }
 
     /// One hold.
     ///
     /// # Errors
     /// It is not theirs to see, does not exist, or the database does not answer in time.
-    pub async fn hold(
-        &self,
-        caller: &Caller,
-        hold_id: &HoldId,
-        deadline: Instant,
-    ) -> Result<Hold, Failure> {
-        let missing = || Failure::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
+    pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
+        let missing = || Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
         let found = self
-            .with_expiry(deadline, false, hold_id.clone(), |store, id, until_us| async move {
-                store.hold(&id, until_us).await
-            })
+            .with_expiry(
+                context.deadline,
+                false,
+                hold_id.clone(),
+                |store, id, until_us| async move { store.hold(&id, until_us).await },
+            )
             .await?;
         let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
-        caller.grant.check_resource("hold", account_id)?;
+        context.caller.grant.check_resource("hold", account_id)?;
         found.ok_or_else(missing)
     }
 
@@ -352,30 +346,33 @@ impl Ledger {
     /// It is not theirs to see, does not exist, or the database does not answer in time.
     pub async fn list_holds(
         &self,
-        caller: &Caller,
+        context: &CallContext,
         account_id: &AccountId,
         filter: &HoldFilter,
         limit: u64,
-        deadline: Instant,
-    ) -> Result<Examined<Hold, HoldId>, Failure> {
-        caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, deadline).await?;
+    ) -> Result<Examined<Hold, HoldId>, Error> {
+        context.caller.grant.check_account(account_id)?;
+        let account = self.known(account_id, context.deadline).await?;
         type Question = (Account, HoldFilter);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
             let (account, filter) = question;
             store.list_holds(&account, &filter, limit, until_us).await
         };
-        self.with_expiry(deadline, filter.state.is_some(), (account, filter.clone()), page).await
+        self.with_expiry(context.deadline, filter.state.is_some(), (account, filter.clone()), page)
+            .await
     }
 
-    /// The verdict under a request id, if there is one.
-    pub(super) async fn record(
+    /// The record of a request, if there is one.
+    ///
+    /// # Errors
+    /// The database does not answer in time.
+    pub async fn request_record(
         &self,
-        key: &RequestKey,
-        deadline: Instant,
-    ) -> Result<Option<RequestRecord>, Failure> {
-        let (store, key) = (self.store.clone(), key.clone());
-        self.read(deadline, async move { store.record(&key).await }).await
+        context: &CallContext,
+        request_id: RequestId,
+    ) -> Result<Option<RequestRecord>, Error> {
+        let (store, key) = (self.store.clone(), context.request_key(request_id));
+        self.read(context.deadline, async move { store.record(&key).await }).await
     }
 }
 
@@ -384,6 +381,6 @@ fn last_us(end_time_us: Option<i64>) -> Option<i64> {
     end_time_us.map(|end_time_us| end_time_us.saturating_sub(1))
 }
 
-fn not_found(account_id: &AccountId) -> Failure {
-    Failure::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
+fn not_found(account_id: &AccountId) -> Error {
+    Error::Rejected(Rejection::AccountNotFound { account_id: account_id.clone() })
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    ledger::{Failure, Ledger},
+    ledger::{Error, Ledger},
     storage::{Expiring, StorageError, Store},
 };
 
@@ -23,8 +23,8 @@ impl Ledger {
         &self,
         deadline: Instant,
         query: impl Future<Output = Result<T, StorageError>> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let late = |_| Failure::DeadlineExceeded(None);
+    ) -> Result<T, Error> {
+        let late = |_| Error::DeadlineExceeded(None);
         let permit = timeout_at(deadline, self.store.read_permit()).await.map_err(late)?;
         let reading = tokio::spawn(async move {
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
@@ -36,8 +36,8 @@ impl Ledger {
             })
         });
         match timeout_at(deadline, reading).await.map_err(late)? {
-            Ok(result) => result.map_err(Failure::of_read),
-            Err(panic) => Err(Failure::of_read(StorageError::Corrupt(panic.to_string()))),
+            Ok(result) => result.map_err(Error::from_read),
+            Err(panic) => Err(Error::from_read(StorageError::Corrupt(panic.to_string()))),
         }
     }
 
@@ -47,12 +47,12 @@ impl Ledger {
         &self,
         is_scan: bool,
         deadline: Instant,
-    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    ) -> Result<Option<OwnedSemaphorePermit>, Error> {
         if !is_scan {
             return Ok(None);
         }
         let permit = timeout_at(deadline, self.store.scan_permit()).await;
-        permit.map_err(|_| Failure::DeadlineExceeded(None))
+        permit.map_err(|_| Error::DeadlineExceeded(None))
     }
 
     /// Reads what depends on holds, some of which may have expired without that anybody has
@@ -64,7 +64,7 @@ impl Ledger {
         is_scan: bool,
         question: Question,
         query: impl Fn(Arc<Store>, Question, i64) -> Query,
-    ) -> Result<T, Failure>
+    ) -> Result<T, Error>
     where
         Question: Clone,
         T: Send + 'static,
@@ -86,8 +86,8 @@ impl Ledger {
     }
 
     /// Waits until a time is settled, on the service's own connections.
-    pub(super) async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Error> {
         let settled = timeout_at(deadline, self.own_reads.settle(time_us)).await;
-        settled.map_err(|_| Failure::DeadlineExceeded(None))?.map_err(Failure::of_read)
+        settled.map_err(|_| Error::DeadlineExceeded(None))?.map_err(Error::from_read)
     }
 }

@@ -19,9 +19,9 @@ use crate::{
     grpc::{
         decode::{Invalid, Violation},
         metrics,
-        metrics::Purpose,
+        metrics::RequestMode,
     },
-    ledger::{Failure, Outcome},
+    ledger::{Error, Outcome},
     proto::ErrorReason,
 };
 
@@ -50,8 +50,8 @@ struct Parts {
     details: Vec<prost_types::Any>,
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
+impl From<Error> for Status {
+    fn from(failure: Error) -> Self {
         of_failure(&failure).into_status()
     }
 }
@@ -65,7 +65,7 @@ impl From<Invalid> for Status {
 fn of_invalid(Invalid(violations): Invalid) -> Parts {
     let Some(first) = violations.first().cloned() else {
         // `Decoder::finish` is given None only where something is wrong.
-        return of_failure(&Failure::Internal(Some(Outcome::NotApplied)));
+        return of_failure(&Error::Internal(Some(Outcome::NotApplied)));
     };
     let code = match first.reason {
         ErrorReason::BalanceOutOfRange => Code::OutOfRange,
@@ -169,11 +169,11 @@ fn of_rejection(rejection: &Rejection) -> Parts {
     Parts { code, reason, message, metadata: metadata(rejection), details: vec![detail] }
 }
 
-fn of_failure(failure: &Failure) -> Parts {
+fn of_failure(failure: &Error) -> Parts {
     use ErrorReason as E;
     let (code, reason, message, outcome, retry) = match failure {
-        Failure::Rejected(rejection) => return of_rejection(rejection),
-        Failure::PermissionDenied(denied) => {
+        Error::Rejected(rejection) => return of_rejection(rejection),
+        Error::PermissionDenied(denied) => {
             let permission = match denied {
                 PermissionDenied::Account(_)
                 | PermissionDenied::Named(_)
@@ -182,71 +182,71 @@ fn of_failure(failure: &Failure) -> Parts {
             };
             return permission_denied(permission, denied.to_string());
         }
-        Failure::LockTimeout => (
+        Error::LockTimeout => (
             Code::Aborted,
             E::LockTimeout,
             "an account is locked by another transaction".to_owned(),
             Some(Outcome::NotApplied),
             Some(Duration::from_millis(200)),
         ),
-        Failure::Contention => (
+        Error::Contention => (
             Code::Aborted,
             E::Contention,
             "the database broke off the transaction repeatedly".to_owned(),
             Some(Outcome::NotApplied),
             Some(Duration::from_millis(100)),
         ),
-        Failure::DeadlineExceeded(outcome) => {
+        Error::DeadlineExceeded(outcome) => {
             let message = "the deadline passed before a verdict was reached".to_owned();
             (Code::DeadlineExceeded, E::DeadlineExceeded, message, *outcome, None)
         }
-        Failure::Overloaded { limit } => (
+        Error::Overloaded { limit } => (
             Code::ResourceExhausted,
             E::Overloaded,
             format!("{limit} requests are waiting already"),
             Some(Outcome::NotApplied),
             Some(Duration::from_millis(100)),
         ),
-        Failure::TooManyWatchers { limit } => (
+        Error::TooManyWatchers { limit } => (
             Code::ResourceExhausted,
             E::Overloaded,
             format!("{limit} watch already"),
             None,
             Some(Duration::from_secs(1)),
         ),
-        Failure::WatcherTooSlow { limit } => {
+        Error::WatcherTooSlow { limit } => {
             let limit = humantime::format_duration(*limit);
             let message = format!(
                 "a message was not read for {limit}; watch again from the last sequence that you have"
             );
             (Code::ResourceExhausted, E::WatcherTooSlow, message, None, None)
         }
-        Failure::SequenceNotReached { sequence } => {
+        Error::SequenceNotReached { sequence } => {
             let description = format!("is above the account's sequence, which is {sequence}");
             return of_invalid(Invalid::new(E::InvalidFilter, "after_sequence", description));
         }
-        Failure::DatabaseUnavailable(outcome) => (
+        Error::DatabaseUnavailable(outcome) => (
             Code::Unavailable,
             E::DatabaseUnavailable,
             "the database cannot be reached or written".to_owned(),
             *outcome,
             Some(Duration::from_secs(1)),
         ),
-        Failure::SchemaNotMigrated(outcome) => (
+        Error::SchemaNotMigrated(outcome) => (
             Code::Unavailable,
             E::SchemaNotMigrated,
             "the database's schema is not this server's; see `passbook migrate status`".to_owned(),
             *outcome,
             None,
         ),
-        Failure::ShuttingDown => (
+        Error::ShuttingDown => (
             Code::Unavailable,
             E::ShuttingDown,
             "the server is shutting down".to_owned(),
             Some(Outcome::NotApplied),
             Some(Duration::from_millis(100)),
         ),
-        Failure::Internal(outcome) => {
+        Error::Internal(outcome) => {
             let message = "internal error; see the server's log".to_owned();
             (Code::Internal, E::Internal, message, *outcome, None)
         }
@@ -297,14 +297,14 @@ pub fn blame_request(response: Response<Body>) -> Response<Body> {
 }
 
 impl Parts {
-    fn counted(self, purpose: Purpose) -> Self {
-        if purpose == Purpose::Change {
+    fn counted(self, mode: RequestMode) -> Self {
+        if mode == RequestMode::Execute {
             let outcome = match self.metadata.get("outcome").map(String::as_str) {
                 Some("not_applied") => "not_applied",
                 Some(_) => "unknown",
                 None => "rejected",
             };
-            metrics::count_refused(outcome, self.reason);
+            metrics::count_rejected(outcome, self.reason);
         }
         self
     }
@@ -334,13 +334,13 @@ fn name(reason: ErrorReason) -> &'static str {
 }
 
 /// The failure of a request for a change, which is counted.
-pub fn of_refused(failure: &Failure, purpose: Purpose) -> Status {
-    of_failure(failure).counted(purpose).into_status()
+pub fn of_refused(failure: &Error, mode: RequestMode) -> Status {
+    of_failure(failure).counted(mode).into_status()
 }
 
 /// The malformedness of a request for a change, which is counted.
 pub fn of_malformed(invalid: Invalid) -> Status {
-    of_invalid(invalid).counted(Purpose::Change).into_status()
+    of_invalid(invalid).counted(RequestMode::Execute).into_status()
 }
 
 /// What a status would say, in a message.
@@ -349,13 +349,13 @@ pub fn message_of_rejection(rejection: &Rejection) -> pb::Status {
 }
 
 /// The failure of one request of several, which is counted.
-pub fn message_of_refused(failure: &Failure, purpose: Purpose) -> pb::Status {
-    of_failure(failure).counted(purpose).into_message()
+pub fn message_of_refused(failure: &Error, mode: RequestMode) -> pb::Status {
+    of_failure(failure).counted(mode).into_message()
 }
 
 /// The malformedness of one request of several, which is counted.
 pub fn message_of_malformed(invalid: Invalid) -> pb::Status {
-    of_invalid(invalid).counted(Purpose::Change).into_message()
+    of_invalid(invalid).counted(RequestMode::Execute).into_message()
 }
 
 /// The answer to a call whose handler panicked: what it had asked for may have been done.
@@ -367,13 +367,13 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     tracing::error!(panic = text, "handler panicked");
-    Status::from(Failure::Internal(Some(Outcome::Unknown))).into_http()
+    Status::from(Error::Internal(Some(Outcome::Unknown))).into_http()
 }
 
 /// The answer to a call that needs the database, which the server still waits for.
 #[must_use]
 pub fn waiting_for_database() -> Response<Body> {
-    let failure = of_failure(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+    let failure = of_failure(&Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
     let message = "the server is starting and waits for its database".to_owned();
     Parts { message, ..failure }.into_status().into_http()
 }

@@ -9,7 +9,7 @@ use crate::{
         money::Currencies,
         rejection::{Rejection, TransactionName},
     },
-    ledger::{Failure, Outcome},
+    ledger::{Error, Outcome},
     proto::ErrorReason,
 };
 
@@ -96,7 +96,7 @@ fn rejections() -> Vec<(Rejection, Code, &'static str)> {
 #[test]
 fn every_rejection_has_its_code_reason_and_metadata() {
     for (rejection, code, reason) in rejections() {
-        let status = Status::from(Failure::Rejected(rejection.clone()));
+        let status = Status::from(Error::Rejected(rejection.clone()));
         assert_eq!(status.code(), code, "{reason}");
         assert_eq!(status.message(), rejection.to_string());
         let info = status.get_details_error_info().unwrap();
@@ -113,7 +113,7 @@ fn a_rejection_is_the_same_after_it_was_stored() {
         let stored = serde_json::to_string(&rejection).unwrap();
         let read: Rejection = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, rejection);
-        let details = |it| Status::from(Failure::Rejected(it)).details().to_vec();
+        let details = |it| Status::from(Error::Rejected(it)).details().to_vec();
         assert_eq!(details(read), details(rejection), "byte by byte");
     }
 }
@@ -121,7 +121,7 @@ fn a_rejection_is_the_same_after_it_was_stored() {
 #[test]
 fn insufficient_funds_say_what_was_available_and_what_was_needed() {
     let (rejection, ..) = rejections().pop().unwrap();
-    let status = Status::from(Failure::Rejected(rejection));
+    let status = Status::from(Error::Rejected(rejection));
     let metadata = status.get_details_error_info().unwrap().metadata;
     for (name, value) in [
         ("account_id", "a"),
@@ -141,61 +141,61 @@ fn every_failure_without_a_verdict_says_what_became_of_the_change() {
     let unknown = Some(Outcome::Unknown);
     let not_applied = Some(Outcome::NotApplied);
     for (failure, code, reason, outcome, retry) in [
-        (Failure::LockTimeout, Code::Aborted, "LOCK_TIMEOUT", Some("not_applied"), true),
-        (Failure::Contention, Code::Aborted, "CONTENTION", Some("not_applied"), true),
+        (Error::LockTimeout, Code::Aborted, "LOCK_TIMEOUT", Some("not_applied"), true),
+        (Error::Contention, Code::Aborted, "CONTENTION", Some("not_applied"), true),
         (
-            Failure::DeadlineExceeded(not_applied),
+            Error::DeadlineExceeded(not_applied),
             Code::DeadlineExceeded,
             "DEADLINE_EXCEEDED",
             Some("not_applied"),
             false,
         ),
         (
-            Failure::DeadlineExceeded(unknown),
+            Error::DeadlineExceeded(unknown),
             Code::DeadlineExceeded,
             "DEADLINE_EXCEEDED",
             Some("unknown"),
             false,
         ),
-        (Failure::DeadlineExceeded(None), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None, false),
+        (Error::DeadlineExceeded(None), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None, false),
         (
-            Failure::Overloaded { limit: 1 },
+            Error::Overloaded { limit: 1 },
             Code::ResourceExhausted,
             "OVERLOADED",
             Some("not_applied"),
             true,
         ),
         (
-            Failure::DatabaseUnavailable(unknown),
+            Error::DatabaseUnavailable(unknown),
             Code::Unavailable,
             "DATABASE_UNAVAILABLE",
             Some("unknown"),
             true,
         ),
         (
-            Failure::SchemaNotMigrated(not_applied),
+            Error::SchemaNotMigrated(not_applied),
             Code::Unavailable,
             "SCHEMA_NOT_MIGRATED",
             Some("not_applied"),
             false,
         ),
-        (Failure::TooManyWatchers { limit: 1 }, Code::ResourceExhausted, "OVERLOADED", None, true),
+        (Error::TooManyWatchers { limit: 1 }, Code::ResourceExhausted, "OVERLOADED", None, true),
         (
-            Failure::WatcherTooSlow { limit: std::time::Duration::from_secs(10) },
+            Error::WatcherTooSlow { limit: std::time::Duration::from_secs(10) },
             Code::ResourceExhausted,
             "WATCHER_TOO_SLOW",
             None,
             false,
         ),
         (
-            Failure::SequenceNotReached { sequence: 1 },
+            Error::SequenceNotReached { sequence: 1 },
             Code::InvalidArgument,
             "INVALID_FILTER",
             None,
             false,
         ),
-        (Failure::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
-        (Failure::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
+        (Error::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
+        (Error::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
     ] {
         let status = Status::from(failure);
         let info = status.get_details_error_info().unwrap();

@@ -22,7 +22,7 @@ use crate::{
         error,
         middleware::{deadline::Deadline, telemetry::METRICS_BY_METHOD},
     },
-    ledger::{Failure, Outcome},
+    ledger::{Error, Outcome},
 };
 
 /// What all messages that have not come to their ends may have in memory, in bytes: far above what
@@ -198,7 +198,7 @@ impl HttpBody for Receiving {
             Poll::Pending => {
                 let Some(deadline) = this.deadline else { return Poll::Pending };
                 let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.at)));
-                let late = || Failure::DeadlineExceeded(Some(Outcome::NotApplied));
+                let late = || Error::DeadlineExceeded(Some(Outcome::NotApplied));
                 timer.as_mut().poll(context).map(|()| Some(Err(Status::from(late()))))
             }
             other => other,

@@ -31,7 +31,7 @@ pub struct Deadline {
     /// Of a call with one answer: the caller's, or the default.
     pub at: Instant,
     /// The caller's, however far off: a stream may run for long.
-    callers: Option<Instant>,
+    client_deadline: Option<Instant>,
     policy: DeadlinePolicy,
 }
 
@@ -40,19 +40,19 @@ impl Deadline {
     /// is answered at once, not never.
     pub fn of(extensions: &http::Extensions) -> Self {
         let policy = DeadlinePolicy { default_timeout: Duration::ZERO };
-        let none = || Self { at: Instant::now(), callers: None, policy };
+        let none = || Self { at: Instant::now(), client_deadline: None, policy };
         extensions.get().copied().unwrap_or_else(none)
     }
 
     /// Of a stream as a whole: the caller's own, if there is one.
-    pub fn of_stream(&self) -> Option<Instant> {
-        self.callers
+    pub fn for_stream(&self) -> Option<Instant> {
+        self.client_deadline
     }
 
     /// Of one request of a stream that is read now: the default, within the caller's.
-    pub fn of_next(&self) -> Instant {
+    pub fn for_item(&self) -> Instant {
         let default = Instant::now() + self.policy.default_timeout.min(TIMEOUT_MAX);
-        self.callers.map_or(default, |callers| callers.min(default))
+        self.client_deadline.map_or(default, |callers| callers.min(default))
     }
 }
 
@@ -67,7 +67,7 @@ pub fn stamp<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
     };
     let deadline = Deadline {
         at: at(callers.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
-        callers: callers.map(at),
+        client_deadline: callers.map(at),
         policy,
     };
     request.extensions_mut().insert(deadline);

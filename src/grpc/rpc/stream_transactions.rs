@@ -1,10 +1,11 @@
-//! StreamTransactions: requests in, results out in their order, back-pressure both ways.
+//! StreamTransactions and BatchPostTransactions: many postings in one call.
 //!
-//! One task reads requests and hands them to the ledger; what it passes on is a place in line:
-//! a ticket, or the answer already. The line is bounded, and so is what all streams together have
-//! in the ledger's queue: a caller who does not read results, or who sends more than can be done,
-//! soon is not read from, and HTTP/2's flow control tells it so. When the caller goes, the line
-//! breaks, and tickets that nobody has claimed are given up.
+//! One task reads requests and submits them to the ledger; for each it passes on a
+//! [`PendingResult`], so results come in the order of the requests. The channel between is bounded,
+//! and so are the places of all streams together in the ledger's queue. A caller who does not read
+//! results, or who sends more than the ledger applies, is soon not read from, and flow control of
+//! HTTP/2 slows it down. When the caller goes, the channel closes, and requests that no transaction
+//! has yet are canceled.
 
 use std::sync::Arc;
 
@@ -13,66 +14,57 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{
-        authorization::Caller, command::Request, money::Currencies, unit_of_work::RequestResult,
-    },
+    domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Invalid},
-        encode, error, metrics,
-        metrics::Purpose,
+        encode, error,
+        metrics::{self, RequestMode},
         middleware::deadline::Deadline,
     },
-    ledger::{Failure, Ledger, RequestTicket, StreamPermit},
+    ledger::{CallContext, Error, Ledger, PendingRequest, StreamPermit},
     proto::{self, ErrorReason, post_transaction_result},
     telemetry::traces::CallTrace,
 };
 
-/// Requests of one stream that are under way: enough to fill a database transaction while
-/// another commits.
-const UNDER_WAY_MAX: usize = 1024;
+/// Requests of one stream that are in flight: enough to fill a database transaction while another
+/// commits.
+const IN_FLIGHT_MAX: usize = 1024;
 
-/// What is needed to take a posting on.
+/// What a call of many postings needs.
 #[derive(Clone)]
-pub struct Intake {
+pub struct StreamContext {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
-    pub caller: Caller,
+    /// The call's. Requests of a stream get deadlines of their own.
+    pub call: CallContext,
     /// Turns true when no more requests are to be read.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// A place in line.
-pub enum InLine {
-    /// Accepted; the verdict will come.
-    Accepted(RequestTicket, Purpose),
-    /// Malformed, not allowed or not accepted. Boxed: a stream has room for 32 places at the least.
-    Answered(Box<proto::PostTransactionResult>),
+/// The result of one posting, now or later.
+pub enum PendingResult {
+    /// The request is in the queue.
+    Submitted(PendingRequest, RequestMode),
+    /// The request is invalid, denied or shed. Boxed: a stream has room for 32 results at least.
+    Ready(Box<proto::PostTransactionResult>),
 }
 
-impl Intake {
-    /// Takes on one request of several.
-    pub fn take(
+impl StreamContext {
+    /// Decodes and submits one posting.
+    pub fn submit(
         &self,
         request: proto::PostTransactionRequest,
-        deadline: tokio::time::Instant,
-    ) -> InLine {
-        self.take_by(request, |posting| self.ledger.begin(&self.caller, posting, deadline))
-    }
-
-    fn take_by(
-        &self,
-        request: proto::PostTransactionRequest,
-        begin: impl FnOnce(Request) -> Result<RequestTicket, Failure>,
-    ) -> InLine {
-        match decode::transaction(&self.currencies, &self.caller.recorded_as, request) {
-            Ok(posting) => {
-                let purpose = Purpose::of(&posting);
-                match begin(posting) {
-                    Ok(ticket) => InLine::Accepted(ticket, purpose),
-                    Err(failure) => InLine::Answered(Box::new(refused(&failure, purpose))),
-                }
-            }
-            Err(invalid) => InLine::malformed(invalid),
+        permit: Option<StreamPermit>,
+    ) -> PendingResult {
+        let caller = &self.call.caller.recorded_as;
+        let request = match decode::transaction(&self.currencies, caller, request) {
+            Ok(request) => request,
+            Err(invalid) => return PendingResult::invalid(invalid),
+        };
+        let mode = RequestMode::of(&request);
+        match self.ledger.submit(&self.call, request, permit) {
+            Ok(pending) => PendingResult::Submitted(pending, mode),
+            Err(error) => PendingResult::Ready(Box::new(failed(&error, mode))),
         }
     }
 
@@ -84,17 +76,17 @@ impl Intake {
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
         // One stream must not fill the queue by itself.
-        let under_way_max = UNDER_WAY_MAX.min(self.ledger.queue_capacity() / 8).max(1);
-        let (line, results) = mpsc::channel(under_way_max);
+        let in_flight_max = IN_FLIGHT_MAX.min(self.ledger.queue_capacity() / 8).max(1);
+        let (sender, results) = mpsc::channel(in_flight_max);
         let read = async move {
             loop {
-                // A place first: without one, nothing is read.
-                let Ok(place) = line.reserve().await else { return };
+                // Room for the result first: without it, nothing is read.
+                let Ok(room) = sender.reserve().await else { return };
                 let message = tokio::select! {
                     message = requests.message() => message,
-                    // Fails only if the server is gone: then it is time to stop, too.
+                    // Fails only if the server has ended, which is a reason to stop, too.
                     _ = self.stopping.wait_for(|stop| *stop) => {
-                        return place.send(Err(Status::from(Failure::ShuttingDown)));
+                        return room.send(Err(Status::from(Error::ShuttingDown)));
                     }
                 };
                 match message {
@@ -104,79 +96,68 @@ impl Intake {
                             biased;
                             permit = self.ledger.stream_permit() => permit,
                             _ = self.stopping.wait_for(|stop| *stop) => {
-                                return place.send(Err(Status::from(Failure::ShuttingDown)));
+                                return room.send(Err(Status::from(Error::ShuttingDown)));
                             }
-                            () = line.closed() => return,
+                            () = sender.closed() => return,
                         };
-                        place.send(Ok(self.take_message(message, deadline, permit)));
+                        self.call.deadline = deadline.for_item();
+                        room.send(Ok(self.submit_message(message, permit)));
                     }
                     Ok(None) => return,
-                    Err(status) => return place.send(Err(status)),
+                    Err(status) => return room.send(Err(status)),
                 }
             }
         };
         tokio::spawn(CallTrace::current().run(read));
-        ReceiverStream::new(results).then(|in_line: Result<InLine, Status>| async move {
-            let result = Some(in_line?.result().await);
+        ReceiverStream::new(results).then(|pending: Result<PendingResult, Status>| async move {
+            let result = Some(pending?.wait().await);
             Ok(proto::StreamTransactionsResponse { result })
         })
     }
 
-    fn take_message(
+    fn submit_message(
         &self,
         message: proto::StreamTransactionsRequest,
-        deadline: Deadline,
         permit: StreamPermit,
-    ) -> InLine {
-        let begin = |posting| {
-            self.ledger.begin_of_stream(&self.caller, posting, deadline.of_next(), permit)
-        };
+    ) -> PendingResult {
         match message.request {
-            Some(request) => self.take_by(request, begin),
+            Some(request) => self.submit(request, Some(permit)),
             None => {
                 let reason = ErrorReason::InvalidRequests;
-                let invalid = Invalid::new(reason, "request", "is required");
-                InLine::malformed(invalid)
+                PendingResult::invalid(Invalid::new(reason, "request", "is required"))
             }
         }
     }
 }
 
-impl InLine {
-    fn malformed(invalid: Invalid) -> Self {
-        Self::Answered(Box::new(error(error::message_of_malformed(invalid))))
+impl PendingResult {
+    fn invalid(invalid: Invalid) -> Self {
+        Self::Ready(Box::new(error_result(error::message_of_malformed(invalid))))
     }
 
-    /// Waits for the verdict.
-    pub async fn result(self) -> proto::PostTransactionResult {
+    /// Waits for the result.
+    pub async fn wait(self) -> proto::PostTransactionResult {
         match self {
-            Self::Answered(result) => *result,
-            Self::Accepted(ticket, purpose) => of_verdict(ticket.done().await, purpose),
+            Self::Ready(result) => *result,
+            Self::Submitted(pending, mode) => match pending.wait().await {
+                Ok(result) => {
+                    metrics::count_applied(&result, mode);
+                    let RequestResult { effects, replayed } = result;
+                    let transaction = effects.transaction.map(|it| encode::transaction(&it));
+                    let result = transaction.map(post_transaction_result::Result::Transaction);
+                    proto::PostTransactionResult { result, replayed }
+                }
+                Err(error) => failed(&error, mode),
+            },
         }
     }
 }
 
-fn of_verdict(
-    verdict: Result<RequestResult, Failure>,
-    purpose: Purpose,
-) -> proto::PostTransactionResult {
-    match verdict {
-        Ok(done) => {
-            metrics::count_done(&done, purpose);
-            let RequestResult { effects, replayed } = done;
-            let transaction = effects.transaction.map(|it| encode::transaction(&it));
-            let result = transaction.map(post_transaction_result::Result::Transaction);
-            proto::PostTransactionResult { result, replayed }
-        }
-        Err(failure) => refused(&failure, purpose),
-    }
+fn failed(error: &Error, mode: RequestMode) -> proto::PostTransactionResult {
+    error_result(error::message_of_refused(error, mode))
 }
 
-fn refused(failure: &Failure, purpose: Purpose) -> proto::PostTransactionResult {
-    error(error::message_of_refused(failure, purpose))
-}
-
-fn error(status: tonic_types::pb::Status) -> proto::PostTransactionResult {
+fn error_result(status: tonic_types::pb::Status) -> proto::PostTransactionResult {
     let result = Some(post_transaction_result::Result::Error(status));
     proto::PostTransactionResult { result, replayed: false }
 }

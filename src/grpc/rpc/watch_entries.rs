@@ -15,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     grpc::{encode, middleware::deadline::Deadline},
-    ledger::{Failure, Watcher},
+    ledger::{Error, Watcher},
     proto,
 };
 
@@ -40,11 +40,11 @@ pub fn serve(
         let failure = tokio::select! {
             failure = forward(&mut watcher, &messages) => failure,
             // Fails only if the server is gone: then it is time to stop, too.
-            _ = stopping.wait_for(|stop| *stop) => Failure::ShuttingDown,
-            () = passed(deadline) => Failure::DeadlineExceeded(None),
+            _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown,
+            () = passed(deadline) => Error::DeadlineExceeded(None),
             () = messages.closed() => return,
         };
-        // The message that was not read is still there, so the place is kept until it is gone.
+        // The message that was not read is still there, so the permit is kept until it is gone.
         let _place = watcher.end();
         // Fails only if the caller has gone.
         let _ = messages.send(Err(failure.into())).await;
@@ -53,7 +53,7 @@ pub fn serve(
 }
 
 /// Until it fails.
-async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Failure {
+async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Error {
     loop {
         let sequence = watcher.sequence();
         // Kept while heartbeats go out: a read that is slow must come to its end, or its failure.
@@ -70,7 +70,7 @@ async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Fai
                 }
             }
         };
-        let message = proto::WatchEntriesResponse::encoded(page.wire_form(encode::watched));
+        let message = proto::WatchEntriesResponse::encoded(page.encoded(encode::watched));
         if let Err(failure) = send(messages, message).await {
             return failure;
         }
@@ -80,17 +80,17 @@ async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Fai
 async fn send(
     messages: &mpsc::Sender<Message>,
     message: proto::WatchEntriesResponse,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     // Seldom waits, and a timer is not for nothing.
     let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { return Ok(()) };
-    let late = |_| Failure::WatcherTooSlow { limit: UNREAD_TIME_MAX };
+    let late = |_| Error::WatcherTooSlow { limit: UNREAD_TIME_MAX };
     // Fails only if the caller has gone, which `serve` sees.
     let _ = timeout(UNREAD_TIME_MAX, messages.send(message)).await.map_err(late)?;
     Ok(())
 }
 
 async fn passed(deadline: Deadline) {
-    match deadline.of_stream() {
+    match deadline.for_stream() {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }

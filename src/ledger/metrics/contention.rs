@@ -64,7 +64,7 @@ impl Default for Contention {
 impl Contention {
     /// These jobs wait for no account any more; counts those that did.
     pub fn end_waits<'a>(&self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
-        let mut waits = jobs.filter_map(|job| job.unblock()).peekable();
+        let mut waits = jobs.filter_map(|job| job.end_wait()).peekable();
         if waits.peek().is_none() {
             return;
         }

@@ -19,7 +19,7 @@ use crate::{
 
 /// How values are spread; times in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Distribution {
+pub struct Summary {
     /// How many there are.
     pub count: u64,
     /// Their sum.
@@ -36,20 +36,20 @@ pub struct Distribution {
 #[derive(Clone, Copy, Debug)]
 pub struct WritePathStats {
     /// Requests in a transaction, a value a transaction.
-    pub batch_size: Distribution,
+    pub batch_size: Summary,
     /// From a request's acceptance to the begin of its transaction, a value a request.
-    pub queue_time: Distribution,
+    pub queue_time: Summary,
     /// From BEGIN until the rows were locked and read, a value a transaction.
-    pub lock_wait: Distribution,
+    pub lock_wait: Summary,
     /// From there until all was written, a value a transaction.
-    pub write_time: Distribution,
+    pub write_time: Summary,
     /// The COMMIT, a value a transaction.
-    pub commit_time: Distribution,
+    pub commit_time: Summary,
 }
 
 /// What a process has to do at the moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub struct LoadSnapshot {
     /// Commands accepted and not yet answered.
     pub queue_length: usize,
     /// The most that may be so.
@@ -62,7 +62,7 @@ pub struct Load {
 
 /// The recorder: one lock a transaction. What it takes down goes to Prometheus as well, the same
 /// values.
-pub struct Stats {
+pub struct WritePathMetrics {
     recorders: Mutex<Recorders>,
     writers: Arc<()>,
     /// The last connection that was to write could not be made.
@@ -70,7 +70,7 @@ pub struct Stats {
 }
 
 /// Keeps a writer counted as open.
-pub struct OpenWriter(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
+pub struct WriterGuard(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
 
 struct Recorders {
     batch_size: Recorder,
@@ -88,7 +88,7 @@ struct Recorder {
     sum: u64,
 }
 
-impl Default for Stats {
+impl Default for WritePathMetrics {
     fn default() -> Self {
         let recorder = |prometheus| Recorder { prometheus, histogram: None, sum: 0 };
         let recorders = Mutex::new(Recorders {
@@ -98,17 +98,17 @@ impl Default for Stats {
             write_time: recorder(metrics::Histogram::noop()),
             commit_time: recorder(histogram!("passbook_commit_seconds")),
         });
-        for cause in CAUSES {
-            counter!("passbook_retries_total", "cause" => cause).absolute(0);
+        for label in ERROR_LABELS {
+            counter!("passbook_retries_total", "cause" => label).absolute(0);
         }
         Self { recorders, writers: Arc::default(), lacks_writer: AtomicBool::new(false) }
     }
 }
 
-impl Stats {
+impl WritePathMetrics {
     /// Counts a writer as open until the result is dropped.
-    pub fn open_writer(&self) -> OpenWriter {
-        OpenWriter(self.writers.clone())
+    pub fn open_writer(&self) -> WriterGuard {
+        WriterGuard(self.writers.clone())
     }
 
     /// Whether the last connection that was to write could not be made.
@@ -127,8 +127,8 @@ impl Stats {
     }
 
     /// Takes down that an attempt failed.
-    pub fn record_failure(&self, cause: &'static str) {
-        counter!("passbook_retries_total", "cause" => cause).increment(1);
+    pub fn record_failure(&self, label: &'static str) {
+        counter!("passbook_retries_total", "cause" => label).increment(1);
     }
 
     /// Takes down what a committed attempt tells.
@@ -145,14 +145,14 @@ impl Stats {
     }
 
     /// All so far.
-    pub fn look(&self) -> WritePathStats {
+    pub fn snapshot(&self) -> WritePathStats {
         let recorders = self.recorders();
         WritePathStats {
-            batch_size: recorders.batch_size.look(),
-            queue_time: recorders.queue_time.look(),
-            lock_wait: recorders.lock_wait.look(),
-            write_time: recorders.write_time.look(),
-            commit_time: recorders.commit_time.look(),
+            batch_size: recorders.batch_size.snapshot(),
+            queue_time: recorders.queue_time.snapshot(),
+            lock_wait: recorders.lock_wait.snapshot(),
+            write_time: recorders.write_time.snapshot(),
+            commit_time: recorders.commit_time.snapshot(),
         }
     }
 
@@ -184,9 +184,9 @@ impl Recorder {
         self.sum = self.sum.saturating_add(value);
     }
 
-    fn look(&self) -> Distribution {
-        let Some(histogram) = &self.histogram else { return Distribution::default() };
-        Distribution {
+    fn snapshot(&self) -> Summary {
+        let Some(histogram) = &self.histogram else { return Summary::default() };
+        Summary {
             count: histogram.len(),
             sum: self.sum,
             p50: histogram.value_at_quantile(0.5),
@@ -197,20 +197,20 @@ impl Recorder {
 }
 
 /// All that [`cause`] can be.
-const CAUSES: [&str; 7] =
+const ERROR_LABELS: [&str; 7] =
     ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
 
 /// Why an attempt failed, in a word.
-pub fn cause(error: &ExecuteError) -> &'static str {
+pub fn error_label(error: &ExecuteError) -> &'static str {
     match error {
-        ExecuteError::NotApplied(error) => storage_cause(error),
+        ExecuteError::NotApplied(error) => storage_error_label(error),
         ExecuteError::Unknown(_) => "commit_unknown",
         ExecuteError::Partial => "aborted",
     }
 }
 
 /// The same where it is known that nothing was committed.
-pub fn storage_cause(error: &StorageError) -> &'static str {
+pub fn storage_error_label(error: &StorageError) -> &'static str {
     match error {
         StorageError::LockTimeout(_) => "lock_timeout",
         StorageError::RepeatedRequest(_) => "repeat",

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::{
     domain::{account::Account, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{
-        Failure, Outcome,
-        metrics::write_path::{OpenWriter, Stats, cause, storage_cause},
+        Error, Outcome,
+        metrics::write_path::{WritePathMetrics, WriterGuard, error_label, storage_error_label},
         write_path::{
             job::Job,
             transaction::{ExecuteError, LeftOut, Lookup, execute, roll_back},
@@ -54,13 +54,13 @@ pub enum WaitFor<'a> {
 /// See the module.
 pub struct Executor {
     store: Arc<Store>,
-    stats: Arc<Stats>,
-    writer: Option<(Writer, OpenWriter)>,
+    stats: Arc<WritePathMetrics>,
+    writer: Option<(Writer, WriterGuard)>,
 }
 
 impl Executor {
     /// An executor without a connection yet.
-    pub fn new(store: Arc<Store>, stats: Arc<Stats>) -> Self {
+    pub fn new(store: Arc<Store>, stats: Arc<WritePathMetrics>) -> Self {
         Self { store, stats, writer: None }
     }
 
@@ -98,7 +98,7 @@ impl Executor {
             };
             // A row that is not free yet is no failure.
             if !(is_row_wait && matches!(error, StorageError::LockTimeout(_))) {
-                self.stats.record_failure(storage_cause(&error));
+                self.stats.record_failure(storage_error_label(&error));
             }
             error
         })
@@ -134,12 +134,12 @@ impl Executor {
             Ok(executed) => {
                 self.stats.record(&executed);
                 let completed = executed.completed.into_iter();
-                completed.for_each(|(job, verdict)| complete(&job, verdict));
+                completed.for_each(|(job, verdict)| complete_job(&job, verdict));
                 Ok(executed.left_out)
             }
             Err(error) => {
                 record_outcome(jobs, &error);
-                self.stats.record_failure(cause(&error));
+                self.stats.record_failure(error_label(&error));
                 Err(error)
             }
         }
@@ -153,8 +153,8 @@ impl Batch {
     }
 
     /// Drops the jobs whose callers have gone, and returns whether any is left.
-    pub fn is_wanted(&mut self) -> bool {
-        self.jobs.retain(|job| job.is_wanted());
+    pub fn has_waiter(&mut self) -> bool {
+        self.jobs.retain(|job| job.has_waiter());
         !self.jobs.is_empty()
     }
 }
@@ -189,14 +189,14 @@ fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
 }
 
 /// Answers a job whose verdict was committed.
-fn complete(job: &Job, verdict: Result<CommandResult, Rejection>) {
+fn complete_job(job: &Job, verdict: Result<CommandResult, Rejection>) {
     match verdict {
         // An earlier attempt, whose commit was not confirmed, may have made this very change;
         // without a request id nothing is stored that would tell.
-        Err(_) if job.is_uncertain() && job.command.key().is_none() => {
-            job.give_up(Failure::DatabaseUnavailable(Some(Outcome::Unknown)));
+        Err(_) if job.is_in_doubt() && job.command.key().is_none() => {
+            job.fail(Error::DatabaseUnavailable(Some(Outcome::Unknown)));
         }
-        verdict => job.answer(verdict.map_err(Failure::Rejected)),
+        verdict => job.complete(verdict.map_err(Error::Rejected)),
     }
 }
 
@@ -205,7 +205,7 @@ fn record_outcome(jobs: &[Arc<Job>], error: &ExecuteError) {
     for job in jobs {
         match error {
             ExecuteError::NotApplied(_) | ExecuteError::Partial => job.unclaim(),
-            ExecuteError::Unknown(_) => job.mark_uncertain(),
+            ExecuteError::Unknown(_) => job.mark_in_doubt(),
         }
     }
 }
@@ -227,7 +227,7 @@ fn trace(
         attempts,
         since: start.elapsed(),
     });
-    span.end(error.map(cause));
+    span.end(error.map(error_label));
 }
 
 /// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether

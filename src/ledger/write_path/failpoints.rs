@@ -1,4 +1,4 @@
-//! Panics on order, for the tests of this module.
+//! Panics on arm, for the tests of this module.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,12 +17,12 @@ pub enum Point {
 static ORDERS: Mutex<Vec<(String, Point, usize)>> = Mutex::new(Vec::new());
 
 /// Makes the next attempts with this request in them panic.
-pub fn order(request_id: &str, point: Point, times: usize) {
+pub fn arm(request_id: &str, point: Point, times: usize) {
     orders().push((request_id.to_owned(), point, times));
 }
 
 /// Panics if that was ordered.
-pub fn strike(point: Point, jobs: &[Arc<Job>]) {
+pub fn hit(point: Point, jobs: &[Arc<Job>]) {
     let has = |request_id: &str| {
         let mut keys = jobs.iter().filter_map(|job| job.command.key());
         keys.any(|key| key.request_id.as_str() == request_id)

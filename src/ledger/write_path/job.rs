@@ -1,4 +1,4 @@
-//! A command on its way, and its caller's claim ticket.
+//! A command on its way, and its caller's claim completion.
 //!
 //! Whether a caller who gives up may be told "not applied" is decided by one atomic step.
 //! Before an attempt writes a job's change, and after it has all its locks, it *claims* the
@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     domain::{command::Command, ids::AccountId, unit_of_work::CommandResult},
-    ledger::{Failure, Outcome},
+    ledger::{Error, Outcome},
     telemetry::traces::CallTrace,
 };
 
@@ -39,9 +39,6 @@ pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
-
-/// What a caller gets.
-pub type Verdict = Result<CommandResult, Failure>;
 
 /// A command on its way, shared by the queue and the executor.
 pub struct Job {
@@ -54,13 +51,13 @@ pub struct Job {
     /// The call that it is a part of.
     pub trace: CallTrace,
     state: State,
-    uncertain: AtomicBool,
+    in_doubt: AtomicBool,
     /// The account that it waits for, and since when.
     blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
 }
 
-/// Waiting, claimed or abandoned; shared by the job and its ticket.
+/// Waiting, claimed or abandoned; shared by the job and its completion.
 #[derive(Clone)]
 struct State(Arc<AtomicU8>);
 
@@ -71,7 +68,7 @@ impl State {
 }
 
 struct Reply {
-    sender: oneshot::Sender<Verdict>,
+    sender: oneshot::Sender<Result<CommandResult, Error>>,
     _permits: Permits,
 }
 
@@ -86,14 +83,14 @@ pub struct Permits {
 }
 
 /// The caller's side. Dropping it abandons the job if nobody has claimed it yet.
-pub struct Ticket {
+pub struct Completion {
     state: State,
     deadline: Instant,
-    receiver: oneshot::Receiver<Verdict>,
+    receiver: oneshot::Receiver<Result<CommandResult, Error>>,
 }
 
-/// A job and the ticket to its verdict.
-pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Ticket) {
+/// A job and the completion to its verdict.
+pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
@@ -102,11 +99,11 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         deadline,
         trace: CallTrace::current(),
         state: state.clone(),
-        uncertain: AtomicBool::new(false),
+        in_doubt: AtomicBool::new(false),
         blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, _permits: permits })),
     });
-    (job, Ticket { state, deadline, receiver })
+    (job, Completion { state, deadline, receiver })
 }
 
 impl Job {
@@ -114,7 +111,7 @@ impl Job {
     /// caller has given it up, or is about to.
     pub fn claim(&self) -> bool {
         let next = if self.deadline > Instant::now() { CLAIMED } else { ABANDONED };
-        self.is_wanted()
+        self.has_waiter()
             && match self.state.exchange(WAITING, next) {
                 Ok(_) => next == CLAIMED,
                 Err(state) => state == CLAIMED,
@@ -124,44 +121,44 @@ impl Job {
     /// Gives the job back after an attempt that surely changed nothing; not if an earlier one
     /// may have.
     pub fn unclaim(&self) {
-        if !self.is_uncertain() {
+        if !self.is_in_doubt() {
             // Not claimed, or abandoned: then there is nothing to give back.
             let _ = self.state.exchange(CLAIMED, WAITING);
         }
     }
 
     /// An attempt at this job may have been committed.
-    pub fn mark_uncertain(&self) {
+    pub fn mark_in_doubt(&self) {
         // A job that was not claimed was not written.
         if self.state.0.load(Ordering::Acquire) == CLAIMED {
-            self.uncertain.store(true, Ordering::Release);
+            self.in_doubt.store(true, Ordering::Release);
         }
     }
 
     /// Whether an attempt at this job may have been committed.
-    pub fn is_uncertain(&self) -> bool {
-        self.uncertain.load(Ordering::Acquire)
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
     }
 
     /// The job waits for this account from now on, unless it waits for another one already.
-    pub fn block(&self, account_id: &AccountId) {
+    pub fn start_wait(&self, account_id: &AccountId) {
         let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
         blocked.get_or_insert_with(|| (account_id.clone(), Instant::now()));
     }
 
     /// It waits for none any more; for which, and since when, it did.
-    pub fn unblock(&self) -> Option<(AccountId, Instant)> {
+    pub fn end_wait(&self) -> Option<(AccountId, Instant)> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether someone still waits for the verdict.
-    pub fn is_wanted(&self) -> bool {
+    pub fn has_waiter(&self) -> bool {
         let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
         reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
     }
 
     /// Answers the caller, if nobody has; a caller who has gone does not mind.
-    pub fn answer(&self, verdict: Verdict) {
+    pub fn complete(&self, verdict: Result<CommandResult, Error>) {
         let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reply) = reply {
             let _ = reply.sender.send(verdict);
@@ -173,33 +170,33 @@ impl Job {
     pub fn expire(&self) -> bool {
         let has_expired = self.deadline <= Instant::now() + DEADLINE_MARGIN;
         if has_expired {
-            self.give_up(Failure::LockTimeout);
+            self.fail(Error::LockTimeout);
         }
         has_expired
     }
 
     /// Answers that no verdict was reached, truthfully if an earlier attempt may have been
     /// committed.
-    pub fn give_up(&self, failure: Failure) {
-        let failure = if self.is_uncertain() {
-            Failure::DatabaseUnavailable(Some(Outcome::Unknown))
+    pub fn fail(&self, failure: Error) {
+        let failure = if self.is_in_doubt() {
+            Error::DatabaseUnavailable(Some(Outcome::Unknown))
         } else {
             failure
         };
-        self.answer(Err(failure));
+        self.complete(Err(failure));
     }
 }
 
-impl Ticket {
+impl Completion {
     /// Waits for the verdict until the job's deadline.
-    pub async fn verdict(mut self) -> Verdict {
+    pub async fn wait(mut self) -> Result<CommandResult, Error> {
         match tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
             Ok(Ok(verdict)) => verdict,
             // Dropped unanswered before its time: the worker panicked with the job in its hands.
             Ok(Err(_)) if Instant::now() < self.deadline => {
-                Err(Failure::Internal(Some(self.outcome())))
+                Err(Error::Internal(Some(self.outcome())))
             }
-            Ok(Err(_)) | Err(_) => Err(Failure::DeadlineExceeded(Some(self.outcome()))),
+            Ok(Err(_)) | Err(_) => Err(Error::DeadlineExceeded(Some(self.outcome()))),
         }
     }
 
@@ -211,7 +208,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Completion {
     fn drop(&mut self) {
         let _ = self.state.exchange(WAITING, ABANDONED);
     }
@@ -228,7 +225,7 @@ mod tests {
         money::Currencies,
     };
 
-    fn job(deadline: Instant) -> (Arc<Job>, Ticket) {
+    fn job(deadline: Instant) -> (Arc<Job>, Completion) {
         let currency = Currencies::default().get("USD").unwrap();
         let command = Command::CreateAccount(NewAccount {
             caller: "".into(),
@@ -246,62 +243,62 @@ mod tests {
         Instant::now() + Duration::from_millis(500)
     }
 
-    fn late(outcome: Outcome) -> Failure {
-        Failure::DeadlineExceeded(Some(outcome))
+    fn late(outcome: Outcome) -> Error {
+        Error::DeadlineExceeded(Some(outcome))
     }
 
     #[tokio::test]
     async fn a_job_is_either_claimed_or_abandoned() {
-        let (abandoned, ticket) = job(soon());
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+        let (abandoned, completion) = job(soon());
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::NotApplied));
         assert!(!abandoned.claim(), "its caller was told that it is not applied");
 
-        let (claimed, ticket) = job(soon());
+        let (claimed, completion) = job(soon());
         assert!(claimed.claim());
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::Unknown));
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::Unknown));
     }
 
     #[tokio::test]
     async fn a_caller_who_is_gone_or_late_is_not_served() {
-        let (job_of_one_who_left, ticket) = job(soon());
-        drop(ticket);
-        assert!(!job_of_one_who_left.claim() && !job_of_one_who_left.is_wanted());
+        let (job_of_one_who_left, completion) = job(soon());
+        drop(completion);
+        assert!(!job_of_one_who_left.claim() && !job_of_one_who_left.has_waiter());
 
-        let (late_job, ticket) = job(Instant::now());
+        let (late_job, completion) = job(Instant::now());
         assert!(!late_job.claim());
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::NotApplied));
     }
 
     #[tokio::test]
     async fn what_surely_failed_can_be_abandoned_again() {
-        let (job, ticket) = job(soon());
+        let (job, completion) = job(soon());
         assert!(job.claim());
         job.unclaim();
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::NotApplied));
     }
 
     #[tokio::test]
     async fn what_may_have_been_applied_is_never_called_not_applied() {
-        let (timed_out, ticket) = job(soon());
+        let (timed_out, completion) = job(soon());
         assert!(timed_out.claim());
-        timed_out.mark_uncertain();
+        timed_out.mark_in_doubt();
         timed_out.unclaim();
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::Unknown));
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::Unknown));
 
-        let (given_up, ticket) = job(soon());
+        let (given_up, completion) = job(soon());
         assert!(given_up.claim());
-        given_up.mark_uncertain();
+        given_up.mark_in_doubt();
         assert!(given_up.claim(), "it can be tried again");
-        given_up.give_up(Failure::LockTimeout);
-        let unknown = Failure::DatabaseUnavailable(Some(Outcome::Unknown));
-        assert_eq!(ticket.verdict().await.unwrap_err(), unknown);
+        given_up.fail(Error::LockTimeout);
+        let unknown = Error::DatabaseUnavailable(Some(Outcome::Unknown));
+        assert_eq!(completion.wait().await.unwrap_err(), unknown);
     }
 
     #[tokio::test]
     async fn a_job_that_was_not_claimed_cannot_become_uncertain() {
-        let (job, ticket) = job(soon());
-        job.mark_uncertain();
-        assert!(!job.is_uncertain());
-        assert_eq!(ticket.verdict().await.unwrap_err(), late(Outcome::NotApplied));
+        let (job, completion) = job(soon());
+        job.mark_in_doubt();
+        assert!(!job.is_in_doubt());
+        assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::NotApplied));
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     domain::ids::AccountId,
     ledger::write_path::{
         job::{self, Job},
-        queue::Line,
+        queue::CommandQueue,
     },
 };
 
@@ -24,16 +24,16 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// An account whose jobs are parked. However it is dropped, they go back into the queue.
 pub struct AccountLease {
-    line: Arc<Line>,
+    queue: Arc<CommandQueue>,
     account_id: AccountId,
     /// When somebody last waited for it.
     wanted_at: Instant,
 }
 
 impl AccountLease {
-    /// The line has marked the account as leased.
-    pub fn new(line: Arc<Line>, account_id: AccountId) -> Self {
-        Self { line, account_id, wanted_at: Instant::now() }
+    /// The queue has marked the account as leased.
+    pub fn new(queue: Arc<CommandQueue>, account_id: AccountId) -> Self {
+        Self { queue, account_id, wanted_at: Instant::now() }
     }
 
     /// Which account.
@@ -42,8 +42,8 @@ impl AccountLease {
     }
 
     /// Whether the row is still to be waited for.
-    pub fn is_wanted(&mut self) -> bool {
-        if self.retain(|job| job.is_wanted()) > 0 {
+    pub fn has_waiter(&mut self) -> bool {
+        if self.retain(|job| job.has_waiter()) > 0 {
             self.wanted_at = Instant::now();
         }
         self.wanted_at.elapsed() < IDLE_TIME_MAX
@@ -74,7 +74,7 @@ impl AccountLease {
             let count = fits.count().max(1).min(jobs.len());
             jobs.drain(..count).collect()
         });
-        self.line.contention.end_waits(jobs.iter());
+        self.queue.contention.end_waits(jobs.iter());
         jobs
     }
 
@@ -85,17 +85,17 @@ impl AccountLease {
             *jobs = kept;
             (gone, jobs.len())
         });
-        self.line.contention.end_waits(gone.iter());
+        self.queue.contention.end_waits(gone.iter());
         left
     }
 
     fn parked<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
-        self.line.parked(&self.account_id, act)
+        self.queue.parked(&self.account_id, act)
     }
 }
 
 impl Drop for AccountLease {
     fn drop(&mut self) {
-        self.line.end_lease(&self.account_id);
+        self.queue.end_lease(&self.account_id);
     }
 }

@@ -1,7 +1,7 @@
 //! Where jobs wait for a worker.
 //!
 //! Several workers of a process would wait for each other's row locks, so an account that one
-//! batch changes is *busy*: jobs that need it stand aside until it is released, and then come
+//! batch changes is *busy*: jobs that need it stand parked until it is released, and then come
 //! first, or they join the batch. This is about speed only. What keeps changes apart is the lock in the database,
 //! which other processes take too.
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// The jobs of a process that wait.
 #[derive(Default)]
-pub struct Line {
+pub struct CommandQueue {
     state: Mutex<State>,
     arrived: Notify,
     /// Which accounts jobs have waited for.
@@ -31,41 +31,41 @@ pub struct Line {
 
 #[derive(Default)]
 struct State {
-    /// Jobs of several accounts of which one was busy. They come first, and until they are taken
+    /// Jobs of multi_account accounts of which one was busy. They come first, and until they are taken
     /// nobody else gets the others of their accounts: or two accounts that are never free at the
     /// same moment would keep a transfer between them waiting for ever.
-    several: VecDeque<Arc<Job>>,
+    multi_account: VecDeque<Arc<Job>>,
     ready: VecDeque<Arc<Job>>,
     /// Accounts that a batch has, or that are leased.
-    busy: HashMap<AccountId, Busy>,
+    busy: HashMap<AccountId, BusyAccount>,
     leases: usize,
 }
 
 /// An account that a batch has, or that is leased.
 #[derive(Default)]
-struct Busy {
+struct BusyAccount {
     is_leased: bool,
     /// Jobs that wait for it: all that need it if it is leased, otherwise those that need no
     /// other account. They are older than all that is ready.
-    aside: Vec<Arc<Job>>,
+    parked: Vec<Arc<Job>>,
 }
 
 /// Jobs for one batch. Their accounts are released when it is dropped, however that happens.
-pub struct Taken {
+pub struct DequeuedBatch {
     /// At least one.
     pub jobs: Vec<Arc<Job>>,
-    line: Arc<Line>,
+    queue: Arc<CommandQueue>,
     accounts: HashSet<AccountId>,
 }
 
-impl Line {
+impl CommandQueue {
     /// Puts a job at the end.
-    pub fn push(&self, job: Arc<Job>) {
+    pub fn enqueue(&self, job: Arc<Job>) {
         let mut state = self.state();
         // If nobody can take it now, nobody is woken.
         let busy = state.busy_of(&job);
         if let Some(account_id) = &busy {
-            job.block(account_id);
+            job.start_wait(account_id);
         }
         // Also where its account is busy with a batch: others may have come before it.
         if let Some(job) = state.park_if_leased(job) {
@@ -88,7 +88,7 @@ impl Line {
     /// them is reserved.
     pub fn is_ready(&self) -> bool {
         let state = self.state();
-        let mut waiting = state.several.iter().chain(&state.ready);
+        let mut waiting = state.multi_account.iter().chain(&state.ready);
         waiting.any(|job| !job.command.account_ids().any(|id| state.busy.contains_key(id)))
     }
 
@@ -99,16 +99,16 @@ impl Line {
 
     /// Takes all jobs whose accounts are not busy, up to this weight, or one that is heavier by
     /// itself.
-    pub fn try_take(self: &Arc<Self>, weight_max: usize) -> Option<Taken> {
+    pub fn try_dequeue(self: &Arc<Self>, weight_max: usize) -> Option<DequeuedBatch> {
         let mut state = self.state();
         let (mut jobs, mut accounts, mut weight) = (Vec::new(), HashSet::new(), 0);
         let mut given_up = Vec::new();
         let mut reserved = HashSet::new();
-        let mut queue = std::mem::take(&mut state.several);
+        let mut queue = std::mem::take(&mut state.multi_account);
         queue.append(&mut state.ready);
         while let Some(job) = queue.pop_front() {
             // Whoever was given up must not hold up others.
-            if !job.is_wanted() {
+            if !job.has_waiter() {
                 given_up.push(job);
                 continue;
             }
@@ -137,7 +137,7 @@ impl Line {
             self.contention.end_waits(given_up.iter());
             return None;
         }
-        let busy = |account_id: &AccountId| (account_id.clone(), Busy::default());
+        let busy = |account_id: &AccountId| (account_id.clone(), BusyAccount::default());
         state.busy.extend(accounts.iter().map(busy));
         drop(state);
         self.contention.end_waits(jobs.iter().chain(&given_up));
@@ -145,7 +145,7 @@ impl Line {
             // What did not fit is for another worker.
             self.arrived.notify_one();
         }
-        Some(Taken { jobs, line: self.clone(), accounts })
+        Some(DequeuedBatch { jobs, queue: self.clone(), accounts })
     }
 
     /// Parks jobs behind accounts that another program has locked, after the batch that found
@@ -154,7 +154,7 @@ impl Line {
     pub fn park(
         &self,
         left_out: LockedJobs,
-        batch: Option<&mut Taken>,
+        batch: Option<&mut DequeuedBatch>,
         leases_max: usize,
     ) -> (Vec<AccountId>, Vec<Arc<Job>>) {
         let (mut leased, mut refused) = (Vec::new(), Vec::new());
@@ -164,12 +164,12 @@ impl Line {
             batch.accounts.drain().for_each(|account_id| state.release(&account_id));
         }
         for (job, account_id) in left_out {
-            job.block(&account_id);
+            job.start_wait(&account_id);
             if let Some(busy) = state.busy.get_mut(&account_id) {
-                busy.aside.push(job);
+                busy.parked.push(job);
             } else if state.leases < leases_max {
                 state.leases += 1;
-                let busy = Busy { is_leased: true, aside: vec![job] };
+                let busy = BusyAccount { is_leased: true, parked: vec![job] };
                 state.busy.insert(account_id.clone(), busy);
                 leased.push(account_id);
             } else {
@@ -188,7 +188,7 @@ impl Line {
         act: impl FnOnce(&mut Vec<Arc<Job>>) -> T,
     ) -> T {
         match self.state().busy.get_mut(account_id) {
-            Some(busy) => act(&mut busy.aside),
+            Some(busy) => act(&mut busy.parked),
             None => act(&mut Vec::new()),
         }
     }
@@ -205,7 +205,7 @@ impl Line {
     /// which all of them wait.
     pub fn expire(&self) {
         let mut state = self.state();
-        let State { several, ready, busy, .. } = &mut *state;
+        let State { multi_account, ready, busy, .. } = &mut *state;
         let mut gone = Vec::new();
         let mut keep = |job: &Arc<Job>| {
             let is_kept = !job.expire();
@@ -214,9 +214,9 @@ impl Line {
             }
             is_kept
         };
-        several.retain(&mut keep);
+        multi_account.retain(&mut keep);
         ready.retain(&mut keep);
-        busy.values_mut().for_each(|busy| busy.aside.retain(&mut keep));
+        busy.values_mut().for_each(|busy| busy.parked.retain(&mut keep));
         drop(state);
         self.contention.end_waits(gone.iter());
     }
@@ -240,10 +240,10 @@ impl State {
             account_ids.find(|id| self.busy.get(*id).is_some_and(|it| it.is_leased)).cloned();
         drop(account_ids);
         let Some(account_id) = leased else { return Some(job) };
-        job.block(&account_id);
+        job.start_wait(&account_id);
         match self.busy.get_mut(&account_id) {
             Some(busy) => {
-                busy.aside.push(job);
+                busy.parked.push(job);
                 None
             }
             None => Some(job),
@@ -254,37 +254,37 @@ impl State {
     fn set_aside(&mut self, job: Arc<Job>) {
         let account_id = self.busy_of(&job);
         if let Some(account_id) = &account_id {
-            job.block(account_id);
+            job.start_wait(account_id);
         }
         if !job.command.has_one_account() {
-            self.several.push_back(job);
+            self.multi_account.push_back(job);
         } else if let Some(busy) = account_id.and_then(|id| self.busy.get_mut(&id)) {
-            busy.aside.push(job);
+            busy.parked.push(job);
         } else {
             self.ready.push_back(job);
         }
     }
 
-    /// Those who stood aside have waited longer than all who came since.
+    /// Those who stood parked have waited longer than all who came since.
     fn release(&mut self, account_id: &AccountId) {
-        let aside = self.busy.remove(account_id).unwrap_or_default().aside;
-        for job in aside.into_iter().rev() {
+        let parked = self.busy.remove(account_id).unwrap_or_default().parked;
+        for job in parked.into_iter().rev() {
             self.ready.push_front(job);
         }
     }
 }
 
-impl Taken {
+impl DequeuedBatch {
     /// Takes, up to this weight, the jobs that need only these accounts, which the batch has locked:
     /// they have come since it was taken, and join it. A job does not join for an account that did
     /// not exist when the batch locked its rows: another server may have opened it since.
     pub fn join(&self, locked: &[Account], weight_max: usize) -> Vec<Arc<Job>> {
-        let mut state = self.line.state();
-        let State { several, ready, busy, .. } = &mut *state;
+        let mut state = self.queue.state();
+        let State { multi_account, ready, busy, .. } = &mut *state;
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
         let (mut joined, mut weight) = (Vec::new(), 0);
         // Accounts of jobs that stay in the queue: a later job must not overtake them.
-        let accounts = several.iter().flat_map(|job| job.command.account_ids());
+        let accounts = multi_account.iter().flat_map(|job| job.command.account_ids());
         let mut passed: HashSet<AccountId> = accounts.cloned().collect();
         let mut joins = |job: &Arc<Job>| {
             let fits = weight + job.command.cost() <= weight_max;
@@ -298,22 +298,22 @@ impl Taken {
             passed.extend(ours.cloned());
             false
         };
-        // Those who stand aside came first.
+        // Those who stand parked came first.
         for account_id in &self.accounts {
             if let Some(busy) = busy.get_mut(account_id) {
-                busy.aside.retain(|job| !joins(job));
+                busy.parked.retain(|job| !joins(job));
             }
         }
         ready.retain(|job| !joins(job));
         drop(state);
-        self.line.contention.end_waits(joined.iter());
-        joined.retain(|job| job.is_wanted());
+        self.queue.contention.end_waits(joined.iter());
+        joined.retain(|job| job.has_waiter());
         joined
     }
 
     /// Releases the accounts, and puts jobs of the batch back: they come first again.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
-        let mut state = self.line.state();
+        let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));
         for job in jobs.into_iter().rev() {
             state.ready.push_front(job);
@@ -321,11 +321,11 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for DequeuedBatch {
     fn drop(&mut self) {
-        let mut state = self.line.state();
+        let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));
         drop(state);
-        self.line.arrived.notify_one();
+        self.queue.arrived.notify_one();
     }
 }

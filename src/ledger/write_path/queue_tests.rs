@@ -14,10 +14,10 @@ use crate::{
         transaction::TransactionKind,
     },
     ledger::{
-        Failure,
+        Error,
         write_path::{
-            job::{self, DEADLINE_MARGIN, Job, Ticket},
-            queue::{Line, Taken},
+            job::{self, Completion, DEADLINE_MARGIN, Job},
+            queue::{CommandQueue, DequeuedBatch},
         },
     },
 };
@@ -28,18 +28,18 @@ fn id(account_id: &str) -> AccountId {
 
 /// A job of these accounts, one letter each.
 fn job(account_ids: &str) -> Arc<Job> {
-    let (job, ticket) = job_until(account_ids, Instant::now() + Duration::from_secs(9));
+    let (job, completion) = job_until(account_ids, Instant::now() + Duration::from_secs(9));
     // Someone waits for it as long as the test runs.
-    std::mem::forget(ticket);
+    std::mem::forget(completion);
     job
 }
 
 /// A job that has no time left for another attempt.
-fn late_job(account_ids: &str) -> (Arc<Job>, Ticket) {
+fn late_job(account_ids: &str) -> (Arc<Job>, Completion) {
     job_until(account_ids, Instant::now() + DEADLINE_MARGIN)
 }
 
-fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Ticket) {
+fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
     let currency = Currencies::default().get("USD").unwrap();
     let leg = |account_id: char| Leg {
         account_id: id(&account_id.to_string()),
@@ -59,10 +59,10 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Ticket) {
     job::new(command, deadline, job::Permits { queue, streams: None })
 }
 
-fn line(account_ids: &str) -> Arc<Line> {
-    let line = Arc::new(Line::default());
-    account_ids.chars().for_each(|account_id| line.push(job(&account_id.to_string())));
-    line
+fn queue(account_ids: &str) -> Arc<CommandQueue> {
+    let queue = Arc::new(CommandQueue::default());
+    account_ids.chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
+    queue
 }
 
 /// These accounts, one letter each.
@@ -84,22 +84,22 @@ fn letters(jobs: &[Arc<Job>]) -> String {
     jobs.iter().flat_map(|job| job.command.account_ids()).map(AccountId::as_str).collect()
 }
 
-async fn take(line: &Arc<Line>, weight_max: usize) -> Taken {
-    tokio::time::timeout(Duration::from_secs(5), line.ready()).await.unwrap();
-    line.try_take(weight_max).unwrap()
+async fn take(queue: &Arc<CommandQueue>, weight_max: usize) -> DequeuedBatch {
+    tokio::time::timeout(Duration::from_secs(5), queue.ready()).await.unwrap();
+    queue.try_dequeue(weight_max).unwrap()
 }
 
 #[tokio::test]
 async fn jobs_of_a_busy_account_stand_aside_and_then_come_first() {
-    let line = line("aab");
-    let first = take(&line, 10).await;
+    let queue = queue("aab");
+    let first = take(&queue, 10).await;
     assert_eq!(letters(&first.jobs), "aab");
-    "abcac".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
-    let second = take(&line, 10).await;
+    "abcac".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
+    let second = take(&queue, 10).await;
     assert_eq!(letters(&second.jobs), "cc");
-    line.push(job("d"));
+    queue.enqueue(job("d"));
     drop(first);
-    let third = take(&line, 10).await;
+    let third = take(&queue, 10).await;
     let mut third = letters(&third.jobs);
     assert_eq!(third.pop(), Some('d'));
     assert_eq!(third.matches('a').count(), 2, "{third}");
@@ -108,16 +108,16 @@ async fn jobs_of_a_busy_account_stand_aside_and_then_come_first() {
 
 #[tokio::test]
 async fn a_transfer_between_two_accounts_that_are_never_free_together_is_not_starved() {
-    let line = line("x");
-    let mut held = vec![take(&line, 10).await];
-    line.push(job("y"));
-    held.push(take(&line, 10).await);
-    line.push(job("xy"));
+    let queue = queue("x");
+    let mut held = vec![take(&queue, 10).await];
+    queue.enqueue(job("y"));
+    held.push(take(&queue, 10).await);
+    queue.enqueue(job("xy"));
     // Each batch ends while the other goes on, and there are always more jobs for both.
     for round in 0..10 {
-        "xxyyz".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+        "xxyyz".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
         drop(held.remove(0));
-        let next = take(&line, 10).await;
+        let next = take(&queue, 10).await;
         if letters(&next.jobs).contains("xy") {
             assert!(round > 0, "y was not free");
             return;
@@ -129,161 +129,161 @@ async fn a_transfer_between_two_accounts_that_are_never_free_together_is_not_sta
 
 #[tokio::test]
 async fn a_leased_account_holds_up_only_those_who_need_it() {
-    let line = line("x");
-    let mut batch = take(&line, 10).await;
+    let queue = queue("x");
+    let mut batch = take(&queue, 10).await;
     let left_out = vec![(batch.jobs[0].clone(), id("x"))];
-    line.park(left_out, Some(&mut batch), 1);
-    ["xy", "y"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
-    let next = take(&line, 10).await;
+    queue.park(left_out, Some(&mut batch), 1);
+    ["xy", "y"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
+    let next = take(&queue, 10).await;
     assert_eq!(letters(&next.jobs), "y");
-    assert_eq!(line.parked(&id("x"), |jobs| letters(jobs)), "xxy");
+    assert_eq!(queue.parked(&id("x"), |jobs| letters(jobs)), "xxy");
 }
 
 #[tokio::test]
 async fn a_job_that_was_given_up_is_forgotten() {
-    let line = line("");
+    let queue = queue("");
     let given_up = job("xy");
-    given_up.give_up(crate::ledger::Failure::LockTimeout);
-    line.push(given_up);
-    line.push(job("y"));
-    let next = take(&line, 10).await;
+    given_up.fail(crate::ledger::Error::LockTimeout);
+    queue.enqueue(given_up);
+    queue.enqueue(job("y"));
+    let next = take(&queue, 10).await;
     assert_eq!(letters(&next.jobs), "y");
 }
 
 #[tokio::test]
 async fn nobody_is_overtaken_by_jobs_of_the_same_account_that_came_later() {
-    let line = Arc::new(Line::default());
+    let queue = Arc::new(CommandQueue::default());
     let jobs: Vec<_> = (0..6).map(|_| job("a")).collect();
-    jobs[..4].iter().for_each(|it| line.push(it.clone()));
+    jobs[..4].iter().for_each(|it| queue.enqueue(it.clone()));
     for (index, later) in [4, 5, 5].into_iter().enumerate() {
-        let batch = take(&line, 2).await;
+        let batch = take(&queue, 2).await;
         assert!(Arc::ptr_eq(&batch.jobs[0], &jobs[2 * index]), "batch {index}");
         if index < 2 {
-            line.push(jobs[later].clone());
+            queue.enqueue(jobs[later].clone());
         }
     }
 }
 
 #[tokio::test]
 async fn a_batch_has_a_weight_and_what_is_left_is_taken_by_another() {
-    let line = line("abc");
-    let first = take(&line, 2).await;
+    let queue = queue("abc");
+    let first = take(&queue, 2).await;
     assert_eq!(letters(&first.jobs), "ab");
-    let second = take(&line, 2).await;
+    let second = take(&queue, 2).await;
     assert_eq!(letters(&second.jobs), "c");
 }
 
 #[tokio::test]
 async fn a_parked_job_waits_for_the_account_that_is_leased() {
-    let line = line("aab");
-    let mut first = take(&line, 1).await;
+    let queue = queue("aab");
+    let mut first = take(&queue, 1).await;
     let left_out = vec![(first.jobs.remove(0), id("a"))];
-    line.park(left_out, Some(&mut first), 1);
-    assert_eq!(letters(&take(&line, 10).await.jobs), "b");
-    let waits = line.parked(&id("a"), |jobs| jobs.iter().filter_map(|job| job.unblock()).count());
+    queue.park(left_out, Some(&mut first), 1);
+    assert_eq!(letters(&take(&queue, 10).await.jobs), "b");
+    let waits = queue.parked(&id("a"), |jobs| jobs.iter().filter_map(|job| job.end_wait()).count());
     assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
 }
 
 #[tokio::test]
 async fn a_leased_account_stays_busy_until_its_lease_ends() {
-    let line = line("ab");
-    let mut batch = take(&line, 10).await;
-    line.push(job("a"));
+    let queue = queue("ab");
+    let mut batch = take(&queue, 10).await;
+    queue.enqueue(job("a"));
     let left_out = vec![(batch.jobs[0].clone(), id("a"))];
-    let (leased, refused) = line.park(left_out, Some(&mut batch), 1);
+    let (leased, refused) = queue.park(left_out, Some(&mut batch), 1);
     assert_eq!((leased, refused.len()), (vec![id("a")], 0));
     // b is free again, a is not.
-    "ab".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
-    let next = take(&line, 10).await;
+    "ab".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
+    let next = take(&queue, 10).await;
     assert_eq!(letters(&next.jobs), "b");
-    assert_eq!(line.parked(&id("a"), |jobs| letters(jobs)), "aaa");
-    let (leased, refused) = line.park(vec![(job("c"), id("c"))], None, 1);
+    assert_eq!(queue.parked(&id("a"), |jobs| letters(jobs)), "aaa");
+    let (leased, refused) = queue.park(vec![(job("c"), id("c"))], None, 1);
     assert_eq!((leased.len(), refused.len()), (0, 1), "there is one lease already");
-    line.end_lease(&id("a"));
-    let last = take(&line, 10).await;
+    queue.end_lease(&id("a"));
+    let last = take(&queue, 10).await;
     assert_eq!(letters(&last.jobs), "aaa");
 }
 
 #[tokio::test]
 async fn jobs_that_are_put_back_come_first_again() {
-    let line = line("aab");
-    let mut batch = take(&line, 10).await;
-    "abc".chars().for_each(|account_id| line.push(job(&account_id.to_string())));
+    let queue = queue("aab");
+    let mut batch = take(&queue, 10).await;
+    "abc".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
     let jobs = std::mem::take(&mut batch.jobs);
     batch.put_back(jobs.clone());
-    let again = take(&line, 10).await;
+    let again = take(&queue, 10).await;
     assert_eq!(letters(&again.jobs), "aababc");
     assert!(jobs.iter().zip(&again.jobs).all(|(before, now)| Arc::ptr_eq(before, now)));
 }
 
 #[tokio::test]
 async fn jobs_that_have_no_time_left_are_answered_wherever_they_wait() {
-    let line = line("ab");
-    let batch = take(&line, 10).await;
-    line.push(job("c"));
-    let (late, ticket) = late_job("a");
-    line.push(late);
-    line.expire();
-    assert_eq!(ticket.verdict().await.unwrap_err(), Failure::LockTimeout);
+    let queue = queue("ab");
+    let batch = take(&queue, 10).await;
+    queue.enqueue(job("c"));
+    let (late, completion) = late_job("a");
+    queue.enqueue(late);
+    queue.expire();
+    assert_eq!(completion.wait().await.unwrap_err(), Error::LockTimeout);
     drop(batch);
-    assert_eq!(letters(&take(&line, 10).await.jobs), "c");
+    assert_eq!(letters(&take(&queue, 10).await.jobs), "c");
 }
 
 #[tokio::test]
 async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() {
-    let line = line("ab");
-    let batch = take(&line, 10).await;
+    let queue = queue("ab");
+    let batch = take(&queue, 10).await;
     for account_ids in ["a", "c", "ab", "bc", "a", "b", "ab"] {
-        line.push(job(account_ids));
+        queue.enqueue(job(account_ids));
     }
     // After "bc", which has to wait, nothing of b.
     let joined = batch.join(&accounts("ab"), 10);
     assert_eq!(letters(&joined), "aaba");
     drop(batch);
-    assert_eq!(letters(&take(&line, 10).await.jobs), "cbcbab");
+    assert_eq!(letters(&take(&queue, 10).await.jobs), "cbcbab");
 }
 
 #[tokio::test]
 async fn no_more_jobs_join_a_batch_than_fit() {
-    let line = line("a");
-    let batch = take(&line, 10).await;
-    (0..3).for_each(|_| line.push(job("a")));
+    let queue = queue("a");
+    let batch = take(&queue, 10).await;
+    (0..3).for_each(|_| queue.enqueue(job("a")));
     assert_eq!(letters(&batch.join(&accounts("a"), 2)), "aa");
     drop(batch);
-    assert_eq!(letters(&take(&line, 10).await.jobs), "a");
+    assert_eq!(letters(&take(&queue, 10).await.jobs), "a");
 }
 
 #[tokio::test]
 async fn nobody_joins_for_an_account_that_was_not_there() {
-    let line = line("ab");
-    let batch = take(&line, 10).await;
-    ["b", "a"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
+    let queue = queue("ab");
+    let batch = take(&queue, 10).await;
+    ["b", "a"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
     assert_eq!(letters(&batch.join(&accounts("a"), 10)), "a");
 }
 
 #[tokio::test]
 async fn nobody_joins_before_a_transfer_that_came_earlier() {
-    let line = line("x");
-    let batch = take(&line, 10).await;
-    line.push(job("xy"));
+    let queue = queue("x");
+    let batch = take(&queue, 10).await;
+    queue.enqueue(job("xy"));
     // Another worker meets it, and lets it wait.
-    assert!(line.try_take(10).is_none());
-    line.push(job("x"));
+    assert!(queue.try_dequeue(10).is_none());
+    queue.enqueue(job("x"));
     assert_eq!(letters(&batch.join(&accounts("x"), 10)), "");
 }
 
 #[tokio::test]
 async fn what_is_reserved_is_waited_for_and_not_tried_again_and_again() {
-    let line = line("y");
-    let batch = take(&line, 10).await;
-    ["xy", "x"].into_iter().for_each(|account_ids| line.push(job(account_ids)));
-    line.ready().await;
-    assert!(line.try_take(10).is_none(), "x is reserved for the transfer");
+    let queue = queue("y");
+    let batch = take(&queue, 10).await;
+    ["xy", "x"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
+    queue.ready().await;
+    assert!(queue.try_dequeue(10).is_none(), "x is reserved for the transfer");
     // What has woken this worker.
-    line.changed().await;
-    let mut changed = Box::pin(line.changed());
+    queue.changed().await;
+    let mut changed = Box::pin(queue.changed());
     assert!(changed.as_mut().now_or_never().is_none(), "nothing has changed");
     drop(batch);
     changed.await;
-    assert_eq!(letters(&take(&line, 10).await.jobs), "xyx");
+    assert_eq!(letters(&take(&queue, 10).await.jobs), "xyx");
 }

@@ -35,12 +35,12 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     ledger::{
-        Failure, Outcome,
-        metrics::write_path::Stats,
+        Error, Outcome,
+        metrics::write_path::WritePathMetrics,
         write_path::{
             executor::{Batch, Executor, WaitFor},
             lock_wait::AccountLease,
-            queue::{Line, Taken},
+            queue::{CommandQueue, DequeuedBatch},
             transaction::{ExecuteError, LeftOut, LockedJobs, Lookup},
         },
     },
@@ -66,8 +66,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct RetryPool {
     store: Arc<Store>,
-    line: Arc<Line>,
-    stats: Arc<Stats>,
+    queue: Arc<CommandQueue>,
+    stats: Arc<WritePathMetrics>,
     /// For the batches that are retried at the same time, each on a connection of its own. When
     /// there are more, something is wrong with the database, and callers are told at once.
     permits: Arc<Semaphore>,
@@ -78,12 +78,12 @@ impl RetryPool {
     /// No retries yet.
     pub fn new(
         store: Arc<Store>,
-        line: Arc<Line>,
-        stats: Arc<Stats>,
+        queue: Arc<CommandQueue>,
+        stats: Arc<WritePathMetrics>,
         batch_size_max: usize,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(store.budget().retries as usize));
-        Self { store, line, stats, permits, batch_size_max }
+        Self { store, queue, stats, permits, batch_size_max }
     }
 
     /// Takes over a batch that failed with this error.
@@ -91,7 +91,7 @@ impl RetryPool {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             let (error, jobs) = (error.summary(), batch.jobs.len());
             tracing::warn!(error, jobs, "too many batches have failed");
-            batch.give_up(&Failure::DatabaseUnavailable(Some(Outcome::NotApplied)));
+            batch.fail(&Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
             return;
         };
         let pool = self.clone();
@@ -104,26 +104,26 @@ impl RetryPool {
 
     /// Parks jobs behind the accounts that are locked elsewhere, and has their rows waited for.
     /// The accounts of the batch that found them, if it has any to itself, are released.
-    pub fn park(&self, left_out: LockedJobs, taken: Option<&mut Taken>) {
+    pub fn park(&self, left_out: LockedJobs, taken: Option<&mut DequeuedBatch>) {
         if left_out.is_empty() {
             return;
         }
         let waits_max = self.store.budget().row_waits as usize;
-        let (account_ids, refused) = self.line.park(left_out, taken, waits_max);
+        let (account_ids, refused) = self.queue.park(left_out, taken, waits_max);
         for account_id in account_ids {
             tracing::debug!(%account_id, "account locked elsewhere, its requests are parked");
-            let lease = AccountLease::new(self.line.clone(), account_id);
+            let lease = AccountLease::new(self.queue.clone(), account_id);
             tokio::spawn(self.clone().wait_for_row(lease));
         }
         for job in refused {
             if job.deadline <= Instant::now() + LOCK_WAITS_FULL_PAUSE {
-                job.give_up(Failure::LockTimeout);
+                job.fail(Error::LockTimeout);
                 continue;
             }
-            let line = self.line.clone();
+            let queue = self.queue.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(LOCK_WAITS_FULL_PAUSE).await;
-                line.push(job);
+                queue.enqueue(job);
             });
         }
     }
@@ -131,7 +131,7 @@ impl RetryPool {
     /// Waits for the row of an account, until it was free once or nobody wants it any more.
     async fn wait_for_row(self, mut lease: AccountLease) {
         let mut executor = Executor::new(self.store.clone(), self.stats.clone());
-        while lease.is_wanted() {
+        while lease.has_waiter() {
             let start = Instant::now();
             let row = WaitFor::Row(lease.account_id(), lease.lock_timeout());
             match executor.begin(row).await {
@@ -173,7 +173,7 @@ impl RetryPool {
     async fn run(self, mut batches: VecDeque<Batch>) {
         let mut executor = Executor::new(self.store.clone(), self.stats.clone());
         while let Some(mut batch) = batches.pop_front() {
-            if !batch.is_wanted() {
+            if !batch.has_waiter() {
                 continue;
             }
             match attempt(&mut executor, &mut batch).await {
@@ -221,7 +221,7 @@ impl RetryPool {
             }
             StorageError::Aborted(_) | StorageError::RepeatedRequest(_) => {
                 tracing::warn!(%error, jobs, "transaction broken off repeatedly");
-                batch.bisect(&Failure::Contention)
+                batch.bisect(&Error::Contention)
             }
             StorageError::Unavailable(_) | StorageError::Forbidden(_) => {
                 if matches!(error, StorageError::Forbidden(_)) {
@@ -231,24 +231,24 @@ impl RetryPool {
                 }
                 if batch.started_at.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0 {
                     // What may have been applied is looked up for as long as anyone waits.
-                    let failure = Failure::DatabaseUnavailable(Some(Outcome::NotApplied));
+                    let failure = Error::DatabaseUnavailable(Some(Outcome::NotApplied));
                     batch.jobs.retain(|job| {
-                        if !job.is_uncertain() {
-                            job.give_up(failure.clone());
+                        if !job.is_in_doubt() {
+                            job.fail(failure.clone());
                         }
-                        job.is_uncertain()
+                        job.is_in_doubt()
                     });
                 }
                 if batch.jobs.is_empty() { Vec::new() } else { vec![batch.pause().await] }
             }
             StorageError::SchemaNotMigrated(_) => {
                 tracing::error!(%error, "schema not migrated");
-                batch.give_up(&Failure::SchemaNotMigrated(Some(Outcome::NotApplied)))
+                batch.fail(&Error::SchemaNotMigrated(Some(Outcome::NotApplied)))
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(error = error.summary(), jobs, "database refused a batch");
                 tracing::debug!(%error, "what was refused");
-                batch.bisect(&Failure::Internal(Some(Outcome::NotApplied)))
+                batch.bisect(&Error::Internal(Some(Outcome::NotApplied)))
             }
         }
     }
@@ -278,14 +278,14 @@ impl Batch {
         self
     }
 
-    fn give_up(self, failure: &Failure) -> Vec<Self> {
-        self.jobs.iter().for_each(|job| job.give_up(failure.clone()));
+    fn fail(self, failure: &Error) -> Vec<Self> {
+        self.jobs.iter().for_each(|job| job.fail(failure.clone()));
         Vec::new()
     }
 
     /// Finds the job that the database refuses: it fails alone, its neighbours do not.
-    fn bisect(self, failure: &Failure) -> Vec<Self> {
-        if self.jobs.len() > 1 { self.split() } else { self.give_up(failure) }
+    fn bisect(self, failure: &Error) -> Vec<Self> {
+        if self.jobs.len() > 1 { self.split() } else { self.fail(failure) }
     }
 
     /// Two halves, or the one job.

@@ -17,8 +17,8 @@ use crate::{
         unit_of_work::RequestResult,
     },
     ledger::{
-        Failure, Ledger, Limits, Outcome,
-        write_path::failpoints::{Point, order},
+        CallContext, Error, Ledger, Limits, Outcome,
+        write_path::failpoints::{Point, arm},
     },
     storage::{DatabaseUrl, Store},
 };
@@ -38,14 +38,14 @@ async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
         unlimited_overdraft: false,
         labels: Labels::new(),
     };
-    ledger.create_account(&anyone(), new, soon()).await.unwrap();
+    ledger.create_account(&within(soon()), new).await.unwrap();
     ledger
 }
 
 const LIMITS: Limits = Limits { queue_capacity: 100, batch_size_max: 100 };
 
-fn anyone() -> Caller {
-    Caller::unrestricted("")
+fn within(deadline: Instant) -> CallContext {
+    CallContext { caller: Caller::unrestricted(""), deadline }
 }
 
 fn soon() -> Instant {
@@ -72,16 +72,16 @@ fn deposit(request_id: &str) -> Request {
 
 async fn balance(ledger: &Ledger) -> String {
     let account_id = AccountId::parse("a").unwrap();
-    ledger.account(&anyone(), &account_id, soon()).await.unwrap().balance.to_string()
+    ledger.account(&within(soon()), &account_id).await.unwrap().balance.to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
-    order("panic-before-write", Point::BeforeWrite, 1);
+    arm("panic-before-write", Point::BeforeWrite, 1);
     let RequestResult { replayed, .. } =
-        ledger.make(&anyone(), deposit("panic-before-write"), soon()).await.unwrap();
+        ledger.execute(&within(soon()), deposit("panic-before-write")).await.unwrap();
     assert!(!replayed);
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -90,9 +90,9 @@ async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
 async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
-    order("panic-after-commit", Point::AfterCommit, 1);
+    arm("panic-after-commit", Point::AfterCommit, 1);
     let RequestResult { replayed, .. } =
-        ledger.make(&anyone(), deposit("panic-after-commit"), soon()).await.unwrap();
+        ledger.execute(&within(soon()), deposit("panic-after-commit")).await.unwrap();
     assert!(!replayed, "to its caller it is the first answer");
     assert_eq!(balance(&ledger).await, "1.00");
 }
@@ -101,23 +101,25 @@ async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
 async fn one_request_that_always_panics_does_not_hold_up_the_others() {
     let directory = TempDir::new().unwrap();
     let ledger = Arc::new(ledger(&directory, LIMITS).await);
-    order("panic-always", Point::BeforeWrite, usize::MAX);
+    arm("panic-always", Point::BeforeWrite, usize::MAX);
     let doomed = {
         let (ledger, deadline) = (ledger.clone(), Instant::now() + Duration::from_secs(2));
-        tokio::spawn(async move { ledger.make(&anyone(), deposit("panic-always"), deadline).await })
+        tokio::spawn(
+            async move { ledger.execute(&within(deadline), deposit("panic-always")).await },
+        )
     };
     let others: Vec<_> = (0..50)
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("beside-a-panic-{index}"));
-            tokio::spawn(async move { ledger.make(&anyone(), posting, soon()).await })
+            tokio::spawn(async move { ledger.execute(&within(soon()), posting).await })
         })
         .collect();
     for other in others {
         other.await.unwrap().unwrap();
     }
     assert_eq!(balance(&ledger).await, "50.00");
-    let unknown = Failure::DeadlineExceeded(Some(Outcome::Unknown));
+    let unknown = Error::DeadlineExceeded(Some(Outcome::Unknown));
     assert_eq!(doomed.await.unwrap().unwrap_err(), unknown);
 }
 
@@ -130,14 +132,14 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
         .map(|index| {
             let ledger = ledger.clone();
             let posting = deposit(&format!("overload-{index}"));
-            tokio::spawn(async move { ledger.make(&anyone(), posting, soon()).await })
+            tokio::spawn(async move { ledger.execute(&within(soon()), posting).await })
         })
         .collect();
     let mut applied = 0;
     for call in calls {
         match call.await.unwrap() {
             Ok(_) => applied += 1,
-            Err(failure) => assert_eq!(failure, Failure::Overloaded { limit: 2 }),
+            Err(failure) => assert_eq!(failure, Error::Overloaded { limit: 2 }),
         }
     }
     assert!((1..20).contains(&applied), "{applied} of 20");
@@ -148,12 +150,12 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
 async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
-    let failure = ledger.make(&anyone(), deposit("too-late"), Instant::now()).await.unwrap_err();
-    assert_eq!(failure, Failure::DeadlineExceeded(Some(Outcome::NotApplied)));
+    let failure = ledger.execute(&within(Instant::now()), deposit("too-late")).await.unwrap_err();
+    assert_eq!(failure, Error::DeadlineExceeded(Some(Outcome::NotApplied)));
     assert_eq!(balance(&ledger).await, "0.00");
     ledger.close().await;
     assert_eq!(
-        ledger.make(&anyone(), deposit("closed"), soon()).await.unwrap_err(),
-        Failure::ShuttingDown
+        ledger.execute(&within(soon()), deposit("closed")).await.unwrap_err(),
+        Error::ShuttingDown
     );
 }

@@ -126,7 +126,7 @@ pub async fn execute(
                 let before = timings.lock_wait + timings.write_time;
                 timings.commit_time = start.elapsed().saturating_sub(before);
                 #[cfg(test)]
-                super::failpoints::strike(super::failpoints::Point::AfterCommit, jobs);
+                super::failpoints::hit(super::failpoints::Point::AfterCommit, jobs);
                 Ok(executed)
             }
             Err(CommitError::NotCommitted(error)) => Err(ExecuteError::NotApplied(error)),
@@ -219,7 +219,7 @@ async fn evaluate(
         .collect();
 
     #[cfg(test)]
-    super::failpoints::strike(super::failpoints::Point::BeforeWrite, jobs);
+    super::failpoints::hit(super::failpoints::Point::BeforeWrite, jobs);
 
     // 7. Write what has changed; the caller commits.
     transaction.write(&work).await?;

@@ -22,10 +22,10 @@ use tokio::time::Instant;
 use crate::{
     domain::account::Account,
     ledger::{
-        metrics::write_path::Stats,
+        metrics::write_path::WritePathMetrics,
         write_path::{
             executor::{Batch, Executor, WaitFor},
-            queue::Line,
+            queue::CommandQueue,
             retry::RetryPool,
             transaction::{ExecuteError, Lookup},
             turns::Turns,
@@ -42,7 +42,7 @@ const LOOKUP_BATCHES_AFTER_REPEAT: usize = 64;
 /// See the module.
 struct Worker {
     executor: Executor,
-    line: Arc<Line>,
+    queue: Arc<CommandQueue>,
     turns: Arc<Turns>,
     retries: RetryPool,
     batch_size_max: usize,
@@ -53,21 +53,26 @@ struct Worker {
 }
 
 /// Starts the workers and keeps them running.
-pub fn spawn(store: &Arc<Store>, line: &Arc<Line>, stats: &Arc<Stats>, batch_size_max: usize) {
+pub fn spawn(
+    store: &Arc<Store>,
+    queue: &Arc<CommandQueue>,
+    stats: &Arc<WritePathMetrics>,
+    batch_size_max: usize,
+) {
     let workers = match store.kind() {
         DatabaseKind::Sqlite => 1,
         DatabaseKind::Postgres => store.budget().workers,
     };
     let turns = Arc::new(Turns::new(store.kind()));
-    let retries = RetryPool::new(store.clone(), line.clone(), stats.clone(), batch_size_max);
+    let retries = RetryPool::new(store.clone(), queue.clone(), stats.clone(), batch_size_max);
     for _ in 0..workers {
         let (store, stats) = (store.clone(), stats.clone());
-        let (line, turns, retries) = (line.clone(), turns.clone(), retries.clone());
+        let (queue, turns, retries) = (queue.clone(), turns.clone(), retries.clone());
         tokio::spawn(async move {
             loop {
                 let worker = Worker {
                     executor: Executor::new(store.clone(), stats.clone()),
-                    line: line.clone(),
+                    queue: queue.clone(),
                     turns: turns.clone(),
                     retries: retries.clone(),
                     batch_size_max,
@@ -89,10 +94,10 @@ impl Worker {
         let _ = self.executor.connect().await;
         let turns = self.turns.clone();
         loop {
-            self.line.ready().await;
+            self.queue.ready().await;
             let turn = turns.claim().await;
             // While this worker waited the other one may have taken all.
-            if !self.line.is_ready() {
+            if !self.queue.is_ready() {
                 continue;
             }
             let first = if turn.is_some() { WaitFor::Turn } else { WaitFor::Nothing };
@@ -106,7 +111,7 @@ impl Worker {
                 }
                 // On SQLite, BEGIN was not had, and the only thing to do is to try again.
                 Err(StorageError::LockTimeout(_)) if turn.is_none() => {
-                    self.line.expire();
+                    self.queue.expire();
                     true
                 }
                 // Whoever has the turn may hang. Without it, what is free is locked.
@@ -120,7 +125,7 @@ impl Worker {
             drop(turn);
             if !has_taken {
                 // What waits is reserved, or the other worker has just taken it.
-                self.line.changed().await;
+                self.queue.changed().await;
             }
         }
     }
@@ -132,7 +137,7 @@ impl Worker {
         start: Instant,
         has_turn: bool,
     ) -> bool {
-        let Some(mut taken) = self.line.try_take(self.batch_size_max) else {
+        let Some(mut taken) = self.queue.try_dequeue(self.batch_size_max) else {
             self.executor.abandon(transaction).await;
             return false;
         };
@@ -150,8 +155,8 @@ impl Worker {
                 drop(taken);
                 // To the end: however many they are, they do not keep the others waiting.
                 for (job, account_id) in left_out.by_peers {
-                    job.block(&account_id);
-                    self.line.push(job);
+                    job.start_wait(&account_id);
+                    self.queue.enqueue(job);
                 }
             }
             Err(ExecuteError::NotApplied(StorageError::LockTimeout(_)))
@@ -176,7 +181,7 @@ impl Worker {
     /// Hands all that waits to a retry, because a transaction cannot begin; returns whether there
     /// was anything.
     fn hand_over(&mut self, error: ExecuteError) -> bool {
-        let Some(mut taken) = self.line.try_take(self.batch_size_max) else { return false };
+        let Some(mut taken) = self.queue.try_dequeue(self.batch_size_max) else { return false };
         let jobs = std::mem::take(&mut taken.jobs);
         let batch = Batch::new(jobs, LockMode::Wait, self.lookup());
         self.retries.retry(batch, error);

@@ -1,0 +1,291 @@
+//! Polls the database for new entries of all watched accounts and publishes them; one a process.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    domain::{account::Account, ids::AccountId, transaction::Entry},
+    ledger::{Error, watch::page::Page},
+    storage::{StorageError, Store, WatchedAccount},
+};
+
+/// Watchers of one process. Each may keep one or two unread pages in memory.
+pub const WATCHERS_MAX: usize = 10_000;
+/// How often the feed polls. Entries of one interval travel together: a shorter interval costs more
+/// statements and messages, a longer one delays entries.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The feed pauses for this many times as long as a poll took, at least: with very many accounts it
+/// polls less often rather than load the database.
+const PAUSE_FACTOR: u32 = 3;
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Entries that one poll reads, of all accounts together.
+const POLL_ENTRIES_MAX: usize = 20_000;
+/// Entries in a page of the feed: what the contract allows in one message.
+const FEED_PAGE_SIZE_MAX: usize = 1000;
+/// Entries in a page that a watcher reads by itself. A slow watcher keeps one or two of them in
+/// memory, of some 200 bytes an entry: fewer than the contract allows in one message.
+pub const WATCHER_PAGE_SIZE: usize = 250;
+/// Pages that the feed keeps for watchers of an account that are slower than the feed. A watcher
+/// that falls further behind reads the database.
+const PAGES_KEPT_MAX: usize = 16;
+/// Full pages that one watcher has read and others may share: watchers that a restart cut together
+/// ask for the same pages again. With [`WATCHER_PAGE_SIZE`] some ten megabytes.
+const SHARED_PAGES_MAX: usize = 64;
+/// Watchers that read the database at the same time: half of the connections that are reserved for
+/// the service. Other watchers wait.
+const CATCH_UP_READS_SHARE: u32 = 2;
+/// How long one read may take before it is dropped and repeated.
+const READ_TIME_MAX: Duration = Duration::from_secs(5);
+/// The pause after a failed read.
+pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the database may be unreachable before watchers get an error.
+pub const OUTAGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// New entries, or the error that ends the watch.
+pub type Update = Result<Arc<Page>, Error>;
+
+struct Subscription {
+    /// With the sequence of the last entry that was published.
+    account: WatchedAccount,
+    updates: broadcast::Sender<Update>,
+}
+
+/// See the module.
+pub struct EntryFeed {
+    store: Arc<Store>,
+    subscriptions: Mutex<HashMap<AccountId, Subscription>>,
+    subscribed: Notify,
+    permits: Arc<Semaphore>,
+    catch_up_reads: Semaphore,
+    shared: Mutex<VecDeque<SharedPage>>,
+}
+
+/// Admits one watcher until it is dropped.
+pub struct WatchPermit(#[expect(dead_code, reason = "held, not used")] OwnedSemaphorePermit);
+
+/// A full page, which cannot change, read by the first watcher that needs it.
+struct SharedPage {
+    account_id: AccountId,
+    after_sequence: i64,
+    page: Arc<OnceCell<Arc<Page>>>,
+}
+
+impl EntryFeed {
+    /// Starts to poll.
+    pub fn start(store: Arc<Store>) -> Arc<Self> {
+        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1);
+        let feed = Arc::new(Self {
+            store,
+            subscriptions: Mutex::default(),
+            subscribed: Notify::new(),
+            permits: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            catch_up_reads: Semaphore::new(reads_max as usize),
+            shared: Mutex::default(),
+        });
+        let running = feed.clone();
+        tokio::spawn(async move {
+            loop {
+                let run = running.clone();
+                if let Err(error) = tokio::spawn(async move { run.run().await }).await {
+                    tracing::error!(%error, "the entry feed panicked and is restarted");
+                }
+                sleep(RETRY_INTERVAL).await;
+            }
+        });
+        feed
+    }
+
+    /// The number of watchers.
+    pub fn watchers(&self) -> usize {
+        WATCHERS_MAX - self.permits.available_permits()
+    }
+
+    /// A permit for one more watcher.
+    ///
+    /// # Errors
+    /// [`WATCHERS_MAX`] are watching already.
+    pub fn permit(&self) -> Result<WatchPermit, Error> {
+        let permit = self.permits.clone().try_acquire_owned();
+        permit.map(WatchPermit).map_err(|_| Error::TooManyWatchers { limit: WATCHERS_MAX })
+    }
+
+    /// Subscribes to the entries after those that `account` has.
+    pub fn subscribe(&self, account: &Account) -> broadcast::Receiver<Update> {
+        let updates = {
+            let mut subscriptions = self.subscriptions();
+            let subscription =
+                subscriptions.entry(account.account_id.clone()).or_insert_with(|| Subscription {
+                    account: WatchedAccount {
+                        account_id: account.account_id.clone(),
+                        currency: account.currency.clone(),
+                        after_sequence: account.sequence,
+                    },
+                    updates: broadcast::Sender::new(PAGES_KEPT_MAX),
+                });
+            subscription.updates.subscribe()
+        };
+        self.subscribed.notify_one();
+        updates
+    }
+
+    async fn run(&self) {
+        let mut failing_since: Option<Instant> = None;
+        loop {
+            let started_at = Instant::now();
+            let accounts = self.watched_accounts();
+            if accounts.is_empty() {
+                self.subscribed.notified().await;
+                continue;
+            }
+            let polled = self.poll(accounts, started_at).await;
+            let pause = match polled {
+                Ok(()) => (started_at.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX),
+                // A failed poll may have taken long enough.
+                Err(_) => RETRY_INTERVAL,
+            };
+            match (polled, failing_since) {
+                (Ok(()), None) => {}
+                (Ok(()), Some(_)) => {
+                    tracing::info!("watchers get new entries again");
+                    failing_since = None;
+                }
+                (Err(error), None) => {
+                    tracing::warn!(error = error.summary(), "cannot read new entries for watchers");
+                    failing_since = Some(started_at);
+                }
+                (Err(error), Some(since)) if since.elapsed() > OUTAGE_TIME_MAX => {
+                    self.fail_all(&Error::from_read(error));
+                    failing_since = None;
+                }
+                (Err(_), Some(_)) => {}
+            }
+            sleep_until((started_at + POLL_INTERVAL).max(Instant::now() + pause)).await;
+        }
+    }
+
+    /// The accounts that have watchers. Subscriptions without a watcher are removed.
+    fn watched_accounts(&self) -> Vec<WatchedAccount> {
+        let mut subscriptions = self.subscriptions();
+        subscriptions.retain(|_, it| it.updates.receiver_count() > 0);
+        subscriptions.values().map(|it| it.account.clone()).collect()
+    }
+
+    /// Reads and publishes new entries until there are none, or until the next poll is due.
+    async fn poll(
+        &self,
+        mut accounts: Vec<WatchedAccount>,
+        started_at: Instant,
+    ) -> Result<(), StorageError> {
+        while !accounts.is_empty() {
+            let limit = (POLL_ENTRIES_MAX / accounts.len()).clamp(1, FEED_PAGE_SIZE_MAX);
+            let new_entries = read(self.store.news(&accounts, limit)).await?;
+            let mut has_more = Vec::new();
+            for (account, entries) in accounts.into_iter().zip(new_entries) {
+                let is_full = entries.as_ref().is_ok_and(|entries| entries.len() == limit);
+                if let Some(account) = self.publish(account, entries)
+                    && is_full
+                {
+                    has_more.push(account);
+                }
+            }
+            if started_at.elapsed() > POLL_INTERVAL {
+                break;
+            }
+            accounts = has_more;
+        }
+        Ok(())
+    }
+
+    /// Publishes entries to all watchers of an account. Returns the account with its new sequence,
+    /// or None if its watchers have gone or its entries cannot be read.
+    fn publish(
+        &self,
+        account: WatchedAccount,
+        entries: Result<Vec<Entry>, StorageError>,
+    ) -> Option<WatchedAccount> {
+        let update = match entries {
+            Ok(entries) if entries.is_empty() => return Some(account),
+            Ok(entries) => Ok(Page::new(entries)),
+            Err(error) => Err(Error::from_read(error)),
+        };
+        let mut subscriptions = self.subscriptions();
+        let subscription = subscriptions.get_mut(&account.account_id)?;
+        let last = update.as_ref().ok().and_then(|page| page.last_sequence());
+        // Fails only if the last watcher has gone.
+        let _ = subscription.updates.send(update);
+        let Some(last) = last else {
+            subscriptions.remove(&account.account_id);
+            return None;
+        };
+        subscription.account.after_sequence = last;
+        Some(subscription.account.clone())
+    }
+
+    /// Ends all watches with this error.
+    fn fail_all(&self, error: &Error) {
+        for (_, subscription) in self.subscriptions().drain() {
+            // Fails only if the last watcher has gone.
+            let _ = subscription.updates.send(Err(error.clone()));
+        }
+    }
+
+    /// Reads the next entries of one account. A page that the feed knows to be full cannot change
+    /// and is shared.
+    pub async fn page_after(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
+        let size = WATCHER_PAGE_SIZE as i64;
+        let start = account.after_sequence - account.after_sequence % size;
+        let published = {
+            let subscriptions = self.subscriptions();
+            subscriptions.get(&account.account_id).map_or(0, |it| it.account.after_sequence)
+        };
+        if start + size > published {
+            return self.read_page(account).await;
+        }
+        let cell = self.shared_page(&account.account_id, start);
+        let whole = WatchedAccount { after_sequence: start, ..account.clone() };
+        cell.get_or_try_init(|| self.read_page(&whole)).await.cloned()
+    }
+
+    async fn read_page(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
+        // Fails only if the semaphore were closed, which nothing does.
+        let _permit = self.catch_up_reads.acquire().await;
+        let accounts = std::slice::from_ref(account);
+        let pages = read(self.store.news(accounts, WATCHER_PAGE_SIZE)).await?;
+        let entries = pages.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
+        Ok(Page::new(entries))
+    }
+
+    fn shared_page(&self, account_id: &AccountId, start: i64) -> Arc<OnceCell<Arc<Page>>> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |it: &&SharedPage| it.after_sequence == start && it.account_id == *account_id;
+        if let Some(known) = shared.iter().rev().find(is_it) {
+            return known.page.clone();
+        }
+        if shared.len() == SHARED_PAGES_MAX {
+            shared.pop_front();
+        }
+        let page = Arc::default();
+        let account_id = account_id.clone();
+        shared.push_back(SharedPage { account_id, after_sequence: start, page: Arc::clone(&page) });
+        page
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<AccountId, Subscription>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds a read in time. A dropped read leaks nothing.
+async fn read<T>(query: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+    let late = |_| StorageError::Unavailable(format!("no answer within {READ_TIME_MAX:?}"));
+    timeout(READ_TIME_MAX, query).await.map_err(late)?
+}

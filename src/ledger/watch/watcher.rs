@@ -1,0 +1,123 @@
+//! One watcher: every entry of one account after a sequence, once, in order.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::broadcast,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    domain::account::Account,
+    ledger::{
+        Error,
+        watch::{
+            feed::{
+                EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update, WATCHER_PAGE_SIZE, WatchPermit,
+            },
+            page::Page,
+        },
+    },
+    storage::{StorageError, WatchedAccount},
+};
+
+/// Yields the entries of one account after some sequence: all of them, each once, in order.
+pub struct Watcher {
+    feed: Arc<EntryFeed>,
+    /// With the sequence of the last entry that was yielded.
+    account: WatchedAccount,
+    updates: broadcast::Receiver<Update>,
+    /// Entries may exist that the feed published before, or will not publish.
+    is_behind: bool,
+    failing_since: Option<Instant>,
+    permit: WatchPermit,
+}
+
+impl Watcher {
+    /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
+    pub fn new(
+        feed: Arc<EntryFeed>,
+        account: Account,
+        after_sequence: i64,
+        permit: WatchPermit,
+    ) -> Self {
+        let updates = feed.subscribe(&account);
+        let Account { account_id, currency, .. } = account;
+        let account = WatchedAccount { account_id, currency, after_sequence };
+        Self { feed, account, updates, is_behind: true, failing_since: None, permit }
+    }
+
+    /// The sequence of the last entry that was yielded.
+    #[must_use]
+    pub fn sequence(&self) -> i64 {
+        self.account.after_sequence
+    }
+
+    /// Waits for the next entries. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The database was unreachable for [`OUTAGE_TIME_MAX`], or an entry cannot be read.
+    pub async fn next(&mut self) -> Result<Arc<Page>, Error> {
+        loop {
+            let page = if self.is_behind {
+                self.read().await?
+            } else {
+                match self.updates.recv().await {
+                    Ok(update) => update?.after(self.sequence()),
+                    Err(broadcast::error::RecvError::Lagged(_)) => None,
+                    // The feed publishes its error before it closes; this watcher was too slow.
+                    Err(broadcast::error::RecvError::Closed) => {
+                        return Err(Error::DatabaseUnavailable(None));
+                    }
+                }
+            };
+            let Some(page) = page else {
+                self.is_behind = true;
+                continue;
+            };
+            if let Some(last) = page.last_sequence() {
+                self.account.after_sequence = last;
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Ends the watch and returns its permit.
+    #[must_use]
+    pub fn end(self) -> WatchPermit {
+        self.permit
+    }
+
+    /// Reads the next page from the database; None: try again.
+    async fn read(&mut self) -> Result<Option<Arc<Page>>, Error> {
+        match self.feed.page_after(&self.account).await {
+            Ok(page) => {
+                self.failing_since = None;
+                // The feed publishes all later entries: the subscription is older than this read.
+                self.is_behind = page.has_length(WATCHER_PAGE_SIZE);
+                Ok(page.after(self.sequence()))
+            }
+            Err(error) => {
+                let since = *self.failing_since.get_or_insert_with(Instant::now);
+                if !is_transient(&error) || since.elapsed() > OUTAGE_TIME_MAX {
+                    return Err(Error::from_read(error));
+                }
+                sleep(RETRY_INTERVAL).await;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether the same read may succeed a little later.
+fn is_transient(error: &StorageError) -> bool {
+    match error {
+        StorageError::LockTimeout(_)
+        | StorageError::Aborted(_)
+        | StorageError::RepeatedRequest(_)
+        | StorageError::Unavailable(_)
+        | StorageError::Forbidden(_)
+        | StorageError::SchemaNotMigrated(_) => true,
+        StorageError::Data(_) | StorageError::Corrupt(_) => false,
+    }
+}
