@@ -91,13 +91,20 @@ const INSERT_HOLDS: &str = "\
             transaction_id, request_id, description, labels, create_time_us, update_time_us, \
             caller, end_caller)";
 
+// By account, too, so that it does not matter which index is searched: while the table has one row
+// or none, `holds_of_account` costs the same as the primary key, and by the hold's id alone all of
+// it is read. As a range: of two lists PostgreSQL may search by the first only.
 const UPDATE_HOLDS: &str = "\
     UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), \
         transaction_id = NULLIF(new.transaction_id, '')::uuid, \
         update_time_us = new.update_time_us, end_caller = new.end_caller \
-    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::text[]) \
-        AS new(hold_id, state, captured_amount, transaction_id, update_time_us, end_caller) \
-    WHERE holds.hold_id = ANY (ARRAY[new.hold_id COLLATE \"C\"])";
+    FROM UNNEST($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bigint[], \
+        $7::text[]) \
+        AS new(account_id, hold_id, state, captured_amount, transaction_id, update_time_us, \
+            end_caller) \
+    WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"]) \
+        AND holds.hold_id >= new.hold_id COLLATE \"C\" \
+        AND holds.hold_id <= new.hold_id COLLATE \"C\"";
 
 /// Writes all of it.
 pub async fn write(
@@ -235,8 +242,9 @@ fn placed(holds: &[&Hold]) -> [Value; 14] {
     ]
 }
 
-fn ended(holds: &[&Hold]) -> [Value; 6] {
+fn ended(holds: &[&Hold]) -> [Value; 7] {
     [
+        column(holds, |it| it.account_id.to_string()),
         column(holds, |it| it.hold_id.to_string()),
         column(holds, |it| it.state.name().to_owned()),
         column(holds, captured_amount),

@@ -2,8 +2,9 @@
 //!
 //! On PostgreSQL each statement of it is planned once a connection, perhaps while the tables are
 //! empty. So none leaves the planner a choice that is right for a small table only: rows are found
-//! by `= ANY` of a list, or by LATERAL with a LIMIT, one search by the key each. `tests/plans`
-//! holds that against a million rows.
+//! by `= ANY` of a list, or by LATERAL with a LIMIT, one search by the key each; and where a column is
+//! in two indexes, so that only one can be chosen or both are right. `tests/plans` holds that against
+//! a million rows.
 
 use std::{
     collections::{BTreeSet, HashMap},

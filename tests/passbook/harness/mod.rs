@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod asked;
+pub mod auto_explain;
 pub mod book;
 pub mod caller;
 pub mod certificates;
