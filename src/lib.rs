@@ -38,3 +38,4 @@ pub mod proto;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+mod toml_text;

@@ -6,6 +6,7 @@
 //! touch; what it does not say is denied. AllowedMethods are checked here, before the request is read;
 //! accounts and amounts by the ledger, which knows them ([`crate::domain::authorization`]).
 
+mod files;
 mod policy;
 mod tokens;
 
@@ -18,7 +19,9 @@ use std::{
 
 use http::{Extensions, HeaderValue};
 
+pub use crate::auth::files::CredentialFiles;
 use crate::auth::policy::ledger_methods;
+use crate::domain::ids::Identity;
 pub use crate::{
     auth::{
         policy::{AllowedMethods, MethodsError, Permission, Policy},
@@ -33,7 +36,7 @@ pub struct Peer {
     /// Where that is.
     pub address: Option<SocketAddr>,
     /// Who the certificate says it is, if one was shown: it has been verified.
-    pub certificate_identity: Option<Arc<str>>,
+    pub certificate_identity: Option<Identity>,
 }
 
 /// By what callers are known, and what they may do.
@@ -55,7 +58,7 @@ pub enum AuthError {
     #[error("identity {identity:?} may not call {method}")]
     MethodDenied {
         /// Of the caller.
-        identity: Arc<str>,
+        identity: Identity,
         /// `AccountService/Deposit`
         method: String,
     },
@@ -89,8 +92,10 @@ impl Authenticator {
 
     /// The names under which callers' requests are recorded.
     #[must_use]
-    pub fn recorded_names(&self) -> BTreeSet<Arc<str>> {
-        let Some(credentials) = &self.credentials else { return BTreeSet::from(["".into()]) };
+    pub fn recorded_names(&self) -> BTreeSet<Identity> {
+        let Some(credentials) = &self.credentials else {
+            return BTreeSet::from([Identity::anonymous()]);
+        };
         let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
         credentials.policy.recorded_names().cloned().collect()
     }
@@ -132,7 +137,7 @@ impl Credentials {
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Arc<str>, AuthError> {
+    ) -> Result<Identity, AuthError> {
         if let Some(authorization) = authorization {
             let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
             let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
@@ -153,5 +158,9 @@ pub fn caller(extensions: &Extensions) -> Caller {
 }
 
 fn nobody() -> Caller {
-    Caller { identity: "".into(), recorded_as: "".into(), grant: Arc::default() }
+    Caller {
+        identity: Identity::anonymous(),
+        recorded_as: Identity::anonymous(),
+        grant: Arc::default(),
+    }
 }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::domain::ids::Identity;
 use crate::{
     domain::authorization::Grant,
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
@@ -15,7 +16,7 @@ const READS: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
 
 /// What each identity may do; who is not in it may do nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Policy(pub HashMap<Arc<str>, Permission>);
+pub struct Policy(pub HashMap<Identity, Permission>);
 
 /// What one identity may do.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Permission {
     /// The accounts and amounts that it may touch.
     pub grant: Arc<Grant>,
     /// The name under which its requests are recorded, if that is not its own.
-    pub recorded_as: Option<Arc<str>>,
+    pub recorded_as: Option<Identity>,
 }
 
 /// AllowedMethods that may be called.
@@ -42,11 +43,11 @@ pub struct MethodsError(String);
 
 impl Policy {
     /// The names under which requests are recorded, one an identity.
-    pub fn recorded_names(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn recorded_names(&self) -> impl Iterator<Item = &Identity> {
         self.0.iter().map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
     }
 
-    pub(super) fn of(&self, identity: &str) -> Option<&Permission> {
+    pub(super) fn of(&self, identity: &Identity) -> Option<&Permission> {
         self.0.get(identity)
     }
 }

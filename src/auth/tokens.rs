@@ -1,17 +1,19 @@
 //! Bearer tokens (RFC 6750), of which only hashes are kept.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::domain::ids::Identity;
 
 /// A token that is valid. An identity may have several, so that one takes the place of another
 /// without a gap.
 #[derive(Clone, Debug)]
 pub struct Token {
     /// Whose it is.
-    pub identity: Arc<str>,
+    pub identity: Identity,
     /// SHA-256 of its text. Tokens are random and long, so no slow hash is needed: nobody can
     /// guess what belongs to it.
     pub sha256: [u8; 32],
@@ -26,7 +28,7 @@ pub struct Tokens(pub Vec<Token>);
 impl Tokens {
     /// Whose token this is, if it is one and has not expired. The time that it takes tells
     /// nothing of what the hashes are: it looks at all of them, every byte.
-    pub fn identity_of(&self, token: &str, now: SystemTime) -> Option<Arc<str>> {
+    pub fn identity_of(&self, token: &str, now: SystemTime) -> Option<Identity> {
         let sha256 = Sha256::digest(token.as_bytes());
         let mut found = u32::MAX;
         for (index, known) in (0..u32::MAX).zip(&self.0) {
@@ -59,7 +61,11 @@ mod tests {
     use super::*;
 
     fn token(identity: &str, text: &str, expire_time: Option<SystemTime>) -> Token {
-        Token { identity: identity.into(), sha256: Sha256::digest(text).into(), expire_time }
+        Token {
+            identity: Identity::from_stored(identity),
+            sha256: Sha256::digest(text).into(),
+            expire_time,
+        }
     }
 
     #[test]
@@ -71,7 +77,7 @@ mod tests {
             token("billing", "new", None),
             token("shop", "gone", Some(now)),
         ]);
-        let identity = |text: &str, at| tokens.identity_of(text, at).as_deref().map(str::to_owned);
+        let identity = |text: &str, at| tokens.identity_of(text, at).map(|it| it.to_string());
         assert_eq!(identity("old", now).as_deref(), Some("billing"));
         assert_eq!(identity("new", now).as_deref(), Some("billing"));
         assert_eq!(identity("old", now + second), None);
@@ -92,3 +98,5 @@ mod tests {
         }
     }
 }
+
+// NEED Identity

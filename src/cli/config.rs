@@ -26,7 +26,9 @@ impl Config {
         let Action::Check(config) = self.action;
         config.check().map_err(Failed::Usage)?;
         let currencies = config.currencies().map_err(Failed::Usage)?;
-        config.security.credentials(&currencies).map_err(Failed::Usage)?;
+        if let Some(files) = config.security.credential_files() {
+            files.load(&currencies).map_err(Failed::Usage)?;
+        }
         config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
         output::line("the settings are right")
     }

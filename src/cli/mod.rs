@@ -22,11 +22,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{
-        LogFormat, environment,
+        environment,
         file::{self, Settings},
         shows_password,
     },
-    telemetry,
+    telemetry::{self, log::LogFormat},
 };
 
 /// The migrator and PostgreSQL tell even that there was nothing to do, the exporter of traces says

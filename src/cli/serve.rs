@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, CredentialFiles},
     cli::{Failed, output},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::money::Currencies,
+    domain::{ids::Identity, money::Currencies},
     grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
     server::{Admin, Server, ServerConfig, Tls},
@@ -122,12 +122,14 @@ async fn open_ledger(
         .map_err(Failed::run)?
         .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
-    if let Some(credentials) = config.security.credentials(&currencies).map_err(Failed::Usage)? {
+    if let Some(files) = config.security.credential_files() {
         // With limits of amounts in the ledger's decimals.
-        authenticator.replace(credentials);
+        authenticator.replace(files.load(&currencies).map_err(Failed::Usage)?);
     }
     check_callers(&store, &authenticator, &config.security).await?;
-    tokio::spawn(reload(config.security.clone(), currencies.clone(), authenticator));
+    if let Some(files) = config.security.credential_files() {
+        tokio::spawn(reload(files, currencies.clone(), authenticator));
+    }
 
     let limits = Limits {
         queue_capacity: config.limits.queue_capacity as usize,
@@ -155,7 +157,7 @@ async fn check_callers(
     let known = authenticator.recorded_names();
     let recorded = store.recorded_names().await.map_err(Failed::run)?;
     let unknown: Vec<String> =
-        recorded.into_iter().filter(|name| !known.contains(name.as_str())).collect();
+        recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
     let danger = "sent again, as callers do after a timeout, such a request would be made twice";
     let message = match (config.is_authenticating(), first.as_str()) {
@@ -200,7 +202,9 @@ pub fn authenticator(
     config: &SecurityConfig,
     currencies: &Currencies,
 ) -> Result<Authenticator, Failed> {
-    let credentials = config.credentials(currencies).map_err(Failed::Usage)?;
+    let files = config.credential_files();
+    let credentials =
+        files.map(|files| files.load(currencies)).transpose().map_err(Failed::Usage)?;
     let mut public = Vec::new();
     if config.health == Access::Public {
         public.push(HEALTH_SERVICE);
@@ -214,24 +218,23 @@ pub fn authenticator(
 /// Reads the files of tokens and of the policy again when they have changed, for as long as the
 /// server runs. What cannot be read or makes no sense changes nothing.
 async fn reload(
-    config: SecurityConfig,
+    files: CredentialFiles,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
 ) {
-    let mut last = config.credentials_texts();
+    let mut last = files.texts();
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
-        let texts = config.credentials_texts();
+        let texts = files.texts();
         if texts == last {
             continue;
         }
         last = texts;
-        match config.credentials(&currencies) {
-            Ok(Some(credentials)) => {
+        match files.load(&currencies) {
+            Ok(credentials) => {
                 tracing::info!(?credentials, "tokens and policy read again");
                 authenticator.replace(credentials);
             }
-            Ok(None) => {}
             Err(error) => tracing::error!(error, "tokens and policy stay as they were"),
         }
     }

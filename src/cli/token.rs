@@ -9,9 +9,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 use sha2::{Digest, Sha256};
 
+use crate::domain::ids::Identity;
 use crate::{
     cli::{Failed, output},
-    config::{identity, parse_duration},
+    config::parse_duration,
 };
 
 /// What tokens begin with: scanners of source code find one that was left there.
@@ -31,8 +32,8 @@ enum Action {
     /// file of tokens go to standard error, or to the end of the file itself with --append.
     Create {
         /// Whose it is to be: a name in the policy.
-        #[arg(long, value_name = "NAME", value_parser = identity)]
-        identity: std::sync::Arc<str>,
+        #[arg(long, value_name = "NAME", value_parser = Identity::parse)]
+        identity: Identity,
 
         /// How long it is valid, e.g. 90days. Default: until it is taken out of the file.
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -52,7 +53,7 @@ impl Token {
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
         let sha256 = Sha256::digest(&token);
         let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        let quoted = toml::Value::from(&*identity);
+        let quoted = toml::Value::from(identity.as_str());
         let mut lines = format!("[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\n");
         if let Some(duration) = expires_in {
             let time = SystemTime::now().checked_add(duration);

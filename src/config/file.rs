@@ -10,6 +10,7 @@ use std::{
 use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::ContextValue};
 
 use crate::config::environment::one_line;
+use crate::toml_text;
 
 /// The id of the setting that names the file. It cannot be set in the file.
 pub const CONFIG: &str = "config";
@@ -42,7 +43,7 @@ impl Settings {
         let fail = |what: String| FileError { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
-        let table: toml::Table = text.parse().map_err(|error| fail(toml_error(&text, &error)))?;
+        let table: toml::Table = toml_text::parse(&text).map_err(fail)?;
         let known = settings(command);
         let mut values = BTreeMap::new();
         for (key, value) in table {
@@ -111,13 +112,6 @@ pub fn name_keys(command: Command) -> Command {
             }
         })
         .mut_subcommands(name_keys)
-}
-
-/// What is wrong with a text, in one line, and without showing the text: there may be a secret.
-pub(super) fn toml_error(text: &str, error: &toml::de::Error) -> String {
-    let at = error.span().map_or(0, |span| span.start);
-    let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', " "))
 }
 
 /// A setting is what has a variable; of those, the file cannot name itself.

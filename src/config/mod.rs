@@ -3,7 +3,6 @@
 //!
 //! A flag wins over the environment, that over the file, that over the default.
 
-mod credentials;
 mod database;
 pub mod environment;
 pub mod file;
@@ -16,13 +15,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
+pub(crate) use crate::config::database::shows_password;
 pub(crate) use crate::config::values::parse_duration;
-pub(crate) use crate::config::{credentials::identity, database::shows_password};
 pub use crate::config::{
     database::DatabaseConfig,
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
-    telemetry::{LogFormat, TelemetryConfig},
+    telemetry::TelemetryConfig,
 };
 use crate::{
     config::values::{CurrencyList, parse_address, parse_currencies, parse_switch},

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use crate::config::values::parse_switch;
+use crate::{auth::CredentialFiles, config::values::parse_switch};
 
 /// Who may call, and how that is made sure of.
 #[derive(Args, Clone, Debug)]
@@ -106,6 +106,13 @@ impl SecurityConfig {
             client_ca: self.tls_client_ca_file.clone(),
             client_certificate_required: self.tokens_file.is_none(),
         })
+    }
+
+    /// The files of tokens and of the policy; None if callers are not authenticated.
+    #[must_use]
+    pub fn credential_files(&self) -> Option<CredentialFiles> {
+        let policy = self.policy_file.clone()?;
+        Some(CredentialFiles { policy, tokens: self.tokens_file.clone() })
     }
 
     /// Whether callers are asked who they are.

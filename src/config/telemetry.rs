@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::config::values::{parse_address, parse_duration};
 
@@ -50,17 +50,6 @@ pub struct TelemetryConfig {
         value_parser = parse_ratio
     )]
     pub trace_sample_ratio: f64,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Console if stderr is a terminal, else JSON.
-    Auto,
-    /// For people.
-    Console,
-    /// One JSON object a line.
-    Json,
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {

@@ -1,9 +1,9 @@
 //! Accounts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use crate::domain::{
-    ids::AccountId,
+    ids::{AccountId, Identity},
     money::{Amount, Currency},
 };
 
@@ -71,7 +71,7 @@ pub struct Account {
     /// Microseconds since the Unix epoch; never goes back.
     pub update_time_us: i64,
     /// Who opened it; empty without authentication.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
 }
 
 /// The attributes of an account to open.
@@ -88,7 +88,7 @@ pub struct NewAccount {
     /// The caller's labels.
     pub labels: Labels,
     /// Who asks for it.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
 }
 
 /// A change of what an account is: everything about it but its money.
@@ -103,7 +103,7 @@ pub struct AccountUpdate {
     /// Why; kept in the account's history.
     pub reason: String,
     /// Who asked for it; kept in the account's history.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
 }
 
 /// What is to become of an account.
@@ -160,7 +160,7 @@ pub struct AccountChange {
     /// As sent.
     pub reason: String,
     /// Who asked for it; empty without authentication.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
     /// The account's currency: of the limits.
     pub currency: Currency,
     /// What it was before.
@@ -247,7 +247,7 @@ impl Account {
             labels: new.labels.clone(),
             create_time_us: now_us,
             update_time_us: now_us,
-            caller: new.caller.clone(),
+            created_by: new.created_by.clone(),
         }
     }
 

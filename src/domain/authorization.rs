@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use crate::domain::{
     command::{Action, Request},
     hold::Capture,
-    ids::AccountId,
+    ids::{AccountId, Identity},
     money::{Amount, Currency},
     transaction::Transaction,
 };
@@ -15,10 +15,10 @@ use crate::domain::{
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The name under which the policy knows them; empty if nobody is asked who they are.
-    pub identity: Arc<str>,
+    pub identity: Identity,
     /// The name under which what they ask for is recorded, and to which request ids are scoped: the
     /// same, unless the policy says otherwise.
-    pub recorded_as: Arc<str>,
+    pub recorded_as: Identity,
     /// What they may touch.
     pub grant: Arc<Grant>,
 }
@@ -57,7 +57,7 @@ impl Caller {
     #[must_use]
     pub fn unrestricted(identity: &str) -> Self {
         let grant = Grant { account_prefixes: vec![String::new()], amount_max: None };
-        let identity: Arc<str> = identity.into();
+        let identity = Identity::from_stored(identity);
         Self { recorded_as: identity.clone(), identity, grant: Arc::new(grant) }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     account::Labels,
-    ids::{AccountId, HoldId, RequestId, TransactionId},
+    ids::{AccountId, HoldId, Identity, RequestId, TransactionId},
     money::{Amount, Currency},
 };
 
@@ -43,7 +43,7 @@ impl HoldState {
 }
 
 /// An amount of an account that is set aside. Of all this only `state`, `captured`,
-/// `end_caller` and `update_time_us` ever change, and those once.
+/// `ended_by` and `update_time_us` ever change, and those once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Unique, never reused.
@@ -61,9 +61,9 @@ pub struct Hold {
     /// What was taken of it, if it was captured.
     pub captured: Option<Captured>,
     /// Who placed it; empty without authentication.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
     /// Who captured or released it; empty until then, and if it expired.
-    pub end_caller: Arc<str>,
+    pub ended_by: Identity,
     /// The id of the request that placed it.
     pub request_id: RequestId,
     /// As sent.
@@ -108,7 +108,7 @@ impl Hold {
     pub fn as_placed(mut self) -> Self {
         self.state = HoldState::Open;
         self.captured = None;
-        self.end_caller = "".into();
+        self.ended_by = Identity::anonymous();
         self.update_time_us = self.create_time_us;
         self
     }

@@ -20,11 +20,19 @@ pub struct HoldId(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(Arc<str>);
 
-/// Names a change for ever: a request id is scoped to the authenticated caller.
+/// The longest identity, in bytes: it is stored with every change.
+pub const IDENTITY_LENGTH_MAX: usize = 256;
+
+/// The name of a caller, as tokens, certificates and the policy have it. Empty where callers are not
+/// authenticated.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity(Arc<str>);
+
+/// The permanent name of a request: request ids are scoped to the identity of the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestKey {
-    /// The caller's identity; empty without authentication.
-    pub caller: Arc<str>,
+    /// The identity under which the caller's requests are recorded.
+    pub caller: Identity,
     /// The caller's id for the request.
     pub request_id: RequestId,
 }
@@ -81,6 +89,47 @@ pub enum IdError {
     /// A character outside the alphabet.
     #[error("has a character outside {0}")]
     Alphabet(&'static str),
+}
+
+impl Identity {
+    /// Callers who are not authenticated.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self("".into())
+    }
+
+    /// Reads an identity: 1-256 printable ASCII characters without spaces.
+    ///
+    /// # Errors
+    /// In one sentence, with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let is_printable = text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+        if text.is_empty() || text.len() > IDENTITY_LENGTH_MAX || !is_printable {
+            return Err(format!(
+                "identity {text:?} must be 1-{IDENTITY_LENGTH_MAX} printable ASCII characters \
+                 without spaces"
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// An identity that was checked before, or that a certificate authority vouches for.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether nobody was authenticated.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl AccountId {
@@ -176,6 +225,18 @@ fn check(
         length if length > ID_LENGTH_MAX => Err(IdError::TooLong(length)),
         _ if !text.bytes().all(allowed) => Err(IdError::Alphabet(alphabet)),
         _ => Ok(text.into()),
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a change leaves behind: a transaction and its entries, hashed into a chain.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
     account::Labels,
-    ids::{AccountId, RequestId, TransactionId},
+    ids::{AccountId, Identity, RequestId, TransactionId},
     money::{Amount, Currency},
 };
 
@@ -64,7 +64,7 @@ pub struct Transaction {
     /// None if it was only validated.
     pub transaction_id: Option<TransactionId>,
     /// The identity of who asked for it; empty without authentication.
-    pub caller: Arc<str>,
+    pub created_by: Identity,
     /// The caller's id of the request.
     pub request_id: RequestId,
     /// Which RPC made it.

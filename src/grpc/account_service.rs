@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::domain::ids::Identity;
 use crate::{
     domain::{
         account::{AccountUpdate, AttributeChange},
@@ -55,7 +56,7 @@ impl AccountServiceImpl {
     async fn execute<T, R: From<RequestResult>>(
         &self,
         request: Request<T>,
-        decode: impl FnOnce(&Currencies, &Arc<str>, T) -> Result<command::Request, Invalid>,
+        decode: impl FnOnce(&Currencies, &Identity, T) -> Result<command::Request, Invalid>,
     ) -> Result<Response<R>, Status> {
         let (context, request) = unpack(request);
         let request = decode(&self.currencies, &context.caller.recorded_as, request);

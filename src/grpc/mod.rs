@@ -16,7 +16,7 @@ pub use admin_service::AdminServiceImpl;
 pub use error::{blame_request, panicked, waiting_for_database};
 pub use middleware::{
     authentication::AuthenticationLayer,
-    body_budget::{Unfinished, receive},
+    body_budget::BodyBudget,
     call_limit::{CallLimits, LimitLayer},
     deadline::{DeadlinePolicy, stamp},
     telemetry::ObserveLayer,

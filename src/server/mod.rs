@@ -29,8 +29,8 @@ use crate::{
     config::LimitsConfig,
     domain::money::Currencies,
     grpc::{
-        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, CallLimits,
-        DeadlinePolicy, Leftovers, LimitLayer, ObserveLayer, Unfinished,
+        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, BodyBudget, CallLimits,
+        DeadlinePolicy, Leftovers, LimitLayer, ObserveLayer,
     },
     ledger::Ledger,
     proto::{
@@ -147,7 +147,7 @@ impl Server {
             routes.get().unwrap_or(&waiting_routes).clone().oneshot(request)
         });
 
-        let unfinished = Unfinished::new(config.limits.message_size_max as usize);
+        let body_budget = BodyBudget::new(config.limits.message_size_max as usize);
         let leftovers = Leftovers::default();
         let deadlines = config.deadlines;
         let layers = ServiceBuilder::new()
@@ -157,9 +157,7 @@ impl Server {
             .map_response(grpc::blame_request)
             .layer(AuthenticationLayer(config.authenticator.clone()))
             .layer(LimitLayer::new(call_limits(&config.limits)))
-            .map_request(move |request| {
-                grpc::receive(grpc::stamp(request, deadlines), &unfinished)
-            });
+            .map_request(move |request| body_budget.track(grpc::stamp(request, deadlines)));
 
         let ledger = Arc::new(OnceLock::new());
         let mut administration = JoinSet::new();

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{
 use x509_parser::{extensions::GeneralName, prelude::*};
 
 use crate::config::TlsFiles;
+use crate::domain::ids::Identity;
 
 /// The protocol that is spoken inside, as ALPN names it.
 const PROTOCOL: &[u8] = b"h2";
@@ -107,7 +108,7 @@ impl Tls {
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
 #[must_use]
-pub fn identity(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
     let names = || names.value.general_names.iter();
@@ -121,7 +122,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
             _ => None,
         })
     };
-    spiffe.or_else(dns).map(Arc::from)
+    spiffe.or_else(dns).map(Identity::from_stored)
 }
 
 /// The files' bytes: certificate, key, authorities.

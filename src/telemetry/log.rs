@@ -6,6 +6,7 @@
 
 use std::{cell::RefCell, fmt, io::IsTerminal, mem, net::SocketAddr, sync::Arc};
 
+use clap::ValueEnum;
 use http::HeaderValue;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -19,7 +20,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::LogFormat;
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Console if stderr is a terminal, else JSON.
+    Auto,
+    /// For people.
+    Console,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Begins to log.
 pub fn start(filter: EnvFilter, format: LogFormat) {

@@ -30,7 +30,7 @@ impl UnitOfWork {
                 version: account.version,
                 kind: update.change.kind(),
                 reason: update.reason.clone(),
-                caller: update.caller.clone(),
+                created_by: update.created_by.clone(),
                 currency: account.currency.clone(),
                 before,
                 after,

@@ -3,6 +3,7 @@
 use crate::domain::{
     account::{Account, AccountState, AccountUpdate, AttributeChange, NewLimit},
     command::Command,
+    ids::{AccountId, Identity},
     rejection::Rejection,
     unit_of_work::{
         CommandResult, UnitOfWork,
@@ -21,11 +22,11 @@ fn change_at(
     expected_version: Option<i64>,
 ) -> Result<Account, Rejection> {
     let update = AccountUpdate {
-        account_id: crate::domain::ids::AccountId::parse(id).unwrap(),
+        account_id: AccountId::parse(id).unwrap(),
         change,
         expected_version,
         reason: "why".to_owned(),
-        caller: "".into(),
+        created_by: Identity::anonymous(),
     };
     match work.apply(&Command::UpdateAccount(update))? {
         CommandResult::Account(account) => Ok(account),

@@ -6,7 +6,7 @@ use crate::domain::{
     account::{Account, AccountState},
     command::{Condition, Leg, Request},
     hold::{Capture, Captured, Hold, HoldRef, HoldState, NewHold},
-    ids::{AccountId, HoldId},
+    ids::{AccountId, HoldId, Identity},
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
@@ -58,8 +58,8 @@ impl UnitOfWork {
             state: HoldState::Open,
             expire_time_us: new.expire_time_us,
             captured: None,
-            caller: request.key.caller.clone(),
-            end_caller: "".into(),
+            created_by: request.key.caller.clone(),
+            ended_by: Identity::anonymous(),
             request_id: request.key.request_id.clone(),
             description: request.description.clone(),
             labels: request.labels.clone(),
@@ -149,7 +149,7 @@ impl UnitOfWork {
         let hold = self.holds.get_mut(hold_id)?;
         hold.end(state, self.now_us);
         hold.captured = captured;
-        hold.end_caller = request.key.caller.clone();
+        hold.ended_by = request.key.caller.clone();
         if let Some(account) = self.accounts.get_mut(&hold.account_id) {
             account.held = account.held.plus(-hold.amount);
         }

@@ -6,7 +6,7 @@ use crate::domain::{
     account::AccountState,
     command::{Action, Command, Request, TransactionRef},
     hold::{Capture, Hold, HoldRef, HoldState, NewHold},
-    ids::{AccountId, HoldId},
+    ids::{AccountId, HoldId, Identity},
     rejection::Rejection,
     transaction::Transaction,
     unit_of_work::{
@@ -99,8 +99,8 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     let mut owner = account("a", "10.00");
     owner.held = usd().parse("10.00").unwrap();
     let hold = |id: &str, expire_time_us| Hold {
-        caller: "".into(),
-        end_caller: "".into(),
+        created_by: Identity::anonymous(),
+        ended_by: Identity::anonymous(),
         hold_id: HoldId::parse(id).unwrap(),
         account_id: owner.account_id.clone(),
         currency: usd(),

@@ -153,7 +153,7 @@ impl PlannedEntries {
     pub(super) fn into_preview(self, request: &Request, kind: TransactionKind) -> Transaction {
         Transaction {
             transaction_id: None,
-            caller: request.key.caller.clone(),
+            created_by: request.key.caller.clone(),
             request_id: request.key.request_id.clone(),
             kind,
             entries: self.entries,

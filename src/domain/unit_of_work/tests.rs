@@ -8,7 +8,7 @@ use crate::domain::{
     account::{Account, AccountState, Labels, NewAccount},
     command::{Action, Command, Condition, Leg, Request},
     ids::{
-        AccountId, ID_TIME_DISTANCE_MAX_US, RequestId, RequestKey, is_same_attempt,
+        AccountId, ID_TIME_DISTANCE_MAX_US, Identity, RequestId, RequestKey, is_same_attempt,
         transaction_id_at,
     },
     money::{Currencies, Currency},
@@ -25,7 +25,7 @@ pub fn usd() -> Currency {
 
 fn new_account(id: &str) -> NewAccount {
     NewAccount {
-        caller: "".into(),
+        created_by: Identity::anonymous(),
         account_id: AccountId::parse(id).unwrap(),
         currency: usd(),
         overdraft_limit: usd().zero(),
@@ -46,7 +46,10 @@ pub fn work(accounts: Vec<Account>) -> UnitOfWork {
 
 pub fn request(request_id: &str, action: Action) -> Request {
     Request {
-        key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
+        key: RequestKey {
+            caller: Identity::anonymous(),
+            request_id: RequestId::parse(request_id).unwrap(),
+        },
         transaction_id: Uuid::now_v7(),
         action,
         description: String::new(),

@@ -1,13 +1,13 @@
 //! Accounts: to open, to change.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
 use crate::{
     domain::{
         account::{AccountUpdate, AttributeChange, NewAccount, NewLimit},
-        ids::AccountId,
+        ids::{AccountId, Identity},
         money::{Amount, Currencies, Currency},
     },
     grpc::decode::{Decoder, Invalid},
@@ -20,7 +20,7 @@ const UPDATABLE: [&str; 3] = ["labels", "overdraft_limit", "unlimited_overdraft"
 /// An account to open, on behalf of `caller`.
 pub fn new_account(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::CreateAccountRequest,
 ) -> Result<NewAccount, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -45,7 +45,7 @@ pub fn new_account(
             overdraft_limit: overdraft_limit?,
             unlimited_overdraft: request.unlimited_overdraft,
             labels: request.labels.clone(),
-            caller: caller.clone(),
+            created_by: caller.clone(),
         })
     })();
     decoder.finish(decoded)
@@ -64,7 +64,7 @@ pub fn check_currency_of_new_account(
 /// A change of an account's attributes, on behalf of `caller`.
 pub fn account_update(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::UpdateAccountRequest,
 ) -> Result<AccountUpdate, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -94,7 +94,7 @@ pub fn account_update(
         change,
         expected_version,
         reason,
-        caller,
+        created_by: caller,
     }))
 }
 
@@ -146,7 +146,7 @@ pub struct StateChange {
 /// A change of an account's state, on behalf of `caller`.
 pub fn state_change(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     change: AttributeChange,
     request: StateChange,
 ) -> Result<AccountUpdate, Invalid> {
@@ -161,7 +161,7 @@ pub fn state_change(
         change,
         expected_version,
         reason,
-        caller,
+        created_by: caller,
     }))
 }
 

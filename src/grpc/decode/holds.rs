@@ -1,12 +1,10 @@
 //! Holds, and other changes that name what is there.
 
-use std::sync::Arc;
-
 use crate::{
     domain::{
         command::{Action, Request, TransactionRef},
         hold::{Capture, HoldRef, NewHold},
-        ids::RequestId,
+        ids::{Identity, RequestId},
         money::Currencies,
     },
     grpc::decode::{Decoder, Invalid, Sign, postings::blank},
@@ -16,7 +14,7 @@ use crate::{
 /// A hold to place, on behalf of `caller`.
 pub fn new_hold(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::PlaceHoldRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -50,7 +48,7 @@ pub fn new_hold(
 /// A hold to capture, on behalf of `caller`.
 pub fn capture(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::CaptureHoldRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -79,7 +77,7 @@ pub fn capture(
 /// A hold to release, on behalf of `caller`.
 pub fn release(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::ReleaseHoldRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -95,7 +93,7 @@ pub fn release(
 /// A transaction to reverse, on behalf of `caller`.
 pub fn reversal(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::ReverseTransactionRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);

@@ -1,6 +1,6 @@
 //! Changes of balances.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::{
     domain::{
         account::Labels,
         command::{Action, Leg, Request},
-        ids::{RequestId, RequestKey},
+        ids::{Identity, RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
     },
@@ -42,7 +42,7 @@ enum Sides<'a> {
 /// A deposit, on behalf of `caller`.
 pub fn deposit(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::DepositRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
@@ -60,7 +60,7 @@ pub fn deposit(
 /// A withdrawal, on behalf of `caller`.
 pub fn withdraw(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::WithdrawRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
@@ -78,7 +78,7 @@ pub fn withdraw(
 /// A transfer, on behalf of `caller`.
 pub fn transfer(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::TransferRequest,
 ) -> Result<Request, Invalid> {
     let common = Common {
@@ -97,7 +97,7 @@ pub fn transfer(
 
 fn posting(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     common: &Common<'_>,
     sides: Sides<'_>,
 ) -> Result<Request, Invalid> {
@@ -146,7 +146,7 @@ fn posting(
 /// A transaction of any legs, on behalf of `caller`.
 pub fn transaction(
     currencies: &Currencies,
-    caller: &Arc<str>,
+    caller: &Identity,
     request: proto::PostTransactionRequest,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -204,7 +204,7 @@ pub fn batch(
 }
 
 /// A request with nothing in it but its names.
-pub(super) fn blank(caller: &Arc<str>, request_id: RequestId) -> Request {
+pub(super) fn blank(caller: &Identity, request_id: RequestId) -> Request {
     Request {
         key: RequestKey { caller: caller.clone(), request_id },
         transaction_id: Uuid::now_v7(),

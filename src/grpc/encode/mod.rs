@@ -35,7 +35,7 @@ pub fn account(account: Account) -> proto::Account {
         version: account.version,
         create_time: Some(time(account.create_time_us)),
         update_time: Some(time(account.update_time_us)),
-        caller: account.caller.to_string(),
+        caller: account.created_by.to_string(),
         labels: account.labels,
     }
 }
@@ -69,7 +69,7 @@ pub fn account_change(change: AccountChange) -> proto::AccountChange {
         before: Some(attributes(change.before)),
         after: Some(attributes(change.after)),
         create_time: Some(time(change.create_time_us)),
-        caller: change.caller.to_string(),
+        caller: change.created_by.to_string(),
     }
 }
 
@@ -94,8 +94,8 @@ pub fn hold(hold: &Hold) -> proto::Hold {
         create_time: Some(time(hold.create_time_us)),
         update_time: Some(time(hold.update_time_us)),
         request_id: hold.request_id.to_string(),
-        caller: hold.caller.to_string(),
-        end_caller: hold.end_caller.to_string(),
+        caller: hold.created_by.to_string(),
+        end_caller: hold.ended_by.to_string(),
     }
 }
 
@@ -198,7 +198,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         create_time: Some(time(transaction.create_time_us)),
         reverses_transaction_id: id(transaction.reverses_transaction_id),
         reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
-        caller: transaction.caller.to_string(),
+        caller: transaction.created_by.to_string(),
     };
     if transaction.transaction_id.is_none() {
         // Only validated: there is no such transaction, at no time.

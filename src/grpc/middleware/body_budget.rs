@@ -1,10 +1,9 @@
-//! Requests that are on their way in. A caller who sends a part of one and no more would keep its
-//! call, and what was received of it, for ever.
+//! Bounds the memory of messages that have arrived in part, and the time for which a unary call
+//! waits for the rest of its message.
 
 use std::{
-    collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,76 +19,82 @@ use crate::{
     auth,
     grpc::{
         error,
-        middleware::{deadline::Deadline, telemetry::METRICS_BY_METHOD},
+        middleware::{
+            deadline::Deadline,
+            identity_budget::{Exhausted, IdentityBudget, Reservation},
+            telemetry::METRICS_BY_METHOD,
+        },
     },
     ledger::{Error, Outcome},
 };
 
-/// What all messages that have not come to their ends may have in memory, in bytes: far above what
-/// honest callers have under way, far below what hurts.
-const UNFINISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The same of one identity: half is left to the others.
-const IDENTITY_UNFINISHED_BYTES_MAX: usize = UNFINISHED_BYTES_MAX / 2;
-/// A message of so many bytes does not count: the limits on calls bound these, and a deposit is
-/// never refused for what others send.
+/// Bytes of all incomplete messages together: far above what honest callers send at a time, far
+/// below what would exhaust the memory.
+const BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the incomplete messages of one identity: half is left to the others.
+const IDENTITY_BUFFERED_BYTES_MAX: usize = BUFFERED_BYTES_MAX / 2;
+/// A message of at most so many bytes is not charged: the limits on calls bound these, and large
+/// messages of others never shed a deposit.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
-/// The name of that in errors and metrics.
-const LIMIT: &str = "unfinished_bytes";
-/// After how long a call that was one too many is worth a new attempt.
+/// The name of the limit in errors and metrics.
+const LIMIT: &str = "buffered_bytes";
+/// What RetryInfo advises after a message that was one too many.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Before each message: whether it is compressed, and its length in four bytes.
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 const PREFIX_LENGTH: usize = 5;
 
-/// The bytes of messages that have not come to their ends, of all calls together. A message counts
-/// with the length that it announces: there is room made for that when its first bytes are there.
+/// The budget for incomplete messages. A message is charged with the length that it announces, when
+/// its first bytes arrive.
 #[derive(Clone, Debug)]
-pub struct Unfinished {
-    taken: Arc<Mutex<Taken>>,
-    /// One that announces more is refused, not received.
+pub struct BodyBudget {
+    bytes: Arc<IdentityBudget>,
+    /// A message that announces more is rejected, not received.
     message_size_max: usize,
 }
 
-/// In bytes.
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    /// Of those that have any.
-    of_identity: HashMap<Arc<str>, usize>,
-}
-
-impl Unfinished {
-    /// There is none, and no message will be larger than this.
+impl BodyBudget {
+    /// A budget for messages of at most this many bytes each.
     #[must_use]
     pub fn new(message_size_max: usize) -> Self {
-        Self { taken: Arc::default(), message_size_max }
+        let bytes = IdentityBudget::new(BUFFERED_BYTES_MAX, IDENTITY_BUFFERED_BYTES_MAX);
+        Self { bytes, message_size_max }
+    }
+
+    /// Charges the incomplete messages of a request to the budget, and fails the body of a unary
+    /// call at its deadline. Comes after [`crate::grpc::stamp`] and
+    /// [`crate::grpc::AuthenticationLayer`].
+    pub fn track(&self, request: Request<Body>) -> Request<Body> {
+        let is_unary = METRICS_BY_METHOD.of(request.uri().path()).is_unary;
+        let deadline = is_unary.then(|| Deadline::of(request.extensions()));
+        let reservation = self.bytes.reservation(auth::caller(request.extensions()).identity);
+        let message_size_max = self.message_size_max;
+        request.map(|body| {
+            let message = MessageProgress::default();
+            let timer = None;
+            Body::new(BudgetedBody {
+                body,
+                deadline,
+                timer,
+                message,
+                message_size_max,
+                reservation,
+            })
+        })
     }
 }
 
-/// Has a request's messages counted as long as they are not whole, and, if it is only one, waited
-/// for no longer than the call may take. After [`crate::grpc::stamp`], and after
-/// [`crate::grpc::AuthenticationLayer`] has said whose they are.
-pub fn receive(request: Request<Body>, unfinished: &Unfinished) -> Request<Body> {
-    let is_unary = METRICS_BY_METHOD.of(request.uri().path()).is_unary;
-    let deadline = is_unary.then(|| Deadline::of(request.extensions()));
-    let identity = auth::caller(request.extensions()).identity;
-    let share = Share { of: unfinished.clone(), identity, bytes: 0 };
-    request.map(|body| {
-        let message = MessageProgress::default();
-        Body::new(Receiving { body, deadline, timer: None, message, share })
-    })
-}
-
-struct Receiving {
+struct BudgetedBody {
     body: Body,
     deadline: Option<Deadline>,
-    /// Made when there is something to wait for, which is seldom.
+    /// Started when the body has to wait, which is seldom.
     timer: Option<Pin<Box<Sleep>>>,
     message: MessageProgress,
-    share: Share,
+    message_size_max: usize,
+    reservation: Reservation,
 }
 
-/// How much of a message is there.
+/// How much of a message has arrived.
 struct MessageProgress {
     prefix: [u8; PREFIX_LENGTH],
     received: usize,
@@ -106,16 +111,9 @@ impl Default for MessageProgress {
     }
 }
 
-/// What one call has of all that is unfinished; given back with the call's body.
-struct Share {
-    of: Unfinished,
-    identity: Arc<str>,
-    bytes: usize,
-}
-
 impl MessageProgress {
-    /// Takes in what has come; returns how much room is needed by a message that is not whole yet.
-    fn take_in(&mut self, mut bytes: &[u8]) -> usize {
+    /// Counts bytes that have arrived. Returns the length of the message that is incomplete now.
+    fn advance(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.received < PREFIX_LENGTH {
                 self.prefix[self.received] = bytes[0];
@@ -140,43 +138,14 @@ impl MessageProgress {
     }
 }
 
-impl Share {
-    /// From now on it is this much, if there may be so much; otherwise the most that there may be.
-    fn set(&mut self, bytes: usize) -> Result<(), usize> {
-        let bytes = bytes.min(self.of.message_size_max);
-        let bytes = if bytes > SMALL_BYTES_MAX { bytes } else { 0 };
-        if bytes == self.bytes {
-            return Ok(());
-        }
-        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = taken.all - self.bytes;
-        let own = taken.of_identity.get(&self.identity).map_or(0, |own| own - self.bytes);
-        if others + bytes > UNFINISHED_BYTES_MAX {
-            return Err(UNFINISHED_BYTES_MAX);
-        }
-        // Without authentication all are nobody, who has no share of their own.
-        if own + bytes > IDENTITY_UNFINISHED_BYTES_MAX && !self.identity.is_empty() {
-            return Err(IDENTITY_UNFINISHED_BYTES_MAX);
-        }
-        taken.all = others + bytes;
-        if own + bytes == 0 {
-            taken.of_identity.remove(&self.identity);
-        } else {
-            taken.of_identity.insert(self.identity.clone(), own + bytes);
-        }
-        self.bytes = bytes;
-        Ok(())
+impl BudgetedBody {
+    fn charge(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        let bytes = bytes.min(self.message_size_max);
+        self.reservation.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })
     }
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        // Nothing is always little enough.
-        let _ = self.set(0);
-    }
-}
-
-impl HttpBody for Receiving {
+impl HttpBody for BudgetedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -188,12 +157,12 @@ impl HttpBody for Receiving {
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-                let bytes = this.message.take_in(data);
-                if this.message.largest > this.share.of.message_size_max {
-                    let status = too_large(this.message.largest, this.share.of.message_size_max);
+                let bytes = this.message.advance(data);
+                if this.message.largest > this.message_size_max {
+                    let status = too_large(this.message.largest, this.message_size_max);
                     return Poll::Ready(Some(Err(status)));
                 }
-                Poll::Ready(Some(this.share.set(bytes).map(|()| frame).map_err(too_much)))
+                Poll::Ready(Some(this.charge(bytes).map(|()| frame).map_err(too_much)))
             }
             Poll::Pending => {
                 let Some(deadline) = this.deadline else { return Poll::Pending };
@@ -224,7 +193,8 @@ fn too_large(length: usize, max: usize) -> Status {
     error::request_too_large("message_size_max", max as u32, message)
 }
 
-fn too_much(max: usize) -> Status {
+fn too_much(exhausted: Exhausted) -> Status {
+    let (Exhausted::Total(max) | Exhausted::Identity(max)) = exhausted;
     counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
     let message = "too many large messages are on their way in already".to_owned();
     error::of_limit(LIMIT, max as u32, message, RETRY_DELAY)
@@ -233,6 +203,7 @@ fn too_much(max: usize) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::Identity;
 
     #[test]
     fn a_message_counts_until_it_is_whole_however_it_is_cut() {
@@ -253,41 +224,29 @@ mod tests {
                 let (begin, end) = bounds.into_iter().rfind(|(begin, _)| *begin <= at).unwrap();
                 let is_announced = at - begin >= PREFIX_LENGTH;
                 let needs = if is_announced { end - begin } else { at - begin };
-                assert_eq!(progress.take_in(bytes), needs, "{piece} bytes at a time, {at}");
+                assert_eq!(progress.advance(bytes), needs, "{piece} bytes at a time, {at}");
             }
             assert_eq!(progress.largest, 300);
         }
     }
 
     #[test]
-    fn what_a_call_has_is_given_back_and_others_have_their_half() {
+    fn small_messages_are_free_and_others_are_charged_up_to_the_largest_that_is_received() {
         const MIB: usize = 1024 * 1024;
-        let unfinished = Unfinished::new(20 * MIB);
-        let call =
-            |identity: &str| Share { of: unfinished.clone(), identity: identity.into(), bytes: 0 };
-        let mut first = call("mallory");
-        assert_eq!(first.set(20 * MIB), Ok(()));
-        let mut second = call("mallory");
-        assert_eq!(second.set(13 * MIB), Err(32 * MIB));
-        assert_eq!(second.set(12 * MIB), Ok(()));
-        let mut alice = call("alice");
-        // What is too large is not received.
-        assert_eq!(alice.set(50 * MIB), Ok(()));
-        let mut bob = call("bob");
-        assert_eq!(bob.set(13 * MIB), Err(64 * MIB));
-        assert_eq!(bob.set(SMALL_BYTES_MAX), Ok(()));
-        first.set(0).unwrap();
-        assert_eq!(bob.set(13 * MIB), Ok(()));
-        drop((first, second, alice, bob));
-        let taken = unfinished.taken.lock().unwrap();
-        assert_eq!((taken.all, taken.of_identity.len()), (0, 0));
-    }
-
-    #[test]
-    fn who_is_nobody_has_no_half() {
-        let unfinished = Unfinished::new(usize::MAX);
-        let mut share = Share { of: unfinished, identity: "".into(), bytes: 0 };
-        assert_eq!(share.set(UNFINISHED_BYTES_MAX), Ok(()));
-        assert_eq!(share.set(UNFINISHED_BYTES_MAX + 1), Err(UNFINISHED_BYTES_MAX));
+        let budget = BodyBudget::new(20 * MIB);
+        let mut body = BudgetedBody {
+            body: Body::empty(),
+            deadline: None,
+            timer: None,
+            message: MessageProgress::default(),
+            message_size_max: budget.message_size_max,
+            reservation: budget.bytes.reservation(Identity::from_stored("mallory")),
+        };
+        let mut other = budget.bytes.reservation(Identity::from_stored("mallory"));
+        assert_eq!(body.charge(SMALL_BYTES_MAX), Ok(()));
+        assert_eq!(other.resize(IDENTITY_BUFFERED_BYTES_MAX), Ok(()), "a small message is free");
+        assert_eq!(body.charge(MIB), Err(Exhausted::Identity(IDENTITY_BUFFERED_BYTES_MAX)));
+        assert_eq!(other.resize(IDENTITY_BUFFERED_BYTES_MAX - 20 * MIB), Ok(()));
+        assert_eq!(body.charge(50 * MIB), Ok(()), "no more is received than 20 MiB");
     }
 }

@@ -1,13 +1,12 @@
-//! How many calls are under way, and for whom. What is too much is refused before it is read.
+//! Sheds calls beyond the limits before their bodies are read.
 //!
-//! Health must be told also by a server that has too much to do, or it would be killed for it, and
-//! whoever looks after it must get in; so only calls of AccountService count.
+//! Only calls of AccountService count: an orchestrator would kill an overloaded server that does not
+//! answer health checks, and its operator must get in.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU32,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,59 +22,54 @@ use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::{auth, grpc::error, proto::account_service_server::SERVICE_NAME};
+use crate::{
+    auth,
+    domain::ids::Identity,
+    grpc::{
+        error,
+        middleware::identity_budget::{Exhausted, IdentityBudget, Reservation},
+    },
+    proto::account_service_server::SERVICE_NAME,
+};
 
-/// After how long a call beyond a number of calls is worth a new attempt.
+/// What RetryInfo advises after a call beyond a number of calls.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Identities whose rates are kept; beyond, those are forgotten that have not called of late.
+/// Identities whose rates are kept. Beyond, the rates of those without recent calls are dropped.
 const IDENTITIES_KEPT: usize = 1000;
 
-/// How many calls there may be.
+/// The limits on calls.
 #[derive(Clone, Copy, Debug)]
 pub struct CallLimits {
-    /// Under way, of all callers together.
+    /// Calls in flight, of all callers together.
     pub calls_max: u32,
-    /// Under way, of one identity.
+    /// Calls in flight, of one identity.
     pub identity_calls_max: u32,
-    /// A second, of one identity, and that many at once; None: any number.
+    /// Calls a second of one identity, with a burst of as many; None: no limit.
     pub identity_rate_max: Option<NonZeroU32>,
-    /// Bytes of a call's headers, as HTTP/2 counts them. This is for calls of all services.
+    /// Bytes of the headers of a call of any service, as HTTP/2 counts them.
     pub header_size_max: u32,
 }
 
-/// Refuses calls beyond the limits; inside of [`crate::grpc::AuthenticationLayer`], which says
-/// whose they are.
+/// Sheds calls beyond the limits. Stands inside of [`crate::grpc::AuthenticationLayer`], which
+/// identifies their callers.
 #[derive(Clone)]
 pub struct LimitLayer(Arc<Limiter>);
 
 /// See [`LimitLayer`].
 #[derive(Clone)]
-pub struct Limited<S> {
+pub struct CallLimitService<S> {
     limiter: Arc<Limiter>,
     inner: S,
 }
 
 struct Limiter {
     limits: CallLimits,
-    under_way: Mutex<UnderWay>,
-    rates: Option<DefaultKeyedRateLimiter<Arc<str>>>,
+    in_flight: Arc<IdentityBudget>,
+    rates: Option<DefaultKeyedRateLimiter<Identity>>,
     shed: [Counter; 3],
 }
 
-#[derive(Default)]
-struct UnderWay {
-    calls: u32,
-    /// Of those that have any.
-    of_identity: HashMap<Arc<str>, u32>,
-}
-
-/// The place of a call that is under way, given back when it ends.
-struct Place {
-    limiter: Arc<Limiter>,
-    identity: Arc<str>,
-}
-
-/// What there is too much of, in the order of `Limiter::shed`.
+/// The limit that sheds a call, in the order of `Limiter::shed`.
 #[derive(Clone, Copy)]
 enum Limit {
     Calls,
@@ -97,26 +91,28 @@ impl Limit {
 }
 
 impl LimitLayer {
-    /// Calls beyond these are refused.
+    /// A layer with these limits.
     #[must_use]
     pub fn new(limits: CallLimits) -> Self {
         let rates =
             limits.identity_rate_max.map(|rate| RateLimiter::keyed(Quota::per_second(rate)));
         let shed =
             Limit::ALL.map(|limit| counter!("passbook_calls_shed_total", "limit" => limit.name()));
-        Self(Arc::new(Limiter { limits, under_way: Mutex::default(), rates, shed }))
+        let CallLimits { calls_max, identity_calls_max, .. } = limits;
+        let in_flight = IdentityBudget::new(calls_max as usize, identity_calls_max as usize);
+        Self(Arc::new(Limiter { limits, in_flight, rates, shed }))
     }
 }
 
 impl<S> Layer<S> for LimitLayer {
-    type Service = Limited<S>;
+    type Service = CallLimitService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Limited { limiter: self.0.clone(), inner }
+        CallLimitService { limiter: self.0.clone(), inner }
     }
 }
 
-impl<S, B> Service<Request<B>> for Limited<S>
+impl<S, B> Service<Request<B>> for CallLimitService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -142,10 +138,10 @@ where
         }
         let identity = auth::caller(request.extensions()).identity;
         match self.limiter.admit(identity) {
-            Ok(place) => {
-                let answer = self.inner.call(request);
+            Ok(permit) => {
+                let response = self.inner.call(request);
                 Box::pin(async move {
-                    Ok(answer.await?.map(|body| Body::new(PlacedBody { body, _place: place })))
+                    Ok(response.await?.map(|body| Body::new(PermitBody { body, _permit: permit })))
                 })
             }
             Err(status) => Box::pin(async move { Ok(status.into_http()) }),
@@ -174,85 +170,62 @@ fn is_limited(path: &str) -> bool {
     service.is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Without authentication all are nobody, who has no share of their own.
-fn is_someone(identity: &str) -> bool {
-    !identity.is_empty()
-}
-
 impl Limiter {
-    fn admit(self: &Arc<Self>, identity: Arc<str>) -> Result<Place, tonic::Status> {
-        // First the numbers: what is refused by them has not used up anything of the rate.
-        let place = self.take_place(identity)?;
-        let Some(rates) = self.rates.as_ref().filter(|_| is_someone(&place.identity)) else {
-            return Ok(place);
+    fn admit(&self, identity: Identity) -> Result<Reservation, tonic::Status> {
+        let mut permit = self.in_flight.reservation(identity);
+        // First the numbers: a call that they shed uses up nothing of the rate.
+        permit.resize(1).map_err(|exhausted| {
+            let limit = match exhausted {
+                Exhausted::Total(_) => Limit::Calls,
+                Exhausted::Identity(_) => Limit::IdentityCalls,
+            };
+            self.shed(limit, permit.identity(), RETRY_DELAY)
+        })?;
+        let Some(rates) = self.rates.as_ref().filter(|_| !permit.identity().is_anonymous()) else {
+            return Ok(permit);
         };
         if rates.len() > IDENTITIES_KEPT {
             rates.retain_recent();
         }
-        match rates.check_key(&place.identity) {
-            Ok(()) => Ok(place),
+        match rates.check_key(permit.identity()) {
+            Ok(()) => Ok(permit),
             Err(early) => {
                 let delay = early.wait_time_from(DefaultClock::default().now());
-                let rate = self.limits.identity_rate_max.map_or(0, NonZeroU32::get);
-                Err(self.refuse(Limit::IdentityRate, rate, &place.identity, delay))
+                Err(self.shed(Limit::IdentityRate, permit.identity(), delay))
             }
         }
     }
 
-    fn take_place(self: &Arc<Self>, identity: Arc<str>) -> Result<Place, tonic::Status> {
-        let CallLimits { calls_max, identity_calls_max, .. } = self.limits;
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.calls >= calls_max {
-            return Err(self.refuse(Limit::Calls, calls_max, &identity, RETRY_DELAY));
-        }
-        let own = under_way.of_identity.entry(identity.clone()).or_default();
-        if *own >= identity_calls_max && is_someone(&identity) {
-            let limit = Limit::IdentityCalls;
-            return Err(self.refuse(limit, identity_calls_max, &identity, RETRY_DELAY));
-        }
-        *own += 1;
-        under_way.calls += 1;
-        Ok(Place { limiter: self.clone(), identity })
-    }
-
-    fn refuse(&self, limit: Limit, max: u32, identity: &str, delay: Duration) -> tonic::Status {
+    fn shed(&self, limit: Limit, identity: &Identity, delay: Duration) -> tonic::Status {
         self.shed[limit as usize].increment(1);
-        let message = match limit {
-            Limit::Calls => format!("{max} calls are under way already"),
-            Limit::IdentityCalls => {
-                format!("{max} calls of identity {identity:?} are under way already")
-            }
+        let CallLimits { calls_max, identity_calls_max, identity_rate_max, .. } = self.limits;
+        let (max, message) = match limit {
+            Limit::Calls => (calls_max, format!("{calls_max} calls are in flight already")),
+            Limit::IdentityCalls => (
+                identity_calls_max,
+                format!(
+                    "{identity_calls_max} calls of identity {identity:?} are in flight already"
+                ),
+            ),
             Limit::IdentityRate => {
-                format!("identity {identity:?} makes more than {max} calls a second")
+                let max = identity_rate_max.map_or(0, NonZeroU32::get);
+                (max, format!("identity {identity:?} makes more than {max} calls a second"))
             }
         };
         error::of_limit(limit.name(), max, message, delay)
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut under_way = self.limiter.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.calls = under_way.calls.saturating_sub(1);
-        if let Some(own) = under_way.of_identity.get_mut(&self.identity) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                under_way.of_identity.remove(&self.identity);
-            }
-        }
-    }
-}
-
 pin_project! {
-    /// An answer that is on its way, and the place of its call.
-    struct PlacedBody {
+    /// The body of a response, which keeps the permit of its call until it is sent.
+    struct PermitBody {
         #[pin]
         body: Body,
-        _place: Place,
+        _permit: Reservation,
     }
 }
 
-impl http_body::Body for PlacedBody {
+impl http_body::Body for PermitBody {
     type Data = bytes::Bytes;
     type Error = tonic::Status;
 

@@ -4,5 +4,6 @@ pub mod authentication;
 pub mod body_budget;
 pub mod call_limit;
 pub mod deadline;
+pub mod identity_budget;
 pub mod telemetry;
 pub mod unread_body;

@@ -221,14 +221,14 @@ mod tests {
     use super::*;
     use crate::domain::{
         account::{Labels, NewAccount},
-        ids::AccountId,
+        ids::{AccountId, Identity},
         money::Currencies,
     };
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
         let currency = Currencies::default().get("USD").unwrap();
         let command = Command::CreateAccount(NewAccount {
-            caller: "".into(),
+            created_by: Identity::anonymous(),
             account_id: AccountId::parse("a").unwrap(),
             overdraft_limit: currency.zero(),
             currency,

@@ -9,7 +9,7 @@ use crate::{
     domain::{
         account::{Account, Labels, NewAccount},
         command::{Action, Command, Condition, Leg, Request},
-        ids::{AccountId, RequestId, RequestKey},
+        ids::{AccountId, Identity, RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
     },
@@ -48,7 +48,10 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
         condition: Condition::default(),
     };
     let command = Command::Request(Arc::new(Request {
-        key: RequestKey { caller: "".into(), request_id: RequestId::parse("r").unwrap() },
+        key: RequestKey {
+            caller: Identity::anonymous(),
+            request_id: RequestId::parse("r").unwrap(),
+        },
         transaction_id: uuid::Uuid::now_v7(),
         action: Action::Post(TransactionKind::Posting, account_ids.chars().map(leg).collect()),
         description: String::new(),
@@ -69,7 +72,7 @@ fn queue(account_ids: &str) -> Arc<CommandQueue> {
 fn accounts(account_ids: &str) -> Vec<Account> {
     let currency = Currencies::default().get("USD").unwrap();
     let new = |account_id: char| NewAccount {
-        caller: "".into(),
+        created_by: Identity::anonymous(),
         account_id: id(&account_id.to_string()),
         overdraft_limit: currency.zero(),
         currency: currency.clone(),

@@ -11,7 +11,7 @@ use crate::{
         account::{Labels, NewAccount},
         authorization::Caller,
         command::{Action, Condition, Leg, Request},
-        ids::{AccountId, RequestId, RequestKey},
+        ids::{AccountId, Identity, RequestId, RequestKey},
         money::Currencies,
         transaction::TransactionKind,
         unit_of_work::RequestResult,
@@ -31,7 +31,7 @@ async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
     let ledger = Ledger::start(Arc::new(store), limits).await.unwrap();
     let currency = Currencies::default().get("USD").unwrap();
     let new = NewAccount {
-        caller: "".into(),
+        created_by: Identity::anonymous(),
         account_id: AccountId::parse("a").unwrap(),
         overdraft_limit: currency.zero(),
         currency,
@@ -61,7 +61,10 @@ fn deposit(request_id: &str) -> Request {
         condition: Condition::default(),
     }];
     Request {
-        key: RequestKey { caller: "".into(), request_id: RequestId::parse(request_id).unwrap() },
+        key: RequestKey {
+            caller: Identity::anonymous(),
+            request_id: RequestId::parse(request_id).unwrap(),
+        },
         transaction_id: Uuid::now_v7(),
         action: Action::Post(TransactionKind::Deposit, legs),
         description: String::new(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         account::{AccountChange, AccountChangeKind, AccountState, Attributes, Labels},
-        ids::AccountId,
+        ids::{AccountId, Identity},
         money::Currency,
     },
     storage::error::StorageError,
@@ -84,7 +84,7 @@ impl Model {
             version,
             kind: AccountChangeKind::from_name(&self.kind).ok_or_else(|| corrupt("kind"))?,
             reason: self.reason,
-            caller: self.caller.into(),
+            created_by: Identity::from_stored(&self.caller),
             before: attributes(self.attributes_before, "attributes_before")?,
             after: attributes(self.attributes_after, "attributes_after")?,
             create_time_us: self.create_time_us,

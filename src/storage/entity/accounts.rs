@@ -5,7 +5,7 @@ use sea_orm::entity::prelude::*;
 use crate::{
     domain::{
         account::{Account, AccountState},
-        ids::AccountId,
+        ids::{AccountId, Identity},
     },
     storage::{
         entity::{currencies::currency, number::Number},
@@ -68,7 +68,7 @@ impl TryFrom<Model> for Account {
             currency,
             create_time_us: row.create_time_us,
             update_time_us: row.update_time_us,
-            caller: row.caller.into(),
+            created_by: Identity::from_stored(&row.caller),
         })
     }
 }

@@ -5,7 +5,7 @@ use sea_orm::entity::prelude::*;
 use crate::{
     domain::{
         hold::{Captured, Hold, HoldState},
-        ids::{AccountId, HoldId, RequestId},
+        ids::{AccountId, HoldId, Identity, RequestId},
         money::Currency,
     },
     storage::{entity::number::Number, error::StorageError},
@@ -63,8 +63,8 @@ impl Model {
             labels: serde_json::from_value(self.labels).map_err(|_| corrupt("labels"))?,
             create_time_us: self.create_time_us,
             update_time_us: self.update_time_us,
-            caller: self.caller.into(),
-            end_caller: self.end_caller.into(),
+            created_by: Identity::from_stored(&self.caller),
+            ended_by: Identity::from_stored(&self.end_caller),
             currency: currency.clone(),
             hold_id: HoldId::from_stored(&hold_id),
         })

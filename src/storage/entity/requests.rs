@@ -9,7 +9,7 @@ use crate::{
     domain::{
         command::PLACE_HOLD,
         hold::Hold,
-        ids::{AccountId, HoldId, RequestId},
+        ids::{AccountId, HoldId, Identity, RequestId},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{Effects, RequestRecord},
@@ -111,7 +111,7 @@ impl Model {
             .collect::<Result<_, _>>()?;
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
-            caller: self.caller.as_str().into(),
+            created_by: Identity::from_stored(&self.caller),
             request_id: RequestId::from_stored(&self.request_id),
             kind,
             entries,

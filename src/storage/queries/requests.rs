@@ -12,7 +12,7 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        ids::{RequestId, RequestKey, TransactionId},
+        ids::{Identity, RequestId, RequestKey, TransactionId},
         transaction::Transaction,
         unit_of_work::RequestRecord,
     },
@@ -201,7 +201,7 @@ async fn with_effects(
     let mut records = Vec::with_capacity(rows.len());
     for row in rows {
         let key = RequestKey {
-            caller: row.caller.as_str().into(),
+            caller: Identity::from_stored(&row.caller),
             request_id: RequestId::from_stored(&row.request_id),
         };
         records.push((key, row.into_record(&entries, &holds)?));

@@ -160,7 +160,7 @@ fn created(created: &[&Account]) -> [Value; 15] {
         column(created, |it| labels_json(&it.labels)),
         column(created, |it| it.create_time_us),
         column(created, |it| it.update_time_us),
-        column(created, |it| it.caller.to_string()),
+        column(created, |it| it.created_by.to_string()),
     ]
 }
 
@@ -203,7 +203,7 @@ fn updated(changes: &Changes<'_>) -> [Value; 19] {
         column(account_changes, |it| it.version),
         column(account_changes, |it| it.kind.name().to_owned()),
         column(account_changes, |it| it.reason.clone()),
-        column(account_changes, |it| it.caller.to_string()),
+        column(account_changes, |it| it.created_by.to_string()),
         column(account_changes, |it| attributes_json(&it.before)),
         column(account_changes, |it| attributes_json(&it.after)),
         column(account_changes, |it| it.create_time_us),
@@ -237,8 +237,8 @@ fn placed(holds: &[&Hold]) -> [Value; 14] {
         column(holds, |it| labels_json(&it.labels)),
         column(holds, |it| it.create_time_us),
         column(holds, |it| it.update_time_us),
-        column(holds, |it| it.caller.to_string()),
-        column(holds, |it| it.end_caller.to_string()),
+        column(holds, |it| it.created_by.to_string()),
+        column(holds, |it| it.ended_by.to_string()),
     ]
 }
 
@@ -250,7 +250,7 @@ fn ended(holds: &[&Hold]) -> [Value; 7] {
         column(holds, captured_amount),
         column(holds, captured_by),
         column(holds, |it| it.update_time_us),
-        column(holds, |it| it.end_caller.to_string()),
+        column(holds, |it| it.ended_by.to_string()),
     ]
 }
 

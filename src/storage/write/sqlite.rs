@@ -88,12 +88,12 @@ pub async fn write(
             labels_json(&it.labels).into(),
             it.create_time_us.into(),
             it.update_time_us.into(),
-            (*it.caller).into(),
+            it.created_by.as_str().into(),
         ]
     });
     let new_records = new_records.iter().map(|it| -> [Value; 12] {
         [
-            (*it.request.key.caller).into(),
+            it.request.key.caller.as_str().into(),
             it.request.key.request_id.as_str().into(),
             it.record.fingerprint.to_vec().into(),
             it.record.transaction_id.as_bytes().to_vec().into(),
@@ -124,7 +124,7 @@ pub async fn write(
             it.version.into(),
             it.kind.name().into(),
             it.reason.as_str().into(),
-            (*it.caller).into(),
+            it.created_by.as_str().into(),
             attributes_json(&it.before).into(),
             attributes_json(&it.after).into(),
             it.create_time_us.into(),
@@ -176,8 +176,8 @@ fn new_hold(hold: &Hold) -> [Value; 14] {
         labels_json(&hold.labels).into(),
         hold.create_time_us.into(),
         hold.update_time_us.into(),
-        (*hold.caller).into(),
-        (*hold.end_caller).into(),
+        hold.created_by.as_str().into(),
+        hold.ended_by.as_str().into(),
     ]
 }
 
@@ -188,7 +188,7 @@ fn ended_hold(hold: &Hold) -> [Value; 6] {
         hold.captured.map(|captured| captured.amount.to_string()).into(),
         hold.captured.map(|captured| captured.transaction_id.as_bytes().to_vec()).into(),
         hold.update_time_us.into(),
-        (*hold.end_caller).into(),
+        hold.ended_by.as_str().into(),
     ]
 }
 

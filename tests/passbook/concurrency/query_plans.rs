@@ -15,7 +15,7 @@ use crate::{
         postgres_servers::PostgresServer,
         *,
     },
-    resolve_request::resolve,
+    rpc::resolve_request::resolve,
 };
 
 /// Rows in each table, of other accounts; times `PASSBOOK_TEST_SCALE`.
@@ -342,13 +342,13 @@ async fn plans_that_were_made_for_a_few_rows_are_right_at_many() {
 /// So that a statement that is added is listed above, and then executed by these tests.
 #[test]
 fn all_that_a_write_transaction_executes_is_listed() {
-    let writer = include_str!("../../src/storage/writer.rs");
+    let writer = include_str!("../../../src/storage/write/transaction.rs");
     let (_, methods) = writer.split_once("impl WriteTransaction {").expect("the methods");
     let methods = methods.split("pub async fn ").skip(1).filter_map(|it| it.split('(').next());
     let listed = STATEMENTS.iter().map(|(method, ..)| *method).chain(WITHOUT_TABLES);
     assert_eq!(methods.collect::<BTreeSet<_>>(), listed.collect());
 
-    let write = include_str!("../../src/storage/write/postgres.rs");
+    let write = include_str!("../../../src/storage/write/postgres.rs");
     let listed = STATEMENTS.iter().filter(|(method, ..)| *method == "write").count();
     assert_eq!(write.matches(": &str = ").count(), listed, "statements of write/postgres.rs");
 }

@@ -10,6 +10,7 @@ use metrics::{Gauge, gauge};
 use tonic::Code;
 use uuid::Uuid;
 
+use crate::domain::ids::Identity;
 use crate::{
     auth::Peer,
     grpc::middleware::telemetry::methods::{
@@ -48,7 +49,7 @@ pub struct Call {
     /// By which the log names it.
     pub names: Arc<CallNames>,
     /// Known from the answer on.
-    pub identity: Option<Arc<str>>,
+    pub identity: Option<Identity>,
     /// In which it is traced.
     pub trace: CallTrace,
     has_ended: bool,
@@ -106,7 +107,7 @@ impl Call {
         let _names = self.names.enter();
         let observer = &self.observer;
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
-        let (identity, code_name) = (self.identity.as_deref(), name(code));
+        let (identity, code_name) = (self.identity.as_ref().map(Identity::as_str), name(code));
         macro_rules! line {
             ($level:ident, $message:literal, $limit:expr) => {
                 if let Some(suppressed) = $limit {

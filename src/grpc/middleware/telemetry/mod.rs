@@ -112,7 +112,7 @@ where
         };
         if let Some(call) = &mut call {
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
-            call.identity = caller.filter(|identity| !identity.is_empty());
+            call.identity = caller.filter(|identity| !identity.is_anonymous());
             let name = HeaderName::from_static(REQUEST_ID);
             response.headers_mut().insert(name, call.names.request_id.clone());
             if let Some(code) = code_of(response.headers()) {

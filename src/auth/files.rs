@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
@@ -11,14 +11,15 @@ use serde::Deserialize;
 
 use crate::{
     auth::{AllowedMethods, Credentials, Grant, Permission, Policy, Token, Tokens},
-    config::{SecurityConfig, file::toml_error},
-    domain::{ids::AccountId, money::Currencies},
+    domain::{
+        ids::{AccountId, Identity},
+        money::Currencies,
+    },
+    toml_text,
 };
 
 /// The most tokens: each call compares with all of them.
 const TOKENS_MAX: usize = 1000;
-/// The longest identity, in bytes: it is stored with every change.
-const IDENTITY_LENGTH_MAX: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,26 +55,33 @@ struct PolicyEntry {
     recorded_as: Option<String>,
 }
 
-impl SecurityConfig {
-    /// What is in the files of tokens and of the policy; None if nobody is asked for credentials.
+/// The files that say by which tokens callers are known, and what callers may do.
+#[derive(Clone, Debug)]
+pub struct CredentialFiles {
+    /// What each identity may do.
+    pub policy: PathBuf,
+    /// None: callers are known by their certificates only.
+    pub tokens: Option<PathBuf>,
+}
+
+impl CredentialFiles {
+    /// Reads both files.
     ///
     /// # Errors
-    /// A file cannot be read or says something that makes no sense; in one line, with its name.
-    pub fn credentials(&self, currencies: &Currencies) -> Result<Option<Credentials>, String> {
-        let Some(policy_file) = &self.policy_file else { return Ok(None) };
-        let policy = in_file(policy_file, |text| policy(text, currencies))?;
-        let tokens = match &self.tokens_file {
+    /// A file cannot be read or is not valid: one line, with the name of the file.
+    pub fn load(&self, currencies: &Currencies) -> Result<Credentials, String> {
+        let policy = in_file(&self.policy, |text| policy(text, currencies))?;
+        let tokens = match &self.tokens {
             Some(tokens_file) => in_file(tokens_file, tokens)?,
             None => Tokens::default(),
         };
-        Ok(Some(Credentials { tokens, policy }))
+        Ok(Credentials { tokens, policy })
     }
 
-    /// The texts of these files, to see whether they have changed.
+    /// The texts of the files, to notice a change; None for a file that cannot be read.
     #[must_use]
-    pub fn credentials_texts(&self) -> [Option<String>; 2] {
-        [&self.policy_file, &self.tokens_file]
-            .map(|file| std::fs::read_to_string(file.as_ref()?).ok())
+    pub fn texts(&self) -> [Option<String>; 2] {
+        [Some(&self.policy), self.tokens.as_ref()].map(|file| std::fs::read_to_string(file?).ok())
     }
 }
 
@@ -84,7 +92,7 @@ fn in_file<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<
 }
 
 fn tokens(text: &str) -> Result<Tokens, String> {
-    let file: TokensFile = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
+    let file: TokensFile = toml_text::parse(text)?;
     if file.token.len() > TOKENS_MAX {
         return Err(format!("has {} tokens; at most {TOKENS_MAX} are allowed", file.token.len()));
     }
@@ -103,14 +111,14 @@ fn token(entry: TokenEntry) -> Result<Token, String> {
             .map_err(|_| format!("expire_time {text} must be in UTC, like 2027-01-01T00:00:00Z"))
     });
     let expire_time: Option<SystemTime> = expire_time.transpose()?;
-    Ok(Token { identity: identity(&entry.identity)?, sha256, expire_time })
+    Ok(Token { identity: Identity::parse(&entry.identity)?, sha256, expire_time })
 }
 
 fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
-    let file: PolicyFile = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
+    let file: PolicyFile = toml_text::parse(text)?;
     let mut policy = Policy::default();
     for entry in file.identity {
-        let name = identity(&entry.name)?;
+        let name = Identity::parse(&entry.name)?;
         let permission =
             permission(entry, currencies).map_err(|error| format!("identity {name:?}: {error}"))?;
         if policy.0.insert(name.clone(), permission).is_some() {
@@ -149,22 +157,10 @@ fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission,
     let amount_max = limits.transpose()?;
     let grant = Arc::new(Grant { account_prefixes: entry.account_prefixes, amount_max });
     let recorded_as = entry.recorded_as.map(|name| match name.as_str() {
-        "" => Ok("".into()),
-        name => identity(name).map_err(|error| format!("recorded_as: {error}")),
+        "" => Ok(Identity::anonymous()),
+        name => Identity::parse(name).map_err(|error| format!("recorded_as: {error}")),
     });
     Ok(Permission { methods, grant, recorded_as: recorded_as.transpose()? })
-}
-
-/// The name of an identity, as tokens, certificates and the policy have it.
-pub(crate) fn identity(name: &str) -> Result<Arc<str>, String> {
-    let is_printable = name.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-    if name.is_empty() || name.len() > IDENTITY_LENGTH_MAX || !is_printable {
-        return Err(format!(
-            "identity {name:?} must be 1-{IDENTITY_LENGTH_MAX} printable ASCII characters \
-             without spaces"
-        ));
-    }
-    Ok(name.into())
 }
 
 fn hex_digits(text: &str) -> Option<[u8; 32]> {

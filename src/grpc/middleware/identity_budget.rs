@@ -1,0 +1,129 @@
+//! A budget that all callers share, of which one identity gets a part only.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::domain::ids::Identity;
+
+/// What is reserved of a budget: calls, or bytes.
+#[derive(Debug)]
+pub struct IdentityBudget {
+    max: usize,
+    identity_max: usize,
+    usage: Mutex<Usage>,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    total: usize,
+    /// Of the identities that have reserved anything.
+    by_identity: HashMap<Identity, usize>,
+}
+
+/// A part of the budget, returned when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<IdentityBudget>,
+    identity: Identity,
+    amount: usize,
+}
+
+/// The budget that is exhausted, with its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// That of all callers together.
+    Total(usize),
+    /// That of the identity.
+    Identity(usize),
+}
+
+impl IdentityBudget {
+    /// A budget of `max`, of which one identity gets at most `identity_max`. Anonymous callers have
+    /// no budget of their own: without authentication all callers are anonymous.
+    pub fn new(max: usize, identity_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, identity_max, usage: Mutex::default() })
+    }
+
+    /// An empty reservation for this identity.
+    pub fn reservation(self: &Arc<Self>, identity: Identity) -> Reservation {
+        Reservation { budget: self.clone(), identity, amount: 0 }
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation {
+    /// Whose reservation it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Grows or shrinks the reservation to `amount`.
+    ///
+    /// # Errors
+    /// A budget is exhausted; the reservation stays as it was.
+    pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
+        if amount == self.amount {
+            return Ok(());
+        }
+        let IdentityBudget { max, identity_max, .. } = *self.budget;
+        let mut usage = self.budget.usage();
+        let others = usage.total - self.amount;
+        let own = usage.by_identity.get(&self.identity).map_or(0, |own| own - self.amount);
+        if others + amount > max {
+            return Err(Exhausted::Total(max));
+        }
+        if own + amount > identity_max && !self.identity.is_anonymous() {
+            return Err(Exhausted::Identity(identity_max));
+        }
+        usage.total = others + amount;
+        match own + amount {
+            0 => usage.by_identity.remove(&self.identity),
+            own => usage.by_identity.insert(self.identity.clone(), own),
+        };
+        drop(usage);
+        self.amount = amount;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // An empty reservation fits into every budget.
+        let _ = self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_identity_leaves_the_rest_of_the_budget_to_others() {
+        let budget = IdentityBudget::new(10, 6);
+        let mut greedy = budget.reservation(Identity::from_stored("greedy"));
+        let mut other = budget.reservation(Identity::from_stored("other"));
+        assert_eq!(greedy.resize(7), Err(Exhausted::Identity(6)));
+        assert_eq!(greedy.resize(6), Ok(()));
+        assert_eq!(other.resize(5), Err(Exhausted::Total(10)));
+        assert_eq!(other.resize(4), Ok(()));
+        let mut second = budget.reservation(Identity::from_stored("greedy"));
+        assert_eq!(greedy.resize(5), Ok(()));
+        assert_eq!(second.resize(1), Ok(()), "what one reservation returns another may have");
+        drop((greedy, second, other));
+        assert_eq!(budget.usage().total, 0);
+        assert!(budget.usage().by_identity.is_empty());
+    }
+
+    #[test]
+    fn anonymous_callers_share_the_whole_budget() {
+        let budget = IdentityBudget::new(10, 6);
+        let mut all = budget.reservation(Identity::anonymous());
+        assert_eq!(all.resize(10), Ok(()));
+        assert_eq!(all.resize(11), Err(Exhausted::Total(10)));
+    }
+}
