@@ -15,8 +15,8 @@ mod values;
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use passbook_command::parse_duration;
 
-pub(crate) use crate::config::values::parse_duration;
 pub(crate) use crate::config::{credentials::identity, database::shows_password};
 pub use crate::config::{
     database::DatabaseConfig,
