@@ -34,6 +34,7 @@ pub mod config;
 pub mod domain;
 pub mod grpc;
 pub mod ledger;
+mod lock;
 pub mod proto;
 pub mod server;
 pub mod storage;

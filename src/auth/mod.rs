@@ -12,13 +12,13 @@ mod tokens;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::SystemTime,
 };
 
 use http::{Extensions, HeaderValue};
 
-use crate::auth::policy::ledger_methods;
+use crate::{auth::policy::ledger_methods, lock};
 pub use crate::{
     auth::{
         policy::{AllowedMethods, MethodsError, Permission, Policy},
@@ -83,7 +83,7 @@ impl Authenticator {
     /// nobody is asked for any.
     pub fn replace(&self, credentials: Credentials) {
         if let Some(current) = &self.credentials {
-            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+            *lock::write(current) = Arc::new(credentials);
         }
     }
 
@@ -91,7 +91,7 @@ impl Authenticator {
     #[must_use]
     pub fn recorded_names(&self) -> BTreeSet<Arc<str>> {
         let Some(credentials) = &self.credentials else { return BTreeSet::from(["".into()]) };
-        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let credentials = lock::read(credentials).clone();
         credentials.policy.recorded_names().cloned().collect()
     }
 
@@ -103,7 +103,7 @@ impl Authenticator {
         authorization: Option<&HeaderValue>,
     ) -> Result<Caller, AuthError> {
         let Some(credentials) = &self.credentials else { return Ok(Caller::unrestricted("")) };
-        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let credentials = lock::read(credentials).clone();
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
         if self.public.contains(&service) {
             return Ok(nobody());

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,6 +23,7 @@ use crate::{
         middleware::{deadline::Deadline, telemetry::METRICS_BY_METHOD},
     },
     ledger::{Failure, Outcome},
+    lock::lock,
 };
 
 /// What all messages that have not come to their ends may have in memory, in bytes: far above what
@@ -148,7 +149,7 @@ impl Share {
         if bytes == self.bytes {
             return Ok(());
         }
-        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.of.taken);
         let others = taken.all - self.bytes;
         let own = taken.of_identity.get(&self.identity).map_or(0, |own| own - self.bytes);
         if others + bytes > UNFINISHED_BYTES_MAX {
@@ -279,7 +280,7 @@ mod tests {
         first.set(0).unwrap();
         assert_eq!(bob.set(13 * MIB), Ok(()));
         drop((first, second, alice, bob));
-        let taken = unfinished.taken.lock().unwrap();
+        let taken = lock(&unfinished.taken);
         assert_eq!((taken.all, taken.of_identity.len()), (0, 0));
     }
 

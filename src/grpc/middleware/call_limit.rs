@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     num::NonZeroU32,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::{auth, grpc::error, proto::account_service_server::SERVICE_NAME};
+use crate::{auth, grpc::error, lock::lock, proto::account_service_server::SERVICE_NAME};
 
 /// After how long a call beyond a number of calls is worth a new attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -201,7 +201,7 @@ impl Limiter {
 
     fn take_place(self: &Arc<Self>, identity: Arc<str>) -> Result<Place, tonic::Status> {
         let CallLimits { calls_max, identity_calls_max, .. } = self.limits;
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = lock(&self.under_way);
         if under_way.calls >= calls_max {
             return Err(self.refuse(Limit::Calls, calls_max, &identity, RETRY_DELAY));
         }
@@ -232,7 +232,7 @@ impl Limiter {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut under_way = self.limiter.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = lock(&self.limiter.under_way);
         under_way.calls = under_way.calls.saturating_sub(1);
         if let Some(own) = under_way.of_identity.get_mut(&self.identity) {
             *own = own.saturating_sub(1);

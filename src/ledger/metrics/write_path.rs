@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use metrics::{counter, histogram};
 
 use crate::{
     ledger::write_path::transaction::{ExecuteError, Executed, Timings},
+    lock::lock,
     storage::{Connections, StorageError},
 };
 
@@ -157,7 +158,7 @@ impl Stats {
     }
 
     fn recorders(&self) -> MutexGuard<'_, Recorders> {
-        self.recorders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.recorders)
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     domain::{account::Account, ids::AccountId, transaction::Entry},
     ledger::Failure,
+    lock::lock,
     storage::{StorageError, Store, WatchedAccount},
 };
 
@@ -306,7 +307,7 @@ impl Hub {
     }
 
     fn shared_page(&self, account_id: &AccountId, start: i64) -> Arc<OnceCell<Arc<Page>>> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.shared);
         let is_it = |it: &&SharedPage| it.after_sequence == start && it.account_id == *account_id;
         if let Some(found) = shared.iter().rev().find(is_it) {
             return found.page.clone();
@@ -321,7 +322,7 @@ impl Hub {
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<AccountId, Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watched)
     }
 }
 
