@@ -26,8 +26,6 @@
 //! telemetry.
 //! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy/` holds the lines.
 
-#![forbid(unsafe_code)]
-
 pub mod auth;
 pub mod cli;
 pub mod config;

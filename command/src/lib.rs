@@ -1,7 +1,5 @@
 //! What the commands share, those of the service's crate and `passbook-bench`.
 
-#![forbid(unsafe_code)]
-
 pub mod client;
 pub mod output;
 

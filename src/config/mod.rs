@@ -44,6 +44,7 @@ pub struct ServeConfig {
     )]
     pub listen: SocketAddr,
 
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseConfig,
 
@@ -106,12 +107,15 @@ pub struct ServeConfig {
     )]
     pub batch_size_max: u32,
 
+    /// TLS, and who may call.
     #[command(flatten)]
     pub security: SecurityConfig,
 
+    /// How much the server takes on.
     #[command(flatten)]
     pub limits: LimitsConfig,
 
+    /// Metrics and traces.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 

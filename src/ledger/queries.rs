@@ -138,7 +138,7 @@ impl Ledger {
         deadline: Instant,
     ) -> Result<Examined<Account, AccountId>, Failure> {
         let prefixes = &caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.to_vec(), after.cloned());
+        let question = (filter.clone(), prefixes.clone(), after.cloned());
         type Question = (AccountFilter, Vec<String>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
             let (filter, prefixes, after) = question;

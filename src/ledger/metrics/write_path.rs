@@ -71,7 +71,7 @@ pub struct Stats {
 }
 
 /// Keeps a writer counted as open.
-pub struct OpenWriter(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
+pub struct OpenWriter(#[expect(dead_code, reason = "it is counted, not read")] Arc<()>);
 
 struct Recorders {
     batch_size: Recorder,
