@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 
-use crate::harness::{checker, load::lost_to_foreign_updates, *};
+use crate::harness::{checker, ring::lost_to_foreign_updates, *};
 
 /// A time below which differences are the machine's, not the lock's.
 const P99_FLOOR: Duration = ms(20);

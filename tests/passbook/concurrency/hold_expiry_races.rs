@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::harness::{
-    asked::Asked,
     checker,
     race::{Arena, Round, assert_contested, name, settle},
+    request::Asked,
     *,
 };
 

@@ -4,9 +4,9 @@ use passbook::proto::{Hold, HoldState};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    asked::{Asked, Made},
     checker,
     race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
+    request::{Asked, Made},
     *,
 };
 

@@ -2,9 +2,9 @@
 //! `locking_controls` shows that this test can fail.
 
 use crate::harness::{
-    book::Book,
     checker,
-    load::{Load, Stop, open_ring},
+    ledger_dump::Book,
+    ring::{Load, Stop, open_ring},
     *,
 };
 

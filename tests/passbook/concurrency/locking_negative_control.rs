@@ -5,11 +5,11 @@ use passbook::proto::{Entry, Transaction};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use crate::harness::{
-    book::{Book, EntryRow},
     checker::{self, History},
-    exact::Exact,
-    load::{Load, Stop, lost_to_foreign_updates, open_ring},
-    postgres_proxy::PostgresProxy,
+    decimal::Exact,
+    ledger_dump::{Book, EntryRow},
+    proxy::PostgresProxy,
+    ring::{Load, Stop, lost_to_foreign_updates, open_ring},
     *,
 };
 

@@ -1,5 +1,5 @@
 //! Random histories of all calls that there are, against a model of the contract that takes one
-//! call after another (`harness/model*.rs`): equal replies, refusals included, and after every
+//! call after another (`harness/model/`): equal replies, refusals included, and after every
 //! step no money made or lost, nothing below zero, and holds that sum up.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use passbook::proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient};
 use tokio::task::JoinSet;
 
-use crate::harness::{model_caller::Caller, *};
+use crate::harness::{model::caller::Caller, *};
 
 on_both_databases! {
     a_random_history_of_all_calls_is_what_a_sequential_model_says,

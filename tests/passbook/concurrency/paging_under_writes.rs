@@ -245,7 +245,7 @@ async fn entries(
 
 /// The account's entries as the database has them: sequence and hash.
 async fn kept(database: &TestDatabase) -> Vec<(i64, String)> {
-    let book = book::Book::read(database).await;
+    let book = ledger_dump::Book::read(database).await;
     book.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
 }
 

@@ -9,9 +9,9 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::{
-        asked::{Asked, Made},
         checker,
         race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
+        request::{Asked, Made},
         *,
     },
     rpc::resolve_request::resolve,

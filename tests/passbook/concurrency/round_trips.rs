@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use crate::harness::{postgres_proxy::PostgresProxy, *};
+use crate::harness::{proxy::PostgresProxy, *};
 
 /// BEGIN, lock, write, COMMIT.
 const ROUND_TRIPS: usize = 4;

@@ -12,7 +12,7 @@ use sea_orm::ConnectionTrait;
 use tonic::Code;
 
 use crate::harness::{
-    load::{Load, open_ring},
+    ring::{Load, open_ring},
     *,
 };
 

@@ -11,7 +11,7 @@ use passbook::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::harness::{admin::Admin, checker, postgres_proxy::PostgresProxy, *};
+use crate::harness::{admin::Admin, checker, proxy::PostgresProxy, *};
 
 /// Transfers of one run.
 const TRANSFERS: usize = 10_000;

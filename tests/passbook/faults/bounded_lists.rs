@@ -13,7 +13,7 @@ use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, List
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    caller::{Callers, identity, shows},
+    credentials::{Callers, identity, shows},
     *,
 };
 

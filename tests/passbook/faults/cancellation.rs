@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{
     checker,
-    load::{open_ring, random_change},
+    ring::{open_ring, random_change},
     *,
 };
 

@@ -4,8 +4,8 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_proxy::PostgresProxy,
+    proxy::PostgresProxy,
+    ring::{Load, open_ring},
     *,
 };
 

@@ -11,7 +11,7 @@ use crate::{
     faults::cancellation::{Outcomes, claims_of_not_applied_are_true},
     harness::{
         checker,
-        load::{open_ring, random_change},
+        ring::{open_ring, random_change},
         *,
     },
 };

@@ -11,8 +11,8 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_servers::PostgresServer,
+    ring::{Load, open_ring},
+    servers::PostgresServer,
     *,
 };
 
@@ -23,7 +23,7 @@ fn small_disk() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
-    let turn = turn::take(Weight::Alone).await;
+    let turn = slots::take(Weight::Alone).await;
     let disk = small_disk();
     let url = format!("sqlite://{}/passbook.db?mode=rwc", disk.display());
     passbook(&["migrate", "--database-url", &url, "up"]).await.must_succeed();
@@ -33,7 +33,7 @@ async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_postgres() {
-    let turn = turn::take(Weight::Alone).await;
+    let turn = slots::take(Weight::Alone).await;
     let disk = small_disk();
     // No log is kept or made beforehand, or there would be room in it for long.
     let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];

@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_servers::{self, PostgresServer},
+    ring::{Load, open_ring},
+    servers::{self, PostgresServer},
     *,
 };
 
@@ -20,12 +20,12 @@ const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_double_none() {
-    let turn = turn::take(Weight::Heavy).await;
+    let turn = slots::take(Weight::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
     // Any order will do: the second one is the primary after the first failover.
-    let url = postgres_servers::url(&[&standby, &primary]);
+    let url = servers::url(&[&standby, &primary]);
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
@@ -87,11 +87,11 @@ async fn first_change(client: &Client, account_id: &str, history: &mut checker::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
-    let turn = turn::take(Weight::Light).await;
+    let turn = slots::take(Weight::Light).await;
     let primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 2).await;
     wait_for_the_standby(&primary).await;
@@ -133,11 +133,11 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_find_the_new_primary_though_nobody_writes() {
-    let _turn = turn::take(Weight::Heavy).await;
+    let _turn = slots::take(Weight::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
     let session = primary.session().await;
@@ -165,7 +165,7 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_verified_and_exported_but_not_served() {
-    let _turn = turn::take(Weight::Heavy).await;
+    let _turn = slots::take(Weight::Heavy).await;
     let primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();

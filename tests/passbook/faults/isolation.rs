@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 
-use crate::harness::{checker, postgres_proxy::PostgresProxy, *};
+use crate::harness::{checker, proxy::PostgresProxy, *};
 
 on_both_databases! {
     an_account_whose_row_was_tampered_with_fails_alone,

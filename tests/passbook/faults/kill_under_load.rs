@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
-    postgres_servers::PostgresServer,
+    ring::{Load, Stop, open_ring},
+    servers::PostgresServer,
     *,
 };
 
@@ -47,7 +47,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_double_none() {
-    let turn = turn::take(Weight::Heavy).await;
+    let turn = slots::take(Weight::Heavy).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;

@@ -7,7 +7,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
+    ring::{Load, Stop, open_ring},
     *,
 };
 

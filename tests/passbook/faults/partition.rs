@@ -9,8 +9,8 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     harness::{
         checker,
-        load::{Load, open_ring},
-        postgres_proxy::PostgresProxy,
+        proxy::PostgresProxy,
+        ring::{Load, open_ring},
         *,
     },
     rpc::watch_entries::Watching,

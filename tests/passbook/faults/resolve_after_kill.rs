@@ -14,7 +14,7 @@ use crate::{
     harness::{
         change::is_definite,
         checker,
-        load::{open_ring, random_change},
+        ring::{open_ring, random_change},
         *,
     },
     rpc::resolve_request::{not_seen, resolve},

@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use crate::{
     harness::{
         checker::{self, History},
-        load::{open_ring, random_change},
+        ring::{open_ring, random_change},
         *,
     },
     operations::readiness::status,

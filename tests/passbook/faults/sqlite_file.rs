@@ -22,12 +22,12 @@ const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
 struct Served {
     folder: TempDir,
     server: Server,
-    _turn: turn::Turn,
+    _turn: slots::Turn,
 }
 
 impl Served {
     async fn start() -> Self {
-        let turn = turn::take(Weight::Light).await;
+        let turn = slots::take(Weight::Light).await;
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("ledger")).expect("a folder");
         let server = Server::start_at(&url(&folder.path().join("ledger/a.db")), &[]).await;
@@ -189,7 +189,7 @@ const NO_SETPRIV: &str = "this is root, and setpriv cannot make it somebody else
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
-    let _turn = turn::take(Weight::Light).await;
+    let _turn = slots::take(Weight::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
@@ -228,7 +228,7 @@ async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
-    let turn = turn::take(Weight::Light).await;
+    let turn = slots::take(Weight::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;

@@ -8,9 +8,9 @@ use tonic::{Code, transport::Endpoint};
 
 use crate::{
     harness::{
-        book::Book,
-        load::{Load, open_ring},
-        postgres_proxy::PostgresProxy,
+        ledger_dump::Book,
+        proxy::PostgresProxy,
+        ring::{Load, open_ring},
         *,
     },
     rpc::watch_entries::{Watching, post_many},

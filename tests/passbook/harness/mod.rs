@@ -1,47 +1,24 @@
 //! What the tests stand on: fresh databases, real server processes, a client, a checker that
 //! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
 
-pub mod admin;
-pub mod asked;
-pub mod book;
-pub mod caller;
-pub mod certificates;
-pub mod change;
-pub mod checker;
 pub mod client;
-pub mod collector;
 pub mod database;
-pub mod exact;
-pub mod holds;
-pub mod http2;
 pub mod load;
 pub mod model;
-pub mod model_caller;
-pub mod model_command;
-pub mod model_holds;
-pub mod model_money;
-pub mod model_random;
-pub mod model_reads;
-pub mod model_requests;
-pub mod pgbouncer;
-pub mod postgres_proxy;
-pub mod postgres_servers;
-pub mod race;
+pub mod postgres;
 pub mod server;
-pub mod tampering;
+pub mod slots;
 pub mod times;
-pub mod turn;
 
 use std::time::Duration;
 
-pub use change::{Answer, Change, Verdict};
 pub use client::*;
-pub use database::{Kind, TestDatabase};
-pub use holds::*;
+pub use database::*;
+pub use load::*;
+pub use postgres::*;
 pub use server::{Outcome, Server, passbook, passbook_in, passbook_of};
-pub use tampering::Tampering;
+pub use slots::Weight;
 pub use times::PATIENCE;
-pub use turn::Weight;
 
 /// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and
 /// `name::on_postgres`. A function that is not listed is dead code, which clippy refuses.

@@ -7,8 +7,8 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tonic::Code;
 
 use crate::harness::{
-    caller::{Callers, entry, identity, shows},
     certificates::{Authority, text},
+    credentials::{Callers, entry, identity, shows},
     *,
 };
 

@@ -5,7 +5,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *};
+use crate::harness::{proxy::PostgresProxy, servers::PostgresServer, *};
 
 pub async fn status(server: &Server, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.to_owned() };
@@ -15,7 +15,7 @@ pub async fn status(server: &Server, service: &str) -> ServingStatus {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
-    let _turn = turn::take(Weight::Light).await;
+    let _turn = slots::take(Weight::Light).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;

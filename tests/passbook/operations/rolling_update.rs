@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::harness::{
     checker::{self, History},
-    load::{Load, open_ring, random_change},
+    ring::{Load, open_ring, random_change},
     *,
 };
 

@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 
 use sea_orm::ConnectionTrait;
 
-use crate::harness::{admin::Metrics, postgres_proxy::PostgresProxy, *};
+use crate::harness::{admin::Metrics, proxy::PostgresProxy, *};
 
 on_both_databases! {
     known_calls_are_counted_exactly,

@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tonic::Request;
 
 use crate::harness::{
-    collector::{Collector, attribute},
+    trace_collector::{Collector, attribute},
     *,
 };
 

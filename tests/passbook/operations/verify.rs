@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::harness::{
-    load::{Load, Stop, open_ring},
+    ring::{Load, Stop, open_ring},
     *,
 };
 

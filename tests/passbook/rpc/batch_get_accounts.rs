@@ -2,8 +2,8 @@ use passbook::proto::{Account, BatchGetAccountsRequest};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    exact::Exact,
-    load::{Load, Stop, open_ring},
+    decimal::Exact,
+    ring::{Load, Stop, open_ring},
     *,
 };
 

@@ -1,7 +1,7 @@
 use passbook::proto::{DepositRequest, TransactionKind};
 use tonic::Code;
 
-use crate::harness::{book::Book, checker, *};
+use crate::harness::{checker, ledger_dump::Book, *};
 
 on_both_databases! {
     a_deposit_adds_to_the_balance_and_is_one_entry,

@@ -34,7 +34,7 @@ async fn health_is_told_for_each_service(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_turns_to_not_serving_when_the_database_is_gone_and_back() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let proxy = postgres_proxy::PostgresProxy::start(database.url()).await;
+    let proxy = proxy::PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let is = async |expected: ServingStatus| {
         let request = HealthCheckRequest { service: SERVICE.to_owned() };

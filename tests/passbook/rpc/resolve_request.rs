@@ -12,8 +12,11 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::harness::{
-    asked::{Asked, Made, capture, one_of_each_kind, one_of_each_kind_refused, release, reversal},
-    checker, *,
+    checker,
+    request::{
+        Asked, Made, capture, one_of_each_kind, one_of_each_kind_refused, release, reversal,
+    },
+    *,
 };
 
 /// Requests that meet their fences.

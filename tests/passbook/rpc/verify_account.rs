@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::harness::{
-    load::{Load, Stop, open_ring},
+    ring::{Load, Stop, open_ring},
     *,
 };
 

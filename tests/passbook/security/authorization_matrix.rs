@@ -10,7 +10,7 @@ use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery, servic
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    caller::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
+    credentials::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
     *,
 };
 

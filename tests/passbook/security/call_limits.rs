@@ -19,7 +19,7 @@ use tonic_types::StatusExt;
 use tower::service_fn;
 
 use crate::harness::{
-    caller::{Callers, NamedClient, identity},
+    credentials::{Callers, NamedClient, identity},
     *,
 };
 

@@ -12,8 +12,8 @@ use tokio::{
 
 use crate::{
     harness::{
-        caller::{Callers, NamedClient, identity},
         checker,
+        credentials::{Callers, NamedClient, identity},
         http2::{self, Raw},
         *,
     },

@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    caller::{Callers, NamedClient, entry, identity, shows},
+    credentials::{Callers, NamedClient, entry, identity, shows},
     *,
 };
 
@@ -352,14 +352,14 @@ async fn health_and_reflection_are_open_to_whom_they_are_said_to_be() {
 }
 
 async fn ask_health(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(caller::shows_exactly(None), shows);
+    let shows = token.map_or(credentials::shows_exactly(None), shows);
     let mut client = HealthClient::with_interceptor(server.channel(), shows);
     let request = HealthCheckRequest { service: String::new() };
     client.check(request).await.err().map(|status| status.code())
 }
 
 async fn ask_reflection(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(caller::shows_exactly(None), shows);
+    let shows = token.map_or(credentials::shows_exactly(None), shows);
     let mut client = ServerReflectionClient::with_interceptor(server.channel(), shows);
     let message_request = Some(MessageRequest::ListServices(String::new()));
     let request = ServerReflectionRequest { host: String::new(), message_request };

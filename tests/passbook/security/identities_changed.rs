@@ -4,8 +4,9 @@
 use passbook::proto::{DepositRequest, GetAccountRequest, RequestOutcome, ResolveRequestRequest};
 
 use crate::harness::{
-    caller::{Callers, identity},
-    checker, *,
+    checker,
+    credentials::{Callers, identity},
+    *,
 };
 
 on_both_databases! {

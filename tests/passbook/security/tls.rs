@@ -13,8 +13,8 @@ use tokio::{
 use tonic::{Code, transport::Channel};
 
 use crate::harness::{
-    caller::{Callers, identity, shows},
     certificates::{Authority, Signed, text},
+    credentials::{Callers, identity, shows},
     *,
 };
 

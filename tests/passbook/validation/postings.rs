@@ -6,7 +6,7 @@ use passbook::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{book::Book, *};
+use crate::harness::{ledger_dump::Book, *};
 
 on_both_databases! {
     malformed_amounts_are_refused,

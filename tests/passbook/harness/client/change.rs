@@ -10,7 +10,7 @@ use passbook::proto::{
 };
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
-use super::{Client, PATIENCE, within};
+use crate::harness::{Client, PATIENCE, within};
 
 /// One request that moves money.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use super::{database::connect, eventually};
+use crate::harness::{database::connect, eventually};
 
 /// Ports below the range that the kernel hands out by itself, so that a server that is down finds
 /// its port again; scripts/postgres takes its own from above.

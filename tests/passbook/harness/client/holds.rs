@@ -10,7 +10,7 @@ use passbook::proto::{
 use prost_types::Timestamp;
 use tonic::Status;
 
-use super::{Client, eventually, get, hold, new_request_id, reason, value};
+use crate::harness::{Client, eventually, get, hold, new_request_id, reason, value};
 
 /// A hold with a name of the caller's own.
 pub fn hold_named(hold_id: &str, account_id: &str, amount: &str) -> PlaceHoldRequest {
@@ -139,7 +139,7 @@ pub async fn place_and_expire(client: &Client, request: PlaceHoldRequest) -> Hol
     let hold = place_briefly(client, request).await;
     let expire_time_us = microseconds(&hold.expire_time);
     eventually("its time passes", || async {
-        microseconds(&Some(from_now(super::ms(0)))) > expire_time_us + 10_000
+        microseconds(&Some(from_now(crate::harness::ms(0)))) > expire_time_us + 10_000
     })
     .await;
     hold

@@ -12,7 +12,7 @@ use tonic::{
     transport::Channel,
 };
 
-use super::{Server, TestDatabase};
+use crate::harness::{Server, TestDatabase};
 
 /// A client that shows what it was given as its credential.
 pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Shows>>;

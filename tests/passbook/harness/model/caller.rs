@@ -11,11 +11,11 @@ use passbook::proto::{
     ListHoldsRequest, ListTransactionsRequest, ResolveRequestRequest,
 };
 
-use super::{
+use crate::harness::{
     Client,
+    model::command::{Command, Reply, Told},
+    model::random::Generator,
     model::{Model, microseconds, units},
-    model_command::{Command, Reply, Told},
-    model_random::Generator,
 };
 
 /// All accounts are compared after so many calls.

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PATIENCE, Server, TestDatabase};
+use crate::harness::{PATIENCE, Server, TestDatabase};
 
 /// Makes a server serve it.
 pub const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];

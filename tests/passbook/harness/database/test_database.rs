@@ -12,9 +12,9 @@ use sea_orm::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{
+use crate::harness::{
     server::passbook,
-    turn::{self, Turn, Weight},
+    slots::{self, Turn, Weight},
 };
 
 /// Which database a test runs on.
@@ -44,7 +44,7 @@ impl TestDatabase {
 
     /// The same for a test that takes more of the machine.
     pub async fn create_for(kind: Kind, weight: Weight) -> Self {
-        let turn = turn::take(weight).await;
+        let turn = slots::take(weight).await;
         let mut database = match kind {
             Kind::Sqlite => Self::sqlite(),
             Kind::Postgres => Self::postgres(Some(template().await)).await,
@@ -58,7 +58,7 @@ impl TestDatabase {
 
     /// A database without any table.
     pub async fn create_empty(kind: Kind) -> Self {
-        let turn = turn::take(Weight::Light).await;
+        let turn = slots::take(Weight::Light).await;
         let mut database = match kind {
             Kind::Sqlite => Self::sqlite(),
             Kind::Postgres => Self::postgres(None).await,

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
-use super::{
+use crate::harness::{
     Client, deposit, hold, money, new_request_id, open, open_funded, transfer, withdrawal, within,
 };
 

@@ -9,11 +9,11 @@ use passbook::proto::{
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 
-use super::{
+use crate::harness::{
     Client,
+    model::command::{Command, Refusal, Reply, Told, timed},
+    model::random::{Generator, timestamp},
     model::{Model, microseconds, money_in},
-    model_command::{Command, Refusal, Reply, Told, timed},
-    model_random::{Generator, timestamp},
 };
 
 /// Reads all pages of a list.

@@ -8,7 +8,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{
+use crate::harness::{
     Change, Client, TestDatabase, balance, checker::History, deposit, open, transfer, withdrawal,
 };
 

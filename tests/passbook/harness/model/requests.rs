@@ -6,10 +6,10 @@ use passbook::proto::{
     TransferRequest, WithdrawRequest,
 };
 
-use super::{
+use crate::harness::{
+    model::command::Command,
+    model::random::{Generator, timestamp},
     model::{Model, money_in, units},
-    model_command::Command,
-    model_random::{Generator, timestamp},
 };
 
 /// Holds with an expire time that comes get one of a grid, so that several expire at once.

@@ -7,10 +7,10 @@ use passbook::proto::{
 use prost_types::Timestamp;
 use tonic::Code;
 
-use super::{
+use crate::harness::{
+    model::command::{Refusal, Reply, Told},
+    model::money::{Frame, leg, precondition},
     model::{Hold, LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
-    model_command::{Refusal, Reply, Told},
-    model_money::{Frame, leg, precondition},
 };
 
 impl Model {

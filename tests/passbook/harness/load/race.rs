@@ -10,10 +10,10 @@ use passbook::proto::{
 use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Code, Status};
 
-use super::{
-    Client, Kind, Server, TestDatabase, Weight,
-    asked::{Asked, Made},
-    money, new_request_id, open, seconds, within,
+use crate::harness::{
+    Client, Kind, Server, TestDatabase, Weight, money, new_request_id, open,
+    request::{Asked, Made},
+    seconds, within,
 };
 
 /// Rounds of each race.

@@ -15,7 +15,7 @@ use passbook::proto::{
 use prost_types::Timestamp;
 use tonic::Code;
 
-use super::model_command::{Command, Refusal, Reply, Told};
+use crate::harness::model::command::{Command, Refusal, Reply, Told};
 
 /// All amounts are below this, counted in the currency's smallest unit.
 pub const LIMIT: i128 = 10_i128.pow(28);
@@ -351,7 +351,7 @@ impl Model {
     }
 
     fn request(&mut self, command: &Command, reply: &Reply) -> Reply {
-        super::model_money::malformed(command)?;
+        crate::harness::model::money::malformed(command)?;
         let request_id = command.request_id().expect("a request id");
         let metadata = [("request_id", request_id.clone())];
         match self.requests.get(&request_id) {

@@ -10,9 +10,9 @@ use passbook::proto::{
 };
 use prost_types::{FieldMask, Timestamp};
 
-use super::{
+use crate::harness::{
+    model::command::Command,
     model::{LIMIT, Model, money_in, units},
-    model_command::Command,
 };
 
 /// Accounts that are in use at a time; closed ones are replaced.

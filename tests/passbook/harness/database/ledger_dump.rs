@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, QueryResult};
 
-use super::{Kind, TestDatabase, database, exact::Exact};
+use crate::harness::{Kind, TestDatabase, database, decimal::Exact};
 
 pub struct AccountRow {
     pub currency_code: String,

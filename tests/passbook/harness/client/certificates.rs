@@ -8,7 +8,7 @@ use rcgen::{
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, Identity};
 
-use super::Server;
+use crate::harness::Server;
 
 /// An authority, and a directory with its certificate (`ca.crt`) and what it has signed.
 pub struct Authority {

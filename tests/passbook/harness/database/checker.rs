@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use passbook::proto::Entry;
 use sha2::{Digest, Sha256};
 
-use super::{
+use crate::harness::{
     Answer, Change, TestDatabase, Verdict,
-    book::{AccountRow, Book, EntryRow},
-    exact::Exact,
+    decimal::Exact,
+    ledger_dump::{AccountRow, Book, EntryRow},
 };
 
 /// What callers asked for, and the verdict that each of them was given.

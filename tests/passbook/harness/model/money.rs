@@ -7,12 +7,12 @@ use passbook::proto::{
 };
 use tonic::Code;
 
-use super::{
-    book::EntryRow,
+use crate::harness::{
     checker::entry_hash,
-    exact::Exact,
+    decimal::Exact,
+    ledger_dump::EntryRow,
+    model::command::{Command, Refusal, Reply, Told},
     model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
-    model_command::{Command, Refusal, Reply, Told},
 };
 
 /// One change of one account.

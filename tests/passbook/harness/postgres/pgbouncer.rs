@@ -7,9 +7,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
+use crate::harness::{
     eventually,
-    postgres_servers::{PostgresServer, as_server_user, free_port, server_user},
+    servers::{PostgresServer, as_server_user, free_port, server_user},
 };
 
 const PROGRAMS: [&str; 3] =

@@ -17,7 +17,7 @@ use prost::Message;
 use tonic::{Code, Request, Status};
 use tonic_types::{StatusExt, pb};
 
-use super::{Client, seconds, within};
+use crate::harness::{Client, seconds, within};
 
 /// One call of the service.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,7 +267,7 @@ impl Command {
                 let refusal = it.error.map(Refusal::of_message);
                 Ok(Told { resolved, refusal, ..made(it.transaction, it.hold, false) })
             }
-            read => super::model_reads::send(read, client).await,
+            read => crate::harness::model::reads::send(read, client).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What no program should do to the tables, and back again.
 
-use super::{Kind, TestDatabase};
+use crate::harness::{Kind, TestDatabase};
 
 const TABLES: [&str; 4] = ["accounts", "entries", "requests", "holds"];
 
