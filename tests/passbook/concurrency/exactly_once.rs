@@ -22,14 +22,14 @@ const REQUESTS: usize = 100;
 const COPIES: usize = 9;
 
 async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     a_hundred_effects(&database, &clients).await;
 }
 
 async fn nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     // All 900 are in flight together, so that copies meet within one batch.
     a_hundred_effects(&database, &[server.client()]).await;
@@ -207,7 +207,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
 }
 
 async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     open_funded(&servers[0].client(), "a", "10").await;
     let request = withdrawal("a", "500");

@@ -57,7 +57,7 @@ async fn psql_holds_the_row(database: &TestDatabase) -> Psql {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_on() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Alone).await;
     let server = Server::start_with(&database, &OTHER_DEADLINE).await;
     let client = server.client();
     open_funded(&client, "hot", "100").await;
@@ -167,14 +167,14 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_update_of_other_programs_is_overwritten_however_fast_they_come() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start(&database).await;
     assert_eq!(lost_to_foreign_updates(&database, &server.client()).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_deadline() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     let server = Server::start_with(&database, &OTHER_DEADLINE).await;
     let client = server.client();
     open_funded(&client, "hot", "100").await;

@@ -4,7 +4,7 @@
 use crate::harness::{
     checker,
     ledger_dump::Book,
-    ring::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -23,14 +23,14 @@ async fn two_processes_on_one_sqlite_file_lose_no_update() {
 }
 
 async fn no_update_is_lost(kind: Kind, processes: usize) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, processes).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 6).await;
     let started = std::time::Instant::now();
 
     history.extend(
-        Load::on(&accounts, CALLERS, Stop::After(CHANGES_EACH), seed()).run(&clients).await,
+        RingLoad::on(&accounts, CALLERS, Stop::After(CHANGES_EACH), seed()).run(&clients).await,
     );
 
     let applied =

@@ -9,13 +9,13 @@ use crate::harness::{
     decimal::Exact,
     ledger_dump::{Book, EntryRow},
     proxy::PostgresProxy,
-    ring::{Load, Stop, lost_to_foreign_updates, open_ring},
+    ring::{RingLoad, Stop, lost_to_foreign_updates, open_ring},
     *,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_caught() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     // The key of the entries is a second line of defence: here it is taken down as well.
     let unprotect = "ALTER TABLE entries DROP CONSTRAINT entries_pkey;
          CREATE INDEX entries_by_account ON entries (account_id, sequence)";
@@ -34,7 +34,7 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_the_key_of_the_entries_still_prevents_silent_loss() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
 
     let (book, history) = load_without_row_locks(&database).await;
 
@@ -44,7 +44,7 @@ async fn without_row_locks_the_key_of_the_entries_still_prevents_silent_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
@@ -66,7 +66,7 @@ async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 6).await;
 
-    history.extend(Load::on(&accounts, 48, Stop::After(10), seed()).run(&clients).await);
+    history.extend(RingLoad::on(&accounts, 48, Stop::After(10), seed()).run(&clients).await);
 
     assert!(
         proxy.locks_stripped() > 0,
@@ -93,7 +93,7 @@ async fn on_sqlite_a_read_and_write_without_a_transaction_is_caught() {
 
 /// Eight sessions make 25 deposits each by hand: read the account, add, write.
 async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static str) -> Vec<String> {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     // As above: without the key, which would refuse the second entry of the same sequence.
     let unprotect = "DROP TABLE entries;
         CREATE TABLE entries (account_id TEXT, sequence INTEGER, transaction_id BLOB, amount TEXT,

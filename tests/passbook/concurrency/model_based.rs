@@ -48,7 +48,7 @@ const MET: [&str; 21] = [
 ];
 
 async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut caller = Caller::new("model-0", seed(), &[server.client()]).run(CALLS).await;
 
@@ -63,7 +63,7 @@ async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kin
 }
 
 async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let seed = seed();

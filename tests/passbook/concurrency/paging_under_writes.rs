@@ -254,7 +254,7 @@ fn told(entries: &[Entry]) -> Vec<(i64, String)> {
 }
 
 async fn an_ascending_statement_sees_all_that_is_added_until_it_catches_up(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let witness = writers.clients[0].clone();
     // What was there when the last page was asked for: that one may say that there is no more.
@@ -274,7 +274,7 @@ async fn an_ascending_statement_sees_all_that_is_added_until_it_catches_up(kind:
 }
 
 async fn a_descending_statement_goes_back_to_the_first_entry_without_a_gap(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = get(&writers.clients[0], "busy").await.sequence;
 
@@ -311,7 +311,7 @@ fn sequences(transaction: &Transaction) -> impl Iterator<Item = i64> {
 }
 
 async fn transactions_of_one_account_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = get(&writers.clients[0], "busy").await.sequence;
 
@@ -328,7 +328,7 @@ async fn transactions_of_one_account_are_each_listed_once(kind: Kind) {
 }
 
 async fn transactions_of_all_accounts_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     for wanted in [TransactionKind::Unspecified, TransactionKind::Transfer] {
         let is_wanted =
@@ -372,7 +372,7 @@ async fn holds(mut client: Client, page_token: String, state: HoldState) -> (Vec
 }
 
 async fn holds_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = ids(writers.made().holds().map(|hold| &hold.hold_id));
 
@@ -385,7 +385,7 @@ async fn holds_are_each_listed_once(kind: Kind) {
 }
 
 async fn holds_that_stay_in_a_state_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     for state in [HoldState::Open, HoldState::Captured, HoldState::Released, HoldState::Expired] {
         let made = writers.made();

@@ -104,7 +104,7 @@ async fn told(client: &mut Client) {
 }
 
 async fn is_right_at_many_rows(analyzed: bool) {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     for table in ["accounts", "holds", "requests", "entries", "account_changes"] {
         let off = "SET (autovacuum_enabled = false)";
         database.execute(&format!("ALTER TABLE {table} {off}")).await;

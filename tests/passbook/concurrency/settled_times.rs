@@ -12,7 +12,7 @@ use sea_orm::ConnectionTrait;
 use tonic::Code;
 
 use crate::harness::{
-    ring::{Load, open_ring},
+    ring::{RingLoad, open_ring},
     *,
 };
 
@@ -41,7 +41,7 @@ async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
 
     let mut answers = Vec::new();
     for number in 0..200 {
@@ -63,7 +63,7 @@ async fn windows_that_follow_one_another_miss_nothing(kind: Kind) {
     let (accounts, _) = open_ring(&clients[0], 3).await;
     let mut client = servers[1].client();
     let began = now();
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
 
     let (mut entries, mut transactions) = (Vec::new(), Vec::new());
     let mut start = began;

@@ -72,7 +72,7 @@ async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers:
 /// The database is 4 ms away: who waits for another's transaction waits long.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_servers_on_shared_accounts_need_few_transactions() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -96,7 +96,7 @@ async fn three_servers_on_shared_accounts_need_few_transactions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let account_ids = open_accounts(&servers[0].client(), 12).await;
     // As a server that hangs would.

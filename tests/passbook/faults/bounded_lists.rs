@@ -173,7 +173,7 @@ async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Du
 #[tokio::test(flavor = "multi_thread")]
 async fn captures_go_on_while_forty_callers_list_what_nobody_has() {
     const CAPTURES: usize = 100;
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
     let (client, admin) = (server.client(), server.admin());
     open(&client, "pattern").await;

@@ -19,7 +19,7 @@ on_both_databases! {
 }
 
 async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 6).await;

@@ -5,7 +5,7 @@ use tonic::Code;
 use crate::harness::{
     checker,
     proxy::PostgresProxy,
-    ring::{Load, open_ring},
+    ring::{RingLoad, open_ring},
     *,
 };
 
@@ -18,8 +18,8 @@ struct Cuttable {
     database: TestDatabase,
 }
 
-async fn start(weight: Weight) -> Cuttable {
-    let database = TestDatabase::create_for(Kind::Postgres, weight).await;
+async fn start(load: Load) -> Cuttable {
+    let database = TestDatabase::create_for(Kind::Postgres, load).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();
@@ -33,7 +33,7 @@ async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     let (accounts, mut history) = open_ring(&client, 2).await;
 
     for cut in 0..CUTS {
@@ -60,7 +60,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     let (accounts, mut history) = open_ring(&client, 2).await;
 
     for cut in 0..CUTS {
@@ -79,7 +79,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     open_funded(&client, "a", "10").await;
     let change = Change::Withdraw(withdrawal("a", "11"));
     proxy.cut_after_next_commit();
@@ -96,7 +96,7 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied() {
-    let Cuttable { proxy, client, database, server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 1).await;
     let mut commits_cut = 0;
@@ -131,9 +131,9 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cuts_under_load_lose_nothing_and_double_nothing() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Heavy).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
 
     for cut in 0..2 * CUTS {
         if cut % 2 == 0 {
@@ -152,7 +152,7 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
-    let Cuttable { proxy, client, database, server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 3).await;
     let mut changes = Vec::new();
@@ -187,9 +187,9 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Heavy).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
 
     for _ in 0..3 {
         tokio::time::sleep(ms(300)).await;

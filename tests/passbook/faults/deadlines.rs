@@ -31,7 +31,7 @@ on_both_databases! {
 }
 
 async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 4).await;

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    ring::{Load, open_ring},
+    ring::{RingLoad, open_ring},
     servers::PostgresServer,
     *,
 };
@@ -23,30 +23,30 @@ fn small_disk() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
-    let turn = slots::take(Weight::Alone).await;
+    let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
     let url = format!("sqlite://{}/passbook.db?mode=rwc", disk.display());
     passbook(&["migrate", "--database-url", &url, "up"]).await.must_succeed();
-    fill_and_empty(&TestDatabase::outside(&url, turn), &disk).await;
+    fill_and_empty(&TestDatabase::outside(&url, slot), &disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_postgres() {
-    let turn = slots::take(Weight::Alone).await;
+    let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
     // No log is kept or made beforehand, or there would be room in it for long.
     let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];
     let server = PostgresServer::start_in(Some(&disk), &settings).await;
     passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
-    fill_and_empty(&TestDatabase::outside(&server.url(), turn), &disk).await;
+    fill_and_empty(&TestDatabase::outside(&server.url(), slot), &disk).await;
 }
 
 async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let server = Server::start_at(database.url(), &[]).await;
     let (client, patient) = (server.client(), server.patient());
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
     sleep(ms(500)).await;
 
     let ballast = disk.join("ballast");

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    ring::{Load, open_ring},
+    ring::{RingLoad, open_ring},
     servers::{self, PostgresServer},
     *,
 };
@@ -20,7 +20,7 @@ const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_double_none() {
-    let turn = slots::take(Weight::Heavy).await;
+    let slot = slots::take(Load::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
@@ -29,7 +29,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let failovers = FAILOVERS * scale();
     let mut recoveries = Vec::new();
 
@@ -57,7 +57,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         history.len(),
         recoveries[recoveries.len() / 2]
     );
-    let database = TestDatabase::outside(&primary.url(), turn);
+    let database = TestDatabase::outside(&primary.url(), slot);
     checker::assert_sound(&database, &history).await;
     times::promise("the first change", recoveries[recoveries.len() - 1], RECOVERY_TIME_MAX);
     assert!(!server.log().contains("panic"), "{}", server.log());
@@ -87,7 +87,7 @@ async fn first_change(client: &Client, account_id: &str, history: &mut checker::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
-    let turn = slots::take(Weight::Light).await;
+    let slot = slots::take(Load::Light).await;
     let primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
@@ -127,13 +127,13 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
         database::rows(&session, sql).await.expect("an answer").is_empty()
     })
     .await;
-    let database = TestDatabase::outside(&primary.url(), turn);
+    let database = TestDatabase::outside(&primary.url(), slot);
     checker::assert_sound(&database, &history).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_find_the_new_primary_though_nobody_writes() {
-    let _turn = slots::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
@@ -165,7 +165,7 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_verified_and_exported_but_not_served() {
-    let _turn = slots::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();

@@ -146,7 +146,7 @@ async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_ten_seconds() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();

@@ -7,7 +7,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     checker,
-    ring::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -57,19 +57,19 @@ async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kin
 }
 
 async fn batches_of_one_are_as_correct_as_batches_of_many(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let alone = Server::start_with(&database, &["--batch-size-max", "1"]).await;
     let together = Server::start(&database).await;
     let clients = [alone.client(), together.client()];
     let (accounts, mut history) = open_ring(&clients[0], 3).await;
 
-    history.extend(Load::on(&accounts, 24, Stop::After(10), seed()).run(&clients).await);
+    history.extend(RingLoad::on(&accounts, 24, Stop::After(10), seed()).run(&clients).await);
 
     checker::assert_sound(&database, &history).await;
 }
 
 async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "hot").await;

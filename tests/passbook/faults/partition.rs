@@ -10,7 +10,7 @@ use crate::{
     harness::{
         checker,
         proxy::PostgresProxy,
-        ring::{Load, open_ring},
+        ring::{RingLoad, open_ring},
         *,
     },
     rpc::watch_entries::Watching,
@@ -31,13 +31,13 @@ async fn nine_seconds_of_silence_are_over_ten_seconds_later() {
 }
 
 async fn all_are_back_after_a_partition_of(length: Duration) {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
     let mut watching = Watching::begin(&client, &accounts[0], 1).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
     tokio::time::sleep(ms(500)).await;
 
     // Whatever is under way is in the middle of something.

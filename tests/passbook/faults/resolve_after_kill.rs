@@ -34,7 +34,7 @@ on_both_databases! {
 type Outcomes = Vec<(Change, Result<Answer, Status>)>;
 
 async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut doomed = Server::start(&database).await;
     let witness = Server::start(&database).await;
     let client = witness.client();

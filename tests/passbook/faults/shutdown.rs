@@ -23,7 +23,7 @@ on_both_databases! {
 }
 
 async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let seed = seed();
     let mut history = History::new();
     for round in 0..3 * scale() as u64 {

@@ -22,17 +22,17 @@ const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
 struct Served {
     folder: TempDir,
     server: Server,
-    _turn: slots::Turn,
+    _slot: slots::Slot,
 }
 
 impl Served {
     async fn start() -> Self {
-        let turn = slots::take(Weight::Light).await;
+        let slot = slots::take(Load::Light).await;
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("ledger")).expect("a folder");
         let server = Server::start_at(&url(&folder.path().join("ledger/a.db")), &[]).await;
         open_funded(&server.client(), "alice", "3").await;
-        Self { folder, server, _turn: turn }
+        Self { folder, server, _slot: slot }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -189,7 +189,7 @@ const NO_SETPRIV: &str = "this is root, and setpriv cannot make it somebody else
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
@@ -228,11 +228,11 @@ async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
-    let turn = slots::take(Weight::Light).await;
+    let slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
-    let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), turn)).await;
+    let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), slot)).await;
     assert_eq!(status(&server, "").await, ServingStatus::Serving);
 
     set_mode(&path, 0o444);
@@ -270,7 +270,7 @@ async fn what_is_missing_is_named() {
 /// Somebody always reads, each from before the last one has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_a_bound_while_reads_overlap() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let path = database.url().strip_prefix("sqlite://").and_then(|it| it.strip_suffix("?mode=rwc"));
     let log = PathBuf::from(format!("{}-wal", path.expect("a file")));
     let server = Server::start(&database).await;
@@ -305,7 +305,7 @@ async fn the_log_has_a_bound_while_reads_overlap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_never_ends_does_not_hold_up_changes() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;

@@ -39,7 +39,7 @@ async fn deposit_one(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_in_a_url_are_not_served() {
-    let _turn = slots::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let (one, two) = (migrated().await, migrated().await);
     let url = servers::url(&[&one, &two]);
     for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
@@ -53,7 +53,7 @@ async fn two_primaries_in_a_url_are_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_under_two_addresses_is_no_second_primary() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let one = migrated().await;
     let url = format!(
         "postgres://postgres@localhost:{0},127.0.0.1:{0}/postgres?sslmode=disable",
@@ -65,7 +65,7 @@ async fn one_server_under_two_addresses_is_no_second_primary() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
-    let _turn = slots::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let (mut one, mut two) = (migrated().await, migrated().await);
     two.crash();
     let server = Server::start_at(&servers::url(&[&two, &one]), &[]).await;
@@ -84,7 +84,7 @@ async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_that_was_not_fenced_is_not_used() {
-    let _turn = slots::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let mut old = migrated().await;
     let mut new = old.standby().await;
     let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
@@ -114,7 +114,7 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
 /// A role that may hardly anything can still be told two servers apart for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_role_may_look_which_server_it_is() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let one = PostgresServer::start().await;
     one.execute("CREATE ROLE app LOGIN; CREATE DATABASE app OWNER app").await;
     let url = format!("postgres://app@127.0.0.1:{0},localhost:{0}/app?sslmode=disable", one.port);

@@ -10,7 +10,7 @@ use crate::{
     harness::{
         ledger_dump::Book,
         proxy::PostgresProxy,
-        ring::{Load, open_ring},
+        ring::{RingLoad, open_ring},
         *,
     },
     rpc::watch_entries::{Watching, post_many},
@@ -30,11 +30,11 @@ async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)>
 
 async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice(kind: Kind) {
     const RECONNECTS: usize = 20;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 2).await;
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
     let mut told = Vec::new();
     let (mut sequence, mut streams, mut ends) = (0, 0, 0);
 
@@ -81,7 +81,7 @@ async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing
 
 async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(kind: Kind) {
     const SLOW: usize = 100;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "hot").await;
@@ -129,7 +129,7 @@ fn narrow_client(server: &Server) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_watcher_too_many_is_refused_until_another_goes() {
     const LIMIT: usize = 10_000;
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
     let mut watching = Vec::new();

@@ -17,7 +17,7 @@ pub use database::*;
 pub use load::*;
 pub use postgres::*;
 pub use server::{Outcome, Server, passbook, passbook_in, passbook_of};
-pub use slots::Weight;
+pub use slots::Load;
 pub use times::PATIENCE;
 
 /// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and

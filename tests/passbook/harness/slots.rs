@@ -1,5 +1,5 @@
-//! Who may run at the same time: tests that start many processes or measure time would disturb
-//! each other on a small machine.
+//! Limits how many tests run at the same time: those that start many processes or measure time would
+//! disturb each other on a small machine.
 
 use std::{sync::LazyLock, thread::available_parallelism, time::Instant};
 
@@ -9,51 +9,51 @@ use super::times;
 
 /// How much of the machine a test takes.
 #[derive(Clone, Copy, Debug)]
-pub enum Weight {
+pub enum Load {
     /// One server and a few calls.
     Light,
     /// Several servers under load.
     Heavy,
-    /// It measures time: nothing beside it where times count.
+    /// The test measures time: it runs alone where times are asserted.
     Alone,
 }
 
-/// What a heavy test takes.
+/// Permits of a heavy test.
 const HEAVY: u32 = 2;
-/// Most tests wait most of the time, for a time-out or for the disk. With fewer the cores are idle;
-/// with more each test takes longer.
-const PLACES_PER_CORE: u32 = 3;
+/// Most tests wait most of the time, for a timeout or for the disk. With fewer permits the cores
+/// are idle; with more each test takes longer.
+const PERMITS_PER_CORE: u32 = 3;
 /// A heavy test may have 40 connections to the one PostgreSQL, which takes 300.
-const PLACES_MAX: u32 = 12;
+const PERMITS_MAX: u32 = 12;
 
-static PLACES: LazyLock<u32> = LazyLock::new(|| {
+static PERMITS: LazyLock<u32> = LazyLock::new(|| {
     let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-    cores.saturating_mul(PLACES_PER_CORE).min(PLACES_MAX)
+    cores.saturating_mul(PERMITS_PER_CORE).min(PERMITS_MAX)
 });
 
-static SEMAPHORE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*PLACES as usize));
+static SEMAPHORE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*PERMITS as usize));
 
-/// Given back when dropped. A test takes one only, with its first database: two would be able to
-/// wait for each other for ever.
-pub struct Turn {
-    began: Instant,
-    _places: SemaphorePermit<'static>,
+/// A test's share of the machine, returned when dropped. A test takes only one, with its first
+/// database: tests that take two could deadlock.
+pub struct Slot {
+    started_at: Instant,
+    _permits: SemaphorePermit<'static>,
 }
 
-pub async fn take(weight: Weight) -> Turn {
-    let places = match weight {
-        Weight::Light => 1,
-        Weight::Alone if times::count() => *PLACES,
-        Weight::Heavy | Weight::Alone => HEAVY,
+pub async fn take(load: Load) -> Slot {
+    let permits = match load {
+        Load::Light => 1,
+        Load::Alone if times::count() => *PERMITS,
+        Load::Heavy | Load::Alone => HEAVY,
     };
-    let _places = SEMAPHORE.acquire_many(places).await.expect("the semaphore is never closed");
-    Turn { began: Instant::now(), _places }
+    let _permits = SEMAPHORE.acquire_many(permits).await.expect("the semaphore is never closed");
+    Slot { started_at: Instant::now(), _permits }
 }
 
-impl Drop for Turn {
-    /// What the test itself took: what the test runner says of it is with the wait for its turn.
+impl Drop for Slot {
+    /// Prints how long the test ran. The test runner's own figure includes the wait for the slot.
     fn drop(&mut self) {
-        let (thread, taken) = (std::thread::current(), self.began.elapsed().as_secs_f64());
-        println!("turn: {taken:.1} s, {}", thread.name().unwrap_or_default());
+        let (thread, taken) = (std::thread::current(), self.started_at.elapsed().as_secs_f64());
+        println!("slot: {taken:.1} s, {}", thread.name().unwrap_or_default());
     }
 }

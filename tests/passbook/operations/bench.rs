@@ -10,7 +10,7 @@ on_both_databases! {
 }
 
 async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
     let directory = tempfile::tempdir().expect("a folder");
@@ -79,7 +79,7 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
 }
 
 async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
     let directory = tempfile::tempdir().expect("a folder");

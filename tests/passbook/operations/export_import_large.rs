@@ -180,11 +180,11 @@ async fn there_and_back(deposits: usize, transfers: usize) {
     std::fs::write(&first_file, ledger(deposits, transfers)).expect("the file is written");
     let kinds = [Kind::Sqlite, Kind::Postgres, Kind::Sqlite];
     // Heavy: it keeps both cores busy for seconds.
-    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let first = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let mut databases = Vec::new();
     let mut file = first_file.clone();
     for (number, kind) in kinds.into_iter().enumerate() {
-        let database = turn.create_empty_beside(kind).await;
+        let database = first.create_empty_beside(kind).await;
         let (path, url) = (file.to_string_lossy().into_owned(), database.url().to_owned());
         let imported = passbook(&["import", "--database-url", &url, "--input", &path]).await;
         let said = imported.must_succeed().stdout;
@@ -225,9 +225,9 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
     }
     written.post("deposit", &[(1, "1")]);
     std::fs::write(&file, written.file()).expect("the file is written");
-    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let first = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let database = turn.create_empty_beside(kind).await;
+        let database = first.create_empty_beside(kind).await;
         let path = file.to_string_lossy().into_owned();
         let import = ["import", "--database-url", database.url(), "--input", &path];
         passbook(&import).await.must_succeed();

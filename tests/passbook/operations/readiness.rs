@@ -15,7 +15,7 @@ pub async fn status(server: &Server, service: &str) -> ServingStatus {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::harness::{
     checker::{self, History},
-    ring::{Load, open_ring, random_change},
+    ring::{RingLoad, open_ring, random_change},
     *,
 };
 
@@ -38,7 +38,7 @@ const NEXT_MIGRATION: [&str; 9] = [
 ];
 
 async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
@@ -184,7 +184,7 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
 
     // Both versions answer, and each replays what the other has made.
     let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
-    let load = Load::start(&accounts, 16, &clients, seed());
+    let load = RingLoad::start(&accounts, 16, &clients, seed());
     for (index, server) in old.iter().chain(&new).enumerate() {
         let round = format!("server-{index}");
         history.extend(use_everything(&mut server.client(), &round).await);

@@ -79,7 +79,7 @@ fn expected() -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_what_is_needed_though_its_options_did_not_arrive() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&[]).await;
     watch_settings(&database).await;
     let proxy = PostgresProxy::start(&database.url()).await;
@@ -110,7 +110,7 @@ async fn survive_a_crash(mut database: PostgresServer, url: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_options() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&["wal_writer_delay=10s"]).await;
     let proxy = PostgresProxy::start(&database.url()).await;
     proxy.drop_options();
@@ -122,7 +122,7 @@ const NO_PGBOUNCER: &str = "there is no pgbouncer (apt-get install pgbouncer)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     for lines in [
         &["pool_mode = session"][..],
         &["pool_mode = session", "ignore_startup_parameters = extra_float_digits, options"],
@@ -138,7 +138,7 @@ async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     for mode in ["transaction", "statement"] {
@@ -159,7 +159,7 @@ async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_breaks_a_promise_is_refused_by_name() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
@@ -206,7 +206,7 @@ async fn a_session_that_breaks_a_promise_is_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_are_kept_by_a_database_without_an_encoding() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     let bytes = "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
     database.execute(bytes).await;
@@ -225,7 +225,7 @@ async fn bytes_are_kept_by_a_database_without_an_encoding() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_url_overrides_plans_and_limits_and_that_is_told() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     watch_settings(&database).await;
@@ -255,7 +255,7 @@ async fn a_url_overrides_plans_and_limits_and_that_is_told() {
 /// Each verb waits for a lock that somebody has, longer than its role may by default.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&database.url(), &[]).await;
@@ -321,7 +321,7 @@ async fn the_verbs_send_one_statement_a_call() {
 /// `SET TRANSACTION` after BEGIN would be a round trip more, and some engines refuse it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_is_begun_by_begin_alone() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start_in(None, &["log_statement=all"]).await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     passbook(&["export", "--database-url", &database.url()]).await.must_succeed();

@@ -35,7 +35,7 @@ async fn serve(url: &str) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_used_is_one_clear_line() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let server = PostgresServer::start().await;
     server.execute("CREATE ROLE alice LOGIN PASSWORD 'open-sesame'").await;
     server.require_passwords_of("alice");
@@ -157,7 +157,7 @@ fn free_address() -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_there() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let mut postgres = PostgresServer::start().await;
     let url = postgres.url();
     postgres.crash();
@@ -281,7 +281,7 @@ async fn a_server_that_waits_ends_quietly_when_it_is_told_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_pass_is_not_waited_for_and_the_wait_ends() {
-    let _turn = slots::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let postgres = PostgresServer::start().await;
     let nowhere = format!("postgres://postgres@{}/nowhere", postgres.address());
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &nowhere];

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::harness::{
-    ring::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -240,12 +240,12 @@ async fn holds_that_do_not_fit_are_found(kind: Kind) {
 }
 
 async fn it_runs_beside_servers_under_load(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 4).await;
     let (stop, stopped) = watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
         let mut entries = Vec::new();
         let end = tokio::time::Instant::now() + PATIENCE;

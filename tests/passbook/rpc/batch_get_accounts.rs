@@ -3,7 +3,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{
     decimal::Exact,
-    ring::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -99,13 +99,13 @@ async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
 async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     const READS: usize = 300;
     const MOMENTS: usize = 100;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 8).await;
     let ids: Vec<&str> = accounts.iter().map(String::as_str).collect();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let moving = Load::transfers_on(&accounts, 12, Stop::When(stopped), seed());
+    let moving = RingLoad::transfers_on(&accounts, 12, Stop::When(stopped), seed());
     let moving_clients = clients.clone();
     let calling = tokio::spawn(async move { moving.run(&moving_clients).await.len() });
 

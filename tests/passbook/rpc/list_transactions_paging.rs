@@ -38,7 +38,7 @@ async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<T
 }
 
 async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     open(&client, "alice").await;

@@ -93,7 +93,7 @@ async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
 }
 
 async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut history = Vec::new();
     for asked in one_of_each_kind(&clients[0], "alice").await {
@@ -121,7 +121,7 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
 }
 
 async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open_funded(&clients[0], "alice", "100").await;
     let placed = clients[0].clone().place_hold(hold("alice", "1")).await.expect("it is placed");
@@ -187,7 +187,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
 }
 
 async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut client = clients[0].clone();
     let each = one_of_each_kind(&client, "alice").await;
@@ -242,7 +242,7 @@ impl Standing {
 }
 
 async fn a_request_and_its_fence_at_the_same_moment_agree(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
     let mut random = fastrand::Rng::with_seed(seed());
@@ -305,7 +305,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let waiting_ones = one_of_each_kind(&clients[0], "alice").await;
     let before = Standing::read(&database, &clients[0]).await;
@@ -356,7 +356,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
 /// There is one lock, so a fence waits, too, and may come before its request or after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
     let foreign = database.connect().await;

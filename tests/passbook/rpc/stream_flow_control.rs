@@ -39,7 +39,7 @@ const GRPCIO: &str = "grpcio==1.85.3";
 
 /// The account that the greedy want, and one of others.
 async fn with_two_accounts(kind: Kind) -> (TestDatabase, Server) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start_with(&database, &PATIENT).await;
     for account_id in ["hot", OTHER] {
         open(&server.client(), account_id).await;

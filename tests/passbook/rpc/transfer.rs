@@ -96,7 +96,7 @@ async fn of_two_accounts_that_are_wrong_the_source_is_named(kind: Kind) {
 }
 
 async fn transfers_in_opposite_directions_never_deadlock(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     open_funded(&servers[0].client(), "a", "1000").await;
     open_funded(&servers[0].client(), "b", "1000").await;

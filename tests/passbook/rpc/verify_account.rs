@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::harness::{
-    ring::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -147,12 +147,12 @@ async fn expired_holds_count_until_they_are_ended(kind: Kind) {
 async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
     const VERIFIED: usize = 200;
     const CHANGES: i64 = 500;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
     let (stop, stopped) = watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
         let end = tokio::time::Instant::now() + PATIENCE;
         let mut verified = 0;

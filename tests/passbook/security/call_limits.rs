@@ -237,7 +237,7 @@ async fn was_not_sent(client: &Client, request_id: String) {
 /// Callers who ask again when they are told to, ten times as many as there are places.
 async fn under_ten_times_the_load_as_much_is_done(kind: Kind) {
     const PLACES: usize = 40;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let places = PLACES.to_string();
     let server = Server::start_with(&database, &["--queue-capacity", &places]).await;
     let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();

@@ -166,7 +166,7 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_lives_stays_small_and_serves_the_others() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     // Whoever attacks has got hold of a token: others are turned away before they can do harm.
     let policy = [identity("alice", &["*"], &[""]), identity("mallory", &["write"], &["mallory"])];
     let tokens = [("alice", "alice-token"), ("mallory", "mallory-token")];

@@ -43,7 +43,7 @@ async fn open_large(client: &Client, count: usize) -> Vec<String> {
 }
 
 async fn accounts_that_are_too_many_bytes_for_one_answer_are_refused(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     let account_ids = open_large(&client, 500).await;
@@ -80,7 +80,7 @@ async fn all<T>(
 
 async fn a_page_ends_where_its_answer_would_be_too_large(kind: Kind) {
     const COUNT: usize = 500;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let account_ids = open_large(&client, COUNT).await;

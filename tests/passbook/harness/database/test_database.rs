@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::harness::{
     server::passbook,
-    slots::{self, Turn, Weight},
+    slots::{self, Load, Slot},
 };
 
 /// Which database a test runs on.
@@ -33,18 +33,18 @@ pub struct TestDatabase {
     directory: Option<TempDir>,
     /// On a server of the test's own, which goes with it.
     is_outside: bool,
-    _turn: Option<Turn>,
+    _slot: Option<Slot>,
 }
 
 impl TestDatabase {
     /// An empty ledger, its schema made.
     pub async fn create(kind: Kind) -> Self {
-        Self::create_for(kind, Weight::Light).await
+        Self::create_for(kind, Load::Light).await
     }
 
     /// The same for a test that takes more of the machine.
-    pub async fn create_for(kind: Kind, weight: Weight) -> Self {
-        let turn = slots::take(weight).await;
+    pub async fn create_for(kind: Kind, load: Load) -> Self {
+        let slot = slots::take(load).await;
         let mut database = match kind {
             Kind::Sqlite => Self::sqlite(),
             Kind::Postgres => Self::postgres(Some(template().await)).await,
@@ -52,22 +52,22 @@ impl TestDatabase {
         if kind == Kind::Sqlite {
             passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
         }
-        database._turn = Some(turn);
+        database._slot = Some(slot);
         database
     }
 
     /// A database without any table.
     pub async fn create_empty(kind: Kind) -> Self {
-        let turn = slots::take(Weight::Light).await;
+        let slot = slots::take(Load::Light).await;
         let mut database = match kind {
             Kind::Sqlite => Self::sqlite(),
             Kind::Postgres => Self::postgres(None).await,
         };
-        database._turn = Some(turn);
+        database._slot = Some(slot);
         database
     }
 
-    /// Another empty ledger for the same test, which has its turn already.
+    /// Another empty ledger for the same test, which has its slot already.
     pub async fn create_beside(&self, kind: Kind) -> Self {
         let database = self.create_empty_beside(kind).await;
         passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
@@ -88,7 +88,7 @@ impl TestDatabase {
         let raw = OnceCell::new();
         let name = "passbook.db".to_owned();
         let directory = Some(directory);
-        Self { kind: Kind::Sqlite, url, name, raw, directory, is_outside: false, _turn: None }
+        Self { kind: Kind::Sqlite, url, name, raw, directory, is_outside: false, _slot: None }
     }
 
     async fn postgres(template: Option<&str>) -> Self {
@@ -100,17 +100,17 @@ impl TestDatabase {
         let url = postgres_url(&name);
         let raw = OnceCell::new();
         let is_outside = false;
-        Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _turn: None }
+        Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _slot: None }
     }
 
     /// A ledger that is there already, on a server or in a folder of the test's own; it is left as
     /// it is.
-    pub fn outside(url: &str, turn: Turn) -> Self {
+    pub fn outside(url: &str, slot: Slot) -> Self {
         let (raw, name, is_outside) = (OnceCell::new(), String::new(), true);
         let kind = if url.starts_with("sqlite:") { Kind::Sqlite } else { Kind::Postgres };
-        let _turn = Some(turn);
+        let _slot = Some(slot);
         let url = url.to_owned();
-        Self { kind, url, name, raw, directory: None, is_outside, _turn }
+        Self { kind, url, name, raw, directory: None, is_outside, _slot }
     }
 
     pub fn url(&self) -> &str {

@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Client, Kind, Server, TestDatabase, Weight, money, new_request_id, open,
+    Client, Kind, Load, Server, TestDatabase, money, new_request_id, open,
     request::{Asked, Made},
     seconds, within,
 };
@@ -56,7 +56,7 @@ pub fn name(what: &str, round: usize) -> String {
 
 impl Arena {
     pub async fn open(kind: Kind) -> Self {
-        let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+        let database = TestDatabase::create_for(kind, Load::Heavy).await;
         let servers = Server::start_fleet(&database, SERVERS).await;
         let clients = servers.iter().map(Server::client).collect();
         Self { database, clients, _servers: servers }

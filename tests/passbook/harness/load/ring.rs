@@ -14,7 +14,7 @@ use crate::harness::{
 
 /// Who calls, on what, and for how long.
 #[derive(Clone)]
-pub struct Load {
+pub struct RingLoad {
     pub accounts: Vec<String>,
     pub callers: usize,
     pub stop: Stop,
@@ -39,7 +39,7 @@ impl Stop {
     }
 }
 
-impl Load {
+impl RingLoad {
     pub fn on(accounts: &[String], callers: usize, stop: Stop, seed: u64) -> Self {
         Self { accounts: accounts.to_vec(), callers, stop, seed, transfers_only: false }
     }
