@@ -68,9 +68,9 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
             first, 1,
             "{request_id}: {first} of {COPIES} answers say that they are the first"
         );
-        let bytes = answers[0].transaction.encode_to_vec();
+        let bytes = answers[0].transaction().encode_to_vec();
         assert!(
-            answers.iter().all(|answer| answer.transaction.encode_to_vec() == bytes),
+            answers.iter().all(|answer| answer.transaction().encode_to_vec() == bytes),
             "{answers:#?}"
         );
     }

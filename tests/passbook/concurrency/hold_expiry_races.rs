@@ -12,7 +12,6 @@ use tonic::Status;
 use crate::harness::{
     checker,
     race::{Arena, Round, assert_contested, name, settle},
-    request::Asked,
     *,
 };
 
@@ -48,7 +47,7 @@ type Captured = Result<(Transaction, Hold), Status>;
 async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
     let mut calls = JoinSet::new();
     for (client, amount) in round.clients.clone().into_iter().zip(amounts) {
-        let withdrawal = Asked::Withdraw(withdrawal(&round.name("a"), amount));
+        let withdrawal = Change::Withdraw(withdrawal(&round.name("a"), amount));
         calls.spawn(async move { settle(&withdrawal, &client).await });
     }
     for made in calls.join_all().await {
@@ -62,7 +61,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let hold = place_briefly(placing, hold).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
-    let call = Asked::CaptureHold(capture(&hold.hold_id));
+    let call = Change::CaptureHold(capture(&hold.hold_id));
     let observer = &round.clients[2];
     let observe = async {
         let now_us = microseconds(&Some(from_now(ms(0))));

@@ -6,7 +6,6 @@ use tonic::{Code, Status};
 use crate::harness::{
     checker,
     race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
-    request::{Asked, Made},
     *,
 };
 
@@ -19,12 +18,12 @@ on_both_databases! {
 
 /// Which of two calls was made, and how the other was refused.
 enum Winner {
-    Left(Box<Made>, Status),
-    Right(Box<Made>, Status),
+    Left(Box<Answer>, Status),
+    Right(Box<Answer>, Status),
 }
 
 /// Sends both to two servers, and fails unless one of them is made and the other is not.
-async fn one_of(round: &Round, left: Asked, right: Asked) -> Winner {
+async fn one_of(round: &Round, left: Change, right: Change) -> Winner {
     let [one, other, _] = &round.clients;
     match at_once(settle(&left, one), settle(&right, other)).await {
         (Ok(made), Err(status)) => Winner::Left(Box::new(made), status),
@@ -73,7 +72,7 @@ async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
     let winners = arena.race(|round| async move {
         let hold_id = round.name("h");
         let (capture, release) = (capture(&hold_id), release(&hold_id));
-        one_of(&round, Asked::CaptureHold(capture), Asked::ReleaseHold(release)).await
+        one_of(&round, Change::CaptureHold(capture), Change::ReleaseHold(release)).await
     });
     let winners = winners.await;
 
@@ -110,7 +109,7 @@ async fn of_two_holds_with_one_id_on_two_accounts_one_is_placed(kind: Kind) {
 
     let winners = arena.race(|round| async move {
         let on =
-            |what: &str| Asked::PlaceHold(hold_named(&round.name("h"), &round.name(what), "7"));
+            |what: &str| Change::PlaceHold(hold_named(&round.name("h"), &round.name(what), "7"));
         one_of(&round, on("a"), on("b")).await
     });
     let winners = winners.await;
@@ -149,7 +148,7 @@ async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
 
     let winners = arena.race(|round| async move {
         let of =
-            |what: &str| Asked::PlaceHold(hold_named(&round.name(what), &round.name("a"), "7"));
+            |what: &str| Change::PlaceHold(hold_named(&round.name(what), &round.name("a"), "7"));
         one_of(&round, of("left"), of("right")).await
     });
     let winners = winners.await;
@@ -175,8 +174,8 @@ async fn of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made(kind: Kind) {
 
     let winners = arena.race(|round| async move {
         let account_id = round.name("a");
-        let hold = Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7"));
-        one_of(&round, hold, Asked::Withdraw(withdrawal(&account_id, "7"))).await
+        let hold = Change::PlaceHold(hold_named(&round.name("h"), &account_id, "7"));
+        one_of(&round, hold, Change::Withdraw(withdrawal(&account_id, "7"))).await
     });
     let winners = winners.await;
 

@@ -173,6 +173,7 @@ async fn deposit_by_hand(
         ..Entry::default()
     };
     let transaction = Transaction { transaction_id, entries: vec![told], ..Transaction::default() };
-    let verdict = Verdict::Applied(Answer { transaction, replayed: false });
+    let verdict =
+        Verdict::Applied(Answer { transaction: Some(transaction), hold: None, replayed: false });
     Ok((Change::Deposit(deposit("alice", "5")), verdict))
 }

@@ -17,10 +17,7 @@ use passbook::proto::{
 };
 use tokio::task::JoinSet;
 
-use crate::{
-    harness::{checker::hex, *},
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::{checker::hex, *};
 
 /// What there is at least before the paging begins.
 const TRANSACTIONS_BEFORE: usize = 60;

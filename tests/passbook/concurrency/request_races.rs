@@ -7,14 +7,10 @@ use passbook::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::{
-    harness::{
-        checker,
-        race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
-        request::{Asked, Made},
-        *,
-    },
-    rpc::resolve_request::resolve,
+use crate::harness::{
+    checker,
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
+    *,
 };
 
 on_both_databases! {
@@ -39,7 +35,7 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
     let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
 
     let verdicts = arena.race(|round| {
-        let calls = [0, 1, 2].map(|_| Asked::Reverse(reversal(&ids[round.number])));
+        let calls = [0, 1, 2].map(|_| Change::Reverse(reversal(&ids[round.number])));
         async move {
             let [one, other, last] = &round.clients;
             let both = at_once(settle(&calls[0], one), settle(&calls[1], other));
@@ -90,7 +86,7 @@ async fn of_a_closing_and_a_deposit_one_is_made(kind: Kind) {
 
     let outcomes = arena.race(|round| async move {
         let account_id = round.name("a");
-        let deposit = Asked::Deposit(deposit(&account_id, "7"));
+        let deposit = Change::Deposit(deposit(&account_id, "7"));
         let [one, other, _] = &round.clients;
         at_once(close(one, &account_id), settle(&deposit, other)).await
     });
@@ -126,7 +122,7 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 
     let outcomes = arena.race(|round| async move {
         let account_id = round.name("a");
-        let withdrawal = Asked::Withdraw(withdrawal(&account_id, "7"));
+        let withdrawal = Change::Withdraw(withdrawal(&account_id, "7"));
         let [one, other, _] = &round.clients;
         at_once(freeze(one, &account_id), settle(&withdrawal, other)).await
     });
@@ -157,14 +153,14 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 }
 
 /// What the two copies of a request were answered, and the fence.
-type Fenced = (Asked, [Result<Made, Status>; 2], ResolveRequestResponse);
+type Fenced = (Change, [Result<Answer, Status>; 2], ResolveRequestResponse);
 
 async fn fence_against(round: &Round) -> Fenced {
     let account_id = round.name("a");
     let asked = match round.number % 3 {
-        0 => Asked::Withdraw(withdrawal(&account_id, "7")),
-        1 => Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7")),
-        _ => Asked::Transfer(transfer(&account_id, &round.name("b"), "7")),
+        0 => Change::Withdraw(withdrawal(&account_id, "7")),
+        1 => Change::PlaceHold(hold_named(&round.name("h"), &account_id, "7")),
+        _ => Change::Transfer(transfer(&account_id, &round.name("b"), "7")),
     };
     let [one, other, last] = &round.clients;
     let copies = at_once(settle(&asked, one), settle(&asked, other));
@@ -191,8 +187,8 @@ async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kin
         match fence.outcome() {
             RequestOutcome::Applied => {
                 wins[0] += 1;
-                let told = |verdict: &Result<Made, Status>, replayed| {
-                    let expected = Made {
+                let told = |verdict: &Result<Answer, Status>, replayed| {
+                    let expected = Answer {
                         transaction: fence.transaction.clone(),
                         hold: fence.hold.clone(),
                         replayed,

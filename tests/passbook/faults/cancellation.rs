@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    checker,
+    checker::{self, Outcomes},
     ring::{open_ring, random_change},
     *,
 };
@@ -47,7 +47,7 @@ async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind
         .await;
     }
     the_pool_is_whole(&client, &accounts).await;
-    claims_of_not_applied_are_true(&database, &outcomes).await;
+    checker::assert_not_applied_is_true(&database, &outcomes).await;
     for (change, outcome) in outcomes {
         let verdict = match outcome {
             Some(Ok(answer)) => Verdict::Applied(answer),
@@ -57,9 +57,6 @@ async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind
     }
     checker::assert_sound(&database, &history).await;
 }
-
-/// Changes, and what was answered if anything was.
-pub type Outcomes = Vec<(Change, Option<Result<Answer, tonic::Status>>)>;
 
 async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String]) -> Outcomes {
     let (mut calls, mut outcomes) = (JoinSet::new(), Outcomes::new());
@@ -110,20 +107,4 @@ async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
     }
     calls.join_all().await;
     times::promise("a small burst", started.elapsed(), seconds(3));
-}
-
-/// Who is told "not_applied" can rely on it.
-pub async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outcomes) -> usize {
-    let kept = database.texts("SELECT request_id FROM requests").await;
-    let kept: std::collections::BTreeSet<String> = kept.into_iter().collect();
-    let mut claims = 0;
-    for (change, answer) in outcomes {
-        let Some(Err(status)) = answer else { continue };
-        if outcome(status) == "not_applied" {
-            claims += 1;
-            assert!(!kept.contains(change.request_id()), "it was applied after all: {status:?}");
-        }
-    }
-    println!("{claims} claims of not_applied");
-    claims
 }

@@ -7,13 +7,10 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::{Code, Status};
 
-use crate::{
-    faults::cancellation::{Outcomes, claims_of_not_applied_are_true},
-    harness::{
-        checker,
-        ring::{open_ring, random_change},
-        *,
-    },
+use crate::harness::{
+    checker::{self, Outcomes},
+    ring::{open_ring, random_change},
+    *,
 };
 
 /// In a run of all tests; times PASSBOOK_TEST_SCALE.
@@ -58,12 +55,12 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     stranger.await.expect("no panic");
 
     let calls = answers.len();
-    let not_applied = claims_of_not_applied_are_true(&database, &answers).await;
+    let not_applied = checker::assert_not_applied_is_true(&database, &answers).await;
     let mut unknown = 0;
     for (change, answer) in answers {
         let verdict = match answer.expect("it waits for its answer") {
             Ok(answer) => Verdict::Applied(answer),
-            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
             Err(status) => {
                 unknown += usize::from(claim(&status) == "unknown");
                 change.settle(&clients).await

@@ -86,7 +86,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     history.push((change, verdict));
     sleep(ms(500)).await;
     history.extend(load.stop().await);
-    change::settle_the_rest(&mut history, &client).await;
+    request::settle_the_rest(&mut history, &client).await;
     println!("{} changes", history.len());
     checker::assert_sound(database, &history).await;
     assert!(!server.log().contains("panic"), "{}", server.log());

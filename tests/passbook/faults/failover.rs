@@ -119,7 +119,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
     standby.run().await;
     let back = Instant::now();
-    change::settle_the_rest(&mut history, &client).await;
+    request::settle_the_rest(&mut history, &client).await;
     println!("all is resolved {:?} after the standby is back", back.elapsed());
     let session = primary.session().await;
     eventually("no session waits any more", async || {

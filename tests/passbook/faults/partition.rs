@@ -6,14 +6,11 @@ use std::time::Duration;
 use passbook::proto::GetAccountRequest;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{
-    harness::{
-        checker,
-        proxy::PostgresProxy,
-        ring::{RingLoad, open_ring},
-        *,
-    },
-    rpc::watch_entries::Watching,
+use crate::harness::{
+    checker,
+    proxy::PostgresProxy,
+    ring::{RingLoad, open_ring},
+    *,
 };
 
 /// Counted from the end of the partition.

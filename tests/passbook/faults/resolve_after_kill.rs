@@ -10,14 +10,11 @@ use passbook::proto::{RequestOutcome, ResolveRequestResponse};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::{
-    harness::{
-        change::is_definite,
-        checker,
-        ring::{open_ring, random_change},
-        *,
-    },
-    rpc::resolve_request::{not_seen, resolve},
+use crate::harness::{
+    checker,
+    request::is_definite,
+    ring::{open_ring, random_change},
+    *,
 };
 
 const KILLS: usize = 8;
@@ -177,8 +174,8 @@ async fn resolve_all(
 fn verdict(resolved: ResolveRequestResponse) -> Verdict {
     match resolved.outcome() {
         RequestOutcome::Applied => {
-            let transaction = resolved.transaction.expect("a transaction");
-            Verdict::Applied(Answer { transaction, replayed: true })
+            let (transaction, hold) = (resolved.transaction, resolved.hold);
+            Verdict::Applied(Answer { transaction, hold, replayed: true })
         }
         RequestOutcome::Rejected => {
             let error = resolved.error.expect("an error");
@@ -193,7 +190,7 @@ fn is_as_answered(answer: &Result<Answer, Status>, resolved: &ResolveRequestResp
     match answer {
         Ok(answer) => {
             assert_eq!(resolved.outcome(), RequestOutcome::Applied);
-            assert_eq!(resolved.transaction.as_ref(), Some(&answer.transaction));
+            assert_eq!(resolved.transaction.as_ref(), Some(answer.transaction()));
         }
         Err(status) => {
             assert_eq!(resolved.outcome(), RequestOutcome::Rejected, "{status:?}");

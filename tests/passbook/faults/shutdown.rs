@@ -5,13 +5,10 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{
-    harness::{
-        checker::{self, History},
-        ring::{open_ring, random_change},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    checker::{self, History},
+    ring::{open_ring, random_change},
+    *,
 };
 
 on_both_databases! {
@@ -70,7 +67,7 @@ async fn call(
         let change = random_change(&mut random, &accounts);
         match change.send(&client, PATIENCE).await {
             Ok(answer) => history.push((change, Verdict::Applied(answer))),
-            Err(status) if change::is_definite(&status) => {
+            Err(status) if request::is_definite(&status) => {
                 history.push((change, Verdict::Refused(status)));
             }
             Err(status) => refusals.push((change, status)),
@@ -123,12 +120,15 @@ async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
     let (mut server, admin) = Server::start_with_admin(&database, &arguments).await;
     let client = server.client();
     open(&client, "alice").await;
-    assert_eq!(status(&server, "").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
 
     server.terminate();
     let terminated = Instant::now();
 
-    eventually("it is said", async || status(&server, "").await == ServingStatus::NotServing).await;
+    eventually("it is said", async || {
+        serving_status(&server, "").await == ServingStatus::NotServing
+    })
+    .await;
     let (ready, why) = admin.get("/readyz").await;
     assert_eq!((ready, admin.get("/livez").await.0), (503, 200), "{why}");
     while terminated.elapsed() < ms(1500) {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{harness::*, operations::readiness::status};
+use crate::harness::*;
 
 /// As in `storage::file`, with the pages that one commit may add after a look.
 const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
@@ -42,7 +42,7 @@ impl Served {
     /// Not ready, and changes are refused as not applied.
     async fn refuses_changes(&self) {
         eventually("it is not serving", async || {
-            status(&self.server, "").await == ServingStatus::NotServing
+            serving_status(&self.server, "").await == ServingStatus::NotServing
         })
         .await;
         let request = within(seconds(2), deposit("alice", "1"));
@@ -123,7 +123,7 @@ async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back(
 
     fs::rename(&moved, served.path("a.db")).expect("it is moved back");
     eventually("it is serving", async || {
-        status(&served.server, "").await == ServingStatus::Serving
+        serving_status(&served.server, "").await == ServingStatus::Serving
     })
     .await;
     served.server.client().deposit(deposit("alice", "1")).await.expect("it is made");
@@ -233,11 +233,12 @@ async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
     let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), slot)).await;
-    assert_eq!(status(&server, "").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
 
     set_mode(&path, 0o444);
     let is = async |wanted| {
-        eventually("it is as it should be", async || status(&server, "").await == wanted).await;
+        eventually("it is as it should be", async || serving_status(&server, "").await == wanted)
+            .await;
     };
     is(ServingStatus::NotServing).await;
     assert!(server.log().contains("this user may not write it"), "{}", server.log());

@@ -4,12 +4,9 @@
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{
-    harness::{
-        servers::{self, PostgresServer},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    servers::{self, PostgresServer},
+    *,
 };
 
 async fn migrated() -> PostgresServer {
@@ -20,7 +17,7 @@ async fn migrated() -> PostgresServer {
 
 async fn becomes(server: &Server, wanted: ServingStatus) {
     let what = format!("it is {wanted:?}");
-    eventually(&what, async || status(server, "").await == wanted).await;
+    eventually(&what, async || serving_status(server, "").await == wanted).await;
 }
 
 /// Not ready, says these words, and makes no change.

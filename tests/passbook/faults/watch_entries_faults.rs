@@ -6,14 +6,11 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, transport::Endpoint};
 
-use crate::{
-    harness::{
-        ledger_dump::Book,
-        proxy::PostgresProxy,
-        ring::{RingLoad, open_ring},
-        *,
-    },
-    rpc::watch_entries::{Watching, post_many},
+use crate::harness::{
+    ledger_dump::Book,
+    proxy::PostgresProxy,
+    ring::{RingLoad, open_ring},
+    *,
 };
 
 on_both_databases! {

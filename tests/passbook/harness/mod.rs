@@ -4,6 +4,7 @@
 pub mod client;
 pub mod database;
 pub mod load;
+pub mod malformed;
 pub mod model;
 pub mod postgres;
 pub mod server;

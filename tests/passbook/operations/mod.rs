@@ -13,7 +13,7 @@ mod export_import_files;
 mod export_import_large;
 mod migrations;
 mod migrations_beside_other_programs;
-pub mod readiness;
+mod readiness;
 mod rolling_update;
 mod sessions;
 mod startup_errors;

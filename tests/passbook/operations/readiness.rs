@@ -1,17 +1,9 @@
 //! Readiness tells whether changes can be made, and why not; liveness that the process lives.
 
 use tokio::time::Instant;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{proxy::PostgresProxy, servers::PostgresServer, *};
-
-pub async fn status(server: &Server, service: &str) -> ServingStatus {
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(server.channel()).check(request).await;
-    answer.expect("the process lives").into_inner().status()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
@@ -20,19 +12,19 @@ async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_a
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;
     for service in ["", "passbook.v1.AccountService", "liveness"] {
-        assert_eq!(status(&server, service).await, ServingStatus::Serving, "{service:?}");
+        assert_eq!(serving_status(&server, service).await, ServingStatus::Serving, "{service:?}");
     }
 
     postgres.crash();
     let gone = Instant::now();
     for service in ["", "passbook.v1.AccountService"] {
         eventually("it is not serving", async || {
-            status(&server, service).await == ServingStatus::NotServing
+            serving_status(&server, service).await == ServingStatus::NotServing
         })
         .await;
     }
     println!("not ready {:?} after the database was gone", gone.elapsed());
-    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "liveness").await, ServingStatus::Serving);
     let reason =
         format!("cannot connect to the database at {}: connection refused", postgres.address());
     let log = server.log();
@@ -41,7 +33,10 @@ async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_a
 
     postgres.run().await;
     let back = Instant::now();
-    eventually("it is serving", async || status(&server, "").await == ServingStatus::Serving).await;
+    eventually("it is serving", async || {
+        serving_status(&server, "").await == ServingStatus::Serving
+    })
+    .await;
     println!("ready {:?} after the database was back", back.elapsed());
 }
 
@@ -57,7 +52,7 @@ async fn one_answer_that_is_late_is_no_outage() {
     proxy.thaw();
     let end = Instant::now() + seconds(3);
     while Instant::now() < end {
-        assert_eq!(status(&server, "").await, ServingStatus::Serving);
+        assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
         tokio::time::sleep(ms(50)).await;
     }
     assert!(!server.log().contains("not ready"), "{}", server.log());

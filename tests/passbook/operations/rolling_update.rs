@@ -80,7 +80,7 @@ async fn call(
         let change = random_change(&mut random, &accounts);
         let verdict = match change.send(&client, PATIENCE).await {
             Ok(answer) => Verdict::Applied(answer),
-            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
             Err(status) => panic!("{status:?}"),
         };
         history.push((change, verdict));
@@ -95,7 +95,7 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     let account_id = round.to_owned();
     let once = Change::Deposit(deposit(round, "5"));
     let deposited = once.send(client, PATIENCE).await.expect("a deposit");
-    let transaction_id = deposited.transaction.transaction_id.clone();
+    let transaction_id = deposited.transaction().transaction_id.clone();
     let placed = [format!("{round}-captured"), format!("{round}-released")];
     for hold_id in &placed {
         place(client, hold_named(hold_id, round, "1")).await;
@@ -122,9 +122,11 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
 
     // To the balance a capture is a withdrawal.
     let transaction = captured.transaction.expect("a capture's transaction");
-    let taken = Change::Withdraw(withdrawal(round, "1"));
-    let taken = (taken, Verdict::Applied(Answer { transaction, replayed: false }));
-    vec![(once, Verdict::Applied(deposited)), taken]
+    let taken = Answer { transaction: Some(transaction), hold: None, replayed: false };
+    vec![
+        (once, Verdict::Applied(deposited)),
+        (Change::Withdraw(withdrawal(round, "1")), Verdict::Applied(taken)),
+    ]
 }
 
 /// An export or a backup reads a table in one long transaction. A migration that waited for it

@@ -13,15 +13,12 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use crate::{
-    harness::{
-        admin::ADMIN,
-        certificates::Authority,
-        credentials::{Callers, entry, identity, shows},
-        servers::{PostgresServer, free_port},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    admin::ADMIN,
+    certificates::Authority,
+    credentials::{Callers, entry, identity, shows},
+    servers::{PostgresServer, free_port},
+    *,
 };
 
 /// `serve` with this URL: its exit code and all that it says.
@@ -165,9 +162,13 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     let server = Server::launch(free_address(), &arguments).await;
 
     for service in ["", "passbook.v1.AccountService"] {
-        assert_eq!(status(&server, service).await, ServingStatus::NotServing, "{service:?}");
+        assert_eq!(
+            serving_status(&server, service).await,
+            ServingStatus::NotServing,
+            "{service:?}"
+        );
     }
-    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "liveness").await, ServingStatus::Serving);
     let mut health = HealthClient::new(server.channel());
     let watch = health.watch(HealthCheckRequest::default()).await.expect("health is served");
     let mut watch = watch.into_inner();

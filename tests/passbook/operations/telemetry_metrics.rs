@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use passbook::proto::{
-    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest, Leg,
-    PostTransactionRequest, StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
+    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest,
+    StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
     admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, Request, client::Grpc};
@@ -47,15 +47,6 @@ const NAMES: [&str; 20] = [
     "process_resident_memory_bytes",
 ];
 
-fn posting(account_id: &str, amount: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: account_id.to_owned(), amount: money(amount), ..Leg::default() };
-    PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: vec![leg],
-        ..PostTransactionRequest::default()
-    }
-}
-
 async fn known_calls_are_counted_exactly(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
@@ -78,12 +69,13 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     client.withdraw(dry).await.expect_err("it would not be made");
     let nobody = GetAccountRequest { account_id: "b".to_owned() };
     refused(client.get_account(nobody).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
-    let requests = vec![posting("a", "1"), posting("b", "1"), posting("a", "1")];
+    let requests = vec![posting(&[("a", "1")]), posting(&[("b", "1")]), posting(&[("a", "1")])];
     client
         .batch_post_transactions(BatchPostTransactionsRequest { requests })
         .await
         .expect("results");
-    let requests = (0..4).map(|_| StreamTransactionsRequest { request: Some(posting("a", "1")) });
+    let requests =
+        (0..4).map(|_| StreamTransactionsRequest { request: Some(posting(&[("a", "1")])) });
     let results = client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
     let mut results = results.into_inner();
     while results.message().await.expect("a result").is_some() {}

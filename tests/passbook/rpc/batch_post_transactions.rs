@@ -1,14 +1,9 @@
 use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult, Transaction,
-    post_transaction_result::Result as Outcome,
+    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult,
 };
-use prost::Message;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::{
-    harness::{checker, *},
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
     each_of_a_batch_stands_alone_and_is_answered_in_its_place,
@@ -23,24 +18,6 @@ async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostT
     let results = answer.into_inner().results;
     assert_eq!(results.len(), requests.len());
     results
-}
-
-pub fn made(result: &PostTransactionResult) -> &Transaction {
-    match &result.result {
-        Some(Outcome::Transaction(transaction)) => transaction,
-        other => panic!("not made: {other:?}"),
-    }
-}
-
-/// The error as the call for this one request alone would have given it.
-pub fn error(result: &PostTransactionResult) -> Status {
-    match &result.result {
-        Some(Outcome::Error(error)) => {
-            let details = error.encode_to_vec().into();
-            Status::with_details(Code::from_i32(error.code), error.message.clone(), details)
-        }
-        other => panic!("no error: {other:?}"),
-    }
 }
 
 async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {

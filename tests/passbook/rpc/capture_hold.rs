@@ -2,7 +2,7 @@ use passbook::proto::{
     CaptureHoldRequest, GetTransactionRequest, Hold, HoldState, TransactionKind,
     get_transaction_request::Lookup,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -17,22 +17,6 @@ on_both_databases! {
     every_refusal_says_why_changes_nothing_and_is_kept,
     a_hold_is_captured_once,
     money_that_is_held_is_there_even_where_nothing_else_is,
-}
-
-async fn not_captured(
-    database: &TestDatabase,
-    client: &Client,
-    request: CaptureHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let entries = database.count("entries").await;
-    let first = refused(client.clone().capture_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().capture_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("entries").await, entries);
-    first
 }
 
 async fn a_capture_takes_all_that_is_held_out_of_the_ledger(kind: Kind) {
@@ -106,7 +90,7 @@ async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
     assert_eq!(answer.transaction.expect("one").entries[0].amount, money("-0.01"));
     assert_eq!(standing(&client, "alice").await, ["9.99", "2.00", "7.99", "5"]);
     let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-    not_captured(&database, &client, capture("h"), refusal).await;
+    rejected_twice(&database, &client, capture("h"), refusal).await;
     checker::assert_consistent(&database).await;
 }
 
@@ -300,7 +284,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     let before = (get(&client, "alice").await, get_hold(&client, "h").await);
     let mut sent = Vec::new();
     for (request, refusal, said) in cases {
-        let status = not_captured(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
@@ -342,7 +326,7 @@ async fn a_hold_is_captured_once(kind: Kind) {
             ..capture(state)
         };
         let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = not_captured(&database, &client, request, refusal).await;
+        let status = rejected_twice(&database, &client, request, refusal).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }

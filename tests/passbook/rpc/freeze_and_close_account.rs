@@ -1,8 +1,8 @@
 //! FreezeAccount, UnfreezeAccount, CloseAccount, and what each state lets in and out.
 
 use passbook::proto::{
-    Account, AccountState, CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest, Leg,
-    ListAccountsRequest, PostTransactionRequest, UnfreezeAccountRequest, UpdateAccountRequest,
+    Account, AccountState, CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest,
+    ListAccountsRequest, UnfreezeAccountRequest, UpdateAccountRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -173,16 +173,6 @@ async fn with_a_past(client: &Client) -> (String, String) {
     let deposited = deposited.into_inner().transaction.expect("a transaction").transaction_id;
     let withdrawn = withdrawn.into_inner().transaction.expect("a transaction").transaction_id;
     (deposited, withdrawn)
-}
-
-fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
-    let leg = |(account_id, amount): &(&str, &str)| Leg {
-        account_id: (*account_id).to_owned(),
-        amount: money(amount),
-        condition: None,
-    };
-    let legs = legs.iter().map(leg).collect();
-    PostTransactionRequest { request_id: new_request_id(), legs, ..Default::default() }
 }
 
 #[track_caller]

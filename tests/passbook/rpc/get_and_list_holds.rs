@@ -21,17 +21,7 @@ fn of_account(account_id: &str) -> ListHoldsRequest {
 }
 
 async fn all_pages(client: &Client, first: ListHoldsRequest) -> Vec<Vec<Hold>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_holds(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.holds);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_holds(first).holds)
 }
 
 fn names(holds: &[Hold]) -> Vec<&str> {

@@ -20,18 +20,7 @@ fn of_account(account_id: &str) -> ListAccountChangesRequest {
 }
 
 async fn all_pages(client: &Client, first: ListAccountChangesRequest) -> Vec<Vec<AccountChange>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_account_changes(request.clone()).await;
-        let answer = answer.expect("a page").into_inner();
-        pages.push(answer.changes);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_account_changes(first).changes)
 }
 
 fn versions(changes: &[AccountChange]) -> Vec<i64> {

@@ -12,18 +12,7 @@ on_both_databases! {
 }
 
 async fn all_pages(client: &Client, first: ListAccountsRequest) -> Vec<Vec<Account>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer =
-            client.clone().list_accounts(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.accounts);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_accounts(first).accounts)
 }
 
 fn ids(accounts: &[Account]) -> Vec<&str> {

@@ -22,18 +22,7 @@ fn descending(account_id: &str) -> ListEntriesRequest {
 }
 
 async fn all_pages(client: &Client, first: ListEntriesRequest) -> Vec<Vec<Entry>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer =
-            client.clone().list_entries(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.entries);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_entries(first).entries)
 }
 
 fn sequences(entries: &[Entry]) -> Vec<i64> {

@@ -1,5 +1,5 @@
 use passbook::proto::{
-    Leg, ListTransactionsRequest, PostTransactionRequest, ResolveRequestRequest, Transaction,
+    ListTransactionsRequest, PostTransactionRequest, ResolveRequestRequest, Transaction,
     TransactionKind,
 };
 use prost_types::Timestamp;
@@ -37,18 +37,7 @@ fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> 
 }
 
 async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<Transaction>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_transactions(request.clone()).await.expect("a page");
-        let answer = answer.into_inner();
-        pages.push(answer.transactions);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_transactions(first).transactions)
 }
 
 /// The same, whatever the size of the pages is.
@@ -65,21 +54,6 @@ async fn list(client: &Client, request: ListTransactionsRequest) -> Vec<Transact
         assert_eq!(pages.concat(), all[0]);
     }
     all.concat()
-}
-
-fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
-    let leg = |(account_id, amount): &(&str, &str)| Leg {
-        account_id: (*account_id).to_owned(),
-        amount: money(amount),
-        condition: None,
-    };
-    let legs = legs.iter().map(leg).collect();
-    PostTransactionRequest { request_id: new_request_id(), legs, ..Default::default() }
-}
-
-async fn posted(client: &Client, request: PostTransactionRequest) -> Transaction {
-    let answer = client.clone().post_transaction(request).await.expect("it is made");
-    answer.into_inner().transaction.expect("a transaction")
 }
 
 /// Accounts "alice" and "bob", and transactions of every kind, oldest first, as they were answered

@@ -2,8 +2,8 @@
 //! a clock was wrong.
 
 use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, ListTransactionsRequest, PostTransactionRequest,
-    Transaction, TransactionKind,
+    BatchPostTransactionsRequest, ListTransactionsRequest, PostTransactionRequest, Transaction,
+    TransactionKind,
 };
 
 use crate::harness::{checker, *};
@@ -17,24 +17,8 @@ fn of_account(account_id: &str) -> ListTransactionsRequest {
     ListTransactionsRequest { account_id: account_id.to_owned(), ..Default::default() }
 }
 
-fn posting(amount: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: "alice".to_owned(), amount: money(amount), condition: None };
-    PostTransactionRequest { request_id: new_request_id(), legs: vec![leg], ..Default::default() }
-}
-
 async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<Transaction>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_transactions(request.clone()).await.expect("a page");
-        let answer = answer.into_inner();
-        pages.push(answer.transactions);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_transactions(first).transactions)
 }
 
 async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) {
@@ -47,13 +31,13 @@ async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) 
     for number in 0..23 {
         if [0, 1, 12].contains(&number) {
             let labels = rare();
-            let request = PostTransactionRequest { labels, ..posting("2") };
+            let request = PostTransactionRequest { labels, ..posting(&[("alice", "2")]) };
             expected.push({
                 let answer = client.post_transaction(request).await.expect("it is made");
                 answer.into_inner().transaction.expect("a transaction")
             });
         }
-        let requests = (0..1000).map(|_| posting("1")).collect();
+        let requests = (0..1000).map(|_| posting(&[("alice", "1")])).collect();
         let request = BatchPostTransactionsRequest { requests };
         client.batch_post_transactions(request).await.expect("they are posted");
     }

@@ -1,6 +1,6 @@
 use passbook::proto::{CreateAccountRequest, Hold, HoldState, PlaceHoldRequest};
 use prost_types::Timestamp;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -16,23 +16,6 @@ on_both_databases! {
     every_refusal_says_why_changes_nothing_and_is_kept,
     a_hold_s_name_is_never_used_again,
     a_time_that_has_passed_is_refused_with_both_times,
-}
-
-/// Sends it twice, and asserts that the refusal is kept and that nothing has changed.
-async fn not_placed(
-    database: &TestDatabase,
-    client: &Client,
-    request: PlaceHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let holds = database.count("holds").await;
-    let first = refused(client.clone().place_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().place_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("holds").await, holds);
-    first
 }
 
 async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind) {
@@ -209,7 +192,7 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
 
     let refusal = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    let status = not_placed(&database, &client, hold("alice", "0.01"), refusal).await;
+    let status = rejected_twice(&database, &client, hold("alice", "0.01"), refusal).await;
 
     let names = ["account_id", "currency_code", "available", "required", "version"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "0.00", "0.01", "4"]);
@@ -228,7 +211,7 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
     place(&client, hold_named("all", "bank", largest)).await;
 
     let refusal = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
-    let status = not_placed(&database, &client, hold("bank", "0.01"), refusal).await;
+    let status = rejected_twice(&database, &client, hold("bank", "0.01"), refusal).await;
 
     let names = ["account_id", "currency_code", "balance", "amount"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["bank", "USD", "0.00", "0.01"]);
@@ -286,7 +269,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     for (request, refusal, said) in cases {
         let is_there = request.account_id != "nobody";
         let before = if is_there { Some(get(&client, &request.account_id).await) } else { None };
-        let status = not_placed(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
@@ -329,7 +312,7 @@ async fn a_hold_s_name_is_never_used_again(kind: Kind) {
         let refusal = (Code::AlreadyExists, "HOLD_EXISTS");
         for account_id in ["alice", "bob", "nobody"] {
             let request = hold_named(hold_id, account_id, "1");
-            let status = not_placed(&database, &client, request, refusal).await;
+            let status = rejected_twice(&database, &client, request, refusal).await;
             assert_eq!(metadata(&status, "hold_id"), hold_id);
             let info = status.get_details_resource_info().expect("ResourceInfo");
             assert_eq!(info.resource_name, hold_id);
@@ -352,7 +335,7 @@ async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
     for expire_time in [opened, epoch, early] {
         let request = PlaceHoldRequest { expire_time, ..hold("alice", "1") };
         let refusal = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
-        let status = not_placed(&database, &client, request, refusal).await;
+        let status = rejected_twice(&database, &client, request, refusal).await;
         let said = metadata(&status, "expire_time_us");
         assert_eq!(said, microseconds(&expire_time).to_string());
         let now: i64 = metadata(&status, "now_us").parse().expect("a number");

@@ -1,6 +1,5 @@
 use passbook::proto::{
-    Condition, GetTransactionRequest, Leg, PostTransactionRequest, TransactionKind,
-    get_transaction_request::Lookup,
+    Condition, GetTransactionRequest, Leg, TransactionKind, get_transaction_request::Lookup,
 };
 use tonic::Code;
 
@@ -13,23 +12,6 @@ on_both_databases! {
     each_leg_has_a_condition_of_its_own,
     a_repeat_gets_the_same_transaction_and_another_body_none,
     legs_have_limits_and_their_fields_are_named,
-}
-
-pub fn leg(account_id: &str, amount: &str) -> Leg {
-    leg_in(account_id, "USD", amount)
-}
-
-fn leg_in(account_id: &str, currency_code: &str, amount: &str) -> Leg {
-    let amount = money_of(currency_code, amount);
-    Leg { account_id: account_id.to_owned(), amount, condition: None }
-}
-
-pub fn post(legs: &[Leg]) -> PostTransactionRequest {
-    PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: legs.to_vec(),
-        ..Default::default()
-    }
 }
 
 async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {

@@ -1,5 +1,5 @@
 use passbook::proto::{Hold, HoldState, ReleaseHoldRequest};
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -10,20 +10,6 @@ on_both_databases! {
     a_repeat_answers_the_same_and_releases_nothing,
     a_request_id_that_was_used_for_another_hold_is_refused,
     every_refusal_says_why_changes_nothing_and_is_kept,
-}
-
-async fn not_released(
-    database: &TestDatabase,
-    client: &Client,
-    request: ReleaseHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let first = refused(client.clone().release_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().release_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    first
 }
 
 async fn a_release_makes_all_of_it_available_again(kind: Kind) {
@@ -121,13 +107,13 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
 
     let missing = release("missing");
     let refusal = (Code::NotFound, "HOLD_NOT_FOUND");
-    let status = not_released(&database, &client, missing.clone(), refusal).await;
+    let status = rejected_twice(&database, &client, missing.clone(), refusal).await;
     assert_eq!(metadata(&status, "hold_id"), "missing");
     let info = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(info.resource_name, "missing");
     for state in ["captured", "released"] {
         let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = not_released(&database, &client, release(state), refusal).await;
+        let status = rejected_twice(&database, &client, release(state), refusal).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }

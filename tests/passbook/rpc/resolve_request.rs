@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use passbook::proto::{
-    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestRequest,
-    ResolveRequestResponse, get_transaction_request::Lookup,
+    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestResponse,
+    get_transaction_request::Lookup,
 };
 use prost::Message;
 use sea_orm::ConnectionTrait;
@@ -13,9 +13,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{
     checker,
-    request::{
-        Asked, Made, capture, one_of_each_kind, one_of_each_kind_refused, release, reversal,
-    },
+    request::{one_of_each_kind, one_of_each_kind_refused},
     *,
 };
 
@@ -32,19 +30,7 @@ on_both_databases! {
     a_request_and_its_fence_at_the_same_moment_agree,
 }
 
-/// Asks until there is an answer: whoever is told to try again does.
-pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
-    let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
-    for _ in 0..20 {
-        match client.clone().resolve_request(within(seconds(10), request.clone())).await {
-            Ok(answer) => return answer.into_inner(),
-            Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
-        }
-    }
-    panic!("{request_id} is not resolved");
-}
-
-fn applied(made: &Made) -> ResolveRequestResponse {
+fn applied(made: &Answer) -> ResolveRequestResponse {
     ResolveRequestResponse {
         outcome: RequestOutcome::Applied.into(),
         transaction: made.transaction.clone(),
@@ -63,10 +49,6 @@ fn rejected(status: &Status) -> ResolveRequestResponse {
     }
 }
 
-pub fn not_seen(fenced: bool) -> ResolveRequestResponse {
-    ResolveRequestResponse { outcome: RequestOutcome::NotSeen.into(), fenced, ..Default::default() }
-}
-
 /// Asks every server, with a fence and without: who has a verdict keeps it.
 async fn is_resolved_everywhere(
     clients: &[Client],
@@ -81,7 +63,7 @@ async fn is_resolved_everywhere(
 }
 
 #[track_caller]
-fn is_fenced(answer: Result<Made, Status>, request_id: &str) {
+fn is_fenced(answer: Result<Answer, Status>, request_id: &str) {
     let status = refused(answer, Code::FailedPrecondition, "REQUEST_FENCED");
     assert_eq!(metadata(&status, "request_id"), request_id);
 }
@@ -106,8 +88,8 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
     // What has become since of what they made is not part of their answers.
     for (_, made) in history.clone() {
         let ends = match (made.transaction, made.hold) {
-            (Some(transaction), _) => Asked::Reverse(reversal(&transaction.transaction_id)),
-            (None, Some(hold)) => Asked::CaptureHold(capture(&hold.hold_id, "0.50")),
+            (Some(transaction), _) => Change::Reverse(reversal(&transaction.transaction_id)),
+            (None, Some(hold)) => Change::CaptureHold(capture_part(&hold.hold_id, "0.50")),
             (None, None) => panic!("nothing was made"),
         };
         // The hold that was released is refused; all else is made.
@@ -116,7 +98,7 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
     for (asked, made) in history {
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
         let again = asked.send(&clients[1], PATIENCE).await.expect("it is replayed");
-        assert_eq!(again, Made { replayed: true, ..made });
+        assert_eq!(again, Answer { replayed: true, ..made });
     }
 }
 
@@ -130,7 +112,7 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     for asked in one_of_each_kind_refused("alice", &hold_id) {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
         let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is refused");
-        assert!(change::is_definite(&status), "{status:?}");
+        assert!(request::is_definite(&status), "{status:?}");
         history.push((asked, status));
     }
 
@@ -165,7 +147,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
     // Looking without a fence leaves nothing behind either.
-    let made = Asked::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
+    let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
     assert!(!made.replayed);
 
     // Another body under the same id is no request of its own.
@@ -180,7 +162,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     let answer = client.clone().deposit(malformed).await;
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
     // A dry run says what would happen.
-    let dry = Asked::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
+    let dry = Change::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
     is_fenced(dry.send(&client, PATIENCE).await, &fenced);
     assert_eq!(balance(&client, "alice").await, "101.00");
     checker::assert_consistent(&database).await;
@@ -191,7 +173,7 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
     let (_servers, clients) = two_servers(&database).await;
     let mut client = clients[0].clone();
     let each = one_of_each_kind(&client, "alice").await;
-    let refused_anyway = Asked::ReleaseHold(release("no-such-hold"));
+    let refused_anyway = Change::ReleaseHold(release("no-such-hold"));
     let before = Standing::read(&database, &client).await;
 
     for (number, asked) in each.iter().chain([&refused_anyway]).enumerate() {
@@ -213,7 +195,7 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
 
     assert_eq!(Standing::read(&database, &client).await, before, "something was made");
     // It is the ids that are fenced, and not what was asked.
-    let same = Asked::Deposit(deposit("alice", "1"));
+    let same = Change::Deposit(deposit("alice", "1"));
     same.send(&client, PATIENCE).await.expect("under another id it is made");
 }
 
@@ -283,16 +265,16 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     }
     let (verdicts, fences) = (sends.join_all().await, fences.join_all().await);
     let transaction = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Applied(answer) => Some(answer.transaction.clone()),
+        Verdict::Applied(answer) => Some(answer.transaction().clone()),
         Verdict::Refused(_) => None,
     });
     let expected = match &transaction {
-        Some(it) => applied(&Made { transaction: Some(it.clone()), hold: None, replayed: false }),
+        Some(it) => applied(&Answer { transaction: Some(it.clone()), hold: None, replayed: false }),
         None => not_seen(true),
     };
     for verdict in verdicts {
         match (verdict, &transaction) {
-            (Verdict::Applied(answer), Some(it)) => assert_eq!(&answer.transaction, it),
+            (Verdict::Applied(answer), Some(it)) => assert_eq!(answer.transaction(), it),
             (Verdict::Refused(status), None) => is_fenced(Err(status), &id),
             (verdict, _) => panic!("{id}: {verdict:?}, and {transaction:?}"),
         }
@@ -314,7 +296,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
     foreign.execute_unprepared(lock).await.expect("the row is locked");
     // Half of them wait on each server; one more is not fenced, to see that they could be made.
     let mut calls = JoinSet::new();
-    let control = Asked::Deposit(deposit("alice", "7"));
+    let control = Change::Deposit(deposit("alice", "7"));
     for (number, asked) in waiting_ones.iter().chain([&control]).cloned().enumerate() {
         let client = clients[number / 2 % 2].clone();
         calls.spawn(async move {
@@ -363,7 +345,7 @@ async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
     foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
     let (mut calls, mut fences) = (JoinSet::new(), JoinSet::new());
     for number in 0..12 {
-        let asked = Asked::Deposit(deposit("alice", "1"));
+        let asked = Change::Deposit(deposit("alice", "1"));
         let (id, client) = (asked.request_id().to_owned(), clients[0].clone());
         calls.spawn(async move {
             let answer = asked.send(&client, 2 * PATIENCE).await;

@@ -3,7 +3,7 @@ use passbook::proto::{
     Leg, PostTransactionRequest, ReverseTransactionRequest, Transaction, TransactionKind,
     get_transaction_request::Lookup,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -33,23 +33,6 @@ async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
 
 /// A transaction, how its reversal is refused, for which account, and what else is said.
 type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
-
-async fn not_reversed(
-    database: &TestDatabase,
-    client: &Client,
-    request: ReverseTransactionRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let entries = database.count("entries").await;
-    let mut client = client.clone();
-    let first = refused(client.reverse_transaction(request.clone()).await, code, expected_reason);
-    let again = refused(client.reverse_transaction(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("entries").await, entries);
-    first
-}
 
 async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Kind) {
     let database = TestDatabase::create(kind).await;
@@ -186,7 +169,7 @@ async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
         let refusal = (Code::FailedPrecondition, "ALREADY_REVERSED");
         for server in &servers {
             let request = reversal(&transaction_id.to_uppercase());
-            let status = not_reversed(&database, &server.client(), request, refusal).await;
+            let status = rejected_twice(&database, &server.client(), request, refusal).await;
             let names = ["transaction_id", "reversed_by_transaction_id"];
             assert_eq!(names.map(|it| metadata(&status, it)), [transaction_id.as_str(), by]);
             assert!(status.get_details_precondition_failure().is_some());
@@ -330,7 +313,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
             before = Some(get(&client, account_id).await);
         }
         let request = reversal(transaction_id);
-        let status = not_reversed(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         assert_eq!(metadata(&status, "account_id"), account_id);
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
@@ -393,7 +376,7 @@ async fn only_what_was_made_can_be_reversed(kind: Kind) {
 
     for transaction_id in ids {
         let refusal = (Code::NotFound, "TRANSACTION_NOT_FOUND");
-        not_reversed(&database, &client, reversal(&transaction_id), refusal).await;
+        rejected_twice(&database, &client, reversal(&transaction_id), refusal).await;
     }
 
     assert_eq!(standing(&client, "alice").await, ["1.00", "0.00", "1.00", "4"]);

@@ -15,13 +15,7 @@ use sea_orm::ConnectionTrait;
 use tokio::{process::Command, sync::OnceCell, task::yield_now};
 use tokio_stream::{Stream, StreamExt};
 
-use crate::{
-    harness::{checker, *},
-    rpc::{
-        batch_post_transactions::made,
-        post_transaction::{leg, post},
-    },
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
     a_greedy_client_is_slowed_and_never_cut,

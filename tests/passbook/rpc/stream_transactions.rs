@@ -7,13 +7,7 @@ use passbook::proto::{PostTransactionRequest, StreamTransactionsRequest};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use crate::{
-    harness::{checker, *},
-    rpc::{
-        batch_post_transactions::{error, made},
-        post_transaction::{leg, post},
-    },
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
     results_come_in_the_order_of_the_requests,

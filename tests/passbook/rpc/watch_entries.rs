@@ -1,14 +1,8 @@
-use passbook::proto::{
-    BatchPostTransactionsRequest, Entry, ListEntriesRequest, PostTransactionRequest,
-    WatchEntriesRequest, WatchEntriesResponse,
-};
+use passbook::proto::{Entry, ListEntriesRequest, PostTransactionRequest};
 use tokio::time::{Instant, timeout};
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 
-use crate::{
-    harness::*,
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::*;
 
 on_both_databases! {
     what_is_there_comes_first_and_then_each_entry_as_it_is_made,
@@ -20,82 +14,6 @@ on_both_databases! {
     malformed_requests_to_watch_are_refused,
     only_a_deadline_of_the_callers_own_ends_the_stream,
     a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it,
-}
-
-pub fn watch(account_id: &str, after_sequence: i64) -> WatchEntriesRequest {
-    WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence }
-}
-
-/// One stream, and how far it has come. Fails as soon as an entry is not the next one.
-pub struct Watching {
-    stream: Streaming<WatchEntriesResponse>,
-    account_id: String,
-    pub sequence: i64,
-}
-
-impl Watching {
-    pub async fn begin(client: &Client, account_id: &str, after_sequence: i64) -> Self {
-        let begun = Self::try_begin(client, account_id, after_sequence).await;
-        begun.expect("the stream begins")
-    }
-
-    pub async fn try_begin(
-        client: &Client,
-        account_id: &str,
-        after_sequence: i64,
-    ) -> Result<Self, Status> {
-        let answer = client.clone().watch_entries(watch(account_id, after_sequence)).await?;
-        let stream = answer.into_inner();
-        Ok(Self { stream, account_id: account_id.to_owned(), sequence: after_sequence })
-    }
-
-    /// The next message.
-    pub async fn next(&mut self) -> Result<Vec<Entry>, Status> {
-        let message = self.stream.message().await?.expect("a stream ends with an error only");
-        for entry in &message.entries {
-            assert_eq!(entry.account_id, self.account_id);
-            assert_eq!(entry.sequence, self.sequence + 1, "the next entry");
-            self.sequence = entry.sequence;
-        }
-        assert_eq!(message.sequence, self.sequence, "the last entry that was sent");
-        assert!(message.entries.len() <= 1000, "{}", message.entries.len());
-        Ok(message.entries)
-    }
-
-    /// All entries up to this one.
-    pub async fn until(&mut self, sequence: i64) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        while self.sequence < sequence {
-            let next = timeout(PATIENCE, self.next()).await;
-            let next = next
-                .unwrap_or_else(|_| panic!("no entry {} within {PATIENCE:?}", self.sequence + 1));
-            entries.extend(next.expect("the stream goes on"));
-        }
-        assert_eq!(self.sequence, sequence);
-        entries
-    }
-
-    /// How it ends, whatever comes before.
-    pub async fn end(&mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
-            }
-        }
-    }
-}
-
-/// Posts this many transactions of one leg, 1.00 each.
-pub async fn post_many(client: &Client, account_id: &str, count: usize) {
-    let mut left = count;
-    while left > 0 {
-        let now = left.min(1000);
-        let requests = (0..now).map(|_| post(&[leg(account_id, "1")])).collect();
-        let answer =
-            client.clone().batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
-        assert_eq!(answer.expect("all are made").into_inner().results.len(), now);
-        left -= now;
-    }
 }
 
 async fn deposit_one(client: &Client, account_id: &str) -> Entry {

@@ -285,15 +285,18 @@ async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<
             let request = transfer(&account_id, &target.second_account_id, "1");
             client.transfer(request).await.map(drop)
         }
-        "PostTransaction" => client.post_transaction(posting(&account_id)).await.map(drop),
+        "PostTransaction" => {
+            client.post_transaction(posting(&[(&account_id, "1")])).await.map(drop)
+        }
         "BatchPostTransactions" => {
-            let requests = vec![posting(&account_id)];
+            let requests = vec![posting(&[(&account_id, "1")])];
             let request = BatchPostTransactionsRequest { requests };
             let answer = client.batch_post_transactions(request).await?.into_inner();
             of_result(answer.results.into_iter().next())
         }
         "StreamTransactions" => {
-            let request = StreamTransactionsRequest { request: Some(posting(&account_id)) };
+            let request =
+                StreamTransactionsRequest { request: Some(posting(&[(&account_id, "1")])) };
             let stream = tokio_stream::iter([request]);
             let mut results = client.stream_transactions(stream).await?.into_inner();
             let answer = results.next().await.expect("an answer")?;
@@ -364,12 +367,6 @@ async fn call_a_reading_method(
         }
         _ => panic!("there is no call of {method} in this test"),
     }
-}
-
-fn posting(account_id: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: account_id.to_owned(), amount: money("1"), ..Leg::default() };
-    let request_id = new_request_id();
-    PostTransactionRequest { request_id, legs: vec![leg], ..PostTransactionRequest::default() }
 }
 
 /// The error of one request of several, as if it had been alone.

@@ -141,14 +141,6 @@ async fn messages_and_headers_beyond_their_limits_are_refused() {
     assert_eq!(balance(&client, "alice").await, "1.00");
 }
 
-pub fn assert_too_large(status: &Status, limit: &str, max: &str) {
-    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
-    assert_eq!(reason(status), "REQUEST_TOO_LARGE");
-    assert_eq!(outcome(status), "not_applied");
-    assert_eq!((metadata(status, "limit"), metadata(status, "max")), (limit.into(), max.into()));
-    assert!(status.message().contains(max), "it says the limit: {}", status.message());
-}
-
 /// More streams than a connection may have wait at the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_its_streams_a_connection_waits() {

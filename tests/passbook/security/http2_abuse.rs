@@ -10,14 +10,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    harness::{
-        checker,
-        credentials::{Callers, NamedClient, identity},
-        http2::{self, Raw},
-        *,
-    },
-    rpc::post_transaction::{leg, post},
+use crate::harness::{
+    checker,
+    credentials::{Callers, NamedClient, identity},
+    http2::{self, Raw},
+    *,
 };
 
 const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";

@@ -3,7 +3,7 @@
 mod append_only_triggers;
 mod append_only_triggers_of_holds;
 mod authorization_matrix;
-pub mod call_limits;
+mod call_limits;
 mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;

@@ -11,7 +11,7 @@ use passbook::proto::{
 use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Status};
 
-use crate::{harness::*, validation::postings::bad_account_ids};
+use crate::harness::{malformed::*, *};
 
 on_both_databases! {
     malformed_request_ids_are_refused,
@@ -25,46 +25,6 @@ on_both_databases! {
 }
 
 const UUID: &str = "0197a1b2-0000-7000-8000-000000000000";
-
-/// A server with two funded accounts and a hold, and all that the database has of them.
-struct Fixture {
-    database: TestDatabase,
-    server: Server,
-    before: Vec<String>,
-}
-
-impl Fixture {
-    async fn start(kind: Kind) -> Self {
-        let database = TestDatabase::create(kind).await;
-        let server = Server::start(&database).await;
-        let client = server.client();
-        open_funded(&client, "a", "100").await;
-        open_funded(&client, "b", "100").await;
-        place(&client, hold_named("h", "a", "10")).await;
-        let before = picture(&database).await;
-        Self { database, server, before }
-    }
-
-    async fn assert_nothing_changed(&self) {
-        assert_eq!(picture(&self.database).await, self.before);
-        assert!(!self.server.log().contains("panicked"), "{}", self.server.log());
-        // And the service is well.
-        captured(&self.server.client(), capture("h")).await;
-    }
-}
-
-async fn picture(database: &TestDatabase) -> Vec<String> {
-    let mut rows = Vec::new();
-    for table in ["requests", "entries", "account_changes", "holds"] {
-        rows.push(format!("{table}: {}", database.count(table).await));
-    }
-    let accounts = "SELECT account_id || ' ' || balance || ' ' || held || ' ' || overdraft_limit \
-                    || ' ' || state || ' ' || version || ' ' || labels FROM accounts \
-                    ORDER BY account_id";
-    rows.extend(database.texts(accounts).await);
-    rows.extend(database.texts("SELECT hold_id || ' ' || state FROM holds").await);
-    rows
-}
 
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(
@@ -262,20 +222,8 @@ async fn malformed_texts_are_refused(kind: Kind) {
 async fn malformed_labels_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
-    let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-    let cases = [
-        (label("", "x"), "labels"),
-        (label("a b", "x"), "labels"),
-        (label("ä", "x"), "labels"),
-        (label("a\u{0}", "x"), "labels"),
-        (label(&"k".repeat(64), "x"), "labels"),
-        (label("key", "a\u{0}"), "labels[key]"),
-        (label("key", "line\nbreak"), "labels[key]"),
-        (label("key", &"v".repeat(257)), "labels[key]"),
-        ((0..33).map(|number| (format!("key-{number}"), String::new())).collect(), "labels"),
-    ];
 
-    for (labels, field) in cases {
+    for (labels, field) in bad_labels() {
         let (expected, input) = ("INVALID_LABELS", format!("{labels:?}"));
         let request = PlaceHoldRequest { labels: labels.clone(), ..hold("a", "1") };
         assert_refused(client.place_hold(request).await, expected, field, &input);

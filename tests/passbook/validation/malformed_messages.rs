@@ -3,7 +3,7 @@
 use passbook::proto::DepositRequest;
 use tonic::{Code, Status};
 
-use crate::{harness::*, validation::postings::Fixture};
+use crate::harness::{malformed::Fixture, *};
 
 on_both_databases! {
     text_that_is_not_utf_8_and_messages_too_large_do_no_harm,

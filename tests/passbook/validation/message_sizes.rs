@@ -10,11 +10,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
-use crate::{
-    harness::*,
-    rpc::post_transaction::{leg, post},
-    security::call_limits::assert_too_large,
-};
+use crate::harness::*;
 
 on_both_databases! {
     a_page_ends_where_its_answer_would_be_too_large,

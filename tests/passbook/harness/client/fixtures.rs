@@ -1,14 +1,23 @@
-//! Short words for what tests say again and again: requests, and what an error says.
+//! Requests with the usual fields filled in, and calls that must succeed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
 use passbook::proto::{
-    Account, CreateAccountRequest, DepositRequest, GetAccountRequest, Money, PlaceHoldRequest,
-    TransferRequest, WithdrawRequest, account_service_client::AccountServiceClient,
+    Account, BatchPostTransactionsRequest, CaptureHoldRequest, CaptureHoldResponse,
+    CloseAccountRequest, CreateAccountRequest, DepositRequest, FreezeAccountRequest,
+    GetAccountRequest, GetHoldRequest, Hold, Leg, Money, PlaceHoldRequest, PostTransactionRequest,
+    ReleaseHoldRequest, RequestOutcome, ResolveRequestRequest, ResolveRequestResponse,
+    ReverseTransactionRequest, Transaction, TransferRequest, UnfreezeAccountRequest,
+    WithdrawRequest, account_service_client::AccountServiceClient,
 };
-use tonic::{Code, Request, Status, body::Body, transport::Channel};
-use tonic_types::StatusExt;
+use prost_types::Timestamp;
+use tonic::{Request, Status, body::Body, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{Server, eventually, ms, reason, seconds};
 
 pub type Client = AccountServiceClient<Channel>;
 
@@ -121,47 +130,220 @@ pub fn within<Message>(deadline: Duration, message: Message) -> Request<Message>
     request
 }
 
-/// `ErrorInfo.reason`. Every error of the service has one, in its domain.
-pub fn reason(status: &Status) -> String {
-    let Some(info) = status.get_details_error_info() else {
-        panic!("an error without ErrorInfo: {status:?}");
+pub fn leg(account_id: &str, amount: &str) -> Leg {
+    leg_in(account_id, "USD", amount)
+}
+
+pub fn leg_in(account_id: &str, currency_code: &str, amount: &str) -> Leg {
+    let amount = money_of(currency_code, amount);
+    Leg { account_id: account_id.to_owned(), amount, condition: None }
+}
+
+pub fn post(legs: &[Leg]) -> PostTransactionRequest {
+    PostTransactionRequest {
+        request_id: new_request_id(),
+        legs: legs.to_vec(),
+        ..Default::default()
+    }
+}
+
+/// One leg for each account and amount, in US dollars.
+pub fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
+    post(&legs.iter().map(|(account_id, amount)| leg(account_id, amount)).collect::<Vec<_>>())
+}
+
+pub async fn posted(client: &Client, request: PostTransactionRequest) -> Transaction {
+    let answer = client.clone().post_transaction(request).await.expect("the posting is applied");
+    answer.into_inner().transaction.expect("a transaction")
+}
+
+/// Posts this many transactions of one leg, 1.00 each.
+pub async fn post_many(client: &Client, account_id: &str, count: usize) {
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(1000);
+        let requests = (0..now).map(|_| post(&[leg(account_id, "1")])).collect();
+        let answer =
+            client.clone().batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
+        assert_eq!(answer.expect("all are made").into_inner().results.len(), now);
+        left -= now;
+    }
+}
+
+/// A hold with a name of the caller's own.
+pub fn hold_named(hold_id: &str, account_id: &str, amount: &str) -> PlaceHoldRequest {
+    PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold(account_id, amount) }
+}
+
+/// All of it, out of the ledger.
+pub fn capture(hold_id: &str) -> CaptureHoldRequest {
+    CaptureHoldRequest {
+        request_id: new_request_id(),
+        hold_id: hold_id.to_owned(),
+        ..CaptureHoldRequest::default()
+    }
+}
+
+/// Captures a part of the hold.
+pub fn capture_part(hold_id: &str, amount: &str) -> CaptureHoldRequest {
+    CaptureHoldRequest { amount: money(amount), ..capture(hold_id) }
+}
+
+pub fn release(hold_id: &str) -> ReleaseHoldRequest {
+    ReleaseHoldRequest { request_id: new_request_id(), hold_id: hold_id.to_owned() }
+}
+
+pub fn reversal(transaction_id: &str) -> ReverseTransactionRequest {
+    ReverseTransactionRequest {
+        request_id: new_request_id(),
+        transaction_id: transaction_id.to_owned(),
+        ..ReverseTransactionRequest::default()
+    }
+}
+
+pub async fn place(client: &Client, request: PlaceHoldRequest) -> Hold {
+    let answer = client.clone().place_hold(request).await.expect("the hold is placed");
+    answer.into_inner().hold.expect("a hold")
+}
+
+pub async fn captured(client: &Client, request: CaptureHoldRequest) -> CaptureHoldResponse {
+    client.clone().capture_hold(request).await.expect("the hold is captured").into_inner()
+}
+
+pub async fn released(client: &Client, request: ReleaseHoldRequest) -> Hold {
+    let answer = client.clone().release_hold(request).await.expect("the hold is released");
+    answer.into_inner().hold.expect("a hold")
+}
+
+pub async fn reversed(client: &Client, request: ReverseTransactionRequest) -> Transaction {
+    let answer = client.clone().reverse_transaction(request).await.expect("it is reversed");
+    answer.into_inner().transaction.expect("a transaction")
+}
+
+pub async fn get_hold(client: &Client, hold_id: &str) -> Hold {
+    let request = GetHoldRequest { hold_id: hold_id.to_owned() };
+    let answer = client.clone().get_hold(request).await.expect("the hold is there");
+    answer.into_inner().hold.expect("a hold")
+}
+
+pub async fn freeze(client: &Client, account_id: &str) -> Account {
+    let request = FreezeAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "f".into(),
+        ..Default::default()
     };
-    assert_eq!(info.domain, "passbook", "{status:?}");
-    info.reason
+    let answer = client.clone().freeze_account(request).await.expect("it is frozen");
+    answer.into_inner().account.expect("an account")
 }
 
-/// The same for errors that may have been made on the way: empty if there is none.
-pub fn reason_if_any(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+pub async fn unfreeze(client: &Client, account_id: &str) -> Account {
+    let request = UnfreezeAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "u".into(),
+        ..Default::default()
+    };
+    let answer = client.clone().unfreeze_account(request).await.expect("it is open");
+    answer.into_inner().account.expect("an account")
 }
 
-/// `ErrorInfo.metadata[key]`, empty if it is not there.
-pub fn metadata(status: &Status, key: &str) -> String {
-    let info = status.get_details_error_info();
-    info.and_then(|info| info.metadata.get(key).cloned()).unwrap_or_default()
+pub async fn close(client: &Client, account_id: &str) -> Result<Account, Status> {
+    let request = CloseAccountRequest {
+        account_id: account_id.to_owned(),
+        reason: "c".into(),
+        ..Default::default()
+    };
+    let answer = client.clone().close_account(request).await?;
+    Ok(answer.into_inner().account.expect("an account"))
 }
 
-/// Whether the error says that the change was not made: "not_applied", "unknown" or empty.
-pub fn outcome(status: &Status) -> String {
-    metadata(status, "outcome")
+/// Where an account stands: balance, held, available, version.
+pub async fn standing(client: &Client, account_id: &str) -> [String; 4] {
+    let account = get(client, account_id).await;
+    [
+        value(&account.balance).to_owned(),
+        value(&account.held).to_owned(),
+        value(&account.available).to_owned(),
+        account.version.to_string(),
+    ]
 }
 
-/// The paths of the fields that BadRequest complains of.
-pub fn fields(status: &Status) -> Vec<String> {
-    let details = status.get_details_bad_request();
-    let violations = details.map(|details| details.field_violations).unwrap_or_default();
-    violations.into_iter().map(|violation| violation.field).collect()
+/// This machine's clock, which is the database's in tests, with so much added.
+pub fn from_now(time: Duration) -> Timestamp {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970") + time;
+    Timestamp { seconds: time.as_secs() as i64, nanos: time.subsec_nanos() as i32 }
 }
 
-/// Asserts code and reason at once, and returns the error for more questions.
-#[track_caller]
-pub fn refused<Answer: std::fmt::Debug>(
-    answer: Result<Answer, Status>,
-    code: Code,
-    expected_reason: &str,
-) -> Status {
-    let status = answer.expect_err("this should have been refused");
-    assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{status:?}");
-    assert!(!status.message().is_empty(), "an error says in words what is wrong");
-    status
+/// To compare and to reckon with.
+pub fn microseconds(time: &Option<Timestamp>) -> i64 {
+    let time = time.as_ref().expect("a time");
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
+}
+
+/// Places a hold that expires as soon as can be, and is open when this returns, or was.
+pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
+    let mut time = Duration::from_millis(300);
+    loop {
+        let request = PlaceHoldRequest {
+            request_id: new_request_id(),
+            expire_time: Some(from_now(time)),
+            ..request.clone()
+        };
+        match client.clone().place_hold(request).await {
+            Ok(answer) => return answer.into_inner().hold.expect("a hold"),
+            // The machine is slow today.
+            Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => time *= 2,
+            Err(status) => panic!("{status:?}"),
+        }
+    }
+}
+
+/// Places a hold and waits until it has expired, by the clock: nobody has come across it since.
+pub async fn place_and_expire(client: &Client, request: PlaceHoldRequest) -> Hold {
+    let hold = place_briefly(client, request).await;
+    let expire_time_us = microseconds(&hold.expire_time);
+    eventually("its time passes", || async {
+        microseconds(&Some(from_now(ms(0)))) > expire_time_us + 10_000
+    })
+    .await;
+    hold
+}
+
+/// Reads a list to its end: a Vec of pages.
+macro_rules! all_pages {
+    ($client:ident.$rpc:ident($request:expr).$items:ident) => {{
+        let mut request = $request;
+        let mut pages = Vec::new();
+        loop {
+            let page = $client.clone().$rpc(request.clone()).await.expect("a page").into_inner();
+            pages.push(page.$items);
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break pages;
+            }
+            assert!(pages.len() < 100, "paging does not end");
+        }
+    }};
+}
+pub(crate) use all_pages;
+
+/// Asks until there is an answer: whoever is told to try again does.
+pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
+    let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
+    for _ in 0..20 {
+        match client.clone().resolve_request(within(seconds(10), request.clone())).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
+        }
+    }
+    panic!("{request_id} is not resolved");
+}
+
+pub fn not_seen(fenced: bool) -> ResolveRequestResponse {
+    ResolveRequestResponse { outcome: RequestOutcome::NotSeen.into(), fenced, ..Default::default() }
+}
+
+pub async fn serving_status(server: &Server, service: &str) -> ServingStatus {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(server.channel()).check(request).await;
+    answer.expect("the process lives").into_inner().status()
 }

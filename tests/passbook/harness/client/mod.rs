@@ -3,14 +3,15 @@
 
 pub mod admin;
 pub mod certificates;
-pub mod change;
 pub mod credentials;
+mod errors;
 mod fixtures;
-mod holds;
 pub mod http2;
 pub mod request;
 pub mod trace_collector;
+mod watch;
 
-pub use change::{Answer, Change, Verdict};
+pub use errors::*;
 pub use fixtures::*;
-pub use holds::*;
+pub use request::{Answer, Change, Verdict};
+pub use watch::*;

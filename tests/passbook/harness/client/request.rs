@@ -1,30 +1,34 @@
-//! One request of any kind that has a `request_id`, as a value.
+//! One request that has a `request_id`, as a value: it can be sent, sent again, and brought to a
+//! verdict.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Body as HttpBody;
 use passbook::proto::{
-    BatchPostTransactionsRequest, CaptureHoldRequest, DepositRequest, Hold, Leg, PlaceHoldRequest,
+    BatchPostTransactionsRequest, CaptureHoldRequest, DepositRequest, Hold, PlaceHoldRequest,
     PostTransactionRequest, PostTransactionResult, ReleaseHoldRequest, ReverseTransactionRequest,
     StreamTransactionsRequest, Transaction, TransferRequest, WithdrawRequest,
-    post_transaction_result::Result as Posted,
+    account_service_client::AccountServiceClient, post_transaction_result::Result as Posted,
 };
 use prost::Message;
 use tokio_stream::StreamExt;
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::harness::{
-    Client, deposit, hold, money, new_request_id, open, open_funded, transfer, withdrawal, within,
+    Client, PATIENCE, capture_part, deposit, hold, new_request_id, open, open_funded, place,
+    posting, release, reversal, transfer, withdrawal, within,
 };
 
 #[derive(Clone, Debug)]
-pub enum Asked {
+pub enum Change {
     Deposit(DepositRequest),
     Withdraw(WithdrawRequest),
     Transfer(TransferRequest),
     Post(PostTransactionRequest),
-    /// The only one of a BatchPostTransactions.
+    /// By BatchPostTransactions, alone in its batch.
     PostInBatch(PostTransactionRequest),
-    /// The only one of a StreamTransactions.
+    /// By StreamTransactions, alone in its stream.
     PostInStream(PostTransactionRequest),
     PlaceHold(PlaceHoldRequest),
     CaptureHold(CaptureHoldRequest),
@@ -32,15 +36,46 @@ pub enum Asked {
     Reverse(ReverseTransactionRequest),
 }
 
-/// What was made.
+macro_rules! changes {
+    ($($request:ident => $kind:ident),+ $(,)?) => {$(
+        impl From<$request> for Change {
+            fn from(request: $request) -> Self {
+                Self::$kind(request)
+            }
+        }
+    )+};
+}
+changes! {
+    PlaceHoldRequest => PlaceHold,
+    CaptureHoldRequest => CaptureHold,
+    ReleaseHoldRequest => ReleaseHold,
+    ReverseTransactionRequest => Reverse,
+}
+
+/// The answer to a request that was applied.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Made {
+pub struct Answer {
     pub transaction: Option<Transaction>,
     pub hold: Option<Hold>,
     pub replayed: bool,
 }
 
-impl Asked {
+impl Answer {
+    /// The transaction of a request that has one.
+    pub fn transaction(&self) -> &Transaction {
+        self.transaction.as_ref().expect("a transaction")
+    }
+}
+
+/// How a request ended, once that is certain.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
+pub enum Verdict {
+    Applied(Answer),
+    Refused(Status),
+}
+
+impl Change {
     pub fn request_id(&self) -> &str {
         match self {
             Self::Deposit(request) => &request.request_id,
@@ -56,8 +91,16 @@ impl Asked {
         }
     }
 
-    /// Sends it once.
-    pub async fn send(&self, client: &Client, deadline: Duration) -> Result<Made, Status> {
+    pub async fn send<Transport>(
+        &self,
+        client: &AccountServiceClient<Transport>,
+        deadline: Duration,
+    ) -> Result<Answer, Status>
+    where
+        Transport: GrpcService<Body, Error: Into<StdError>> + Clone,
+        Transport::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send>,
+        Transport::ResponseBody: Send + 'static,
+    {
         let mut client = client.clone();
         let (transaction, hold, replayed) = match self.clone() {
             Self::Deposit(request) => {
@@ -106,14 +149,38 @@ impl Asked {
                 (answer.transaction, None, answer.replayed)
             }
         };
-        Ok(Made { transaction, hold, replayed })
+        Ok(Answer { transaction, hold, replayed })
+    }
+
+    /// Sends it to one server after another until the answer is certain, as the contract tells
+    /// callers to do.
+    pub async fn settle(&self, clients: &[Client]) -> Verdict {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let first = fastrand::usize(..clients.len());
+        let mut last = String::new();
+        for attempt in 0.. {
+            if tokio::time::Instant::now() > end {
+                panic!(
+                    "no verdict on {} within {PATIENCE:?}; the last answer: {last}",
+                    self.request_id()
+                );
+            }
+            let client = &clients[(first + attempt) % clients.len()];
+            match self.send(client, Duration::from_secs(5)).await {
+                Ok(answer) => return Verdict::Applied(answer),
+                Err(status) if is_definite(&status) => return Verdict::Refused(status),
+                Err(status) => last = format!("{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
+        }
+        unreachable!("the loop ends by return or panic")
     }
 }
 
-fn posted(result: Option<PostTransactionResult>) -> Result<Made, Status> {
+fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {
     let PostTransactionResult { result, replayed } = result.expect("one result a request");
     match result.expect("a transaction or an error") {
-        Posted::Transaction(it) => Ok(Made { transaction: Some(it), hold: None, replayed }),
+        Posted::Transaction(it) => Ok(Answer { transaction: Some(it), hold: None, replayed }),
         Posted::Error(error) => {
             let details = error.encode_to_vec().into();
             Err(Status::with_details(Code::from_i32(error.code), error.message, details))
@@ -121,9 +188,31 @@ fn posted(result: Option<PostTransactionResult>) -> Result<Made, Status> {
     }
 }
 
+/// Repeats the requests of the history whose error is not definite, and records their verdicts.
+pub async fn settle_the_rest(history: &mut Vec<(Change, Verdict)>, client: &Client) {
+    let is_open = |verdict: &Verdict| matches!(verdict, Verdict::Refused(it) if !is_definite(it));
+    let open: Vec<_> = history.extract_if(.., |(_, verdict)| is_open(verdict)).collect();
+    for (change, _) in open {
+        let verdict = change.settle(std::slice::from_ref(client)).await;
+        history.push((change, verdict));
+    }
+}
+
+/// Whether a repeat would get the same error again: a rejection by state or by form.
+pub fn is_definite(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+    )
+}
+
 /// A request of each kind that changes the account, in US dollars, and would be applied, in
 /// whatever order they come. Opens the account and another one.
-pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Asked> {
+pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> {
     let other = format!("{account_id}-other");
     open_funded(client, account_id, "100").await;
     open(client, &other).await;
@@ -131,73 +220,37 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Asked> {
     let transaction = transaction.into_inner().transaction.expect("a transaction");
     let mut held = Vec::new();
     for _ in 0..2 {
-        let placed = client.clone().place_hold(hold(account_id, "10")).await;
-        let placed = placed.expect("it is placed").into_inner().hold;
-        held.push(placed.expect("a hold").hold_id);
+        held.push(place(client, hold(account_id, "10")).await.hold_id);
     }
     let legs = [(account_id, "-2"), (&other, "1.50"), (account_id, "0.25")];
     vec![
-        Asked::Deposit(deposit(account_id, "1")),
-        Asked::Withdraw(withdrawal(account_id, "1")),
-        Asked::Transfer(transfer(account_id, &other, "1")),
-        Asked::Post(post(&legs)),
-        Asked::PostInBatch(post(&legs)),
-        Asked::PostInStream(post(&legs)),
-        Asked::PlaceHold(hold(account_id, "1")),
-        Asked::CaptureHold(capture(&held[0], "4")),
-        Asked::ReleaseHold(release(&held[1])),
-        Asked::Reverse(reversal(&transaction.transaction_id)),
+        Change::Deposit(deposit(account_id, "1")),
+        Change::Withdraw(withdrawal(account_id, "1")),
+        Change::Transfer(transfer(account_id, &other, "1")),
+        Change::Post(posting(&legs)),
+        Change::PostInBatch(posting(&legs)),
+        Change::PostInStream(posting(&legs)),
+        Change::PlaceHold(hold(account_id, "1")),
+        Change::CaptureHold(capture_part(&held[0], "4")),
+        Change::ReleaseHold(release(&held[1])),
+        Change::Reverse(reversal(&transaction.transaction_id)),
     ]
 }
 
 /// A request of each kind that is refused by state, each kind for a reason of its own where it
 /// has one. The account must have an open hold of this id and less than 1000 US dollars.
-pub fn one_of_each_kind_refused(account_id: &str, hold_id: &str) -> Vec<Asked> {
+pub fn one_of_each_kind_refused(account_id: &str, hold_id: &str) -> Vec<Change> {
     let too_much = [(account_id, "-1000")];
     vec![
-        Asked::Deposit(deposit("nobody", "1")),
-        Asked::Withdraw(withdrawal(account_id, "1000")),
-        Asked::Transfer(transfer(account_id, "nobody", "1")),
-        Asked::Post(post(&too_much)),
-        Asked::PostInBatch(post(&too_much)),
-        Asked::PostInStream(post(&too_much)),
-        Asked::PlaceHold(hold(account_id, "1000")),
-        Asked::CaptureHold(capture(hold_id, "1000")),
-        Asked::ReleaseHold(release("no-such-hold")),
-        Asked::Reverse(reversal(&new_request_id())),
+        Change::Deposit(deposit("nobody", "1")),
+        Change::Withdraw(withdrawal(account_id, "1000")),
+        Change::Transfer(transfer(account_id, "nobody", "1")),
+        Change::Post(posting(&too_much)),
+        Change::PostInBatch(posting(&too_much)),
+        Change::PostInStream(posting(&too_much)),
+        Change::PlaceHold(hold(account_id, "1000")),
+        Change::CaptureHold(capture_part(hold_id, "1000")),
+        Change::ReleaseHold(release("no-such-hold")),
+        Change::Reverse(reversal(&new_request_id())),
     ]
-}
-
-fn post(legs: &[(&str, &str)]) -> PostTransactionRequest {
-    let leg = |(account_id, amount): &(&str, &str)| Leg {
-        account_id: (*account_id).to_owned(),
-        amount: money(amount),
-        condition: None,
-    };
-    PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: legs.iter().map(leg).collect(),
-        ..Default::default()
-    }
-}
-
-pub fn capture(hold_id: &str, amount: &str) -> CaptureHoldRequest {
-    CaptureHoldRequest {
-        request_id: new_request_id(),
-        hold_id: hold_id.to_owned(),
-        amount: money(amount),
-        ..Default::default()
-    }
-}
-
-pub fn release(hold_id: &str) -> ReleaseHoldRequest {
-    ReleaseHoldRequest { request_id: new_request_id(), hold_id: hold_id.to_owned() }
-}
-
-pub fn reversal(transaction_id: &str) -> ReverseTransactionRequest {
-    ReverseTransactionRequest {
-        request_id: new_request_id(),
-        transaction_id: transaction_id.to_owned(),
-        ..Default::default()
-    }
 }

@@ -7,15 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use passbook::proto::Entry;
 use sha2::{Digest, Sha256};
+use tonic::Status;
 
 use crate::harness::{
     Answer, Change, TestDatabase, Verdict,
     decimal::Exact,
     ledger_dump::{AccountRow, Book, EntryRow},
+    outcome,
 };
 
 /// What callers asked for, and the verdict that each of them was given.
 pub type History = Vec<(Change, Verdict)>;
+
+/// Changes, and the answers if there were any.
+pub type Outcomes = Vec<(Change, Option<Result<Answer, Status>>)>;
 
 /// Fails unless the ledger is sound and is what the callers were told.
 pub async fn assert_sound(database: &TestDatabase, history: &History) {
@@ -27,6 +32,22 @@ pub async fn assert_sound(database: &TestDatabase, history: &History) {
 pub async fn assert_consistent(database: &TestDatabase) {
     let faults = faults_inside(&Book::read(database).await);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
+}
+
+/// Fails if a request whose error said "not_applied" was applied. Returns how many errors said so.
+pub async fn assert_not_applied_is_true(database: &TestDatabase, outcomes: &Outcomes) -> usize {
+    let kept = database.texts("SELECT request_id FROM requests").await;
+    let kept: BTreeSet<String> = kept.into_iter().collect();
+    let mut claims = 0;
+    for (change, answer) in outcomes {
+        let Some(Err(status)) = answer else { continue };
+        if outcome(status) == "not_applied" {
+            claims += 1;
+            assert!(!kept.contains(change.request_id()), "it was applied after all: {status:?}");
+        }
+    }
+    println!("{claims} claims of not_applied");
+    claims
 }
 
 /// Everything that is wrong. The history must be all that ever happened to the ledger.
@@ -158,7 +179,7 @@ fn faults_against(book: &Book, history: &History) -> Vec<String> {
     let mut told = BTreeSet::new();
     for (change, verdict) in history {
         let Verdict::Applied(answer) = verdict else { continue };
-        if !told.insert(answer.transaction.transaction_id.as_str()) {
+        if !told.insert(answer.transaction().transaction_id.as_str()) {
             faults.push(format!("{}: one transaction answers two requests", change.request_id()));
         }
         check_answer(book, change, answer, &mut faults);
@@ -186,7 +207,7 @@ fn faults_against(book: &Book, history: &History) -> Vec<String> {
 fn check_answer(book: &Book, change: &Change, answer: &Answer, faults: &mut Vec<String>) {
     let request_id = change.request_id();
     let effects = effects(change);
-    let entries = &answer.transaction.entries;
+    let entries = &answer.transaction().entries;
     if entries.len() != effects.len() {
         faults.push(format!(
             "{request_id}: {} entries for {} effects",
@@ -232,6 +253,14 @@ fn effects(change: &Change) -> Vec<(&str, Exact)> {
                 (&request.destination_account_id, amount),
             ]
         }
+        Change::Post(request) | Change::PostInBatch(request) | Change::PostInStream(request) => {
+            request
+                .legs
+                .iter()
+                .map(|it| (it.account_id.as_str(), told_amount(&it.amount)))
+                .collect()
+        }
+        other => panic!("a history has no holds and reversals: {other:?}"),
     }
 }
 

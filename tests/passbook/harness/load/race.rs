@@ -11,9 +11,8 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Client, Kind, Load, Server, TestDatabase, money, new_request_id, open,
-    request::{Asked, Made},
-    seconds, within,
+    Answer, Change, Client, Kind, Load, Server, TestDatabase, money, new_request_id, open, seconds,
+    within,
 };
 
 /// Rounds of each race.
@@ -138,7 +137,7 @@ async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
 
 /// Sends a request, and again where the lock was not had in time or the database broke it off. Any
 /// other answer stands: a defect must not be mended by asking twice.
-pub async fn settle(asked: &Asked, client: &Client) -> Result<Made, Status> {
+pub async fn settle(asked: &Change, client: &Client) -> Result<Answer, Status> {
     let mut verdict = asked.send(client, seconds(30)).await;
     for _ in 1..ATTEMPTS_MAX {
         match &verdict {
