@@ -12,7 +12,7 @@ on_both_databases! {
     nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects,
     nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects,
     another_body_under_the_same_id_is_refused,
-    what_does_not_change_the_request_does_not_change_its_identity,
+    a_repeat_may_differ_in_form_but_not_in_meaning,
     a_refused_withdrawal_stays_refused_after_the_money_arrives,
     answers_survive_a_restart_of_the_server,
     copies_of_a_refused_request_get_one_and_the_same_refusal,
@@ -119,7 +119,7 @@ async fn another_body_under_the_same_id_is_refused(kind: Kind) {
     assert_eq!(balance(&client, "b").await, "100.00");
 }
 
-async fn what_does_not_change_the_request_does_not_change_its_identity(kind: Kind) {
+async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

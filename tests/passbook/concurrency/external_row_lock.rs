@@ -166,7 +166,7 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_update_of_other_programs_is_overwritten_however_fast_they_come() {
+async fn concurrent_updates_by_other_programs_are_never_overwritten() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start(&database).await;
     assert_eq!(lost_to_foreign_updates(&database, &server.client()).await, 0);
@@ -212,7 +212,7 @@ async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_dead
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_goes_through_when_the_foreign_lock_ends_before_its_deadline() {
+async fn a_call_succeeds_when_the_foreign_lock_ends_before_its_deadline() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -234,7 +234,7 @@ async fn a_call_goes_through_when_the_foreign_lock_ends_before_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait() {
+async fn without_a_client_deadline_the_server_default_bounds_the_lock_wait() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start_with(&database, &["--default-deadline", "600ms"]).await;
     let client = server.client();
@@ -252,7 +252,7 @@ async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_transaction_that_locks_in_another_order_ends_in_no_harm() {
+async fn a_deadlock_with_a_foreign_transaction_is_retried_without_harm() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let client = server.client();

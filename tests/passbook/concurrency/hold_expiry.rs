@@ -10,15 +10,15 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    an_expired_hold_holds_nothing_for_any_way_to_read,
+    no_read_counts_an_expired_hold_as_held,
     a_withdrawal_of_everything_works_once_a_hold_has_expired,
     an_expired_hold_can_be_neither_captured_nor_released,
-    an_expiry_is_told_by_a_read_as_a_change_records_it,
+    a_read_reports_an_expiry_as_a_change_records_it,
     several_expiries_count_one_change_each_and_are_recorded_once,
     an_account_whose_holds_have_expired_can_be_closed,
     an_expired_hold_makes_room_for_another_one,
-    very_many_holds_that_expire_at_once_block_nothing,
-    a_hold_that_is_ended_in_time_does_not_expire,
+    thousands_of_holds_that_expire_at_once_block_no_change,
+    a_hold_that_is_captured_or_released_in_time_does_not_expire,
 }
 
 /// An account with 10.00, and a hold of 7.00 that has expired. Nobody has recorded that.
@@ -29,7 +29,7 @@ async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold 
     hold
 }
 
-async fn an_expired_hold_holds_nothing_for_any_way_to_read(kind: Kind) {
+async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -106,7 +106,7 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn an_expiry_is_told_by_a_read_as_a_change_records_it(kind: Kind) {
+async fn a_read_reports_an_expiry_as_a_change_records_it(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -157,7 +157,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
 }
 
 /// More than are recorded in one transaction, and than in as many as a change is tried.
-async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
+async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     const HOLDS: usize = 36_000;
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -217,7 +217,7 @@ async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_that_is_ended_in_time_does_not_expire(kind: Kind) {
+async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

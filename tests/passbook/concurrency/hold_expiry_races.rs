@@ -16,8 +16,8 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts,
-    an_expired_hold_that_several_servers_meet_at_once_is_recorded_once,
+    the_earlier_of_a_capture_and_an_expiry_wins,
+    concurrent_servers_record_the_expiry_of_a_hold_once,
 }
 
 /// How long before the hold expires its capture is sent, in microseconds: a little less after each
@@ -83,7 +83,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     (expire_time_us, captured)
 }
 
-async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) {
+async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
@@ -132,7 +132,7 @@ async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) 
     assert_contested(kind, "captures against expiries", &wins);
 }
 
-async fn an_expired_hold_that_several_servers_meet_at_once_is_recorded_once(kind: Kind) {
+async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;

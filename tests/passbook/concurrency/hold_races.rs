@@ -10,10 +10,10 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    of_a_capture_and_a_release_of_one_hold_one_is_made,
-    of_two_holds_with_one_id_on_two_accounts_one_is_placed,
-    of_two_holds_on_money_for_one_one_is_placed,
-    of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made,
+    either_a_capture_or_a_release_of_a_hold_succeeds,
+    one_of_two_holds_with_the_same_id_is_placed,
+    one_of_two_holds_gets_the_last_money,
+    either_a_hold_or_a_withdrawal_gets_the_last_money,
 }
 
 /// Which of two calls was made, and how the other was refused.
@@ -60,7 +60,7 @@ fn assert_not_open(status: &Status, state: &str) {
     assert_eq!(metadata(status, "state"), state, "{status:?}");
 }
 
-async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
+async fn either_a_capture_or_a_release_of_a_hold_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
@@ -100,7 +100,7 @@ async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
     assert_contested(kind, "captures against releases", &wins(&winners));
 }
 
-async fn of_two_holds_with_one_id_on_two_accounts_one_is_placed(kind: Kind) {
+async fn one_of_two_holds_with_the_same_id_is_placed(kind: Kind) {
     let arena = Arena::open(kind).await;
     for what in ["a", "b"] {
         arena.accounts(what).await;
@@ -141,7 +141,7 @@ fn assert_insufficient(status: &Status, available: &str) {
     assert_eq!(metadata(status, "required"), "7.00", "{status:?}");
 }
 
-async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
+async fn one_of_two_holds_gets_the_last_money(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
@@ -167,7 +167,7 @@ async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
     assert_contested(kind, "two holds", &wins(&winners));
 }
 
-async fn of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made(kind: Kind) {
+async fn either_a_hold_or_a_withdrawal_gets_the_last_money(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_poisonous_request_in_a_batch_fails_alone,
+    a_request_that_the_database_rejects_fails_alone,
 }
 
 /// A rule of the database that the server knows nothing of.
@@ -24,7 +24,7 @@ fn poison(kind: Kind) -> &'static str {
     }
 }
 
-async fn a_poisonous_request_in_a_batch_fails_alone(kind: Kind) {
+async fn a_request_that_the_database_rejects_fails_alone(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

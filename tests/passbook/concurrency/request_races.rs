@@ -14,11 +14,11 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    of_three_reversals_of_one_transaction_one_is_made,
-    of_a_closing_and_a_deposit_one_is_made,
+    one_of_three_concurrent_reversals_succeeds,
+    either_a_deposit_or_the_closing_of_an_account_succeeds,
     a_freeze_and_a_withdrawal_agree_on_which_was_first,
-    a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever,
-    an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history,
+    a_concurrently_fenced_request_is_applied_or_fenced_for_good,
+    freezing_an_account_during_its_creation_is_in_its_history,
 }
 
 async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
@@ -26,7 +26,7 @@ async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
     arena.each(read).await
 }
 
-async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
+async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     // Enough for a second reversal, if there could be one.
@@ -80,7 +80,7 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
     assert_contested(kind, "reversals", &wins);
 }
 
-async fn of_a_closing_and_a_deposit_one_is_made(kind: Kind) {
+async fn either_a_deposit_or_the_closing_of_an_account_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
 
@@ -168,7 +168,7 @@ async fn fence_against(round: &Round) -> Fenced {
     (asked, [first, second], fence)
 }
 
-async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kind) {
+async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.accounts("b").await;
@@ -222,7 +222,7 @@ async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kin
 }
 
 /// All on one server, so that both come into one transaction.
-async fn an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history(kind: Kind) {
+async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     let arena = Arena::open(kind).await;
     let mut client = arena.clients[0].clone();
 

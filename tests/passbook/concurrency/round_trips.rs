@@ -27,7 +27,7 @@ async fn start() -> Counted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_alone_takes_four_round_trips() {
+async fn an_uncontended_change_takes_four_round_trips() {
     let Counted { proxy, server, database: _database } = start().await;
     let client = server.client();
     let mut fewest = [usize::MAX; 2];
@@ -52,7 +52,7 @@ async fn a_change_alone_takes_four_round_trips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
+async fn round_trips_do_not_grow_with_the_batch_size() {
     let Counted { proxy, server, database } = start().await;
     let client = server.client();
     for _ in 0..3 {
@@ -74,7 +74,7 @@ async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_takes_no_turns_any_more_when_it_is_alone_again() {
+async fn a_server_that_is_alone_again_stops_taking_turns() {
     let Counted { proxy, server, database } = start().await;
     let other = Server::start(&database).await;
     let mut calls = JoinSet::new();

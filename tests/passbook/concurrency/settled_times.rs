@@ -17,9 +17,9 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_balance_at_a_time_is_the_same_whenever_it_is_asked,
-    windows_that_follow_one_another_miss_nothing,
-    a_read_of_a_time_does_not_wait_for_a_strangers_lock,
+    the_balance_at_a_past_time_never_changes,
+    consecutive_time_windows_miss_no_transaction,
+    a_read_at_a_time_does_not_wait_for_a_foreign_lock,
 }
 
 fn now() -> Timestamp {
@@ -36,7 +36,7 @@ async fn balance_at(client: &Client, account_id: &str, time: Timestamp) -> (Stri
     (value(&answer.balance).to_owned(), answer.sequence)
 }
 
-async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
+async fn the_balance_at_a_past_time_never_changes(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
@@ -56,7 +56,7 @@ async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
     }
 }
 
-async fn windows_that_follow_one_another_miss_nothing(kind: Kind) {
+async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
@@ -123,7 +123,7 @@ async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnect
 /// The commit is held up: by a trigger that waits for an advisory lock, as a COMMIT
 /// waits for a standby. SQLite has nothing like it; there the load above does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_of_a_time_waits_for_a_change_that_is_under_way() {
+async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());
@@ -175,7 +175,7 @@ async fn waits_at_commit(database: &TestDatabase) -> bool {
     database.count(waiting).await == 1
 }
 
-async fn a_read_of_a_time_does_not_wait_for_a_strangers_lock(kind: Kind) {
+async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -200,7 +200,7 @@ async fn a_read_of_a_time_does_not_wait_for_a_strangers_lock(kind: Kind) {
 
 /// A capture that was judged in time commits after the hold's time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_is_not_told_to_have_expired_while_its_capture_is_under_way() {
+async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());

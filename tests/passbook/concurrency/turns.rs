@@ -95,7 +95,7 @@ async fn three_servers_on_shared_accounts_need_few_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
+async fn a_server_that_keeps_the_turn_does_not_block_the_others() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let account_ids = open_accounts(&servers[0].client(), 12).await;
@@ -109,7 +109,7 @@ async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
+async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     for account_id in ["of-a-peer", "of-a-program", "free"] {

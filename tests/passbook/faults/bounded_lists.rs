@@ -18,9 +18,9 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_list_of_accounts_looks_at_a_bounded_number_of_them,
-    a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next,
-    a_list_of_holds_looks_at_a_bounded_number_of_them,
+    a_page_of_accounts_scans_a_bounded_number_of_rows,
+    a_list_of_accounts_continues_from_one_prefix_to_the_next,
+    a_page_of_holds_scans_a_bounded_number_of_rows,
 }
 
 /// Accounts with ids of one prefix and five digits, as the one that is there.
@@ -68,7 +68,7 @@ async fn pages(
     }
 }
 
-async fn a_list_of_accounts_looks_at_a_bounded_number_of_them(kind: Kind) {
+async fn a_page_of_accounts_scans_a_bounded_number_of_rows(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -89,7 +89,7 @@ async fn a_list_of_accounts_looks_at_a_bounded_number_of_them(kind: Kind) {
     assert_eq!(pages(none, ask).await, [[""; 0]; 3], "nothing is no reason to go on");
 }
 
-async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: Kind) {
+async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let policy = identity("clerk", &["admin", "read", "write"], &["c-", "a-", "a-0", "b-", "z-"]);
     let callers = Callers::new(&[("clerk", "clerk-token")], &policy);
@@ -116,7 +116,7 @@ async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: K
     assert_eq!(pages(all, ask).await.concat().len(), 12_000);
 }
 
-async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
+async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -171,7 +171,7 @@ async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Du
 /// Nobody is refused, the server is ready all the time, and captures, which look up their hold
 /// first, go on.
 #[tokio::test(flavor = "multi_thread")]
-async fn captures_go_on_while_forty_callers_list_what_nobody_has() {
+async fn captures_continue_while_forty_callers_list_without_a_match() {
     const CAPTURES: usize = 100;
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;

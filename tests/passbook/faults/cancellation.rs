@@ -15,10 +15,10 @@ const CALLS: usize = 5_000;
 const AT_ONCE: usize = 100;
 
 on_both_databases! {
-    five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind,
+    five_thousand_calls_cancelled_within_20_ms_leave_nothing_behind,
 }
 
-async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind: Kind) {
+async fn five_thousand_calls_cancelled_within_20_ms_leave_nothing_behind(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -95,7 +95,7 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied() {
+async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
     let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 1).await;
@@ -130,7 +130,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cuts_under_load_lose_nothing_and_double_nothing() {
+async fn connection_cuts_under_load_lose_nothing_and_double_nothing() {
     let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 5).await;
     let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
@@ -151,7 +151,7 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
+async fn a_silent_database_keeps_no_call_past_its_deadline() {
     let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 3).await;
@@ -186,7 +186,7 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
+async fn the_service_recovers_from_a_partition_with_changes_in_flight() {
     let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 4).await;
     let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());

@@ -132,7 +132,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_find_the_new_primary_though_nobody_writes() {
+async fn reads_find_the_new_primary_without_any_write() {
     let _slot = slots::take(Load::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let standby = primary.standby().await;

@@ -38,7 +38,7 @@ fn read_all(client: &Client, count: usize) -> JoinSet<Result<(), tonic::Status>>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_are_made_where_few_connections_are_allowed() {
+async fn changes_are_applied_with_a_small_connection_limit() {
     for connections in [3, 4, 8] {
         let database = TestDatabase::create(Kind::Postgres).await;
         let (url, name) = role(&database, connections).await;
@@ -76,7 +76,7 @@ async fn changes_are_made_where_few_connections_are_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fewer_connections_than_are_needed_are_refused_with_the_number() {
+async fn too_low_a_connection_limit_is_refused_with_the_number_needed() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (url, name) = role(&database, 2).await;
 
@@ -104,7 +104,7 @@ async fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_take_long_hold_up_no_capture_and_are_no_more_than_may_be() {
+async fn long_reads_are_limited_and_block_no_capture() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
     let (client, admin) = (server.client(), server.admin());

@@ -8,7 +8,7 @@ use crate::harness::{checker, proxy::PostgresProxy, *};
 
 on_both_databases! {
     an_account_whose_row_was_tampered_with_fails_alone,
-    a_column_that_a_newer_server_adds_disturbs_no_running_one,
+    a_column_added_by_a_newer_server_does_not_disturb_running_ones,
 }
 
 async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
@@ -44,7 +44,7 @@ async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
     assert_eq!(database.count("entries").await, 46);
 }
 
-async fn a_column_that_a_newer_server_adds_disturbs_no_running_one(kind: Kind) {
+async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -65,7 +65,7 @@ async fn a_column_that_a_newer_server_adds_disturbs_no_running_one(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_id_that_another_session_has_not_committed_holds_up_no_other_request() {
+async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -118,7 +118,7 @@ impl DepositRequestOf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_time() {
+async fn no_call_is_refused_early_however_many_rows_are_locked() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -145,7 +145,7 @@ async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_ten_seconds() {
+async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silent() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;

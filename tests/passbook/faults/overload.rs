@@ -12,12 +12,12 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_full_queue_refuses_at_once_and_takes_again_when_it_has_room,
+    a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room,
     batches_of_one_are_as_correct_as_batches_of_many,
     a_hundred_callers_on_one_account_share_transactions,
 }
 
-async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kind) {
+async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "4"]).await;
     let client = server.client();

@@ -17,13 +17,13 @@ use crate::harness::{
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_seconds_of_silence_are_over_ten_seconds_later() {
+async fn the_service_recovers_within_ten_seconds_of_three_seconds_of_silence() {
     all_are_back_after_a_partition_of(seconds(3)).await;
 }
 
 /// Longer than an attempt may take, and than the database keeps a transaction that is left alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn nine_seconds_of_silence_are_over_ten_seconds_later() {
+async fn the_service_recovers_within_ten_seconds_of_nine_seconds_of_silence() {
     all_are_back_after_a_partition_of(seconds(9)).await;
 }
 

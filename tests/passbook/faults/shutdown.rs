@@ -12,14 +12,14 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    every_accepted_request_is_answered_when_the_server_is_told_to_end,
-    a_server_without_work_ends_at_once,
-    a_connection_that_stays_open_does_not_hold_the_server_up,
-    health_says_so_first_and_calls_are_still_answered,
-    a_second_signal_ends_the_wait,
+    every_accepted_request_is_answered_at_shutdown,
+    an_idle_server_shuts_down_at_once,
+    an_open_connection_does_not_delay_the_shutdown,
+    at_shutdown_health_changes_first_and_calls_are_still_answered,
+    a_second_signal_ends_the_shutdown_delay,
 }
 
-async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind: Kind) {
+async fn every_accepted_request_is_answered_at_shutdown(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let seed = seed();
     let mut history = History::new();
@@ -86,7 +86,7 @@ async fn was_never_accepted(database: &TestDatabase, change: &Change, status: &S
     assert_eq!(database.count(&kept).await, 0, "accepted, applied and not answered: {status:?}");
 }
 
-async fn a_server_without_work_ends_at_once(kind: Kind) {
+async fn an_idle_server_shuts_down_at_once(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "5m"]).await;
     open(&server.client(), "alice").await;
@@ -98,7 +98,7 @@ async fn a_server_without_work_ends_at_once(kind: Kind) {
     assert_eq!(server.stdout().len(), 1, "one line, when ready: {:?}", server.stdout());
 }
 
-async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
+async fn an_open_connection_does_not_delay_the_shutdown(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "2s"]).await;
     // One that never says a word, and one whose client is connected and idle.
@@ -114,7 +114,7 @@ async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
 }
 
 /// A load balancer has `shutdown_delay` to turn away, and loses no call in that time.
-async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
+async fn at_shutdown_health_changes_first_and_calls_are_still_answered(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let arguments = ["--shutdown-delay", "4s"];
     let (mut server, admin) = Server::start_with_admin(&database, &arguments).await;
@@ -144,7 +144,7 @@ async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
 
 /// Who cannot wait sends the signal again: then the load balancers are waited for no longer, and if
 /// something is unanswered even so, the next one cuts it, and the exit code says so.
-async fn a_second_signal_ends_the_wait(kind: Kind) {
+async fn a_second_signal_ends_the_shutdown_delay(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let arguments = ["--shutdown-delay", "5m", "--shutdown-grace", "5m"];
     let mut server = Server::start_with(&database, &arguments).await;

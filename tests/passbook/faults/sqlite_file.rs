@@ -72,7 +72,7 @@ async fn balance_in(path: &Path, account_id: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_put_in_the_place_of_the_open_one_is_left_as_it_is() {
+async fn a_file_that_replaces_the_open_database_file_is_not_touched() {
     let mut served = Served::start().await;
     let backup = served.folder.path().join("backup.db");
     let mut other = Server::start_at(&url(&backup), &[]).await;
@@ -115,7 +115,7 @@ async fn a_folder_that_is_moved_has_all_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back() {
+async fn a_moved_database_file_is_complete_and_served_again_when_back() {
     let mut served = Served::start().await;
     let moved = served.folder.path().join("moved.db");
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
@@ -135,7 +135,7 @@ async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_deleted_is_in_the_file() {
+async fn a_deleted_wal_is_already_in_the_database_file() {
     let mut served = Served::start().await;
     fs::remove_file(served.path("a.db-wal")).expect("it is removed");
     served.refuses_changes().await;
@@ -188,7 +188,7 @@ async fn stopped_ledger(folder: &Path) -> PathBuf {
 const NO_SETPRIV: &str = "this is root, and setpriv cannot make it somebody else";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
+async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
     let _slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
@@ -227,7 +227,7 @@ async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
+async fn a_server_is_not_ready_when_its_file_becomes_read_only() {
     let slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
@@ -247,7 +247,7 @@ async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named() {
+async fn a_missing_file_or_folder_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (path, parameters, why) in [
@@ -270,7 +270,7 @@ async fn what_is_missing_is_named() {
 
 /// Somebody always reads, each from before the last one has ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_has_a_bound_while_reads_overlap() {
+async fn the_wal_stays_bounded_while_reads_overlap() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let path = database.url().strip_prefix("sqlite://").and_then(|it| it.strip_suffix("?mode=rwc"));
     let log = PathBuf::from(format!("{}-wal", path.expect("a file")));
@@ -305,7 +305,7 @@ async fn the_log_has_a_bound_while_reads_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_never_ends_does_not_hold_up_changes() {
+async fn an_endless_read_does_not_block_changes() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -61,7 +61,7 @@ async fn one_server_under_two_addresses_is_no_second_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
+async fn a_second_cluster_is_never_used_and_stops_changes() {
     let _slot = slots::take(Load::Heavy).await;
     let (mut one, mut two) = (migrated().await, migrated().await);
     two.crash();
@@ -110,7 +110,7 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
 
 /// A role that may hardly anything can still be told two servers apart for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_role_may_look_which_server_it_is() {
+async fn a_plain_role_can_identify_the_server() {
     let _slot = slots::take(Load::Light).await;
     let one = PostgresServer::start().await;
     one.execute("CREATE ROLE app LOGIN; CREATE DATABASE app OWNER app").await;

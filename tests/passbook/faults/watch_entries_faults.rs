@@ -14,8 +14,8 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice,
-    who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others,
+    reconnects_and_a_killed_server_lose_and_repeat_no_entry,
+    a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory,
 }
 
 /// An account's entries as they are in the database.
@@ -25,7 +25,7 @@ async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)>
     entries.into_iter().map(|entry| (entry.sequence, entry.transaction_id)).collect()
 }
 
-async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice(kind: Kind) {
+async fn reconnects_and_a_killed_server_lose_and_repeat_no_entry(kind: Kind) {
     const RECONNECTS: usize = 20;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut servers = Server::start_fleet(&database, 2).await;
@@ -76,7 +76,7 @@ async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing
     assert!(told.len() > RECONNECTS, "{} entries", told.len());
 }
 
-async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(kind: Kind) {
+async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind) {
     const SLOW: usize = 100;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
@@ -124,7 +124,7 @@ fn narrow_client(server: &Server) -> Client {
 
 /// Not in the way of a test that runs beside it: opened on one account, and all at rest.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_watcher_too_many_is_refused_until_another_goes() {
+async fn a_watcher_beyond_the_limit_is_refused_until_another_leaves() {
     const LIMIT: usize = 10_000;
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     let server = Server::start(&database).await;
@@ -149,7 +149,7 @@ async fn one_watcher_too_many_is_refused_until_another_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
+async fn watchers_see_only_outages_that_last() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let behind = Server::start_at(&database.url_at(proxy.address), &[]).await;

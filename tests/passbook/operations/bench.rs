@@ -5,8 +5,8 @@ use crate::harness::*;
 on_both_databases! {
     every_workload_runs_and_its_money_adds_up,
     accounts_that_exist_are_used_as_they_are,
-    those_who_watch_a_run_are_told_of_every_entry,
-    money_that_somebody_else_makes_fails_the_run,
+    watchers_of_a_run_receive_every_entry,
+    a_run_fails_when_another_program_changes_balances,
 }
 
 async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
@@ -78,7 +78,7 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
     assert!(run.stderr.contains("nobody.0"), "{}", run.stderr);
 }
 
-async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
+async fn watchers_of_a_run_receive_every_entry(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
@@ -103,7 +103,7 @@ async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
     assert_eq!(report["watch_cuts"], serde_json::json!({}));
 }
 
-async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {
+async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let target = format!("http://{}", server.address);

@@ -8,7 +8,7 @@ use std::{
 use crate::harness::*;
 
 on_both_databases! {
-    commands_end_quietly_when_nobody_reads_their_output,
+    commands_end_quietly_when_their_output_pipe_is_closed,
     a_server_serves_whether_or_not_its_ready_line_is_read,
 }
 
@@ -25,7 +25,7 @@ fn unread(arguments: &[&str]) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-async fn commands_end_quietly_when_nobody_reads_their_output(kind: Kind) {
+async fn commands_end_quietly_when_their_output_pipe_is_closed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open_funded(&server.client(), "alice", "5").await;

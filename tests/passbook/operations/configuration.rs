@@ -139,7 +139,7 @@ fn refuses(outcome: &Outcome, names: &[&str], what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
+async fn flags_win_over_variables_over_the_file_over_defaults() {
     // Whose database it is can be read from the error, since none of them can be opened.
     let url = |name: &str| format!("sqlite:///no/such/folder/{name}.db?mode=rwc");
     let (by_flag, by_variable, by_key) = (url("flag"), url("variable"), url("key"));
@@ -166,7 +166,7 @@ async fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_says_what_is_wrong_with_it_in_one_line_that_names_the_key() {
+async fn an_invalid_file_is_reported_in_one_line_that_names_the_key() {
     for (text, why) in [
         ("listn = \"127.0.0.1:0\"", "there is no setting \"listn\": did you mean listen?"),
         ("xyzzy = 1", "there is no setting \"xyzzy\""),
@@ -237,7 +237,7 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_secret_is_repeated() {
+async fn no_error_repeats_a_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         fs::write(folder.path().join(name), text).expect("written");
@@ -275,7 +275,7 @@ async fn nothing_secret_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_on_the_command_line_is_warned_of() {
+async fn a_password_in_the_arguments_is_warned_of() {
     let database = TestDatabase::create(Kind::Postgres).await;
     // Nobody is asked for it here.
     let url = database.url().replacen("postgres@", "postgres:hunter2secret@", 1);

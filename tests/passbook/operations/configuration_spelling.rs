@@ -9,7 +9,7 @@ async fn check(environment: &[(&str, &str)]) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_switch_is_set_by_all_words_for_it() {
+async fn a_switch_accepts_all_spellings_of_true_and_false() {
     let open = ("PASSBOOK_LISTEN", "0.0.0.0:0");
     for on in ["1", "yes", "on", "true", "True", "YES", " On\n"] {
         check(&[open, ("PASSBOOK_INSECURE", on), ("PASSBOOK_MIGRATE", on)]).await.must_succeed();
@@ -50,7 +50,7 @@ async fn an_empty_variable_is_not_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_may_have_space_and_gaps() {
+async fn lists_may_contain_spaces_and_empty_items() {
     for list in ["ETH=18, PTS=2", " ETH=18 ,PTS=2,", "ETH=18,,PTS=2\n"] {
         check(&[("PASSBOOK_CURRENCY", list)]).await.must_succeed();
     }
@@ -60,7 +60,7 @@ async fn lists_may_have_space_and_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_may_have_a_name_or_none() {
+async fn an_address_may_name_a_host_or_only_a_port() {
     for listen in ["localhost:0", ":0", "[::1]:0", " 127.0.0.1:0 "] {
         for by in ["--listen", "--admin-listen"] {
             passbook(&["config", "check", "--insecure", by, listen]).await.must_succeed();

@@ -8,9 +8,9 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_ledger_keeps_the_decimals_that_it_began_with,
-    an_account_keeps_the_decimals_that_it_was_opened_with,
-    the_decimals_of_an_older_ledger_are_written_down,
+    a_ledger_keeps_its_first_currency_decimals,
+    an_account_keeps_the_decimals_of_its_creation,
+    a_migration_records_the_decimals_of_an_older_ledger,
 }
 
 /// As if the table of the program that began this ledger had given the dollar three decimals.
@@ -22,7 +22,7 @@ async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
     database
 }
 
-async fn a_ledger_keeps_the_decimals_that_it_began_with(kind: Kind) {
+async fn a_ledger_keeps_its_first_currency_decimals(kind: Kind) {
     let database = begun_with_three_decimals(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -44,7 +44,7 @@ async fn a_ledger_keeps_the_decimals_that_it_began_with(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
+async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -94,7 +94,7 @@ async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
     assert_eq!(balance(&client, "two").await, "11.05");
 }
 
-async fn the_decimals_of_an_older_ledger_are_written_down(kind: Kind) {
+async fn a_migration_records_the_decimals_of_an_older_ledger(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start(&database).await;
     let client = server.client();

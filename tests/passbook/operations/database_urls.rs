@@ -9,7 +9,7 @@ use crate::harness::{certificates::Authority, *};
 const ESCAPES: [&str; 5] = ["%23", "%2F", "%3F", "%40", "%25"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_is_not_escaped_is_in_no_message_and_no_log() {
+async fn an_unescaped_password_is_in_no_message_and_no_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("passbook.toml");
     let path = file.to_str().expect("a plain path");
@@ -75,7 +75,7 @@ async fn an_ipv6_address_connects_alone_and_among_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_is_taken_as_a_provider_shows_it() {
+async fn database_urls_of_common_providers_are_accepted() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let url = format!(
         "{}?sslmode=prefer&channel_binding=require&connect_timeout=10&keepalives=1\

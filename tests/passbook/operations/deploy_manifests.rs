@@ -43,7 +43,7 @@ fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+async fn dashboard_and_alerts_query_existing_metrics() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("grafana/passbook.json")).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -96,7 +96,7 @@ async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
 
 /// The settings of the manifests, with their files in a folder that is there.
 #[tokio::test]
-async fn settings_of_the_manifests_are_right() {
+async fn the_settings_in_the_manifests_are_valid() {
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
     let folder = authority.file("etc");

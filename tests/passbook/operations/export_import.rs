@@ -15,13 +15,13 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    every_request_has_its_verdict_after_the_move,
+    every_request_keeps_its_outcome_after_an_import,
     every_column_of_every_table_is_carried,
-    only_an_empty_database_is_filled,
-    a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing,
+    an_import_needs_an_empty_database,
+    a_damaged_file_is_refused_and_leaves_nothing,
     an_import_that_is_killed_leaves_nothing,
-    an_export_to_a_file_is_there_when_it_is_whole,
-    a_schema_is_made_where_there_is_none,
+    an_export_file_appears_only_when_it_is_complete,
+    an_import_creates_a_missing_schema,
 }
 
 fn other(kind: Kind) -> Kind {
@@ -107,7 +107,7 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     (database, server)
 }
 
-async fn every_request_has_its_verdict_after_the_move(kind: Kind) {
+async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
     let (source, server) = ledger(kind).await;
     let mut client = server.client();
     let made = deposit("alice", "0.50");
@@ -179,7 +179,7 @@ async fn every_column_of_every_table_is_carried(kind: Kind) {
     checker::assert_consistent(&target).await;
 }
 
-async fn only_an_empty_database_is_filled(kind: Kind) {
+async fn an_import_needs_an_empty_database(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_beside(other(kind)).await;
@@ -205,7 +205,7 @@ async fn only_an_empty_database_is_filled(kind: Kind) {
     assert!(outcome.stderr.contains("of type currency"), "{}", outcome.stderr);
 }
 
-async fn a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing(kind: Kind) {
+async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_beside(other(kind)).await;
@@ -286,7 +286,7 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
     passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
 }
 
-async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
+async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("ledger.jsonl");
@@ -311,7 +311,7 @@ async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
     assert!(outcome.stderr.contains(&nowhere), "{}", outcome.stderr);
 }
 
-async fn a_schema_is_made_where_there_is_none(kind: Kind) {
+async fn an_import_creates_a_missing_schema(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_empty_beside(other(kind)).await;

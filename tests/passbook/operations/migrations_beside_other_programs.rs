@@ -6,7 +6,7 @@ use crate::harness::*;
 on_both_databases! {
     migrations_of_another_program_do_not_matter,
     tables_of_another_program_are_named_and_left_alone,
-    what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it,
+    the_migration_table_of_the_previous_version_is_adopted_and_kept,
 }
 
 const FORMER_TABLE: &str = "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, \
@@ -57,7 +57,7 @@ async fn tables_of_another_program_are_named_and_left_alone(kind: Kind) {
     assert!(served.must_fail(1).contains("a table accounts already"), "{}", served.stderr);
 }
 
-async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(kind: Kind) {
+async fn the_migration_table_of_the_previous_version_is_adopted_and_kept(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let all = versions(&database, "passbook_migrations").await;
     // As it was.
@@ -120,7 +120,7 @@ fn tells(outcome: &Outcome, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
+async fn a_role_that_cannot_create_tables_gets_the_missing_grant() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let (role, url) = role(&database).await;
 
@@ -141,7 +141,7 @@ async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_use_the_tables_is_told_so() {
+async fn a_role_that_cannot_use_the_tables_gets_the_reason() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (role, url) = role(&database).await;
     let verify = async || passbook(&["verify", "--database-url", &url]).await;
@@ -174,7 +174,7 @@ async fn who_may_not_use_the_tables_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_let_in_is_told_why_and_what_to_do() {
+async fn a_role_that_cannot_connect_gets_the_reason_and_the_remedy() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (role, url) = role(&database).await;
     let status = async || migrate(&url, "status").await;

@@ -6,7 +6,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use crate::harness::{proxy::PostgresProxy, servers::PostgresServer, *};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
+async fn readiness_follows_an_outage_and_liveness_does_not() {
     let _slot = slots::take(Load::Light).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
@@ -41,7 +41,7 @@ async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_answer_that_is_late_is_no_outage() {
+async fn a_single_late_answer_is_no_outage() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;

@@ -21,7 +21,7 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_running_server_goes_on_when_a_newer_one_migrates,
+    a_running_server_continues_when_a_newer_one_migrates,
 }
 
 /// What the next migration may do: add columns with a default, tables, indexes.
@@ -37,7 +37,7 @@ const NEXT_MIGRATION: [&str; 9] = [
     "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_next', 0)",
 ];
 
-async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
+async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -132,7 +132,7 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
 /// An export or a backup reads a table in one long transaction. A migration that waited for it
 /// would have everyone else wait behind it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_that_has_to_wait_does_not_hold_up_changes() {
+async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
     // Back to before the one that adds columns: it needs the tables for itself.
     for _ in 0..2 {

@@ -78,7 +78,7 @@ fn expected() -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_what_is_needed_though_its_options_did_not_arrive() {
+async fn a_session_is_configured_even_if_its_options_did_not_arrive() {
     let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&[]).await;
     watch_settings(&database).await;
@@ -109,7 +109,7 @@ async fn survive_a_crash(mut database: PostgresServer, url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_options() {
+async fn acknowledged_changes_survive_a_crash_behind_a_pooler_that_ignores_options() {
     let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&["wal_writer_delay=10s"]).await;
     let proxy = PostgresProxy::start(&database.url()).await;
@@ -121,7 +121,7 @@ async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_opti
 const NO_PGBOUNCER: &str = "there is no pgbouncer (apt-get install pgbouncer)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode() {
+async fn acknowledged_changes_survive_a_crash_behind_pgbouncer_in_session_mode() {
     let _slot = slots::take(Load::Light).await;
     for lines in [
         &["pool_mode = session"][..],
@@ -137,7 +137,7 @@ async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
+async fn pgbouncer_in_transaction_mode_is_refused() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
@@ -158,7 +158,7 @@ async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_breaks_a_promise_is_refused_by_name() {
+async fn a_session_with_an_unsafe_setting_is_refused_by_name() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
@@ -205,7 +205,7 @@ async fn a_session_that_breaks_a_promise_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_are_kept_by_a_database_without_an_encoding() {
+async fn a_database_without_an_encoding_keeps_bytes() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     let bytes = "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
@@ -224,7 +224,7 @@ async fn bytes_are_kept_by_a_database_without_an_encoding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_overrides_plans_and_limits_and_that_is_told() {
+async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
@@ -254,7 +254,7 @@ async fn a_url_overrides_plans_and_limits_and_that_is_told() {
 
 /// Each verb waits for a lock that somebody has, longer than its role may by default.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
+async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
@@ -301,7 +301,7 @@ async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verbs_send_one_statement_a_call() {
+async fn commands_send_one_statement_per_call() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let url = database.url_at(proxy.address);
@@ -320,7 +320,7 @@ async fn the_verbs_send_one_statement_a_call() {
 
 /// `SET TRANSACTION` after BEGIN would be a round trip more, and some engines refuse it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_begun_by_begin_alone() {
+async fn a_snapshot_begins_with_one_statement() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start_in(None, &["log_statement=all"]).await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();

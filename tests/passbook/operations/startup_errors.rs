@@ -83,7 +83,7 @@ async fn a_database_that_cannot_be_used_is_one_clear_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_that_is_none_is_wrong_usage() {
+async fn a_malformed_url_is_a_usage_error() {
     for (url, why) in [
         ("mysql://127.0.0.1/db", "must begin with sqlite:// or postgres://"),
         ("postgres://127.0.0.1:port/db", "is not a valid URL"),
@@ -108,7 +108,7 @@ async fn a_file_that_cannot_be_opened_is_one_clear_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
+async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     let callers =
         Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
     let of_callers = callers.arguments();

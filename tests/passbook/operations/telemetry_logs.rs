@@ -9,9 +9,9 @@ use crate::harness::*;
 
 on_both_databases! {
     every_answer_has_a_request_id,
-    what_callers_do_wrong_is_no_news,
+    errors_of_callers_are_not_logged_at_info,
     at_info_there_is_no_amount_and_no_id,
-    of_a_row_that_cannot_be_read_the_log_has_no_id,
+    the_log_of_an_unreadable_row_has_no_account_id,
     a_token_is_in_no_log_whatever_the_level,
 }
 
@@ -77,7 +77,7 @@ async fn every_answer_has_a_request_id(kind: Kind) {
     }
 }
 
-async fn what_callers_do_wrong_is_no_news(kind: Kind) {
+async fn errors_of_callers_are_not_logged_at_info(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &NO_CALL_IS_SLOW).await;
     let mut client = server.client();
@@ -90,7 +90,7 @@ async fn what_callers_do_wrong_is_no_news(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_fail_by_the_database_are_warned_of_and_not_all_of_them() {
+async fn database_failures_are_warned_of_at_a_limited_rate() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -150,7 +150,7 @@ async fn a_slow_call_is_warned_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_for_people_if_that_is_asked_for() {
+async fn the_text_log_format_is_readable() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let arguments = ["--log-format", "console", "--log", "passbook=debug"];
     let server = Server::start_with(&database, &arguments).await;
@@ -180,7 +180,7 @@ async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
 
 /// What cannot be read has a name, which whoever looks after the database may know, and the log
 /// may not have.
-async fn of_a_row_that_cannot_be_read_the_log_has_no_id(kind: Kind) {
+async fn the_log_of_an_unreadable_row_has_no_account_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

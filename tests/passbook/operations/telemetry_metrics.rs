@@ -17,10 +17,10 @@ use crate::harness::{admin::Metrics, proxy::PostgresProxy, *};
 
 on_both_databases! {
     known_calls_are_counted_exactly,
-    prometheus_and_the_admin_service_tell_the_same,
+    prometheus_and_the_admin_service_agree,
     an_account_id_is_in_no_metric,
     methods_that_do_not_exist_are_counted_as_one,
-    what_waits_and_what_watches_is_seen,
+    queue_length_and_watchers_are_metrics,
 }
 
 /// All that `docs/operations.md` promises, but for the certificate's, which only TLS has.
@@ -126,7 +126,7 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     assert_eq!(calls("passbook_retries_total"), repeats, "what was looked up after all, no more");
 }
 
-async fn prometheus_and_the_admin_service_tell_the_same(kind: Kind) {
+async fn prometheus_and_the_admin_service_agree(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     open_funded(&server.client(), "a", "5").await;
@@ -201,7 +201,7 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
     assert_eq!(after, before + 1 + 17, "{}", metrics.text);
 }
 
-async fn what_waits_and_what_watches_is_seen(kind: Kind) {
+async fn queue_length_and_watchers_are_metrics(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "77"]).await;
     let mut client = server.client();
@@ -227,7 +227,7 @@ async fn what_waits_and_what_watches_is_seen(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_database_a_server_is_alive_and_not_ready() {
+async fn a_server_without_its_database_is_alive_and_not_ready() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &admin::ADMIN).await;
@@ -248,7 +248,7 @@ async fn without_its_database_a_server_is_alive_and_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_drains_a_server_is_alive_and_not_ready() {
+async fn a_draining_server_is_alive_and_not_ready() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (mut server, admin) = Server::start_with_admin(&database, &[]).await;
     let client = server.client();
@@ -287,7 +287,7 @@ async fn the_admin_port_has_three_paths_and_takes_only_get() {
 
 /// They are cut off, and whoever asks for something has an answer meanwhile or soon after.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_for_long() {
+async fn silent_connections_do_not_block_the_admin_port() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (_server, admin) = Server::start_with_admin(&database, &[]).await;
     let mut silent = Vec::new();
@@ -300,7 +300,7 @@ async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_is_open_for_long_is_told() {
+async fn the_age_of_the_oldest_snapshot_is_a_metric() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (_server, admin) = Server::start_with_admin(&database, &[]).await;
     let session = database.connect().await;

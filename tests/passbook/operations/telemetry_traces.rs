@@ -16,7 +16,7 @@ use crate::harness::{
 on_both_databases! {
     a_call_is_part_of_its_callers_trace,
     a_transaction_and_the_calls_that_it_served_are_linked_both_ways,
-    whoever_decides_not_to_be_traced_is_not,
+    a_call_whose_parent_is_not_sampled_is_not_traced,
 }
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -162,7 +162,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     }
 }
 
-async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
+async fn a_call_whose_parent_is_not_sampled_is_not_traced(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let collector = Collector::start().await;
     let server = start(&database, &collector, &[]).await;
@@ -179,7 +179,7 @@ async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
+async fn a_missing_or_hanging_collector_delays_no_call() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     // Takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -201,7 +201,7 @@ async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_none_is_an_error_at_the_start() {
+async fn an_invalid_trace_endpoint_is_a_startup_error() {
     for wrong in ["localhost:4317", "ftp://127.0.0.1:1", "http://", "not a url"] {
         let outcome = passbook(&["serve", "--otlp-endpoint", wrong]).await;
         assert_eq!(outcome.code, Some(2), "{wrong}: {}", outcome.stderr);

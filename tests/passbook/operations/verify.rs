@@ -8,12 +8,12 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_ledger_that_is_right_is_found_right_with_a_table_of_its_money,
-    an_account_that_is_changed_is_found,
-    an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry,
-    transactions_that_are_not_what_their_kind_says_are_found,
-    holds_that_do_not_fit_are_found,
-    it_runs_beside_servers_under_load,
+    a_correct_ledger_verifies_with_a_table_of_totals,
+    a_tampered_account_is_found,
+    entries_and_requests_without_each_other_are_found,
+    transactions_that_contradict_their_kind_are_found,
+    inconsistent_holds_are_found,
+    verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_refused,
 }
 
@@ -55,7 +55,7 @@ async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     verify(database).await.must_succeed();
 }
 
-async fn a_ledger_that_is_right_is_found_right_with_a_table_of_its_money(kind: Kind) {
+async fn a_correct_ledger_verifies_with_a_table_of_totals(kind: Kind) {
     let database = ledger(kind).await;
 
     let outcome = verify(&database).await.must_succeed();
@@ -75,7 +75,7 @@ async fn a_ledger_that_is_right_is_found_right_with_a_table_of_its_money(kind: K
     assert_eq!(outcome.stderr, "", "a progress bar is for terminals");
 }
 
-async fn an_account_that_is_changed_is_found(kind: Kind) {
+async fn a_tampered_account_is_found(kind: Kind) {
     let database = ledger(kind).await;
     let doubled = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
         balance_after, create_time_us, hash FROM entries WHERE account_id = 'bob' AND sequence = 3";
@@ -133,7 +133,7 @@ async fn an_account_that_is_changed_is_found(kind: Kind) {
     .await;
 }
 
-async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry(kind: Kind) {
+async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
     let database = ledger(kind).await;
     let request_of = |which: &str| {
         format!("transaction_id = (SELECT transaction_id FROM entries WHERE {which})")
@@ -176,7 +176,7 @@ async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_e
     .await;
 }
 
-async fn transactions_that_are_not_what_their_kind_says_are_found(kind: Kind) {
+async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
     let database = ledger(kind).await;
     assert_found(
         &database,
@@ -207,7 +207,7 @@ async fn transactions_that_are_not_what_their_kind_says_are_found(kind: Kind) {
     .await;
 }
 
-async fn holds_that_do_not_fit_are_found(kind: Kind) {
+async fn inconsistent_holds_are_found(kind: Kind) {
     let database = ledger(kind).await;
     let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
         request_id, description, labels, create_time_us, update_time_us";
@@ -239,7 +239,7 @@ async fn holds_that_do_not_fit_are_found(kind: Kind) {
     assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);
 }
 
-async fn it_runs_beside_servers_under_load(kind: Kind) {
+async fn verify_runs_beside_servers_under_load(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();

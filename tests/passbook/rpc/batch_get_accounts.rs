@@ -11,7 +11,7 @@ on_both_databases! {
     accounts_come_in_the_order_of_the_request,
     the_first_account_that_is_missing_is_named,
     an_id_that_is_there_twice_is_refused,
-    no_ids_and_too_many_ids_are_refused,
+    an_empty_list_and_too_many_ids_are_refused,
     a_thousand_accounts_are_read_at_once,
     a_batch_is_one_snapshot_while_money_moves,
 }
@@ -59,7 +59,7 @@ async fn an_id_that_is_there_twice_is_refused(kind: Kind) {
     assert_eq!(fields(&status), ["account_ids[2]"]);
 }
 
-async fn no_ids_and_too_many_ids_are_refused(kind: Kind) {
+async fn an_empty_list_and_too_many_ids_are_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let ids: Vec<String> = (0..1001).map(|number| format!("account-{number}")).collect();

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    each_of_a_batch_stands_alone_and_is_answered_in_its_place,
+    batched_requests_are_independent_and_answered_in_order,
     a_batch_of_a_thousand_shares_its_commits,
     a_batch_sent_again_is_replayed,
     a_batch_has_limits,
@@ -20,7 +20,7 @@ async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostT
     results
 }
 
-async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {
+async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -8,18 +8,18 @@ use tonic_types::StatusExt;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_capture_takes_all_that_is_held_out_of_the_ledger,
+    a_capture_without_an_amount_takes_the_whole_hold,
     a_capture_of_a_part_releases_the_rest,
     a_capture_can_go_to_another_account_or_to_the_same_one,
     a_repeat_answers_the_same_and_takes_nothing,
     a_request_id_that_was_used_for_another_capture_is_refused,
-    a_frozen_account_keeps_what_it_has_promised,
+    holds_of_a_frozen_account_can_be_captured,
     every_refusal_says_why_changes_nothing_and_is_kept,
     a_hold_is_captured_once,
-    money_that_is_held_is_there_even_where_nothing_else_is,
+    a_capture_needs_no_available_money,
 }
 
-async fn a_capture_takes_all_that_is_held_out_of_the_ledger(kind: Kind) {
+async fn a_capture_without_an_amount_takes_the_whole_hold(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -195,7 +195,7 @@ async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["7.00", "3.00", "4.00", "5"]);
 }
 
-async fn a_frozen_account_keeps_what_it_has_promised(kind: Kind) {
+async fn holds_of_a_frozen_account_can_be_captured(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -334,7 +334,7 @@ async fn a_hold_is_captured_once(kind: Kind) {
     assert_eq!(get(&client, "alice").await, before);
 }
 
-async fn money_that_is_held_is_there_even_where_nothing_else_is(kind: Kind) {
+async fn a_capture_needs_no_available_money(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -7,7 +7,7 @@ on_both_databases! {
     a_new_account_is_open_and_empty,
     opening_it_again_with_the_same_attributes_returns_it_as_it_is_now,
     opening_it_again_with_other_attributes_is_refused,
-    what_becomes_of_an_account_does_not_make_a_retry_another_request,
+    a_retried_creation_succeeds_after_the_account_has_changed,
     an_account_without_an_id_gets_a_uuid_of_version_7,
     a_configured_currency_has_its_own_decimals,
     two_processes_that_open_the_same_account_open_one,
@@ -90,7 +90,7 @@ async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
     assert_eq!(get(&client, "alice:main_1.0-x").await, account);
 }
 
-async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: Kind) {
+async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -11,8 +11,8 @@ on_both_databases! {
     a_deposit_in_another_currency_is_refused,
     a_deposit_to_a_missing_account_is_refused,
     a_balance_beyond_the_limit_is_refused_and_exact_up_to_it,
-    a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit,
-    each_hash_follows_the_entry_before,
+    an_account_overdrawn_beyond_its_limit_accepts_deposits,
+    each_hash_covers_the_entry_before,
 }
 
 async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
@@ -168,7 +168,7 @@ async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit(kind: Kind) {
+async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -188,7 +188,7 @@ async fn a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit(
     assert_eq!(metadata(&status, "available"), "-30.00");
 }
 
-async fn each_hash_follows_the_entry_before(kind: Kind) {
+async fn each_hash_covers_the_entry_before(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
     let mut client = server.client();

@@ -11,13 +11,13 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     an_account_is_frozen_and_works_again,
-    a_state_that_is_there_already_changes_nothing,
-    a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_else,
-    a_closed_account_takes_and_gives_nothing,
+    setting_the_same_state_again_changes_nothing,
+    a_frozen_account_accepts_deposits_and_the_end_of_holds_only,
+    a_closed_account_rejects_every_change,
     an_account_is_closed_only_when_it_is_empty,
     a_closed_account_stays_closed,
     a_state_is_changed_only_at_the_version_that_is_expected,
-    states_of_missing_accounts_are_not_found,
+    changing_the_state_of_a_missing_account_is_not_found,
     accounts_are_listed_by_their_state,
 }
 
@@ -140,7 +140,7 @@ async fn an_account_is_frozen_and_works_again(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_state_that_is_there_already_changes_nothing(kind: Kind) {
+async fn setting_the_same_state_again_changes_nothing(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -182,7 +182,7 @@ fn assert_kept_out<T: std::fmt::Debug>(answer: Result<T, Status>, expected: &str
     assert!(status.get_details_precondition_failure().is_some());
 }
 
-async fn a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_else(kind: Kind) {
+async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -223,7 +223,7 @@ async fn a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_
     checker::assert_consistent(&database).await;
 }
 
-async fn a_closed_account_takes_and_gives_nothing(kind: Kind) {
+async fn a_closed_account_rejects_every_change(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -315,7 +315,7 @@ async fn a_closed_account_stays_closed(kind: Kind) {
     assert_eq!(get(&client, "alice").await, closed);
 }
 
-async fn states_of_missing_accounts_are_not_found(kind: Kind) {
+async fn changing_the_state_of_a_missing_account_is_not_found(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -6,8 +6,8 @@ use crate::harness::*;
 
 on_both_databases! {
     the_balance_of_any_time_is_that_of_the_statement,
-    the_edges_are_those_of_a_microsecond,
-    without_a_time_and_in_times_to_come_it_is_the_balance_now,
+    times_are_compared_by_the_microsecond,
+    without_a_time_or_in_the_future_it_is_the_current_balance,
     before_the_first_entry_it_is_zero,
     holds_and_changes_of_an_account_do_not_count,
     the_balance_of_a_missing_account_is_not_found,
@@ -82,7 +82,7 @@ async fn the_balance_of_any_time_is_that_of_the_statement(kind: Kind) {
     }
 }
 
-async fn the_edges_are_those_of_a_microsecond(kind: Kind) {
+async fn times_are_compared_by_the_microsecond(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -119,7 +119,7 @@ async fn the_edges_are_those_of_a_microsecond(kind: Kind) {
     }
 }
 
-async fn without_a_time_and_in_times_to_come_it_is_the_balance_now(kind: Kind) {
+async fn without_a_time_or_in_the_future_it_is_the_current_balance(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -4,10 +4,10 @@ use tonic::{Code, Status};
 use crate::harness::*;
 
 on_both_databases! {
-    a_transaction_is_found_by_either_name,
-    a_missing_transaction_is_not_found_by_the_name_asked_for,
+    a_transaction_is_found_by_id_and_by_request_id,
+    a_missing_transaction_is_not_found_by_id_or_request_id,
     a_request_that_was_refused_has_no_transaction,
-    a_transaction_s_name_must_be_given_and_well_formed,
+    a_lookup_needs_a_well_formed_id,
 }
 
 async fn look_up(client: &Client, lookup: Option<Lookup>) -> Result<Transaction, Status> {
@@ -15,7 +15,7 @@ async fn look_up(client: &Client, lookup: Option<Lookup>) -> Result<Transaction,
     Ok(answer.into_inner().transaction.expect("a transaction"))
 }
 
-async fn a_transaction_is_found_by_either_name(kind: Kind) {
+async fn a_transaction_is_found_by_id_and_by_request_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let mut client = servers[0].client();
@@ -39,7 +39,7 @@ async fn a_transaction_is_found_by_either_name(kind: Kind) {
     assert_eq!(by_request.expect("found"), made);
 }
 
-async fn a_missing_transaction_is_not_found_by_the_name_asked_for(kind: Kind) {
+async fn a_missing_transaction_is_not_found_by_id_or_request_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let id = "0197a1b2-0000-7000-8000-000000000000";
@@ -67,7 +67,7 @@ async fn a_request_that_was_refused_has_no_transaction(kind: Kind) {
     refused(by_request, Code::NotFound, "TRANSACTION_NOT_FOUND");
 }
 
-async fn a_transaction_s_name_must_be_given_and_well_formed(kind: Kind) {
+async fn a_lookup_needs_a_well_formed_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

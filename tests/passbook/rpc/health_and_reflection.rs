@@ -11,12 +11,12 @@ use tonic_health::pb::{
 use crate::harness::*;
 
 on_both_databases! {
-    health_is_told_for_each_service,
+    health_is_reported_per_service,
 }
 
 const SERVICE: &str = "passbook.v1.AccountService";
 
-async fn health_is_told_for_each_service(kind: Kind) {
+async fn health_is_reported_per_service(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = HealthClient::new(server.channel());
@@ -32,7 +32,7 @@ async fn health_is_told_for_each_service(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_turns_to_not_serving_when_the_database_is_gone_and_back() {
+async fn health_follows_the_database() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = proxy::PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;

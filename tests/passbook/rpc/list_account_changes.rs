@@ -9,7 +9,7 @@ use crate::harness::*;
 
 on_both_databases! {
     every_change_is_kept_with_what_was_before_and_after_it,
-    only_changes_of_what_an_account_is_are_listed,
+    only_changes_of_account_attributes_are_listed,
     changes_are_listed_oldest_first_a_page_at_a_time,
     a_page_token_of_another_account_is_refused,
     the_changes_of_a_missing_account_are_not_found,
@@ -117,7 +117,7 @@ async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
     assert_eq!((last.version, last.create_time), (account.version, account.update_time));
 }
 
-async fn only_changes_of_what_an_account_is_are_listed(kind: Kind) {
+async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

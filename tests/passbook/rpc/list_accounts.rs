@@ -7,7 +7,7 @@ on_both_databases! {
     accounts_are_listed_in_byte_order_a_page_at_a_time,
     filters_narrow_the_list_and_all_must_match,
     a_page_token_of_another_query_is_refused,
-    a_page_token_that_was_not_made_here_is_refused,
+    a_forged_page_token_is_refused,
     paging_meets_every_account_once_while_others_are_opened,
 }
 
@@ -107,7 +107,7 @@ async fn a_page_token_of_another_query_is_refused(kind: Kind) {
     assert_eq!(ids(&page.accounts), ["b", "c"]);
 }
 
-async fn a_page_token_that_was_not_made_here_is_refused(kind: Kind) {
+async fn a_forged_page_token_is_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let long = "A".repeat(10_000);

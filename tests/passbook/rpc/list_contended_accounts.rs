@@ -9,8 +9,8 @@ use tonic::Code;
 use crate::harness::*;
 
 on_both_databases! {
-    an_account_that_is_busy_is_contended_and_others_are_not,
-    a_page_is_as_long_as_was_asked_for,
+    only_busy_accounts_are_contended,
+    a_page_has_the_requested_size,
 }
 
 async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
@@ -31,7 +31,7 @@ async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
     }
 }
 
-async fn an_account_that_is_busy_is_contended_and_others_are_not(kind: Kind) {
+async fn only_busy_accounts_are_contended(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -52,7 +52,7 @@ async fn an_account_that_is_busy_is_contended_and_others_are_not(kind: Kind) {
 
 /// Each of them waits once, from when it came until the row was free.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_someone_else_is_waited_for_by_each_request_once() {
+async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     let client = server.client();
@@ -85,7 +85,7 @@ async fn a_lock_of_someone_else_is_waited_for_by_each_request_once() {
     assert!(waited.contains(&locked.seconds_waited), "not {waited:?}: {locked:?}");
 }
 
-async fn a_page_is_as_long_as_was_asked_for(kind: Kind) {
+async fn a_page_has_the_requested_size(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -10,12 +10,12 @@ use crate::harness::*;
 on_both_databases! {
     transactions_are_listed_latest_first_a_page_at_a_time,
     transactions_of_one_account_are_listed_in_the_order_of_its_entries,
-    a_transaction_with_several_legs_on_an_account_is_listed_once_however_pages_are_cut,
+    a_transaction_with_several_legs_on_an_account_is_listed_once,
     transactions_are_filtered_by_kind,
     transactions_are_filtered_by_labels,
     transactions_are_filtered_by_time,
     all_filters_together_must_match,
-    what_is_no_transaction_is_never_listed,
+    requests_without_a_transaction_are_never_listed,
     what_was_reversed_says_by_what,
     a_page_token_of_another_query_is_refused,
     the_transactions_of_a_missing_account_are_not_found,
@@ -125,9 +125,7 @@ async fn transactions_of_one_account_are_listed_in_the_order_of_its_entries(kind
     assert!(list(&client, of_account("empty")).await.is_empty());
 }
 
-async fn a_transaction_with_several_legs_on_an_account_is_listed_once_however_pages_are_cut(
-    kind: Kind,
-) {
+async fn a_transaction_with_several_legs_on_an_account_is_listed_once(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -309,7 +307,7 @@ async fn all_filters_together_must_match(kind: Kind) {
     }
 }
 
-async fn what_is_no_transaction_is_never_listed(kind: Kind) {
+async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

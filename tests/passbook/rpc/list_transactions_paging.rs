@@ -9,8 +9,8 @@ use passbook::proto::{
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_page_that_looks_at_much_and_finds_little_is_not_the_last,
-    a_time_far_ahead_of_the_clock_is_listed_over_all_accounts,
+    a_page_that_scans_many_rows_and_matches_few_is_not_the_last,
+    a_transaction_with_a_future_time_is_listed,
 }
 
 fn of_account(account_id: &str) -> ListTransactionsRequest {
@@ -21,7 +21,7 @@ async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<T
     all_pages!(client.list_transactions(first).transactions)
 }
 
-async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) {
+async fn a_page_that_scans_many_rows_and_matches_few_is_not_the_last(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -60,7 +60,7 @@ async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) 
 }
 
 /// A clock that was wrong: the account is three hours ahead of it.
-async fn a_time_far_ahead_of_the_clock_is_listed_over_all_accounts(kind: Kind) {
+async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

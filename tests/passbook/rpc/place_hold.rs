@@ -6,19 +6,19 @@ use tonic_types::StatusExt;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_hold_takes_from_what_is_available_and_not_from_the_balance,
-    a_hold_without_a_name_is_named_by_the_server,
+    a_hold_reduces_available_and_not_the_balance,
+    a_hold_without_an_id_gets_one_from_the_server,
     the_time_of_expiry_is_rounded_up_to_a_microsecond,
-    a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it,
+    a_repeat_answers_the_hold_as_it_was_placed,
     a_request_id_that_was_used_for_another_hold_is_refused,
     holds_add_up_to_the_last_cent_that_is_available,
     an_account_without_a_limit_holds_up_to_the_limit_of_money,
     every_refusal_says_why_changes_nothing_and_is_kept,
-    a_hold_s_name_is_never_used_again,
+    a_hold_id_is_never_reused,
     a_time_that_has_passed_is_refused_with_both_times,
 }
 
-async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind) {
+async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -66,7 +66,7 @@ async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_without_a_name_is_named_by_the_server(kind: Kind) {
+async fn a_hold_without_an_id_gets_one_from_the_server(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -106,7 +106,7 @@ async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
     }
 }
 
-async fn a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it(kind: Kind) {
+async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -295,7 +295,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_s_name_is_never_used_again(kind: Kind) {
+async fn a_hold_id_is_never_reused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -8,9 +8,9 @@ use crate::harness::{checker, *};
 on_both_databases! {
     a_transaction_has_an_entry_for_each_leg_in_their_order,
     a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all,
-    several_legs_on_one_account_are_judged_by_where_they_end,
+    several_legs_on_one_account_are_judged_by_their_sum,
     each_leg_has_a_condition_of_its_own,
-    a_repeat_gets_the_same_transaction_and_another_body_none,
+    a_repeat_gets_the_same_transaction_and_another_body_an_error,
     legs_have_limits_and_their_fields_are_named,
 }
 
@@ -84,7 +84,7 @@ async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(ki
     checker::assert_consistent(&database).await;
 }
 
-async fn several_legs_on_one_account_are_judged_by_where_they_end(kind: Kind) {
+async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -118,7 +118,7 @@ async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
     assert_eq!(balance(&client, "a").await, "10.00");
 }
 
-async fn a_repeat_gets_the_same_transaction_and_another_body_none(kind: Kind) {
+async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -23,11 +23,11 @@ const MEETINGS: usize = 150;
 const MEETINGS_AT_ONCE: usize = 15;
 
 on_both_databases! {
-    what_a_request_made_is_told_as_it_was_answered,
-    why_a_request_was_refused_is_told_as_it_was_answered,
-    what_left_no_verdict_is_not_seen,
-    a_request_that_was_not_seen_can_be_fenced_and_is_never_made,
-    a_request_and_its_fence_at_the_same_moment_agree,
+    an_applied_request_resolves_to_its_answer,
+    a_rejected_request_resolves_to_its_error,
+    a_request_without_a_verdict_is_not_seen,
+    a_fenced_request_is_never_applied,
+    concurrent_request_and_fence_agree,
 }
 
 fn applied(made: &Answer) -> ResolveRequestResponse {
@@ -74,7 +74,7 @@ async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
     (servers, clients)
 }
 
-async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
+async fn an_applied_request_resolves_to_its_answer(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut history = Vec::new();
@@ -102,7 +102,7 @@ async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
     }
 }
 
-async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
+async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open_funded(&clients[0], "alice", "100").await;
@@ -129,7 +129,7 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     assert_eq!(get(&clients[0], "alice").await, before);
 }
 
-async fn what_left_no_verdict_is_not_seen(kind: Kind) {
+async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -168,7 +168,7 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind) {
+async fn a_fenced_request_is_never_applied(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut client = clients[0].clone();
@@ -223,7 +223,7 @@ impl Standing {
     }
 }
 
-async fn a_request_and_its_fence_at_the_same_moment_agree(kind: Kind) {
+async fn concurrent_request_and_fence_agree(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
@@ -286,7 +286,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
+async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let waiting_ones = one_of_each_kind(&clients[0], "alice").await;
@@ -337,7 +337,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
 
 /// There is one lock, so a fence waits, too, and may come before its request or after it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
+async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;

@@ -16,8 +16,8 @@ on_both_databases! {
     a_request_id_that_was_used_for_another_reversal_is_refused,
     what_was_reversed_says_by_what,
     every_refusal_says_why_changes_nothing_and_is_kept,
-    a_refused_reversal_leaves_the_way_open_for_another_one,
-    only_what_was_made_can_be_reversed,
+    a_transaction_can_be_reversed_after_a_rejected_reversal,
+    only_applied_transactions_can_be_reversed,
 }
 
 async fn transaction(client: &Client, transaction_id: &str) -> Transaction {
@@ -336,7 +336,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_refused_reversal_leaves_the_way_open_for_another_one(kind: Kind) {
+async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -354,7 +354,7 @@ async fn a_refused_reversal_leaves_the_way_open_for_another_one(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn only_what_was_made_can_be_reversed(kind: Kind) {
+async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -128,7 +128,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
 
 /// The server stops reading long before its memory has grown, and goes on when it is read from.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_read_results_is_not_read_from() {
+async fn a_stream_whose_results_are_not_read_is_not_read_from() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

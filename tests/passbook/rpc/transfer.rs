@@ -7,7 +7,7 @@ on_both_databases! {
     a_transfer_is_two_entries_that_sum_to_zero,
     a_transfer_that_is_refused_touches_neither_account,
     a_transfer_to_the_same_account_is_refused,
-    of_two_accounts_that_are_wrong_the_source_is_named,
+    the_error_names_the_source_when_both_accounts_are_wrong,
     transfers_in_opposite_directions_never_deadlock,
 }
 
@@ -74,7 +74,7 @@ async fn a_transfer_to_the_same_account_is_refused(kind: Kind) {
     assert_eq!(database.count("requests").await, 1, "what is malformed is not kept");
 }
 
-async fn of_two_accounts_that_are_wrong_the_source_is_named(kind: Kind) {
+async fn the_error_names_the_source_when_both_accounts_are_wrong(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

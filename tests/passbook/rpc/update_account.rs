@@ -6,14 +6,14 @@ use tonic_types::StatusExt;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    all_that_can_be_updated_is_updated_and_nothing_else,
+    an_update_changes_all_mutable_fields_and_nothing_else,
     a_mask_chooses_what_is_changed,
-    without_a_mask_what_is_set_is_changed,
+    without_a_mask_the_fields_that_are_set_are_changed,
     a_field_in_the_mask_that_is_absent_gets_its_default,
-    an_unlimited_overdraft_and_a_limit_end_each_other,
+    setting_an_overdraft_limit_clears_unlimited_and_vice_versa,
     an_update_that_changes_nothing_leaves_the_account_as_it_was,
-    an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used,
-    a_version_that_is_expected_must_be_there,
+    an_overdraft_limit_can_be_lowered_to_the_used_amount,
+    an_update_needs_the_expected_version,
     frozen_accounts_are_updated_and_closed_ones_are_not,
     every_refusal_says_why_and_changes_nothing,
 }
@@ -49,7 +49,7 @@ async fn open_unlimited(client: &Client, account_id: &str) -> Account {
     open_with(client, request).await
 }
 
-async fn all_that_can_be_updated_is_updated_and_nothing_else(kind: Kind) {
+async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -105,7 +105,7 @@ async fn a_mask_chooses_what_is_changed(kind: Kind) {
     assert_eq!((value(&account.overdraft_limit), account.labels), ("3.00", labels(&[("c", "d")])));
 }
 
-async fn without_a_mask_what_is_set_is_changed(kind: Kind) {
+async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -153,7 +153,7 @@ async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
     assert_eq!((value(&account.overdraft_limit), account.version), ("0.00", 2));
 }
 
-async fn an_unlimited_overdraft_and_a_limit_end_each_other(kind: Kind) {
+async fn setting_an_overdraft_limit_clears_unlimited_and_vice_versa(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -204,7 +204,7 @@ async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind)
     assert_eq!(database.count("account_changes").await, 0);
 }
 
-async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kind) {
+async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -242,7 +242,7 @@ async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kin
     checker::assert_consistent(&database).await;
 }
 
-async fn a_version_that_is_expected_must_be_there(kind: Kind) {
+async fn an_update_needs_the_expected_version(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -10,11 +10,11 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    an_account_that_is_right_is_verified_to_its_last_entry,
-    an_account_without_entries_is_right,
+    a_correct_account_is_verified_to_its_last_entry,
+    an_account_without_entries_is_correct,
     each_kind_of_fault_is_found_and_named,
-    expired_holds_count_until_they_are_ended,
-    changes_that_are_made_meanwhile_are_no_fault,
+    unrecorded_expired_holds_count_as_open,
+    concurrent_changes_are_no_fault,
     an_account_that_does_not_exist_cannot_be_verified,
 }
 
@@ -31,7 +31,7 @@ async fn open_with_entries(client: &Client, account_id: &str) {
     client.clone().deposit(deposit(account_id, "5")).await.expect("it is made");
 }
 
-async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
+async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -57,7 +57,7 @@ async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
     assert_eq!(answer, VerifyAccountResponse { valid: true, entries_verified: 2100, fault: None });
 }
 
-async fn an_account_without_entries_is_right(kind: Kind) {
+async fn an_account_without_entries_is_correct(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -119,7 +119,7 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     }
 }
 
-async fn expired_holds_count_until_they_are_ended(kind: Kind) {
+async fn unrecorded_expired_holds_count_as_open(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -144,7 +144,7 @@ async fn expired_holds_count_until_they_are_ended(kind: Kind) {
     assert!(right.valid, "{right:?}");
 }
 
-async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
+async fn concurrent_changes_are_no_fault(kind: Kind) {
     const VERIFIED: usize = 200;
     const CHANGES: i64 = 500;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;

@@ -5,14 +5,14 @@ use tonic::Code;
 use crate::harness::*;
 
 on_both_databases! {
-    what_is_there_comes_first_and_then_each_entry_as_it_is_made,
-    a_change_by_another_server_is_told_too,
-    a_stream_that_was_cut_is_taken_up_where_it_ended,
-    all_who_watch_an_account_are_told_from_where_they_began,
+    existing_entries_come_first_and_then_new_ones,
+    entries_of_another_server_are_streamed,
+    a_cut_stream_resumes_after_its_last_sequence,
+    every_watcher_receives_entries_from_its_own_start,
     a_transaction_of_several_legs_arrives_whole_and_in_order,
-    who_watches_a_quiet_account_gets_heartbeats_only,
+    a_watcher_of_a_quiet_account_gets_heartbeats_only,
     malformed_requests_to_watch_are_refused,
-    only_a_deadline_of_the_callers_own_ends_the_stream,
+    only_the_client_deadline_ends_the_stream,
     a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it,
 }
 
@@ -30,7 +30,7 @@ async fn listed(client: &Client, account_id: &str) -> Vec<Entry> {
     client.clone().list_entries(request).await.expect("a page").into_inner().entries
 }
 
-async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind) {
+async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -63,7 +63,7 @@ async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind)
     assert_eq!(told.as_slice(), &listed(&client, "alice").await[760..]);
 }
 
-async fn a_change_by_another_server_is_told_too(kind: Kind) {
+async fn entries_of_another_server_are_streamed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let (here, there) = (servers[0].client(), servers[1].client());
@@ -79,7 +79,7 @@ async fn a_change_by_another_server_is_told_too(kind: Kind) {
     assert_eq!(watching.until(7).await.len(), 2);
 }
 
-async fn a_stream_that_was_cut_is_taken_up_where_it_ended(kind: Kind) {
+async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -100,7 +100,7 @@ async fn a_stream_that_was_cut_is_taken_up_where_it_ended(kind: Kind) {
     assert_eq!(watching.until(5).await, [made]);
 }
 
-async fn all_who_watch_an_account_are_told_from_where_they_began(kind: Kind) {
+async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -155,7 +155,7 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
     assert_eq!(watching.until(165).await, made);
 }
 
-async fn who_watches_a_quiet_account_gets_heartbeats_only(kind: Kind) {
+async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -208,7 +208,7 @@ async fn malformed_requests_to_watch_are_refused(kind: Kind) {
     Watching::begin(&client, "alice", 1).await;
 }
 
-async fn only_a_deadline_of_the_callers_own_ends_the_stream(kind: Kind) {
+async fn only_the_client_deadline_ends_the_stream(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--default-deadline", "500ms"]).await;
     let client = server.client();

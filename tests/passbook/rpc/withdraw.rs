@@ -10,7 +10,7 @@ on_both_databases! {
     a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required,
     an_overdraft_limit_is_honoured_to_the_cent,
     an_unlimited_overdraft_ends_at_the_limit_of_money,
-    a_frozen_account_lets_nothing_out,
+    a_frozen_account_rejects_withdrawals,
     a_refused_withdrawal_changes_nothing,
 }
 
@@ -100,7 +100,7 @@ async fn an_unlimited_overdraft_ends_at_the_limit_of_money(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_frozen_account_lets_nothing_out(kind: Kind) {
+async fn a_frozen_account_rejects_withdrawals(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -9,7 +9,7 @@ use crate::harness::*;
 
 on_both_databases! {
     every_decided_request_is_counted_in_one_batch,
-    a_repeat_among_new_requests_is_answered_as_one,
+    a_repeat_in_a_batch_of_new_requests_is_replayed,
 }
 
 async fn stats(server: &Server) -> GetWritePathStatsResponse {
@@ -48,7 +48,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
 }
 
 /// The first attempt takes all for new, and the insert of the ids finds the repeat.
-async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
+async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

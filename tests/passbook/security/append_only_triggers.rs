@@ -106,7 +106,7 @@ async fn sqlite_refuses_insert_or_replace_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sqlite_file_is_in_wal_mode_and_whole() {
+async fn the_sqlite_file_is_in_wal_mode_and_passes_its_integrity_check() {
     let (database, _server) = with_an_entry(Kind::Sqlite).await;
     assert_eq!(database.text("PRAGMA journal_mode").await, "wal");
     assert_eq!(database.text("PRAGMA integrity_check").await, "ok");

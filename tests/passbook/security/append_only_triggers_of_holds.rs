@@ -8,7 +8,7 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     holds_cannot_be_deleted_by_anyone,
-    an_open_hold_can_be_ended_and_nothing_else_of_it_changed,
+    an_open_hold_can_be_ended_once_and_not_otherwise_changed,
     a_hold_that_has_ended_cannot_be_changed_at_all,
     changes_of_accounts_cannot_be_changed_or_deleted_by_anyone,
     a_second_reversal_is_refused_by_the_database_too,
@@ -77,7 +77,7 @@ const FIXED: [&str; 8] = [
     "create_time_us = create_time_us - 1",
 ];
 
-async fn an_open_hold_can_be_ended_and_nothing_else_of_it_changed(kind: Kind) {
+async fn an_open_hold_can_be_ended_once_and_not_otherwise_changed(kind: Kind) {
     let (database, server) = with_holds(kind).await;
     let before = all_holds(&database).await;
     let words = match kind {

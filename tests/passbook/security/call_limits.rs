@@ -24,8 +24,8 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not,
-    under_ten_times_the_load_as_much_is_done,
+    calls_beyond_an_identity_s_concurrency_limit_are_refused,
+    throughput_holds_under_ten_times_the_load,
 }
 
 fn two_callers() -> Callers {
@@ -53,7 +53,7 @@ fn assert_shed(status: &Status, limit: &str, max: &str) {
     assert!(delay.is_some_and(|delay| delay < seconds(1)), "{delay:?}");
 }
 
-async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: Kind) {
+async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_callers();
     let arguments = ["--identity-calls-max", "2", "--calls-max", "3"];
@@ -93,7 +93,7 @@ async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_rate_of_an_identity_it_is_refused_and_others_are_not() {
+async fn calls_beyond_an_identity_s_rate_are_refused() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = two_callers().serve(&database, &["--identity-rate-max", "10"]).await;
     let (mut east, mut west) = (server.client_of("east-token"), server.client_of("west-token"));
@@ -143,7 +143,7 @@ async fn messages_and_headers_beyond_their_limits_are_refused() {
 
 /// More streams than a connection may have wait at the client.
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_its_streams_a_connection_waits() {
+async fn streams_beyond_the_connection_limit_wait_at_the_client() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--streams-per-connection-max", "2"]).await;
     let client = server.client();
@@ -167,7 +167,7 @@ async fn beyond_its_streams_a_connection_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_connection_goes_and_cuts_nothing() {
+async fn an_old_connection_is_closed_without_cutting_calls() {
     const LIVES: usize = 5;
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connection-age-max", "700ms"]).await;
@@ -227,7 +227,7 @@ async fn was_not_sent(client: &Client, request_id: String) {
 }
 
 /// Callers who ask again when they are told to, ten times as many as there are places.
-async fn under_ten_times_the_load_as_much_is_done(kind: Kind) {
+async fn throughput_holds_under_ten_times_the_load(kind: Kind) {
     const PLACES: usize = 40;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let places = PLACES.to_string();

@@ -162,7 +162,7 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_lives_stays_small_and_serves_the_others() {
+async fn the_server_survives_abuse_stays_small_and_serves_others() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     // Whoever attacks has got hold of a token: others are turned away before they can do harm.
     let policy = [identity("alice", &["*"], &[""]), identity("mallory", &["write"], &["mallory"])];
@@ -210,7 +210,7 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
 
 /// h2 counts what comes for a call whose request nobody reads any more, and ends connections for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_refused_while_they_still_send_do_not_end_their_connection() {
+async fn calls_refused_while_sending_do_not_end_their_connection() {
     const CALLS: usize = 2000;
     let database = TestDatabase::create(Kind::Sqlite).await;
     let callers = Callers::new(&[("alice", "alice-token")], &identity("alice", &["*"], &[""]));
@@ -253,7 +253,7 @@ async fn thousands_of_small_calls_at_once_do_not_end_their_connection() {
 
 /// What it is sent of a call that never ends is not kept longer than the call may take.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_never_ends_is_given_up_at_its_deadline() {
+async fn an_endless_call_is_ended_at_its_deadline() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (server, admin) = Server::start_with_admin(&database, &["--default-deadline", "3s"]).await;
     let mut raw = Raw::connect(server.address, "").await.expect("connected");

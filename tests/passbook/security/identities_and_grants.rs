@@ -16,12 +16,12 @@ use crate::harness::{
 
 on_both_databases! {
     a_request_id_is_the_callers_own,
-    what_is_done_says_who_asked_for_it,
-    an_amount_above_the_limit_is_denied_and_not_kept,
-    what_others_have_cannot_be_told_from_what_does_not_exist,
-    of_a_transaction_only_the_entries_of_ones_own_accounts_are_shown,
+    records_name_the_caller,
+    an_amount_above_the_limit_is_denied_and_not_recorded,
+    hidden_resources_look_like_missing_ones,
+    a_transaction_shows_only_entries_of_visible_accounts,
     accounts_of_others_are_not_listed,
-    a_policy_and_tokens_that_change_count_within_seconds,
+    changed_policy_and_tokens_apply_within_seconds,
 }
 
 /// Two shops with accounts of their own, and someone who may do everything.
@@ -72,7 +72,7 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     assert_eq!(value(&account.unwrap().into_inner().account.unwrap().balance), "3.00");
 }
 
-async fn what_is_done_says_who_asked_for_it(kind: Kind) {
+async fn records_name_the_caller(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -127,7 +127,7 @@ async fn what_is_done_says_who_asked_for_it(kind: Kind) {
     assert_eq!(changes[0].caller, "east");
 }
 
-async fn an_amount_above_the_limit_is_denied_and_not_kept(kind: Kind) {
+async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let limited = identity("limited", &["read", "write"], &[""]);
     let policy = |limit: &str| format!("{limited}amount_max = {{ USD = \"{limit}\" }}\n");
@@ -177,7 +177,7 @@ async fn an_amount_above_the_limit_is_denied_and_not_kept(kind: Kind) {
     .await;
 }
 
-async fn what_others_have_cannot_be_told_from_what_does_not_exist(kind: Kind) {
+async fn hidden_resources_look_like_missing_ones(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -229,7 +229,7 @@ async fn what_others_have_cannot_be_told_from_what_does_not_exist(kind: Kind) {
     refused(east.list_transactions(everything).await, Code::PermissionDenied, "PERMISSION_DENIED");
 }
 
-async fn of_a_transaction_only_the_entries_of_ones_own_accounts_are_shown(kind: Kind) {
+async fn a_transaction_shows_only_entries_of_visible_accounts(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -297,7 +297,7 @@ async fn accounts_of_others_are_not_listed(kind: Kind) {
     assert_eq!(listed, ["east:", "east:1", "east:z", "shared:1"]);
 }
 
-async fn a_policy_and_tokens_that_change_count_within_seconds(kind: Kind) {
+async fn changed_policy_and_tokens_apply_within_seconds(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -329,7 +329,7 @@ async fn a_policy_and_tokens_that_change_count_within_seconds(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_and_reflection_are_open_to_whom_they_are_said_to_be() {
+async fn health_and_reflection_follow_their_access_settings() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let callers = two_shops();
     let cases: [(&[&str], _, _); 4] = [

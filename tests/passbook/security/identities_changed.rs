@@ -10,9 +10,9 @@ use crate::harness::{
 };
 
 on_both_databases! {
-    a_request_from_before_authentication_is_not_made_twice,
-    a_request_of_an_identity_that_was_renamed_is_not_made_twice,
-    a_request_of_an_identity_is_not_made_twice_without_authentication,
+    a_request_from_before_authentication_is_not_applied_twice,
+    a_request_of_a_renamed_identity_is_not_applied_twice,
+    a_request_of_an_identity_is_not_applied_twice_without_authentication,
 }
 
 const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
@@ -46,7 +46,7 @@ async fn made_before(database: &TestDatabase) -> DepositRequest {
     request
 }
 
-async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
+async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let request = made_before(&database).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None), ("shop", None)]));
@@ -83,7 +83,7 @@ async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind) {
+async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let tokens = [("billing", "billing-token"), ("invoicing", "invoicing-token")];
     let callers = Callers::new(&tokens, &policy(&[("billing", None)]));
@@ -109,7 +109,7 @@ async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind)
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_of_an_identity_is_not_made_twice_without_authentication(kind: Kind) {
+async fn a_request_of_an_identity_is_not_applied_twice_without_authentication(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None)]));
     let server = callers.serve(&database, &[]).await;

@@ -43,7 +43,7 @@ fn code(result: Result<(), tonic::Status>) -> Result<Code, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_trusts_the_authority_is_served_and_others_are_not() {
+async fn only_clients_that_trust_the_authority_connect() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -66,7 +66,7 @@ async fn who_trusts_the_authority_is_served_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_says_who_calls() {
+async fn a_client_certificate_names_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (authority, stranger) = (Authority::new(), Authority::new());
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -115,7 +115,7 @@ async fn a_client_certificate_says_who_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_certificate_has_done_says_so() {
+async fn changes_by_certificate_name_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -135,7 +135,7 @@ async fn what_a_certificate_has_done_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_counts_for_new_connections_and_drops_none() {
+async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (old, new) = (Authority::new(), Authority::new());
     old.install(&old.sign(&["localhost"], &[]));
@@ -173,7 +173,7 @@ async fn watch(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_do_not_fit_are_one_clear_line() {
+async fn mismatched_certificate_files_are_one_clear_line() {
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
     let (certificate, key) = (text(&authority.file("tls.crt")), text(&authority.file("tls.key")));
@@ -224,7 +224,7 @@ async fn patience(address: SocketAddr, words: &[u8]) -> std::time::Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_begin_is_not_waited_for() {
+async fn connections_without_a_handshake_are_closed() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -253,7 +253,7 @@ async fn who_does_not_begin_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_limit_connections_wait_for_a_place() {
+async fn connections_beyond_the_limit_wait() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connections-max", "2"]).await;
     let first = server.client();

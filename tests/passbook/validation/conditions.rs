@@ -7,7 +7,7 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     an_expected_version_lets_one_of_two_changes_through,
-    bounds_on_the_balance_after_are_inclusive,
+    balance_after_bounds_are_inclusive,
     a_failed_condition_says_what_was_required_and_what_is,
     a_transfer_s_condition_is_about_its_source,
     a_refusal_by_condition_is_kept,
@@ -41,7 +41,7 @@ async fn an_expected_version_lets_one_of_two_changes_through(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn bounds_on_the_balance_after_are_inclusive(kind: Kind) {
+async fn balance_after_bounds_are_inclusive(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -8,12 +8,12 @@ use passbook::proto::{
 use prost_types::Timestamp;
 
 on_both_databases! {
-    malformed_names_are_refused_in_every_query,
+    malformed_ids_are_refused_in_every_query,
     malformed_filters_of_transactions_are_refused,
     malformed_filters_of_holds_and_changes_are_refused,
-    times_that_are_no_timestamps_are_refused,
+    invalid_timestamps_are_refused,
     a_page_size_is_capped_and_not_negative,
-    a_page_has_100_rows_where_nobody_says_how_many_and_1000_at_most,
+    a_page_has_100_rows_by_default_and_1000_at_most,
 }
 
 async fn with_an_account(kind: Kind) -> (TestDatabase, Server) {
@@ -35,7 +35,7 @@ fn transactions() -> ListTransactionsRequest {
     ListTransactionsRequest::default()
 }
 
-async fn malformed_names_are_refused_in_every_query(kind: Kind) {
+async fn malformed_ids_are_refused_in_every_query(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
 
@@ -116,7 +116,7 @@ async fn malformed_filters_of_holds_and_changes_are_refused(kind: Kind) {
     }
 }
 
-async fn times_that_are_no_timestamps_are_refused(kind: Kind) {
+async fn invalid_timestamps_are_refused(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
     let (first, last) = (-62_135_596_800, 253_402_300_799);
@@ -179,7 +179,7 @@ async fn a_page_size_is_capped_and_not_negative(kind: Kind) {
     }
 }
 
-async fn a_page_has_100_rows_where_nobody_says_how_many_and_1000_at_most(kind: Kind) {
+async fn a_page_has_100_rows_by_default_and_1000_at_most(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
     let leg =

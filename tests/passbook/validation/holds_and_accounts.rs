@@ -19,9 +19,9 @@ on_both_databases! {
     malformed_amounts_are_refused,
     malformed_texts_are_refused,
     malformed_labels_are_refused,
-    times_of_expiry_that_are_no_timestamps_are_refused,
+    invalid_expire_times_are_refused,
     malformed_updates_are_refused,
-    the_longest_and_strangest_allowed_values_are_taken,
+    the_longest_and_strangest_valid_values_are_accepted,
 }
 
 const UUID: &str = "0197a1b2-0000-7000-8000-000000000000";
@@ -243,7 +243,7 @@ async fn malformed_labels_are_refused(kind: Kind) {
     fixture.assert_nothing_changed().await;
 }
 
-async fn times_of_expiry_that_are_no_timestamps_are_refused(kind: Kind) {
+async fn invalid_expire_times_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let (first, last) = (-62_135_596_800, 253_402_300_799);
@@ -328,7 +328,7 @@ async fn malformed_updates_are_refused(kind: Kind) {
     fixture.assert_nothing_changed().await;
 }
 
-async fn the_longest_and_strangest_allowed_values_are_taken(kind: Kind) {
+async fn the_longest_and_strangest_valid_values_are_accepted(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let account_id = format!("{}._:-", "Z9".repeat(30));

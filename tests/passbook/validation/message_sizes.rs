@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 use crate::harness::*;
 
 on_both_databases! {
-    a_page_ends_where_its_answer_would_be_too_large,
-    accounts_that_are_too_many_bytes_for_one_answer_are_refused,
+    a_page_ends_before_its_answer_gets_too_large,
+    a_batch_of_accounts_too_large_for_one_answer_is_refused,
 }
 
 type Labels = std::collections::BTreeMap<String, String>;
@@ -38,7 +38,7 @@ async fn open_large(client: &Client, count: usize) -> Vec<String> {
     account_ids
 }
 
-async fn accounts_that_are_too_many_bytes_for_one_answer_are_refused(kind: Kind) {
+async fn a_batch_of_accounts_too_large_for_one_answer_is_refused(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -74,7 +74,7 @@ async fn all<T>(
     }
 }
 
-async fn a_page_ends_where_its_answer_would_be_too_large(kind: Kind) {
+async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
     const COUNT: usize = 500;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;

@@ -15,7 +15,7 @@ on_both_databases! {
     malformed_texts_and_labels_are_refused,
     conditions_that_contradict_themselves_are_refused,
     malformed_new_accounts_are_refused,
-    the_longest_and_strangest_allowed_values_are_taken,
+    the_longest_and_strangest_valid_values_are_accepted,
 }
 
 /// Every way to write an amount that is not in the grammar, or not in the limits, for USD.
@@ -279,7 +279,7 @@ async fn malformed_new_accounts_are_refused(kind: Kind) {
     fixture.assert_nothing_changed().await;
 }
 
-async fn the_longest_and_strangest_allowed_values_are_taken(kind: Kind) {
+async fn the_longest_and_strangest_valid_values_are_accepted(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let account_id = format!("{}._:-", "Z9".repeat(30));

@@ -13,14 +13,14 @@ use crate::harness::*;
 use ErrorReason as E;
 
 on_both_databases! {
-    of_two_malformed_fields_the_reason_with_the_lower_number_is_given,
-    of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given,
-    of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given,
-    a_request_id_that_is_taken_comes_before_everything_by_state,
-    a_malformed_request_is_told_so_before_anything_is_looked_up,
+    the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_first_declared_of_two_equally_wrong_fields_is_named,
+    the_lower_numbered_rejection_of_a_hold_wins,
+    the_lower_numbered_rejection_of_a_capture_wins,
+    the_lower_numbered_rejection_of_a_reversal_wins,
+    the_lower_numbered_rejection_of_an_update_wins,
+    a_reused_request_id_comes_before_rejections_by_state,
+    shape_is_checked_before_any_lookup,
 }
 
 #[track_caller]
@@ -110,7 +110,7 @@ fn pairs<Request: Clone>(good: &Request, flaws: &[Flaw<Request>]) -> Vec<(Reques
     pairs
 }
 
-async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -150,7 +150,7 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
     assert_eq!(get(&client, "a").await.version, 3);
 }
 
-async fn of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given(kind: Kind) {
+async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -175,7 +175,7 @@ async fn of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given(kin
     assert_eq!(metadata(&status, "field"), "start_time");
 }
 
-async fn of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = prepare(&server).await;
@@ -218,7 +218,7 @@ async fn prepare(server: &Server) -> Client {
     client
 }
 
-async fn of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_a_capture_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
@@ -255,7 +255,7 @@ async fn of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given(kin
     assert_eq!(metadata(&status, "account_id"), "payer");
 }
 
-async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -317,7 +317,7 @@ async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(ki
     assert_eq!(metadata(&status, "reversed_by_transaction_id"), *by);
 }
 
-async fn of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_an_update_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
@@ -342,7 +342,7 @@ async fn of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given(kin
     }
 }
 
-async fn a_request_id_that_is_taken_comes_before_everything_by_state(kind: Kind) {
+async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
@@ -379,7 +379,7 @@ async fn a_request_id_that_is_taken_comes_before_everything_by_state(kind: Kind)
     assert_reason(client.reverse_transaction(request).await, E::RequestFenced);
 }
 
-async fn a_malformed_request_is_told_so_before_anything_is_looked_up(kind: Kind) {
+async fn shape_is_checked_before_any_lookup(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -6,9 +6,9 @@ use tonic::Status;
 use crate::harness::*;
 
 on_both_databases! {
-    of_two_malformed_fields_the_reason_with_the_lower_number_is_given,
-    of_two_refusals_by_state_the_one_with_the_lower_number_is_given,
-    a_malformed_request_is_told_so_before_its_account_is_looked_at,
+    the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_lower_numbered_rejection_by_state_wins,
+    shape_is_checked_before_the_account,
 }
 
 #[track_caller]
@@ -48,7 +48,7 @@ const FLAWS: [Flaw; 8] = [
     }),
 ];
 
-async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open_funded(&server.client(), "a", "10").await;
@@ -75,7 +75,7 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
     assert_eq!(database.count("requests").await, 1, "nothing malformed was kept");
 }
 
-async fn a_malformed_request_is_told_so_before_its_account_is_looked_at(kind: Kind) {
+async fn shape_is_checked_before_the_account(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -87,7 +87,7 @@ async fn a_malformed_request_is_told_so_before_its_account_is_looked_at(kind: Ki
     assert_eq!(database.count("requests").await, 0);
 }
 
-async fn of_two_refusals_by_state_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

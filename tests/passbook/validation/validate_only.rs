@@ -6,12 +6,12 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_dry_run_shows_what_would_happen_and_keeps_nothing,
-    a_dry_run_that_would_be_refused_says_why_and_keeps_nothing,
+    validate_only_shows_the_effect_and_records_nothing,
+    validate_only_shows_the_rejection_and_records_nothing,
     the_real_request_may_follow_under_the_same_id,
 }
 
-async fn a_dry_run_shows_what_would_happen_and_keeps_nothing(kind: Kind) {
+async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -38,7 +38,7 @@ async fn a_dry_run_shows_what_would_happen_and_keeps_nothing(kind: Kind) {
     assert_eq!((database.count("entries").await, database.count("requests").await), (1, 1));
 }
 
-async fn a_dry_run_that_would_be_refused_says_why_and_keeps_nothing(kind: Kind) {
+async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
