@@ -1,4 +1,4 @@
-//! One request id, one effect, one answer, however often and wherever it is sent.
+//! One request id has one effect and one answer, whenever and wherever it is sent.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_e
 async fn nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
-    // All 900 are in flight together, so that copies meet within one batch.
+    // All 900 are in flight together, so that copies meet in one batch.
     a_hundred_effects(&database, &[server.client()]).await;
 }
 
@@ -162,7 +162,7 @@ async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) 
         same_refusal(&refusal, &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"));
     }
     assert_eq!(balance(&client, "a").await, "1010.00");
-    // A new request is a new question.
+    // A new request id is judged anew.
     client.withdraw(withdrawal("a", "10.01")).await.expect("the money is there");
 }
 
@@ -215,7 +215,7 @@ async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
     for call in 0..60 {
         let mut client = servers[call % 3].client();
         let request = request.clone();
-        // Deposits in between change what a judgement made twice would say.
+        // Deposits in between would change the answer if a request were judged twice.
         calls.spawn(async move {
             client.deposit(deposit("a", "1")).await.expect("it is made");
             client.withdraw(request).await.expect_err("it is refused")

@@ -1,4 +1,4 @@
-//! Someone else on the same database: an operator with psql, a cron job, a report.
+//! Other programs on the same database: an operator with psql, a cron job, a report.
 
 use std::{
     io::Write,
@@ -12,17 +12,17 @@ use tonic::{Code, Status};
 
 use crate::harness::{checker, ring::lost_to_foreign_updates, *};
 
-/// A time below which differences are the machine's, not the lock's.
+/// Differences below this time are noise.
 const P99_FLOOR: Duration = ms(20);
 
-/// A server that did not keep to its callers' deadlines would take this long.
+/// The wait of a server that ignores its callers' deadlines.
 const OTHER_DEADLINE: [&str; 2] = ["--default-deadline", "1m"];
 
-/// psql that holds the row of `hot`.
+/// A psql session that locks the row of `hot`.
 struct Psql(Child);
 
 impl Psql {
-    /// Its input ends, and with it the session and the transaction.
+    /// Ends the session, and with it the transaction.
     fn lets_go(mut self) {
         drop(self.0.stdin.take());
         self.0.wait().expect("psql ends");
@@ -64,7 +64,7 @@ async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_
     for number in 0..8 {
         open_funded(&client, &format!("cold-{number}"), "1000000").await;
     }
-    // Warm, then measure what the same load takes without the foreign lock.
+    // Warms up, then measures the same load without the foreign lock.
     p99_of_calls_on_other_accounts(&client, 50).await;
     let before = p99_of_calls_on_other_accounts(&client, 200).await;
 
@@ -117,7 +117,7 @@ async fn the_account_works_again(client: &Client, account_id: &str) {
     change.settle(std::slice::from_ref(client)).await;
 }
 
-/// Eight callers, each on an account of its own, so many calls one after another.
+/// Eight callers, each with sequential calls on its own account.
 async fn p99_of_calls_on_other_accounts(client: &Client, calls: usize) -> Duration {
     let mut callers = JoinSet::new();
     for number in 0..8 {
@@ -270,7 +270,7 @@ async fn a_deadlock_with_a_foreign_transaction_is_retried_without_harm() {
         let (sent, clients) = (change.clone(), [client.clone()]);
         let waiting = tokio::spawn(async move { sent.settle(&clients).await });
         tokio::time::sleep(ms(50)).await;
-        // Now each may hold what the other wants; whoever is broken off starts again.
+        // Each may now hold the lock that the other needs. The deadlock victim starts again.
         let _ = foreign.execute_unprepared(&lock("a")).await;
         foreign.execute_unprepared("ROLLBACK").await.expect("the end");
 

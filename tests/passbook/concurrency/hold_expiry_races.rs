@@ -1,4 +1,4 @@
-//! A hold that is captured at the very moment at which it expires.
+//! A hold is captured at the moment of its expiry.
 
 use std::sync::{
     Arc,
@@ -20,8 +20,8 @@ on_both_databases! {
     concurrent_servers_record_the_expiry_of_a_hold_once,
 }
 
-/// How long before the hold expires its capture is sent, in microseconds: a little less after each
-/// capture that came in time, a little more after each that did not, so that half of them do.
+/// How long before the expiry the capture is sent, in microseconds. It shrinks after each capture
+/// in time and grows after each late one, so that half of them are in time.
 struct Lead(AtomicI64);
 
 impl Lead {
@@ -43,7 +43,7 @@ impl Lead {
 
 type Captured = Result<(Transaction, Hold), Status>;
 
-/// Three servers take money at once: all that there is, if the hold is out of the way.
+/// Three servers withdraw everything at once, which needs the hold's money.
 async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
     let mut calls = JoinSet::new();
     for (client, amount) in round.clients.clone().into_iter().zip(amounts) {
@@ -122,7 +122,7 @@ async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
                 assert!(seen.transaction_id.is_empty());
             }
         }
-        // Opened, funded, held, not held any more, and three withdrawals.
+        // Created, funded, held, expired, and three withdrawals.
         assert_eq!(standing, ["0.00", "0.00", "0.00", "7"], "{captured:?}");
     }
     assert_eq!(arena.database.count("holds WHERE state = 'open'").await, 0, "all are recorded");
@@ -136,7 +136,7 @@ async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
-    // All at first, so that they have expired when the first server comes across one.
+    // All holds are placed first, so that they have expired when the first server meets one.
     arena
         .each(|client, round| async move {
             place_briefly(&client, hold_named(&name("h", round), &name("a", round), "7")).await
@@ -147,7 +147,7 @@ async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
     eventually("all holds expire", async || microseconds(&Some(from_now(ms(0)))) > last).await;
 
     let states = arena.race(|round| async move {
-        // No read before the race: it would record the expiry, and leave nothing to meet.
+        // No read before the race, which would record the expiry.
         let account_id = round.name("a");
         let read = standing(&round.clients[0], &account_id);
         let ((), during) = tokio::join!(three_withdrawals(&round, ["4", "3", "3"]), read);

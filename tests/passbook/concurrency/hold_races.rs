@@ -1,4 +1,4 @@
-//! Holds that several servers place and end at once: one of them, once.
+//! Concurrent servers place and end a hold once.
 
 use passbook::proto::{Hold, HoldState};
 use tonic::{Code, Status};
@@ -16,13 +16,13 @@ on_both_databases! {
     either_a_hold_or_a_withdrawal_gets_the_last_money,
 }
 
-/// Which of two calls was made, and how the other was refused.
+/// The winner of two calls, and the error of the other.
 enum Winner {
     Left(Box<Answer>, Status),
     Right(Box<Answer>, Status),
 }
 
-/// Sends both to two servers, and fails unless one of them is made and the other is not.
+/// Sends both to two servers. Fails unless exactly one of them is applied.
 async fn one_of(round: &Round, left: Change, right: Change) -> Winner {
     let [one, other, _] = &round.clients;
     match at_once(settle(&left, one), settle(&right, other)).await {
@@ -37,7 +37,7 @@ fn wins(winners: &[Winner]) -> [usize; 2] {
     [left, winners.len() - left]
 }
 
-/// What every server says of the hold of a round.
+/// The hold of a round, as every server reports it.
 async fn seen(arena: &Arena) -> Vec<Hold> {
     let read = |client: Client, round| async move { get_hold(&client, &name("h", round)).await };
     arena.each(read).await

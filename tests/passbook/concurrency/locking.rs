@@ -1,5 +1,5 @@
-//! No update is ever lost, whatever the number of processes: the promise all others rest on.
-//! `locking_controls` shows that this test can fail.
+//! No update is lost with several processes: the promise that all others rest on.
+//! `locking_negative_control` shows that this test can fail.
 
 use crate::harness::{
     checker,
@@ -8,7 +8,7 @@ use crate::harness::{
     *,
 };
 
-/// Callers over all processes, and how many changes each of them makes.
+/// Callers of all processes, and changes of each.
 const CALLERS: usize = 48;
 const CHANGES_EACH: usize = 40;
 

@@ -1,5 +1,5 @@
-//! Negative controls: the load of `locking`, with the lock left out, must lose updates, and the
-//! checker must see it. A check that finds nothing there would prove nothing elsewhere.
+//! Negative controls: the load of `locking` without the lock must lose updates, and the checker
+//! must find that. A checker that finds nothing here proves nothing elsewhere.
 
 use passbook::proto::{Entry, Transaction};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
@@ -16,7 +16,7 @@ use crate::harness::{
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_caught() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
-    // The key of the entries is a second line of defence: here it is taken down as well.
+    // The key of the entries is a second line of defense, so it is dropped as well.
     let unprotect = "ALTER TABLE entries DROP CONSTRAINT entries_pkey;
          CREATE INDEX entries_by_account ON entries (account_id, sequence)";
     database.execute(unprotect).await;
@@ -55,7 +55,7 @@ async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
     assert!(lost > 0, "the row lock is not what protects the updates of others");
 }
 
-/// The load of `locking` over a line on which `FOR UPDATE` is lost.
+/// The load of `locking` over a proxy that removes `FOR UPDATE`.
 async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
@@ -91,10 +91,10 @@ async fn on_sqlite_a_read_and_write_without_a_transaction_is_caught() {
     );
 }
 
-/// Eight sessions make 25 deposits each by hand: read the account, add, write.
+/// Eight sessions make 25 deposits each by SQL: read the account, add, write.
 async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static str) -> Vec<String> {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
-    // As above: without the key, which would refuse the second entry of the same sequence.
+    // Without the key, which would reject a second entry with the same sequence.
     let unprotect = "DROP TABLE entries;
         CREATE TABLE entries (account_id TEXT, sequence INTEGER, transaction_id BLOB, amount TEXT,
             balance_after TEXT, create_time_us INTEGER, hash BLOB)";

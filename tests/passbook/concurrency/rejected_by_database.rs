@@ -1,4 +1,4 @@
-//! One request that the database refuses, in a batch with others: it fails alone.
+//! A request that the database rejects fails alone in its batch.
 
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -9,7 +9,7 @@ on_both_databases! {
     a_request_that_the_database_rejects_fails_alone,
 }
 
-/// A rule of the database that the server knows nothing of.
+/// A constraint that the server does not know.
 fn poison(kind: Kind) -> &'static str {
     match kind {
         Kind::Postgres => {

@@ -1,5 +1,5 @@
-//! Requests that exclude each other, sent to several servers at once: one is made, and what the
-//! other was told fits to it.
+//! Mutually exclusive requests on several servers: one is applied, and the error of the other
+//! agrees.
 
 use passbook::proto::{
     Account, AccountState, FreezeAccountRequest, GetTransactionRequest, ListAccountChangesRequest,
@@ -29,7 +29,7 @@ async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
 async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
-    // Enough for a second reversal, if there could be one.
+    // Enough money for a second reversal.
     arena.fund("a", "20").await;
     let originals = arena.fund("a", "7").await;
     let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
@@ -130,8 +130,8 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 
     let mut wins = [0; 2];
     for ((frozen, withdrawn), seen) in outcomes.iter().zip(accounts(&arena, "a").await) {
-        // Whichever comes first, the freeze is the last that changes the account: its answer is
-        // the account as it stays.
+        // In either order the freeze is the last change of the account, so its answer is the final
+        // state.
         assert_eq!((&seen, seen.state()), (frozen, AccountState::Frozen));
         match withdrawn {
             Err(status) => {
@@ -152,7 +152,7 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
     assert_contested(kind, "freezes against withdrawals", &wins);
 }
 
-/// What the two copies of a request were answered, and the fence.
+/// The answers to the two copies of a request, and to the fence.
 type Fenced = (Change, [Result<Answer, Status>; 2], ResolveRequestResponse);
 
 async fn fence_against(round: &Round) -> Fenced {
@@ -221,7 +221,7 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
     assert_contested(kind, "requests against fences", &wins);
 }
 
-/// All on one server, so that both come into one transaction.
+/// On one server, so that both join one transaction.
 async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     let arena = Arena::open(kind).await;
     let mut client = arena.clients[0].clone();

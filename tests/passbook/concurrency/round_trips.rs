@@ -1,4 +1,4 @@
-//! How often a change goes to PostgreSQL and back.
+//! Round trips to PostgreSQL per change.
 
 use tokio::task::JoinSet;
 
@@ -6,9 +6,9 @@ use crate::harness::{proxy::PostgresProxy, *};
 
 /// BEGIN, lock, write, COMMIT.
 const ROUND_TRIPS: usize = 4;
-/// What follows the answer: a test of the connection by sqlx.
+/// After the answer: sqlx tests the connection.
 const ROUND_TRIPS_AFTER: usize = 1;
-/// Nothing more comes for so long.
+/// The server is idle after this time without traffic.
 const QUIET: std::time::Duration = ms(50);
 
 struct Counted {
@@ -32,7 +32,7 @@ async fn an_uncontended_change_takes_four_round_trips() {
     let client = server.client();
     let mut fewest = [usize::MAX; 2];
 
-    // The server looks after its own readiness in between: the fewest of many is what counts.
+    // Readiness probes run in between, so the minimum of many counts.
     for _ in 0..20 {
         let changes =
             [Change::Deposit(deposit("a", "1")), Change::Transfer(transfer("a", "b", "1"))];
@@ -89,7 +89,7 @@ async fn a_server_that_is_alone_again_stops_taking_turns() {
     let client = server.client();
     let mut fewest = usize::MAX;
 
-    // One round trip more for each of the next 64 transactions.
+    // The next 64 transactions take one more round trip each.
     for _ in 0..80 {
         let before = proxy.round_trips();
         Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("it is made");

@@ -1,6 +1,6 @@
-//! What was said of a time stays true: whoever reads what was at a time that has just passed, while
-//! changes are under way, gets the same answer ever after, and reads that follow one another in
-//! time miss nothing. No read waits for the lock of another program.
+//! Answers about a past time are final: reads at a time that has just passed, under concurrent
+//! changes, give the same answer forever, and consecutive time windows miss nothing. No read waits
+//! for the lock of another program.
 
 use std::collections::HashSet;
 
@@ -109,7 +109,7 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
     assert_eq!(transactions.len() as i64, database.count(&made(posted)).await, "transactions");
 }
 
-/// Locks an account as another program does.
+/// Locks an account as another program would.
 async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnection {
     let session = database.connect().await;
     let lock = match kind {
@@ -120,8 +120,8 @@ async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnect
     session
 }
 
-/// The commit is held up: by a trigger that waits for an advisory lock, as a COMMIT
-/// waits for a standby. SQLite has nothing like it; there the load above does.
+/// Delays the commit by a trigger that waits for an advisory lock, as a COMMIT waits for a standby.
+/// SQLite has nothing similar; there the load above covers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
@@ -153,7 +153,7 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
     assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
 }
 
-/// From now on whoever has changed an account waits in COMMIT while the gate is shut.
+/// Makes transactions that changed an account wait in COMMIT while the gate is shut.
 async fn hold_up_commits(database: &TestDatabase) {
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         SET LOCAL lock_timeout = 0; PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$";
@@ -184,8 +184,8 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     assert_eq!(database.text("SELECT state FROM holds").await, "open", "nobody has recorded it");
     let session = locked(&database, kind).await;
 
-    // No read has more time than this. On SQLite one waits for a second, since nobody can say
-    // whose the lock is.
+    // The deadline of each read. On SQLite a read waits for a second, since the owner of the lock
+    // is unknown.
     assert_eq!(balance_at(&client, "alice", now()).await, ("10.00".to_owned(), 1));
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
@@ -198,7 +198,7 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
 }
 
-/// A capture that was judged in time commits after the hold's time.
+/// A capture that was accepted in time commits after the hold's expire time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;

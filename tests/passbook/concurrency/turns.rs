@@ -1,5 +1,5 @@
-//! Several servers change the same accounts: they take turns with large transactions, and nobody
-//! who has the turn can hold up the others for long.
+//! Several servers on the same accounts take turns with large transactions, and no server can block
+//! the others for long.
 
 use std::collections::BTreeSet;
 
@@ -15,18 +15,18 @@ use crate::harness::{admin::Admin, checker, proxy::PostgresProxy, *};
 
 /// Transfers of one run.
 const TRANSFERS: usize = 10_000;
-/// Those that are under way at the same time, on all servers.
+/// Concurrent transfers over all servers.
 const CALLERS: usize = 192;
-/// Each of the three servers has 64 callers. If one transaction takes all that its server's
-/// callers wait for, 10,000 transfers take some 160 transactions; servers that get into each
-/// other's way need 2,000 and more.
+/// Each of the three servers has 64 callers. If each transaction takes the whole queue, 10,000
+/// transfers take some 160 transactions; servers that interfere with each other need 2,000 and
+/// more.
 const TRANSACTIONS_MAX: i64 = 800;
-/// A transaction in a turn takes six round trips: BEGIN, turn, lock, write, COMMIT, and sqlx's test of
-/// the connection. So those take some 1,000. Servers that try again and again instead of taking turns
-/// need 3,000.
+/// A transaction in a turn takes six round trips: BEGIN, turn, lock, write, COMMIT, and sqlx's
+/// connection test. That adds up to some 1,000. Servers that retry instead of taking turns need
+/// 3,000.
 const ROUND_TRIPS_MAX: usize = 2_000;
 
-/// The turn of a ledger, as any session can take it.
+/// The statement that takes the turn of a ledger.
 const TAKE_TURN: &str = "SELECT pg_advisory_lock(1885434739, 'accounts'::regclass::oid::integer)";
 
 /// Transactions that these servers have committed.
@@ -49,7 +49,7 @@ async fn open_accounts(client: &Client, count: usize) -> Vec<String> {
     account_ids
 }
 
-/// Transfers between random pairs of these accounts, each caller at one server.
+/// Makes transfers between random pairs of these accounts. Each caller uses one server.
 async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers: usize) {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -69,7 +69,7 @@ async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers:
     callers.join_all().await;
 }
 
-/// The database is 4 ms away: who waits for another's transaction waits long.
+/// With 4 ms to the database, waiting for another server's transaction is expensive.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_servers_on_shared_accounts_need_few_transactions() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
@@ -99,7 +99,7 @@ async fn a_server_that_keeps_the_turn_does_not_block_the_others() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let account_ids = open_accounts(&servers[0].client(), 12).await;
-    // As a server that hangs would.
+    // As a hanging server would.
     let hung = database.connect().await;
     hung.execute_unprepared(TAKE_TURN).await.expect("the turn is had");
 
@@ -139,7 +139,7 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     );
     ours.roll_back().await.expect("the end");
 
-    // A peer that does not come to an end is no better than a stranger.
+    // A peer that never finishes is treated as a foreign program.
     tokio::time::sleep(ms(1100)).await;
     let ours = writer.begin().await.expect("a transaction");
     let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
@@ -149,7 +149,7 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     of_peer.roll_back().await.expect("the end");
 }
 
-/// A server with a request for an account, and the session that has its row.
+/// A server with a request for an account, and a session that holds the row lock.
 struct Locked {
     database: TestDatabase,
     server: Server,
@@ -194,7 +194,7 @@ async fn requests_behind_a_peer_s_lock_go_back_into_the_queue() {
     let locked = Locked::by("passbook").await;
     let tried = async || {
         let timeouts = "passbook_retries_total{cause=\"lock_timeout\"}";
-        // Without a turn, in a turn, and again after the turn that has left the row out.
+        // The attempts: without a turn, in a turn, and again after the turn that skipped the row.
         locked.admin.metrics().await.value(timeouts) >= 3.0
     };
     eventually("the row is tried again", tried).await;

@@ -1,4 +1,4 @@
-//! Lists with a filter where there are more rows than one page looks at, and few that match.
+//! Filtered lists over more rows than one page scans, with few matches.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ on_both_databases! {
     a_page_of_holds_scans_a_bounded_number_of_rows,
 }
 
-/// Accounts with ids of one prefix and five digits, as the one that is there.
+/// Accounts with ids of a prefix and five digits, copied from an existing one.
 async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
     let digits = match database.kind {
         Kind::Sqlite => "substr('00000' || n, -5)",
@@ -107,7 +107,7 @@ async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
     let ask =
         async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
 
-    // What belongs to nobody here is not looked at: 6000 of a-, 4000 of c-; then the rest.
+    // Accounts outside the prefixes are not scanned: 6000 of a-, 4000 of c-, then the rest.
     let expected = [vec!["a-00001", "a-06000", "c-04000"], vec!["c-04001"]];
     assert_eq!(pages(rare(), ask).await, expected);
     let by_one = ListAccountsRequest { page_size: 1, ..rare() };
@@ -156,7 +156,7 @@ async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
     assert_eq!(pages, [expired, open].concat(), "10,000 holds a page");
 }
 
-/// Captures of holds that are there, one after the other: the times, sorted.
+/// Captures existing holds one after the other. Returns the sorted latencies.
 async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Duration> {
     let mut times = Vec::new();
     for number in holds {
@@ -168,8 +168,8 @@ async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Du
     times
 }
 
-/// Nobody is refused, the server is ready all the time, and captures, which look up their hold
-/// first, go on.
+/// No call is refused, the server stays ready, and captures, which look up their hold first,
+/// continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn captures_continue_while_forty_callers_list_without_a_match() {
     const CAPTURES: usize = 100;

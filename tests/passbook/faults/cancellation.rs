@@ -1,5 +1,5 @@
-//! Callers who give up: by deadline, by hanging up, by going away. None of it may leave a
-//! transaction open, a lock held, a connection lost, or a cent astray.
+//! Cancelled calls: by deadline, by reset, by disconnect. None may leave an open transaction, a
+//! lock, a lost connection, or a wrong balance.
 
 use std::time::Duration;
 
@@ -66,16 +66,16 @@ async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String])
         let patience = Duration::from_micros(random.u64(0..20_000));
         let way = random.u8(0..3);
         if number % 50 == 0 {
-            // A caller who goes away altogether: its connection ends with what is under way.
+            // A disconnect: the connection ends with its calls in flight.
             let index = random.usize(..clients.len());
             clients[index] = server.client();
         }
         let client = clients[random.usize(..clients.len())].clone();
         calls.spawn(async move {
             let answer = match way {
-                // The server is told, and the client library gives up as well.
+                // The server gets the deadline, and the client library enforces it as well.
                 0 => Some(change.send(&client, patience).await),
-                // The stream is reset under way.
+                // The stream is reset in flight.
                 1 => tokio::time::timeout(patience, change.send(&client, PATIENCE)).await.ok(),
                 // Both at once.
                 _ => tokio::time::timeout(patience, change.send(&client, patience)).await.ok(),
@@ -90,7 +90,7 @@ async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String])
     outcomes
 }
 
-/// A burst is answered promptly: no connection was lost to a call that was given up.
+/// Asserts that a burst is answered promptly, so that no connection was lost to a cancelled call.
 async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
     let started = std::time::Instant::now();
     let mut calls = JoinSet::new();

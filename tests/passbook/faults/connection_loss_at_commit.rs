@@ -1,4 +1,4 @@
-//! The line to PostgreSQL is cut at the worst moment: at COMMIT, before or after it is made.
+//! The connection to PostgreSQL is cut at COMMIT, before or after it takes effect.
 
 use tonic::Code;
 
@@ -26,7 +26,7 @@ async fn start(load: Load) -> Cuttable {
     Cuttable { proxy, server, client, database }
 }
 
-/// Whether a request left a verdict in the database.
+/// Whether the database has a verdict of this request.
 async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
     database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
 }
@@ -104,7 +104,7 @@ async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
     for _ in 0..4 {
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         proxy.cut_after_next_commit_and_freeze();
-        // Long enough for a look-up to fail, which must not be taken for the answer.
+        // Long enough for a lookup to fail. A failed lookup must not count as an answer.
         let status = change.send(&patient, ms(3500)).await.expect_err("the database is silent");
         let is_applied = is_kept(&database, &change).await;
         let said = outcome(&status);
@@ -112,7 +112,7 @@ async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
         commits_cut += usize::from(is_applied);
 
         proxy.thaw();
-        // The server may still look up what it lost; that commit is not the one to be cut next.
+        // Waits for the server's lookup, whose own commit must not be the next one to be cut.
         tokio::time::sleep(ms(700)).await;
         assert_eq!(
             is_kept(&database, &change).await,
@@ -169,7 +169,7 @@ async fn a_silent_database_keeps_no_call_past_its_deadline() {
 
     for answer in calls.join_all().await {
         let status = answer.expect_err("the database says nothing");
-        // Not UNAVAILABLE, to which the server would come by itself a few seconds later.
+        // Not UNAVAILABLE, which the server would return by itself seconds later.
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(matches!(outcome(&status).as_str(), "unknown" | "not_applied"), "{status:?}");
     }

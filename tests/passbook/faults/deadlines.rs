@@ -1,5 +1,4 @@
-//! What a caller is told at its deadline: always DEADLINE_EXCEEDED, always what became of its change,
-//! and always the truth.
+//! At its deadline a call ends with DEADLINE_EXCEEDED and a truthful outcome of its change.
 
 use std::time::Duration;
 
@@ -13,14 +12,14 @@ use crate::harness::{
     *,
 };
 
-/// In a run of all tests; times PASSBOOK_TEST_SCALE.
+/// In a normal run; times PASSBOOK_TEST_SCALE.
 const CALLS: usize = 1_000;
 const AT_ONCE: usize = 64;
-/// In the first round of calls; in each further one there is more time.
+/// In the first round. Each further round has longer deadlines.
 const DEADLINE_MAX: Duration = ms(150);
-/// Where a machine is so slow that nearly no call is answered in time.
+/// For machines so slow that hardly any call is answered in time.
 const ROUNDS_MAX: u32 = 10;
-/// Of those that are answered in time, and of those that are not.
+/// The minimum of calls that are answered in time, and of calls that are not.
 const FEWEST: usize = CALLS / 50;
 
 on_both_databases! {
@@ -74,7 +73,7 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     checker::assert_sound(&database, &history).await;
 }
 
-/// Calls with random deadlines, to random servers, and what was answered.
+/// Makes calls with random deadlines to random servers.
 async fn call(
     patients: &[Patient],
     random: &mut fastrand::Rng,
@@ -98,18 +97,18 @@ async fn call(
     answers
 }
 
-/// What is said to have become of the change, by an answer that is no verdict.
+/// The outcome in an answer that is no verdict.
 fn claim(status: &Status) -> String {
     let claim = outcome(status);
     assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");
     let is_late = status.code() == Code::DeadlineExceeded;
-    // Also a lock that was waited for in vain, before the deadline; it has not been applied then.
+    // Includes a lock wait that failed before the deadline: the change was not applied.
     let is_lock = claim == "not_applied" && reason(status) == "LOCK_TIMEOUT";
     assert!(is_late || is_lock, "{status:?}");
     claim
 }
 
-/// Somebody else who takes one account after the other, or all of SQLite, for a while.
+/// Another program that locks one account after the other, or all of SQLite.
 async fn hold_rows(
     session: DatabaseConnection,
     accounts: Vec<String>,

@@ -1,5 +1,5 @@
-//! The database's disk is full: nothing is lost, nothing hangs, reads go on, and all is well again
-//! once there is room. Needs a small file system of its own, which `scripts/disk_full` makes.
+//! A full database disk: nothing is lost, nothing hangs, reads continue, and the service recovers
+//! once there is room. Needs a small file system, which `scripts/disk_full` makes.
 
 use std::{
     io::Write,
@@ -35,7 +35,7 @@ async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
 async fn nothing_is_lost_on_a_full_disk_on_postgres() {
     let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
-    // No log is kept or made beforehand, or there would be room in it for long.
+    // No WAL is kept or preallocated, which would leave room for a long time.
     let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];
     let server = PostgresServer::start_in(Some(&disk), &settings).await;
     passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
@@ -52,7 +52,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let ballast = disk.join("ballast");
     let (mut refused, mut outcomes) = (0, Vec::new());
     let end = Instant::now() + seconds(60);
-    // Until the database has used up what room it had made for itself, too.
+    // Waits until the database has used up its preallocated room as well.
     while refused < 5 {
         assert!(Instant::now() < end, "the disk is not full: {outcomes:?}");
         fill(&ballast);
@@ -92,7 +92,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// Writes until there is no room.
+/// Fills the disk.
 fn fill(ballast: &Path) {
     let mut file =
         std::fs::File::options().create(true).append(true).open(ballast).expect("a file");

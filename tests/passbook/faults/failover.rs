@@ -1,5 +1,5 @@
-//! The primary dies, a standby takes over, and the URL names both: what was acknowledged is there,
-//! and the service goes on by itself.
+//! Failover to a standby that the URL names: acknowledged changes survive, and the service recovers
+//! by itself.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::harness::{
     *,
 };
 
-/// Few in a run of all tests; PASSBOOK_TEST_SCALE=5 makes ten of them.
+/// Few in a normal run. PASSBOOK_TEST_SCALE=5 makes ten.
 const FAILOVERS: usize = 2;
-/// What the service is to be back within, counted from when there is a primary again.
+/// The service must recover within this time of the promotion.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +24,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
     let mut primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    // Any order will do: the second one is the primary after the first failover.
+    // The order does not matter: the second one is the primary after the first failover.
     let url = servers::url(&[&standby, &primary]);
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
@@ -37,7 +37,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         wait_for_the_standby(&primary).await;
         tokio::time::sleep(ms(fastrand::u64(200..500))).await;
 
-        // Dead, and so fenced, before another one takes changes.
+        // The old primary is dead, and so fenced, before the standby is promoted.
         primary.crash();
         standby.promote().await;
 
@@ -46,7 +46,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         recoveries.push(promoted.elapsed());
         let read = passbook::proto::GetAccountRequest { account_id: accounts[0].clone() };
         client.clone().get_account(within(PATIENCE, read)).await.expect("reads are back, too");
-        // The old one comes back as a standby, at its address.
+        // The old primary returns as a standby at its address.
         std::mem::swap(&mut primary, &mut standby);
         standby.follow(&primary).await;
     }
@@ -63,7 +63,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// Until every commit waits for it.
+/// Waits until every commit waits for the standby.
 async fn wait_for_the_standby(primary: &PostgresServer) {
     primary
         .execute("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
@@ -75,7 +75,7 @@ async fn wait_for_the_standby(primary: &PostgresServer) {
         !database::rows(&session, sql).await.expect("an answer").is_empty()
     })
     .await;
-    // Until every session has read the settings.
+    // Waits until every session has read the settings.
     tokio::time::sleep(ms(500)).await;
 }
 
@@ -98,8 +98,8 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
     standby.crash();
     let lost = Change::Deposit(deposit(&accounts[0], "1"));
-    // Longer than the statement timeout (4 s) and the watchdog (6 s): neither may cancel the wait,
-    // which would commit on this one server only.
+    // Longer than the statement timeout (4 s) and the watchdog (6 s). Neither may cancel the wait,
+    // which would commit on this server only.
     let patient = server.patient();
     let status = lost.send(&patient, seconds(9)).await.expect_err("no standby has it");
     assert_eq!(outcome(&status), "unknown", "{status:?}");
@@ -108,7 +108,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     history.push((lost, Verdict::Refused(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
-    // On the same account the row is locked; on another one the next commit waits, too.
+    // On the same account the row is locked; on another account the next commit waits as well.
     for account_id in &accounts {
         let change = Change::Deposit(deposit(account_id, "1"));
         let status = change.send(&patient, seconds(2)).await.expect_err("no standby has it");
@@ -149,7 +149,7 @@ async fn reads_find_the_new_primary_without_any_write() {
     drop(session);
 
     primary.crash();
-    // A standby answers, but is not to be read.
+    // A standby answers, but must not be read.
     let read = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
     let answer = client.clone().get_account(within(seconds(4), read.clone())).await;
     answer.expect_err("there is no primary");

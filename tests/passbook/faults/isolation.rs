@@ -1,4 +1,4 @@
-//! What others do to the database, and how far it is felt: only where it must be.
+//! Interference of other programs with the database has no wider effect than it must.
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
@@ -19,7 +19,7 @@ async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
     for number in 0..9 {
         open(&client, &format!("healthy-{number}")).await;
     }
-    // Its next entry would have the number of the one that is there.
+    // The sequence of its next entry is taken.
     database.execute("UPDATE accounts SET sequence = 0 WHERE account_id = 'broken'").await;
 
     let mut calls = JoinSet::new();
@@ -105,7 +105,7 @@ async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() 
     });
 }
 
-/// Not a builder of the harness: nobody else wants an id of their own.
+/// Not in the harness: no other test chooses a request id.
 struct DepositRequestOf;
 
 impl DepositRequestOf {
@@ -153,7 +153,7 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
     open_funded(&client, "hot", "1").await;
     open_funded(&client, "cold", "1").await;
     fill_the_pool_of_readers(&database, &client).await;
-    // A lane, with a connection of its own, waits for this row.
+    // A lock waiter with its own connection waits for this row.
     let other = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
     other.execute_unprepared(lock).await.expect("the row is held");
@@ -166,7 +166,7 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
 
     proxy.silence_connections();
     other.execute_unprepared("COMMIT").await.expect("the row is free");
-    // More reads in flight than the pool has connections, each given up by its caller.
+    // More cancelled reads than the pool has connections.
     let mut reads = JoinSet::new();
     for _ in 0..16 {
         let mut client = client.clone();
@@ -196,7 +196,7 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
     checker::assert_consistent(&database).await;
 }
 
-/// So that it has nothing but dead connections when all of them fall silent.
+/// Opens all connections of the pool, so that all of them fall silent.
 async fn fill_the_pool_of_readers(database: &TestDatabase, client: &Client) {
     let connections = format!(
         "pg_stat_activity WHERE datname = '{}' AND application_name = 'passbook'",

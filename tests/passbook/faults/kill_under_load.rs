@@ -1,4 +1,4 @@
-//! kill -9 of a server, or of PostgreSQL, under load, again and again.
+//! Repeated kill -9 of a server, or of PostgreSQL, under load.
 
 use tokio::time::Instant;
 
@@ -77,7 +77,7 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
     every_answer_is_given_again(&client, &history).await;
 }
 
-/// What was acknowledged, before whichever kill, is answered the same now.
+/// Asserts that every acknowledged request still gets the same answer.
 async fn every_answer_is_given_again(client: &Client, history: &checker::History) {
     let mut compared = 0;
     for (change, verdict) in history.iter().rev().step_by(7).take(300) {

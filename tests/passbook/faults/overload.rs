@@ -1,4 +1,4 @@
-//! More than the server may take on is refused at once, and says so.
+//! Load beyond the server's limits is refused at once, with the reason.
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
@@ -87,7 +87,7 @@ async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
     calls.join_all().await;
 
     assert_eq!(balance(&client, "hot").await, "1000.00");
-    // A transaction has one time: as many different times, as many transactions.
+    // Entries of one transaction share its time, so distinct times count transactions.
     let times =
         database.texts("SELECT DISTINCT CAST(create_time_us AS TEXT) FROM entries").await.len();
     println!("{kind:?}: 1000 deposits in {times} transactions");

@@ -1,5 +1,5 @@
-//! SQLite's file: the one at the path is the one that is open; it can be written to, or the server
-//! says why not; its log has a bound.
+//! The SQLite file: the server uses the file at its path, reports why it cannot write, and bounds
+//! the WAL.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::*;
 
-/// As in `storage::file`, with the pages that one commit may add after a look.
+/// The bound of `storage::file`, plus the pages that one commit may add after a check.
 const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
 
-/// A server over a file of a folder, and an account with 3.00 that it has acknowledged.
+/// A server with a file in its own folder, and an account with an acknowledged balance of 3.00.
 struct Served {
     folder: TempDir,
     server: Server,
@@ -39,7 +39,7 @@ impl Served {
         self.folder.path().join("ledger").join(name)
     }
 
-    /// Not ready, and changes are refused as not applied.
+    /// Waits until the server is not ready and rejects changes as not applied.
     async fn refuses_changes(&self) {
         eventually("it is not serving", async || {
             serving_status(&self.server, "").await == ServingStatus::NotServing
@@ -65,7 +65,7 @@ fn url(path: &Path) -> String {
     format!("sqlite://{}?mode=rwc", path.display())
 }
 
-/// The balance of an account in this file, by a server of its own.
+/// The balance of an account in this file, from another server.
 async fn balance_in(path: &Path, account_id: &str) -> String {
     let server = Server::start_at(&url(path), &[]).await;
     balance(&server.client(), account_id).await
@@ -143,7 +143,7 @@ async fn a_deleted_wal_is_already_in_the_database_file() {
     assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");
 }
 
-/// A program that runs passbook as a user who is not root; None if that cannot be.
+/// A wrapper that runs passbook as a user other than root. None if that is impossible.
 fn as_somebody(folder: &Path) -> Option<PathBuf> {
     let program = folder.join("passbook");
     fs::copy(env!("CARGO_BIN_EXE_passbook"), &program).expect("a copy");
@@ -166,11 +166,11 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 fn give(path: &Path) {
-    // Without root it is ours already.
+    // Without root the file already belongs to this user.
     let _ = std::os::unix::fs::chown(path, Some(65534), Some(65534));
 }
 
-/// A whole ledger without a log, whose folder belongs to somebody.
+/// A complete ledger without a WAL, in a folder of this owner.
 async fn stopped_ledger(folder: &Path) -> PathBuf {
     let ledger = folder.join("ledger");
     fs::create_dir(&ledger).expect("a folder");
@@ -268,7 +268,7 @@ async fn a_missing_file_or_folder_is_named() {
     }
 }
 
-/// Somebody always reads, each from before the last one has ended.
+/// Overlapping reads: each begins before the last one has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wal_stays_bounded_while_reads_overlap() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
@@ -294,7 +294,7 @@ async fn the_wal_stays_bounded_while_reads_overlap() {
     let length = || fs::metadata(&log).map_or(0, |it| it.len());
 
     for _ in 0..2 {
-        // Unlike a server this writes as fast as it can, and so beyond the bound.
+        // Unlike a server, this writes without a pause, and so beyond the bound.
         while length() < LOG_BYTES_MAX {
             database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
             database.execute("DELETE FROM ballast").await;
@@ -319,7 +319,7 @@ async fn an_endless_read_does_not_block_changes() {
         database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
     }
 
-    // Beyond the next try to shorten the log.
+    // Past the next checkpoint.
     let end = tokio::time::Instant::now() + seconds(12);
     while tokio::time::Instant::now() < end {
         let request = within(seconds(2), deposit("alice", "1"));

@@ -1,5 +1,5 @@
-//! Two servers of one URL both take changes: nobody can tell which ledger is the right one, so
-//! nothing is changed until there is one.
+//! Two servers in one URL both accept changes. The right ledger is unknown, so no change is made
+//! until only one is left.
 
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -20,7 +20,7 @@ async fn becomes(server: &Server, wanted: ServingStatus) {
     eventually(&what, async || serving_status(server, "").await == wanted).await;
 }
 
-/// Not ready, says these words, and makes no change.
+/// Waits until the server is not ready for this reason and refuses changes.
 async fn refuses(server: &Server, words: &str) {
     becomes(server, ServingStatus::NotServing).await;
     eventually("it says why", async || server.log().contains(words)).await;
@@ -108,7 +108,7 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
     assert_eq!(balance(&server.client(), "alice").await, "2.00");
 }
 
-/// A role that may hardly anything can still be told two servers apart for.
+/// A role with minimal rights can still distinguish two servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_role_can_identify_the_server() {
     let _slot = slots::take(Load::Light).await;

@@ -1,4 +1,4 @@
-//! WatchEntries: what a caller is told stays whole through cuts, kills, slowness and outages.
+//! WatchEntries misses and repeats nothing through cuts, kills, slow readers and outages.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ on_both_databases! {
     a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory,
 }
 
-/// An account's entries as they are in the database.
+/// The entries of an account in the database.
 async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)> {
     let mut book = Book::read(database).await;
     let entries = book.entries.remove(account_id).unwrap_or_default();
@@ -86,7 +86,7 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind)
     let mut slow = Vec::new();
     for _ in 0..SLOW {
         let mut watching = Watching::begin(&narrow_client(&server), "hot", 0).await;
-        // One message, and no more from then on.
+        // Reads one message and then stops reading.
         watching.next().await.expect("the first entries");
         slow.push(watching);
     }
@@ -115,14 +115,14 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind)
     Watching::begin(&client, "hot", slow.sequence).await.until(last).await;
 }
 
-/// A client that takes in little that is not asked for, on a connection of its own.
+/// A client with small flow-control windows and its own connection.
 fn narrow_client(server: &Server) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
     let endpoint = endpoint.initial_stream_window_size(65_535);
     Client::new(endpoint.initial_connection_window_size(65_535).connect_lazy())
 }
 
-/// Not in the way of a test that runs beside it: opened on one account, and all at rest.
+/// Light on tests beside it: opened on one account, and idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_beyond_the_limit_is_refused_until_another_leaves() {
     const LIMIT: usize = 10_000;
@@ -177,8 +177,8 @@ async fn watchers_see_only_outages_that_last() {
     let warnings = log.lines().filter(|line| line.contains("cannot read what is new")).count();
     assert_eq!(warnings, 1, "{log}");
 
-    // A watcher may have read that for itself. What comes now is told by the hub, which is back, too:
-    // otherwise it would take the next outage for the same one.
+    // A watcher may have read this entry itself. The next one comes from the hub, which has
+    // recovered as well. Otherwise the hub would take the next outage for the same one.
     post_many(&client, "alice", 10).await;
     let told = timeout(PATIENCE, async {
         while caught_up.sequence < 30 {

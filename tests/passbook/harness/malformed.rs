@@ -61,7 +61,7 @@ pub fn assert_field_refused<T: std::fmt::Debug>(
     assert!(status.message().len() < 500, "an error does not repeat all that it was sent");
 }
 
-/// Texts that are no account id.
+/// Invalid account ids.
 pub fn bad_account_ids() -> Vec<String> {
     let bad = [
         "",

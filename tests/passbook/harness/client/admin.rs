@@ -1,4 +1,4 @@
-//! The admin port, asked as Prometheus and an orchestrator do.
+//! The admin port: metrics and probes.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::harness::{PATIENCE, Server, TestDatabase};
 
-/// Makes a server serve it.
+/// The arguments that open an admin port.
 pub const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 
 /// A server's admin port.
@@ -26,7 +26,7 @@ impl Server {
         (server, admin)
     }
 
-    /// Where it is, by the log.
+    /// The address of the admin port, from the log.
     pub fn admin(&self) -> Admin {
         let lines = self.log_lines();
         let line =
@@ -35,7 +35,7 @@ impl Server {
         Admin(address.unwrap_or_else(|| panic!("no admin port in the log: {}", self.log())))
     }
 
-    /// Its log, whose lines are JSON if nothing else is said.
+    /// The lines of a JSON log.
     pub fn log_lines(&self) -> Vec<serde_json::Value> {
         let parse = |line: &str| {
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in: {line}"))
@@ -45,12 +45,11 @@ impl Server {
 }
 
 impl Admin {
-    /// The status and the text of an answer; None if nobody listens there any more.
+    /// Status and body of a GET. None if the connection is refused.
     pub async fn try_get(self, path: &str) -> Option<(u16, String)> {
         self.ask("GET", path).await
     }
 
-    /// The same by another method.
     pub async fn ask(self, method: &str, path: &str) -> Option<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(self.0).await?;
@@ -77,10 +76,10 @@ impl Admin {
     }
 }
 
-/// What Prometheus reads.
+/// A scrape of /metrics.
 pub struct Metrics {
     pub text: String,
-    /// By name and labels, as they are written.
+    /// By series: name and labels as written.
     values: BTreeMap<String, f64>,
 }
 
@@ -95,17 +94,16 @@ impl Metrics {
         Self { text, values }
     }
 
-    /// The value of this series; 0 if there is none yet.
+    /// The value of this series, 0 if missing.
     pub fn value(&self, series: &str) -> f64 {
         self.values.get(series).copied().unwrap_or_default()
     }
 
-    /// All series, without what buckets add to their names.
     pub fn series(&self) -> impl Iterator<Item = (&str, f64)> {
         self.values.iter().map(|(series, value)| (series.as_str(), *value))
     }
 
-    /// Calls of a method of AccountService that ended with this code.
+    /// Finished calls of an AccountService method with this code.
     pub fn handled(&self, method: &str, code: &str) -> f64 {
         let kind = match method {
             "StreamTransactions" => "bidi_stream",
@@ -119,7 +117,7 @@ impl Metrics {
         ))
     }
 
-    /// Changes of which callers were told this.
+    /// Requests with this outcome and reason.
     pub fn requests(&self, outcome: &str, reason: &str) -> f64 {
         let labels = format!("outcome=\"{outcome}\",reason=\"{reason}\"");
         self.value(&format!("passbook_requests_total{{{labels}}}"))

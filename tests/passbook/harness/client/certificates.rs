@@ -1,4 +1,4 @@
-//! Certificates of a test's own: an authority, and what it signs, as files.
+//! A certificate authority for tests, and the files that it signs.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, I
 
 use crate::harness::Server;
 
-/// An authority, and a directory with its certificate (`ca.crt`) and what it has signed.
+/// An authority with a directory for its certificate (`ca.crt`) and the certificates that it signs.
 pub struct Authority {
     pub directory: TempDir,
     pem: String,
@@ -41,7 +41,7 @@ impl Authority {
         self.sign_until(2100, dns_names, uris)
     }
 
-    /// The same, valid until the beginning of a year.
+    /// The same with an expiry date.
     pub fn sign_until(&self, year: i32, dns_names: &[&str], uris: &[&str]) -> Signed {
         let mut params = CertificateParams::default();
         let text = |text: &&str| (*text).try_into().expect("ASCII");
@@ -64,7 +64,7 @@ impl Authority {
         std::fs::write(self.file("tls.key"), &signed.key).expect("written");
     }
 
-    /// The arguments of a server that has them.
+    /// The arguments of a server with this certificate.
     pub fn arguments(&self) -> Vec<String> {
         let path = |name: &str| text(&self.file(name));
         let (certificate, key) = (path("tls.crt"), path("tls.key"));
@@ -73,7 +73,7 @@ impl Authority {
         vec![first, certificate, second, key]
     }
 
-    /// The same, of one that asks its callers for certificates by this authority.
+    /// The arguments of a server that also requires client certificates of this authority.
     pub fn mutual_arguments(&self) -> Vec<String> {
         let mut arguments = self.arguments();
         arguments.extend(["--tls-client-ca-file".to_owned(), text(&self.file("ca.crt"))]);

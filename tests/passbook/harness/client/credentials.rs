@@ -1,4 +1,4 @@
-//! Callers with a name: files of tokens and of a policy, and clients that show a token.
+//! Files of tokens and policies, and clients that send a token.
 
 use std::path::PathBuf;
 
@@ -14,10 +14,10 @@ use tonic::{
 
 use crate::harness::{Server, TestDatabase};
 
-/// A client that shows what it was given as its credential.
+/// A client that sends a credential with each call.
 pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Shows>>;
 
-/// Puts a credential on each call, if there is one.
+/// Adds the `authorization` header to each call, if there is one.
 #[derive(Clone)]
 pub struct Shows(Option<MetadataValue<Ascii>>);
 
@@ -30,17 +30,17 @@ impl Interceptor for Shows {
     }
 }
 
-/// What goes on each call of who has this token.
+/// The credential for this bearer token.
 pub fn shows(token: &str) -> Shows {
     Shows(Some(format!("Bearer {token}").parse().expect("printable")))
 }
 
-/// The value of `authorization` as it is, or none.
+/// This value of `authorization`, unchanged, or none.
 pub fn shows_exactly(authorization: Option<&str>) -> Shows {
     Shows(authorization.map(|value| value.parse().expect("printable")))
 }
 
-/// The files of a server that asks its callers who they are.
+/// The tokens and policy files of a server with authentication.
 pub struct Callers {
     directory: TempDir,
 }
@@ -71,7 +71,7 @@ impl Callers {
         self.directory.path().join("tokens.toml")
     }
 
-    /// The arguments of a server that asks them.
+    /// The arguments of a server with these files.
     pub fn arguments(&self) -> [String; 4] {
         let path = |path: PathBuf| path.to_str().expect("a plain path").to_owned();
         let (tokens, policy) = (path(self.tokens_file()), path(self.policy_file()));
@@ -86,13 +86,13 @@ impl Callers {
     }
 }
 
-/// The lines of one token.
+/// The TOML of one token.
 pub fn entry(identity: &str, token: &str) -> String {
     let sha256: String = Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("[[token]]\nidentity = \"{identity}\"\nsha256 = \"{sha256}\"\n")
 }
 
-/// The lines of one identity.
+/// The TOML of one identity.
 pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> String {
     format!(
         "[[identity]]\nname = {name:?}\nmethods = {methods:?}\n\
@@ -101,7 +101,7 @@ pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> Stri
 }
 
 impl Server {
-    /// A client that shows this token.
+    /// A client that sends a credential with each call.
     pub fn client_of(&self, token: &str) -> NamedClient {
         self.client_that(shows(token))
     }

@@ -18,7 +18,7 @@ pub fn reason(status: &Status) -> String {
     info.reason
 }
 
-/// The same for errors that may have been made on the way: empty if there is none.
+/// The reason, or empty: errors of the transport have none.
 pub fn reason_if_any(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
@@ -29,19 +29,19 @@ pub fn metadata(status: &Status, key: &str) -> String {
     info.and_then(|info| info.metadata.get(key).cloned()).unwrap_or_default()
 }
 
-/// Whether the error says that the change was not made: "not_applied", "unknown" or empty.
+/// Whether the request was applied, by the error: "not_applied", "unknown" or empty.
 pub fn outcome(status: &Status) -> String {
     metadata(status, "outcome")
 }
 
-/// The paths of the fields that BadRequest complains of.
+/// The paths of the fields in BadRequest.
 pub fn fields(status: &Status) -> Vec<String> {
     let details = status.get_details_bad_request();
     let violations = details.map(|details| details.field_violations).unwrap_or_default();
     violations.into_iter().map(|violation| violation.field).collect()
 }
 
-/// Asserts code and reason at once, and returns the error for more questions.
+/// Asserts code and reason, and returns the error for further assertions.
 #[track_caller]
 pub fn refused<Answer: std::fmt::Debug>(
     answer: Result<Answer, Status>,
@@ -96,7 +96,7 @@ pub fn made(result: &PostTransactionResult) -> &Transaction {
     }
 }
 
-/// The error as the call for this one request alone would have given it.
+/// The error of one result, as the unary call would have returned it.
 pub fn error(result: &PostTransactionResult) -> Status {
     match &result.result {
         Some(Outcome::Error(error)) => {

@@ -21,12 +21,11 @@ use crate::harness::{Server, eventually, ms, reason, seconds};
 
 pub type Client = AccountServiceClient<Channel>;
 
-/// One that leaves it to the server to keep the deadline. tonic's own client gives up at that
-/// moment, and on a busy machine before it reads an answer that came in time: to see what a caller is
-/// told at its deadline takes this one.
+/// A client that leaves the deadline to the server. tonic's own client gives up at the deadline,
+/// and on a busy machine before it reads an answer that arrived in time.
 pub type Patient = AccountServiceClient<Http<HttpConnector, Body>>;
 
-/// US dollars.
+/// An amount in US dollars.
 pub fn money(value: &str) -> Option<Money> {
     money_of("USD", value)
 }
@@ -35,7 +34,7 @@ pub fn money_of(currency_code: &str, value: &str) -> Option<Money> {
     Some(Money { currency_code: currency_code.to_owned(), value: value.to_owned() })
 }
 
-/// The value of an amount in an answer.
+/// The value of an amount.
 pub fn value(money: &Option<Money>) -> &str {
     money.as_ref().map_or("(no amount)", |money| &money.value)
 }
@@ -94,7 +93,7 @@ pub async fn open(client: &Client, account_id: &str) -> Account {
     open_with(client, account_of(account_id, "USD")).await
 }
 
-/// Opens an account in US dollars that may go this far below zero.
+/// Opens an account in US dollars with an overdraft limit.
 pub async fn open_with_overdraft(client: &Client, account_id: &str, limit: &str) -> Account {
     let request =
         CreateAccountRequest { overdraft_limit: money(limit), ..account_of(account_id, "USD") };
@@ -157,7 +156,7 @@ pub async fn posted(client: &Client, request: PostTransactionRequest) -> Transac
     answer.into_inner().transaction.expect("a transaction")
 }
 
-/// Posts this many transactions of one leg, 1.00 each.
+/// Posts `count` transactions with one leg of 1.00 each.
 pub async fn post_many(client: &Client, account_id: &str, count: usize) {
     let mut left = count;
     while left > 0 {
@@ -170,12 +169,12 @@ pub async fn post_many(client: &Client, account_id: &str, count: usize) {
     }
 }
 
-/// A hold with a name of the caller's own.
+/// A hold with this id.
 pub fn hold_named(hold_id: &str, account_id: &str, amount: &str) -> PlaceHoldRequest {
     PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold(account_id, amount) }
 }
 
-/// All of it, out of the ledger.
+/// Captures the whole hold, out of the ledger.
 pub fn capture(hold_id: &str) -> CaptureHoldRequest {
     CaptureHoldRequest {
         request_id: new_request_id(),
@@ -256,7 +255,7 @@ pub async fn close(client: &Client, account_id: &str) -> Result<Account, Status>
     Ok(answer.into_inner().account.expect("an account"))
 }
 
-/// Where an account stands: balance, held, available, version.
+/// Balance, held, available and version of an account.
 pub async fn standing(client: &Client, account_id: &str) -> [String; 4] {
     let account = get(client, account_id).await;
     [
@@ -267,19 +266,20 @@ pub async fn standing(client: &Client, account_id: &str) -> [String; 4] {
     ]
 }
 
-/// This machine's clock, which is the database's in tests, with so much added.
+/// The current time plus `time`. The database shares this machine's clock.
 pub fn from_now(time: Duration) -> Timestamp {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970") + time;
     Timestamp { seconds: time.as_secs() as i64, nanos: time.subsec_nanos() as i32 }
 }
 
-/// To compare and to reckon with.
+/// Microseconds since the Unix epoch.
 pub fn microseconds(time: &Option<Timestamp>) -> i64 {
     let time = time.as_ref().expect("a time");
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
 }
 
-/// Places a hold that expires as soon as can be, and is open when this returns, or was.
+/// Places a hold with the shortest expiry that the server still accepts. It may have expired on
+/// return.
 pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
     let mut time = Duration::from_millis(300);
     loop {
@@ -290,14 +290,14 @@ pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
         };
         match client.clone().place_hold(request).await {
             Ok(answer) => return answer.into_inner().hold.expect("a hold"),
-            // The machine is slow today.
+            // The machine is slow: the time had passed on arrival.
             Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => time *= 2,
             Err(status) => panic!("{status:?}"),
         }
     }
 }
 
-/// Places a hold and waits until it has expired, by the clock: nobody has come across it since.
+/// Places a hold and waits until its expire time has passed. Nothing has recorded the expiry.
 pub async fn place_and_expire(client: &Client, request: PlaceHoldRequest) -> Hold {
     let hold = place_briefly(client, request).await;
     let expire_time_us = microseconds(&hold.expire_time);
@@ -308,7 +308,7 @@ pub async fn place_and_expire(client: &Client, request: PlaceHoldRequest) -> Hol
     hold
 }
 
-/// Reads a list to its end: a Vec of pages.
+/// Reads a list to its end. Returns a Vec of pages.
 macro_rules! all_pages {
     ($client:ident.$rpc:ident($request:expr).$items:ident) => {{
         let mut request = $request;
@@ -326,7 +326,7 @@ macro_rules! all_pages {
 }
 pub(crate) use all_pages;
 
-/// Asks until there is an answer: whoever is told to try again does.
+/// Calls ResolveRequest, and repeats it after CONTENTION.
 pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
     let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
     for _ in 0..20 {

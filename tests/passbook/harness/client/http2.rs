@@ -1,4 +1,4 @@
-//! HTTP/2 by hand, for what no well-behaved client does (RFC 9113).
+//! Raw HTTP/2 frames, for what no well-behaved client sends (RFC 9113).
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -15,24 +15,23 @@ const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// How long the server may leave unread what it was sent.
+/// How long the server may leave sent bytes unread.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(2);
-/// What may be sent on a connection before the server says that there may be more (RFC 9113, 6.9.2).
+/// The initial flow-control window of a connection (RFC 9113, 6.9.2).
 const FIRST_WINDOW: i64 = 65_535;
-/// A frame's length, type, flags and stream.
+/// The size of a frame header: length, type, flags, stream.
 const FRAME_HEADER: usize = 9;
 
-/// A connection on which frames are sent as they are.
+/// A connection that sends frames unchecked.
 pub struct Raw {
     stream: TcpStream,
     next_stream: u32,
-    /// The headers of each call.
     headers: Vec<(&'static str, String)>,
-    /// What came and is no whole frame yet.
+    /// Received bytes that are no complete frame yet.
     received: Vec<u8>,
-    /// How much data the server is ready to take.
+    /// The flow-control window of the connection.
     window: i64,
-    /// The last stream that has an answer.
+    /// The last stream with an answer.
     answered: u32,
 }
 
@@ -55,13 +54,13 @@ impl Raw {
         Ok(raw)
     }
 
-    /// Writes. An error is the end of the connection.
+    /// Writes bytes. An error means that the connection has ended.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.read()?;
         timeout(WRITE_TIME_MAX, self.stream.write_all(bytes)).await?
     }
 
-    /// Writes what has this much data in it as soon as the server is ready to take that.
+    /// Writes DATA frames of this size as soon as the flow-control window allows.
     pub async fn write_data(&mut self, bytes: &[u8], data: usize) -> io::Result<()> {
         self.window -= i64::try_from(data).expect("little");
         let may_be_sent = async {
@@ -75,7 +74,7 @@ impl Raw {
         self.write(bytes).await
     }
 
-    /// Reads what has come; of that, only what there may be sent matters.
+    /// Reads all received frames. Only window updates and answers matter.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -103,7 +102,7 @@ impl Raw {
         Ok(())
     }
 
-    /// Waits until this call has an answer, or at least its beginning.
+    /// Waits for the answer to this call, or at least its headers.
     pub async fn answer(&mut self, stream: u32) -> io::Result<()> {
         let is_answered = async {
             while self.answered < stream {
@@ -120,7 +119,7 @@ impl Raw {
         frame(HEADERS, END_HEADERS, stream, &self.block(path))
     }
 
-    /// The beginning of a call whose headers never end.
+    /// A call whose headers never end.
     pub fn call_without_end(&self, stream: u32, path: &str) -> Vec<u8> {
         frame(HEADERS, 0, stream, &self.block(path))
     }
@@ -143,7 +142,7 @@ impl Raw {
     }
 }
 
-/// More headers, which are not the last.
+/// A CONTINUATION frame without END_HEADERS.
 pub fn more_headers(stream: u32, length: usize) -> Vec<u8> {
     let mut block = Vec::new();
     while block.len() < length {
@@ -156,7 +155,7 @@ pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, payload)
 }
 
-/// No more data.
+/// An empty DATA frame with END_STREAM.
 pub fn end(stream: u32) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, &[])
 }
@@ -177,7 +176,7 @@ pub fn settings_ack() -> Vec<u8> {
     frame(SETTINGS, ACK, 0, &[])
 }
 
-/// The beginning of a message of this many bytes.
+/// The prefix of a gRPC message of this size.
 pub fn message_of(length: u32) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes()].concat()
 }

@@ -1,5 +1,4 @@
-//! One request that has a `request_id`, as a value: it can be sent, sent again, and brought to a
-//! verdict.
+//! A request with a `request_id`, as a value: it can be sent, repeated, and settled.
 
 use std::time::Duration;
 
@@ -210,8 +209,8 @@ pub fn is_definite(status: &Status) -> bool {
     )
 }
 
-/// A request of each kind that changes the account, in US dollars, and would be applied, in
-/// whatever order they come. Opens the account and another one.
+/// One request of each kind on this account, in US dollars. All of them can be applied, in any
+/// order. Opens the account and a second one.
 pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> {
     let other = format!("{account_id}-other");
     open_funded(client, account_id, "100").await;
@@ -237,8 +236,8 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
     ]
 }
 
-/// A request of each kind that is refused by state, each kind for a reason of its own where it
-/// has one. The account must have an open hold of this id and less than 1000 US dollars.
+/// One request of each kind that is rejected by state, with different reasons where possible. The
+/// account must have an open hold of this id and less than 1000 US dollars.
 pub fn one_of_each_kind_refused(account_id: &str, hold_id: &str) -> Vec<Change> {
     let too_much = [(account_id, "-1000")];
     vec![

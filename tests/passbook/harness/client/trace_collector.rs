@@ -1,4 +1,4 @@
-//! A collector of traces, as an operator has one: it takes what is sent, and tells.
+//! A trace collector that keeps the spans it receives.
 
 use std::{
     net::SocketAddr,
@@ -51,12 +51,11 @@ impl Collector {
         Self { address, received, _serving: serving }
     }
 
-    /// What makes a server send its traces here.
+    /// The value of `--otlp-endpoint` for this collector.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All spans so far.
     pub fn spans(&self) -> Vec<Span> {
         let received = self.received.0.lock().expect("what was received");
         let resources = received.iter().flat_map(|request| &request.resource_spans);
@@ -64,7 +63,7 @@ impl Collector {
         scopes.flat_map(|scope| scope.spans.clone()).collect()
     }
 
-    /// What the process says of itself, by attribute.
+    /// A resource attribute of the process.
     pub fn resource(&self, key: &str) -> String {
         let received = self.received.0.lock().expect("what was received");
         let resources = received.iter().flat_map(|request| &request.resource_spans);
@@ -73,7 +72,7 @@ impl Collector {
     }
 }
 
-/// An attribute, as text; empty if it is not there.
+/// A span attribute as text, empty if missing.
 pub fn attribute(span: &Span, key: &str) -> String {
     text(&span.attributes, key)
 }

@@ -10,7 +10,7 @@ pub fn watch(account_id: &str, after_sequence: i64) -> WatchEntriesRequest {
     WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence }
 }
 
-/// One stream, and how far it has come. Fails as soon as an entry is not the next one.
+/// One stream and its last sequence.
 pub struct Watching {
     stream: Streaming<WatchEntriesResponse>,
     account_id: String,
@@ -46,7 +46,7 @@ impl Watching {
         Ok(message.entries)
     }
 
-    /// All entries up to this one.
+    /// All entries up to this sequence.
     pub async fn until(&mut self, sequence: i64) -> Vec<Entry> {
         let mut entries = Vec::new();
         while self.sequence < sequence {
@@ -59,7 +59,7 @@ impl Watching {
         entries
     }
 
-    /// How it ends, whatever comes before.
+    /// The error that ends the stream.
     pub async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.next().await {

@@ -1,7 +1,7 @@
-//! Checks a whole ledger against the promises, and against what callers were told.
+//! Checks a whole ledger against the invariants, and against the answers that callers got.
 //!
-//! It recomputes everything from the entries with code of its own (`exact`, the hash below), so
-//! that a mistake in the service cannot hide in the check.
+//! It recomputes everything from the entries with its own code (`decimal`, the hash below), so that
+//! a defect of the service cannot hide in the check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,19 +16,19 @@ use crate::harness::{
     outcome,
 };
 
-/// What callers asked for, and the verdict that each of them was given.
+/// The requests that callers sent, and their verdicts.
 pub type History = Vec<(Change, Verdict)>;
 
-/// Changes, and the answers if there were any.
+/// The requests that callers sent, with the answer if one arrived.
 pub type Outcomes = Vec<(Change, Option<Result<Answer, Status>>)>;
 
-/// Fails unless the ledger is sound and is what the callers were told.
+/// Fails unless the ledger is consistent and matches the verdicts.
 pub async fn assert_sound(database: &TestDatabase, history: &History) {
     let faults = faults(&Book::read(database).await, history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
 }
 
-/// Fails unless the ledger is sound in itself.
+/// Fails unless the ledger is consistent in itself.
 pub async fn assert_consistent(database: &TestDatabase) {
     let faults = faults_inside(&Book::read(database).await);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
@@ -50,14 +50,14 @@ pub async fn assert_not_applied_is_true(database: &TestDatabase, outcomes: &Outc
     claims
 }
 
-/// Everything that is wrong. The history must be all that ever happened to the ledger.
+/// All faults. The history must be complete: every change that the ledger ever had.
 pub fn faults(book: &Book, history: &History) -> Vec<String> {
     let mut faults = faults_inside(book);
     faults.extend(faults_against(book, history));
     faults
 }
 
-/// What is wrong with the ledger in itself.
+/// The faults of the ledger in itself.
 pub fn faults_inside(book: &Book) -> Vec<String> {
     let mut faults = Vec::new();
     for (account_id, account) in &book.accounts {
@@ -136,9 +136,8 @@ fn check_account(
     }
 }
 
-/// What is held, and the version: one for the account's opening, one a transaction, however many
-/// entries that has, one for each change of what it is, one for each hold that was placed, and
-/// one for each that has ended without a transaction.
+/// Checks the held amount and the version. The version counts the creation, each transaction once,
+/// each change of attributes, each placed hold, and each hold that ended without a transaction.
 fn check_changes(account_id: &str, account: &AccountRow, book: &Book, faults: &mut Vec<String>) {
     let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
     let transactions: BTreeSet<_> = entries.iter().map(|entry| &entry.transaction_id).collect();
@@ -172,7 +171,7 @@ fn check_requests(book: &Book, faults: &mut Vec<String>) {
     }
 }
 
-/// What is wrong between the ledger and what callers were told.
+/// The differences between the ledger and the verdicts.
 fn faults_against(book: &Book, history: &History) -> Vec<String> {
     let mut faults = Vec::new();
     let mut expected: BTreeMap<&str, Exact> = BTreeMap::new();
@@ -239,7 +238,7 @@ fn is_kept(book: &Book, told: &Entry) -> bool {
     })
 }
 
-/// What a change does if it is made: accounts and signed amounts, in the order of the entries.
+/// The effects of an applied change: accounts and signed amounts, in the order of the entries.
 fn effects(change: &Change) -> Vec<(&str, Exact)> {
     match change {
         Change::Deposit(request) => vec![(&request.account_id, told_amount(&request.amount))],
@@ -268,7 +267,7 @@ fn told_amount(money: &Option<passbook::proto::Money>) -> Exact {
     Exact::parse(&money.as_ref().expect("an amount").value)
 }
 
-/// As docs/entry-hash.md says it.
+/// The hash of docs/entry-hash.md.
 pub fn entry_hash(
     previous: &str,
     account_id: &str,

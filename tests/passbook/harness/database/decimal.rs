@@ -1,4 +1,4 @@
-//! Exact decimals of the checker's own: it must not share code with what it checks.
+//! Exact decimals for the checker, which must not share code with what it checks.
 
 use std::{fmt, ops::AddAssign};
 
@@ -20,7 +20,7 @@ impl Exact {
         Self { digits, scale: fraction.len() as u32 }
     }
 
-    /// Without trailing zeros after the point, as the hash of an entry wants it.
+    /// The canonical form in the hash of an entry: no trailing zeros after the point.
     pub fn canonical(self) -> String {
         let text = self.to_string();
         match text.contains('.') {

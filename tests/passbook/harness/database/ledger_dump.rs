@@ -1,4 +1,4 @@
-//! The whole ledger as it stands in the database, read by SQL and not through the service.
+//! The whole ledger, read from the tables by SQL.
 
 use std::collections::BTreeMap;
 
@@ -39,14 +39,14 @@ pub struct HoldRow {
     pub amount: Exact,
 }
 
-/// Everything, as of one instant.
+/// A snapshot of all tables.
 pub struct Book {
     pub accounts: BTreeMap<String, AccountRow>,
     /// By account, in the order of the sequence.
     pub entries: BTreeMap<String, Vec<EntryRow>>,
     pub requests: Vec<RequestRow>,
     pub holds: Vec<HoldRow>,
-    /// The account of each change of what an account is.
+    /// The account of each change of attributes.
     pub account_changes: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ fn entry_row(row: &QueryResult) -> Result<EntryRow, DbErr> {
     })
 }
 
-/// As text, so that no driver's idea of a number comes between.
+/// As text, so that no driver converts the number.
 fn text(column: &str) -> String {
     format!("CAST({column} AS TEXT)")
 }

@@ -1,14 +1,14 @@
-//! What no program should do to the tables, and back again.
+//! Tampers with the tables, and restores them.
 
 use crate::harness::{Kind, TestDatabase};
 
 const TABLES: [&str; 4] = ["accounts", "entries", "requests", "holds"];
 
-/// A database whose guards are gone, and a copy of what was right in it.
+/// A database without its triggers, and a copy of its correct rows.
 pub struct Tampering<'a>(&'a TestDatabase);
 
 impl<'a> Tampering<'a> {
-    /// Takes the triggers and unique indexes away that stand in the way.
+    /// Drops the triggers and the unique index that prevent tampering.
     pub async fn begin(database: &'a TestDatabase) -> Self {
         match database.kind {
             Kind::Postgres => {
@@ -30,7 +30,7 @@ impl<'a> Tampering<'a> {
         Self(database)
     }
 
-    /// Makes it right again.
+    /// Restores the rows.
     pub async fn undo(&self) {
         for table in TABLES {
             let undo =

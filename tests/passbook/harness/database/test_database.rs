@@ -1,4 +1,4 @@
-//! A fresh database for each test, of either kind, taken away with the test.
+//! A new database for each test, dropped with the test.
 
 use std::{
     path::Path,
@@ -31,18 +31,18 @@ pub struct TestDatabase {
     name: String,
     raw: OnceCell<DatabaseConnection>,
     directory: Option<TempDir>,
-    /// On a server of the test's own, which goes with it.
+    /// It belongs to a server of the test, and is dropped with that server.
     is_outside: bool,
     _slot: Option<Slot>,
 }
 
 impl TestDatabase {
-    /// An empty ledger, its schema made.
+    /// An empty ledger with its schema.
     pub async fn create(kind: Kind) -> Self {
         Self::create_for(kind, Load::Light).await
     }
 
-    /// The same for a test that takes more of the machine.
+    /// The same with a slot for this load.
     pub async fn create_for(kind: Kind, load: Load) -> Self {
         let slot = slots::take(load).await;
         let mut database = match kind {
@@ -67,7 +67,7 @@ impl TestDatabase {
         database
     }
 
-    /// Another empty ledger for the same test, which has its slot already.
+    /// Another empty ledger for a test that already has its slot.
     pub async fn create_beside(&self, kind: Kind) -> Self {
         let database = self.create_empty_beside(kind).await;
         passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
@@ -103,8 +103,7 @@ impl TestDatabase {
         Self { kind: Kind::Postgres, url, name, raw, directory: None, is_outside, _slot: None }
     }
 
-    /// A ledger that is there already, on a server or in a folder of the test's own; it is left as
-    /// it is.
+    /// An existing ledger, on a server or in a folder of the test. It is not dropped.
     pub fn outside(url: &str, slot: Slot) -> Self {
         let (raw, name, is_outside) = (OnceCell::new(), String::new(), true);
         let kind = if url.starts_with("sqlite:") { Kind::Sqlite } else { Kind::Postgres };
@@ -117,7 +116,7 @@ impl TestDatabase {
         &self.url
     }
 
-    /// The name that PostgreSQL knows it by, e.g. in `pg_stat_activity.datname`.
+    /// The name in PostgreSQL, as in `pg_stat_activity.datname`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -131,14 +130,14 @@ impl TestDatabase {
         format!("{start}://{user}@{address}/{path}?sslmode=disable")
     }
 
-    /// A session of its own, beside the service's: another program on the same database.
+    /// A new session, as of another program on the same database.
     pub async fn connect(&self) -> DatabaseConnection {
         connect(&self.url)
             .await
             .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.url))
     }
 
-    /// The test's own session, for looking and for meddling.
+    /// The session of the test, opened on first use.
     pub async fn raw(&self) -> &DatabaseConnection {
         self.raw.get_or_init(|| self.connect()).await
     }
@@ -150,7 +149,7 @@ impl TestDatabase {
         }
     }
 
-    /// Runs statements that the database should refuse, and returns its words.
+    /// Runs statements that the database must reject, and returns its message.
     pub async fn refused(&self, sql: &str) -> String {
         match self.raw().await.execute_unprepared(sql).await {
             Ok(_) => panic!("the database let this pass: {sql}"),
@@ -184,7 +183,7 @@ impl TestDatabase {
         }
     }
 
-    /// Sessions on PostgreSQL that wait for a lock that another one has.
+    /// The number of PostgreSQL sessions that wait for a lock.
     pub async fn lock_waits(&self) -> i64 {
         let name = &self.name;
         let waiting = format!("datname = '{name}' AND wait_event_type = 'Lock'");
@@ -257,7 +256,7 @@ async fn on_server(sql: &str) -> Vec<QueryResult> {
     rows
 }
 
-/// The database that all others of this run are copies of, migrated by the real command.
+/// The template of all PostgreSQL databases of this run, migrated by the real command.
 async fn template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let make = async || {
@@ -270,7 +269,7 @@ async fn template() -> &'static str {
     TEMPLATE.get_or_init(make).await
 }
 
-/// Takes away what test runs that were killed have left on this server.
+/// Drops the databases of test runs that were killed.
 async fn drop_left_behind() {
     let names = "SELECT datname::text FROM pg_database WHERE datname LIKE 'passbook_test_%'";
     for row in on_server(names).await {

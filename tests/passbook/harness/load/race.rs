@@ -1,5 +1,5 @@
-//! Many rounds of a race between servers: several at a time, each on accounts of its own, so that
-//! batches are mixed and no round waits for another.
+//! Rounds of a race between servers. Several rounds run at once, each on its own accounts, so that
+//! batches mix and no round waits for another.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -17,33 +17,32 @@ use crate::harness::{
 
 /// Rounds of each race.
 pub const ROUNDS: usize = 1_000;
-/// Rounds under way at the same time. With more, calls wait in the servers' lines rather than
-/// meet in the database.
+/// Concurrent rounds. With more, calls wait in the servers' queues rather than meet in the
+/// database.
 const ROUNDS_AT_ONCE: usize = 32;
 const SERVERS: usize = 3;
-/// The later of two calls comes at most this much later.
+/// Upper bound of the delay between two calls.
 const LEAD_MAX: Duration = Duration::from_millis(4);
 
-/// A server that is alive reaches a verdict within a second or two.
+/// A live server reaches a verdict within two seconds.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Several servers over one database.
+/// Several servers on one database.
 pub struct Arena {
     pub database: TestDatabase,
     pub clients: Vec<Client>,
     _servers: Vec<Server>,
 }
 
-/// What a round is about.
 #[derive(Clone)]
 pub struct Round {
     pub number: usize,
-    /// One a server, in an order that differs from round to round.
+    /// One client per server, in random order.
     pub clients: [Client; SERVERS],
 }
 
 impl Round {
-    /// The name of something of this round.
+    /// A name that is unique to this round.
     pub fn name(&self, what: &str) -> String {
         name(what, self.number)
     }
@@ -92,7 +91,7 @@ impl Arena {
         posted.collect()
     }
 
-    /// Does something once a round, all at once, before the race or after it.
+    /// Runs `act` once per round, all concurrently, before or after the race.
     pub async fn each<T, Doing>(&self, act: impl Fn(Client, usize) -> Doing) -> Vec<T>
     where
         T: Send + 'static,
@@ -135,8 +134,8 @@ async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// Sends a request, and again where the lock was not had in time or the database broke it off. Any
-/// other answer stands: a defect must not be mended by asking twice.
+/// Sends a request, and repeats it after ABORTED. Any other answer is final, so that a repeat
+/// cannot hide a defect.
 pub async fn settle(asked: &Change, client: &Client) -> Result<Answer, Status> {
     let mut verdict = asked.send(client, seconds(30)).await;
     for _ in 1..ATTEMPTS_MAX {
@@ -151,7 +150,7 @@ pub async fn settle(asked: &Change, client: &Client) -> Result<Answer, Status> {
     verdict
 }
 
-/// Two calls at once: either of them a little earlier.
+/// Makes two calls concurrently, with a short random delay before one of them.
 pub async fn at_once<Left: Future, Right: Future>(
     left: Left,
     right: Right,
@@ -164,13 +163,13 @@ pub async fn at_once<Left: Future, Right: Future>(
     tokio::join!(after(left_at, left), after(right_at, right))
 }
 
-/// The same call later.
+/// Makes the call after a delay.
 pub async fn after<Call: Future>(time: Duration, call: Call) -> Call::Output {
     tokio::time::sleep(time).await;
     call.await
 }
 
-/// Fails unless it was a race: each side has won at least one round in twenty.
+/// Fails unless each side has won at least one round in twenty.
 #[track_caller]
 pub fn assert_contested(kind: Kind, what: &str, wins: &[usize]) {
     println!("{kind:?}: {what}: {wins:?} of {ROUNDS} rounds");

@@ -1,4 +1,4 @@
-//! Many callers at once: deposits, withdrawals, and transfers around a ring of accounts.
+//! Concurrent callers: deposits, withdrawals, and transfers around a ring of accounts.
 
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use crate::harness::{
     Change, Client, TestDatabase, balance, checker::History, deposit, open, transfer, withdrawal,
 };
 
-/// Who calls, on what, and for how long.
 #[derive(Clone)]
 pub struct RingLoad {
     pub accounts: Vec<String>,
@@ -24,9 +23,9 @@ pub struct RingLoad {
 
 #[derive(Clone)]
 pub enum Stop {
-    /// After so many changes by each caller.
+    /// After this number of changes by each caller.
     After(usize),
-    /// When the test says so.
+    /// When the test stops it.
     When(watch::Receiver<bool>),
 }
 
@@ -44,13 +43,12 @@ impl RingLoad {
         Self { accounts: accounts.to_vec(), callers, stop, seed, transfers_only: false }
     }
 
-    /// The same with transfers only: the sum of all balances stays what it is.
+    /// Transfers only: the sum of all balances stays constant.
     pub fn transfers_on(accounts: &[String], callers: usize, stop: Stop, seed: u64) -> Self {
         Self { transfers_only: true, ..Self::on(accounts, callers, stop, seed) }
     }
 
-    /// Runs all callers to their ends. Each brings one change after another to a verdict, by
-    /// sending it again under the same id where an answer was not certain.
+    /// Runs all callers to completion. Each caller settles one change after another.
     pub async fn run(self, clients: &[Client]) -> History {
         let clients: Arc<[Client]> = clients.into();
         let mut callers = JoinSet::new();
@@ -61,7 +59,7 @@ impl RingLoad {
         callers.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Runs `callers` of them beside the test, until it stops them.
+    /// Starts `callers` callers in the background.
     pub fn start(accounts: &[String], callers: usize, clients: &[Client], seed: u64) -> UnderWay {
         let (stop, stopped) = watch::channel(false);
         let load = Self::on(accounts, callers, Stop::When(stopped), seed);
@@ -84,21 +82,21 @@ impl RingLoad {
     }
 }
 
-/// A load that runs beside a test.
+/// A load in the background.
 pub struct UnderWay {
     stop: watch::Sender<bool>,
     calling: JoinHandle<History>,
 }
 
 impl UnderWay {
-    /// Lets each caller have the verdict that it waits for, and no more.
+    /// Stops the load after the verdicts that its callers wait for.
     pub async fn stop(self) -> History {
         self.stop.send_replace(true);
         self.calling.await.expect("every caller gets a verdict")
     }
 }
 
-/// A deposit, a withdrawal that may be refused, or a transfer to the next account of the ring.
+/// A deposit, a withdrawal that may be rejected, or a transfer to the next account of the ring.
 pub fn random_change(random: &mut fastrand::Rng, accounts: &[String]) -> Change {
     let here = &accounts[random.usize(..accounts.len())];
     match random.u8(0..4) {
@@ -118,7 +116,7 @@ fn random_amount(random: &mut fastrand::Rng) -> String {
     format!("{}.{:02}", random.u32(0..20), random.u32(1..100))
 }
 
-/// Opens `count` accounts with 100.00 on each; the deposits are the start of the history.
+/// Opens `count` accounts with 100.00 each. The history starts with their deposits.
 pub async fn open_ring(client: &Client, count: usize) -> (Vec<String>, History) {
     let mut accounts = Vec::new();
     let mut history = History::new();
@@ -133,8 +131,8 @@ pub async fn open_ring(client: &Client, count: usize) -> (Vec<String>, History) 
     (accounts, history)
 }
 
-/// Other programs add to a balance by SQL while callers deposit to it through the service.
-/// Returns how much of what was added is missing at the end.
+/// Other programs add to a balance by SQL while callers deposit through the service. Returns the
+/// sum that is missing at the end.
 pub async fn lost_to_foreign_updates(database: &TestDatabase, client: &Client) -> i64 {
     const SESSIONS: usize = 4;
     const UPDATES_EACH: usize = 100;

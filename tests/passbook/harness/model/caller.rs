@@ -1,5 +1,5 @@
-//! One caller of the model test: asks the service and the model the same, one call after another,
-//! and compares.
+//! One caller of the model test. Sends each call to the service and to the model, and compares the
+//! replies.
 
 use std::{
     collections::BTreeMap,
@@ -18,25 +18,24 @@ use crate::harness::{
     model::{Model, microseconds, units},
 };
 
-/// All accounts are compared after so many calls.
+/// The number of calls between comparisons of all accounts.
 const CALLS_BETWEEN_LOOKS: usize = 50;
-/// How far the database's clock may be from ours: SQLite's has milliseconds, and cuts off the
-/// rest; both are on this machine.
+/// Upper bound of the difference between the database's clock and this process's. Both are on this
+/// machine, but SQLite truncates to milliseconds.
 const CLOCK_SLACK_US: i64 = 2_000;
-/// Holds, and requests, that are looked up by their ids at the end.
+/// The number of holds and requests that are looked up at the end.
 const LOOKED_UP_AT_THE_END: usize = 60;
 
 pub struct Caller {
     generator: Generator,
     model: Model,
     clients: Vec<Client>,
-    /// How often there was each verdict, to see that none is rare.
+    /// Count of each verdict, to show that none is rare.
     pub verdicts: BTreeMap<String, usize>,
 }
 
 impl Caller {
-    /// A caller with accounts of its own, whose names start with its name. It sends each call to
-    /// some of the servers.
+    /// A caller whose accounts start with its name. It sends each call to one of these servers.
     pub fn new(name: &str, seed: u64, clients: &[Client]) -> Self {
         Self {
             generator: Generator::new(name, seed),
@@ -46,7 +45,7 @@ impl Caller {
         }
     }
 
-    /// So many random calls, then all that there is to read.
+    /// Makes `count` random calls, then reads everything.
     pub async fn run(mut self, calls: usize) -> Self {
         for number in 1..=calls {
             let command = self.generator.next(&self.model, now_us());
@@ -67,7 +66,7 @@ impl Caller {
             let client = &self.clients[client];
             let reply = command.send(client, &mut self.generator.random).await;
             let to_us = now_us() + CLOCK_SLACK_US;
-            // A read of several pages may have seen a hold on either side of its time.
+            // A read of several pages may have met a hold before and after its expiry.
             if is_read && self.model.expires_within(from_us, to_us) {
                 continue;
             }
@@ -95,7 +94,7 @@ impl Caller {
         *self.verdicts.entry(verdict).or_default() += 1;
     }
 
-    /// All accounts at one instant, and the sums of what the service says of them.
+    /// Compares all accounts in one snapshot, and checks the sums.
     async fn compare_accounts(&mut self) {
         let account_ids: Vec<String> = self.model.accounts.keys().cloned().collect();
         if account_ids.is_empty() {
@@ -146,7 +145,7 @@ impl Caller {
     }
 }
 
-/// Each balance is the sum of the amounts so far, each sequence the number of them.
+/// Checks that each balance is the sum of the amounts so far, and each sequence their count.
 fn assert_balances(told: &Told) {
     let mut sum = 0;
     for (index, entry) in told.entries.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! What the model test asks of the service, and what it is told: one type for all RPCs, so that
-//! the model and the server are asked the same and their replies compared as a whole.
+//! The calls of the model test and their replies: one type for all RPCs, so that the model and the
+//! server get the same call and their replies are compared as a whole.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,6 @@ use tonic_types::{StatusExt, pb};
 
 use crate::harness::{Client, seconds, within};
 
-/// One call of the service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     CreateAccount(CreateAccountRequest),
@@ -48,7 +47,7 @@ pub enum Command {
     GetBalance(GetBalanceRequest),
 }
 
-/// All that an OK can say.
+/// The content of an OK, of any RPC.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
     pub accounts: Vec<Account>,
@@ -58,13 +57,13 @@ pub struct Told {
     pub entries: Vec<Entry>,
     pub balance: Option<(Money, i64)>,
     pub replayed: bool,
-    /// Of ResolveRequest: what became of the request, and whether it is fenced.
+    /// Of ResolveRequest: the outcome, and whether the request is fenced.
     pub resolved: Option<(i32, bool)>,
-    /// Of ResolveRequest: why the request was refused.
+    /// Of ResolveRequest: the rejection.
     pub refusal: Option<Refusal>,
 }
 
-/// All that matters of a refusal. Its metadata, where `errors.proto` lists them.
+/// A rejection, with the metadata that `errors.proto` lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub code: Code,
@@ -80,7 +79,7 @@ impl Refusal {
         Self { code, reason: reason.to_owned(), metadata: metadata.collect() }
     }
 
-    /// None if the status is no verdict, but says that the request was not applied.
+    /// None if the status is no verdict: the request was not applied.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info();
         let info = info.unwrap_or_else(|| panic!("an error without ErrorInfo: {status:?}"));
@@ -102,7 +101,7 @@ impl Refusal {
 }
 
 impl Command {
-    /// Changes nothing, and so can be asked again.
+    /// Whether the call is a read, which can be repeated.
     pub fn is_read(&self) -> bool {
         use Command as C;
         match self {
@@ -157,14 +156,14 @@ impl Command {
         }
     }
 
-    /// What two requests under one id must have in common.
+    /// The content that repeats of a request must share.
     pub fn body(&self) -> Self {
         let mut body = self.clone().with_request_id("");
         body.set_dry_run(false);
         body
     }
 
-    /// The amounts that the request is about, and whether they must be above zero.
+    /// The amounts of the request, and whether each must be positive.
     pub fn amounts(&mut self) -> (Vec<&mut Money>, bool) {
         match self {
             Self::Deposit(it) => (it.amount.iter_mut().collect(), true),
@@ -179,7 +178,7 @@ impl Command {
         }
     }
 
-    /// The same with amounts as other callers might write them.
+    /// The same request with other spellings of its amounts.
     fn respelled(&self, random: &mut fastrand::Rng) -> Self {
         let mut command = self.clone();
         for money in command.amounts().0 {
@@ -199,7 +198,7 @@ impl Command {
         command
     }
 
-    /// Sends it until there is a verdict; reads that have pages are read to the end.
+    /// Repeats the call until there is a verdict. Reads lists to their ends.
     pub async fn send(&self, client: &Client, random: &mut fastrand::Rng) -> Reply {
         for _ in 0..100 {
             let status = match self.respelled(random).send_once(client, random).await {
@@ -272,7 +271,7 @@ impl Command {
     }
 }
 
-/// A transaction on its own, as a batch of one, or as a stream of one: all the same.
+/// Posts one transaction: unary, as a batch of one, or as a stream of one.
 async fn post(
     mut client: Client,
     request: PostTransactionRequest,
@@ -309,7 +308,7 @@ fn status_of(status: pb::Status) -> Status {
     Status::with_details(Code::from_i32(status.code), status.message, details)
 }
 
-/// Longer than anything here should ever take.
+/// A deadline that no call should ever reach.
 pub fn timed<T>(message: T) -> Request<T> {
     within(seconds(30), message)
 }

@@ -1,4 +1,4 @@
-//! The model's holds: placed, captured, released. They expire in `model`.
+//! Holds of the model: placed, captured, released. `state` expires them.
 
 use passbook::proto::{
     AccountState, CaptureHoldRequest, Hold as ToldHold, HoldState, PlaceHoldRequest,
@@ -34,7 +34,7 @@ impl Model {
             Err(refusal) => refusal.metadata.get("now_us").cloned().unwrap_or_default(),
             Ok(_) => String::new(),
         };
-        // The server's clock may have gone on a little since.
+        // The server's clock may be slightly ahead.
         let later_us = now_us.parse().unwrap_or(i64::MIN);
         if let Some(expire_us) = expire_us.filter(|it| *it <= self.now_us.max(later_us)) {
             let metadata = [("now_us", now_us), ("expire_time_us", expire_us.to_string())];
@@ -175,7 +175,7 @@ impl Model {
     }
 }
 
-/// As the service keeps it: in whole microseconds.
+/// Rounded to whole microseconds, as the service stores it.
 fn rounded_up(time: &Timestamp) -> Timestamp {
     let nanos = (time.nanos + 999) / 1000 * 1000;
     let (seconds, nanos) = (i64::from(nanos / 1_000_000_000), nanos % 1_000_000_000);

@@ -1,4 +1,4 @@
-//! The model's changes of balances: postings and reversals. `model_holds` has the holds.
+//! Postings and reversals of the model. Holds are in `holds`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,6 @@ use crate::harness::{
     model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
 
-/// One change of one account.
 #[derive(Clone)]
 pub(super) struct Leg {
     pub account_id: String,
@@ -24,7 +23,7 @@ pub(super) struct Leg {
     pub condition: Condition,
 }
 
-/// What a transaction is besides its legs.
+/// The fields of a transaction besides its legs.
 pub(super) struct Frame {
     pub kind: TransactionKind,
     pub request_id: String,
@@ -33,7 +32,7 @@ pub(super) struct Frame {
     pub reverses_transaction_id: String,
 }
 
-/// What is refused before anything is looked up.
+/// Shape: rejections that need no lookup.
 pub(super) fn malformed(command: &Command) -> Result<(), Refusal> {
     let refuse = |code, reason| Err(Refusal::new(code, reason, &[]));
     if let Command::Transfer(it) = command
@@ -104,8 +103,8 @@ impl Model {
         *self.from_outside.entry(currency_code.to_owned()).or_default() += units;
     }
 
-    /// Whether the legs may be made; in the order of `ErrorReason`, and then of the legs.
-    /// `promised`: what is held for them, on which account.
+    /// Checks the legs, in the order of `ErrorReason` and then of the legs. `promised` is the
+    /// amount held for them, and its account.
     pub(super) fn judge(
         &self,
         legs: &[Leg],
@@ -209,7 +208,7 @@ impl Model {
         let mut create_time = by_server.and_then(|it| it.create_time);
         for account_id in &touched {
             let latest = self.accounts[*account_id].update_time;
-            // Not before what happened to the account before.
+            // Times of an account never decrease.
             if latest.as_ref().map(microseconds) > create_time.as_ref().map(microseconds) {
                 create_time = latest;
             }
@@ -271,7 +270,7 @@ impl Model {
         };
         let legs: Vec<Leg> = original.entries.iter().map(mirrored).collect();
         self.judge(&legs, None)?;
-        // A transfer's or a capture's sum is zero either way.
+        // The sum of a transfer or a capture is zero with or without it.
         for leg in &legs {
             self.comes_in(&leg.currency_code, leg.units);
         }
@@ -288,7 +287,7 @@ impl Model {
     }
 }
 
-/// The legs of a posting, of whatever kind.
+/// The legs of any posting.
 fn posting_of(command: &Command) -> (Vec<Leg>, Frame) {
     let (legs, kind, request_id, description, labels) = match command.clone() {
         Command::Deposit(it) => {

@@ -1,5 +1,5 @@
-//! Random calls for the model test: few accounts and small amounts, so that refusals are common,
-//! and limits met to the cent more often than chance would have it.
+//! Random calls of the model test: few accounts and small amounts, so that rejections are common
+//! and limits are often hit to the cent.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use crate::harness::{
     model::{LIMIT, Model, money_in, units},
 };
 
-/// Accounts that are in use at a time; closed ones are replaced.
+/// The number of accounts in use. Closed ones are replaced.
 const ACCOUNTS: usize = 7;
 
 pub struct Generator {
     pub random: Rng,
-    /// The start of all ids, which other callers do not use, and a label of all that can have one.
+    /// The prefix of all ids, unique to this caller, and the value of a label.
     pub caller: String,
     pub(super) sent: Vec<Command>,
-    /// Requests that come under an id that was fenced, or was to be.
+    /// Requests with an id that was fenced or is to be.
     pub(super) after_fence: Vec<Command>,
     ids: usize,
 }
@@ -40,7 +40,7 @@ impl Generator {
         }
     }
 
-    /// The next call, about what the model says is there.
+    /// The next call, on resources that the model knows.
     pub fn next(&mut self, model: &Model, now_us: i64) -> Command {
         let in_use = model.accounts.values().filter(|it| it.state != AccountState::Closed);
         if in_use.count() < ACCOUNTS {
@@ -83,7 +83,7 @@ impl Generator {
         format!("{}:{kind}:{}", self.caller, self.ids)
     }
 
-    /// Mostly one that is not closed.
+    /// Usually one that is not closed.
     pub(super) fn account(&mut self, model: &Model) -> String {
         let is_any = self.one_in(20);
         if self.one_in(40) || model.accounts.is_empty() {
@@ -111,7 +111,7 @@ impl Generator {
         (*self.pick(&["USD", "USD", "EUR", "JPY"])).to_owned()
     }
 
-    /// Mostly the account's.
+    /// Usually the account's currency.
     pub(super) fn currency_of(&mut self, model: &Model, account_id: &str) -> String {
         match model.accounts.get(account_id) {
             Some(account) if !self.one_in(40) => account.currency_code.clone(),
@@ -119,7 +119,7 @@ impl Generator {
         }
     }
 
-    /// An amount above zero that is about what the account can pay.
+    /// A positive amount close to what the account can pay.
     fn units(&mut self, model: &Model, account_id: &str) -> i128 {
         let Some(account) = model.accounts.get(account_id) else { return 1 };
         let available = model.available(account_id);
@@ -127,7 +127,7 @@ impl Generator {
             0..3 => available,
             3..5 => available + 1,
             5..7 => account.balance,
-            // Near the end of what an amount can be, on accounts that are there already.
+            // Near the upper bound of amounts, on existing accounts.
             7..10 if account.unlimited_overdraft && self.caller.ends_with('0') => {
                 LIMIT - 1 - i128::from(self.random.u32(0..300))
             }
@@ -142,7 +142,7 @@ impl Generator {
         money_in(&currency_code, self.units(model, account_id))
     }
 
-    /// Now and then one that is none.
+    /// Sometimes an invalid one.
     fn with_odd_amounts(&mut self, mut command: Command) -> Command {
         if self.one_in(60) {
             let odd = *self.pick(&[0, LIMIT, -LIMIT, -5]);
@@ -178,7 +178,8 @@ impl Generator {
             }
             _ => return None,
         }
-        // A bound beyond all amounts would be malformed, and so would one in another currency.
+        // A bound above the largest amount would be malformed, and so would one in another
+        // currency.
         let bounds = [&condition.min_balance_after, &condition.max_balance_after];
         let fits = |it: &Money| units(it).abs() < LIMIT;
         let is_sound = bounds.into_iter().flatten().all(fits);
@@ -225,7 +226,7 @@ impl Generator {
         }
         if !unlimited && self.one_in(2) {
             let currency_code = self.currency_of(model, &request.account_id);
-            // What has been used, to the cent.
+            // Exactly the used amount.
             let used = account.map_or(0, |account| {
                 account.overdraft_limit - model.available(&request.account_id)
             });
@@ -281,7 +282,7 @@ impl Generator {
         }
     }
 
-    /// Mostly one of which this is true.
+    /// Usually an item for which this is true.
     pub(super) fn account_that(&mut self, model: &Model, is_one: impl Fn(&str) -> bool) -> String {
         let ids: Vec<&String> = model.accounts.keys().filter(|id| is_one(id)).collect();
         match ids.is_empty() || self.one_in(4) {

@@ -1,4 +1,4 @@
-//! The reads of the model test: how they are sent, page after page, and what the model says.
+//! The reads of the model: how they are sent, page by page, and their expected replies.
 
 use passbook::proto::{
     AccountState, Entry, EntryOrder, GetAccountRequest, GetBalanceRequest, GetHoldRequest,
@@ -69,7 +69,7 @@ pub async fn send(command: Command, mut client: Client) -> Result<Told, Status> 
 }
 
 impl Model {
-    /// What a read says, now that everything that has expired is so.
+    /// The reply to a read, after expired holds are marked as such.
     pub(super) fn read(&self, command: &Command) -> Reply {
         let mut told = Told::default();
         match command {
@@ -156,7 +156,7 @@ impl Model {
     ) -> Result<Vec<Transaction>, Refusal> {
         let kind = TransactionKind::try_from(request.kind).expect("a kind");
         let mut found: Vec<_> = self.transactions.values().collect();
-        // The order of the text of UUIDs is that of their bytes.
+        // UUIDs sort the same as text and as bytes.
         found.reverse();
         if !request.account_id.is_empty() {
             let entries = &self.account(&request.account_id)?.entries;
@@ -255,7 +255,7 @@ impl Generator {
         }
     }
 
-    /// The time of some transaction, or a microsecond beside it; or none, but for one in so many.
+    /// The time of a transaction, plus or minus a microsecond; usually none.
     fn time(&mut self, model: &Model, one_in: u32) -> Option<Timestamp> {
         if model.transactions.is_empty() || !self.one_in(one_in) {
             return None;

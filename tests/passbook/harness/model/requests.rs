@@ -1,4 +1,4 @@
-//! Random requests that move or hold money, and the same ones again.
+//! Random requests that move or hold money, and repeats of them.
 
 use passbook::proto::{
     AccountState, CaptureHoldRequest, Condition, DepositRequest, Leg, Money, PlaceHoldRequest,
@@ -12,7 +12,7 @@ use crate::harness::{
     model::{Model, money_in, units},
 };
 
-/// Holds with an expire time that comes get one of a grid, so that several expire at once.
+/// Future expire times are rounded to this grid, so that several holds expire at once.
 const EXPIRE_GRID_US: i64 = 200_000;
 
 impl Generator {
@@ -99,7 +99,7 @@ impl Generator {
     }
 
     pub(super) fn place_hold(&mut self, model: &Model, now_us: i64) -> Command {
-        // An account that is empty and has a hold must not be closed: not rare, so that it is met.
+        // An empty account with a hold cannot be closed. This makes the case frequent enough.
         let is_empty = |id: &str| {
             let account = &model.accounts[id];
             let can_hold = account.unlimited_overdraft || account.overdraft_limit > 0;
@@ -124,7 +124,7 @@ impl Generator {
         };
         let mut expire_time = expire_us.map(timestamp);
         if let Some(time) = expire_time.as_mut().filter(|_| self.one_in(4)) {
-            // Of what is less than a microsecond the service makes a whole one.
+            // The service rounds fractions of a microsecond up.
             time.nanos = (time.nanos - self.random.i32(1..1000)).max(0);
         }
         Command::PlaceHold(PlaceHoldRequest {
@@ -138,7 +138,7 @@ impl Generator {
         })
     }
 
-    /// Mostly one that is open.
+    /// Usually an open one.
     pub(super) fn hold(&mut self, model: &Model) -> String {
         let open = model.accounts.values().flat_map(|account| account.open_holds.iter());
         let open: Vec<&String> = open.collect();
@@ -208,7 +208,7 @@ impl Generator {
         self.sent_before().and_then(|command| command.request_id())
     }
 
-    /// One of the last hundred, or of all.
+    /// One of the last hundred, or any.
     fn sent_before(&mut self) -> Option<Command> {
         let count = self.sent.len();
         if count == 0 {
@@ -231,7 +231,7 @@ impl Generator {
         Command::Resolve(ResolveRequestRequest { request_id, fence })
     }
 
-    /// The same again, as a dry run or in earnest.
+    /// A repeat of an earlier request, with or without `validate_only`.
     pub(super) fn repeat(&mut self) -> Command {
         if let Some(late) = self.after_fence.pop() {
             return late;
@@ -257,7 +257,7 @@ impl Generator {
         other.with_request_id(&request_id)
     }
 
-    /// Something sent before, with one field changed, if it was not like that before.
+    /// An earlier request with one field changed. None if the field already had that value.
     fn small_difference(&mut self) -> Command {
         let Some(mut command) = self.sent_before() else { return self.resolve() };
         let is_first = self.random.bool();

@@ -1,9 +1,8 @@
-//! The service as the contract describes it, one call after another, in integers: the model
-//! that histories of random calls are compared with. It shares no rule with `src/domain`.
+//! The model: the contract as sequential code in integers. It shares no rule with `src/domain`.
 //!
-//! What only the server can know (ids that it makes, times, the order of the clock's ticks) is
-//! taken from its reply, and then has to fit. Here: accounts, and requests with their ids;
-//! `model_money`: postings and holds; `model_reads`: reads.
+//! Values that only the server knows (generated ids, times) are taken from its reply, and must be
+//! plausible. This file has accounts and requests; `money` has postings, `holds` has holds, `reads`
+//! has reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +16,23 @@ use tonic::Code;
 
 use crate::harness::model::command::{Command, Refusal, Reply, Told};
 
-/// All amounts are below this, counted in the currency's smallest unit.
+/// Upper bound of all amounts, in the currency's smallest unit.
 pub const LIMIT: i128 = 10_i128.pow(28);
 
 #[derive(Clone, Default)]
 pub struct Model {
     pub accounts: BTreeMap<String, Account>,
     pub holds: BTreeMap<String, Hold>,
-    /// By their ids; as they were answered.
+    /// By id, as they were answered.
     pub transactions: BTreeMap<String, Transaction>,
     pub reversed_by: BTreeMap<String, String>,
-    /// The body that was judged and the first reply; None: fenced.
+    /// The request and its first reply. None: fenced.
     pub requests: BTreeMap<String, Option<(Command, Reply)>>,
-    /// The open holds that will expire, by when.
+    /// Open holds by expire time.
     pub expiring: BTreeSet<(i64, String)>,
-    /// By currency: what came in from outside, less what went out.
+    /// By currency: the sum that entered the ledger less the sum that left it.
     pub from_outside: BTreeMap<String, i128>,
-    /// The time of the latest call, at the earliest.
+    /// Lower bound of the current time.
     pub now_us: i64,
 }
 
@@ -62,8 +61,8 @@ pub struct Hold {
 }
 
 impl Model {
-    /// What the service must have replied, if it judged the call between these two times. Where a
-    /// hold expires in between, any time will do that explains the reply.
+    /// Checks the reply of a call that was executed between these two times. If a hold expires in
+    /// between, any time that explains the reply is accepted.
     pub fn expect(&mut self, command: &Command, from_us: i64, to_us: i64, reply: &Reply) -> Reply {
         let range = (from_us + 1, String::new())..(to_us + 1, String::new());
         let times: BTreeSet<i64> = self.expiring.range(range).map(|(time, _)| *time).collect();
@@ -111,7 +110,7 @@ impl Model {
         }
     }
 
-    /// What must hold whatever happens.
+    /// The invariants.
     fn assert_sums(&self) {
         let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
         for (account_id, account) in &self.accounts {
@@ -139,14 +138,13 @@ impl Model {
         }
     }
 
-    /// A hold is not open any more.
+    /// Ends a hold.
     pub(super) fn end_hold(&mut self, hold_id: &str) {
         let account_id = &self.holds[hold_id].told.account_id;
         self.accounts.get_mut(account_id).expect("an account").open_holds.remove(hold_id);
         self.expiring.retain(|(_, other)| other != hold_id);
     }
 
-    /// One change of an account.
     pub(super) fn changed(&mut self, account_id: &str, time: Option<Timestamp>) {
         let account = self.accounts.get_mut(account_id).expect("an account");
         account.version += 1;
@@ -173,7 +171,7 @@ impl Model {
         account.balance - self.held(account_id) + account.overdraft_limit
     }
 
-    /// The account as the service tells it.
+    /// The account as the service reports it.
     pub(super) fn told_account(&self, account_id: &str) -> Result<ToldAccount, Refusal> {
         let account = self.account(account_id)?;
         let money = |units| Some(money_in(&account.currency_code, units));
@@ -321,7 +319,7 @@ impl Model {
         self.set(account_id, (AccountChangeKind::Updated, ""), time, |account| *account = after)
     }
 
-    /// Makes a change of attributes, if it is one, and remembers it.
+    /// Applies a change of attributes and records it, if it changes anything.
     fn set(
         &mut self,
         account_id: &str,
@@ -416,7 +414,7 @@ fn scale(currency_code: &str) -> usize {
     if currency_code == "JPY" { 0 } else { 2 }
 }
 
-/// The amount in the currency's smallest unit. All its decimals must be there.
+/// The amount in the currency's smallest unit. The value must have all its decimals.
 pub fn units(money: &Money) -> i128 {
     let decimals = money.value.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     assert_eq!(decimals, scale(&money.currency_code), "{money:?}");

@@ -1,5 +1,5 @@
-//! PostgreSQL as a test breaks it: a proxy that cuts connections on command, servers of the test's
-//! own (standbys, failover), and PgBouncer.
+//! PostgreSQL under the control of a test: a proxy that breaks connections on command, servers for
+//! failover, and PgBouncer.
 
 pub mod pgbouncer;
 pub mod proxy;

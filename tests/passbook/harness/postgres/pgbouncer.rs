@@ -1,4 +1,4 @@
-//! PgBouncer between server and PostgreSQL, where it is installed (scripts/postgres does it).
+//! PgBouncer between server and PostgreSQL, where it is installed (scripts/postgres installs it).
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of this server, with these lines of settings besides; None if it is not installed.
+    /// Starts it in front of this server, with additional settings. None if it is not installed.
     pub async fn start(server: &PostgresServer, lines: &[&str]) -> Option<Self> {
         let program = PROGRAMS.iter().find(|program| Path::new(program).exists())?;
         let directory = tempfile::Builder::new().prefix("passbook-pgbouncer.").tempdir_in("/tmp");

@@ -1,7 +1,7 @@
-//! A line between server and PostgreSQL that misbehaves on command.
+//! A proxy between server and PostgreSQL that misbehaves on command.
 //!
-//! It understands the framing of the wire protocol (a byte that says what it is, four bytes of
-//! length, the rest), not more. There must be no TLS on the line: see `TestDatabase::url_at`.
+//! It understands only the framing of the wire protocol: a type byte, four bytes of length, the
+//! body. Connections must not use TLS: see `TestDatabase::url_at`.
 
 use std::{
     io,
@@ -20,10 +20,10 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Longest first: the shorter one is a part of the longer one.
+/// Longest first, since the shorter one is its prefix.
 const ROW_LOCKS: [&[u8]; 2] = [b"FOR UPDATE SKIP LOCKED", b"FOR UPDATE"];
 
-/// A proxy on a port of its own; its connections end when it is dropped.
+/// A proxy on its own port. Its connections end when it is dropped.
 pub struct PostgresProxy {
     pub address: SocketAddr,
     control: Arc<Control>,
@@ -48,7 +48,7 @@ struct Control {
 }
 
 impl PostgresProxy {
-    /// Starts a proxy that passes everything on to the server of this URL.
+    /// Starts a proxy in front of the server of this URL.
     pub async fn start(database_url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound port");
@@ -61,7 +61,7 @@ impl PostgresProxy {
             while let Ok((client, _)) = listener.accept().await {
                 let (target, control) = (target.clone(), Arc::clone(&shared));
                 connections.spawn(async move {
-                    // An error is the end of the connection, which is what it is for here.
+                    // An error only ends this connection.
                     let _ = carry(client, &target, &control).await;
                 });
             }
@@ -69,7 +69,7 @@ impl PostgresProxy {
         Self { address, control, _connections: connections }
     }
 
-    /// From now on every row lock is left out of the statements: `FOR UPDATE` becomes spaces.
+    /// Removes row locks from all statements: `FOR UPDATE` becomes spaces.
     pub fn strip_locks(&self) {
         self.control.strips_locks.store(true, SeqCst);
     }
@@ -78,18 +78,17 @@ impl PostgresProxy {
         self.control.locks_stripped.load(SeqCst)
     }
 
-    /// Cuts the connection at the next commit, which never reaches PostgreSQL.
+    /// Cuts the connection before the next commit reaches PostgreSQL.
     pub fn cut_before_next_commit(&self) {
         self.control.cuts_before_commit_left.fetch_add(1, SeqCst);
     }
 
-    /// Cuts the connection at the next commit, when PostgreSQL has made it and before the
-    /// server hears of it.
+    /// Cuts the connection after the next commit, before its confirmation reaches the server.
     pub fn cut_after_next_commit(&self) {
         self.control.cuts_after_commit_left.fetch_add(1, SeqCst);
     }
 
-    /// The same, and then nothing goes through any more: the server cannot look up what it did.
+    /// The same, and then freezes: the server cannot look up the outcome.
     pub fn cut_after_next_commit_and_freeze(&self) {
         self.control.freezes_after_cut.store(true, SeqCst);
         self.cut_after_next_commit();
@@ -99,28 +98,27 @@ impl PostgresProxy {
         self.control.cuts_made.load(SeqCst)
     }
 
-    /// How often PostgreSQL said that it is ready for the next request.
+    /// Counts ReadyForQuery messages of PostgreSQL.
     pub fn round_trips(&self) -> usize {
         self.control.round_trips.load(SeqCst)
     }
 
-    /// From now on new sessions begin without what `options` sets, as behind a pooler that ignores
-    /// it.
+    /// Removes `options` from new sessions, as a pooler that ignores it does.
     pub fn drop_options(&self) {
         self.control.drops_options.store(true, SeqCst);
     }
 
-    /// How often one message had several statements.
+    /// Counts messages with several statements.
     pub fn calls_of_several_statements(&self) -> usize {
         self.control.calls_of_several_statements.load(SeqCst)
     }
 
-    /// From now on a request and its answer each take this much longer.
+    /// Delays each request and each answer.
     pub fn delay(&self, delay: Duration) {
         self.control.delay_ms.store(delay.as_millis() as u64, SeqCst);
     }
 
-    /// Nothing goes through any more, in either direction, but no connection ends.
+    /// Stops all traffic in both directions without closing a connection.
     pub fn freeze(&self) {
         self.control.frozen.send_replace(true);
     }
@@ -129,8 +127,8 @@ impl PostgresProxy {
         self.control.frozen.send_replace(false);
     }
 
-    /// The connections that there are fall silent for ever, as when an address moves to another
-    /// host; new ones work.
+    /// Silences the existing connections for good, as when an address moves to another host. New
+    /// connections work.
     pub fn silence_connections(&self) {
         let all = self.control.connections.load(SeqCst);
         self.control.dead_connections.store(all, SeqCst);
@@ -163,7 +161,7 @@ impl Control {
     }
 }
 
-/// Carries one connection until either side ends it, or it is cut.
+/// Forwards one connection until either side closes it, or it is cut.
 async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result<()> {
     let connection = control.connections.fetch_add(1, SeqCst);
     control.wait_while_frozen(connection).await;
@@ -195,7 +193,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
             if control.strips_locks.load(SeqCst) && message.strip_locks() {
                 control.locks_stripped.fetch_add(1, SeqCst);
             }
-            // What is sent together arrives together or not at all, as a packet does.
+            // Bytes written together arrive together or not at all, as in a packet.
             let is_whole = !message.has_more_to_come();
             packet.append(&mut message.bytes);
             if is_whole {
@@ -235,7 +233,7 @@ async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result
     }
 }
 
-/// One message, with its kind and its length.
+/// One message with its type and length.
 struct Message {
     bytes: Vec<u8>,
 }
@@ -266,7 +264,7 @@ impl Message {
         text.len() >= 6 && text[..6].eq_ignore_ascii_case(b"COMMIT")
     }
 
-    /// Parse, Bind, Describe, Execute or Close, which a Sync ends.
+    /// Parse, Bind, Describe, Execute or Close, which are followed by a Sync.
     fn has_more_to_come(&self) -> bool {
         matches!(self.kind(), b'P' | b'B' | b'D' | b'E' | b'C')
     }
@@ -291,7 +289,7 @@ impl Message {
     }
 }
 
-/// The first message of a connection has no kind.
+/// The first message of a connection has no type byte.
 async fn read_startup(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     source.read_exact(&mut bytes).await?;
@@ -299,7 +297,7 @@ async fn read_startup(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u
     Ok(bytes)
 }
 
-/// Takes the parameter `options` out of it: a length, a version, then names and values.
+/// Removes the parameter `options`: the message is a length, a version, then names and values.
 fn drop_options(startup: &mut Vec<u8>) {
     let texts: Vec<Vec<u8>> = startup[8..].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let mut kept = startup[4..8].to_vec();
@@ -313,14 +311,14 @@ fn drop_options(startup: &mut Vec<u8>) {
     *startup = [length.to_be_bytes().to_vec(), kept].concat();
 }
 
-/// Reads what a message's length, at this offset, says is still to come.
+/// The rest of a message whose length is at this offset.
 async fn read_rest(
     source: &mut (impl AsyncRead + Unpin),
     bytes: &mut Vec<u8>,
     length_at: usize,
 ) -> io::Result<()> {
     let length = bytes[length_at..length_at + 4].try_into().map(u32::from_be_bytes);
-    // The length counts itself, but not the kind.
+    // The length includes itself, but not the type.
     let total = length_at + length.expect("four bytes") as usize;
     let had = bytes.len();
     bytes.resize(total.max(had), 0);

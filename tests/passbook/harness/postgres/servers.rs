@@ -1,7 +1,7 @@
-//! PostgreSQL servers of a test's own, to be killed, started, copied and promoted.
+//! PostgreSQL servers that a test starts, kills, copies and promotes.
 //!
-//! The programs are those beside `PASSBOOK_TEST_PSQL`. PostgreSQL refuses to run as root: then it
-//! runs as the user `postgres`, as scripts/postgres does it.
+//! The programs stand beside `PASSBOOK_TEST_PSQL`. PostgreSQL refuses to run as root, so it runs as
+//! the user `postgres` then, as in scripts/postgres.
 
 use std::{
     net::TcpListener,
@@ -15,11 +15,11 @@ use tempfile::TempDir;
 
 use crate::harness::{database::connect, eventually};
 
-/// Ports below the range that the kernel hands out by itself, so that a server that is down finds
-/// its port again; scripts/postgres takes its own from above.
+/// Ports below the kernel's ephemeral range, so that a stopped server can bind its port again.
+/// scripts/postgres uses ports above.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
 
-/// One server with a directory of its own; killed when dropped.
+/// One server with its own directory, killed when dropped.
 pub struct PostgresServer {
     pub port: u16,
     directory: TempDir,
@@ -28,12 +28,12 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// A new one, running.
+    /// Starts a new server.
     pub async fn start() -> Self {
         Self::start_in(None, &[]).await
     }
 
-    /// The same with its data below this directory, and with these settings besides.
+    /// The same with its data in this directory and additional settings.
     pub async fn start_in(parent: Option<&Path>, settings: &[&str]) -> Self {
         let mut server = Self::empty(parent);
         server.settings = settings.iter().map(|it| (*it).to_owned()).collect();
@@ -45,7 +45,7 @@ impl PostgresServer {
         server
     }
 
-    /// A standby of this server, following it.
+    /// Starts a standby of this server.
     pub async fn standby(&self) -> Self {
         let mut standby = Self::empty(None);
         standby.settings.clone_from(&self.settings);
@@ -54,7 +54,7 @@ impl PostgresServer {
         standby
     }
 
-    /// Comes back, after a crash, as a standby of this server: a copy of it, at the old address.
+    /// Restarts a crashed server as a standby of this one, at its old address.
     pub async fn follow(&mut self, primary: &Self) {
         let mut standby = Self::empty(None);
         standby.settings.clone_from(&primary.settings);
@@ -65,7 +65,7 @@ impl PostgresServer {
         self.run().await;
     }
 
-    /// A copy that will follow this server under the name `standby`.
+    /// Makes a copy that follows this server under the name `standby`.
     fn copy_to(&self, data: &Path) {
         let from =
             format!("host=127.0.0.1 port={} user=postgres application_name=standby", self.port);
@@ -88,14 +88,14 @@ impl PostgresServer {
         Self { port: free_port(), directory, process: None, settings: Vec::new() }
     }
 
-    /// Starts it, after it was stopped, and waits until it takes connections.
+    /// Starts a stopped server and waits until it accepts connections.
     pub async fn run(&mut self) {
         self.launch();
         let up = async || connect(&self.url()).await.is_ok();
         eventually("PostgreSQL takes connections", up).await;
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts the process without waiting.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log_path());
@@ -119,12 +119,11 @@ impl PostgresServer {
         self.process = Some(command.spawn().expect("postgres starts"));
     }
 
-    /// Stops it at once, as a crash does: nothing is written any more, and every session ends.
-    /// When this returns, all its processes are gone.
+    /// Stops the server immediately, as a crash does. All its processes have exited on return.
     pub fn crash(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        // SIGQUIT: the postmaster kills its children before it ends. After a plain SIGKILL of the
-        // postmaster alone they would go on for a moment, and the port would be free.
+        // SIGQUIT: the postmaster kills its children first. After SIGKILL the children would
+        // continue for a moment while the port is already free.
         let pid = process.id().to_string();
         let _ = Command::new("sh").args(["-c", "kill -QUIT \"$0\"", &pid]).status();
         let end = Instant::now() + Duration::from_secs(20);
@@ -135,7 +134,7 @@ impl PostgresServer {
         let _ = process.wait();
     }
 
-    /// Makes a standby the primary.
+    /// Promotes a standby.
     pub async fn promote(&self) {
         let session = self.session().await;
         let promoted = session.execute_unprepared("SELECT pg_promote(true, 60)").await;
@@ -149,7 +148,7 @@ impl PostgresServer {
 
     pub async fn execute(&self, sql: &str) {
         let session = self.session().await;
-        // Each by itself: some may not be in a transaction.
+        // One at a time: some must not run in a transaction.
         for statement in sql.split(';') {
             let done = session.execute_unprepared(statement).await;
             done.unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -157,7 +156,7 @@ impl PostgresServer {
         session.close().await.expect("the session ends");
     }
 
-    /// From now on this role must say its password.
+    /// Requires a password from this role.
     pub fn require_passwords_of(&self, role: &str) {
         let path = self.data().join("pg_hba.conf");
         let trusting = std::fs::read_to_string(&path).expect("pg_hba.conf");
@@ -197,12 +196,12 @@ impl Drop for PostgresServer {
             println!("---- log of PostgreSQL at {} ----\n{}", self.address(), last.join("\n"));
         }
         self.crash();
-        // Its user's files are not ours, unless we are root.
+        // Only root can remove the files of its user.
         let _ = run_quietly(as_server_user("rm").arg("-rf").arg(self.data()));
     }
 }
 
-/// The URL of all of them.
+/// A URL with the addresses of all servers.
 pub fn url(servers: &[&PostgresServer]) -> String {
     let hosts: Vec<_> = servers.iter().map(|server| server.address()).collect();
     format!("postgres://postgres@{}/postgres?sslmode=disable", hosts.join(","))
@@ -236,12 +235,12 @@ pub fn as_server_user(program: &str) -> Command {
         }
         None => Command::new(program),
     };
-    // Its own directory may be one that the user may not enter.
+    // The user may have no access to the current directory.
     command.current_dir("/");
     command
 }
 
-/// None if we are not root: then it is ourselves.
+/// None if this process does not run as root.
 pub fn server_user() -> Option<String> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id").args(arguments).output().ok()?;
