@@ -1,4 +1,4 @@
-//! `passbook bench`: it measures, and it notices when the money does not add up.
+//! `passbook bench` measures, and fails if balances do not add up.
 
 use crate::harness::*;
 
@@ -113,7 +113,7 @@ async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
         eventually("the run has begun", async || database.count("entries").await > 10).await;
         let steal = match kind {
             Kind::Postgres => "UPDATE accounts SET balance = balance + 1",
-            // In text; the run's balances have two decimals.
+            // As text; the run's balances have two decimals.
             Kind::Sqlite => {
                 "UPDATE accounts SET balance = printf('%.2f', CAST(balance AS REAL) + 1)"
             }

@@ -1,4 +1,4 @@
-//! The command line, as an operator or an orchestrator sees it.
+//! The command line as an operator or orchestrator sees it.
 
 use crate::harness::*;
 

@@ -36,7 +36,7 @@ async fn an_empty_variable_is_not_set() {
     }
     let all: Vec<_> = names.iter().map(|name| (*name, "")).collect();
     check(&all).await.must_succeed();
-    // The file's value counts then, and the help names the variables still.
+    // The file's value applies, and the help still names the variables.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("passbook.toml");
     fs::write(&file, "listen = \"0.0.0.0:0\"\n").expect("written");
@@ -99,7 +99,7 @@ async fn an_error_names_the_variable_or_the_file_that_the_value_came_from() {
     }
     let outcome = check(&[("PASSBOOK_LOG_FORMAT", "xml")]).await;
     assert!(outcome.stderr.contains("auto, console, json"), "{}", outcome.stderr);
-    // What is found out only when all settings are known.
+    // Errors that need all settings.
     for (name, value) in [
         ("PASSBOOK_DATABASE_URL", "mysql://h"),
         ("PASSBOOK_TOKENS_FILE", "/x"),
@@ -144,7 +144,7 @@ async fn an_unknown_variable_is_warned_of_with_the_nearest_name() {
         ("PASSBOOK_PORT_50051_TCP_ADDR", "10.0.0.1"),
         ("PASSBOOK_TEST_SEED", "1"),
         ("PASSBOOK_BENCH_DATABASE_URL", "x"),
-        // Of another verb.
+        // A setting of another command.
         ("PASSBOOK_TARGET", "http://127.0.0.1:50051"),
     ];
     let outcome = check(&[&unknown[..], &known].concat()).await.must_succeed();

@@ -1,4 +1,4 @@
-//! `passbook export` and `passbook import`: a ledger moves as it is, or not at all.
+//! `passbook export` and `passbook import`: a ledger moves unchanged, or not at all.
 
 use std::{
     collections::BTreeSet,
@@ -35,7 +35,6 @@ async fn export(database: &TestDatabase) -> String {
     passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
 }
 
-/// Imports this text from a file.
 async fn import(database: &TestDatabase, text: &str) -> Outcome {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("it is written");
@@ -194,7 +193,7 @@ async fn an_import_needs_an_empty_database(kind: Kind) {
     assert_eq!(target.count("accounts").await, 1);
     assert_eq!(target.count("entries").await, 0);
 
-    // A server has registered its currencies, which is nothing that has happened.
+    // A server has registered its currencies, which does not count as content.
     let registered = source.create_beside(other(kind)).await;
     drop(Server::start_with(&registered, &["--currency", "ETH=18"]).await);
     import(&registered, &text).await.must_succeed();
@@ -249,7 +248,7 @@ async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
     }
 }
 
-/// An import that reads from a pipe of which we have the other end.
+/// An import that reads from a pipe of this test.
 fn import_from_pipe(database: &TestDatabase) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
     command.args(["import", "--database-url", database.url()]);
@@ -263,8 +262,8 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
     let target = source.create_beside(other(kind)).await;
     let mut child = import_from_pipe(&target);
     let mut pipe = child.stdin.take().expect("a pipe");
-    // Everything but the trailer, and far more changes than the pipe and all buffers hold: when
-    // they are written, some are in the database.
+    // Everything but the trailer, and far more than the pipe and all buffers hold: once it is
+    // written, a part of it is in the database.
     let at = text.rfind("{\"type\":\"account_change\"").expect("a change");
     pipe.write_all(&text.as_bytes()[..at]).expect("it reads");
     let change = text[at..].lines().next().expect("a line");

@@ -1,4 +1,4 @@
-//! Exports that went through other programs before they are imported, and files that are none.
+//! Exports that other programs have rewritten, and files that are no exports.
 
 use crate::harness::*;
 

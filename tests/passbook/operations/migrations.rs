@@ -1,10 +1,10 @@
-//! `passbook migrate`, and what `serve` does about a schema that is not its own.
+//! `passbook migrate`, and how `serve` treats another schema version.
 
 use tokio::task::JoinSet;
 
 use crate::harness::{checker, *};
 
-/// How many there are.
+/// The number of migrations.
 const MIGRATIONS: i64 = 4;
 
 on_both_databases! {

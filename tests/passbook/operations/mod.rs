@@ -1,4 +1,4 @@
-//! The program as its operator sees it: commands, settings, start, migrations, telemetry.
+//! The program as an operator sees it: commands, settings, start, migrations, telemetry.
 
 mod bench;
 mod cli;

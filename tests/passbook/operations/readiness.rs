@@ -1,4 +1,5 @@
-//! Readiness tells whether changes can be made, and why not; liveness that the process lives.
+//! Readiness reports whether changes can be made, and why not. Liveness reports that the process
+//! runs.
 
 use tokio::time::Instant;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -46,7 +47,7 @@ async fn a_single_late_answer_is_no_outage() {
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
 
-    // One look, which begins within a second, takes longer than the two that it may.
+    // One probe, which begins within a second, takes longer than its timeout of two seconds.
     proxy.freeze();
     tokio::time::sleep(ms(3300)).await;
     proxy.thaw();

@@ -1,5 +1,5 @@
-//! Two versions of the program on one database: the schema moves first, under servers of the
-//! version before, which go on until they are replaced.
+//! Two versions of the program on one database: the schema is migrated first, under servers of the
+//! previous version, which continue until they are replaced.
 
 use std::{
     path::Path,
@@ -24,7 +24,7 @@ on_both_databases! {
     a_running_server_continues_when_a_newer_one_migrates,
 }
 
-/// What the next migration may do: add columns with a default, tables, indexes.
+/// What a migration may do: add columns with a default, tables, indexes.
 const NEXT_MIGRATION: [&str; 9] = [
     "ALTER TABLE currencies ADD COLUMN next_1 TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE accounts ADD COLUMN next_2 TEXT NOT NULL DEFAULT ''",
@@ -46,7 +46,7 @@ async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
     let made = Arc::new(AtomicUsize::new(0));
     let calls = tokio::spawn(call(client.clone(), accounts.clone(), stopped, made.clone()));
     let mut admin = client.clone();
-    // Everything is prepared once it has been used.
+    // Every statement is prepared after its first use.
     history.extend(use_everything(&mut admin, "before").await);
 
     let connection = database.connect().await;
@@ -67,7 +67,7 @@ async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
     checker::assert_sound(&database, &history).await;
 }
 
-/// One change after another on one server; every one gets a verdict at the first attempt.
+/// Sequential changes on one server. Each gets a verdict at the first attempt.
 async fn call(
     client: Client,
     accounts: Vec<String>,
@@ -89,7 +89,7 @@ async fn call(
     history
 }
 
-/// Every table by every way to read and write it, on an account of its own; what is posted.
+/// Reads and writes every table in every way, on an account of its own. Returns the postings.
 async fn use_everything(client: &mut Client, round: &str) -> History {
     open(client, round).await;
     let account_id = round.to_owned();
@@ -120,7 +120,7 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     client.list_account_changes(request).await.expect("changes");
     client.list_accounts(ListAccountsRequest::default()).await.expect("accounts");
 
-    // To the balance a capture is a withdrawal.
+    // For the balance a capture is a withdrawal.
     let transaction = captured.transaction.expect("a capture's transaction");
     let taken = Answer { transaction: Some(transaction), hold: None, replayed: false };
     vec![
@@ -130,11 +130,11 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
 }
 
 /// An export or a backup reads a table in one long transaction. A migration that waited for it
-/// would have everyone else wait behind it.
+/// would block all others behind its own lock request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    // Back to before the one that adds columns: it needs the tables for itself.
+    // Back to before the migration that adds columns, which needs exclusive locks.
     for _ in 0..2 {
         passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
     }
@@ -162,7 +162,7 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     assert!(outcome.stdout.contains("applied m20261125_000003_who_asked"), "{}", outcome.stdout);
 }
 
-/// The real thing, with the binary of the version before: `scripts/rolling_update`.
+/// The full rehearsal with the binary of the previous version: `scripts/rolling_update`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the binary of the version before: scripts/rolling_update"]
 async fn servers_of_the_version_before_are_replaced_under_load() {
@@ -184,7 +184,7 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     let new = [Server::start(&database).await, Server::start(&database).await];
     println!("{} -> {}", old[0].ready_line, new[0].ready_line);
 
-    // Both versions answer, and each replays what the other has made.
+    // Both versions answer, and each replays the requests of the other.
     let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
     let load = RingLoad::start(&accounts, 16, &clients, seed());
     for (index, server) in old.iter().chain(&new).enumerate() {

@@ -1,9 +1,9 @@
-//! Each session with PostgreSQL is what the service needs, whatever is between and whatever a
-//! role or a database has for defaults; or it is refused by name.
+//! Each PostgreSQL session has the settings that the service needs, whatever is in between and
+//! whatever the defaults of role and database. Otherwise it is refused by name.
 
 use crate::harness::{pgbouncer::PgBouncer, proxy::PostgresProxy, servers::PostgresServer, *};
 
-/// What a writer's session must be like.
+/// The settings of a writer's session.
 const OF_WRITERS: [(&str, &str); 14] = [
     ("application_name", "passbook"),
     ("client_encoding", "UTF8"),
@@ -21,8 +21,8 @@ const OF_WRITERS: [(&str, &str); 14] = [
     ("transaction_isolation", "read committed"),
 ];
 
-/// Defaults of a database under which hardly anything is as it must be. (With statements that may
-/// take a second only the session can be prepared.)
+/// Database defaults that are nearly all wrong. (With a statement timeout below a second the
+/// session can still be prepared.)
 const HOSTILE: [(&str, &str); 12] = [
     ("default_transaction_isolation", "serializable"),
     ("enable_indexscan", "off"),
@@ -47,7 +47,7 @@ async fn start_hostile(settings: &[&str]) -> PostgresServer {
     server
 }
 
-/// Has every request that is recorded write down what its session is like.
+/// Records the settings of the session with each recorded request.
 async fn watch_settings(server: &PostgresServer) {
     let names = OF_WRITERS.map(|(name, _)| format!("'{name}'")).join(", ");
     for statement in [
@@ -93,7 +93,7 @@ async fn a_session_is_configured_even_if_its_options_did_not_arrive() {
     assert_eq!(seen(&database).await, expected());
 }
 
-/// Three deposits that were acknowledged through this URL, and a crash.
+/// Makes three acknowledged deposits through this URL, and crashes the database.
 async fn survive_a_crash(mut database: PostgresServer, url: &str) {
     let server = Server::start_at(url, &[]).await;
     open_funded(&server.client(), "alice", "1").await;
@@ -252,7 +252,7 @@ async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
     assert!(server.log().contains(told), "{}", server.log());
 }
 
-/// Each verb waits for a lock that somebody has, longer than its role may by default.
+/// Each command waits for a foreign lock, longer than its role's default timeouts.
 #[tokio::test(flavor = "multi_thread")]
 async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
     let _slot = slots::take(Load::Light).await;
@@ -292,7 +292,7 @@ async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
         }
         let arguments = [verb, &["--database-url", &url]].concat();
         let (outcome, ()) = tokio::join!(passbook(&arguments), async {
-            // Ten times as long as its role may wait.
+            // Ten times its role's timeout.
             tokio::time::sleep(seconds(1)).await;
             other.close().await.expect("the session ends");
         });
@@ -318,7 +318,7 @@ async fn commands_send_one_statement_per_call() {
     }
 }
 
-/// `SET TRANSACTION` after BEGIN would be a round trip more, and some engines refuse it.
+/// `SET TRANSACTION` after BEGIN would be one more round trip, and some engines reject it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_begins_with_one_statement() {
     let _slot = slots::take(Load::Light).await;

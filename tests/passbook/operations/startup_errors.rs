@@ -1,5 +1,5 @@
-//! What cannot be used at the start, be it the database or a file: one line that says why, and an end.
-//! A database that is late: the server listens, and is not ready until it is there.
+//! An unusable database or file ends the start with one line that gives the reason. While the
+//! database is late, the server listens and is not ready.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ use crate::harness::{
     *,
 };
 
-/// `serve` with this URL: its exit code and all that it says.
+/// Runs `serve` with this URL. Returns its exit code and output.
 async fn serve(url: &str) -> (Option<i32>, String) {
     let arguments =
         ["serve", "--listen", "127.0.0.1:0", "--database-url", url, "--database-wait", "0s"];
@@ -37,7 +37,7 @@ async fn a_database_that_cannot_be_used_is_one_clear_line() {
     server.execute("CREATE ROLE alice LOGIN PASSWORD 'open-sesame'").await;
     server.require_passwords_of("alice");
     let address = server.address();
-    // Bound, but nobody listens there for PostgreSQL's protocol.
+    // The port is bound, but does not speak PostgreSQL's protocol.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = silent.local_addr().expect("a bound port");
     let nobody = {
@@ -142,12 +142,12 @@ async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     assert!(why.contains("policy.toml: cannot be read: "), "{why}");
 }
 
-/// The `database_url` of a PostgreSQL that is not there: nobody listens at its address.
+/// A `database_url` at an address without a listener.
 fn absent_database() -> String {
     format!("postgres://postgres@127.0.0.1:{}/postgres", free_port())
 }
 
-/// An address of this machine at which nobody listens.
+/// An unused local address.
 fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
@@ -211,7 +211,7 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     assert!(log.contains("connection refused"), "{log}");
 }
 
-/// Asks on new connections until the ledger answers; before, each is told to wait.
+/// Calls on new connections until the ledger answers. Earlier calls are told to retry.
 async fn is_served_without_a_gap(server: &Server) {
     let nobody = GetAccountRequest { account_id: "nobody".to_owned() };
     eventually("it is served", async || {
@@ -260,7 +260,7 @@ async fn a_taken_address_is_told_at_once_even_if_the_database_is_late() {
     ] {
         let arguments = [&["serve", "--database-url", &url][..], &listeners].concat();
         let outcome = passbook(&arguments).await;
-        // One line: it did not say that it waits.
+        // One line: it did not report waiting.
         let why = outcome.must_fail(1);
         assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");
     }

@@ -1,5 +1,5 @@
-//! The log: one line a call that went wrong, its name in it and in the answer, and nothing in it
-//! that is nobody's business.
+//! The log: one line per failed call, with a call id that is in the answer as well, and no
+//! confidential data.
 
 use passbook::proto::{DepositRequest, GetAccountRequest};
 use serde_json::Value;
@@ -16,7 +16,7 @@ on_both_databases! {
 }
 
 const DEBUG: [&str; 4] = ["--log", "passbook=debug", NO_CALL_IS_SLOW[0], NO_CALL_IS_SLOW[1]];
-/// Not even on a busy machine.
+/// No call counts as slow, even on a busy machine.
 const NO_CALL_IS_SLOW: [&str; 2] = ["--slow-request-threshold", "5m"];
 
 fn get_account(account_id: &str) -> Request<GetAccountRequest> {
@@ -28,7 +28,7 @@ fn request_id(metadata: &MetadataMap) -> String {
     value.to_str().expect("a text").to_owned()
 }
 
-/// The lines at the end of calls of this method.
+/// The lines that report finished calls of this method.
 fn lines_of(server: &Server, method: &str) -> Vec<Value> {
     let is_of = |line: &Value| {
         line["method"] == format!("passbook.v1.AccountService/{method}") && line["code"].is_string()
@@ -116,7 +116,7 @@ async fn database_failures_are_warned_of_at_a_limited_rate() {
     for line in warned {
         assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"call failed".into()));
     }
-    // And what the handler logged of it belongs to its call.
+    // A line of the handler has the call's id.
     let is_told =
         |line: &Value| line["message"] == "read failed" && line["request_id"].as_str().is_some();
     assert!(server.log_lines().iter().any(is_told), "{}", server.log());
@@ -144,7 +144,7 @@ async fn a_slow_call_is_warned_of() {
     let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
     assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"slow call".into()));
     assert_eq!((&line["code"], &line["request_id"]), (&"OK".into(), &"slow-one".into()));
-    // The caller's trace, also where none are made.
+    // The caller's trace id, even without a collector.
     assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert!(line["duration_ms"].as_f64().expect("a number") >= 100.0, "{line}");
 }
@@ -178,8 +178,7 @@ async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
     }
 }
 
-/// What cannot be read has a name, which whoever looks after the database may know, and the log
-/// may not have.
+/// An unreadable row has an id that the database operator may see and the log may not.
 async fn the_log_of_an_unreadable_row_has_no_account_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -197,21 +196,21 @@ async fn the_log_of_an_unreadable_row_has_no_account_id(kind: Kind) {
     assert!(!server.log().contains("zebra"), "{}", server.log());
 }
 
-/// At trace, h2, hyper, tonic and all others write what they have to say.
+/// At level trace, h2, hyper, tonic and all others log as well.
 async fn a_token_is_in_no_log_whatever_the_level(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--log", "trace"]).await;
     serve_secrets(&server).await;
     let log = server.log();
     assert!(log.contains("\"TRACE\"") && log.contains("\"h2::"), "the libraries log:\n{log}");
-    // As text, in hexadecimal, as a list of numbers, and in base64.
+    // As text, hexadecimal, a list of numbers, and base64.
     for secret in ["hush-hush", "68757368", "104, 117, 115, 104", "aHVzaC"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
     }
 }
 
-/// Does things with what must not be in a log, and returns the request ids.
+/// Makes calls with confidential values, and returns the request ids.
 async fn serve_secrets(server: &Server) -> Vec<String> {
     let mut client = server.client();
     open(&client, "zebra-77").await;

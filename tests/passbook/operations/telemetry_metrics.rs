@@ -1,5 +1,5 @@
-//! Metrics: after known calls they say exactly that, in names and labels that are bounded. And the
-//! admin port's other answers.
+//! Metrics count known calls exactly, with a bounded set of names and labels; and the other answers
+//! of the admin port.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ on_both_databases! {
     queue_length_and_watchers_are_metrics,
 }
 
-/// All that `docs/operations.md` promises, but for the certificate's, which only TLS has.
+/// All metrics of `docs/operations.md`, except the certificate's, which needs TLS.
 const NAMES: [&str; 20] = [
     "grpc_server_started_total",
     "grpc_server_handled_total",
@@ -144,7 +144,7 @@ async fn prometheus_and_the_admin_service_agree(kind: Kind) {
         let count = metrics.value(&format!("{name}_count"));
         assert_eq!(count, distribution.count as f64, "{name}");
         assert!(count > 0.0, "{name}");
-        // The one has whole microseconds.
+        // One of them has whole microseconds.
         let difference = metrics.value(&format!("{name}_sum")) - distribution.sum;
         assert!(difference.abs() < 1e-5, "{name}: {difference}");
     }
@@ -179,7 +179,7 @@ async fn an_account_id_is_in_no_metric(kind: Kind) {
 async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
-    // What is told of the process itself is not all there at once.
+    // Metrics of the process do not appear all at once.
     admin.metrics().await;
     let before = admin.metrics().await.series().count();
     for number in 0..20 {
@@ -196,7 +196,7 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
     let started = metrics.value(&format!("grpc_server_started_total{{{unknown}}}"));
     assert_eq!(started, 20.0);
     assert!(!metrics.text.contains("Made"), "{}", metrics.text);
-    // A code, and a histogram.
+    // One counter per code, and one histogram.
     let after = metrics.series().count();
     assert_eq!(after, before + 1 + 17, "{}", metrics.text);
 }
@@ -285,7 +285,7 @@ async fn the_admin_port_has_three_paths_and_takes_only_get() {
     assert_eq!(admin.ask("POST", "/metrics").await.expect("an answer").0, 405);
 }
 
-/// They are cut off, and whoever asks for something has an answer meanwhile or soon after.
+/// Silent connections are closed, and other clients get an answer meanwhile or soon after.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_do_not_block_the_admin_port() {
     let database = TestDatabase::create(Kind::Sqlite).await;

@@ -1,5 +1,5 @@
-//! Traces: a call is a span of its caller's trace, and is linked with the database's transaction
-//! that decided it, both ways.
+//! Traces: a call is a span of its caller's trace. The call and the database transaction that
+//! executed it link to each other.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A request in the trace of its caller, which has decided whether it is recorded.
+/// A request with its caller's trace context and sampling decision.
 fn traced<Message>(message: Message, is_sampled: bool) -> Request<Message> {
     let mut request = Request::new(message);
     let flags = if is_sampled { "01" } else { "00" };
@@ -44,7 +44,7 @@ async fn start(database: &TestDatabase, collector: &Collector, arguments: &[&str
     Server::start_with(database, &all).await
 }
 
-/// Ends the server, which sends what it has, and returns all spans.
+/// Shuts the server down, which flushes its spans, and returns all spans.
 async fn spans(mut server: Server, collector: &Collector) -> Vec<Span> {
     server.terminate();
     let status = server.wait(PATIENCE).await.expect("it ends");
@@ -67,7 +67,6 @@ fn links(span: &Span) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
 async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let collector = Collector::start().await;
-    // None of its own accord.
     let server = start(&database, &collector, &["--trace-sample-ratio", "0"]).await;
     let mut client = server.client();
     open(&client, "zebra-77").await;
@@ -94,7 +93,7 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let [transaction] = named(&spans, "transaction")[..] else { panic!("one: {spans:?}") };
     assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
     assert_eq!(links(call), BTreeSet::from([id(transaction)]));
-    // What is refused by the caller's fault is no error of the server's.
+    // A rejection by the caller's fault is no error of the span.
     let [refused] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
         panic!("one: {spans:?}")
     };
@@ -142,7 +141,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     for transaction in &transactions {
         assert!(transaction.parent_span_id.is_empty(), "it is nobody's child");
         let size: usize = attribute(transaction, "passbook.batch_size").parse().expect("a number");
-        // A stream may have several requests in it, and is linked to by each.
+        // A stream may have several requests in the transaction, each with a link.
         assert_eq!(transaction.links.len(), size, "{transaction:?}");
         assert_eq!(attribute(transaction, "passbook.attempts"), "1");
         assert!(
@@ -181,7 +180,7 @@ async fn a_call_whose_parent_is_not_sampled_is_not_traced(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_hanging_collector_delays_no_call() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    // Takes connections, and says nothing.
+    // A collector that accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = format!("http://{}", silent.local_addr().expect("a bound port"));
     for endpoint in [silent.as_str(), "http://127.0.0.1:9"] {

@@ -1,4 +1,4 @@
-//! `passbook verify`: whatever is changed in the tables, it is found and named.
+//! `passbook verify` finds and names every change to the tables.
 
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ async fn verify(database: &TestDatabase) -> Outcome {
     passbook(&["verify", "--database-url", database.url()]).await
 }
 
-/// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a refusal.
+/// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a rejection.
 async fn ledger(kind: Kind) -> TestDatabase {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -38,7 +38,7 @@ async fn ledger(kind: Kind) -> TestDatabase {
     database
 }
 
-/// Makes each change, expects these words, and undoes it.
+/// Applies each change, expects these words, and reverts it.
 async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     let tampering = Tampering::begin(database).await;
     for (change, words) in cases {
@@ -149,7 +149,7 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
     let unnamed = format!(
         "UPDATE requests SET kind = 'posting', entry_names = '[[\"bob\", 3]]' WHERE {transfer}"
     );
-    // The rest of bob's chain is right: only the transfer knows of the leg that is gone.
+    // The rest of bob's chain is correct. Only the transfer shows the missing leg.
     let leg_missing = "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 3; \
         UPDATE accounts SET sequence = 2, balance = '50.00', last_hash = \
             (SELECT hash FROM entries WHERE account_id = 'bob' AND sequence = 2) \

@@ -45,7 +45,7 @@ async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
     assert_eq!(metadata(&error(&results[3]), "available"), "6.00");
     assert_eq!(reason(&error(&results[4])), "ACCOUNT_NOT_FOUND");
     assert_eq!(value(&made(&results[5]).entries[0].balance_after), "0.00");
-    // The error is the one that the request gets alone.
+    // The error equals that of the unary call.
     let alone = client.clone().post_transaction(too_much).await.expect_err("it was refused");
     assert_eq!(alone.details(), error(&results[3]).details());
     assert_eq!(database.count("requests").await, 5, "the malformed one is not kept");

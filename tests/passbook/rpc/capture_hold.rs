@@ -145,7 +145,7 @@ async fn a_repeat_answers_the_same_and_takes_nothing(kind: Kind) {
     };
     let mut first = captured(&client, request.clone()).await;
     let transaction_id = first.transaction.as_ref().expect("one").transaction_id.clone();
-    // What came after does not change what was answered.
+    // Later changes do not alter the answer.
     reversed(&client, reversal(&transaction_id)).await;
     let before = get(&client, "alice").await;
 
@@ -176,7 +176,7 @@ async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
     let others = [
         CaptureHoldRequest { hold_id: "other".to_owned(), ..first.clone() },
         CaptureHoldRequest { hold_id: "missing".to_owned(), ..first.clone() },
-        // What is said and what is left out are two bodies, even if they come to the same.
+        // An explicit and an omitted amount are different bodies, even if they are equal.
         CaptureHoldRequest { amount: money("3"), ..first.clone() },
         CaptureHoldRequest { destination_account_id: "hotel".to_owned(), ..first.clone() },
         CaptureHoldRequest { description: "d".to_owned(), ..first.clone() },
@@ -293,7 +293,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     open(&client, "later").await;
     place(&client, hold_named("missing", "alice", "1")).await;
     client.clone().withdraw(withdrawal("full", "100")).await.expect("it is made");
@@ -319,7 +319,7 @@ async fn a_hold_is_captured_once(kind: Kind) {
     let before = get(&client, "alice").await;
 
     for state in ["captured", "released"] {
-        // More than was held, to nobody: the state of the hold comes first.
+        // More than was held, to a missing account: the state of the hold comes first.
         let request = CaptureHoldRequest {
             amount: money("5"),
             destination_account_id: "nobody".to_owned(),

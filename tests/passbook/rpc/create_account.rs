@@ -55,7 +55,7 @@ async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind:
     };
     client.deposit(deposit).await.expect("the deposit is made");
 
-    // Another way to write the same limit is the same attribute.
+    // Another spelling of the same limit is the same attribute.
     let again =
         CreateAccountRequest { overdraft_limit: money_of("EUR", "250.50"), ..full_request() };
     let account = open_with(&client, again).await;
@@ -110,7 +110,7 @@ async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
         let changed = client.update_account(request).await.expect("changed").into_inner().account;
         let changed = changed.expect("an account");
         assert_eq!(open_with(&client, full_request()).await, changed, "a retry is safe");
-        // What it is now is not what it was opened as.
+        // Its current attributes differ from those at its creation.
         now.labels.clone_from(&changed.labels);
         now.overdraft_limit = changed.overdraft_limit.clone();
         now.unlimited_overdraft = changed.unlimited_overdraft;
@@ -121,7 +121,7 @@ async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
     assert_eq!(open_with(&client, full_request()).await, frozen);
     let closed = close(&client, &account_id).await.expect("it is empty");
     assert_eq!(open_with(&client, full_request()).await, closed);
-    // Several at once, in one transaction or in several.
+    // Several concurrent requests, in one transaction or in several.
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let client = client.clone();
@@ -132,7 +132,7 @@ async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
     }
     calls.join_all().await;
 
-    // A ledger that has moved still knows.
+    // An imported ledger keeps this.
     let (folder, target) = (tempfile::tempdir().expect("a folder"), {
         let other = if kind == Kind::Sqlite { Kind::Postgres } else { Kind::Sqlite };
         database.create_beside(other).await

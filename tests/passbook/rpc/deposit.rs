@@ -137,7 +137,7 @@ async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
         refused(client.deposit(request.clone()).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
     assert_eq!(metadata(&status, "account_id"), "nobody");
 
-    // The refusal is kept: the account's opening does not turn it into a yes.
+    // The rejection is final, although the account exists now.
     open(&client, "nobody").await;
     refused(client.deposit(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
     assert_eq!(balance(&client, "nobody").await, "0.00");
@@ -173,7 +173,7 @@ async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = server.client();
     if kind == Kind::Postgres {
-        // The database itself does not let anyone bring about such an account; old data might.
+        // The database rejects such an account now; old data may have one.
         let drop = "ALTER TABLE accounts DROP CONSTRAINT accounts_available_is_not_negative";
         database.execute(drop).await;
     }
@@ -200,7 +200,7 @@ async fn each_hash_covers_the_entry_before(kind: Kind) {
         client.deposit(ether).await.expect("it is made");
     }
 
-    // The checker computes the hashes by itself, from what is documented.
+    // The checker computes the hashes from the documented format.
     checker::assert_consistent(&database).await;
     let book = Book::read(&database).await;
     assert_eq!(book.entries_count(), 8);

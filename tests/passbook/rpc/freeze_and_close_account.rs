@@ -1,4 +1,4 @@
-//! FreezeAccount, UnfreezeAccount, CloseAccount, and what each state lets in and out.
+//! FreezeAccount, UnfreezeAccount, CloseAccount, and the changes that each state allows.
 
 use passbook::proto::{
     Account, AccountState, CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest,
@@ -41,7 +41,7 @@ async fn set(client: &Client, account_id: &str, state: AccountState) -> Result<A
     Ok(account.expect("an account"))
 }
 
-/// The same at this version only.
+/// The same with an expected version.
 async fn set_at(
     client: &Client,
     account_id: &str,
@@ -68,7 +68,7 @@ async fn set_at(
     Ok(account.expect("an account"))
 }
 
-/// A retry that comes late does not undo what was done since.
+/// A late retry does not undo later changes.
 async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -90,12 +90,12 @@ async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
         let account = set_at(&client, "alice", state, version).await.expect("it is that version");
         version += 1;
         assert_eq!((account.state(), account.version), (state, version));
-        // The late retry, also where nothing would be changed.
+        // The late retry, also if it would change nothing.
         let again = set_at(&client, "alice", state, version - 1).await;
         refused(again, Code::Aborted, "VERSION_MISMATCH");
         assert_eq!(get(&client, "alice").await, account);
     }
-    // What is refused for its state comes before, what is malformed before everything.
+    // A rejection by state comes before the version, a malformed request before everything.
     let closed = set_at(&client, "alice", AccountState::Frozen, 1).await;
     refused(closed, Code::FailedPrecondition, "ACCOUNT_CLOSED");
     open_funded(&client, "bob", "1").await;
@@ -155,13 +155,13 @@ async fn setting_the_same_state_again_changes_nothing(kind: Kind) {
         assert_eq!(get(&client, "alice").await, first);
     }
 
-    // Opened, frozen, closed: it was never unfrozen.
+    // Created, frozen, closed: it was never unfrozen.
     assert_eq!(get(&client, "alice").await.version, 3);
     assert_eq!(database.count("account_changes").await, 2);
 }
 
-/// Accounts "alice" and "bob" with 100.00 each. Of alice's: two holds of 10.00, and a deposit of
-/// hers and a withdrawal that could be reversed, by their ids.
+/// Accounts "alice" and "bob" with 100.00 each. Alice has two holds of 10.00. Returns the ids of a
+/// deposit and a withdrawal that could be reversed.
 async fn with_a_past(client: &Client) -> (String, String) {
     open_funded(client, "bob", "100").await;
     open(client, "alice").await;
@@ -196,7 +196,7 @@ async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind)
     assert_kept_out(client.transfer(transfer("alice", "bob", "1")).await, frozen);
     assert_kept_out(client.place_hold(hold("alice", "1")).await, frozen);
     assert_kept_out(client.reverse_transaction(reversal(&deposited)).await, frozen);
-    // Even where more comes in than goes out.
+    // Even if more comes in than goes out.
     let both = posting(&[("alice", "5"), ("alice", "-1")]);
     assert_kept_out(client.post_transaction(both).await, frozen);
     assert_eq!(get(&client, "alice").await, before);
@@ -255,7 +255,7 @@ async fn a_closed_account_rejects_every_change(kind: Kind) {
         ..Default::default()
     };
     assert_kept_out(client.update_account(request).await, closed);
-    // What had become of its holds is still said.
+    // The outcomes of its holds are still reported.
     let answer = client.capture_hold(capture("to-capture")).await;
     refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
 
@@ -286,7 +286,7 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
         assert_eq!(get(&client, account_id).await, before);
     }
 
-    // The refusal is not kept: there is no request id to keep it under.
+    // The rejection is not recorded: there is no request id.
     client.clone().withdraw(withdrawal("rich", "0.01")).await.expect("it is made");
     client.clone().deposit(deposit("in-debt", "0.01")).await.expect("it is made");
     released(&client, release("h")).await;
@@ -310,7 +310,7 @@ async fn a_closed_account_stays_closed(kind: Kind) {
         assert_kept_out(answer, "ACCOUNT_CLOSED");
     }
 
-    // Its id is never used again: who asks to open it gets it as it is.
+    // Its id is never reused: creating it again returns the closed account.
     assert_eq!(open(&client, "alice").await, closed);
     assert_eq!(get(&client, "alice").await, closed);
 }

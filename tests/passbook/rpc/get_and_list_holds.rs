@@ -57,7 +57,7 @@ async fn a_missing_hold_is_not_found(kind: Kind) {
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "1")).await;
 
-    // Names are compared byte by byte.
+    // Ids are compared byte by byte.
     for hold_id in ["H", "h1", "alice"] {
         let request = GetHoldRequest { hold_id: hold_id.to_owned() };
         let status = refused(client.get_hold(request).await, Code::NotFound, "HOLD_NOT_FOUND");
@@ -111,7 +111,7 @@ async fn holds_are_listed_by_their_state(kind: Kind) {
     released(&client, release("released")).await;
     released(&client, release("swept")).await;
     place_and_expire(&client, hold_named("expired-1", "alice", "1")).await;
-    // This one's expiry is recorded by the change; the next one's is not.
+    // The change records the expiry of this hold, but not of the next one.
     client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
     place_and_expire(&client, hold_named("expired-2", "alice", "1")).await;
     let states = database.texts("SELECT state FROM holds ORDER BY hold_id").await;
@@ -183,7 +183,7 @@ async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kin
     for (number, hold_id) in expected.iter().take(5).enumerate() {
         let page = client.list_holds(request.clone()).await.expect("a page").into_inner();
         seen.extend(names(&page.holds).into_iter().map(str::to_owned));
-        // Before all others, and so before where the paging is.
+        // Sorted before all others, and so before the current page.
         place(&client, hold_named(&format!("a-{number}"), "alice", "1")).await;
         released(&client, release(hold_id)).await;
         request.page_token = page.next_page_token;

@@ -17,7 +17,7 @@ fn at(account_id: &str, at_time: Option<Timestamp>) -> GetBalanceRequest {
     GetBalanceRequest { account_id: account_id.to_owned(), at_time }
 }
 
-/// The balance and the sequence.
+/// Returns balance and sequence.
 async fn balance_at(client: &Client, account_id: &str, time: Option<Timestamp>) -> (String, i64) {
     let answer = client.clone().get_balance(at(account_id, time)).await.expect("an answer");
     let answer = answer.into_inner();
@@ -58,7 +58,7 @@ async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry
     entries
 }
 
-/// What the answer must be, by the statement. Entries may share a microsecond.
+/// The expected answer, from the statement. Entries may share a microsecond.
 fn expected(entries: &[Entry], time_us: i64) -> (String, i64) {
     let before = entries.iter().rev().find(|entry| microseconds(&entry.create_time) <= time_us);
     before.map_or(("0.00".to_owned(), 0), |entry| {
@@ -96,7 +96,7 @@ async fn times_are_compared_by_the_microsecond(kind: Kind) {
     let [_, second] = times[..] else { panic!("{times:?}") };
     let (first_only, both) = (("1.00".to_owned(), 1), ("3.00".to_owned(), 2));
 
-    // A nanosecond before its microsecond, the entry was not made yet.
+    // A nanosecond before its microsecond the entry does not count yet.
     let nanoseconds = i128::from(second.seconds) * 1_000_000_000 + i128::from(second.nanos);
     let cases = [
         (-1_000_000, &first_only),
@@ -169,7 +169,7 @@ async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
     assert_eq!(balance_at(&client, "alice", timestamp(time - 1)).await, before);
 }
 
-/// On a clock of milliseconds the deposit may share its time with the capture.
+/// With a clock of milliseconds the deposit may share its time with the capture.
 async fn entries_before(client: &Client, time_us: i64) -> (String, i64) {
     let request = passbook::proto::ListEntriesRequest {
         account_id: "alice".to_owned(),

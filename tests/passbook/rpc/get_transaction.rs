@@ -27,7 +27,7 @@ async fn a_transaction_is_found_by_id_and_by_request_id(kind: Kind) {
     let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
     let made = made.transaction.expect("a transaction");
 
-    // Another process answers, which has never seen the request.
+    // Another server answers, which has never seen the request.
     let other = servers[1].client();
     let by_id = look_up(&other, Some(Lookup::TransactionId(made.transaction_id.clone()))).await;
     let upper =

@@ -1,4 +1,4 @@
-//! What tools need: is it serving, and what can it be asked.
+//! Health checks and reflection, for tools.
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -48,7 +48,7 @@ async fn health_follows_the_database() {
     eventually("it is serving again", async || is(ServingStatus::Serving).await).await;
 }
 
-/// Asks by one version of the protocol: what services there are, then each symbol's file.
+/// Lists the services by one version of the protocol, then requests each symbol's file.
 macro_rules! ask_reflection {
     ($version:ident, $channel:expr, $symbols:expr) => {{
         use tonic_reflection::pb::$version::{
@@ -112,7 +112,7 @@ async fn reflection_of_both_versions_knows_the_services_and_the_types_of_error_d
             assert!(defines, "no file that was answered defines {symbol}");
         }
     }
-    // Every RPC of the contract is there to be called.
+    // Every RPC of the contract is found.
     let file = FileDescriptorProto::decode(&v1.1[0][0][..]).expect("a file descriptor");
     let rpcs = file.service.first().map_or(0, |service| service.method.len());
     assert_eq!(rpcs, 28);

@@ -140,7 +140,7 @@ async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
 
     let changes = all_pages(&client, of_account("alice")).await.concat();
 
-    // Its version is 1 when it is opened, 2 after the first deposit, 4 after the second.
+    // The version is 1 after creation, 2 after the first deposit, 4 after the second.
     assert_eq!(versions(&changes), [3, 5, 8]);
     assert_eq!(get(&client, "alice").await.version, 8);
 }

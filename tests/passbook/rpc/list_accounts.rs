@@ -101,7 +101,7 @@ async fn a_page_token_of_another_query_is_refused(kind: Kind) {
         assert_eq!(fields(&status), ["page_token"]);
     }
 
-    // The size of the page is not part of the query.
+    // The page size is not part of the query.
     let rest = ListAccountsRequest { page_size: 10, ..same };
     let page = client.list_accounts(rest).await.expect("the rest").into_inner();
     assert_eq!(ids(&page.accounts), ["b", "c"]);
@@ -132,7 +132,7 @@ async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
     loop {
         let page = client.list_accounts(request.clone()).await.expect("a page").into_inner();
         seen.extend(page.accounts.into_iter().map(|account| account.account_id));
-        // One before everything that was seen, one after everything there is.
+        // One account before all that were seen, one after all others.
         open(&client, &format!("a-new-{opened:02}")).await;
         open(&client, &format!("z-new-{opened:02}")).await;
         opened += 1;

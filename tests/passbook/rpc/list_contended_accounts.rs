@@ -1,4 +1,4 @@
-//! ListContendedAccounts: who waits for which account, and how long.
+//! ListContendedAccounts: the requests that wait for an account, and for how long.
 
 use passbook::proto::{
     ContendedAccount, ListContendedAccountsRequest, admin_service_client::AdminServiceClient,
@@ -19,7 +19,7 @@ async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
     client.list_contended_accounts(request).await.expect("an answer").into_inner().accounts
 }
 
-/// So many deposits on this account at the same time.
+/// Concurrent deposits on this account.
 async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
     let mut calls = JoinSet::new();
     for _ in 0..count {
@@ -50,7 +50,7 @@ async fn only_busy_accounts_are_contended(kind: Kind) {
     assert!(0.0 < hot.seconds_waited && hot.seconds_waited < hot.waits * 10.0, "{hot:?}");
 }
 
-/// Each of them waits once, from when it came until the row was free.
+/// Each of them waits once, from its arrival until the row was free.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let database = TestDatabase::create(Kind::Postgres).await;
@@ -79,7 +79,7 @@ async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let accounts = contended(&server, 0).await;
     let [locked] = accounts.as_slice() else { panic!("one: {accounts:?}") };
     assert_eq!(locked.account_id, "locked");
-    // The first few may have waited for the transaction of this process that found the lock.
+    // The first few may have waited for this server's transaction that found the lock.
     assert!((6.0..=12.0).contains(&locked.waits), "{locked:?}");
     let waited = 5.0 * 0.6..locked.waits * longest;
     assert!(waited.contains(&locked.seconds_waited), "not {waited:?}: {locked:?}");
@@ -94,7 +94,7 @@ async fn a_page_has_the_requested_size(kind: Kind) {
         open(&client, account_id).await;
     }
     for account_id in account_ids {
-        // Nobody waits where all of them are in one transaction.
+        // Requests in the same transaction do not wait for each other.
         let made_wait = async || {
             deposit_at_once(&client, account_id, 50).await;
             contended(&server, 0).await.iter().any(|it| it.account_id == account_id)

@@ -29,7 +29,7 @@ fn sequences(entries: &[Entry]) -> Vec<i64> {
     entries.iter().map(|entry| entry.sequence).collect()
 }
 
-/// An account with this many deposits of 1.00, and what was answered to them.
+/// An account with `count` deposits of 1.00. Returns their entries.
 async fn account_with(client: &Client, account_id: &str, count: usize) -> Vec<Entry> {
     open(client, account_id).await;
     let mut entries = Vec::new();
@@ -158,7 +158,7 @@ async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
         assert_eq!(fields(&status), ["page_token"], "{other:?}");
     }
 
-    // The size of the page is not part of the query.
+    // The page size is not part of the query.
     let rest = ListEntriesRequest { page_size: 9, ..same };
     let page = client.list_entries(rest).await.expect("the rest").into_inner();
     assert_eq!(sequences(&page.entries), [2, 3]);

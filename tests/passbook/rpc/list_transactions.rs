@@ -21,7 +21,7 @@ on_both_databases! {
     the_transactions_of_a_missing_account_are_not_found,
 }
 
-/// Keys and values of labels, or accounts and amounts.
+/// Labels, or accounts with amounts.
 type Pairs = &'static [(&'static str, &'static str)];
 
 fn any() -> ListTransactionsRequest {
@@ -40,7 +40,7 @@ async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<T
     all_pages!(client.list_transactions(first).transactions)
 }
 
-/// The same, whatever the size of the pages is.
+/// All transactions, asserted equal for every page size.
 async fn list(client: &Client, request: ListTransactionsRequest) -> Vec<Transaction> {
     let all = all_pages(client, request.clone()).await;
     assert_eq!(all.len(), 1, "fewer than a page");
@@ -56,8 +56,8 @@ async fn list(client: &Client, request: ListTransactionsRequest) -> Vec<Transact
     all.concat()
 }
 
-/// Accounts "alice" and "bob", and transactions of every kind, oldest first, as they were answered
-/// or, what was reversed, as it is now.
+/// Accounts "alice" and "bob" with transactions of every kind, oldest first, as they were answered,
+/// or as they are now if they were reversed.
 async fn some_of_every_kind(client: &Client) -> Vec<Transaction> {
     let mut client = client.clone();
     let mut made = Vec::new();
@@ -106,7 +106,7 @@ async fn transactions_are_listed_latest_first_a_page_at_a_time(kind: Kind) {
     let kinds: std::collections::BTreeSet<_> = made.iter().map(|it| it.kind).collect();
     assert_eq!(kinds.len(), 6, "there is one of every kind");
 
-    // What is listed is what was answered, with all that it has.
+    // The list has each transaction as it was answered, with all fields.
     assert_eq!(list(&servers[1].client(), any()).await, reverse(made));
 }
 
@@ -220,7 +220,7 @@ async fn transactions_are_filtered_by_labels(kind: Kind) {
     }
 }
 
-/// Whether a transaction was made within this range.
+/// Whether the time of a transaction is in this range.
 fn is_within(it: &Transaction, start: Option<Timestamp>, end: Option<Timestamp>) -> bool {
     let key = |time: Timestamp| (time.seconds, time.nanos);
     let at = key(it.create_time.expect("a time"));
@@ -281,7 +281,7 @@ async fn all_filters_together_must_match(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     let made = some_of_every_kind(&client).await;
-    // A deposit to alice, with these labels, in this range; each of the others differs in one.
+    // A deposit to alice with these labels in this range. Each of the others differs in one filter.
     let right = made[0].clone();
     let end_time = Some(from_now(seconds(60)));
     let request = ListTransactionsRequest {

@@ -1,5 +1,4 @@
-//! ListTransactions where there are more of them than a page looks at, and few that match; and where
-//! a clock was wrong.
+//! ListTransactions over more rows than one page scans, with few matches; and with a wrong clock.
 
 use passbook::proto::{
     BatchPostTransactionsRequest, ListTransactionsRequest, PostTransactionRequest, Transaction,
@@ -52,14 +51,14 @@ async fn a_page_that_scans_many_rows_and_matches_few_is_not_the_last(kind: Kind)
             assert!(pages[0].is_empty(), "the last 10,000 have none of them");
             assert!((3..=6).contains(&pages.len()), "{} pages", pages.len());
         }
-        // Where nothing matches, there is an end all the same.
+        // A list without matches ends as well.
         let kind = TransactionKind::Transfer.into();
         let request = ListTransactionsRequest { kind, ..of_account(account_id) };
         assert_eq!(all_pages(&client, request).await, [[], [], []]);
     }
 }
 
-/// A clock that was wrong: the account is three hours ahead of it.
+/// A wrong clock: the account's time is three hours ahead.
 async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -93,7 +92,7 @@ async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
             listed.transactions.into_iter().map(|it| it.transaction_id).collect();
         let mut expected = expected.to_vec();
         expected.retain(|id| account_id != "bob" || *id != capturing.transaction_id);
-        // They share a time.
+        // Both have the same time.
         listed.sort_unstable();
         expected.sort_unstable();
         assert_eq!(listed, expected, "of {account_id:?}");

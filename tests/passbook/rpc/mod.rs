@@ -1,4 +1,4 @@
-//! One file an RPC: what it answers, what it refuses, what it leaves in the tables.
+//! One file per RPC: its answers, its errors, and the rows that it writes.
 
 mod batch_get_accounts;
 mod batch_post_transactions;

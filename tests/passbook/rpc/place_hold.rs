@@ -90,7 +90,7 @@ async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open_funded(&client, "alice", "10").await;
-    // The last is the latest time that there is: it has no microsecond above it.
+    // The last one is the latest representable time: there is no later microsecond.
     let cases = [
         (4_000_000_000, 1, 4_000_000_000, 1000),
         (4_000_000_000, 999_999_001, 4_000_000_001, 0),
@@ -129,7 +129,7 @@ async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
     let before = get(&client, "alice").await;
 
     for (request, first) in [kept, to_capture, to_release, to_expire].into_iter().zip(placed) {
-        // Another process, which has never seen it, is asked as well.
+        // Another server, which has never seen it, is asked as well.
         for server in &servers {
             let again = server.client().place_hold(request.clone()).await.expect("the answer");
             let again = again.into_inner();
@@ -171,10 +171,10 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
         assert_eq!(metadata(&status, "request_id"), first.request_id);
         assert_eq!(fields(&status), ["request_id"]);
     }
-    // The same amount in other words is the same request.
+    // Another spelling of the same amount is the same request.
     let same = PlaceHoldRequest { amount: money("001.00"), ..first.clone() };
     assert!(client.place_hold(same).await.expect("the answer").into_inner().replayed);
-    // And a deposit is another one, whatever is in it.
+    // A deposit is a different request, whatever its fields.
     let other =
         passbook::proto::DepositRequest { request_id: first.request_id, ..deposit("alice", "1") };
     refused(client.deposit(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
@@ -279,7 +279,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     open_funded(&client, "nobody", "10").await;
     unfreeze(&client, "frozen").await;
     for account_id in ["frozen", "poor"] {

@@ -42,7 +42,7 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
         ("shop", 3, "-0.01", "81.00"),
     ];
     assert_eq!(said, expected);
-    // To the shop it was one change, though it has two entries.
+    // For the shop's version it is one change, with two entries.
     assert_eq!(get(&client, "shop").await.version, 3);
     let lookup = Some(Lookup::RequestId(request.request_id));
     let found =

@@ -85,7 +85,7 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
     let status =
         refused(client.release_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
     assert_eq!(metadata(&status, "request_id"), first.request_id);
-    // The same field, in another call.
+    // The same request id in another RPC.
     let other =
         passbook::proto::CaptureHoldRequest { request_id: first.request_id, ..capture("h") };
     refused(client.capture_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
@@ -119,7 +119,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     }
     assert_eq!(get(&client, "alice").await, before);
 
-    // A hold of that name does not turn the refusal into a release.
+    // A later hold with this id does not turn the rejection into a release.
     place(&client, hold_named("missing", "alice", "1")).await;
     refused(client.clone().release_hold(missing).await, Code::NotFound, "HOLD_NOT_FOUND");
     assert_eq!(get_hold(&client, "missing").await.state(), HoldState::Open);

@@ -1,4 +1,4 @@
-//! ResolveRequest: what became of a request; and with a fence, that nothing will.
+//! ResolveRequest: the outcome of a request, and the fence that prevents its execution.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::harness::{
     *,
 };
 
-/// Requests that meet their fences.
+/// Races between a request and its fence.
 const MEETINGS: usize = 150;
-/// At the same time.
+/// Concurrent races.
 const MEETINGS_AT_ONCE: usize = 15;
 
 on_both_databases! {
@@ -49,7 +49,7 @@ fn rejected(status: &Status) -> ResolveRequestResponse {
     }
 }
 
-/// Asks every server, with a fence and without: who has a verdict keeps it.
+/// Resolves on every server, with and without a fence: a verdict is final.
 async fn is_resolved_everywhere(
     clients: &[Client],
     request_id: &str,
@@ -85,14 +85,14 @@ async fn an_applied_request_resolves_to_its_answer(kind: Kind) {
         history.push((asked, made));
     }
 
-    // What has become since of what they made is not part of their answers.
+    // Later changes do not alter the answers.
     for (_, made) in history.clone() {
         let ends = match (made.transaction, made.hold) {
             (Some(transaction), _) => Change::Reverse(reversal(&transaction.transaction_id)),
             (None, Some(hold)) => Change::CaptureHold(capture_part(&hold.hold_id, "0.50")),
             (None, None) => panic!("nothing was made"),
         };
-        // The hold that was released is refused; all else is made.
+        // The capture of the released hold is rejected; all others are applied.
         let _ = ends.send(&clients[0], PATIENCE).await;
     }
     for (asked, made) in history {
@@ -116,7 +116,7 @@ async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
         history.push((asked, status));
     }
 
-    // A refusal stays what it is, whatever becomes possible since.
+    // A rejection is final, whatever becomes possible later.
     open_funded(&clients[0], "nobody", "1").await;
     clients[0].clone().deposit(deposit("alice", "100000")).await.expect("it is made");
 
@@ -146,22 +146,22 @@ async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
     client.clone().deposit(dry.clone()).await.expect("it would be made");
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
-    // Looking without a fence leaves nothing behind either.
+    // A lookup without a fence records nothing.
     let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
     assert!(!made.replayed);
 
-    // Another body under the same id is no request of its own.
+    // A rejected reuse of the id is no request of its own.
     let another = DepositRequest { amount: money("2"), ..request };
     refused(client.clone().deposit(another).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
     is_resolved_everywhere(std::slice::from_ref(&client), &id, &applied(&made)).await;
 
-    // Form comes before the fence: what is malformed is not looked up.
+    // Shape comes before the fence: malformed ids are not looked up.
     let fenced = new_request_id();
     assert_eq!(resolve(&client, &fenced, true).await, not_seen(true));
     let malformed = DepositRequest { request_id: fenced.clone(), ..malformed };
     let answer = client.clone().deposit(malformed).await;
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
-    // A dry run says what would happen.
+    // `validate_only` shows what would happen.
     let dry = Change::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
     is_fenced(dry.send(&client, PATIENCE).await, &fenced);
     assert_eq!(balance(&client, "alice").await, "101.00");
@@ -181,7 +181,7 @@ async fn a_fenced_request_is_never_applied(kind: Kind) {
         assert_eq!(resolve(fenced_at, asked.request_id(), true).await, not_seen(true));
         is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
     }
-    // They come a second later, as what was lost in a network may.
+    // They arrive a second later, as requests delayed in a network may.
     tokio::time::sleep(seconds(1)).await;
     for asked in each.iter().chain([&refused_anyway]) {
         for client in [&clients[0], &clients[1], &clients[0]] {
@@ -194,18 +194,18 @@ async fn a_fenced_request_is_never_applied(kind: Kind) {
     }
 
     assert_eq!(Standing::read(&database, &client).await, before, "something was made");
-    // It is the ids that are fenced, and not what was asked.
+    // The fence is on the id, not on the body.
     let same = Change::Deposit(deposit("alice", "1"));
     same.send(&client, PATIENCE).await.expect("under another id it is made");
 }
 
-/// All that could have changed if money had been moved or held.
+/// Everything that moving or holding money would change.
 #[derive(Debug, PartialEq)]
 struct Standing {
     alice: Account,
     other: Account,
     entries: i64,
-    /// In all, and open.
+    /// All holds, and the open ones.
     holds: (i64, i64),
     applied: i64,
 }
@@ -244,8 +244,8 @@ async fn concurrent_request_and_fence_agree(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// A deposit is sent to each server while each is asked to fence it; all answers must agree.
-/// Whether it was made.
+/// Sends a deposit to each server while each fences it. All answers must agree. Returns whether it
+/// was applied.
 async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     let change = Change::Deposit(deposit("alice", "1"));
     let id = change.request_id().to_owned();
@@ -294,7 +294,8 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
     let foreign = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
     foreign.execute_unprepared(lock).await.expect("the row is locked");
-    // Half of them wait on each server; one more is not fenced, to see that they could be made.
+    // Half of them wait on each server. One more is not fenced, which shows that they could be
+    // applied.
     let mut calls = JoinSet::new();
     let control = Change::Deposit(deposit("alice", "7"));
     for (number, asked) in waiting_ones.iter().chain([&control]).cloned().enumerate() {
@@ -306,7 +307,7 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
     }
     let both_wait = async || database.lock_waits().await >= 2;
     eventually("both servers wait for the row", both_wait).await;
-    // Long enough for the others to stand in their lanes, too.
+    // Long enough for the others to become lock waiters as well.
     tokio::time::sleep(ms(300)).await;
 
     for (number, asked) in waiting_ones.iter().enumerate() {
@@ -335,7 +336,7 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
     assert_eq!((after.entries, after.applied), (before.entries + 1, before.applied + 1));
 }
 
-/// There is one lock, so a fence waits, too, and may come before its request or after it.
+/// There is one lock, so a fence waits as well, and may come before or after its request.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;

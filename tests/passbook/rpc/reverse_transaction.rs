@@ -31,7 +31,7 @@ async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
     answer.into_inner().transaction.expect("a transaction").transaction_id
 }
 
-/// A transaction, how its reversal is refused, for which account, and what else is said.
+/// A transaction, the error of its reversal, the account in the error, and further metadata.
 type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
 
 async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Kind) {
@@ -97,7 +97,7 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
         assert_eq!(entry.transaction_id, made.transaction_id);
         assert_eq!((entry.create_time, entry.hash.len()), (made.create_time, 32));
     }
-    // To each account it is one change.
+    // For each account's version it is one change.
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(standing(&client, "bob").await, ["0.00", "0.00", "0.00", "3"]);
     assert_eq!(transaction(&client, &made.transaction_id).await, made);
@@ -143,7 +143,7 @@ async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
         }
     }
 
-    // A hold that was captured stays captured: its money is no longer held.
+    // A captured hold stays captured: its money is no longer held.
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Captured);
     assert_eq!(standing(&client, "alice").await[..3], ["10.00", "0.00", "10.00"]);
     assert_eq!(standing(&client, "bob").await[..3], before.1[..3]);
@@ -198,7 +198,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
         let again = client.reverse_transaction(request.clone()).await.expect("the answer");
         let again = again.into_inner();
         assert!(again.replayed);
-        // As it was given first: without what has reversed it since.
+        // As in its first answer: without its later reversal.
         assert_eq!(again.transaction.as_ref(), Some(&first));
         let again = client.deposit(original.clone()).await.expect("the answer").into_inner();
         assert_eq!((again.replayed, again.transaction.as_ref()), (true, Some(&deposited)));
@@ -230,7 +230,7 @@ async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) 
         let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
         assert_eq!(metadata(&status, "request_id"), first.request_id);
     }
-    // The same id in other letters is the same request.
+    // The same id in upper case is the same request.
     let upper = first.transaction_id.to_uppercase();
     let same = ReverseTransactionRequest { transaction_id: upper, ..first };
     assert!(client.reverse_transaction(same).await.expect("the answer").into_inner().replayed);
@@ -324,7 +324,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     unfreeze(&client, "frozen").await;
     for account_id in ["spent", "deep", "held"] {
         client.deposit(deposit(account_id, "100")).await.expect("it is made");
@@ -365,7 +365,7 @@ async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     released(&client, release("h")).await;
     let dry = DepositRequest { validate_only: true, ..deposit("alice", "1") };
     client.deposit(dry).await.expect("it would be made");
-    // Requests that made no transaction have ids of one all the same, which nobody is told.
+    // Requests without a transaction also have a transaction id, which is never reported.
     let id = match kind {
         Kind::Sqlite => "lower(hex(transaction_id))",
         Kind::Postgres => "CAST(transaction_id AS text)",

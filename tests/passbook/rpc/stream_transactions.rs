@@ -83,7 +83,7 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
 
     drop(results);
 
-    // Sent again, each is made now or was made before: together every one once.
+    // Each repeat is applied now or replayed: together each has one effect.
     for request in requests {
         client.post_transaction(request).await.expect("it is resolved");
     }
@@ -126,7 +126,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
     sending.abort();
 }
 
-/// The server stops reading long before its memory has grown, and goes on when it is read from.
+/// The server stops reading long before its memory grows, and continues when its results are read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_results_are_not_read_is_not_read_from() {
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;

@@ -15,7 +15,7 @@ async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
-    // The source's id sorts after the destination's: the entries come in the request's order.
+    // The source's id sorts after the destination's, but entries keep the order of the request.
     open_funded(&client, "zoe", "100").await;
     open(&client, "adam").await;
 

@@ -95,10 +95,10 @@ async fn a_mask_chooses_what_is_changed(kind: Kind) {
     let with = |paths| UpdateAccountRequest { update_mask: mask(paths), ..all.clone() };
     let account = update(&client, with(&["labels"])).await;
     assert_eq!((value(&account.overdraft_limit), &account.labels), ("1.00", &all.labels));
-    // Twice is once.
+    // A path may be repeated.
     let account = update(&client, with(&["overdraft_limit", "overdraft_limit"])).await;
     assert_eq!((value(&account.overdraft_limit), account.version), ("2.00", 3));
-    // A mask without a path is none.
+    // An empty mask is no mask.
     let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..limit("alice", "3") };
     let request = UpdateAccountRequest { update_mask: mask(&[]), ..request };
     let account = update(&client, request).await;
@@ -125,7 +125,7 @@ async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("0.00", labels(&[("c", "d")])));
     assert!(account.unlimited_overdraft);
-    // Zero is set, too.
+    // Zero counts as set.
     let account = update(&client, limit("alice", "0")).await;
     assert!(account.unlimited_overdraft, "only a limit above zero ends it");
 }
@@ -225,7 +225,7 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
     let account = update(&client, limit("alice", "5")).await;
     assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["5.00", "0.00"]);
 
-    // What an unlimited overdraft was used for stays covered as well.
+    // The use of an unlimited overdraft stays covered as well.
     open_unlimited(&client, "bank").await;
     client.clone().withdraw(withdrawal("bank", "3")).await.expect("it is made");
     let finite = UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..of("bank") };
@@ -234,7 +234,7 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
         refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     }
     assert!(get(&client, "bank").await.unlimited_overdraft);
-    // Its labels are none of that.
+    // Its labels can still be updated.
     let request = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..of("bank") };
     update(&client, request).await;
     update(&client, limit("bank", "3")).await;
@@ -260,7 +260,7 @@ async fn an_update_needs_the_expected_version(kind: Kind) {
 
     assert_eq!(get(&client, "alice").await, before);
     assert_eq!(update(&client, expecting(2)).await.version, 3);
-    // Even where nothing would be changed.
+    // Even if nothing would change.
     refused(try_update(&client, expecting(2)).await, Code::Aborted, "VERSION_MISMATCH");
     assert_eq!(update(&client, expecting(3)).await.version, 3);
 }
@@ -278,7 +278,7 @@ async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
     let account = update(&client, limit("frozen", "1")).await;
     assert_eq!(account.state(), AccountState::Frozen);
     assert_eq!((value(&account.overdraft_limit), account.version), ("1.00", 3));
-    // Not even to what it is.
+    // Not even to its current value.
     for amount in ["0", "1"] {
         let answer = try_update(&client, limit("closed", amount)).await;
         let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");

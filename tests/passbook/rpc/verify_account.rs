@@ -36,7 +36,7 @@ async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "alice").await;
-    // More than the server reads at a time.
+    // More entries than the server reads at a time.
     for _ in 0..21 {
         let requests = (0..100).map(|_| passbook::proto::PostTransactionRequest {
             request_id: new_request_id(),

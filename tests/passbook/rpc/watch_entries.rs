@@ -35,7 +35,7 @@ async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "alice").await;
-    // More than a page, and a page exactly.
+    // More than one page, and exactly one page.
     for (count, last) in [(700, 700), (50, 750), (0, 750)] {
         post_many(&client, "alice", count).await;
         let mut watching = Watching::begin(&client, "alice", 0).await;
@@ -93,7 +93,7 @@ async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
         deposit_one(&client, "alice").await;
     }
 
-    // On another server, which never heard of the first stream.
+    // On another server, which has never seen the first stream.
     let mut watching = Watching::begin(&servers[1].client(), "alice", 1).await;
     assert_eq!(watching.until(4).await, listed(&client, "alice").await[1..]);
     let made = deposit_one(&client, "alice").await;
@@ -115,7 +115,7 @@ async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
         deposit_one(&client, "bob").await
     };
     let watching = async {
-        // They begin while entries are made, and all in other places.
+        // They begin at different sequences while entries are added.
         let mut others = Vec::new();
         for round in 0..30 {
             let sequence = get(&client, "alice").await.sequence;
@@ -175,7 +175,7 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
         assert!(began.elapsed() >= least, "heartbeat {number} after {:?}", began.elapsed());
         times::promise("a heartbeat", began.elapsed(), ms(6_000) * number);
     }
-    // A frozen account takes deposits.
+    // A frozen account accepts deposits.
     let made = deposit_one(&client, "frozen").await;
     assert_eq!(watching.until(2).await, [made]);
 }
@@ -245,7 +245,7 @@ async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind:
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
     let status = server.wait(PATIENCE).await.expect("nothing holds it up");
     assert_eq!(status.code(), Some(0), "{}", server.log());
-    // It was sent before the end, and is read after it.
+    // The message was sent before the end of the stream, and is read after it.
     assert_eq!(reason(&unread.end().await), "SHUTTING_DOWN");
     assert!(!server.log().contains("cannot read what is new"), "{}", server.log());
 }

@@ -1,4 +1,4 @@
-//! GetWritePathStats: what it tells adds up to what was done.
+//! GetWritePathStats adds up to the requests that were made.
 
 use passbook::proto::{
     GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
@@ -47,7 +47,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
     }
 }
 
-/// The first attempt takes all for new, and the insert of the ids finds the repeat.
+/// The first attempt assumes that all requests are new. The insert of their ids finds the repeat.
 async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -56,8 +56,8 @@ async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
     let known = Change::Deposit(deposit("a", "1000"));
     known.send(&client, PATIENCE).await.expect("it is made");
 
-    // More than are looked up after one repeat, so that each round meets a worker that expects
-    // none.
+    // More requests than are looked up after one repeat, so that in each round the worker expects
+    // no repeat.
     for round in 0..3 {
         let mut calls = JoinSet::new();
         for number in 0..100 {

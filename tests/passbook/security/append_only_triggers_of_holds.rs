@@ -1,5 +1,4 @@
-//! The database's own guards of holds and of the history of accounts, for whoever comes past the
-//! service.
+//! Database triggers that protect holds and the history of accounts from other programs.
 
 use passbook::proto::HoldState;
 use tonic::Code;
@@ -14,7 +13,7 @@ on_both_databases! {
     a_second_reversal_is_refused_by_the_database_too,
 }
 
-/// One hold in each state, of alice's 100.00, and one change of the account.
+/// One hold in each state, of alice's 100.00, and one change of her account.
 async fn with_holds(kind: Kind) -> (TestDatabase, Server) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
@@ -65,7 +64,7 @@ async fn holds_cannot_be_deleted_by_anyone(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// Every column of a hold but those that its end sets, each with another value.
+/// Every column of a hold except those that its end sets, each with another value.
 const FIXED: [&str; 8] = [
     "hold_id = 'other'",
     "account_id = 'bob'",
@@ -170,7 +169,7 @@ async fn a_second_reversal_is_refused_by_the_database_too(kind: Kind) {
     refused(answer, Code::FailedPrecondition, "ALREADY_REVERSED");
 }
 
-/// It deletes the row that is in the way, and fires no DELETE trigger.
+/// INSERT OR REPLACE deletes the conflicting row without firing its DELETE trigger.
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_refuses_insert_or_replace_too() {
     let (database, _server) = with_holds(Kind::Sqlite).await;

@@ -1,5 +1,5 @@
-//! Every RPC, with every kind of credential, on accounts of one's own and on others: the answer is
-//! what docs/security.md's table says.
+//! Every RPC with every kind of credential, on own and foreign accounts, answers as the table in
+//! docs/security.md says.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ on_both_databases! {
     every_rpc_answers_every_credential_as_the_table_says,
 }
 
-/// What the table says.
+/// A cell of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Unauthenticated,
@@ -27,7 +27,7 @@ enum Expected {
     Answered,
 }
 
-/// What an RPC is called on: all of it is there.
+/// The existing resources that an RPC is called on.
 struct Target {
     account_id: String,
     second_account_id: String,
@@ -37,7 +37,6 @@ struct Target {
     transaction_id: String,
 }
 
-/// Who calls.
 struct Who {
     name: &'static str,
     shows: Shows,
@@ -104,7 +103,7 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     let callers = callers();
     let server = callers.serve(&database, &[]).await;
     let fixture = server.client_of("fixture");
-    // What is refused is not touched, so one target does for all of it.
+    // A denied call changes nothing, so one target serves all of them.
     let untouched = [target(&fixture, "own:").await, target(&fixture, "other:").await];
 
     let mut cells = BTreeMap::new();
@@ -159,7 +158,7 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
         _ if is_read => who.may_read,
         _ => who.may_write,
     };
-    // What names no account, or only shows what is one's own.
+    // RPCs that name no account, or show only visible ones.
     let is_about_all =
         matches!(method, "ListAccounts" | "ResolveRequest") || service == "AdminService";
     match (who.is_known, may_call) {
@@ -180,7 +179,7 @@ fn found(answer: &Result<(), Status>) -> Option<Expected> {
     }
 }
 
-/// All methods of the contract: one that is new needs a way to call it below.
+/// All methods of the contract. A new one needs a call below.
 fn methods() -> Vec<(String, String)> {
     let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
     let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
@@ -238,7 +237,7 @@ async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), 
     }
 }
 
-/// Calls a method on a target in a way that is right, if only it is allowed.
+/// Calls a method with a valid request for the target.
 async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<(), Status> {
     let account_id = target.account_id.clone();
     let hold_id = target.hold_id.clone();
@@ -369,7 +368,7 @@ async fn call_a_reading_method(
     }
 }
 
-/// The error of one request of several, as if it had been alone.
+/// The error of one result, as the unary call would have returned it.
 fn of_result(result: Option<PostTransactionResult>) -> Result<(), Status> {
     match result.and_then(|result| result.result).expect("a result") {
         post_transaction_result::Result::Transaction(_) => Ok(()),

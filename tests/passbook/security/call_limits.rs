@@ -1,5 +1,5 @@
-//! Limits on calls and connections: what is beyond them is refused before it is read, and says by
-//! which limit; who is within them is served.
+//! Limits on calls and connections: excess is refused unread, with the name of the limit, and
+//! callers within the limits are served.
 
 use std::sync::{
     Arc,
@@ -34,7 +34,7 @@ fn two_callers() -> Callers {
     Callers::new(&[("east", "east-token"), ("west", "west-token")], &policy.concat())
 }
 
-/// A call that is under way for as long as this is kept.
+/// A call that is in flight until this value is dropped.
 async fn stay(client: &NamedClient) -> Result<Streaming<WatchEntriesResponse>, Status> {
     let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
     Ok(client.clone().watch_entries(request).await?.into_inner())
@@ -69,7 +69,7 @@ async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     let other = stay(&west).await.expect("another identity has calls of its own");
     let status = west.clone().get_account(nobody()).await.expect_err("a fourth in all");
     assert_shed(&status, "calls", "3");
-    // Whoever looks after the server gets in.
+    // The operator still gets in.
     let health = HealthClient::new(server.channel()).check(HealthCheckRequest::default()).await;
     health.expect("health is told");
     let admin = AdminServiceClient::new(server.channel());
@@ -106,7 +106,7 @@ async fn calls_beyond_an_identity_s_rate_are_refused() {
             status => assert_shed(&status, "identity_rate", "10"),
         }
     }
-    // Ten at once, and ten more each second.
+    // A burst of ten, and ten more each second.
     let allowed = 10 + (start.elapsed().as_secs_f64() * 10.0).ceil() as u32;
     assert!((10..=allowed).contains(&served), "{served} were served, {allowed} allowed");
     let status = west.get_account(nobody()).await.expect_err("there is no such account");
@@ -141,7 +141,7 @@ async fn messages_and_headers_beyond_their_limits_are_refused() {
     assert_eq!(balance(&client, "alice").await, "1.00");
 }
 
-/// More streams than a connection may have wait at the client.
+/// Streams beyond the limit of a connection wait at the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_the_connection_limit_wait_at_the_client() {
     let database = TestDatabase::create(Kind::Sqlite).await;
@@ -176,7 +176,7 @@ async fn an_old_connection_is_closed_without_cutting_calls() {
     let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
     let mut entries = client.clone().watch_entries(request).await.expect("watched").into_inner();
 
-    // Several lives of a connection, with calls at every moment of them.
+    // Several lifetimes of a connection, with calls at every moment.
     let end = Instant::now() + PATIENCE;
     let (mut deposits, mut unsent) = (0, 0);
     while connections.load(Ordering::Relaxed) < LIVES {
@@ -184,8 +184,8 @@ async fn an_old_connection_is_closed_without_cutting_calls() {
         let change = deposit("alice", "1");
         match client.clone().deposit(change.clone()).await {
             Ok(_) => deposits += 1,
-            // tonic's client does not send again by itself what met a connection that was going;
-            // gRPC's other clients do.
+            // tonic's client does not retry calls that meet a closing connection; other gRPC
+            // clients do.
             Err(status) => {
                 assert!(std::error::Error::source(&status).is_some(), "cut by us: {status:?}");
                 was_not_sent(&server.client(), change.request_id).await;
@@ -204,7 +204,7 @@ async fn an_old_connection_is_closed_without_cutting_calls() {
     }
 }
 
-/// A client, and how many connections it has made.
+/// A client that counts its connections.
 fn counting_client(server: &Server) -> (Client, Arc<AtomicUsize>) {
     let (address, count) = (server.address, Arc::new(AtomicUsize::new(0)));
     let connections = count.clone();
@@ -226,7 +226,7 @@ async fn was_not_sent(client: &Client, request_id: String) {
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 
-/// Callers who ask again when they are told to, ten times as many as there are places.
+/// Callers that retry as told, ten times as many as there are permits.
 async fn throughput_holds_under_ten_times_the_load(kind: Kind) {
     const PLACES: usize = 40;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
@@ -244,7 +244,7 @@ async fn throughput_holds_under_ten_times_the_load(kind: Kind) {
     let made = warm.done + best.done + much.done;
     assert_eq!(balance(&clients[0], "hot").await, format!("{made}.00"), "what was answered");
     let figure = format!("{kind:?}: {best:?} at best, {much:?} of ten times the load");
-    // Of two cores the callers take more than the server.
+    // The callers use more of two cores than the server.
     times::figure(&figure, much.done * 10 >= best.done * 4);
     times::figure(&figure, much.p99 <= best.p99 * 5 + ms(100));
 }

@@ -1,5 +1,5 @@
-//! Who asks: request ids of one's own, amounts that are too much, what others have, and files
-//! that change while the server runs.
+//! Identities: their own request ids, amount limits, visible resources, and files that change while
+//! the server runs.
 
 use passbook::proto::*;
 use tonic::Code;
@@ -24,7 +24,7 @@ on_both_databases! {
     changed_policy_and_tokens_apply_within_seconds,
 }
 
-/// Two shops with accounts of their own, and someone who may do everything.
+/// Two shops with their own accounts, and an identity with all rights.
 fn two_shops() -> Callers {
     let policy = [
         identity("east", &["read", "write"], &["east:", "shared:"]),
@@ -52,7 +52,7 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     let (mut east, mut west) = (server.client_of("east-token"), server.client_of("west-token"));
     east.create_account(account_of("shared:1", "USD")).await.expect("an account");
 
-    // Other bodies, too: to the same caller it would be REQUEST_ID_REUSED.
+    // Another body as well: the same caller would get REQUEST_ID_REUSED.
     let first = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("made");
     let second = west.deposit(named("one", deposit("shared:1", "2"))).await.expect("made");
     let again = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("replayed");
@@ -166,7 +166,7 @@ async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     client.deposit(deposit("a", "10")).await.expect("as much as is allowed");
     client.capture_hold(capture(money("10"))).await.expect("as much as is allowed");
 
-    // A denial is no verdict: nothing is known under that id.
+    // A denial is no verdict: the id stays unused.
     let request = ResolveRequestRequest { request_id: "too-much".to_owned(), fence: false };
     let resolved = client.resolve_request(request).await.expect("an answer").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
@@ -253,7 +253,7 @@ async fn a_transaction_shows_only_entries_of_visible_accounts(kind: Kind) {
         Transaction { entries: vec![transaction.entries[1].clone()], ..transaction.clone() };
     assert_eq!(one, Some(expected.clone()));
     assert_eq!(listed[0], expected);
-    // To undo it would touch the other account.
+    // A reversal would touch the other account.
     let reverse = ReverseTransactionRequest {
         request_id: new_request_id(),
         transaction_id: transaction.transaction_id,
@@ -308,12 +308,12 @@ async fn changed_policy_and_tokens_apply_within_seconds(kind: Kind) {
         server.client_of(token).get_account(balance()).await.err().map(|status| status.code())
     };
 
-    // What makes no sense changes nothing.
+    // An invalid file changes nothing.
     callers.set_tokens("[[token]]\nidentity = \"east\"\n");
     eventually("it says so", async || server.log().contains("stay as they were")).await;
     assert_eq!(code("east-token").await, None);
 
-    // A new token beside the old one, then instead of it.
+    // A new token beside the old one, then in its place.
     let old = entry("east", "east-token");
     callers.set_tokens(&(old + &entry("east", "next-token")));
     eventually("both count", async || code("next-token").await.is_none()).await;

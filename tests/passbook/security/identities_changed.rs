@@ -1,5 +1,5 @@
-//! Authentication is switched on or off, or an identity is renamed, between a request and its repeat:
-//! nothing is made twice unless the operator has said that it may be.
+//! Authentication is switched on or off, or an identity is renamed, between a request and its
+//! repeat: nothing is applied twice unless the operator allows it.
 
 use passbook::proto::{DepositRequest, GetAccountRequest, RequestOutcome, ResolveRequestRequest};
 
@@ -17,7 +17,7 @@ on_both_databases! {
 
 const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
 
-/// Identities who may do everything; each goes on under the other name, if there is one.
+/// Identities with all rights. Each continues as the other name, if there is one.
 fn policy(names: &[(&str, Option<&str>)]) -> String {
     let lines = names.iter().map(|(name, recorded_as)| {
         let recorded_as = recorded_as.map(|it| format!("recorded_as = {it:?}\n"));
@@ -26,7 +26,7 @@ fn policy(names: &[(&str, Option<&str>)]) -> String {
     lines.collect()
 }
 
-/// The one line with which a server refuses to start.
+/// The line with which a server refuses to start.
 async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) -> String {
     let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
     let more = callers.map(Callers::arguments);
@@ -34,7 +34,7 @@ async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) ->
     passbook(&arguments).await.must_fail(2).to_owned()
 }
 
-/// Made by a server without authentication; its answer was lost.
+/// Applied by a server without authentication. Its answer was lost.
 async fn made_before(database: &TestDatabase) -> DepositRequest {
     let mut server = Server::start(database).await;
     let client = server.client();
@@ -63,7 +63,7 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     let resolve = ResolveRequestRequest { request_id, ..Default::default() };
     let resolved = billing.resolve_request(resolve.clone()).await.expect("resolved").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::Applied);
-    // What it makes from now on is found as well, by it and by nobody else.
+    // New requests are found as well, by this caller only.
     let new = deposit("alice", "1");
     billing.deposit(new.clone()).await.expect("made");
     assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
@@ -75,7 +75,7 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     assert_eq!(value(&account.account.expect("an account").balance), "11.00");
     drop(server);
 
-    // Whoever says so gets what was before.
+    // With the operator's consent the old behavior applies.
     callers.set_policy(&policy(&[("billing", None), ("shop", None)]));
     let server = callers.serve(&database, &["--callers-changed"]).await;
     let mut billing = server.client_of("billing-token");

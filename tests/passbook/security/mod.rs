@@ -1,4 +1,4 @@
-//! Who may do what, and what a peer that means harm can reach.
+//! Authorization, and what a hostile peer can reach.
 
 mod append_only_triggers;
 mod append_only_triggers_of_holds;

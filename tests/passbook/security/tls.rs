@@ -1,4 +1,4 @@
-//! TLS: who is let in, by which certificate, and files that change while the server runs.
+//! TLS: which certificates are accepted, and files that change while the server runs.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
@@ -23,7 +23,7 @@ async fn serve(database: &TestDatabase, arguments: &[String]) -> Server {
     Server::start_with(database, &arguments).await
 }
 
-/// Whether a call on a new connection is answered, and how.
+/// The result of a call on a new connection.
 async fn ask(authority: &Authority, server: &Server, own: Option<&Signed>) -> Result<Code, String> {
     let channel = authority.connect(server, own).await.map_err(|error| format!("{error:?}"))?;
     code(AccountServiceClient::new(channel).get_account(nobody()).await.map(drop))
@@ -33,7 +33,8 @@ fn nobody() -> GetAccountRequest {
     GetAccountRequest { account_id: "nobody".to_owned() }
 }
 
-/// The server's answer; in TLS 1.3 a client learns only with its first read that it was refused.
+/// Reads the server's answer. In TLS 1.3 a client learns only at its first read that it was
+/// refused.
 fn code(result: Result<(), tonic::Status>) -> Result<Code, String> {
     match result {
         Ok(()) => Ok(Code::Ok),
@@ -97,7 +98,7 @@ async fn a_client_certificate_names_the_caller() {
         assert_eq!(answer.clone().ok(), expected, "{name}: {answer:?}");
     }
 
-    // With tokens as well, a caller has the one or the other.
+    // With tokens configured as well, a caller needs either.
     let tokens_file = callers.tokens_file();
     arguments.extend(["--tokens-file".to_owned(), text(&tokens_file)]);
     let server = serve(&database, &arguments).await;
@@ -145,7 +146,8 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     client.create_account(account_of("alice", "USD")).await.expect("opened");
     let mut entries = watch(&mut client).await;
 
-    // The certificate first, as a slow copy does: it has no key yet, and the old pair stays.
+    // The certificate comes first, as in a slow copy. Its key does not match yet, so the old pair
+    // stays.
     let replaced = new.sign(&["localhost"], &[]);
     std::fs::write(old.file("tls.crt"), &replaced.certificate).expect("written");
     eventually("it says so", async || server.log().contains("certificates stay as they were"))
@@ -159,7 +161,7 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     })
     .await;
     assert!(ask(&old, &server, None).await.is_err(), "the old one is not shown any more");
-    // On the connection of before, calls and streams go on.
+    // On the old connection calls and streams continue.
     client.deposit(deposit("alice", "1")).await.expect("made");
     let told = timeout(PATIENCE, entries.message()).await.expect("in time").expect("told");
     assert_eq!(told.expect("a message").entries.len(), 1);
@@ -207,7 +209,7 @@ async fn mismatched_certificate_files_are_one_clear_line() {
     }
 }
 
-/// How long the server lets a connection be that says only this.
+/// How long the server keeps a connection that sends only this.
 async fn patience(address: SocketAddr, words: &[u8]) -> std::time::Duration {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(words).await.expect("written");
@@ -244,7 +246,7 @@ async fn connections_without_a_handshake_are_closed() {
         assert!(patience >= ms(600), "{words:?}: {patience:?}");
         times::promise(&format!("the end after {words:?}"), patience, seconds(2));
     }
-    // Who has begun may be silent.
+    // A connection may be idle after its preface.
     let mut client = plain.client();
     client.create_account(account_of("alice", "USD")).await.expect("opened");
     tokio::time::sleep(seconds(2)).await;

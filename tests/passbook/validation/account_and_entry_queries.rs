@@ -1,4 +1,4 @@
-//! Malformed requests that only ask.
+//! Malformed queries of accounts and entries.
 
 use crate::harness::{malformed::*, *};
 use passbook::proto::{

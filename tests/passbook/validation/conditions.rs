@@ -66,7 +66,7 @@ async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
         (version(7), ["alice", "expected_version", "7", "2", "2"]),
         (bounds(Some("9.5"), None), ["alice", "min_balance_after", "9.50", "9.00", "2"]),
         (bounds(None, Some("8.99")), ["alice", "max_balance_after", "8.99", "9.00", "2"]),
-        // Of several that do not hold, the one declared first.
+        // The first declared of several failed conditions.
         (
             Some(Condition {
                 expected_version: Some(1),

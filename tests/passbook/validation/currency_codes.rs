@@ -1,4 +1,4 @@
-//! Codes of currencies that are special, withdrawn, or given other decimals.
+//! Special, withdrawn and redefined currency codes.
 
 use tonic::Code;
 

@@ -1,4 +1,4 @@
-//! Malformed requests that only ask, for holds and for what has happened.
+//! Malformed queries of holds, transactions and changes.
 
 use crate::harness::{malformed::*, *};
 use passbook::proto::{
@@ -50,7 +50,7 @@ async fn malformed_ids_are_refused_in_every_query(kind: Kind) {
         assert_field_refused(client.list_account_changes(request).await, reason, field);
         let request = GetBalanceRequest { account_id: account_id(), at_time: None };
         assert_field_refused(client.get_balance(request).await, reason, field);
-        // Empty, it is no filter.
+        // An empty value is no filter.
         if !name.is_empty() {
             let request = ListTransactionsRequest { account_id: account_id(), ..transactions() };
             assert_field_refused(client.list_transactions(request).await, reason, field);
@@ -81,7 +81,7 @@ async fn malformed_filters_of_transactions_are_refused(kind: Kind) {
     ];
 
     for (request, reason, field) in cases {
-        // The same for all accounts and for one.
+        // For all accounts and for one.
         let of_one = ListTransactionsRequest { account_id: "a".to_owned(), ..request.clone() };
         for request in [request, of_one] {
             assert_field_refused(client.list_transactions(request).await, reason, field);

@@ -1,5 +1,5 @@
-//! Malformed requests about holds, reversals and what accounts are: each is refused with its reason
-//! and its field, and nothing is changed or kept.
+//! Malformed requests on holds, reversals and accounts are refused with their reason and field, and
+//! change and record nothing.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ async fn malformed_names_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
 
-    // Names of holds have the grammar of names of accounts.
+    // Hold ids have the grammar of account ids.
     for name in bad_account_ids() {
         let refused = |answer: Result<(), Status>, reason: &str, field: &str| {
             assert_refused(answer, reason, field, &name);
@@ -115,7 +115,7 @@ async fn malformed_names_are_refused(kind: Kind) {
         };
         let answer = client.close_account(request).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
-        // Where these are empty, they are left out.
+        // Empty values count as absent here.
         if !name.is_empty() {
             let answer = client.place_hold(hold_named(&name, "a", "1")).await.map(drop);
             refused(answer, "INVALID_HOLD_ID", "hold_id");
@@ -231,7 +231,7 @@ async fn malformed_labels_are_refused(kind: Kind) {
         assert_refused(client.capture_hold(request).await, expected, field, &input);
         let request = ReverseTransactionRequest { labels: labels.clone(), ..reversal(UUID) };
         assert_refused(client.reverse_transaction(request).await, expected, field, &input);
-        // Whether or not they are in the mask.
+        // Whether or not labels are in the mask.
         for paths in [vec![], vec!["labels".to_owned()], vec!["overdraft_limit".to_owned()]] {
             let update_mask = Some(FieldMask { paths });
             let labels = labels.clone();
@@ -368,7 +368,7 @@ async fn the_longest_and_strangest_valid_values_are_accepted(kind: Kind) {
         request_id: request_id("3"),
         description: description.clone(),
         labels: labels.clone(),
-        // Another name of the same UUID.
+        // Another spelling of the same UUID.
         transaction_id: made.transaction_id.replace('-', "").to_uppercase(),
     };
     let made = reversed(&client, request.clone()).await;

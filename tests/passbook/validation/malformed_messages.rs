@@ -1,4 +1,4 @@
-//! Messages that are no message of the contract at all.
+//! Bytes that are no message of the contract.
 
 use passbook::proto::DepositRequest;
 use tonic::{Code, Status};

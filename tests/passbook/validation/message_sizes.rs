@@ -1,4 +1,5 @@
-//! What is too large is refused with the limit, and no answer is larger than a stock client takes.
+//! Oversized messages are refused with the limit, and no answer is larger than a stock client
+//! accepts.
 
 use passbook::proto::{
     BatchGetAccountsRequest, BatchPostTransactionsRequest, CreateAccountRequest,
@@ -19,12 +20,12 @@ on_both_databases! {
 
 type Labels = std::collections::BTreeMap<String, String>;
 
-/// As large as labels may be: 9.7 KB.
+/// The largest labels: 9.7 KB.
 fn large_labels() -> Labels {
     (0..32).map(|at| (format!("{at:0>50}"), "v".repeat(256))).collect()
 }
 
-/// Accounts `a-000` and so on, each with much to tell.
+/// Accounts `a-000` and so on, each with large labels.
 async fn open_large(client: &Client, count: usize) -> Vec<String> {
     let account_ids: Vec<_> = (0..count).map(|number| format!("a-{number:0>3}")).collect();
     let mut calls = JoinSet::new();
@@ -57,7 +58,8 @@ async fn a_batch_of_accounts_too_large_for_one_answer_is_refused(kind: Kind) {
     assert_eq!(answer.accounts.len(), 400);
 }
 
-/// All pages of a list, and how many there were; none is larger than tonic's client takes.
+/// Reads a list to its end. Returns the rows and the number of pages. No page exceeds the limit of
+/// tonic's client.
 async fn all<T>(
     mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Status>,
 ) -> (Vec<T>, usize) {
@@ -155,7 +157,8 @@ async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
     assert_eq!((versions, pages), (expected, 2), "changes of an account");
 }
 
-/// What came before it in a stream has its result; it and what comes after are not applied.
+/// Earlier requests of the stream have their results. The oversized one and later ones are not
+/// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it() {
     let database = TestDatabase::create(Kind::Sqlite).await;
@@ -188,7 +191,7 @@ async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it()
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 
-/// A batch that is within the counts.
+/// A batch within the limit of requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
     let database = TestDatabase::create(Kind::Sqlite).await;
@@ -213,7 +216,7 @@ async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
     let answer = client.batch_post_transactions(batch(&labels)).await.expect("within the limit");
     assert_eq!(answer.into_inner().results.len(), 1000);
 
-    // Where the limit is higher, the answer could be too large for those who ask.
+    // With a higher limit the answer could be too large for the caller.
     let status = client.batch_post_transactions(batch(&large_labels())).await;
     assert_too_large(&status.expect_err("10 MB of results"), "response_size", "4128768");
     assert_eq!(balance(&client, "alice").await, "1000.00", "nothing of it was applied");

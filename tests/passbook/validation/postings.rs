@@ -1,5 +1,4 @@
-//! Malformed requests that would change something: each is refused with its reason and its
-//! field, and nothing is changed or kept.
+//! Malformed postings are refused with their reason and field, and change and record nothing.
 
 use passbook::proto::{
     Condition, CreateAccountRequest, DepositRequest, Money, TransferRequest, WithdrawRequest,
@@ -18,7 +17,7 @@ on_both_databases! {
     the_longest_and_strangest_valid_values_are_accepted,
 }
 
-/// Every way to write an amount that is not in the grammar, or not in the limits, for USD.
+/// Amounts in USD that violate the grammar or the limits.
 fn bad_amounts() -> Vec<(String, Code, &'static str)> {
     let malformed = [
         "",

@@ -1,5 +1,5 @@
-//! Two things wrong at once always give the same answer, in the RPCs about holds, reversals and
-//! what accounts are as well.
+//! Of two faults in a request on holds, reversals or accounts the lower number of `ErrorReason` is
+//! always reported.
 
 use passbook::proto::{
     CaptureHoldRequest, ErrorReason, FreezeAccountRequest, PlaceHoldRequest, ReleaseHoldRequest,
@@ -31,7 +31,7 @@ fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: E) -> 
     status
 }
 
-/// One way to make a request malformed, and the reason that goes with it.
+/// A fault of shape, with its reason.
 type Flaw<Request> = (E, fn(&mut Request));
 
 fn break_amount(amount: &mut Option<passbook::proto::Money>, value: &str) {
@@ -40,7 +40,7 @@ fn break_amount(amount: &mut Option<passbook::proto::Money>, value: &str) {
     }
 }
 
-// Each in the order of the reasons' numbers.
+// Each in the order of `ErrorReason`.
 const OF_A_HOLD: [Flaw<PlaceHoldRequest>; 8] = [
     (E::InvalidRequestId, |it| it.request_id.clear()),
     (E::InvalidAccountId, |it| it.account_id.clear()),
@@ -86,14 +86,14 @@ const OF_A_STATE: [Flaw<FreezeAccountRequest>; 2] = [
     (E::InvalidReason, |it| it.reason = "\n".to_owned()),
 ];
 
-/// Whether both are flaws of the amount, of which a request can only have one.
+/// Whether both faults are of the amount, which can have only one.
 fn are_one_field(first: E, second: E) -> bool {
     let is_amount =
         |it| matches!(it, E::InvalidCurrencyCode | E::InvalidAmount | E::BalanceOutOfRange);
     first != second && is_amount(first) && is_amount(second)
 }
 
-/// Every pair of flaws of a good request, each pair with the reason that must be given.
+/// Every pair of faults, with the reason that must be reported.
 fn pairs<Request: Clone>(good: &Request, flaws: &[Flaw<Request>]) -> Vec<(Request, E)> {
     let mut pairs = Vec::new();
     for (first, (first_reason, first_flaw)) in flaws.iter().enumerate() {
@@ -185,7 +185,7 @@ async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
         let amount = money_of(code, amount);
         PlaceHoldRequest { amount, expire_time, ..hold_named(hold_id, account_id, "") }
     };
-    // Everything after the reason that is expected is wrong with the request as well.
+    // The request also has every fault of a higher number.
     let cases = [
         (with("taken", "nobody", ("EUR", "5"), passed), E::HoldExists),
         (with("", "nobody", ("EUR", "5"), passed), E::ExpireTimePassed),
@@ -203,8 +203,8 @@ async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
     }
 }
 
-/// Accounts in every state, empty but for "full", which holds 5.00 of the largest amount that there
-/// is and so has nearly all of it available; the hold there is "taken".
+/// Empty accounts in every state, and "full", which has nearly the largest amount available besides
+/// the hold "taken" of 5.00.
 async fn prepare(server: &Server) -> Client {
     let client = server.client();
     for account_id in ["open", "frozen", "closed"] {
@@ -247,7 +247,7 @@ async fn the_lower_numbered_rejection_of_a_capture_wins(kind: Kind) {
     for (request, expected) in cases {
         assert_reason(client.capture_hold(request).await, expected);
     }
-    // Of two with one reason, the account's that pays.
+    // With equal reasons the paying account is named.
     let status = assert_reason(
         client.capture_hold(with("h", ("JPY", "1"), "euro")).await,
         E::CurrencyMismatch,
@@ -278,7 +278,7 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
             ..Default::default()
         }
     };
-    // The later an account comes in a transaction, the earlier its refusal.
+    // The later an account stands in the transaction, the lower the number of its rejection.
     let mut ids = Vec::new();
     for account_ids in
         [&["q", "deep", "p"][..], &["q", "deep", "r"], &["q", "deep"], &["q"], &["r", "p"]]
@@ -287,7 +287,8 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
         ids.push(answer.into_inner().transaction.expect("a transaction").transaction_id);
     }
     let reversal_of_the_last = reversed(&client, reversal(&ids[4])).await;
-    // "q" is emptied, "deep" is as deep as can be, "r" is frozen and emptied, "p" is closed.
+    // "q" is emptied, "deep" is at the lower limit of money, "r" is frozen and emptied, "p" is
+    // closed.
     for (account_id, amount) in [
         ("q", "20"),
         ("deep", "15"),
@@ -362,7 +363,7 @@ async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
         ReverseTransactionRequest { request_id: request_id(), ..reversal(&new_request_id()) };
     assert_reason(client.reverse_transaction(request).await, expected);
 
-    // A fence, too, and whatever the body is.
+    // A fence as well, whatever the body is.
     let fence = passbook::proto::ResolveRequestRequest { request_id: "no".to_owned(), fence: true };
     client.resolve_request(fence).await.expect("it is fenced");
     let request_id = || "no".to_owned();

@@ -1,4 +1,4 @@
-//! Two things wrong at once always give the same answer: the lower number of `ErrorReason`.
+//! Of two faults in a request the lower number of `ErrorReason` is always reported.
 
 use passbook::proto::{Condition, DepositRequest, ErrorReason, TransferRequest, WithdrawRequest};
 use tonic::Status;
@@ -19,10 +19,10 @@ fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: ErrorR
     status
 }
 
-/// One way to make a request malformed, and the reason that goes with it.
+/// A fault of shape, with its reason.
 type Flaw = (ErrorReason, fn(&mut TransferRequest));
 
-/// In the order of the reasons' numbers.
+/// In the order of `ErrorReason`.
 const FLAWS: [Flaw; 8] = [
     (ErrorReason::InvalidRequestId, |request| request.request_id.clear()),
     (ErrorReason::InvalidAccountId, |request| request.destination_account_id = "?".to_owned()),
@@ -56,7 +56,7 @@ async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
 
     for (first, (first_reason, first_flaw)) in FLAWS.iter().enumerate() {
         for (second_reason, second_flaw) in &FLAWS[first..] {
-            // These pairs are two flaws of one field, of which a request can only have one.
+            // Both faults are of the same field, which can have only one.
             let pair = (*first_reason, *second_reason);
             if matches!(
                 pair,
@@ -98,7 +98,7 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         let amount = money_of(currency_code, value);
         WithdrawRequest { amount, condition, ..withdrawal(account_id, "") }
     };
-    // Everything after the reason that is expected is wrong with the request as well.
+    // The request also has every fault of a higher number.
     let withdrawals = [
         (out("nobody", "EUR", "5", wrong_version()), E::AccountNotFound),
         (out("closed", "EUR", "5", wrong_version()), E::AccountClosed),
@@ -112,7 +112,7 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         assert_reason(client.withdraw(request).await, expected);
     }
 
-    // Of two accounts with different refusals the lower number counts, whichever side it is on.
+    // With different rejections of two accounts the lower number wins, on either side.
     let move_money = |source: &str, destination: &str, condition: Option<Condition>| {
         TransferRequest { condition, ..transfer(source, destination, "5") }
     };
@@ -130,15 +130,14 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         assert_eq!(metadata(&status, "account_id"), account_id);
     }
 
-    // A request id that is taken comes before everything by state.
+    // A reused request id comes before all rejections by state.
     let taken = deposit("open", "1");
     client.deposit(taken.clone()).await.expect("it is made");
     let other = WithdrawRequest { request_id: taken.request_id, ..withdrawal("nobody", "5") };
     assert_reason(client.withdraw(other).await, E::RequestIdReused);
 }
 
-/// Accounts in every state, all of them empty but for two that are as full and as deep in debt
-/// as can be.
+/// Empty accounts in every state, and two at the limits of money.
 async fn prepare_accounts(database: &TestDatabase, client: &Client) {
     for account_id in ["open", "frozen", "closed", "full", "rock-bottom"] {
         let request = passbook::proto::CreateAccountRequest {

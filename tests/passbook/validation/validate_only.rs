@@ -1,4 +1,4 @@
-//! `validate_only`: the same checks under the same lock, and nothing is kept.
+//! `validate_only`: the same checks under the same lock, and nothing is recorded.
 
 use passbook::proto::{DepositRequest, TransferRequest, WithdrawRequest};
 use tonic::Code;
