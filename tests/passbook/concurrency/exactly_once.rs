@@ -89,7 +89,7 @@ async fn another_body_under_the_same_id_is_refused(kind: Kind) {
     open_funded(&client, "b", "100").await;
     open_with(&client, account_of("euro", "EUR")).await;
     let request = DepositRequest { description: "one".to_owned(), ..deposit("a", "1") };
-    client.deposit(request.clone()).await.expect("it is made");
+    client.deposit(request.clone()).await.expect("applied");
     let same = || request.clone();
     let condition = Some(Condition { expected_version: Some(3), ..Default::default() });
     let others = [
@@ -125,7 +125,7 @@ async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
     let mut client = server.client();
     open(&client, "a").await;
     let request = DepositRequest { condition: Some(Condition::default()), ..deposit("a", "1.50") };
-    client.deposit(request.clone()).await.expect("it is made");
+    client.deposit(request.clone()).await.expect("applied");
 
     let same = [
         DepositRequest { amount: money("1.5"), ..request.clone() },
@@ -177,7 +177,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         labels: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
         ..transfer("a", "b", "4")
     };
-    let first = client.transfer(made.clone()).await.expect("it is made").into_inner();
+    let first = client.transfer(made.clone()).await.expect("applied").into_inner();
     let refusals = [
         Change::Withdraw(withdrawal("a", "6.01")),
         Change::Deposit(deposit("nobody", "1")),
@@ -217,7 +217,7 @@ async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
         let request = request.clone();
         // Deposits in between would change the answer if a request were judged twice.
         calls.spawn(async move {
-            client.deposit(deposit("a", "1")).await.expect("it is made");
+            client.deposit(deposit("a", "1")).await.expect("applied");
             client.withdraw(request).await.expect_err("it is refused")
         });
     }

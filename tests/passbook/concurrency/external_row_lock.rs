@@ -91,7 +91,7 @@ async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_
     psql.lets_go();
 
     for (change, answer, deadline, taken) in hot_calls {
-        let status = answer.expect_err("someone else holds the row");
+        let status = answer.expect_err("a foreign lock is on the row");
         says_not_applied(&status);
         times::promise("an answer", taken, deadline + ms(100));
         assert!(!kept.iter().any(|kept| kept == change.request_id()), "applied: {status:?}");
@@ -157,7 +157,7 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
         let update = "UPDATE accounts SET balance = balance + 5 WHERE account_id = 'alice'; COMMIT";
         cron.execute_unprepared(update).await.expect("the balance is changed");
 
-        let answer = waiting.await.expect("the call ends").expect("it is made").into_inner();
+        let answer = waiting.await.expect("the call ends").expect("applied").into_inner();
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(value(&entry.balance_after), format!("{}.00", 100 + 6 * round));
     }
@@ -179,7 +179,7 @@ async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_dead
     let client = server.client();
     open_funded(&client, "hot", "100").await;
     let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
     let (mut calls, patient) = (JoinSet::new(), server.patient());
     for number in 0..12 {
         let client = patient.clone();
@@ -244,7 +244,7 @@ async fn without_a_client_deadline_the_server_default_bounds_the_lock_wait() {
 
     let answer = client.clone().deposit(deposit("hot", "1")).await;
 
-    says_not_applied(&answer.expect_err("someone else holds the row"));
+    says_not_applied(&answer.expect_err("a foreign lock is on the row"));
     let taken = started.elapsed();
     assert!(taken > ms(300), "{taken:?}");
     times::promise("an answer", taken, ms(900));

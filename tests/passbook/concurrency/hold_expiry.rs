@@ -146,7 +146,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.50", "9.50", "9"]);
 
     for number in 0..3 {
-        client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+        client.clone().deposit(deposit("alice", "1")).await.expect("applied");
         let version = get(&client, "alice").await.version;
         assert_eq!(version, 10 + number, "no expiry is counted twice");
     }
@@ -247,7 +247,7 @@ async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind)
 
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     assert_eq!((before.0.state(), before.1.state()), (HoldState::Captured, HoldState::Released));
-    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     checker::assert_consistent(&database).await;
 }

@@ -156,7 +156,7 @@ async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
     });
 
     for (during, state, after) in states.await {
-        assert_eq!(during[1], "0.00", "what has expired is not held");
+        assert_eq!(during[1], "0.00", "expired holds are not counted as held");
         assert_eq!(
             (state, after),
             (HoldState::Expired, ["0.00", "0.00", "0.00", "7"].map(String::from))

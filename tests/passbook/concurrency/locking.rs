@@ -66,7 +66,8 @@ async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked()
     assert!(!waiting.is_finished());
     let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE account_id = 'alice'; COMMIT";
     foreign.execute_unprepared(withdraw).await.expect("the foreign withdrawal is made");
-    let answer = waiting.await.expect("the call ends").expect("the deposit is made").into_inner();
+    let answer =
+        waiting.await.expect("the call ends").expect("the deposit is applied").into_inner();
 
     let entry = &answer.transaction.expect("a transaction").entries[0];
     assert_eq!(value(&entry.balance_after), "1000.00", "the joint account: 1000 - 100 + 100");

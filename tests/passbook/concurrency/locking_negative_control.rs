@@ -52,7 +52,7 @@ async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
     let lost = lost_to_foreign_updates(&database, &server.client()).await;
 
     println!("{lost} of 720 dollars are gone");
-    assert!(lost > 0, "the row lock is not what protects the updates of others");
+    assert!(lost > 0, "foreign updates are not protected by the row lock");
 }
 
 /// The load of `locking` over a proxy that removes `FOR UPDATE`.

@@ -107,7 +107,7 @@ impl Writers {
     }
 
     fn made(&self) -> Made {
-        self.made.lock().expect("what was made").clone()
+        self.made.lock().expect("the lock").clone()
     }
 
     /// Reads all pages, alternating between the servers, while rows are added.
@@ -121,7 +121,7 @@ impl Writers {
             if page < PAGES_UNDER_WRITES {
                 let before = self.made().count();
                 let more = async || self.made().count() > before;
-                eventually("something is added", more).await;
+                eventually("rows are added", more).await;
             } else {
                 self.paused.store(true, Relaxed);
             }
@@ -133,13 +133,13 @@ impl Writers {
             if page_token.is_empty() {
                 let (pages, added) = (page + 1, self.made().count() - began_with);
                 println!("{} in {pages} pages while {added} were added", items.len());
-                assert!(pages > 3 && added > 3, "too little was added under way to show anything");
+                assert!(pages > 3 && added > 3, "too few rows were added to be meaningful");
                 assert!(self.tasks.try_join_next().is_none(), "a writer has failed");
                 self.paused.store(false, Relaxed);
                 return items;
             }
         }
-        panic!("the paging does not end");
+        panic!("paging does not end");
     }
 }
 
@@ -166,24 +166,24 @@ impl Writer {
         let transaction = match random.u8(0..4) {
             0 => {
                 let answer = client.deposit(deposit("busy", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
             1 => {
                 let answer = client.transfer(transfer("busy", "other", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
             // Several entries on one account, which a page may split.
             2 => {
                 let legs = [leg("busy", "2"), leg("other", "1"), leg("busy", "-1")];
                 let answer = client.post_transaction(post(&legs)).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
             _ => {
                 let answer = client.deposit(deposit("other", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
         };
-        let mut made = self.made.lock().expect("what was made");
+        let mut made = self.made.lock().expect("the lock");
         made.transactions.push(transaction.expect("a transaction"));
     }
 
@@ -203,23 +203,23 @@ impl Writer {
         let request_id = new_request_id();
         match random.u8(0..3) {
             _ if expire_time.is_some() => {
-                self.made.lock().expect("what was made").expiring.push(placed);
+                self.made.lock().expect("the lock").expiring.push(placed);
             }
             0 => {
                 let request = CaptureHoldRequest { request_id, hold_id, ..Default::default() };
                 let answer = self.client.capture_hold(request).await.expect("it is captured");
                 let answer = answer.into_inner();
-                let mut made = self.made.lock().expect("what was made");
+                let mut made = self.made.lock().expect("the lock");
                 made.transactions.extend(answer.transaction);
                 made.captured.extend(answer.hold);
             }
             1 => {
                 let request = ReleaseHoldRequest { request_id, hold_id };
                 let answer = self.client.release_hold(request).await.expect("it is released");
-                let mut made = self.made.lock().expect("what was made");
+                let mut made = self.made.lock().expect("the lock");
                 made.released.extend(answer.into_inner().hold);
             }
-            _ => self.made.lock().expect("what was made").left_open.push(placed),
+            _ => self.made.lock().expect("the lock").left_open.push(placed),
         }
     }
 }

@@ -51,7 +51,7 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
         let made: Vec<_> = (0..3).filter(|call| verdicts[*call].is_ok()).collect();
         assert_eq!(made.len(), 1, "{verdicts:#?}");
         wins[made[0]] += 1;
-        let made = verdicts[made[0]].as_ref().expect("it was made").transaction.clone();
+        let made = verdicts[made[0]].as_ref().expect("applied").transaction.clone();
         let made = made.expect("a transaction");
         assert_eq!(made.reverses_transaction_id, original.transaction_id);
         assert_eq!(value(&made.entries[0].amount), "-7.00");
@@ -67,7 +67,7 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
         let lookup = Some(Lookup::TransactionId(ids[round].clone()));
         async move {
             let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
-            answer.expect("it is there").into_inner().transaction.expect("a transaction")
+            answer.expect("it exists").into_inner().transaction.expect("a transaction")
         }
     };
     for (seen, reversal) in arena.each(read).await.into_iter().zip(reversals) {
@@ -183,7 +183,7 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
     };
     let mut wins = [0; 2];
     for ((_, copies, fence), (again, resolved)) in outcomes.iter().zip(arena.each(again).await) {
-        assert_eq!(resolved, *fence, "it stays what it was");
+        assert_eq!(resolved, *fence, "the outcome is final");
         match fence.outcome() {
             RequestOutcome::Applied => {
                 wins[0] += 1;
@@ -193,7 +193,7 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
                         hold: fence.hold.clone(),
                         replayed,
                     };
-                    verdict.as_ref().expect("it was made") == &expected
+                    verdict.as_ref().expect("applied") == &expected
                 };
                 let is_first = [0, 1].map(|copy| told(&copies[copy], false));
                 let is_replayed = [0, 1].map(|copy| told(&copies[copy], true));

@@ -39,7 +39,7 @@ async fn an_uncontended_change_takes_four_round_trips() {
         for (change, fewest) in changes.iter().zip(&mut fewest) {
             tokio::time::sleep(QUIET).await;
             let before = proxy.round_trips();
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
             let all = before + ROUND_TRIPS + ROUND_TRIPS_AFTER;
             eventually("all were made", async || proxy.round_trips() >= all).await;
             tokio::time::sleep(QUIET).await;
@@ -62,7 +62,7 @@ async fn round_trips_do_not_grow_with_the_batch_size() {
             let client = client.clone();
             calls.spawn(async move {
                 let change = Change::Deposit(deposit("a", "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             });
         }
         calls.join_all().await;
@@ -82,7 +82,7 @@ async fn a_server_that_is_alone_again_stops_taking_turns() {
         let client = [&server, &other][number % 2].client();
         calls.spawn(async move {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
     }
     calls.join_all().await;
@@ -92,7 +92,7 @@ async fn a_server_that_is_alone_again_stops_taking_turns() {
     // The next 64 transactions take one more round trip each.
     for _ in 0..80 {
         let before = proxy.round_trips();
-        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("it is made");
+        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("applied");
         tokio::time::sleep(QUIET).await;
         fewest = fewest.min(proxy.round_trips() - before);
     }

@@ -146,9 +146,9 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
     assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
     let reader = client.clone();
     let told = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
-    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
-    under_way.await.expect("no panic").expect("it is made");
+    under_way.await.expect("no panic").expect("applied");
     assert_eq!(told.await.expect("no panic"), ("11.00".to_owned(), 2));
     assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
 }
@@ -165,7 +165,7 @@ async fn hold_up_commits(database: &TestDatabase) {
 
 async fn shut_gate(database: &TestDatabase) -> sea_orm::DatabaseConnection {
     let gate = database.connect().await;
-    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is had");
+    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is taken");
     gate
 }
 
@@ -181,7 +181,7 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     let client = server.client();
     open_funded(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
-    assert_eq!(database.text("SELECT state FROM holds").await, "open", "nobody has recorded it");
+    assert_eq!(database.text("SELECT state FROM holds").await, "open", "the expiry is unrecorded");
     let session = locked(&database, kind).await;
 
     // The deadline of each read. On SQLite a read waits for a second, since the owner of the lock
@@ -221,7 +221,7 @@ async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     let reader = client.clone();
     let told = tokio::spawn(async move { get_hold(&reader, "h").await.state() });
     eventually("the read waits", async || asks_what_is_under_way(&database).await).await;
-    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
     capturing.await.expect("no panic").expect("it was in time");
     assert_eq!(told.await.expect("no panic"), HoldState::Captured);

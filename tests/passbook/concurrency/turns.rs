@@ -62,7 +62,7 @@ async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers:
                 let step = random.usize(1..account_ids.len());
                 let destination = &account_ids[(source + step) % account_ids.len()];
                 let change = Change::Transfer(transfer(&account_ids[source], destination, "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             }
         });
     }
@@ -101,7 +101,7 @@ async fn a_server_that_keeps_the_turn_does_not_block_the_others() {
     let account_ids = open_accounts(&servers[0].client(), 12).await;
     // As a hanging server would.
     let hung = database.connect().await;
-    hung.execute_unprepared(TAKE_TURN).await.expect("the turn is had");
+    hung.execute_unprepared(TAKE_TURN).await.expect("the turn is taken");
 
     transfer_at_once(&servers, &account_ids, 1_000).await;
 
@@ -130,7 +130,7 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
 
     let all = ids(&["of-a-peer", "of-a-program", "free", "not-there"]);
     let ours = writer.begin().await.expect("a transaction");
-    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("no lock wait");
     let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, .. } = locked;
     let had: BTreeSet<_> = accounts.iter().map(|it| it.account_id.clone()).collect();
     assert_eq!(
@@ -142,7 +142,7 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     // A peer that never finishes is treated as a foreign program.
     tokio::time::sleep(ms(1100)).await;
     let ours = writer.begin().await.expect("a transaction");
-    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("no lock wait");
     assert_eq!(locked.locked_by_peers, BTreeSet::new());
     assert_eq!(locked.locked_elsewhere, ids(&["of-a-peer", "of-a-program"]));
     ours.roll_back().await.expect("the end");
@@ -173,7 +173,7 @@ impl Locked {
         holder.execute_unprepared(&lock).await.expect("the row is locked");
         let waiting = tokio::spawn(async move {
             let change = Change::Deposit(deposit("hot", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
         Self { database, server, admin, holder, waiting }
     }
@@ -184,7 +184,7 @@ impl Locked {
 
     async fn release(self) {
         self.holder.execute_unprepared("COMMIT").await.expect("the row is free");
-        self.waiting.await.expect("it is made");
+        self.waiting.await.expect("applied");
         checker::assert_consistent(&self.database).await;
     }
 }

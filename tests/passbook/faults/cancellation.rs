@@ -15,10 +15,10 @@ const CALLS: usize = 5_000;
 const AT_ONCE: usize = 100;
 
 on_both_databases! {
-    five_thousand_calls_cancelled_within_20_ms_leave_nothing_behind,
+    five_thousand_calls_canceled_within_20_ms_leave_nothing_behind,
 }
 
-async fn five_thousand_calls_cancelled_within_20_ms_leave_nothing_behind(kind: Kind) {
+async fn five_thousand_calls_canceled_within_20_ms_leave_nothing_behind(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
@@ -90,7 +90,7 @@ async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String])
     outcomes
 }
 
-/// Asserts that a burst is answered promptly, so that no connection was lost to a cancelled call.
+/// Asserts that a burst is answered promptly, so that no connection was lost to a canceled call.
 async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
     let started = std::time::Instant::now();
     let mut calls = JoinSet::new();
@@ -102,7 +102,7 @@ async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
                 validate_only: true,
                 ..deposit(&account_id, "1")
             };
-            Change::Deposit(dry).send(&client, PATIENCE).await.expect("it would be made");
+            Change::Deposit(dry).send(&client, PATIENCE).await.expect("valid");
         });
     }
     calls.join_all().await;

@@ -41,7 +41,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
         proxy.cut_before_next_commit();
         match change.send(&client, PATIENCE).await {
             Ok(answer) => {
-                assert!(!answer.replayed, "nobody else has asked for it");
+                assert!(!answer.replayed, "no other request for it");
                 assert!(is_kept(&database, &change).await, "answered, but not committed");
             }
             Err(status) => match outcome(&status).as_str() {
@@ -68,7 +68,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
         proxy.cut_after_next_commit();
         let answer = change.send(&client, PATIENCE).await;
         let answer = answer.expect("the server looks up what it has done, and knows");
-        assert!(!answer.replayed, "the one caller who asked is not told of a repeat");
+        assert!(!answer.replayed, "the first answer is not a replay");
         assert!(is_kept(&database, &change).await);
         history.push((change, Verdict::Applied(answer)));
     }

@@ -104,7 +104,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     let status = lost.send(&patient, seconds(9)).await.expect_err("no standby has it");
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
-    assert_eq!(seen, "100.00", "what no standby has is not shown");
+    assert_eq!(seen, "100.00", "an unreplicated change is not visible");
     history.push((lost, Verdict::Refused(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
@@ -122,7 +122,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     request::settle_the_rest(&mut history, &client).await;
     println!("all is resolved {:?} after the standby is back", back.elapsed());
     let session = primary.session().await;
-    eventually("no session waits any more", async || {
+    eventually("no session waits", async || {
         let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         database::rows(&session, sql).await.expect("an answer").is_empty()
     })

@@ -166,7 +166,7 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
 
     proxy.silence_connections();
     other.execute_unprepared("COMMIT").await.expect("the row is free");
-    // More cancelled reads than the pool has connections.
+    // More canceled reads than the pool has connections.
     let mut reads = JoinSet::new();
     for _ in 0..16 {
         let mut client = client.clone();

@@ -43,7 +43,7 @@ async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kin
     let status = refused(answer, Code::ResourceExhausted, "OVERLOADED");
     assert_eq!(outcome(&status), "not_applied");
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(status.message().contains('4'), "it says what the limit is: {}", status.message());
+    assert!(status.message().contains('4'), "the message names the limit: {}", status.message());
     times::promise("a refusal", started.elapsed(), ms(500));
     assert_eq!(balance(&client, "hot").await, "0.00", "reads go on");
 
@@ -79,7 +79,7 @@ async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
         calls.spawn(async move {
             for _ in 0..10 {
                 let change = Change::Deposit(deposit("hot", "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             }
         });
     }

@@ -160,7 +160,7 @@ async fn resolve_all(
     }
     for ((change, answer), resolved) in unknown.iter().zip(&resolved) {
         let again = resolve(client, change.request_id(), false).await;
-        assert_eq!(&again, resolved, "a verdict stays what it is");
+        assert_eq!(&again, resolved, "a verdict is final");
         if let Err(status) = answer
             && outcome(status) == "not_applied"
         {

@@ -99,7 +99,7 @@ async fn nothing_is_acknowledged_once_the_file_is_deleted() {
     }
     served.refuses_changes().await;
     served.end().await;
-    assert!(!served.path("a.db").exists(), "nobody has asked for a new one");
+    assert!(!served.path("a.db").exists(), "no new one was requested");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +126,7 @@ async fn a_moved_database_file_is_complete_and_served_again_when_back() {
         serving_status(&served.server, "").await == ServingStatus::Serving
     })
     .await;
-    served.server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    served.server.client().deposit(deposit("alice", "1")).await.expect("applied");
 
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
     served.refuses_changes().await;
@@ -301,7 +301,7 @@ async fn the_wal_stays_bounded_while_reads_overlap() {
         }
         eventually("the log begins anew", async || length() < LOG_BYTES_MAX / 2).await;
     }
-    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    server.client().deposit(deposit("alice", "1")).await.expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ async fn refuses(server: &Server, words: &str) {
 }
 
 async fn deposit_one(server: &Server) {
-    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    server.client().deposit(deposit("alice", "1")).await.expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

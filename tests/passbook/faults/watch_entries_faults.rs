@@ -182,7 +182,7 @@ async fn watchers_see_only_outages_that_last() {
     post_many(&client, "alice", 10).await;
     let told = timeout(PATIENCE, async {
         while caught_up.sequence < 30 {
-            caught_up.next().await.expect("the stream goes on");
+            caught_up.next().await.expect("the stream continues");
         }
     });
     told.await.expect("the hub tells it");
@@ -194,7 +194,7 @@ async fn watchers_see_only_outages_that_last() {
     assert_eq!((end.code(), reason.as_str()), (Code::Unavailable, "DATABASE_UNAVAILABLE"));
     assert!(began.elapsed() > seconds(9), "after {:?}", began.elapsed());
     proxy.thaw();
-    eventually("who asks again is told", async || {
+    eventually("a repeat gets the answer", async || {
         let begun = Watching::try_begin(&behind.client(), "alice", caught_up.sequence).await;
         begun.is_ok()
     })

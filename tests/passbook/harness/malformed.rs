@@ -58,7 +58,7 @@ pub fn assert_field_refused<T: std::fmt::Debug>(
 ) {
     let status = refused(answer, Code::InvalidArgument, expected_reason);
     assert_eq!(fields(&status).first().map(String::as_str), Some(field), "{status:?}");
-    assert!(status.message().len() < 500, "an error does not repeat all that it was sent");
+    assert!(status.message().len() < 500, "an error does not echo its whole input");
 }
 
 /// Invalid account ids.

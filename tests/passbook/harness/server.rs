@@ -161,7 +161,7 @@ impl Server {
 
     /// Standard output so far, including the ready line.
     pub fn stdout(&self) -> Vec<String> {
-        self.stdout.lock().expect("the lines").clone()
+        self.stdout.lock().expect("the lock").clone()
     }
 
     pub fn log(&self) -> String {
@@ -296,7 +296,7 @@ fn launch(
     let seen = Arc::clone(&stdout);
     thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
-            seen.lock().expect("the lines").push(line.clone());
+            seen.lock().expect("the lock").push(line.clone());
             let _ = sender.send(line);
         }
     });

@@ -59,7 +59,7 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
         open_with_overdraft(&client, &format!("load.{number}"), "1000000").await;
     }
     let before = Change::Deposit(deposit("load.1", "12.34"));
-    before.send(&client, PATIENCE).await.expect("it is made");
+    before.send(&client, PATIENCE).await.expect("applied");
     let target = format!("http://{}", server.address);
     let arguments = [
         ["bench", "--target", &target, "--existing", "load", "--accounts", "3"].as_slice(),

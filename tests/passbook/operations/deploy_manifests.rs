@@ -110,7 +110,7 @@ async fn the_settings_in_the_manifests_are_valid() {
         ("policy/policy.toml", read("kubernetes/policy.toml")),
     ] {
         let path = folder.join(file);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("applied");
         fs::write(&path, content).expect("written");
     }
     for name in ["kubernetes/passbook.toml", "systemd/passbook.toml"] {

@@ -62,14 +62,14 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     };
     open_with(&client, labelled).await;
     open_with(&client, account_of("ether", "ETH")).await;
-    client.transfer(transfer("alice", "bob", "40.00")).await.expect("it is made");
+    client.transfer(transfer("alice", "bob", "40.00")).await.expect("applied");
     client.transfer(transfer("bob", "alice", "40")).await.expect("back to zero");
     let described = DepositRequest {
         amount: money_of("ETH", "0.000000000000000001"),
         description: "one wei, 'quoted' — \\n".to_owned(),
         ..deposit("ether", "1")
     };
-    client.deposit(described).await.expect("it is made");
+    client.deposit(described).await.expect("applied");
     let open_hold = PlaceHoldRequest {
         hold_id: "open".to_owned(),
         expire_time: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 1000 }),
@@ -110,7 +110,7 @@ async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
     let (source, server) = ledger(kind).await;
     let mut client = server.client();
     let made = deposit("alice", "0.50");
-    let first = client.deposit(made.clone()).await.expect("it is made").into_inner();
+    let first = client.deposit(made.clone()).await.expect("applied").into_inner();
     let too_much = withdrawal("alice", "500");
     client.withdraw(too_much.clone()).await.expect_err("she has 98");
     let target = source.create_beside(other(kind)).await;
@@ -134,7 +134,7 @@ async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
         again.transaction.expect("a transaction").transaction_id,
     );
     let found = client.get_transaction(GetTransactionRequest { lookup: Some(lookup) }).await;
-    assert_eq!(found.expect("it is there").into_inner().transaction.expect("it").entries.len(), 1);
+    assert_eq!(found.expect("it exists").into_inner().transaction.expect("it").entries.len(), 1);
 }
 
 async fn every_column_of_every_table_is_carried(kind: Kind) {
@@ -280,7 +280,7 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
         outcome.code == Some(0) || !outcome.stderr.contains("not empty")
     };
     assert_empty(&target).await;
-    assert!(words().await, "it is as if nothing had happened");
+    assert!(words().await, "the state is unchanged");
     eventually("the import can be made", async || target.count("accounts").await == 3).await;
     passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
 }
@@ -296,7 +296,7 @@ async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
         .must_succeed()
         .stdout;
 
-    let text = std::fs::read_to_string(&file).expect("the file is there");
+    let text = std::fs::read_to_string(&file).expect("the file exists");
     let rows = text.lines().count() - 2;
     assert_eq!(said, format!("exported: {rows} lines to {path}\n"));
     let names: Vec<_> = std::fs::read_dir(directory.path()).expect("the folder").collect();

@@ -164,7 +164,7 @@ async fn statements(server: &Server, accounts: &[&str]) -> Vec<proto::Entry> {
 
 /// The export without its header, which contains the time.
 fn body(path: &std::path::Path) -> String {
-    let text = std::fs::read_to_string(path).expect("the file is there");
+    let text = std::fs::read_to_string(path).expect("the file exists");
     text.split_once('\n').expect("a header").1.to_owned()
 }
 

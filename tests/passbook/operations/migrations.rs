@@ -106,7 +106,7 @@ async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
 
     open(&servers[0].client(), "alice").await;
     for server in &servers {
-        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+        server.client().deposit(deposit("alice", "1")).await.expect("applied");
     }
     assert_eq!(balance(&servers[4].client(), "alice").await, "5.00");
     assert_eq!(database.count("passbook_migrations").await, MIGRATIONS);

@@ -21,7 +21,7 @@ const OF_WRITERS: [(&str, &str); 14] = [
     ("transaction_isolation", "read committed"),
 ];
 
-/// Database defaults that are nearly all wrong. (With a statement timeout below a second the
+/// Database defaults that are nearly all wrong. (With a statement timeout of one second the
 /// session can still be prepared.)
 const HOSTILE: [(&str, &str); 12] = [
     ("default_transaction_isolation", "serializable"),
@@ -98,7 +98,7 @@ async fn survive_a_crash(mut database: PostgresServer, url: &str) {
     let server = Server::start_at(url, &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     for _ in 0..3 {
-        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+        server.client().deposit(deposit("alice", "1")).await.expect("applied");
     }
     drop(server);
     database.crash();
@@ -217,7 +217,7 @@ async fn a_database_without_an_encoding_keeps_bytes() {
     open(&client, "alice").await;
     let mut request = deposit("alice", "1");
     request.description = "10 € für Łukasz".to_owned();
-    let made = client.clone().deposit(request.clone()).await.expect("it is made").into_inner();
+    let made = client.clone().deposit(request.clone()).await.expect("applied").into_inner();
 
     let transaction = made.transaction.expect("a transaction");
     assert_eq!(transaction.description, request.description);

@@ -199,7 +199,7 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     let second = watch.message().await.expect("the stream lives").expect("a status");
     assert_eq!(second.status(), ServingStatus::Serving);
     open(&client, "alice").await;
-    let answer = client.deposit(early).await.expect("the deposit is made").into_inner();
+    let answer = client.deposit(early).await.expect("the deposit is applied").into_inner();
     assert!(!answer.replayed, "it was not applied before");
     assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(admin.metrics().await.value("passbook_ready"), 1.0);
@@ -216,7 +216,7 @@ async fn is_served_without_a_gap(server: &Server) {
     let nobody = GetAccountRequest { account_id: "nobody".to_owned() };
     eventually("it is served", async || {
         let answer = server.client().get_account(nobody.clone()).await;
-        match reason(&answer.expect_err("there is no such account")).as_str() {
+        match reason(&answer.expect_err("the account is missing")).as_str() {
             "DATABASE_UNAVAILABLE" => false,
             "ACCOUNT_NOT_FOUND" => true,
             other => panic!("{other}"),

@@ -44,24 +44,24 @@ async fn every_answer_has_a_request_id(kind: Kind) {
 
     let mut named = get_account("a");
     named.metadata_mut().insert("x-request-id", "checkout 7/a".parse().expect("a value"));
-    let answer = client.get_account(named).await.expect("it is there");
+    let answer = client.get_account(named).await.expect("it exists");
     assert_eq!(request_id(answer.metadata()), "checkout 7/a");
 
     let mut named = get_account("b");
     named.metadata_mut().insert("x-request-id", "checkout-8".parse().expect("a value"));
-    let status = client.get_account(named).await.expect_err("it is not there");
+    let status = client.get_account(named).await.expect_err("it is missing");
     assert_eq!(request_id(status.metadata()), "checkout-8");
     assert_eq!(reason(&status), "ACCOUNT_NOT_FOUND");
 
-    let first = client.get_account(get_account("a")).await.expect("it is there");
-    let second = client.get_account(get_account("a")).await.expect("it is there");
+    let first = client.get_account(get_account("a")).await.expect("it exists");
+    let second = client.get_account(get_account("a")).await.expect("it exists");
     let (first, second) = (request_id(first.metadata()), request_id(second.metadata()));
     assert_ne!(first, second);
     assert!(uuid::Uuid::parse_str(&first).is_ok(), "{first}");
 
     let mut long = get_account("a");
     long.metadata_mut().insert("x-request-id", "x".repeat(129).parse().expect("a value"));
-    let answer = client.get_account(long).await.expect("it is there");
+    let answer = client.get_account(long).await.expect("it exists");
     assert!(uuid::Uuid::parse_str(&request_id(answer.metadata())).is_ok(), "it was too long");
 
     let lines = lines_of(&server, "GetAccount");
@@ -82,10 +82,10 @@ async fn errors_of_callers_are_not_logged_at_info(kind: Kind) {
     let server = Server::start_with(&database, &NO_CALL_IS_SLOW).await;
     let mut client = server.client();
     open(&client, "a").await;
-    client.deposit(deposit("a", "1")).await.expect("it is made");
+    client.deposit(deposit("a", "1")).await.expect("applied");
     client.deposit(deposit("a", "x")).await.expect_err("it is malformed");
     client.withdraw(withdrawal("a", "5")).await.expect_err("too much");
-    client.get_account(get_account("b")).await.expect_err("it is not there");
+    client.get_account(get_account("b")).await.expect_err("it is missing");
     assert_eq!(server.log(), "", "at info");
 }
 
@@ -139,7 +139,7 @@ async fn a_slow_call_is_warned_of() {
     eventually("the deposit waits", waits).await;
     tokio::time::sleep(ms(150)).await;
     database.execute("COMMIT").await;
-    slow.await.expect("the call").expect("it is made");
+    slow.await.expect("the call").expect("applied");
     let lines = lines_of(&server, "Deposit");
     let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
     assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"slow call".into()));
@@ -162,7 +162,7 @@ async fn the_text_log_format_is_readable() {
             && line.contains("method=\"passbook.v1.AccountService/CreateAccount\""),
         "{line}"
     );
-    assert!(!log.contains('\u{1b}'), "colours are for terminals");
+    assert!(!log.contains('\u{1b}'), "colors are for terminals");
 }
 
 async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
@@ -226,6 +226,6 @@ async fn serve_secrets(server: &Server) -> Vec<String> {
         assert_eq!(answer.is_ok(), amount.len() == 7, "{answer:?}");
     }
     client.withdraw(withdrawal("zebra-77", "73917.3")).await.expect_err("too much");
-    client.get_account(get_account("zebra-78")).await.expect_err("it is not there");
+    client.get_account(get_account("zebra-78")).await.expect_err("it is missing");
     request_ids
 }

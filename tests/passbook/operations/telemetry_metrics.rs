@@ -64,7 +64,7 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     );
     refused(client.deposit(deposit("a", "-1")).await, Code::InvalidArgument, "INVALID_AMOUNT");
     let dry = DepositRequest { validate_only: true, ..deposit("a", "1") };
-    client.deposit(dry).await.expect("it would be made");
+    client.deposit(dry).await.expect("valid");
     let dry = WithdrawRequest { validate_only: true, ..withdrawal("a", "9") };
     client.withdraw(dry).await.expect_err("it would not be made");
     let nobody = GetAccountRequest { account_id: "b".to_owned() };
@@ -123,7 +123,7 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     assert_eq!(calls("passbook_requests_total"), 13.0);
     assert_eq!(calls("passbook_calls_shed_total"), 0.0);
     let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
-    assert_eq!(calls("passbook_retries_total"), repeats, "what was looked up after all, no more");
+    assert_eq!(calls("passbook_retries_total"), repeats, "only the statements of the lookup");
 }
 
 async fn prometheus_and_the_admin_service_agree(kind: Kind) {
@@ -157,10 +157,10 @@ async fn an_account_id_is_in_no_metric(kind: Kind) {
     open_funded(&client, "zebra-77", "91.73").await;
     let known = deposit("zebra-77", "1");
     let request_id = known.request_id.clone();
-    client.deposit(known).await.expect("it is made");
+    client.deposit(known).await.expect("applied");
     client.withdraw(withdrawal("zebra-77", "1000")).await.expect_err("too much");
     let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
-    client.get_account(nobody).await.expect_err("it is not there");
+    client.get_account(nobody).await.expect_err("it is missing");
 
     let Metrics { text, .. } = &admin.metrics().await;
     for secret in ["zebra", "91.73", &request_id] {
@@ -188,7 +188,7 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
         grpc.ready().await.expect("it listens");
         let codec = ProstCodec::<GetAccountRequest, GetAccountRequest>::default();
         let request = Request::new(GetAccountRequest::default());
-        let status = grpc.unary(request, path, codec).await.expect_err("there is no such method");
+        let status = grpc.unary(request, path, codec).await.expect_err("the method is missing");
         assert_eq!(status.code(), Code::Unimplemented);
     }
     let metrics = admin.metrics().await;
@@ -217,7 +217,7 @@ async fn queue_length_and_watchers_are_metrics(kind: Kind) {
     assert_eq!(metrics.value("passbook_ready"), 1.0);
 
     drop(watching);
-    eventually("who has gone is counted as such", async || {
+    eventually("closed watchers are counted", async || {
         let metrics = admin.metrics().await;
         metrics.handled("WatchEntries", "Canceled") == 1.0
             && metrics.value("passbook_calls_in_flight") == 0.0

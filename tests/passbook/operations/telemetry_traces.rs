@@ -71,9 +71,9 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let mut client = server.client();
     open(&client, "zebra-77").await;
     let answer = client.deposit(traced(deposit("zebra-77", "7391.73"), true)).await;
-    let answer = answer.expect("it is made");
+    let answer = answer.expect("applied");
     let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
-    client.get_account(traced(nobody, true)).await.expect_err("it is not there");
+    client.get_account(traced(nobody, true)).await.expect_err("it is missing");
     let lines = server.log_lines();
 
     let spans = spans(server, &collector).await;
@@ -119,7 +119,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
         calls.spawn(async move { client.deposit(deposit("a", "1")).await });
     }
     for answer in calls.join_all().await {
-        answer.expect("it is made");
+        answer.expect("applied");
     }
     let requests = (0..5).map(|_| {
         let leg = Leg { account_id: "a".to_owned(), amount: money("1"), ..Leg::default() };
@@ -139,7 +139,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     assert!(transactions.len() > 1 && transactions.len() < 61, "{}", transactions.len());
     let mut served = BTreeSet::new();
     for transaction in &transactions {
-        assert!(transaction.parent_span_id.is_empty(), "it is nobody's child");
+        assert!(transaction.parent_span_id.is_empty(), "it has no parent");
         let size: usize = attribute(transaction, "passbook.batch_size").parse().expect("a number");
         // A stream may have several requests in the transaction, each with a link.
         assert_eq!(transaction.links.len(), size, "{transaction:?}");
@@ -167,7 +167,7 @@ async fn a_call_whose_parent_is_not_sampled_is_not_traced(kind: Kind) {
     let server = start(&database, &collector, &[]).await;
     let mut client = server.client();
     open(&client, "a").await;
-    client.deposit(traced(deposit("a", "1"), false)).await.expect("it is made");
+    client.deposit(traced(deposit("a", "1"), false)).await.expect("applied");
     let lines = server.log_lines();
     let spans = spans(server, &collector).await;
     assert_eq!(named(&spans, DEPOSIT).len(), 0);

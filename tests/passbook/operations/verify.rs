@@ -31,9 +31,9 @@ async fn ledger(kind: Kind) -> TestDatabase {
     open_with(&client, account_of("yen", "JPY")).await;
     let yen =
         passbook::proto::DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
-    client.deposit(yen).await.expect("it is made");
-    client.withdraw(withdrawal("bob", "0.05")).await.expect("it is made");
-    client.transfer(transfer("alice", "bob", "30")).await.expect("it is made");
+    client.deposit(yen).await.expect("applied");
+    client.withdraw(withdrawal("bob", "0.05")).await.expect("applied");
+    client.transfer(transfer("alice", "bob", "30")).await.expect("applied");
     client.withdraw(withdrawal("alice", "71")).await.expect_err("she has 70");
     database
 }

@@ -30,7 +30,7 @@ async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
         open(&client, account_id).await;
     }
 
-    let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all are there");
+    let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all exist");
 
     let ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
     assert_eq!(ids, ["d", "a", "C"]);
@@ -90,7 +90,7 @@ async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
     opening.join_all().await;
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
 
-    let accounts = batch_get(&server.client(), &ids).await.expect("all are there");
+    let accounts = batch_get(&server.client(), &ids).await.expect("all exist");
 
     assert!(accounts.iter().zip(&ids).all(|(account, id)| account.account_id == *id));
     assert_eq!(accounts.len(), 1000);
@@ -113,7 +113,7 @@ async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while reads < READS || pictures.len() < MOMENTS {
         assert!(tokio::time::Instant::now() < end, "{reads} reads, {} moments", pictures.len());
-        let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all are there");
+        let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all exist");
         let mut total = Exact::ZERO;
         for account in &accounts {
             total += Exact::parse(value(&account.balance));

@@ -82,7 +82,7 @@ async fn a_batch_sent_again_is_replayed(kind: Kind) {
     let first = send(&client, &requests).await;
     assert!(!first[0].replayed && first[2].replayed, "one id, one effect");
     assert_eq!(made(&first[0]), made(&first[2]));
-    client.clone().deposit(deposit("a", "100")).await.expect("money comes in");
+    client.clone().deposit(deposit("a", "100")).await.expect("a deposit is accepted");
 
     let again = send(&client, &requests).await;
     assert!(again[0].replayed && again[2].replayed);

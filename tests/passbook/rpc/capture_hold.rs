@@ -70,7 +70,7 @@ async fn a_capture_without_an_amount_takes_the_whole_hold(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["2.50", "0.00", "2.50", "4"]);
     let lookup = Some(Lookup::RequestId(request.request_id));
     let found = client.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    assert_eq!(found.expect("it is there").into_inner().transaction, Some(transaction));
+    assert_eq!(found.expect("it exists").into_inner().transaction, Some(transaction));
     checker::assert_consistent(&database).await;
 }
 
@@ -296,7 +296,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     // The obstacles are gone, but the rejections are final.
     open(&client, "later").await;
     place(&client, hold_named("missing", "alice", "1")).await;
-    client.clone().withdraw(withdrawal("full", "100")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("full", "100")).await.expect("applied");
     for (request, (code, expected_reason), first) in sent {
         let again = client.clone().capture_hold(request).await;
         assert_repeated(&first, &refused(again, code, expected_reason));

@@ -53,7 +53,7 @@ async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind:
         amount: money_of("EUR", "7.25"),
         ..deposit("alice:main_1.0-x", "0")
     };
-    client.deposit(deposit).await.expect("the deposit is made");
+    client.deposit(deposit).await.expect("the deposit is applied");
 
     // Another spelling of the same limit is the same attribute.
     let again =
@@ -175,7 +175,7 @@ async fn a_configured_currency_has_its_own_decimals(kind: Kind) {
         amount: money_of("ETH", largest),
         ..deposit("ether", "0")
     };
-    client.deposit(deposit).await.expect("the largest amount there is");
+    client.deposit(deposit).await.expect("the largest amount");
     assert_eq!(balance(&client, "ether").await, largest);
     assert_eq!(balance(&client, "points").await, "0");
 }

@@ -22,7 +22,7 @@ async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
     open_funded(&client, "alice", "0.01").await;
     let request = deposit("alice", "100");
 
-    let answer = client.deposit(request.clone()).await.expect("it is made").into_inner();
+    let answer = client.deposit(request.clone()).await.expect("applied").into_inner();
 
     assert!(!answer.replayed);
     let transaction = answer.transaction.expect("a transaction");
@@ -63,7 +63,7 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
         let request =
             DepositRequest { amount: money_of(currency_code, sent), ..deposit(&account_id, "") };
 
-        let answer = client.deposit(request).await.expect("it is made").into_inner();
+        let answer = client.deposit(request).await.expect("applied").into_inner();
 
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(entry.amount, money_of(currency_code, expected));
@@ -87,7 +87,7 @@ async fn description_and_labels_are_kept_as_sent(kind: Kind) {
         ..deposit("alice", "1")
     };
 
-    let made = client.deposit(request.clone()).await.expect("it is made").into_inner();
+    let made = client.deposit(request.clone()).await.expect("applied").into_inner();
     let again = client.deposit(request.clone()).await.expect("it is replayed").into_inner();
 
     for transaction in [made.transaction.expect("one"), again.transaction.expect("one")] {
@@ -104,7 +104,7 @@ async fn a_frozen_account_takes_deposits_and_a_closed_one_does_not(kind: Kind) {
     open(&client, "closed").await;
     database.execute("UPDATE accounts SET state = account_id").await;
 
-    client.deposit(deposit("frozen", "1")).await.expect("money may come in");
+    client.deposit(deposit("frozen", "1")).await.expect("a deposit is accepted");
     let answer = client.deposit(deposit("closed", "1")).await;
 
     let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
@@ -149,7 +149,7 @@ async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
     let mut client = server.client();
     open(&client, "alice").await;
     let largest = "99999999999999999999999999.99";
-    client.deposit(deposit("alice", largest)).await.expect("the largest amount there is");
+    client.deposit(deposit("alice", largest)).await.expect("the largest amount");
     assert_eq!(balance(&client, "alice").await, largest);
 
     let status = refused(
@@ -180,7 +180,7 @@ async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
     open(&client, "alice").await;
     database.execute("UPDATE accounts SET balance = '-50' WHERE account_id = 'alice'").await;
 
-    client.deposit(deposit("alice", "20")).await.expect("money may come in");
+    client.deposit(deposit("alice", "20")).await.expect("a deposit is accepted");
 
     assert_eq!(balance(&client, "alice").await, "-30.00");
     let answer = client.withdraw(withdrawal("alice", "0.01")).await;
@@ -195,9 +195,9 @@ async fn each_hash_covers_the_entry_before(kind: Kind) {
     open(&client, "alice").await;
     open_with(&client, account_of("ether", "ETH")).await;
     for amount in ["100", "0.5", "10.10", "99999"] {
-        client.deposit(deposit("alice", amount)).await.expect("it is made");
+        client.deposit(deposit("alice", amount)).await.expect("applied");
         let ether = DepositRequest { amount: money_of("ETH", amount), ..deposit("ether", "") };
-        client.deposit(ether).await.expect("it is made");
+        client.deposit(ether).await.expect("applied");
     }
 
     // The checker computes the hashes from the documented format.

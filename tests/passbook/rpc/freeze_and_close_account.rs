@@ -165,8 +165,8 @@ async fn setting_the_same_state_again_changes_nothing(kind: Kind) {
 async fn with_a_past(client: &Client) -> (String, String) {
     open_funded(client, "bob", "100").await;
     open(client, "alice").await;
-    let deposited = client.clone().deposit(deposit("alice", "101")).await.expect("it is made");
-    let withdrawn = client.clone().withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    let deposited = client.clone().deposit(deposit("alice", "101")).await.expect("applied");
+    let withdrawn = client.clone().withdraw(withdrawal("alice", "1")).await.expect("applied");
     for hold_id in ["to-capture", "to-release"] {
         place(client, hold_named(hold_id, "alice", "10")).await;
     }
@@ -201,9 +201,9 @@ async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind)
     assert_kept_out(client.post_transaction(both).await, frozen);
     assert_eq!(get(&client, "alice").await, before);
 
-    client.deposit(deposit("alice", "1")).await.expect("money comes in");
-    client.transfer(transfer("bob", "alice", "2")).await.expect("money comes in");
-    client.post_transaction(posting(&[("alice", "3")])).await.expect("money comes in");
+    client.deposit(deposit("alice", "1")).await.expect("a deposit is accepted");
+    client.transfer(transfer("bob", "alice", "2")).await.expect("a deposit is accepted");
+    client.post_transaction(posting(&[("alice", "3")])).await.expect("a deposit is accepted");
     reversed(&client, reversal(&withdrawn)).await;
     let into = CaptureHoldRequest { destination_account_id: "alice".to_owned(), ..capture("bobs") };
     captured(&client, into).await;
@@ -272,7 +272,7 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
     for account_id in ["in-debt", "held"] {
         open_with_overdraft(&client, account_id, "1").await;
     }
-    client.clone().withdraw(withdrawal("in-debt", "0.01")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("in-debt", "0.01")).await.expect("applied");
     place(&client, hold_named("h", "held", "0.01")).await;
     let cases = [("rich", "0.01", "0.00"), ("in-debt", "-0.01", "0.00"), ("held", "0.00", "0.01")];
 
@@ -287,8 +287,8 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
     }
 
     // The rejection is not recorded: there is no request id.
-    client.clone().withdraw(withdrawal("rich", "0.01")).await.expect("it is made");
-    client.clone().deposit(deposit("in-debt", "0.01")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("rich", "0.01")).await.expect("applied");
+    client.clone().deposit(deposit("in-debt", "0.01")).await.expect("applied");
     released(&client, release("h")).await;
     freeze(&client, "rich").await;
     for (account_id, version) in [("rich", 5), ("in-debt", 4), ("held", 4)] {

@@ -35,7 +35,7 @@ async fn a_hold_is_found_by_its_name_on_every_server(kind: Kind) {
     open_with(&client, account_of("yen", "JPY")).await;
     let request =
         passbook::proto::DepositRequest { amount: money_of("JPY", "100"), ..deposit("yen", "") };
-    client.clone().deposit(request).await.expect("it is made");
+    client.clone().deposit(request).await.expect("applied");
     let request = passbook::proto::PlaceHoldRequest {
         amount: money_of("JPY", "7"),
         description: "日本".to_owned(),
@@ -112,7 +112,7 @@ async fn holds_are_listed_by_their_state(kind: Kind) {
     released(&client, release("swept")).await;
     place_and_expire(&client, hold_named("expired-1", "alice", "1")).await;
     // The change records the expiry of this hold, but not of the next one.
-    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "1")).await.expect("applied");
     place_and_expire(&client, hold_named("expired-2", "alice", "1")).await;
     let states = database.texts("SELECT state FROM holds ORDER BY hold_id").await;
     let recorded = ["captured", "expired", "open", "open", "open", "released", "released"];
@@ -190,7 +190,7 @@ async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kin
     }
 
     assert!(request.page_token.is_empty());
-    assert_eq!(seen, expected, "neither a gap nor a repeat");
+    assert_eq!(seen, expected, "no gap and no repeat");
 }
 
 async fn the_holds_of_a_missing_account_are_not_found(kind: Kind) {

@@ -49,7 +49,7 @@ async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry
                 .await
                 .map(|answer| answer.into_inner().transaction),
         };
-        let transaction = answer.expect("it is made").expect("a transaction");
+        let transaction = answer.expect("applied").expect("a transaction");
         entries.extend(transaction.entries);
         if number % 4 == 0 {
             tokio::time::sleep(ms(3)).await;
@@ -89,7 +89,7 @@ async fn times_are_compared_by_the_microsecond(kind: Kind) {
     open(&client, "alice").await;
     let mut times = Vec::new();
     for amount in ["1", "2"] {
-        let answer = client.clone().deposit(deposit("alice", amount)).await.expect("it is made");
+        let answer = client.clone().deposit(deposit("alice", amount)).await.expect("applied");
         times.push(answer.into_inner().transaction.expect("one").create_time.expect("a time"));
         tokio::time::sleep(ms(5)).await;
     }

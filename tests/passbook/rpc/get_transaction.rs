@@ -24,7 +24,7 @@ async fn a_transaction_is_found_by_id_and_by_request_id(kind: Kind) {
     let mut request = transfer("a", "b", "30");
     request.description = "rent".to_owned();
     request.labels = [("month".to_owned(), "May".to_owned())].into();
-    let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
+    let made = client.transfer(request.clone()).await.expect("applied").into_inner();
     let made = made.transaction.expect("a transaction");
 
     // Another server answers, which has never seen the request.

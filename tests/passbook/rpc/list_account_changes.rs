@@ -124,7 +124,7 @@ async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
     open_funded(&client, "alice", "10").await;
     freeze(&client, "alice").await;
     freeze(&client, "alice").await;
-    client.deposit(deposit("alice", "1")).await.expect("it is made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     unfreeze(&client, "alice").await;
     place(&client, hold_named("h", "alice", "1")).await;
     captured(&client, capture("h")).await;

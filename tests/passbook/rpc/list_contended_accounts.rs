@@ -27,7 +27,7 @@ async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
         calls.spawn(async move { client.deposit(within(PATIENCE, deposit)).await });
     }
     for answer in calls.join_all().await {
-        answer.expect("it is made");
+        answer.expect("applied");
     }
 }
 
@@ -38,11 +38,11 @@ async fn only_busy_accounts_are_contended(kind: Kind) {
     for account_id in ["hot", "cold"] {
         open(&client, account_id).await;
     }
-    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
     assert_eq!(contended(&server, 0).await, []);
 
     deposit_at_once(&client, "hot", 200).await;
-    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
     let accounts = contended(&server, 0).await;
     let [hot] = accounts.as_slice() else { panic!("one: {accounts:?}") };
     assert_eq!((hot.account_id.as_str(), hot.waits_error), ("hot", 0.0));
@@ -68,12 +68,12 @@ async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let wait = async || admin.metrics().await.value("passbook_queue_length") == 5.0;
     eventually("all of them wait", wait).await;
     tokio::time::sleep(ms(600)).await;
-    client.clone().deposit(deposit("free", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("free", "1")).await.expect("applied");
     let late = server.patient().deposit(within(ms(200), deposit("locked", "1"))).await;
     let code = late.expect_err("it is locked").code();
     assert!([Code::Aborted, Code::DeadlineExceeded].contains(&code), "{code:?}");
     database.execute("COMMIT").await;
-    waiting.await.expect("they are made");
+    waiting.await.expect("all are applied");
     let longest = began.elapsed().as_secs_f64();
 
     let accounts = contended(&server, 0).await;

@@ -34,7 +34,7 @@ async fn account_with(client: &Client, account_id: &str, count: usize) -> Vec<En
     open(client, account_id).await;
     let mut entries = Vec::new();
     for _ in 0..count {
-        let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+        let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("applied");
         entries.extend(answer.into_inner().transaction.expect("a transaction").entries);
     }
     entries
@@ -49,7 +49,7 @@ async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
 
     let pages = all_pages(&client, ListEntriesRequest { page_size: 4, ..statement("alice") }).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
-    assert_eq!(pages.concat(), entries, "what is listed is what was answered");
+    assert_eq!(pages.concat(), entries, "the list equals the answers");
     assert_eq!(all_pages(&client, statement("alice")).await, [entries.clone()]);
 
     entries.reverse();
@@ -124,12 +124,12 @@ async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
         for _ in 0..6 {
             let page = client.list_entries(request.clone()).await.expect("a page").into_inner();
             seen.extend(sequences(&page.entries));
-            client.deposit(deposit("alice", "1")).await.expect("it is made");
+            client.deposit(deposit("alice", "1")).await.expect("applied");
             request.page_token = page.next_page_token;
         }
         let skipped = if request.order() == EntryOrder::Descending { already - 12 } else { 0 };
         let expected: Vec<i64> = expected.into_iter().map(|sequence| sequence + skipped).collect();
-        assert_eq!(seen, expected, "neither a gap nor a repeat");
+        assert_eq!(seen, expected, "no gap and no repeat");
     }
 }
 

@@ -68,11 +68,11 @@ async fn some_of_every_kind(client: &Client) -> Vec<Transaction> {
             labels: labels(&[("to", account_id), ("first", "yes")]),
             ..deposit(account_id, "100")
         };
-        made.push(client.deposit(request).await.expect("it is made").into_inner().transaction);
+        made.push(client.deposit(request).await.expect("applied").into_inner().transaction);
     }
-    let withdrawn = client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    let withdrawn = client.withdraw(withdrawal("alice", "1")).await.expect("applied");
     made.push(withdrawn.into_inner().transaction);
-    let moved = client.transfer(transfer("bob", "alice", "2")).await.expect("it is made");
+    let moved = client.transfer(transfer("bob", "alice", "2")).await.expect("applied");
     made.push(moved.into_inner().transaction);
     let request = PostTransactionRequest {
         labels: labels(&[("to", "alice")]),
@@ -312,7 +312,7 @@ async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = server.client();
     open(&client, "alice").await;
-    let made = client.deposit(deposit("alice", "1")).await.expect("it is made");
+    let made = client.deposit(deposit("alice", "1")).await.expect("applied");
     let made = made.into_inner().transaction.expect("a transaction");
     place(&client, hold_named("h", "alice", "1")).await;
     released(&client, release("h")).await;
@@ -322,7 +322,7 @@ async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
     let fence = ResolveRequestRequest { request_id: "never".to_owned(), fence: true };
     client.resolve_request(fence).await.expect("it is fenced");
     let dry = passbook::proto::DepositRequest { validate_only: true, ..deposit("alice", "1") };
-    client.deposit(dry).await.expect("it would be made");
+    client.deposit(dry).await.expect("valid");
     assert_eq!(database.count("requests").await, 6);
 
     for account_id in ["", "alice"] {

@@ -32,13 +32,13 @@ async fn a_page_that_scans_many_rows_and_matches_few_is_not_the_last(kind: Kind)
             let labels = rare();
             let request = PostTransactionRequest { labels, ..posting(&[("alice", "2")]) };
             expected.push({
-                let answer = client.post_transaction(request).await.expect("it is made");
+                let answer = client.post_transaction(request).await.expect("applied");
                 answer.into_inner().transaction.expect("a transaction")
             });
         }
         let requests = (0..1000).map(|_| posting(&[("alice", "1")])).collect();
         let request = BatchPostTransactionsRequest { requests };
-        client.batch_post_transactions(request).await.expect("they are posted");
+        client.batch_post_transactions(request).await.expect("all are posted");
     }
 
     expected.reverse();
@@ -72,7 +72,7 @@ async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
     database.execute(&format!("{update} WHERE account_id = 'alice'")).await;
 
     let request = transfer("alice", "bob", "1");
-    let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
+    let made = client.transfer(request.clone()).await.expect("applied").into_inner();
     let made = made.transaction.expect("a transaction");
     assert_eq!(microseconds(&made.create_time), ahead_us, "times of an account never go back");
     let capturing = captured(&client, capture("h")).await;
@@ -97,7 +97,7 @@ async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
         expected.sort_unstable();
         assert_eq!(listed, expected, "of {account_id:?}");
     }
-    let again = client.transfer(request).await.expect("it was made").into_inner();
+    let again = client.transfer(request).await.expect("applied").into_inner();
     assert!(again.replayed, "it is another call");
     assert_eq!(again.transaction.map(|it| it.transaction_id), Some(made.transaction_id));
     checker::assert_consistent(&database).await;

@@ -186,7 +186,7 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open_with_overdraft(&client, "alice", "5").await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold_named("a", "alice", "14.99")).await;
     place(&client, hold_named("b", "alice", "0.01")).await;
     assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
@@ -283,7 +283,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     open_funded(&client, "nobody", "10").await;
     unfreeze(&client, "frozen").await;
     for account_id in ["frozen", "poor"] {
-        client.clone().deposit(deposit(account_id, "10")).await.expect("it is made");
+        client.clone().deposit(deposit(account_id, "10")).await.expect("applied");
     }
     for (request, (code, expected_reason), first) in sent {
         let again = client.clone().place_hold(request).await;

@@ -24,7 +24,7 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
 
     let request =
         post(&[leg("customer", "-100"), leg("shop", "81"), leg("tax", "19"), leg("shop", "-0.01")]);
-    let answer = client.post_transaction(request.clone()).await.expect("it is made").into_inner();
+    let answer = client.post_transaction(request.clone()).await.expect("applied").into_inner();
 
     let made = answer.transaction.expect("a transaction");
     assert_eq!((made.kind(), answer.replayed), (TransactionKind::Posting, false));
@@ -45,8 +45,7 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
     // For the shop's version it is one change, with two entries.
     assert_eq!(get(&client, "shop").await.version, 3);
     let lookup = Some(Lookup::RequestId(request.request_id));
-    let found =
-        client.get_transaction(GetTransactionRequest { lookup }).await.expect("it is there");
+    let found = client.get_transaction(GetTransactionRequest { lookup }).await.expect("it exists");
     assert_eq!(found.into_inner().transaction, Some(made));
     checker::assert_consistent(&database).await;
 }
@@ -126,7 +125,7 @@ async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind
     open(&client, "b").await;
     let request = post(&[leg("a", "3"), leg("b", "4")]);
 
-    let first = client.post_transaction(request.clone()).await.expect("it is made").into_inner();
+    let first = client.post_transaction(request.clone()).await.expect("applied").into_inner();
     let again = client.post_transaction(request.clone()).await.expect("a replay").into_inner();
     assert!(again.replayed);
     assert_eq!(first.transaction, again.transaction);

@@ -80,7 +80,7 @@ async fn an_applied_request_resolves_to_its_answer(kind: Kind) {
     let mut history = Vec::new();
     for asked in one_of_each_kind(&clients[0], "alice").await {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let made = asked.send(&clients[0], PATIENCE).await.expect("it is made");
+        let made = asked.send(&clients[0], PATIENCE).await.expect("applied");
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
         history.push((asked, made));
     }
@@ -118,7 +118,7 @@ async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
 
     // A rejection is final, whatever becomes possible later.
     open_funded(&clients[0], "nobody", "1").await;
-    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("it is made");
+    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("applied");
 
     let before = get(&clients[0], "alice").await;
     for (asked, status) in history {
@@ -143,11 +143,11 @@ async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
     let dry = DepositRequest { validate_only: true, ..request.clone() };
-    client.clone().deposit(dry.clone()).await.expect("it would be made");
+    client.clone().deposit(dry.clone()).await.expect("valid");
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
     // A lookup without a fence records nothing.
-    let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
+    let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("applied");
     assert!(!made.replayed);
 
     // A rejected reuse of the id is no request of its own.
@@ -321,7 +321,7 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
 
     for (asked, answer) in calls.join_all().await {
         if asked.request_id() == control.request_id() {
-            let made = answer.expect("it is made");
+            let made = answer.expect("applied");
             is_resolved_everywhere(&clients, control.request_id(), &applied(&made)).await;
             continue;
         }
@@ -343,7 +343,7 @@ async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
     let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
     let (mut calls, mut fences) = (JoinSet::new(), JoinSet::new());
     for number in 0..12 {
         let asked = Change::Deposit(deposit("alice", "1"));

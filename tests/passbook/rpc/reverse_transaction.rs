@@ -23,11 +23,11 @@ on_both_databases! {
 async fn transaction(client: &Client, transaction_id: &str) -> Transaction {
     let lookup = Some(Lookup::TransactionId(transaction_id.to_owned()));
     let answer = client.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    answer.expect("it is there").into_inner().transaction.expect("a transaction")
+    answer.expect("it exists").into_inner().transaction.expect("a transaction")
 }
 
 async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
-    let answer = client.clone().deposit(deposit(account_id, amount)).await.expect("it is made");
+    let answer = client.clone().deposit(deposit(account_id, amount)).await.expect("applied");
     answer.into_inner().transaction.expect("a transaction").transaction_id
 }
 
@@ -58,7 +58,7 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
         description: "the first".to_owned(),
         ..Default::default()
     };
-    let original = client.post_transaction(request).await.expect("it is made").into_inner();
+    let original = client.post_transaction(request).await.expect("applied").into_inner();
     let original = original.transaction.expect("a transaction");
     let request = ReverseTransactionRequest {
         description: "a mistake".to_owned(),
@@ -113,9 +113,9 @@ async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
     place(&client, hold_named("h", "alice", "6")).await;
     let before = (standing(&client, "alice").await, standing(&client, "bob").await);
     assert_eq!(before.0[..3], ["10.00", "6.00", "4.00"]);
-    let deposit = client.deposit(deposit("alice", "1")).await.expect("it is made");
-    let withdrawal = client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
-    let transfer = client.transfer(transfer("bob", "alice", "1")).await.expect("it is made");
+    let deposit = client.deposit(deposit("alice", "1")).await.expect("applied");
+    let withdrawal = client.withdraw(withdrawal("alice", "1")).await.expect("applied");
+    let transfer = client.transfer(transfer("bob", "alice", "1")).await.expect("applied");
     let to_bob = CaptureHoldRequest {
         amount: money("5"),
         destination_account_id: "bob".to_owned(),
@@ -186,7 +186,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
     let client = servers[0].client();
     open(&client, "alice").await;
     let original = deposit("alice", "1");
-    let deposited = client.clone().deposit(original.clone()).await.expect("it is made");
+    let deposited = client.clone().deposit(original.clone()).await.expect("applied");
     let deposited = deposited.into_inner().transaction.expect("a transaction");
     let request = reversal(&deposited.transaction_id);
     let first = reversed(&client, request.clone()).await;
@@ -254,7 +254,7 @@ async fn what_was_reversed_says_by_what(kind: Kind) {
     assert_eq!(transaction(&other, &transaction_id).await, expected);
     let lookup = Some(Lookup::RequestId(expected.request_id.clone()));
     let by_request = other.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    assert_eq!(by_request.expect("it is there").into_inner().transaction, Some(expected));
+    assert_eq!(by_request.expect("it exists").into_inner().transaction, Some(expected));
 }
 
 async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
@@ -268,17 +268,17 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     open_with(&client, request).await;
     let largest = "99999999999999999999999999.99";
     let spent = deposited(&client, "spent", "5").await;
-    client.withdraw(withdrawal("spent", "0.01")).await.expect("it is made");
+    client.withdraw(withdrawal("spent", "0.01")).await.expect("applied");
     let held = deposited(&client, "held", "5").await;
     place(&client, hold_named("h", "held", "0.01")).await;
     let frozen = deposited(&client, "frozen", "5").await;
     freeze(&client, "frozen").await;
     let closed = deposited(&client, "closed", "5").await;
-    client.withdraw(withdrawal("closed", "5")).await.expect("it is made");
+    client.withdraw(withdrawal("closed", "5")).await.expect("applied");
     close(&client, "closed").await.expect("it is empty");
     let deep = deposited(&client, "deep", "5").await;
-    client.withdraw(withdrawal("deep", "5")).await.expect("it is made");
-    client.withdraw(withdrawal("deep", largest)).await.expect("it is made");
+    client.withdraw(withdrawal("deep", "5")).await.expect("applied");
+    client.withdraw(withdrawal("deep", largest)).await.expect("applied");
     let missing = "0197a1b2-0000-7000-8000-000000000000";
     let failed = Code::FailedPrecondition;
     let negative = format!("-{largest}");
@@ -327,7 +327,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     // The obstacles are gone, but the rejections are final.
     unfreeze(&client, "frozen").await;
     for account_id in ["spent", "deep", "held"] {
-        client.deposit(deposit(account_id, "100")).await.expect("it is made");
+        client.deposit(deposit(account_id, "100")).await.expect("applied");
     }
     for (request, (code, expected_reason), first) in sent {
         let again = client.reverse_transaction(request).await;
@@ -342,12 +342,12 @@ async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
     let mut client = server.client();
     open(&client, "alice").await;
     let transaction_id = deposited(&client, "alice", "5").await;
-    client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "1")).await.expect("applied");
     let answer = client.reverse_transaction(reversal(&transaction_id)).await;
     refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     assert_eq!(transaction(&client, &transaction_id).await.reversed_by_transaction_id, "");
 
-    client.deposit(deposit("alice", "1")).await.expect("it is made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     reversed(&client, reversal(&transaction_id)).await;
 
     assert_eq!(balance(&client, "alice").await, "0.00");
@@ -364,7 +364,7 @@ async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     place(&client, hold_named("h", "alice", "1")).await;
     released(&client, release("h")).await;
     let dry = DepositRequest { validate_only: true, ..deposit("alice", "1") };
-    client.deposit(dry).await.expect("it would be made");
+    client.deposit(dry).await.expect("valid");
     // Requests without a transaction also have a transaction id, which is never reported.
     let id = match kind {
         Kind::Sqlite => "lower(hex(transaction_id))",

@@ -120,7 +120,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
     };
 
     assert_eq!(reason(&end), "SHUTTING_DOWN", "{end:?}");
-    let status = server.wait(PATIENCE).await.expect("nothing holds it up");
+    let status = server.wait(PATIENCE).await.expect("no delay");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     assert_eq!(database.count("entries").await, count, "all that was made was answered");
     sending.abort();
@@ -152,7 +152,7 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
     let mut results = answer.into_inner();
 
     let mut at_rest = 0;
-    eventually("nobody reads, and it takes no more", async || {
+    eventually("unread results stop the intake", async || {
         let before = at_rest;
         tokio::time::sleep(seconds(1)).await;
         at_rest = sent.load(Relaxed);

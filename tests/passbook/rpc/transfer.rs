@@ -20,7 +20,7 @@ async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
     open(&client, "adam").await;
 
     let answer =
-        client.transfer(transfer("zoe", "adam", "30.1")).await.expect("it is made").into_inner();
+        client.transfer(transfer("zoe", "adam", "30.1")).await.expect("applied").into_inner();
 
     let transaction: Transaction = answer.transaction.expect("a transaction");
     assert_eq!(transaction.kind(), TransactionKind::Transfer);
@@ -71,7 +71,7 @@ async fn a_transfer_to_the_same_account_is_refused(kind: Kind) {
 
     let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
     assert_eq!(fields(&status), ["destination_account_id"]);
-    assert_eq!(database.count("requests").await, 1, "what is malformed is not kept");
+    assert_eq!(database.count("requests").await, 1, "malformed requests are not recorded");
 }
 
 async fn the_error_names_the_source_when_both_accounts_are_wrong(kind: Kind) {

@@ -58,7 +58,7 @@ async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
         ..account_of("alice", "USD")
     };
     open_with(&client, request).await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold("alice", "4")).await;
     let before = get(&client, "alice").await;
     let request = UpdateAccountRequest {
@@ -209,7 +209,7 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
     let server = Server::start(&database).await;
     let client = server.client();
     open_with_overdraft(&client, "alice", "10").await;
-    client.clone().withdraw(withdrawal("alice", "3")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("alice", "3")).await.expect("applied");
     place(&client, hold("alice", "2")).await;
     let before = get(&client, "alice").await;
 
@@ -227,7 +227,7 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
 
     // The use of an unlimited overdraft stays covered as well.
     open_unlimited(&client, "bank").await;
-    client.clone().withdraw(withdrawal("bank", "3")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("bank", "3")).await.expect("applied");
     let finite = UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..of("bank") };
     for request in [finite, limit("bank", "2.99")] {
         let answer = try_update(&client, request).await;

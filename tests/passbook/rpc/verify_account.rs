@@ -27,8 +27,8 @@ async fn verify(client: &Client, account_id: &str) -> VerifyAccountResponse {
 /// Opens an account with three entries, of 10, -3 and 5.
 async fn open_with_entries(client: &Client, account_id: &str) {
     open_funded(client, account_id, "10").await;
-    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("it is made");
-    client.clone().deposit(deposit(account_id, "5")).await.expect("it is made");
+    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("applied");
+    client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
 }
 
 async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
@@ -49,7 +49,7 @@ async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
         });
         let request =
             passbook::proto::BatchPostTransactionsRequest { requests: requests.collect() };
-        client.clone().batch_post_transactions(request).await.expect("they are made");
+        client.clone().batch_post_transactions(request).await.expect("all are applied");
     }
 
     let answer = verify(&client, "alice").await;

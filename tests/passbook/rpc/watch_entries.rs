@@ -17,7 +17,7 @@ on_both_databases! {
 }
 
 async fn deposit_one(client: &Client, account_id: &str) -> Entry {
-    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("applied");
     answer.into_inner().transaction.expect("a transaction").entries.remove(0)
 }
 
@@ -53,7 +53,7 @@ async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
     for _ in 0..10 {
         let made = deposit_one(&client, "alice").await;
         let began = Instant::now();
-        assert_eq!(watching.until(made.sequence).await, [made], "what was answered is told");
+        assert_eq!(watching.until(made.sequence).await, [made], "the outcome equals the answer");
         slowest = slowest.max(began.elapsed());
     }
     let figure = format!("{kind:?}: told after {slowest:?} at most");
@@ -147,7 +147,7 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
     let mut made = Vec::new();
     for _ in 0..5 {
         let request = PostTransactionRequest { legs: legs.clone(), ..post(&[]) };
-        let answer = client.clone().post_transaction(request).await.expect("it is made");
+        let answer = client.clone().post_transaction(request).await.expect("applied");
         let entries = answer.into_inner().transaction.expect("a transaction").entries;
         made.extend(entries.into_iter().filter(|entry| entry.account_id == "alice"));
     }
@@ -170,7 +170,7 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
 
     for number in 1..=2 {
         let message = timeout(PATIENCE, watching.next()).await.expect("a heartbeat is due");
-        assert_eq!(message.expect("the stream goes on"), [], "a refusal is no entry");
+        assert_eq!(message.expect("the stream continues"), [], "a refusal is no entry");
         let least = ms(4_900) * number;
         assert!(began.elapsed() >= least, "heartbeat {number} after {:?}", began.elapsed());
         times::promise("a heartbeat", began.elapsed(), ms(6_000) * number);
@@ -243,7 +243,7 @@ async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind:
 
     let end = timeout(PATIENCE, caught_up.end()).await.expect("the stream ends");
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
-    let status = server.wait(PATIENCE).await.expect("nothing holds it up");
+    let status = server.wait(PATIENCE).await.expect("no delay");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     // The message was sent before the end of the stream, and is read after it.
     assert_eq!(reason(&unread.end().await), "SHUTTING_DOWN");

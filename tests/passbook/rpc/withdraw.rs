@@ -8,7 +8,7 @@ on_both_databases! {
     a_withdrawal_takes_from_the_balance_and_its_entry_is_negative,
     an_account_can_be_emptied_to_the_cent_and_not_beyond,
     a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required,
-    an_overdraft_limit_is_honoured_to_the_cent,
+    an_overdraft_limit_is_honored_to_the_cent,
     an_unlimited_overdraft_ends_at_the_limit_of_money,
     a_frozen_account_rejects_withdrawals,
     a_refused_withdrawal_changes_nothing,
@@ -20,8 +20,7 @@ async fn a_withdrawal_takes_from_the_balance_and_its_entry_is_negative(kind: Kin
     let mut client = server.client();
     open_funded(&client, "alice", "10").await;
 
-    let answer =
-        client.withdraw(withdrawal("alice", "0.5")).await.expect("it is made").into_inner();
+    let answer = client.withdraw(withdrawal("alice", "0.5")).await.expect("applied").into_inner();
 
     let transaction = answer.transaction.expect("a transaction");
     assert_eq!(transaction.kind(), TransactionKind::Withdrawal);
@@ -39,7 +38,7 @@ async fn an_account_can_be_emptied_to_the_cent_and_not_beyond(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = server.client();
     open_funded(&client, "alice", "0.30").await;
-    client.withdraw(withdrawal("alice", "0.1")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "0.1")).await.expect("applied");
     client.withdraw(withdrawal("alice", "0.20")).await.expect("no float makes this 0.19999");
 
     let answer = client.withdraw(withdrawal("alice", "0.01")).await;
@@ -53,7 +52,7 @@ async fn a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_requir
     let server = Server::start(&database).await;
     let mut client = server.client();
     open_with_overdraft(&client, "alice", "5").await;
-    client.deposit(deposit("alice", "10")).await.expect("it is made");
+    client.deposit(deposit("alice", "10")).await.expect("applied");
 
     let answer = client.withdraw(withdrawal("alice", "15.01")).await;
 
@@ -69,7 +68,7 @@ async fn a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_requir
     assert_eq!(violations.len(), 1);
 }
 
-async fn an_overdraft_limit_is_honoured_to_the_cent(kind: Kind) {
+async fn an_overdraft_limit_is_honored_to_the_cent(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

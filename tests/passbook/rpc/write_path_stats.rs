@@ -30,7 +30,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
         let client = client.clone();
         calls.spawn(async move {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
     }
     calls.join_all().await;
@@ -54,7 +54,7 @@ async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
     let client = server.client();
     open(&client, "a").await;
     let known = Change::Deposit(deposit("a", "1000"));
-    known.send(&client, PATIENCE).await.expect("it is made");
+    known.send(&client, PATIENCE).await.expect("applied");
 
     // More requests than are looked up after one repeat, so that in each round the worker expects
     // no repeat.
@@ -71,7 +71,7 @@ async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
         calls.join_all().await;
         for _ in 0..100 {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         }
         assert_eq!(database.count("entries").await, 1 + 199 * (round + 1));
     }

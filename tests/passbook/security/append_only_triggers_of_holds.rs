@@ -144,7 +144,7 @@ async fn a_second_reversal_is_refused_by_the_database_too(kind: Kind) {
     let (database, server) = with_holds(kind).await;
     let mut client = server.client();
     unfreeze(&client, "alice").await;
-    let made = client.deposit(deposit("alice", "1")).await.expect("it is made").into_inner();
+    let made = client.deposit(deposit("alice", "1")).await.expect("applied").into_inner();
     let original = made.transaction.expect("a transaction").transaction_id;
     reversed(&client, reversal(&original)).await;
     let (id, text) = match kind {

@@ -144,7 +144,7 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     assert_eq!(cells.len(), 4, "all kinds of answers were seen: {cells:?}");
     for target in untouched {
         let request = GetAccountRequest { account_id: target.account_id };
-        let account = fixture.clone().get_account(request).await.expect("it is there");
+        let account = fixture.clone().get_account(request).await.expect("it exists");
         let account = account.into_inner().account.expect("an account");
         assert_eq!((account.version, account.sequence), (4, 2), "{account:?}");
     }
@@ -220,7 +220,7 @@ async fn call_what_is_not_there(server: &Server, mut shows: Shows) -> Code {
     let request = shows.call(tonic::Request::new(())).expect("a credential");
     let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
     let codec = ProstCodec::<(), ()>::default();
-    client.unary(request, path, codec).await.expect_err("there is no such method").code()
+    client.unary(request, path, codec).await.expect_err("the method is missing").code()
 }
 
 async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), Status> {

@@ -87,7 +87,7 @@ async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
         }
         tokio::time::sleep(ms(10)).await;
     };
-    assert_eq!(answer.outcome(), RequestOutcome::NotSeen, "nothing was done of what was refused");
+    assert_eq!(answer.outcome(), RequestOutcome::NotSeen, "rejected requests have no effect");
     east.deposit(refused).await.expect("made now");
     drop(other);
 }
@@ -101,7 +101,7 @@ async fn calls_beyond_an_identity_s_rate_are_refused() {
     let start = Instant::now();
     let mut served = 0;
     for _ in 0..40 {
-        match east.get_account(nobody()).await.expect_err("there is no such account") {
+        match east.get_account(nobody()).await.expect_err("the account is missing") {
             status if status.code() == Code::NotFound => served += 1,
             status => assert_shed(&status, "identity_rate", "10"),
         }
@@ -109,10 +109,10 @@ async fn calls_beyond_an_identity_s_rate_are_refused() {
     // A burst of ten, and ten more each second.
     let allowed = 10 + (start.elapsed().as_secs_f64() * 10.0).ceil() as u32;
     assert!((10..=allowed).contains(&served), "{served} were served, {allowed} allowed");
-    let status = west.get_account(nobody()).await.expect_err("there is no such account");
+    let status = west.get_account(nobody()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "another identity has a rate of its own");
     tokio::time::sleep(ms(300)).await;
-    let status = east.get_account(nobody()).await.expect_err("there is no such account");
+    let status = east.get_account(nobody()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "time brings new calls");
 }
 
@@ -200,7 +200,7 @@ async fn an_old_connection_is_closed_without_cutting_calls() {
     let mut told = 0;
     while told < deposits {
         let message = tokio::time::timeout(PATIENCE, entries.message()).await.expect("in time");
-        told += message.expect("the stream goes on").expect("and on").entries.len();
+        told += message.expect("the stream continues").expect("and on").entries.len();
     }
 }
 

@@ -53,8 +53,8 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     east.create_account(account_of("shared:1", "USD")).await.expect("an account");
 
     // Another body as well: the same caller would get REQUEST_ID_REUSED.
-    let first = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("made");
-    let second = west.deposit(named("one", deposit("shared:1", "2"))).await.expect("made");
+    let first = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("applied");
+    let second = west.deposit(named("one", deposit("shared:1", "2"))).await.expect("applied");
     let again = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("replayed");
 
     let (first, second) = (first.into_inner(), second.into_inner());
@@ -79,7 +79,7 @@ async fn records_name_the_caller(kind: Kind) {
     let (mut east, mut all) = (server.client_of("east-token"), server.client_of("all-token"));
     open_for(&all, "east:1", "10").await;
 
-    let made = east.deposit(deposit("east:1", "1")).await.expect("made").into_inner();
+    let made = east.deposit(deposit("east:1", "1")).await.expect("applied").into_inner();
     let freeze = FreezeAccountRequest {
         account_id: "east:1".to_owned(),
         reason: "a test".to_owned(),
@@ -163,8 +163,8 @@ async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
         let status = refused(refusal, Code::PermissionDenied, "PERMISSION_DENIED");
         assert_eq!(metadata(&status, "permission"), "amount");
     }
-    client.deposit(deposit("a", "10")).await.expect("as much as is allowed");
-    client.capture_hold(capture(money("10"))).await.expect("as much as is allowed");
+    client.deposit(deposit("a", "10")).await.expect("at the limit");
+    client.capture_hold(capture(money("10"))).await.expect("at the limit");
 
     // A denial is no verdict: the id stays unused.
     let request = ResolveRequestRequest { request_id: "too-much".to_owned(), fence: false };
@@ -185,7 +185,7 @@ async fn hidden_resources_look_like_missing_ones(kind: Kind) {
     open_for(&all, "west:1", "10").await;
     let held = all.place_hold(hold("west:1", "1")).await.expect("held").into_inner();
     let hold_id = held.hold.expect("a hold").hold_id;
-    let made = all.deposit(deposit("west:1", "1")).await.expect("made").into_inner();
+    let made = all.deposit(deposit("west:1", "1")).await.expect("applied").into_inner();
     let transaction_id = made.transaction.expect("a transaction").transaction_id;
 
     let mut answers = Vec::new();
@@ -236,7 +236,7 @@ async fn a_transaction_shows_only_entries_of_visible_accounts(kind: Kind) {
     let (mut east, mut all) = (server.client_of("east-token"), server.client_of("all-token"));
     open_for(&all, "east:1", "10").await;
     open_for(&all, "west:1", "10").await;
-    let made = all.transfer(transfer("west:1", "east:1", "4")).await.expect("made").into_inner();
+    let made = all.transfer(transfer("west:1", "east:1", "4")).await.expect("applied").into_inner();
     let transaction = made.transaction.expect("a transaction");
     assert_eq!(transaction.entries.len(), 2);
 

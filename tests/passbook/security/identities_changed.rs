@@ -40,7 +40,7 @@ async fn made_before(database: &TestDatabase) -> DepositRequest {
     let client = server.client();
     open(&client, "alice").await;
     let request = deposit("alice", "10");
-    client.clone().deposit(request.clone()).await.expect("made");
+    client.clone().deposit(request.clone()).await.expect("applied");
     server.terminate();
     server.wait(PATIENCE).await.expect("it ends");
     request
@@ -65,7 +65,7 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     assert_eq!(resolved.outcome(), RequestOutcome::Applied);
     // New requests are found as well, by this caller only.
     let new = deposit("alice", "1");
-    billing.deposit(new.clone()).await.expect("made");
+    billing.deposit(new.clone()).await.expect("applied");
     assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
     let mut shop = server.client_of("shop-token");
     let resolved = shop.resolve_request(resolve).await.expect("resolved").into_inner();
@@ -79,7 +79,7 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     callers.set_policy(&policy(&[("billing", None), ("shop", None)]));
     let server = callers.serve(&database, &["--callers-changed"]).await;
     let mut billing = server.client_of("billing-token");
-    assert!(!billing.deposit(request).await.expect("made").into_inner().replayed);
+    assert!(!billing.deposit(request).await.expect("applied").into_inner().replayed);
     checker::assert_consistent(&database).await;
 }
 
@@ -91,7 +91,7 @@ async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     let mut billing = server.client_of("billing-token");
     billing.create_account(account_of("alice", "USD")).await.expect("opened");
     let request = deposit("alice", "10");
-    billing.deposit(request.clone()).await.expect("made");
+    billing.deposit(request.clone()).await.expect("applied");
     drop(server);
 
     callers.set_policy(&policy(&[("invoicing", None)]));
@@ -115,7 +115,7 @@ async fn a_request_of_an_identity_is_not_applied_twice_without_authentication(ki
     let server = callers.serve(&database, &[]).await;
     let mut billing = server.client_of("billing-token");
     billing.create_account(account_of("alice", "USD")).await.expect("opened");
-    billing.deposit(deposit("alice", "10")).await.expect("made");
+    billing.deposit(deposit("alice", "10")).await.expect("applied");
     drop(server);
 
     let why = refused_to_serve(&database, None).await;

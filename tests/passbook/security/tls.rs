@@ -129,7 +129,7 @@ async fn changes_by_certificate_name_the_caller() {
     let mut client = AccountServiceClient::new(channel);
 
     client.create_account(account_of("shop:1", "USD")).await.expect("opened");
-    let made = client.deposit(deposit("shop:1", "1")).await.expect("made").into_inner();
+    let made = client.deposit(deposit("shop:1", "1")).await.expect("applied").into_inner();
     assert_eq!(made.transaction.expect("a transaction").caller, "billing");
     let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
     assert_eq!(error.code(), Code::PermissionDenied);
@@ -160,9 +160,9 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
         ask(&new, &server, None).await == Ok(Code::NotFound)
     })
     .await;
-    assert!(ask(&old, &server, None).await.is_err(), "the old one is not shown any more");
+    assert!(ask(&old, &server, None).await.is_err(), "the old one is no longer shown");
     // On the old connection calls and streams continue.
-    client.deposit(deposit("alice", "1")).await.expect("made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     let told = timeout(PATIENCE, entries.message()).await.expect("in time").expect("told");
     assert_eq!(told.expect("a message").entries.len(), 1);
 }
@@ -250,7 +250,7 @@ async fn connections_without_a_handshake_are_closed() {
     let mut client = plain.client();
     client.create_account(account_of("alice", "USD")).await.expect("opened");
     tokio::time::sleep(seconds(2)).await;
-    client.deposit(deposit("alice", "1")).await.expect("made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!(ask(&authority, &encrypted, None).await, Ok(Code::NotFound));
 }
 

@@ -192,7 +192,7 @@ async fn a_page_has_100_rows_by_default_and_1000_at_most(kind: Kind) {
         };
         let requests = (0..501).map(|_| post()).collect();
         let request = passbook::proto::BatchPostTransactionsRequest { requests };
-        client.batch_post_transactions(request).await.expect("they are posted");
+        client.batch_post_transactions(request).await.expect("all are posted");
     }
 
     for account_id in ["", "a"] {

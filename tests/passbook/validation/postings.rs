@@ -96,7 +96,7 @@ fn assert_refused<T: std::fmt::Debug>(
     );
     let said = fields(&status);
     assert_eq!(said.first().map(String::as_str), Some(field), "{input:?}: {status:?}");
-    assert!(status.message().len() < 500, "an error does not repeat all that it was sent");
+    assert!(status.message().len() < 500, "an error does not echo its whole input");
 }
 
 async fn malformed_amounts_are_refused(kind: Kind) {

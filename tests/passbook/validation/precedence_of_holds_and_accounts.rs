@@ -25,7 +25,7 @@ on_both_databases! {
 
 #[track_caller]
 fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: E) -> Status {
-    let status = answer.expect_err("something is wrong with it");
+    let status = answer.expect_err("a fault is found");
     let name = format!("ERROR_REASON_{}", reason(&status));
     assert_eq!(E::from_str_name(&name), Some(expected), "{status:?}");
     status
@@ -283,7 +283,7 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
     for account_ids in
         [&["q", "deep", "p"][..], &["q", "deep", "r"], &["q", "deep"], &["q"], &["r", "p"]]
     {
-        let answer = client.post_transaction(post(account_ids)).await.expect("it is made");
+        let answer = client.post_transaction(post(account_ids)).await.expect("applied");
         ids.push(answer.into_inner().transaction.expect("a transaction").transaction_id);
     }
     let reversal_of_the_last = reversed(&client, reversal(&ids[4])).await;
@@ -296,7 +296,7 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
         ("p", "5"),
         ("r", "5"),
     ] {
-        client.withdraw(withdrawal(account_id, amount)).await.expect("it is made");
+        client.withdraw(withdrawal(account_id, amount)).await.expect("applied");
     }
     freeze(&client, "r").await;
     close(&client, "p").await.expect("it is empty");
@@ -323,7 +323,7 @@ async fn the_lower_numbered_rejection_of_an_update_wins(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
     open_with_overdraft(&client, "used", "5").await;
-    client.withdraw(withdrawal("used", "5")).await.expect("it is made");
+    client.withdraw(withdrawal("used", "5")).await.expect("applied");
     let with = |account_id: &str, currency_code: &str| UpdateAccountRequest {
         account_id: account_id.to_owned(),
         overdraft_limit: money_of(currency_code, "1"),
@@ -348,7 +348,7 @@ async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
     let taken = deposit("open", "1");
-    client.deposit(taken.clone()).await.expect("it is made");
+    client.deposit(taken.clone()).await.expect("applied");
     let request_id = || taken.request_id.clone();
 
     let expected = E::RequestIdReused;

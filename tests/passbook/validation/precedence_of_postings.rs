@@ -13,7 +13,7 @@ on_both_databases! {
 
 #[track_caller]
 fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: ErrorReason) -> Status {
-    let status = answer.expect_err("something is wrong with it");
+    let status = answer.expect_err("a fault is found");
     let name = format!("ERROR_REASON_{}", reason(&status));
     assert_eq!(ErrorReason::from_str_name(&name), Some(expected), "{status:?}");
     status
@@ -132,7 +132,7 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
 
     // A reused request id comes before all rejections by state.
     let taken = deposit("open", "1");
-    client.deposit(taken.clone()).await.expect("it is made");
+    client.deposit(taken.clone()).await.expect("applied");
     let other = WithdrawRequest { request_id: taken.request_id, ..withdrawal("nobody", "5") };
     assert_reason(client.withdraw(other).await, E::RequestIdReused);
 }
@@ -148,8 +148,8 @@ async fn prepare_accounts(database: &TestDatabase, client: &Client) {
     }
     open_with(client, account_of("euro", "EUR")).await;
     let largest = "99999999999999999999999999.99";
-    client.clone().deposit(deposit("full", largest)).await.expect("it is made");
-    client.clone().withdraw(withdrawal("rock-bottom", largest)).await.expect("it is made");
+    client.clone().deposit(deposit("full", largest)).await.expect("applied");
+    client.clone().withdraw(withdrawal("rock-bottom", largest)).await.expect("applied");
     let states = "UPDATE accounts SET state = account_id WHERE account_id IN ('frozen', 'closed')";
     database.execute(states).await;
 }

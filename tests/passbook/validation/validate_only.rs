@@ -18,11 +18,11 @@ async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
     let before = (open_funded(&client, "a", "10").await, open(&client, "b").await);
 
     let request = TransferRequest { validate_only: true, ..transfer("a", "b", "4") };
-    let transferred = client.transfer(request).await.expect("it would be made").into_inner();
+    let transferred = client.transfer(request).await.expect("valid").into_inner();
     let request = DepositRequest { validate_only: true, ..deposit("a", "4") };
-    client.deposit(request).await.expect("it would be made");
+    client.deposit(request).await.expect("valid");
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "10") };
-    client.withdraw(request).await.expect("it would be made");
+    client.withdraw(request).await.expect("valid");
 
     assert!(!transferred.replayed);
     let transaction = transferred.transaction.expect("a transaction");
@@ -50,7 +50,7 @@ async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
     let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     assert_eq!(metadata(&status, "available"), "10.00");
     assert_eq!(database.count("requests").await, 1);
-    client.deposit(deposit("a", "5")).await.expect("it is made");
+    client.deposit(deposit("a", "5")).await.expect("applied");
     client.withdraw(request).await.expect("now it would be made: the refusal was not kept");
 }
 
@@ -62,9 +62,9 @@ async fn the_real_request_may_follow_under_the_same_id(kind: Kind) {
     let real = deposit("a", "1");
 
     let dry = DepositRequest { validate_only: true, ..real.clone() };
-    client.deposit(dry.clone()).await.expect("it would be made");
-    let made = client.deposit(real.clone()).await.expect("it is made").into_inner();
-    let dry = client.deposit(dry).await.expect("it was made").into_inner();
+    client.deposit(dry.clone()).await.expect("valid");
+    let made = client.deposit(real.clone()).await.expect("applied").into_inner();
+    let dry = client.deposit(dry).await.expect("applied").into_inner();
 
     assert!(!made.replayed && dry.replayed);
     assert_eq!(made.transaction, dry.transaction);

@@ -50,7 +50,7 @@ pub fn refused<Answer: std::fmt::Debug>(
 ) -> Status {
     let status = answer.expect_err("this should have been refused");
     assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{status:?}");
-    assert!(!status.message().is_empty(), "an error says in words what is wrong");
+    assert!(!status.message().is_empty(), "an error has a message");
     status
 }
 

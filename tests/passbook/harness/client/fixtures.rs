@@ -108,7 +108,7 @@ pub async fn open_with(client: &Client, request: CreateAccountRequest) -> Accoun
 /// Opens an account in US dollars with money on it.
 pub async fn open_funded(client: &Client, account_id: &str, amount: &str) -> Account {
     open(client, account_id).await;
-    client.clone().deposit(deposit(account_id, amount)).await.expect("the deposit is made");
+    client.clone().deposit(deposit(account_id, amount)).await.expect("the deposit is applied");
     get(client, account_id).await
 }
 

@@ -215,7 +215,7 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
     let other = format!("{account_id}-other");
     open_funded(client, account_id, "100").await;
     open(client, &other).await;
-    let transaction = client.clone().deposit(deposit(account_id, "5")).await.expect("it is made");
+    let transaction = client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
     let transaction = transaction.into_inner().transaction.expect("a transaction");
     let mut held = Vec::new();
     for _ in 0..2 {

@@ -32,7 +32,7 @@ impl TraceService for Received {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.lock().expect("what was received").push(request.into_inner());
+        self.0.lock().expect("the lock").push(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -57,7 +57,7 @@ impl Collector {
     }
 
     pub fn spans(&self) -> Vec<Span> {
-        let received = self.received.0.lock().expect("what was received");
+        let received = self.received.0.lock().expect("the lock");
         let resources = received.iter().flat_map(|request| &request.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
         scopes.flat_map(|scope| scope.spans.clone()).collect()
@@ -65,7 +65,7 @@ impl Collector {
 
     /// A resource attribute of the process.
     pub fn resource(&self, key: &str) -> String {
-        let received = self.received.0.lock().expect("what was received");
+        let received = self.received.0.lock().expect("the lock");
         let resources = received.iter().flat_map(|request| &request.resource_spans);
         let resource = resources.filter_map(|it| it.resource.as_ref()).next().expect("a resource");
         text(&resource.attributes, key)

@@ -53,7 +53,7 @@ impl Watching {
             let next = timeout(PATIENCE, self.next()).await;
             let next = next
                 .unwrap_or_else(|_| panic!("no entry {} within {PATIENCE:?}", self.sequence + 1));
-            entries.extend(next.expect("the stream goes on"));
+            entries.extend(next.expect("the stream continues"));
         }
         assert_eq!(self.sequence, sequence);
         entries

@@ -44,7 +44,7 @@ impl Model {
         self.can_hold(request)?;
         let create_time = by_server.and_then(|hold| hold.create_time);
         if let (Some(create_time), Some(expire_us)) = (&create_time, expire_us) {
-            assert!(microseconds(create_time) < expire_us, "placed when it had expired");
+            assert!(microseconds(create_time) < expire_us, "placed after the expiry");
         }
         let told = ToldHold {
             caller: String::new(),
