@@ -13,7 +13,10 @@ use passbook::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{checker, *};
+use crate::harness::{
+    checker::{self, hex},
+    *,
+};
 
 const RING: usize = 100;
 const TIME_US: i64 = 1_790_000_000_000_000;
@@ -32,10 +35,6 @@ struct Written {
     requests: String,
     entries: String,
     counts: (usize, usize),
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Written {

@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tonic::Request;
 
 use crate::harness::{
+    checker::hex,
     trace_collector::{Collector, attribute},
     *,
 };
@@ -22,10 +23,6 @@ on_both_databases! {
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 const DEPOSIT: &str = "passbook.v1.AccountService/Deposit";
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A request with its caller's trace context and sampling decision.
 fn traced<Message>(message: Message, is_sampled: bool) -> Request<Message> {

@@ -14,7 +14,7 @@ on_both_databases! {
     a_repeat_answers_the_same_and_takes_nothing,
     a_request_id_that_was_used_for_another_capture_is_refused,
     holds_of_a_frozen_account_can_be_captured,
-    every_refusal_says_why_changes_nothing_and_is_kept,
+    every_rejection_has_its_reason_and_is_recorded_alone,
     a_hold_is_captured_once,
     a_capture_needs_no_available_money,
 }
@@ -217,7 +217,7 @@ async fn holds_of_a_frozen_account_can_be_captured(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -6,7 +6,7 @@ use crate::harness::{checker, ledger_dump::Book, *};
 on_both_databases! {
     a_deposit_adds_to_the_balance_and_is_one_entry,
     amounts_come_out_in_the_currency_s_own_decimals,
-    description_and_labels_are_kept_as_sent,
+    description_and_labels_are_stored_as_sent,
     a_frozen_account_takes_deposits_and_a_closed_one_does_not,
     a_deposit_in_another_currency_is_refused,
     a_deposit_to_a_missing_account_is_refused,
@@ -72,7 +72,7 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
     }
 }
 
-async fn description_and_labels_are_kept_as_sent(kind: Kind) {
+async fn description_and_labels_are_stored_as_sent(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -24,13 +24,6 @@ async fn balance_at(client: &Client, account_id: &str, time: Option<Timestamp>) 
     (value(&answer.balance).to_owned(), answer.sequence)
 }
 
-fn timestamp(microseconds: i64) -> Option<Timestamp> {
-    Some(Timestamp {
-        seconds: microseconds.div_euclid(1_000_000),
-        nanos: (microseconds.rem_euclid(1_000_000) * 1000) as i32,
-    })
-}
-
 /// Deposits and withdrawals on one account, some of them close together.
 async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry> {
     open(client, account_id).await;
@@ -77,7 +70,7 @@ async fn the_balance_of_any_time_is_that_of_the_statement(kind: Kind) {
     let between = times.windows(2).map(|pair| pair[0] + (pair[1] - pair[0]) / 2);
     let around = times.iter().flat_map(|time| [time - 1, *time, time + 1]);
     for time in between.chain(around) {
-        let answer = balance_at(&client, "alice", timestamp(time)).await;
+        let answer = balance_at(&client, "alice", Some(timestamp(time))).await;
         assert_eq!(answer, expected(&entries, time), "at {time}; {times:?}");
     }
 }
@@ -142,10 +135,10 @@ async fn before_the_first_entry_it_is_zero(kind: Kind) {
     let first = microseconds(&entries[0].create_time);
     let early = Some(Timestamp { seconds: -62_135_596_800, nanos: 0 });
 
-    for time in [timestamp(first - 1), timestamp(0), timestamp(-1), early] {
+    for time in [Some(timestamp(first - 1)), Some(timestamp(0)), Some(timestamp(-1)), early] {
         assert_eq!(balance_at(&client, "alice", time).await, ("0.00".to_owned(), 0));
     }
-    for time in [None, timestamp(0), Some(from_now(seconds(60)))] {
+    for time in [None, Some(timestamp(0)), Some(from_now(seconds(60)))] {
         assert_eq!(balance_at(&client, "empty", time).await, ("0".to_owned(), 0));
     }
     let answer = client.clone().get_balance(at("empty", None)).await.expect("an answer");
@@ -164,9 +157,9 @@ async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
     let capture = captured(&client, capture("h")).await.transaction.expect("a transaction");
 
     let time = microseconds(&capture.create_time);
-    assert_eq!(balance_at(&client, "alice", timestamp(time)).await, ("6.00".to_owned(), 2));
+    assert_eq!(balance_at(&client, "alice", Some(timestamp(time))).await, ("6.00".to_owned(), 2));
     let before = entries_before(&client, time).await;
-    assert_eq!(balance_at(&client, "alice", timestamp(time - 1)).await, before);
+    assert_eq!(balance_at(&client, "alice", Some(timestamp(time - 1))).await, before);
 }
 
 /// With a clock of milliseconds the deposit may share its time with the capture.
@@ -183,7 +176,7 @@ async fn the_balance_of_a_missing_account_is_not_found(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
 
-    for time in [None, timestamp(0)] {
+    for time in [None, Some(timestamp(0))] {
         let answer = server.client().get_balance(at("nobody", time)).await;
         let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
         assert_eq!(metadata(&status, "account_id"), "nobody");

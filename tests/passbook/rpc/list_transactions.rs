@@ -16,7 +16,7 @@ on_both_databases! {
     transactions_are_filtered_by_time,
     all_filters_together_must_match,
     requests_without_a_transaction_are_never_listed,
-    what_was_reversed_says_by_what,
+    reversed_transactions_name_their_reversal,
     a_page_token_of_another_query_is_refused,
     the_transactions_of_a_missing_account_are_not_found,
 }
@@ -30,10 +30,6 @@ fn any() -> ListTransactionsRequest {
 
 fn of_account(account_id: &str) -> ListTransactionsRequest {
     ListTransactionsRequest { account_id: account_id.to_owned(), ..any() }
-}
-
-fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<Transaction>> {
@@ -330,7 +326,7 @@ async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
     }
 }
 
-async fn what_was_reversed_says_by_what(kind: Kind) {
+async fn reversed_transactions_name_their_reversal(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

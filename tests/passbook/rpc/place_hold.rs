@@ -13,7 +13,7 @@ on_both_databases! {
     a_request_id_that_was_used_for_another_hold_is_refused,
     holds_add_up_to_the_last_cent_that_is_available,
     an_account_without_a_limit_holds_up_to_the_limit_of_money,
-    every_refusal_says_why_changes_nothing_and_is_kept,
+    every_rejection_has_its_reason_and_is_recorded_alone,
     a_hold_id_is_never_reused,
     a_time_that_has_passed_is_refused_with_both_times,
 }
@@ -222,7 +222,7 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -9,7 +9,7 @@ on_both_databases! {
     a_frozen_account_s_holds_can_be_released,
     a_repeat_answers_the_same_and_releases_nothing,
     a_request_id_that_was_used_for_another_hold_is_refused,
-    every_refusal_says_why_changes_nothing_and_is_kept,
+    every_rejection_has_its_reason_and_is_recorded_alone,
 }
 
 async fn a_release_makes_all_of_it_available_again(kind: Kind) {
@@ -93,7 +93,7 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["10.00", "3.00", "7.00", "5"]);
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

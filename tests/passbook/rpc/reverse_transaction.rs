@@ -14,8 +14,8 @@ on_both_databases! {
     a_reversal_can_be_reversed_and_each_of_them_once,
     a_repeat_answers_the_same_and_reverses_nothing,
     a_request_id_that_was_used_for_another_reversal_is_refused,
-    what_was_reversed_says_by_what,
-    every_refusal_says_why_changes_nothing_and_is_kept,
+    reversed_transactions_name_their_reversal,
+    every_rejection_has_its_reason_and_is_recorded_alone,
     a_transaction_can_be_reversed_after_a_rejected_reversal,
     only_applied_transactions_can_be_reversed,
 }
@@ -237,7 +237,7 @@ async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) 
     assert_eq!(balance(&client, "alice").await, "2.00");
 }
 
-async fn what_was_reversed_says_by_what(kind: Kind) {
+async fn reversed_transactions_name_their_reversal(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -257,7 +257,7 @@ async fn what_was_reversed_says_by_what(kind: Kind) {
     assert_eq!(by_request.expect("it exists").into_inner().transaction, Some(expected));
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -2,7 +2,6 @@
 //! cut, and other calls of their channel continue, also while a foreign lock is on the account.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -82,7 +81,7 @@ async fn greedy_streams_beside_each_other_are_slowed_and_never_cut(kind: Kind) {
 async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
     let python = match python_with_grpcio().await {
         Ok(python) => python,
-        Err(why) => return skipped("a greedy client of grpcio", why),
+        Err(why) => return skipped(&format!("no Python 3 with {GRPCIO} here: {why}")),
     };
     let (database, server) = with_two_accounts(kind).await;
     let client = server.client();
@@ -192,9 +191,4 @@ async fn make_python_with_grpcio() -> Result<PathBuf, String> {
     let install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", GRPCIO];
     run(&python, &install).await?;
     Ok(python)
-}
-
-fn skipped(what: &str, why: &str) {
-    let words = format!("\nSKIPPED: {what}: no Python 3 with {GRPCIO} here: {why}\n");
-    std::io::stderr().write_all(words.as_bytes()).expect("standard error is there");
 }

@@ -15,7 +15,7 @@ on_both_databases! {
     an_overdraft_limit_can_be_lowered_to_the_used_amount,
     an_update_needs_the_expected_version,
     frozen_accounts_are_updated_and_closed_ones_are_not,
-    every_refusal_says_why_and_changes_nothing,
+    every_rejection_has_its_reason_and_changes_nothing,
 }
 
 fn of(account_id: &str) -> UpdateAccountRequest {
@@ -28,10 +28,6 @@ fn mask(paths: &[&str]) -> Option<FieldMask> {
 
 fn limit(account_id: &str, amount: &str) -> UpdateAccountRequest {
     UpdateAccountRequest { overdraft_limit: money(amount), ..of(account_id) }
-}
-
-fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 async fn try_update(client: &Client, request: UpdateAccountRequest) -> Result<Account, Status> {
@@ -287,7 +283,7 @@ async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
     assert_eq!(get(&client, "closed").await, closed);
 }
 
-async fn every_refusal_says_why_and_changes_nothing(kind: Kind) {
+async fn every_rejection_has_its_reason_and_changes_nothing(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = server.client();

@@ -372,9 +372,6 @@ async fn call_a_reading_method(
 fn of_result(result: Option<PostTransactionResult>) -> Result<(), Status> {
     match result.and_then(|result| result.result).expect("a result") {
         post_transaction_result::Result::Transaction(_) => Ok(()),
-        post_transaction_result::Result::Error(error) => {
-            let details = error.encode_to_vec().into();
-            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
-        }
+        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
     }
 }

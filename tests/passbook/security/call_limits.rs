@@ -9,8 +9,8 @@ use std::sync::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use passbook::proto::{
-    GetAccountRequest, GetWritePathStatsRequest, RequestOutcome, ResolveRequestRequest,
-    WatchEntriesRequest, WatchEntriesResponse, admin_service_client::AdminServiceClient,
+    GetWritePathStatsRequest, RequestOutcome, ResolveRequestRequest, WatchEntriesRequest,
+    WatchEntriesResponse, admin_service_client::AdminServiceClient,
 };
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 use tonic::{Code, Status, Streaming, transport::Endpoint};
@@ -40,10 +40,6 @@ async fn stay(client: &NamedClient) -> Result<Streaming<WatchEntriesResponse>, S
     Ok(client.clone().watch_entries(request).await?.into_inner())
 }
 
-fn nobody() -> GetAccountRequest {
-    GetAccountRequest { account_id: "nobody".to_owned() }
-}
-
 fn assert_shed(status: &Status, limit: &str, max: &str) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert_eq!(reason(status), "OVERLOADED");
@@ -67,7 +63,7 @@ async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     assert_shed(&status, "identity_calls", "2");
     assert!(status.message().contains("\"east\""), "{}", status.message());
     let other = stay(&west).await.expect("another identity has calls of its own");
-    let status = west.clone().get_account(nobody()).await.expect_err("a fourth in all");
+    let status = west.clone().get_account(missing_account()).await.expect_err("a fourth in all");
     assert_shed(&status, "calls", "3");
     // The operator still gets in.
     let health = HealthClient::new(server.channel()).check(HealthCheckRequest::default()).await;
@@ -101,7 +97,7 @@ async fn calls_beyond_an_identity_s_rate_are_refused() {
     let start = Instant::now();
     let mut served = 0;
     for _ in 0..40 {
-        match east.get_account(nobody()).await.expect_err("the account is missing") {
+        match east.get_account(missing_account()).await.expect_err("the account is missing") {
             status if status.code() == Code::NotFound => served += 1,
             status => assert_shed(&status, "identity_rate", "10"),
         }
@@ -109,10 +105,10 @@ async fn calls_beyond_an_identity_s_rate_are_refused() {
     // A burst of ten, and ten more each second.
     let allowed = 10 + (start.elapsed().as_secs_f64() * 10.0).ceil() as u32;
     assert!((10..=allowed).contains(&served), "{served} were served, {allowed} allowed");
-    let status = west.get_account(nobody()).await.expect_err("the account is missing");
+    let status = west.get_account(missing_account()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "another identity has a rate of its own");
     tokio::time::sleep(ms(300)).await;
-    let status = east.get_account(nobody()).await.expect_err("the account is missing");
+    let status = east.get_account(missing_account()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "time brings new calls");
 }
 

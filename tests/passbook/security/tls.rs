@@ -2,9 +2,7 @@
 
 use std::{io::ErrorKind, net::SocketAddr};
 
-use passbook::proto::{
-    GetAccountRequest, WatchEntriesRequest, account_service_client::AccountServiceClient,
-};
+use passbook::proto::{WatchEntriesRequest, account_service_client::AccountServiceClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,11 +24,7 @@ async fn serve(database: &TestDatabase, arguments: &[String]) -> Server {
 /// The result of a call on a new connection.
 async fn ask(authority: &Authority, server: &Server, own: Option<&Signed>) -> Result<Code, String> {
     let channel = authority.connect(server, own).await.map_err(|error| format!("{error:?}"))?;
-    code(AccountServiceClient::new(channel).get_account(nobody()).await.map(drop))
-}
-
-fn nobody() -> GetAccountRequest {
-    GetAccountRequest { account_id: "nobody".to_owned() }
+    code(AccountServiceClient::new(channel).get_account(missing_account()).await.map(drop))
 }
 
 /// Reads the server's answer. In TLS 1.3 a client learns only at its first read that it was
@@ -54,7 +48,7 @@ async fn only_clients_that_trust_the_authority_connect() {
     let other = Authority::new();
     let error = ask(&other, &server, None).await.expect_err("not trusted");
     assert!(error.contains("InvalidCertificate"), "{error}");
-    let error = server.client().get_account(nobody()).await.expect_err("not encrypted");
+    let error = server.client().get_account(missing_account()).await.expect_err("not encrypted");
     assert_eq!(code(Err(error.clone())).ok(), None, "{error:?}");
 
     let ca = text(&authority.file("ca.crt"));
@@ -109,7 +103,7 @@ async fn a_client_certificate_names_the_caller() {
     let channel = authority.connect(&server, None).await.expect("connected");
     let with = |token| {
         let mut client = AccountServiceClient::with_interceptor(channel.clone(), shows(token));
-        async move { code(client.get_account(nobody()).await.map(drop)) }
+        async move { code(client.get_account(missing_account()).await.map(drop)) }
     };
     assert_eq!(with("reports-token").await, Ok(Code::NotFound));
     assert_eq!(with("no-token").await, Ok(Code::Unauthenticated));
@@ -261,10 +255,10 @@ async fn connections_beyond_the_limit_wait() {
     let first = server.client();
     first.clone().create_account(account_of("alice", "USD")).await.expect("opened");
     let second = server.client();
-    second.clone().get_account(nobody()).await.expect_err("not found");
+    second.clone().get_account(missing_account()).await.expect_err("not found");
 
     let mut third = server.client();
-    let waiting = tokio::spawn(async move { third.get_account(nobody()).await.map(drop) });
+    let waiting = tokio::spawn(async move { third.get_account(missing_account()).await.map(drop) });
     tokio::time::sleep(seconds(1)).await;
     assert!(!waiting.is_finished(), "there is no place");
     first.clone().deposit(deposit("alice", "1")).await.expect("who is in is served");

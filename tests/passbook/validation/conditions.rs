@@ -10,7 +10,7 @@ on_both_databases! {
     balance_after_bounds_are_inclusive,
     a_failed_condition_says_what_was_required_and_what_is,
     a_transfer_s_condition_is_about_its_source,
-    a_refusal_by_condition_is_kept,
+    a_rejection_by_condition_is_recorded,
 }
 
 fn version(expected_version: i64) -> Option<Condition> {
@@ -109,7 +109,7 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
     );
 }
 
-async fn a_refusal_by_condition_is_kept(kind: Kind) {
+async fn a_rejection_by_condition_is_recorded(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();

@@ -5,7 +5,7 @@ use passbook::proto::{
 };
 use prost::Message;
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{StatusExt, pb};
 
 use crate::harness::{Change, Client, PATIENCE, TestDatabase};
 
@@ -99,10 +99,12 @@ pub fn made(result: &PostTransactionResult) -> &Transaction {
 /// The error of one result, as the unary call would have returned it.
 pub fn error(result: &PostTransactionResult) -> Status {
     match &result.result {
-        Some(Outcome::Error(error)) => {
-            let details = error.encode_to_vec().into();
-            Status::with_details(Code::from_i32(error.code), error.message.clone(), details)
-        }
+        Some(Outcome::Error(error)) => status_of(error),
         other => panic!("no error: {other:?}"),
     }
+}
+
+pub fn status_of(error: &pb::Status) -> Status {
+    let details = error.encode_to_vec().into();
+    Status::with_details(Code::from_i32(error.code), error.message.clone(), details)
 }

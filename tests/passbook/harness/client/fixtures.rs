@@ -80,6 +80,10 @@ pub fn hold(account_id: &str, amount: &str) -> PlaceHoldRequest {
     }
 }
 
+pub fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
 pub fn account_of(account_id: &str, currency_code: &str) -> CreateAccountRequest {
     CreateAccountRequest {
         account_id: account_id.to_owned(),
@@ -116,6 +120,11 @@ pub async fn get(client: &Client, account_id: &str) -> Account {
     let request = GetAccountRequest { account_id: account_id.to_owned() };
     let answer = client.clone().get_account(request).await.expect("the account is there");
     answer.into_inner().account.expect("an account")
+}
+
+/// A read of an account that does not exist.
+pub fn missing_account() -> GetAccountRequest {
+    GetAccountRequest { account_id: "nobody".to_owned() }
 }
 
 pub async fn balance(client: &Client, account_id: &str) -> String {
@@ -276,6 +285,11 @@ pub fn from_now(time: Duration) -> Timestamp {
 pub fn microseconds(time: &Option<Timestamp>) -> i64 {
     let time = time.as_ref().expect("a time");
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
+}
+
+pub fn timestamp(microseconds: i64) -> Timestamp {
+    let nanos = microseconds.rem_euclid(1_000_000) * 1000;
+    Timestamp { seconds: microseconds.div_euclid(1_000_000), nanos: nanos as i32 }
 }
 
 /// Places a hold with the shortest expiry that the server still accepts. It may have expired on

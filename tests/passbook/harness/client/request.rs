@@ -10,13 +10,12 @@ use passbook::proto::{
     StreamTransactionsRequest, Transaction, TransferRequest, WithdrawRequest,
     account_service_client::AccountServiceClient, post_transaction_result::Result as Posted,
 };
-use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::harness::{
     Client, PATIENCE, capture_part, deposit, hold, new_request_id, open, open_funded, place,
-    posting, release, reversal, transfer, withdrawal, within,
+    posting, release, reversal, status_of, transfer, withdrawal, within,
 };
 
 #[derive(Clone, Debug)]
@@ -180,10 +179,7 @@ fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {
     let PostTransactionResult { result, replayed } = result.expect("one result a request");
     match result.expect("a transaction or an error") {
         Posted::Transaction(it) => Ok(Answer { transaction: Some(it), hold: None, replayed }),
-        Posted::Error(error) => {
-            let details = error.encode_to_vec().into();
-            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
-        }
+        Posted::Error(error) => Err(status_of(&error)),
     }
 }
 

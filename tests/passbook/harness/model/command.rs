@@ -13,11 +13,10 @@ use passbook::proto::{
     StreamTransactionsRequest, Transaction, TransferRequest, UnfreezeAccountRequest,
     UpdateAccountRequest, WithdrawRequest, post_transaction_result,
 };
-use prost::Message;
 use tonic::{Code, Request, Status};
 use tonic_types::{StatusExt, pb};
 
-use crate::harness::{Client, seconds, within};
+use crate::harness::{Client, seconds, status_of, within};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -96,7 +95,7 @@ impl Refusal {
     }
 
     fn of_message(status: pb::Status) -> Self {
-        Self::of(&status_of(status)).expect("a verdict")
+        Self::of(&status_of(&status)).expect("a verdict")
     }
 }
 
@@ -299,13 +298,8 @@ async fn post(
         post_transaction_result::Result::Transaction(transaction) => {
             Ok(made(Some(transaction), None, result.replayed))
         }
-        post_transaction_result::Result::Error(error) => Err(status_of(error)),
+        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
     }
-}
-
-fn status_of(status: pb::Status) -> Status {
-    let details = status.encode_to_vec().into();
-    Status::with_details(Code::from_i32(status.code), status.message, details)
 }
 
 /// A deadline that no call should ever reach.

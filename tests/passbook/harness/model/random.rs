@@ -8,7 +8,7 @@ use passbook::proto::{
     AccountState, CloseAccountRequest, Condition, CreateAccountRequest, FreezeAccountRequest,
     Money, UnfreezeAccountRequest, UpdateAccountRequest,
 };
-use prost_types::{FieldMask, Timestamp};
+use prost_types::FieldMask;
 
 use crate::harness::{
     model::command::Command,
@@ -290,9 +290,4 @@ impl Generator {
             false => (*self.pick(&ids)).clone(),
         }
     }
-}
-
-pub fn timestamp(us: i64) -> Timestamp {
-    let nanos = us.rem_euclid(1_000_000) * 1000;
-    Timestamp { seconds: us.div_euclid(1_000_000), nanos: nanos as i32 }
 }

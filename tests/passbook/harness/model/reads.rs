@@ -12,8 +12,9 @@ use tonic::{Code, Status};
 use crate::harness::{
     Client,
     model::command::{Command, Refusal, Reply, Told, timed},
-    model::random::{Generator, timestamp},
+    model::random::Generator,
     model::{Model, microseconds, money_in},
+    timestamp,
 };
 
 /// Reads all pages of a list.

@@ -8,8 +8,9 @@ use passbook::proto::{
 
 use crate::harness::{
     model::command::Command,
-    model::random::{Generator, timestamp},
+    model::random::Generator,
     model::{Model, money_in, units},
+    timestamp,
 };
 
 /// Future expire times are rounded to this grid, so that several holds expire at once.
