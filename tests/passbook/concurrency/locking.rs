@@ -3,7 +3,7 @@
 
 use crate::harness::{
     checker,
-    ledger_dump::Book,
+    ledger_dump::LedgerDump,
     ring::{RingLoad, Stop, open_ring},
     *,
 };
@@ -40,9 +40,9 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
     assert_eq!(history.len(), CALLERS * CHANGES_EACH + accounts.len());
     assert!(applied > history.len() / 2, "the load is mostly refused: it shows little");
     checker::assert_sound(&database, &history).await;
-    let book = Book::read(&database).await;
+    let dump = LedgerDump::read(&database).await;
     assert!(
-        book.entries.values().all(|entries| entries.len() > 100),
+        dump.entries.values().all(|entries| entries.len() > 100),
         "every account was contended"
     );
 }

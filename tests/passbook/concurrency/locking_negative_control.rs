@@ -6,8 +6,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use crate::harness::{
     checker::{self, History},
-    decimal::Exact,
-    ledger_dump::{Book, EntryRow},
+    decimal::Decimal,
+    ledger_dump::{EntryRow, LedgerDump},
     proxy::PostgresProxy,
     ring::{RingLoad, Stop, lost_to_foreign_updates, open_ring},
     *,
@@ -21,9 +21,9 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
          CREATE INDEX entries_by_account ON entries (account_id, sequence)";
     database.execute(unprotect).await;
 
-    let (book, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database).await;
 
-    let faults = checker::faults(&book, &history);
+    let faults = checker::faults(&dump, &history);
     println!("{} faults, such as {:#?}", faults.len(), &faults[..faults.len().min(6)]);
     assert!(
         faults.iter().any(|fault| fault.contains("the answers add up to")),
@@ -36,9 +36,9 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
 async fn without_row_locks_the_key_of_the_entries_still_prevents_silent_loss() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
 
-    let (book, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database).await;
 
-    let faults = checker::faults(&book, &history);
+    let faults = checker::faults(&dump, &history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
 }
 
@@ -56,7 +56,7 @@ async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
 }
 
 /// The load of `locking` over a proxy that removes `FOR UPDATE`.
-async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
+async fn load_without_row_locks(database: &TestDatabase) -> (LedgerDump, History) {
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
     let mut servers = Vec::new();
@@ -72,7 +72,7 @@ async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
         proxy.locks_stripped() > 0,
         "the server takes no lock, or in words unknown to the proxy"
     );
-    (Book::read(database).await, history)
+    (LedgerDump::read(database).await, history)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +116,7 @@ async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static st
         });
     }
     let history: History = sessions.join_all().await.into_iter().flatten().collect();
-    checker::faults(&Book::read(&database).await, &history)
+    checker::faults(&LedgerDump::read(&database).await, &history)
 }
 
 async fn deposit_by_hand(
@@ -128,11 +128,11 @@ async fn deposit_by_hand(
     let read = "SELECT balance, sequence, lower(hex(last_hash)), update_time_us FROM accounts";
     let account = &database::rows(session, read).await?[0];
     let balance_after =
-        Exact::parse(&account.try_get_by_index::<String>(0)?).plus(Exact::parse("5"));
+        Decimal::parse(&account.try_get_by_index::<String>(0)?).plus(Decimal::parse("5"));
     let entry = EntryRow {
         sequence: account.try_get_by_index::<i64>(1)? + 1,
         transaction_id: new_request_id(),
-        amount: Exact::parse("5"),
+        amount: Decimal::parse("5"),
         balance_after,
         create_time_us: account.try_get_by_index(3)?,
         hash: String::new(),

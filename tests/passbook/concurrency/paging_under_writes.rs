@@ -242,8 +242,8 @@ async fn entries(
 
 /// The entries of the account in the database: sequence and hash.
 async fn kept(database: &TestDatabase) -> Vec<(i64, String)> {
-    let book = ledger_dump::Book::read(database).await;
-    book.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
+    let dump = ledger_dump::LedgerDump::read(database).await;
+    dump.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
 }
 
 fn told(entries: &[Entry]) -> Vec<(i64, String)> {

@@ -13,7 +13,7 @@ use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, List
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    credentials::{Callers, identity, shows},
+    credentials::{Callers, bearer, identity},
     *,
 };
 
@@ -103,7 +103,7 @@ async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
         label(&database, account_id).await;
     }
     let server = callers.serve(&database, &[]).await;
-    let client = server.client_that(shows("clerk-token"));
+    let client = server.client_that(bearer("clerk-token"));
     let ask =
         async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, transport::Endpoint};
 
 use crate::harness::{
-    ledger_dump::Book,
+    ledger_dump::LedgerDump,
     proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
     *,
@@ -20,8 +20,8 @@ on_both_databases! {
 
 /// The entries of an account in the database.
 async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)> {
-    let mut book = Book::read(database).await;
-    let entries = book.entries.remove(account_id).unwrap_or_default();
+    let mut dump = LedgerDump::read(database).await;
+    let entries = dump.entries.remove(account_id).unwrap_or_default();
     entries.into_iter().map(|entry| (entry.sequence, entry.transaction_id)).collect()
 }
 

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::{
     certificates::{Authority, text},
-    credentials::{Callers, entry, identity, shows},
+    credentials::{Callers, bearer, entry, identity},
     *,
 };
 
@@ -69,7 +69,7 @@ async fn dashboard_and_alerts_query_existing_metrics() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (server, admin) = Server::start_with_admin(&database, &arguments).await;
     let channel = authority.connect(&server, None).await.expect("connected");
-    let mut client = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
+    let mut client = AccountServiceClient::with_interceptor(channel, bearer("billing-token"));
     // A series appears with its first count: an applied request, a repeat, a shed call, and a
     // failed TLS handshake.
     client.create_account(account_of("a", "USD")).await.expect("opened");

@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::{
 use crate::harness::{
     admin::ADMIN,
     certificates::Authority,
-    credentials::{Callers, entry, identity, shows},
+    credentials::{Callers, bearer, entry, identity},
     servers::{PostgresServer, free_port},
     *,
 };
@@ -243,7 +243,7 @@ async fn a_server_that_waits_asks_for_the_same_credentials_as_later() {
     assert_eq!(health.status(), ServingStatus::NotServing);
     let mut nobody = Client::new(channel.clone());
     refused(nobody.deposit(deposit("a", "1")).await, Code::Unauthenticated, "UNAUTHENTICATED");
-    let mut billing = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
+    let mut billing = AccountServiceClient::with_interceptor(channel, bearer("billing-token"));
     let answer = billing.deposit(deposit("a", "1")).await;
     refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE");
     assert!(server.client().deposit(deposit("a", "1")).await.is_err(), "not without TLS");

@@ -2,7 +2,7 @@ use passbook::proto::{Account, BatchGetAccountsRequest};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    decimal::Exact,
+    decimal::Decimal,
     ring::{RingLoad, Stop, open_ring},
     *,
 };
@@ -114,11 +114,11 @@ async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     while reads < READS || pictures.len() < MOMENTS {
         assert!(tokio::time::Instant::now() < end, "{reads} reads, {} moments", pictures.len());
         let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all exist");
-        let mut total = Exact::ZERO;
+        let mut total = Decimal::ZERO;
         for account in &accounts {
-            total += Exact::parse(value(&account.balance));
+            total += Decimal::parse(value(&account.balance));
         }
-        assert_eq!(total, Exact::parse("800.00"), "after {reads} reads: {accounts:#?}");
+        assert_eq!(total, Decimal::parse("800.00"), "after {reads} reads: {accounts:#?}");
         pictures.insert(accounts.iter().map(|account| account.sequence).sum::<i64>());
         reads += 1;
     }

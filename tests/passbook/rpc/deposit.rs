@@ -1,7 +1,7 @@
 use passbook::proto::{DepositRequest, TransactionKind};
 use tonic::Code;
 
-use crate::harness::{checker, ledger_dump::Book, *};
+use crate::harness::{checker, ledger_dump::LedgerDump, *};
 
 on_both_databases! {
     a_deposit_adds_to_the_balance_and_is_one_entry,
@@ -202,9 +202,9 @@ async fn each_hash_covers_the_entry_before(kind: Kind) {
 
     // The checker computes the hashes from the documented format.
     checker::assert_consistent(&database).await;
-    let book = Book::read(&database).await;
-    assert_eq!(book.entries_count(), 8);
-    let first = &book.entries["alice"][0];
+    let dump = LedgerDump::read(&database).await;
+    assert_eq!(dump.entries_count(), 8);
+    let first = &dump.entries["alice"][0];
     let other = checker::entry_hash(&"1".repeat(64), "alice", "USD", first);
     assert_ne!(other, first.hash, "the hash depends on the entry before");
 }

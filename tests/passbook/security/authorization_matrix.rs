@@ -10,7 +10,7 @@ use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery, servic
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
+    credentials::{Callers, Credential, NamedClient, authorization, bearer, entry, identity},
     *,
 };
 
@@ -39,7 +39,7 @@ struct Target {
 
 struct Who {
     name: &'static str,
-    shows: Shows,
+    credential: Credential,
     is_known: bool,
     may_read: bool,
     may_write: bool,
@@ -48,23 +48,23 @@ struct Who {
 }
 
 fn everyone() -> Vec<Who> {
-    let none = |name, shows| Who {
+    let none = |name, credential| Who {
         name,
-        shows,
+        credential,
         is_known: false,
         may_read: false,
         may_write: false,
         may_admin: false,
         may_touch_others: false,
     };
-    let known = |name| Who { is_known: true, ..none(name, shows(name)) };
+    let known = |name| Who { is_known: true, ..none(name, bearer(name)) };
     vec![
-        none("no credential", shows_exactly(None)),
-        none("an unknown token", shows("wrong")),
-        none("an expired token", shows("expired")),
-        none("a token that is cut off", shows("own-clie")),
-        none("another scheme", shows_exactly(Some("Basic b3duLWNsaWVudDp4"))),
-        none("a bare token", shows_exactly(Some("own-client"))),
+        none("no credential", authorization(None)),
+        none("an unknown token", bearer("wrong")),
+        none("an expired token", bearer("expired")),
+        none("a token that is cut off", bearer("own-clie")),
+        none("another scheme", authorization(Some("Basic b3duLWNsaWVudDp4"))),
+        none("a bare token", authorization(Some("own-client"))),
         known("not-in-the-policy"),
         known("nothing-allowed"),
         Who { may_read: true, ..known("read-only") },
@@ -119,8 +119,8 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
                 };
                 let target = fresh.as_ref().unwrap_or(&untouched[usize::from(!is_own)]);
                 let answer = match service.as_str() {
-                    "AdminService" => call_admin(&server, &who.shows, &method).await,
-                    _ => call(server.client_that(who.shows.clone()), &method, target).await,
+                    "AdminService" => call_admin(&server, &who.credential, &method).await,
+                    _ => call(server.client_that(who.credential.clone()), &method, target).await,
                 };
                 let found = found(&answer);
                 if found != Some(expected) {
@@ -134,10 +134,10 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
         }
     }
 
-    for (shows, code) in
-        [(shows("operator"), Code::Unimplemented), (shows("wrong"), Code::Unauthenticated)]
+    for (credential, code) in
+        [(bearer("operator"), Code::Unimplemented), (bearer("wrong"), Code::Unauthenticated)]
     {
-        assert_eq!(call_what_is_not_there(&server, shows).await, code);
+        assert_eq!(call_what_is_not_there(&server, credential).await, code);
     }
     assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!("cells: {cells:?}");
@@ -214,17 +214,17 @@ async fn target(fixture: &NamedClient, prefix: &str) -> Target {
     Target { transaction_id: transaction.transaction_id, ..target }
 }
 
-async fn call_what_is_not_there(server: &Server, mut shows: Shows) -> Code {
+async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> Code {
     let mut client = Grpc::new(server.channel());
     client.ready().await.expect("connected");
-    let request = shows.call(tonic::Request::new(())).expect("a credential");
+    let request = credential.call(tonic::Request::new(())).expect("a credential");
     let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
     let codec = ProstCodec::<(), ()>::default();
     client.unary(request, path, codec).await.expect_err("the method is missing").code()
 }
 
-async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), Status> {
-    let mut client = AdminServiceClient::with_interceptor(server.channel(), shows.clone());
+async fn call_admin(server: &Server, credential: &Credential, method: &str) -> Result<(), Status> {
+    let mut client = AdminServiceClient::with_interceptor(server.channel(), credential.clone());
     match method {
         "GetWritePathStats" => {
             client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)

@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    credentials::{Callers, NamedClient, entry, identity, shows},
+    credentials::{Callers, NamedClient, bearer, entry, identity},
     *,
 };
 
@@ -352,15 +352,15 @@ async fn health_and_reflection_follow_their_access_settings() {
 }
 
 async fn ask_health(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(credentials::shows_exactly(None), shows);
-    let mut client = HealthClient::with_interceptor(server.channel(), shows);
+    let credential = token.map_or(credentials::authorization(None), bearer);
+    let mut client = HealthClient::with_interceptor(server.channel(), credential);
     let request = HealthCheckRequest { service: String::new() };
     client.check(request).await.err().map(|status| status.code())
 }
 
 async fn ask_reflection(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(credentials::shows_exactly(None), shows);
-    let mut client = ServerReflectionClient::with_interceptor(server.channel(), shows);
+    let credential = token.map_or(credentials::authorization(None), bearer);
+    let mut client = ServerReflectionClient::with_interceptor(server.channel(), credential);
     let message_request = Some(MessageRequest::ListServices(String::new()));
     let request = ServerReflectionRequest { host: String::new(), message_request };
     let answers = client.server_reflection_info(tokio_stream::iter([request])).await;

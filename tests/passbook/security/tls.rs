@@ -12,7 +12,7 @@ use tonic::{Code, transport::Channel};
 
 use crate::harness::{
     certificates::{Authority, Signed, text},
-    credentials::{Callers, identity, shows},
+    credentials::{Callers, bearer, identity},
     *,
 };
 
@@ -102,7 +102,7 @@ async fn a_client_certificate_names_the_caller() {
     assert!(foreign.is_err(), "one that is shown must be right: {foreign:?}");
     let channel = authority.connect(&server, None).await.expect("connected");
     let with = |token| {
-        let mut client = AccountServiceClient::with_interceptor(channel.clone(), shows(token));
+        let mut client = AccountServiceClient::with_interceptor(channel.clone(), bearer(token));
         async move { code(client.get_account(missing_account()).await.map(drop)) }
     };
     assert_eq!(with("reports-token").await, Ok(Code::NotFound));

@@ -15,13 +15,13 @@ use tonic::{
 use crate::harness::{Server, TestDatabase};
 
 /// A client that sends a credential with each call.
-pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Shows>>;
+pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Credential>>;
 
 /// Adds the `authorization` header to each call, if there is one.
 #[derive(Clone)]
-pub struct Shows(Option<MetadataValue<Ascii>>);
+pub struct Credential(Option<MetadataValue<Ascii>>);
 
-impl Interceptor for Shows {
+impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = &self.0 {
             request.metadata_mut().insert("authorization", value.clone());
@@ -31,13 +31,13 @@ impl Interceptor for Shows {
 }
 
 /// The credential for this bearer token.
-pub fn shows(token: &str) -> Shows {
-    Shows(Some(format!("Bearer {token}").parse().expect("printable")))
+pub fn bearer(token: &str) -> Credential {
+    Credential(Some(format!("Bearer {token}").parse().expect("printable")))
 }
 
 /// This value of `authorization`, unchanged, or none.
-pub fn shows_exactly(authorization: Option<&str>) -> Shows {
-    Shows(authorization.map(|value| value.parse().expect("printable")))
+pub fn authorization(authorization: Option<&str>) -> Credential {
+    Credential(authorization.map(|value| value.parse().expect("printable")))
 }
 
 /// The tokens and policy files of a server with authentication.
@@ -103,10 +103,10 @@ pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> Stri
 impl Server {
     /// A client that sends a credential with each call.
     pub fn client_of(&self, token: &str) -> NamedClient {
-        self.client_that(shows(token))
+        self.client_that(bearer(token))
     }
 
-    pub fn client_that(&self, shows: Shows) -> NamedClient {
-        AccountServiceClient::with_interceptor(self.channel(), shows)
+    pub fn client_that(&self, credential: Credential) -> NamedClient {
+        AccountServiceClient::with_interceptor(self.channel(), credential)
     }
 }

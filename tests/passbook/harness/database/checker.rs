@@ -11,8 +11,8 @@ use tonic::Status;
 
 use crate::harness::{
     Answer, Change, TestDatabase, Verdict,
-    decimal::Exact,
-    ledger_dump::{AccountRow, Book, EntryRow},
+    decimal::Decimal,
+    ledger_dump::{AccountRow, EntryRow, LedgerDump},
     outcome,
 };
 
@@ -24,13 +24,13 @@ pub type Outcomes = Vec<(Change, Option<Result<Answer, Status>>)>;
 
 /// Fails unless the ledger is consistent and matches the verdicts.
 pub async fn assert_sound(database: &TestDatabase, history: &History) {
-    let faults = faults(&Book::read(database).await, history);
+    let faults = faults(&LedgerDump::read(database).await, history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
 }
 
 /// Fails unless the ledger is consistent in itself.
 pub async fn assert_consistent(database: &TestDatabase) {
-    let faults = faults_inside(&Book::read(database).await);
+    let faults = faults_inside(&LedgerDump::read(database).await);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
 }
 
@@ -51,27 +51,27 @@ pub async fn assert_not_applied_is_true(database: &TestDatabase, outcomes: &Outc
 }
 
 /// All faults. The history must be complete: every change that the ledger ever had.
-pub fn faults(book: &Book, history: &History) -> Vec<String> {
-    let mut faults = faults_inside(book);
-    faults.extend(faults_against(book, history));
+pub fn faults(dump: &LedgerDump, history: &History) -> Vec<String> {
+    let mut faults = faults_inside(dump);
+    faults.extend(faults_against(dump, history));
     faults
 }
 
 /// The faults of the ledger in itself.
-pub fn faults_inside(book: &Book) -> Vec<String> {
+pub fn faults_inside(dump: &LedgerDump) -> Vec<String> {
     let mut faults = Vec::new();
-    for (account_id, account) in &book.accounts {
-        let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
+    for (account_id, account) in &dump.accounts {
+        let entries = dump.entries.get(account_id).map_or(&[][..], Vec::as_slice);
         check_entries(account_id, account, entries, &mut faults);
         check_account(account_id, account, entries, &mut faults);
-        check_changes(account_id, account, book, &mut faults);
+        check_changes(account_id, account, dump, &mut faults);
     }
-    for account_id in book.entries.keys() {
-        if !book.accounts.contains_key(account_id) {
+    for account_id in dump.entries.keys() {
+        if !dump.accounts.contains_key(account_id) {
             faults.push(format!("{account_id}: entries without an account"));
         }
     }
-    check_requests(book, &mut faults);
+    check_requests(dump, &mut faults);
     faults
 }
 
@@ -81,7 +81,7 @@ fn check_entries(
     entries: &[EntryRow],
     faults: &mut Vec<String>,
 ) {
-    let (mut balance, mut hash, mut time) = (Exact::ZERO, "0".repeat(64), i64::MIN);
+    let (mut balance, mut hash, mut time) = (Decimal::ZERO, "0".repeat(64), i64::MIN);
     for (index, entry) in entries.iter().enumerate() {
         let at = format!("{account_id}: entry {} of {}", index + 1, entries.len());
         if entry.sequence != index as i64 + 1 {
@@ -109,7 +109,7 @@ fn check_account(
     entries: &[EntryRow],
     faults: &mut Vec<String>,
 ) {
-    let mut sum = Exact::ZERO;
+    let mut sum = Decimal::ZERO;
     for entry in entries {
         sum += entry.amount;
     }
@@ -138,13 +138,18 @@ fn check_account(
 
 /// Checks the held amount and the version. The version counts the creation, each transaction once,
 /// each change of attributes, each placed hold, and each hold that ended without a transaction.
-fn check_changes(account_id: &str, account: &AccountRow, book: &Book, faults: &mut Vec<String>) {
-    let entries = book.entries.get(account_id).map_or(&[][..], Vec::as_slice);
+fn check_changes(
+    account_id: &str,
+    account: &AccountRow,
+    dump: &LedgerDump,
+    faults: &mut Vec<String>,
+) {
+    let entries = dump.entries.get(account_id).map_or(&[][..], Vec::as_slice);
     let transactions: BTreeSet<_> = entries.iter().map(|entry| &entry.transaction_id).collect();
-    let changes = book.account_changes.iter().filter(|of| *of == account_id).count();
+    let changes = dump.account_changes.iter().filter(|of| *of == account_id).count();
     let mut version = 1 + transactions.len() + changes;
-    let mut held = Exact::ZERO;
-    for hold in book.holds.iter().filter(|hold| hold.account_id == account_id) {
+    let mut held = Decimal::ZERO;
+    for hold in dump.holds.iter().filter(|hold| hold.account_id == account_id) {
         version += match hold.state.as_str() {
             "released" | "expired" => 2,
             _ => 1,
@@ -161,10 +166,10 @@ fn check_changes(account_id: &str, account: &AccountRow, book: &Book, faults: &m
     }
 }
 
-fn check_requests(book: &Book, faults: &mut Vec<String>) {
-    let applied = book.requests.iter().filter(|it| it.is_applied && it.is_transaction);
+fn check_requests(dump: &LedgerDump, faults: &mut Vec<String>) {
+    let applied = dump.requests.iter().filter(|it| it.is_applied && it.is_transaction);
     let applied: BTreeSet<&str> = applied.map(|request| request.transaction_id.as_str()).collect();
-    let entered = book.entries.values().flatten();
+    let entered = dump.entries.values().flatten();
     let entered: BTreeSet<&str> = entered.map(|entry| entry.transaction_id.as_str()).collect();
     for transaction_id in applied.symmetric_difference(&entered) {
         faults.push(format!("{transaction_id}: an applied request or its entries, not both"));
@@ -172,22 +177,22 @@ fn check_requests(book: &Book, faults: &mut Vec<String>) {
 }
 
 /// The differences between the ledger and the verdicts.
-fn faults_against(book: &Book, history: &History) -> Vec<String> {
+fn faults_against(dump: &LedgerDump, history: &History) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut expected: BTreeMap<&str, Exact> = BTreeMap::new();
+    let mut expected: BTreeMap<&str, Decimal> = BTreeMap::new();
     let mut told = BTreeSet::new();
     for (change, verdict) in history {
         let Verdict::Applied(answer) = verdict else { continue };
         if !told.insert(answer.transaction().transaction_id.as_str()) {
             faults.push(format!("{}: one transaction answers two requests", change.request_id()));
         }
-        check_answer(book, change, answer, &mut faults);
+        check_answer(dump, change, answer, &mut faults);
         for (account_id, amount) in effects(change) {
-            *expected.entry(account_id).or_insert(Exact::ZERO) += amount;
+            *expected.entry(account_id).or_insert(Decimal::ZERO) += amount;
         }
     }
-    for (account_id, account) in &book.accounts {
-        let expected = expected.get(account_id.as_str()).copied().unwrap_or(Exact::ZERO);
+    for (account_id, account) in &dump.accounts {
+        let expected = expected.get(account_id.as_str()).copied().unwrap_or(Decimal::ZERO);
         if account.balance != expected {
             let balance = account.balance;
             faults.push(format!(
@@ -195,7 +200,7 @@ fn faults_against(book: &Book, history: &History) -> Vec<String> {
             ));
         }
     }
-    for entry in book.entries.values().flatten() {
+    for entry in dump.entries.values().flatten() {
         if !told.contains(entry.transaction_id.as_str()) {
             faults.push(format!("{}: an entry that no caller was told of", entry.transaction_id));
         }
@@ -203,7 +208,7 @@ fn faults_against(book: &Book, history: &History) -> Vec<String> {
     faults
 }
 
-fn check_answer(book: &Book, change: &Change, answer: &Answer, faults: &mut Vec<String>) {
+fn check_answer(dump: &LedgerDump, change: &Change, answer: &Answer, faults: &mut Vec<String>) {
     let request_id = change.request_id();
     let effects = effects(change);
     let entries = &answer.transaction().entries;
@@ -218,7 +223,7 @@ fn check_answer(book: &Book, change: &Change, answer: &Answer, faults: &mut Vec<
         if entry.account_id != account_id || told_amount(&entry.amount) != amount {
             faults.push(format!("{request_id}: answered with another account or amount"));
         }
-        if !is_kept(book, entry) {
+        if !is_kept(dump, entry) {
             let (account_id, sequence) = (&entry.account_id, entry.sequence);
             faults.push(format!(
                 "{request_id}: entry {sequence} of {account_id} was answered, not kept"
@@ -227,8 +232,8 @@ fn check_answer(book: &Book, change: &Change, answer: &Answer, faults: &mut Vec<
     }
 }
 
-fn is_kept(book: &Book, told: &Entry) -> bool {
-    let entries = book.entries.get(&told.account_id).map_or(&[][..], Vec::as_slice);
+fn is_kept(dump: &LedgerDump, told: &Entry) -> bool {
+    let entries = dump.entries.get(&told.account_id).map_or(&[][..], Vec::as_slice);
     let index = usize::try_from(told.sequence - 1).unwrap_or(usize::MAX);
     entries.get(index).is_some_and(|kept| {
         kept.transaction_id == told.transaction_id
@@ -239,7 +244,7 @@ fn is_kept(book: &Book, told: &Entry) -> bool {
 }
 
 /// The effects of an applied change: accounts and signed amounts, in the order of the entries.
-fn effects(change: &Change) -> Vec<(&str, Exact)> {
+fn effects(change: &Change) -> Vec<(&str, Decimal)> {
     match change {
         Change::Deposit(request) => vec![(&request.account_id, told_amount(&request.amount))],
         Change::Withdraw(request) => {
@@ -263,8 +268,8 @@ fn effects(change: &Change) -> Vec<(&str, Exact)> {
     }
 }
 
-fn told_amount(money: &Option<passbook::proto::Money>) -> Exact {
-    Exact::parse(&money.as_ref().expect("an amount").value)
+fn told_amount(money: &Option<passbook::proto::Money>) -> Decimal {
+    Decimal::parse(&money.as_ref().expect("an amount").value)
 }
 
 /// The hash of docs/entry-hash.md.

@@ -4,12 +4,12 @@ use std::{fmt, ops::AddAssign};
 
 /// `digits` / 10^`scale`.
 #[derive(Clone, Copy, Debug)]
-pub struct Exact {
+pub struct Decimal {
     digits: i128,
     scale: u32,
 }
 
-impl Exact {
+impl Decimal {
     pub const ZERO: Self = Self { digits: 0, scale: 0 };
 
     /// Reads a plain decimal, as the API and the databases write it.
@@ -48,20 +48,20 @@ impl Exact {
     }
 }
 
-impl PartialEq for Exact {
+impl PartialEq for Decimal {
     fn eq(&self, other: &Self) -> bool {
         let scale = self.scale.max(other.scale);
         self.at(scale) == other.at(scale)
     }
 }
 
-impl AddAssign for Exact {
+impl AddAssign for Decimal {
     fn add_assign(&mut self, other: Self) {
         *self = self.plus(other);
     }
 }
 
-impl fmt::Display for Exact {
+impl fmt::Display for Decimal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.digits < 0 { "-" } else { "" };
         let scale = self.scale as usize;
@@ -74,14 +74,14 @@ impl fmt::Display for Exact {
 
 #[test]
 fn exact_decimals_add_compare_and_print_without_loss() {
-    let sum = Exact::parse("0.10").plus(Exact::parse("-5.2"));
+    let sum = Decimal::parse("0.10").plus(Decimal::parse("-5.2"));
     assert_eq!(sum.to_string(), "-5.10");
     assert_eq!(sum.canonical(), "-5.1");
-    assert_eq!(Exact::parse("100.00").canonical(), "100");
-    assert_eq!(Exact::parse("100").canonical(), "100");
-    assert_eq!(Exact::parse("-0.50"), Exact::parse("0.5").negative());
+    assert_eq!(Decimal::parse("100.00").canonical(), "100");
+    assert_eq!(Decimal::parse("100").canonical(), "100");
+    assert_eq!(Decimal::parse("-0.50"), Decimal::parse("0.5").negative());
     assert_ne!(
-        Exact::parse("9999999999.999999999999999999"),
-        Exact::parse("9999999999.999999999999999998")
+        Decimal::parse("9999999999.999999999999999999"),
+        Decimal::parse("9999999999.999999999999999998")
     );
 }

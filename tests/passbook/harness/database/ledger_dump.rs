@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, QueryResult};
 
-use crate::harness::{Kind, TestDatabase, database, decimal::Exact};
+use crate::harness::{Kind, TestDatabase, database, decimal::Decimal};
 
 pub struct AccountRow {
     pub currency_code: String,
-    pub balance: Exact,
-    pub held: Exact,
-    pub overdraft_limit: Exact,
+    pub balance: Decimal,
+    pub held: Decimal,
+    pub overdraft_limit: Decimal,
     pub unlimited_overdraft: bool,
     pub sequence: i64,
     pub version: i64,
@@ -20,8 +20,8 @@ pub struct AccountRow {
 pub struct EntryRow {
     pub sequence: i64,
     pub transaction_id: String,
-    pub amount: Exact,
-    pub balance_after: Exact,
+    pub amount: Decimal,
+    pub balance_after: Decimal,
     pub create_time_us: i64,
     pub hash: String,
 }
@@ -36,11 +36,11 @@ pub struct RequestRow {
 pub struct HoldRow {
     pub account_id: String,
     pub state: String,
-    pub amount: Exact,
+    pub amount: Decimal,
 }
 
 /// A snapshot of all tables.
-pub struct Book {
+pub struct LedgerDump {
     pub accounts: BTreeMap<String, AccountRow>,
     /// By account, in the order of the sequence.
     pub entries: BTreeMap<String, Vec<EntryRow>>,
@@ -50,7 +50,7 @@ pub struct Book {
     pub account_changes: Vec<String>,
 }
 
-impl Book {
+impl LedgerDump {
     pub async fn read(database: &TestDatabase) -> Self {
         let session = database.connect().await;
         let begin = match database.kind {
@@ -58,14 +58,14 @@ impl Book {
             Kind::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ",
         };
         session.execute_unprepared(begin).await.expect("a snapshot");
-        let book = Self::read_in(&session, database.kind).await.expect("the ledger can be read");
+        let dump = Self::read_in(&session, database.kind).await.expect("the ledger can be read");
         session.execute_unprepared("COMMIT").await.expect("the snapshot ends");
         session.close().await.expect("the session ends");
-        book
+        dump
     }
 
     async fn read_in(session: &DatabaseConnection, kind: Kind) -> Result<Self, DbErr> {
-        let mut book = Self {
+        let mut dump = Self {
             accounts: BTreeMap::new(),
             entries: BTreeMap::new(),
             requests: Vec::new(),
@@ -81,7 +81,7 @@ impl Book {
             hex("last_hash", kind)
         );
         for row in database::rows(session, &accounts).await? {
-            book.accounts.insert(row.try_get_by_index(0)?, account_row(&row)?);
+            dump.accounts.insert(row.try_get_by_index(0)?, account_row(&row)?);
         }
         let entries = format!(
             "SELECT account_id, sequence, {}, {}, {}, create_time_us, {}
@@ -92,7 +92,7 @@ impl Book {
             hex("hash", kind)
         );
         for row in database::rows(session, &entries).await? {
-            book.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
+            dump.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
         }
         let requests = format!(
             "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'release_hold')
@@ -100,7 +100,7 @@ impl Book {
             uuid("transaction_id", kind)
         );
         for row in database::rows(session, &requests).await? {
-            book.requests.push(RequestRow {
+            dump.requests.push(RequestRow {
                 transaction_id: hyphenated(&row.try_get_by_index::<String>(0)?),
                 is_applied: row.try_get_by_index(1)?,
                 is_transaction: row.try_get_by_index(2)?,
@@ -108,16 +108,16 @@ impl Book {
         }
         let holds = format!("SELECT account_id, state, {} FROM holds", text("amount"));
         for row in database::rows(session, &holds).await? {
-            book.holds.push(HoldRow {
+            dump.holds.push(HoldRow {
                 account_id: row.try_get_by_index(0)?,
                 state: row.try_get_by_index(1)?,
-                amount: Exact::parse(&row.try_get_by_index::<String>(2)?),
+                amount: Decimal::parse(&row.try_get_by_index::<String>(2)?),
             });
         }
         for row in database::rows(session, "SELECT account_id FROM account_changes").await? {
-            book.account_changes.push(row.try_get_by_index(0)?);
+            dump.account_changes.push(row.try_get_by_index(0)?);
         }
-        Ok(book)
+        Ok(dump)
     }
 
     pub fn entries_count(&self) -> usize {
@@ -128,9 +128,9 @@ impl Book {
 fn account_row(row: &QueryResult) -> Result<AccountRow, DbErr> {
     Ok(AccountRow {
         currency_code: row.try_get_by_index(1)?,
-        balance: Exact::parse(&row.try_get_by_index::<String>(2)?),
-        held: Exact::parse(&row.try_get_by_index::<String>(3)?),
-        overdraft_limit: Exact::parse(&row.try_get_by_index::<String>(4)?),
+        balance: Decimal::parse(&row.try_get_by_index::<String>(2)?),
+        held: Decimal::parse(&row.try_get_by_index::<String>(3)?),
+        overdraft_limit: Decimal::parse(&row.try_get_by_index::<String>(4)?),
         unlimited_overdraft: row.try_get_by_index(5)?,
         sequence: row.try_get_by_index(6)?,
         version: row.try_get_by_index(7)?,
@@ -142,8 +142,8 @@ fn entry_row(row: &QueryResult) -> Result<EntryRow, DbErr> {
     Ok(EntryRow {
         sequence: row.try_get_by_index(1)?,
         transaction_id: hyphenated(&row.try_get_by_index::<String>(2)?),
-        amount: Exact::parse(&row.try_get_by_index::<String>(3)?),
-        balance_after: Exact::parse(&row.try_get_by_index::<String>(4)?),
+        amount: Decimal::parse(&row.try_get_by_index::<String>(3)?),
+        balance_after: Decimal::parse(&row.try_get_by_index::<String>(4)?),
         create_time_us: row.try_get_by_index(5)?,
         hash: row.try_get_by_index(6)?,
     })

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::harness::{
     checker::entry_hash,
-    decimal::Exact,
+    decimal::Decimal,
     ledger_dump::EntryRow,
     model::command::{Command, Refusal, Reply, Told},
     model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
@@ -339,7 +339,7 @@ pub(super) fn precondition(reason: &str, account_id: &str) -> Refusal {
 }
 
 fn hash(previous: &str, currency_code: &str, entry: &Entry) -> String {
-    let exact = |money: &Option<Money>| Exact::parse(&money.as_ref().expect("money").value);
+    let exact = |money: &Option<Money>| Decimal::parse(&money.as_ref().expect("money").value);
     let row = EntryRow {
         sequence: entry.sequence,
         transaction_id: entry.transaction_id.clone(),
