@@ -82,9 +82,7 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
 }
 
 async fn another_body_under_the_same_id_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "100").await;
     open_funded(&client, "b", "100").await;
     open_with(&client, account_of("euro", "EUR")).await;
@@ -120,9 +118,7 @@ async fn another_body_under_the_same_id_is_refused(kind: Kind) {
 }
 
 async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let request = DepositRequest { condition: Some(Condition::default()), ..deposit("a", "1.50") };
     client.deposit(request.clone()).await.expect("applied");

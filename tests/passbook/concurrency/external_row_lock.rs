@@ -141,9 +141,7 @@ async fn p99_of_calls_on_other_accounts(client: &Client, calls: usize) -> Durati
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_update_under_the_row_lock_is_respected() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "alice", "100").await;
     let cron = database.connect().await;
 
@@ -213,9 +211,7 @@ async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_dead
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_succeeds_when_the_foreign_lock_ends_before_its_deadline() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "hot", "100").await;
     let psql = psql_holds_the_row(&database).await;
 
@@ -253,9 +249,7 @@ async fn without_a_client_deadline_the_server_default_bounds_the_lock_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_with_a_foreign_transaction_is_retried_without_harm() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "a", "100").await;
     open_funded(&client, "b", "100").await;
     let foreign = database.connect().await;

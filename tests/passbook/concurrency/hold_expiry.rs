@@ -30,9 +30,7 @@ async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold 
 }
 
 async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place_briefly(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(placed.state(), HoldState::Open);
@@ -65,9 +63,7 @@ async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
 }
 
 async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     with_an_expired_hold(&database, &client).await;
 
     client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
@@ -78,9 +74,7 @@ async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
 }
 
 async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let placed = with_an_expired_hold(&database, &client).await;
     let part = CaptureHoldRequest { amount: money("1"), ..capture("h") };
 
@@ -128,9 +122,7 @@ async fn a_read_reports_an_expiry_as_a_change_records_it(kind: Kind) {
 }
 
 async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["a", "b", "c"] {
         place_briefly(&client, hold_named(hold_id, "alice", "1")).await;
@@ -159,9 +151,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
 /// More than one transaction records, and more than all attempts of a change record together.
 async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     const HOLDS: usize = 36_000;
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "40000").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -187,9 +177,7 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(database.text("SELECT state FROM holds").await, "open");
@@ -204,9 +192,7 @@ async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
 }
 
 async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     with_an_expired_hold(&database, &client).await;
 
     place(&client, hold_named("next", "alice", "10")).await;
@@ -218,9 +204,7 @@ async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
 }
 
 async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "20").await;
     let mut ended = Vec::new();
     // On a slow machine the hold may expire first; then it tries another one.

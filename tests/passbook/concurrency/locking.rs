@@ -50,9 +50,7 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked() {
     use sea_orm::ConnectionTrait;
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "alice", "1000").await;
     let foreign = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";

@@ -25,9 +25,7 @@ fn poison(kind: Kind) -> &'static str {
 }
 
 async fn a_request_that_the_database_rejects_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "poison", "99").await;
     for number in 0..10 {
         open(&client, &format!("healthy-{number}")).await;

@@ -176,9 +176,7 @@ async fn waits_at_commit(database: &TestDatabase) -> bool {
 }
 
 async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(database.text("SELECT state FROM holds").await, "open", "the expiry is unrecorded");

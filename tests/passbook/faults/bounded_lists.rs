@@ -69,9 +69,7 @@ async fn pages(
 }
 
 async fn a_page_of_accounts_scans_a_bounded_number_of_rows(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "pattern").await;
     let ask =
         async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
@@ -117,9 +115,7 @@ async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
 }
 
 async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(

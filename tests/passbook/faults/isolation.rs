@@ -12,9 +12,7 @@ on_both_databases! {
 }
 
 async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "broken", "1").await;
     for number in 0..9 {
         open(&client, &format!("healthy-{number}")).await;
@@ -45,9 +43,7 @@ async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
 }
 
 async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "1").await;
     let change = Change::Deposit(deposit("alice", "1"));
     change.send(&client, PATIENCE).await.expect("every statement is prepared");
@@ -66,9 +62,7 @@ async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Ki
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(Kind::Postgres).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let other = database.connect().await;
@@ -119,9 +113,7 @@ impl DepositRequestOf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_is_refused_early_however_many_rows_are_locked() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     for number in 0..25 {
         open(&client, &format!("held-{number}")).await;
     }

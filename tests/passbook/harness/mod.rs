@@ -16,7 +16,7 @@ pub use client::*;
 pub use database::*;
 pub use load::*;
 pub use postgres::*;
-pub use server::{Outcome, Server, passbook, passbook_in, passbook_of};
+pub use server::{Outcome, Server, passbook, passbook_in, passbook_of, start_server};
 pub use slots::Load;
 pub use times::PATIENCE;
 

@@ -15,7 +15,7 @@ use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, PATIENCE, Patient, TestDatabase, eventually};
+use super::{Client, Kind, PATIENCE, Patient, TestDatabase, eventually};
 
 /// The time limit of a command. Some commands move a large ledger.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(300);
@@ -167,6 +167,14 @@ impl Server {
     pub fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
     }
+}
+
+/// A new ledger with one server and a client. Bind all three: the first two end when dropped.
+pub async fn start_server(kind: Kind) -> (TestDatabase, Server, Client) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    (database, server, client)
 }
 
 impl Drop for Server {

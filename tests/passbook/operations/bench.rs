@@ -52,9 +52,7 @@ async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
 }
 
 async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(kind).await;
     for number in 0..3 {
         open_with_overdraft(&client, &format!("load.{number}"), "1000000").await;
     }

@@ -45,9 +45,7 @@ async fn a_ledger_keeps_its_first_currency_decimals(kind: Kind) {
 }
 
 async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_with(&client, account_of("three", "USD")).await;
     open(&client, "none").await;
     open(&client, "two").await;

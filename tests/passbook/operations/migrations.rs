@@ -34,9 +34,7 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
 }
 
 async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     client.place_hold(hold("alice", "7")).await.expect("it is placed");
     drop(server);

@@ -91,9 +91,7 @@ async fn errors_of_callers_are_not_logged_at_info(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn database_failures_are_warned_of_at_a_limited_rate() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(Kind::Postgres).await;
     open(&client, "a").await;
     let (name, beside) = (database.name(), database.create_empty_beside(Kind::Postgres).await);
     beside.execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
@@ -180,9 +178,7 @@ async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
 
 /// An unreadable row has an id that the database operator may see and the log may not.
 async fn the_log_of_an_unreadable_row_has_no_account_id(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, server, mut client) = start_server(kind).await;
     open_funded(&client, "zebra-77", "5").await;
     database.execute("UPDATE accounts SET labels = '[7]' WHERE account_id = 'zebra-77'").await;
     let read = client.get_account(get_account("zebra-77")).await;

@@ -23,9 +23,7 @@ async fn verify(database: &TestDatabase) -> Outcome {
 
 /// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a rejection.
 async fn ledger(kind: Kind) -> TestDatabase {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "50.05").await;
     open_with(&client, account_of("yen", "JPY")).await;

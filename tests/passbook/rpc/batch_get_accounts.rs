@@ -23,9 +23,7 @@ async fn batch_get(client: &Client, account_ids: &[&str]) -> Result<Vec<Account>
 }
 
 async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["a", "b", "C", "d"] {
         open(&client, account_id).await;
     }

@@ -21,9 +21,7 @@ async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostT
 }
 
 async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let too_much = post(&[leg("a", "-1000")]);
@@ -53,9 +51,7 @@ async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
 }
 
 async fn a_batch_of_a_thousand_shares_its_commits(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "hot").await;
     let requests: Vec<_> = (0..1000).map(|_| post(&[leg("hot", "1")])).collect();
 
@@ -72,9 +68,7 @@ async fn a_batch_of_a_thousand_shares_its_commits(kind: Kind) {
 }
 
 async fn a_batch_sent_again_is_replayed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let twice = post(&[leg("a", "1")]);
     let requests = [twice.clone(), post(&[leg("a", "-9")]), twice];
@@ -92,9 +86,7 @@ async fn a_batch_sent_again_is_replayed(kind: Kind) {
 }
 
 async fn a_batch_has_limits(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let too_many_legs = vec![post(&vec![leg("a", "1"); 100]); 51];
     for requests in [vec![], vec![post(&[leg("a", "1")]); 1001], too_many_legs] {

@@ -20,9 +20,7 @@ on_both_databases! {
 }
 
 async fn a_capture_without_an_amount_takes_the_whole_hold(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place(&client, hold_named("h", "alice", "7.50")).await;
     let request = CaptureHoldRequest {
@@ -75,9 +73,7 @@ async fn a_capture_without_an_amount_takes_the_whole_hold(kind: Kind) {
 }
 
 async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "7.50")).await;
     place(&client, hold_named("other", "alice", "2")).await;
@@ -95,9 +91,7 @@ async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
 }
 
 async fn a_capture_can_go_to_another_account_or_to_the_same_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     place(&client, hold_named("h", "alice", "6")).await;
@@ -162,9 +156,7 @@ async fn a_repeat_answers_the_same_and_takes_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     for hold_id in ["h", "other"] {
@@ -196,9 +188,7 @@ async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
 }
 
 async fn holds_of_a_frozen_account_can_be_captured(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     place(&client, hold_named("h", "alice", "6")).await;
@@ -218,9 +208,7 @@ async fn holds_of_a_frozen_account_can_be_captured(kind: Kind) {
 }
 
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "6")).await;
     open(&client, "closed").await;
@@ -307,9 +295,7 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
 }
 
 async fn a_hold_is_captured_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["captured", "released"] {
         place(&client, hold_named(hold_id, "alice", "1")).await;
@@ -335,9 +321,7 @@ async fn a_hold_is_captured_once(kind: Kind) {
 }
 
 async fn a_capture_needs_no_available_money(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
     place(&client, hold_named("h", "alice", "3")).await;
     client.clone().withdraw(withdrawal("alice", "2")).await.expect("what is left");

@@ -45,9 +45,7 @@ async fn a_new_account_is_open_and_empty(kind: Kind) {
 }
 
 async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_with(&client, full_request()).await;
     let deposit = passbook::proto::DepositRequest {
         amount: money_of("EUR", "7.25"),
@@ -66,9 +64,7 @@ async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind:
 }
 
 async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let account = open_with(&client, full_request()).await;
     let others = [
         CreateAccountRequest {
@@ -91,9 +87,7 @@ async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
 }
 
 async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let account_id = open_with(&client, full_request()).await.account_id;
     open(&client, "unlimited").await;
     let labels = |value: &str| [("team/a".to_owned(), value.to_owned())].into();

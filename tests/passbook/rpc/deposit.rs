@@ -16,9 +16,7 @@ on_both_databases! {
 }
 
 async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "0.01").await;
     let request = deposit("alice", "100");
 
@@ -46,9 +44,7 @@ async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
 }
 
 async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let cases = [
         ("USD", "7", "7.00"),
         ("USD", "7.5", "7.50"),
@@ -73,9 +69,7 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
 }
 
 async fn description_and_labels_are_stored_as_sent(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let request = DepositRequest {
         description: "für Robert'); DROP TABLE entries;-- \"$1\" %s ?".to_owned(),
@@ -97,9 +91,7 @@ async fn description_and_labels_are_stored_as_sent(kind: Kind) {
 }
 
 async fn a_frozen_account_takes_deposits_and_a_closed_one_does_not(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "frozen").await;
     open(&client, "closed").await;
     database.execute("UPDATE accounts SET state = account_id").await;
@@ -128,9 +120,7 @@ async fn a_deposit_in_another_currency_is_refused(kind: Kind) {
 }
 
 async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let request = deposit("nobody", "1");
 
     let status =
@@ -144,9 +134,7 @@ async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
 }
 
 async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let largest = "99999999999999999999999999.99";
     client.deposit(deposit("alice", largest)).await.expect("the largest amount");
@@ -169,9 +157,7 @@ async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
 }
 
 async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     if kind == Kind::Postgres {
         // The database rejects such an account now; old data may have one.
         let drop = "ALTER TABLE accounts DROP CONSTRAINT accounts_available_is_not_negative";

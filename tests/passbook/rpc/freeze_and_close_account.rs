@@ -70,9 +70,7 @@ async fn set_at(
 
 /// A late retry does not undo later changes.
 async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
 
     let mut version = 1;
@@ -141,9 +139,7 @@ async fn an_account_is_frozen_and_works_again(kind: Kind) {
 }
 
 async fn setting_the_same_state_again_changes_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
 
     for state in STATES {
@@ -183,9 +179,7 @@ fn assert_kept_out<T: std::fmt::Debug>(answer: Result<T, Status>, expected: &str
 }
 
 async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let (deposited, withdrawn) = with_a_past(&client).await;
     place(&client, hold_named("bobs", "bob", "5")).await;
     freeze(&client, "alice").await;
@@ -224,9 +218,7 @@ async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind)
 }
 
 async fn a_closed_account_rejects_every_change(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let (deposited, withdrawn) = with_a_past(&client).await;
     for hold_id in ["to-capture", "to-release"] {
         released(&client, release(hold_id)).await;
@@ -265,9 +257,7 @@ async fn a_closed_account_rejects_every_change(kind: Kind) {
 }
 
 async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "rich", "0.01").await;
     for account_id in ["in-debt", "held"] {
         open_with_overdraft(&client, account_id, "1").await;
@@ -299,9 +289,7 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
 }
 
 async fn a_closed_account_stays_closed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let closed = close(&client, "alice").await.expect("it is empty");
 
@@ -316,9 +304,7 @@ async fn a_closed_account_stays_closed(kind: Kind) {
 }
 
 async fn changing_the_state_of_a_missing_account_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
 
     for state in STATES {
         let answer = set(&client, "nobody", state).await;
@@ -331,9 +317,7 @@ async fn changing_the_state_of_a_missing_account_is_not_found(kind: Kind) {
 }
 
 async fn accounts_are_listed_by_their_state(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["closed", "frozen", "open", "unfrozen"] {
         open(&client, account_id).await;
     }

@@ -51,9 +51,7 @@ async fn a_hold_is_found_by_its_name_on_every_server(kind: Kind) {
 }
 
 async fn a_missing_hold_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "1")).await;
 
@@ -71,9 +69,7 @@ async fn a_missing_hold_is_not_found(kind: Kind) {
 }
 
 async fn holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "100").await;
     for hold_id in ["b", "a", "B", "a-1", "_", "a.1", "10", "9"] {
@@ -94,9 +90,7 @@ async fn holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time(kind: Ki
 }
 
 async fn holds_are_listed_by_their_state(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let later = from_now(seconds(3600));
     for hold_id in ["open-1", "captured", "released", "swept"] {
@@ -140,9 +134,7 @@ async fn holds_are_listed_by_their_state(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     for hold_id in ["a", "b", "c"] {
@@ -169,9 +161,7 @@ async fn a_page_token_of_another_query_is_refused(kind: Kind) {
 }
 
 async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let expected: Vec<String> = (10..20).map(|number| format!("hold-{number}")).collect();
     for hold_id in &expected {
@@ -194,9 +184,7 @@ async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kin
 }
 
 async fn the_holds_of_a_missing_account_are_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "empty").await;
 
     let answer = client.list_holds(of_account("nobody")).await;

@@ -76,9 +76,7 @@ async fn the_balance_of_any_time_is_that_of_the_statement(kind: Kind) {
 }
 
 async fn times_are_compared_by_the_microsecond(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let mut times = Vec::new();
     for amount in ["1", "2"] {
@@ -113,9 +111,7 @@ async fn times_are_compared_by_the_microsecond(kind: Kind) {
 }
 
 async fn without_a_time_or_in_the_future_it_is_the_current_balance(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let entries = statement(&client, "alice", 5).await;
     let now = expected(&entries, i64::MAX);
     assert_eq!(now.1, 5);
@@ -127,9 +123,7 @@ async fn without_a_time_or_in_the_future_it_is_the_current_balance(kind: Kind) {
 }
 
 async fn before_the_first_entry_it_is_zero(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_with(&client, account_of("empty", "JPY")).await;
     let entries = statement(&client, "alice", 3).await;
     let first = microseconds(&entries[0].create_time);
@@ -146,9 +140,7 @@ async fn before_the_first_entry_it_is_zero(kind: Kind) {
 }
 
 async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "4")).await;
     freeze(&client, "alice").await;

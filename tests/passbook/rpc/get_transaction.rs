@@ -54,9 +54,7 @@ async fn a_missing_transaction_is_not_found_by_id_or_request_id(kind: Kind) {
 }
 
 async fn a_request_that_was_refused_has_no_transaction(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let request = withdrawal("a", "1");
     let answer = client.withdraw(request.clone()).await;
@@ -68,9 +66,7 @@ async fn a_request_that_was_refused_has_no_transaction(kind: Kind) {
 }
 
 async fn a_lookup_needs_a_well_formed_id(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let by_id = |text: &str| Some(Lookup::TransactionId(text.to_owned()));
 
     let missing = look_up(&client, None).await;

@@ -118,9 +118,7 @@ async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
 }
 
 async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     freeze(&client, "alice").await;
     freeze(&client, "alice").await;
@@ -146,9 +144,7 @@ async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
 }
 
 async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["alice", "alice-2"] {
         open(&client, account_id).await;
         for _ in 0..4 {
@@ -170,9 +166,7 @@ async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
 }
 
 async fn a_page_token_of_another_account_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["alice", "bob"] {
         open(&client, account_id).await;
         freeze(&client, account_id).await;
@@ -198,9 +192,7 @@ async fn a_page_token_of_another_account_is_refused(kind: Kind) {
 }
 
 async fn the_changes_of_a_missing_account_are_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "quiet").await;
 
     let answer = client.list_account_changes(of_account("nobody")).await;

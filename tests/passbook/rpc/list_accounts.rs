@@ -20,9 +20,7 @@ fn ids(accounts: &[Account]) -> Vec<&str> {
 }
 
 async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     // A database's own collation would sort "a" before "B" and skip over the punctuation.
     for account_id in ["b", "B", "a", "a-b", "ab", "a.b", "_", "1", "10", "2"] {
         open(&client, account_id).await;
@@ -42,9 +40,7 @@ async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
 }
 
 async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let label = |value: &str| [("team".to_owned(), value.to_owned())].into();
     for (account_id, currency_code, team) in
         [("a", "USD", "red"), ("b", "EUR", "red"), ("c", "USD", "blue"), ("d", "USD", "red")]
@@ -80,9 +76,7 @@ async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["a", "b", "c"] {
         open(&client, account_id).await;
     }
@@ -121,9 +115,7 @@ async fn a_forged_page_token_is_refused(kind: Kind) {
 }
 
 async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for number in 0..20 {
         open(&client, &format!("old-{number:02}")).await;
     }

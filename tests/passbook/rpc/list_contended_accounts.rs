@@ -32,9 +32,7 @@ async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
 }
 
 async fn only_busy_accounts_are_contended(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, server, client) = start_server(kind).await;
     for account_id in ["hot", "cold"] {
         open(&client, account_id).await;
     }
@@ -86,9 +84,7 @@ async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
 }
 
 async fn a_page_has_the_requested_size(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, server, client) = start_server(kind).await;
     let account_ids = ["a", "b", "c"];
     for account_id in account_ids {
         open(&client, account_id).await;

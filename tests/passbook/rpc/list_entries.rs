@@ -41,9 +41,7 @@ async fn account_with(client: &Client, account_id: &str, count: usize) -> Vec<En
 }
 
 async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let mut entries = account_with(&client, "alice", 10).await;
     account_with(&client, "alice-2", 3).await;
 
@@ -60,9 +58,7 @@ async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
 }
 
 async fn a_statement_starts_after_a_sequence(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     account_with(&client, "alice", 6).await;
     let after =
         |after_sequence, request| ListEntriesRequest { after_sequence, page_size: 2, ..request };
@@ -77,9 +73,7 @@ async fn a_statement_starts_after_a_sequence(kind: Kind) {
 }
 
 async fn a_statement_is_narrowed_by_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let mut entries = account_with(&client, "alice", 2).await;
     tokio::time::sleep(ms(5)).await;
     entries.extend(account_with(&client, "alice", 3).await);
@@ -109,9 +103,7 @@ async fn a_statement_is_narrowed_by_time(kind: Kind) {
 }
 
 async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     account_with(&client, "alice", 12).await;
 
     for (request, expected) in [
@@ -134,9 +126,7 @@ async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
 }
 
 async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     account_with(&client, "alice", 3).await;
     account_with(&client, "bob", 3).await;
     let first = ListEntriesRequest { page_size: 1, ..statement("alice") };
@@ -165,9 +155,7 @@ async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
 }
 
 async fn the_statement_of_a_missing_account_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "empty").await;
 
     let status = refused(

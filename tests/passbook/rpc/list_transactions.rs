@@ -107,9 +107,7 @@ async fn transactions_are_listed_latest_first_a_page_at_a_time(kind: Kind) {
 }
 
 async fn transactions_of_one_account_are_listed_in_the_order_of_its_entries(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
     open(&client, "empty").await;
 
@@ -122,9 +120,7 @@ async fn transactions_of_one_account_are_listed_in_the_order_of_its_entries(kind
 }
 
 async fn a_transaction_with_several_legs_on_an_account_is_listed_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["alice", "bob"] {
         open(&client, account_id).await;
     }
@@ -149,9 +145,7 @@ async fn a_transaction_with_several_legs_on_an_account_is_listed_once(kind: Kind
 }
 
 async fn transactions_are_filtered_by_kind(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
 
     for kind in [
@@ -176,9 +170,7 @@ async fn transactions_are_filtered_by_kind(kind: Kind) {
 }
 
 async fn transactions_are_filtered_by_labels(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let sets: [Pairs; 6] = [
         &[],
@@ -224,9 +216,7 @@ fn is_within(it: &Transaction, start: Option<Timestamp>, end: Option<Timestamp>)
 }
 
 async fn transactions_are_filtered_by_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let mut made = Vec::new();
     for _ in 0..3 {
@@ -273,9 +263,7 @@ async fn transactions_are_filtered_by_time(kind: Kind) {
 }
 
 async fn all_filters_together_must_match(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
     // A deposit to alice with these labels in this range. Each of the others differs in one filter.
     let right = made[0].clone();
@@ -304,9 +292,7 @@ async fn all_filters_together_must_match(kind: Kind) {
 }
 
 async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let made = client.deposit(deposit("alice", "1")).await.expect("applied");
     let made = made.into_inner().transaction.expect("a transaction");
@@ -327,9 +313,7 @@ async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
 }
 
 async fn reversed_transactions_name_their_reversal(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let first = posted(&client, posting(&[("alice", "1"), ("alice", "2")])).await;
     let second = reversed(&client, reversal(&first.transaction_id)).await;
@@ -351,9 +335,7 @@ async fn reversed_transactions_name_their_reversal(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     some_of_every_kind(&client).await;
     let time = Some(Timestamp { seconds: 1, nanos: 0 });
 

@@ -60,9 +60,7 @@ async fn a_page_that_scans_many_rows_and_matches_few_is_not_the_last(kind: Kind)
 
 /// A wrong clock: the account's time is three hours ahead.
 async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     place(&client, hold_named("h", "alice", "2")).await;

@@ -19,9 +19,7 @@ on_both_databases! {
 }
 
 async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let expire_time = Some(Timestamp { seconds: 4_000_000_000, nanos: 123_456_000 });
     let request = PlaceHoldRequest {
@@ -67,9 +65,7 @@ async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
 }
 
 async fn a_hold_without_an_id_gets_one_from_the_server(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let request = hold("alice", "1");
 
@@ -86,9 +82,7 @@ async fn a_hold_without_an_id_gets_one_from_the_server(kind: Kind) {
 }
 
 async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     // The last one is the latest representable time: there is no later microsecond.
     let cases = [
@@ -143,9 +137,7 @@ async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     let first = PlaceHoldRequest {
@@ -182,9 +174,7 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
 }
 
 async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
     client.clone().deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold_named("a", "alice", "14.99")).await;
@@ -202,9 +192,7 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
 }
 
 async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
     open_with(&client, request).await;
     let largest = "99999999999999999999999999.99";
@@ -223,9 +211,7 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
 }
 
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for account_id in ["frozen", "closed"] {
         open(&client, account_id).await;
@@ -296,9 +282,7 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
 }
 
 async fn a_hold_id_is_never_reused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     for hold_id in ["open", "captured", "released"] {
@@ -324,9 +308,7 @@ async fn a_hold_id_is_never_reused(kind: Kind) {
 }
 
 async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let opened = before.create_time;
     let early = Some(Timestamp { seconds: -62_135_596_800, nanos: 0 });

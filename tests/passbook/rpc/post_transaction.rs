@@ -15,9 +15,7 @@ on_both_databases! {
 }
 
 async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "shop", "0.01").await;
     open_funded(&client, "customer", "100").await;
     open(&client, "tax").await;
@@ -51,9 +49,7 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
 }
 
 async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "dollars", "100").await;
     open(&client, "desk-usd").await;
     for account_id in ["euros", "desk-eur"] {
@@ -84,9 +80,7 @@ async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(ki
 }
 
 async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
 
     let fee_first = post(&[leg("a", "-25"), leg("a", "20")]);
@@ -101,9 +95,7 @@ async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
 }
 
 async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "10").await;
     let mut request = post(&[leg("a", "-1"), leg("b", "1")]);
@@ -118,9 +110,7 @@ async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
 }
 
 async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let request = post(&[leg("a", "3"), leg("b", "4")]);
@@ -141,9 +131,7 @@ async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind
 }
 
 async fn legs_have_limits_and_their_fields_are_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let without_amount = Leg { amount: None, ..leg("a", "1") };
     let contradiction = Leg {

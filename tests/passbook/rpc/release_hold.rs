@@ -13,9 +13,7 @@ on_both_databases! {
 }
 
 async fn a_release_makes_all_of_it_available_again(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place(&client, hold_named("h", "alice", "7.50")).await;
     place(&client, hold_named("other", "alice", "1")).await;
@@ -37,9 +35,7 @@ async fn a_release_makes_all_of_it_available_again(kind: Kind) {
 }
 
 async fn a_frozen_account_s_holds_can_be_released(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "7.50")).await;
     freeze(&client, "alice").await;
@@ -71,9 +67,7 @@ async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["h", "other"] {
         place(&client, hold_named(hold_id, "alice", "3")).await;
@@ -94,9 +88,7 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
 }
 
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["captured", "released"] {
         place(&client, hold_named(hold_id, "alice", "1")).await;

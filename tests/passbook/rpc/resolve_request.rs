@@ -130,9 +130,7 @@ async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
 }
 
 async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let request = deposit("alice", "1");
     let id = request.request_id.clone();

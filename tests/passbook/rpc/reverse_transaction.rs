@@ -35,9 +35,7 @@ async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
 type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
 
 async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "bob").await;
     open_with(&client, account_of("yen", "JPY")).await;
@@ -105,9 +103,7 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
 }
 
 async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     place(&client, hold_named("h", "alice", "6")).await;
@@ -208,9 +204,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let transaction_id = deposited(&client, "alice", "1").await;
     let other = deposited(&client, "alice", "2").await;
@@ -258,9 +252,7 @@ async fn reversed_transactions_name_their_reversal(kind: Kind) {
 }
 
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     for account_id in ["spent", "frozen", "closed", "held"] {
         open(&client, account_id).await;
     }
@@ -337,9 +329,7 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
 }
 
 async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let transaction_id = deposited(&client, "alice", "5").await;
     client.withdraw(withdrawal("alice", "1")).await.expect("applied");
@@ -355,9 +345,7 @@ async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
 }
 
 async fn only_applied_transactions_can_be_reversed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "1").await;
     let answer = client.withdraw(withdrawal("alice", "2")).await;
     refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");

@@ -21,9 +21,7 @@ fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
 }
 
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "hot").await;
     let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
 
@@ -42,9 +40,7 @@ async fn results_come_in_the_order_of_the_requests(kind: Kind) {
 }
 
 async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let requests = vec![
         message(post(&[leg("a", "1")])),
@@ -68,9 +64,7 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
 }
 
 async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();

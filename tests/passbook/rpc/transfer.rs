@@ -12,9 +12,7 @@ on_both_databases! {
 }
 
 async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     // The source's id sorts after the destination's, but entries keep the order of the request.
     open_funded(&client, "zoe", "100").await;
     open(&client, "adam").await;
@@ -36,9 +34,7 @@ async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
 }
 
 async fn a_transfer_that_is_refused_touches_neither_account(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open(&client, "b").await;
     open_with(&client, account_of("euro", "EUR")).await;
@@ -75,9 +71,7 @@ async fn a_transfer_to_the_same_account_is_refused(kind: Kind) {
 }
 
 async fn the_error_names_the_source_when_both_accounts_are_wrong(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "x").await;
     open(&client, "b").await;
     database.execute("UPDATE accounts SET state = 'closed'").await;

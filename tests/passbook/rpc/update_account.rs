@@ -82,9 +82,7 @@ async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
 }
 
 async fn a_mask_chooses_what_is_changed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "1").await;
     let all = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..limit("alice", "2") };
 
@@ -102,9 +100,7 @@ async fn a_mask_chooses_what_is_changed(kind: Kind) {
 }
 
 async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("1"),
         labels: labels(&[("a", "b")]),
@@ -127,9 +123,7 @@ async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
 }
 
 async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("1"),
         labels: labels(&[("a", "b")]),
@@ -150,9 +144,7 @@ async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
 }
 
 async fn setting_an_overdraft_limit_clears_unlimited_and_vice_versa(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
     let unlimited = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
 
@@ -177,9 +169,7 @@ async fn setting_an_overdraft_limit_clears_unlimited_and_vice_versa(kind: Kind) 
 }
 
 async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("5"),
         labels: labels(&[("a", "b"), ("c", "d")]),
@@ -201,9 +191,7 @@ async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind)
 }
 
 async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "10").await;
     client.clone().withdraw(withdrawal("alice", "3")).await.expect("applied");
     place(&client, hold("alice", "2")).await;
@@ -239,9 +227,7 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
 }
 
 async fn an_update_needs_the_expected_version(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let expecting =
         |version| UpdateAccountRequest { expected_version: Some(version), ..limit("alice", "1") };
@@ -262,9 +248,7 @@ async fn an_update_needs_the_expected_version(kind: Kind) {
 }
 
 async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["frozen", "closed"] {
         open(&client, account_id).await;
     }
@@ -284,9 +268,7 @@ async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
 }
 
 async fn every_rejection_has_its_reason_and_changes_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let before = open(&client, "alice").await;
 
     let answer = try_update(&client, limit("nobody", "1")).await;

@@ -32,9 +32,7 @@ async fn open_with_entries(client: &Client, account_id: &str) {
 }
 
 async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     // More entries than the server reads at a time.
     for _ in 0..21 {
@@ -68,9 +66,7 @@ async fn an_account_without_entries_is_correct(kind: Kind) {
 }
 
 async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_entries(&client, "alice").await;
     open_with_entries(&client, "bob").await;
     let tampering = Tampering::begin(&database).await;
@@ -120,9 +116,7 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
 }
 
 async fn unrecorded_expired_holds_count_as_open(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_entries(&client, "alice").await;
     let hold = |hold_id: &str, amount: &str, state: &str, expire_time_us: &str| {
         format!(

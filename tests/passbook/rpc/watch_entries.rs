@@ -31,9 +31,7 @@ async fn listed(client: &Client, account_id: &str) -> Vec<Entry> {
 }
 
 async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     // More than one page, and exactly one page.
     for (count, last) in [(700, 700), (50, 750), (0, 750)] {
@@ -101,9 +99,7 @@ async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
 }
 
 async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     open(&client, "bob").await;
     let mut first = Watching::begin(&client, "alice", 0).await;
@@ -135,9 +131,7 @@ async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
 }
 
 async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     open_with_overdraft(&client, "bob", "1000000").await;
     let mut watching = Watching::begin(&client, "alice", 0).await;
@@ -156,9 +150,7 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
 }
 
 async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "frozen", "5").await;
     open(&client, "busy").await;
     database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'frozen'").await;
@@ -181,9 +173,7 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
 }
 
 async fn malformed_requests_to_watch_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "5").await;
     let cases = [
         (watch("", 0), "INVALID_ACCOUNT_ID", vec!["account_id"]),

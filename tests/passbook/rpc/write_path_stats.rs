@@ -19,9 +19,7 @@ async fn stats(server: &Server) -> GetWritePathStatsResponse {
 }
 
 async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, server, client) = start_server(kind).await;
     assert_eq!(stats(&server).await.batch_size.unwrap_or_default().count, 0);
     open(&client, "a").await;
 
@@ -49,9 +47,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
 
 /// The first attempt assumes that all requests are new. The insert of their ids finds the repeat.
 async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let known = Change::Deposit(deposit("a", "1000"));
     known.send(&client, PATIENCE).await.expect("applied");

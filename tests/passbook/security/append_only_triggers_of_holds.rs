@@ -15,9 +15,7 @@ on_both_databases! {
 
 /// One hold in each state, of alice's 100.00, and one change of her account.
 async fn with_holds(kind: Kind) -> (TestDatabase, Server) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     for hold_id in ["open", "captured", "released"] {
         let request = passbook::proto::PlaceHoldRequest {

@@ -14,9 +14,7 @@ on_both_databases! {
 }
 
 async fn malformed_account_ids_are_refused_in_every_query(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
 
     for account_id in bad_account_ids() {
         let request = GetAccountRequest { account_id: account_id.clone() };
@@ -37,9 +35,7 @@ async fn malformed_account_ids_are_refused_in_every_query(kind: Kind) {
 }
 
 async fn malformed_filters_of_accounts_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let any = ListAccountsRequest::default;
     let cases = [
         (
@@ -78,9 +74,7 @@ async fn malformed_filters_of_accounts_are_refused(kind: Kind) {
 }
 
 async fn malformed_filters_of_statements_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
     let any = || ListEntriesRequest { account_id: "a".to_owned(), ..Default::default() };
     let time = |seconds, nanos| Some(Timestamp { seconds, nanos });
@@ -115,9 +109,7 @@ async fn malformed_filters_of_statements_are_refused(kind: Kind) {
 }
 
 async fn a_page_size_is_capped_and_not_negative(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
 
     for page_size in [0, 1, 1000, 1001, i32::MAX] {

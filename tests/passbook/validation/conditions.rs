@@ -42,9 +42,7 @@ async fn an_expected_version_lets_one_of_two_changes_through(kind: Kind) {
 }
 
 async fn balance_after_bounds_are_inclusive(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let mut dry = async |amount: &str, condition| {
         let request = DepositRequest { condition, validate_only: true, ..deposit("alice", amount) };
@@ -58,9 +56,7 @@ async fn balance_after_bounds_are_inclusive(kind: Kind) {
 }
 
 async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let cases = [
         (version(7), ["alice", "expected_version", "7", "2", "2"]),
@@ -88,9 +84,7 @@ async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
 }
 
 async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "1000").await;
     let keep = |amount| TransferRequest {
@@ -110,9 +104,7 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
 }
 
 async fn a_rejection_by_condition_is_recorded(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let request = DepositRequest { condition: version(3), ..deposit("alice", "1") };
 

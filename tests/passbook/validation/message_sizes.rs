@@ -161,9 +161,7 @@ async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
 /// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(Kind::Sqlite).await;
     open(&client, "alice").await;
     let mut requests: Vec<_> = (0..4).map(|_| post(&[leg("alice", "1")])).collect();
     requests[2].description = "x".repeat(1_100_000);

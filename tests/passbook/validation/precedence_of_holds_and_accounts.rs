@@ -111,9 +111,7 @@ fn pairs<Request: Clone>(good: &Request, flaws: &[Flaw<Request>]) -> Vec<(Reques
 }
 
 async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     place(&client, hold_named("h", "a", "1")).await;
 
@@ -151,9 +149,7 @@ async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
 }
 
 async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let time = Some(Timestamp { seconds: 0, nanos: -1 });
 
     let request = passbook::proto::ListTransactionsRequest {
@@ -256,9 +252,7 @@ async fn the_lower_numbered_rejection_of_a_capture_wins(kind: Kind) {
 }
 
 async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["p", "q", "r", "deep", "other"] {
         let request = passbook::proto::CreateAccountRequest {
             unlimited_overdraft: account_id == "deep",
@@ -381,9 +375,7 @@ async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
 }
 
 async fn shape_is_checked_before_any_lookup(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let text = || "\n".to_owned();
 
     let request = PlaceHoldRequest { description: text(), ..hold("nobody", "1") };

@@ -76,9 +76,7 @@ async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
 }
 
 async fn shape_is_checked_before_the_account(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
 
     let request = DepositRequest { description: "\n".to_owned(), ..deposit("nobody", "1") };
     assert_reason(client.deposit(request).await, ErrorReason::InvalidDescription);
@@ -88,9 +86,7 @@ async fn shape_is_checked_before_the_account(kind: Kind) {
 }
 
 async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     prepare_accounts(&database, &client).await;
     use ErrorReason as E;
     let wrong_version = || Some(Condition { expected_version: Some(99), ..Default::default() });

@@ -12,9 +12,7 @@ on_both_databases! {
 }
 
 async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let before = (open_funded(&client, "a", "10").await, open(&client, "b").await);
 
     let request = TransferRequest { validate_only: true, ..transfer("a", "b", "4") };
@@ -39,9 +37,7 @@ async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
 }
 
 async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "11") };
 
@@ -55,9 +51,7 @@ async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
 }
 
 async fn the_real_request_may_follow_under_the_same_id(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let real = deposit("a", "1");
 
