@@ -17,14 +17,11 @@ use crate::{
     domain::{ids::Identity, money::Currencies},
     grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
-    server::{Admin, Server, ServerConfig, Tls},
+    server::{Admin, Server, ServerConfig, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
 
-/// How often the files of tokens and of the policy are looked at: a token that is taken out of the
-/// file is not valid for longer than this.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two tries to reach a database that is late.
 const DATABASE_WAIT_PAUSE: Duration = Duration::from_millis(250);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
@@ -58,7 +55,7 @@ impl Serve {
         });
         let traces = traces.transpose()?;
         if let Some(tls) = tls.clone() {
-            tokio::spawn(async move { tls.keep_up_to_date().await });
+            tokio::spawn(async move { tls.reload_on_change().await });
         }
         let served = async {
             let server_config = server_config(&config, tls, authenticator.clone());
@@ -215,29 +212,21 @@ pub fn authenticator(
     Ok(Authenticator::new(credentials, public))
 }
 
-/// Reads the files of tokens and of the policy again when they have changed, for as long as the
-/// server runs. What cannot be read or makes no sense changes nothing.
+/// Reloads tokens and policy after every change of their files, for as long as the server runs. A
+/// file that cannot be read or is not valid changes nothing.
 async fn reload(
     files: CredentialFiles,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
 ) {
-    let mut last = files.texts();
-    loop {
-        tokio::time::sleep(RELOAD_INTERVAL).await;
-        let texts = files.texts();
-        if texts == last {
-            continue;
+    let reload = || match files.load(&currencies) {
+        Ok(credentials) => {
+            tracing::info!(?credentials, "tokens and policy reloaded");
+            authenticator.replace(credentials);
         }
-        last = texts;
-        match files.load(&currencies) {
-            Ok(credentials) => {
-                tracing::info!(?credentials, "tokens and policy read again");
-                authenticator.replace(credentials);
-            }
-            Err(error) => tracing::error!(error, "tokens and policy stay as they were"),
-        }
-    }
+        Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+    };
+    file_watch::on_change(files.texts(), || files.texts(), reload).await;
 }
 
 /// Connects, and waits for a database that is a moment late. None if a signal came meanwhile.

@@ -1,6 +1,7 @@
 //! The gRPC server: services, layers, readiness, shutdown.
 
 mod admin;
+pub(crate) mod file_watch;
 mod listener;
 mod readiness;
 mod tls;

@@ -1,5 +1,5 @@
-//! TLS: the certificate with its key, and the authorities that callers' certificates come from;
-//! read again when they change.
+//! TLS: the server's certificate and key, and the authorities for client certificates. Reloads the
+//! files when they change.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use metrics::gauge;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::{
     Error, RootCertStore, ServerConfig,
     crypto::ring,
@@ -19,28 +19,32 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::{extensions::GeneralName, prelude::*};
 
-use crate::{config::TlsFiles, domain::ids::Identity, lock};
+use crate::{
+    config::TlsFiles,
+    domain::ids::Identity,
+    lock,
+    server::file_watch::{self, POLL_INTERVAL},
+};
 
-/// The protocol that is spoken inside, as ALPN names it.
+/// ALPN's name for HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
-/// How often the files are looked at. Their contents, not their times: Kubernetes swaps links.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-/// How long before it expires a certificate is warned of.
+/// How long before its expiry the certificate causes a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-/// How often that is said.
+/// The time between two such warnings.
 const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What connections are encrypted with, as the files say now.
+/// The TLS configuration of new connections.
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Loaded>,
 }
 
-/// What the files said when they were read.
+/// The content of the files when they were read.
 #[derive(Clone)]
 struct Loaded {
     config: Arc<ServerConfig>,
     expire_time: SystemTime,
+    /// Of the content of all files.
     digest: [u8; 32],
 }
 
@@ -48,62 +52,60 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// One cannot be read, or they do not fit together; in one line, with its name.
+    /// A file cannot be read, or the files do not fit together. One line, with the file's name.
     pub fn load(files: TlsFiles) -> Result<Self, String> {
         let current = RwLock::new(load(&files)?);
         Ok(Self { files, current })
     }
 
-    /// For a connection that begins now.
+    /// The configuration for a new connection.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         self.loaded().config
     }
 
-    /// Reads the files again when they have changed, for as long as the server runs. What does not
-    /// fit together changes nothing: a certificate is replaced before its key, or after it.
-    pub async fn keep_up_to_date(&self) {
-        let mut refused = None;
-        let mut warned: Option<Instant> = None;
-        loop {
-            self.show_expiry(&mut warned);
-            tokio::time::sleep(RELOAD_INTERVAL).await;
-            let digest = contents(&self.files).map(|contents| digest(&contents));
-            if digest.as_ref() == Ok(&self.loaded().digest) || Some(&digest) == refused.as_ref() {
-                continue;
-            }
-            match load(&self.files) {
+    /// Reloads the files after every change, and reports the expiry of the certificate, for as long
+    /// as the future is polled. Files that do not fit together change nothing: a certificate is
+    /// replaced before its key, or after it.
+    pub async fn reload_on_change(&self) {
+        let read = || contents(&self.files).map(|contents| digest(&contents));
+        let reloading =
+            file_watch::on_change(Ok(self.loaded().digest), read, || match load(&self.files) {
                 Ok(loaded) => {
                     *lock::write(&self.current) = loaded;
-                    (refused, warned) = (None, None);
-                    tracing::info!("certificates read again");
+                    tracing::info!("certificates reloaded");
                 }
-                Err(error) => {
-                    refused = Some(digest);
-                    tracing::error!(error, "certificates stay as they were");
-                }
-            }
-        }
+                Err(error) => tracing::error!(error, "certificates not reloaded"),
+            });
+        tokio::join!(reloading, self.report_expiry());
     }
 
     fn loaded(&self) -> Loaded {
         lock::read(&self.current).clone()
     }
 
-    fn show_expiry(&self, warned: &mut Option<Instant>) {
-        let expire_time = self.loaded().expire_time;
-        let since_epoch = expire_time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        gauge!("passbook_tls_certificate_expiry_timestamp_seconds").set(since_epoch.as_secs_f64());
-        let is_due = warned.is_none_or(|warned| warned.elapsed() >= EXPIRY_WARNING_INTERVAL);
-        if is_due && expire_time < SystemTime::now() + EXPIRY_WARNING {
-            let expire_time = humantime::format_rfc3339_seconds(expire_time);
-            tracing::warn!(%expire_time, "the certificate expires soon, or has");
-            *warned = Some(Instant::now());
+    /// Publishes the time of expiry as a metric, and warns while it is near.
+    async fn report_expiry(&self) {
+        let mut warned: Option<([u8; 32], Instant)> = None;
+        loop {
+            let Loaded { expire_time, digest, .. } = self.loaded();
+            let since_epoch = expire_time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            gauge!("passbook_tls_certificate_expiry_timestamp_seconds")
+                .set(since_epoch.as_secs_f64());
+            let is_known = warned.is_some_and(|(warned_of, at)| {
+                warned_of == digest && at.elapsed() < EXPIRY_WARNING_INTERVAL
+            });
+            if !is_known && expire_time < SystemTime::now() + EXPIRY_WARNING {
+                let expire_time = humantime::format_rfc3339_seconds(expire_time);
+                tracing::warn!(%expire_time, "the certificate expires soon or has expired");
+                warned = Some((digest, Instant::now()));
+            }
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Whom a certificate that was verified is for: its SPIFFE URI, else its first DNS name.
+/// The identity of a verified client certificate: its SPIFFE URI, else its first DNS name.
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
 #[must_use]
@@ -124,7 +126,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
     spiffe.or_else(dns).map(Identity::from_stored)
 }
 
-/// The files' bytes: certificate, key, authorities.
+/// The bytes of the files: certificate, key, authorities.
 fn contents(files: &TlsFiles) -> Result<[Vec<u8>; 3], String> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
@@ -157,17 +159,17 @@ fn load(files: &TlsFiles) -> Result<Loaded, String> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let mut roots = RootCertStore::empty();
             for root in certificates(path, client_ca)? {
-                roots.add(root).map_err(|error| wrong(&error))?;
+                roots.add(root).map_err(|error| in_file(&error))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = match files.client_certificate_required {
                 true => verifier,
                 false => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(&error))?)
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| in_file(&error))?)
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
@@ -177,8 +179,8 @@ fn load(files: &TlsFiles) -> Result<Loaded, String> {
         other => format!("{}: {other}", files.key.display()),
     })?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // A session that is taken up again would be the one that was verified by authorities which
-    // may have been replaced since. Connections are few and long.
+    // No session is resumed: its client certificate was verified by authorities that may have been
+    // replaced since. Full handshakes cost little, because connections are few and long.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Loaded { config: Arc::new(config), expire_time, digest: digest(&contents) })

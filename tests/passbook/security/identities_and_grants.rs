@@ -310,7 +310,8 @@ async fn changed_policy_and_tokens_apply_within_seconds(kind: Kind) {
 
     // An invalid file changes nothing.
     callers.set_tokens("[[token]]\nidentity = \"east\"\n");
-    eventually("it says so", async || server.log().contains("stay as they were")).await;
+    eventually("it says so", async || server.log().contains("tokens and policy not reloaded"))
+        .await;
     assert_eq!(code("east-token").await, None);
 
     // A new token beside the old one, then in its place.
