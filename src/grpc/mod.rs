@@ -10,15 +10,6 @@ mod error;
 mod metrics;
 mod middleware;
 mod rpc;
+pub mod services;
 
-pub use account_service::AccountServiceImpl;
-pub use admin_service::AdminServiceImpl;
-pub use error::{panic_response, remap_protocol_errors, waiting_for_database};
-pub use middleware::{
-    authentication::AuthenticationLayer,
-    body_budget::BodyBudget,
-    call_limit::{CallLimits, LimitLayer},
-    deadline::{DeadlinePolicy, stamp},
-    telemetry::ObserveLayer,
-    unread_body::{Leftovers, discard},
-};
+pub use middleware::{StackConfig, call_limit::CallLimits, deadline::DeadlinePolicy, stack};

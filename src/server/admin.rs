@@ -1,12 +1,13 @@
-//! The admin port: HTTP/1 for those who watch over the process, Prometheus and orchestrators.
-//! Without TLS or authentication, and so for the inner network only; it tells nothing of what is
-//! in the ledger.
+//! The admin port: HTTP/1 for Prometheus and orchestrators.
 //!
-//! | path | |
+//! The port has neither TLS nor authentication, so it belongs into the inner network only. No
+//! response says anything of what is in the ledger.
+//!
+//! | Path | Response |
 //! |---|---|
-//! | /metrics | for Prometheus |
-//! | /livez | 200 as long as the process runs: to start it anew would not mend its database |
-//! | /readyz | 200 if changes can be made, else 503 with the reason |
+//! | /metrics | the metrics, for Prometheus |
+//! | /livez | 200 as long as the process runs: a restart would not repair its database |
+//! | /readyz | 200 if changes can be applied, else 503 with the reason |
 
 use std::{
     convert::Infallible,
@@ -26,28 +27,29 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{ledger::Ledger, server::Readiness, telemetry::metrics::Metrics};
+use crate::{ledger::Ledger, server::readiness::Readiness, telemetry::metrics::Metrics};
 
-/// Requests at the same time; more wait to be accepted. There are a scraper or two and a probe.
-const REQUESTS_MAX: usize = 32;
-/// How long one may take, from its connection to its answer: longer is someone who does not send
-/// or does not read.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-/// After an error of accept, most likely too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The version is that of Prometheus' text format.
+/// Connections at the same time, one request each. More wait to be accepted. A server has one or
+/// two scrapers and a probe.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a connection may take, from accept to the end of the response. A client that takes
+/// longer does not send, or does not read.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// The pause after an error of accept, most likely too many open files.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// The content type of Prometheus' text format, with the format's version.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is told, and where it is asked.
+/// The admin port before it serves.
 pub struct Admin {
-    /// The port.
+    /// Listens on the port.
     pub listener: TcpListener,
-    /// What was counted.
+    /// The metrics to serve.
     pub metrics: Metrics,
 }
 
-/// What the port's answers are made of.
-struct Facts {
+/// Responds to the requests of the admin port.
+struct AdminHandler {
     metrics: Metrics,
     /// Empty as long as the server waits for its database.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
@@ -61,39 +63,39 @@ impl Admin {
         ledger: Arc<OnceLock<Arc<Ledger>>>,
         readiness: watch::Receiver<Readiness>,
     ) {
-        let facts = Arc::new(Facts { metrics: self.metrics, ledger, readiness });
-        let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        // Fails only if the semaphore were closed, which nobody does.
-        while let Ok(place) = places.clone().acquire_owned().await {
+        let handler = Arc::new(AdminHandler { metrics: self.metrics, ledger, readiness });
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // Acquiring fails only after the semaphore is closed, and nothing closes it.
+        while let Ok(permit) = permits.clone().acquire_owned().await {
             let Ok((stream, _)) = self.listener.accept().await else {
-                sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
-            let facts = facts.clone();
+            let handler = handler.clone();
             tokio::spawn(async move {
-                // Whoever is too slow or breaks off has nobody to be told.
-                let _ = timeout(REQUEST_TIME_MAX, facts.answer_one(stream)).await;
-                drop(place);
+                // Timeouts and disconnects are ignored: no client is left to answer.
+                let _ = timeout(CONNECTION_TIME_MAX, handler.serve_connection(stream)).await;
+                drop(permit);
             });
         }
     }
 }
 
-impl Facts {
-    /// One request a connection, so that nobody keeps a place who asks for nothing.
-    async fn answer_one(self: Arc<Self>, stream: TcpStream) {
-        let answer = service_fn(|request: Request<Incoming>| {
-            let response = self.answer(request.method(), request.uri().path());
+impl AdminHandler {
+    /// Serves one request, and closes the connection: an idle connection would keep its permit.
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let response = self.respond(request.method(), request.uri().path());
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let connection =
-            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
+            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "admin connection broken");
+            tracing::debug!(%error, "admin connection ended with an error");
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let plain = "text/plain; charset=utf-8";
         let (status, content_type, text) = match path {
             _ if method != Method::GET => {
@@ -108,7 +110,7 @@ impl Facts {
                 }
             },
             _ => {
-                let text = "there are /metrics, /livez and /readyz\n".to_owned();
+                let text = "not found: the paths are /metrics, /livez and /readyz\n".to_owned();
                 (StatusCode::NOT_FOUND, plain, text)
             }
         };
@@ -119,7 +121,7 @@ impl Facts {
         response
     }
 
-    /// What is a state rather than a count is looked at when someone asks.
+    /// Renders all metrics. Gauges of a state are set here, at each scrape.
     fn metrics(&self) -> String {
         let is_ready = self.readiness.borrow().is_ok();
         gauge!("passbook_ready").set(if is_ready { 1.0 } else { 0.0 });

@@ -1,4 +1,4 @@
-//! Connections: accepted, encrypted, and known by who is at their other end.
+//! Accepts connections, performs TLS handshakes, and takes the identity from the certificate.
 
 use std::{
     io,
@@ -27,93 +27,96 @@ use crate::{
     server::tls::{self, Tls},
 };
 
-/// The bytes with which an HTTP/2 connection begins (RFC 9113, 3.4).
+/// The length of the connection preface of HTTP/2, in bytes (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
-/// How long to wait when the machine has no more file descriptors: until someone goes.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The pause after an error of accept, most likely too many open files: until a connection ends.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// A connection that is ready for HTTP/2.
 pub struct Connection {
     io: Either<TcpStream, TlsStream<TcpStream>>,
     peer: Peer,
-    /// None once HTTP/2 has begun.
-    beginning: Option<Beginning>,
-    /// What is to be written has waited for the tasks that were ready.
+    /// None after the preface of HTTP/2.
+    preface_timer: Option<PrefaceTimer>,
+    /// The write has let the tasks that were ready run first. See `poll_write`.
     has_yielded: bool,
-    /// Given back when the connection ends.
-    _place: OwnedSemaphorePermit,
+    /// Returned when the connection ends.
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Until HTTP/2 has begun, nothing else would notice that it never does.
-struct Beginning {
+/// Bounds the wait for the preface of HTTP/2. Keepalive begins only after the preface, so nothing
+/// else would close a connection that never sends one.
+struct PrefaceTimer {
     received: usize,
     deadline: Pin<Box<Sleep>>,
 }
 
-/// Accepts connections for as long as the stream is there. When it is dropped the port is closed,
-/// and handshakes that are under way are broken off.
+/// Accepts connections until the stream is dropped. Then the port is closed, and handshakes in
+/// flight are aborted.
 pub fn listen(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     limits: &LimitsConfig,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    let entrance = Entrance {
+    let acceptor = Acceptor {
         tls,
         handshake_timeout: limits.handshake_timeout,
-        places: Arc::new(Semaphore::new(limits.connections_max as usize)),
+        permits: Arc::new(Semaphore::new(limits.connections_max as usize)),
     };
-    tokio::spawn(accept(listener, Arc::new(entrance), sender));
+    tokio::spawn(accept(listener, Arc::new(acceptor), sender));
     ReceiverStream::new(receiver)
 }
 
-struct Entrance {
+struct Acceptor {
     tls: Option<Arc<Tls>>,
     handshake_timeout: Duration,
-    /// A handshake has a place, too: there is no other bound on how many there are.
-    places: Arc<Semaphore>,
+    /// A connection has a permit from accept on: no other limit bounds the handshakes in flight.
+    permits: Arc<Semaphore>,
 }
 
 async fn accept(
     listener: TcpListener,
-    entrance: Arc<Entrance>,
+    acceptor: Arc<Acceptor>,
     connections: mpsc::Sender<io::Result<Connection>>,
 ) {
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = entrance.next(&listener) => accepted,
+            accepted = acceptor.next(&listener) => accepted,
             Some(_) = handshakes.join_next() => continue,
             () = connections.closed() => return,
         };
         match accepted {
-            Ok((stream, place)) => {
-                let (entrance, connections) = (entrance.clone(), connections.clone());
+            Ok((stream, permit)) => {
+                let (acceptor, connections) = (acceptor.clone(), connections.clone());
                 handshakes.spawn(async move {
-                    if let Some(connection) = entrance.open(stream, place).await {
-                        // Nobody takes it if the server is ending.
+                    if let Some(connection) = acceptor.open(stream, permit).await {
+                        // Sending fails only if the server is ending.
                         let _ = connections.send(Ok(connection)).await;
                     }
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_REST).await;
+                tracing::warn!(%error, "accepting a connection failed");
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-impl Entrance {
+impl Acceptor {
+    /// Waits for a permit, then for a connection.
     async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
-        Ok((stream, place))
+        Ok((stream, permit))
     }
 
-    async fn open(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> Option<Connection> {
+    /// Performs the TLS handshake. None if the handshake failed.
+    async fn open(&self, stream: TcpStream, permit: OwnedSemaphorePermit) -> Option<Connection> {
         let address = stream.peer_addr().ok();
-        // Without it small answers wait for the acknowledgement of earlier ones.
+        // With Nagle's algorithm, small responses wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
         let (io, certificate_identity) = match &self.tls {
             None => (Either::Left(stream), None),
@@ -121,8 +124,8 @@ impl Entrance {
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
                 let stream = match timeout(self.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => return refuse(&error),
-                    Err(_) => return refuse(&"not done in time"),
+                    Ok(Err(error)) => return handshake_failed(&error),
+                    Err(_) => return handshake_failed(&"the handshake timed out"),
                 };
                 let certificate = stream.get_ref().1.peer_certificates();
                 let identity = certificate.and_then(|chain| tls::identity(chain.first()?));
@@ -130,15 +133,15 @@ impl Entrance {
             }
         };
         let deadline = Box::pin(sleep(self.handshake_timeout));
-        let beginning = Some(Beginning { received: 0, deadline });
+        let preface_timer = Some(PrefaceTimer { received: 0, deadline });
         let peer = Peer { address, certificate_identity };
-        Some(Connection { io, peer, beginning, has_yielded: false, _place: place })
+        Some(Connection { io, peer, preface_timer, has_yielded: false, _permit: permit })
     }
 }
 
-fn refuse(error: &dyn std::fmt::Display) -> Option<Connection> {
+fn handshake_failed(error: &dyn std::fmt::Display) -> Option<Connection> {
     counter!("passbook_tls_handshake_failures_total").increment(1);
-    // The address would let one who knocks often fill the log; the level is for who looks for it.
+    // At DEBUG, because any program that reaches the port can cause this line without limit.
     tracing::debug!(%error, "TLS handshake failed");
     None
 }
@@ -159,11 +162,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        let Some(beginning) = &mut self.beginning else { return read };
-        beginning.received += buffer.filled().len() - before;
-        if beginning.received >= PREFACE_LENGTH {
-            self.beginning = None;
-        } else if read.is_pending() && beginning.deadline.as_mut().poll(context).is_ready() {
+        let Some(timer) = &mut self.preface_timer else { return read };
+        timer.received += buffer.filled().len() - before;
+        if timer.received >= PREFACE_LENGTH {
+            self.preface_timer = None;
+        } else if read.is_pending() && timer.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
@@ -171,8 +174,8 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    /// Lets the tasks that are ready run first. A transaction answers many calls at once: so their
-    /// answers leave by a few system calls, and not each by one of its own.
+    /// Yields once before each flush. A commit answers many calls at once: their tasks run first, so
+    /// their responses leave in a few system calls instead of one each.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -186,8 +189,8 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.io).poll_write(context, buffer)
     }
 
-    /// No: then h2 gathers the frames of many answers in its buffer (as long as they have less than
-    /// 1024 bytes, instead of 256) and sends them by one system call, instead of two an answer.
+    /// False makes h2 copy frames of up to 1024 bytes, instead of 256, into one buffer, and send the
+    /// frames of many responses in one system call, instead of two for each response.
     fn is_write_vectored(&self) -> bool {
         false
     }

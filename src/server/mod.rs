@@ -1,4 +1,8 @@
-//! The gRPC server: services, layers, readiness, shutdown.
+//! The server process around the services: binds, serves, drains.
+//!
+//! Connections ([`listener`], [`tls`]), readiness, the admin port, and the watch over files that
+//! are reloaded. This folder knows no message of the contract and no rule of money. The layers that
+//! a call passes are in [`crate::grpc::middleware`].
 
 mod admin;
 pub(crate) mod file_watch;
@@ -19,67 +23,57 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use tonic::{body::Body, server::NamedService, service::Routes};
-use tower::{ServiceBuilder, ServiceExt};
-use tower_http::catch_panic::CatchPanicLayer;
+use tonic::{body::Body, service::Routes};
+use tower::ServiceExt;
 
-pub use crate::server::admin::Admin;
-pub use crate::server::{readiness::Readiness, tls::Tls};
+pub use crate::server::{admin::Admin, readiness::Readiness, tls::Tls};
 use crate::{
     auth::Authenticator,
     config::LimitsConfig,
     domain::money::Currencies,
-    grpc::{
-        self, AccountServiceImpl, AdminServiceImpl, AuthenticationLayer, BodyBudget, CallLimits,
-        DeadlinePolicy, Leftovers, LimitLayer, ObserveLayer,
-    },
+    grpc::{self, CallLimits, DeadlinePolicy, StackConfig, services},
     ledger::Ledger,
-    proto::{
-        self, account_service_server::AccountServiceServer,
-        admin_service_server::AdminServiceServer,
-    },
     server::readiness::ReadinessWatch,
 };
 
-/// What is serving while changes can be made: the service, and the server as a whole.
-const READY_NAMES: [&str; 2] = [AccountServiceServer::<AccountServiceImpl>::NAME, ""];
-/// How long the database may take to be closed when the grace period is over already.
+/// How long closing the database may take after the grace period is over.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What one call may have sent that is not read yet, in bytes: flow control holds up whoever writes
-/// faster. Less would slow large messages over long distances: this much a round trip.
+/// Unread bytes of one call: flow control stops a client that sends faster. Lower, and large
+/// messages over long distances are slow, because so many bytes travel in each round trip.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same of all calls of one connection. With half of it h2 bounds what the frames of unread data
-/// take (a frame of less than 256 bytes counts as what it lacks of them), and ends the connection of
-/// whoever has more, with all its calls. So it must be far above what honest streams can have unread:
-/// one of the smallest requests there are (25 bytes, a frame each) takes 0.6 MiB of the 16 MiB, of 75
-/// bytes 0.15 MiB. Higher, an attacker's connection takes more memory: up to one and a half times this.
+/// Unread bytes of all calls of one connection. h2 also bounds the frames of unread data by half of
+/// this: a frame of less than 256 bytes counts with the difference, and a connection with more is
+/// closed, with all its calls. So the window must be far above what honest streams can have unread:
+/// one of the smallest requests (25 bytes, a frame each) takes 0.6 MiB of the 16 MiB, one of 75
+/// bytes 0.15 MiB. Higher, and an attacker's connection takes more memory: up to one and a half
+/// times this.
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
-/// By how many bytes headers may be too large and still be answered as gRPC answers. What is larger
-/// h2 answers with 431 or with the end of the connection, of which a caller understands nothing.
+/// Bytes beyond `header_size_max` that headers may have and still get a gRPC status. Larger headers
+/// get 431 or the end of the connection from h2, which callers cannot interpret.
 const HEADER_SIZE_ANSWERED: u32 = 128 * 1024;
 
-/// How a server is run.
+/// The settings of a server.
 #[derive(Clone)]
 pub struct ServerConfig {
-    /// What connections are encrypted with, if they are.
+    /// None: connections are not encrypted.
     pub tls: Option<Arc<Tls>>,
-    /// How much it takes on.
+    /// The limits on connections, calls and messages.
     pub limits: LimitsConfig,
-    /// Who may call.
+    /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// Whether there is gRPC reflection.
+    /// Serves gRPC reflection.
     pub reflection: bool,
-    /// Whether there is grpc.health.v1.
+    /// Serves grpc.health.v1.
     pub health: bool,
-    /// What applies to calls without a deadline.
+    /// The deadline of calls that bring none.
     pub deadlines: DeadlinePolicy,
-    /// A call that takes longer is warned of.
+    /// A unary call that takes longer is logged at WARN.
     pub slow_request_threshold: Duration,
-    /// How long to go on as before when told to end, but for health, which says NOT_SERVING.
+    /// How long the server keeps serving after the signal to end, while health says NOT_SERVING.
     pub shutdown_delay: Duration,
-    /// How long accepted calls may take to end after that.
+    /// How long accepted calls may take after the delay.
     pub shutdown_grace: Duration,
 }
 
@@ -89,34 +83,37 @@ pub enum ServerError {
     /// The services could not be set up, or the listener failed.
     #[error("server failed: {0}")]
     Failed(String),
-    /// Some accepted calls were not answered within the grace period.
+    /// Some accepted calls had no response at the end of the grace period.
     #[error("calls were still unanswered after {}", humantime::format_duration(*.0))]
     GraceExceeded(Duration),
-    /// It was told to end at once, while some accepted calls had no answer.
-    #[error("told again to end: calls were still unanswered")]
+    /// A second signal ended the server while some accepted calls had no response.
+    #[error("calls were still unanswered at the second signal to end")]
     Interrupted,
 }
 
-/// A server that listens. Before [`Server::open`] it serves health, which says NOT_SERVING, and
-/// reflection, and answers all other calls with UNAVAILABLE. Afterwards it serves everything, on the
-/// same connections and through the same layers.
+/// A server that listens.
+///
+/// Before [`Server::open`] it serves health, which says NOT_SERVING, and reflection, and responds to
+/// all other calls with UNAVAILABLE. Afterwards it serves everything, on the same connections and
+/// through the same layers.
 pub struct Server {
     config: ServerConfig,
     /// The services that need no database.
     base_routes: Routes,
-    /// All services, once the database has answered.
+    /// All services; empty as long as the server waits for its database.
     all_routes: Arc<OnceLock<Routes>>,
-    /// The same for the admin port.
+    /// The ledger for the admin port; empty for the same time.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     readiness: ReadinessWatch,
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    /// Ended with the server, and so last: the end is watched, too.
-    _administration: JoinSet<()>,
+    /// The admin port. Last, because it is aborted when it is dropped: operators watch the shutdown
+    /// through it.
+    _admin: JoinSet<()>,
 }
 
 impl Server {
-    /// Begins to serve on `listener` and on the admin port.
+    /// Serves on `listener` and on the admin port.
     ///
     /// # Errors
     /// The services could not be set up.
@@ -125,51 +122,28 @@ impl Server {
         config: ServerConfig,
         admin: Option<Admin>,
     ) -> Result<Self, ServerError> {
-        let failed = |error: &dyn std::error::Error| ServerError::Failed(error.to_string());
         let (health, health_service) = tonic_health::server::health_reporter();
-        let readiness = ReadinessWatch::new(health, &READY_NAMES).await;
-
-        let mut base_routes = Routes::builder();
-        if config.health {
-            base_routes.add_service(health_service);
-        }
-        if config.reflection {
-            base_routes
-                .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
-                .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?);
-        }
-        let base_routes = base_routes.routes();
-        let waiting_routes = base_routes.clone().into_axum_router();
-        let waiting_routes =
-            Routes::from(waiting_routes.fallback(|| async { grpc::waiting_for_database() }));
+        let readiness = ReadinessWatch::new(health, &services::READY_NAMES).await;
+        let health_service = config.health.then_some(health_service);
+        let base_routes = services::base_routes(health_service, config.reflection)
+            .map_err(|error| ServerError::Failed(error.to_string()))?;
+        let waiting_routes = services::waiting_routes(&base_routes);
         let all_routes = Arc::new(OnceLock::<Routes>::new());
         let routes = all_routes.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             routes.get().unwrap_or(&waiting_routes).clone().oneshot(request)
         });
 
-        let body_budget = BodyBudget::new(config.limits.message_size_max as usize);
-        let leftovers = Leftovers::default();
-        let deadlines = config.deadlines;
-        let layers = ServiceBuilder::new()
-            .map_request(move |request| grpc::discard(request, &leftovers))
-            .layer(ObserveLayer::new(config.slow_request_threshold))
-            .layer(CatchPanicLayer::custom(grpc::panic_response))
-            .map_response(grpc::remap_protocol_errors)
-            .layer(AuthenticationLayer(config.authenticator.clone()))
-            .layer(LimitLayer::new(call_limits(&config.limits)))
-            .map_request(move |request| body_budget.track(grpc::stamp(request, deadlines)));
-
         let ledger = Arc::new(OnceLock::new());
-        let mut administration = JoinSet::new();
+        let mut admin_task = JoinSet::new();
         if let Some(admin) = admin {
-            administration.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
+            admin_task.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
         }
         let incoming = listener::listen(listener, config.tls.clone(), &config.limits);
         let (stop, mut stopped) = watch::channel(false);
-        let server = transport(&config.limits).layer(layers);
+        let server = transport(&config.limits).layer(grpc::stack(stack_config(&config)));
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
-            // Fails only if the sender is gone: then it is time to stop, too.
+            // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         });
         Ok(Self {
@@ -180,26 +154,23 @@ impl Server {
             readiness,
             stop,
             serving: tokio::spawn(serving),
-            _administration: administration,
+            _admin: admin_task,
         })
     }
 
-    /// Serves this ledger from now on, and says that it is ready.
+    /// Serves this ledger, and becomes ready.
     pub async fn open(&mut self, ledger: Arc<Ledger>, currencies: Arc<Currencies>) {
         let size_max = self.config.limits.message_size_max as usize;
-        let accounts = AccountServiceImpl::new(ledger.clone(), currencies, self.stop.subscribe());
-        let admin = AdminServiceImpl::new(ledger.clone());
-        let routes = self.base_routes.clone();
-        let routes = routes
-            .add_service(AccountServiceServer::new(accounts).max_decoding_message_size(size_max))
-            .add_service(AdminServiceServer::new(admin).max_decoding_message_size(size_max));
+        let stopping = self.stop.subscribe();
+        let routes =
+            services::all_routes(&self.base_routes, &ledger, currencies, stopping, size_max);
         let ledger = self.ledger.get_or_init(|| ledger).clone();
-        self.all_routes.get_or_init(|| routes.prepare());
+        self.all_routes.get_or_init(|| routes);
         self.readiness.start(ledger).await;
     }
 
-    /// Serves until there is a signal to end; then takes no new connections, answers what was
-    /// accepted, closes the ledger, and returns. One more signal ends what is waited for then.
+    /// Serves until the first signal, then shuts down: accepts no more connections, waits for the
+    /// accepted calls, and closes the ledger. A second signal ends the wait.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -212,22 +183,30 @@ impl Server {
             _ = signals.recv() => {}
             result = &mut self.serving => return ended(result),
         }
-        tracing::info!("shutting down: answering what was accepted");
+        self.drain(ledger, signals).await
+    }
+
+    async fn drain(
+        mut self,
+        ledger: &Ledger,
+        mut signals: mpsc::Receiver<()>,
+    ) -> Result<(), ServerError> {
+        tracing::info!("shutting down: waiting for accepted calls");
         self.readiness.end().await;
         if !self.config.shutdown_delay.is_zero() {
-            // Over, or cut short: either way it is time to stop.
+            // The delay is over, or a second signal cuts it short: the server stops in both cases.
             let _ = timeout(self.config.shutdown_delay, signals.recv()).await;
         }
         let _ = self.stop.send(true);
         self.readiness.end_streams().await;
-        let drain = async {
+        let drained = async {
             let result = ended((&mut self.serving).await);
             ledger.close().await;
             result
         };
         let shutdown_grace = self.config.shutdown_grace;
         let interrupted = tokio::select! {
-            result = timeout(shutdown_grace, drain) => match result {
+            result = timeout(shutdown_grace, drained) => match result {
                 Ok(result) => return result,
                 Err(_) => ServerError::GraceExceeded(shutdown_grace),
             },
@@ -236,15 +215,18 @@ impl Server {
         if !ledger.is_idle() {
             return Err(interrupted);
         }
-        // A half-open connection can keep the graceful shutdown from ending (hyper#4170).
-        tracing::warn!("cutting what is still open; all changes are answered");
-        // What is not tidied up now is tidied up by the next server.
+        // A half-open connection can keep hyper's graceful shutdown from ending (hyper#4170).
+        tracing::warn!(
+            "closing connections that are still open, after the last change was answered"
+        );
+        // The next server cleans up what is not closed within this time.
         let _ = timeout(CLOSE_TIME_MAX, ledger.close()).await;
         Ok(())
     }
 }
 
-/// The transport's settings, without services; also what the benchmark's other servers use.
+/// The settings of the transport, without services. The servers that the benchmark compares use
+/// them as well.
 #[must_use]
 pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
     tonic::transport::Server::builder()
@@ -256,16 +238,23 @@ pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
         ))
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        // Without a grace, which in tonic would cut calls that are under way.
+        // Without `max_connection_age_grace`, with which tonic would cut calls in flight.
         .max_connection_age(limits.connection_age_max)
 }
 
-fn call_limits(limits: &LimitsConfig) -> CallLimits {
-    CallLimits {
-        calls_max: limits.calls_max,
-        identity_calls_max: limits.identity_calls_max,
-        identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
-        header_size_max: limits.header_size_max,
+fn stack_config(config: &ServerConfig) -> StackConfig {
+    let limits = &config.limits;
+    StackConfig {
+        authenticator: config.authenticator.clone(),
+        call_limits: CallLimits {
+            calls_max: limits.calls_max,
+            identity_calls_max: limits.identity_calls_max,
+            identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
+            header_size_max: limits.header_size_max,
+        },
+        message_size_max: limits.message_size_max as usize,
+        deadlines: config.deadlines,
+        slow_request_threshold: config.slow_request_threshold,
     }
 }
 
@@ -277,12 +266,4 @@ fn ended(
         Ok(Err(error)) => Err(ServerError::Failed(error.to_string())),
         Err(error) => Err(ServerError::Failed(error.to_string())),
     }
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // grpcurl shows the details of an error only if reflection knows their types.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

@@ -1,8 +1,9 @@
-//! Whether changes can be made now: looked at again and again, and told to whoever asks.
+//! Readiness: whether changes can be applied now. Probed in a loop, and published to the health
+//! service and the admin port.
 //!
-//! Liveness is another matter: a process that answers at all is alive, whatever its database
-//! does. To start it anew would not mend the database, and would lose what it knows of changes
-//! whose commit was not confirmed.
+//! Liveness is another matter: a process that answers at all is live, whatever its database does.
+//! A restart would not repair the database, and would lose what the process knows of commits that
+//! nobody confirmed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,64 +12,67 @@ use tonic_health::server::HealthReporter;
 
 use crate::ledger::Ledger;
 
-/// How often it is looked at while all is well.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// The same after a look that failed: soon, to tell a single slow answer from an outage, and then
-/// to be back soon after the database is.
-const INTERVAL_AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// How long the database may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// So many looks in a row must fail before the server is taken out of service: one slow answer, a
-/// connection that was cut, is no outage, and callers who are sent elsewhere find the same
-/// database there. One look that succeeds is enough to be back: it went all the way.
+/// The pause between probes while the server is ready.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after a probe that failed: short, to distinguish one slow answer from an outage, and
+/// to be ready again soon after the database is.
+const PROBE_INTERVAL_AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// How long the database may take to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Failed probes in a row that make the server not ready. One slow answer or one connection that
+/// was cut is no outage, and callers that are sent elsewhere find the same database there. One
+/// successful probe makes the server ready again, because it went all the way to the database.
 const FAILURES_MIN: usize = 2;
 
-/// Why a server is not ready before the first look.
+/// The reason before the first probe.
 const STARTING: &str = "starting, waiting for the database";
-/// The health service's name for liveness, beside those of readiness.
+/// The health service's name for liveness, beside the names for readiness.
 const LIVENESS: &str = "liveness";
 
-/// Ready, or why not.
+/// Ready, or the reason why not.
 pub type Readiness = Result<(), String>;
 
-/// Looks at the ledger from its start until its end, and is not ready before and after.
+/// Probes the ledger between [`ReadinessWatch::start`] and [`ReadinessWatch::end`]. Before and
+/// after, the server is not ready.
 pub struct ReadinessWatch {
-    told: Arc<watch::Sender<Readiness>>,
+    state: Arc<watch::Sender<Readiness>>,
     health: HealthReporter,
-    /// The names that are serving while the ledger is ready.
+    /// The names that are SERVING while the server is ready.
     names: &'static [&'static str],
-    looking: JoinSet<()>,
+    /// One task at most. A set, because dropping it aborts the task.
+    probe_task: JoinSet<()>,
 }
 
 impl ReadinessWatch {
-    /// Alive, and not ready.
+    /// Live, and not ready.
     pub async fn new(health: HealthReporter, names: &'static [&'static str]) -> Self {
         set_serving(&health, &[LIVENESS], true).await;
         set_serving(&health, names, false).await;
-        let told = Arc::new(watch::Sender::new(Err(STARTING.to_owned())));
-        Self { told, health, names, looking: JoinSet::new() }
+        let state = Arc::new(watch::Sender::new(Err(STARTING.to_owned())));
+        Self { state, health, names, probe_task: JoinSet::new() }
     }
 
-    /// Ready; whoever opens a server has just looked at the database.
+    /// Becomes ready, and starts to probe. Call it when the database has just answered.
     pub async fn start(&mut self, ledger: Arc<Ledger>) {
-        let _ = self.told.send_replace(Ok(()));
+        let _ = self.state.send_replace(Ok(()));
         set_serving(&self.health, self.names, true).await;
-        self.looking.spawn(look(ledger, self.told.clone(), self.health.clone(), self.names));
+        self.probe_task.spawn(probe(ledger, self.state.clone(), self.health.clone(), self.names));
     }
 
-    /// What it is, and what it becomes.
+    /// The current state, and every change of it.
     pub fn subscribe(&self) -> watch::Receiver<Readiness> {
-        self.told.subscribe()
+        self.state.subscribe()
     }
 
-    /// From now on it is not ready: the server is shutting down.
+    /// Becomes not ready for the rest of the process: the server is shutting down.
     pub async fn end(&mut self) {
-        self.looking.abort_all();
-        let _ = self.told.send_replace(Err("shutting down".to_owned()));
+        self.probe_task.abort_all();
+        let _ = self.state.send_replace(Err("shutting down".to_owned()));
         set_serving(&self.health, self.names, false).await;
     }
 
-    /// Ends the streams of those who watch the health: they would keep their connections open.
+    /// Ends the streams of clients that watch the health service. They would keep their connections
+    /// open.
     pub async fn end_streams(&mut self) {
         for name in self.names.iter().chain(&[LIVENESS]) {
             self.health.clear_service_status(name).await;
@@ -76,23 +80,23 @@ impl ReadinessWatch {
     }
 }
 
-async fn look(
+async fn probe(
     ledger: Arc<Ledger>,
-    told: Arc<watch::Sender<Readiness>>,
+    state: Arc<watch::Sender<Readiness>>,
     health: HealthReporter,
     names: &'static [&'static str],
 ) {
     let mut hysteresis = Hysteresis::default();
     loop {
-        let seen = ledger.check_ready(TIMEOUT).await;
-        let interval = if seen.is_ok() { INTERVAL } else { INTERVAL_AFTER_FAILURE };
-        if let Some(change) = hysteresis.after(seen) {
+        let probed = ledger.check_ready(PROBE_TIMEOUT).await;
+        let interval = if probed.is_ok() { PROBE_INTERVAL } else { PROBE_INTERVAL_AFTER_FAILURE };
+        if let Some(change) = hysteresis.update(probed) {
             match &change {
                 Ok(()) => tracing::info!("ready"),
                 Err(reason) => tracing::warn!(reason, "not ready"),
             }
             set_serving(&health, names, change.is_ok()).await;
-            let _ = told.send_replace(change);
+            let _ = state.send_replace(change);
         }
         tokio::time::sleep(interval).await;
     }
@@ -109,20 +113,20 @@ async fn set_serving(health: &HealthReporter, names: &[&str], is_serving: bool) 
     }
 }
 
-/// Makes of single looks what is told.
+/// Derives the state from single probes, beginning with ready.
 #[derive(Default)]
 struct Hysteresis {
     failures: usize,
 }
 
 impl Hysteresis {
-    /// What is to be told after this look, if that is news.
-    fn after(&mut self, seen: Readiness) -> Option<Readiness> {
+    /// Returns the new state if this probe changes it.
+    fn update(&mut self, probed: Readiness) -> Option<Readiness> {
         let before = self.failures;
-        self.failures = if seen.is_ok() { 0 } else { (before + 1).min(FAILURES_MIN) };
+        self.failures = if probed.is_ok() { 0 } else { (before + 1).min(FAILURES_MIN) };
         let was_ready = before < FAILURES_MIN;
         let is_ready = self.failures < FAILURES_MIN;
-        (was_ready != is_ready).then_some(seen)
+        (was_ready != is_ready).then_some(probed)
     }
 }
 
@@ -133,15 +137,15 @@ mod tests {
     #[test]
     fn one_failure_is_no_outage_and_one_success_ends_one() {
         let mut hysteresis = Hysteresis::default();
-        let (fine, wrong) = (Ok(()), Err("gone".to_owned()));
-        for seen in [&fine, &wrong, &fine, &wrong, &fine] {
-            assert_eq!(hysteresis.after(seen.clone()), None);
+        let (success, failure) = (Ok(()), Err("gone".to_owned()));
+        for probed in [&success, &failure, &success, &failure, &success] {
+            assert_eq!(hysteresis.update(probed.clone()), None);
         }
-        assert_eq!(hysteresis.after(wrong.clone()), None);
-        assert_eq!(hysteresis.after(wrong.clone()), Some(wrong.clone()));
-        assert_eq!(hysteresis.after(wrong.clone()), None, "it is known");
-        assert_eq!(hysteresis.after(fine.clone()), Some(fine.clone()));
-        assert_eq!(hysteresis.after(wrong), None);
-        assert_eq!(hysteresis.after(fine), None);
+        assert_eq!(hysteresis.update(failure.clone()), None);
+        assert_eq!(hysteresis.update(failure.clone()), Some(failure.clone()));
+        assert_eq!(hysteresis.update(failure.clone()), None, "it is known");
+        assert_eq!(hysteresis.update(success.clone()), Some(success.clone()));
+        assert_eq!(hysteresis.update(failure), None);
+        assert_eq!(hysteresis.update(success), None);
     }
 }

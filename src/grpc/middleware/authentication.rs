@@ -19,20 +19,20 @@ pub struct AuthenticationLayer(pub Arc<Authenticator>);
 
 /// See [`AuthenticationLayer`].
 #[derive(Clone)]
-pub struct Authenticated<S> {
+pub struct AuthenticationService<S> {
     authenticator: Arc<Authenticator>,
     inner: S,
 }
 
 impl<S> Layer<S> for AuthenticationLayer {
-    type Service = Authenticated<S>;
+    type Service = AuthenticationService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticated { authenticator: self.0.clone(), inner }
+        AuthenticationService { authenticator: self.0.clone(), inner }
     }
 }
 
-impl<S, B> Service<Request<B>> for Authenticated<S>
+impl<S, B> Service<Request<B>> for AuthenticationService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,

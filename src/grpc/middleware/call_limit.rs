@@ -50,12 +50,12 @@ pub struct CallLimits {
     pub header_size_max: u32,
 }
 
-/// Sheds calls beyond the limits. Stands inside of [`crate::grpc::AuthenticationLayer`], which
-/// identifies their callers.
+/// Sheds calls beyond the limits. Stands inside of authentication, which identifies the
+/// callers.
 #[derive(Clone)]
-pub struct LimitLayer(Arc<Limiter>);
+pub struct CallLimitLayer(Arc<Limiter>);
 
-/// See [`LimitLayer`].
+/// See [`CallLimitLayer`].
 #[derive(Clone)]
 pub struct CallLimitService<S> {
     limiter: Arc<Limiter>,
@@ -90,7 +90,7 @@ impl Limit {
     }
 }
 
-impl LimitLayer {
+impl CallLimitLayer {
     /// A layer with these limits.
     #[must_use]
     pub fn new(limits: CallLimits) -> Self {
@@ -104,7 +104,7 @@ impl LimitLayer {
     }
 }
 
-impl<S> Layer<S> for LimitLayer {
+impl<S> Layer<S> for CallLimitLayer {
     type Service = CallLimitService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {

@@ -57,7 +57,7 @@ impl Deadline {
 }
 
 /// Stamps a request with its deadline.
-pub fn stamp<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
+pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
     let header = request.headers().get("grpc-timeout");
     let callers = header.and_then(|value| parse_timeout(value.to_str().ok()?));
     let now = Instant::now();

@@ -1,10 +1,10 @@
-//! What is left of a request when its answer is out.
+//! Drains the request body that is left when a call was answered early.
 //!
-//! A call can be answered before its request was read: it was refused, or its stream has ended. Its
-//! caller goes on sending until it hears of that. h2 counts the small frames that come for a body
-//! nobody reads against the whole connection, for as long as it lives, and ends it when there were
-//! too many: refusals would in the end cut the calls that are served. So what comes is read on, and
-//! thrown away, for as long as news takes to get about.
+//! A call can be answered before its request was read: it was rejected, or its stream has ended.
+//! The caller keeps sending until it receives the response. h2 counts the small frames of a body
+//! that nothing reads against the whole connection, for the connection's whole life, and closes a
+//! connection with too many: in the end, rejected calls would cut the calls that are served. So the
+//! rest of the body is read and thrown away, for as long as a response may take to arrive.
 
 use std::{
     pin::Pin,
@@ -23,37 +23,39 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-/// How long a body is read on: some round trips around the world. Longer, those who never end their
-/// requests would keep them for longer.
-const TIME_MAX: Duration = Duration::from_secs(1);
-/// Bodies that are read on at the same time; of more, the rest is not read.
+/// How long a body is drained: several round trips around the world. A longer time would serve
+/// callers that never end their requests.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bodies that are drained at the same time. The rest of any other body stays unread.
 const BODIES_MAX: usize = 1024;
 
-/// The bodies that are read on.
+/// Bounds the bodies that are drained at the same time.
 #[derive(Clone)]
-pub struct Leftovers(Arc<Semaphore>);
+pub struct UnreadBodies(Arc<Semaphore>);
 
-impl Default for Leftovers {
+impl Default for UnreadBodies {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(BODIES_MAX)))
     }
 }
 
-/// Has what is left of a request read and thrown away.
-pub fn discard(request: Request<Body>, leftovers: &Leftovers) -> Request<Body> {
-    if request.body().is_end_stream() {
-        return request;
+impl UnreadBodies {
+    /// Wraps the body of a request so that the rest of it is drained when the body is dropped.
+    pub fn drain(&self, request: Request<Body>) -> Request<Body> {
+        if request.body().is_end_stream() {
+            return request;
+        }
+        request.map(|body| Body::new(DrainedBody { body: Some(body), unread_bodies: self.clone() }))
     }
-    request.map(|body| Body::new(Discarded { body: Some(body), leftovers: leftovers.clone() }))
 }
 
-struct Discarded {
-    /// None when it has come to its end.
+struct DrainedBody {
+    /// None after the end of the body.
     body: Option<Body>,
-    leftovers: Leftovers,
+    unread_bodies: UnreadBodies,
 }
 
-impl HttpBody for Discarded {
+impl HttpBody for DrainedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -78,19 +80,19 @@ impl HttpBody for Discarded {
     }
 }
 
-impl Drop for Discarded {
+impl Drop for DrainedBody {
     fn drop(&mut self) {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         let runtime = tokio::runtime::Handle::try_current();
-        let permit = self.leftovers.0.clone().try_acquire_owned();
+        let permit = self.unread_bodies.0.clone().try_acquire_owned();
         if let (Ok(runtime), Ok(permit)) = (runtime, permit) {
-            runtime.spawn(read_on(body, permit));
+            runtime.spawn(drain(body, permit));
         }
     }
 }
 
-async fn read_on(mut body: Body, _permit: OwnedSemaphorePermit) {
+async fn drain(mut body: Body, _permit: OwnedSemaphorePermit) {
     let to_the_end = async { while let Some(Ok(_)) = body.frame().await {} };
-    // What is not over by then is broken off.
-    let _ = timeout(TIME_MAX, to_the_end).await;
+    // After the timeout the body is dropped, which resets the stream.
+    let _ = timeout(DRAIN_TIME_MAX, to_the_end).await;
 }

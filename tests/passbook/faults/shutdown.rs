@@ -172,7 +172,10 @@ async fn a_second_signal_ends_the_shutdown_delay(kind: Kind) {
     let status = server.wait(PATIENCE).await.expect("cut");
     assert_eq!(status.code(), Some(1), "{}", server.log());
     let log = server.log();
-    assert!(log.contains("error: told again to end: calls were still unanswered\n"), "{log}");
+    assert!(
+        log.contains("error: calls were still unanswered at the second signal to end\n"),
+        "{log}"
+    );
     call.await.expect("no panic").expect_err("it was cut");
     lock.rollback().await.expect("rolled back");
     checker::assert_consistent(&database).await;

@@ -32,19 +32,19 @@ const REQUEST_ID_LENGTH_MAX: usize = 128;
 const LINES_A_SECOND_MAX: u32 = 10;
 
 /// What all calls of a server share.
-pub struct Observer {
+pub struct CallRecorder {
     slow_threshold: Duration,
     in_flight: Gauge,
     methods: &'static MetricsByMethod,
-    faults: LineLimit,
-    unavailable: LineLimit,
-    slow: LineLimit,
-    denied: LineLimit,
+    faults: LogRateLimit,
+    unavailable: LogRateLimit,
+    slow: LogRateLimit,
+    denied: LogRateLimit,
 }
 
 /// A call under way. Dropped before its end, its caller has gone.
 pub struct Call {
-    observer: Arc<Observer>,
+    recorder: Arc<CallRecorder>,
     method: &'static MethodMetrics,
     start: Instant,
     /// By which the log names it.
@@ -56,17 +56,17 @@ pub struct Call {
     has_ended: bool,
 }
 
-impl Observer {
+impl CallRecorder {
     /// Unary calls that take longer than `slow_threshold` are warned of.
     pub fn new(slow_threshold: Duration) -> Self {
         Self {
             slow_threshold,
             in_flight: gauge!("passbook_calls_in_flight"),
             methods: &METRICS_BY_METHOD,
-            faults: LineLimit::default(),
-            unavailable: LineLimit::default(),
-            slow: LineLimit::default(),
-            denied: LineLimit::default(),
+            faults: LogRateLimit::default(),
+            unavailable: LogRateLimit::default(),
+            slow: LogRateLimit::default(),
+            denied: LogRateLimit::default(),
         }
     }
 
@@ -82,8 +82,8 @@ impl Observer {
         let names = Arc::new(CallNames { method: &method.name, request_id, trace_id, peer });
         method.started.increment(1);
         self.in_flight.increment(1);
-        let (observer, start) = (self.clone(), Instant::now());
-        Call { observer, method, start, names, identity: None, trace, has_ended: false }
+        let (recorder, start) = (self.clone(), Instant::now());
+        Call { recorder, method, start, names, identity: None, trace, has_ended: false }
     }
 }
 
@@ -96,7 +96,7 @@ impl Call {
         let elapsed = self.start.elapsed();
         self.method.handled(code).increment(1);
         self.method.seconds().record(elapsed);
-        self.observer.in_flight.decrement(1);
+        self.recorder.in_flight.decrement(1);
         let request_id = self.names.request_id.to_str().unwrap_or_default();
         self.trace.end(name_in_capitals(code), is_fault_to_traces(code), request_id);
         self.log(code, elapsed);
@@ -106,7 +106,7 @@ impl Call {
     /// all else. Those above debug are limited.
     fn log(&self, code: Code, elapsed: Duration) {
         let _names = self.names.enter();
-        let observer = &self.observer;
+        let recorder = &self.recorder;
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
         let (identity, code_name) = (self.identity.as_ref().map(Identity::as_str), name(code));
         macro_rules! line {
@@ -118,14 +118,14 @@ impl Call {
         }
         match code {
             Code::Internal | Code::Unknown | Code::DataLoss => {
-                line!(error, "call failed", observer.faults.take());
+                line!(error, "call failed", recorder.faults.take());
             }
-            Code::Unavailable => line!(warn, "call failed", observer.unavailable.take()),
-            _ if self.method.is_unary && elapsed > observer.slow_threshold => {
-                line!(warn, "slow call", observer.slow.take());
+            Code::Unavailable => line!(warn, "call failed", recorder.unavailable.take()),
+            _ if self.method.is_unary && elapsed > recorder.slow_threshold => {
+                line!(warn, "slow call", recorder.slow.take());
             }
             Code::Unauthenticated | Code::PermissionDenied => {
-                line!(info, "call denied", observer.denied.take());
+                line!(info, "call denied", recorder.denied.take());
             }
             _ => tracing::debug!(code = code_name, duration_ms, identity, "call ended"),
         }
@@ -166,7 +166,7 @@ fn is_fault_to_traces(code: Code) -> bool {
 
 /// Lets so many lines a second pass, and counts the others.
 #[derive(Default)]
-struct LineLimit(Mutex<Lines>);
+struct LogRateLimit(Mutex<Lines>);
 
 #[derive(Default)]
 struct Lines {
@@ -175,7 +175,7 @@ struct Lines {
     suppressed: u64,
 }
 
-impl LineLimit {
+impl LogRateLimit {
     /// None if there were enough in this second; else how many were suppressed since the last
     /// line.
     fn take(&self) -> Option<u64> {
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn of_many_lines_some_pass_and_the_others_are_counted() {
-        let limit = LineLimit::default();
+        let limit = LogRateLimit::default();
         let passed = (0..LINES_A_SECOND_MAX + 5).filter_map(|_| limit.take()).count();
         assert_eq!(passed, LINES_A_SECOND_MAX as usize);
         lock(&limit.0).second = None;

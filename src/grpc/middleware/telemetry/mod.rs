@@ -26,71 +26,71 @@ use tower::{Layer, Service};
 
 use crate::{
     domain::authorization::Caller,
-    grpc::middleware::telemetry::call::{Call, Observer, REQUEST_ID},
+    grpc::middleware::telemetry::call::{Call, CallRecorder, REQUEST_ID},
 };
 
 /// See the module. To be made after metrics are set up.
 #[derive(Clone)]
-pub struct ObserveLayer(Arc<Observer>);
+pub struct TelemetryLayer(Arc<CallRecorder>);
 
-impl ObserveLayer {
+impl TelemetryLayer {
     /// Unary calls that take longer than `slow_threshold` are warned of.
     #[must_use]
     pub fn new(slow_threshold: Duration) -> Self {
-        Self(Arc::new(Observer::new(slow_threshold)))
+        Self(Arc::new(CallRecorder::new(slow_threshold)))
     }
 }
 
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observed<S>;
+impl<S> Layer<S> for TelemetryLayer {
+    type Service = TelemetryService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observed { observer: self.0.clone(), inner }
+        TelemetryService { recorder: self.0.clone(), inner }
     }
 }
 
-/// See [`ObserveLayer`].
+/// See [`TelemetryLayer`].
 #[derive(Clone)]
-pub struct Observed<S> {
-    observer: Arc<Observer>,
+pub struct TelemetryService<S> {
+    recorder: Arc<CallRecorder>,
     inner: S,
 }
 
-impl<S, B, R> Service<Request<B>> for Observed<S>
+impl<S, B, R> Service<Request<B>> for TelemetryService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    type Response = Response<ObservedBody<R>>;
+    type Response = Response<TelemetryBody<R>>;
     type Error = S::Error;
-    type Future = ObservedFuture<S::Future>;
+    type Future = TelemetryFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = self.observer.begin(&request);
+        let call = self.recorder.begin(&request);
         let answer = call.run(|| self.inner.call(request));
-        ObservedFuture { answer, call: Some(call) }
+        TelemetryFuture { answer, call: Some(call) }
     }
 }
 
 pin_project! {
     /// A call that has no answer yet.
-    pub struct ObservedFuture<F> {
+    pub struct TelemetryFuture<F> {
         #[pin]
         answer: F,
         call: Option<Call>,
     }
 }
 
-impl<F, R, E> Future for ObservedFuture<F>
+impl<F, R, E> Future for TelemetryFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body<Data = Bytes>,
 {
-    type Output = Result<Response<ObservedBody<R>>, E>;
+    type Output = Result<Response<TelemetryBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -121,20 +121,20 @@ where
                 call.end(Code::Unknown);
             }
         }
-        Poll::Ready(Ok(response.map(|body| ObservedBody { body, call })))
+        Poll::Ready(Ok(response.map(|body| TelemetryBody { body, call })))
     }
 }
 
 pin_project! {
     /// An answer that is on its way.
-    pub struct ObservedBody<B> {
+    pub struct TelemetryBody<B> {
         #[pin]
         body: B,
         call: Option<Call>,
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
+impl<B: Body<Data = Bytes>> Body for TelemetryBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
