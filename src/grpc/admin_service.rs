@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::decode::Invalid,
+    grpc::error::invalid::Invalid,
     ledger::{Ledger, Summary},
     proto::{self, ErrorReason, admin_service_server::AdminService},
 };

@@ -9,6 +9,8 @@ mod encode;
 mod error;
 mod metrics;
 mod middleware;
+mod page;
+mod page_token;
 mod rpc;
 pub mod services;
 

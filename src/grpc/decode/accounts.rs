@@ -1,4 +1,4 @@
-//! Accounts: to open, to change.
+//! Commands for accounts: open, update, freeze, unfreeze, close.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::{
         ids::{AccountId, Identity},
         money::{Amount, Currencies, Currency},
     },
-    grpc::decode::{Decoder, Invalid},
+    grpc::{decode::decoder::Decoder, error::invalid::Invalid},
     proto::{self, ErrorReason},
 };
 
@@ -51,7 +51,7 @@ pub fn new_account(
     decoder.finish(decoded)
 }
 
-/// Checks that the currency may still be used for an account that does not exist yet.
+/// Checks that accounts may still be opened in the currency of `new`.
 pub fn check_currency_of_new_account(
     currencies: &Currencies,
     new: &NewAccount,
@@ -61,7 +61,7 @@ pub fn check_currency_of_new_account(
     decoder.finish(currency.map(drop))
 }
 
-/// A change of an account's attributes, on behalf of `caller`.
+/// An update of an account's attributes, on behalf of `caller`.
 pub fn account_update(
     currencies: &Currencies,
     caller: &Identity,
@@ -77,7 +77,7 @@ pub fn account_update(
     if mask.contains("overdraft_limit") {
         decoder.overdraft(limit.as_ref().map(|limit| limit.1), is_unlimited);
     }
-    // What is malformed is refused; so there is none only where none was sent.
+    // An invalid limit is a violation. Without one, None means that no limit was sent.
     let limit = limit.map_or(NewLimit::Zero, |(currency, limit)| NewLimit::Amount(currency, limit));
     decoder.expected_version(request.expected_version);
     let change = AttributeChange::Update {
@@ -88,17 +88,17 @@ pub fn account_update(
             .then_some(request.unlimited_overdraft),
     };
     let (expected_version, reason) = (request.expected_version, String::new());
-    let caller = caller.clone();
+    let created_by = caller.clone();
     decoder.finish(account_id.map(|account_id| AccountUpdate {
         account_id,
         change,
         expected_version,
         reason,
-        created_by: caller,
+        created_by,
     }))
 }
 
-/// The fields to change: those that the mask names, or, without one, those that are set.
+/// The fields to update: those that the mask names, or, without a mask, those that are set.
 fn update_mask(
     decoder: &mut Decoder<'_>,
     request: &proto::UpdateAccountRequest,
@@ -109,10 +109,10 @@ fn update_mask(
         match UPDATABLE.iter().find(|name| *name == path) {
             Some(name) => drop(mask.insert(*name)),
             None => {
-                // Not the path itself: an error's details travel in a header, and it may be long.
+                // Without the path itself, which may be long: details travel in a header.
                 let allowed = UPDATABLE.join(", ");
                 let description = format!("has a path at {index} that is not one of {allowed}");
-                decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
+                decoder.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
             }
         }
     }
@@ -126,42 +126,65 @@ fn update_mask(
             UPDATABLE.iter().zip(is_set).filter_map(|(name, is_set)| is_set.then_some(*name)),
         );
         if mask.is_empty() {
-            let description = "is required where no field to change is set";
-            decoder.refuse(ErrorReason::InvalidUpdateMask, "update_mask", description);
+            let description = "is required where no field to update is set";
+            decoder.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
         }
     }
     mask
 }
 
-/// What a change of an account's state says besides what the state is to be.
-pub struct StateChange {
-    /// As sent.
-    pub account_id: String,
-    /// As sent.
-    pub reason: String,
-    /// As sent.
-    pub expected_version: Option<i64>,
+/// An account to freeze, on behalf of `caller`.
+pub fn freeze(
+    currencies: &Currencies,
+    caller: &Identity,
+    request: proto::FreezeAccountRequest,
+) -> Result<AccountUpdate, Invalid> {
+    let proto::FreezeAccountRequest { account_id, reason, expected_version } = request;
+    let change = AttributeChange::Freeze;
+    state_change(currencies, caller, change, &account_id, reason, expected_version)
 }
 
-/// A change of an account's state, on behalf of `caller`.
-pub fn state_change(
+/// An account to unfreeze, on behalf of `caller`.
+pub fn unfreeze(
+    currencies: &Currencies,
+    caller: &Identity,
+    request: proto::UnfreezeAccountRequest,
+) -> Result<AccountUpdate, Invalid> {
+    let proto::UnfreezeAccountRequest { account_id, reason, expected_version } = request;
+    let change = AttributeChange::Unfreeze;
+    state_change(currencies, caller, change, &account_id, reason, expected_version)
+}
+
+/// An account to close, on behalf of `caller`.
+pub fn close(
+    currencies: &Currencies,
+    caller: &Identity,
+    request: proto::CloseAccountRequest,
+) -> Result<AccountUpdate, Invalid> {
+    let proto::CloseAccountRequest { account_id, reason, expected_version } = request;
+    let change = AttributeChange::Close;
+    state_change(currencies, caller, change, &account_id, reason, expected_version)
+}
+
+fn state_change(
     currencies: &Currencies,
     caller: &Identity,
     change: AttributeChange,
-    request: StateChange,
+    account_id: &str,
+    reason: String,
+    expected_version: Option<i64>,
 ) -> Result<AccountUpdate, Invalid> {
-    let StateChange { account_id, reason, expected_version } = request;
     let mut decoder = Decoder::new(currencies);
-    let account_id = decoder.account_id("account_id", &account_id);
+    let account_id = decoder.account_id("account_id", account_id);
     decoder.text(ErrorReason::InvalidReason, "reason", &reason);
     decoder.expected_version(expected_version);
-    let caller = caller.clone();
+    let created_by = caller.clone();
     decoder.finish(account_id.map(|account_id| AccountUpdate {
         account_id,
         change,
         expected_version,
         reason,
-        created_by: caller,
+        created_by,
     }))
 }
 
@@ -169,17 +192,17 @@ impl Decoder<'_> {
     fn expected_version(&mut self, version: Option<i64>) {
         if version.is_some_and(|version| version < 1) {
             let reason = ErrorReason::InvalidCondition;
-            self.refuse(reason, "expected_version", "must be at least 1");
+            self.report(reason, "expected_version", "must be at least 1");
         }
     }
 
     fn overdraft(&mut self, limit: Option<Amount>, is_unlimited: bool) {
         let reason = ErrorReason::InvalidAmount;
         if limit.is_some_and(Amount::is_negative) {
-            self.refuse(reason, "overdraft_limit.value", "must not be negative");
+            self.report(reason, "overdraft_limit.value", "must not be negative");
         } else if is_unlimited && limit.is_some_and(Amount::is_positive) {
             let description = "must be zero or absent where unlimited_overdraft is set";
-            self.refuse(reason, "overdraft_limit.value", description);
+            self.report(reason, "overdraft_limit.value", description);
         }
     }
 }

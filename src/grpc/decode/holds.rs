@@ -1,13 +1,16 @@
-//! Holds, and other changes that name what is there.
+//! Commands for holds: place, capture, release.
 
 use crate::{
     domain::{
-        command::{Action, Request, TransactionRef},
+        command::{Action, Request},
         hold::{Capture, HoldRef, NewHold},
-        ids::{Identity, RequestId},
+        ids::Identity,
         money::Currencies,
     },
-    grpc::decode::{Decoder, Invalid, Sign, postings::blank},
+    grpc::{
+        decode::decoder::{Decoder, Sign, empty_request},
+        error::invalid::Invalid,
+    },
     proto::{self, ErrorReason},
 };
 
@@ -40,7 +43,7 @@ pub fn new_hold(
         }),
         description: request.description,
         labels: request.labels,
-        ..blank(caller, request_id)
+        ..empty_request(caller, request_id)
     });
     decoder.finish(decoded)
 }
@@ -68,7 +71,7 @@ pub fn capture(
             action: Action::CaptureHold(Capture { hold, amount, destination_account_id }),
             description: request.description,
             labels: request.labels,
-            ..blank(caller, request_id)
+            ..empty_request(caller, request_id)
         }
     });
     decoder.finish(decoded)
@@ -85,34 +88,7 @@ pub fn release(
     let hold_id = decoder.hold_id("hold_id", &request.hold_id);
     let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| Request {
         action: Action::ReleaseHold(HoldRef { hold_id, resolved: None }),
-        ..blank(caller, request_id)
+        ..empty_request(caller, request_id)
     });
     decoder.finish(decoded)
-}
-
-/// A transaction to reverse, on behalf of `caller`.
-pub fn reversal(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::ReverseTransactionRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
-    let transaction_id = decoder.transaction_id("transaction_id", &request.transaction_id);
-    decoder.description(&request.description);
-    decoder.labels(&request.labels);
-    let decoded = request_id.zip(transaction_id).map(|(request_id, transaction_id)| Request {
-        action: Action::Reverse(TransactionRef { transaction_id, resolved: None }),
-        description: request.description,
-        labels: request.labels,
-        ..blank(caller, request_id)
-    });
-    decoder.finish(decoded)
-}
-
-/// The name of a request.
-pub fn request_id(currencies: &Currencies, request_id: &str) -> Result<RequestId, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", request_id);
-    decoder.finish(request_id)
 }

@@ -1,23 +1,28 @@
-//! Changes of balances.
+//! Commands that post transactions: deposits, withdrawals, transfers, postings of any legs, batches
+//! of them, and reversals.
 
 use std::fmt;
-
-use uuid::Uuid;
 
 use crate::{
     domain::{
         account::Labels,
-        command::{Action, Leg, Request},
-        ids::{Identity, RequestId, RequestKey},
+        command::{Action, Leg, Request, TransactionRef},
+        ids::Identity,
         money::Currencies,
         transaction::TransactionKind,
     },
-    grpc::decode::{BATCH_LEGS_MAX, BATCH_POST_MAX, Decoder, Invalid, LEGS_MAX, Sign},
+    grpc::{
+        decode::{
+            BATCH_LEGS_MAX, BATCH_POST_MAX, LEGS_MAX,
+            decoder::{Decoder, Sign, empty_request},
+        },
+        error::invalid::Invalid,
+    },
     proto::{self, ErrorReason},
 };
 
-/// The fields that a deposit, a withdrawal and a transfer share.
-struct Common<'a> {
+/// The fields that deposits, withdrawals and transfers share.
+struct CommonFields<'a> {
     kind: TransactionKind,
     request_id: &'a str,
     amount: Option<&'a proto::Money>,
@@ -27,15 +32,15 @@ struct Common<'a> {
     validate_only: bool,
 }
 
-/// The accounts of a deposit, a withdrawal or a transfer, each with the name of its field. The
-/// condition is on the first.
+/// The accounts of a deposit, a withdrawal or a transfer, each as (name of the field, value). The
+/// condition is on the first account.
 #[derive(Clone, Copy)]
 enum Sides<'a> {
-    /// Money comes in.
+    /// A deposit into the account.
     Into(&'a str, &'a str),
-    /// Money goes out.
-    OutOf(&'a str, &'a str),
-    /// Money goes out of the first and into the second.
+    /// A withdrawal from the account.
+    From(&'a str, &'a str),
+    /// A transfer from the first account to the second.
     Between((&'a str, &'a str), (&'a str, &'a str)),
 }
 
@@ -45,7 +50,7 @@ pub fn deposit(
     caller: &Identity,
     request: proto::DepositRequest,
 ) -> Result<Request, Invalid> {
-    let common = Common {
+    let common = CommonFields {
         kind: TransactionKind::Deposit,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
@@ -63,7 +68,7 @@ pub fn withdraw(
     caller: &Identity,
     request: proto::WithdrawRequest,
 ) -> Result<Request, Invalid> {
-    let common = Common {
+    let common = CommonFields {
         kind: TransactionKind::Withdrawal,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
@@ -72,7 +77,7 @@ pub fn withdraw(
         condition: request.condition.as_ref(),
         validate_only: request.validate_only,
     };
-    posting(currencies, caller, &common, Sides::OutOf("account_id", &request.account_id))
+    posting(currencies, caller, &common, Sides::From("account_id", &request.account_id))
 }
 
 /// A transfer, on behalf of `caller`.
@@ -81,7 +86,7 @@ pub fn transfer(
     caller: &Identity,
     request: proto::TransferRequest,
 ) -> Result<Request, Invalid> {
-    let common = Common {
+    let common = CommonFields {
         kind: TransactionKind::Transfer,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
@@ -98,20 +103,20 @@ pub fn transfer(
 fn posting(
     currencies: &Currencies,
     caller: &Identity,
-    common: &Common<'_>,
+    common: &CommonFields<'_>,
     sides: Sides<'_>,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", common.request_id);
     let (first, second, is_in) = match sides {
         Sides::Into(field, text) => (decoder.account_id(field, text), None, true),
-        Sides::OutOf(field, text) => (decoder.account_id(field, text), None, false),
+        Sides::From(field, text) => (decoder.account_id(field, text), None, false),
         Sides::Between((source_field, source), (field, destination)) => {
             let source = decoder.account_id(source_field, source);
             let destination = decoder.account_id(field, destination);
             if source.is_some() && source == destination {
                 let reason = ErrorReason::InvalidAccountId;
-                decoder.refuse(reason, field, format!("must not be the {source_field}"));
+                decoder.report(reason, field, format!("must not be the {source_field}"));
             }
             (source, destination, false)
         }
@@ -138,7 +143,7 @@ fn posting(
         description: common.description.to_owned(),
         labels: common.labels.clone(),
         validate_only: common.validate_only,
-        ..blank(caller, request_id)
+        ..empty_request(caller, request_id)
     });
     decoder.finish(decoded)
 }
@@ -153,7 +158,7 @@ pub fn transaction(
     let request_id = decoder.request_id("request_id", &request.request_id);
     if request.legs.is_empty() || request.legs.len() > LEGS_MAX {
         let description = format!("has {} legs; 1-{LEGS_MAX} are allowed", request.legs.len());
-        decoder.refuse(ErrorReason::InvalidLegs, "legs", description);
+        decoder.report(ErrorReason::InvalidLegs, "legs", description);
         return decoder.finish(None);
     }
     let mut legs = Some(Vec::with_capacity(request.legs.len()));
@@ -171,7 +176,7 @@ pub fn transaction(
         description: request.description,
         labels: request.labels,
         validate_only: request.validate_only,
-        ..blank(caller, request_id)
+        ..empty_request(caller, request_id)
     });
     decoder.finish(decoded)
 }
@@ -186,7 +191,7 @@ fn leg(decoder: &mut Decoder<'_>, field: impl fmt::Display, leg: &proto::Leg) ->
     Some(Leg { account_id: account_id?, currency, amount, condition: condition? })
 }
 
-/// The requests of a batch.
+/// The requests of a batch, not decoded yet: an invalid request does not reject the others.
 pub fn batch(
     request: proto::BatchPostTransactionsRequest,
 ) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
@@ -203,14 +208,22 @@ pub fn batch(
     Ok(request.requests)
 }
 
-/// A request with nothing in it but its names.
-pub(super) fn blank(caller: &Identity, request_id: RequestId) -> Request {
-    Request {
-        key: RequestKey { caller: caller.clone(), request_id },
-        transaction_id: Uuid::now_v7(),
-        action: Action::Fence,
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-    }
+/// A transaction to reverse, on behalf of `caller`.
+pub fn reversal(
+    currencies: &Currencies,
+    caller: &Identity,
+    request: proto::ReverseTransactionRequest,
+) -> Result<Request, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", &request.request_id);
+    let transaction_id = decoder.transaction_id("transaction_id", &request.transaction_id);
+    decoder.description(&request.description);
+    decoder.labels(&request.labels);
+    let decoded = request_id.zip(transaction_id).map(|(request_id, transaction_id)| Request {
+        action: Action::Reverse(TransactionRef { transaction_id, resolved: None }),
+        description: request.description,
+        labels: request.labels,
+        ..empty_request(caller, request_id)
+    });
+    decoder.finish(decoded)
 }

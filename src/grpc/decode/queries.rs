@@ -1,90 +1,24 @@
-//! Reads: what to look for, and which page of it.
+//! Queries: filters, ranges and pages. Commands are in the other files.
 
-use std::{collections::BTreeSet, fmt};
-
-use prost::Message;
+use std::collections::BTreeSet;
 
 use crate::{
     domain::{
+        account::AccountState,
         hold::HoldState,
-        ids::{AccountId, HoldId},
+        ids::{AccountId, HoldId, RequestId},
         money::Currencies,
         rejection::TransactionName,
         transaction::TransactionKind,
     },
     grpc::{
-        decode::{BATCH_GET_MAX, Decoder, Invalid, account_state, page_token},
-        encode::answer_size::{self, RESPONSE_SIZE_MAX},
+        decode::{BATCH_GET_MAX, decoder::Decoder},
+        error::invalid::Invalid,
+        page::Page,
     },
     proto::{self, ErrorReason},
     storage::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
 };
-
-/// Rows in a page, if the request does not say.
-const PAGE_SIZE_DEFAULT: u64 = 100;
-/// The most rows in a page.
-const PAGE_SIZE_MAX: u64 = 1000;
-
-/// Which page of a query.
-pub struct Page<Cursor> {
-    /// The query that the page belongs to, without the page.
-    query: String,
-    /// Where the page before ended.
-    pub cursor: Option<Cursor>,
-    /// The most rows. Whoever asks for one more knows whether there is another page.
-    pub limit: u64,
-}
-
-impl<Cursor> Page<Cursor> {
-    /// The rows of the page as they are sent, without what is beyond it. The token is for the next
-    /// one: after the last row, if there was anything beyond it; or else after `next`.
-    pub fn answer<T, C: fmt::Display, M: Message>(
-        &self,
-        mut rows: Vec<T>,
-        next: Option<C>,
-        cursor: impl Fn(&T) -> C,
-        encode: impl Fn(T) -> M,
-    ) -> (Vec<M>, String) {
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let is_cut = rows.len() > limit;
-        rows.truncate(limit);
-        let next = if is_cut { rows.last().map(&cursor) } else { next };
-        self.answer_until(rows, next, cursor, encode)
-    }
-
-    /// The same of rows after which there is more if there is a cursor. Where one answer has no room
-    /// for all, the page ends before.
-    pub fn answer_until<T, C: fmt::Display, M: Message>(
-        &self,
-        rows: Vec<T>,
-        mut next: Option<C>,
-        cursor: impl Fn(&T) -> C,
-        encode: impl Fn(T) -> M,
-    ) -> (Vec<M>, String) {
-        let mut room = RESPONSE_SIZE_MAX;
-        let (mut messages, mut last) = (Vec::with_capacity(rows.len()), None);
-        for row in rows {
-            let at = cursor(&row);
-            let message = encode(row);
-            let size = answer_size::size_in_list(&message);
-            if size > room && last.is_some() {
-                next = last;
-                break;
-            }
-            room = room.saturating_sub(size);
-            messages.push(message);
-            last = Some(at);
-        }
-        (messages, self.token(next))
-    }
-
-    /// The token for the page that begins here; empty if there is none.
-    fn token(&self, cursor: Option<impl fmt::Display>) -> String {
-        cursor
-            .map(|cursor| page_token::encode(&self.query, &cursor.to_string()))
-            .unwrap_or_default()
-    }
-}
 
 impl Decoder<'_> {
     fn page<Cursor>(
@@ -94,62 +28,73 @@ impl Decoder<'_> {
         page_token: &str,
         parse: impl Fn(&str) -> Option<Cursor>,
     ) -> Page<Cursor> {
-        let limit = match u64::try_from(page_size) {
-            Ok(0) => PAGE_SIZE_DEFAULT,
-            Ok(size) => size.min(PAGE_SIZE_MAX),
-            Err(_) => {
-                let reason = ErrorReason::InvalidPageSize;
-                self.refuse(reason, "page_size", "must not be negative");
-                PAGE_SIZE_DEFAULT
-            }
-        };
-        let mut page = Page { query, cursor: None, limit };
+        if page_size < 0 {
+            self.report(ErrorReason::InvalidPageSize, "page_size", "must not be negative");
+        }
+        let mut page = Page::new(query, page_size);
         if !page_token.is_empty() {
-            let cursor = page_token::decode(&page.query, page_token);
-            page.cursor = cursor.and_then(|cursor| parse(&cursor));
+            page.cursor = page.cursor_in(page_token).and_then(|cursor| parse(&cursor));
             if page.cursor.is_none() {
                 let description = "is not a next_page_token of this query";
-                self.refuse(ErrorReason::InvalidPageToken, "page_token", description);
+                self.report(ErrorReason::InvalidPageToken, "page_token", description);
             }
         }
         page
     }
-}
 
-impl Decoder<'_> {
     fn after_sequence(&mut self, sequence: i64) {
         if sequence < 0 {
             let reason = ErrorReason::InvalidFilter;
-            self.refuse(reason, "after_sequence", "must not be negative");
+            self.report(reason, "after_sequence", "must not be negative");
         }
     }
 }
 
-/// One account's id.
+/// The id of an account.
 pub fn account_id(currencies: &Currencies, text: &str) -> Result<AccountId, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", text);
     decoder.finish(account_id)
 }
 
-/// One hold's id.
+/// The id of a hold.
 pub fn hold_id(currencies: &Currencies, text: &str) -> Result<HoldId, Invalid> {
     let mut decoder = Decoder::new(currencies);
     let hold_id = decoder.hold_id("hold_id", text);
     decoder.finish(hold_id)
 }
 
-/// One of the two names of a transaction.
+/// The id of a request.
+pub fn request_id(currencies: &Currencies, request_id: &str) -> Result<RequestId, Invalid> {
+    let mut decoder = Decoder::new(currencies);
+    let request_id = decoder.request_id("request_id", request_id);
+    decoder.finish(request_id)
+}
+
+/// A transaction by one of its two ids.
 pub fn transaction_name(
     currencies: &Currencies,
     request: &proto::GetTransactionRequest,
 ) -> Result<TransactionName, Invalid> {
+    use proto::get_transaction_request::Lookup;
     let mut decoder = Decoder::new(currencies);
-    let name = decoder.transaction_name(request.lookup.as_ref());
+    let name = match &request.lookup {
+        Some(Lookup::RequestId(text)) => {
+            decoder.request_id("request_id", text).map(TransactionName::RequestId)
+        }
+        Some(Lookup::TransactionId(text)) => {
+            decoder.transaction_id("transaction_id", text).map(TransactionName::TransactionId)
+        }
+        None => {
+            let reason = ErrorReason::InvalidTransactionId;
+            decoder.report(reason, "transaction_id", "or request_id is required");
+            None
+        }
+    };
     decoder.finish(name)
 }
 
-/// Several accounts' ids, none twice.
+/// The ids of several accounts, without duplicates.
 pub fn account_ids(currencies: &Currencies, texts: &[String]) -> Result<Vec<AccountId>, Invalid> {
     let reason = ErrorReason::InvalidAccountId;
     if texts.is_empty() || texts.len() > BATCH_GET_MAX {
@@ -163,7 +108,7 @@ pub fn account_ids(currencies: &Currencies, texts: &[String]) -> Result<Vec<Acco
         let field = format!("account_ids[{index}]");
         if let Some(account_id) = decoder.account_id(&field, text) {
             if !seen.insert(account_id.clone()) {
-                decoder.refuse(reason, &field, "is named twice");
+                decoder.report(reason, &field, "is named twice");
             }
             account_ids.push(account_id);
         }
@@ -214,7 +159,7 @@ pub fn entry_list(
         Ok(proto::EntryOrder::Unspecified | proto::EntryOrder::Ascending) => Order::Ascending,
         Ok(proto::EntryOrder::Descending) => Order::Descending,
         Err(_) => {
-            decoder.refuse(ErrorReason::InvalidFilter, "order", "is not a known order");
+            decoder.report(ErrorReason::InvalidFilter, "order", "is not a known order");
             Order::Ascending
         }
     };
@@ -231,13 +176,14 @@ pub fn entry_list(
     decoder.finish(account_id.map(|account_id| (account_id, range, page)))
 }
 
-/// A page of transactions. The cursor is an id of a transaction, or a sequence of the account.
+/// A query for transactions.
 pub struct TransactionList {
-    /// Of this account only.
+    /// None: the transactions of all accounts.
     pub account_id: Option<AccountId>,
-    /// What must match.
+    /// The conditions on the transactions.
     pub filter: TransactionFilter,
-    /// Which page.
+    /// The page. Its cursor is the last transaction's id, or, with an `account_id`, the last sequence
+    /// of that account.
     pub page: Page<String>,
 }
 
@@ -276,7 +222,7 @@ pub fn transaction_list(
 pub fn hold_list(
     currencies: &Currencies,
     request: &proto::ListHoldsRequest,
-) -> Result<(AccountId, HoldFilter, Page<()>), Invalid> {
+) -> Result<(AccountId, HoldFilter, Page<HoldId>), Invalid> {
     let query = format!("{}/{}", request.account_id, request.state);
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", &request.account_id);
@@ -287,18 +233,17 @@ pub fn hold_list(
         Ok(proto::HoldState::Released) => Some(HoldState::Released),
         Ok(proto::HoldState::Expired) => Some(HoldState::Expired),
         Err(_) => {
-            decoder.refuse(ErrorReason::InvalidFilter, "state", "is not a known state");
+            decoder.report(ErrorReason::InvalidFilter, "state", "is not a known state");
             None
         }
     };
     let parse = |text: &str| HoldId::parse(text).ok();
     let page = decoder.page(query, request.page_size, &request.page_token, parse);
-    let Page { query, cursor: after, limit } = page;
-    let page = Page { query, cursor: None, limit };
-    decoder.finish(account_id.map(|account_id| (account_id, HoldFilter { state, after }, page)))
+    let filter = HoldFilter { state, after: page.cursor.clone() };
+    decoder.finish(account_id.map(|account_id| (account_id, filter, page)))
 }
 
-/// A page of an account's changes; the cursor is a version.
+/// A page of an account's changes. The cursor is a version.
 pub fn account_change_list(
     currencies: &Currencies,
     request: &proto::ListAccountChangesRequest,
@@ -311,22 +256,22 @@ pub fn account_change_list(
     decoder.finish(account_id.map(|account_id| (account_id, page)))
 }
 
-/// An account, and the time of its balance in microseconds since the Unix epoch.
+/// An account, and the time of the balance in microseconds since the Unix epoch. None: now.
 pub fn balance(
     currencies: &Currencies,
     request: &proto::GetBalanceRequest,
 ) -> Result<(AccountId, Option<i64>), Invalid> {
     let mut decoder = Decoder::new(currencies);
     let account_id = decoder.account_id("account_id", &request.account_id);
-    // Down to a whole microsecond, as entries have: "at this time or before".
-    // What is negative stays so, and is refused.
+    // Rounded down to a whole microsecond, as entries have: "at this time or before". Negative nanos
+    // stay negative, and are a violation.
     let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
     let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
     let time_us = decoder.time("at_time", at_time.as_ref());
     decoder.finish(account_id.map(|account_id| (account_id, time_us)))
 }
 
-/// An account to watch, from the entry after the request's `after_sequence` on.
+/// An account to watch.
 pub fn watch(
     currencies: &Currencies,
     request: &proto::WatchEntriesRequest,
@@ -337,7 +282,7 @@ pub fn watch(
     decoder.finish(account_id)
 }
 
-/// The kind to filter by; unspecified is none.
+/// The kind in a filter. Unspecified means all kinds: None.
 fn transaction_kind(decoder: &mut Decoder<'_>, kind: i32) -> Option<TransactionKind> {
     use proto::TransactionKind as Encoded;
     match Encoded::try_from(kind) {
@@ -349,7 +294,21 @@ fn transaction_kind(decoder: &mut Decoder<'_>, kind: i32) -> Option<TransactionK
         Ok(Encoded::Capture) => Some(TransactionKind::Capture),
         Ok(Encoded::Reversal) => Some(TransactionKind::Reversal),
         Err(_) => {
-            decoder.refuse(ErrorReason::InvalidFilter, "kind", "is not a known kind");
+            decoder.report(ErrorReason::InvalidFilter, "kind", "is not a known kind");
+            None
+        }
+    }
+}
+
+/// The state in a filter. Unspecified means all states: None.
+fn account_state(decoder: &mut Decoder<'_>, state: i32) -> Option<AccountState> {
+    match proto::AccountState::try_from(state) {
+        Ok(proto::AccountState::Unspecified) => None,
+        Ok(proto::AccountState::Open) => Some(AccountState::Open),
+        Ok(proto::AccountState::Frozen) => Some(AccountState::Frozen),
+        Ok(proto::AccountState::Closed) => Some(AccountState::Closed),
+        Err(_) => {
+            decoder.report(ErrorReason::InvalidFilter, "state", "is not a known state");
             None
         }
     }

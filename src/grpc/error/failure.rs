@@ -7,10 +7,7 @@ use tonic::{Code, Status};
 use crate::{
     auth::AuthError,
     domain::authorization::PermissionDenied,
-    grpc::{
-        decode::Invalid,
-        error::{StatusBuilder, limit::retry_info},
-    },
+    grpc::error::{StatusBuilder, invalid::Invalid, limit::retry_info},
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };

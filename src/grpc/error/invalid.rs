@@ -1,24 +1,55 @@
-//! Requests that are invalid by their shape.
+//! Requests of invalid shape.
+
+use std::fmt;
 
 use tonic::{Code, Status};
 use tonic_types::pb;
 
 use crate::{
-    grpc::{
-        decode::{Invalid, Violation},
-        error::{StatusBuilder, detail},
-    },
+    grpc::error::{StatusBuilder, detail},
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };
 
-/// Violations in one error. Details travel in a header, and headers are small.
+/// The most violations in one error. Details travel in a header, and headers are small.
 const VIOLATIONS_MAX: usize = 16;
+
+/// One invalid field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The reason of the error, if this violation decides.
+    pub reason: ErrorReason,
+    /// The field's path in the request, such as `legs[2].amount`.
+    pub field: String,
+    /// What the field must be. Reads on after its path: "must not be zero".
+    pub description: String,
+    /// The limit that a size crossed.
+    pub limit: Option<String>,
+}
+
+/// A request of invalid shape: one violation or more, the decisive one first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(pub Vec<Violation>);
+
+impl Violation {
+    /// A violation without a limit.
+    pub fn new(reason: ErrorReason, field: impl fmt::Display, description: impl ToString) -> Self {
+        let description = description.to_string();
+        Self { reason, field: field.to_string(), description, limit: None }
+    }
+}
+
+impl Invalid {
+    /// A request with a single violation.
+    pub fn new(reason: ErrorReason, field: impl fmt::Display, description: impl ToString) -> Self {
+        Self(vec![Violation::new(reason, field, description)])
+    }
+}
 
 impl From<Invalid> for StatusBuilder {
     fn from(Invalid(violations): Invalid) -> Self {
         let Some(first) = violations.first().cloned() else {
-            // `Decoder::finish` gets None only where a field is wrong.
+            // A defect: a decoder finished with neither a result nor a violation.
             return Self::from(&Error::Internal(Some(Outcome::NotApplied)));
         };
         let code = match first.reason {
@@ -44,7 +75,7 @@ impl From<Invalid> for Status {
     }
 }
 
-/// BadRequest with the first violations, and the number of the others.
+/// The detail with the first violations, and the number of the others.
 pub fn bad_request(violations: Vec<Violation>) -> prost_types::Any {
     let more = violations.len().saturating_sub(VIOLATIONS_MAX);
     let last = (more > 0).then(|| pb::bad_request::FieldViolation {

@@ -6,7 +6,7 @@
 //! here but a panic.
 
 mod failure;
-mod invalid;
+pub mod invalid;
 mod limit;
 mod rejection;
 #[cfg(test)]

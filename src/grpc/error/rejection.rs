@@ -7,9 +7,10 @@ use tonic_types::pb;
 
 use crate::{
     domain::rejection::Rejection,
-    grpc::{
-        decode::Violation,
-        error::{StatusBuilder, detail, invalid::bad_request, reason_name},
+    grpc::error::{
+        StatusBuilder, detail,
+        invalid::{Violation, bad_request},
+        reason_name,
     },
     proto::ErrorReason,
 };

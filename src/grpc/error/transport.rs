@@ -6,7 +6,7 @@ use http::Response;
 use tonic::{Code, Status, body::Body};
 
 use crate::{
-    grpc::{decode::Invalid, error::StatusBuilder},
+    grpc::error::{StatusBuilder, invalid::Invalid},
     ledger::{Error, Outcome},
     panic_message::panic_message,
     proto::ErrorReason,

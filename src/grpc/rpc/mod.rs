@@ -1,4 +1,9 @@
-//! RPCs that are more than decode, execute, encode: those with streams.
+//! The bodies of AccountService's RPCs, one file for each shape.
+//!
+//! An RPC takes its request apart, decodes, calls the ledger, and encodes. Rules belong to the
+//! domain, and the order of locks and commits to the ledger.
 
+pub mod commands;
+pub mod queries;
 pub mod stream_transactions;
 pub mod watch_entries;

@@ -16,9 +16,9 @@ use tonic::{Status, Streaming};
 use crate::{
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
-        decode::{self, Invalid},
-        encode,
-        error::StatusBuilder,
+        decode,
+        encode::{self, response_size},
+        error::{StatusBuilder, invalid::Invalid},
         metrics::{self, RequestMode},
         middleware::deadline::Deadline,
     },
@@ -67,6 +67,23 @@ impl StreamContext {
             Ok(pending) => PendingResult::Submitted(pending, mode),
             Err(error) => PendingResult::Ready(Box::new(failed((&error).into(), mode))),
         }
+    }
+
+    /// Serves one batch: the results in the order of the requests.
+    pub async fn post_batch(
+        &self,
+        request: proto::BatchPostTransactionsRequest,
+    ) -> Result<Vec<proto::PostTransactionResult>, Status> {
+        let requests = response_size::check_room(decode::batch(request)?)?;
+        // All requests are submitted before the first result is awaited: one database transaction
+        // can apply many of them.
+        let pending: Vec<_> = requests.into_iter().map(|it| self.submit(it, None)).collect();
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(pending.wait().await);
+        }
+        response_size::shorten(&mut results);
+        Ok(results)
     }
 
     /// Serves one stream.

@@ -70,7 +70,7 @@ async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Err
                 }
             }
         };
-        let message = proto::WatchEntriesResponse::encoded(page.encoded(encode::watched));
+        let message = proto::WatchEntriesResponse::encoded(page.encoded(encode::watched_entries));
         if let Err(failure) = send(messages, message).await {
             return failure;
         }

@@ -1,31 +1,32 @@
-//! Answers that stock clients take: lists are cut, and what cannot be cut is refused.
+//! Keeps responses below the size that clients accept by default. Lists are cut by
+//! [`crate::grpc::page`]; a response that cannot be cut is rejected here.
 
 use prost::Message;
 use tonic::Status;
 
 use crate::{
     domain::account::Account,
-    grpc::{encode, error},
+    grpc::{encode::accounts, error},
     proto,
 };
 
-/// What the list in an answer may have, in bytes: below the 4 MiB that gRPC's clients take, unless
-/// they are told otherwise, with room for what is beside it.
+/// The largest list in a response, in bytes: the 4 MiB that gRPC clients accept by default, less
+/// room for the fields beside the list.
 pub const RESPONSE_SIZE_MAX: usize = (4 * 1024 - 64) * 1024;
 
-/// What a message takes in a list: with the field's tag, and its length in at most four bytes.
+/// The size of a message in a list: with the field's tag, and its length in at most four bytes.
 pub fn size_in_list(message: &impl Message) -> usize {
     message.encoded_len() + 5
 }
 
-/// All of them, or none: nobody would know which are left out.
+/// Encodes all accounts, or rejects the call: a caller could not see which ones a cut list lacks.
 pub fn accounts(accounts: Vec<Account>) -> Result<Vec<proto::Account>, Status> {
     let count = accounts.len();
-    let accounts: Vec<_> = accounts.into_iter().map(encode::account).collect();
+    let accounts: Vec<_> = accounts.into_iter().map(accounts::account).collect();
     let size: usize = accounts.iter().map(size_in_list).sum();
     if size > RESPONSE_SIZE_MAX {
         let message = format!(
-            "{count} accounts have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into one answer: ask \
+            "{count} accounts have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into one response: ask \
              for fewer"
         );
         return Err(error::response_too_large(RESPONSE_SIZE_MAX as u32, message));
@@ -33,14 +34,14 @@ pub fn accounts(accounts: Vec<Account>) -> Result<Vec<proto::Account>, Status> {
     Ok(accounts)
 }
 
-/// What an entry has that was not sent with its leg, in bytes, at most: its sequence and hash, two
-/// ids, the balance, and all decimals of a currency.
+/// The most bytes of an entry that are not in its leg: sequence and hash, two ids, the balance, and
+/// all decimals of a currency.
 const ENTRY_SIZE_MORE: usize = 200;
-/// The same of a result and its request, or of an error in short.
+/// The most bytes of a result that are not in its request, or of a shortened error.
 const RESULT_SIZE_MORE: usize = 1024;
 
-/// These requests, if their results fit into one answer, which must be known before they are
-/// applied. They always do within the default of `message_size_max`.
+/// Rejects a batch whose results may not fit into one response, before any request is applied. With
+/// the default of `message_size_max` they always fit.
 pub fn check_room(
     requests: Vec<proto::PostTransactionRequest>,
 ) -> Result<Vec<proto::PostTransactionRequest>, Status> {
@@ -51,7 +52,7 @@ pub fn check_room(
     if size > RESPONSE_SIZE_MAX {
         let message = format!(
             "the results of {} requests could have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into \
-             one answer: send fewer at a time",
+             one response: send fewer at a time",
             requests.len()
         );
         return Err(error::request_too_large("response_size", RESPONSE_SIZE_MAX as u32, message));
@@ -59,9 +60,8 @@ pub fn check_room(
     Ok(requests)
 }
 
-/// Makes the results of a batch fit into one answer. What was applied is bounded by what was sent
-/// (see [`check_room`]); of what was refused, only the first detail, which has the reason, must be
-/// told.
+/// Shortens the results of a batch until they fit into one response. [`check_room`] has bounded the
+/// applied requests. An error keeps its first detail, which has the reason.
 pub fn shorten(results: &mut [proto::PostTransactionResult]) {
     if results.iter().map(size_in_list).sum::<usize>() <= RESPONSE_SIZE_MAX {
         return;
@@ -78,8 +78,7 @@ mod tests {
     use super::*;
     use crate::proto::WatchEntriesResponse;
 
-    /// The largest answers there can be where nothing is cut: ids of 64 characters, currencies of 12,
-    /// amounts of 28 digits.
+    /// The largest values: ids of 64 characters, currencies of 12, amounts of 28 digits.
     fn money(value: &str) -> Option<proto::Money> {
         Some(proto::Money { currency_code: "C".repeat(12), value: value.to_owned() })
     }
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn of_errors_that_are_too_many_only_the_reasons_are_told() {
+    fn errors_that_are_too_many_keep_their_reasons_only() {
         let detail = |length| prost_types::Any { value: vec![7; length], ..Default::default() };
         let error = tonic_types::pb::Status {
             details: vec![detail(400), detail(5000)],

@@ -1,0 +1,297 @@
+//! Reads the fields of one request, and collects the violations.
+
+use std::{fmt, ops::RangeInclusive};
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        account::Labels,
+        command::{Action, Condition, Request},
+        ids::{AccountId, HoldId, IdError, Identity, RequestId, RequestKey, TransactionId},
+        money::{Amount, AmountError, Currencies, Currency},
+    },
+    grpc::{
+        decode::{
+            DESCRIPTION_LENGTH_MAX, LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX,
+        },
+        error::invalid::{Invalid, Violation},
+    },
+    proto::{self, ErrorReason},
+};
+
+/// The seconds of a valid timestamp: from the year 1 to the end of the year 9999. The JSON of most
+/// clients cannot express other years, and responses repeat the times of holds.
+const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// The amounts that a field allows.
+#[derive(Clone, Copy)]
+pub enum Sign {
+    Positive,
+    NotZero,
+}
+
+/// Reads the fields of one request. A method that reads a field returns None, and adds a violation,
+/// if the field is invalid.
+pub struct Decoder<'a> {
+    currencies: &'a Currencies,
+    violations: Vec<Violation>,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder for one request.
+    pub fn new(currencies: &'a Currencies) -> Self {
+        Self { currencies, violations: Vec::new() }
+    }
+
+    /// Returns `decoded`, or the violations. `decoded` is None only after a violation.
+    pub fn finish<T>(mut self, decoded: Option<T>) -> Result<T, Invalid> {
+        // The sort is stable: fields with the same reason stay in the order of reading.
+        self.violations.sort_by_key(|violation| violation.reason as i32);
+        match decoded {
+            Some(decoded) if self.violations.is_empty() => Ok(decoded),
+            _ => Err(Invalid(self.violations)),
+        }
+    }
+
+    /// Adds a violation. `field` is a path, best as `format_args!`, which is formatted only here.
+    pub fn report(
+        &mut self,
+        reason: ErrorReason,
+        field: impl fmt::Display,
+        description: impl ToString,
+    ) {
+        self.violations.push(Violation::new(reason, field, description));
+    }
+
+    /// An account id.
+    pub fn account_id(&mut self, field: impl fmt::Display, text: &str) -> Option<AccountId> {
+        self.id(ErrorReason::InvalidAccountId, field, AccountId::parse(text))
+    }
+
+    /// A request id.
+    pub fn request_id(&mut self, field: impl fmt::Display, text: &str) -> Option<RequestId> {
+        self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
+    }
+
+    /// A hold id.
+    pub fn hold_id(&mut self, field: impl fmt::Display, text: &str) -> Option<HoldId> {
+        self.id(ErrorReason::InvalidHoldId, field, HoldId::parse(text))
+    }
+
+    fn id<T>(
+        &mut self,
+        reason: ErrorReason,
+        field: impl fmt::Display,
+        id: Result<T, IdError>,
+    ) -> Option<T> {
+        id.map_err(|error| self.report(reason, field, error)).ok()
+    }
+
+    /// A transaction id.
+    pub fn transaction_id(
+        &mut self,
+        field: impl fmt::Display,
+        text: &str,
+    ) -> Option<TransactionId> {
+        let report = |_| {
+            self.report(ErrorReason::InvalidTransactionId, field, "must be a UUID");
+        };
+        Uuid::try_parse(text).map_err(report).ok()
+    }
+
+    /// A currency by its code.
+    pub fn currency(&mut self, field: impl fmt::Display, code: &str) -> Option<Currency> {
+        self.currencies
+            .get(code)
+            .map_err(|error| self.report(ErrorReason::InvalidCurrencyCode, field, error))
+            .ok()
+    }
+
+    /// A currency in which accounts may be opened.
+    pub fn currency_of_new_account(
+        &mut self,
+        field: impl fmt::Display,
+        code: &str,
+    ) -> Option<Currency> {
+        self.currencies
+            .get_for_new_account(code)
+            .map_err(|error| self.report(ErrorReason::InvalidCurrencyCode, field, error))
+            .ok()
+    }
+
+    /// An amount of any sign; in the `prescribed` currency, if there is one.
+    pub fn money(
+        &mut self,
+        field: impl fmt::Display,
+        money: &proto::Money,
+        prescribed: Option<&Currency>,
+    ) -> Option<(Currency, Amount)> {
+        let currency =
+            self.currency(format_args!("{field}.currency_code"), &money.currency_code)?;
+        if let Some(other) = prescribed.filter(|prescribed| **prescribed != currency) {
+            let description = format!("must be {}, as in the rest of the request", other.code());
+            let field = format_args!("{field}.currency_code");
+            self.report(ErrorReason::InvalidCurrencyCode, field, description);
+            return None;
+        }
+        match currency.parse(&money.value) {
+            Ok(amount) => Some((currency, amount)),
+            Err(error) => {
+                let description = error.to_string();
+                let (reason, limit) = match error {
+                    AmountError::Malformed | AmountError::TooManyDecimals { .. } => {
+                        (ErrorReason::InvalidAmount, None)
+                    }
+                    AmountError::OutOfRange { limit } => {
+                        (ErrorReason::BalanceOutOfRange, Some(limit))
+                    }
+                };
+                let field = format!("{field}.value");
+                self.violations.push(Violation { reason, field, description, limit });
+                None
+            }
+        }
+    }
+
+    /// A required amount of this sign, in any currency.
+    pub fn amount(
+        &mut self,
+        field: impl fmt::Display,
+        money: Option<&proto::Money>,
+        sign: Sign,
+    ) -> Option<(Currency, Amount)> {
+        let reason = ErrorReason::InvalidAmount;
+        let Some(money) = money else {
+            self.report(reason, field, "is required");
+            return None;
+        };
+        let (currency, amount) = self.money(&field, money, None)?;
+        let (allowed, rule) = match sign {
+            Sign::Positive => (amount.is_positive(), "must be above zero"),
+            Sign::NotZero => (amount.is_positive() || amount.is_negative(), "must not be zero"),
+        };
+        if !allowed {
+            self.report(reason, format_args!("{field}.value"), rule);
+            return None;
+        }
+        Some((currency, amount))
+    }
+
+    /// Checks the description of a request.
+    pub fn description(&mut self, text: &str) {
+        self.text(ErrorReason::InvalidDescription, "description", text);
+    }
+
+    /// Checks a text for people.
+    pub fn text(&mut self, reason: ErrorReason, field: &str, text: &str) {
+        if text.len() > DESCRIPTION_LENGTH_MAX {
+            let description =
+                format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
+            self.report(reason, field, description);
+        } else if text.chars().any(char::is_control) {
+            self.report(
+                reason,
+                field,
+                "has a control character: write spaces for line feeds and tabs",
+            );
+        }
+    }
+
+    /// Checks labels.
+    pub fn labels(&mut self, labels: &Labels) {
+        let reason = ErrorReason::InvalidLabels;
+        if labels.len() > LABELS_MAX {
+            let description =
+                format!("has {} labels; at most {LABELS_MAX} are allowed", labels.len());
+            self.report(reason, "labels", description);
+            return;
+        }
+        for (key, value) in labels {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+            if key.is_empty() || key.len() > LABEL_KEY_LENGTH_MAX || !key.bytes().all(allowed) {
+                let description =
+                    format!("a key must be 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]");
+                self.report(reason, "labels", description);
+            } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(char::is_control) {
+                let description = format!(
+                    "the value must be at most {LABEL_VALUE_LENGTH_MAX} bytes without control characters"
+                );
+                self.report(reason, format_args!("labels[{key}]"), description);
+            }
+        }
+    }
+
+    /// The condition on an account of this currency. Empty if the field is absent.
+    pub fn condition(
+        &mut self,
+        field: impl fmt::Display,
+        condition: Option<&proto::Condition>,
+        currency: Option<&Currency>,
+    ) -> Option<Condition> {
+        let Some(condition) = condition else { return Some(Condition::default()) };
+        let reason = ErrorReason::InvalidCondition;
+        if condition.expected_version.is_some_and(|version| version < 1) {
+            self.report(reason, format_args!("{field}.expected_version"), "must be at least 1");
+            return None;
+        }
+        let mut bound = |name: &str, money: &Option<proto::Money>| match money {
+            None => Some(None),
+            Some(money) => {
+                self.money(format_args!("{field}.{name}"), money, currency).map(|it| Some(it.1))
+            }
+        };
+        let min = bound("min_balance_after", &condition.min_balance_after);
+        let max = bound("max_balance_after", &condition.max_balance_after);
+        let (min_balance_after, max_balance_after) = (min?, max?);
+        if let (Some(min), Some(max)) = (min_balance_after, max_balance_after)
+            && min > max
+        {
+            let description = "must not be below min_balance_after";
+            self.report(reason, format_args!("{field}.max_balance_after"), description);
+            return None;
+        }
+        let expected_version = condition.expected_version;
+        Some(Condition { expected_version, min_balance_after, max_balance_after })
+    }
+
+    /// A time of a filter, in microseconds since the Unix epoch, rounded up. Entries have whole
+    /// microseconds, so "at this time or later" and "before this time" both mean the next whole one.
+    pub fn time(
+        &mut self,
+        field: impl fmt::Display,
+        time: Option<&prost_types::Timestamp>,
+    ) -> Option<i64> {
+        self.time_or(field, time, ErrorReason::InvalidFilter)
+    }
+
+    /// A time like that of [`Decoder::time`], with another reason for a violation.
+    pub fn time_or(
+        &mut self,
+        field: impl fmt::Display,
+        time: Option<&prost_types::Timestamp>,
+        reason: ErrorReason,
+    ) -> Option<i64> {
+        let time = time?;
+        let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let Some(nanos) = nanos.filter(|_| TIMESTAMP_SECONDS.contains(&time.seconds)) else {
+            self.report(reason, field, "is not a valid timestamp");
+            return None;
+        };
+        // The last microsecond of the year 9999 has no next one to round up to.
+        let last = (TIMESTAMP_SECONDS.end() + 1) * 1_000_000 - 1;
+        Some((time.seconds * 1_000_000 + i64::from(nanos.div_ceil(1000))).min(last))
+    }
+}
+
+/// A request without an action, description or labels, for the decoders to fill in.
+pub fn empty_request(caller: &Identity, request_id: RequestId) -> Request {
+    Request {
+        key: RequestKey { caller: caller.clone(), request_id },
+        transaction_id: Uuid::now_v7(),
+        action: Action::Fence,
+        description: String::new(),
+        labels: Labels::new(),
+        validate_only: false,
+    }
+}

@@ -1,0 +1,92 @@
+//! Accounts and their changes.
+
+use crate::{
+    domain::account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
+    grpc::encode::values::{money, time},
+    proto,
+};
+
+/// Encodes an account.
+pub fn account(account: Account) -> proto::Account {
+    let money = |amount| Some(money(&account.currency, amount));
+    proto::Account {
+        account_id: account.account_id.to_string(),
+        currency_code: account.currency.code().to_owned(),
+        balance: money(account.balance),
+        held: money(account.held),
+        available: money(account.available()),
+        overdraft_limit: money(account.overdraft_limit),
+        unlimited_overdraft: account.unlimited_overdraft,
+        state: account_state(account.state).into(),
+        sequence: account.sequence,
+        version: account.version,
+        create_time: Some(time(account.create_time_us)),
+        update_time: Some(time(account.update_time_us)),
+        caller: account.created_by.to_string(),
+        labels: account.labels,
+    }
+}
+
+fn account_state(state: AccountState) -> proto::AccountState {
+    match state {
+        AccountState::Open => proto::AccountState::Open,
+        AccountState::Frozen => proto::AccountState::Frozen,
+        AccountState::Closed => proto::AccountState::Closed,
+    }
+}
+
+/// Encodes one line of an account's change log.
+pub fn account_change(change: AccountChange) -> proto::AccountChange {
+    let attributes = |attributes: Attributes| proto::AccountAttributes {
+        state: account_state(attributes.state).into(),
+        overdraft_limit: Some(money(&change.currency, attributes.overdraft_limit)),
+        unlimited_overdraft: attributes.unlimited_overdraft,
+        labels: attributes.labels,
+    };
+    proto::AccountChange {
+        account_id: change.account_id.to_string(),
+        version: change.version,
+        kind: match change.kind {
+            AccountChangeKind::Updated => proto::AccountChangeKind::Updated,
+            AccountChangeKind::Frozen => proto::AccountChangeKind::Frozen,
+            AccountChangeKind::Unfrozen => proto::AccountChangeKind::Unfrozen,
+            AccountChangeKind::Closed => proto::AccountChangeKind::Closed,
+        }
+        .into(),
+        reason: change.reason,
+        before: Some(attributes(change.before)),
+        after: Some(attributes(change.after)),
+        create_time: Some(time(change.create_time_us)),
+        caller: change.created_by.to_string(),
+    }
+}
+
+impl From<Account> for proto::CreateAccountResponse {
+    fn from(changed: Account) -> Self {
+        Self { account: Some(account(changed)) }
+    }
+}
+
+impl From<Account> for proto::UpdateAccountResponse {
+    fn from(changed: Account) -> Self {
+        Self { account: Some(account(changed)) }
+    }
+}
+
+impl From<Account> for proto::FreezeAccountResponse {
+    fn from(changed: Account) -> Self {
+        Self { account: Some(account(changed)) }
+    }
+}
+
+impl From<Account> for proto::UnfreezeAccountResponse {
+    fn from(changed: Account) -> Self {
+        Self { account: Some(account(changed)) }
+    }
+}
+
+impl From<Account> for proto::CloseAccountResponse {
+    fn from(changed: Account) -> Self {
+        Self { account: Some(account(changed)) }
+    }
+}

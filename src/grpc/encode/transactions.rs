@@ -1,0 +1,63 @@
+//! Transactions and their entries.
+
+use prost::Message;
+
+use crate::{
+    domain::transaction::{Entry, Transaction, TransactionKind},
+    grpc::encode::values::{id, money, time},
+    proto,
+};
+
+/// Encodes a transaction. One that was only validated has no id, times or hashes.
+pub fn transaction(transaction: &Transaction) -> proto::Transaction {
+    let mut encoded = proto::Transaction {
+        transaction_id: id(transaction.transaction_id),
+        request_id: transaction.request_id.to_string(),
+        kind: match transaction.kind {
+            TransactionKind::Deposit => proto::TransactionKind::Deposit,
+            TransactionKind::Withdrawal => proto::TransactionKind::Withdrawal,
+            TransactionKind::Transfer => proto::TransactionKind::Transfer,
+            TransactionKind::Posting => proto::TransactionKind::Posting,
+            TransactionKind::Capture => proto::TransactionKind::Capture,
+            TransactionKind::Reversal => proto::TransactionKind::Reversal,
+        }
+        .into(),
+        entries: transaction.entries.iter().map(entry).collect(),
+        description: transaction.description.clone(),
+        labels: transaction.labels.clone(),
+        create_time: Some(time(transaction.create_time_us)),
+        reverses_transaction_id: id(transaction.reverses_transaction_id),
+        reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
+        caller: transaction.created_by.to_string(),
+    };
+    if transaction.transaction_id.is_none() {
+        // The request was only validated: no such transaction exists.
+        encoded.create_time = None;
+        for entry in &mut encoded.entries {
+            entry.transaction_id.clear();
+            entry.create_time = None;
+            entry.hash.clear();
+        }
+    }
+    encoded
+}
+
+/// Encodes an entry.
+pub fn entry(entry: &Entry) -> proto::Entry {
+    proto::Entry {
+        account_id: entry.account_id.to_string(),
+        sequence: entry.sequence,
+        transaction_id: entry.transaction_id.to_string(),
+        amount: Some(money(&entry.currency, entry.amount)),
+        balance_after: Some(money(&entry.currency, entry.balance_after)),
+        create_time: Some(time(entry.create_time_us)),
+        hash: entry.hash.to_vec(),
+    }
+}
+
+/// Encodes the message with which WatchEntries sends these entries, into its bytes.
+pub fn watched_entries(entries: &[Entry]) -> Vec<u8> {
+    let sequence = entries.last().map(|entry| entry.sequence).unwrap_or_default();
+    let entries = entries.iter().map(entry).collect();
+    proto::WatchEntriesResponse::new(entries, sequence).encode_to_vec()
+}

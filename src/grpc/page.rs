@@ -1,0 +1,90 @@
+//! Pages of lists: their size, their token, and the cut before the largest response.
+
+use std::fmt;
+
+use prost::Message;
+
+use crate::grpc::{
+    encode::response_size::{self, RESPONSE_SIZE_MAX},
+    page_token,
+};
+
+/// Rows in a page if the request does not say.
+const PAGE_SIZE_DEFAULT: u64 = 100;
+/// The most rows in a page.
+const PAGE_SIZE_MAX: u64 = 1000;
+
+/// One page of a query.
+pub struct Page<Cursor> {
+    /// The query without the page. A token is valid for one query only.
+    query: String,
+    /// The last row of the page before.
+    pub cursor: Option<Cursor>,
+    /// The most rows. A read of one row more shows whether another page follows.
+    pub limit: u64,
+}
+
+impl<Cursor> Page<Cursor> {
+    /// The first page of `query`. A size of 0, or a negative one, means the default.
+    pub fn new(query: String, size: i32) -> Self {
+        let limit = match u64::try_from(size) {
+            Ok(0) | Err(_) => PAGE_SIZE_DEFAULT,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+        };
+        Self { query, cursor: None, limit }
+    }
+
+    /// The cursor in a token, or None if the token was not made for this query.
+    pub fn cursor_in(&self, token: &str) -> Option<String> {
+        page_token::decode(&self.query, token)
+    }
+
+    /// Encodes at most `limit` rows, and the token of the next page. The next page begins after the
+    /// last of them, if there were more; otherwise after `next`.
+    pub fn encode<T, C: fmt::Display, M: Message>(
+        &self,
+        mut rows: Vec<T>,
+        next: Option<C>,
+        cursor: impl Fn(&T) -> C,
+        encode: impl Fn(T) -> M,
+    ) -> (Vec<M>, String) {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let is_cut = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if is_cut { rows.last().map(&cursor) } else { next };
+        self.encode_until(rows, next, cursor, encode)
+    }
+
+    /// Encodes all rows that fit into one response, and the token of the next page. The next page
+    /// begins after the last of them, if some did not fit; otherwise after `next`.
+    pub fn encode_until<T, C: fmt::Display, M: Message>(
+        &self,
+        rows: Vec<T>,
+        mut next: Option<C>,
+        cursor: impl Fn(&T) -> C,
+        encode: impl Fn(T) -> M,
+    ) -> (Vec<M>, String) {
+        let mut room = RESPONSE_SIZE_MAX;
+        let (mut messages, mut last) = (Vec::with_capacity(rows.len()), None);
+        for row in rows {
+            let at = cursor(&row);
+            let message = encode(row);
+            let size = response_size::size_in_list(&message);
+            if size > room && last.is_some() {
+                next = last;
+                break;
+            }
+            room = room.saturating_sub(size);
+            messages.push(message);
+            last = Some(at);
+        }
+        (messages, self.token(next))
+    }
+
+    /// The token of the page after `cursor`. Empty if no page follows.
+    fn token(&self, cursor: Option<impl fmt::Display>) -> String {
+        cursor
+            .map(|cursor| page_token::encode(&self.query, &cursor.to_string()))
+            .unwrap_or_default()
+    }
+}
