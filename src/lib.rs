@@ -1,30 +1,32 @@
-//! Passbook: the one place in a company where account balances change.
+//! Passbook, a ledger service: the only program of a company that changes account balances.
 //!
 //! # The way of a deposit
 //!
 //! ```text
-//! proto request -> grpc (decode: shape errors) -> domain Request -> ledger: line -> worker
-//!    worker, a detached task that owns its connection, takes all that waits and is free (1..N):
+//! proto request -> grpc (decode: shape errors) -> domain Request -> ledger: queue -> worker
+//!    worker, a detached task that owns its connection, takes all queued jobs with free accounts:
 //!      begin -> lock the touched accounts, one statement, in id order
-//!            -> read request ids and holds, if some may be there (later statements)
+//!            -> read request ids and holds that may exist (later statements)
 //!            -> domain: apply each command in turn to the locked accounts, in memory
 //!            -> write requests + entries + balances + holds, a constant number of statements
-//!            -> commit -> only now answer every caller with its own verdict
+//!            -> commit -> only then complete every job with its own result
 //! -> domain result -> grpc (encode) -> proto response
 //! ```
 //!
 //! # Modules, in reading order
 //!
-//! * [`domain`]: the rules, pure. What money is, when a withdrawal is refused.
-//! * [`ledger`]: the write path; the only place that begins and commits.
+//! * [`domain`]: the rules, pure. What money is, when a withdrawal is rejected.
+//! * [`ledger`]: the write path, the only code that begins and commits database transactions.
 //! * [`storage`]: everything that knows SeaORM and SQL.
-//! * [`grpc`]: the wire, and the only place that knows proto types and statuses.
-//! * [`server`], [`config`], [`cli`]: how it is run.
-//! * [`telemetry`]: what it tells of itself: log, metrics, traces.
+//! * [`auth`]: authenticates callers, and authorizes their methods.
+//! * [`proto`]: the contract, generated.
+//! * [`grpc`]: the wire, the only code that knows messages and statuses.
+//! * [`server`]: connections, readiness, shutdown.
+//! * [`config`], [`cli`]: settings and commands.
+//! * [`telemetry`]: log, metrics, traces.
 //!
-//! Arrows run one way: cli -> server -> grpc -> ledger -> storage, and all may use domain and
-//! telemetry.
-//! `ARCHITECTURE.md` says what must never happen; `tests/passbook/tidy/` holds the lines.
+//! Imports run one way: cli -> server -> grpc -> ledger -> storage. All of them may use domain and
+//! telemetry. `ARCHITECTURE.md` has the invariants; `tests/passbook/tidy/` checks the rules.
 
 pub mod auth;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The files of tokens and of the policy.
+//! Reads the files of tokens and of the policy (TOML).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,15 +10,20 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    auth::{AllowedMethods, Credentials, Grant, Permission, Policy, Token, Tokens},
+    auth::{
+        credentials::Credentials,
+        policy::{AllowedMethods, Permission, Policy},
+        tokens::{Token, Tokens},
+    },
     domain::{
+        authorization::Grant,
         ids::{AccountId, Identity},
         money::Currencies,
     },
     toml_text,
 };
 
-/// The most tokens: each call compares with all of them.
+/// The most tokens. Each call compares its token with all of them.
 const TOKENS_MAX: usize = 1000;
 
 #[derive(Deserialize)]
@@ -50,17 +55,17 @@ struct PolicyEntry {
     methods: Vec<String>,
     account_prefixes: Vec<String>,
     amount_max: Option<BTreeMap<String, String>>,
-    /// Of an identity that was renamed: its name before. Empty: of those who called before callers
-    /// were authenticated.
+    /// The former name of a renamed identity. Empty for the identity that continues the requests from
+    /// before authentication was switched on.
     recorded_as: Option<String>,
 }
 
-/// The files that say by which tokens callers are known, and what callers may do.
+/// The paths of both files.
 #[derive(Clone, Debug)]
 pub struct CredentialFiles {
-    /// What each identity may do.
+    /// The policy.
     pub policy: PathBuf,
-    /// None: callers are known by their certificates only.
+    /// The tokens. None: callers are known by their certificates only.
     pub tokens: Option<PathBuf>,
 }
 
@@ -68,7 +73,7 @@ impl CredentialFiles {
     /// Reads both files.
     ///
     /// # Errors
-    /// A file cannot be read or is not valid: one line, with the name of the file.
+    /// A file cannot be read or is not valid. One line, with the name of the file.
     pub fn load(&self, currencies: &Currencies) -> Result<Credentials, String> {
         let policy = in_file(&self.policy, |text| policy(text, currencies))?;
         let tokens = match &self.tokens {
@@ -78,7 +83,7 @@ impl CredentialFiles {
         Ok(Credentials { tokens, policy })
     }
 
-    /// The texts of the files, to notice a change; None for a file that cannot be read.
+    /// The texts of the files, to notice changes. None for a file that cannot be read.
     #[must_use]
     pub fn texts(&self) -> [Option<String>; 2] {
         [Some(&self.policy), self.tokens.as_ref()].map(|file| std::fs::read_to_string(file?).ok())
@@ -104,7 +109,7 @@ fn tokens(text: &str) -> Result<Tokens, String> {
 
 fn token(entry: TokenEntry) -> Result<Token, String> {
     let sha256 = hex_digits(&entry.sha256)
-        .ok_or("sha256 must be 64 hexadecimal digits; `passbook token create` makes them")?;
+        .ok_or("sha256 must be 64 hexadecimal digits; `passbook token create` prints them")?;
     let expire_time = entry.expire_time.map(|it| it.to_string());
     let expire_time = expire_time.map(|text| {
         humantime::parse_rfc3339(&text)
@@ -122,13 +127,13 @@ fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
         let permission =
             permission(entry, currencies).map_err(|error| format!("identity {name:?}: {error}"))?;
         if policy.0.insert(name.clone(), permission).is_some() {
-            return Err(format!("identity {name:?} is there twice"));
+            return Err(format!("identity {name:?} is listed twice"));
         }
     }
     let mut names = BTreeSet::new();
     if let Some(name) = policy.recorded_names().find(|name| !names.insert((*name).clone())) {
         return Err(format!(
-            "two identities are recorded as {name:?}: the request_ids of one would be the other's"
+            "two identities are recorded as {name:?}: they would share their request_ids"
         ));
     }
     Ok(policy)
@@ -138,18 +143,18 @@ fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission,
     let methods =
         AllowedMethods::parse(&entry.methods).map_err(|error| format!("methods: {error}"))?;
     for prefix in &entry.account_prefixes {
-        // A prefix of an account id is an account id, but for the empty one.
+        // A prefix of an account id is a valid account id itself, unless it is empty.
         if !prefix.is_empty() {
             AccountId::parse(prefix)
                 .map_err(|error| format!("account_prefixes: {prefix:?} {error}"))?;
         }
     }
     let limit = |(code, text): (String, String)| {
-        let wrong = |error: String| format!("amount_max: {code} {text:?} {error}");
-        let currency = currencies.get(&code).map_err(|error| wrong(error.to_string()))?;
-        let amount = currency.parse(&text).map_err(|error| wrong(error.to_string()))?;
+        let invalid = |error: String| format!("amount_max: {code} {text:?} {error}");
+        let currency = currencies.get(&code).map_err(|error| invalid(error.to_string()))?;
+        let amount = currency.parse(&text).map_err(|error| invalid(error.to_string()))?;
         if !amount.is_positive() {
-            return Err(wrong("must be above zero".to_owned()));
+            return Err(invalid("must be above zero".to_owned()));
         }
         Ok((code, amount))
     };
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_says_what_is_wrong_with_it() {
+    fn errors_in_a_policy_name_the_problem() {
         let entry = |rest: &str| format!("[[identity]]\nname = \"a\"\n{rest}");
         let whole = "methods = [\"read\"]\naccount_prefixes = [\"\"]\n";
         assert!(policy(&entry(whole), &currencies()).is_ok());
@@ -196,7 +201,7 @@ mod tests {
             (entry(&format!("{whole}amount_max = {{ EUR = \"1.001\" }}")), "EUR \"1.001\""),
             (entry(&format!("{whole}amount_max = {{ EUR = \"-1\" }}")), "must be above zero"),
             (entry(&format!("{whole}amount_max = {{ ZZZ = \"1\" }}")), "ZZZ"),
-            (format!("{0}\n{0}", entry(whole)), "is there twice"),
+            (format!("{0}\n{0}", entry(whole)), "is listed twice"),
             (entry(whole).replace("\"a\"", "\"a b\""), "must be 1-256 printable"),
             (entry(&format!("{whole}recorded_as = \"a b\"")), "recorded_as: identity \"a b\""),
             (
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_tokens_says_what_is_wrong_with_it() {
+    fn errors_in_a_file_of_tokens_name_the_problem() {
         let hash = "ab".repeat(32);
         let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}");
         let whole = format!("sha256 = \"{hash}\"\nexpire_time = 2027-01-01T00:00:00Z");

@@ -1,4 +1,4 @@
-//! What each identity may do.
+//! The policy: the permissions of each identity.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,29 +10,29 @@ use crate::{
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
 };
 
-/// How the methods are called that change nothing.
-const READS: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
+/// The beginnings of the names of methods that change nothing.
+const READ_PREFIXES: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
 
-/// What each identity may do; who is not in it may do nothing.
+/// The permissions of each identity. An identity that is missing may do nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Policy(pub HashMap<Identity, Permission>);
 
-/// What one identity may do.
+/// The permissions of one identity.
 #[derive(Clone, Debug)]
 pub struct Permission {
-    /// The methods that it may call.
+    /// The methods that the identity may call.
     pub methods: AllowedMethods,
-    /// The accounts and amounts that it may touch.
+    /// The accounts and amounts that the identity may touch.
     pub grant: Arc<Grant>,
-    /// The name under which its requests are recorded, if that is not its own.
+    /// The name under which the identity's requests are recorded. None: the identity itself.
     pub recorded_as: Option<Identity>,
 }
 
-/// AllowedMethods that may be called.
+/// The methods that an identity may call, as `SERVICE/METHOD`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods(HashSet<String>);
 
-/// Not a method and not a group of them.
+/// A name in the policy that is neither a method nor a group.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "{0:?} is neither a method (such as Deposit or AdminService/GetWritePathStats) nor read, \
@@ -41,27 +41,28 @@ pub struct AllowedMethods(HashSet<String>);
 pub struct MethodsError(String);
 
 impl Policy {
-    /// The names under which requests are recorded, one an identity.
+    /// The names under which requests are recorded, one for each identity.
     pub fn recorded_names(&self) -> impl Iterator<Item = &Identity> {
         self.0.iter().map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
     }
 
+    /// The permissions of this identity, if it has any.
     pub(super) fn of(&self, identity: &Identity) -> Option<&Permission> {
         self.0.get(identity)
     }
 }
 
 impl AllowedMethods {
-    /// AllowedMethods by their names: `Deposit` of AccountService, `AdminService/GetWritePathStats`; or
-    /// by groups: `read` (AccountService's Get..., List..., Watch... and Verify...), `write` (its
-    /// others), `admin` (AdminService's), `*` (all).
+    /// Parses the names of methods (`Deposit` of AccountService, `AdminService/GetWritePathStats`) and
+    /// of groups: `read` (AccountService's Get..., BatchGet..., List..., Watch... and Verify...),
+    /// `write` (the others of AccountService), `admin` (AdminService's), `*` (all).
     ///
     /// # Errors
-    /// There is no such method or group.
+    /// The first name that is neither a method nor a group.
     pub fn parse(names: &[String]) -> Result<Self, MethodsError> {
         let mut chosen = HashSet::new();
         for name in names {
-            let matching = ledger_methods().filter(|method| is_meant(name, method));
+            let matching = ledger_methods().filter(|method| matches(name, method));
             let mut matching = matching.map(|it| format!("{}/{}", it.service, it.name)).peekable();
             if matching.peek().is_none() {
                 return Err(MethodsError(name.clone()));
@@ -71,16 +72,16 @@ impl AllowedMethods {
         Ok(Self(chosen))
     }
 
-    /// Whether this method is one of them.
+    /// Whether the identity may call this method.
     pub(super) fn contain(&self, service: &str, method: &str) -> bool {
         self.0.contains(&format!("{service}/{method}"))
     }
 }
 
-/// Whether a word of the policy means this method.
-fn is_meant(word: &str, method: &Method) -> bool {
+/// Whether a name in the policy means this method.
+fn matches(word: &str, method: &Method) -> bool {
     let (service, name) = (method.service.as_str(), method.name.as_str());
-    let is_read = READS.iter().any(|verb| name.starts_with(verb));
+    let is_read = READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     match word {
         "*" => true,
         "read" => service == ACCOUNT_SERVICE && is_read,
@@ -93,7 +94,7 @@ fn is_meant(word: &str, method: &Method) -> bool {
     }
 }
 
-/// The methods of which the policy speaks: the contract's.
+/// The methods that the policy covers: those of the contract.
 pub fn ledger_methods() -> impl Iterator<Item = &'static Method> {
     METHODS.iter().filter(|it| [ACCOUNT_SERVICE, ADMIN_SERVICE].contains(&it.service.as_str()))
 }

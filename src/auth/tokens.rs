@@ -1,4 +1,4 @@
-//! Bearer tokens (RFC 6750), of which only hashes are kept.
+//! Bearer tokens (RFC 6750). The server knows only their hashes.
 
 use std::{fmt, time::SystemTime};
 
@@ -8,26 +8,25 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::domain::ids::Identity;
 
-/// A token that is valid. An identity may have several, so that one takes the place of another
-/// without a gap.
+/// A valid token. An identity may have several, so that a token can be replaced without downtime.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// Whose it is.
+    /// The identity that the token proves.
     pub identity: Identity,
-    /// SHA-256 of its text. Tokens are random and long, so no slow hash is needed: nobody can
-    /// guess what belongs to it.
+    /// SHA-256 of the token's text. Tokens are random and long, so that guessing is hopeless even
+    /// with a fast hash.
     pub sha256: [u8; 32],
-    /// From then on it is not valid any more.
+    /// The token is valid before this time. None: without a time limit.
     pub expire_time: Option<SystemTime>,
 }
 
-/// All tokens.
+/// All tokens. The order has no meaning.
 #[derive(Clone, Default)]
 pub struct Tokens(pub Vec<Token>);
 
 impl Tokens {
-    /// Whose token this is, if it is one and has not expired. The time that it takes tells
-    /// nothing of what the hashes are: it looks at all of them, every byte.
+    /// The identity of a token, if the token is known and has not expired. Compares every byte of
+    /// every hash, so that the time taken reveals nothing of the hashes.
     pub fn identity_of(&self, token: &str, now: SystemTime) -> Option<Identity> {
         let sha256 = Sha256::digest(token.as_bytes());
         let mut found = u32::MAX;
@@ -47,7 +46,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// The token in the value of `authorization`.
+/// Extracts the token from the value of `authorization`.
 pub fn bearer(authorization: &HeaderValue) -> Option<&str> {
     let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
     let token = token.trim();

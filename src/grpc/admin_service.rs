@@ -1,4 +1,4 @@
-//! The service for operators.
+//! AdminService: what operators need to know of a running server.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     proto::{self, ErrorReason, admin_service_server::AdminService},
 };
 
-/// Contended accounts in an answer if nothing else is asked for: what fits on a screen.
+/// Contended accounts in a response if the request does not say: what fits on a screen.
 const CONTENDED_DEFAULT: usize = 20;
 
 /// Serves `passbook.v1.AdminService`.
@@ -49,7 +49,7 @@ impl AdminService for AdminServiceImpl {
     ) -> Result<Response<proto::ListContendedAccountsResponse>, Status> {
         let limit = match usize::try_from(request.into_inner().page_size) {
             Ok(0) => CONTENDED_DEFAULT,
-            // The ledger knows no more of them than the contract allows.
+            // The ledger keeps fewer contended accounts than the contract's largest page.
             Ok(size) => size,
             Err(_) => {
                 let reason = ErrorReason::InvalidPageSize;

@@ -1,12 +1,11 @@
-//! Counts the outcomes of requests, as their callers were answered.
+//! Counts requests by the outcome that their callers got.
 //!
-//! * `applied`: the change was made, now or before under the same request id.
-//! * `rejected`: the request is invalid, denied or rejected by state; repeating it changes nothing.
-//! * `not_applied`: there is no result, and the change was not made: overload, a lock, a deadline.
-//! * `unknown`: nobody knows; the request's record tells.
+//! * `applied`: the change was applied, now or earlier under the same `request_id`.
+//! * `rejected`: the request is invalid, denied, or rejected by state. A repeat changes nothing.
+//! * `not_applied`: the request has no result, and was not applied: overload, a lock, a deadline.
+//! * `unknown`: nobody confirmed the commit. The request's record says whether it was applied.
 //!
-//! Not counted: reads, requests with `validate_only`, and calls whose caller has gone before the
-//! answer.
+//! Not counted: queries, requests with `validate_only`, and calls that their callers canceled.
 
 use std::sync::LazyLock;
 
@@ -17,17 +16,17 @@ use crate::{
     grpc::error::{StatusBuilder, reason_name},
 };
 
-/// The most frequent counters, looked up once: at the first call, when metrics are set up.
+/// The most frequent counters, looked up once: at the first call, after metrics are installed.
 static APPLIED: LazyLock<Counter> =
     LazyLock::new(|| counter!("passbook_requests_total", "outcome" => "applied", "reason" => ""));
 static REPLAYS: LazyLock<Counter> = LazyLock::new(|| counter!("passbook_replays_total"));
 
-/// Whether a request is executed or only validated.
+/// Whether a request is executed, or only validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestMode {
-    /// Executed.
+    /// The request is executed.
     Execute,
-    /// Only validated: its outcome is not counted.
+    /// The request is only validated, and not counted.
     ValidateOnly,
 }
 

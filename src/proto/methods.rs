@@ -1,24 +1,24 @@
-//! The methods that the server has: the contract's, and those of health and reflection.
+//! The list of all methods: those of the contract, of health and of reflection.
 
 use std::sync::LazyLock;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-/// `AccountService`, by its full name.
+/// The full name of AccountService.
 pub const ACCOUNT_SERVICE: &str = "passbook.v1.AccountService";
-/// `AdminService`, by its full name.
+/// The full name of AdminService.
 pub const ADMIN_SERVICE: &str = "passbook.v1.AdminService";
 
-/// All methods, from the descriptors that reflection serves, so that none is forgotten.
+/// All methods, read from the descriptors that reflection serves, so that none is missing.
 pub static METHODS: LazyLock<Vec<Method>> = LazyLock::new(read);
 
-/// One method.
+/// A method of a service.
 #[derive(Debug)]
 pub struct Method {
-    /// `passbook.v1.AccountService`
+    /// The full name of the service: `passbook.v1.AccountService`.
     pub service: String,
-    /// `Deposit`
+    /// The name in the service: `Deposit`.
     pub name: String,
     /// The caller may send any number of messages.
     pub client_streaming: bool,
@@ -27,7 +27,7 @@ pub struct Method {
 }
 
 impl Method {
-    /// The path of its HTTP/2 requests: `/passbook.v1.AccountService/Deposit`.
+    /// The path of the method's HTTP/2 requests: `/passbook.v1.AccountService/Deposit`.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/{}/{}", self.service, self.name)
@@ -36,13 +36,13 @@ impl Method {
 
 fn read() -> Vec<Method> {
     let descriptors = [
-        super::FILE_DESCRIPTOR_SET,
+        crate::proto::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
     let mut methods = Vec::new();
-    // This crate's build and tonic's made them: they can be read.
+    // Decoding cannot fail: the builds of this crate and of tonic wrote the descriptors.
     for set in descriptors.iter().filter_map(|bytes| FileDescriptorSet::decode(*bytes).ok()) {
         for file in set.file {
             for service in &file.service {

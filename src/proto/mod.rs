@@ -1,5 +1,5 @@
-//! The contract of `proto/passbook/v1`, as prost and tonic generate it, with one message written
-//! by hand.
+//! The contract of `proto/passbook/v1` as prost and tonic generate it, and one message written by
+//! hand. Nothing else of this crate enters here.
 
 mod generated {
     #![allow(

@@ -1,5 +1,6 @@
-//! The message `WatchEntriesResponse`, written by hand: prost's own would be encoded anew for
-//! each of a thousand who watch one account.
+//! The message `WatchEntriesResponse`, written by hand, so that its bytes can be encoded once for all
+//! watchers of an account. The code that prost generates encodes a message for each of them.
+//! docs/performance.md has the case: a thousand watchers of one account.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct WatchEntriesResponse {
     pub entries: Vec<Entry>,
     /// The sequence of the last entry that was sent; what to send as `after_sequence` next time.
     pub sequence: i64,
-    /// What is sent in place of the fields.
+    /// The bytes to send in place of the fields.
     encoded: Option<Arc<[u8]>>,
 }
 
@@ -29,7 +30,7 @@ impl WatchEntriesResponse {
         Self { entries, sequence, encoded: None }
     }
 
-    /// A message that is only to be sent: these bytes are the encoding of another one.
+    /// A message for sending only, with these bytes as its encoding.
     pub fn encoded(bytes: &Arc<[u8]>) -> Self {
         Self { encoded: Some(bytes.clone()), ..Self::default() }
     }
@@ -80,7 +81,7 @@ impl Message for WatchEntriesResponse {
 mod tests {
     use super::*;
 
-    /// What prost makes of the contract.
+    /// The message as prost derives it from the contract.
     #[derive(Clone, PartialEq, prost::Message)]
     struct Plain {
         #[prost(message, repeated, tag = "1")]
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_on_the_wire_what_prost_makes_of_the_contract() {
+    fn its_bytes_are_those_that_prost_encodes() {
         let entry = Entry { account_id: "a".to_owned(), sequence: 7, ..Default::default() };
         for (entries, sequence) in [(vec![entry.clone(), entry], 7), (vec![], 3), (vec![], 0)] {
             let plain = Plain { entries: entries.clone(), sequence }.encode_to_vec();

@@ -1,4 +1,4 @@
-//! Calls that are shed, and messages that are too large.
+//! Errors of calls that are shed, and of messages that are too large.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// A call beyond one of the limits on calls.
+/// The error of a call that is shed. `limit` is the limit's name, `max` its value.
 pub fn call_shed(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
     let metadata = [
         ("outcome", "not_applied".to_owned()),
@@ -23,12 +23,12 @@ pub fn call_shed(limit: &str, max: u32, message: String, retry_delay: Duration) 
     StatusBuilder { code, reason, message, metadata, details }.into_status()
 }
 
-/// A request, or its headers, beyond this setting.
+/// The error of a request, or of its headers, beyond the setting with this name.
 pub fn request_too_large(setting: &str, max: u32, message: String) -> Status {
     too_large(ErrorReason::RequestTooLarge, setting, max, message, Some("not_applied"))
 }
 
-/// A read whose response would have more than `max` bytes.
+/// The error of a query whose response would have more than `max` bytes.
 pub fn response_too_large(max: u32, message: String) -> Status {
     too_large(ErrorReason::ResponseTooLarge, "response_size", max, message, None)
 }
@@ -48,10 +48,10 @@ fn too_large(
         .into_status()
 }
 
-/// Advises when to try again.
+/// The detail that says when to retry.
 pub fn retry_info(delay: Duration) -> prost_types::Any {
     let retry_delay = prost_types::Duration {
-        // A second at most.
+        // No delay of this server is longer than a second.
         seconds: delay.as_secs() as i64,
         nanos: delay.subsec_nanos() as i32,
     };

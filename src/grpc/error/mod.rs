@@ -1,13 +1,14 @@
-//! Errors into statuses: code, reason, message, details, and what clients may rely on of them.
+//! Maps errors to statuses: code, reason, message and details. docs/reference/errors.md has the list
+//! on which clients rely.
 //!
-//! Every error of this service is a [`StatusBuilder`] first. One file a source: `invalid` (the
-//! shape of a request), `rejection` (the state of the ledger), `failure` (no result), `limit` (shed
-//! or too large), `transport` (what tonic or a panic would answer). Nothing is counted or logged
-//! here but a panic.
+//! Every error of this service is a [`StatusBuilder`] first. One file for each source: [`invalid`]
+//! (the shape of a request), `rejection` (the state of the ledger), `no_result` (errors of the
+//! ledger and of authentication), `limit` (shed calls, too large messages), `transport` (errors of
+//! tonic, panics). Errors are counted by the service, not here. Only a panic is logged here.
 
-mod failure;
 pub mod invalid;
 mod limit;
+mod no_result;
 mod rejection;
 #[cfg(test)]
 mod tests;
@@ -25,11 +26,11 @@ pub use crate::grpc::error::{
 };
 use crate::proto::ErrorReason;
 
-/// The domain of ErrorInfo.
+/// The value of `domain` in ErrorInfo.
 const DOMAIN: &str = "passbook";
 
-/// `google.rpc.ErrorInfo` with sorted metadata: the same error is always the same bytes, which the
-/// hash map of tonic-types would not give.
+/// `google.rpc.ErrorInfo` with sorted metadata, so that equal errors have equal bytes. tonic-types
+/// uses a hash map.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ErrorInfo {
     #[prost(string, tag = "1")]
@@ -40,7 +41,7 @@ struct ErrorInfo {
     metadata: BTreeMap<String, String>,
 }
 
-/// An error, before it is encoded.
+/// An error before it is encoded as a status.
 #[derive(Debug)]
 pub struct StatusBuilder {
     code: Code,
@@ -49,24 +50,24 @@ pub struct StatusBuilder {
     message: String,
     /// The metadata of ErrorInfo.
     metadata: BTreeMap<String, String>,
-    /// Further details, in their order.
+    /// The details after ErrorInfo.
     details: Vec<prost_types::Any>,
 }
 
 impl StatusBuilder {
-    /// Whether the request was applied: `not_applied`, `unknown`, or None where the error is final.
+    /// The outcome of the request: `not_applied`, `unknown`, or None for a final error.
     pub fn outcome(&self) -> Option<&str> {
         self.metadata.get("outcome").map(String::as_str)
     }
 
-    /// The error of a call.
+    /// Encodes the error of a call.
     pub fn into_status(self) -> Status {
         let status = self.into_proto();
         let details = status.encode_to_vec().into();
         Status::with_details(Code::from_i32(status.code), status.message, details)
     }
 
-    /// The error of one request of several, in a message.
+    /// Encodes the error of one request among several, for a field of a message.
     pub fn into_proto(self) -> pb::Status {
         let info = ErrorInfo {
             reason: reason_name(self.reason).to_owned(),
@@ -79,13 +80,13 @@ impl StatusBuilder {
     }
 }
 
-/// A reason as it stands in ErrorInfo: without the prefix of the enum.
+/// The name of a reason in ErrorInfo: without the prefix of the enum's values.
 pub fn reason_name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
-/// A detail of `google.rpc`.
+/// Packs a detail of the package `google.rpc`.
 fn detail(name: &str, message: &impl Message) -> prost_types::Any {
     prost_types::Any {
         type_url: format!("type.googleapis.com/google.rpc.{name}"),

@@ -1,4 +1,4 @@
-//! Requests that the state of the ledger rejects.
+//! Errors of requests that the state of the ledger rejects.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ impl From<&Rejection> for StatusBuilder {
     }
 }
 
-/// The fields of a rejection are its metadata.
+/// Converts the fields of a rejection into metadata.
 fn metadata(rejection: &Rejection) -> BTreeMap<String, String> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(rejection) else {
         return BTreeMap::new();

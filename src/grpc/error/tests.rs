@@ -1,4 +1,4 @@
-//! Every rejection and failure: its code, its reason, its details.
+//! Every error: its code, reason, metadata and details.
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -137,10 +137,10 @@ fn insufficient_funds_say_what_was_available_and_what_was_needed() {
 }
 
 #[test]
-fn every_failure_without_a_verdict_says_what_became_of_the_change() {
+fn every_error_without_a_result_has_its_outcome() {
     let unknown = Some(Outcome::Unknown);
     let not_applied = Some(Outcome::NotApplied);
-    for (failure, code, reason, outcome, retry) in [
+    for (error, code, reason, outcome, retry) in [
         (Error::LockTimeout, Code::Aborted, "LOCK_TIMEOUT", Some("not_applied"), true),
         (Error::Contention, Code::Aborted, "CONTENTION", Some("not_applied"), true),
         (
@@ -197,7 +197,7 @@ fn every_failure_without_a_verdict_says_what_became_of_the_change() {
         (Error::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
         (Error::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
     ] {
-        let status = Status::from(failure);
+        let status = Status::from(error);
         let info = status.get_details_error_info().unwrap();
         assert_eq!((status.code(), info.reason.as_str()), (code, reason));
         assert_eq!(info.metadata.get("outcome").map(String::as_str), outcome, "{reason}");

@@ -1,4 +1,4 @@
-//! Errors that would otherwise be answered without a reason.
+//! Errors that tonic would send without a reason, or not at all.
 
 use std::any::Any;
 
@@ -12,8 +12,9 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// tonic reports requests that cannot be decoded, or whose body broke off, as INTERNAL or UNKNOWN.
-/// Remaps them to INVALID_ARGUMENT. Errors of this service always carry details, and stay.
+/// Remaps errors of tonic to INVALID_ARGUMENT. tonic reports requests that cannot be decoded, or
+/// whose body ends early, as INTERNAL or UNKNOWN. Errors of this service always carry details, and
+/// stay as they are.
 pub fn remap_protocol_errors(response: Response<Body>) -> Response<Body> {
     let is_tonics = |status: &Status| {
         matches!(status.code(), Code::Internal | Code::Unknown) && status.details().is_empty()
@@ -28,7 +29,7 @@ pub fn remap_protocol_errors(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// The response to a call whose handler panicked. The outcome is unknown.
+/// The response to a call whose handler panicked. The outcome is `unknown`.
 #[must_use]
 pub fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     let text = panic_message(&*panic);
@@ -36,7 +37,7 @@ pub fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     Status::from(Error::Internal(Some(Outcome::Unknown))).into_http()
 }
 
-/// The response to a call that needs the database, while the server waits for the database.
+/// The response to a call of AccountService or AdminService while the server waits for its database.
 #[must_use]
 pub fn waiting_for_database() -> Response<Body> {
     let mut builder = StatusBuilder::from(&Error::DatabaseUnavailable(Some(Outcome::NotApplied)));

@@ -1,4 +1,4 @@
-//! The layer that asks every call who makes it.
+//! Authenticates every call.
 
 use std::{
     pin::Pin,
@@ -12,12 +12,12 @@ use tower::{Layer, Service};
 
 use crate::auth::{Authenticator, Peer};
 
-/// Puts the [`Caller`](crate::domain::authorization::Caller) into the extensions of the request,
-/// and of the response for the layers further out, or rejects the call.
+/// Attaches the [`Caller`](crate::domain::authorization::Caller) to the request, and to the response
+/// for the layers outside of this one; or denies the call.
 #[derive(Clone)]
 pub struct AuthenticationLayer(pub Arc<Authenticator>);
 
-/// See [`AuthenticationLayer`].
+/// The service of an [`AuthenticationLayer`].
 #[derive(Clone)]
 pub struct AuthenticationService<S> {
     authenticator: Arc<Authenticator>,
@@ -48,16 +48,16 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
         let authorization = request.headers().get(AUTHORIZATION);
-        let admitted = self.authenticator.admit(request.uri().path(), peer, authorization);
-        // Nobody further in needs it, and so nobody can log it.
+        let authorized = self.authenticator.authorize(request.uri().path(), peer, authorization);
+        // Nothing further in needs the token, and what is not there cannot be logged.
         request.headers_mut().remove(AUTHORIZATION);
-        match admitted {
+        match authorized {
             Err(error) => Box::pin(async move { Ok(Status::from(error).into_http()) }),
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
-                let answer = self.inner.call(request);
+                let responding = self.inner.call(request);
                 Box::pin(async move {
-                    let mut response = answer.await?;
+                    let mut response = responding.await?;
                     response.extensions_mut().insert(caller);
                     Ok(response)
                 })

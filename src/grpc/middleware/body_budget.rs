@@ -1,5 +1,5 @@
-//! Bounds the memory of messages that have arrived in part, and the time for which a unary call
-//! waits for the rest of its message.
+//! Bounds the memory of incomplete messages, and the time for which a unary call waits for the rest
+//! of its message.
 
 use std::{
     pin::Pin,
@@ -22,34 +22,34 @@ use crate::{
         middleware::{
             deadline::Deadline,
             identity_budget::{Exhausted, IdentityBudget, Reservation},
-            telemetry::METRICS_BY_METHOD,
+            telemetry::methods::METRICS_BY_METHOD,
         },
     },
     ledger::{Error, Outcome},
 };
 
-/// Bytes of all incomplete messages together: far above what honest callers send at a time, far
-/// below what would exhaust the memory.
+/// Bytes of all incomplete messages together. Too low sheds honest callers, which send far less at a
+/// time; too high exhausts the memory.
 const BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of the incomplete messages of one identity: half is left to the others.
+/// Bytes of the incomplete messages of one identity. The other half is left to other identities.
 const IDENTITY_BUFFERED_BYTES_MAX: usize = BUFFERED_BYTES_MAX / 2;
-/// A message of at most so many bytes is not charged: the limits on calls bound these, and large
-/// messages of others never shed a deposit.
+/// A message of at most this many bytes is not charged. The limits on calls bound small messages,
+/// and large messages of others never shed a deposit.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
-/// The name of the limit in errors and metrics.
+/// The limit's name in errors and metrics.
 const LIMIT: &str = "buffered_bytes";
-/// What RetryInfo advises after a message that was one too many.
+/// The delay in RetryInfo for a call that is shed.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Before each message: whether it is compressed, and its length in four bytes.
-/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+/// The prefix of a message: a byte that says whether it is compressed, and its length in four bytes.
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 const PREFIX_LENGTH: usize = 5;
 
-/// The budget for incomplete messages. A message is charged with the length that it announces, when
-/// its first bytes arrive.
+/// The budget for incomplete messages. A message is charged with the length in its prefix, as soon
+/// as the prefix has arrived.
 #[derive(Clone, Debug)]
 pub struct BodyBudget {
     bytes: Arc<IdentityBudget>,
-    /// A message that announces more is rejected, not received.
+    /// A message whose prefix has a greater length is rejected before it is received.
     message_size_max: usize,
 }
 
@@ -61,9 +61,8 @@ impl BodyBudget {
         Self { bytes, message_size_max }
     }
 
-    /// Charges the incomplete messages of a request to the budget, and fails the body of a unary
-    /// call at its deadline. Comes after [`crate::grpc::stamp`] and
-    /// [`crate::grpc::AuthenticationLayer`].
+    /// Wraps the body of a request: charges its incomplete messages to the budget, and fails the body
+    /// of a unary call at its deadline. Needs the deadline and the caller in the extensions.
     pub fn track(&self, request: Request<Body>) -> Request<Body> {
         let is_unary = METRICS_BY_METHOD.of(request.uri().path()).is_unary;
         let deadline = is_unary.then(|| Deadline::of(request.extensions()));
@@ -86,33 +85,34 @@ impl BodyBudget {
 
 struct BudgetedBody {
     body: Body,
+    /// None for a stream, which may wait for its client.
     deadline: Option<Deadline>,
-    /// Started when the body has to wait, which is seldom.
+    /// Created when the body first waits. Most bodies never wait.
     timer: Option<Pin<Box<Sleep>>>,
     message: MessageProgress,
     message_size_max: usize,
     reservation: Reservation,
 }
 
-/// How much of a message has arrived.
+/// How much of the current message has arrived.
 struct MessageProgress {
     prefix: [u8; PREFIX_LENGTH],
     received: usize,
-    /// With its prefix; a guess until that is there.
-    is_whole_after: usize,
-    /// The length of the largest message so far, without its prefix.
+    /// The length of the message with its prefix; that of the prefix until the prefix is complete.
+    total: usize,
+    /// The length of the largest message of the body so far, without its prefix.
     largest: usize,
 }
 
 impl Default for MessageProgress {
     fn default() -> Self {
         let prefix = [0; PREFIX_LENGTH];
-        Self { prefix, received: 0, is_whole_after: PREFIX_LENGTH, largest: 0 }
+        Self { prefix, received: 0, total: PREFIX_LENGTH, largest: 0 }
     }
 }
 
 impl MessageProgress {
-    /// Counts bytes that have arrived. Returns the length of the message that is incomplete now.
+    /// Counts bytes that have arrived. Returns the length of the message that is now incomplete.
     fn advance(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.received < PREFIX_LENGTH {
@@ -122,19 +122,19 @@ impl MessageProgress {
                 if self.received == PREFIX_LENGTH {
                     let [_, a, b, c, d] = self.prefix;
                     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-                    self.is_whole_after = PREFIX_LENGTH.saturating_add(length);
+                    self.total = PREFIX_LENGTH.saturating_add(length);
                     self.largest = self.largest.max(length);
                 }
             } else {
-                let taken = bytes.len().min(self.is_whole_after - self.received);
+                let taken = bytes.len().min(self.total - self.received);
                 self.received += taken;
                 bytes = &bytes[taken..];
             }
-            if self.received == self.is_whole_after && self.received >= PREFIX_LENGTH {
-                (self.received, self.is_whole_after) = (0, PREFIX_LENGTH);
+            if self.received == self.total && self.received >= PREFIX_LENGTH {
+                (self.received, self.total) = (0, PREFIX_LENGTH);
             }
         }
-        if self.received < PREFIX_LENGTH { self.received } else { self.is_whole_after }
+        if self.received < PREFIX_LENGTH { self.received } else { self.total }
     }
 }
 
@@ -162,7 +162,7 @@ impl HttpBody for BudgetedBody {
                     let status = too_large(this.message.largest, this.message_size_max);
                     return Poll::Ready(Some(Err(status)));
                 }
-                Poll::Ready(Some(this.charge(bytes).map(|()| frame).map_err(too_much)))
+                Poll::Ready(Some(this.charge(bytes).map(|()| frame).map_err(budget_exhausted)))
             }
             Poll::Pending => {
                 let Some(deadline) = this.deadline else { return Poll::Pending };
@@ -183,8 +183,8 @@ impl HttpBody for BudgetedBody {
     }
 }
 
-/// Whatever came before in a stream is answered; this, and what came with it in one frame, is not
-/// looked at.
+/// The error for a message that is too large. In a stream, earlier messages get their results; the
+/// rest of the frame is dropped.
 fn too_large(length: usize, max: usize) -> Status {
     let message = format!(
         "the message has {length} bytes; at most {max} are allowed: send less at a time, e.g. fewer \
@@ -193,10 +193,10 @@ fn too_large(length: usize, max: usize) -> Status {
     error::request_too_large("message_size_max", max as u32, message)
 }
 
-fn too_much(exhausted: Exhausted) -> Status {
+fn budget_exhausted(exhausted: Exhausted) -> Status {
     let (Exhausted::Total(max) | Exhausted::Identity(max)) = exhausted;
     counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
-    let message = "too many large messages are on their way in already".to_owned();
+    let message = "too many large messages are being received already".to_owned();
     error::call_shed(LIMIT, max as u32, message, RETRY_DELAY)
 }
 
@@ -206,7 +206,7 @@ mod tests {
     use crate::domain::ids::Identity;
 
     #[test]
-    fn a_message_counts_until_it_is_whole_however_it_is_cut() {
+    fn a_message_counts_until_it_is_complete_however_it_is_cut() {
         let message = |length: usize| {
             let mut bytes = vec![0];
             bytes.extend((length as u32).to_be_bytes());
@@ -214,17 +214,17 @@ mod tests {
             bytes
         };
         let all = [message(3), message(0), message(10), message(300)].concat();
-        for piece in 1..all.len() {
+        for chunk_size in 1..all.len() {
             let mut progress = MessageProgress::default();
             let mut at = 0;
-            for bytes in all.chunks(piece) {
+            for bytes in all.chunks(chunk_size) {
                 at += bytes.len();
-                // The four messages.
+                // The bounds of the four messages.
                 let bounds = [(0, 8), (8, 13), (13, 28), (28, 333), (333, 333)];
                 let (begin, end) = bounds.into_iter().rfind(|(begin, _)| *begin <= at).unwrap();
                 let is_announced = at - begin >= PREFIX_LENGTH;
                 let needs = if is_announced { end - begin } else { at - begin };
-                assert_eq!(progress.advance(bytes), needs, "{piece} bytes at a time, {at}");
+                assert_eq!(progress.advance(bytes), needs, "{chunk_size} bytes at a time, {at}");
             }
             assert_eq!(progress.largest, 300);
         }

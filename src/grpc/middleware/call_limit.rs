@@ -1,7 +1,7 @@
 //! Sheds calls beyond the limits before their bodies are read.
 //!
-//! Only calls of AccountService count: an orchestrator would kill an overloaded server that does not
-//! answer health checks, and its operator must get in.
+//! Only calls of AccountService count. An orchestrator kills an overloaded server that fails its
+//! health checks, and the operator of an overloaded server needs AdminService.
 
 use std::{
     num::NonZeroU32,
@@ -32,9 +32,9 @@ use crate::{
     proto::account_service_server::SERVICE_NAME,
 };
 
-/// What RetryInfo advises after a call beyond a number of calls.
+/// The delay in RetryInfo for a call beyond the calls in flight.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Identities whose rates are kept. Beyond, the rates of those without recent calls are dropped.
+/// Identities whose rates are kept. Beyond this number, identities without recent calls are dropped.
 const IDENTITIES_KEPT: usize = 1000;
 
 /// The limits on calls.
@@ -44,9 +44,9 @@ pub struct CallLimits {
     pub calls_max: u32,
     /// Calls in flight, of one identity.
     pub identity_calls_max: u32,
-    /// Calls a second of one identity, with a burst of as many; None: no limit.
+    /// Calls a second of one identity, with a burst of as many. None: no limit.
     pub identity_rate_max: Option<NonZeroU32>,
-    /// Bytes of the headers of a call of any service, as HTTP/2 counts them.
+    /// Bytes of the headers of one call, of any service, as HTTP/2 counts them.
     pub header_size_max: u32,
 }
 
@@ -55,7 +55,7 @@ pub struct CallLimits {
 #[derive(Clone)]
 pub struct CallLimitLayer(Arc<Limiter>);
 
-/// See [`CallLimitLayer`].
+/// The service of a [`CallLimitLayer`].
 #[derive(Clone)]
 pub struct CallLimitService<S> {
     limiter: Arc<Limiter>,
@@ -66,10 +66,11 @@ struct Limiter {
     limits: CallLimits,
     in_flight: Arc<IdentityBudget>,
     rates: Option<DefaultKeyedRateLimiter<Identity>>,
+    /// Calls shed, one counter for each limit.
     shed: [Counter; 3],
 }
 
-/// The limit that sheds a call, in the order of `Limiter::shed`.
+/// The limits that shed calls, in the order of `Limiter::shed`.
 #[derive(Clone, Copy)]
 enum Limit {
     Calls,
@@ -80,7 +81,7 @@ enum Limit {
 impl Limit {
     const ALL: [Self; 3] = [Self::Calls, Self::IdentityCalls, Self::IdentityRate];
 
-    /// The name in errors and metrics.
+    /// The limit's name in errors and metrics.
     fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
@@ -149,7 +150,7 @@ where
     }
 }
 
-/// RFC 9113, 10.5.1: of each field name and value, and 32 bytes more.
+/// The size of the headers by RFC 9113, 10.5.1: each field's name and value, and 32 bytes a field.
 fn header_size<B>(request: &Request<B>) -> usize {
     const FIELD: usize = 32;
     let uri = request.uri();
@@ -173,7 +174,7 @@ fn is_limited(path: &str) -> bool {
 impl Limiter {
     fn admit(&self, identity: Identity) -> Result<Reservation, tonic::Status> {
         let mut permit = self.in_flight.reservation(identity);
-        // First the numbers: a call that they shed uses up nothing of the rate.
+        // Calls in flight come first: a call that they shed takes nothing from the rate.
         permit.resize(1).map_err(|exhausted| {
             let limit = match exhausted {
                 Exhausted::Total(_) => Limit::Calls,
@@ -217,7 +218,8 @@ impl Limiter {
 }
 
 pin_project! {
-    /// The body of a response, which keeps the permit of its call until it is sent.
+    /// The body of a response, with the permit of its call. The call is in flight until the body is
+    /// sent.
     struct PermitBody {
         #[pin]
         body: Body,

@@ -1,81 +1,81 @@
-//! When a call must be answered.
+//! The deadline of a call.
 //!
-//! tonic itself drops a call when its `grpc-timeout` has passed and answers CANCELLED. We
-//! answer a little earlier, with DEADLINE_EXCEEDED and what became of the change; and early
-//! enough that the answer reaches a caller whose own clock runs out at the same moment.
+//! tonic drops a call after its `grpc-timeout` and responds with CANCELLED. This server responds a
+//! little earlier, with DEADLINE_EXCEEDED and the outcome of the change, so that the response
+//! reaches the caller before the caller's own timer expires.
 
 use std::time::Duration;
 
 use http::Request;
 use tokio::time::Instant;
 
-/// The longest that a call may take, whatever its caller says: a call holds a place in the
-/// queue for as long.
+/// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
-/// How much earlier than the caller's deadline the answer is sent: a tenth of the time, in
+/// How much earlier than the caller's deadline the response is sent: a tenth of the timeout, within
 /// these bounds.
 const MARGIN_MIN: Duration = Duration::from_millis(1);
-/// See [`MARGIN_MIN`].
+/// The upper bound of the margin.
 const MARGIN_MAX: Duration = Duration::from_millis(20);
 
-/// What applies to calls without a deadline of their own.
+/// The deadline of calls that bring none.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlinePolicy {
-    /// How long they may take.
+    /// How long such a call may take.
     pub default_timeout: Duration,
 }
 
-/// When the answer must be on its way; stamped on every request as it comes in.
+/// The time at which the response must be sent. Attached to every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    /// Of a call with one answer: the caller's, or the default.
+    /// The deadline of a unary call: the caller's, or the default.
     pub at: Instant,
-    /// The caller's, however far off: a stream may run for long.
+    /// The caller's deadline without `TIMEOUT_MAX`: a stream may run for long. None: the caller set
+    /// none.
     client_deadline: Option<Instant>,
     policy: DeadlinePolicy,
 }
 
 impl Deadline {
-    /// What was stamped. Without the layer that does it there would be nothing: then the call
-    /// is answered at once, not never.
+    /// The attached deadline. Without one, which would be a defect of the stack, the deadline is now:
+    /// the call fails at once instead of waiting without a limit.
     pub fn of(extensions: &http::Extensions) -> Self {
         let policy = DeadlinePolicy { default_timeout: Duration::ZERO };
         let none = || Self { at: Instant::now(), client_deadline: None, policy };
         extensions.get().copied().unwrap_or_else(none)
     }
 
-    /// Of a stream as a whole: the caller's own, if there is one.
+    /// The deadline of a whole stream, if the caller set one.
     pub fn for_stream(&self) -> Option<Instant> {
         self.client_deadline
     }
 
-    /// Of one request of a stream that is read now: the default, within the caller's.
+    /// The deadline of one request of a stream, read now: the default, within the caller's deadline.
     pub fn for_item(&self) -> Instant {
         let default = Instant::now() + self.policy.default_timeout.min(TIMEOUT_MAX);
-        self.client_deadline.map_or(default, |callers| callers.min(default))
+        self.client_deadline.map_or(default, |deadline| deadline.min(default))
     }
 }
 
-/// Stamps a request with its deadline.
+/// Attaches the deadline to a request.
 pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
     let header = request.headers().get("grpc-timeout");
-    let callers = header.and_then(|value| parse_timeout(value.to_str().ok()?));
+    let timeout = header.and_then(|value| parse_timeout(value.to_str().ok()?));
     let now = Instant::now();
     let at = |timeout: Duration| {
         let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
         now + timeout - margin
     };
     let deadline = Deadline {
-        at: at(callers.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
-        client_deadline: callers.map(at),
+        at: at(timeout.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
+        client_deadline: timeout.map(at),
         policy,
     };
     request.extensions_mut().insert(deadline);
     request
 }
 
-/// At most eight digits and a unit:
-/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+/// Parses the value of `grpc-timeout`: at most eight digits, and a unit.
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! A budget that all callers share, of which one identity gets a part only.
+//! A budget for all callers together, of which one identity gets only a part.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{domain::ids::Identity, lock::lock};
 
-/// What is reserved of a budget: calls, or bytes.
+/// A budget of calls, or of bytes.
 #[derive(Debug)]
 pub struct IdentityBudget {
     max: usize,
@@ -18,11 +18,11 @@ pub struct IdentityBudget {
 #[derive(Debug, Default)]
 struct Usage {
     total: usize,
-    /// Of the identities that have reserved anything.
+    /// Only identities with a reservation.
     by_identity: HashMap<Identity, usize>,
 }
 
-/// A part of the budget, returned when it is dropped.
+/// A part of a budget. Dropping the reservation returns it.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<IdentityBudget>,
@@ -33,9 +33,9 @@ pub struct Reservation {
 /// The budget that is exhausted, with its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {
-    /// That of all callers together.
+    /// The budget of all callers together.
     Total(usize),
-    /// That of the identity.
+    /// The budget of the identity.
     Identity(usize),
 }
 
@@ -57,7 +57,7 @@ impl IdentityBudget {
 }
 
 impl Reservation {
-    /// Whose reservation it is.
+    /// The identity that the reservation is charged to.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -65,7 +65,7 @@ impl Reservation {
     /// Grows or shrinks the reservation to `amount`.
     ///
     /// # Errors
-    /// A budget is exhausted; the reservation stays as it was.
+    /// A budget is exhausted. The reservation stays unchanged.
     pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
         if amount == self.amount {
             return Ok(());
@@ -93,7 +93,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // An empty reservation fits into every budget.
+        // Shrinking cannot exhaust a budget.
         let _ = self.resize(0);
     }
 }
@@ -113,14 +113,14 @@ mod tests {
         assert_eq!(other.resize(4), Ok(()));
         let mut second = budget.reservation(Identity::from_stored("greedy"));
         assert_eq!(greedy.resize(5), Ok(()));
-        assert_eq!(second.resize(1), Ok(()), "what one reservation returns another may have");
+        assert_eq!(second.resize(1), Ok(()), "another reservation gets what one returned");
         drop((greedy, second, other));
         assert_eq!(budget.usage().total, 0);
         assert!(budget.usage().by_identity.is_empty());
     }
 
     #[test]
-    fn anonymous_callers_share_the_whole_budget() {
+    fn anonymous_callers_have_no_budget_of_their_own() {
         let budget = IdentityBudget::new(10, 6);
         let mut all = budget.reservation(Identity::anonymous());
         assert_eq!(all.resize(10), Ok(()));

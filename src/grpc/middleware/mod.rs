@@ -87,6 +87,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// logged. Limits stand inside of authentication because they count by identity.
 ///
 /// Build it after metrics are installed: the layers look up their counters here.
+#[expect(clippy::type_complexity, reason = "tower names every layer in the type of the stack")]
 pub fn stack(
     config: StackConfig,
 ) -> ServiceBuilder<

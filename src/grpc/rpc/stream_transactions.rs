@@ -1,11 +1,11 @@
 //! StreamTransactions and BatchPostTransactions: many postings in one call.
 //!
-//! One task reads requests and submits them to the ledger; for each it passes on a
-//! [`PendingResult`], so results come in the order of the requests. The channel between is bounded,
-//! and so are the places of all streams together in the ledger's queue. A caller who does not read
-//! results, or who sends more than the ledger applies, is soon not read from, and flow control of
-//! HTTP/2 slows it down. When the caller goes, the channel closes, and requests that no transaction
-//! has yet are canceled.
+//! One task for each stream reads requests, submits them to the ledger, and sends a
+//! [`PendingResult`] for each into a channel, so results come in the order of the requests. The
+//! channel is bounded, and so are the permits of the ledger's queue that all streams together have.
+//! If a caller does not read its results, or sends faster than the ledger applies, the task stops
+//! reading, and flow control of HTTP/2 slows the caller down. If the caller disconnects, the channel
+//! closes, and requests that are not in a database transaction yet are canceled.
 
 use std::sync::Arc;
 
@@ -27,26 +27,26 @@ use crate::{
     telemetry::traces::CallTrace,
 };
 
-/// Requests of one stream that are in flight: enough to fill a database transaction while another
-/// commits.
+/// The most requests of one stream in flight. Fewer would not fill a database transaction while
+/// another one commits.
 const IN_FLIGHT_MAX: usize = 1024;
 
-/// What a call of many postings needs.
+/// The context of a call of many postings.
 #[derive(Clone)]
 pub struct StreamContext {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
-    /// The call's. Requests of a stream get deadlines of their own.
+    /// The caller and the deadline of the call. Each request of a stream gets its own deadline.
     pub call: CallContext,
-    /// Turns true when no more requests are to be read.
+    /// Turns true when the stream must stop to read requests.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// The result of one posting, now or later.
+/// The result of one posting, already there or awaited.
 pub enum PendingResult {
     /// The request is in the queue.
     Submitted(PendingRequest, RequestMode),
-    /// The request is invalid, denied or shed. Boxed: a stream has room for 32 results at least.
+    /// The request is invalid, denied or shed. Boxed, because channels are allocated for many results.
     Ready(Box<proto::PostTransactionResult>),
 }
 
@@ -93,36 +93,36 @@ impl StreamContext {
         deadline: Deadline,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
-        // One stream must not fill the queue by itself.
+        // One stream must not fill the queue alone.
         let in_flight_max = IN_FLIGHT_MAX.min(self.ledger.queue_capacity() / 8).max(1);
         let (sender, results) = mpsc::channel(in_flight_max);
         let read = async move {
             loop {
-                // Room for the result first: without it, nothing is read.
-                let Ok(room) = sender.reserve().await else { return };
+                // A request is read only when the channel has capacity for its result.
+                let Ok(slot) = sender.reserve().await else { return };
                 let message = tokio::select! {
                     message = requests.message() => message,
-                    // Fails only if the server has ended, which is a reason to stop, too.
+                    // An error means that the server has ended, which is a reason to stop as well.
                     _ = self.stopping.wait_for(|stop| *stop) => {
-                        return room.send(Err(Status::from(Error::ShuttingDown)));
+                        return slot.send(Err(Status::from(Error::ShuttingDown)));
                     }
                 };
                 match message {
                     Ok(Some(message)) => {
                         let permit = tokio::select! {
-                            // Nearly always there at once.
+                            // The permit is nearly always available.
                             biased;
                             permit = self.ledger.stream_permit() => permit,
                             _ = self.stopping.wait_for(|stop| *stop) => {
-                                return room.send(Err(Status::from(Error::ShuttingDown)));
+                                return slot.send(Err(Status::from(Error::ShuttingDown)));
                             }
                             () = sender.closed() => return,
                         };
                         self.call.deadline = deadline.for_item();
-                        room.send(Ok(self.submit_message(message, permit)));
+                        slot.send(Ok(self.submit_message(message, permit)));
                     }
                     Ok(None) => return,
-                    Err(status) => return room.send(Err(status)),
+                    Err(status) => return slot.send(Err(status)),
                 }
             }
         };

@@ -1,5 +1,5 @@
-//! WatchEntries: pages out as they come, a heartbeat where none comes, and an end for those who
-//! do not read.
+//! WatchEntries: sends pages of new entries, heartbeats without them, and an error to a caller that
+//! does not read.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::{
     proto,
 };
 
-/// After how long without an entry the caller gets a sign of life: short enough for what stands
-/// between it and the server, proxies that cut what is idle.
+/// The time without an entry after which a heartbeat is sent. Longer, and proxies between caller and
+/// server close the stream as idle.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a message may wait for its reader. Meanwhile nothing more is read for it.
+/// How long a message may wait for the caller to read. Meanwhile no entries are read for the stream.
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Messages that wait for the reader, besides what HTTP/2 has taken.
+/// Messages that wait for the caller to read, besides those in HTTP/2's buffers.
 const UNREAD_MAX: usize = 1;
 
 type Message = Result<proto::WatchEntriesResponse, Status>;
@@ -37,42 +37,42 @@ pub fn serve(
 ) -> impl Stream<Item = Message> + Send + 'static {
     let (messages, unread) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
-        let failure = tokio::select! {
-            failure = forward(&mut watcher, &messages) => failure,
-            // Fails only if the server is gone: then it is time to stop, too.
+        let error = tokio::select! {
+            error = forward(&mut watcher, &messages) => error,
+            // An error means that the server has ended, which is a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown,
-            () = passed(deadline) => Error::DeadlineExceeded(None),
+            () = expired(deadline) => Error::DeadlineExceeded(None),
             () = messages.closed() => return,
         };
-        // The message that was not read is still there, so the permit is kept until it is gone.
-        let _place = watcher.end();
-        // Fails only if the caller has gone.
-        let _ = messages.send(Err(failure.into())).await;
+        // An unread message may still take memory: the permit is kept until the stream is gone.
+        let _permit = watcher.end();
+        // Sending fails only if the caller has disconnected.
+        let _ = messages.send(Err(error.into())).await;
     });
     ReceiverStream::new(unread)
 }
 
-/// Until it fails.
+/// Forwards pages until an error, and returns the error.
 async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Error {
     loop {
         let sequence = watcher.sequence();
-        // Kept while heartbeats go out: a read that is slow must come to its end, or its failure.
+        // One future across heartbeats: a slow read must reach its result or its error.
         let mut next = std::pin::pin!(watcher.next());
         let page = loop {
             match timeout(HEARTBEAT_INTERVAL, &mut next).await {
                 Ok(Ok(page)) => break page,
-                Ok(Err(failure)) => return failure,
+                Ok(Err(error)) => return error,
                 Err(_) => {
                     let heartbeat = proto::WatchEntriesResponse::new(Vec::new(), sequence);
-                    if let Err(failure) = send(messages, heartbeat).await {
-                        return failure;
+                    if let Err(error) = send(messages, heartbeat).await {
+                        return error;
                     }
                 }
             }
         };
         let message = proto::WatchEntriesResponse::encoded(page.encoded(encode::watched_entries));
-        if let Err(failure) = send(messages, message).await {
-            return failure;
+        if let Err(error) = send(messages, message).await {
+            return error;
         }
     }
 }
@@ -81,15 +81,15 @@ async fn send(
     messages: &mpsc::Sender<Message>,
     message: proto::WatchEntriesResponse,
 ) -> Result<(), Error> {
-    // Seldom waits, and a timer is not for nothing.
+    // Waits seldom. Trying first avoids the cost of a timer.
     let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { return Ok(()) };
     let late = |_| Error::WatcherTooSlow { limit: UNREAD_TIME_MAX };
-    // Fails only if the caller has gone, which `serve` sees.
+    // Sending fails only if the caller has disconnected, which `serve` notices.
     let _ = timeout(UNREAD_TIME_MAX, messages.send(message)).await.map_err(late)?;
     Ok(())
 }
 
-async fn passed(deadline: Deadline) {
+async fn expired(deadline: Deadline) {
     match deadline.for_stream() {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! One call, from its headers to its end: what is counted, logged and traced of it.
+//! The record of one call, from its headers to its status: metrics, log line, trace.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,7 +14,7 @@ use crate::{
     auth::Peer,
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
-        METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, name_in_capitals,
+        METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, uppercase_name,
     },
     lock::lock,
     telemetry::{
@@ -23,15 +23,15 @@ use crate::{
     },
 };
 
-/// The header in which a call gets its name, and has it back.
+/// The header with the id of a call, in the request and in the response.
 pub const REQUEST_ID: &str = "x-request-id";
-/// A longer one is not taken over: it would be in every line of the call.
+/// A longer id is not taken over, because every line of the call has it.
 const REQUEST_ID_LENGTH_MAX: usize = 128;
-/// Lines of one kind in a second, about calls that went wrong or were slow. When a database is
-/// down all calls fail, and the log must not be the next thing to fail.
+/// Log lines of one kind a second, for calls that failed, were slow or were denied. When a database
+/// is down, all calls fail, and the log must not fail as well.
 const LINES_A_SECOND_MAX: u32 = 10;
 
-/// What all calls of a server share.
+/// Records the calls of a server.
 pub struct CallRecorder {
     slow_threshold: Duration,
     in_flight: Gauge,
@@ -42,22 +42,22 @@ pub struct CallRecorder {
     denied: LogRateLimit,
 }
 
-/// A call under way. Dropped before its end, its caller has gone.
+/// A call in flight. Dropping it before its end records that the caller canceled it.
 pub struct Call {
     recorder: Arc<CallRecorder>,
     method: &'static MethodMetrics,
     start: Instant,
-    /// By which the log names it.
+    /// The fields of its log lines.
     pub names: Arc<CallNames>,
-    /// Known from the answer on.
+    /// The caller's identity; set with the response.
     pub identity: Option<Identity>,
-    /// In which it is traced.
+    /// Its trace.
     pub trace: CallTrace,
     has_ended: bool,
 }
 
 impl CallRecorder {
-    /// Unary calls that take longer than `slow_threshold` are warned of.
+    /// A recorder that logs unary calls longer than `slow_threshold` at WARN.
     pub fn new(slow_threshold: Duration) -> Self {
         Self {
             slow_threshold,
@@ -70,7 +70,7 @@ impl CallRecorder {
         }
     }
 
-    /// A call comes in.
+    /// Starts the record of a call.
     pub fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
         let (headers, extensions) = (request.headers(), request.extensions());
         let method = self.methods.of(request.uri().path());
@@ -88,7 +88,7 @@ impl CallRecorder {
 }
 
 impl Call {
-    /// The call has ended, unless it had before.
+    /// Ends the record with the code of the call. Later calls of `end` do nothing.
     pub fn end(&mut self, code: Code) {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
@@ -98,12 +98,12 @@ impl Call {
         self.method.seconds().record(elapsed);
         self.recorder.in_flight.decrement(1);
         let request_id = self.names.request_id.to_str().unwrap_or_default();
-        self.trace.end(name_in_capitals(code), is_fault_to_traces(code), request_id);
+        self.trace.end(uppercase_name(code), is_fault_to_traces(code), request_id);
         self.log(code, elapsed);
     }
 
-    /// One line: at error and warn what someone should look at, at info who was denied, at debug
-    /// all else. Those above debug are limited.
+    /// Writes the line of the call. docs/logging.md has the levels. Lines above DEBUG have a rate
+    /// limit.
     fn log(&self, code: Code, elapsed: Duration) {
         let _names = self.names.enter();
         let recorder = &self.recorder;
@@ -138,7 +138,7 @@ impl Drop for Call {
     }
 }
 
-/// Printable, of bounded length; the rest could break a log or a header.
+/// Whether a caller's id is printable and short: another one could break a log or a header.
 fn is_request_id(value: &HeaderValue) -> bool {
     let is_printable = |byte: &u8| (b' '..=b'~').contains(byte);
     (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len()) && value.as_bytes().iter().all(is_printable)
@@ -147,11 +147,11 @@ fn is_request_id(value: &HeaderValue) -> bool {
 fn new_request_id() -> HeaderValue {
     let mut buffer = Uuid::encode_buffer();
     let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
-    // Hexadecimal digits and hyphens are a value.
+    // Hexadecimal digits and hyphens are always a valid value.
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// By OpenTelemetry's conventions for servers.
+/// Whether a code sets the status of a server's span to error, by OpenTelemetry's conventions.
 fn is_fault_to_traces(code: Code) -> bool {
     matches!(
         code,
@@ -164,33 +164,34 @@ fn is_fault_to_traces(code: Code) -> bool {
     )
 }
 
-/// Lets so many lines a second pass, and counts the others.
+/// Passes `LINES_A_SECOND_MAX` lines a second, and counts the suppressed ones.
 #[derive(Default)]
-struct LogRateLimit(Mutex<Lines>);
+struct LogRateLimit(Mutex<LogWindow>);
 
 #[derive(Default)]
-struct Lines {
-    second: Option<Instant>,
+struct LogWindow {
+    /// The start of the current second.
+    start: Option<Instant>,
     written: u32,
     suppressed: u64,
 }
 
 impl LogRateLimit {
-    /// None if there were enough in this second; else how many were suppressed since the last
-    /// line.
+    /// Takes a permit for one line. Returns how many lines were suppressed since the last one, or
+    /// None if this line must be suppressed.
     fn take(&self) -> Option<u64> {
-        let mut lines = lock(&self.0);
-        let is_over = |second: Instant| second.elapsed() >= Duration::from_secs(1);
-        if lines.second.is_none_or(is_over) {
-            lines.second = Some(Instant::now());
-            lines.written = 0;
+        let mut window = lock(&self.0);
+        let is_over = |start: Instant| start.elapsed() >= Duration::from_secs(1);
+        if window.start.is_none_or(is_over) {
+            window.start = Some(Instant::now());
+            window.written = 0;
         }
-        if lines.written == LINES_A_SECOND_MAX {
-            lines.suppressed += 1;
+        if window.written == LINES_A_SECOND_MAX {
+            window.suppressed += 1;
             return None;
         }
-        lines.written += 1;
-        Some(std::mem::take(&mut lines.suppressed))
+        window.written += 1;
+        Some(std::mem::take(&mut window.suppressed))
     }
 }
 
@@ -199,11 +200,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_lines_some_pass_and_the_others_are_counted() {
+    fn log_lines_beyond_the_rate_are_suppressed_and_counted() {
         let limit = LogRateLimit::default();
         let passed = (0..LINES_A_SECOND_MAX + 5).filter_map(|_| limit.take()).count();
         assert_eq!(passed, LINES_A_SECOND_MAX as usize);
-        lock(&limit.0).second = None;
+        lock(&limit.0).start = None;
         assert_eq!((limit.take(), limit.take()), (Some(5), Some(0)));
     }
 

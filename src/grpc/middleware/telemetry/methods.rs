@@ -10,16 +10,16 @@ use tonic::Code;
 
 use crate::proto::methods::{METHODS, Method};
 
-/// Of all methods. Made when a server starts, which is after metrics are set up.
+/// The metrics of all methods. First used when a server starts, after metrics are installed.
 pub static METRICS_BY_METHOD: LazyLock<MetricsByMethod> = LazyLock::new(MetricsByMethod::of_all);
 
-/// Values of [`Code`], from 0 on.
+/// The number of codes. The values of [`Code`] begin at 0, without a gap.
 const CODES: usize = 17;
 
 /// The metrics of all methods, by path.
 pub struct MetricsByMethod {
     by_path: HashMap<String, MethodMetrics>,
-    /// Of all paths that are no method, together: callers can make up any number of them.
+    /// One entry for all paths that are no method: callers can invent any number of paths.
     unknown: MethodMetrics,
 }
 
@@ -27,10 +27,10 @@ pub struct MetricsByMethod {
 pub struct MethodMetrics {
     /// `passbook.v1.AccountService/Deposit`
     pub name: String,
-    /// One request, one answer.
+    /// One request message, one response message.
     pub is_unary: bool,
     labels: [(&'static str, String); 3],
-    /// Calls that came in.
+    /// Counts the calls that have begun.
     pub started: Counter,
     seconds: OnceLock<Histogram>,
     handled: [OnceLock<Counter>; CODES],
@@ -53,7 +53,7 @@ impl MetricsByMethod {
     }
 }
 
-/// By the names of grpc-ecosystem/go-grpc-middleware, which dashboards expect.
+/// The value of the label `grpc_type`, as grpc-ecosystem/go-grpc-middleware names the kinds.
 fn kind(method: &Method) -> &'static str {
     match (method.client_streaming, method.server_streaming) {
         (false, false) => "unary",
@@ -79,20 +79,20 @@ impl MethodMetrics {
             is_unary: kind == "unary",
             started: counter!("grpc_server_started_total", &labels),
             labels,
-            // Most methods are never called, and a histogram is many series.
+            // Created at the first call: a histogram is many series, and most methods are never called.
             seconds: OnceLock::new(),
             handled: Default::default(),
         }
     }
 
-    /// How long calls took.
+    /// The durations of calls, in seconds.
     pub fn seconds(&self) -> &Histogram {
         self.seconds.get_or_init(|| histogram!("grpc_server_handling_seconds", &self.labels))
     }
 
-    /// Calls that ended with this code.
+    /// Counts the calls that ended with this code.
     pub fn handled(&self, code: Code) -> &Counter {
-        // There is no code beyond, by tonic's type.
+        // tonic's type has no greater code; the bound avoids a panic all the same.
         let counter = &self.handled[(code as usize).min(CODES - 1)];
         counter.get_or_init(|| {
             let [kind, service, method] = self.labels.clone();
@@ -102,7 +102,7 @@ impl MethodMetrics {
     }
 }
 
-/// As gRPC's libraries for Go print it, which is what dashboards expect.
+/// The name of a code as gRPC for Go prints it, which dashboards expect: `NotFound`.
 pub fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -125,8 +125,8 @@ pub fn name(code: Code) -> &'static str {
     }
 }
 
-/// As the specification of gRPC writes it, and OpenTelemetry after it.
-pub fn name_in_capitals(code: Code) -> &'static str {
+/// The name of a code as gRPC's specification and OpenTelemetry write it: `NOT_FOUND`.
+pub fn uppercase_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

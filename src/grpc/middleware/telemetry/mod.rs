@@ -1,14 +1,11 @@
-//! The outermost layer: every call is counted, timed, named by a request id, traced, and at its
-//! end written to the log, whatever the layers further in do with it.
+//! Counts, times, traces and logs every call, whatever the layers further in do with it.
 //!
-//! A gRPC call ends with its status, which is in the trailers of the answer, or in its headers if
-//! there is nothing else; so the body of the answer is watched as well. Whoever is dropped before
-//! was given up by its caller.
+//! A gRPC call ends with its status, which is in the trailers of the response, or in its headers if
+//! the response has no body. So the body of the response is observed as well. A call that is dropped
+//! before its status was canceled by its caller.
 
 mod call;
-mod methods;
-
-pub use methods::METRICS_BY_METHOD;
+pub mod methods;
 
 use std::{
     pin::Pin,
@@ -29,12 +26,12 @@ use crate::{
     grpc::middleware::telemetry::call::{Call, CallRecorder, REQUEST_ID},
 };
 
-/// See the module. To be made after metrics are set up.
+/// Records every call. Build it after metrics are installed.
 #[derive(Clone)]
 pub struct TelemetryLayer(Arc<CallRecorder>);
 
 impl TelemetryLayer {
-    /// Unary calls that take longer than `slow_threshold` are warned of.
+    /// A layer that logs unary calls longer than `slow_threshold` at WARN.
     #[must_use]
     pub fn new(slow_threshold: Duration) -> Self {
         Self(Arc::new(CallRecorder::new(slow_threshold)))
@@ -49,7 +46,7 @@ impl<S> Layer<S> for TelemetryLayer {
     }
 }
 
-/// See [`TelemetryLayer`].
+/// The service of a [`TelemetryLayer`].
 #[derive(Clone)]
 pub struct TelemetryService<S> {
     recorder: Arc<CallRecorder>,
@@ -71,16 +68,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = self.recorder.begin(&request);
-        let answer = call.run(|| self.inner.call(request));
-        TelemetryFuture { answer, call: Some(call) }
+        let responding = call.run(|| self.inner.call(request));
+        TelemetryFuture { responding, call: Some(call) }
     }
 }
 
 pin_project! {
-    /// A call that has no answer yet.
+    /// A call before its response.
     pub struct TelemetryFuture<F> {
         #[pin]
-        answer: F,
+        responding: F,
         call: Option<Call>,
     }
 }
@@ -94,10 +91,10 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = this.answer;
+        let responding = this.responding;
         let polled = match this.call {
-            Some(call) => call.run(|| answer.poll(context)),
-            None => answer.poll(context),
+            Some(call) => call.run(|| responding.poll(context)),
+            None => responding.poll(context),
         };
         let result = ready!(polled);
         let mut call = this.call.take();
@@ -126,7 +123,7 @@ where
 }
 
 pin_project! {
-    /// An answer that is on its way.
+    /// The body of a response, which ends the call with its trailers.
     pub struct TelemetryBody<B> {
         #[pin]
         body: B,
@@ -149,7 +146,7 @@ impl<B: Body<Data = Bytes>> Body for TelemetryBody<B> {
         let code = match &polled {
             Poll::Pending => None,
             Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(code_of),
-            // Neither is a way in which tonic ends a call.
+            // tonic ends no call in these ways.
             Poll::Ready(Some(Err(_)) | None) => Some(Code::Unknown),
         };
         if let Some(code) = code {
@@ -168,7 +165,7 @@ impl<B: Body<Data = Bytes>> Body for TelemetryBody<B> {
 }
 
 impl Call {
-    /// Runs a step of the call: what it logs and begins belongs to it.
+    /// Runs a step of the call. What the step logs, and the spans that it begins, belong to the call.
     fn run<T>(&self, step: impl FnOnce() -> T) -> T {
         let _trace = self.trace.enter();
         let _names = self.names.enter();

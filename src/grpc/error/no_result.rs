@@ -1,4 +1,4 @@
-//! Calls that got no result.
+//! Errors of calls without a result.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +36,7 @@ impl From<&Error> for StatusBuilder {
             Error::Contention => (
                 Code::Aborted,
                 E::Contention,
-                "the database broke off the transaction repeatedly".to_owned(),
+                "the database aborted the transaction repeatedly".to_owned(),
                 Some(Outcome::NotApplied),
                 Some(Duration::from_millis(100)),
             ),

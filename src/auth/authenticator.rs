@@ -1,0 +1,102 @@
+//! Identifies the caller of each call, and checks that it may call the method.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+};
+
+use http::{Extensions, HeaderValue};
+
+use crate::{
+    auth::{
+        credentials::{AuthError, Credentials, Peer},
+        policy::ledger_methods,
+    },
+    domain::{authorization::Caller, ids::Identity},
+    lock,
+};
+
+/// Authenticates callers and authorizes their methods.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// None: callers are not authenticated, and every caller may do everything.
+    credentials: Option<RwLock<Arc<Credentials>>>,
+    /// The full names of services that need no credential.
+    public: Vec<&'static str>,
+}
+
+impl Authenticator {
+    /// An authenticator with these credentials. Without credentials, callers are not authenticated.
+    /// The services in `public` need no credential.
+    #[must_use]
+    pub fn new(credentials: Option<Credentials>, public: Vec<&'static str>) -> Self {
+        let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
+        Self { credentials, public }
+    }
+
+    /// Replaces the credentials for all calls that begin later. Does nothing if callers are not
+    /// authenticated.
+    pub fn replace(&self, credentials: Credentials) {
+        if let Some(current) = &self.credentials {
+            *lock::write(current) = Arc::new(credentials);
+        }
+    }
+
+    /// The names under which the requests of all known identities are recorded.
+    #[must_use]
+    pub fn recorded_names(&self) -> BTreeSet<Identity> {
+        let Some(credentials) = &self.credentials else {
+            return BTreeSet::from([Identity::anonymous()]);
+        };
+        let credentials = lock::read(credentials).clone();
+        credentials.policy.recorded_names().cloned().collect()
+    }
+
+    /// Identifies the caller of a call, and checks that it may call the method at `path`.
+    ///
+    /// # Errors
+    /// The caller has no valid credential, or the policy denies the method.
+    pub fn authorize(
+        &self,
+        path: &str,
+        peer: Option<&Peer>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Caller, AuthError> {
+        let Some(credentials) = &self.credentials else { return Ok(Caller::unrestricted("")) };
+        let credentials = lock::read(credentials).clone();
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+        if self.public.contains(&service) {
+            return Ok(anonymous_caller());
+        }
+        let identity = credentials.identity(peer, authorization)?;
+        let permission = credentials.policy.of(&identity);
+        let grant = match permission.filter(|it| it.methods.contain(service, method)) {
+            Some(permission) => permission.grant.clone(),
+            // Reflection, health, or no method at all, which gets UNIMPLEMENTED later.
+            None if !ledger_methods().any(|it| it.service == service && it.name == method) => {
+                Arc::default()
+            }
+            None => {
+                let method = path.trim_start_matches("/passbook.v1.").to_owned();
+                return Err(AuthError::MethodDenied { identity, method });
+            }
+        };
+        let recorded_as = permission.and_then(|it| it.recorded_as.clone());
+        let recorded_as = recorded_as.unwrap_or_else(|| identity.clone());
+        Ok(Caller { identity, recorded_as, grant })
+    }
+}
+
+/// The caller that the authentication layer has attached. Without one, which would be a defect of
+/// the stack, an anonymous caller that may do nothing.
+pub fn caller(extensions: &Extensions) -> Caller {
+    extensions.get().cloned().unwrap_or_else(anonymous_caller)
+}
+
+fn anonymous_caller() -> Caller {
+    Caller {
+        identity: Identity::anonymous(),
+        recorded_as: Identity::anonymous(),
+        grant: Arc::default(),
+    }
+}
