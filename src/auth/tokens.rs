@@ -20,7 +20,7 @@ pub struct Token {
     pub expire_time: Option<SystemTime>,
 }
 
-/// All tokens. The order has no meaning.
+/// The valid tokens.
 #[derive(Clone, Default)]
 pub struct Tokens(pub Vec<Token>);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How often the files are read. A token that is removed from its file stays valid for this long at
-/// most. Shorter, and hashing the files would show in an idle server's load.
+/// most.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Calls `reload` after every change of the files, for as long as the future is polled.

@@ -44,8 +44,7 @@ pub struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Bounds the wait for the preface of HTTP/2. Keepalive begins only after the preface, so nothing
-/// else would close a connection that never sends one.
+/// Bounds the wait for the preface of HTTP/2: nothing else closes a connection that never sends one.
 struct PrefaceTimer {
     received: usize,
     deadline: Pin<Box<Sleep>>,

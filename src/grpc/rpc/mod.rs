@@ -1,6 +1,6 @@
 //! The bodies of AccountService's RPCs, one file for each shape.
 //!
-//! An RPC takes its request apart, decodes, calls the ledger, and encodes. Rules belong to the
+//! An RPC splits its request into context and message, decodes, calls the ledger, and encodes. Rules belong to the
 //! domain, and the order of locks and commits to the ledger.
 
 pub mod commands;

@@ -46,7 +46,7 @@ pub struct StreamContext {
 pub enum PendingResult {
     /// The request is in the queue.
     Submitted(PendingRequest, RequestMode),
-    /// The request is invalid, denied or shed. Boxed, because channels are allocated for many results.
+    /// The request is invalid, denied or shed. Boxed, because a channel allocates blocks of 32.
     Ready(Box<proto::PostTransactionResult>),
 }
 
