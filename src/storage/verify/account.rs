@@ -90,7 +90,7 @@ impl Store {
             for line in page.text.lines().map(Line::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&account_id, &currency) {
-                    Ok(entry) => verification.entry(&entry),
+                    Ok(entry) => verification.push(&entry),
                     Err(column) => Err(verification.unreadable(number, column)),
                 };
                 if verified.is_err() {

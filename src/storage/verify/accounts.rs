@@ -217,7 +217,7 @@ impl Check {
         };
         let claim = current.claim();
         match line.entry(&claim.account_id, &claim.currency) {
-            Ok(entry) => current.entry(&entry)?,
+            Ok(entry) => current.push(&entry)?,
             Err(column) => return Err(current.unreadable(sequence, column).into()),
         }
         self.books.entries += 1;
