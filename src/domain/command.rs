@@ -228,7 +228,7 @@ impl HoldRef {
 }
 
 impl Request {
-    /// SHA-256 over the body of the request, to tell a retry from another request under the
+    /// SHA-256 over the body of the request: it distinguishes a retry from another request under the
     /// same id. Fields are length-prefixed and named, and those at their default are left
     /// out, so that a field added later does not change the fingerprints of old requests.
     /// `validate_only` is not part of it: a dry run and the real one are the same request.

@@ -140,7 +140,7 @@ fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
 
 /// Each request is wrong in all ways from its place in this list on.
 #[test]
-fn refusals_of_holds_come_in_one_fixed_order() {
+fn rejections_of_holds_come_in_one_fixed_order() {
     let named_hold = |hold_id: &str| NewHold {
         hold_id: Some(HoldId::parse(hold_id).unwrap()),
         expire_time_us: Some(NOW),

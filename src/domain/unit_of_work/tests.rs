@@ -109,7 +109,7 @@ fn commands_see_what_the_commands_before_them_left() {
 }
 
 #[test]
-fn a_refusal_changes_nothing_and_is_kept() {
+fn a_rejection_changes_nothing_and_is_recorded() {
     let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
     let too_much = posting("1", &[("a", "-10.01"), ("b", "10.01")]);
     let rejection = apply(&mut work, too_much.clone()).unwrap_err();
@@ -216,7 +216,7 @@ fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
 
 /// Two things wrong at a time: the one earlier in this list is reported.
 #[test]
-fn refusals_come_in_one_fixed_order() {
+fn rejections_come_in_one_fixed_order() {
     let mut closed = account("closed", "0.00");
     closed.state = AccountState::Closed;
     let mut frozen = account("frozen", "0.00");
