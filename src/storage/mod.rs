@@ -6,6 +6,7 @@
 
 mod archive;
 mod connect;
+mod dialect;
 mod entity;
 mod error;
 mod queries;
@@ -16,18 +17,20 @@ mod write;
 
 pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{
-    Store,
     budget::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections},
     refusal::ConnectError,
-    url::{DatabaseKind, DatabaseUrl, DatabaseUrlError},
+    store::Store,
+    url::{DatabaseUrl, DatabaseUrlError},
 };
+pub use dialect::DatabaseKind;
 pub use error::{CommitError, StorageError};
 pub use queries::{
     accounts::AccountFilter,
     currencies::CurrencyConflict,
     entries::{EntryRange, Order},
-    holds::{EXAMINED_MAX, EXPIRED_PER_TRANSACTION_MAX, Examined, Expiring, HoldFilter},
+    holds::{EXPIRED_PER_TRANSACTION_MAX, HoldFilter},
     new_entries::WatchedAccount,
+    page::{EXAMINED_MAX, Examined, Expiring},
     transactions::{TransactionFilter, TransactionPage},
 };
 pub use schema::{SchemaStatus, schema_version};

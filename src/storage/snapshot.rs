@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
 };
 
-use crate::storage::{StorageError, Store, write::transaction};
+use crate::storage::{StorageError, Store, dialect::DatabaseKind, write::transaction};
 
 /// What is read of a snapshot is found by its keys, page after page, for which one plan is right
 /// whatever the size of the tables: along the index.
@@ -33,9 +33,9 @@ impl Store {
     /// The database does not answer; on SQLite also if others kept its write lock for ten
     /// seconds.
     pub async fn snapshot(&self, connections: usize) -> Result<Snapshot, StorageError> {
-        let connections = match self.readers.get_database_backend() {
-            DbBackend::Sqlite => self.sqlite_snapshot(connections).await?,
-            _ => self.postgres_snapshot(connections).await?,
+        let connections = match self.kind() {
+            DatabaseKind::Sqlite => self.sqlite_snapshot(connections).await?,
+            DatabaseKind::Postgres => self.postgres_snapshot(connections).await?,
         };
         Ok(Snapshot { connections: connections.into_iter().map(Arc::new).collect() })
     }
@@ -46,7 +46,7 @@ impl Store {
         connections: usize,
     ) -> Result<Vec<DatabaseTransaction>, StorageError> {
         let first = begin_reading(&self.snapshot_connection().await?).await?;
-        let export = Statement::from_string(DbBackend::Postgres, "SELECT pg_export_snapshot()");
+        let export = DatabaseKind::Postgres.statement("SELECT pg_export_snapshot()", []);
         let Some(row) = first.query_one_raw(export).await? else {
             return Err(StorageError::Unavailable("no snapshot was exported".to_owned()));
         };
@@ -99,7 +99,7 @@ impl Snapshot {
 async fn begin_reading(
     connection: &DatabaseConnection,
 ) -> Result<DatabaseTransaction, StorageError> {
-    let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;
+    let is_sqlite = DatabaseKind::of(connection) == DatabaseKind::Sqlite;
     let options = TransactionOptions {
         sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Deferred),
         ..TransactionOptions::default()
@@ -109,7 +109,7 @@ async fn begin_reading(
 
 /// Sets what a transaction that reads the whole ledger page by page needs on PostgreSQL.
 pub async fn look_up_by_index(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
-    if transaction.get_database_backend() == DbBackend::Postgres {
+    if DatabaseKind::of(transaction) == DatabaseKind::Postgres {
         transaction.execute_unprepared(POSTGRES_SETTINGS).await?;
     }
     Ok(())

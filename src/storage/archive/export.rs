@@ -5,14 +5,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Value};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, trailer};
-use crate::storage::{Snapshot, StorageError, schema_version};
+use crate::storage::{Snapshot, StorageError, dialect::DatabaseKind, schema_version};
 
 /// Rows read at a time: some megabytes, and the round trips do not count.
 const PAGE: usize = 5000;
@@ -46,10 +44,7 @@ impl Snapshot {
         lines: &AtomicU64,
     ) -> Result<u64, ExportError> {
         let connection = &self.connections()[0];
-        let database = match connection.get_database_backend() {
-            DbBackend::Sqlite => "sqlite",
-            _ => "postgres",
-        };
+        let database = DatabaseKind::of(&**connection).to_string();
         let header = json!({
             "type": "header",
             "format": FORMAT,
@@ -75,12 +70,12 @@ async fn export(
     output: &mut (impl Write + Send),
     lines: &AtomicU64,
 ) -> Result<u64, ExportError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(connection);
     let mut count = 0;
     let mut key: Option<Vec<Value>> = None;
     loop {
-        let sql = page_sql(backend, table, key.is_some());
-        let statement = Statement::from_sql_and_values(backend, sql, key.unwrap_or_default());
+        let sql = page_sql(kind, table, key.is_some());
+        let statement = kind.statement(sql, key.unwrap_or_default());
         let rows = connection.query_all_raw(statement).await?;
         let mut text = Vec::with_capacity(rows.len() * 256);
         for row in &rows {
@@ -96,19 +91,19 @@ async fn export(
     }
 }
 
-fn page_sql(backend: DbBackend, table: &Table, has_key: bool) -> String {
+fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
     // As text PostgreSQL's numbers keep all their digits, and its JSON is what SQLite has.
-    let select = |column: &Column| match (backend, column.kind) {
-        (DbBackend::Postgres, Kind::Amount | Kind::Json) => format!("{}::text", column.name),
+    let select = |column: &Column| match (kind, column.kind) {
+        (DatabaseKind::Postgres, Kind::Amount | Kind::Json) => format!("{}::text", column.name),
         _ => column.name.to_owned(),
     };
     let columns: Vec<String> = table.columns.iter().map(select).collect();
     let key: Vec<&str> = table.columns[..table.key_length].iter().map(|it| it.name).collect();
     let (columns, key, name) = (columns.join(", "), key.join(", "), table.name);
-    let after = match (has_key, table.key_length, backend) {
+    let after = match (has_key, table.key_length, kind) {
         (false, ..) => String::new(),
-        (true, 1, DbBackend::Sqlite) => format!("WHERE {key} > ?"),
-        (true, _, DbBackend::Sqlite) => format!("WHERE ({key}) > (?, ?)"),
+        (true, 1, DatabaseKind::Sqlite) => format!("WHERE {key} > ?"),
+        (true, _, DatabaseKind::Sqlite) => format!("WHERE ({key}) > (?, ?)"),
         (true, 1, _) => format!("WHERE {key} > $1"),
         (true, _, _) => format!("WHERE ({key}) > ($1, $2)"),
     };

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
     TABLES,
@@ -18,8 +18,8 @@ use crate::storage::archive::{
 use crate::{
     domain::verification::LedgerTotals,
     storage::{
-        CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
-        verify::verify, write::transaction,
+        CommitError, StorageError, Store, VerifyError, VerifyProgress, dialect::DatabaseKind,
+        snapshot::look_up_by_index, verify::verify, write::transaction,
     },
 };
 
@@ -93,16 +93,16 @@ impl Store {
         progress: &ImportProgress,
     ) -> Result<LedgerTotals, ImportError> {
         let transaction = transaction::begin(&self.admin().await?).await?;
-        let backend = transaction.get_database_backend();
+        let kind = DatabaseKind::of(&transaction);
         look_up_by_index(&transaction).await?;
         let names = TABLES.map(|table| table.name).join(", ");
-        if backend == DbBackend::Postgres {
+        if kind == DatabaseKind::Postgres {
             let lock = format!("LOCK TABLE {names} IN EXCLUSIVE MODE");
             transaction.execute_unprepared(&lock).await?;
         }
         require_empty(&transaction).await?;
         fill(&transaction, input, progress).await?;
-        if backend == DbBackend::Postgres {
+        if kind == DatabaseKind::Postgres {
             // Until then the planner takes the tables for empty.
             transaction.execute_unprepared(&format!("ANALYZE {names}")).await?;
         }
@@ -119,10 +119,10 @@ impl Store {
 
 /// Currencies may be there: a server writes those that it was configured with at its start.
 async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
-    let backend = transaction.get_database_backend();
+    let kind = DatabaseKind::of(transaction);
     for table in TABLES.iter().filter(|table| table.line != "currency") {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
-        if transaction.query_one_raw(Statement::from_string(backend, sql)).await?.is_some() {
+        if transaction.query_one_raw(kind.statement(sql, [])).await?.is_some() {
             return Err(ImportError::NotEmpty(table.name.to_owned()));
         }
     }
@@ -142,7 +142,7 @@ async fn fill(
     input: impl BufRead + Send,
     progress: &ImportProgress,
 ) -> Result<(), ImportError> {
-    let rows_max = rows_max(transaction.get_database_backend());
+    let rows_max = rows_max(DatabaseKind::of(transaction));
     let mut lines = Lines::begin(input)?;
     let mut chunks: [Chunk; TABLES.len()] = Default::default();
     while let Some(Line { table, row }) = lines.next()? {
@@ -187,7 +187,7 @@ async fn flush(
 
 async fn existing_currencies(transaction: &DatabaseTransaction) -> Result<Vec<Row>, StorageError> {
     let sql = "SELECT currency_code, currency_scale FROM currencies";
-    let statement = Statement::from_string(transaction.get_database_backend(), sql);
+    let statement = DatabaseKind::of(transaction).statement(sql, []);
     let mut currencies = Vec::new();
     for row in transaction.query_all_raw(statement).await? {
         let code: String = row.try_get_by_index(0)?;

@@ -1,16 +1,16 @@
 //! Rows into tables, many a statement.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 
-use crate::storage::StorageError;
 use crate::storage::archive::{Column, Kind, Table, reader::Row};
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
 /// The most rows in one statement. On SQLite each value is a parameter, of which a statement has
 /// 32,766 at most; on PostgreSQL each column is.
-pub fn rows_max(backend: DbBackend) -> usize {
-    match backend {
-        DbBackend::Sqlite => 500,
-        _ => 5000,
+pub fn rows_max(kind: DatabaseKind) -> usize {
+    match kind {
+        DatabaseKind::Sqlite => 500,
+        DatabaseKind::Postgres => 5000,
     }
 }
 
@@ -20,9 +20,9 @@ pub async fn insert(
     table: &Table,
     rows: Vec<Row>,
 ) -> Result<(), StorageError> {
-    let statement = match transaction.get_database_backend() {
-        DbBackend::Sqlite => sqlite(table, rows)?,
-        _ => postgres(table, rows),
+    let statement = match DatabaseKind::of(transaction) {
+        DatabaseKind::Sqlite => sqlite(table, rows)?,
+        DatabaseKind::Postgres => postgres(table, rows),
     };
     transaction.execute_raw(statement).await?;
     Ok(())
@@ -63,7 +63,7 @@ fn postgres(table: &Table, rows: Vec<Row>) -> Statement {
             column.push(cell.unwrap_or_default());
         }
     }
-    Statement::from_sql_and_values(DbBackend::Postgres, sql, columns.into_iter().map(Value::from))
+    DatabaseKind::Postgres.statement(sql, columns.into_iter().map(Value::from))
 }
 
 fn sqlite(table: &Table, rows: Vec<Row>) -> Result<Statement, StorageError> {
@@ -78,7 +78,7 @@ fn sqlite(table: &Table, rows: Vec<Row>) -> Result<Statement, StorageError> {
             values.push(sqlite_value(column.kind, cell).ok_or_else(refused)?);
         }
     }
-    Ok(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
+    Ok(DatabaseKind::Sqlite.statement(sql, values))
 }
 
 /// None only for what the reading of the line lets through by mistake.

@@ -11,8 +11,6 @@ use std::{sync::Arc, time::Duration};
 use sea_orm::sqlx::{Database, Pool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::storage::{DatabaseKind, Store};
-
 /// With fewer a server cannot work: a worker, what the service itself reads, and a read.
 pub const CONNECTIONS_MIN: u32 = 3;
 /// What a server opens at the very most if nothing else is said.
@@ -83,6 +81,16 @@ impl ReadPermits {
         }
     }
 
+    /// A permit to read, in the order in which permits are asked for.
+    pub async fn acquire_read(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits.clone().acquire_owned().await.ok()
+    }
+
+    /// A permit to scan many rows.
+    pub async fn acquire_scan(&self) -> Option<OwnedSemaphorePermit> {
+        self.scans.clone().acquire_owned().await.ok()
+    }
+
     /// Has reads give up connections, one after another, for as long as this is polled.
     pub(in crate::storage) async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
         loop {
@@ -100,33 +108,6 @@ impl ReadPermits {
             }
         }
     }
-}
-
-impl Store {
-    /// A permit to read, in the order in which they are asked for.
-    pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.permits.clone().acquire_owned().await.ok()
-    }
-
-    /// A permit to look at many rows; whoever has it asks for one to read besides.
-    pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.scans.clone().acquire_owned().await.ok()
-    }
-
-    /// Those that reads share.
-    #[must_use]
-    pub fn reader_connections(&self) -> Connections {
-        match self.kind() {
-            DatabaseKind::Postgres => count(self.readers.get_postgres_connection_pool()),
-            DatabaseKind::Sqlite => count(self.readers.get_sqlite_connection_pool()),
-        }
-    }
-}
-
-fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
-    let (all, idle) = (pool.size() as usize, pool.num_idle());
-    // The two are not read in one step.
-    Connections { idle, in_use: all.saturating_sub(idle) }
 }
 
 #[cfg(test)]

@@ -25,37 +25,23 @@ use sea_orm::{
 };
 use tokio::time::timeout_at;
 
-use crate::storage::{
-    CONNECTIONS_MIN,
-    connect::{
-        pooler,
-        refusal::{ConnectError, Refusal, lasting},
-        session::{self, Role, Session},
-    },
+use crate::storage::connect::{
+    budget::CONNECTIONS_MIN,
+    pooler,
+    refusal::{ConnectError, Refusal},
+    session::{self, Role, Session},
+    target::{PROBE_TIME_MAX, TargetSession},
 };
 
-/// How long one server may take to say what it is: as long as a connection may take at all.
-pub(in crate::storage) const ASK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long others may take after a primary has answered, to say that they are one, too.
 const ANOTHER_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is another primary while all is well.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Servers in one URL: a primary and its standbys. All are asked at the same time.
-pub(in crate::storage) const HOSTS_MAX: usize = 16;
-
-/// What a server must be to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage) enum Wanted {
-    /// One that takes changes, and so has all of them.
-    Primary,
-    /// Any that answers: for those who only read, and say at which they look.
-    Any,
-}
 
 /// The servers of one URL, and which of them it was that was found last.
 pub(in crate::storage) struct Hosts {
     all: Vec<PgConnectOptions>,
-    wanted: Wanted,
+    target: TargetSession,
     current: Mutex<Current>,
     /// What was found last, and when. Held while the servers are asked: those who come meanwhile
     /// take the same answer.
@@ -111,12 +97,12 @@ impl fmt::Display for Server {
 
 impl Hosts {
     /// Of at least one; nothing is connected to yet.
-    pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, wanted: Wanted) -> Self {
+    pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
         let current =
             Current { host: 0, server: None, told: String::new(), trusted_since: Instant::now() };
         let current = Mutex::new(current);
         let keeps_sessions = all.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { all, wanted, current, last: tokio::sync::Mutex::default(), keeps_sessions }
+        Self { all, target, current, last: tokio::sync::Mutex::default(), keeps_sessions }
     }
 
     /// Whether there are several.
@@ -144,7 +130,7 @@ impl Hosts {
     /// What a session for this role must be like.
     pub(in crate::storage) fn session(&self, role: Role) -> Session {
         // All hosts have the parameters of the one URL.
-        Session::new(self.current(), role, self.wanted)
+        Session::new(self.current(), role, self.target)
     }
 
     /// What the URL sets of what a session is set to otherwise; empty if nothing.
@@ -153,8 +139,8 @@ impl Hosts {
     }
 
     /// Why the current one cannot be used.
-    pub(in crate::storage) fn refused(&self, reason: &str) -> ConnectError {
-        cannot_connect(self.current(), reason)
+    pub(in crate::storage) fn refused(&self, refusal: impl Into<Refusal>) -> ConnectError {
+        cannot_connect(self.current(), refusal)
     }
 
     /// Asks which one is wanted, and remembers it.
@@ -186,21 +172,21 @@ impl Hosts {
         max: u32,
     ) -> Result<u32, ConnectError> {
         let options = session::start_up(self.current().clone());
-        let failed = |error: SqlxError| {
-            let Refusal { reason, may_pass } = Refusal::from(&error);
-            cannot_connect(self.current(), &reason).that_may_pass(may_pass)
-        };
+        let failed = |error: SqlxError| cannot_connect(self.current(), &error);
         let mut connection = options.connect().await.map_err(failed)?;
         let allowed = sqlx::query_scalar(CONNECTIONS_ALLOWED).fetch_one(&mut connection).await;
         let allowed: i32 = allowed.map_err(failed)?;
         connection.close().await.map_err(failed)?;
         match u32::try_from(allowed) {
             Ok(allowed) if allowed >= CONNECTIONS_MIN => Ok(allowed.min(max)),
-            _ => Err(lasting(format!(
-                "the database at {} allows {allowed} connections (by its own limit, or that of the \
-                 role or of the server): at least {CONNECTIONS_MIN} are needed",
-                address(&options)
-            ))),
+            _ => {
+                let what = format!(
+                    "the database at {} allows {allowed} connections (by its own limit, or that \
+                     of the role or of the server)",
+                    address(&options)
+                );
+                Err(ConnectError::new(&what, format!("at least {CONNECTIONS_MIN} are needed")))
+            }
         }
     }
 
@@ -221,9 +207,9 @@ impl Hosts {
     /// cannot be asked, and who only reads there changes nothing.
     async fn check_pooler(&self) -> Result<(), ConnectError> {
         let known = &self.keeps_sessions[self.lock().host];
-        if self.wanted == Wanted::Primary && !known.load(Ordering::Relaxed) {
+        if self.target == TargetSession::Primary && !known.load(Ordering::Relaxed) {
             let options = session::start_up(self.current().clone());
-            pooler::check(&options).await.map_err(|reason| self.refused(&reason))?;
+            pooler::check(&options).await.map_err(|reason| self.refused(reason))?;
             known.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -235,12 +221,12 @@ impl Hosts {
             .map(|host| async move { (host, self.ask(&self.all[host]).await) })
             .collect();
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
-        let mut end = Instant::now() + ASK_TIME_MAX * 2;
+        let mut end = Instant::now() + PROBE_TIME_MAX * 2;
         while let Ok(Some((host, answer))) = timeout_at(end.into(), asked.next()).await {
             match answer {
                 Ok(server) => {
                     found.push((host, server));
-                    if self.wanted == Wanted::Any {
+                    if self.target == TargetSession::Any {
                         break;
                     }
                     // Later ones are met by the next look. At the start there is time for all.
@@ -264,17 +250,17 @@ impl Hosts {
             }
         }
         reasons.sort_unstable();
-        let may_pass = reasons.iter().any(|(_, refusal)| refusal.may_pass);
-        if let [(host, Refusal { reason, .. })] = &reasons[..] {
-            let error = cannot_connect(&self.all[*host], reason);
-            return Err(error.that_may_pass(may_pass));
+        if reasons.len() == 1
+            && let Some((host, refusal)) = reasons.pop()
+        {
+            return Err(cannot_connect(&self.all[host], refusal));
         }
+        let may_pass = reasons.iter().any(|(_, refusal)| refusal.may_pass);
         let reason = |(host, refusal): &(usize, Refusal)| {
             format!("{}: {}", self.name(*host), refusal.reason)
         };
-        let reasons: Vec<_> = reasons.iter().map(reason).collect();
-        let text = format!("none of the databases can be used: {}", reasons.join("; "));
-        Err(lasting(text).that_may_pass(may_pass))
+        let reason = reasons.iter().map(reason).collect::<Vec<_>>().join("; ");
+        Err(ConnectError::new("none of the databases can be used", Refusal { reason, may_pass }))
     }
 
     /// Of those that answered as is wanted, the one to use: the current one, if it is among them.
@@ -332,16 +318,16 @@ impl Hosts {
     /// Whether this server is what is wanted; if not, why.
     async fn ask(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
         // Of all roles, that which needs most.
-        let session = self.session(match self.wanted {
-            Wanted::Primary => Role::Writer,
-            Wanted::Any => Role::Snapshot,
+        let session = self.session(match self.target {
+            TargetSession::Primary => Role::Writer,
+            TargetSession::Any => Role::Snapshot,
         });
         let asking = async {
             let connecting = session::start_up(options.clone());
             let mut connection =
                 connecting.connect().await.map_err(|error| Refusal::from(&error))?;
             let answer = match session.prepare(&mut connection).await {
-                Ok(()) if self.are_several() && self.wanted == Wanted::Primary => {
+                Ok(()) if self.are_several() && self.target == TargetSession::Primary => {
                     Server::look(&mut connection).await.map_err(|error| Refusal::from(&error))
                 }
                 prepared => prepared.map(|()| Server::default()).map_err(Refusal::from),
@@ -351,10 +337,10 @@ impl Hosts {
             answer
         };
         let late = |_| Refusal {
-            reason: format!("no answer within {} s", ASK_TIME_MAX.as_secs()),
+            reason: format!("no answer within {} s", PROBE_TIME_MAX.as_secs()),
             may_pass: true,
         };
-        tokio::time::timeout(ASK_TIME_MAX, asking).await.map_err(late)?
+        tokio::time::timeout(PROBE_TIME_MAX, asking).await.map_err(late)?
     }
 
     fn take(&self, host: usize, server: Server) {
@@ -384,13 +370,9 @@ const CONNECTIONS_ALLOWED: &str = "\
     FROM pg_roles role, pg_database database \
     WHERE role.rolname = current_user AND database.datname = current_database()";
 
-fn cannot_connect(options: &PgConnectOptions, reason: &str) -> ConnectError {
-    lasting(format!("cannot connect to the database at {}: {reason}", address(options)))
-}
-
-/// The same for a database that is a file.
-pub(in crate::storage) fn cannot_open(file: &impl std::fmt::Display, reason: &str) -> ConnectError {
-    lasting(format!("cannot open the database file {file}: {reason}"))
+fn cannot_connect(options: &PgConnectOptions, refusal: impl Into<Refusal>) -> ConnectError {
+    let what = format!("cannot connect to the database at {}", address(options));
+    ConnectError::new(&what, refusal)
 }
 
 fn address(options: &PgConnectOptions) -> String {

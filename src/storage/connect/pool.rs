@@ -14,12 +14,13 @@ use sea_orm::{
 use tokio::sync::mpsc;
 
 use crate::storage::{
-    ConnectError, StorageError,
+    StorageError,
     connect::{
-        hosts::{self, Hosts, Wanted},
-        refusal::reason,
+        hosts::Hosts,
+        refusal::{ConnectError, cannot_open, reason},
         session::{self, Role},
         sqlite_file::DatabaseFile,
+        target::TargetSession,
     },
 };
 
@@ -34,18 +35,18 @@ const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Opens it for reads, all connections at once: later, another file could be at the path.
 pub(in crate::storage) async fn open_file(
     mut file: DatabaseFile,
-    wanted: Wanted,
+    target: TargetSession,
     readers: u32,
 ) -> Result<(DatabaseFile, DatabaseConnection), ConnectError> {
-    let size = if wanted == Wanted::Primary { readers } else { 1 };
+    let size = if target == TargetSession::Primary { readers } else { 1 };
     let mut opened = open_sqlite(&file, Role::Reader, size).await;
     if let (Err(_), Some(immutable)) = (&opened, file.as_immutable()) {
         file = immutable;
         opened = open_sqlite(&file, Role::Reader, size).await;
     }
-    let cannot = |error| hosts::cannot_open(&file.path().display(), &reason(&error));
+    let cannot = |error| cannot_open(file.path(), reason(&error));
     let readers = opened.map_err(cannot)?;
-    if wanted == Wanted::Primary {
+    if target == TargetSession::Primary {
         file.remember();
     }
     Ok((file, readers))
@@ -98,7 +99,7 @@ pub(in crate::storage) async fn open_postgres(
     let options = session::start_up(hosts.current().clone());
     tokio::select! {
         connected = pool.connect_with(options) => Ok(connected?),
-        Some(reason) = refused.recv() => Err(hosts.refused(&reason).into()),
+        Some(reason) = refused.recv() => Err(hosts.refused(reason).into()),
     }
 }
 

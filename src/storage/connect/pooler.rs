@@ -19,7 +19,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::connect::{hosts::ASK_TIME_MAX, refusal::reason};
+use crate::storage::connect::{refusal::reason, target::PROBE_TIME_MAX};
 
 /// How long the message may take, which comes within milliseconds: only a pooler that never
 /// passes it on is waited for as long as this.
@@ -63,7 +63,7 @@ async fn hears(options: &PgConnectOptions) -> Result<bool, SqlxError> {
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgListener, SqlxError> {
-    let pool = PoolOptions::new().max_connections(1).acquire_timeout(ASK_TIME_MAX);
+    let pool = PoolOptions::new().max_connections(1).acquire_timeout(PROBE_TIME_MAX);
     PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await
 }
 

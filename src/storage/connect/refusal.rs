@@ -1,5 +1,7 @@
 //! Why a database cannot be used, and whether that may pass.
 
+use std::path::Path;
+
 use sea_orm::SqlxError;
 
 use crate::storage::{StorageError, error::postgres_words};
@@ -20,9 +22,10 @@ impl ConnectError {
         self.may_pass
     }
 
-    /// The same, with whether it may pass.
-    pub(in crate::storage) fn that_may_pass(self, may_pass: bool) -> Self {
-        Self { may_pass, ..self }
+    /// What cannot be done, and why.
+    pub(in crate::storage) fn new(what: &str, refusal: impl Into<Refusal>) -> Self {
+        let Refusal { reason, may_pass } = refusal.into();
+        Self { text: format!("{what}: {reason}"), may_pass }
     }
 }
 
@@ -55,9 +58,9 @@ impl From<&SqlxError> for Refusal {
     }
 }
 
-/// One that will not pass.
-pub(in crate::storage) fn lasting(text: String) -> ConnectError {
-    ConnectError { text, may_pass: false }
+/// The file of a SQLite database cannot be opened.
+pub(in crate::storage) fn cannot_open(file: &Path, refusal: impl Into<Refusal>) -> ConnectError {
+    ConnectError::new(&format!("cannot open the database file {}", file.display()), refusal)
 }
 
 /// In the server's own words, or the system's; never with the URL.

@@ -12,7 +12,7 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::connect::{hosts::Wanted, refusal::reason};
+use crate::storage::connect::{refusal::reason, target::TargetSession};
 
 /// The name of every connection of a server: by it one tells its peers' locks from a stranger's.
 pub(in crate::storage) const APPLICATION_NAME: &str = "passbook";
@@ -35,7 +35,7 @@ const READER_IDLE_TIMEOUT: &str = "10s";
 /// The same for a writer's, which holds locks: between two of its statements lie milliseconds.
 /// Below the time of an attempt, so that who tries again finds the rows free.
 const WRITER_IDLE_TIMEOUT: &str = "5s";
-/// How soon a backend that waits for a lock notices that its server process was killed.
+/// How soon a kind that waits for a lock notices that its server process was killed.
 const CONNECTION_CHECK: &str = "2s";
 /// The database's system asks a silent peer for a sign of life after this many seconds, and again
 /// this many times, a second apart; then it ends the session. Without it, one whose packets were
@@ -158,7 +158,7 @@ impl Role {
 
 /// What a new session for one role gets, and must be like.
 pub(in crate::storage) struct Session {
-    wanted: Wanted,
+    target: TargetSession,
     /// Sets and reads all of it.
     statement: String,
     /// What the statement's first columns must say: a name and the values that it may have.
@@ -167,7 +167,11 @@ pub(in crate::storage) struct Session {
 
 impl Session {
     /// For connections with these options.
-    pub(in crate::storage) fn new(options: &PgConnectOptions, role: Role, wanted: Wanted) -> Self {
+    pub(in crate::storage) fn new(
+        options: &PgConnectOptions,
+        role: Role,
+        target: TargetSession,
+    ) -> Self {
         let mut of_url = settings_in(options.get_options().unwrap_or_default());
         let (mut columns, mut expected) = (Vec::new(), Vec::new());
         for (name, value) in role.settings() {
@@ -201,7 +205,7 @@ impl Session {
         columns.push(format!(
             "CASE WHEN current_setting('server_version_num')::integer >= 170000 THEN {no_limit} END"
         ));
-        Self { wanted, statement: format!("SELECT {}", columns.join(", ")), expected }
+        Self { target, statement: format!("SELECT {}", columns.join(", ")), expected }
     }
 
     /// Makes a new connection such a session, in one round trip.
@@ -212,7 +216,7 @@ impl Session {
         &self,
         connection: &mut PgConnection,
     ) -> Result<(), String> {
-        if self.wanted == Wanted::Any {
+        if self.target == TargetSession::Any {
             // A standby begins no transaction that would be serializable.
             let isolation = "SET default_transaction_isolation = 'read committed'";
             sqlx::raw_sql(isolation).execute(&mut *connection).await.map_err(|it| reason(&it))?;
@@ -228,10 +232,10 @@ impl Session {
         }
         let (is_standby, read_only) =
             (column(self.expected.len())?, column(self.expected.len() + 1)?);
-        match (self.wanted, &*is_standby, &*read_only) {
-            (Wanted::Any, _, _) | (Wanted::Primary, "false", "off") => Ok(()),
-            (Wanted::Primary, "true", _) => Err("is a standby".to_owned()),
-            (Wanted::Primary, _, _) => Err("is read-only".to_owned()),
+        match (self.target, &*is_standby, &*read_only) {
+            (TargetSession::Any, _, _) | (TargetSession::Primary, "false", "off") => Ok(()),
+            (TargetSession::Primary, "true", _) => Err("is a standby".to_owned()),
+            (TargetSession::Primary, _, _) => Err("is read-only".to_owned()),
         }
     }
 }
@@ -348,8 +352,11 @@ mod tests {
 
     #[test]
     fn what_a_url_sets_is_quoted() {
-        let session =
-            Session::new(&options("options[bank.note]=it's\\here"), Role::Writer, Wanted::Primary);
+        let session = Session::new(
+            &options("options[bank.note]=it's\\here"),
+            Role::Writer,
+            TargetSession::Primary,
+        );
         let quoted = r"set_config('bank.note', E'it''s\\here', false)";
         assert!(session.statement.contains(quoted), "{}", session.statement);
     }
@@ -357,7 +364,7 @@ mod tests {
     #[test]
     fn a_url_overrides_plans_and_limits_and_is_held_to_promises() {
         let given = options("options[plan_cache_mode]=auto&options=-c%20synchronous_commit%3Doff");
-        let session = Session::new(&given, Role::Writer, Wanted::Primary);
+        let session = Session::new(&given, Role::Writer, TargetSession::Primary);
         let set = "set_config('plan_cache_mode', 'auto', false)";
         assert!(session.statement.contains(set), "{}", session.statement);
         let allowed = |name| {

@@ -23,12 +23,10 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::storage::{
-    ConnectError,
-    connect::{
-        hosts::{Wanted, cannot_open},
-        session::Role,
-    },
+use crate::storage::connect::{
+    refusal::{ConnectError, cannot_open},
+    session::Role,
+    target::TargetSession,
 };
 
 /// How long SQLite itself waits for the write lock before the worker looks up and tries again.
@@ -89,11 +87,11 @@ impl DatabaseFile {
     /// It cannot be opened as is wanted, and what is missing.
     pub(in crate::storage) fn new(
         options: SqliteConnectOptions,
-        wanted: Wanted,
+        target: TargetSession,
     ) -> Result<Self, ConnectError> {
         let file = Self { options, identity: Arc::default() };
-        match file.obstacle(wanted) {
-            Some(reason) => Err(cannot_open(&file.path().display(), &reason)),
+        match file.obstacle(target) {
+            Some(reason) => Err(cannot_open(file.path(), reason)),
             None => Ok(file),
         }
     }
@@ -131,10 +129,10 @@ impl DatabaseFile {
     }
 
     /// What keeps it from being opened, as far as can be seen from outside.
-    fn obstacle(&self, wanted: Wanted) -> Option<String> {
+    fn obstacle(&self, target: TargetSession) -> Option<String> {
         let (path, mode) = (self.path(), self.mode());
         let folder = self.folder();
-        if mode == Mode::Read && wanted == Wanted::Primary {
+        if mode == Mode::Read && target == TargetSession::Primary {
             let reason = "mode=ro and immutable=1 are for `verify` and `export`, which only read; \
                  mode=rw is for changes, and mode=rwc makes a file that is not there";
             return Some(reason.to_owned());
@@ -154,7 +152,7 @@ impl DatabaseFile {
         }
         .or_else(|| {
             (mode != Mode::Read).then(|| self.not_writable()).flatten().map(|reason| {
-                if wanted == Wanted::Any {
+                if target == TargetSession::Any {
                     format!("{reason}: ?mode=ro only reads it")
                 } else {
                     reason

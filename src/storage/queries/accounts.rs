@@ -13,8 +13,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select,
     sea_query::{Asterisk, Cond, Expr, ExprTrait, Func, LockBehavior, LockType, Query, SimpleExpr},
 };
 
@@ -24,10 +24,11 @@ use crate::{
         ids::AccountId,
     },
     storage::{
-        EXAMINED_MAX, Examined, Expiring, StorageError, Store,
+        StorageError, Store,
         connect::session::APPLICATION_NAME,
+        dialect::DatabaseKind,
         entity::accounts::{Column, Entity, Model},
-        queries::requests::{clock, statement_clock},
+        queries::page::{EXAMINED_MAX, Examined, Expiring},
     },
 };
 
@@ -67,8 +68,8 @@ impl Store {
         account_ids: &BTreeSet<AccountId>,
         expire_until_us: i64,
     ) -> Result<Expiring<Vec<Account>>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        read(&self.readers, select(backend, account_ids), expire_until_us).await
+        let kind = self.kind();
+        read(&self.readers, select(kind, account_ids), expire_until_us).await
     }
 
     /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
@@ -94,7 +95,7 @@ impl Store {
                 let (examined, last) = self.examine(range, left).await?;
                 let Some(last) = last else { continue };
                 query = query.filter(Column::AccountId.lte(last.as_str()));
-                query = filter.apply(query, self.readers.get_database_backend());
+                query = filter.apply(query, self.kind());
                 left -= examined;
                 list.next = (left == 0).then(|| AccountId::from_stored(&last));
             }
@@ -140,7 +141,7 @@ impl AccountFilter {
         self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
     }
 
-    fn apply(&self, mut query: Select<Entity>, backend: DbBackend) -> Select<Entity> {
+    fn apply(&self, mut query: Select<Entity>, kind: DatabaseKind) -> Select<Entity> {
         if let Some(currency_code) = &self.currency_code {
             query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
         }
@@ -148,7 +149,7 @@ impl AccountFilter {
             query = query.filter(Column::State.eq(state.name()));
         }
         if !self.labels.is_empty() {
-            query = query.filter(has_labels(backend, &self.labels));
+            query = query.filter(has_labels(kind, &self.labels));
         }
         query
     }
@@ -186,16 +187,16 @@ async fn read(
     query: Select<Entity>,
     expire_until_us: i64,
 ) -> Result<Expiring<Vec<Account>>, StorageError> {
-    let backend = connection.get_database_backend();
-    let (aggregate, least) = match backend {
-        DbBackend::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
-        _ => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
+    let kind = DatabaseKind::of(connection);
+    let (aggregate, least) = match kind {
+        DatabaseKind::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
+        DatabaseKind::Postgres => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
     };
-    let parameter = if backend == DbBackend::Sqlite { "?" } else { "$1" };
+    let parameter = if kind == DatabaseKind::Sqlite { "?" } else { "$1" };
     let expired = format!(
         "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
           AND h.state = 'open' AND h.expire_time_us <= {least}({}, {parameter}))",
-        statement_clock(backend)
+        kind.statement_clock()
     );
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
@@ -265,13 +266,13 @@ async fn lock_rows(
     account_ids: &BTreeSet<AccountId>,
     lock: impl FnOnce(Select<Entity>) -> Select<Entity>,
 ) -> Result<LockedRows, StorageError> {
-    let backend = transaction.get_database_backend();
-    let rows = lock(select(backend, account_ids).order_by_asc(Column::AccountId)).into_query();
+    let kind = DatabaseKind::of(transaction);
+    let rows = lock(select(kind, account_ids).order_by_asc(Column::AccountId)).into_query();
     // Around the statement that locks: inside it PostgreSQL may read the clock before it waits
     // for a lock, and changes would have times at which others were still to come.
     let rows = Query::select()
         .column(Asterisk)
-        .expr_as(Expr::cust(clock(backend)), "now_us")
+        .expr_as(Expr::cust(kind.clock()), "now_us")
         .from_subquery(rows, "locked")
         .to_owned();
     let rows = transaction.query_all(&rows).await?;
@@ -303,14 +304,14 @@ pub async fn lock_holders(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<(BTreeSet<AccountId>, BTreeSet<AccountId>), StorageError> {
-    if account_ids.is_empty() || transaction.get_database_backend() == DbBackend::Sqlite {
+    if account_ids.is_empty() || DatabaseKind::of(transaction) == DatabaseKind::Sqlite {
         return Ok((BTreeSet::new(), BTreeSet::new()));
     }
     let ids: Vec<String> = account_ids.iter().map(|id| id.as_str().to_owned()).collect();
     let age_ms = PEER_TRANSACTION_TIME_MAX.as_secs_f64() * 1000.0;
     let values = [ids.into(), APPLICATION_NAME.into(), age_ms.into()];
-    let backend = transaction.get_database_backend();
-    let statement = Statement::from_sql_and_values(backend, LOCK_HOLDERS, values);
+    let kind = DatabaseKind::of(transaction);
+    let statement = kind.statement(LOCK_HOLDERS, values);
     let (mut peers, mut others) = (BTreeSet::new(), BTreeSet::new());
     for row in transaction.query_all_raw(statement).await? {
         let account_id: String = row.try_get("", "account_id")?;
@@ -320,16 +321,16 @@ pub async fn lock_holders(
     Ok((peers, others))
 }
 
-fn select(backend: DbBackend, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
+fn select(kind: DatabaseKind, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
     let ids = account_ids.iter().map(|account_id| account_id.as_str().to_owned());
     // One parameter either way, so that the text of the statement does not depend on how many
     // accounts there are and is prepared once.
-    let condition: SimpleExpr = match backend {
-        DbBackend::Sqlite => {
+    let condition: SimpleExpr = match kind {
+        DatabaseKind::Sqlite => {
             let list = serde_json::Value::from_iter(ids).to_string();
             Expr::cust_with_values("account_id IN (SELECT value FROM json_each(?))", [list])
         }
-        _ => Column::AccountId.eq_any(ids),
+        DatabaseKind::Postgres => Column::AccountId.eq_any(ids),
     };
     Entity::find().filter(condition)
 }
@@ -345,16 +346,16 @@ fn begins_with(prefix: &str) -> SimpleExpr {
     Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
 }
 
-fn has_labels(backend: DbBackend, labels: &Labels) -> SimpleExpr {
+fn has_labels(kind: DatabaseKind, labels: &Labels) -> SimpleExpr {
     let labels = serde_json::json!(labels).to_string();
-    match backend {
-        DbBackend::Sqlite => Expr::cust_with_values(
+    match kind {
+        DatabaseKind::Sqlite => Expr::cust_with_values(
             "NOT EXISTS (SELECT 1 FROM json_each(?) wanted WHERE NOT EXISTS \
              (SELECT 1 FROM json_each(accounts.labels) had \
               WHERE had.key = wanted.key AND had.value = wanted.value))",
             [labels],
         ),
-        _ => Expr::cust_with_values("labels @> CAST($1 AS jsonb)", [labels]),
+        DatabaseKind::Postgres => Expr::cust_with_values("labels @> CAST($1 AS jsonb)", [labels]),
     }
 }
 

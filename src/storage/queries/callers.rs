@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 
 use crate::storage::{StorageError, Store};
 
@@ -22,8 +22,8 @@ impl Store {
     /// # Errors
     /// The database does not answer.
     pub async fn recorded_names(&self) -> Result<BTreeSet<String>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        let statement = Statement::from_string(backend, RECORDED_NAMES);
+        let kind = self.kind();
+        let statement = kind.statement(RECORDED_NAMES, []);
         let rows = self.readers.query_all_raw(statement).await?;
         let names = rows.iter().map(|row| row.try_get_by_index(0));
         Ok(names.collect::<Result<_, _>>()?)

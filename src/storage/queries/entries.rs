@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 
 use crate::{
     domain::{account::Account, ids::AccountId, money::Amount, transaction::Entry},
     storage::{
         StorageError, Store,
+        dialect::DatabaseKind,
         entity::{
             currencies::currency,
             entries::{Column, Entity, Model},
@@ -152,17 +153,17 @@ pub async fn by_name(
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let backend = connection.get_database_backend();
-    let statement = match backend {
-        DbBackend::Sqlite => {
+    let kind = DatabaseKind::of(connection);
+    let statement = match kind {
+        DatabaseKind::Sqlite => {
             let names = serde_json::json!(names).to_string();
-            Statement::from_sql_and_values(backend, BY_NAME_SQLITE, [names.into()])
+            kind.statement(BY_NAME_SQLITE, [names.into()])
         }
-        _ => {
+        DatabaseKind::Postgres => {
             let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
             let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
             let values = [accounts.into(), sequences.into()];
-            Statement::from_sql_and_values(backend, BY_NAME_POSTGRES, values)
+            kind.statement(BY_NAME_POSTGRES, values)
         }
     };
     let mut entries = HashMap::with_capacity(names.len());

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect,
     sea_query::{Cond, Expr, ExprTrait, SimpleExpr},
 };
 
@@ -16,43 +16,18 @@ use crate::{
     },
     storage::{
         StorageError, Store,
+        dialect::DatabaseKind,
         entity::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
-        queries::requests::{clock, statement_clock},
+        queries::page::{EXAMINED_MAX, Examined, Expiring},
     },
 };
 
 /// Holds that have expired and are recorded so in one transaction: what a transaction does stays
 /// far below the time that it may take. Where more have expired, the rest is for the next one.
 pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
-
-/// What was read, as it is by the clock: holds whose time has passed are expired, whether or not
-/// anybody has recorded that.
-///
-/// A capture may be under way that was judged in time. So whoever tells of this waits until
-/// `expired_us` is settled, and reads again with `expire_until_us` at that time: holds that have
-/// expired since, of which it is not known, are open still. [`i64::MAX`] is for the first time.
-pub struct Expiring<T> {
-    /// What was read.
-    pub value: T,
-    /// When the last of the holds expired that are not recorded so, in microseconds since the
-    /// Unix epoch; None if there is none.
-    pub expired_us: Option<i64>,
-}
-
-/// Rows that one page of a list with a filter looks at. Where few of them match, it ends here and
-/// the next page goes on, so that no page takes longer than reading so many.
-pub const EXAMINED_MAX: u64 = 10_000;
-
-/// The rows that were found among those that a page looks at.
-pub struct Examined<Row, Cursor> {
-    /// What was found.
-    pub rows: Vec<Row>,
-    /// The last that was looked at, if there may be more behind it.
-    pub next: Option<Cursor>,
-}
 
 /// Which holds of an account to list.
 #[derive(Clone, Debug)]
@@ -93,7 +68,7 @@ impl Store {
         limit: u64,
         expire_until_us: i64,
     ) -> Result<Expiring<Examined<Hold, HoldId>>, StorageError> {
-        let backend = self.readers.get_database_backend();
+        let kind = self.kind();
         let mut range = Cond::all().add(Column::AccountId.eq(account.account_id.as_str()));
         if let Some(after) = &filter.after {
             range = range.add(Column::HoldId.gt(after.as_str()));
@@ -103,13 +78,13 @@ impl Store {
             .filter(range.clone())
             .order_by_asc(Column::HoldId)
             .limit(limit)
-            .expr_as(time(backend, expire_until_us), "now_us");
+            .expr_as(time(kind, expire_until_us), "now_us");
         if let Some(state) = filter.state {
             next = self.last_to_examine(range).await?;
             if let Some(last) = &next {
                 query = query.filter(Column::HoldId.lte(last.as_str()));
             }
-            query = query.filter(is_in(state, &time(backend, expire_until_us)));
+            query = query.filter(is_in(state, &time(kind, expire_until_us)));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
         let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
@@ -158,11 +133,11 @@ struct Row {
 }
 
 /// The time as of which holds are read.
-fn time(backend: DbBackend, expire_until_us: i64) -> SimpleExpr {
-    let clock = statement_clock(backend);
-    let sql = match backend {
-        DbBackend::Sqlite => format!("MIN({clock}, ?)"),
-        _ => format!("LEAST({clock}, $1)"),
+fn time(kind: DatabaseKind, expire_until_us: i64) -> SimpleExpr {
+    let clock = kind.statement_clock();
+    let sql = match kind {
+        DatabaseKind::Sqlite => format!("MIN({clock}, ?)"),
+        DatabaseKind::Postgres => format!("LEAST({clock}, $1)"),
     };
     Expr::cust_with_values(sql, [expire_until_us])
 }
@@ -190,13 +165,13 @@ const COLUMNS: &str = "\
 
 // A second more than the time: who decides goes by the time that this statement returns, which
 // is a little later than the time at which it looks.
-fn found_sql(backend: DbBackend) -> String {
-    let (clock, statement_clock) = (clock(backend), statement_clock(backend));
+fn found_sql(kind: DatabaseKind) -> String {
+    let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
     // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
     // believes about the tables.
-    let (named, held) = match backend {
-        DbBackend::Sqlite => (
+    let (named, held) = match kind {
+        DatabaseKind::Sqlite => (
             "json_each(?) name JOIN holds h ON h.hold_id = name.value \
              JOIN accounts a ON a.account_id = h.account_id"
                 .to_owned(),
@@ -205,7 +180,7 @@ fn found_sql(backend: DbBackend) -> String {
                  JOIN accounts a ON a.account_id = h.account_id"
             ),
         ),
-        _ => (
+        DatabaseKind::Postgres => (
             format!(
                 "UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
                      WHERE h.hold_id = name.hold_id COLLATE \"C\" LIMIT 1) h {OF_ACCOUNT}"
@@ -239,17 +214,19 @@ pub async fn found(
     hold_ids: &BTreeSet<HoldId>,
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<(i64, Vec<Hold>), StorageError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(connection);
     let hold_ids = hold_ids.iter().map(|id| id.as_str().to_owned());
     let account_ids = account_ids.iter().map(|id| id.as_str().to_owned());
-    let values = match backend {
-        DbBackend::Sqlite => [
+    let values = match kind {
+        DatabaseKind::Sqlite => [
             serde_json::Value::from_iter(hold_ids).to_string().into(),
             serde_json::Value::from_iter(account_ids).to_string().into(),
         ],
-        _ => [hold_ids.collect::<Vec<_>>().into(), account_ids.collect::<Vec<_>>().into()],
+        DatabaseKind::Postgres => {
+            [hold_ids.collect::<Vec<_>>().into(), account_ids.collect::<Vec<_>>().into()]
+        }
     };
-    let statement = Statement::from_sql_and_values(backend, found_sql(backend), values);
+    let statement = kind.statement(found_sql(kind), values);
     let rows = connection.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,

@@ -7,6 +7,7 @@ pub mod entries;
 pub mod holds;
 pub mod new_entries;
 pub mod openings;
+pub mod page;
 pub mod requests;
 pub mod settled_time;
 pub mod transactions;

@@ -1,10 +1,10 @@
 //! Reading what is new on many accounts at once.
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 
 use crate::{
     domain::{ids::AccountId, money::Currency, transaction::Entry},
-    storage::{StorageError, Store, entity::entries::Model},
+    storage::{StorageError, Store, dialect::DatabaseKind, entity::entries::Model},
 };
 
 /// An account, and how far its entries are known.
@@ -53,21 +53,21 @@ impl Store {
         accounts: &[WatchedAccount],
         limit: usize,
     ) -> Result<Vec<News>, StorageError> {
-        let backend = self.readers.get_database_backend();
+        let kind = self.kind();
         // At most a few thousand.
         let limit = limit as i64;
-        let statement = match backend {
-            DbBackend::Sqlite => {
+        let statement = match kind {
+            DatabaseKind::Sqlite => {
                 let names = accounts.iter().map(|it| (&it.account_id, it.after_sequence));
                 let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
-                Statement::from_sql_and_values(backend, NEWS_SQLITE, [names.into(), limit.into()])
+                kind.statement(NEWS_SQLITE, [names.into(), limit.into()])
             }
-            _ => {
+            DatabaseKind::Postgres => {
                 let ids: Vec<String> =
                     accounts.iter().map(|it| it.account_id.to_string()).collect();
                 let sequences: Vec<i64> = accounts.iter().map(|it| it.after_sequence).collect();
                 let values = [ids.into(), sequences.into(), limit.into()];
-                Statement::from_sql_and_values(backend, NEWS_POSTGRES, values)
+                kind.statement(NEWS_POSTGRES, values)
             }
         };
         let mut news: Vec<News> = accounts.iter().map(|_| Ok(Vec::new())).collect();

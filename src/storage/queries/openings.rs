@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult, Value};
 
 use crate::{
     domain::{
         account::{Account, Attributes},
         ids::AccountId,
     },
-    storage::{StorageError, entity::account_changes::Model},
+    storage::{StorageError, dialect::DatabaseKind, entity::account_changes::Model},
 };
 
 // Columns by name: a prepared `*` fails when a newer server's migration has added one.
@@ -38,11 +38,11 @@ pub async fn openings(
         return Ok(HashMap::new());
     }
     let ids: Vec<String> = accounts.keys().map(|id| (*id).to_owned()).collect();
-    let (sql, ids): (_, Value) = match transaction.get_database_backend() {
-        DbBackend::Sqlite => (SQLITE, serde_json::json!(ids).to_string().into()),
-        _ => (POSTGRES, ids.into()),
+    let (sql, ids): (_, Value) = match DatabaseKind::of(transaction) {
+        DatabaseKind::Sqlite => (SQLITE, serde_json::json!(ids).to_string().into()),
+        DatabaseKind::Postgres => (POSTGRES, ids.into()),
     };
-    let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, [ids]);
+    let statement = DatabaseKind::of(transaction).statement(sql, [ids]);
     let mut openings = HashMap::new();
     for row in transaction.query_all_raw(statement).await? {
         let row = Model::from_query_result(&row, "")?;

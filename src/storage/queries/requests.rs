@@ -6,8 +6,8 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryResult, QuerySelect, Statement, sea_query::Expr,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
+    QueryResult, QuerySelect, sea_query::Expr,
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     },
     storage::{
         StorageError, Store,
+        dialect::DatabaseKind,
         entity::requests::{Column, Entity, Model},
         queries::{entries, holds},
     },
@@ -88,15 +89,15 @@ pub async fn reversed_by(
         return Ok(HashMap::new());
     }
     let ids = transaction_ids.iter().copied();
-    let is_one = match connection.get_database_backend() {
-        DbBackend::Sqlite => {
+    let is_one = match DatabaseKind::of(connection) {
+        DatabaseKind::Sqlite => {
             // Hexadecimal: JSON has no bytes.
             let ids = ids.map(|id| id.simple().to_string());
             let list = serde_json::Value::from_iter(ids).to_string();
             let sql = "reverses_transaction_id IN (SELECT unhex(value) FROM json_each(?))";
             Expr::cust_with_values(sql, [list])
         }
-        _ => Column::ReversesTransactionId.eq_any(ids),
+        DatabaseKind::Postgres => Column::ReversesTransactionId.eq_any(ids),
     };
     let pairs: Vec<(TransactionId, TransactionId)> = Entity::find()
         // Said, so that the index is used, which has no other rows.
@@ -121,9 +122,9 @@ const FOUND_SQLITE: &str = "\
     SELECT r.* FROM json_each(?) key \
         JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1";
 
-fn decided_sql(backend: DbBackend) -> String {
-    let clock = clock(backend);
-    let found = if backend == DbBackend::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
+fn decided_sql(kind: DatabaseKind) -> String {
+    let clock = kind.clock();
+    let found = if kind == DatabaseKind::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
     format!(
         "SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
              r.rejection, r.description, r.labels, r.entry_names, r.create_time_us, \
@@ -132,43 +133,25 @@ fn decided_sql(backend: DbBackend) -> String {
     )
 }
 
-/// The database's clock, as an expression in microseconds since the Unix epoch.
-pub fn clock(backend: DbBackend) -> &'static str {
-    match backend {
-        DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000",
-        _ => "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
-    }
-}
-
-/// The same as of the beginning of the statement: the same for all its rows, so that an index can
-/// be searched by it.
-pub fn statement_clock(backend: DbBackend) -> &'static str {
-    match backend {
-        // Its clock stands still within a statement.
-        DbBackend::Sqlite => clock(backend),
-        _ => "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)",
-    }
-}
-
 /// The database's clock, and the verdicts stored under these keys.
 pub async fn records(
     transaction: &DatabaseTransaction,
     keys: &BTreeSet<RequestKey>,
 ) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
-    let backend = transaction.get_database_backend();
+    let kind = DatabaseKind::of(transaction);
     let callers = || keys.iter().map(|key| key.caller.to_string());
     let request_ids = || keys.iter().map(|key| key.request_id.to_string());
-    let statement = match backend {
-        DbBackend::Sqlite => {
+    let statement = match kind {
+        DatabaseKind::Sqlite => {
             let keys: Vec<_> = callers().zip(request_ids()).collect();
             let keys = serde_json::json!(keys).to_string();
-            Statement::from_sql_and_values(backend, decided_sql(backend), [keys.into()])
+            kind.statement(decided_sql(kind), [keys.into()])
         }
-        _ => {
+        DatabaseKind::Postgres => {
             let callers: Vec<String> = callers().collect();
             let request_ids: Vec<String> = request_ids().collect();
             let values = [callers.into(), request_ids.into()];
-            Statement::from_sql_and_values(backend, decided_sql(backend), values)
+            kind.statement(decided_sql(kind), values)
         }
     };
     let rows = transaction.query_all_raw(statement).await?;

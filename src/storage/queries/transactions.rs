@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect, Statement, Value,
 };
 use uuid::Uuid;
@@ -16,12 +16,14 @@ use crate::{
     },
     storage::{
         StorageError, Store,
+        dialect::DatabaseKind,
         entity::{account_changes, requests::Model},
+        queries::page,
     },
 };
 
 /// See [`crate::storage::queries::holds`]: requests, or entries of an account, that one page looks at.
-const EXAMINED_MAX: i64 = crate::storage::EXAMINED_MAX as i64;
+const EXAMINED_MAX: i64 = page::EXAMINED_MAX as i64;
 /// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
 /// from its own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
@@ -159,19 +161,19 @@ impl Store {
     }
 
     fn statement(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {
-        Statement::from_sql_and_values(self.readers.get_database_backend(), sql, values)
+        self.kind().statement(sql, values)
     }
 
     /// What [`filter_values`] are for. A filter that is not given is one that everything
     /// matches, so the text is always the same.
     fn matches(&self) -> String {
-        let labels = match self.readers.get_database_backend() {
-            DbBackend::Sqlite => {
+        let labels = match self.kind() {
+            DatabaseKind::Sqlite => {
                 "NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS \
                  (SELECT 1 FROM json_each(r.labels) had \
                   WHERE had.key = wanted.key AND had.value = wanted.value))"
             }
-            _ => "r.labels @> CAST($4 AS jsonb)",
+            DatabaseKind::Postgres => "r.labels @> CAST($4 AS jsonb)",
         };
         let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
         format!(

@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 
 use migration::{FORMER_TABLE, Migrator, MigratorTrait, TABLE};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
 /// Which of the two tables are there.
 #[derive(FromQueryResult)]
@@ -104,14 +104,14 @@ async fn former(
 }
 
 async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageError> {
-    let backend = connection.get_database_backend();
-    let sql = match backend {
-        DbBackend::Sqlite => format!(
+    let kind = DatabaseKind::of(connection);
+    let sql = match kind {
+        DatabaseKind::Sqlite => format!(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{TABLE}') AS has_own, \
              true AS may_read_own, \
              EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{FORMER_TABLE}') AS has_former"
         ),
-        _ => format!(
+        DatabaseKind::Postgres => format!(
             "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_own, \
              coalesce(has_table_privilege(to_regclass('{TABLE}'), 'SELECT'), false) \
              AS may_read_own, \
@@ -119,7 +119,7 @@ async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageErro
              AS has_former"
         ),
     };
-    let tables = Tables::find_by_statement(Statement::from_string(backend, sql));
+    let tables = Tables::find_by_statement(kind.statement(sql, []));
     let tables = tables.one(connection).await?;
     tables.ok_or_else(|| StorageError::Corrupt("no row of which tables there are".to_owned()))
 }
@@ -128,8 +128,8 @@ async fn versions(
     connection: &impl ConnectionTrait,
     table: &str,
 ) -> Result<BTreeSet<String>, StorageError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(connection);
     let sql = format!("SELECT version FROM {table}");
-    let rows = Version::find_by_statement(Statement::from_string(backend, sql));
+    let rows = Version::find_by_statement(kind.statement(sql, []));
     Ok(rows.all(connection).await?.into_iter().map(|row| row.version).collect())
 }

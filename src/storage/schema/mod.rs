@@ -6,7 +6,7 @@ mod preconditions;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 use crate::storage::{
     DatabaseKind, StorageError, Store,
@@ -77,7 +77,7 @@ impl Store {
         if self.kind() == DatabaseKind::Sqlite {
             return Ok(Duration::ZERO);
         }
-        let statement = Statement::from_string(DbBackend::Postgres, OLDEST_SNAPSHOT);
+        let statement = DatabaseKind::Postgres.statement(OLDEST_SNAPSHOT, []);
         let row = self.readers.query_one_raw(statement).await?;
         let seconds: f64 = row.map_or(Ok(0.0), |row| row.try_get("", "seconds"))?;
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
@@ -145,7 +145,7 @@ async fn try_to_migrate(
     steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let transaction = transaction::begin(admin).await?;
-    if admin.get_database_backend() == DbBackend::Postgres {
+    if DatabaseKind::of(admin) == DatabaseKind::Postgres {
         // The lock is the transaction's, so it is given back however the process ends.
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&lock).await?;

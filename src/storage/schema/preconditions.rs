@@ -1,9 +1,9 @@
 //! Whether there is room for the ledger's tables: nobody else's of the same names, and the right to
 //! make them. PostgreSQL itself would say only what it refused.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{DatabaseTransaction, FromQueryResult};
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
 /// The names of the ledger's tables, but for that of the migrations.
 const TABLES: &str = "'accounts', 'entries', 'requests', 'holds', 'account_changes', 'currencies'";
@@ -30,14 +30,14 @@ struct Table {
 pub(in crate::storage) async fn require_right(
     transaction: &DatabaseTransaction,
 ) -> Result<(), StorageError> {
-    if transaction.get_database_backend() != DbBackend::Postgres {
+    if DatabaseKind::of(transaction) != DatabaseKind::Postgres {
         return Ok(());
     }
     let sql = "SELECT quote_ident(current_user) AS role, \
                quote_ident(current_schema()) AS schema, \
                has_schema_privilege(current_schema(), 'CREATE') AS may_create, \
                current_setting('search_path') AS search_path";
-    let place = Place::find_by_statement(Statement::from_string(DbBackend::Postgres, sql));
+    let place = Place::find_by_statement(DatabaseKind::Postgres.statement(sql, []));
     match place.one(transaction).await? {
         Some(Place { role, schema: Some(schema), may_create: Some(false), .. }) => {
             Err(StorageError::Forbidden(format!(
@@ -63,15 +63,15 @@ pub(in crate::storage) async fn require_right(
 pub(in crate::storage) async fn require_free(
     transaction: &DatabaseTransaction,
 ) -> Result<(), StorageError> {
-    let backend = transaction.get_database_backend();
-    let (sql, way_out) = match backend {
-        DbBackend::Sqlite => (
+    let kind = DatabaseKind::of(transaction);
+    let (sql, way_out) = match kind {
+        DatabaseKind::Sqlite => (
             format!(
                 "SELECT name FROM sqlite_schema WHERE name IN ({TABLES}) ORDER BY name LIMIT 1"
             ),
             "give the ledger a file of its own",
         ),
-        _ => (
+        DatabaseKind::Postgres => (
             format!(
                 "SELECT relname::text AS name FROM pg_class \
                  WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) \
@@ -81,7 +81,7 @@ pub(in crate::storage) async fn require_free(
              passbook, and options[search_path]=passbook in database_url",
         ),
     };
-    let table = Table::find_by_statement(Statement::from_string(backend, sql));
+    let table = Table::find_by_statement(kind.statement(sql, []));
     match table.one(transaction).await? {
         None => Ok(()),
         Some(Table { name }) => Err(StorageError::SchemaNotMigrated(format!(

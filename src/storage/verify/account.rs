@@ -1,18 +1,16 @@
 //! One account, for VerifyAccount: beside servers that go on changing it.
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 
-use super::{
-    parameter,
-    rows::{self, Line, claim_columns, entry_columns, get, packed, read_packed},
-    sql,
-};
 use crate::{
     domain::{
         ids::AccountId,
         verification::{AccountVerifier, Fault},
     },
-    storage::{StorageError, Store},
+    storage::{
+        StorageError, Store,
+        verify::rows::{self, Line, claim_columns, entry_columns, get, packed, read_packed},
+    },
 };
 
 /// Entries read at a time: enough that the round trips do not count, few enough that hashing
@@ -38,17 +36,17 @@ impl Store {
         &self,
         account_id: &AccountId,
     ) -> Result<Option<VerifiedAccount>, StorageError> {
-        let backend = self.readers.get_database_backend();
+        let kind = self.kind();
         // An entry beyond the sequence is looked for in the snapshot of the row itself: a later
         // one might see an entry that was committed, together with its row, in between.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
                 WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
-             FROM accounts a WHERE a.account_id = {}",
-            claim_columns(backend),
-            parameter(backend, 1)
+             FROM accounts a WHERE a.account_id = {{1}}",
+            claim_columns(kind)
         );
-        let statement = Statement::from_sql_and_values(backend, sql, [account_id.as_str().into()]);
+        let sql = kind.with_placeholders(&sql);
+        let statement = kind.statement(sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
         let claim = match rows::claim(&row) {
             Ok(claim) => claim,
@@ -69,15 +67,12 @@ impl Store {
         verification: &mut AccountVerifier,
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        let from = sql(
-            backend,
-            &format!(
-                "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
+        let kind = self.kind();
+        let from = kind.with_placeholders(&format!(
+            "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
                     AND sequence <= {{3}} ORDER BY sequence LIMIT {PAGE}"
-            ),
-        );
-        let sql = packed(backend, &entry_columns(backend), &from);
+        ));
+        let sql = packed(kind, &entry_columns(kind), &from);
         let (account_id, currency, sequence) = {
             let claim = verification.claim();
             (claim.account_id.clone(), claim.currency.clone(), claim.sequence)

@@ -2,20 +2,21 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::mpsc;
 
 use crate::storage::verify::{
-    LAST, VerifyError, VerifyProgress, partitions,
+    error::VerifyError,
+    partitions::{self, LAST},
+    progress::VerifyProgress,
     rows::{self, Line, claim_columns, entry_columns, packed, read_packed},
-    sql,
 };
 use crate::{
     domain::{
         ids::AccountId,
         verification::{AccountVerifier, LedgerFault, LedgerTotals, StoredAccount},
     },
-    storage::StorageError,
+    storage::{StorageError, dialect::DatabaseKind},
 };
 
 /// Rows of `entries` read at a time: some megabytes, and the round trips do not count.
@@ -46,7 +47,7 @@ impl Piece {
 /// How many entries the accounts' rows count.
 pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, StorageError> {
     let sql = "SELECT CAST(COALESCE(sum(sequence), 0) AS bigint) FROM accounts";
-    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let statement = DatabaseKind::of(connection).statement(sql, []);
     let row = connection.query_one_raw(statement).await?;
     let count: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
     Ok(u64::try_from(count).unwrap_or_default())
@@ -66,19 +67,16 @@ async fn cut(
     connection: Arc<DatabaseTransaction>,
     pieces: mpsc::Sender<Piece>,
 ) -> Result<(), VerifyError> {
-    let backend = connection.get_database_backend();
-    let columns = claim_columns(backend);
-    let page = sql(
-        backend,
-        &format!(
-            "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
+    let kind = DatabaseKind::of(&*connection);
+    let columns = claim_columns(kind);
+    let page = kind.with_placeholders(&format!(
+        "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
              ORDER BY a.account_id LIMIT {ACCOUNT_PAGE}"
-        ),
-    );
+    ));
     let mut after: Key = (String::new(), i64::MIN);
     loop {
         let values = [after.0.as_str().into()];
-        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let statement = kind.statement(page.as_str(), values);
         let rows = connection.query_all_raw(statement).await?;
         let mut claims = Vec::new();
         let mut entries = 0;
@@ -133,16 +131,13 @@ async fn recompute(
     piece: Piece,
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let backend = connection.get_database_backend();
-    let from = sql(
-        backend,
-        &format!(
-            "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
+    let kind = DatabaseKind::of(&*connection);
+    let from = kind.with_placeholders(&format!(
+        "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
                 AND (account_id, sequence) <= ({{3}}, {{4}}) \
              ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
-        ),
-    );
-    let sql = packed(backend, &entry_columns(backend), &from);
+    ));
+    let sql = packed(kind, &entry_columns(kind), &from);
     let Some(mut check) = Check::begin(&connection, &piece).await? else {
         return Ok(LedgerTotals::default());
     };
@@ -181,9 +176,10 @@ impl Check {
         let mut claims = piece.claims.clone().into_iter();
         let current = match (claims.next(), piece.resumes_after()) {
             (Some(claim), Some(sequence)) => {
-                let backend = connection.get_database_backend();
-                let from = sql(backend, "FROM entries WHERE account_id = {1} AND sequence = {2}");
-                let sql = packed(backend, &entry_columns(backend), &from);
+                let kind = DatabaseKind::of(connection);
+                let from = kind
+                    .with_placeholders("FROM entries WHERE account_id = {1} AND sequence = {2}");
+                let sql = packed(kind, &entry_columns(kind), &from);
                 let values = [claim.account_id.as_str().into(), sequence.into()];
                 let page = read_packed(connection, &sql, values).await?;
                 let line = page.text.lines().next().map(Line::new);

@@ -1,10 +1,12 @@
 //! Every hold against its account and its transaction. (What is held of an account is verified
 //! with the account.)
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
-use super::VerifyError;
-use crate::domain::verification::LedgerFault;
+use crate::{
+    domain::verification::LedgerFault,
+    storage::{dialect::DatabaseKind, verify::error::VerifyError},
+};
 
 /// The first hold that has no account, or that was captured by no request that says so.
 const FIRST_WRONG: &str = "\
@@ -18,7 +20,7 @@ const FIRST_WRONG: &str = "\
 
 /// Looks for one that is wrong.
 pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
-    let statement = Statement::from_string(connection.get_database_backend(), FIRST_WRONG);
+    let statement = DatabaseKind::of(connection).statement(FIRST_WRONG, []);
     let Some(row) = connection.query_one_raw(statement).await? else { return Ok(()) };
     let hold_id = row.try_get_by_index(0)?;
     let description = match row.try_get_by_index(1)? {

@@ -6,66 +6,20 @@
 
 mod account;
 mod accounts;
+mod error;
 mod holds;
 mod orphans;
 mod partitions;
+mod progress;
 mod requests;
 mod rows;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use sea_orm::{DatabaseTransaction, DbBackend};
+use sea_orm::DatabaseTransaction;
 
-pub use self::account::VerifiedAccount;
-use crate::{
-    domain::verification::{Fault, LedgerFault, LedgerTotals},
-    storage::{Snapshot, StorageError},
-};
-
-/// Above every id in the order of bytes: the last character of Unicode.
-const LAST: &str = "\u{10ffff}";
-
-/// How far a verification is.
-#[derive(Debug, Default)]
-pub struct VerifyProgress {
-    /// Entries that the accounts' rows count. Each is looked at twice.
-    pub entries: AtomicU64,
-    /// Entries that were looked at: along their accounts, and by the names that requests have
-    /// for them.
-    pub looked_at: AtomicU64,
-}
-
-/// Why the books are not found to be right.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// They are not.
-    #[error("{0}")]
-    Fault(Box<LedgerFault>),
-    /// The database does not answer.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-impl From<LedgerFault> for VerifyError {
-    fn from(fault: LedgerFault) -> Self {
-        Self::Fault(Box::new(fault))
-    }
-}
-
-impl From<Fault> for VerifyError {
-    fn from(fault: Fault) -> Self {
-        LedgerFault::Account(fault).into()
-    }
-}
-
-impl From<sea_orm::DbErr> for VerifyError {
-    fn from(error: sea_orm::DbErr) -> Self {
-        StorageError::from(error).into()
-    }
-}
+pub use self::{account::VerifiedAccount, error::VerifyError, progress::VerifyProgress};
+use crate::{domain::verification::LedgerTotals, storage::Snapshot};
 
 impl Snapshot {
     /// Recomputes all of it.
@@ -97,19 +51,4 @@ pub async fn verify(
     holds::verify(&connections[0]).await?;
     books.check()?;
     Ok(books)
-}
-
-/// The placeholder of a statement's n-th value.
-fn parameter(backend: DbBackend, number: usize) -> String {
-    match backend {
-        DbBackend::Sqlite => format!("?{number}"),
-        _ => format!("${number}"),
-    }
-}
-
-/// A statement with its placeholders written as `{1}`, `{2}`.
-fn sql(backend: DbBackend, template: &str) -> String {
-    (1..=4).fold(template.to_owned(), |sql, number| {
-        sql.replace(&format!("{{{number}}}"), &parameter(backend, number))
-    })
 }

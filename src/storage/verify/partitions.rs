@@ -8,9 +8,11 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::storage::verify::VerifyError;
+use crate::storage::verify::error::VerifyError;
 use crate::{domain::verification::LedgerTotals, storage::StorageError};
 
+/// Above every id in the order of bytes: the last character of Unicode.
+pub const LAST: &str = "\u{10ffff}";
 /// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should
 /// wait for it.
 const AHEAD: usize = 2;

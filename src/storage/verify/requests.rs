@@ -5,14 +5,15 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::storage::verify::{
-    LAST, VerifyError, VerifyProgress, partitions,
+    error::VerifyError,
+    partitions::{self, LAST},
+    progress::VerifyProgress,
     rows::{amount_of, packed, read_packed, uuid_column},
-    sql,
 };
 use crate::{
     domain::{
@@ -20,7 +21,7 @@ use crate::{
         transaction::TransactionKind,
         verification::{LedgerFault, LedgerTotals},
     },
-    storage::entity::requests::EntryName,
+    storage::{dialect::DatabaseKind, entity::requests::EntryName},
 };
 
 /// Requests read at a time: with a hundred entries each, still some tens of megabytes.
@@ -57,19 +58,16 @@ async fn cut(
     connection: Arc<DatabaseTransaction>,
     pieces: mpsc::Sender<(Key, Key)>,
 ) -> Result<(), VerifyError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(&*connection);
     let offset = PIECE - 1;
-    let end_sql = sql(
-        backend,
-        &format!(
-            "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
+    let end_sql = kind.with_placeholders(&format!(
+        "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
              ORDER BY caller, request_id LIMIT 1 OFFSET {offset}"
-        ),
-    );
+    ));
     let mut after: Key = Key::default();
     loop {
         let values = [after.0.as_str().into(), after.1.as_str().into()];
-        let statement = Statement::from_sql_and_values(backend, end_sql.as_str(), values);
+        let statement = kind.statement(end_sql.as_str(), values);
         let end = connection.query_one_raw(statement).await?;
         let is_last = end.is_none();
         let until = match end {
@@ -88,19 +86,18 @@ async fn look_up(
     (after, until): (Key, Key),
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let backend = connection.get_database_backend();
-    let (id, names) = match backend {
-        DbBackend::Sqlite => (uuid_column(backend, "transaction_id"), "entry_names"),
-        _ => (uuid_column(backend, "transaction_id"), "entry_names::text"),
+    let kind = DatabaseKind::of(&*connection);
+    let (id, names) = match kind {
+        DatabaseKind::Sqlite => (uuid_column(kind, "transaction_id"), "entry_names"),
+        DatabaseKind::Postgres => (uuid_column(kind, "transaction_id"), "entry_names::text"),
     };
     let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
-    let from = sql(
-        backend,
+    let from = kind.with_placeholders(
         "FROM requests WHERE (caller, request_id) > ({1}, {2}) \
             AND (caller, request_id) <= ({3}, {4}) ORDER BY caller, request_id",
     );
     let columns = [&id, "kind", is_applied, names].map(str::to_owned);
-    let sql = packed(backend, &columns, &from);
+    let sql = packed(kind, &columns, &from);
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
     let page = read_packed(&*connection, &sql, values).await?;
     let mut applied = Vec::with_capacity(page.count);
@@ -189,15 +186,15 @@ async fn find(
     connection: &DatabaseTransaction,
     names: &[&EntryName],
 ) -> Result<Vec<Option<Found>>, VerifyError> {
-    let backend = connection.get_database_backend();
-    let (from, place, values): (_, _, Vec<Value>) = match backend {
-        DbBackend::Sqlite => {
+    let kind = DatabaseKind::of(connection);
+    let (from, place, values): (_, _, Vec<Value>) = match kind {
+        DatabaseKind::Sqlite => {
             let from = "FROM json_each(?1) n \
                 JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
                 JOIN accounts a ON a.account_id = e.account_id";
             (from, "n.key", vec![serde_json::json!(names).to_string().into()])
         }
-        _ => {
+        DatabaseKind::Postgres => {
             let from = "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
                     AS n(account_id, sequence, place) \
                 JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
@@ -208,9 +205,9 @@ async fn find(
             (from, "n.place - 1", vec![accounts.into(), sequences.into()])
         }
     };
-    let id = uuid_column(backend, "e.transaction_id");
+    let id = uuid_column(kind, "e.transaction_id");
     let columns = [place, &id, "a.currency_code", "a.currency_scale", "e.amount"];
-    let sql = packed(backend, &columns.map(str::to_owned), from);
+    let sql = packed(kind, &columns.map(str::to_owned), from);
     let page = read_packed(connection, &sql, values).await?;
     let mut found: Vec<Option<Found>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);

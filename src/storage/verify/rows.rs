@@ -4,7 +4,7 @@
 //! one from the drivers costs many times of what there is to compute.
 
 use rust_decimal::Decimal;
-use sea_orm::{ColIdx, ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable, Value};
+use sea_orm::{ColIdx, ConnectionTrait, QueryResult, TryGetable, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -16,43 +16,44 @@ use crate::{
     },
     storage::{
         StorageError,
+        dialect::DatabaseKind,
         entity::{currencies::currency, number::Number},
     },
 };
 
 /// The columns of an entry, as [`Line`] reads them.
-pub fn entry_columns(backend: DbBackend) -> Vec<String> {
-    let (id, hash) = (uuid_column(backend, "transaction_id"), bytes_column(backend, "hash"));
+pub fn entry_columns(kind: DatabaseKind) -> Vec<String> {
+    let (id, hash) = (uuid_column(kind, "transaction_id"), bytes_column(kind, "hash"));
     ["account_id", "sequence", &id, "amount", "balance_after", "create_time_us", &hash]
         .map(str::to_owned)
         .to_vec()
 }
 
 /// A column of UUIDs, as text.
-pub fn uuid_column(backend: DbBackend, name: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!("hex({name})"),
-        _ => name.to_owned(),
+pub fn uuid_column(kind: DatabaseKind, name: &str) -> String {
+    match kind {
+        DatabaseKind::Sqlite => format!("hex({name})"),
+        DatabaseKind::Postgres => name.to_owned(),
     }
 }
 
-fn bytes_column(backend: DbBackend, name: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!("hex({name})"),
-        _ => format!("encode({name}, 'hex')"),
+fn bytes_column(kind: DatabaseKind, name: &str) -> String {
+    match kind {
+        DatabaseKind::Sqlite => format!("hex({name})"),
+        DatabaseKind::Postgres => format!("encode({name}, 'hex')"),
     }
 }
 
 /// A statement that gives the number of the rows of `FROM ... ORDER BY ...`, and these columns of
 /// them in one text. What would break the lines of it is nothing that this service writes, and so
 /// it is found.
-pub fn packed(backend: DbBackend, columns: &[String], from: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!(
+pub fn packed(kind: DatabaseKind, columns: &[String], from: &str) -> String {
+    match kind {
+        DatabaseKind::Sqlite => format!(
             "SELECT count(*), group_concat(line, char(10)) FROM (SELECT {} AS line {from})",
             columns.join(" || ' ' || ")
         ),
-        _ => format!(
+        DatabaseKind::Postgres => format!(
             "SELECT count(*), string_agg(line, chr(10)) \
              FROM (SELECT concat_ws(' ', {}) AS line {from}) AS page",
             columns.join(", ")
@@ -74,7 +75,7 @@ pub async fn read_packed(
     sql: &str,
     values: impl IntoIterator<Item = Value>,
 ) -> Result<Packed, StorageError> {
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    let statement = DatabaseKind::of(connection).statement(sql, values);
     let Some(row) = connection.query_one_raw(statement).await? else {
         return Err(StorageError::Unavailable("no row of a count".to_owned()));
     };
@@ -146,10 +147,10 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
 /// The columns that [`claim`] reads, of `accounts a`: an account's row together with what its
 /// open holds sum to, whether they have expired or not, in one statement and so in one snapshot.
 /// PostgreSQL adds them up exactly; SQLite would with floats, and gives a list instead.
-pub fn claim_columns(backend: DbBackend) -> String {
-    let open_holds = match backend {
-        DbBackend::Sqlite => "group_concat(h.amount, ' ')",
-        _ => "CAST(sum(h.amount) AS text)",
+pub fn claim_columns(kind: DatabaseKind) -> String {
+    let open_holds = match kind {
+        DatabaseKind::Sqlite => "group_concat(h.amount, ' ')",
+        DatabaseKind::Postgres => "CAST(sum(h.amount) AS text)",
     };
     format!(
         "a.account_id, a.currency_code, a.currency_scale, a.balance, a.held, a.sequence, \

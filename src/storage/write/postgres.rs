@@ -4,15 +4,18 @@
 //! plan that is made while a table has a few rows can be one that reads all of it.
 
 use rust_decimal::Decimal;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 
-use super::{
-    Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json, rejection_json,
-    reverses,
-};
 use crate::{
     domain::{account::Account, hold::Hold},
-    storage::StorageError,
+    storage::{
+        StorageError,
+        dialect::DatabaseKind,
+        write::changes::{
+            Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json,
+            rejection_json, reverses,
+        },
+    },
 };
 
 const INSERT_ACCOUNTS: &str = "\
@@ -133,7 +136,7 @@ async fn execute(
     sql: &str,
     values: impl IntoIterator<Item = Value>,
 ) -> Result<u64, StorageError> {
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let statement = DatabaseKind::Postgres.statement(sql, values);
     Ok(transaction.execute_raw(statement).await?.rows_affected())
 }
 

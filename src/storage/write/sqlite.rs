@@ -1,15 +1,18 @@
 //! SQLite: rows travel as bound values, several a statement. The numbers of rows are few, so that
 //! each statement is prepared once.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 
-use super::{
-    Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json, rejection_json,
-    reverses,
-};
 use crate::{
     domain::{account::Account, hold::Hold},
-    storage::StorageError,
+    storage::{
+        StorageError,
+        dialect::DatabaseKind,
+        write::changes::{
+            Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json,
+            rejection_json, reverses,
+        },
+    },
 };
 
 /// Rows in one statement: as many of the first as there are, then of the next. With 15 columns
@@ -204,7 +207,7 @@ async fn execute<const COLUMNS: usize>(
         while rows.len() >= count {
             let sql = format!("{before}{}{after}", vec![row.as_str(); count].join(", "));
             let values = rows.by_ref().take(count).flatten();
-            let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
+            let statement = DatabaseKind::Sqlite.statement(sql, values);
             let written = transaction.execute_raw(statement).await?.rows_affected();
             expect_all(name, written, count)?;
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
 
@@ -24,12 +24,17 @@ use crate::{
         unit_of_work::{RequestRecord, UnitOfWork},
     },
     storage::{
-        CommitError, StorageError,
-        connect::{session::WRITER_LOCK_TIMEOUT, sqlite_file::DatabaseFile},
+        CommitError, StorageError, Store,
+        connect::{
+            session::{Role, WRITER_LOCK_TIMEOUT},
+            sqlite_file::DatabaseFile,
+            store::Backend,
+            write_lock::WriteFlag,
+        },
+        dialect::DatabaseKind,
         queries::{
             accounts::{self, LockedRows},
             holds, openings, requests,
-            settled_time::WriteFlag,
         },
         write,
         write::turn,
@@ -38,11 +43,11 @@ use crate::{
 
 /// A worker's own connection.
 pub struct Writer {
-    pub(in crate::storage) connection: DatabaseConnection,
+    connection: DatabaseConnection,
     /// On SQLite.
-    pub(in crate::storage) file: Option<Arc<DatabaseFile>>,
-    pub(in crate::storage) made: Instant,
-    pub(in crate::storage) flag: WriteFlag,
+    file: Option<Arc<DatabaseFile>>,
+    made: Instant,
+    flag: WriteFlag,
 }
 
 /// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
@@ -77,6 +82,32 @@ pub struct LockedAccounts {
     pub now_us: Option<i64>,
 }
 
+impl Store {
+    /// A connection of its own for one worker, in a pool of one: what is left on it after a
+    /// panic or a time-out is dropped with it and never reaches anyone else.
+    ///
+    /// # Errors
+    /// The database cannot be reached or opened.
+    pub async fn writer(&self) -> Result<Writer, StorageError> {
+        let connection = self.open(Role::Writer).await?;
+        let (file, flag) = match self.backend() {
+            Backend::Sqlite { file, flag, .. } => (Some(file.clone()), flag.clone()),
+            Backend::Postgres { .. } => (None, WriteFlag::default()),
+        };
+        Ok(Writer { connection, file, made: Instant::now(), flag })
+    }
+
+    /// Whether a writer is not to be used again: the primary has moved since it was made, or a
+    /// connection of its time was found dead.
+    #[must_use]
+    pub fn is_outdated(&self, writer: &Writer) -> bool {
+        match self.backend() {
+            Backend::Sqlite { .. } => false,
+            Backend::Postgres { hosts, .. } => hosts.is_outdated(writer.made.elapsed()),
+        }
+    }
+}
+
 impl Writer {
     /// Begins a transaction. On SQLite this takes the database's one write lock.
     ///
@@ -97,7 +128,7 @@ impl Writer {
 pub(in crate::storage) async fn begin(
     connection: &DatabaseConnection,
 ) -> Result<DatabaseTransaction, StorageError> {
-    let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;
+    let is_sqlite = DatabaseKind::of(connection) == DatabaseKind::Sqlite;
     let options = TransactionOptions {
         // A deferred transaction that reads before it writes can fail with BUSY_SNAPSHOT.
         sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
@@ -114,9 +145,9 @@ impl WriteTransaction {
     /// # Errors
     /// [`StorageError::LockTimeout`] if the turn was not had in time.
     pub async fn take_turn(&self) -> Result<bool, StorageError> {
-        match self.transaction.get_database_backend() {
-            DbBackend::Sqlite => Ok(false),
-            _ => turn::take(&self.transaction).await,
+        match DatabaseKind::of(&self.transaction) {
+            DatabaseKind::Sqlite => Ok(false),
+            DatabaseKind::Postgres => turn::take(&self.transaction).await,
         }
     }
 
@@ -176,12 +207,12 @@ impl WriteTransaction {
         account_id: &AccountId,
         lock_timeout: Duration,
     ) -> Result<(), StorageError> {
-        if self.transaction.get_database_backend() == DbBackend::Postgres {
+        if DatabaseKind::of(&self.transaction) == DatabaseKind::Postgres {
             // Zero would mean no limit.
             self.set_lock_timeout(&lock_timeout.as_millis().max(1).to_string()).await?;
         }
         accounts::lock(&self.transaction, &BTreeSet::from([account_id.clone()])).await?;
-        if self.transaction.get_database_backend() == DbBackend::Postgres {
+        if DatabaseKind::of(&self.transaction) == DatabaseKind::Postgres {
             // Now it does hold a lock, and must not wait for long.
             self.set_lock_timeout(WRITER_LOCK_TIMEOUT).await?;
         }

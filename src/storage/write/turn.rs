@@ -3,9 +3,9 @@
 //! It keeps them out of each other's way and nothing more: a change is right because of its row
 //! locks, with the turn or without.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
 /// How long a server waits for the turn before it goes on without: some fifty transactions of
 /// others. Longer, and one server that hangs while it has the turn holds up all others for as
@@ -31,7 +31,7 @@ const TAKE: &str = "\
 /// Takes the turn until the transaction ends; returns whether it had to wait.
 pub async fn take(transaction: &DatabaseTransaction) -> Result<bool, StorageError> {
     let values = [LOCK_TIMEOUT.into(), TURN_WAIT_MAX.into()];
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, TAKE, values);
+    let statement = DatabaseKind::Postgres.statement(TAKE, values);
     let answer = transaction.query_one_raw(statement).await?;
     let Some(answer) = answer else {
         return Err(StorageError::Corrupt("the turn did not answer".to_owned()));

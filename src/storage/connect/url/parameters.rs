@@ -5,7 +5,7 @@ use std::sync::Once;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::storage::connect::url::{
-    DatabaseUrlError,
+    error::DatabaseUrlError,
     parts::{Pairs, port_number, without_brackets},
 };
 

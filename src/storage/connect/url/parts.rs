@@ -5,8 +5,7 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use crate::storage::connect::hosts::HOSTS_MAX;
-use crate::storage::connect::url::DatabaseUrlError;
+use crate::storage::connect::{target::HOSTS_MAX, url::error::DatabaseUrlError};
 
 /// Names as libpq's parameters have them, and decoded values.
 pub(super) type Pairs = Vec<(String, String)>;

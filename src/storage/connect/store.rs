@@ -1,0 +1,257 @@
+//! The handle to a database.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sea_orm::{
+    DatabaseConnection, SqlxError,
+    sqlx::{Database, Pool, postgres::PgPool},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::storage::{
+    StorageError,
+    connect::{
+        active_transactions::ActiveTransactions,
+        budget::{Budget, CONNECTIONS_MAX_DEFAULT, Connections, ReadPermits},
+        hosts::Hosts,
+        pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
+        refusal::ConnectError,
+        session::{self, Role},
+        sqlite_file::DatabaseFile,
+        target::TargetSession,
+        url::{DatabaseUrl, Options},
+        write_lock::{WriteFlag, WriteLockProbe},
+    },
+    dialect::DatabaseKind,
+};
+
+/// A database, and the connections that reads share.
+pub struct Store {
+    backend: Arc<Backend>,
+    pub(in crate::storage) readers: DatabaseConnection,
+    read_permits: ReadPermits,
+    budget: Budget,
+}
+
+/// The file or the servers behind a [`Store`].
+pub(in crate::storage) enum Backend {
+    Sqlite {
+        file: Arc<DatabaseFile>,
+        /// Whether a transaction of this process has the write lock.
+        flag: WriteFlag,
+        write_lock: WriteLockProbe,
+    },
+    Postgres {
+        hosts: Arc<Hosts>,
+        /// The pools of readers, which follow the primary: that of callers first.
+        pools: Mutex<Vec<PgPool>>,
+        active_transactions: ActiveTransactions,
+    },
+}
+
+impl Store {
+    /// Connects to a database that takes changes; the schema is not looked at yet.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened, or it is a standby.
+    pub async fn connect(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Primary, None).await
+    }
+
+    /// The same for a server that opens at most this many connections; and no more than its role,
+    /// the database and PostgreSQL allow.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened, it is a standby, or it allows too few connections.
+    pub async fn connect_with(
+        url: DatabaseUrl,
+        connections_max: u32,
+    ) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Primary, Some(connections_max)).await
+    }
+
+    /// What the connections are for.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// The same database, with connections of its own for what the service itself reads.
+    ///
+    /// # Errors
+    /// On SQLite, the file cannot be opened.
+    pub async fn reserve(&self) -> Result<Self, StorageError> {
+        let size = self.budget.reserved;
+        let readers = match &*self.backend {
+            Backend::Sqlite { file, .. } => open_sqlite(file, Role::Reader, size).await?,
+            Backend::Postgres { hosts, pools, .. } => {
+                let options = session::start_up(hosts.current().clone());
+                let pool = postgres_readers(hosts, size).connect_lazy_with(options);
+                lock(pools).push(pool.clone());
+                pool.into()
+            }
+        };
+        let read_permits = ReadPermits::new(size);
+        Ok(Self { backend: self.backend.clone(), readers, read_permits, budget: self.budget })
+    }
+
+    /// The same for who only reads: a standby is as good, with what it has by then.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened.
+    pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Any, None).await
+    }
+
+    async fn connect_to(
+        url: DatabaseUrl,
+        target: TargetSession,
+        connections_max: Option<u32>,
+    ) -> Result<Self, ConnectError> {
+        let (backend, readers, budget) = match url.0 {
+            Options::Sqlite(options) => {
+                let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
+                let file = DatabaseFile::new(*options, target)?;
+                let (file, readers) = open_file(file, target, budget.readers).await?;
+                let (file, flag) = (Arc::new(file), WriteFlag::default());
+                let pool = pool_options(Role::Probe, 1);
+                let pool = pool.connect_lazy_with(file.options(Role::Probe));
+                let write_lock = WriteLockProbe::new(pool, file.clone(), flag.clone());
+                (Backend::Sqlite { file, flag, write_lock }, readers, budget)
+            }
+            Options::Postgres(all) => {
+                let hosts = Arc::new(Hosts::new(all, target));
+                // The pool would not say why it has no connection.
+                hosts.find().await?;
+                let overridden = hosts.overridden();
+                if !overridden.is_empty() {
+                    tracing::warn!(settings = overridden, "the database's URL overrides settings");
+                }
+                let budget = Budget::new(match connections_max {
+                    Some(connections_max) => hosts.connections_allowed(connections_max).await?,
+                    None => CONNECTIONS_MAX_DEFAULT,
+                });
+                let options = session::start_up(hosts.current().clone());
+                let pool = postgres_readers(&hosts, budget.readers).connect_lazy_with(options);
+                let pools = Mutex::new(vec![pool.clone()]);
+                let active_transactions = ActiveTransactions::default();
+                (Backend::Postgres { hosts, pools, active_transactions }, pool.into(), budget)
+            }
+        };
+        let read_permits = ReadPermits::new(budget.readers);
+        Ok(Self { backend: Arc::new(backend), readers, read_permits, budget })
+    }
+
+    /// Which database it is.
+    #[must_use]
+    pub fn kind(&self) -> DatabaseKind {
+        match &*self.backend {
+            Backend::Sqlite { .. } => DatabaseKind::Sqlite,
+            Backend::Postgres { .. } => DatabaseKind::Postgres,
+        }
+    }
+
+    pub(in crate::storage) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// A permit to read, in the order in which permits are asked for.
+    pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_permits.acquire_read().await
+    }
+
+    /// A permit to scan many rows; its holder asks for a permit to read besides.
+    pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_permits.acquire_scan().await
+    }
+
+    /// The connections that reads share.
+    #[must_use]
+    pub fn reader_connections(&self) -> Connections {
+        match self.kind() {
+            DatabaseKind::Postgres => count(self.readers.get_postgres_connection_pool()),
+            DatabaseKind::Sqlite => count(self.readers.get_sqlite_connection_pool()),
+        }
+    }
+
+    /// A connection was found dead in silence: the others that there are now are not used again,
+    /// rather than that each is waited for as long.
+    pub fn distrust_connections(&self) {
+        if let Backend::Postgres { hosts, .. } = &*self.backend {
+            hosts.distrust_connections();
+        }
+    }
+
+    pub(in crate::storage) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
+        self.open(Role::Admin).await
+    }
+
+    /// Whether the database is a file that is opened for reading only.
+    pub(in crate::storage) fn is_read_only(&self) -> bool {
+        matches!(&*self.backend, Backend::Sqlite { file, .. } if file.is_read_only())
+    }
+
+    /// A connection on which every transaction only reads, and reads one snapshot.
+    pub(in crate::storage) async fn snapshot_connection(
+        &self,
+    ) -> Result<DatabaseConnection, StorageError> {
+        self.open(Role::Snapshot).await
+    }
+
+    /// A pool of one. It is made here and handed to SeaORM, whose own way would log the URL at
+    /// trace.
+    pub(in crate::storage) async fn open(
+        &self,
+        role: Role,
+    ) -> Result<DatabaseConnection, StorageError> {
+        match &*self.backend {
+            Backend::Sqlite { file, .. } => {
+                file.check().map_err(StorageError::Unavailable)?;
+                Ok(open_sqlite(file, role, 1).await?)
+            }
+            Backend::Postgres { hosts, .. } => {
+                if hosts.are_several() {
+                    self.find().await?;
+                }
+                let room = self.read_permits.make_room(self.readers.get_postgres_connection_pool());
+                let opened = tokio::select! {
+                    biased;
+                    opened = open_postgres(hosts, role) => opened,
+                    // Whoever writes goes before those who read.
+                    () = room => Err(SqlxError::PoolClosed.into()),
+                };
+                if matches!(&opened, Err(StorageError::Unavailable(_))) {
+                    // The pool does not say why; whoever asks directly is told.
+                    hosts.find().await?;
+                }
+                Ok(opened?.into())
+            }
+        }
+    }
+
+    /// Looks for the server that is to be used, and has the readers use it. There is nothing to
+    /// look for on SQLite.
+    ///
+    /// # Errors
+    /// There is none, and why.
+    pub async fn find(&self) -> Result<(), ConnectError> {
+        let Backend::Postgres { hosts, pools, .. } = &*self.backend else { return Ok(()) };
+        hosts.find().await?;
+        if hosts.are_several() {
+            for pool in lock(pools).iter() {
+                pool.set_connect_options(session::start_up(hosts.current().clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock(pools: &Mutex<Vec<PgPool>>) -> MutexGuard<'_, Vec<PgPool>> {
+    pools.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
+    let (all, idle) = (pool.size() as usize, pool.num_idle());
+    // The two are not read in one step.
+    Connections { idle, in_use: all.saturating_sub(idle) }
+}

@@ -1,0 +1,108 @@
+//! What one transaction writes, and how values are stored.
+
+use serde_json::json;
+
+use crate::{
+    domain::{
+        account::{Account, AccountChange, Attributes, Labels},
+        hold::Hold,
+        ids::TransactionId,
+        transaction::Entry,
+        unit_of_work::{Effects, NewRequestRecord, UnitOfWork},
+    },
+    storage::{StorageError, entity::account_changes::StoredAttributes},
+};
+
+/// All that is to be written.
+pub struct Changes<'a> {
+    /// In order of their ids.
+    pub created: Vec<&'a Account>,
+    /// Of which only the balance has changed, and what goes with it; in order of their ids.
+    pub moved: Vec<&'a Account>,
+    /// Of which anything may have changed; in order of their ids.
+    pub updated: Vec<&'a Account>,
+    pub account_changes: Vec<&'a AccountChange>,
+    /// In order of their keys.
+    pub new_records: Vec<&'a NewRequestRecord>,
+    pub entries: Vec<&'a Entry>,
+    /// In order of their ids.
+    pub placed: Vec<&'a Hold>,
+    /// In order of their ids.
+    pub ended: Vec<&'a Hold>,
+}
+
+impl<'a> Changes<'a> {
+    /// The changes of a unit of work.
+    pub fn of(work: &'a UnitOfWork) -> Self {
+        let mut new_records: Vec<&NewRequestRecord> = work.new_records().iter().collect();
+        new_records.sort_by(|left, right| left.request.key.cmp(&right.request.key));
+        let entries = work
+            .new_records()
+            .iter()
+            .filter_map(|new| effects(new)?.transaction.as_ref())
+            .flat_map(|transaction| &transaction.entries);
+        let account_changes: Vec<_> = work.account_changes().iter().collect();
+        let is_updated =
+            |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
+        let (updated, moved) = work.changed().partition(is_updated);
+        Self {
+            created: work.created().collect(),
+            moved,
+            updated,
+            new_records,
+            entries: entries.collect(),
+            placed: work.placed().collect(),
+            ended: work.ended().collect(),
+            account_changes,
+        }
+    }
+}
+
+fn effects(new: &NewRequestRecord) -> Option<&Effects> {
+    new.record.result.as_ref().ok()
+}
+
+/// The refusal as it is stored; None if the request was applied.
+pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
+    let rejection = new.record.result.as_ref().err()?;
+    Some(json!(rejection).to_string())
+}
+
+/// The names of the request's entries as they are stored.
+pub fn entry_names_json(new: &NewRequestRecord) -> String {
+    let transaction = effects(new).and_then(|effects| effects.transaction.as_ref());
+    let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
+    let names = entries.iter().map(|it| (&it.account_id, it.sequence));
+    json!(names.collect::<Vec<_>>()).to_string()
+}
+
+/// The id of the hold that the request placed or ended, as it is stored.
+pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
+    effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
+}
+
+/// The id of the transaction that the request reversed.
+pub fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
+    effects(new)?.transaction.as_ref()?.reverses_transaction_id
+}
+
+/// What an account was or became, as it is stored.
+pub fn attributes_json(attributes: &Attributes) -> String {
+    json!(StoredAttributes::from(attributes)).to_string()
+}
+
+/// Labels as they are stored.
+pub fn labels_json(labels: &Labels) -> String {
+    // Most have none, and this runs for every change.
+    if labels.is_empty() { "{}".to_owned() } else { json!(labels).to_string() }
+}
+
+/// Fewer rows than were sent: somebody else committed the same key since it was looked up.
+pub fn expect_all(what: &str, written: u64, expected: usize) -> Result<(), StorageError> {
+    if written == expected as u64 {
+        return Ok(());
+    }
+    Err(StorageError::Aborted(format!(
+        "{written} of {expected} rows written: {what} taken meanwhile"
+    )))
+}
