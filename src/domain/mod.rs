@@ -3,7 +3,7 @@
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
 //! and [`hold`], [`command`] (what may be asked), [`unit_of_work`] (applies commands to locked
 //! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not),
-//! [`authorization`] (who may ask for it), [`verification`] (whether what is stored is what it
+//! [`query`] (what a list selects), [`authorization`] (who may ask for it), [`verification`] (whether what is stored is what it
 //! says).
 
 pub mod account;
@@ -12,6 +12,7 @@ pub mod command;
 pub mod hold;
 pub mod ids;
 pub mod money;
+pub mod query;
 pub mod rejection;
 pub mod transaction;
 pub mod unit_of_work;

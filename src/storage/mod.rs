@@ -12,6 +12,9 @@ mod error;
 mod queries;
 mod schema;
 mod snapshot;
+#[cfg(test)]
+mod statement_texts;
+mod tables;
 mod verify;
 mod write;
 
@@ -25,15 +28,13 @@ pub use connect::{
 pub use dialect::DatabaseKind;
 pub use error::{CommitError, StorageError};
 pub use queries::{
-    accounts::AccountFilter,
     currencies::CurrencyConflict,
-    entries::{EntryRange, Order},
-    holds::{EXPIRED_PER_TRANSACTION_MAX, HoldFilter},
+    holds::EXPIRED_PER_TRANSACTION_MAX,
     new_entries::WatchedAccount,
     page::{EXAMINED_MAX, Examined, Expiring},
-    transactions::{TransactionFilter, TransactionPage},
+    transactions::TransactionPage,
 };
 pub use schema::{SchemaStatus, schema_version};
 pub use snapshot::Snapshot;
-pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
+pub use verify::{VerifyError, VerifyProgress};
 pub use write::transaction::{LockMode, LockedAccounts, WriteTransaction, Writer};

@@ -11,7 +11,6 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
-    TABLES,
     insert::{insert, rows_max},
     reader::{Line, LineError, Lines, Row},
 };
@@ -19,7 +18,7 @@ use crate::{
     domain::verification::LedgerTotals,
     storage::{
         CommitError, StorageError, Store, VerifyError, VerifyProgress, dialect::DatabaseKind,
-        snapshot::look_up_by_index, verify::verify, write::transaction,
+        snapshot::look_up_by_index, tables::TABLES, verify::verify, write::transaction,
     },
 };
 
@@ -120,7 +119,7 @@ impl Store {
 /// Currencies may be there: a server writes those that it was configured with at its start.
 async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
     let kind = DatabaseKind::of(transaction);
-    for table in TABLES.iter().filter(|table| table.line != "currency") {
+    for table in TABLES.iter().filter(|table| table.row_name != "currency") {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
         if transaction.query_one_raw(kind.statement(sql, [])).await?.is_some() {
             return Err(ImportError::NotEmpty(table.name.to_owned()));
@@ -172,9 +171,9 @@ async fn flush(
     mut chunk: Chunk,
     to: u64,
 ) -> Result<(), ImportError> {
-    let (table, from) = (&TABLES[table], chunk.first_line);
-    let refused = |error| ImportError::Refused { from, to, line: table.line, error };
-    if table.line == "currency" {
+    let (table, from) = (TABLES[table], chunk.first_line);
+    let refused = |error| ImportError::Refused { from, to, line: table.row_name, error };
+    if table.row_name == "currency" {
         // Those that are there already, with the same decimals.
         let existing = existing_currencies(transaction).await?;
         chunk.rows.retain(|row| !existing.contains(row));

@@ -7,10 +7,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::storage::archive::{
-    Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, input, trailer,
+use crate::storage::archive::{Counts, FORMAT, FORMAT_VERSION, input, trailer};
+use crate::storage::{
+    schema_version,
+    tables::{Column, ColumnType, TABLES, Table},
 };
-use crate::storage::schema_version;
 
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
 const LINE_LENGTH_MAX: u64 = 1 << 20;
@@ -97,10 +98,10 @@ impl<R: BufRead> Lines<R> {
         if name == "trailer" {
             return self.end(&object).map(|()| None);
         }
-        let Some(table) = TABLES.iter().position(|table| table.line == name) else {
+        let Some(table) = TABLES.iter().position(|table| table.row_name == name) else {
             return Err(self.error(wrong("type", format!("{name:?} is not a type of line"))));
         };
-        let row = row(&TABLES[table], &object).map_err(|wrong| self.error(wrong))?;
+        let row = row(TABLES[table], &object).map_err(|wrong| self.error(wrong))?;
         self.counts[table] += 1;
         Ok(Some(Line { table, row }))
     }
@@ -194,7 +195,7 @@ fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, Wrong> {
     }
     let is_known = |name: &str| name == "type" || table.columns.iter().any(|it| it.name == name);
     match object.keys().find(|name| !is_known(name)) {
-        Some(unknown) => Err(wrong(unknown, format!("is not a field of {:?}", table.line))),
+        Some(unknown) => Err(wrong(unknown, format!("is not a field of {:?}", table.row_name))),
         None => Ok(row),
     }
 }
@@ -207,26 +208,30 @@ fn cell(column: &Column, value: &Value) -> Result<Option<String>, Wrong> {
     }
     let text = value.as_str();
     let text = match column.kind {
-        Kind::Text => text.ok_or_else(|| is("a string"))?.to_owned(),
-        Kind::Amount => text.filter(|it| is_amount(it)).ok_or_else(|| is("a decimal"))?.to_owned(),
-        Kind::Uuid => {
+        ColumnType::Text => text.ok_or_else(|| is("a string"))?.to_owned(),
+        ColumnType::Amount => {
+            text.filter(|it| is_amount(it)).ok_or_else(|| is("a decimal"))?.to_owned()
+        }
+        ColumnType::Uuid => {
             let parsed = text.and_then(|it| uuid::Uuid::try_parse(it).ok());
             parsed.ok_or_else(|| is("a UUID"))?.to_string()
         }
-        Kind::Bytes => {
+        ColumnType::Bytes => {
             let is_hex = |it: &&str| {
                 it.len().is_multiple_of(2) && it.bytes().all(|it| it.is_ascii_hexdigit())
             };
             text.filter(is_hex).ok_or_else(|| is("hexadecimal"))?.to_owned()
         }
-        Kind::SmallInteger => {
+        ColumnType::SmallInteger => {
             let number = value.as_i64().and_then(|it| i16::try_from(it).ok());
             number.ok_or_else(|| is("a whole number of 16 bits"))?.to_string()
         }
-        Kind::Integer => value.as_i64().ok_or_else(|| is("a whole number of 64 bits"))?.to_string(),
-        Kind::Flag => value.as_bool().ok_or_else(|| is("true or false"))?.to_string(),
-        Kind::Json if value.is_object() || value.is_array() => value.to_string(),
-        Kind::Json => return Err(is("an object or an array")),
+        ColumnType::Integer => {
+            value.as_i64().ok_or_else(|| is("a whole number of 64 bits"))?.to_string()
+        }
+        ColumnType::Flag => value.as_bool().ok_or_else(|| is("true or false"))?.to_string(),
+        ColumnType::Json if value.is_object() || value.is_array() => value.to_string(),
+        ColumnType::Json => return Err(is("an object or an array")),
     };
     // Nothing that may be null is ever empty; so empty can stand for null on the way to
     // PostgreSQL, whose arrays of text are without null here.

@@ -19,10 +19,7 @@ use sea_orm::{
 };
 
 use crate::{
-    domain::{
-        account::{Account, AccountState, Labels},
-        ids::AccountId,
-    },
+    domain::{account::Account, ids::AccountId, query::AccountFilter},
     storage::{
         StorageError, Store,
         connect::session::APPLICATION_NAME,
@@ -31,17 +28,6 @@ use crate::{
         queries::page::{EXAMINED_MAX, Examined, Expiring},
     },
 };
-
-/// Which accounts to list; all that is given must match.
-#[derive(Clone, Debug, Default)]
-pub struct AccountFilter {
-    /// In this currency.
-    pub currency_code: Option<String>,
-    /// In this state.
-    pub state: Option<AccountState>,
-    /// With all of these labels.
-    pub labels: Labels,
-}
 
 impl Store {
     /// One account, as it was last committed.
@@ -95,7 +81,7 @@ impl Store {
                 let (examined, last) = self.examine(range, left).await?;
                 let Some(last) = last else { continue };
                 query = query.filter(Column::AccountId.lte(last.as_str()));
-                query = filter.apply(query, self.kind());
+                query = apply(filter, query, self.kind());
                 left -= examined;
                 list.next = (left == 0).then(|| AccountId::from_stored(&last));
             }
@@ -134,25 +120,20 @@ impl Store {
     }
 }
 
-impl AccountFilter {
-    /// Whether every account matches.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
+fn apply(filter: &AccountFilter, mut query: Select<Entity>, kind: DatabaseKind) -> Select<Entity> {
+    if let Some(currency_code) = &filter.currency_code {
+        query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
     }
-
-    fn apply(&self, mut query: Select<Entity>, kind: DatabaseKind) -> Select<Entity> {
-        if let Some(currency_code) = &self.currency_code {
-            query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
-        }
-        if let Some(state) = self.state {
-            query = query.filter(Column::State.eq(state.name()));
-        }
-        if !self.labels.is_empty() {
-            query = query.filter(has_labels(kind, &self.labels));
-        }
-        query
+    if let Some(state) = filter.state {
+        query = query.filter(Column::State.eq(state.name()));
     }
+    if !filter.labels.is_empty() {
+        query = query.filter(Expr::cust_with_values(
+            kind.has_labels("accounts.labels", kind.placeholder()),
+            [serde_json::json!(filter.labels).to_string()],
+        ));
+    }
+    query
 }
 
 /// The ids that begin with one of these prefixes and lie above `after`, as ranges of the primary
@@ -188,15 +169,12 @@ async fn read(
     expire_until_us: i64,
 ) -> Result<Expiring<Vec<Account>>, StorageError> {
     let kind = DatabaseKind::of(connection);
-    let (aggregate, least) = match kind {
-        DatabaseKind::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
-        DatabaseKind::Postgres => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
-    };
-    let parameter = if kind == DatabaseKind::Sqlite { "?" } else { "$1" };
+    let holds = kind.joined("h.amount || '@' || h.expire_time_us", "' '");
+    let (least, clock) = (kind.least(), kind.statement_clock());
     let expired = format!(
-        "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
-          AND h.state = 'open' AND h.expire_time_us <= {least}({}, {parameter}))",
-        kind.statement_clock()
+        "(SELECT {holds} FROM holds h WHERE h.account_id = accounts.account_id \
+          AND h.state = 'open' AND h.expire_time_us <= {least}({clock}, {}))",
+        kind.placeholder()
     );
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
@@ -307,9 +285,9 @@ pub async fn lock_holders(
     if account_ids.is_empty() || DatabaseKind::of(transaction) == DatabaseKind::Sqlite {
         return Ok((BTreeSet::new(), BTreeSet::new()));
     }
-    let ids: Vec<String> = account_ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let ids = DatabaseKind::Postgres.texts(account_ids.iter().map(|id| id.as_str().to_owned()));
     let age_ms = PEER_TRANSACTION_TIME_MAX.as_secs_f64() * 1000.0;
-    let values = [ids.into(), APPLICATION_NAME.into(), age_ms.into()];
+    let values = [ids, APPLICATION_NAME.into(), age_ms.into()];
     let kind = DatabaseKind::of(transaction);
     let statement = kind.statement(LOCK_HOLDERS, values);
     let (mut peers, mut others) = (BTreeSet::new(), BTreeSet::new());
@@ -344,19 +322,6 @@ fn begins_with(prefix: &str) -> SimpleExpr {
     }
     let end = String::from_utf8_lossy(&end).into_owned();
     Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
-}
-
-fn has_labels(kind: DatabaseKind, labels: &Labels) -> SimpleExpr {
-    let labels = serde_json::json!(labels).to_string();
-    match kind {
-        DatabaseKind::Sqlite => Expr::cust_with_values(
-            "NOT EXISTS (SELECT 1 FROM json_each(?) wanted WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(accounts.labels) had \
-              WHERE had.key = wanted.key AND had.value = wanted.value))",
-            [labels],
-        ),
-        DatabaseKind::Postgres => Expr::cust_with_values("labels @> CAST($1 AS jsonb)", [labels]),
-    }
 }
 
 fn to_accounts(rows: Vec<Model>) -> Result<Vec<Account>, StorageError> {

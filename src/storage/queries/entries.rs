@@ -8,41 +8,24 @@ use sea_orm::{
 };
 
 use crate::{
-    domain::{account::Account, ids::AccountId, money::Amount, transaction::Entry},
+    domain::{
+        account::Account,
+        ids::AccountId,
+        money::Amount,
+        query::{EntryRange, Order},
+        transaction::Entry,
+    },
     storage::{
         StorageError, Store,
-        dialect::DatabaseKind,
+        dialect::{DatabaseKind, Sql},
         entity::{
             currencies::currency,
             entries::{Column, Entity, Model},
             requests::EntryName,
         },
+        tables::ENTRIES,
     },
 };
-
-/// Which way a statement is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Oldest first.
-    Ascending,
-    /// Newest first.
-    Descending,
-}
-
-/// Which entries of an account to read.
-#[derive(Clone, Copy, Debug)]
-pub struct EntryRange {
-    /// Only those above this sequence.
-    pub after_sequence: i64,
-    /// Only those below this sequence.
-    pub before_sequence: Option<i64>,
-    /// Only those made at this time or later, in microseconds since the Unix epoch.
-    pub start_time_us: Option<i64>,
-    /// Only those made before this time.
-    pub end_time_us: Option<i64>,
-    /// Which way.
-    pub order: Order,
-}
 
 impl Store {
     /// At most `limit` entries of an account.
@@ -129,21 +112,25 @@ impl Store {
     }
 }
 
-const BY_NAME_POSTGRES: &str = "\
-    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
-        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
-    FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
-    CROSS JOIN LATERAL (SELECT * FROM entries e \
-        WHERE e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence LIMIT 1) e \
-    CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
-        WHERE a.account_id = e.account_id LIMIT 1) a";
-
-const BY_NAME_SQLITE: &str = "\
-    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
-        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
-    FROM json_each(?) name \
-    JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
-    JOIN accounts a ON a.account_id = e.account_id";
+pub static BY_NAME: Sql = Sql::new(|kind| {
+    let columns = ENTRIES.column_list("e.");
+    let from = match kind {
+        DatabaseKind::Sqlite => {
+            "json_each(?) name \
+             JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
+             JOIN accounts a ON a.account_id = e.account_id"
+        }
+        DatabaseKind::Postgres => {
+            "UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
+             CROSS JOIN LATERAL (SELECT * FROM entries e \
+                 WHERE e.account_id = name.account_id COLLATE \"C\" \
+                 AND e.sequence = name.sequence LIMIT 1) e \
+             CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
+                 WHERE a.account_id = e.account_id LIMIT 1) a"
+        }
+    };
+    format!("SELECT {columns}, a.currency_code, a.currency_scale FROM {from}")
+});
 
 /// The entries with these names, on any connection or within any transaction.
 pub async fn by_name(
@@ -154,18 +141,8 @@ pub async fn by_name(
         return Ok(HashMap::new());
     }
     let kind = DatabaseKind::of(connection);
-    let statement = match kind {
-        DatabaseKind::Sqlite => {
-            let names = serde_json::json!(names).to_string();
-            kind.statement(BY_NAME_SQLITE, [names.into()])
-        }
-        DatabaseKind::Postgres => {
-            let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
-            let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
-            let values = [accounts.into(), sequences.into()];
-            kind.statement(BY_NAME_POSTGRES, values)
-        }
-    };
+    let pairs = names.iter().map(|(id, sequence)| (id.to_string(), *sequence));
+    let statement = BY_NAME.statement(kind, kind.pairs(pairs));
     let mut entries = HashMap::with_capacity(names.len());
     for row in connection.query_all_raw(statement).await? {
         let (code, scale): (String, i16) =

@@ -13,30 +13,23 @@ use crate::{
         account::Account,
         hold::{Hold, HoldState},
         ids::{AccountId, HoldId},
+        query::HoldFilter,
     },
     storage::{
         StorageError, Store,
-        dialect::DatabaseKind,
+        dialect::{DatabaseKind, Sql},
         entity::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
         queries::page::{EXAMINED_MAX, Examined, Expiring},
+        tables::HOLDS,
     },
 };
 
 /// Holds that have expired and are recorded so in one transaction: what a transaction does stays
 /// far below the time that it may take. Where more have expired, the rest is for the next one.
 pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
-
-/// Which holds of an account to list.
-#[derive(Clone, Debug)]
-pub struct HoldFilter {
-    /// Only those in this state.
-    pub state: Option<HoldState>,
-    /// Only those above this id.
-    pub after: Option<HoldId>,
-}
 
 impl Store {
     /// One hold, as it is now.
@@ -134,11 +127,8 @@ struct Row {
 
 /// The time as of which holds are read.
 fn time(kind: DatabaseKind, expire_until_us: i64) -> SimpleExpr {
-    let clock = kind.statement_clock();
-    let sql = match kind {
-        DatabaseKind::Sqlite => format!("MIN({clock}, ?)"),
-        DatabaseKind::Postgres => format!("LEAST({clock}, $1)"),
-    };
+    let (least, clock) = (kind.least(), kind.statement_clock());
+    let sql = format!("{least}({clock}, {})", kind.placeholder());
     Expr::cust_with_values(sql, [expire_until_us])
 }
 
@@ -158,14 +148,10 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     }
 }
 
-const COLUMNS: &str = "\
-    h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us, h.captured_amount, \
-    h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us, h.update_time_us, \
-    h.caller, h.end_caller, a.currency_code, a.currency_scale";
-
 // A second more than the time: who decides goes by the time that this statement returns, which
 // is a little later than the time at which it looks.
-fn found_sql(kind: DatabaseKind) -> String {
+pub static HOLDS_BY_KEY: Sql = Sql::new(|kind| {
+    let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
     let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
     // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
@@ -194,13 +180,13 @@ fn found_sql(kind: DatabaseKind) -> String {
     };
     format!(
         "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
-             SELECT {COLUMNS} FROM {named} \
+             SELECT {columns} FROM {named} \
              UNION ALL \
-             SELECT * FROM (SELECT {COLUMNS} FROM {held} \
+             SELECT * FROM (SELECT {columns} FROM {held} \
                  ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) expired \
          ) h ON true"
     )
-}
+});
 
 /// The account of the hold `h`, on PostgreSQL.
 const OF_ACCOUNT: &str = "\
@@ -215,18 +201,11 @@ pub async fn found(
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<(i64, Vec<Hold>), StorageError> {
     let kind = DatabaseKind::of(connection);
-    let hold_ids = hold_ids.iter().map(|id| id.as_str().to_owned());
-    let account_ids = account_ids.iter().map(|id| id.as_str().to_owned());
-    let values = match kind {
-        DatabaseKind::Sqlite => [
-            serde_json::Value::from_iter(hold_ids).to_string().into(),
-            serde_json::Value::from_iter(account_ids).to_string().into(),
-        ],
-        DatabaseKind::Postgres => {
-            [hold_ids.collect::<Vec<_>>().into(), account_ids.collect::<Vec<_>>().into()]
-        }
-    };
-    let statement = kind.statement(found_sql(kind), values);
+    let values = [
+        kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
+        kind.texts(account_ids.iter().map(|id| id.as_str().to_owned())),
+    ];
+    let statement = HOLDS_BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,

@@ -2,30 +2,39 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
 use crate::{
     domain::{
         account::{Account, Attributes},
         ids::AccountId,
     },
-    storage::{StorageError, dialect::DatabaseKind, entity::account_changes::Model},
+    storage::{
+        StorageError,
+        dialect::{DatabaseKind, Sql},
+        entity::account_changes::Model,
+        tables::ACCOUNT_CHANGES,
+    },
 };
 
 // Columns by name: a prepared `*` fails when a newer server's migration has added one.
 /// One search by key an account, however many changes it has.
-const POSTGRES: &str = "\
-    SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller, \
-        opening.attributes_before, opening.attributes_after, opening.create_time_us \
-    FROM unnest($1::text[]) AS wanted (account_id) CROSS JOIN LATERAL \
-        (SELECT * FROM account_changes c WHERE c.account_id = wanted.account_id \
-         ORDER BY c.version LIMIT 1) AS opening";
-const SQLITE: &str = "\
-    SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller, \
-        opening.attributes_before, opening.attributes_after, opening.create_time_us \
-    FROM json_each(?) AS wanted CROSS JOIN account_changes AS opening \
-    WHERE opening.account_id = wanted.value AND opening.version = \
-        (SELECT min(c.version) FROM account_changes c WHERE c.account_id = wanted.value)";
+pub static OPENINGS: Sql = Sql::new(|kind| {
+    let columns = ACCOUNT_CHANGES.column_list("opening.");
+    let from = match kind {
+        DatabaseKind::Sqlite => {
+            "json_each(?) AS wanted CROSS JOIN account_changes AS opening \
+             WHERE opening.account_id = wanted.value AND opening.version = \
+                 (SELECT min(c.version) FROM account_changes c WHERE c.account_id = wanted.value)"
+        }
+        DatabaseKind::Postgres => {
+            "unnest($1::text[]) AS wanted (account_id) CROSS JOIN LATERAL \
+                 (SELECT * FROM account_changes c WHERE c.account_id = wanted.account_id \
+                  ORDER BY c.version LIMIT 1) AS opening"
+        }
+    };
+    format!("SELECT {columns} FROM {from}")
+});
 
 /// Of these accounts, those whose attributes have changed, with what these were when they were opened.
 pub async fn openings(
@@ -37,12 +46,9 @@ pub async fn openings(
     if accounts.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids: Vec<String> = accounts.keys().map(|id| (*id).to_owned()).collect();
-    let (sql, ids): (_, Value) = match DatabaseKind::of(transaction) {
-        DatabaseKind::Sqlite => (SQLITE, serde_json::json!(ids).to_string().into()),
-        DatabaseKind::Postgres => (POSTGRES, ids.into()),
-    };
-    let statement = DatabaseKind::of(transaction).statement(sql, [ids]);
+    let kind = DatabaseKind::of(transaction);
+    let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
+    let statement = OPENINGS.statement(kind, [ids]);
     let mut openings = HashMap::new();
     for row in transaction.query_all_raw(statement).await? {
         let row = Model::from_query_result(&row, "")?;

@@ -18,9 +18,10 @@ use crate::{
     },
     storage::{
         StorageError, Store,
-        dialect::DatabaseKind,
+        dialect::{DatabaseKind, Sql},
         entity::requests::{Column, Entity, Model},
         queries::{entries, holds},
+        tables::REQUESTS,
     },
 };
 
@@ -111,27 +112,27 @@ pub async fn reversed_by(
     Ok(pairs.into_iter().collect())
 }
 
-// Columns by name: a prepared `*` fails when a newer server's migration has added one.
-// One statement for the clock and the look-up. LATERAL with a LIMIT: see `writer`.
-const FOUND_POSTGRES: &str = "\
-    SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
-        CROSS JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE \"C\" \
-            AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r";
-
-const FOUND_SQLITE: &str = "\
-    SELECT r.* FROM json_each(?) key \
-        JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1";
-
-fn decided_sql(kind: DatabaseKind) -> String {
-    let clock = kind.clock();
-    let found = if kind == DatabaseKind::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
+// The clock and the rows in one statement. Columns by name: a prepared `*` fails when a newer
+// server's migration has added one. LATERAL with a LIMIT: see `write::transaction`.
+pub static RECORDS: Sql = Sql::new(|kind| {
+    let rows = match kind {
+        DatabaseKind::Sqlite => {
+            "SELECT r.* FROM json_each(?) key \
+                 JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1"
+        }
+        DatabaseKind::Postgres => {
+            "SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
+                 CROSS JOIN LATERAL (SELECT * FROM requests r \
+                     WHERE r.caller = key.caller COLLATE \"C\" \
+                     AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r"
+        }
+    };
+    let (clock, columns) = (kind.clock(), REQUESTS.column_list("r."));
     format!(
-        "SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
-             r.rejection, r.description, r.labels, r.entry_names, r.create_time_us, \
-             r.hold_id, r.reverses_transaction_id \
-         FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({found}) r ON true"
+        "SELECT clock.now_us, {columns} \
+         FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({rows}) r ON true"
     )
-}
+});
 
 /// The database's clock, and the verdicts stored under these keys.
 pub async fn records(
@@ -139,21 +140,8 @@ pub async fn records(
     keys: &BTreeSet<RequestKey>,
 ) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
     let kind = DatabaseKind::of(transaction);
-    let callers = || keys.iter().map(|key| key.caller.to_string());
-    let request_ids = || keys.iter().map(|key| key.request_id.to_string());
-    let statement = match kind {
-        DatabaseKind::Sqlite => {
-            let keys: Vec<_> = callers().zip(request_ids()).collect();
-            let keys = serde_json::json!(keys).to_string();
-            kind.statement(decided_sql(kind), [keys.into()])
-        }
-        DatabaseKind::Postgres => {
-            let callers: Vec<String> = callers().collect();
-            let request_ids: Vec<String> = request_ids().collect();
-            let values = [callers.into(), request_ids.into()];
-            kind.statement(decided_sql(kind), values)
-        }
-    };
+    let pairs = keys.iter().map(|key| (key.caller.to_string(), key.request_id.to_string()));
+    let statement = RECORDS.statement(kind, kind.pairs(pairs));
     let rows = transaction.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,

@@ -5,7 +5,7 @@ use sea_orm::ConnectionTrait;
 use crate::{
     domain::{
         ids::AccountId,
-        verification::{AccountVerifier, Fault},
+        verification::{AccountVerifier, Fault, VerifiedAccount},
     },
     storage::{
         StorageError, Store,
@@ -16,15 +16,6 @@ use crate::{
 /// Entries read at a time: enough that the round trips do not count, few enough that hashing
 /// them holds up no other call for more than about a millisecond.
 const PAGE: usize = 1000;
-
-/// How far an account was recomputed, and what is wrong with it.
-#[derive(Debug)]
-pub struct VerifiedAccount {
-    /// How many entries were recomputed and found right.
-    pub entries_verified: i64,
-    /// The first thing that is wrong.
-    pub fault: Option<Fault>,
-}
 
 impl Store {
     /// Recomputes one account, as of the moment at which its row is read; None if there is no

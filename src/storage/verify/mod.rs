@@ -18,7 +18,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use sea_orm::DatabaseTransaction;
 
-pub use self::{account::VerifiedAccount, error::VerifyError, progress::VerifyProgress};
+pub use self::{error::VerifyError, progress::VerifyProgress};
 use crate::{domain::verification::LedgerTotals, storage::Snapshot};
 
 impl Snapshot {

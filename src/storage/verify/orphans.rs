@@ -15,10 +15,7 @@ const PAGE: usize = 10_000;
 /// that is there twice.
 pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let kind = DatabaseKind::of(connection);
-    let names = match kind {
-        DatabaseKind::Sqlite => "r.entry_names",
-        DatabaseKind::Postgres => "r.entry_names::text",
-    };
+    let names = kind.text("r.entry_names");
     let page = kind.with_placeholders(&format!(
         "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
              LEFT JOIN requests r ON r.transaction_id = e.transaction_id AND r.rejection IS NULL \

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::storage::verify::{
     error::VerifyError,
     partitions::{self, LAST},
     progress::VerifyProgress,
-    rows::{amount_of, packed, read_packed, uuid_column},
+    rows::{amount_of, packed, read_packed},
 };
 use crate::{
     domain::{
@@ -87,16 +87,13 @@ async fn look_up(
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let (id, names) = match kind {
-        DatabaseKind::Sqlite => (uuid_column(kind, "transaction_id"), "entry_names"),
-        DatabaseKind::Postgres => (uuid_column(kind, "transaction_id"), "entry_names::text"),
-    };
+    let (id, names) = (kind.uuid_text("transaction_id"), kind.text("entry_names"));
     let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
     let from = kind.with_placeholders(
         "FROM requests WHERE (caller, request_id) > ({1}, {2}) \
             AND (caller, request_id) <= ({3}, {4}) ORDER BY caller, request_id",
     );
-    let columns = [&id, "kind", is_applied, names].map(str::to_owned);
+    let columns = [&id, "kind", is_applied, &names].map(str::to_owned);
     let sql = packed(kind, &columns, &from);
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
     let page = read_packed(&*connection, &sql, values).await?;
@@ -187,26 +184,25 @@ async fn find(
     names: &[&EntryName],
 ) -> Result<Vec<Option<Found>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
-    let (from, place, values): (_, _, Vec<Value>) = match kind {
-        DatabaseKind::Sqlite => {
-            let from = "FROM json_each(?1) n \
+    let (from, position) = match kind {
+        DatabaseKind::Sqlite => (
+            "FROM json_each(?1) n \
                 JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
-                JOIN accounts a ON a.account_id = e.account_id";
-            (from, "n.key", vec![serde_json::json!(names).to_string().into()])
-        }
-        DatabaseKind::Postgres => {
-            let from = "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-                    AS n(account_id, sequence, place) \
+                JOIN accounts a ON a.account_id = e.account_id",
+            "n.key",
+        ),
+        DatabaseKind::Postgres => (
+            "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
+                    AS n(account_id, sequence, position) \
                 JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
                     AND e.sequence = n.sequence \
-                JOIN accounts a ON a.account_id = e.account_id";
-            let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
-            let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
-            (from, "n.place - 1", vec![accounts.into(), sequences.into()])
-        }
+                JOIN accounts a ON a.account_id = e.account_id",
+            "n.position - 1",
+        ),
     };
-    let id = uuid_column(kind, "e.transaction_id");
-    let columns = [place, &id, "a.currency_code", "a.currency_scale", "e.amount"];
+    let values = kind.pairs(names.iter().map(|(id, sequence)| (id.to_string(), *sequence)));
+    let id = kind.uuid_text("e.transaction_id");
+    let columns = [position, &id, "a.currency_code", "a.currency_scale", "e.amount"];
     let sql = packed(kind, &columns.map(str::to_owned), from);
     let page = read_packed(connection, &sql, values).await?;
     let mut found: Vec<Option<Found>> = Vec::with_capacity(names.len());
@@ -216,7 +212,7 @@ async fn find(
     for line in page.text.lines() {
         let mut columns = line.splitn(5, ' ');
         let mut next = || columns.next().unwrap_or_default();
-        let place: usize = next().parse().unwrap_or(usize::MAX);
+        let position: usize = next().parse().unwrap_or(usize::MAX);
         let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
         let (code, scale) = (next(), next().parse().unwrap_or(u32::MAX));
         let known = currencies.iter().find(|it| it.code() == code && it.scale() == scale);
@@ -225,7 +221,7 @@ async fn find(
             currencies.push(currency.clone());
         }
         let amount = amount_of(next(), &currency).map(|amount| (currency, amount));
-        if let Some(entry) = found.get_mut(place) {
+        if let Some(entry) = found.get_mut(position) {
             *entry = Some(Found { transaction_id, amount });
         }
     }

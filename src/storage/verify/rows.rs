@@ -23,25 +23,10 @@ use crate::{
 
 /// The columns of an entry, as [`Line`] reads them.
 pub fn entry_columns(kind: DatabaseKind) -> Vec<String> {
-    let (id, hash) = (uuid_column(kind, "transaction_id"), bytes_column(kind, "hash"));
+    let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
     ["account_id", "sequence", &id, "amount", "balance_after", "create_time_us", &hash]
         .map(str::to_owned)
         .to_vec()
-}
-
-/// A column of UUIDs, as text.
-pub fn uuid_column(kind: DatabaseKind, name: &str) -> String {
-    match kind {
-        DatabaseKind::Sqlite => format!("hex({name})"),
-        DatabaseKind::Postgres => name.to_owned(),
-    }
-}
-
-fn bytes_column(kind: DatabaseKind, name: &str) -> String {
-    match kind {
-        DatabaseKind::Sqlite => format!("hex({name})"),
-        DatabaseKind::Postgres => format!("encode({name}, 'hex')"),
-    }
 }
 
 /// A statement that gives the number of the rows of `FROM ... ORDER BY ...`, and these columns of

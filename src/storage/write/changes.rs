@@ -16,43 +16,40 @@ use crate::{
 /// All that is to be written.
 pub struct Changes<'a> {
     /// In order of their ids.
-    pub created: Vec<&'a Account>,
+    pub new_accounts: Vec<&'a Account>,
     /// Of which only the balance has changed, and what goes with it; in order of their ids.
-    pub moved: Vec<&'a Account>,
+    pub balance_updates: Vec<&'a Account>,
     /// Of which anything may have changed; in order of their ids.
-    pub updated: Vec<&'a Account>,
+    pub account_updates: Vec<&'a Account>,
     pub account_changes: Vec<&'a AccountChange>,
     /// In order of their keys.
-    pub new_records: Vec<&'a NewRequestRecord>,
-    pub entries: Vec<&'a Entry>,
+    pub new_requests: Vec<&'a NewRequestRecord>,
+    pub new_entries: Vec<&'a Entry>,
     /// In order of their ids.
-    pub placed: Vec<&'a Hold>,
+    pub new_holds: Vec<&'a Hold>,
     /// In order of their ids.
-    pub ended: Vec<&'a Hold>,
+    pub closed_holds: Vec<&'a Hold>,
 }
 
 impl<'a> Changes<'a> {
     /// The changes of a unit of work.
     pub fn of(work: &'a UnitOfWork) -> Self {
-        let mut new_records: Vec<&NewRequestRecord> = work.new_records().iter().collect();
-        new_records.sort_by(|left, right| left.request.key.cmp(&right.request.key));
-        let entries = work
-            .new_records()
-            .iter()
-            .filter_map(|new| effects(new)?.transaction.as_ref())
-            .flat_map(|transaction| &transaction.entries);
+        let mut new_requests: Vec<_> = work.new_records().iter().collect();
+        new_requests.sort_by(|left, right| left.request.key.cmp(&right.request.key));
+        let transactions =
+            work.new_records().iter().filter_map(|new| effects(new)?.transaction.as_ref());
         let account_changes: Vec<_> = work.account_changes().iter().collect();
-        let is_updated =
+        let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
-        let (updated, moved) = work.changed().partition(is_updated);
+        let (account_updates, balance_updates) = work.changed().partition(has_change);
         Self {
-            created: work.created().collect(),
-            moved,
-            updated,
-            new_records,
-            entries: entries.collect(),
-            placed: work.placed().collect(),
-            ended: work.ended().collect(),
+            new_accounts: work.created().collect(),
+            balance_updates,
+            account_updates,
+            new_requests,
+            new_entries: transactions.flat_map(|transaction| &transaction.entries).collect(),
+            new_holds: work.placed().collect(),
+            closed_holds: work.ended().collect(),
             account_changes,
         }
     }

@@ -3,8 +3,9 @@
 //! the work holds; a few more on SQLite, where a statement is no round trip.
 
 mod changes;
-mod postgres;
-mod sqlite;
+pub mod postgres;
+pub mod rows;
+pub mod sqlite;
 pub mod transaction;
 mod turn;
 

@@ -1,0 +1,283 @@
+//! The rows of a write: columns and values of each kind, the same for both databases.
+
+use std::sync::OnceLock;
+
+use sea_orm::Value;
+
+use crate::{
+    domain::{
+        account::{Account, AccountChange},
+        hold::Hold,
+        ids::TransactionId,
+        money::Amount,
+        transaction::Entry,
+        unit_of_work::NewRequestRecord,
+    },
+    storage::{
+        dialect::DatabaseKind,
+        tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, REQUESTS, Table},
+        write::changes::{
+            attributes_json, entry_names_json, hold_id, labels_json, rejection_json, reverses,
+        },
+    },
+};
+
+/// The columns that are written of a kind of row, and their values.
+pub struct Rows<R: 'static, const N: usize> {
+    pub table: &'static Table,
+    /// The columns in the order of the values; the first of them is the key of an update.
+    names: Names<N>,
+    pub values: fn(DatabaseKind, &R) -> [Value; N],
+    /// What there would be too many or too few of, for the error.
+    pub what: &'static str,
+    /// The statement for SQLite, up to its rows and from there on.
+    pub sqlite: OnceLock<[String; 2]>,
+    columns: OnceLock<Vec<&'static Column>>,
+}
+
+enum Names<const N: usize> {
+    All,
+    Some([&'static str; N]),
+}
+
+impl<R: 'static, const N: usize> Rows<R, N> {
+    const fn insert(
+        table: &'static Table,
+        what: &'static str,
+        values: fn(DatabaseKind, &R) -> [Value; N],
+    ) -> Self {
+        Self {
+            table,
+            names: Names::All,
+            values,
+            what,
+            sqlite: OnceLock::new(),
+            columns: OnceLock::new(),
+        }
+    }
+
+    const fn update(
+        table: &'static Table,
+        what: &'static str,
+        names: [&'static str; N],
+        values: fn(DatabaseKind, &R) -> [Value; N],
+    ) -> Self {
+        Self {
+            table,
+            names: Names::Some(names),
+            values,
+            what,
+            sqlite: OnceLock::new(),
+            columns: OnceLock::new(),
+        }
+    }
+
+    pub fn is_update(&self) -> bool {
+        matches!(self.names, Names::Some(_))
+    }
+
+    /// The columns in the order of the values.
+    pub fn columns(&self) -> &[&'static Column] {
+        self.columns.get_or_init(|| {
+            let all = self.table.columns.iter();
+            match &self.names {
+                Names::All => all.collect(),
+                Names::Some(names) => {
+                    let column = |name: &&str| all.clone().find(|column| column.name == *name);
+                    names.iter().filter_map(column).collect()
+                }
+            }
+        })
+    }
+}
+
+pub static NEW_ACCOUNTS: Rows<Account, 15> = Rows::insert(&ACCOUNTS, "account id", |kind, it| {
+    [
+        it.account_id.as_str().into(),
+        it.currency.code().into(),
+        // At most 27.
+        (it.currency.scale() as i16).into(),
+        amount(kind, it.balance),
+        amount(kind, it.held),
+        amount(kind, it.overdraft_limit),
+        it.unlimited_overdraft.into(),
+        it.state.name().into(),
+        it.sequence.into(),
+        it.version.into(),
+        it.last_hash.to_vec().into(),
+        labels_json(&it.labels).into(),
+        it.create_time_us.into(),
+        it.update_time_us.into(),
+        (*it.caller).into(),
+    ]
+});
+
+pub static NEW_REQUESTS: Rows<NewRequestRecord, 12> =
+    Rows::insert(&REQUESTS, "request id", |kind, it| {
+        [
+            (*it.request.key.caller).into(),
+            it.request.key.request_id.as_str().into(),
+            it.record.fingerprint.to_vec().into(),
+            uuid(kind, it.record.transaction_id),
+            it.request.action.name().into(),
+            optional_text(kind, rejection_json(it)),
+            it.request.description.as_str().into(),
+            labels_json(&it.request.labels).into(),
+            entry_names_json(it).into(),
+            it.create_time_us.into(),
+            optional_text(kind, hold_id(it)),
+            optional_uuid(kind, reverses(it)),
+        ]
+    });
+
+pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::insert(&ENTRIES, "entry", |kind, it| {
+    [
+        it.account_id.as_str().into(),
+        it.sequence.into(),
+        uuid(kind, it.transaction_id),
+        amount(kind, it.amount),
+        amount(kind, it.balance_after),
+        it.create_time_us.into(),
+        it.hash.to_vec().into(),
+    ]
+});
+
+/// What every entry changes of an account.
+pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::update(
+    &ACCOUNTS,
+    "account",
+    ["account_id", "balance", "held", "sequence", "version", "last_hash", "update_time_us"],
+    balance_values,
+);
+
+/// What anything at all changes of an account.
+pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::update(
+    &ACCOUNTS,
+    "account",
+    [
+        "account_id",
+        "balance",
+        "held",
+        "sequence",
+        "version",
+        "last_hash",
+        "update_time_us",
+        "state",
+        "overdraft_limit",
+        "unlimited_overdraft",
+        "labels",
+    ],
+    |kind, it| {
+        let [id, balance, held, sequence, version, hash, time] = balance_values(kind, it);
+        let state = it.state.name().into();
+        let limit = amount(kind, it.overdraft_limit);
+        let unlimited = it.unlimited_overdraft.into();
+        let labels = labels_json(&it.labels).into();
+        [id, balance, held, sequence, version, hash, time, state, limit, unlimited, labels]
+    },
+);
+
+pub static NEW_ACCOUNT_CHANGES: Rows<AccountChange, 8> =
+    Rows::insert(&ACCOUNT_CHANGES, "change", |_, it| {
+        [
+            it.account_id.as_str().into(),
+            it.version.into(),
+            it.kind.name().into(),
+            it.reason.as_str().into(),
+            (*it.caller).into(),
+            attributes_json(&it.before).into(),
+            attributes_json(&it.after).into(),
+            it.create_time_us.into(),
+        ]
+    });
+
+pub static NEW_HOLDS: Rows<Hold, 14> = Rows::insert(&HOLDS, "hold id", |kind, it| {
+    [
+        it.hold_id.as_str().into(),
+        it.account_id.as_str().into(),
+        amount(kind, it.amount),
+        it.state.name().into(),
+        optional_integer(kind, it.expire_time_us),
+        optional_amount(kind, it.captured.map(|captured| captured.amount)),
+        optional_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
+        it.request_id.as_str().into(),
+        it.description.as_str().into(),
+        labels_json(&it.labels).into(),
+        it.create_time_us.into(),
+        it.update_time_us.into(),
+        (*it.caller).into(),
+        (*it.end_caller).into(),
+    ]
+});
+
+pub static CLOSED_HOLDS: Rows<Hold, 6> = Rows::update(
+    &HOLDS,
+    "hold",
+    ["hold_id", "state", "captured_amount", "transaction_id", "update_time_us", "end_caller"],
+    |kind, it| {
+        [
+            it.hold_id.as_str().into(),
+            it.state.name().into(),
+            optional_amount(kind, it.captured.map(|captured| captured.amount)),
+            optional_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
+            it.update_time_us.into(),
+            (*it.end_caller).into(),
+        ]
+    },
+);
+
+fn balance_values(kind: DatabaseKind, account: &Account) -> [Value; 7] {
+    [
+        account.account_id.as_str().into(),
+        amount(kind, account.balance),
+        amount(kind, account.held),
+        account.sequence.into(),
+        account.version.into(),
+        account.last_hash.to_vec().into(),
+        account.update_time_us.into(),
+    ]
+}
+
+fn amount(kind: DatabaseKind, amount: Amount) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => amount.to_string().into(),
+        DatabaseKind::Postgres => amount.decimal().into(),
+    }
+}
+
+fn uuid(kind: DatabaseKind, id: TransactionId) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => id.as_bytes().to_vec().into(),
+        DatabaseKind::Postgres => id.into(),
+    }
+}
+
+// See `Column::from_element`: what PostgreSQL gets for null.
+
+fn optional_text(kind: DatabaseKind, text: Option<String>) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => text.into(),
+        DatabaseKind::Postgres => text.unwrap_or_default().into(),
+    }
+}
+
+fn optional_integer(kind: DatabaseKind, number: Option<i64>) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => number.into(),
+        DatabaseKind::Postgres => number.unwrap_or_default().into(),
+    }
+}
+
+fn optional_amount(kind: DatabaseKind, amount: Option<Amount>) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => amount.map(|amount| amount.to_string()).into(),
+        DatabaseKind::Postgres => amount.map(|amount| amount.decimal()).unwrap_or_default().into(),
+    }
+}
+
+fn optional_uuid(kind: DatabaseKind, id: Option<TransactionId>) -> Value {
+    match kind {
+        DatabaseKind::Sqlite => id.map(|id| id.as_bytes().to_vec()).into(),
+        DatabaseKind::Postgres => id.map(|id| id.to_string()).unwrap_or_default().into(),
+    }
+}
