@@ -72,7 +72,10 @@ impl Store {
         // Who may only read cannot keep others from writing: one connection sees one instant.
         let (lock, connections) = match self.is_read_only() {
             true => (None, 1),
-            false => (Some(transaction::begin(&self.admin().await?).await?), connections),
+            false => (
+                Some(transaction::begin(&self.maintenance_connection().await?).await?),
+                connections,
+            ),
         };
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {

@@ -2,7 +2,7 @@
 
 use crate::storage::{
     dialect::{DatabaseKind, Sql},
-    queries::{entries, holds, new_entries, openings, requests, transactions},
+    queries::{entries, holds, new_entries, opening_attributes, requests, transactions},
     write::{
         postgres,
         rows::{self, Rows},
@@ -30,9 +30,9 @@ fn statement_texts_are_as_written_down() {
     let queries: [(&str, &Sql); 7] = [
         ("requests::RECORDS", &requests::RECORDS),
         ("entries::BY_NAME", &entries::BY_NAME),
-        ("holds::HOLDS_BY_KEY", &holds::HOLDS_BY_KEY),
+        ("holds::BY_KEY", &holds::BY_KEY),
         ("new_entries::NEW_ENTRIES", &new_entries::NEW_ENTRIES),
-        ("openings::OPENINGS", &openings::OPENINGS),
+        ("opening_attributes::OPENINGS", &opening_attributes::OPENINGS),
         ("transactions::LIST", &transactions::LIST),
         ("transactions::LIST_OF_ACCOUNT", &transactions::LIST_OF_ACCOUNT),
     ];

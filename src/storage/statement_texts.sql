@@ -126,7 +126,7 @@ SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.
 e.hash, a.currency_code, a.currency_scale FROM json_each(?) name JOIN entries e ON e.account_id =
 name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON a.account_id = e.account_id
 
--- holds::HOLDS_BY_KEY, postgres
+-- holds::BY_KEY, postgres
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS
 bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
@@ -143,7 +143,7 @@ ORDER BY h.expire_time_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT a.currency_co
 FROM accounts a WHERE a.account_id = h.account_id LIMIT 1) a ORDER BY h.expire_time_us LIMIT 5000)
 expired ) h ON true
 
--- holds::HOLDS_BY_KEY, sqlite
+-- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
 clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
@@ -168,13 +168,13 @@ e.balance_after, e.create_time_us, e.hash FROM json_each(?) watched CROSS JOIN e
 e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence <=
 (watched.value->>1) + ?
 
--- openings::OPENINGS, postgres
+-- opening_attributes::OPENINGS, postgres
 SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller,
 opening.attributes_before, opening.attributes_after, opening.create_time_us FROM unnest($1::text[])
 AS wanted (account_id) CROSS JOIN LATERAL (SELECT * FROM account_changes c WHERE c.account_id =
 wanted.account_id ORDER BY c.version LIMIT 1) AS opening
 
--- openings::OPENINGS, sqlite
+-- opening_attributes::OPENINGS, sqlite
 SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller,
 opening.attributes_before, opening.attributes_after, opening.create_time_us FROM json_each(?) AS
 wanted CROSS JOIN account_changes AS opening WHERE opening.account_id = wanted.value AND

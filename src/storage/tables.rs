@@ -90,7 +90,7 @@ impl Column {
     }
 
     /// The expression that makes an element of that array, named `value`, a value of the column.
-    pub fn from_element(&self, value: &str) -> String {
+    pub fn element_value(&self, value: &str) -> String {
         let is_number = matches!(self.kind, ColumnType::Integer | ColumnType::Amount);
         let value = match (self.is_nullable, is_number) {
             (false, _) => value.to_owned(),

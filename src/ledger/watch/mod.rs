@@ -229,7 +229,7 @@ impl Hub {
     ) -> Result<(), StorageError> {
         while !accounts.is_empty() {
             let limit = (POLL_ENTRIES_MAX / accounts.len()).clamp(1, HUB_PAGE_SIZE_MAX);
-            let news = read(self.store.news(&accounts, limit)).await?;
+            let news = read(self.store.new_entries(&accounts, limit)).await?;
             let mut has_more = Vec::new();
             for (account, news) in accounts.into_iter().zip(news) {
                 let is_full = news.as_ref().is_ok_and(|entries| entries.len() == limit);
@@ -300,7 +300,8 @@ impl Hub {
     async fn read_page(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
         // Fails only if the semaphore were closed, which nobody does.
         let _turn = self.own_reads.acquire().await;
-        let news = read(self.store.news(std::slice::from_ref(account), OWN_PAGE_SIZE)).await?;
+        let news =
+            read(self.store.new_entries(std::slice::from_ref(account), OWN_PAGE_SIZE)).await?;
         let entries = news.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
         Ok(Page::new(entries))
     }

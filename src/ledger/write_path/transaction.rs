@@ -202,7 +202,7 @@ async fn evaluate(
     // 5. Read what accounts were when they were opened that are to be opened again.
     let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
     let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
-    let openings = transaction.openings(opened).await?;
+    let openings = transaction.opening_attributes(opened).await?;
 
     // 6. Apply each command in turn, in memory; a job that its caller gave up is left out.
     //    Where more holds have expired than are recorded at once, nothing can be judged yet.

@@ -1,4 +1,4 @@
-//! Lines into an empty database: all or nothing.
+//! RecordReader into an empty database: all or nothing.
 
 use std::{
     io::BufRead,
@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
     insert::{insert, rows_max},
-    reader::{Line, LineError, Lines, Row},
+    reader::{LineError, Record, RecordReader, Row},
 };
 use crate::{
     domain::verification::LedgerTotals,
@@ -91,7 +91,7 @@ impl Store {
         input: impl BufRead + Send,
         progress: &ImportProgress,
     ) -> Result<LedgerTotals, ImportError> {
-        let transaction = transaction::begin(&self.admin().await?).await?;
+        let transaction = transaction::begin(&self.maintenance_connection().await?).await?;
         let kind = DatabaseKind::of(&transaction);
         look_up_by_index(&transaction).await?;
         let names = TABLES.map(|table| table.name).join(", ");
@@ -142,26 +142,26 @@ async fn fill(
     progress: &ImportProgress,
 ) -> Result<(), ImportError> {
     let rows_max = rows_max(DatabaseKind::of(transaction));
-    let mut lines = Lines::begin(input)?;
+    let mut records = RecordReader::begin(input)?;
     let mut chunks: [Chunk; TABLES.len()] = Default::default();
-    while let Some(Line { table, row }) = lines.next()? {
+    while let Some(Record { table, row }) = records.next()? {
         let chunk = &mut chunks[table];
         if chunk.rows.is_empty() {
-            chunk.first_line = lines.number;
+            chunk.first_line = records.number;
         }
         chunk.bytes += row.iter().flatten().map(String::len).sum::<usize>();
         chunk.rows.push(row);
         if chunk.rows.len() == rows_max || chunk.bytes > CHUNK_BYTES {
-            flush(transaction, table, std::mem::take(chunk), lines.number).await?;
-            progress.bytes.store(lines.bytes, Ordering::Relaxed);
+            flush(transaction, table, std::mem::take(chunk), records.number).await?;
+            progress.bytes.store(records.bytes, Ordering::Relaxed);
         }
     }
     for (table, chunk) in chunks.into_iter().enumerate() {
         if !chunk.rows.is_empty() {
-            flush(transaction, table, chunk, lines.number).await?;
+            flush(transaction, table, chunk, records.number).await?;
         }
     }
-    progress.bytes.store(lines.bytes, Ordering::Relaxed);
+    progress.bytes.store(records.bytes, Ordering::Relaxed);
     Ok(())
 }
 

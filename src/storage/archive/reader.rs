@@ -1,4 +1,4 @@
-//! Lines to rows: each with its number, and the field that is wrong.
+//! RecordReader to rows: each with its number, and the field that is wrong.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ impl fmt::Display for LineError {
 pub type Row = Vec<Option<String>>;
 
 /// A row and the table that it is of.
-pub struct Line {
+pub struct Record {
     /// Its place in [`TABLES`].
     pub table: usize,
     /// A cell for each column.
@@ -49,7 +49,7 @@ pub struct Line {
 }
 
 /// Reads a file line by line.
-pub struct Lines<R> {
+pub struct RecordReader<R> {
     input: Chain<Cursor<Vec<u8>>, R>,
     /// The number of the line that was read last.
     pub number: u64,
@@ -59,16 +59,16 @@ pub struct Lines<R> {
 }
 
 /// What is wrong, before it is known where.
-struct Wrong {
+struct FieldError {
     field: String,
     description: String,
 }
 
-fn wrong(field: &str, description: impl Into<String>) -> Wrong {
-    Wrong { field: field.to_owned(), description: description.into() }
+fn field_error(field: &str, description: impl Into<String>) -> FieldError {
+    FieldError { field: field.to_owned(), description: description.into() }
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> RecordReader<R> {
     /// Begins, with the header.
     ///
     /// # Errors
@@ -79,9 +79,9 @@ impl<R: BufRead> Lines<R> {
         let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
         let header = match lines.object()? {
             Some(header) => header,
-            None => return Err(lines.error(wrong("", "there is nothing here"))),
+            None => return Err(lines.error(field_error("", "there is nothing here"))),
         };
-        check_header(&header).map_err(|wrong| lines.error(wrong))?;
+        check_header(&header).map_err(|error| lines.error(error))?;
         Ok(lines)
     }
 
@@ -89,21 +89,21 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// The line is malformed, or the file is not whole.
-    pub fn next(&mut self) -> Result<Option<Line>, LineError> {
+    pub fn next(&mut self) -> Result<Option<Record>, LineError> {
         let Some(object) = self.object()? else {
             let description = "the trailer is missing: the file was cut off";
-            return Err(self.error(wrong("", description)));
+            return Err(self.error(field_error("", description)));
         };
         let name = object.get("type").and_then(Value::as_str).unwrap_or_default();
         if name == "trailer" {
             return self.end(&object).map(|()| None);
         }
         let Some(table) = TABLES.iter().position(|table| table.row_name == name) else {
-            return Err(self.error(wrong("type", format!("{name:?} is not a type of line"))));
+            return Err(self.error(field_error("type", format!("{name:?} is not a type of line"))));
         };
-        let row = row(TABLES[table], &object).map_err(|wrong| self.error(wrong))?;
+        let row = row(TABLES[table], &object).map_err(|error| self.error(error))?;
         self.counts[table] += 1;
-        Ok(Some(Line { table, row }))
+        Ok(Some(Record { table, row }))
     }
 
     fn end(&mut self, object: &Map<String, Value>) -> Result<(), LineError> {
@@ -111,11 +111,11 @@ impl<R: BufRead> Lines<R> {
         if object.get("lines") != expected.get("lines") {
             let said = object.get("lines").map(Value::to_string).unwrap_or_default();
             let found = &expected["lines"];
-            return Err(self.error(wrong("lines", format!("is {said}; there are {found}"))));
+            return Err(self.error(field_error("lines", format!("is {said}; there are {found}"))));
         }
         match self.object()? {
             None => Ok(()),
-            Some(_) => Err(self.error(wrong("", "comes after the trailer"))),
+            Some(_) => Err(self.error(field_error("", "comes after the trailer"))),
         }
     }
 
@@ -130,17 +130,17 @@ impl<R: BufRead> Lines<R> {
             }
             if is_empty {
                 self.number -= 1;
-                return Err(self.error(wrong("", "is empty, and there is more after it")));
+                return Err(self.error(field_error("", "is empty, and there is more after it")));
             }
             let object = serde_json::from_slice(&text);
             return object.map(Some).map_err(|error| {
                 // The last line feed may be missing, but not what is before it.
                 if text.last() != Some(&b'\n') {
-                    return self.error(wrong("", "was cut off"));
+                    return self.error(field_error("", "was cut off"));
                 }
                 // The error's own line is always 1.
                 let column = error.column();
-                self.error(wrong("", format!("is not a JSON object (at byte {column})")))
+                self.error(field_error("", format!("is not a JSON object (at byte {column})")))
             });
         }
     }
@@ -151,21 +151,21 @@ impl<R: BufRead> Lines<R> {
         let mut limited = std::io::Read::take(&mut self.input, LINE_LENGTH_MAX + 1);
         let read = limited.read_until(b'\n', &mut text);
         self.number += 1;
-        let length = read.map_err(|error| self.error(wrong("", error.to_string())))? as u64;
+        let length = read.map_err(|error| self.error(field_error("", error.to_string())))? as u64;
         self.bytes += length;
         if length > LINE_LENGTH_MAX {
             let description = format!("is longer than {LINE_LENGTH_MAX} bytes");
-            return Err(self.error(wrong("", description)));
+            return Err(self.error(field_error("", description)));
         }
         Ok((length > 0).then_some(text))
     }
 
-    fn error(&self, Wrong { field, description }: Wrong) -> LineError {
+    fn error(&self, FieldError { field, description }: FieldError) -> LineError {
         LineError { line: self.number, field, description }
     }
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(), Wrong> {
+fn check_header(header: &Map<String, Value>) -> Result<(), FieldError> {
     let expected: [(&str, Value); 4] = [
         ("type", "header".into()),
         ("format", FORMAT.into()),
@@ -177,32 +177,34 @@ fn check_header(header: &Map<String, Value>) -> Result<(), Wrong> {
             Some(found) if *found == expected => {}
             Some(found) => {
                 let description = format!("is {found}; this program reads {expected}");
-                return Err(wrong(field, description));
+                return Err(field_error(field, description));
             }
-            None => return Err(wrong(field, "is missing: this is no export of Passbook's")),
+            None => return Err(field_error(field, "is missing: this is no export of Passbook's")),
         }
     }
     Ok(())
 }
 
-fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, Wrong> {
+fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, FieldError> {
     let mut row = Vec::with_capacity(table.columns.len());
     for column in table.columns {
         let Some(value) = object.get(column.name) else {
-            return Err(wrong(column.name, "is missing"));
+            return Err(field_error(column.name, "is missing"));
         };
         row.push(cell(column, value)?);
     }
     let is_known = |name: &str| name == "type" || table.columns.iter().any(|it| it.name == name);
     match object.keys().find(|name| !is_known(name)) {
-        Some(unknown) => Err(wrong(unknown, format!("is not a field of {:?}", table.row_name))),
+        Some(unknown) => {
+            Err(field_error(unknown, format!("is not a field of {:?}", table.row_name)))
+        }
         None => Ok(row),
     }
 }
 
 /// The value as the text of its column, None for null.
-fn cell(column: &Column, value: &Value) -> Result<Option<String>, Wrong> {
-    let is = |what: &str| wrong(column.name, format!("must be {what}"));
+fn cell(column: &Column, value: &Value) -> Result<Option<String>, FieldError> {
+    let is = |what: &str| field_error(column.name, format!("must be {what}"));
     if value.is_null() && column.is_nullable {
         return Ok(None);
     }
@@ -251,11 +253,11 @@ fn is_amount(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{LineError, Lines};
+    use super::{LineError, RecordReader};
     use crate::storage::schema_version;
 
     fn read(text: &str) -> Result<usize, LineError> {
-        let mut lines = Lines::begin(text.as_bytes())?;
+        let mut lines = RecordReader::begin(text.as_bytes())?;
         let mut count = 0;
         while lines.next()?.is_some() {
             count += 1;

@@ -34,9 +34,9 @@ use crate::storage::connect::{
 };
 
 /// How long others may take after a primary has answered, to say that they are one, too.
-const ANOTHER_TIME_MAX: Duration = Duration::from_millis(500);
+const SECOND_PRIMARY_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is another primary while all is well.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The servers of one URL, and which of them it was that was found last.
 pub(in crate::storage) struct Hosts {
@@ -54,8 +54,8 @@ struct Current {
     host: usize,
     /// What was found there last.
     server: Option<Server>,
-    /// Why one must not be used, as it was told last.
-    told: String,
+    /// Why one must not be used, as it was reported last.
+    reported: String,
     /// Connections that are older are not to be used any more.
     trusted_since: Instant,
 }
@@ -73,7 +73,7 @@ struct Server {
 
 impl Server {
     /// What a primary says of itself.
-    async fn look(connection: &mut PgConnection) -> Result<Self, SqlxError> {
+    async fn identify(connection: &mut PgConnection) -> Result<Self, SqlxError> {
         // A log file is named after the timeline, in hexadecimal digits.
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
             left(pg_walfile_name(pg_current_wal_lsn()), 8), \
@@ -98,8 +98,12 @@ impl fmt::Display for Server {
 impl Hosts {
     /// Of at least one; nothing is connected to yet.
     pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
-        let current =
-            Current { host: 0, server: None, told: String::new(), trusted_since: Instant::now() };
+        let current = Current {
+            host: 0,
+            server: None,
+            reported: String::new(),
+            trusted_since: Instant::now(),
+        };
         let current = Mutex::new(current);
         let keeps_sessions = all.iter().map(|_| AtomicBool::new(false)).collect();
         Self { all, target, current, last: tokio::sync::Mutex::default(), keeps_sessions }
@@ -118,12 +122,12 @@ impl Hosts {
 
     /// Whether a connection of this age was made before the primary moved, or before another one
     /// was found dead.
-    pub(in crate::storage) fn is_outdated(&self, age: Duration) -> bool {
+    pub(in crate::storage) fn is_stale(&self, age: Duration) -> bool {
         self.lock().trusted_since.elapsed() < age
     }
 
     /// A connection was found dead in silence: so may be all that there are now.
-    pub(in crate::storage) fn distrust_connections(&self) {
+    pub(in crate::storage) fn invalidate_connections(&self) {
         self.lock().trusted_since = Instant::now();
     }
 
@@ -155,7 +159,7 @@ impl Hosts {
         {
             return result.clone();
         }
-        let result = match self.ask_all().await {
+        let result = match self.probe_all().await {
             Ok(()) => self.check_pooler().await,
             Err(error) => Err(error),
         };
@@ -195,9 +199,9 @@ impl Hosts {
     ///
     /// # Errors
     /// None can be used, or two could be.
-    pub(in crate::storage) async fn look_again(&self) -> Result<(), ConnectError> {
+    pub(in crate::storage) async fn probe_if_due(&self) -> Result<(), ConnectError> {
         let is_due = match &*self.last.lock().await {
-            Some((at, Ok(()))) => at.elapsed() > LOOK_INTERVAL,
+            Some((at, Ok(()))) => at.elapsed() > PROBE_INTERVAL,
             Some((_, Err(_))) | None => true,
         };
         if self.are_several() && is_due { self.find().await } else { Ok(()) }
@@ -216,13 +220,13 @@ impl Hosts {
     }
 
     /// All at once, so that a host that is not there costs no time.
-    async fn ask_all(&self) -> Result<(), ConnectError> {
-        let mut asked: FuturesUnordered<_> = (0..self.all.len())
-            .map(|host| async move { (host, self.ask(&self.all[host]).await) })
+    async fn probe_all(&self) -> Result<(), ConnectError> {
+        let mut probes: FuturesUnordered<_> = (0..self.all.len())
+            .map(|host| async move { (host, self.probe(&self.all[host]).await) })
             .collect();
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
         let mut end = Instant::now() + PROBE_TIME_MAX * 2;
-        while let Ok(Some((host, answer))) = timeout_at(end.into(), asked.next()).await {
+        while let Ok(Some((host, answer))) = timeout_at(end.into(), probes.next()).await {
             match answer {
                 Ok(server) => {
                     found.push((host, server));
@@ -231,7 +235,7 @@ impl Hosts {
                     }
                     // Later ones are met by the next look. At the start there is time for all.
                     if self.lock().server.is_some() {
-                        end = end.min(Instant::now() + ANOTHER_TIME_MAX);
+                        end = end.min(Instant::now() + SECOND_PRIMARY_TIME_MAX);
                     }
                 }
                 Err(reason) => reasons.push((host, reason)),
@@ -240,12 +244,12 @@ impl Hosts {
         found.sort_unstable_by_key(|(host, _)| *host);
         match self.choose(&found) {
             Ok(Some((host, server))) => {
-                self.take(host, server);
+                self.select(host, server);
                 return Ok(());
             }
             Ok(None) => {}
             Err((host, reason)) => {
-                self.tell(host, &reason);
+                self.report(host, &reason);
                 reasons.push((host, reason.into()));
             }
         }
@@ -281,7 +285,7 @@ impl Hosts {
         };
         if let Some((other_host, other)) = found.iter().find(|(_, other)| other != server) {
             // Whatever was changed at the wrong one would be lost: nothing more is.
-            self.distrust_connections();
+            self.invalidate_connections();
             let reason = format!(
                 "is a primary ({server}), and so is {} ({other}): one of them must be stopped, and \
                  nothing is changed until then",
@@ -303,11 +307,11 @@ impl Hosts {
     }
 
     /// Once, until it is another reason or over. Who starts says it as the reason not to.
-    fn tell(&self, host: usize, reason: &str) {
+    fn report(&self, host: usize, reason: &str) {
         let mut current = self.lock();
-        if current.server.is_some() && current.told != reason {
+        if current.server.is_some() && current.reported != reason {
             tracing::error!(host = self.name(host), reason, "a database must not be used");
-            reason.clone_into(&mut current.told);
+            reason.clone_into(&mut current.reported);
         }
     }
 
@@ -316,23 +320,23 @@ impl Hosts {
     }
 
     /// Whether this server is what is wanted; if not, why.
-    async fn ask(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
+    async fn probe(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
         // Of all roles, that which needs most.
         let session = self.session(match self.target {
             TargetSession::Primary => Role::Writer,
             TargetSession::Any => Role::Snapshot,
         });
-        let asking = async {
+        let probing = async {
             let connecting = session::start_up(options.clone());
             let mut connection =
                 connecting.connect().await.map_err(|error| Refusal::from(&error))?;
             let answer = match session.prepare(&mut connection).await {
                 Ok(()) if self.are_several() && self.target == TargetSession::Primary => {
-                    Server::look(&mut connection).await.map_err(|error| Refusal::from(&error))
+                    Server::identify(&mut connection).await.map_err(|error| Refusal::from(&error))
                 }
                 prepared => prepared.map(|()| Server::default()).map_err(Refusal::from),
             };
-            // Whatever becomes of this connection now, it has told what it was made for.
+            // Whatever becomes of this connection now, it has reported what it was made for.
             let _ = connection.close().await;
             answer
         };
@@ -340,13 +344,13 @@ impl Hosts {
             reason: format!("no answer within {} s", PROBE_TIME_MAX.as_secs()),
             may_pass: true,
         };
-        tokio::time::timeout(PROBE_TIME_MAX, asking).await.map_err(late)?
+        tokio::time::timeout(PROBE_TIME_MAX, probing).await.map_err(late)?
     }
 
-    fn take(&self, host: usize, server: Server) {
+    fn select(&self, host: usize, server: Server) {
         let mut current = self.lock();
         current.server = Some(server);
-        current.told.clear();
+        current.reported.clear();
         if current.host == host {
             return;
         }

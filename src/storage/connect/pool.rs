@@ -59,7 +59,7 @@ pub(in crate::storage) async fn open_sqlite(
     size: u32,
 ) -> Result<DatabaseConnection, SqlxError> {
     // Alone, since a new file is made by its first statement, and its log as well.
-    let mut first = file.options(Role::Admin).connect().await?;
+    let mut first = file.options(Role::Maintenance).connect().await?;
     sqlx::raw_sql("SELECT 1 FROM sqlite_schema LIMIT 1").execute(&mut first).await?;
     let known = file.clone();
     let pool = pool_options(role, size)
@@ -112,9 +112,9 @@ pub(in crate::storage) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> Poo
             Box::pin(async move { session.prepare(connection).await.map_err(SqlxError::Protocol) })
         })
         .before_acquire(move |connection, metadata| {
-            let is_outdated = hosts.is_outdated(metadata.age);
+            let is_stale = hosts.is_stale(metadata.age);
             Box::pin(async move {
-                if is_outdated { Err(dead()) } else { is_alive(connection, metadata).await }
+                if is_stale { Err(connection_lost()) } else { is_alive(connection, metadata).await }
             })
         })
 }
@@ -135,7 +135,7 @@ pub(in crate::storage) fn pool_options<DB: sqlx::Database>(
     // A read whose caller has gone may leave a connection to a dead peer behind. A writer's pool
     // is thrown away as a whole.
     options.after_release(|connection, _| {
-        Box::pin(async move { answers(connection).await.then_some(true).ok_or_else(dead) })
+        Box::pin(async move { ping(connection).await.then_some(true).ok_or_else(connection_lost) })
     })
 }
 
@@ -144,14 +144,14 @@ async fn is_alive<C: Connection>(
     metadata: PoolConnectionMetadata,
 ) -> Result<bool, SqlxError> {
     let is_fresh = metadata.idle_for < TEST_AFTER_IDLE;
-    (is_fresh || answers(connection).await).then_some(true).ok_or_else(dead)
+    (is_fresh || ping(connection).await).then_some(true).ok_or_else(connection_lost)
 }
 
 /// As an error it closes the connection without a word more to the peer.
-fn dead() -> SqlxError {
+fn connection_lost() -> SqlxError {
     SqlxError::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-async fn answers<C: Connection>(connection: &mut C) -> bool {
+async fn ping<C: Connection>(connection: &mut C) -> bool {
     matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(())))
 }

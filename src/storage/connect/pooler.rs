@@ -32,7 +32,7 @@ const NOT_SUPPORTED: &str = "0A000";
 /// # Errors
 /// They do not keep their sessions, or they fail.
 pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), String> {
-    match hears(options).await {
+    match keeps_sessions(options).await {
         Ok(true) => Ok(()),
         Ok(false) => Err("a pooler gives each transaction another session: Passbook needs one \
              that keeps sessions (PgBouncer's pool_mode = session)"
@@ -46,7 +46,7 @@ pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), 
 }
 
 /// Whether a message for a session that has nothing to do arrives where it belongs.
-async fn hears(options: &PgConnectOptions) -> Result<bool, SqlxError> {
+async fn keeps_sessions(options: &PgConnectOptions) -> Result<bool, SqlxError> {
     let channel = format!("passbook_{}", Uuid::now_v7().simple());
     let mut listener = connect(options).await?;
     listener.listen(&channel).await?;

@@ -18,7 +18,7 @@ use crate::storage::connect::{refusal::reason, target::TargetSession};
 pub(in crate::storage) const APPLICATION_NAME: &str = "passbook";
 /// That of maintenance: it may take for hours what a server's transaction has for milliseconds, and
 /// nobody waits for it as for one of these.
-const ADMIN_APPLICATION_NAME: &str = "passbook-admin";
+const MAINTENANCE_APPLICATION_NAME: &str = "passbook-admin";
 /// How long a transaction that has no turn waits for a lock. A wait that is longer means that
 /// other servers change the same accounts: then they take turns, rather than that each holds some
 /// rows while it waits for others. Too short, and a collision that would be over in a moment costs
@@ -56,7 +56,7 @@ pub(in crate::storage) enum Role {
     /// On SQLite: looks whether the write lock is free, and never waits for it.
     Probe,
     /// Migrations and imports: no limit of time cuts them off.
-    Admin,
+    Maintenance,
     /// Verifications and exports: the same, and every transaction reads one snapshot.
     Snapshot,
 }
@@ -121,8 +121,8 @@ const OF_WRITERS: [Setting; 8] = [
     ("enable_mergejoin", "off"),
 ];
 
-const OF_ADMINS: [Setting; 5] = [
-    ("application_name", ADMIN_APPLICATION_NAME),
+const OF_MAINTENANCE: [Setting; 5] = [
+    ("application_name", MAINTENANCE_APPLICATION_NAME),
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", NO_LIMIT),
     ("lock_timeout", NO_LIMIT),
@@ -131,7 +131,7 @@ const OF_ADMINS: [Setting; 5] = [
 
 /// So that BEGIN alone begins such a transaction.
 const OF_SNAPSHOTS: [Setting; 6] = [
-    ("application_name", ADMIN_APPLICATION_NAME),
+    ("application_name", MAINTENANCE_APPLICATION_NAME),
     ("default_transaction_isolation", "repeatable read"),
     ("default_transaction_read_only", "on"),
     ("statement_timeout", NO_LIMIT),
@@ -147,7 +147,7 @@ impl Role {
         let of_role: &[Setting] = match self {
             Self::Reader => &OF_READERS,
             Self::Writer => &OF_WRITERS,
-            Self::Admin => &OF_ADMINS,
+            Self::Maintenance => &OF_MAINTENANCE,
             Self::Snapshot => &OF_SNAPSHOTS,
             Self::Probe => &[],
         };
@@ -261,8 +261,8 @@ fn promised(name: &str, role: Role) -> Option<Vec<&'static str>> {
     if (name, role) == ("default_transaction_isolation", Role::Snapshot) {
         return Some(vec!["repeatable read"]);
     }
-    if name == "application_name" && matches!(role, Role::Admin | Role::Snapshot) {
-        return Some(vec![ADMIN_APPLICATION_NAME]);
+    if name == "application_name" && matches!(role, Role::Maintenance | Role::Snapshot) {
+        return Some(vec![MAINTENANCE_APPLICATION_NAME]);
     }
     let (_, allowed) = PROMISES.iter().find(|(promise, _)| *promise == name)?;
     Some(allowed.to_vec())

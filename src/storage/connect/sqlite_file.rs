@@ -51,11 +51,11 @@ const CACHE_SIZE: &str = "-16384";
 pub(in crate::storage) struct DatabaseFile {
     options: SqliteConnectOptions,
     /// Known when it is open.
-    identity: Arc<OnceLock<[Option<Identity>; 3]>>,
+    identity: Arc<OnceLock<[Option<FileIdentity>; 3]>>,
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 /// How a URL wants a file opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,10 +191,10 @@ impl DatabaseFile {
     /// What is open now is what has to be there from now on.
     pub(in crate::storage) fn remember(&self) {
         // Once only.
-        let _ = self.identity.set(self.look());
+        let _ = self.identity.set(self.identities());
     }
 
-    fn look(&self) -> [Option<Identity>; 3] {
+    fn identities(&self) -> [Option<FileIdentity>; 3] {
         ["", "-wal", "-shm"].map(|suffix| {
             let metadata = fs::metadata(self.beside(suffix)).ok()?;
             Some((metadata.dev(), metadata.ino()))
@@ -208,7 +208,7 @@ impl DatabaseFile {
     /// Why it is not.
     pub(in crate::storage) fn check(&self) -> Result<(), String> {
         let Some(known) = self.identity.get() else { return Ok(()) };
-        let there = self.look();
+        let there = self.identities();
         let wrong = known.iter().zip(there).position(|(known, there)| *known != there);
         let Some(wrong) = wrong else { return Ok(()) };
         let (name, fate) = (
@@ -244,7 +244,7 @@ impl DatabaseFile {
         let busy_timeout = match role {
             Role::Writer => WRITER_BUSY_TIMEOUT,
             Role::Probe => Duration::ZERO,
-            Role::Reader | Role::Admin | Role::Snapshot => BUSY_TIMEOUT,
+            Role::Reader | Role::Maintenance | Role::Snapshot => BUSY_TIMEOUT,
         };
         // Readers come after: the file has its log already, and another file is not to get one.
         let options = match role {
@@ -261,7 +261,7 @@ impl DatabaseFile {
                 .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("journal_size_limit", LOG_KEPT_BYTES)
                 .pragma("cache_size", CACHE_SIZE),
-            Role::Probe | Role::Admin | Role::Snapshot => options,
+            Role::Probe | Role::Maintenance | Role::Snapshot => options,
         }
     }
 }

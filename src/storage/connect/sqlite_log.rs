@@ -40,7 +40,7 @@ impl Store {
             return self.close_readers().await;
         }
         self.close_readers().await?;
-        let admin = self.admin().await?;
+        let admin = self.maintenance_connection().await?;
         // Another process that is reading has the log moved by itself, sooner or later.
         admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
         admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
@@ -54,11 +54,11 @@ impl Store {
     ///
     /// # Errors
     /// Why changes cannot be made.
-    pub async fn check_place(&self) -> Result<(), String> {
+    pub async fn check_backend(&self) -> Result<(), String> {
         let file = match self.backend() {
             Backend::Sqlite { file, .. } => file,
             Backend::Postgres { hosts, .. } => {
-                return hosts.look_again().await.map_err(|error| error.to_string());
+                return hosts.probe_if_due().await.map_err(|error| error.to_string());
             }
         };
         if file.check().is_err() {
@@ -91,7 +91,7 @@ impl Store {
         if !file.has_long_log() {
             return Ok(false);
         }
-        let admin = self.admin().await?;
+        let admin = self.maintenance_connection().await?;
         let wait = format!("PRAGMA busy_timeout = {SHORTEN_WAIT_MAX_MS}");
         admin.execute_unprepared(&wait).await?;
         // Most of the work, while writers go on.

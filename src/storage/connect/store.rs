@@ -176,14 +176,16 @@ impl Store {
 
     /// A connection was found dead in silence: the others that there are now are not used again,
     /// rather than that each is waited for as long.
-    pub fn distrust_connections(&self) {
+    pub fn invalidate_connections(&self) {
         if let Backend::Postgres { hosts, .. } = &*self.backend {
-            hosts.distrust_connections();
+            hosts.invalidate_connections();
         }
     }
 
-    pub(in crate::storage) async fn admin(&self) -> Result<DatabaseConnection, StorageError> {
-        self.open(Role::Admin).await
+    pub(in crate::storage) async fn maintenance_connection(
+        &self,
+    ) -> Result<DatabaseConnection, StorageError> {
+        self.open(Role::Maintenance).await
     }
 
     /// Whether the database is a file that is opened for reading only.

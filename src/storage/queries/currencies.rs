@@ -63,7 +63,7 @@ impl Store {
         });
         Entity::insert_many(rows)
             .on_conflict(OnConflict::column(Column::CurrencyCode).do_nothing().to_owned())
-            .exec_without_returning(&self.admin().await?)
+            .exec_without_returning(&self.maintenance_connection().await?)
             .await?;
         Ok(())
     }

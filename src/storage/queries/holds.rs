@@ -42,7 +42,7 @@ impl Store {
         expire_until_us: i64,
     ) -> Result<Expiring<Option<Hold>>, StorageError> {
         let ids = BTreeSet::from([hold_id.clone()]);
-        let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
+        let (now_us, holds) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
         let now_us = Ord::min(now_us, expire_until_us);
         let Expiring { mut value, expired_us } =
             as_of(holds.into_iter().map(|hold| (hold, now_us)));
@@ -150,7 +150,7 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
 
 // A second more than the time: who decides goes by the time that this statement returns, which
 // is a little later than the time at which it looks.
-pub static HOLDS_BY_KEY: Sql = Sql::new(|kind| {
+pub static BY_KEY: Sql = Sql::new(|kind| {
     let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
     let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
@@ -195,7 +195,7 @@ const OF_ACCOUNT: &str = "\
 
 /// The database's clock, the holds with these ids, and those on these accounts that have expired
 /// and are not recorded so. As their rows are: see [`Hold::at`].
-pub async fn found(
+pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
     account_ids: &BTreeSet<AccountId>,
@@ -205,7 +205,7 @@ pub async fn found(
         kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
         kind.texts(account_ids.iter().map(|id| id.as_str().to_owned())),
     ];
-    let statement = HOLDS_BY_KEY.statement(kind, values);
+    let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,

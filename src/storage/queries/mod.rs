@@ -6,7 +6,7 @@ pub mod currencies;
 pub mod entries;
 pub mod holds;
 pub mod new_entries;
-pub mod openings;
+pub mod opening_attributes;
 pub mod page;
 pub mod requests;
 pub mod settled_time;

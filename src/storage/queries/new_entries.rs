@@ -23,8 +23,8 @@ pub struct WatchedAccount {
     pub after_sequence: i64,
 }
 
-/// The new entries of one account, in order and without a gap; or why they cannot be told.
-pub type News = Result<Vec<Entry>, StorageError>;
+/// The new entries of one account, in order and without a gap; or why they cannot be list.
+pub type NewEntries = Result<Vec<Entry>, StorageError>;
 
 pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
     // CROSS JOIN keeps SQLite from changing the order of the loops. Sequences have no gaps, so the
@@ -55,33 +55,33 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn news(
+    pub async fn new_entries(
         &self,
         accounts: &[WatchedAccount],
         limit: usize,
-    ) -> Result<Vec<News>, StorageError> {
+    ) -> Result<Vec<NewEntries>, StorageError> {
         let kind = self.kind();
         let pairs = accounts.iter().map(|it| (it.account_id.to_string(), it.after_sequence));
         let mut values = kind.pairs(pairs);
         // At most a few thousand.
         values.push((limit as i64).into());
         let statement = NEW_ENTRIES.statement(kind, values);
-        let mut news: Vec<News> = accounts.iter().map(|_| Ok(Vec::new())).collect();
+        let mut lists: Vec<NewEntries> = accounts.iter().map(|_| Ok(Vec::new())).collect();
         for row in self.readers.query_all_raw(statement).await? {
             let position = usize::try_from(row.try_get::<i64>("", "position")?).ok();
-            let of_row = position.and_then(|it| Some((accounts.get(it)?, news.get_mut(it)?)));
-            let Some((account, told)) = of_row else {
+            let of_row = position.and_then(|it| Some((accounts.get(it)?, lists.get_mut(it)?)));
+            let Some((account, list)) = of_row else {
                 return Err(StorageError::Corrupt(format!("an account at {position:?}")));
             };
             // What cannot be read is the fault of one account, not of those beside it.
-            match (entry(&row, account), told.as_mut()) {
+            match (entry(&row, account), list.as_mut()) {
                 (Ok(entry), Ok(entries)) => entries.push(entry),
-                (Err(error), Ok(_)) => *told = Err(error),
+                (Err(error), Ok(_)) => *list = Err(error),
                 (_, Err(_)) => {}
             }
         }
-        let in_order = |(account, told): (&WatchedAccount, News)| in_order(account, told?);
-        Ok(accounts.iter().zip(news).map(in_order).collect())
+        let in_order = |(account, list): (&WatchedAccount, NewEntries)| in_order(account, list?);
+        Ok(accounts.iter().zip(lists).map(in_order).collect())
     }
 }
 
@@ -90,7 +90,7 @@ fn entry(row: &QueryResult, account: &WatchedAccount) -> Result<Entry, StorageEr
 }
 
 /// Puts the entries in order; one that is missing is a fault of the books.
-fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> News {
+fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> NewEntries {
     entries.sort_unstable_by_key(|entry| entry.sequence);
     for (entry, expected) in entries.iter().zip(account.after_sequence + 1..) {
         if entry.sequence != expected {

@@ -148,7 +148,7 @@ pub async fn records(
         None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
     };
     let models =
-        rows.iter().filter_map(|row| found(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+        rows.iter().filter_map(|row| model_of(row).transpose()).collect::<Result<Vec<_>, _>>()?;
     let records = with_effects(transaction, models).await?;
     Ok((now_us, records.into_iter().collect()))
 }
@@ -166,7 +166,7 @@ async fn with_effects(
     let hold_ids: BTreeSet<_> = rows.iter().filter_map(Model::hold_id).collect();
     let holds = match hold_ids.is_empty() {
         true => Vec::new(),
-        false => holds::found(connection, &hold_ids, &BTreeSet::new()).await?.1,
+        false => holds::by_key(connection, &hold_ids, &BTreeSet::new()).await?.1,
     };
     let holds = holds.into_iter().map(|hold| (hold.hold_id.clone(), hold)).collect();
     let mut records = Vec::with_capacity(rows.len());
@@ -181,7 +181,7 @@ async fn with_effects(
 }
 
 /// The row of a request; None where the outer join found none.
-fn found(row: &QueryResult) -> Result<Option<Model>, StorageError> {
+fn model_of(row: &QueryResult) -> Result<Option<Model>, StorageError> {
     let request_id: Option<String> = row.try_get("", "request_id")?;
     match request_id {
         Some(_) => Ok(Some(Model::from_query_result(row, "")?)),

@@ -20,9 +20,9 @@ const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
 /// after it wait behind it, while an export or a backup may have the table for hours.
 const TABLE_WAIT_MAX_MS: u32 = 500;
 /// How long it stands back then.
-const MIGRATION_REST: Duration = Duration::from_secs(2);
+const MIGRATION_BACKOFF: Duration = Duration::from_secs(2);
 /// How often it tries: for two to three minutes.
-const MIGRATION_TRIES: u32 = 60;
+const MIGRATION_ATTEMPTS_MAX: u32 = 60;
 
 /// What vacuum must leave is what these sessions may still see. Of other roles' it is hidden from
 /// who has not pg_read_all_stats.
@@ -124,12 +124,12 @@ impl Store {
         &self,
         steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let admin = self.admin().await?;
-        for _ in 0..MIGRATION_TRIES {
+        let admin = self.maintenance_connection().await?;
+        for _ in 0..MIGRATION_ATTEMPTS_MAX {
             match try_to_migrate(&admin, &steps).await {
                 Err(StorageError::LockTimeout(_)) => {
                     tracing::warn!("a long transaction uses the tables; trying again");
-                    tokio::time::sleep(MIGRATION_REST).await;
+                    tokio::time::sleep(MIGRATION_BACKOFF).await;
                 }
                 done => return done,
             }

@@ -10,7 +10,7 @@ const TABLES: &str = "'accounts', 'entries', 'requests', 'holds', 'account_chang
 
 /// Who makes the tables, and where; the names as SQL has them.
 #[derive(FromQueryResult)]
-struct Place {
+struct Grants {
     role: String,
     /// None if no schema of the search_path is there.
     schema: Option<String>,
@@ -37,15 +37,15 @@ pub(in crate::storage) async fn require_right(
                quote_ident(current_schema()) AS schema, \
                has_schema_privilege(current_schema(), 'CREATE') AS may_create, \
                current_setting('search_path') AS search_path";
-    let place = Place::find_by_statement(DatabaseKind::Postgres.statement(sql, []));
-    match place.one(transaction).await? {
-        Some(Place { role, schema: Some(schema), may_create: Some(false), .. }) => {
+    let grants = Grants::find_by_statement(DatabaseKind::Postgres.statement(sql, []));
+    match grants.one(transaction).await? {
+        Some(Grants { role, schema: Some(schema), may_create: Some(false), .. }) => {
             Err(StorageError::Forbidden(format!(
                 "{role} may not create tables in schema {schema}: GRANT CREATE ON SCHEMA {schema} \
                  TO {role}, or make it the owner: ALTER SCHEMA {schema} OWNER TO {role}"
             )))
         }
-        Some(Place { role, schema: None, search_path, .. }) => {
+        Some(Grants { role, schema: None, search_path, .. }) => {
             Err(StorageError::Forbidden(format!(
                 "there is no schema that {role} may use in the search_path ({search_path}): GRANT \
                  USAGE, CREATE ON SCHEMA ... TO {role}, or CREATE SCHEMA passbook AUTHORIZATION \

@@ -9,7 +9,7 @@ use crate::{
     },
     storage::{
         StorageError, Store,
-        verify::rows::{self, Line, claim_columns, entry_columns, get, packed, read_packed},
+        verify::rows::{self, EntryLine, account_columns, entry_columns, get, packed, read_packed},
     },
 };
 
@@ -34,12 +34,12 @@ impl Store {
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
                 WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
              FROM accounts a WHERE a.account_id = {{1}}",
-            claim_columns(kind)
+            account_columns(kind)
         );
         let sql = kind.with_placeholders(&sql);
         let statement = kind.statement(sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
-        let claim = match rows::claim(&row) {
+        let claim = match rows::stored_account(&row) {
             Ok(claim) => claim,
             Err(fault) => {
                 return Ok(Some(VerifiedAccount { entries_verified: 0, fault: Some(fault) }));
@@ -73,7 +73,7 @@ impl Store {
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];
             let page = read_packed(&self.readers, &sql, values).await?;
-            for line in page.text.lines().map(Line::new) {
+            for line in page.text.lines().map(EntryLine::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&account_id, &currency) {
                     Ok(entry) => verification.entry(&entry),

@@ -1,7 +1,7 @@
 //! Whether the books are right: every account against its entries and holds, every entry against
 //! the request that made it, and the money of each currency against where it came from.
 //!
-//! Reads one snapshot, in bounded pages and constant memory. The work is cut into pieces that
+//! Reads one snapshot, in bounded pages and constant memory. The work is cut into partitions that
 //! stand alone (`accounts`, `requests`), and each connection of the snapshot takes the next one.
 
 mod account;
@@ -41,14 +41,14 @@ pub async fn verify(
 ) -> Result<LedgerTotals, VerifyError> {
     let counted = accounts::entries_counted(&connections[0]).await?;
     progress.entries.store(counted, Ordering::Relaxed);
-    let mut books = accounts::verify(connections, progress).await?;
-    books.add(requests::verify(connections, progress).await?)?;
+    let mut totals = accounts::verify(connections, progress).await?;
+    totals.add(requests::verify(connections, progress).await?)?;
     // Every name was found, and no two transactions have one id: so either all entries have been
     // named, each once, or there are others.
-    if books.entries_named() != books.entries {
+    if totals.entries_named() != totals.entries {
         return Err(orphans::first(&connections[0]).await?.into());
     }
     holds::verify(&connections[0]).await?;
-    books.check()?;
-    Ok(books)
+    totals.check()?;
+    Ok(totals)
 }

@@ -45,12 +45,14 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, Veri
             return Ok(LedgerFault::Entry { account_id: name.0, sequence: name.1, description });
         }
         if rows.len() < PAGE {
-            return twice(connection).await;
+            return duplicate_transaction_id(connection).await;
         }
     }
 }
 
-async fn twice(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
+async fn duplicate_transaction_id(
+    connection: &DatabaseTransaction,
+) -> Result<LedgerFault, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let sql = "SELECT transaction_id FROM requests GROUP BY transaction_id \
         HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";

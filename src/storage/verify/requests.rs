@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Requests read at a time: with a hundred entries each, still some tens of megabytes.
-const PIECE: usize = 5000;
+const PARTITION_REQUESTS: usize = 5000;
 
 /// The place of a request: its caller and its id.
 type Key = (String, String);
@@ -38,7 +38,7 @@ struct Applied {
 }
 
 /// What an entry that was found by its name says. None where its amount cannot be read.
-struct Found {
+struct NamedEntry {
     transaction_id: Uuid,
     amount: Option<(Currency, Amount)>,
 }
@@ -49,17 +49,17 @@ pub async fn verify(
     progress: &Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
     let progress = progress.clone();
-    let work = move |connection, piece| look_up(connection, piece, progress.clone());
-    partitions::share(connections, cut, work).await
+    let work = move |connection, partition| look_up(connection, partition, progress.clone());
+    partitions::for_each(connections, partition_all, work).await
 }
 
 /// Pieces are from one key, exclusive, to another, inclusive.
-async fn cut(
+async fn partition_all(
     connection: Arc<DatabaseTransaction>,
-    pieces: mpsc::Sender<(Key, Key)>,
+    partitions: mpsc::Sender<(Key, Key)>,
 ) -> Result<(), VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let offset = PIECE - 1;
+    let offset = PARTITION_REQUESTS - 1;
     let end_sql = kind.with_placeholders(&format!(
         "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
              ORDER BY caller, request_id LIMIT 1 OFFSET {offset}"
@@ -74,7 +74,7 @@ async fn cut(
             Some(row) => (row.try_get_by_index(0)?, row.try_get_by_index(1)?),
             None => (LAST.to_owned(), String::new()),
         };
-        if pieces.send((after, until.clone())).await.is_err() || is_last {
+        if partitions.send((after, until.clone())).await.is_err() || is_last {
             return Ok(());
         }
         after = until;
@@ -104,12 +104,12 @@ async fn look_up(
     let named: Vec<&EntryName> = applied.iter().flat_map(|it| &it.names).collect();
     let found = find(&connection, &named).await?;
     progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
-    let mut books = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
+    let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
     let mut found = found.iter();
     for request in &applied {
-        check(request, &mut found, &mut books)?;
+        check(request, &mut found, &mut totals)?;
     }
-    Ok(books)
+    Ok(totals)
 }
 
 /// The request of a line; None if it has no entries and should have none.
@@ -137,8 +137,8 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
 /// `found` is at the first of this request's entries.
 fn check<'a>(
     request: &Applied,
-    found: &mut impl Iterator<Item = &'a Option<Found>>,
-    books: &mut LedgerTotals,
+    found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
+    totals: &mut LedgerTotals,
 ) -> Result<(), VerifyError> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
@@ -170,9 +170,9 @@ fn check<'a>(
     }
     request.movement.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
-        let totals = books.totals(currency);
+        let totals = totals.totals(currency);
         totals.entries += 1;
-        // A piece has far too few entries to overflow.
+        // A partition has far too few entries to overflow.
         totals.by_kind[request.movement as usize] += amount.decimal().mantissa();
     }
     Ok(())
@@ -182,7 +182,7 @@ fn check<'a>(
 async fn find(
     connection: &DatabaseTransaction,
     names: &[&EntryName],
-) -> Result<Vec<Option<Found>>, VerifyError> {
+) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
         DatabaseKind::Sqlite => (
@@ -205,7 +205,7 @@ async fn find(
     let columns = [position, &id, "a.currency_code", "a.currency_scale", "e.amount"];
     let sql = packed(kind, &columns.map(str::to_owned), from);
     let page = read_packed(connection, &sql, values).await?;
-    let mut found: Vec<Option<Found>> = Vec::with_capacity(names.len());
+    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);
     // There are few, and each is met many times.
     let mut currencies: Vec<Currency> = Vec::new();
@@ -222,7 +222,7 @@ async fn find(
         }
         let amount = amount_of(next(), &currency).map(|amount| (currency, amount));
         if let Some(entry) = found.get_mut(position) {
-            *entry = Some(Found { transaction_id, amount });
+            *entry = Some(NamedEntry { transaction_id, amount });
         }
     }
     Ok(found)

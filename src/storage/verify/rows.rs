@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// The columns of an entry, as [`Line`] reads them.
+/// The columns of an entry, as [`EntryLine`] reads them.
 pub fn entry_columns(kind: DatabaseKind) -> Vec<String> {
     let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
     ["account_id", "sequence", &id, "amount", "balance_after", "create_time_us", &hash]
@@ -70,7 +70,7 @@ pub async fn read_packed(
 }
 
 /// A line of entries.
-pub struct Line<'a> {
+pub struct EntryLine<'a> {
     /// As it is stored.
     pub account_id: &'a str,
     /// None if it cannot be read.
@@ -78,7 +78,7 @@ pub struct Line<'a> {
     rest: std::str::Split<'a, char>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> EntryLine<'a> {
     /// Takes a line apart.
     pub fn new(line: &'a str) -> Self {
         let mut rest = line.split(' ');
@@ -132,7 +132,7 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
 /// The columns that [`claim`] reads, of `accounts a`: an account's row together with what its
 /// open holds sum to, whether they have expired or not, in one statement and so in one snapshot.
 /// PostgreSQL adds them up exactly; SQLite would with floats, and gives a list instead.
-pub fn claim_columns(kind: DatabaseKind) -> String {
+pub fn account_columns(kind: DatabaseKind) -> String {
     let open_holds = match kind {
         DatabaseKind::Sqlite => "group_concat(h.amount, ' ')",
         DatabaseKind::Postgres => "CAST(sum(h.amount) AS text)",
@@ -154,7 +154,7 @@ pub fn get<T: TryGetable>(
 }
 
 /// What an account's row says, or which of its columns cannot be read.
-pub fn claim(row: &QueryResult) -> Result<StoredAccount, Fault> {
+pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
     let account_id = AccountId::from_stored(&get::<String>(row, 0, "").unwrap_or_default());
     let read = || {
         let (code, scale): (String, i16) =

@@ -123,7 +123,7 @@ impl Parameters {
     fn insert<R: 'static, const N: usize>(&mut self, rows: &Rows<R, N>) -> String {
         let (table, names) = (rows.table.name, rows.table.column_list(""));
         let columns = rows.columns();
-        let values: Vec<_> = columns.iter().map(|it| it.from_element(it.name)).collect();
+        let values: Vec<_> = columns.iter().map(|it| it.element_value(it.name)).collect();
         let (values, new) = (values.join(", "), self.unnest(columns));
         format!("INSERT INTO {table} ({names}) SELECT {values} FROM {new}")
     }
@@ -132,7 +132,7 @@ impl Parameters {
         let (table, columns) = (rows.table.name, rows.columns());
         let set = |column: &&Column| {
             let name = column.name;
-            format!("{name} = {}", column.from_element(&format!("new.{name}")))
+            format!("{name} = {}", column.element_value(&format!("new.{name}")))
         };
         let set = columns.iter().skip(1).map(set).collect::<Vec<_>>().join(", ");
         let (key, new) = (columns[0].name, self.unnest(columns));

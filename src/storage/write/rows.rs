@@ -252,7 +252,7 @@ fn uuid(kind: DatabaseKind, id: TransactionId) -> Value {
     }
 }
 
-// See `Column::from_element`: what PostgreSQL gets for null.
+// See `Column::element_value`: what PostgreSQL gets for null.
 
 fn optional_text(kind: DatabaseKind, text: Option<String>) -> Value {
     match kind {

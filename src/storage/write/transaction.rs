@@ -34,7 +34,7 @@ use crate::{
         dialect::DatabaseKind,
         queries::{
             accounts::{self, LockedRows},
-            holds, openings, requests,
+            holds, opening_attributes, requests,
         },
         write,
         write::turn,
@@ -100,10 +100,10 @@ impl Store {
     /// Whether a writer is not to be used again: the primary has moved since it was made, or a
     /// connection of its time was found dead.
     #[must_use]
-    pub fn is_outdated(&self, writer: &Writer) -> bool {
+    pub fn is_stale(&self, writer: &Writer) -> bool {
         match self.backend() {
             Backend::Sqlite { .. } => false,
-            Backend::Postgres { hosts, .. } => hosts.is_outdated(writer.made.elapsed()),
+            Backend::Postgres { hosts, .. } => hosts.is_stale(writer.made.elapsed()),
         }
     }
 }
@@ -249,7 +249,7 @@ impl WriteTransaction {
         hold_ids: &BTreeSet<HoldId>,
         account_ids: &BTreeSet<AccountId>,
     ) -> Result<(i64, Vec<Hold>), StorageError> {
-        holds::found(&self.transaction, hold_ids, account_ids).await
+        holds::by_key(&self.transaction, hold_ids, account_ids).await
     }
 
     /// Of these transactions, those that were reversed, with their reversals. Whoever reverses
@@ -269,11 +269,11 @@ impl WriteTransaction {
     ///
     /// # Errors
     /// The statement failed.
-    pub async fn openings(
+    pub async fn opening_attributes(
         &self,
         accounts: impl Iterator<Item = &Account>,
     ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
-        openings::openings(&self.transaction, accounts).await
+        opening_attributes::opening_attributes(&self.transaction, accounts).await
     }
 
     /// Writes all that the work has changed.

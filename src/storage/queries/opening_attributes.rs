@@ -37,7 +37,7 @@ pub static OPENINGS: Sql = Sql::new(|kind| {
 });
 
 /// Of these accounts, those whose attributes have changed, with what these were when they were opened.
-pub async fn openings(
+pub async fn opening_attributes(
     transaction: &DatabaseTransaction,
     accounts: impl Iterator<Item = &Account>,
 ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
