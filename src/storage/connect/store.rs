@@ -50,7 +50,7 @@ pub(in crate::storage) enum Backend {
 }
 
 impl Store {
-    /// Connects to a database that takes changes; the schema is not looked at yet.
+    /// Connects to a database that takes changes. Does not look at the schema.
     ///
     /// # Errors
     /// It cannot be reached or opened, or it is a standby.
@@ -58,8 +58,8 @@ impl Store {
         Self::connect_to(url, TargetSession::Primary, None).await
     }
 
-    /// The same for a server that opens at most this many connections; and no more than its role,
-    /// the database and PostgreSQL allow.
+    /// Connects to a database that takes changes, for a server that opens at most this many
+    /// connections, and no more than its role, the database and PostgreSQL allow.
     ///
     /// # Errors
     /// It cannot be reached or opened, it is a standby, or it allows too few connections.
@@ -70,16 +70,13 @@ impl Store {
         Self::connect_to(url, TargetSession::Primary, Some(connections_max)).await
     }
 
-    /// What the connections are for.
+    /// How the connections are divided.
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget
     }
 
-    /// The same database, with connections of its own for what the service itself reads.
-    ///
-    /// # Errors
-    /// On SQLite, the file cannot be opened.
+    /// A handle to the same database, with connections reserved for what the service itself reads.
     pub async fn reserve(&self) -> Result<Self, StorageError> {
         let size = self.budget.reserved;
         let readers = match &*self.backend {
@@ -95,10 +92,7 @@ impl Store {
         Ok(Self { backend: self.backend.clone(), readers, read_permits, budget: self.budget })
     }
 
-    /// The same for who only reads: a standby is as good, with what it has by then.
-    ///
-    /// # Errors
-    /// It cannot be reached or opened.
+    /// Connects for reads only, to a primary or a standby.
     pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
         Self::connect_to(url, TargetSession::Any, None).await
     }
@@ -121,7 +115,7 @@ impl Store {
             }
             Options::Postgres(all) => {
                 let hosts = Arc::new(Hosts::new(all, target));
-                // The pool would not say why it has no connection.
+                // A pool would not say why it has no connection.
                 hosts.find().await?;
                 let overridden = hosts.overridden();
                 if !overridden.is_empty() {
@@ -142,7 +136,7 @@ impl Store {
         Ok(Self { backend: Arc::new(backend), readers, read_permits, budget })
     }
 
-    /// Which database it is.
+    /// The kind of database.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
         match &*self.backend {
@@ -174,34 +168,35 @@ impl Store {
         }
     }
 
-    /// A connection was found dead in silence: the others that there are now are not used again,
-    /// rather than that each is waited for as long.
+    /// Marks all connections that are open now as stale, after one of them was lost without an
+    /// error: otherwise each would be waited for until its own timeout.
     pub fn invalidate_connections(&self) {
         if let Backend::Postgres { hosts, .. } = &*self.backend {
             hosts.invalidate_connections();
         }
     }
 
+    /// A connection for migrations and imports, without time limits.
     pub(in crate::storage) async fn maintenance_connection(
         &self,
     ) -> Result<DatabaseConnection, StorageError> {
         self.open(Role::Maintenance).await
     }
 
-    /// Whether the database is a file that is opened for reading only.
+    /// Whether the database is a file that is open for reading only.
     pub(in crate::storage) fn is_read_only(&self) -> bool {
         matches!(&*self.backend, Backend::Sqlite { file, .. } if file.is_read_only())
     }
 
-    /// A connection on which every transaction only reads, and reads one snapshot.
+    /// A connection on which each transaction reads one snapshot and writes nothing.
     pub(in crate::storage) async fn snapshot_connection(
         &self,
     ) -> Result<DatabaseConnection, StorageError> {
         self.open(Role::Snapshot).await
     }
 
-    /// A pool of one. It is made here and handed to SeaORM, whose own way would log the URL at
-    /// trace.
+    /// Opens a pool of one connection. SeaORM gets a finished pool: its own `connect` would log the
+    /// URL at trace.
     pub(in crate::storage) async fn open(
         &self,
         role: Role,
@@ -219,23 +214,15 @@ impl Store {
                 let opened = tokio::select! {
                     biased;
                     opened = open_postgres(hosts, role) => opened,
-                    // Whoever writes goes before those who read.
+                    // Writes go before reads.
                     () = room => Err(SqlxError::PoolClosed.into()),
                 };
-                if matches!(&opened, Err(StorageError::Unavailable(_))) {
-                    // The pool does not say why; whoever asks directly is told.
-                    hosts.find().await?;
-                }
                 Ok(opened?.into())
             }
         }
     }
 
-    /// Looks for the server that is to be used, and has the readers use it. There is nothing to
-    /// look for on SQLite.
-    ///
-    /// # Errors
-    /// There is none, and why.
+    /// Finds the server to use and points the readers at it. Does nothing on SQLite.
     pub async fn find(&self) -> Result<(), ConnectError> {
         let Backend::Postgres { hosts, pools, .. } = &*self.backend else { return Ok(()) };
         hosts.find().await?;

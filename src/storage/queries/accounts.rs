@@ -13,9 +13,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Select,
-    sea_query::{Asterisk, Cond, Expr, ExprTrait, Func, LockBehavior, LockType, Query, SimpleExpr},
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    sea_query::{Asterisk, Cond, Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
@@ -25,15 +25,12 @@ use crate::{
         connect::session::APPLICATION_NAME,
         dialect::DatabaseKind,
         entity::accounts::{Column, Entity, Model},
-        queries::page::{EXAMINED_MAX, Examined, Expiring},
+        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
     },
 };
 
 impl Store {
     /// One account, as it was last committed.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn account(
         &self,
         account_id: &AccountId,
@@ -46,9 +43,6 @@ impl Store {
 
     /// Several accounts in one statement, and so as of one instant; those that exist, in no
     /// particular order.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
@@ -61,9 +55,6 @@ impl Store {
     /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
     /// with one of these prefixes (of characters of account ids). With a filter no more than
     /// [`EXAMINED_MAX`] are looked at.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_accounts(
         &self,
         filter: &AccountFilter,
@@ -78,8 +69,11 @@ impl Store {
         for range in id_ranges(prefixes, after) {
             let mut query = Entity::find().filter(range.clone()).order_by_asc(Column::AccountId);
             if !filter.is_empty() {
-                let (examined, last) = self.examine(range, left).await?;
-                let Some(last) = last else { continue };
+                let range = Entity::find().filter(range);
+                let (examined, last) =
+                    page::examine(&self.readers, range, Column::AccountId, Order::Asc, left)
+                        .await?;
+                let Some(last): Option<String> = last else { continue };
                 query = query.filter(Column::AccountId.lte(last.as_str()));
                 query = apply(filter, query, self.kind());
                 left -= examined;
@@ -94,29 +88,6 @@ impl Store {
             }
         }
         Ok(Expiring { value: list, expired_us: latest_us })
-    }
-
-    /// How many accounts there are in this range, up to a limit, and the last of them.
-    async fn examine(
-        &self,
-        range: Cond,
-        limit: u64,
-    ) -> Result<(u64, Option<String>), StorageError> {
-        let ids = Entity::find()
-            .select_only()
-            .column(Column::AccountId)
-            .filter(range)
-            .order_by_asc(Column::AccountId)
-            .limit(limit)
-            .into_query();
-        let query = Query::select()
-            .expr_as(Func::count(Expr::col(Asterisk)), "examined")
-            .expr_as(Func::max(Expr::col(Column::AccountId)), "last")
-            .from_subquery(ids, "ids")
-            .to_owned();
-        let Some(row) = self.readers.query_one(&query).await? else { return Ok((0, None)) };
-        let examined: i64 = row.try_get("", "examined")?;
-        Ok((examined.unsigned_abs(), row.try_get("", "last")?))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
     QueryResult, QuerySelect,
     sea_query::{Cond, Expr, ExprTrait, SimpleExpr},
 };
@@ -22,7 +22,7 @@ use crate::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
-        queries::page::{EXAMINED_MAX, Examined, Expiring},
+        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
         tables::HOLDS,
     },
 };
@@ -33,9 +33,6 @@ pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
 impl Store {
     /// One hold, as it is now.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn hold(
         &self,
         hold_id: &HoldId,
@@ -51,9 +48,6 @@ impl Store {
 
     /// At most `limit` holds of an account as they are now, in order of their ids. With a filter no
     /// more than [`EXAMINED_MAX`] are looked at.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_holds(
         &self,
         account: &Account,
@@ -73,7 +67,12 @@ impl Store {
             .limit(limit)
             .expr_as(time(kind, expire_until_us), "now_us");
         if let Some(state) = filter.state {
-            next = self.last_to_examine(range).await?;
+            let range = Entity::find().filter(range);
+            let (examined, last) =
+                page::examine(&self.readers, range, Column::HoldId, Order::Asc, EXAMINED_MAX)
+                    .await?;
+            let last: Option<String> = last.filter(|_| examined == EXAMINED_MAX);
+            next = last.as_deref().map(HoldId::from_stored);
             if let Some(last) = &next {
                 query = query.filter(Column::HoldId.lte(last.as_str()));
             }
@@ -84,21 +83,6 @@ impl Store {
         let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
         let Expiring { value: rows, expired_us } = as_of(holds.into_iter());
         Ok(Expiring { value: Examined { rows, next }, expired_us })
-    }
-
-    /// The last hold in this range that one page looks at; None if it looks at all of them.
-    async fn last_to_examine(&self, range: Cond) -> Result<Option<HoldId>, StorageError> {
-        let last: Option<String> = Entity::find()
-            .select_only()
-            .column(Column::HoldId)
-            .filter(range)
-            .order_by_asc(Column::HoldId)
-            .offset(EXAMINED_MAX - 1)
-            .limit(1)
-            .into_tuple()
-            .one(&self.readers)
-            .await?;
-        Ok(last.as_deref().map(HoldId::from_stored))
     }
 }
 

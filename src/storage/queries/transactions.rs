@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
     QuerySelect, Value,
 };
 use uuid::Uuid;
@@ -18,14 +18,15 @@ use crate::{
     storage::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
-        entity::{account_changes, requests::Model},
-        queries::page,
+        entity::{
+            account_changes,
+            requests::{Column, Entity, Model},
+        },
+        queries::page::{self, EXAMINED_MAX},
         tables::REQUESTS,
     },
 };
 
-/// See [`crate::storage::queries::holds`]: requests, or entries of an account, that one page looks at.
-const EXAMINED_MAX: i64 = page::EXAMINED_MAX as i64;
 /// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
 /// from its own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
@@ -40,9 +41,6 @@ pub struct TransactionPage<Cursor> {
 
 impl Store {
     /// Transactions of all accounts below this id, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_transactions(
         &self,
         filter: &TransactionFilter,
@@ -52,12 +50,12 @@ impl Store {
         let start = filter.start_time_us.map_or(Uuid::nil(), |time_us| id_at(time_us, false));
         let end = filter.end_time_us.map_or(Uuid::max(), |time_us| id_at(time_us, true));
         let before = before.map_or(end, |before| before.min(end));
-        let sql = "SELECT transaction_id FROM requests WHERE transaction_id < $1 \
-                   ORDER BY transaction_id DESC LIMIT 1 OFFSET $2";
-        let values = [before.into(), (EXAMINED_MAX - 1).into()];
-        let last = self.readers.query_one_raw(self.kind().statement(sql, values)).await?;
-        let last: Option<TransactionId> =
-            last.map(|row| row.try_get_by_index(0)).transpose()?.filter(|last| *last > start);
+        let range = Entity::find().filter(Column::TransactionId.lt(before));
+        let (examined, last) =
+            page::examine(&self.readers, range, Column::TransactionId, Order::Desc, EXAMINED_MAX)
+                .await?;
+        let is_cut = |last: &TransactionId| examined == EXAMINED_MAX && *last > start;
+        let last = last.filter(is_cut);
         let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
         let mut rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
@@ -70,9 +68,6 @@ impl Store {
     }
 
     /// Transactions of an account of which the last entry is below this sequence, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_transactions_of_account(
         &self,
         account: &Account,
@@ -88,7 +83,7 @@ impl Store {
             end = self.first_at(account, end_time_us).await?;
         }
         let end = before.map_or(end, |before| before.min(end));
-        let last = first.max(end.saturating_sub(EXAMINED_MAX));
+        let last = first.max(end.saturating_sub(EXAMINED_MAX as i64));
         let account_id = account.account_id.as_str().into();
         let range = [account_id, end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
@@ -106,9 +101,6 @@ impl Store {
     }
 
     /// At most `limit` changes of an account above this version, oldest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_account_changes(
         &self,
         account: &Account,
