@@ -39,9 +39,6 @@ impl From<DbErr> for ExportError {
 
 impl Snapshot {
     /// Writes all of it, and returns the number of lines.
-    ///
-    /// # Errors
-    /// It cannot be written, the database does not answer, or a row cannot be read.
     pub async fn export(
         &self,
         output: &mut (impl Write + Send),

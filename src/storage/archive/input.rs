@@ -25,9 +25,6 @@ const OTHERS: [(&[u8], &str); 12] = [
 const UTF_16: &str = "is in UTF-16: iconv -f UTF-16 -t UTF-8 FILE | passbook import";
 
 /// The input without the mark.
-///
-/// # Errors
-/// It is something else, or it cannot be read.
 pub(super) fn begin<R: BufRead>(mut input: R) -> Result<Chain<Cursor<Vec<u8>>, R>, String> {
     let mut beginning = Vec::new();
     let mut limited = Read::take(&mut input, BEGINNING_LENGTH as u64);

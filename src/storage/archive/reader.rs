@@ -70,9 +70,6 @@ fn field_error(field: &str, description: impl Into<String>) -> FieldError {
 
 impl<R: BufRead> RecordReader<R> {
     /// Begins, with the header.
-    ///
-    /// # Errors
-    /// It is not what this program writes.
     pub fn begin(input: R) -> Result<Self, LineError> {
         let error = |description| LineError { line: 1, field: String::new(), description };
         let input = input::begin(input).map_err(error)?;
@@ -86,9 +83,6 @@ impl<R: BufRead> RecordReader<R> {
     }
 
     /// The next row; None after the trailer, which is the last line.
-    ///
-    /// # Errors
-    /// The line is malformed, or the file is not whole.
     pub fn next(&mut self) -> Result<Option<Record>, LineError> {
         let Some(object) = self.object()? else {
             let description = "the trailer is missing: the file was cut off";

@@ -1,10 +1,9 @@
-//! The PostgreSQL servers of a URL: which of them is the primary, and why none can be used.
+//! The PostgreSQL servers of a URL: finds the primary among them, or says why none can be used.
 //!
-//! sqlx knows one host. Where there are several, whoever needs a connection that writes asks all
-//! of them at once who is the primary, and connects to that one; so does the readers' pool, since
-//! a standby may not have yet what was acknowledged. Two primaries are two ledgers: then none is
-//! used, and neither is one of another cluster, or of an earlier timeline, than was used before.
-//! With one host only each new connection asks.
+//! sqlx knows one host. With several, a new connection for changes first probes all of them at once
+//! and goes to the primary; so do readers, since a standby may lack changes that were acknowledged.
+//! Two primaries are two ledgers: then no server is used. Neither is one of another cluster, or of
+//! an earlier timeline, than was used before. With one host, each new session checks for itself.
 
 use std::{
     fmt,
@@ -33,46 +32,46 @@ use crate::storage::connect::{
     target::{PROBE_TIME_MAX, TargetSession},
 };
 
-/// How long others may take after a primary has answered, to say that they are one, too.
+/// How long a second primary may take to answer after the first one has.
 const SECOND_PRIMARY_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is another primary while all is well.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The servers of one URL, and which of them it was that was found last.
+/// The servers of one URL, and the one in use.
 pub(in crate::storage) struct Hosts {
     all: Vec<PgConnectOptions>,
     target: TargetSession,
     current: Mutex<Current>,
-    /// What was found last, and when. Held while the servers are asked: those who come meanwhile
-    /// take the same answer.
+    /// The result of the latest probe, and when it ended. Locked while a probe runs: callers who come
+    /// meanwhile take its result.
     last: tokio::sync::Mutex<Option<(Instant, Result<(), ConnectError>)>>,
-    /// Of each host, whether connections to it were seen to keep their sessions.
+    /// For each host, whether connections to it were seen to keep their sessions.
     keeps_sessions: Vec<AtomicBool>,
 }
 
 struct Current {
     host: usize,
-    /// What was found there last.
+    /// Its identity at the latest probe.
     server: Option<Server>,
-    /// Why one must not be used, as it was reported last.
+    /// The reason against a server that was logged last.
     reported: String,
-    /// Connections that are older are not to be used any more.
+    /// Connections that are older are stale.
     trusted_since: Instant,
 }
 
-/// Which server it is, where there are several hosts: two addresses may be of one.
+/// The identity of a server: two hosts of a URL may be the same one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Server {
-    /// The same for a primary and all of its standbys.
+    /// The system identifier: the same for a primary and all of its standbys.
     system: String,
-    /// Higher by one after each promotion.
+    /// The timeline: it grows by one with each promotion.
     timeline: u32,
     /// When it was started, in microseconds since the Unix epoch.
     started_us: i64,
 }
 
 impl Server {
-    /// What a primary says of itself.
+    /// Reads the identity of a primary.
     async fn identify(connection: &mut PgConnection) -> Result<Self, SqlxError> {
         // A log file is named after the timeline, in hexadecimal digits.
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
@@ -96,7 +95,7 @@ impl fmt::Display for Server {
 }
 
 impl Hosts {
-    /// Of at least one; nothing is connected to yet.
+    /// Takes at least one host. Connects to none yet.
     pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
         let current = Current {
             host: 0,
@@ -109,45 +108,45 @@ impl Hosts {
         Self { all, target, current, last: tokio::sync::Mutex::default(), keeps_sessions }
     }
 
-    /// Whether there are several.
+    /// Whether the URL has several hosts.
     pub(in crate::storage) fn are_several(&self) -> bool {
         self.all.len() > 1
     }
 
-    /// The one that was found last.
+    /// The host in use.
     pub(in crate::storage) fn current(&self) -> &PgConnectOptions {
-        // The index is always one of a host's.
+        // `select` is the only place that sets the index, to that of a host.
         &self.all[self.lock().host]
     }
 
-    /// Whether a connection of this age was made before the primary moved, or before another one
-    /// was found dead.
+    /// Whether a connection of this age was made before the latest failover, or before another
+    /// connection was lost.
     pub(in crate::storage) fn is_stale(&self, age: Duration) -> bool {
         self.lock().trusted_since.elapsed() < age
     }
 
-    /// A connection was found dead in silence: so may be all that there are now.
+    /// Marks all connections that are open now as stale.
     pub(in crate::storage) fn invalidate_connections(&self) {
         self.lock().trusted_since = Instant::now();
     }
 
-    /// What a session for this role must be like.
+    /// The session of this role.
     pub(in crate::storage) fn session(&self, role: Role) -> Session {
         // All hosts have the parameters of the one URL.
         Session::new(self.current(), role, self.target)
     }
 
-    /// What the URL sets of what a session is set to otherwise; empty if nothing.
+    /// The settings that the URL overrides, for the log; empty if there are none.
     pub(in crate::storage) fn overridden(&self) -> String {
         session::overridden(self.current()).join(", ")
     }
 
-    /// Why the current one cannot be used.
+    /// Why the host in use cannot be used.
     pub(in crate::storage) fn refused(&self, refusal: impl Into<Refusal>) -> ConnectError {
         cannot_connect(self.current(), refusal)
     }
 
-    /// Asks which one is wanted, and remembers it.
+    /// Probes the hosts and selects the one to use.
     ///
     /// # Errors
     /// None of them is, and why.
@@ -167,10 +166,7 @@ impl Hosts {
         result
     }
 
-    /// How many connections the role may have to the database that was found, up to `max`.
-    ///
-    /// # Errors
-    /// It does not answer, or these are too few.
+    /// How many connections the role may open to the database, up to `max`.
     pub(in crate::storage) async fn connections_allowed(
         &self,
         max: u32,
@@ -194,8 +190,7 @@ impl Hosts {
         }
     }
 
-    /// The same if it was asked long ago, or in vain: where there are several hosts, a second
-    /// primary is met by looking.
+    /// Probes several hosts again if the latest probe is old or failed, to notice a second primary.
     ///
     /// # Errors
     /// None can be used, or two could be.
@@ -207,8 +202,8 @@ impl Hosts {
         if self.are_several() && is_due { self.find().await } else { Ok(()) }
     }
 
-    /// Whether connections to the current host keep their sessions: asked once for each. A standby
-    /// cannot be asked, and who only reads there changes nothing.
+    /// Checks once for each host that connections keep their sessions. A standby has no NOTIFY; it
+    /// is only read from.
     async fn check_pooler(&self) -> Result<(), ConnectError> {
         let known = &self.keeps_sessions[self.lock().host];
         if self.target == TargetSession::Primary && !known.load(Ordering::Relaxed) {
@@ -219,7 +214,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// All at once, so that a host that is not there costs no time.
+    /// Probes all hosts at once, so that one that is down costs no time.
     async fn probe_all(&self) -> Result<(), ConnectError> {
         let mut probes: FuturesUnordered<_> = (0..self.all.len())
             .map(|host| async move { (host, self.probe(&self.all[host]).await) })
@@ -233,7 +228,7 @@ impl Hosts {
                     if self.target == TargetSession::Any {
                         break;
                     }
-                    // Later ones are met by the next look. At the start there is time for all.
+                    // The next probe notices later ones. The first probe waits for all.
                     if self.lock().server.is_some() {
                         end = end.min(Instant::now() + SECOND_PRIMARY_TIME_MAX);
                     }
@@ -267,10 +262,7 @@ impl Hosts {
         Err(ConnectError::new("none of the databases can be used", Refusal { reason, may_pass }))
     }
 
-    /// Of those that answered as is wanted, the one to use: the current one, if it is among them.
-    ///
-    /// # Errors
-    /// A host that must not be used, and why.
+    /// Chooses among the hosts that can be used: the one in use, if it is among them.
     fn choose(
         &self,
         found: &[(usize, Server)],
@@ -284,7 +276,7 @@ impl Hosts {
             return Ok(None);
         };
         if let Some((other_host, other)) = found.iter().find(|(_, other)| other != server) {
-            // Whatever was changed at the wrong one would be lost: nothing more is.
+            // Changes at the wrong one would be lost: none is made until one of them is stopped.
             self.invalidate_connections();
             let reason = format!(
                 "is a primary ({server}), and so is {} ({other}): one of them must be stopped, and \
@@ -306,7 +298,8 @@ impl Hosts {
         }
     }
 
-    /// Once, until it is another reason or over. Who starts says it as the reason not to.
+    /// Logs why a server must not be used, once until the reason changes. At the start the reason
+    /// is returned as an error instead.
     fn report(&self, host: usize, reason: &str) {
         let mut current = self.lock();
         if current.server.is_some() && current.reported != reason {
@@ -319,9 +312,9 @@ impl Hosts {
         address(&self.all[host])
     }
 
-    /// Whether this server is what is wanted; if not, why.
+    /// Identifies a server, or says why it cannot be used.
     async fn probe(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
-        // Of all roles, that which needs most.
+        // The role that needs most.
         let session = self.session(match self.target {
             TargetSession::Primary => Role::Writer,
             TargetSession::Any => Role::Snapshot,
@@ -365,7 +358,7 @@ impl Hosts {
     }
 }
 
-/// -1 is for no limit.
+/// -1 stands for no limit.
 const CONNECTIONS_ALLOWED: &str = "\
     SELECT least(nullif(role.rolconnlimit, -1), nullif(database.datconnlimit, -1), \
         current_setting('max_connections')::integer \

@@ -1,12 +1,12 @@
-//! The file of a SQLite database: whether it can be used at all, and whether the one at the path
-//! is still the one that is open.
+//! The file of a SQLite database: whether it can be used, and whether the file at the path is still
+//! the open one.
 //!
-//! SQLite keeps writing to a file that was moved away or deleted, and takes whatever log lies
-//! beside a file for that file's. So a file is known by its device and inode, and so are the log
-//! and its index; where one of them is not at the path any more, nothing is opened there, nothing
-//! is changed, and the log is folded into the file that it belongs to.
+//! SQLite goes on writing to a file that was moved or deleted, and takes any log beside a file for
+//! that file's own. So the file, the log and its index are identified by device and inode. If one of
+//! them is no longer at its path, nothing is opened there and nothing is changed, and the log is
+//! moved into the file that it belongs to.
 //!
-//! The file is never opened but by SQLite: closing it once would give back all of its locks.
+//! Only SQLite opens the file: closing it anywhere else in the process would release SQLite's locks.
 
 use std::{
     ffi::OsString,
@@ -29,35 +29,35 @@ use crate::storage::connect::{
     target::TargetSession,
 };
 
-/// How long SQLite itself waits for the write lock before the worker looks up and tries again.
-/// Short, because SQLite polls with growing pauses, and two busy processes are served more
-/// evenly by frequent tries.
+/// How long SQLite itself waits for the write lock before the worker checks its jobs and retries.
+/// Short, because SQLite polls with growing pauses, and frequent retries serve two busy processes
+/// more evenly.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
-/// Readers and migrations meet a lock only in rare moments (recovery, another migration).
+/// How long readers and maintenance wait for a lock, which is rare (recovery, another migration).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pages of 4 KiB in the write-ahead log before they are moved into the database's file. A page
 /// that changes often is moved once for many changes; the log takes 64 MiB on the disk.
 const CHECKPOINT_PAGES: &str = "16384";
-/// To how many bytes the log's file is cut when it begins anew: what it has until a checkpoint.
+/// The bytes to which a restarted log is truncated: its usual size until a checkpoint.
 const LOG_KEPT_BYTES: &str = "67108864";
-/// Longer, in bytes, the log is only where readers overlap, so that it never begins anew.
+/// The bytes from which a log is too long: readers overlap, and SQLite never restarts it.
 const LOG_BYTES_MAX: u64 = 96 << 20;
-/// What the writer keeps in memory of the database, in KiB (SQLite takes a negative number for
-/// that): the pages that a batch changes, or they go to the disk before the commit.
+/// The writer's cache in KiB (SQLite's notation is a negative number). It must hold the pages that a
+/// batch changes: others are written before the commit.
 const CACHE_SIZE: &str = "-16384";
 
-/// See the module.
+/// A database file and the options of the URL.
 #[derive(Clone)]
 pub(in crate::storage) struct DatabaseFile {
     options: SqliteConnectOptions,
-    /// Known when it is open.
+    /// The identities of the file, the log and its index; set when the file is open.
     identity: Arc<OnceLock<[Option<FileIdentity>; 3]>>,
 }
 
 /// Device and inode.
 type FileIdentity = (u64, u64);
 
-/// How a URL wants a file opened.
+/// The mode of a URL.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Read,
@@ -65,26 +65,22 @@ enum Mode {
     Create,
 }
 
-/// Whether these options are of a file; a database in memory, or one that SQLite makes for a
-/// connection and deletes with it, is none.
+/// Whether the options name a file. A database in memory or a temporary one is none.
 pub(in crate::storage) fn is_file(options: &SqliteConnectOptions) -> bool {
     let name = options.get_filename().to_string_lossy();
     let is_named = !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
     is_named && !has_parameter(options, "mode", "memory") && !has_parameter(options, "vfs", "memdb")
 }
 
-/// What a URL has set; the options do not tell otherwise.
+/// Whether the URL has a parameter with this value. sqlx's options do not say so directly.
 fn has_parameter(options: &SqliteConnectOptions, name: &str, value: &str) -> bool {
-    // With a name that any URL can have.
+    // Some file names cannot be written as a URL.
     let url = options.clone().filename("file").to_url_lossy();
     url.query_pairs().any(|pair| pair.0 == name && pair.1 == value)
 }
 
 impl DatabaseFile {
-    /// Of these options; nothing is opened yet.
-    ///
-    /// # Errors
-    /// It cannot be opened as is wanted, and what is missing.
+    /// Checks that the file can be opened, from outside. Opens nothing yet.
     pub(in crate::storage) fn new(
         options: SqliteConnectOptions,
         target: TargetSession,
@@ -110,7 +106,7 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether it is opened for reading only.
+    /// Whether the URL opens the file for reading only.
     pub(in crate::storage) fn is_read_only(&self) -> bool {
         self.mode() == Mode::Read
     }
@@ -119,8 +115,8 @@ impl DatabaseFile {
         has_parameter(&self.options, "immutable", "true")
     }
 
-    /// The same, read as a file that nobody changes: that needs no right to write anything beside
-    /// it. None if it has a log that would be left out.
+    /// The same file, opened as immutable, which needs no right to write beside it. None if the file
+    /// has a log, which would be ignored.
     pub(in crate::storage) fn as_immutable(&self) -> Option<Self> {
         let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
         let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
@@ -128,7 +124,7 @@ impl DatabaseFile {
         may_be.then(|| Self { options, identity: Arc::default() })
     }
 
-    /// What keeps it from being opened, as far as can be seen from outside.
+    /// Why the file cannot be opened, as far as can be seen from outside.
     fn obstacle(&self, target: TargetSession) -> Option<String> {
         let (path, mode) = (self.path(), self.mode());
         let folder = self.folder();
@@ -161,7 +157,7 @@ impl DatabaseFile {
         })
     }
 
-    /// Why it cannot be written to.
+    /// Why the file cannot be written.
     fn not_writable(&self) -> Option<String> {
         let path = self.path();
         if path.exists()
@@ -188,7 +184,7 @@ impl DatabaseFile {
         name.into()
     }
 
-    /// What is open now is what has to be there from now on.
+    /// Remembers the identities of the open file.
     pub(in crate::storage) fn remember(&self) {
         // Once only.
         let _ = self.identity.set(self.identities());
@@ -201,11 +197,7 @@ impl DatabaseFile {
         })
     }
 
-    /// Whether what is open is what is at the path: three looks at the file system, some
-    /// microseconds.
-    ///
-    /// # Errors
-    /// Why it is not.
+    /// Checks that the open file is still at its path: three `stat` calls, some microseconds.
     pub(in crate::storage) fn check(&self) -> Result<(), String> {
         let Some(known) = self.identity.get() else { return Ok(()) };
         let there = self.identities();
@@ -218,10 +210,7 @@ impl DatabaseFile {
         Err(format!("the database file was moved, replaced or deleted: {name} {fate}"))
     }
 
-    /// Whether changes can be made: it is what is open, and can be written to.
-    ///
-    /// # Errors
-    /// Why they cannot.
+    /// Checks that changes can be made: the open file is at its path and writable.
     pub(in crate::storage) fn check_writable(&self) -> Result<(), String> {
         self.check()?;
         let reason = self.not_writable().map(|reason| {
@@ -230,12 +219,12 @@ impl DatabaseFile {
         reason.map_or(Ok(()), Err)
     }
 
-    /// Whether the log has become longer than it is by itself.
+    /// Whether the log is longer than SQLite would leave it.
     pub(in crate::storage) fn has_long_log(&self) -> bool {
         fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > LOG_BYTES_MAX)
     }
 
-    /// For a connection of this role.
+    /// The options of a connection for a role.
     pub(in crate::storage) fn options(&self, role: Role) -> SqliteConnectOptions {
         let options = self.options.clone();
         if self.is_read_only() {
@@ -246,7 +235,7 @@ impl DatabaseFile {
             Role::Probe => Duration::ZERO,
             Role::Reader | Role::Maintenance | Role::Snapshot => BUSY_TIMEOUT,
         };
-        // Readers come after: the file has its log already, and another file is not to get one.
+        // The file has its log when readers are opened, and another file must not get one.
         let options = match role {
             Role::Reader => options,
             _ => options.journal_mode(SqliteJournalMode::Wal),

@@ -10,22 +10,19 @@ use crate::storage::{
     dialect::DatabaseKind,
 };
 
-/// How long it may take to move SQLite's log into a file that is not at its path any more.
+/// Time limit for moving the log into a file that is no longer at its path.
 const FOLD_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long writers are held up for readers that keep SQLite's log from beginning anew.
+/// How long writers wait for readers that keep the log from being restarted.
 const SHORTEN_WAIT_MAX_MS: u32 = 100;
 
 impl Store {
-    /// Closes the connections of reads.
-    ///
-    /// # Errors
-    /// One cannot be closed.
+    /// Closes the readers' connections.
     pub async fn close_readers(&self) -> Result<(), StorageError> {
         Ok(self.readers.close_by_ref().await?)
     }
 
-    /// Closes the connections of reads. On SQLite, moves what is in the write-ahead log into the
-    /// database's file, so that this alone is a whole copy.
+    /// Closes the readers' connections. On SQLite, moves the write-ahead log into the database's
+    /// file, so that this file alone is a whole copy.
     ///
     /// # Errors
     /// The log could not be moved, which the next server does at its start.
@@ -35,25 +32,22 @@ impl Store {
         };
         write_lock.close().await;
         if file.check().is_err() {
-            // What is at the path now is not ours, and nothing is opened there.
+            // The file at the path now is not ours: nothing is opened there.
             self.fold_log().await;
             return self.close_readers().await;
         }
         self.close_readers().await?;
         let admin = self.maintenance_connection().await?;
-        // Another process that is reading has the log moved by itself, sooner or later.
+        // If another process is reading, its own close moves the log.
         admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
         admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         Ok(admin.close().await?)
     }
 
-    /// Whether the database is still where it was, and nowhere else: on PostgreSQL, that no second
-    /// host of the URL is a primary; on SQLite, that its file is the one that is open, and can be
-    /// written to. If it is another one, moves what is in the log into the file that is open, so
-    /// that nothing of it is left beside a file to which it does not belong.
-    ///
-    /// # Errors
-    /// Why changes cannot be made.
+    /// Checks that changes go to the right database: on PostgreSQL, that no second host of the URL
+    /// is a primary; on SQLite, that the file at the path is the one that is open, and writable. If
+    /// it is another file, moves the log into the open one, so that no part of the log stays beside
+    /// a file to which it does not belong.
     pub async fn check_backend(&self) -> Result<(), String> {
         let file = match self.backend() {
             Backend::Sqlite { file, .. } => file,
@@ -67,9 +61,9 @@ impl Store {
         file.check_writable()
     }
 
-    /// Moves the log into the file that is open, on a connection that is open.
+    /// Moves the log into the open file, on an open connection.
     async fn fold_log(&self) {
-        // With less patience than there is time.
+        // Below FOLD_TIME_MAX.
         let fold = "PRAGMA busy_timeout = 500; PRAGMA wal_checkpoint(TRUNCATE); \
             PRAGMA busy_timeout = 10000";
         let folding = self.readers.execute_unprepared(fold);
@@ -80,12 +74,9 @@ impl Store {
         }
     }
 
-    /// Has SQLite's write-ahead log begin anew if it has become long, which it does by itself only
-    /// at a moment at which nobody reads. Writers wait meanwhile, for a tenth of a second
-    /// at most if somebody reads for longer. Returns whether that was so.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// Restarts SQLite's write-ahead log if it has become long; SQLite itself does so only at a
+    /// moment without readers. Writers wait meanwhile, for at most a tenth of a second. Returns
+    /// whether a reader prevented it.
     pub async fn shorten_log(&self) -> Result<bool, StorageError> {
         let Backend::Sqlite { file, .. } = self.backend() else { return Ok(false) };
         if !file.has_long_log() {
@@ -94,7 +85,7 @@ impl Store {
         let admin = self.maintenance_connection().await?;
         let wait = format!("PRAGMA busy_timeout = {SHORTEN_WAIT_MAX_MS}");
         admin.execute_unprepared(&wait).await?;
-        // Most of the work, while writers go on.
+        // Most of the work, beside writers.
         admin.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
         let shorten = DatabaseKind::Sqlite.statement("PRAGMA wal_checkpoint(TRUNCATE)", []);
         let row = admin.query_one_raw(shorten).await?;

@@ -18,9 +18,6 @@ const RECORDED_NAMES: &str = "\
 impl Store {
     /// The names under which requests were recorded: identities, and an empty one for callers who
     /// were not authenticated.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn recorded_names(&self) -> Result<BTreeSet<String>, StorageError> {
         let kind = self.kind();
         let statement = kind.statement(RECORDED_NAMES, []);

@@ -29,9 +29,6 @@ use crate::{
 
 impl Store {
     /// At most `limit` entries of an account.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_entries(
         &self,
         account: &Account,
@@ -62,9 +59,6 @@ impl Store {
 
     /// The balance of an account after all entries made at this time or before (None: after all
     /// of them), and the sequence of the last of those.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn balance_at(
         &self,
         account: &Account,

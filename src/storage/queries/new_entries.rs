@@ -52,9 +52,6 @@ pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
 impl Store {
     /// The next entries of each of these accounts, at most `limit` of each, in one statement; in
     /// the order of the accounts.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn new_entries(
         &self,
         accounts: &[WatchedAccount],

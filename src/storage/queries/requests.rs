@@ -27,9 +27,6 @@ use crate::{
 
 impl Store {
     /// The transaction with this id, and whether it was reversed since.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn transaction(
         &self,
         transaction_id: TransactionId,
@@ -40,9 +37,6 @@ impl Store {
     }
 
     /// The transaction that was made under this request id, and whether it was reversed since.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn transaction_of_request(
         &self,
         key: &RequestKey,
@@ -53,9 +47,6 @@ impl Store {
     }
 
     /// The verdict under this request id, as it was answered.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn record(&self, key: &RequestKey) -> Result<Option<RequestRecord>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
         let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();

@@ -33,9 +33,6 @@ pub(in crate::storage) fn names() -> BTreeSet<String> {
 }
 
 /// The names of those that were applied, by this program or a newer one.
-///
-/// # Errors
-/// The database does not answer, or does not let the table be read.
 pub(in crate::storage) async fn applied(
     connection: &impl ConnectionTrait,
 ) -> Result<BTreeSet<String>, StorageError> {

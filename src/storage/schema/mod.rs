@@ -52,9 +52,6 @@ pub fn schema_version() -> String {
 
 impl Store {
     /// Compares the schemas; changes nothing.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn schema_status(&self) -> Result<SchemaStatus, StorageError> {
         let applied = applied(&self.readers).await?;
         let known = names();
@@ -70,9 +67,6 @@ impl Store {
 
     /// How old the oldest snapshot is that somebody has of this database: for so long no old version
     /// of a row has been cleared away. Zero on SQLite.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn oldest_snapshot(&self) -> Result<Duration, StorageError> {
         if self.kind() == DatabaseKind::Sqlite {
             return Ok(Duration::ZERO);
@@ -84,9 +78,6 @@ impl Store {
     }
 
     /// Every migration that this program knows, with whether it has been applied.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn migrations(&self) -> Result<Vec<(String, bool)>, StorageError> {
         let applied = applied(&self.readers).await?;
         Ok(names().into_iter().map(|name| (name.clone(), applied.contains(&name))).collect())

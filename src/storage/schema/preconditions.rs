@@ -24,9 +24,6 @@ struct Table {
 }
 
 /// Refuses to make tables where they cannot be made.
-///
-/// # Errors
-/// Why not, and what to do about it.
 pub(in crate::storage) async fn require_right(
     transaction: &DatabaseTransaction,
 ) -> Result<(), StorageError> {
@@ -57,9 +54,6 @@ pub(in crate::storage) async fn require_right(
 }
 
 /// Refuses to make the first tables where there are some of the same names.
-///
-/// # Errors
-/// Which one there is, and what to do about it.
 pub(in crate::storage) async fn require_free(
     transaction: &DatabaseTransaction,
 ) -> Result<(), StorageError> {

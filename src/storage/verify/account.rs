@@ -20,9 +20,6 @@ const PAGE: usize = 1000;
 impl Store {
     /// Recomputes one account, as of the moment at which its row is read; None if there is no
     /// such account.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn verify_account(
         &self,
         account_id: &AccountId,

@@ -23,9 +23,6 @@ use crate::{domain::verification::LedgerTotals, storage::Snapshot};
 
 impl Snapshot {
     /// Recomputes all of it.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, or the database does not answer.
     pub async fn verify(
         &self,
         progress: &Arc<VerifyProgress>,

@@ -85,9 +85,6 @@ pub struct LockedAccounts {
 impl Store {
     /// A connection of its own for one worker, in a pool of one: what is left on it after a
     /// panic or a time-out is dropped with it and never reaches anyone else.
-    ///
-    /// # Errors
-    /// The database cannot be reached or opened.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
         let connection = self.open(Role::Writer).await?;
         let (file, flag) = match self.backend() {
@@ -229,9 +226,6 @@ impl WriteTransaction {
     /// The verdicts stored under these request ids, and the time in microseconds since the
     /// Unix epoch by the database's clock. A statement after the lock: it sees what the wait
     /// for the lock let through.
-    ///
-    /// # Errors
-    /// The statement failed.
     pub async fn records(
         &self,
         keys: &BTreeSet<RequestKey>,
@@ -241,9 +235,6 @@ impl WriteTransaction {
 
     /// The holds with these ids, and all that have expired on these accounts, which are locked;
     /// and the time, as of this statement.
-    ///
-    /// # Errors
-    /// The statement failed.
     pub async fn holds(
         &self,
         hold_ids: &BTreeSet<HoldId>,
@@ -254,9 +245,6 @@ impl WriteTransaction {
 
     /// Of these transactions, those that were reversed, with their reversals. Whoever reverses
     /// one locks its accounts; a statement after the lock sees what the wait for it let through.
-    ///
-    /// # Errors
-    /// The statement failed.
     pub async fn reversed_by(
         &self,
         transaction_ids: &BTreeSet<TransactionId>,
@@ -266,9 +254,6 @@ impl WriteTransaction {
 
     /// Of these accounts, which are locked, those whose attributes have changed, with what these were
     /// before the first change.
-    ///
-    /// # Errors
-    /// The statement failed.
     pub async fn opening_attributes(
         &self,
         accounts: impl Iterator<Item = &Account>,
@@ -286,9 +271,6 @@ impl WriteTransaction {
     }
 
     /// Commits.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
     pub async fn commit(self) -> Result<(), CommitError> {
         let committed = self.transaction.commit().await.map_err(CommitError::from);
         if !matches!(committed, Err(CommitError::Unknown(_))) {
@@ -298,9 +280,6 @@ impl WriteTransaction {
     }
 
     /// Rolls back.
-    ///
-    /// # Errors
-    /// The connection is lost, and so is the transaction.
     pub async fn roll_back(self) -> Result<(), StorageError> {
         self.transaction.rollback().await?;
         self.flag.lower(self.number);

@@ -6,7 +6,7 @@ use crate::storage::connect::target::HOSTS_MAX;
 /// password.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DatabaseUrlError {
-    /// Another scheme.
+    /// The scheme is neither SQLite's nor PostgreSQL's.
     #[error("must begin with sqlite:// or postgres://")]
     Scheme,
     /// In memory, every connection would have a database of its own.
@@ -15,40 +15,40 @@ pub enum DatabaseUrlError {
          in memory cannot be shared by connections"
     )]
     InMemory,
-    /// Not a URL of SQLite's.
+    /// A SQLite URL that cannot be parsed.
     #[error(
         "is not a valid URL: SQLite's are sqlite://FILE or sqlite://FILE?mode=rwc, with %3F for a \
          ? in the file's name; mode, cache, immutable and vfs are its only parameters"
     )]
     MalformedSqlite,
-    /// Not a URL of that scheme.
+    /// A PostgreSQL URL that cannot be parsed.
     #[error(
         "is not a valid URL: in a user name or password, write %23 for #, %2F for /, %3F for ?, \
          %40 for @ and %25 for %"
     )]
     Malformed,
-    /// What is between the user and the path.
+    /// The hosts cannot be parsed.
     #[error(
         "is not a valid URL: it must have HOST or HOST:PORT, or several separated by commas, with \
          IPv6 addresses in brackets, as in [::1]:5432; in a user name or password, write %2F for / \
          and %40 for @"
     )]
     Hosts,
-    /// A parameter that cannot be used as it is; its value is not repeated.
+    /// A parameter that cannot be used as it is. The error does not repeat its value.
     #[error("has the parameter {name}: {advice}")]
     Parameter {
-        /// Its name.
+        /// The name of the parameter.
         name: String,
-        /// What to do about it.
+        /// What to do instead.
         advice: &'static str,
     },
-    /// A parameter that nobody knows.
+    /// An unknown parameter.
     #[error(
         "has an unknown parameter: {0}; leave it out, or write options[NAME]=VALUE for a setting \
          of PostgreSQL's"
     )]
     Unknown(String),
-    /// The same, where it may be a part of a password.
+    /// An unknown parameter that may be a part of a password.
     #[error(
         "has an unknown parameter: if it is the rest of a password, write %26 for & and %3F for ?"
     )]

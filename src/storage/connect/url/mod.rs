@@ -14,7 +14,7 @@ pub use self::error::DatabaseUrlError;
 use self::{files::NamedFile, parameters::Parameters, parts::Parts};
 use crate::storage::{connect::sqlite_file, dialect::DatabaseKind};
 
-/// Where the database is. Its `Debug` never shows the URL, which may hold a password.
+/// A database URL. Its `Debug` shows no part of the URL, which may hold a password.
 #[derive(Clone)]
 pub struct DatabaseUrl(pub(in crate::storage) Options, Vec<NamedFile>);
 
@@ -27,7 +27,7 @@ pub(in crate::storage) enum Options {
 
 impl DatabaseUrl {
     /// Reads `sqlite://...`, `postgres://...` or `postgresql://...`; the latter two with one host
-    /// or several. Space around it does not count.
+    /// or several. Trims white space.
     ///
     /// # Errors
     /// Another scheme, an in-memory SQLite database, or not a URL.
@@ -71,10 +71,7 @@ impl DatabaseUrl {
         })
     }
 
-    /// The same with this password.
-    ///
-    /// # Errors
-    /// It is not PostgreSQL's.
+    /// Sets the password. SQLite has none.
     pub fn with_password(self, password: &str) -> Result<Self, DatabaseUrlError> {
         match self.0 {
             Options::Postgres(options) => {
@@ -85,15 +82,13 @@ impl DatabaseUrl {
         }
     }
 
-    /// Reads the files that it names, as each connection will: certificates and keys.
-    ///
-    /// # Errors
-    /// One cannot be read or is something else; with its name.
+    /// Reads the certificates and keys that the URL names, as each connection will. The error has the
+    /// name of the first file that cannot be used.
     pub fn check_files(&self) -> Result<(), String> {
         files::check(&self.1)
     }
 
-    /// Which database it is.
+    /// The kind of database.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
         match self.0 {
