@@ -1,10 +1,10 @@
 //! The rules of accounts and money. Pure: no clock, no randomness, no I/O, no async.
 //!
-//! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
-//! and [`hold`], [`command`] (what may be asked), [`unit_of_work`] (applies commands to locked
-//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not),
-//! [`query`] (what a list selects), [`authorization`] (who may ask for it), [`verification`] (whether what is stored is what it
-//! says).
+//! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`] and
+//! [`hold`], [`command`] (what may be asked), [`unit_of_work`] (applies commands to locked
+//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not), [`query`] (what a
+//! list selects), [`authorization`] (who may ask for it), [`verification`] (whether what is stored
+//! is what it says).
 
 pub mod account;
 pub mod authorization;

@@ -1,8 +1,13 @@
-//! The database: everything that knows SeaORM, SQL, or which of the two databases it is.
+//! The database: all that knows SeaORM, SQL, or the difference between the two databases.
 //!
-//! Functions here that take a `&DatabaseTransaction` join their caller's transaction; only
-//! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`].
-//! Entities and `DbErr` never leave this module.
+//! * `connect/`: URL, hosts, pools, sessions. `schema/`: migrations. `error`: by SQLSTATE.
+//! * `tables`, `dialect`: what statements are built from. `entity/`: rows and domain types.
+//! * `queries/`: what is read, a file a noun. `write/`: the transaction that changes anything.
+//! * `snapshot`, `archive/`, `verify/`: the whole ledger as of one instant.
+//!
+//! A function that takes a `&DatabaseTransaction` joins its caller's transaction; only
+//! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`]. Entities and
+//! `DbErr` never leave this module. It imports nothing but the domain and the migrations.
 
 mod archive;
 mod connect;

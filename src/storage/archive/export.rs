@@ -1,4 +1,4 @@
-//! Rows to lines.
+//! Export: rows to lines.
 
 use std::{
     io::{self, Write},
@@ -17,13 +17,13 @@ use crate::storage::{
     tables::{Column, ColumnType, TABLES, Table},
 };
 
-/// Rows read at a time: some megabytes, and the round trips do not count.
+/// Rows in one page: some megabytes, so that round trips do not count.
 const PAGE: usize = 5000;
 
 /// Why an export was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// It cannot be written.
+    /// The output cannot be written.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
     /// The database does not answer, or a row cannot be read.
@@ -38,7 +38,7 @@ impl From<DbErr> for ExportError {
 }
 
 impl Snapshot {
-    /// Writes all of it, and returns the number of lines.
+    /// Exports the ledger and returns the number of rows.
     pub async fn export(
         &self,
         output: &mut (impl Write + Send),
@@ -123,7 +123,7 @@ fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
         .collect()
 }
 
-/// Writing to a vector cannot fail, so what fails here is the reading.
+/// Appends the line of a row. Only reading a value can fail.
 fn write_row(text: &mut Vec<u8>, table: &Table, row: &QueryResult) -> Result<(), ExportError> {
     text.extend_from_slice(b"{\"type\":\"");
     text.extend_from_slice(table.row_name.as_bytes());

@@ -1,4 +1,4 @@
-//! RecordReader into an empty database: all or nothing.
+//! Import: lines into an empty database, all or nothing.
 
 use std::{
     io::BufRead,
@@ -22,42 +22,42 @@ use crate::{
     },
 };
 
-/// Bytes of one table's rows that are kept before they are inserted.
+/// Bytes of one table's rows that are collected before they are inserted.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Where an import is.
+/// The progress of an import.
 #[derive(Debug, Default)]
 pub struct ImportProgress {
-    /// Bytes of the input that were read.
+    /// Bytes of the input read so far.
     pub bytes: AtomicU64,
-    /// All is read, and is being verified.
+    /// Whether all input is read and is being verified.
     pub is_verifying: AtomicBool,
-    /// How far that is.
+    /// The progress of the verification.
     pub verify: Arc<VerifyProgress>,
 }
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// There is something in the database already.
+    /// A table has rows already.
     #[error("the database is not empty: there are rows in {0}. Import into a new one")]
     NotEmpty(String),
-    /// The input is not what an export writes.
+    /// A line is not one of an export.
     #[error("{0}")]
     Line(LineError),
     /// The database refused some rows.
     #[error("lines {from}-{to}, of type {line}: {error}")]
     Refused {
-        /// The first line that it can be.
+        /// The first line of those rows.
         from: u64,
-        /// The last.
+        /// The last line of those rows.
         to: u64,
         /// The type of the lines.
         line: &'static str,
-        /// The database's words.
+        /// The database's reason.
         error: StorageError,
     },
-    /// The books that were imported are not right.
+    /// The imported ledger has a fault.
     #[error("the input is not right: {0}")]
     Verify(#[from] VerifyError),
     /// The database does not answer.
@@ -102,13 +102,13 @@ impl Store {
         require_empty(&transaction).await?;
         fill(&transaction, input, progress).await?;
         if kind == DatabaseKind::Postgres {
-            // Until then the planner takes the tables for empty.
+            // Without statistics the planner takes the tables for empty.
             transaction.execute_unprepared(&format!("ANALYZE {names}")).await?;
         }
         progress.is_verifying.store(true, Ordering::Relaxed);
         let transaction = Arc::new(transaction);
         let books = verify(std::slice::from_ref(&transaction), &progress.verify).await?;
-        // The verification has ended, and with it all that shared the transaction.
+        // All tasks that shared the transaction ended with the verification.
         let transaction = Arc::into_inner(transaction)
             .ok_or_else(|| StorageError::Unavailable("the transaction is in use".to_owned()))?;
         transaction.commit().await.map_err(CommitError::from)?;
@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-/// Currencies may be there: a server writes those that it was configured with at its start.
+/// Only currencies may be there: a server records the configured ones at its start.
 async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
     let kind = DatabaseKind::of(transaction);
     for table in TABLES.iter().filter(|table| table.row_name != "currency") {
@@ -128,7 +128,7 @@ async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportEr
     Ok(())
 }
 
-/// Rows of one table that wait to be inserted.
+/// Rows of one table to be inserted.
 #[derive(Default)]
 struct Chunk {
     rows: Vec<Row>,
@@ -174,7 +174,7 @@ async fn flush(
     let (table, from) = (TABLES[table], chunk.first_line);
     let refused = |error| ImportError::Refused { from, to, line: table.row_name, error };
     if table.row_name == "currency" {
-        // Those that are there already, with the same decimals.
+        // Skips those that are there already with the same decimals.
         let existing = existing_currencies(transaction).await?;
         chunk.rows.retain(|row| !existing.contains(row));
         if chunk.rows.is_empty() {

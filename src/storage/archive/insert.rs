@@ -1,4 +1,4 @@
-//! Rows into tables, many a statement.
+//! Inserting rows, many in a statement.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 
@@ -9,8 +9,8 @@ use crate::storage::{
     tables::{Column, ColumnType, Table},
 };
 
-/// The most rows in one statement. On SQLite each value is a parameter, of which a statement has
-/// 32,766 at most; on PostgreSQL each column is.
+/// The most rows in one statement. On SQLite each value is a parameter, and a statement has at most
+/// 32,766; on PostgreSQL each column is one.
 pub fn rows_max(kind: DatabaseKind) -> usize {
     match kind {
         DatabaseKind::Sqlite => 500,
@@ -32,7 +32,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// All values travel as text, one array a column, an empty one for null.
+/// All values travel as text in one array for each column; an empty text stands for null.
 fn postgres(table: &Table, rows: Vec<Row>) -> Statement {
     let cast = |column: &Column| {
         let name = column.name;
@@ -81,7 +81,7 @@ fn sqlite(table: &Table, rows: Vec<Row>) -> Result<Statement, StorageError> {
     Ok(DatabaseKind::Sqlite.statement(sql, values))
 }
 
-/// None only for what the reading of the line lets through by mistake.
+/// The value of a cell. None for a text that the reader should have refused.
 fn sqlite_value(kind: ColumnType, cell: Option<String>) -> Option<Value> {
     let Some(text) = cell else { return Some(Value::String(None)) };
     match kind {

@@ -1,4 +1,4 @@
-//! The whole ledger as lines of JSON, to be moved to another database.
+//! Export and import: the whole ledger as lines of JSON, to move it to another database.
 //!
 //! ```text
 //! {"type":"header","format":"passbook","format_version":1,"schema_version":"m2026...",...}
@@ -8,10 +8,10 @@
 //! {"type":"trailer","lines":{"currency":1,"account":2,...}}
 //! ```
 //!
-//! A line is a row, with all of its columns: amounts as strings, hashes in hexadecimal, JSON as
-//! it is, and everything else as it is stored. The trailer counts the lines, so that a file that
-//! was cut off is noticed. Requests that were refused and fences are carried, too: else a "no"
-//! could turn into a "yes" after the move.
+//! A line is a row with all of its columns: amounts as strings, bytes in hexadecimal, JSON as it
+//! is, and other values as stored. The trailer counts the lines, so that a truncated file is
+//! noticed. Rejected requests and fences are included: without them, a repeated request that was
+//! rejected could be applied after the move.
 
 mod export;
 mod import;
@@ -26,13 +26,13 @@ use crate::storage::tables::TABLES;
 
 /// The name in the header.
 const FORMAT: &str = "passbook";
-/// Goes up when a reader of the version before could not read it.
+/// Rises with each change that older readers cannot read.
 const FORMAT_VERSION: u64 = 1;
 
-/// How many lines there were of each table, in the order of [`TABLES`].
+/// The number of lines of each table, in the order of [`TABLES`].
 type Counts = [u64; TABLES.len()];
 
-/// The trailer's counts.
+/// The trailer line with these counts.
 fn trailer(counts: &Counts) -> serde_json::Value {
     let lines: serde_json::Map<String, serde_json::Value> = TABLES
         .iter()

@@ -1,4 +1,4 @@
-//! RecordReader to rows: each with its number, and the field that is wrong.
+//! Reading an export: lines to rows, and errors with the line and the field.
 
 use std::{
     fmt,
@@ -16,14 +16,14 @@ use crate::storage::{
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
 const LINE_LENGTH_MAX: u64 = 1 << 20;
 
-/// What is wrong with a line.
+/// Why a line cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// From 1.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// Empty if it is the line as a whole.
+    /// The field, or empty for the whole line.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub description: String,
 }
 
@@ -37,28 +37,28 @@ impl fmt::Display for LineError {
     }
 }
 
-/// A row, each cell as text; None for null.
+/// The cells of a row as text; None for null.
 pub type Row = Vec<Option<String>>;
 
-/// A row and the table that it is of.
+/// A row and its table.
 pub struct Record {
-    /// Its place in [`TABLES`].
+    /// The index in [`TABLES`].
     pub table: usize,
     /// A cell for each column.
     pub row: Row,
 }
 
-/// Reads a file line by line.
+/// Reads an export line by line.
 pub struct RecordReader<R> {
     input: Chain<Cursor<Vec<u8>>, R>,
-    /// The number of the line that was read last.
+    /// The number of the line read last.
     pub number: u64,
     /// Bytes read so far.
     pub bytes: u64,
     counts: Counts,
 }
 
-/// What is wrong, before it is known where.
+/// Why a field cannot be read.
 struct FieldError {
     field: String,
     description: String,
@@ -69,7 +69,7 @@ fn field_error(field: &str, description: impl Into<String>) -> FieldError {
 }
 
 impl<R: BufRead> RecordReader<R> {
-    /// Begins, with the header.
+    /// Reads and checks the header.
     pub fn begin(input: R) -> Result<Self, LineError> {
         let error = |description| LineError { line: 1, field: String::new(), description };
         let input = input::begin(input).map_err(error)?;
@@ -113,7 +113,7 @@ impl<R: BufRead> RecordReader<R> {
         }
     }
 
-    /// The next line; None at the end of the file, before which lines may be empty.
+    /// The next line; None at the end of the file. Only the last lines may be empty.
     fn object(&mut self) -> Result<Option<Map<String, Value>>, LineError> {
         let mut is_empty = false;
         loop {
@@ -128,7 +128,7 @@ impl<R: BufRead> RecordReader<R> {
             }
             let object = serde_json::from_slice(&text);
             return object.map(Some).map_err(|error| {
-                // The last line feed may be missing, but not what is before it.
+                // Only the line feed may be missing from the last line.
                 if text.last() != Some(&b'\n') {
                     return self.error(field_error("", "was cut off"));
                 }
@@ -139,7 +139,7 @@ impl<R: BufRead> RecordReader<R> {
         }
     }
 
-    /// The next line as it is, with its line feed if it has one; None at the end of the file.
+    /// The next line with its line feed, if it has one; None at the end of the file.
     fn text(&mut self) -> Result<Option<Vec<u8>>, LineError> {
         let mut text = Vec::new();
         let mut limited = std::io::Read::take(&mut self.input, LINE_LENGTH_MAX + 1);
@@ -229,15 +229,15 @@ fn cell(column: &Column, value: &Value) -> Result<Option<String>, FieldError> {
         ColumnType::Json if value.is_object() || value.is_array() => value.to_string(),
         ColumnType::Json => return Err(is("an object or an array")),
     };
-    // Nothing that may be null is ever empty; so empty can stand for null on the way to
-    // PostgreSQL, whose arrays of text are without null here.
+    // No nullable column has empty texts, so an empty text stands for null on the way to
+    // PostgreSQL.
     if column.is_nullable && text.is_empty() {
         return Err(is("null or not empty"));
     }
     Ok(Some(text))
 }
 
-/// A plain decimal, of no more digits than an amount can have.
+/// Whether a text is a plain decimal with no more digits than an amount can have.
 fn is_amount(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));

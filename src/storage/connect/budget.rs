@@ -62,7 +62,7 @@ impl Budget {
 }
 
 /// Permits to read: as many as the readers' pool has connections.
-pub(in crate::storage) struct ReadPermits {
+pub struct ReadPermits {
     permits: Arc<Semaphore>,
     /// For reads that scan many rows to find few: an eighth, so that connections are left for reads
     /// by key, and the database's time for changes.
@@ -72,7 +72,7 @@ pub(in crate::storage) struct ReadPermits {
 }
 
 impl ReadPermits {
-    pub(in crate::storage) fn new(readers: u32) -> Self {
+    pub fn new(readers: u32) -> Self {
         let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
         Self {
             permits: semaphore(readers),
@@ -92,7 +92,7 @@ impl ReadPermits {
     }
 
     /// Makes reads give up connections, one after another, for as long as this future is polled.
-    pub(in crate::storage) async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
+    pub async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
         loop {
             tokio::time::sleep(ROOM_AFTER).await;
             // In the queue of reads that wait: granted when a running one ends.

@@ -38,12 +38,12 @@ const SECOND_PRIMARY_TIME_MAX: Duration = Duration::from_millis(500);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The servers of one URL, and the one in use.
-pub(in crate::storage) struct Hosts {
+pub struct Hosts {
     all: Vec<PgConnectOptions>,
     target: TargetSession,
     current: Mutex<Current>,
-    /// The result of the latest probe, and when it ended. Locked while a probe runs: callers who come
-    /// meanwhile take its result.
+    /// The result of the latest probe, and when it ended. Locked while a probe runs: callers who
+    /// come meanwhile take its result.
     last: tokio::sync::Mutex<Option<(Instant, Result<(), ConnectError>)>>,
     /// For each host, whether connections to it were seen to keep their sessions.
     keeps_sessions: Vec<AtomicBool>,
@@ -96,7 +96,7 @@ impl fmt::Display for Server {
 
 impl Hosts {
     /// Takes at least one host. Connects to none yet.
-    pub(in crate::storage) fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
+    pub fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
         let current = Current {
             host: 0,
             server: None,
@@ -109,40 +109,40 @@ impl Hosts {
     }
 
     /// Whether the URL has several hosts.
-    pub(in crate::storage) fn are_several(&self) -> bool {
+    pub fn are_several(&self) -> bool {
         self.all.len() > 1
     }
 
     /// The host in use.
-    pub(in crate::storage) fn current(&self) -> &PgConnectOptions {
+    pub fn current(&self) -> &PgConnectOptions {
         // `select` is the only place that sets the index, to that of a host.
         &self.all[self.lock().host]
     }
 
     /// Whether a connection of this age was made before the latest failover, or before another
     /// connection was lost.
-    pub(in crate::storage) fn is_stale(&self, age: Duration) -> bool {
+    pub fn is_stale(&self, age: Duration) -> bool {
         self.lock().trusted_since.elapsed() < age
     }
 
     /// Marks all connections that are open now as stale.
-    pub(in crate::storage) fn invalidate_connections(&self) {
+    pub fn invalidate_connections(&self) {
         self.lock().trusted_since = Instant::now();
     }
 
     /// The session of this role.
-    pub(in crate::storage) fn session(&self, role: Role) -> Session {
+    pub fn session(&self, role: Role) -> Session {
         // All hosts have the parameters of the one URL.
         Session::new(self.current(), role, self.target)
     }
 
     /// The settings that the URL overrides, for the log; empty if there are none.
-    pub(in crate::storage) fn overridden(&self) -> String {
+    pub fn overridden(&self) -> String {
         session::overridden(self.current()).join(", ")
     }
 
     /// Why the host in use cannot be used.
-    pub(in crate::storage) fn refused(&self, refusal: impl Into<Refusal>) -> ConnectError {
+    pub fn refused(&self, refusal: impl Into<Refusal>) -> ConnectError {
         cannot_connect(self.current(), refusal)
     }
 
@@ -150,7 +150,7 @@ impl Hosts {
     ///
     /// # Errors
     /// None of them is, and why.
-    pub(in crate::storage) async fn find(&self) -> Result<(), ConnectError> {
+    pub async fn find(&self) -> Result<(), ConnectError> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
         if let Some((at, result)) = &*last
@@ -167,10 +167,7 @@ impl Hosts {
     }
 
     /// How many connections the role may open to the database, up to `max`.
-    pub(in crate::storage) async fn connections_allowed(
-        &self,
-        max: u32,
-    ) -> Result<u32, ConnectError> {
+    pub async fn connections_allowed(&self, max: u32) -> Result<u32, ConnectError> {
         let options = session::start_up(self.current().clone());
         let failed = |error: SqlxError| cannot_connect(self.current(), &error);
         let mut connection = options.connect().await.map_err(failed)?;
@@ -194,7 +191,7 @@ impl Hosts {
     ///
     /// # Errors
     /// None can be used, or two could be.
-    pub(in crate::storage) async fn probe_if_due(&self) -> Result<(), ConnectError> {
+    pub async fn probe_if_due(&self) -> Result<(), ConnectError> {
         let is_due = match &*self.last.lock().await {
             Some((at, Ok(()))) => at.elapsed() > PROBE_INTERVAL,
             Some((_, Err(_))) | None => true,

@@ -33,7 +33,7 @@ const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
 const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Opens a file for reads with all connections at once: later, another file could be at the path.
-pub(in crate::storage) async fn open_file(
+pub async fn open_file(
     mut file: DatabaseFile,
     target: TargetSession,
     readers: u32,
@@ -53,7 +53,7 @@ pub(in crate::storage) async fn open_file(
 }
 
 /// Makes a pool of `size` connections, which are opened now and kept.
-pub(in crate::storage) async fn open_sqlite(
+pub async fn open_sqlite(
     file: &DatabaseFile,
     role: Role,
     size: u32,
@@ -87,10 +87,7 @@ pub(in crate::storage) async fn open_sqlite(
 }
 
 /// Makes a pool of one connection, with the session of this role.
-pub(in crate::storage) async fn open_postgres(
-    hosts: &Hosts,
-    role: Role,
-) -> Result<PgPool, StorageError> {
+pub async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, StorageError> {
     let session = Arc::new(hosts.session(role));
     // The pool itself would retry until its timeout, and not say why.
     let (report, mut refused) = mpsc::channel(1);
@@ -125,7 +122,7 @@ pub(in crate::storage) async fn open_postgres(
 
 /// Options of a pool of readers on PostgreSQL. It drops connections that are older than the latest
 /// failover: a standby may lack changes that were acknowledged.
-pub(in crate::storage) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
+pub fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
     let (session, hosts) = (Arc::new(hosts.session(Role::Reader)), hosts.clone());
     pool_options(Role::Reader, size)
         .after_connect(move |connection, _| {
@@ -141,10 +138,7 @@ pub(in crate::storage) fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> Poo
 }
 
 /// Options of a pool on either database.
-pub(in crate::storage) fn pool_options<DB: sqlx::Database>(
-    role: Role,
-    size: u32,
-) -> PoolOptions<DB> {
+pub fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
     let options = PoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -26,7 +26,7 @@ const MESSAGE_TIME_MAX: Duration = Duration::from_secs(5);
 const NOT_SUPPORTED: &str = "0A000";
 
 /// Checks with two connections that each keeps its session.
-pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), String> {
+pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
     match keeps_sessions(options).await {
         Ok(true) => Ok(()),
         Ok(false) => Err("a pooler gives each transaction another session: Passbook needs one \

@@ -15,7 +15,7 @@ use sea_orm::sqlx::{
 use crate::storage::connect::{refusal::reason, target::TargetSession};
 
 /// The `application_name` of a server's connections: it tells peers' locks from foreign ones.
-pub(in crate::storage) const APPLICATION_NAME: &str = "passbook";
+pub const APPLICATION_NAME: &str = "passbook";
 /// The `application_name` of maintenance, whose locks may last for hours: servers do not wait for
 /// them as for a peer's.
 const MAINTENANCE_APPLICATION_NAME: &str = "passbook-admin";
@@ -23,10 +23,10 @@ const MAINTENANCE_APPLICATION_NAME: &str = "passbook-admin";
 /// change the same accounts: then servers take turns instead of each holding some rows while it
 /// waits for others. Too short, and a brief collision costs a transaction; too long, and servers
 /// collide for long before they take turns.
-pub(in crate::storage) const WRITER_LOCK_TIMEOUT: &str = "2ms";
+pub const WRITER_LOCK_TIMEOUT: &str = "2ms";
 /// Time limit of a writer's statement: far above any healthy one, and below the time of an attempt.
-/// (It does not apply to COMMIT, and must not: a COMMIT that waits for a synchronous standby would be
-/// made without the standby.)
+/// (It does not apply to COMMIT, and must not: a COMMIT that waits for a synchronous standby would
+/// be made without the standby.)
 const WRITER_STATEMENT_TIMEOUT: &str = "4s";
 /// Time limit of a read.
 const READER_STATEMENT_TIMEOUT: &str = "6s";
@@ -38,9 +38,9 @@ const WRITER_IDLE_TIMEOUT: &str = "5s";
 /// How soon a kind that waits for a lock notices that its server process was killed.
 const CONNECTION_CHECK: &str = "2s";
 /// TCP keepalives of the database's host: the first probe after this many seconds of silence, then
-/// this many more, a second apart; then the session ends. Without them, a session whose packets were
-/// lost in the middle of a message would keep its locks for hours: no timeout of the database runs
-/// while it waits for the rest of a message.
+/// this many more, a second apart; then the session ends. Without them, a session whose packets
+/// were lost in the middle of a message would keep its locks for hours: no timeout of the database
+/// runs while it waits for the rest of a message.
 const KEEPALIVES_IDLE: &str = "4";
 const KEEPALIVES_INTERVAL: &str = "1";
 const KEEPALIVES_COUNT: &str = "4";
@@ -48,7 +48,7 @@ const NO_LIMIT: &str = "0";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage) enum Role {
+pub enum Role {
     /// For reads.
     Reader,
     /// For changes.
@@ -157,7 +157,7 @@ impl Role {
 }
 
 /// The settings of new sessions for one role, and the values that they must have.
-pub(in crate::storage) struct Session {
+pub struct Session {
     target: TargetSession,
     /// Sets and reads all settings.
     statement: String,
@@ -167,11 +167,7 @@ pub(in crate::storage) struct Session {
 
 impl Session {
     /// The session of a role on connections with these options.
-    pub(in crate::storage) fn new(
-        options: &PgConnectOptions,
-        role: Role,
-        target: TargetSession,
-    ) -> Self {
+    pub fn new(options: &PgConnectOptions, role: Role, target: TargetSession) -> Self {
         let mut of_url = settings_in(options.get_options().unwrap_or_default());
         let (mut columns, mut expected) = (Vec::new(), Vec::new());
         for (name, value) in role.settings() {
@@ -209,10 +205,7 @@ impl Session {
     }
 
     /// Sets up a new connection in one round trip, or says why it cannot be used.
-    pub(in crate::storage) async fn prepare(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<(), String> {
+    pub async fn prepare(&self, connection: &mut PgConnection) -> Result<(), String> {
         if self.target == TargetSession::Any {
             // A standby refuses transactions at the serializable level.
             let isolation = "SET default_transaction_isolation = 'read committed'";
@@ -238,12 +231,12 @@ impl Session {
 }
 
 /// The start-up options of a session: only what a pooler accepts.
-pub(in crate::storage) fn start_up(options: PgConnectOptions) -> PgConnectOptions {
+pub fn start_up(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name(APPLICATION_NAME).extra_float_digits(None)
 }
 
 /// The settings of this file that a URL overrides, for the log.
-pub(in crate::storage) fn overridden(options: &PgConnectOptions) -> Vec<String> {
+pub fn overridden(options: &PgConnectOptions) -> Vec<String> {
     let of_url = settings_in(options.get_options().unwrap_or_default());
     let ours = [Role::Reader, Role::Writer].map(Role::settings);
     let mut names: Vec<_> = ours.into_iter().flatten().map(|(name, _)| name).collect();
@@ -293,8 +286,8 @@ fn literal(text: &str) -> String {
     }
 }
 
-/// The settings in PostgreSQL's start-up parameter `options`: `-c name=value` or `--name=value`, with
-/// white space and backslashes escaped by a backslash. The last setting of a name counts.
+/// The settings in PostgreSQL's start-up parameter `options`: `-c name=value` or `--name=value`,
+/// with white space and backslashes escaped by a backslash. The last setting of a name counts.
 fn settings_in(options: &str) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let words = words(options);

@@ -2,11 +2,12 @@
 //! the open one.
 //!
 //! SQLite goes on writing to a file that was moved or deleted, and takes any log beside a file for
-//! that file's own. So the file, the log and its index are identified by device and inode. If one of
-//! them is no longer at its path, nothing is opened there and nothing is changed, and the log is
+//! that file's own. So the file, the log and its index are identified by device and inode. If one
+//! of them is no longer at its path, nothing is opened there and nothing is changed, and the log is
 //! moved into the file that it belongs to.
 //!
-//! Only SQLite opens the file: closing it anywhere else in the process would release SQLite's locks.
+//! Only SQLite opens the file: closing it anywhere else in the process would release SQLite's
+//! locks.
 
 use std::{
     ffi::OsString,
@@ -42,13 +43,13 @@ const CHECKPOINT_PAGES: &str = "16384";
 const LOG_KEPT_BYTES: &str = "67108864";
 /// The bytes from which a log is too long: readers overlap, and SQLite never restarts it.
 const LOG_BYTES_MAX: u64 = 96 << 20;
-/// The writer's cache in KiB (SQLite's notation is a negative number). It must hold the pages that a
-/// batch changes: others are written before the commit.
+/// The writer's cache in KiB (SQLite's notation is a negative number). It must hold the pages that
+/// a batch changes: others are written before the commit.
 const CACHE_SIZE: &str = "-16384";
 
 /// A database file and the options of the URL.
 #[derive(Clone)]
-pub(in crate::storage) struct DatabaseFile {
+pub struct DatabaseFile {
     options: SqliteConnectOptions,
     /// The identities of the file, the log and its index; set when the file is open.
     identity: Arc<OnceLock<[Option<FileIdentity>; 3]>>,
@@ -66,7 +67,7 @@ enum Mode {
 }
 
 /// Whether the options name a file. A database in memory or a temporary one is none.
-pub(in crate::storage) fn is_file(options: &SqliteConnectOptions) -> bool {
+pub fn is_file(options: &SqliteConnectOptions) -> bool {
     let name = options.get_filename().to_string_lossy();
     let is_named = !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
     is_named && !has_parameter(options, "mode", "memory") && !has_parameter(options, "vfs", "memdb")
@@ -81,10 +82,7 @@ fn has_parameter(options: &SqliteConnectOptions, name: &str, value: &str) -> boo
 
 impl DatabaseFile {
     /// Checks that the file can be opened, from outside. Opens nothing yet.
-    pub(in crate::storage) fn new(
-        options: SqliteConnectOptions,
-        target: TargetSession,
-    ) -> Result<Self, ConnectError> {
+    pub fn new(options: SqliteConnectOptions, target: TargetSession) -> Result<Self, ConnectError> {
         let file = Self { options, identity: Arc::default() };
         match file.obstacle(target) {
             Some(reason) => Err(cannot_open(file.path(), reason)),
@@ -92,7 +90,7 @@ impl DatabaseFile {
         }
     }
 
-    pub(in crate::storage) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.options.get_filename()
     }
 
@@ -107,7 +105,7 @@ impl DatabaseFile {
     }
 
     /// Whether the URL opens the file for reading only.
-    pub(in crate::storage) fn is_read_only(&self) -> bool {
+    pub fn is_read_only(&self) -> bool {
         self.mode() == Mode::Read
     }
 
@@ -115,9 +113,9 @@ impl DatabaseFile {
         has_parameter(&self.options, "immutable", "true")
     }
 
-    /// The same file, opened as immutable, which needs no right to write beside it. None if the file
-    /// has a log, which would be ignored.
-    pub(in crate::storage) fn as_immutable(&self) -> Option<Self> {
+    /// The same file, opened as immutable, which needs no right to write beside it. None if the
+    /// file has a log, which would be ignored.
+    pub fn as_immutable(&self) -> Option<Self> {
         let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
         let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
         let options = self.options.clone().immutable(true);
@@ -185,7 +183,7 @@ impl DatabaseFile {
     }
 
     /// Remembers the identities of the open file.
-    pub(in crate::storage) fn remember(&self) {
+    pub fn remember(&self) {
         // Once only.
         let _ = self.identity.set(self.identities());
     }
@@ -198,7 +196,7 @@ impl DatabaseFile {
     }
 
     /// Checks that the open file is still at its path: three `stat` calls, some microseconds.
-    pub(in crate::storage) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let Some(known) = self.identity.get() else { return Ok(()) };
         let there = self.identities();
         let wrong = known.iter().zip(there).position(|(known, there)| *known != there);
@@ -211,7 +209,7 @@ impl DatabaseFile {
     }
 
     /// Checks that changes can be made: the open file is at its path and writable.
-    pub(in crate::storage) fn check_writable(&self) -> Result<(), String> {
+    pub fn check_writable(&self) -> Result<(), String> {
         self.check()?;
         let reason = self.not_writable().map(|reason| {
             format!("the database file {} cannot be written: {reason}", self.path().display())
@@ -220,12 +218,12 @@ impl DatabaseFile {
     }
 
     /// Whether the log is longer than SQLite would leave it.
-    pub(in crate::storage) fn has_long_log(&self) -> bool {
+    pub fn has_long_log(&self) -> bool {
         fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > LOG_BYTES_MAX)
     }
 
     /// The options of a connection for a role.
-    pub(in crate::storage) fn options(&self, role: Role) -> SqliteConnectOptions {
+    pub fn options(&self, role: Role) -> SqliteConnectOptions {
         let options = self.options.clone();
         if self.is_read_only() {
             return options.read_only(true).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);

@@ -2,12 +2,11 @@
 //!
 //! # The lock
 //!
-//! A balance is only ever changed by a transaction that has locked the account's row
-//! (`SELECT ... FOR UPDATE`, SeaORM's `lock_exclusive()`) before it read it. Several rows are
-//! locked by one statement in byte order of their ids, whoever asks, so that two transactions
-//! never hold what the other waits for. `ORDER BY` does that, on a column collated "C"; the
-//! order of the ids in the list would not. On SQLite `lock_exclusive()` writes nothing: there
-//! the whole database is locked from BEGIN IMMEDIATE on.
+//! A transaction changes a balance only after it has locked the account's row (`SELECT ... FOR
+//! UPDATE`, SeaORM's `lock_exclusive()`) and read it under the lock. One statement locks several
+//! rows, always in byte order of their ids, so that two transactions never wait for each other.
+//! `ORDER BY` on a column collated "C" sets that order; the order of the ids in a list would not.
+//! On SQLite `lock_exclusive()` adds nothing: BEGIN IMMEDIATE locks the whole database.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,7 +29,7 @@ use crate::{
 };
 
 impl Store {
-    /// One account, as it was last committed.
+    /// One account, as last committed.
     pub async fn account(
         &self,
         account_id: &AccountId,
@@ -41,8 +40,7 @@ impl Store {
         Ok(Expiring { value: value.pop(), expired_us })
     }
 
-    /// Several accounts in one statement, and so as of one instant; those that exist, in no
-    /// particular order.
+    /// The accounts among these ids that exist, as of one instant, in no particular order.
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
@@ -52,9 +50,9 @@ impl Store {
         read(&self.readers, select(kind, account_ids), expire_until_us).await
     }
 
-    /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
-    /// with one of these prefixes (of characters of account ids). With a filter no more than
-    /// [`EXAMINED_MAX`] are looked at.
+    /// At most `limit` accounts above `after` whose ids begin with one of these prefixes (of
+    /// characters of account ids), in order of their ids. With a filter, examines at most
+    /// [`EXAMINED_MAX`].
     pub async fn list_accounts(
         &self,
         filter: &AccountFilter,
@@ -107,14 +105,14 @@ fn apply(filter: &AccountFilter, mut query: Select<Entity>, kind: DatabaseKind) 
     query
 }
 
-/// The ids that begin with one of these prefixes and lie above `after`, as ranges of the primary
-/// key in their order, of which none has what another one has.
+/// The ids above `after` that begin with one of these prefixes, as disjoint ranges of the primary
+/// key in ascending order.
 fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
     let mut prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     prefixes.sort_unstable();
     prefixes.dedup_by(|next, kept| next.starts_with(*kept));
     let after = after.map_or("", AccountId::as_str);
-    // What begins with a prefix that is before `after` and not its beginning lies before it, too.
+    // A prefix below `after` that `after` does not begin with has no ids above it.
     let is_ahead = |prefix: &&str| *prefix > after || after.starts_with(*prefix);
     let range = |prefix: &str| {
         let above = Cond::all().add(Column::AccountId.gt(after));
@@ -123,17 +121,17 @@ fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
     prefixes.into_iter().filter(is_ahead).map(range).collect()
 }
 
-/// A row as it is read without a lock.
+/// A row read without a lock.
 #[derive(FromQueryResult)]
 struct ReadRow {
     #[sea_orm(nested)]
     account: Model,
-    /// Amount and time of each hold that has expired and is not recorded so.
+    /// Amount and time of each hold that has expired and whose row does not say so.
     expired: Option<String>,
 }
 
-/// Reads accounts as they are now. Holds that have expired do not count, whether or not a change
-/// has come across them since: `UnitOfWork` counts them in the same way.
+/// Reads accounts as they are by the clock. Expired holds do not count, whether or not a change has
+/// recorded that: `UnitOfWork` counts in the same way.
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,
@@ -155,7 +153,7 @@ async fn read(
 }
 
 impl ReadRow {
-    /// Raises `expired_us` to the time at which the last of its holds expired.
+    /// Raises `expired_us` to the time at which the last of the account's holds expired.
     fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
         for hold in self.expired.iter().flat_map(|text| text.split(' ')) {
@@ -173,13 +171,13 @@ impl ReadRow {
     }
 }
 
-/// Accounts that are now ours, and the time.
+/// The accounts that a statement has locked, and the time.
 #[derive(Default)]
 pub struct LockedRows {
     /// In order of their ids.
     pub accounts: Vec<Account>,
-    /// Microseconds since the Unix epoch by the database's clock. None if there is no account,
-    /// and so no row that could have brought it.
+    /// Microseconds since the Unix epoch by the database's clock, which comes with each row. None
+    /// if no row was locked.
     pub now_us: Option<i64>,
 }
 
@@ -191,7 +189,7 @@ struct LockedRow {
     now_us: i64,
 }
 
-/// Locks these accounts, waiting for each in turn, and reads them.
+/// Locks these accounts, waiting for each, and reads them.
 pub async fn lock(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
@@ -199,7 +197,7 @@ pub async fn lock(
     lock_rows(transaction, account_ids, QuerySelect::lock_exclusive).await
 }
 
-/// Locks those of these accounts that nobody else has locked, without waiting, and reads them.
+/// Locks the accounts that no other transaction has locked, without waiting, and reads them.
 pub async fn lock_unlocked(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
@@ -217,8 +215,8 @@ async fn lock_rows(
 ) -> Result<LockedRows, StorageError> {
     let kind = DatabaseKind::of(transaction);
     let rows = lock(select(kind, account_ids).order_by_asc(Column::AccountId)).into_query();
-    // Around the statement that locks: inside it PostgreSQL may read the clock before it waits
-    // for a lock, and changes would have times at which others were still to come.
+    // The clock stands outside of the locking statement: inside, PostgreSQL may read it before it
+    // waits for a lock, and a change would get an earlier time than the one it waited for.
     let rows = Query::select()
         .column(Asterisk)
         .expr_as(Expr::cust(kind.clock()), "now_us")
@@ -233,9 +231,9 @@ async fn lock_rows(
     })
 }
 
-/// Who has locked a row: PostgreSQL writes the locker's transaction id into it, and the locker
-/// holds that id's own lock. A transaction of ours that is older than
-/// [`PEER_TRANSACTION_TIME_MAX`] hangs, and counts as a stranger's.
+/// Who has locked a row: PostgreSQL writes the transaction id of the owner into the row (`xmax`),
+/// and the owner holds the lock of that id. A peer's transaction that is older than
+/// [`PEER_TRANSACTION_TIME_MAX`] hangs, and counts as another program's.
 const LOCK_HOLDERS: &str = "\
     SELECT account_id, EXISTS ( \
         SELECT 1 FROM pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid \
@@ -244,11 +242,11 @@ const LOCK_HOLDERS: &str = "\
             AND holder.xact_start > clock_timestamp() - $3 * interval '1 ms') AS is_peer \
     FROM accounts WHERE account_id = ANY($1)";
 
-/// Far above the time of a healthy transaction.
+/// The age from which a transaction hangs: far above that of a healthy one.
 const PEER_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Which of these accounts are locked by another Passbook server, and which exist besides.
-/// PostgreSQL only: on SQLite no row is ever locked.
+/// Of these accounts, those that another Passbook server has locked, and the others that exist.
+/// Both are empty on SQLite, which locks no rows.
 pub async fn lock_holders(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
@@ -272,8 +270,7 @@ pub async fn lock_holders(
 
 fn select(kind: DatabaseKind, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
     let ids = account_ids.iter().map(|account_id| account_id.as_str().to_owned());
-    // One parameter either way, so that the text of the statement does not depend on how many
-    // accounts there are and is prepared once.
+    // One parameter for any number of accounts, so that the statement is prepared once.
     let condition: SimpleExpr = match kind {
         DatabaseKind::Sqlite => {
             let list = serde_json::Value::from_iter(ids).to_string();
@@ -284,9 +281,9 @@ fn select(kind: DatabaseKind, account_ids: &BTreeSet<AccountId>) -> Select<Entit
     Entity::find().filter(condition)
 }
 
-/// As a range of the primary key, whose order is that of the bytes.
+/// A prefix as a range of the primary key, which is in byte order.
 fn begins_with(prefix: &str) -> SimpleExpr {
-    // No character of an account id is the last of ASCII, so the next one is there.
+    // No character of an account id is the last of ASCII, so there is a next one.
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last = last.saturating_add(1);

@@ -1,4 +1,4 @@
-//! Under which names requests were recorded.
+//! The identities of callers in recorded requests.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use sea_orm::ConnectionTrait;
 
 use crate::storage::{StorageError, Store};
 
-/// One search by key a name, however many requests it has.
+/// One search by key for each name, however many requests it has.
 const RECORDED_NAMES: &str = "\
     WITH RECURSIVE names (caller) AS ( \
         SELECT min(caller) FROM requests \
@@ -16,8 +16,8 @@ const RECORDED_NAMES: &str = "\
     SELECT caller FROM names WHERE caller IS NOT NULL LIMIT 10000";
 
 impl Store {
-    /// The names under which requests were recorded: identities, and an empty one for callers who
-    /// were not authenticated.
+    /// The identities under which requests were recorded; the empty one is of unauthenticated
+    /// callers.
     pub async fn recorded_names(&self) -> Result<BTreeSet<String>, StorageError> {
         let kind = self.kind();
         let statement = kind.statement(RECORDED_NAMES, []);

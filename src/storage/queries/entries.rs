@@ -37,7 +37,7 @@ impl Store {
     ) -> Result<Vec<Entry>, StorageError> {
         let mut after = range.after_sequence;
         let mut before = range.before_sequence.unwrap_or(i64::MAX);
-        // Times never go back within an account, so a time is a place in the sequence.
+        // Times never go back within an account, so a time is a position in the sequence.
         if let Some(start) = range.start_time_us {
             after = after.max(self.first_at(account, start).await? - 1);
         }
@@ -57,8 +57,8 @@ impl Store {
         rows.into_iter().map(|row| row.into_entry(&account.currency)).collect()
     }
 
-    /// The balance of an account after all entries made at this time or before (None: after all
-    /// of them), and the sequence of the last of those.
+    /// The balance of an account after all entries up to this time, inclusive (None: after all
+    /// entries), and the sequence of the last of them.
     pub async fn balance_at(
         &self,
         account: &Account,
@@ -78,8 +78,8 @@ impl Store {
         Ok((entry.into_entry(&account.currency)?.balance_after, sequence))
     }
 
-    /// The sequence of the first entry made at this time or later, or the one after the last:
-    /// a binary search, one look-up by primary key a step.
+    /// The sequence of the first entry at this time or later, or the one after the last entry. A
+    /// binary search, with one look-up by primary key a step.
     pub(in crate::storage) async fn first_at(
         &self,
         account: &Account,
@@ -126,7 +126,7 @@ pub static BY_NAME: Sql = Sql::new(|kind| {
     format!("SELECT {columns}, a.currency_code, a.currency_scale FROM {from}")
 });
 
-/// The entries with these names, on any connection or within any transaction.
+/// The entries with these names.
 pub async fn by_name(
     connection: &impl ConnectionTrait,
     names: &[EntryName],

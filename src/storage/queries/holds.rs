@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-/// Holds that have expired and are recorded so in one transaction: what a transaction does stays
-/// far below the time that it may take. Where more have expired, the rest is for the next one.
+/// The most expired holds that one transaction records, which keeps it far below its time limit.
+/// The next transaction records the rest.
 pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
 impl Store {
-    /// One hold, as it is now.
+    /// One hold, as it is by the clock.
     pub async fn hold(
         &self,
         hold_id: &HoldId,
@@ -46,8 +46,8 @@ impl Store {
         Ok(Expiring { value: value.pop(), expired_us })
     }
 
-    /// At most `limit` holds of an account as they are now, in order of their ids. With a filter no
-    /// more than [`EXAMINED_MAX`] are looked at.
+    /// At most `limit` holds of an account as they are by the clock, in order of their ids. With a
+    /// filter, examines at most [`EXAMINED_MAX`].
     pub async fn list_holds(
         &self,
         account: &Account,
@@ -116,7 +116,8 @@ fn time(kind: DatabaseKind, expire_until_us: i64) -> SimpleExpr {
     Expr::cust_with_values(sql, [expire_until_us])
 }
 
-/// Whether a hold is in this state at this time: an open one whose time has passed is expired.
+/// The condition that a hold is in this state at this time: an open hold whose time has passed is
+/// expired.
 fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     let has_passed = || Column::ExpireTimeUs.into_expr().lte(time.clone());
     let has_not = || Column::ExpireTimeUs.into_expr().gt(time.clone());
@@ -132,14 +133,13 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     }
 }
 
-// A second more than the time: who decides goes by the time that this statement returns, which
-// is a little later than the time at which it looks.
+// A second is added to the time: the caller decides by the time that this statement returns, which
+// is a little later than the one that the statement compares with.
 pub static BY_KEY: Sql = Sql::new(|kind| {
     let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
     let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
-    // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
-    // believes about the tables.
+    // LATERAL with a LIMIT: see `write::transaction`.
     let (named, held) = match kind {
         DatabaseKind::Sqlite => (
             "json_each(?) name JOIN holds h ON h.hold_id = name.value \
@@ -177,8 +177,8 @@ const OF_ACCOUNT: &str = "\
     CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
         WHERE a.account_id = h.account_id LIMIT 1) a";
 
-/// The database's clock, the holds with these ids, and those on these accounts that have expired
-/// and are not recorded so. As their rows are: see [`Hold::at`].
+/// The database's clock, the holds with these ids, and the holds on these accounts that have
+/// expired and whose rows do not say so. All are as their rows are: see [`Hold::at`].
 pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
@@ -195,7 +195,7 @@ pub async fn by_key(
         Some(row) => row.try_get("", "now_us")?,
         None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
     };
-    // One that is named and has expired comes twice.
+    // An expired hold that is also named comes twice.
     let mut holds = HashMap::new();
     for row in &rows {
         if let Some(hold) = hold_of(row)? {
@@ -205,7 +205,7 @@ pub async fn by_key(
     Ok((now_us, holds.into_values().collect()))
 }
 
-/// The hold of a row; None where the outer join found none.
+/// The hold of a row; None for the row of the clock alone.
 fn hold_of(row: &QueryResult) -> Result<Option<Hold>, StorageError> {
     let hold_id: Option<String> = row.try_get("", "hold_id")?;
     if hold_id.is_none() {

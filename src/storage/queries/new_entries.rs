@@ -1,4 +1,4 @@
-//! Reading what is new on many accounts at once.
+//! Reading the new entries of many accounts at once.
 
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 
@@ -12,14 +12,14 @@ use crate::{
     },
 };
 
-/// An account, and how far its entries are known.
+/// An account and the latest of its entries that is known.
 #[derive(Clone, Debug)]
 pub struct WatchedAccount {
-    /// Whose entries.
+    /// The account.
     pub account_id: AccountId,
-    /// The account's.
+    /// Its currency.
     pub currency: Currency,
-    /// Only entries above this sequence.
+    /// The sequence of the latest known entry.
     pub after_sequence: i64,
 }
 
@@ -70,7 +70,7 @@ impl Store {
             let Some((account, list)) = of_row else {
                 return Err(StorageError::Corrupt(format!("an account at {position:?}")));
             };
-            // What cannot be read is the fault of one account, not of those beside it.
+            // An unreadable entry is a fault of its account only.
             match (entry(&row, account), list.as_mut()) {
                 (Ok(entry), Ok(entries)) => entries.push(entry),
                 (Err(error), Ok(_)) => *list = Err(error),
@@ -86,7 +86,7 @@ fn entry(row: &QueryResult, account: &WatchedAccount) -> Result<Entry, StorageEr
     Model::from_query_result(row, "")?.into_entry(&account.currency)
 }
 
-/// Puts the entries in order; one that is missing is a fault of the books.
+/// Sorts the entries. A gap is a fault of the ledger.
 fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> NewEntries {
     entries.sort_unstable_by_key(|entry| entry.sequence);
     for (entry, expected) in entries.iter().zip(account.after_sequence + 1..) {

@@ -1,4 +1,4 @@
-//! What accounts were when they were opened: what they were before the first change.
+//! The attributes of accounts at their opening: those before the first change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -36,7 +36,7 @@ pub static OPENINGS: Sql = Sql::new(|kind| {
     format!("SELECT {columns} FROM {from}")
 });
 
-/// Of these accounts, those whose attributes have changed, with what these were when they were opened.
+/// The accounts among these whose attributes have changed, with their attributes at the opening.
 pub async fn opening_attributes(
     transaction: &DatabaseTransaction,
     accounts: impl Iterator<Item = &Account>,
@@ -52,7 +52,7 @@ pub async fn opening_attributes(
     let mut openings = HashMap::new();
     for row in transaction.query_all_raw(statement).await? {
         let row = Model::from_query_result(&row, "")?;
-        // The statement names no others.
+        // The statement selects no others.
         let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
         let change = row.into_change(&account.currency)?;
         openings.insert(change.account_id, change.before);

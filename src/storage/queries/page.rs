@@ -22,8 +22,8 @@ pub struct Expiring<T> {
     pub expired_us: Option<i64>,
 }
 
-/// The most rows that one page of a filtered list examines. Where few rows match, the page ends here
-/// and the next one goes on, so that no page takes longer than this many rows.
+/// The most rows that one page of a filtered list examines. Where few rows match, the page ends
+/// here and the next one goes on, so that no page takes longer than this many rows.
 pub const EXAMINED_MAX: u64 = 10_000;
 
 /// The matching rows among those that a page has examined.

@@ -1,4 +1,4 @@
-//! Reading verdicts, and the transactions among them.
+//! Reading requests: their verdicts, and the transactions among them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl Store {
-    /// The transaction with this id, and whether it was reversed since.
+    /// The transaction with this id, and its reversal if there is one.
     pub async fn transaction(
         &self,
         transaction_id: TransactionId,
@@ -36,7 +36,7 @@ impl Store {
         Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The transaction that was made under this request id, and whether it was reversed since.
+    /// The transaction of this request, and its reversal if there is one.
     pub async fn transaction_of_request(
         &self,
         key: &RequestKey,
@@ -46,15 +46,15 @@ impl Store {
         Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The verdict under this request id, as it was answered.
+    /// The verdict of this request, as it was answered.
     pub async fn record(&self, key: &RequestKey) -> Result<Option<RequestRecord>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
         let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
         Ok(with_effects(&self.readers, rows).await?.pop().map(|(_, record)| record))
     }
 
-    /// The transactions among these requests, in their order, and whether they were reversed.
-    /// Entries are written with their request and never change: several statements, one truth.
+    /// The transactions among these requests, in their order, with their reversals. Entries are
+    /// written with their request and never change, so several statements read the same state.
     pub(in crate::storage) async fn transactions_of(
         &self,
         rows: Vec<Model>,
@@ -72,7 +72,7 @@ impl Store {
     }
 }
 
-/// Of these transactions, those that were reversed, with their reversals.
+/// The reversed ones among these transactions, with their reversals.
 pub async fn reversed_by(
     connection: &impl ConnectionTrait,
     transaction_ids: &BTreeSet<TransactionId>,
@@ -92,7 +92,7 @@ pub async fn reversed_by(
         DatabaseKind::Postgres => Column::ReversesTransactionId.eq_any(ids),
     };
     let pairs: Vec<(TransactionId, TransactionId)> = Entity::find()
-        // Said, so that the index is used, which has no other rows.
+        // The condition of the partial index, so that it is used.
         .filter(Column::ReversesTransactionId.is_not_null())
         .filter(is_one)
         .select_only()
@@ -125,7 +125,7 @@ pub static RECORDS: Sql = Sql::new(|kind| {
     )
 });
 
-/// The database's clock, and the verdicts stored under these keys.
+/// The database's clock, and the verdicts of these requests.
 pub async fn records(
     transaction: &DatabaseTransaction,
     keys: &BTreeSet<RequestKey>,
@@ -144,7 +144,7 @@ pub async fn records(
     Ok((now_us, records.into_iter().collect()))
 }
 
-/// The verdicts in these rows, in their order, each with what it made.
+/// The verdicts in these rows, in their order, each with its effects.
 async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,
@@ -171,7 +171,7 @@ async fn with_effects(
     Ok(records)
 }
 
-/// The row of a request; None where the outer join found none.
+/// The row of a request; None for the row of the clock alone.
 fn model_of(row: &QueryResult) -> Result<Option<Model>, StorageError> {
     let request_id: Option<String> = row.try_get("", "request_id")?;
     match request_id {

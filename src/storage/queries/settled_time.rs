@@ -1,13 +1,12 @@
-//! Times that are settled: no change can come any more that was made then or before.
+//! Settled times: all changes up to a settled time are committed and visible.
 //!
-//! A change takes its time from the database's clock after it has locked its accounts, and is
-//! seen a moment later, when it has committed; or much later, if its COMMIT waits for a standby.
-//! Whoever reads in between what was at that time would say something that becomes untrue. So
-//! such a reader waits for the changes that are under way, and only for these: a change that
-//! locks its accounts afterwards takes a later time, and another program that has locked a row
-//! changes nothing that has a time.
+//! A change takes its time from the database's clock after it has locked its accounts, and becomes
+//! visible when it has committed: a moment later, or much later if its COMMIT waits for a standby.
+//! A read about that time in between would give an answer that becomes untrue. So it first waits
+//! for the changes in progress, and only for these: a change that locks its accounts afterwards
+//! takes a later time, and rows locked by another program get no change that has a time.
 //!
-//! Readers of the present need none of this, and writers do nothing for it.
+//! Reads of the present and writers do nothing for this.
 
 use std::{
     collections::HashSet,
@@ -24,8 +23,8 @@ use crate::storage::{
     dialect::DatabaseKind,
 };
 
-/// A time that lies so far ahead by the database's clock is waited for: the caller's own clock
-/// may be a little ahead of it, and SQLite's has milliseconds.
+/// How far ahead of the database's clock a time may be to be waited for: the caller's own clock may
+/// be a little ahead, and SQLite's has milliseconds.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
 /// The pauses between two lists of open transactions: a transaction takes milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -33,8 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 impl Store {
     /// Waits until this time, in microseconds since the Unix epoch, is settled: a statement that
-    /// begins afterwards sees all changes that are ever made at this time or before. A time to
-    /// come, by more than a second, is not waited for.
+    /// begins afterwards sees all changes that are ever made at this time or before. Does not wait
+    /// for a time that is more than a second ahead.
     pub async fn settle(&self, time_us: i64) -> Result<(), StorageError> {
         match self.backend() {
             Backend::Sqlite { .. } if is_before(time_us, TRANSACTION_TIME_MAX) => Ok(()),
@@ -89,14 +88,14 @@ impl Store {
     }
 }
 
-/// How long until a time is past that is a little ahead of the clock.
+/// How long until a time has passed that is a little ahead of the clock.
 fn ahead(time_us: i64, now_us: i64) -> Option<Duration> {
     let ahead_us = time_us.saturating_sub(now_us).saturating_add(1);
     let ahead = Duration::from_micros(ahead_us.try_into().unwrap_or(0));
     (!ahead.is_zero() && ahead <= AHEAD_MAX).then_some(ahead)
 }
 
-/// Whether this time is longer ago than that, by this machine's clock.
+/// Whether this time is longer ago than `age`, by this machine's clock.
 fn is_before(time_us: i64, age: Duration) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let limit = now.saturating_sub(age).as_micros();

@@ -1,4 +1,4 @@
-//! Reading what has happened: transactions by filters, and changes of accounts.
+//! Reading history: transactions by filters, and changes of accounts.
 
 use std::sync::Arc;
 
@@ -27,20 +27,20 @@ use crate::{
     },
 };
 
-/// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
-/// from its own.
+/// How far a time range is extended: twice the distance that the time in a transaction's id may
+/// have from the transaction's own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 
 /// A page of transactions, latest first.
 pub struct TransactionPage<Cursor> {
-    /// At most as many as were asked for.
+    /// At most the requested number.
     pub transactions: Vec<Arc<Transaction>>,
-    /// Where the next page goes on; None if this is the last.
+    /// The start of the next page; None on the last one.
     pub next: Option<Cursor>,
 }
 
 impl Store {
-    /// Transactions of all accounts below this id, latest first.
+    /// Lists transactions of all accounts with ids below `before`, latest first.
     pub async fn list_transactions(
         &self,
         filter: &TransactionFilter,
@@ -67,7 +67,8 @@ impl Store {
         Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
     }
 
-    /// Transactions of an account of which the last entry is below this sequence, latest first.
+    /// Lists transactions of an account whose last entry is below the sequence `before`, latest
+    /// first.
     pub async fn list_transactions_of_account(
         &self,
         account: &Account,
@@ -128,8 +129,7 @@ pub static LIST: Sql = Sql::new(|kind| {
     )
 });
 
-// A transaction is listed where its last entry on the account is, and so once, however the pages
-// are cut.
+// A transaction is listed at its last entry on the account, and so once, wherever a page ends.
 pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
     format!(
         "SELECT {}, e.sequence FROM entries e \
@@ -143,8 +143,8 @@ pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
     )
 });
 
-/// The condition that the values of [`filter_values`] belong to. A filter that is not given is one
-/// that everything matches, so the text is always the same.
+/// The condition for the values of [`filter_values`]. A filter that is not given matches
+/// everything, so the text is always the same.
 fn matches(kind: DatabaseKind) -> String {
     let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
     format!(
@@ -165,8 +165,8 @@ fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
     ]
 }
 
-/// The lowest UUIDv7 that a transaction made at this time or later can have; or, for the end of a
-/// range, one above all of those made before.
+/// A lower bound of the ids (UUIDv7) of transactions at this time or later; for the end of a range,
+/// an upper bound of the ids before it.
 fn id_at(time_us: i64, is_end: bool) -> Uuid {
     let slack = if is_end { ID_TIME_SLACK_US } else { -ID_TIME_SLACK_US };
     lowest_id_at(time_us.saturating_add(slack))

@@ -1,5 +1,5 @@
-//! Whether there is room for the ledger's tables: nobody else's of the same names, and the right to
-//! make them. PostgreSQL itself would say only what it refused.
+//! Checks before the first migration: no foreign tables of the same names, and the right to create
+//! tables. PostgreSQL's own errors would not say what to do.
 
 use sea_orm::{DatabaseTransaction, FromQueryResult};
 
@@ -8,11 +8,11 @@ use crate::storage::{StorageError, dialect::DatabaseKind};
 /// The names of the ledger's tables, but for that of the migrations.
 const TABLES: &str = "'accounts', 'entries', 'requests', 'holds', 'account_changes', 'currencies'";
 
-/// Who makes the tables, and where; the names as SQL has them.
+/// The role that creates tables, and the schema; the names are quoted for SQL.
 #[derive(FromQueryResult)]
 struct Grants {
     role: String,
-    /// None if no schema of the search_path is there.
+    /// None if no schema of the search_path exists.
     schema: Option<String>,
     may_create: Option<bool>,
     search_path: String,
@@ -23,10 +23,8 @@ struct Table {
     name: String,
 }
 
-/// Refuses to make tables where they cannot be made.
-pub(in crate::storage) async fn require_right(
-    transaction: &DatabaseTransaction,
-) -> Result<(), StorageError> {
+/// Fails, with advice, if the role may not create tables.
+pub async fn require_right(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
     if DatabaseKind::of(transaction) != DatabaseKind::Postgres {
         return Ok(());
     }
@@ -53,10 +51,8 @@ pub(in crate::storage) async fn require_right(
     }
 }
 
-/// Refuses to make the first tables where there are some of the same names.
-pub(in crate::storage) async fn require_free(
-    transaction: &DatabaseTransaction,
-) -> Result<(), StorageError> {
+/// Fails, with advice, if there are foreign tables of the same names.
+pub async fn require_free(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
     let kind = DatabaseKind::of(transaction);
     let (sql, way_out) = match kind {
         DatabaseKind::Sqlite => (

@@ -1,4 +1,4 @@
-//! One account, for VerifyAccount: beside servers that go on changing it.
+//! Verification of one account, for VerifyAccount, while servers go on changing it.
 
 use sea_orm::ConnectionTrait;
 
@@ -13,20 +13,19 @@ use crate::{
     },
 };
 
-/// Entries read at a time: enough that the round trips do not count, few enough that hashing
-/// them holds up no other call for more than about a millisecond.
+/// Entries in one page: enough that round trips do not count, few enough that hashing them delays
+/// no other call for more than about a millisecond.
 const PAGE: usize = 1000;
 
 impl Store {
-    /// Recomputes one account, as of the moment at which its row is read; None if there is no
-    /// such account.
+    /// Verifies one account as of the read of its row; None if there is no such account.
     pub async fn verify_account(
         &self,
         account_id: &AccountId,
     ) -> Result<Option<VerifiedAccount>, StorageError> {
         let kind = self.kind();
-        // An entry beyond the sequence is looked for in the snapshot of the row itself: a later
-        // one might see an entry that was committed, together with its row, in between.
+        // The search for an entry beyond the sequence shares the row's snapshot: a later one might
+        // see an entry that was committed in between, together with the row.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
                 WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
@@ -65,7 +64,7 @@ impl Store {
             let claim = verification.claim();
             (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
         };
-        // Below the first, too, where there should be none.
+        // From below the first entry, where there should be none.
         let mut after = i64::MIN;
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];

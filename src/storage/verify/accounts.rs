@@ -1,4 +1,4 @@
-//! Every account against its entries and holds.
+//! Verification of every account against its entries and holds.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -19,17 +19,17 @@ use crate::{
     storage::{StorageError, dialect::DatabaseKind},
 };
 
-/// Rows of `entries` read at a time: some megabytes, and the round trips do not count.
+/// Rows of `entries` in one page: some megabytes, so that round trips do not count.
 const ENTRY_PAGE: usize = 10_000;
-/// Rows of `accounts` read at a time.
+/// Rows of `accounts` in one page.
 const ACCOUNT_PAGE: usize = 1000;
-/// About how many entries a partition has, so that there is work for every connection.
+/// The approximate number of entries in a partition: enough partitions for every connection.
 const PARTITION_ENTRIES: i64 = 10_000;
 
-/// The place of an entry.
+/// The key of an entry.
 type Key = (String, i64);
 
-/// The entries after one place up to another, and the accounts that they should be of.
+/// The entries in a range of keys, and the accounts to which they should belong.
 struct Partition {
     accounts: Vec<StoredAccount>,
     after: Key,
@@ -44,7 +44,7 @@ impl Partition {
     }
 }
 
-/// How many entries the accounts' rows count.
+/// The number of entries by the accounts' rows.
 pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, StorageError> {
     let sql = "SELECT CAST(COALESCE(sum(sequence), 0) AS bigint) FROM accounts";
     let statement = DatabaseKind::of(connection).statement(sql, []);
@@ -53,7 +53,7 @@ pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, St
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// Recomputes all accounts.
+/// Verifies all accounts.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
@@ -89,7 +89,7 @@ async fn partition_all(
             if entries < PARTITION_ENTRIES {
                 continue;
             }
-            // A long account is cut: each part begins with what the one before it ends with.
+            // A long account is split: each part continues from the last entry of the one before.
             let mut end = PARTITION_ENTRIES;
             while sequence - end > PARTITION_ENTRIES {
                 let claim = accounts.last().cloned();
@@ -110,7 +110,7 @@ async fn partition_all(
         }
         let is_last = rows.len() < ACCOUNT_PAGE;
         let last = accounts.last().map(|claim| claim.account_id.to_string());
-        // Beyond the last account there should be nothing, and that is looked at, too.
+        // The last partition reaches beyond the last account, where there should be no entry.
         let until = if is_last { Some(LAST.to_owned()) } else { last };
         if let Some(account_id) = until {
             let until = (account_id, i64::MAX);
@@ -159,7 +159,7 @@ async fn recompute(
     }
 }
 
-/// The accounts of a partition against its entries, as far as they were read.
+/// Verifies the accounts of a partition as its entries are read.
 struct PartitionVerifier {
     accounts: std::vec::IntoIter<StoredAccount>,
     current: Option<AccountVerifier>,
@@ -167,8 +167,8 @@ struct PartitionVerifier {
 }
 
 impl PartitionVerifier {
-    /// None if the entry that the partition's first account goes on from cannot be had: that is for
-    /// the partition before this one to find.
+    /// None if the entry from which the first account continues is missing or unreadable: the
+    /// partition before this one reports that.
     async fn begin(
         connection: &DatabaseTransaction,
         partition: &Partition,
@@ -193,7 +193,7 @@ impl PartitionVerifier {
         Ok(Some(Self { accounts, current, totals: LedgerTotals::default() }))
     }
 
-    /// Takes the next row.
+    /// Verifies the next entry.
     fn push(&mut self, line: EntryLine<'_>) -> Result<(), VerifyError> {
         while let Some(current) = &self.current {
             if current.claim().account_id.as_str() >= line.account_id {
@@ -221,10 +221,10 @@ impl PartitionVerifier {
         Ok(())
     }
 
-    /// There are no more rows up to this sequence of the last account.
+    /// Ends the partition at this sequence of its last account.
     fn finish(mut self, until: i64) -> Result<LedgerTotals, VerifyError> {
         if until != i64::MAX {
-            // Cut off: the accounts before the last one are whole.
+            // The last account is split here; those before it are whole.
             while self.accounts.len() > 0 {
                 self.finish_account()?;
             }
@@ -239,7 +239,7 @@ impl PartitionVerifier {
         Ok(self.totals)
     }
 
-    /// The current account has no more entries; the next one's turn.
+    /// Ends the current account and starts the next.
     fn finish_account(&mut self) -> Result<(), VerifyError> {
         if let Some(done) = self.current.take() {
             done.finish()?;

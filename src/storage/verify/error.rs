@@ -1,14 +1,14 @@
-//! Why a ledger is not verified.
+//! Why a ledger could not be verified.
 
 use crate::{
     domain::verification::{Fault, LedgerFault},
     storage::StorageError,
 };
 
-/// Why the books are not found to be right.
+/// Why a ledger could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// They are not.
+    /// The first fault that was found.
     #[error("{0}")]
     Fault(Box<LedgerFault>),
     /// The database does not answer.

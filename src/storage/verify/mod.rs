@@ -1,8 +1,9 @@
-//! Whether the books are right: every account against its entries and holds, every entry against
-//! the request that made it, and the money of each currency against where it came from.
+//! Verification of the ledger: every account against its entries and holds, every entry against its
+//! request, and the money of each currency against its sources.
 //!
-//! Reads one snapshot, in bounded pages and constant memory. The work is cut into partitions that
-//! stand alone (`accounts`, `requests`), and each connection of the snapshot takes the next one.
+//! Reads one snapshot, in bounded pages and constant memory. Independent partitions of `accounts`
+//! and `requests` are spread over the connections of the snapshot. Nothing is written here, and the
+//! rules are the domain's.
 
 mod account;
 mod accounts;
@@ -22,7 +23,7 @@ pub use self::{error::VerifyError, progress::VerifyProgress};
 use crate::{domain::verification::LedgerTotals, storage::Snapshot};
 
 impl Snapshot {
-    /// Recomputes all of it.
+    /// Verifies the whole ledger. The error is the first fault.
     pub async fn verify(
         &self,
         progress: &Arc<VerifyProgress>,
@@ -31,7 +32,7 @@ impl Snapshot {
     }
 }
 
-/// Recomputes all that these connections, of which there is at least one, see alike.
+/// Verifies the ledger on these connections (at least one), which share a snapshot.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
@@ -40,8 +41,8 @@ pub async fn verify(
     progress.entries.store(counted, Ordering::Relaxed);
     let mut totals = accounts::verify(connections, progress).await?;
     totals.add(requests::verify(connections, progress).await?)?;
-    // Every name was found, and no two transactions have one id: so either all entries have been
-    // named, each once, or there are others.
+    // Every named entry was found, and no two transactions share an id: if the counts differ, there
+    // are entries that no request names.
     if totals.entries_named() != totals.entries {
         return Err(orphans::first(&connections[0]).await?.into());
     }

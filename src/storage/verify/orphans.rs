@@ -1,4 +1,4 @@
-//! Which entry no transaction names, once it is known that there is one.
+//! The search for an entry that no request names, once the counts say that there is one.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -8,11 +8,11 @@ use crate::{
     storage::{dialect::DatabaseKind, entity::requests::EntryName, verify::error::VerifyError},
 };
 
-/// Rows read at a time: as where the entries are recomputed.
+/// Rows in one page.
 const PAGE: usize = 10_000;
 
-/// The first entry that the request of its transaction does not name; else the first transaction
-/// that is there twice.
+/// The first entry that its transaction's request does not name; else the first transaction id of
+/// two requests.
 pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let names = kind.text("r.entry_names");

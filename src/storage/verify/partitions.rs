@@ -13,8 +13,7 @@ use crate::{domain::verification::LedgerTotals, storage::StorageError};
 
 /// Above every id in the order of bytes: the last character of Unicode.
 pub const LAST: &str = "\u{10ffff}";
-/// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should
-/// wait for it.
+/// Partitions made ahead for each connection: making them is cheap, and no connection should wait.
 const PARTITIONS_AHEAD: usize = 2;
 
 /// Runs `work` on every partition, one per idle connection, and sums the results. Of several faults
@@ -33,7 +32,7 @@ where
     Fut: Future<Output = Result<LedgerTotals, VerifyError>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(connections.len() * PARTITIONS_AHEAD);
-    // With the number of partitions that were taken.
+    // With the number of partitions taken so far.
     let receiver = Arc::new(Mutex::new((0_u64, receiver)));
     let partitioning = tokio::spawn(partition(connections[0].clone(), sender));
     let mut workers = JoinSet::new();
@@ -50,7 +49,7 @@ where
                 };
                 let done = work(connection.clone(), partition).await;
                 if let Err(error) = done.and_then(|found| Ok(totals.add(found)?)) {
-                    // The others finish what they have: a partition before this one may have a fault.
+                    // Other workers finish theirs: a partition before this one may have a fault.
                     receiver.lock().await.1.close();
                     return Err((number, error));
                 }

@@ -1,13 +1,12 @@
-//! How far a verification is.
+//! The progress of a verification.
 
 use std::sync::atomic::AtomicU64;
 
-/// How far a verification is.
+/// The progress of a verification.
 #[derive(Debug, Default)]
 pub struct VerifyProgress {
-    /// Entries that the accounts' rows count. Each is looked at twice.
+    /// The number of entries by the accounts' rows. Each entry is read twice.
     pub entries: AtomicU64,
-    /// Entries that were looked at: along their accounts, and by the names that requests have
-    /// for them.
+    /// The number of entries read so far: by account, and by the names in requests.
     pub looked_at: AtomicU64,
 }

@@ -1,4 +1,4 @@
-//! Every request against the entries that it names.
+//! Verification of every request against the entries that it names.
 
 use std::{
     collections::HashSet,
@@ -24,26 +24,26 @@ use crate::{
     storage::{dialect::DatabaseKind, entity::requests::EntryName},
 };
 
-/// Requests read at a time: with a hundred entries each, still some tens of megabytes.
+/// Requests in a partition: some tens of megabytes even with a hundred entries each.
 const PARTITION_REQUESTS: usize = 5000;
 
-/// The place of a request: its caller and its id.
+/// The key of a request: its caller and its id.
 type Key = (String, String);
 
-/// A request that was applied and moves money.
+/// An applied request that moves money.
 struct Applied {
     transaction_id: Uuid,
     movement: TransactionKind,
     names: Vec<EntryName>,
 }
 
-/// What an entry that was found by its name says. None where its amount cannot be read.
+/// An entry that a request names; without an amount if that cannot be read.
 struct NamedEntry {
     transaction_id: Uuid,
     amount: Option<(Currency, Amount)>,
 }
 
-/// Looks up what every request names.
+/// Verifies all requests.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
@@ -53,7 +53,7 @@ pub async fn verify(
     partitions::for_each(connections, partition_all, work).await
 }
 
-/// Pieces are from one key, exclusive, to another, inclusive.
+/// Partitions reach from one key, exclusive, to another, inclusive.
 async fn partition_all(
     connection: Arc<DatabaseTransaction>,
     partitions: mpsc::Sender<(Key, Key)>,
@@ -112,7 +112,7 @@ async fn look_up(
     Ok(totals)
 }
 
-/// The request of a line; None if it has no entries and should have none.
+/// The request of a line; None for one without entries that should have none.
 fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let mut columns = line.splitn(4, ' ');
     let mut next = || columns.next().unwrap_or_default();
@@ -134,7 +134,7 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     }
 }
 
-/// `found` is at the first of this request's entries.
+/// Verifies a request against its entries, which are the next ones of `found`.
 fn check<'a>(
     request: &Applied,
     found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
@@ -178,7 +178,7 @@ fn check<'a>(
     Ok(())
 }
 
-/// The entries with these names, in their order; None where there is none.
+/// The entries with these names, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
     names: &[&EntryName],
@@ -207,7 +207,7 @@ async fn find(
     let page = read_packed(connection, &sql, values).await?;
     let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);
-    // There are few, and each is met many times.
+    // Few currencies, each with many entries.
     let mut currencies: Vec<Currency> = Vec::new();
     for line in page.text.lines() {
         let mut columns = line.splitn(5, ' ');

@@ -1,7 +1,7 @@
-//! Rows as they are read to be verified, believing nothing.
+//! Rows read for verification, with nothing taken for granted.
 //!
-//! Pages of entries and requests come as one text, a line a row: to take a million rows one by
-//! one from the drivers costs many times of what there is to compute.
+//! A page of entries or requests comes as one text, with a line for each row: fetching a million
+//! rows one by one from the driver costs many times what verifying them does.
 
 use rust_decimal::Decimal;
 use sea_orm::{ColIdx, ConnectionTrait, QueryResult, TryGetable, Value};
@@ -29,9 +29,9 @@ pub fn entry_columns(kind: DatabaseKind) -> Vec<String> {
         .to_vec()
 }
 
-/// A statement that gives the number of the rows of `FROM ... ORDER BY ...`, and these columns of
-/// them in one text. What would break the lines of it is nothing that this service writes, and so
-/// it is found.
+/// A statement that returns the number of rows of `FROM ... ORDER BY ...`, and these columns of
+/// them in one text. This service writes no value with a line feed in these columns; one would be
+/// found as a fault.
 pub fn packed(kind: DatabaseKind, columns: &[String], from: &str) -> String {
     match kind {
         DatabaseKind::Sqlite => format!(
@@ -46,11 +46,11 @@ pub fn packed(kind: DatabaseKind, columns: &[String], from: &str) -> String {
     }
 }
 
-/// Rows in one text.
+/// A page of rows in one text.
 pub struct Packed {
-    /// How many.
+    /// The number of rows.
     pub count: usize,
-    /// A line each.
+    /// A line for each row.
     pub text: String,
 }
 
@@ -71,7 +71,7 @@ pub async fn read_packed(
 
 /// A line of entries.
 pub struct EntryLine<'a> {
-    /// As it is stored.
+    /// The id as stored.
     pub account_id: &'a str,
     /// None if it cannot be read.
     pub sequence: Option<i64>,
@@ -87,7 +87,7 @@ impl<'a> EntryLine<'a> {
         Self { account_id, sequence, rest }
     }
 
-    /// The entry, of this account, or which of its columns cannot be read.
+    /// The entry of this account, or the name of the column that cannot be read.
     pub fn entry(
         mut self,
         account_id: &AccountId,
@@ -108,7 +108,7 @@ impl<'a> EntryLine<'a> {
     }
 }
 
-/// The amount that this text is, which may have fewer or more zeros at its end.
+/// Parses an amount, which may have fewer or more trailing zeros than the currency has decimals.
 pub fn amount_of(text: &str, currency: &Currency) -> Option<Amount> {
     if currency.scale() > SCALE_MAX {
         return None;
@@ -153,7 +153,7 @@ pub fn get<T: TryGetable>(
     T::try_get_by(row, index).map_err(|_| column)
 }
 
-/// What an account's row says, or which of its columns cannot be read.
+/// The account of a row, or the fault that one of its columns cannot be read.
 pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
     let account_id = AccountId::from_stored(&get::<String>(row, 0, "").unwrap_or_default());
     let read = || {
@@ -191,8 +191,8 @@ fn amount(
     currency.amount(number).ok_or(column)
 }
 
-/// The sum of amounts of this scale, in the smallest unit; None if one is none, or it is beyond
-/// 2^127.
+/// The sum of amounts of this scale, in the smallest unit; None if one cannot be parsed or the sum
+/// is beyond 2^127.
 fn sum(amounts: &str, scale: u32) -> Option<i128> {
     amounts.split_whitespace().try_fold(0_i128, |sum, text| sum.checked_add(units(text, scale)?))
 }

@@ -1,4 +1,4 @@
-//! What one transaction writes, and how values are stored.
+//! The changes of one unit of work, sorted by what is written of them, and their JSON.
 
 use serde_json::json;
 
@@ -13,13 +13,13 @@ use crate::{
     storage::{StorageError, entity::account_changes::StoredAttributes},
 };
 
-/// All that is to be written.
+/// The changes of a unit of work.
 pub struct Changes<'a> {
     /// In order of their ids.
     pub new_accounts: Vec<&'a Account>,
-    /// Of which only the balance has changed, and what goes with it; in order of their ids.
+    /// Accounts of which only the columns of a balance have changed, in order of their ids.
     pub balance_updates: Vec<&'a Account>,
-    /// Of which anything may have changed; in order of their ids.
+    /// Accounts of which any column may have changed, in order of their ids.
     pub account_updates: Vec<&'a Account>,
     pub account_changes: Vec<&'a AccountChange>,
     /// In order of their keys.
@@ -32,7 +32,7 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// The changes of a unit of work.
+    /// Sorts the changes.
     pub fn of(work: &'a UnitOfWork) -> Self {
         let mut new_requests: Vec<_> = work.new_records().iter().collect();
         new_requests.sort_by(|left, right| left.request.key.cmp(&right.request.key));
@@ -59,7 +59,7 @@ fn effects(new: &NewRequestRecord) -> Option<&Effects> {
     new.record.result.as_ref().ok()
 }
 
-/// The refusal as it is stored; None if the request was applied.
+/// The rejection as it is stored; None if the request was applied.
 pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     let rejection = new.record.result.as_ref().err()?;
     Some(json!(rejection).to_string())
@@ -73,7 +73,7 @@ pub fn entry_names_json(new: &NewRequestRecord) -> String {
     json!(names.collect::<Vec<_>>()).to_string()
 }
 
-/// The id of the hold that the request placed or ended, as it is stored.
+/// The id of the hold that the request placed or closed.
 pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
     effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }
@@ -83,18 +83,18 @@ pub fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
     effects(new)?.transaction.as_ref()?.reverses_transaction_id
 }
 
-/// What an account was or became, as it is stored.
+/// The attributes of an account as they are stored.
 pub fn attributes_json(attributes: &Attributes) -> String {
     json!(StoredAttributes::from(attributes)).to_string()
 }
 
 /// Labels as they are stored.
 pub fn labels_json(labels: &Labels) -> String {
-    // Most have none, and this runs for every change.
+    // The usual case of every change.
     if labels.is_empty() { "{}".to_owned() } else { json!(labels).to_string() }
 }
 
-/// Fewer rows than were sent: somebody else committed the same key since it was looked up.
+/// Fewer rows were written than sent if another transaction has committed a key since its look-up.
 pub fn expect_all(what: &str, written: u64, expected: usize) -> Result<(), StorageError> {
     if written == expected as u64 {
         return Ok(());

@@ -1,6 +1,9 @@
-//! Writing what a work has changed: on PostgreSQL one statement for balances, and one more for
-//! each of new accounts, holds, and changes of accounts if there are any, however many commands
-//! the work holds; a few more on SQLite, where a statement is no round trip.
+//! What changes the ledger: the transaction, and the statements that write a unit of work.
+//!
+//! On PostgreSQL one statement writes requests, entries and balances, and one more each new
+//! accounts, changed accounts, new holds and closed holds if there are any, however many commands
+//! the unit of work holds. SQLite takes a few more, where a statement is no round trip. Nothing
+//! else may write a row, but for migrations, imports and the list of currencies.
 
 mod changes;
 pub mod postgres;
@@ -17,9 +20,9 @@ use crate::{
     storage::{StorageError, dialect::DatabaseKind},
 };
 
-/// Writes new accounts first, then request ids, entries and balances, then holds: whoever inserts may wait
-/// for another's uncommitted key, and everyone does so in this order and, within a table, in
-/// the order of the keys.
+/// Writes new accounts, then request ids, entries and balances, then holds. An insert may wait for
+/// another transaction's uncommitted key: all insert in this order and, within a table, in the
+/// order of the keys, so that none waits for each other.
 pub async fn write(
     transaction: &DatabaseTransaction,
     work: &UnitOfWork,

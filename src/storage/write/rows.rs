@@ -28,7 +28,7 @@ pub struct Rows<R: 'static, const N: usize> {
     /// The columns in the order of the values; the first of them is the key of an update.
     names: Names<N>,
     pub values: fn(DatabaseKind, &R) -> [Value; N],
-    /// What there would be too many or too few of, for the error.
+    /// What a missing row has in common with another one, for the error.
     pub what: &'static str,
     /// The statement for SQLite, up to its rows and from there on.
     pub sqlite: OnceLock<[String; 2]>,
@@ -142,7 +142,7 @@ pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::insert(&ENTRIES, "entry", |kind, 
     ]
 });
 
-/// What every entry changes of an account.
+/// The columns of an account that an entry changes.
 pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::update(
     &ACCOUNTS,
     "account",
@@ -150,7 +150,7 @@ pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::update(
     balance_values,
 );
 
-/// What anything at all changes of an account.
+/// The columns of an account that any command may change.
 pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::update(
     &ACCOUNTS,
     "account",
@@ -252,7 +252,7 @@ fn uuid(kind: DatabaseKind, id: TransactionId) -> Value {
     }
 }
 
-// See `Column::element_value`: what PostgreSQL gets for null.
+// PostgreSQL gets a value for null: see `Column::element_value`.
 
 fn optional_text(kind: DatabaseKind, text: Option<String>) -> Value {
     match kind {

@@ -1,5 +1,5 @@
-//! The files that a PostgreSQL URL names. sqlx reads them for each new connection, and its error for a
-//! missing file lacks the name.
+//! The files that a PostgreSQL URL names. sqlx reads them for each new connection, and its error
+//! for a missing file lacks the name.
 
 use std::path::{Path, PathBuf};
 

@@ -82,8 +82,8 @@ impl DatabaseUrl {
         }
     }
 
-    /// Reads the certificates and keys that the URL names, as each connection will. The error has the
-    /// name of the first file that cannot be used.
+    /// Reads the certificates and keys that the URL names, as each connection will. The error has
+    /// the name of the first file that cannot be used.
     pub fn check_files(&self) -> Result<(), String> {
         files::check(&self.1)
     }

@@ -28,9 +28,9 @@ const KEPT: [&str; 14] = [
 ];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// libpq's parameters that change nothing here, with the values for which that is true (empty: all).
-/// Connections have their own time limits and keepalives, the primary is found in any case, and the
-/// character set is UTF-8.
+/// libpq's parameters that change nothing here, with the values for which that is true (empty:
+/// all). Connections have their own time limits and keepalives, the primary is found in any case,
+/// and the character set is UTF-8.
 const DROPPED: [(&str, &[&str]); 25] = [
     ("connect_timeout", &[]),
     ("keepalives", &[]),

@@ -1,5 +1,5 @@
-//! Splits a PostgreSQL URL, strictly: if a part of a password could be read as a delimiter or a host,
-//! the result is an error and not a guess.
+//! Splits a PostgreSQL URL, strictly: if a part of a password could be read as a delimiter or a
+//! host, the result is an error and not a guess.
 
 use std::net::Ipv6Addr;
 
