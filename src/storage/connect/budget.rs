@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::sqlx::{Database, Pool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// The fewest connections that a server works with: a worker, its own reads, and callers' reads.
 pub const CONNECTIONS_MIN: u32 = 3;
@@ -63,10 +63,10 @@ impl Budget {
 
 /// Permits to read: as many as the readers' pool has connections.
 pub struct ReadPermits {
-    permits: Arc<Semaphore>,
+    pub permits: Arc<Semaphore>,
     /// For reads that scan many rows to find few: an eighth, so that connections are left for reads
     /// by key, and the database's time for changes.
-    scans: Arc<Semaphore>,
+    pub scans: Arc<Semaphore>,
     /// The permits that may be given up: all but one, so that a read can always be made.
     to_give_up: Arc<Semaphore>,
 }
@@ -79,16 +79,6 @@ impl ReadPermits {
             scans: semaphore((readers / 8).max(1)),
             to_give_up: semaphore(readers.saturating_sub(1)),
         }
-    }
-
-    /// A permit to read, in the order in which permits are asked for.
-    pub async fn acquire_read(&self) -> Option<OwnedSemaphorePermit> {
-        self.permits.clone().acquire_owned().await.ok()
-    }
-
-    /// A permit to scan many rows.
-    pub async fn acquire_scan(&self) -> Option<OwnedSemaphorePermit> {
-        self.scans.clone().acquire_owned().await.ok()
     }
 
     /// Makes reads give up connections, one after another, for as long as this future is polled.

@@ -151,12 +151,12 @@ impl Store {
 
     /// A permit to read, in the order in which permits are asked for.
     pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.acquire_read().await
+        self.read_permits.permits.clone().acquire_owned().await.ok()
     }
 
     /// A permit to scan many rows; its holder asks for a permit to read besides.
     pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.acquire_scan().await
+        self.read_permits.scans.clone().acquire_owned().await.ok()
     }
 
     /// The connections that reads share.

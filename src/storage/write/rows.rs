@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use rust_decimal::Decimal;
 use sea_orm::Value;
 
 use crate::{
@@ -25,8 +26,9 @@ use crate::{
 /// The columns that are written of a kind of row, and their values.
 pub struct Rows<R: 'static, const N: usize> {
     pub table: &'static Table,
-    /// The columns in the order of the values; the first of them is the key of an update.
-    names: Names<N>,
+    /// The columns of an update in the order of the values, with the key first; None for an insert,
+    /// which writes all columns.
+    updated: Option<[&'static str; N]>,
     pub values: fn(DatabaseKind, &R) -> [Value; N],
     /// What a missing row has in common with another one, for the error.
     pub what: &'static str,
@@ -35,54 +37,28 @@ pub struct Rows<R: 'static, const N: usize> {
     columns: OnceLock<Vec<&'static Column>>,
 }
 
-enum Names<const N: usize> {
-    All,
-    Some([&'static str; N]),
-}
-
 impl<R: 'static, const N: usize> Rows<R, N> {
-    const fn insert(
+    const fn new(
         table: &'static Table,
         what: &'static str,
+        updated: Option<[&'static str; N]>,
         values: fn(DatabaseKind, &R) -> [Value; N],
     ) -> Self {
-        Self {
-            table,
-            names: Names::All,
-            values,
-            what,
-            sqlite: OnceLock::new(),
-            columns: OnceLock::new(),
-        }
-    }
-
-    const fn update(
-        table: &'static Table,
-        what: &'static str,
-        names: [&'static str; N],
-        values: fn(DatabaseKind, &R) -> [Value; N],
-    ) -> Self {
-        Self {
-            table,
-            names: Names::Some(names),
-            values,
-            what,
-            sqlite: OnceLock::new(),
-            columns: OnceLock::new(),
-        }
+        let sqlite = OnceLock::new();
+        Self { table, updated, values, what, sqlite, columns: OnceLock::new() }
     }
 
     pub fn is_update(&self) -> bool {
-        matches!(self.names, Names::Some(_))
+        self.updated.is_some()
     }
 
     /// The columns in the order of the values.
     pub fn columns(&self) -> &[&'static Column] {
         self.columns.get_or_init(|| {
             let all = self.table.columns.iter();
-            match &self.names {
-                Names::All => all.collect(),
-                Names::Some(names) => {
+            match &self.updated {
+                None => all.collect(),
+                Some(names) => {
                     let column = |name: &&str| all.clone().find(|column| column.name == *name);
                     names.iter().filter_map(column).collect()
                 }
@@ -91,46 +67,47 @@ impl<R: 'static, const N: usize> Rows<R, N> {
     }
 }
 
-pub static NEW_ACCOUNTS: Rows<Account, 15> = Rows::insert(&ACCOUNTS, "account id", |kind, it| {
-    [
-        it.account_id.as_str().into(),
-        it.currency.code().into(),
-        // At most 27.
-        (it.currency.scale() as i16).into(),
-        amount(kind, it.balance),
-        amount(kind, it.held),
-        amount(kind, it.overdraft_limit),
-        it.unlimited_overdraft.into(),
-        it.state.name().into(),
-        it.sequence.into(),
-        it.version.into(),
-        it.last_hash.to_vec().into(),
-        labels_json(&it.labels).into(),
-        it.create_time_us.into(),
-        it.update_time_us.into(),
-        (*it.caller).into(),
-    ]
-});
+pub static NEW_ACCOUNTS: Rows<Account, 15> =
+    Rows::new(&ACCOUNTS, "account id", None, |kind, it| {
+        [
+            it.account_id.as_str().into(),
+            it.currency.code().into(),
+            // At most 27.
+            (it.currency.scale() as i16).into(),
+            amount(kind, it.balance),
+            amount(kind, it.held),
+            amount(kind, it.overdraft_limit),
+            it.unlimited_overdraft.into(),
+            it.state.name().into(),
+            it.sequence.into(),
+            it.version.into(),
+            it.last_hash.to_vec().into(),
+            labels_json(&it.labels).into(),
+            it.create_time_us.into(),
+            it.update_time_us.into(),
+            (*it.caller).into(),
+        ]
+    });
 
 pub static NEW_REQUESTS: Rows<NewRequestRecord, 12> =
-    Rows::insert(&REQUESTS, "request id", |kind, it| {
+    Rows::new(&REQUESTS, "request id", None, |kind, it| {
         [
             (*it.request.key.caller).into(),
             it.request.key.request_id.as_str().into(),
             it.record.fingerprint.to_vec().into(),
             uuid(kind, it.record.transaction_id),
             it.request.action.name().into(),
-            optional_text(kind, rejection_json(it)),
+            nullable(kind, rejection_json(it).map(Value::from), ""),
             it.request.description.as_str().into(),
             labels_json(&it.request.labels).into(),
             entry_names_json(it).into(),
             it.create_time_us.into(),
-            optional_text(kind, hold_id(it)),
-            optional_uuid(kind, reverses(it)),
+            nullable(kind, hold_id(it).map(Value::from), ""),
+            nullable_uuid(kind, reverses(it)),
         ]
     });
 
-pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::insert(&ENTRIES, "entry", |kind, it| {
+pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::new(&ENTRIES, "entry", None, |kind, it| {
     [
         it.account_id.as_str().into(),
         it.sequence.into(),
@@ -143,18 +120,18 @@ pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::insert(&ENTRIES, "entry", |kind, 
 });
 
 /// The columns of an account that an entry changes.
-pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::update(
+pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::new(
     &ACCOUNTS,
     "account",
-    ["account_id", "balance", "held", "sequence", "version", "last_hash", "update_time_us"],
+    Some(["account_id", "balance", "held", "sequence", "version", "last_hash", "update_time_us"]),
     balance_values,
 );
 
 /// The columns of an account that any command may change.
-pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::update(
+pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::new(
     &ACCOUNTS,
     "account",
-    [
+    Some([
         "account_id",
         "balance",
         "held",
@@ -166,7 +143,7 @@ pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::update(
         "overdraft_limit",
         "unlimited_overdraft",
         "labels",
-    ],
+    ]),
     |kind, it| {
         let [id, balance, held, sequence, version, hash, time] = balance_values(kind, it);
         let state = it.state.name().into();
@@ -178,7 +155,7 @@ pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::update(
 );
 
 pub static NEW_ACCOUNT_CHANGES: Rows<AccountChange, 8> =
-    Rows::insert(&ACCOUNT_CHANGES, "change", |_, it| {
+    Rows::new(&ACCOUNT_CHANGES, "change", None, |_, it| {
         [
             it.account_id.as_str().into(),
             it.version.into(),
@@ -191,15 +168,15 @@ pub static NEW_ACCOUNT_CHANGES: Rows<AccountChange, 8> =
         ]
     });
 
-pub static NEW_HOLDS: Rows<Hold, 14> = Rows::insert(&HOLDS, "hold id", |kind, it| {
+pub static NEW_HOLDS: Rows<Hold, 14> = Rows::new(&HOLDS, "hold id", None, |kind, it| {
     [
         it.hold_id.as_str().into(),
         it.account_id.as_str().into(),
         amount(kind, it.amount),
         it.state.name().into(),
-        optional_integer(kind, it.expire_time_us),
-        optional_amount(kind, it.captured.map(|captured| captured.amount)),
-        optional_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
+        nullable(kind, it.expire_time_us.map(Value::from), 0_i64),
+        nullable_amount(kind, it.captured.map(|captured| captured.amount)),
+        nullable_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
         it.request_id.as_str().into(),
         it.description.as_str().into(),
         labels_json(&it.labels).into(),
@@ -210,16 +187,16 @@ pub static NEW_HOLDS: Rows<Hold, 14> = Rows::insert(&HOLDS, "hold id", |kind, it
     ]
 });
 
-pub static CLOSED_HOLDS: Rows<Hold, 6> = Rows::update(
+pub static CLOSED_HOLDS: Rows<Hold, 6> = Rows::new(
     &HOLDS,
     "hold",
-    ["hold_id", "state", "captured_amount", "transaction_id", "update_time_us", "end_caller"],
+    Some(["hold_id", "state", "captured_amount", "transaction_id", "update_time_us", "end_caller"]),
     |kind, it| {
         [
             it.hold_id.as_str().into(),
             it.state.name().into(),
-            optional_amount(kind, it.captured.map(|captured| captured.amount)),
-            optional_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
+            nullable_amount(kind, it.captured.map(|captured| captured.amount)),
+            nullable_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
             it.update_time_us.into(),
             (*it.end_caller).into(),
         ]
@@ -252,32 +229,22 @@ fn uuid(kind: DatabaseKind, id: TransactionId) -> Value {
     }
 }
 
-// PostgreSQL gets a value for null: see `Column::element_value`.
-
-fn optional_text(kind: DatabaseKind, text: Option<String>) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => text.into(),
-        DatabaseKind::Postgres => text.unwrap_or_default().into(),
-    }
+/// The value of a nullable column. PostgreSQL gets `none` for null: see `Column::element_value`.
+fn nullable(kind: DatabaseKind, value: Option<Value>, none: impl Into<Value>) -> Value {
+    value.unwrap_or_else(|| match kind {
+        DatabaseKind::Sqlite => Value::String(None),
+        DatabaseKind::Postgres => none.into(),
+    })
 }
 
-fn optional_integer(kind: DatabaseKind, number: Option<i64>) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => number.into(),
-        DatabaseKind::Postgres => number.unwrap_or_default().into(),
-    }
+fn nullable_amount(kind: DatabaseKind, value: Option<Amount>) -> Value {
+    nullable(kind, value.map(|value| amount(kind, value)), Decimal::ZERO)
 }
 
-fn optional_amount(kind: DatabaseKind, amount: Option<Amount>) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => amount.map(|amount| amount.to_string()).into(),
-        DatabaseKind::Postgres => amount.map(|amount| amount.decimal()).unwrap_or_default().into(),
-    }
-}
-
-fn optional_uuid(kind: DatabaseKind, id: Option<TransactionId>) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => id.map(|id| id.as_bytes().to_vec()).into(),
-        DatabaseKind::Postgres => id.map(|id| id.to_string()).unwrap_or_default().into(),
-    }
+fn nullable_uuid(kind: DatabaseKind, id: Option<TransactionId>) -> Value {
+    let value = id.map(|id| match kind {
+        DatabaseKind::Sqlite => uuid(kind, id),
+        DatabaseKind::Postgres => id.to_string().into(),
+    });
+    nullable(kind, value, "")
 }
