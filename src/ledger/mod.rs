@@ -164,7 +164,7 @@ impl Ledger {
     /// # Errors
     /// The reason, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        self.store.check_place().await?;
+        self.store.check_backend().await?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {

@@ -25,15 +25,14 @@ use crate::{
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
+        query::{AccountFilter, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
+        verification::VerifiedAccount,
     },
     ledger::{CallContext, Error, Ledger, Watcher},
-    storage::{
-        AccountFilter, EntryRange, Examined, HoldFilter, Store, TransactionFilter, TransactionPage,
-        VerifiedAccount,
-    },
+    storage::{Examined, Store, TransactionPage},
 };
 
 impl Ledger {

@@ -12,6 +12,15 @@ use crate::domain::{
     transaction::Entry,
 };
 
+/// The outcome of recomputing an account.
+#[derive(Debug)]
+pub struct VerifiedAccount {
+    /// How many entries were recomputed and found right.
+    pub entries_verified: i64,
+    /// The first thing that is wrong.
+    pub fault: Option<Fault>,
+}
+
 /// What is wrong with an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {

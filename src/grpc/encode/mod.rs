@@ -13,11 +13,10 @@ use crate::{
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{RequestRecord, RequestResult},
-        verification::{Fault, FaultKind},
+        verification::{Fault, FaultKind, VerifiedAccount},
     },
     grpc::error::StatusBuilder,
     proto,
-    storage::VerifiedAccount,
 };
 
 pub fn account(account: Account) -> proto::Account {

@@ -66,7 +66,7 @@ impl Executor {
 
     /// Opens a connection, unless there is a usable one.
     pub async fn connect(&mut self) -> Result<(), StorageError> {
-        if self.writer.as_ref().is_some_and(|(writer, _)| !self.store.is_outdated(writer)) {
+        if self.writer.as_ref().is_some_and(|(writer, _)| !self.store.is_stale(writer)) {
             return Ok(());
         }
         self.writer = None;
@@ -246,7 +246,7 @@ async fn run_guarded<T>(
             Err(ExecuteError::Unknown(text))
         }
         Ok(Err(_elapsed)) => {
-            store.distrust_connections();
+            store.invalidate_connections();
             let seconds = ATTEMPT_TIME_MAX.as_secs();
             let text = format!("no answer from the database within {seconds} s");
             Err(ExecuteError::Unknown(text))

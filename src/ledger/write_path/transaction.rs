@@ -200,7 +200,7 @@ async fn evaluate(
     // 5. Read the opening attributes of accounts that are to be opened again.
     let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
     let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
-    let openings = transaction.openings(opened).await?;
+    let openings = transaction.opening_attributes(opened).await?;
 
     // 6. Apply each command in turn, in memory, except those of abandoned jobs. If more holds have
     //    expired than are recorded at once, no command can be applied yet.
