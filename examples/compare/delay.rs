@@ -35,6 +35,7 @@ fn connect(client: TcpStream, server: &str, delay: Duration) -> std::io::Result<
 }
 
 /// One direction of a connection.
+#[expect(clippy::disallowed_methods, reason = "the thread has no tasks")]
 fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let (sender, packets) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {

@@ -51,7 +51,7 @@ type Values = BTreeMap<&'static str, Vec<f64>>;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let compare = Compare::parse();
-    let lab = Lab::open(Duration::from_secs(compare.seconds)).await?;
+    let lab = Lab::open(Duration::from_secs(compare.seconds))?;
     let chosen: Vec<&Figure> = FIGURES
         .iter()
         .filter(|_| !compare.servers)

@@ -44,7 +44,7 @@ pub struct Server {
 }
 
 impl Lab {
-    pub async fn open(duration: Duration) -> anyhow::Result<Self> {
+    pub fn open(duration: Duration) -> anyhow::Result<Self> {
         let examples = std::env::current_exe()?;
         let examples = examples.parent().context("no folder")?;
         let url = std::env::var("PASSBOOK_TEST_POSTGRES_URL")

@@ -13,15 +13,14 @@ mod tokens;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::SystemTime,
 };
 
 use http::{Extensions, HeaderValue};
 
 pub use crate::auth::files::CredentialFiles;
-use crate::auth::policy::ledger_methods;
-use crate::domain::ids::Identity;
+use crate::{auth::policy::ledger_methods, domain::ids::Identity, lock};
 pub use crate::{
     auth::{
         policy::{AllowedMethods, MethodsError, Permission, Policy},
@@ -86,7 +85,7 @@ impl Authenticator {
     /// nobody is asked for any.
     pub fn replace(&self, credentials: Credentials) {
         if let Some(current) = &self.credentials {
-            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+            *lock::write(current) = Arc::new(credentials);
         }
     }
 
@@ -96,7 +95,7 @@ impl Authenticator {
         let Some(credentials) = &self.credentials else {
             return BTreeSet::from([Identity::anonymous()]);
         };
-        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let credentials = lock::read(credentials).clone();
         credentials.policy.recorded_names().cloned().collect()
     }
 
@@ -108,7 +107,7 @@ impl Authenticator {
         authorization: Option<&HeaderValue>,
     ) -> Result<Caller, AuthError> {
         let Some(credentials) = &self.credentials else { return Ok(Caller::unrestricted("")) };
-        let credentials = credentials.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let credentials = lock::read(credentials).clone();
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
         if self.public.contains(&service) {
             return Ok(nobody());

@@ -5,9 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::domain::ids::Identity;
 use crate::{
-    domain::authorization::Grant,
+    domain::{authorization::Grant, ids::Identity},
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
 };
 

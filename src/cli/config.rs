@@ -1,12 +1,9 @@
 //! `passbook config`.
 
 use clap::{Args, Subcommand};
+use passbook_command::{Failed, output};
 
-use crate::{
-    cli::{Failed, output},
-    config::ServeConfig,
-    server::Tls,
-};
+use crate::{config::ServeConfig, server::Tls};
 
 #[derive(Args)]
 pub struct Config {

@@ -9,9 +9,10 @@ use std::{
 };
 
 use clap::Args;
+use passbook_command::{Failed, output};
 
 use crate::{
-    cli::{Failed, bench::bar, output, progress, schema},
+    cli::{progress, schema},
     config::DatabaseConfig,
     storage::{ExportError, Store},
 };
@@ -56,7 +57,7 @@ impl Export {
 }
 
 async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, Failed> {
-    let bar = bar(0, "exporting {spinner} {pos} lines, {per_sec}");
+    let bar = output::bar(0, "exporting {spinner} {pos} lines, {per_sec}");
     let lines = AtomicU64::new(0);
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let exporting = async {

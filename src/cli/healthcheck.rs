@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
-
-use crate::cli::{
+use passbook_command::{
     Failed,
     client::{ClientConfig, reason},
     output,
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 #[derive(Args)]

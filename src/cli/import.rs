@@ -8,9 +8,10 @@ use std::{
 };
 
 use clap::Args;
+use passbook_command::{Failed, output};
 
 use crate::{
-    cli::{Failed, bench::bar, output, progress, schema, verify},
+    cli::{progress, schema, verify},
     config::DatabaseConfig,
     storage::{ImportProgress, SchemaStatus, Store},
 };
@@ -48,7 +49,8 @@ impl Import {
             store.migrate_up().await.map_err(Failed::run)?;
         }
         schema::require_current(&store).await?;
-        let bar = bar(length, "{msg:10} {bar:40} {percent}%, {eta} left").with_message("reading");
+        let bar =
+            output::bar(length, "{msg:10} {bar:40} {percent}%, {eta} left").with_message("reading");
         let progress = ImportProgress::default();
         let update = |bar: &indicatif::ProgressBar| {
             if progress.is_verifying.load(Ordering::Relaxed) {

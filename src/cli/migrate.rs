@@ -1,9 +1,9 @@
 //! `passbook migrate`.
 
 use clap::{Args, Subcommand};
+use passbook_command::{Failed, output};
 
 use crate::{
-    cli::{Failed, output},
     config::DatabaseConfig,
     storage::{SchemaStatus, Store},
 };

@@ -1,13 +1,10 @@
 //! The command line: one module a verb.
 
-mod bench;
-mod client;
 mod config;
 mod export;
 mod healthcheck;
 mod import;
 mod migrate;
-mod output;
 mod progress;
 mod schema;
 mod serve;
@@ -17,6 +14,8 @@ mod verify;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use passbook_bench::Bench;
+use passbook_command::{Failed, output};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -91,7 +90,7 @@ enum Verb {
     /// Read what export wrote into an empty database.
     Import(import::Import),
     /// Load servers, measure, and check that the money adds up: exit code 1 if it does not.
-    Bench(bench::Bench),
+    Bench(Bench),
     /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -173,20 +172,4 @@ fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
 fn failed(message: &str) -> ExitCode {
     output::error_line(format_args!("error: {message}"));
     ExitCode::FAILURE
-}
-
-/// Why a verb failed, in one line.
-enum Failed {
-    /// The settings contradict each other or the database.
-    Usage(String),
-    /// Something did not work.
-    Run(String),
-    /// Nobody reads standard output any more; whoever it was does not want to be told.
-    Unread,
-}
-
-impl Failed {
-    fn run(error: impl std::fmt::Display) -> Self {
-        Self::Run(error.to_string())
-    }
 }

@@ -1,9 +1,8 @@
 //! What the verbs that read the whole database say of a schema that is not this program's.
 
-use crate::{
-    cli::Failed,
-    storage::{SchemaStatus, Store},
-};
+use passbook_command::Failed;
+
+use crate::storage::{SchemaStatus, Store};
 
 /// Refuses a database whose schema is not exactly this program's.
 pub async fn require_current(store: &Store) -> Result<(), Failed> {

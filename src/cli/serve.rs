@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
+use passbook_command::{Failed, output};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -12,7 +13,6 @@ use tokio::{
 
 use crate::{
     auth::{Authenticator, CredentialFiles},
-    cli::{Failed, output},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
     grpc::DeadlinePolicy,

@@ -7,13 +7,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
+use passbook_command::{Failed, output, parse_duration};
 use sha2::{Digest, Sha256};
 
 use crate::domain::ids::Identity;
-use crate::{
-    cli::{Failed, output},
-    config::parse_duration,
-};
 
 /// What tokens begin with: scanners of source code find one that was left there.
 const PREFIX: &str = "pbk_";

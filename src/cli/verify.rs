@@ -4,10 +4,11 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
+use passbook_command::{Failed, output};
 use tokio::time::Instant;
 
 use crate::{
-    cli::{Failed, bench::bar, output, progress, schema},
+    cli::{progress, schema},
     config::DatabaseConfig,
     domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
     storage::{Store, VerifyError, VerifyProgress},
@@ -38,7 +39,7 @@ impl Verify {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let verifying =
             async { store.snapshot(cores.min(CONNECTIONS_MAX)).await?.verify(&progress).await };
-        let bar = bar(0, "{msg:10} {bar:40} {percent}%, {eta} left");
+        let bar = output::bar(0, "{msg:10} {bar:40} {percent}%, {eta} left");
         let show = |bar: &ProgressBar| progress::show_verify(bar, &progress);
         let verified = progress::draw(&bar, show, verifying).await;
         match verified {

@@ -9,8 +9,7 @@ use std::{
 
 use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::ContextValue};
 
-use crate::config::environment::one_line;
-use crate::toml_text;
+use crate::{config::environment::one_line, toml_text};
 
 /// The id of the setting that names the file. It cannot be set in the file.
 pub const CONFIG: &str = "config";

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-
-use crate::config::values::parse_duration;
+use passbook_command::parse_duration;
 
 /// How much one server takes on.
 #[derive(Args, Clone, Debug)]

@@ -14,9 +14,9 @@ mod values;
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use passbook_command::parse_duration;
 
 pub(crate) use crate::config::database::shows_password;
-pub(crate) use crate::config::values::parse_duration;
 pub use crate::config::{
     database::DatabaseConfig,
     limits::LimitsConfig,
@@ -43,6 +43,7 @@ pub struct ServeConfig {
     )]
     pub listen: SocketAddr,
 
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseConfig,
 
@@ -105,12 +106,15 @@ pub struct ServeConfig {
     )]
     pub batch_size_max: u32,
 
+    /// TLS, and who may call.
     #[command(flatten)]
     pub security: SecurityConfig,
 
+    /// How much the server takes on.
     #[command(flatten)]
     pub limits: LimitsConfig,
 
+    /// Metrics and traces.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 

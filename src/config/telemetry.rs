@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use passbook_command::parse_duration;
 
-use crate::config::values::{parse_address, parse_duration};
+use crate::config::values::parse_address;
 
 /// What the server tells of itself.
 #[derive(Args, Clone, Debug)]

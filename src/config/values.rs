@@ -1,15 +1,6 @@
 //! Values as people write them, to the flag, into the environment and into files.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
-    time::Duration,
-};
-
-/// A length of time above zero, such as 500ms or 10s.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }
-}
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// A switch, as the many programs write it that set variables.
 pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {

@@ -13,7 +13,7 @@ use crate::domain::{
 /// id and what the caller gets as `ErrorInfo.metadata`; so a field's name here is fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Rejection {
     #[error("request_id \"{request_id}\" was used before for another request")]
     RequestIdReused { request_id: RequestId },

@@ -5,11 +5,11 @@ use std::{pin::Pin, sync::Arc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::domain::ids::Identity;
 use crate::{
     domain::{
-        account::{AccountUpdate, AttributeChange},
+        account::{Account, AccountUpdate, AttributeChange},
         command,
+        ids::Identity,
         money::Currencies,
         transaction::Transaction,
         unit_of_work::RequestResult,
@@ -17,14 +17,13 @@ use crate::{
     grpc::{
         context::unpack,
         decode::{self, Invalid},
-        encode,
-        encode::answer_size,
-        error, metrics,
-        metrics::RequestMode,
+        encode::{self, answer_size},
+        error::StatusBuilder,
+        metrics::{self, RequestMode},
         middleware::deadline::Deadline,
         rpc::{stream_transactions::StreamContext, watch_entries},
     },
-    ledger::{CallContext, Ledger},
+    ledger::{CallContext, Error, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
@@ -52,7 +51,7 @@ impl AccountServiceImpl {
         Self { ledger, currencies, stopping }
     }
 
-    /// Decodes, executes and encodes a request that moves or holds money.
+    /// Decodes, executes, counts and encodes a request that moves or holds money.
     async fn execute<T, R: From<RequestResult>>(
         &self,
         request: Request<T>,
@@ -60,19 +59,25 @@ impl AccountServiceImpl {
     ) -> Result<Response<R>, Status> {
         let (context, request) = unpack(request);
         let request = decode(&self.currencies, &context.caller.recorded_as, request);
-        let request = request.map_err(error::of_malformed)?;
+        let request = request.map_err(|invalid| counted(invalid.into(), RequestMode::Execute))?;
         let mode = RequestMode::of(&request);
-        let result = self.ledger.execute(&context, request).await;
-        metrics::of_request(result, mode).map(Response::new)
+        match self.ledger.execute(&context, request).await {
+            Ok(result) => {
+                metrics::count_applied(result.replayed, mode);
+                Ok(Response::new(result.into()))
+            }
+            Err(error) => Err(counted(StatusBuilder::from(&error), mode)),
+        }
     }
 
+    /// Executes, counts and encodes an update of an account.
     async fn update(
         &self,
         context: &CallContext,
         update: Result<AccountUpdate, Invalid>,
     ) -> Result<Option<proto::Account>, Status> {
-        let update = update.map_err(error::of_malformed)?;
-        metrics::of_account(self.ledger.update_account(context, update).await)
+        let update = update.map_err(|invalid| counted(invalid.into(), RequestMode::Execute))?;
+        account(self.ledger.update_account(context, update).await)
     }
 
     async fn change_state(
@@ -104,15 +109,14 @@ impl AccountService for AccountServiceImpl {
     ) -> Result<Response<proto::CreateAccountResponse>, Status> {
         let (context, request) = unpack(request);
         let new = decode::new_account(&self.currencies, &context.caller.recorded_as, request)
-            .map_err(error::of_malformed)?;
+            .map_err(|invalid| counted(invalid.into(), RequestMode::Execute))?;
         if let Err(invalid) = decode::check_currency_of_new_account(&self.currencies, &new)
             && !self.ledger.has_account(&context, &new.account_id).await?
         {
             // A repeated call is answered by the account, whatever became of its currency since.
-            return Err(error::of_malformed(invalid));
+            return Err(counted(invalid.into(), RequestMode::Execute));
         }
-        let account = self.ledger.create_account(&context, new).await;
-        let account = metrics::of_account(account)?;
+        let account = account(self.ledger.create_account(&context, new).await)?;
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
 
@@ -415,4 +419,18 @@ impl AccountService for AccountServiceImpl {
         let found = self.ledger.verify_account(&context, &account_id).await?;
         Ok(Response::new(encode::verified_account(found)))
     }
+}
+
+/// Counts and encodes the result of a command for an account.
+fn account(result: Result<Account, Error>) -> Result<Option<proto::Account>, Status> {
+    let mode = RequestMode::Execute;
+    let account = result.map_err(|error| counted(StatusBuilder::from(&error), mode))?;
+    metrics::count_applied(false, mode);
+    Ok(Some(encode::account(account)))
+}
+
+/// Counts an error, and encodes it.
+fn counted(error: StatusBuilder, mode: RequestMode) -> Status {
+    metrics::count_error(&error, mode);
+    error.into_status()
 }

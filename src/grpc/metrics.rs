@@ -11,16 +11,13 @@
 use std::sync::LazyLock;
 
 use metrics::{Counter, counter};
-use tonic::Status;
 
 use crate::{
-    domain::{account::Account, command::Request, unit_of_work::RequestResult},
-    grpc::{encode, error},
-    ledger::Error,
-    proto::{self, ErrorReason},
+    domain::command::Request,
+    grpc::error::{StatusBuilder, reason_name},
 };
 
-/// The most frequent ones, looked up once. First used by a call, when metrics are set up.
+/// The most frequent counters, looked up once: at the first call, when metrics are set up.
 static APPLIED: LazyLock<Counter> =
     LazyLock::new(|| counter!("passbook_requests_total", "outcome" => "applied", "reason" => ""));
 static REPLAYS: LazyLock<Counter> = LazyLock::new(|| counter!("passbook_replays_total"));
@@ -41,37 +38,27 @@ impl RequestMode {
     }
 }
 
-/// Counts and encodes the result of a request that moves or holds money.
-pub fn of_request<R: From<RequestResult>>(
-    result: Result<RequestResult, Error>,
-    mode: RequestMode,
-) -> Result<R, Status> {
-    let result = result.map_err(|failure| error::of_refused(&failure, mode))?;
-    count_applied(&result, mode);
-    Ok(result.into())
-}
-
-/// Counts and encodes the result of a command for an account.
-pub fn of_account(account: Result<Account, Error>) -> Result<Option<proto::Account>, Status> {
-    let account = account.map_err(|failure| error::of_refused(&failure, RequestMode::Execute))?;
-    APPLIED.increment(1);
-    Ok(Some(encode::account(account)))
-}
-
 /// Counts an applied request.
-pub fn count_applied(done: &RequestResult, mode: RequestMode) {
+pub fn count_applied(replayed: bool, mode: RequestMode) {
     if mode == RequestMode::ValidateOnly {
         return;
     }
     APPLIED.increment(1);
-    if done.replayed {
+    if replayed {
         REPLAYS.increment(1);
     }
 }
 
-/// Counts a request that was not applied, or whose outcome is unknown.
-pub fn count_rejected(outcome: &'static str, reason: ErrorReason) {
-    let name = reason.as_str_name();
-    let reason = name.strip_prefix("ERROR_REASON_").unwrap_or(name).to_ascii_lowercase();
+/// Counts a request that was rejected, was not applied, or whose outcome is unknown.
+pub fn count_error(error: &StatusBuilder, mode: RequestMode) {
+    if mode == RequestMode::ValidateOnly {
+        return;
+    }
+    let outcome = match error.outcome() {
+        Some("not_applied") => "not_applied",
+        Some(_) => "unknown",
+        None => "rejected",
+    };
+    let reason = reason_name(error.reason).to_ascii_lowercase();
     counter!("passbook_requests_total", "outcome" => outcome, "reason" => reason).increment(1);
 }

@@ -13,7 +13,7 @@ mod rpc;
 
 pub use account_service::AccountServiceImpl;
 pub use admin_service::AdminServiceImpl;
-pub use error::{blame_request, panicked, waiting_for_database};
+pub use error::{panic_response, remap_protocol_errors, waiting_for_database};
 pub use middleware::{
     authentication::AuthenticationLayer,
     body_budget::BodyBudget,

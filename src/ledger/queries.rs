@@ -137,7 +137,7 @@ impl Ledger {
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
         let prefixes = &context.caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.to_vec(), after.cloned());
+        let question = (filter.clone(), prefixes.clone(), after.cloned());
         type Question = (AccountFilter, Vec<String>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
             let (filter, prefixes, after) = question;

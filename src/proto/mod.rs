@@ -2,7 +2,13 @@
 //! by hand.
 
 mod generated {
-    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        reason = "generated"
+    )]
 
     tonic::include_proto!("passbook.v1");
 }

@@ -153,8 +153,8 @@ impl Server {
         let layers = ServiceBuilder::new()
             .map_request(move |request| grpc::discard(request, &leftovers))
             .layer(ObserveLayer::new(config.slow_request_threshold))
-            .layer(CatchPanicLayer::custom(grpc::panicked))
-            .map_response(grpc::blame_request)
+            .layer(CatchPanicLayer::custom(grpc::panic_response))
+            .map_response(grpc::remap_protocol_errors)
             .layer(AuthenticationLayer(config.authenticator.clone()))
             .layer(LimitLayer::new(call_limits(&config.limits)))
             .map_request(move |request| body_budget.track(grpc::stamp(request, deadlines)));

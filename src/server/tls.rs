@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,8 +19,7 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::{extensions::GeneralName, prelude::*};
 
-use crate::config::TlsFiles;
-use crate::domain::ids::Identity;
+use crate::{config::TlsFiles, domain::ids::Identity, lock};
 
 /// The protocol that is spoken inside, as ALPN names it.
 const PROTOCOL: &[u8] = b"h2";
@@ -75,7 +74,7 @@ impl Tls {
             }
             match load(&self.files) {
                 Ok(loaded) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+                    *lock::write(&self.current) = loaded;
                     (refused, warned) = (None, None);
                     tracing::info!("certificates read again");
                 }
@@ -88,7 +87,7 @@ impl Tls {
     }
 
     fn loaded(&self) -> Loaded {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::read(&self.current).clone()
     }
 
     fn show_expiry(&self, warned: &mut Option<Instant>) {

@@ -15,7 +15,7 @@ use crate::{
         unit_of_work::{RequestRecord, RequestResult},
         verification::{Fault, FaultKind},
     },
-    grpc::error,
+    grpc::error::StatusBuilder,
     proto,
     storage::VerifiedAccount,
 };
@@ -164,7 +164,7 @@ pub fn outcome(record: Option<RequestRecord>) -> proto::ResolveRequestResponse {
             proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
         }
         Some(Err(rejection)) => {
-            let error = Some(error::message_of_rejection(&rejection));
+            let error = Some(StatusBuilder::from(&rejection).into_proto());
             proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
         }
         Some(Ok(effects)) => proto::ResolveRequestResponse {

@@ -197,7 +197,7 @@ fn too_much(exhausted: Exhausted) -> Status {
     let (Exhausted::Total(max) | Exhausted::Identity(max)) = exhausted;
     counter!("passbook_calls_shed_total", "limit" => LIMIT).increment(1);
     let message = "too many large messages are on their way in already".to_owned();
-    error::of_limit(LIMIT, max as u32, message, RETRY_DELAY)
+    error::call_shed(LIMIT, max as u32, message, RETRY_DELAY)
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ impl Limiter {
                 (max, format!("identity {identity:?} makes more than {max} calls a second"))
             }
         };
-        error::of_limit(limit.name(), max, message, delay)
+        error::call_shed(limit.name(), max, message, delay)
     }
 }
 

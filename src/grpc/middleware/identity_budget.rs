@@ -2,10 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::domain::ids::Identity;
+use crate::{domain::ids::Identity, lock::lock};
 
 /// What is reserved of a budget: calls, or bytes.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl IdentityBudget {
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.usage)
     }
 }
 

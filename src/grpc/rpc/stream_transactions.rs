@@ -17,7 +17,8 @@ use crate::{
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Invalid},
-        encode, error,
+        encode,
+        error::StatusBuilder,
         metrics::{self, RequestMode},
         middleware::deadline::Deadline,
     },
@@ -64,7 +65,7 @@ impl StreamContext {
         let mode = RequestMode::of(&request);
         match self.ledger.submit(&self.call, request, permit) {
             Ok(pending) => PendingResult::Submitted(pending, mode),
-            Err(error) => PendingResult::Ready(Box::new(failed(&error, mode))),
+            Err(error) => PendingResult::Ready(Box::new(failed((&error).into(), mode))),
         }
     }
 
@@ -132,7 +133,7 @@ impl StreamContext {
 
 impl PendingResult {
     fn invalid(invalid: Invalid) -> Self {
-        Self::Ready(Box::new(error_result(error::message_of_malformed(invalid))))
+        Self::Ready(Box::new(failed(invalid.into(), RequestMode::Execute)))
     }
 
     /// Waits for the result.
@@ -141,23 +142,21 @@ impl PendingResult {
             Self::Ready(result) => *result,
             Self::Submitted(pending, mode) => match pending.wait().await {
                 Ok(result) => {
-                    metrics::count_applied(&result, mode);
                     let RequestResult { effects, replayed } = result;
+                    metrics::count_applied(replayed, mode);
                     let transaction = effects.transaction.map(|it| encode::transaction(&it));
                     let result = transaction.map(post_transaction_result::Result::Transaction);
                     proto::PostTransactionResult { result, replayed }
                 }
-                Err(error) => failed(&error, mode),
+                Err(error) => failed((&error).into(), mode),
             },
         }
     }
 }
 
-fn failed(error: &Error, mode: RequestMode) -> proto::PostTransactionResult {
-    error_result(error::message_of_refused(error, mode))
-}
-
-fn error_result(status: tonic_types::pb::Status) -> proto::PostTransactionResult {
-    let result = Some(post_transaction_result::Result::Error(status));
+/// Counts an error, and encodes it as the result of one request.
+fn failed(error: StatusBuilder, mode: RequestMode) -> proto::PostTransactionResult {
+    metrics::count_error(&error, mode);
+    let result = Some(post_transaction_result::Result::Error(error.into_proto()));
     proto::PostTransactionResult { result, replayed: false }
 }

@@ -11,13 +11,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{domain::ids::AccountId, ledger::write_path::job::Job};
+use crate::{domain::ids::AccountId, ledger::write_path::job::Job, lock::lock};
 
 /// Accounts that are known. With as many, an account that has one of 500 waits is known for sure.
 const ACCOUNTS_MAX: usize = 500;
@@ -68,7 +68,7 @@ impl Contention {
         if waits.peek().is_none() {
             return;
         }
-        let mut sketch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sketch = lock(&self.0);
         let now = Instant::now();
         for (account_id, since) in waits {
             let waited = now.saturating_duration_since(since);
@@ -78,7 +78,7 @@ impl Contention {
 
     /// The accounts with the most waits.
     pub fn most_contended(&self, limit: usize) -> Vec<ContendedAccount> {
-        let mut sketch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sketch = lock(&self.0);
         sketch.most_contended(limit, Instant::now())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use metrics::{counter, histogram};
 
 use crate::{
     ledger::write_path::transaction::{ExecuteError, Executed, Timings},
+    lock::lock,
     storage::{Connections, StorageError},
 };
 
@@ -70,7 +71,7 @@ pub struct WritePathMetrics {
 }
 
 /// Keeps a writer counted as open.
-pub struct WriterGuard(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
+pub struct WriterGuard(#[expect(dead_code, reason = "it is counted, not read")] Arc<()>);
 
 struct Recorders {
     batch_size: Recorder,
@@ -157,7 +158,7 @@ impl WritePathMetrics {
     }
 
     fn recorders(&self) -> MutexGuard<'_, Recorders> {
-        self.recorders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.recorders)
     }
 }
 

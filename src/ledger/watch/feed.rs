@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     domain::{account::Account, ids::AccountId, transaction::Entry},
     ledger::{Error, watch::page::Page},
+    lock::lock,
     storage::{StorageError, Store, WatchedAccount},
 };
 
@@ -265,7 +266,7 @@ impl EntryFeed {
     }
 
     fn shared_page(&self, account_id: &AccountId, start: i64) -> Arc<OnceCell<Arc<Page>>> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.shared);
         let is_it = |it: &&SharedPage| it.after_sequence == start && it.account_id == *account_id;
         if let Some(known) = shared.iter().rev().find(is_it) {
             return known.page.clone();
@@ -280,7 +281,7 @@ impl EntryFeed {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, HashMap<AccountId, Subscription>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.subscriptions)
     }
 }
 

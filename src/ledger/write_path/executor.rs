@@ -15,6 +15,7 @@ use crate::{
             transaction::{ExecuteError, LeftOut, Lookup, execute, roll_back},
         },
     },
+    panic_message::panic_message,
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction, Writer},
     telemetry::traces::{TransactionFacts, TransactionTrace},
 };
@@ -242,9 +243,7 @@ async fn run_guarded<T>(
     match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(Ok(result)) => result,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let text = format!("panic: {}", text.unwrap_or("without a text"));
+            let text = format!("panic: {}", panic_message(&*panic));
             Err(ExecuteError::Unknown(text))
         }
         Ok(Err(_elapsed)) => {

@@ -1,8 +1,8 @@
 //! Panics on arm, for the tests of this module.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use crate::ledger::write_path::job::Job;
+use crate::{ledger::write_path::job::Job, lock::lock};
 
 /// Where an attempt panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,5 +36,5 @@ pub fn hit(point: Point, jobs: &[Arc<Job>]) {
 }
 
 fn orders() -> std::sync::MutexGuard<'static, Vec<(String, Point, usize)>> {
-    ORDERS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&ORDERS)
 }

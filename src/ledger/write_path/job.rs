@@ -16,7 +16,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
@@ -30,6 +30,7 @@ use tokio::{
 use crate::{
     domain::{command::Command, ids::AccountId, unit_of_work::CommandResult},
     ledger::{Error, Outcome},
+    lock::lock,
     telemetry::traces::CallTrace,
 };
 
@@ -142,24 +143,24 @@ impl Job {
 
     /// The job waits for this account from now on, unless it waits for another one already.
     pub fn start_wait(&self, account_id: &AccountId) {
-        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocked = lock(&self.blocked);
         blocked.get_or_insert_with(|| (account_id.clone(), Instant::now()));
     }
 
     /// It waits for none any more; for which, and since when, it did.
     pub fn end_wait(&self) -> Option<(AccountId, Instant)> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.blocked).take()
     }
 
     /// Whether someone still waits for the verdict.
     pub fn has_waiter(&self) -> bool {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = lock(&self.reply);
         reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
     }
 
     /// Answers the caller, if nobody has; a caller who has gone does not mind.
     pub fn complete(&self, verdict: Result<CommandResult, Error>) {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
             let _ = reply.sender.send(verdict);
         }

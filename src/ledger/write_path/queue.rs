@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ use crate::{
         metrics::contention::Contention,
         write_path::{job::Job, transaction::LockedJobs},
     },
+    lock::lock,
 };
 
 /// The jobs of a process that wait.
@@ -222,7 +223,7 @@ impl CommandQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -27,6 +27,7 @@ fn id(account_id: &str) -> AccountId {
 }
 
 /// A job of these accounts, one letter each.
+#[expect(clippy::mem_forget, reason = "someone waits for it as long as the test runs")]
 fn job(account_ids: &str) -> Arc<Job> {
     let (job, completion) = job_until(account_ids, Instant::now() + Duration::from_secs(9));
     // Someone waits for it as long as the test runs.

@@ -76,9 +76,8 @@ impl<R: BufRead> Lines<R> {
         let error = |description| LineError { line: 1, field: String::new(), description };
         let input = input::begin(input).map_err(error)?;
         let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
-        let header = match lines.object()? {
-            Some(header) => header,
-            None => return Err(lines.error(wrong("", "there is nothing here"))),
+        let Some(header) = lines.object()? else {
+            return Err(lines.error(wrong("", "there is nothing here")));
         };
         check_header(&header).map_err(|wrong| lines.error(wrong))?;
         Ok(lines)

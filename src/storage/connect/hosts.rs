@@ -9,7 +9,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use sea_orm::{
 };
 use tokio::time::timeout_at;
 
+use crate::lock::lock;
 use crate::storage::{
     CONNECTIONS_MIN,
     connect::{
@@ -371,7 +372,7 @@ impl Hosts {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 }
 

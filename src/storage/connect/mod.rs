@@ -10,7 +10,7 @@ pub mod sqlite_file;
 pub mod url;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqlxError, Statement, sqlx::postgres::PgPool,
 };
 
+use crate::lock::lock;
 use crate::storage::{
     ConnectError, DatabaseKind, DatabaseUrl, StorageError, Writer,
     connect::{
@@ -348,8 +349,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-fn lock(pools: &Mutex<Vec<PgPool>>) -> MutexGuard<'_, Vec<PgPool>> {
-    pools.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -94,7 +94,7 @@ async fn fewer_connections_than_are_needed_are_refused_with_the_number() {
 }
 
 /// Reads that take long, because another program has locked their table.
-async fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
+fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
     let read = |client: Client| async move {
         let request =
             ListAccountChangesRequest { account_id: "alice".to_owned(), ..Default::default() };
@@ -119,7 +119,7 @@ async fn reads_that_take_long_hold_up_no_capture_and_are_no_more_than_may_be() {
     let mut most = BTreeSet::new();
     for hold_id in ["a", "b", "c"] {
         // Their callers give up; the database goes on with what it has.
-        let mut reads = slow_reads(&client, 40).await;
+        let mut reads = slow_reads(&client, 40);
         eventually("reads wait", async || database.lock_waits().await >= 8).await;
         captured(&client, capture(hold_id)).await;
         assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));

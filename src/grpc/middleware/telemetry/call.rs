@@ -1,7 +1,7 @@
 //! One call, from its headers to its end: what is counted, logged and traced of it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -10,12 +10,13 @@ use metrics::{Gauge, gauge};
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::domain::ids::Identity;
 use crate::{
     auth::Peer,
+    domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
         METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, name_in_capitals,
     },
+    lock::lock,
     telemetry::{
         log::CallNames,
         traces::{CallTrace, callers_trace_id},
@@ -178,7 +179,7 @@ impl LineLimit {
     /// None if there were enough in this second; else how many were suppressed since the last
     /// line.
     fn take(&self) -> Option<u64> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.0);
         let is_over = |second: Instant| second.elapsed() >= Duration::from_secs(1);
         if lines.second.is_none_or(is_over) {
             lines.second = Some(Instant::now());
@@ -202,7 +203,7 @@ mod tests {
         let limit = LineLimit::default();
         let passed = (0..LINES_A_SECOND_MAX + 5).filter_map(|_| limit.take()).count();
         assert_eq!(passed, LINES_A_SECOND_MAX as usize);
-        limit.0.lock().unwrap().second = None;
+        lock(&limit.0).second = None;
         assert_eq!((limit.take(), limit.take()), (Some(5), Some(0)));
     }
 

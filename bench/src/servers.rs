@@ -2,21 +2,19 @@
 
 use std::{process::Stdio, time::Duration};
 
+use passbook_command::{
+    Failed,
+    client::{Authorization, ClientConfig, Connection},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
 
-use crate::{
-    cli::{
-        Failed,
-        client::{Authorization, ClientConfig, Connection},
-    },
-    proto::{
-        Distribution, GetWritePathStatsRequest, account_service_client::AccountServiceClient,
-        admin_service_client::AdminServiceClient,
-    },
+use crate::proto::{
+    Distribution, GetWritePathStatsRequest, account_service_client::AccountServiceClient,
+    admin_service_client::AdminServiceClient,
 };
 
 /// A client of both services, on one connection.

@@ -10,22 +10,17 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use passbook_command::{Failed, output};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    cli::{
-        Failed,
-        bench::{
-            Mode,
-            servers::{Client, Servers},
-            workload::{Operation, Plan, dollars},
-        },
-    },
+    Mode,
     proto::{self, post_transaction_result::Result as Outcome},
+    servers::{Client, Servers},
+    workload::{Operation, Plan, dollars},
 };
 
 /// How long one request may take: far more than a healthy one.
@@ -135,7 +130,7 @@ impl Driver {
 async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64, f64)> {
     let started = Instant::now();
     let total = end - started;
-    let bar = bar(total.as_millis() as u64, "{msg:12} {bar:40} {percent}%");
+    let bar = output::bar(total.as_millis() as u64, "{msg:12} {bar:40} {percent}%");
     let mut rates = Vec::new();
     let (mut last_at, mut last) = (started, 0);
     while Instant::now() < end {
@@ -151,12 +146,6 @@ async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64,
     }
     bar.finish_and_clear();
     rates
-}
-
-/// A progress bar, which is drawn only on a terminal.
-pub fn bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template);
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 impl Caller {

@@ -1,16 +1,17 @@
-//! What is too much or too large.
+//! Calls that are shed, and messages that are too large.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
+use tonic_types::pb;
 
 use crate::{
-    grpc::error::{Parts, retry_info},
+    grpc::error::{StatusBuilder, detail},
     proto::ErrorReason,
 };
 
-/// The answer to a call beyond one of the limits on calls.
-pub fn of_limit(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
+/// A call beyond one of the limits on calls.
+pub fn call_shed(limit: &str, max: u32, message: String, retry_delay: Duration) -> Status {
     let metadata = [
         ("outcome", "not_applied".to_owned()),
         ("limit", limit.to_owned()),
@@ -19,15 +20,15 @@ pub fn of_limit(limit: &str, max: u32, message: String, retry_delay: Duration) -
     let metadata = metadata.map(|(name, value)| (name.to_owned(), value)).into();
     let details = vec![retry_info(retry_delay)];
     let (code, reason) = (Code::ResourceExhausted, ErrorReason::Overloaded);
-    Parts { code, reason, message, metadata, details }.into_status()
+    StatusBuilder { code, reason, message, metadata, details }.into_status()
 }
 
-/// The answer to a call of which there is more than this setting allows.
+/// A request, or its headers, beyond this setting.
 pub fn request_too_large(setting: &str, max: u32, message: String) -> Status {
     too_large(ErrorReason::RequestTooLarge, setting, max, message, Some("not_applied"))
 }
 
-/// The answer to a read whose answer would have more than `max` bytes.
+/// A read whose response would have more than `max` bytes.
 pub fn response_too_large(max: u32, message: String) -> Status {
     too_large(ErrorReason::ResponseTooLarge, "response_size", max, message, None)
 }
@@ -43,6 +44,16 @@ fn too_large(
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
         .collect();
-    Parts { code: Code::ResourceExhausted, reason, message, metadata, details: vec![] }
+    StatusBuilder { code: Code::ResourceExhausted, reason, message, metadata, details: vec![] }
         .into_status()
+}
+
+/// Advises when to try again.
+pub fn retry_info(delay: Duration) -> prost_types::Any {
+    let retry_delay = prost_types::Duration {
+        // A second at most.
+        seconds: delay.as_secs() as i64,
+        nanos: delay.subsec_nanos() as i32,
+    };
+    detail("RetryInfo", &pb::RetryInfo { retry_delay: Some(retry_delay) })
 }

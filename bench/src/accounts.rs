@@ -2,16 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use passbook_command::{Failed, output};
 use rust_decimal::Decimal;
 use tokio::task::JoinSet;
 
-use crate::{
-    cli::{
-        Failed,
-        bench::{drive::Measured, servers::Servers},
-    },
-    proto,
-};
+use crate::{drive::Measured, proto, servers::Servers};
 
 /// Accounts read in one call.
 const READ_AT_ONCE: usize = 1000;
@@ -39,7 +34,7 @@ impl Accounts {
         in_flight: u32,
     ) -> Result<Self, Failed> {
         let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{run}.{n}")).collect());
-        let bar = super::drive::bar(u64::from(count), "opening accounts {bar:40} {pos}/{len}");
+        let bar = output::bar(u64::from(count), "opening accounts {bar:40} {pos}/{len}");
         let mut openers = JoinSet::new();
         let callers = in_flight.max(64).min(count) as usize;
         for (caller, (_, client)) in servers.clients(callers as u32, None).into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! How verbs that are clients reach a server.
+//! How commands that are clients reach a server.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::cli::Failed;
+use crate::Failed;
 
 /// A connection on which every call shows the token.
 pub type Connection = InterceptedService<Channel, Authorization>;
 
 /// How to reach a server that speaks TLS or asks who calls.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ClientConfig {
     /// The authorities that the certificate of an https:// server must come from, in PEM. Default:
@@ -67,6 +67,9 @@ impl Interceptor for Authorization {
 impl ClientConfig {
     /// How to connect to this target: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which is
     /// the first.
+    ///
+    /// # Errors
+    /// The target is no address, or a file cannot be read.
     pub fn endpoint(&self, target: &str) -> Result<Endpoint, Failed> {
         let uri = match target.split_once("://") {
             Some(_) => target.to_owned(),
@@ -96,6 +99,9 @@ impl ClientConfig {
     }
 
     /// What every call is to show.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no token.
     pub fn authorization(&self) -> Result<Authorization, Failed> {
         let Some(path) = &self.token_file else { return Ok(Authorization(None)) };
         let text = String::from_utf8_lossy(&read(path)?).into_owned();

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    cli::bench::{Mode, Workload},
-    proto,
-};
+use crate::{Mode, Workload, proto};
 
 /// One request.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::cli::bench::{Bench, drive::Measured, servers::Servers, watchers::Seen};
+use crate::{Bench, Workload, drive::Measured, servers::Servers, watchers::Seen};
 
 /// The percentiles of the plot.
 const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
@@ -68,7 +68,7 @@ impl Report {
             workload: format!("{:?}", bench.workload).to_lowercase(),
             mode: format!("{:?}", bench.mode).to_lowercase(),
             servers: servers.count(),
-            accounts: if bench.workload == super::Workload::Hot { 1 } else { bench.accounts },
+            accounts: if bench.workload == Workload::Hot { 1 } else { bench.accounts },
             in_flight: bench.in_flight,
             duration_s: bench.duration.as_secs_f64(),
             seed: bench.seed,

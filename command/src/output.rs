@@ -1,13 +1,15 @@
 //! Standard output, which nobody may be reading any more: `passbook export | head -1`.
 //!
-//! `println!` would panic then. What a verb has found out it tells by its exit code, too.
+//! `println!` would panic then. What a command has found out it tells by its exit code, too.
 
 use std::{
     fmt::Display,
     io::{self, Write},
 };
 
-use crate::cli::Failed;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Failed;
 
 /// Writes a line. That nobody reads it is no failure.
 ///
@@ -38,4 +40,10 @@ fn write(text: &str) -> Result<(), Failed> {
 /// Writes a line to standard error; if that cannot be done, there is nobody to tell.
 pub fn error_line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A progress bar, which is drawn only on a terminal.
+pub fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

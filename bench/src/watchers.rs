@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
+use passbook_command::{Failed, client::Connection, output};
 use tokio::{
     runtime::Builder,
     sync::watch,
@@ -19,14 +20,7 @@ use tokio::{
 use tonic::{Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
-use crate::{
-    cli::{
-        Failed,
-        bench::{drive, servers::Servers},
-        client::Connection,
-    },
-    proto,
-};
+use crate::{drive, proto, servers::Servers};
 
 const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
 /// How long after the load those who watch may take to be told of the last entry.
@@ -95,7 +89,7 @@ impl Watchers {
         count: u32,
     ) -> Result<Self, Failed> {
         let (stop, stopped) = watch::channel(false);
-        let bar = drive::bar(u64::from(count), "beginning to watch {bar:40} {pos}/{len}");
+        let bar = output::bar(u64::from(count), "beginning to watch {bar:40} {pos}/{len}");
         let watcher = |account_id: &String| Watcher {
             account_id: account_id.clone(),
             sequence: Arc::new(sequences.get(account_id).copied().unwrap_or_default().into()),

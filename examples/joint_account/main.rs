@@ -9,13 +9,9 @@
 //!
 //! Without a `--target` it starts two servers by itself, on a database that is removed at the end.
 
-#[path = "joint_account/passbook.rs"]
 mod passbook_rounds;
-#[path = "joint_account/server.rs"]
 mod server;
-#[path = "joint_account/story.rs"]
 mod story;
-#[path = "joint_account/unlocked.rs"]
 mod unlocked;
 
 use std::{path::Path, process::ExitCode};

@@ -7,25 +7,29 @@ mod servers;
 mod watchers;
 mod workload;
 
-pub use drive::bar;
-
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
+use passbook_command::{Failed, client::ClientConfig, output, parse_duration};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
-    cli::{
-        Failed,
-        bench::{
-            accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
-        },
-        client::ClientConfig,
-        output,
-    },
-    config::parse_duration,
+    accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
 };
+
+/// The contract's messages and clients.
+mod proto {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        reason = "generated"
+    )]
+
+    tonic::include_proto!("passbook.v1");
+}
 
 /// Drives servers with a closed loop: each caller sends its next request when it has the answer
 /// to the one before. Accounts are made for the run; at the end their balances must be what the
@@ -165,6 +169,9 @@ pub enum Mode {
 
 impl Bench {
     /// Where the load runs.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
     pub fn runtime(&self) -> std::io::Result<Runtime> {
         let mut builder = match self.threads {
             1 => Builder::new_current_thread(),
@@ -173,6 +180,11 @@ impl Bench {
         builder.worker_threads(self.threads as usize).enable_all().build()
     }
 
+    /// Runs the load, writes the report, and checks the money.
+    ///
+    /// # Errors
+    /// The settings contradict each other, the servers cannot be reached, or the balances are not
+    /// what the answers add up to.
     pub async fn run(self) -> Result<(), Failed> {
         if self.workload == Workload::Stats && self.mode == Mode::Stream {
             return Err(Failed::Usage("--workload stats needs --mode unary".to_owned()));

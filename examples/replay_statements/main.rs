@@ -13,11 +13,8 @@
 //! A request id is made of the prefix, the account and the sequence. So a run that was broken off
 //! is simply started again: what was done already is answered again, not done again.
 
-#[path = "replay_statements/servers.rs"]
 mod servers;
-#[path = "replay_statements/statement.rs"]
 mod statement;
-#[path = "replay_statements/tally.rs"]
 mod tally;
 
 use std::{

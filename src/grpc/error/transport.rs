@@ -1,0 +1,45 @@
+//! Errors that would otherwise be answered without a reason.
+
+use std::any::Any;
+
+use http::Response;
+use tonic::{Code, Status, body::Body};
+
+use crate::{
+    grpc::{decode::Invalid, error::StatusBuilder},
+    ledger::{Error, Outcome},
+    panic_message::panic_message,
+    proto::ErrorReason,
+};
+
+/// tonic reports requests that cannot be decoded, or whose body broke off, as INTERNAL or UNKNOWN.
+/// Remaps them to INVALID_ARGUMENT. Errors of this service always carry details, and stay.
+pub fn remap_protocol_errors(response: Response<Body>) -> Response<Body> {
+    let is_tonics = |status: &Status| {
+        matches!(status.code(), Code::Internal | Code::Unknown) && status.details().is_empty()
+    };
+    match Status::from_header_map(response.headers()).filter(is_tonics) {
+        None => response,
+        Some(status) => {
+            let description = format!("cannot be read: {}", status.message());
+            let invalid = Invalid::new(ErrorReason::InvalidMessage, "message", description);
+            Status::from(invalid).into_http()
+        }
+    }
+}
+
+/// The response to a call whose handler panicked. The outcome is unknown.
+#[must_use]
+pub fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    let text = panic_message(&*panic);
+    tracing::error!(panic = text, "handler panicked");
+    Status::from(Error::Internal(Some(Outcome::Unknown))).into_http()
+}
+
+/// The response to a call that needs the database, while the server waits for the database.
+#[must_use]
+pub fn waiting_for_database() -> Response<Body> {
+    let mut builder = StatusBuilder::from(&Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
+    builder.message = "the server is starting and waits for its database".to_owned();
+    builder.into_status().into_http()
+}
