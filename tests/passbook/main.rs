@@ -1,7 +1,7 @@
 //! The conformance suite: the real server, as processes of its own, on real databases.
 //!
-//! A folder a kind of promise, and in `rpc/` one file an RPC. Each test runs on SQLite and on PostgreSQL where
-//! both have the behaviour (`on_both_databases!`). `scripts/test` brings the PostgreSQL.
+//! One folder per kind of promise, and in `rpc/` one file per RPC. Tests of behavior that both
+//! databases share run on both (`on_both_databases!`). `scripts/test` starts the PostgreSQL.
 
 #![allow(
     clippy::disallowed_methods,

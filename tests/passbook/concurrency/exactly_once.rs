@@ -1,4 +1,4 @@
-//! One request id, one effect, one answer, however often and wherever it is sent.
+//! One request id has one effect and one answer, whenever and wherever it is sent.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ on_both_databases! {
     nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects,
     nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects,
     another_body_under_the_same_id_is_refused,
-    what_does_not_change_the_request_does_not_change_its_identity,
+    a_repeat_may_differ_in_form_but_not_in_meaning,
     a_refused_withdrawal_stays_refused_after_the_money_arrives,
     answers_survive_a_restart_of_the_server,
     copies_of_a_refused_request_get_one_and_the_same_refusal,
@@ -22,16 +22,16 @@ const REQUESTS: usize = 100;
 const COPIES: usize = 9;
 
 async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     a_hundred_effects(&database, &clients).await;
 }
 
 async fn nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
-    // All 900 are in flight together, so that copies meet within one batch.
+    // All 900 are in flight together, so that copies meet in one batch.
     a_hundred_effects(&database, &[server.client()]).await;
 }
 
@@ -68,9 +68,9 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
             first, 1,
             "{request_id}: {first} of {COPIES} answers say that they are the first"
         );
-        let bytes = answers[0].transaction.encode_to_vec();
+        let bytes = answers[0].transaction().encode_to_vec();
         assert!(
-            answers.iter().all(|answer| answer.transaction.encode_to_vec() == bytes),
+            answers.iter().all(|answer| answer.transaction().encode_to_vec() == bytes),
             "{answers:#?}"
         );
     }
@@ -82,14 +82,12 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
 }
 
 async fn another_body_under_the_same_id_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "100").await;
     open_funded(&client, "b", "100").await;
     open_with(&client, account_of("euro", "EUR")).await;
     let request = DepositRequest { description: "one".to_owned(), ..deposit("a", "1") };
-    client.deposit(request.clone()).await.expect("it is made");
+    client.deposit(request.clone()).await.expect("applied");
     let same = || request.clone();
     let condition = Some(Condition { expected_version: Some(3), ..Default::default() });
     let others = [
@@ -119,13 +117,11 @@ async fn another_body_under_the_same_id_is_refused(kind: Kind) {
     assert_eq!(balance(&client, "b").await, "100.00");
 }
 
-async fn what_does_not_change_the_request_does_not_change_its_identity(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let request = DepositRequest { condition: Some(Condition::default()), ..deposit("a", "1.50") };
-    client.deposit(request.clone()).await.expect("it is made");
+    client.deposit(request.clone()).await.expect("applied");
 
     let same = [
         DepositRequest { amount: money("1.5"), ..request.clone() },
@@ -162,7 +158,7 @@ async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) 
         same_refusal(&refusal, &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"));
     }
     assert_eq!(balance(&client, "a").await, "1010.00");
-    // A new request is a new question.
+    // A new request id is judged anew.
     client.withdraw(withdrawal("a", "10.01")).await.expect("the money is there");
 }
 
@@ -177,7 +173,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         labels: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
         ..transfer("a", "b", "4")
     };
-    let first = client.transfer(made.clone()).await.expect("it is made").into_inner();
+    let first = client.transfer(made.clone()).await.expect("applied").into_inner();
     let refusals = [
         Change::Withdraw(withdrawal("a", "6.01")),
         Change::Deposit(deposit("nobody", "1")),
@@ -207,7 +203,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
 }
 
 async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     open_funded(&servers[0].client(), "a", "10").await;
     let request = withdrawal("a", "500");
@@ -215,9 +211,9 @@ async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
     for call in 0..60 {
         let mut client = servers[call % 3].client();
         let request = request.clone();
-        // Deposits in between change what a judgement made twice would say.
+        // Deposits in between would change the answer if a request were judged twice.
         calls.spawn(async move {
-            client.deposit(deposit("a", "1")).await.expect("it is made");
+            client.deposit(deposit("a", "1")).await.expect("applied");
             client.withdraw(request).await.expect_err("it is refused")
         });
     }

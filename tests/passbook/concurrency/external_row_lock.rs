@@ -1,4 +1,4 @@
-//! Someone else on the same database: an operator with psql, a cron job, a report.
+//! Other programs on the same database: an operator with psql, a cron job, a report.
 
 use std::{
     io::Write,
@@ -10,19 +10,19 @@ use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 
-use crate::harness::{checker, load::lost_to_foreign_updates, *};
+use crate::harness::{checker, ring::lost_to_foreign_updates, *};
 
-/// A time below which differences are the machine's, not the lock's.
+/// Differences below this time are noise.
 const P99_FLOOR: Duration = ms(20);
 
-/// A server that did not keep to its callers' deadlines would take this long.
+/// The wait of a server that ignores its callers' deadlines.
 const OTHER_DEADLINE: [&str; 2] = ["--default-deadline", "1m"];
 
-/// psql that holds the row of `hot`.
+/// A psql session that locks the row of `hot`.
 struct Psql(Child);
 
 impl Psql {
-    /// Its input ends, and with it the session and the transaction.
+    /// Ends the session, and with it the transaction.
     fn lets_go(mut self) {
         drop(self.0.stdin.take());
         self.0.wait().expect("psql ends");
@@ -57,14 +57,14 @@ async fn psql_holds_the_row(database: &TestDatabase) -> Psql {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_on() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Alone).await;
     let server = Server::start_with(&database, &OTHER_DEADLINE).await;
     let client = server.client();
     open_funded(&client, "hot", "100").await;
     for number in 0..8 {
         open_funded(&client, &format!("cold-{number}"), "1000000").await;
     }
-    // Warm, then measure what the same load takes without the foreign lock.
+    // Warms up, then measures the same load without the foreign lock.
     p99_of_calls_on_other_accounts(&client, 50).await;
     let before = p99_of_calls_on_other_accounts(&client, 200).await;
 
@@ -91,7 +91,7 @@ async fn while_psql_holds_a_row_calls_on_it_end_by_their_deadline_and_others_go_
     psql.lets_go();
 
     for (change, answer, deadline, taken) in hot_calls {
-        let status = answer.expect_err("someone else holds the row");
+        let status = answer.expect_err("a foreign lock is on the row");
         says_not_applied(&status);
         times::promise("an answer", taken, deadline + ms(100));
         assert!(!kept.iter().any(|kept| kept == change.request_id()), "applied: {status:?}");
@@ -117,7 +117,7 @@ async fn the_account_works_again(client: &Client, account_id: &str) {
     change.settle(std::slice::from_ref(client)).await;
 }
 
-/// Eight callers, each on an account of its own, so many calls one after another.
+/// Eight callers, each with sequential calls on its own account.
 async fn p99_of_calls_on_other_accounts(client: &Client, calls: usize) -> Duration {
     let mut callers = JoinSet::new();
     for number in 0..8 {
@@ -141,9 +141,7 @@ async fn p99_of_calls_on_other_accounts(client: &Client, calls: usize) -> Durati
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_update_under_the_row_lock_is_respected() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "alice", "100").await;
     let cron = database.connect().await;
 
@@ -157,7 +155,7 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
         let update = "UPDATE accounts SET balance = balance + 5 WHERE account_id = 'alice'; COMMIT";
         cron.execute_unprepared(update).await.expect("the balance is changed");
 
-        let answer = waiting.await.expect("the call ends").expect("it is made").into_inner();
+        let answer = waiting.await.expect("the call ends").expect("applied").into_inner();
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(value(&entry.balance_after), format!("{}.00", 100 + 6 * round));
     }
@@ -166,20 +164,20 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_update_of_other_programs_is_overwritten_however_fast_they_come() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+async fn concurrent_updates_by_other_programs_are_never_overwritten() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start(&database).await;
     assert_eq!(lost_to_foreign_updates(&database, &server.client()).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_deadline() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     let server = Server::start_with(&database, &OTHER_DEADLINE).await;
     let client = server.client();
     open_funded(&client, "hot", "100").await;
     let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
     let (mut calls, patient) = (JoinSet::new(), server.patient());
     for number in 0..12 {
         let client = patient.clone();
@@ -212,10 +210,8 @@ async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_dead
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_goes_through_when_the_foreign_lock_ends_before_its_deadline() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_call_succeeds_when_the_foreign_lock_ends_before_its_deadline() {
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "hot", "100").await;
     let psql = psql_holds_the_row(&database).await;
 
@@ -234,7 +230,7 @@ async fn a_call_goes_through_when_the_foreign_lock_ends_before_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait() {
+async fn without_a_client_deadline_the_server_default_bounds_the_lock_wait() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start_with(&database, &["--default-deadline", "600ms"]).await;
     let client = server.client();
@@ -244,7 +240,7 @@ async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait()
 
     let answer = client.clone().deposit(deposit("hot", "1")).await;
 
-    says_not_applied(&answer.expect_err("someone else holds the row"));
+    says_not_applied(&answer.expect_err("a foreign lock is on the row"));
     let taken = started.elapsed();
     assert!(taken > ms(300), "{taken:?}");
     times::promise("an answer", taken, ms(900));
@@ -252,10 +248,8 @@ async fn without_a_deadline_of_the_caller_the_server_s_default_bounds_the_wait()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_transaction_that_locks_in_another_order_ends_in_no_harm() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_deadlock_with_a_foreign_transaction_is_retried_without_harm() {
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "a", "100").await;
     open_funded(&client, "b", "100").await;
     let foreign = database.connect().await;
@@ -270,7 +264,7 @@ async fn a_foreign_transaction_that_locks_in_another_order_ends_in_no_harm() {
         let (sent, clients) = (change.clone(), [client.clone()]);
         let waiting = tokio::spawn(async move { sent.settle(&clients).await });
         tokio::time::sleep(ms(50)).await;
-        // Now each may hold what the other wants; whoever is broken off starts again.
+        // Each may now hold the lock that the other needs. The deadlock victim starts again.
         let _ = foreign.execute_unprepared(&lock("a")).await;
         foreign.execute_unprepared("ROLLBACK").await.expect("the end");
 

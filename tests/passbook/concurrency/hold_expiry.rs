@@ -1,6 +1,6 @@
-//! A hold that has expired blocks nothing, from its time on. The change that comes across it first
-//! records that; reads tell of it as if it had been. What was told to have expired is never
-//! captured after all (see `settled_times`).
+//! An expired hold blocks nothing from its time on. The first change that meets it records the
+//! expiry; reads report it before that. A hold that was reported expired is never captured (see
+//! `settled_times`).
 
 use passbook::proto::{
     BatchGetAccountsRequest, CaptureHoldRequest, Hold, HoldState, ListAccountsRequest,
@@ -10,18 +10,18 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    an_expired_hold_holds_nothing_for_any_way_to_read,
+    no_read_counts_an_expired_hold_as_held,
     a_withdrawal_of_everything_works_once_a_hold_has_expired,
     an_expired_hold_can_be_neither_captured_nor_released,
-    an_expiry_is_told_by_a_read_as_a_change_records_it,
+    a_read_reports_an_expiry_as_a_change_records_it,
     several_expiries_count_one_change_each_and_are_recorded_once,
     an_account_whose_holds_have_expired_can_be_closed,
     an_expired_hold_makes_room_for_another_one,
-    very_many_holds_that_expire_at_once_block_nothing,
-    a_hold_that_is_ended_in_time_does_not_expire,
+    thousands_of_holds_that_expire_at_once_block_no_change,
+    a_hold_that_is_captured_or_released_in_time_does_not_expire,
 }
 
-/// An account with 10.00, and a hold of 7.00 that has expired. Nobody has recorded that.
+/// An account with 10.00 and an expired hold of 7.00. The expiry is unrecorded.
 async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold {
     open_funded(client, "alice", "10").await;
     let hold = place_and_expire(client, hold_named("h", "alice", "7")).await;
@@ -29,10 +29,8 @@ async fn with_an_expired_hold(database: &TestDatabase, client: &Client) -> Hold 
     hold
 }
 
-async fn an_expired_hold_holds_nothing_for_any_way_to_read(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place_briefly(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(placed.state(), HoldState::Open);
@@ -49,7 +47,7 @@ async fn an_expired_hold_holds_nothing_for_any_way_to_read(kind: Kind) {
         ..placed.clone()
     };
     assert_eq!(get_hold(&client, "h").await, expected);
-    // The same by each way to read an account.
+    // The same by every read of an account.
     let account = get(&client, "alice").await;
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(account.sequence, before.sequence);
@@ -65,9 +63,7 @@ async fn an_expired_hold_holds_nothing_for_any_way_to_read(kind: Kind) {
 }
 
 async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     with_an_expired_hold(&database, &client).await;
 
     client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
@@ -78,9 +74,7 @@ async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
 }
 
 async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let placed = with_an_expired_hold(&database, &client).await;
     let part = CaptureHoldRequest { amount: money("1"), ..capture("h") };
 
@@ -98,7 +92,7 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), ["h", "expired"]);
     }
 
-    // The refusals have recorded the expiry, and that is all that they did.
+    // The rejections have recorded the expiry and nothing else.
     assert_eq!(database.text("SELECT state FROM holds").await, "expired");
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     let expired = get_hold(&client, "h").await;
@@ -106,13 +100,13 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn an_expiry_is_told_by_a_read_as_a_change_records_it(kind: Kind) {
+async fn a_read_reports_an_expiry_as_a_change_records_it(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
     let placed = with_an_expired_hold(&database, &client).await;
 
-    // It is opened already, so nothing but the expiry is recorded.
+    // The account is already open, so only the expiry is recorded.
     let answered = open(&client, "alice").await;
 
     assert_eq!(database.text("SELECT state FROM holds").await, "expired");
@@ -128,9 +122,7 @@ async fn an_expiry_is_told_by_a_read_as_a_change_records_it(kind: Kind) {
 }
 
 async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["a", "b", "c"] {
         place_briefly(&client, hold_named(hold_id, "alice", "1")).await;
@@ -142,11 +134,11 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
         })
         .await;
     }
-    // 1 for its opening, 1 for the deposit, 4 holds placed, 3 expired.
+    // 1 for the creation, 1 for the deposit, 4 holds placed, 3 expired.
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.50", "9.50", "9"]);
 
     for number in 0..3 {
-        client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+        client.clone().deposit(deposit("alice", "1")).await.expect("applied");
         let version = get(&client, "alice").await.version;
         assert_eq!(version, 10 + number, "no expiry is counted twice");
     }
@@ -156,12 +148,10 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     checker::assert_consistent(&database).await;
 }
 
-/// More than are recorded in one transaction, and than in as many as a change is tried.
-async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
+/// More than one transaction records, and more than all attempts of a change record together.
+async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     const HOLDS: usize = 36_000;
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "40000").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -180,23 +170,21 @@ async fn very_many_holds_that_expire_at_once_block_nothing(kind: Kind) {
     let all = within(PATIENCE, withdrawal("alice", "40000"));
     client.withdraw(all).await.expect("nothing is held");
 
-    // Opened, funded, emptied; all placed, all expired.
+    // Created, funded, emptied; all placed, all expired.
     let version = (3 + 2 * HOLDS).to_string();
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", &version]);
     assert_eq!(database.count("holds WHERE state = 'expired'").await, HOLDS as i64);
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(database.text("SELECT state FROM holds").await, "open");
 
     let account = close(&client, "alice").await.expect("nothing is held");
 
-    // Opened, placed, expired, closed.
+    // Created, placed, expired, closed.
     assert_eq!((value(&account.held), account.version), ("0.00", 4));
     assert_eq!(get(&client, "alice").await, account);
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
@@ -204,9 +192,7 @@ async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
 }
 
 async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     with_an_expired_hold(&database, &client).await;
 
     place(&client, hold_named("next", "alice", "10")).await;
@@ -217,13 +203,11 @@ async fn an_expired_hold_makes_room_for_another_one(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_that_is_ended_in_time_does_not_expire(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "20").await;
     let mut ended = Vec::new();
-    // On a machine that is slow today the hold expires first: then another one.
+    // On a slow machine the hold may expire first; then it tries another one.
     for number in 0..20 {
         let hold_id = format!("h-{number}");
         place_briefly(&client, hold_named(&hold_id, "alice", "1")).await;
@@ -247,7 +231,7 @@ async fn a_hold_that_is_ended_in_time_does_not_expire(kind: Kind) {
 
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     assert_eq!((before.0.state(), before.1.state()), (HoldState::Captured, HoldState::Released));
-    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     checker::assert_consistent(&database).await;
 }

@@ -1,4 +1,4 @@
-//! A hold that is captured at the very moment at which it expires.
+//! A hold is captured at the moment of its expiry.
 
 use std::sync::{
     Arc,
@@ -10,19 +10,18 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::harness::{
-    asked::Asked,
     checker,
     race::{Arena, Round, assert_contested, name, settle},
     *,
 };
 
 on_both_databases! {
-    of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts,
-    an_expired_hold_that_several_servers_meet_at_once_is_recorded_once,
+    the_earlier_of_a_capture_and_an_expiry_wins,
+    concurrent_servers_record_the_expiry_of_a_hold_once,
 }
 
-/// How long before the hold expires its capture is sent, in microseconds: a little less after each
-/// capture that came in time, a little more after each that did not, so that half of them do.
+/// How long before the expiry the capture is sent, in microseconds. It shrinks after each capture
+/// in time and grows after each late one, so that half of them are in time.
 struct Lead(AtomicI64);
 
 impl Lead {
@@ -44,11 +43,11 @@ impl Lead {
 
 type Captured = Result<(Transaction, Hold), Status>;
 
-/// Three servers take money at once: all that there is, if the hold is out of the way.
+/// Three servers withdraw everything at once, which needs the hold's money.
 async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
     let mut calls = JoinSet::new();
     for (client, amount) in round.clients.clone().into_iter().zip(amounts) {
-        let withdrawal = Asked::Withdraw(withdrawal(&round.name("a"), amount));
+        let withdrawal = Change::Withdraw(withdrawal(&round.name("a"), amount));
         calls.spawn(async move { settle(&withdrawal, &client).await });
     }
     for made in calls.join_all().await {
@@ -62,7 +61,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let hold = place_briefly(placing, hold).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
-    let call = Asked::CaptureHold(capture(&hold.hold_id));
+    let call = Change::CaptureHold(capture(&hold.hold_id));
     let observer = &round.clients[2];
     let observe = async {
         let now_us = microseconds(&Some(from_now(ms(0))));
@@ -84,7 +83,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     (expire_time_us, captured)
 }
 
-async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) {
+async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
@@ -123,7 +122,7 @@ async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) 
                 assert!(seen.transaction_id.is_empty());
             }
         }
-        // Opened, funded, held, not held any more, and three withdrawals.
+        // Created, funded, held, expired, and three withdrawals.
         assert_eq!(standing, ["0.00", "0.00", "0.00", "7"], "{captured:?}");
     }
     assert_eq!(arena.database.count("holds WHERE state = 'open'").await, 0, "all are recorded");
@@ -133,11 +132,11 @@ async fn of_a_capture_and_the_expiry_of_one_hold_the_earlier_counts(kind: Kind) 
     assert_contested(kind, "captures against expiries", &wins);
 }
 
-async fn an_expired_hold_that_several_servers_meet_at_once_is_recorded_once(kind: Kind) {
+async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
-    // All at first, so that they have expired when the first server comes across one.
+    // All holds are placed first, so that they have expired when the first server meets one.
     arena
         .each(|client, round| async move {
             place_briefly(&client, hold_named(&name("h", round), &name("a", round), "7")).await
@@ -148,7 +147,7 @@ async fn an_expired_hold_that_several_servers_meet_at_once_is_recorded_once(kind
     eventually("all holds expire", async || microseconds(&Some(from_now(ms(0)))) > last).await;
 
     let states = arena.race(|round| async move {
-        // No read before the race: it would record the expiry, and leave nothing to meet.
+        // No read before the race, which would record the expiry.
         let account_id = round.name("a");
         let read = standing(&round.clients[0], &account_id);
         let ((), during) = tokio::join!(three_withdrawals(&round, ["4", "3", "3"]), read);
@@ -157,7 +156,7 @@ async fn an_expired_hold_that_several_servers_meet_at_once_is_recorded_once(kind
     });
 
     for (during, state, after) in states.await {
-        assert_eq!(during[1], "0.00", "what has expired is not held");
+        assert_eq!(during[1], "0.00", "expired holds are not counted as held");
         assert_eq!(
             (state, after),
             (HoldState::Expired, ["0.00", "0.00", "0.00", "7"].map(String::from))

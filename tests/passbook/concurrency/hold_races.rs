@@ -1,30 +1,29 @@
-//! Holds that several servers place and end at once: one of them, once.
+//! Concurrent servers place and end a hold once.
 
 use passbook::proto::{Hold, HoldState};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    asked::{Asked, Made},
     checker,
     race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
     *,
 };
 
 on_both_databases! {
-    of_a_capture_and_a_release_of_one_hold_one_is_made,
-    of_two_holds_with_one_id_on_two_accounts_one_is_placed,
-    of_two_holds_on_money_for_one_one_is_placed,
-    of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made,
+    either_a_capture_or_a_release_of_a_hold_succeeds,
+    one_of_two_holds_with_the_same_id_is_placed,
+    one_of_two_holds_gets_the_last_money,
+    either_a_hold_or_a_withdrawal_gets_the_last_money,
 }
 
-/// Which of two calls was made, and how the other was refused.
+/// The winner of two calls, and the error of the other.
 enum Winner {
-    Left(Box<Made>, Status),
-    Right(Box<Made>, Status),
+    Left(Box<Answer>, Status),
+    Right(Box<Answer>, Status),
 }
 
-/// Sends both to two servers, and fails unless one of them is made and the other is not.
-async fn one_of(round: &Round, left: Asked, right: Asked) -> Winner {
+/// Sends both to two servers. Fails unless exactly one of them is applied.
+async fn one_of(round: &Round, left: Change, right: Change) -> Winner {
     let [one, other, _] = &round.clients;
     match at_once(settle(&left, one), settle(&right, other)).await {
         (Ok(made), Err(status)) => Winner::Left(Box::new(made), status),
@@ -38,7 +37,7 @@ fn wins(winners: &[Winner]) -> [usize; 2] {
     [left, winners.len() - left]
 }
 
-/// What every server says of the hold of a round.
+/// The hold of a round, as every server reports it.
 async fn seen(arena: &Arena) -> Vec<Hold> {
     let read = |client: Client, round| async move { get_hold(&client, &name("h", round)).await };
     arena.each(read).await
@@ -61,7 +60,7 @@ fn assert_not_open(status: &Status, state: &str) {
     assert_eq!(metadata(status, "state"), state, "{status:?}");
 }
 
-async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
+async fn either_a_capture_or_a_release_of_a_hold_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
@@ -73,7 +72,7 @@ async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
     let winners = arena.race(|round| async move {
         let hold_id = round.name("h");
         let (capture, release) = (capture(&hold_id), release(&hold_id));
-        one_of(&round, Asked::CaptureHold(capture), Asked::ReleaseHold(release)).await
+        one_of(&round, Change::CaptureHold(capture), Change::ReleaseHold(release)).await
     });
     let winners = winners.await;
 
@@ -101,7 +100,7 @@ async fn of_a_capture_and_a_release_of_one_hold_one_is_made(kind: Kind) {
     assert_contested(kind, "captures against releases", &wins(&winners));
 }
 
-async fn of_two_holds_with_one_id_on_two_accounts_one_is_placed(kind: Kind) {
+async fn one_of_two_holds_with_the_same_id_is_placed(kind: Kind) {
     let arena = Arena::open(kind).await;
     for what in ["a", "b"] {
         arena.accounts(what).await;
@@ -110,7 +109,7 @@ async fn of_two_holds_with_one_id_on_two_accounts_one_is_placed(kind: Kind) {
 
     let winners = arena.race(|round| async move {
         let on =
-            |what: &str| Asked::PlaceHold(hold_named(&round.name("h"), &round.name(what), "7"));
+            |what: &str| Change::PlaceHold(hold_named(&round.name("h"), &round.name(what), "7"));
         one_of(&round, on("a"), on("b")).await
     });
     let winners = winners.await;
@@ -142,14 +141,14 @@ fn assert_insufficient(status: &Status, available: &str) {
     assert_eq!(metadata(status, "required"), "7.00", "{status:?}");
 }
 
-async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
+async fn one_of_two_holds_gets_the_last_money(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
 
     let winners = arena.race(|round| async move {
         let of =
-            |what: &str| Asked::PlaceHold(hold_named(&round.name(what), &round.name("a"), "7"));
+            |what: &str| Change::PlaceHold(hold_named(&round.name(what), &round.name("a"), "7"));
         one_of(&round, of("left"), of("right")).await
     });
     let winners = winners.await;
@@ -168,15 +167,15 @@ async fn of_two_holds_on_money_for_one_one_is_placed(kind: Kind) {
     assert_contested(kind, "two holds", &wins(&winners));
 }
 
-async fn of_a_hold_and_a_withdrawal_on_money_for_one_one_is_made(kind: Kind) {
+async fn either_a_hold_or_a_withdrawal_gets_the_last_money(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.fund("a", "10").await;
 
     let winners = arena.race(|round| async move {
         let account_id = round.name("a");
-        let hold = Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7"));
-        one_of(&round, hold, Asked::Withdraw(withdrawal(&account_id, "7"))).await
+        let hold = Change::PlaceHold(hold_named(&round.name("h"), &account_id, "7"));
+        one_of(&round, hold, Change::Withdraw(withdrawal(&account_id, "7"))).await
     });
     let winners = winners.await;
 

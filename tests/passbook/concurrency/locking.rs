@@ -1,14 +1,14 @@
-//! No update is ever lost, whatever the number of processes: the promise all others rest on.
-//! `locking_controls` shows that this test can fail.
+//! No update is lost with several processes: the promise that all others rest on.
+//! `locking_negative_control` shows that this test can fail.
 
 use crate::harness::{
-    book::Book,
     checker,
-    load::{Load, Stop, open_ring},
+    ledger_dump::LedgerDump,
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
-/// Callers over all processes, and how many changes each of them makes.
+/// Callers of all processes, and changes of each.
 const CALLERS: usize = 48;
 const CHANGES_EACH: usize = 40;
 
@@ -23,14 +23,14 @@ async fn two_processes_on_one_sqlite_file_lose_no_update() {
 }
 
 async fn no_update_is_lost(kind: Kind, processes: usize) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, processes).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 6).await;
     let started = std::time::Instant::now();
 
     history.extend(
-        Load::on(&accounts, CALLERS, Stop::After(CHANGES_EACH), seed()).run(&clients).await,
+        RingLoad::on(&accounts, CALLERS, Stop::After(CHANGES_EACH), seed()).run(&clients).await,
     );
 
     let applied =
@@ -40,9 +40,9 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
     assert_eq!(history.len(), CALLERS * CHANGES_EACH + accounts.len());
     assert!(applied > history.len() / 2, "the load is mostly refused: it shows little");
     checker::assert_sound(&database, &history).await;
-    let book = Book::read(&database).await;
+    let dump = LedgerDump::read(&database).await;
     assert!(
-        book.entries.values().all(|entries| entries.len() > 100),
+        dump.entries.values().all(|entries| entries.len() > 100),
         "every account was contended"
     );
 }
@@ -50,9 +50,7 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked() {
     use sea_orm::ConnectionTrait;
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "alice", "1000").await;
     let foreign = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
@@ -66,7 +64,8 @@ async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked()
     assert!(!waiting.is_finished());
     let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE account_id = 'alice'; COMMIT";
     foreign.execute_unprepared(withdraw).await.expect("the foreign withdrawal is made");
-    let answer = waiting.await.expect("the call ends").expect("the deposit is made").into_inner();
+    let answer =
+        waiting.await.expect("the call ends").expect("the deposit is applied").into_inner();
 
     let entry = &answer.transaction.expect("a transaction").entries[0];
     assert_eq!(value(&entry.balance_after), "1000.00", "the joint account: 1000 - 100 + 100");

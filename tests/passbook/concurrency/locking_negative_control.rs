@@ -1,29 +1,29 @@
-//! Negative controls: the load of `locking`, with the lock left out, must lose updates, and the
-//! checker must see it. A check that finds nothing there would prove nothing elsewhere.
+//! Negative controls: the load of `locking` without the lock must lose updates, and the checker
+//! must find that. A checker that finds nothing here proves nothing elsewhere.
 
 use passbook::proto::{Entry, Transaction};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use crate::harness::{
-    book::{Book, EntryRow},
     checker::{self, History},
-    exact::Exact,
-    load::{Load, Stop, lost_to_foreign_updates, open_ring},
-    postgres_proxy::PostgresProxy,
+    decimal::Decimal,
+    ledger_dump::{EntryRow, LedgerDump},
+    proxy::PostgresProxy,
+    ring::{RingLoad, Stop, lost_to_foreign_updates, open_ring},
     *,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_caught() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
-    // The key of the entries is a second line of defence: here it is taken down as well.
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
+    // The key of the entries is a second line of defense, so it is dropped as well.
     let unprotect = "ALTER TABLE entries DROP CONSTRAINT entries_pkey;
          CREATE INDEX entries_by_account ON entries (account_id, sequence)";
     database.execute(unprotect).await;
 
-    let (book, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database).await;
 
-    let faults = checker::faults(&book, &history);
+    let faults = checker::faults(&dump, &history);
     println!("{} faults, such as {:#?}", faults.len(), &faults[..faults.len().min(6)]);
     assert!(
         faults.iter().any(|fault| fault.contains("the answers add up to")),
@@ -34,17 +34,17 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_the_key_of_the_entries_still_prevents_silent_loss() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
 
-    let (book, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database).await;
 
-    let faults = checker::faults(&book, &history);
+    let faults = checker::faults(&dump, &history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
@@ -52,11 +52,11 @@ async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
     let lost = lost_to_foreign_updates(&database, &server.client()).await;
 
     println!("{lost} of 720 dollars are gone");
-    assert!(lost > 0, "the row lock is not what protects the updates of others");
+    assert!(lost > 0, "foreign updates are not protected by the row lock");
 }
 
-/// The load of `locking` over a line on which `FOR UPDATE` is lost.
-async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
+/// The load of `locking` over a proxy that removes `FOR UPDATE`.
+async fn load_without_row_locks(database: &TestDatabase) -> (LedgerDump, History) {
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
     let mut servers = Vec::new();
@@ -66,13 +66,13 @@ async fn load_without_row_locks(database: &TestDatabase) -> (Book, History) {
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 6).await;
 
-    history.extend(Load::on(&accounts, 48, Stop::After(10), seed()).run(&clients).await);
+    history.extend(RingLoad::on(&accounts, 48, Stop::After(10), seed()).run(&clients).await);
 
     assert!(
         proxy.locks_stripped() > 0,
         "the server takes no lock, or in words unknown to the proxy"
     );
-    (Book::read(database).await, history)
+    (LedgerDump::read(database).await, history)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,10 +91,10 @@ async fn on_sqlite_a_read_and_write_without_a_transaction_is_caught() {
     );
 }
 
-/// Eight sessions make 25 deposits each by hand: read the account, add, write.
+/// Eight sessions make 25 deposits each by SQL: read the account, add, write.
 async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static str) -> Vec<String> {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
-    // As above: without the key, which would refuse the second entry of the same sequence.
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
+    // Without the key, which would reject a second entry with the same sequence.
     let unprotect = "DROP TABLE entries;
         CREATE TABLE entries (account_id TEXT, sequence INTEGER, transaction_id BLOB, amount TEXT,
             balance_after TEXT, create_time_us INTEGER, hash BLOB)";
@@ -116,7 +116,7 @@ async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static st
         });
     }
     let history: History = sessions.join_all().await.into_iter().flatten().collect();
-    checker::faults(&Book::read(&database).await, &history)
+    checker::faults(&LedgerDump::read(&database).await, &history)
 }
 
 async fn deposit_by_hand(
@@ -128,11 +128,11 @@ async fn deposit_by_hand(
     let read = "SELECT balance, sequence, lower(hex(last_hash)), update_time_us FROM accounts";
     let account = &database::rows(session, read).await?[0];
     let balance_after =
-        Exact::parse(&account.try_get_by_index::<String>(0)?).plus(Exact::parse("5"));
+        Decimal::parse(&account.try_get_by_index::<String>(0)?).plus(Decimal::parse("5"));
     let entry = EntryRow {
         sequence: account.try_get_by_index::<i64>(1)? + 1,
         transaction_id: new_request_id(),
-        amount: Exact::parse("5"),
+        amount: Decimal::parse("5"),
         balance_after,
         create_time_us: account.try_get_by_index(3)?,
         hash: String::new(),
@@ -173,6 +173,7 @@ async fn deposit_by_hand(
         ..Entry::default()
     };
     let transaction = Transaction { transaction_id, entries: vec![told], ..Transaction::default() };
-    let verdict = Verdict::Applied(Answer { transaction, replayed: false });
+    let verdict =
+        Verdict::Applied(Answer { transaction: Some(transaction), hold: None, replayed: false });
     Ok((Change::Deposit(deposit("alice", "5")), verdict))
 }

@@ -1,4 +1,4 @@
-//! Promises that must hold while many change the same accounts: locks, exactly once, order, cost.
+//! Promises that must hold under concurrent changes: locks, exactly once, order, cost.
 
 mod exactly_once;
 mod external_row_lock;

@@ -1,28 +1,28 @@
-//! Random histories of all calls that there are, against a model of the contract that takes one
-//! call after another (`harness/model*.rs`): equal replies, refusals included, and after every
-//! step no money made or lost, nothing below zero, and holds that sum up.
+//! Random histories of all calls against a sequential model of the contract (`harness/model/`):
+//! equal replies, rejections included. After every step the total of money is unchanged, no balance
+//! is below its limit, and holds add up.
 
 use std::collections::BTreeMap;
 
 use passbook::proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient};
 use tokio::task::JoinSet;
 
-use crate::harness::{model_caller::Caller, *};
+use crate::harness::{model::caller::Caller, *};
 
 on_both_databases! {
     a_random_history_of_all_calls_is_what_a_sequential_model_says,
     eight_callers_on_two_servers_each_see_what_a_sequential_model_says,
 }
 
-/// Random calls of the one caller, beside those that compare all accounts now and then.
+/// Random calls of one caller, besides the comparisons of all accounts.
 const CALLS: usize = 2000;
-/// Where chance has left out a verdict, it gets more chances.
+/// More rounds if a verdict is missing.
 const ROUNDS_MORE: usize = 8;
 const CALLS_MORE: usize = 500;
 const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
-/// What a history must have met, or it shows little.
+/// Verdicts that a history must contain to be meaningful.
 const MET: [&str; 21] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
@@ -48,7 +48,7 @@ const MET: [&str; 21] = [
 ];
 
 async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut caller = Caller::new("model-0", seed(), &[server.client()]).run(CALLS).await;
 
@@ -63,7 +63,7 @@ async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kin
 }
 
 async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let seed = seed();

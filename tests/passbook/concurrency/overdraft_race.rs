@@ -35,7 +35,7 @@ async fn race(
     expected_balance: &str,
     change: impl Fn(usize) -> Change,
 ) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let request =

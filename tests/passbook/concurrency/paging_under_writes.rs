@@ -1,5 +1,5 @@
-//! Lists are read a page at a time while two servers add to them: nothing that was there when the
-//! paging began is skipped, and nothing is told twice. Pages come from both servers in turn.
+//! Lists are paged while two servers add to them. No row from before the start is skipped, and none
+//! is repeated. Pages alternate between the servers.
 
 use std::{
     collections::BTreeSet,
@@ -17,19 +17,16 @@ use passbook::proto::{
 };
 use tokio::task::JoinSet;
 
-use crate::{
-    harness::{checker::hex, *},
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::{checker::hex, *};
 
-/// What there is at least before the paging begins.
+/// The minimum of rows before the paging begins.
 const TRANSACTIONS_BEFORE: usize = 60;
 const HOLDS_BEFORE: usize = 40;
-/// So many pages are asked for one by one, each after something was added; then the writing pauses,
-/// and the paging goes on to its end.
+/// Pages that are read while writers add rows. Then the writers pause, and the paging continues to
+/// its end.
 const PAGES_UNDER_WRITES: usize = 40;
 const PAGE_SIZE: i32 = 3;
-/// Far more than any list here has.
+/// More than any list here has.
 const PAGES_MAX: usize = 5_000;
 const TASKS_PER_SERVER: usize = 2;
 
@@ -42,15 +39,15 @@ on_both_databases! {
     holds_that_stay_in_a_state_are_each_listed_once,
 }
 
-/// What writers were told that they had made.
+/// What the writers have been acknowledged.
 #[derive(Clone, Default)]
 struct Made {
     transactions: Vec<Transaction>,
-    /// Nobody ends these.
+    /// Holds that no writer ends.
     left_open: Vec<Hold>,
     captured: Vec<Hold>,
     released: Vec<Hold>,
-    /// With little time: some expire before the paging, some under way.
+    /// Short holds: some expire before the paging, some during it.
     expiring: Vec<Hold>,
 }
 
@@ -60,7 +57,7 @@ impl Made {
         self.left_open.iter().chain(ended)
     }
 
-    /// The database's clock is this machine's.
+    /// The database shares this machine's clock.
     fn expired(&self) -> impl Iterator<Item = &Hold> {
         let now = SystemTime::now();
         self.expiring.iter().filter(move |hold| {
@@ -74,7 +71,7 @@ impl Made {
     }
 }
 
-/// Callers of both servers who change the account `busy` until they are dropped.
+/// Writers on both servers that change the account `busy` until they are dropped.
 struct Writers {
     clients: Vec<Client>,
     made: Arc<Mutex<Made>>,
@@ -84,7 +81,7 @@ struct Writers {
 }
 
 impl Writers {
-    /// Two servers on this database, and writers who have made some of everything.
+    /// Two servers on this database, with some rows of every kind.
     async fn start(database: &TestDatabase) -> Self {
         let servers = Server::start_fleet(database, 2).await;
         let clients: Vec<Client> = servers.iter().map(Server::client).collect();
@@ -110,10 +107,10 @@ impl Writers {
     }
 
     fn made(&self) -> Made {
-        self.made.lock().expect("what was made").clone()
+        self.made.lock().expect("the lock").clone()
     }
 
-    /// All pages, asked of one server and then of the other, while entries are added.
+    /// Reads all pages, alternating between the servers, while rows are added.
     async fn pages<Item: Debug>(
         &mut self,
         ask: impl AsyncFn(Client, String) -> (Vec<Item>, String),
@@ -124,7 +121,7 @@ impl Writers {
             if page < PAGES_UNDER_WRITES {
                 let before = self.made().count();
                 let more = async || self.made().count() > before;
-                eventually("something is added", more).await;
+                eventually("rows are added", more).await;
             } else {
                 self.paused.store(true, Relaxed);
             }
@@ -136,17 +133,17 @@ impl Writers {
             if page_token.is_empty() {
                 let (pages, added) = (page + 1, self.made().count() - began_with);
                 println!("{} in {pages} pages while {added} were added", items.len());
-                assert!(pages > 3 && added > 3, "too little was added under way to show anything");
+                assert!(pages > 3 && added > 3, "too few rows were added to be meaningful");
                 assert!(self.tasks.try_join_next().is_none(), "a writer has failed");
                 self.paused.store(false, Relaxed);
                 return items;
             }
         }
-        panic!("the paging does not end");
+        panic!("paging does not end");
     }
 }
 
-/// One caller, who makes one change after another.
+/// One writer that makes one change after another.
 struct Writer {
     client: Client,
     made: Arc<Mutex<Made>>,
@@ -169,28 +166,28 @@ impl Writer {
         let transaction = match random.u8(0..4) {
             0 => {
                 let answer = client.deposit(deposit("busy", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
             1 => {
                 let answer = client.transfer(transfer("busy", "other", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
-            // Several entries on one account: they may end on either side of a page.
+            // Several entries on one account, which a page may split.
             2 => {
                 let legs = [leg("busy", "2"), leg("other", "1"), leg("busy", "-1")];
                 let answer = client.post_transaction(post(&legs)).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
             _ => {
                 let answer = client.deposit(deposit("other", "1")).await;
-                answer.expect("it is made").into_inner().transaction
+                answer.expect("applied").into_inner().transaction
             }
         };
-        let mut made = self.made.lock().expect("what was made");
+        let mut made = self.made.lock().expect("the lock");
         made.transactions.push(transaction.expect("a transaction"));
     }
 
-    /// Places a hold under an id that may come anywhere in the order, and may end it at once.
+    /// Places a hold with an id anywhere in the order, and may end it at once.
     async fn hold(&mut self, random: &mut fastrand::Rng) {
         let hold_id = format!("{:08x}", random.u32(..));
         let expire_time =
@@ -198,7 +195,7 @@ impl Writer {
         let request =
             PlaceHoldRequest { hold_id: hold_id.clone(), expire_time, ..hold("busy", "0.01") };
         let placed = match self.client.place_hold(request).await {
-            // The machine is slow today.
+            // The machine is slow: the time had passed on arrival.
             Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => return,
             placed => placed.expect("it is placed"),
         };
@@ -206,23 +203,23 @@ impl Writer {
         let request_id = new_request_id();
         match random.u8(0..3) {
             _ if expire_time.is_some() => {
-                self.made.lock().expect("what was made").expiring.push(placed);
+                self.made.lock().expect("the lock").expiring.push(placed);
             }
             0 => {
                 let request = CaptureHoldRequest { request_id, hold_id, ..Default::default() };
                 let answer = self.client.capture_hold(request).await.expect("it is captured");
                 let answer = answer.into_inner();
-                let mut made = self.made.lock().expect("what was made");
+                let mut made = self.made.lock().expect("the lock");
                 made.transactions.extend(answer.transaction);
                 made.captured.extend(answer.hold);
             }
             1 => {
                 let request = ReleaseHoldRequest { request_id, hold_id };
                 let answer = self.client.release_hold(request).await.expect("it is released");
-                let mut made = self.made.lock().expect("what was made");
+                let mut made = self.made.lock().expect("the lock");
                 made.released.extend(answer.into_inner().hold);
             }
-            _ => self.made.lock().expect("what was made").left_open.push(placed),
+            _ => self.made.lock().expect("the lock").left_open.push(placed),
         }
     }
 }
@@ -243,10 +240,10 @@ async fn entries(
     (page.entries, page.next_page_token)
 }
 
-/// The account's entries as the database has them: sequence and hash.
+/// The entries of the account in the database: sequence and hash.
 async fn kept(database: &TestDatabase) -> Vec<(i64, String)> {
-    let book = book::Book::read(database).await;
-    book.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
+    let dump = ledger_dump::LedgerDump::read(database).await;
+    dump.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
 }
 
 fn told(entries: &[Entry]) -> Vec<(i64, String)> {
@@ -254,10 +251,10 @@ fn told(entries: &[Entry]) -> Vec<(i64, String)> {
 }
 
 async fn an_ascending_statement_sees_all_that_is_added_until_it_catches_up(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let witness = writers.clients[0].clone();
-    // What was there when the last page was asked for: that one may say that there is no more.
+    // Counts the rows before the last page was read, since that page may end the list.
     let there = Mutex::new(0);
 
     let listed = writers
@@ -274,7 +271,7 @@ async fn an_ascending_statement_sees_all_that_is_added_until_it_catches_up(kind:
 }
 
 async fn a_descending_statement_goes_back_to_the_first_entry_without_a_gap(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = get(&writers.clients[0], "busy").await.sequence;
 
@@ -311,7 +308,7 @@ fn sequences(transaction: &Transaction) -> impl Iterator<Item = i64> {
 }
 
 async fn transactions_of_one_account_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = get(&writers.clients[0], "busy").await.sequence;
 
@@ -321,14 +318,14 @@ async fn transactions_of_one_account_are_each_listed_once(kind: Kind) {
         })
         .await;
 
-    // The entries of them all are the statement, without a gap.
+    // Together their entries are the statement, without a gap.
     let sequences: Vec<i64> = listed.iter().flat_map(sequences).collect();
     assert!(sequences[0] >= there, "begins at {}, not {there}", sequences[0]);
     assert_eq!(sequences, (1..=sequences[0]).rev().collect::<Vec<_>>());
 }
 
 async fn transactions_of_all_accounts_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     for wanted in [TransactionKind::Unspecified, TransactionKind::Transfer] {
         let is_wanted =
@@ -372,7 +369,7 @@ async fn holds(mut client: Client, page_token: String, state: HoldState) -> (Vec
 }
 
 async fn holds_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     let there = ids(writers.made().holds().map(|hold| &hold.hold_id));
 
@@ -385,7 +382,7 @@ async fn holds_are_each_listed_once(kind: Kind) {
 }
 
 async fn holds_that_stay_in_a_state_are_each_listed_once(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut writers = Writers::start(&database).await;
     for state in [HoldState::Open, HoldState::Captured, HoldState::Released, HoldState::Expired] {
         let made = writers.made();

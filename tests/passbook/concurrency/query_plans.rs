@@ -8,14 +8,11 @@ use passbook::proto::{DepositRequest, UpdateAccountRequest};
 use sea_orm::ConnectionTrait;
 use tonic::Code;
 
-use crate::{
-    harness::{
-        asked::{one_of_each_kind, one_of_each_kind_refused},
-        auto_explain::{self, Execution, executions},
-        postgres_servers::PostgresServer,
-        *,
-    },
-    rpc::resolve_request::resolve,
+use crate::harness::{
+    auto_explain::{self, Execution, executions},
+    request::{one_of_each_kind, one_of_each_kind_refused},
+    servers::PostgresServer,
+    *,
 };
 
 /// Rows in each table, of other accounts; times `PASSBOOK_TEST_SCALE`.
@@ -88,10 +85,10 @@ struct Ledger {
 
 impl Ledger {
     async fn start(beginning: Beginning) -> Self {
-        let turn = turn::take(Weight::Heavy).await;
+        let slot = slots::take(Load::Heavy).await;
         let postgres = auto_explain::start().await;
         passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
-        let database = TestDatabase::outside(&postgres.url(), turn);
+        let database = TestDatabase::outside(&postgres.url(), slot);
         if beginning == Beginning::AnalyzedFew {
             let server = Server::start(&database).await;
             a_few_rows(&server.client()).await;

@@ -1,4 +1,4 @@
-//! One request that the database refuses, in a batch with others: it fails alone.
+//! A request that the database rejects fails alone in its batch.
 
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -6,10 +6,10 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_poisonous_request_in_a_batch_fails_alone,
+    a_request_that_the_database_rejects_fails_alone,
 }
 
-/// A rule of the database that the server knows nothing of.
+/// A constraint that the server does not know.
 fn poison(kind: Kind) -> &'static str {
     match kind {
         Kind::Postgres => {
@@ -24,10 +24,8 @@ fn poison(kind: Kind) -> &'static str {
     }
 }
 
-async fn a_poisonous_request_in_a_batch_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_request_that_the_database_rejects_fails_alone(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "poison", "99").await;
     for number in 0..10 {
         open(&client, &format!("healthy-{number}")).await;

@@ -1,5 +1,5 @@
-//! Requests that exclude each other, sent to several servers at once: one is made, and what the
-//! other was told fits to it.
+//! Mutually exclusive requests on several servers: one is applied, and the error of the other
+//! agrees.
 
 use passbook::proto::{
     Account, AccountState, FreezeAccountRequest, GetTransactionRequest, ListAccountChangesRequest,
@@ -7,22 +7,18 @@ use passbook::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::{
-    harness::{
-        asked::{Asked, Made},
-        checker,
-        race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
-        *,
-    },
-    rpc::resolve_request::resolve,
+use crate::harness::{
+    checker,
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
+    *,
 };
 
 on_both_databases! {
-    of_three_reversals_of_one_transaction_one_is_made,
-    of_a_closing_and_a_deposit_one_is_made,
+    one_of_three_concurrent_reversals_succeeds,
+    either_a_deposit_or_the_closing_of_an_account_succeeds,
     a_freeze_and_a_withdrawal_agree_on_which_was_first,
-    a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever,
-    an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history,
+    a_concurrently_fenced_request_is_applied_or_fenced_for_good,
+    freezing_an_account_during_its_creation_is_in_its_history,
 }
 
 async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
@@ -30,16 +26,16 @@ async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
     arena.each(read).await
 }
 
-async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
+async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
-    // Enough for a second reversal, if there could be one.
+    // Enough money for a second reversal.
     arena.fund("a", "20").await;
     let originals = arena.fund("a", "7").await;
     let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
 
     let verdicts = arena.race(|round| {
-        let calls = [0, 1, 2].map(|_| Asked::Reverse(reversal(&ids[round.number])));
+        let calls = [0, 1, 2].map(|_| Change::Reverse(reversal(&ids[round.number])));
         async move {
             let [one, other, last] = &round.clients;
             let both = at_once(settle(&calls[0], one), settle(&calls[1], other));
@@ -55,7 +51,7 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
         let made: Vec<_> = (0..3).filter(|call| verdicts[*call].is_ok()).collect();
         assert_eq!(made.len(), 1, "{verdicts:#?}");
         wins[made[0]] += 1;
-        let made = verdicts[made[0]].as_ref().expect("it was made").transaction.clone();
+        let made = verdicts[made[0]].as_ref().expect("applied").transaction.clone();
         let made = made.expect("a transaction");
         assert_eq!(made.reverses_transaction_id, original.transaction_id);
         assert_eq!(value(&made.entries[0].amount), "-7.00");
@@ -71,7 +67,7 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
         let lookup = Some(Lookup::TransactionId(ids[round].clone()));
         async move {
             let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
-            answer.expect("it is there").into_inner().transaction.expect("a transaction")
+            answer.expect("it exists").into_inner().transaction.expect("a transaction")
         }
     };
     for (seen, reversal) in arena.each(read).await.into_iter().zip(reversals) {
@@ -84,13 +80,13 @@ async fn of_three_reversals_of_one_transaction_one_is_made(kind: Kind) {
     assert_contested(kind, "reversals", &wins);
 }
 
-async fn of_a_closing_and_a_deposit_one_is_made(kind: Kind) {
+async fn either_a_deposit_or_the_closing_of_an_account_succeeds(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
 
     let outcomes = arena.race(|round| async move {
         let account_id = round.name("a");
-        let deposit = Asked::Deposit(deposit(&account_id, "7"));
+        let deposit = Change::Deposit(deposit(&account_id, "7"));
         let [one, other, _] = &round.clients;
         at_once(close(one, &account_id), settle(&deposit, other)).await
     });
@@ -126,7 +122,7 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 
     let outcomes = arena.race(|round| async move {
         let account_id = round.name("a");
-        let withdrawal = Asked::Withdraw(withdrawal(&account_id, "7"));
+        let withdrawal = Change::Withdraw(withdrawal(&account_id, "7"));
         let [one, other, _] = &round.clients;
         at_once(freeze(one, &account_id), settle(&withdrawal, other)).await
     });
@@ -134,8 +130,8 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 
     let mut wins = [0; 2];
     for ((frozen, withdrawn), seen) in outcomes.iter().zip(accounts(&arena, "a").await) {
-        // Whichever comes first, the freeze is the last that changes the account: its answer is
-        // the account as it stays.
+        // In either order the freeze is the last change of the account, so its answer is the final
+        // state.
         assert_eq!((&seen, seen.state()), (frozen, AccountState::Frozen));
         match withdrawn {
             Err(status) => {
@@ -156,15 +152,15 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
     assert_contested(kind, "freezes against withdrawals", &wins);
 }
 
-/// What the two copies of a request were answered, and the fence.
-type Fenced = (Asked, [Result<Made, Status>; 2], ResolveRequestResponse);
+/// The answers to the two copies of a request, and to the fence.
+type Fenced = (Change, [Result<Answer, Status>; 2], ResolveRequestResponse);
 
 async fn fence_against(round: &Round) -> Fenced {
     let account_id = round.name("a");
     let asked = match round.number % 3 {
-        0 => Asked::Withdraw(withdrawal(&account_id, "7")),
-        1 => Asked::PlaceHold(hold_named(&round.name("h"), &account_id, "7")),
-        _ => Asked::Transfer(transfer(&account_id, &round.name("b"), "7")),
+        0 => Change::Withdraw(withdrawal(&account_id, "7")),
+        1 => Change::PlaceHold(hold_named(&round.name("h"), &account_id, "7")),
+        _ => Change::Transfer(transfer(&account_id, &round.name("b"), "7")),
     };
     let [one, other, last] = &round.clients;
     let copies = at_once(settle(&asked, one), settle(&asked, other));
@@ -172,7 +168,7 @@ async fn fence_against(round: &Round) -> Fenced {
     (asked, [first, second], fence)
 }
 
-async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kind) {
+async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind) {
     let arena = Arena::open(kind).await;
     arena.accounts("a").await;
     arena.accounts("b").await;
@@ -187,17 +183,17 @@ async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kin
     };
     let mut wins = [0; 2];
     for ((_, copies, fence), (again, resolved)) in outcomes.iter().zip(arena.each(again).await) {
-        assert_eq!(resolved, *fence, "it stays what it was");
+        assert_eq!(resolved, *fence, "the outcome is final");
         match fence.outcome() {
             RequestOutcome::Applied => {
                 wins[0] += 1;
-                let told = |verdict: &Result<Made, Status>, replayed| {
-                    let expected = Made {
+                let told = |verdict: &Result<Answer, Status>, replayed| {
+                    let expected = Answer {
                         transaction: fence.transaction.clone(),
                         hold: fence.hold.clone(),
                         replayed,
                     };
-                    verdict.as_ref().expect("it was made") == &expected
+                    verdict.as_ref().expect("applied") == &expected
                 };
                 let is_first = [0, 1].map(|copy| told(&copies[copy], false));
                 let is_replayed = [0, 1].map(|copy| told(&copies[copy], true));
@@ -225,8 +221,8 @@ async fn a_request_that_is_fenced_meanwhile_is_made_or_fenced_for_ever(kind: Kin
     assert_contested(kind, "requests against fences", &wins);
 }
 
-/// All on one server, so that both come into one transaction.
-async fn an_account_that_is_frozen_while_it_is_opened_has_that_in_its_history(kind: Kind) {
+/// On one server, so that both join one transaction.
+async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     let arena = Arena::open(kind).await;
     let mut client = arena.clients[0].clone();
 

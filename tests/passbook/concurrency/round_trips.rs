@@ -1,14 +1,14 @@
-//! How often a change goes to PostgreSQL and back.
+//! Round trips to PostgreSQL per change.
 
 use tokio::task::JoinSet;
 
-use crate::harness::{postgres_proxy::PostgresProxy, *};
+use crate::harness::{proxy::PostgresProxy, *};
 
 /// BEGIN, lock, write, COMMIT.
 const ROUND_TRIPS: usize = 4;
-/// What follows the answer: a test of the connection by sqlx.
+/// After the answer: sqlx tests the connection.
 const ROUND_TRIPS_AFTER: usize = 1;
-/// Nothing more comes for so long.
+/// The server is idle after this time without traffic.
 const QUIET: std::time::Duration = ms(50);
 
 struct Counted {
@@ -27,19 +27,19 @@ async fn start() -> Counted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_alone_takes_four_round_trips() {
+async fn an_uncontended_change_takes_four_round_trips() {
     let Counted { proxy, server, database: _database } = start().await;
     let client = server.client();
     let mut fewest = [usize::MAX; 2];
 
-    // The server looks after its own readiness in between: the fewest of many is what counts.
+    // Readiness probes run in between, so the minimum of many counts.
     for _ in 0..20 {
         let changes =
             [Change::Deposit(deposit("a", "1")), Change::Transfer(transfer("a", "b", "1"))];
         for (change, fewest) in changes.iter().zip(&mut fewest) {
             tokio::time::sleep(QUIET).await;
             let before = proxy.round_trips();
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
             let all = before + ROUND_TRIPS + ROUND_TRIPS_AFTER;
             eventually("all were made", async || proxy.round_trips() >= all).await;
             tokio::time::sleep(QUIET).await;
@@ -52,7 +52,7 @@ async fn a_change_alone_takes_four_round_trips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
+async fn round_trips_do_not_grow_with_the_batch_size() {
     let Counted { proxy, server, database } = start().await;
     let client = server.client();
     for _ in 0..3 {
@@ -62,7 +62,7 @@ async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
             let client = client.clone();
             calls.spawn(async move {
                 let change = Change::Deposit(deposit("a", "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             });
         }
         calls.join_all().await;
@@ -74,7 +74,7 @@ async fn round_trips_do_not_grow_with_the_changes_that_share_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_takes_no_turns_any_more_when_it_is_alone_again() {
+async fn a_server_that_is_alone_again_stops_taking_turns() {
     let Counted { proxy, server, database } = start().await;
     let other = Server::start(&database).await;
     let mut calls = JoinSet::new();
@@ -82,17 +82,17 @@ async fn a_server_takes_no_turns_any_more_when_it_is_alone_again() {
         let client = [&server, &other][number % 2].client();
         calls.spawn(async move {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
     }
     calls.join_all().await;
     let client = server.client();
     let mut fewest = usize::MAX;
 
-    // One round trip more for each of the next 64 transactions.
+    // The next 64 transactions take one more round trip each.
     for _ in 0..80 {
         let before = proxy.round_trips();
-        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("it is made");
+        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("applied");
         tokio::time::sleep(QUIET).await;
         fewest = fewest.min(proxy.round_trips() - before);
     }

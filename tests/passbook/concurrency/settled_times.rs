@@ -1,6 +1,6 @@
-//! What was said of a time stays true: whoever reads what was at a time that has just passed, while
-//! changes are under way, gets the same answer ever after, and reads that follow one another in
-//! time miss nothing. No read waits for the lock of another program.
+//! Answers about a past time are final: reads at a time that has just passed, under concurrent
+//! changes, give the same answer forever, and consecutive time windows miss nothing. No read waits
+//! for the lock of another program.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,14 @@ use sea_orm::ConnectionTrait;
 use tonic::Code;
 
 use crate::harness::{
-    load::{Load, open_ring},
+    ring::{RingLoad, open_ring},
     *,
 };
 
 on_both_databases! {
-    a_balance_at_a_time_is_the_same_whenever_it_is_asked,
-    windows_that_follow_one_another_miss_nothing,
-    a_read_of_a_time_does_not_wait_for_a_strangers_lock,
+    the_balance_at_a_past_time_never_changes,
+    consecutive_time_windows_miss_no_transaction,
+    a_read_at_a_time_does_not_wait_for_a_foreign_lock,
 }
 
 fn now() -> Timestamp {
@@ -36,12 +36,12 @@ async fn balance_at(client: &Client, account_id: &str, time: Timestamp) -> (Stri
     (value(&answer.balance).to_owned(), answer.sequence)
 }
 
-async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
+async fn the_balance_at_a_past_time_never_changes(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
 
     let mut answers = Vec::new();
     for number in 0..200 {
@@ -56,14 +56,14 @@ async fn a_balance_at_a_time_is_the_same_whenever_it_is_asked(kind: Kind) {
     }
 }
 
-async fn windows_that_follow_one_another_miss_nothing(kind: Kind) {
+async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
     let mut client = servers[1].client();
     let began = now();
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
 
     let (mut entries, mut transactions) = (Vec::new(), Vec::new());
     let mut start = began;
@@ -109,7 +109,7 @@ async fn windows_that_follow_one_another_miss_nothing(kind: Kind) {
     assert_eq!(transactions.len() as i64, database.count(&made(posted)).await, "transactions");
 }
 
-/// Locks an account as another program does.
+/// Locks an account as another program would.
 async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnection {
     let session = database.connect().await;
     let lock = match kind {
@@ -120,10 +120,10 @@ async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnect
     session
 }
 
-/// The commit is held up: by a trigger that waits for an advisory lock, as a COMMIT
-/// waits for a standby. SQLite has nothing like it; there the load above does.
+/// Delays the commit by a trigger that waits for an advisory lock, as a COMMIT waits for a standby.
+/// SQLite has nothing similar; there the load above covers it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_of_a_time_waits_for_a_change_that_is_under_way() {
+async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());
@@ -146,14 +146,14 @@ async fn a_read_of_a_time_waits_for_a_change_that_is_under_way() {
     assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
     let reader = client.clone();
     let told = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
-    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
-    under_way.await.expect("no panic").expect("it is made");
+    under_way.await.expect("no panic").expect("applied");
     assert_eq!(told.await.expect("no panic"), ("11.00".to_owned(), 2));
     assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
 }
 
-/// From now on whoever has changed an account waits in COMMIT while the gate is shut.
+/// Makes transactions that changed an account wait in COMMIT while the gate is shut.
 async fn hold_up_commits(database: &TestDatabase) {
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         SET LOCAL lock_timeout = 0; PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$";
@@ -165,7 +165,7 @@ async fn hold_up_commits(database: &TestDatabase) {
 
 async fn shut_gate(database: &TestDatabase) -> sea_orm::DatabaseConnection {
     let gate = database.connect().await;
-    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is had");
+    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is taken");
     gate
 }
 
@@ -175,17 +175,15 @@ async fn waits_at_commit(database: &TestDatabase) -> bool {
     database.count(waiting).await == 1
 }
 
-async fn a_read_of_a_time_does_not_wait_for_a_strangers_lock(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
-    assert_eq!(database.text("SELECT state FROM holds").await, "open", "nobody has recorded it");
+    assert_eq!(database.text("SELECT state FROM holds").await, "open", "the expiry is unrecorded");
     let session = locked(&database, kind).await;
 
-    // No read has more time than this. On SQLite one waits for a second, since nobody can say
-    // whose the lock is.
+    // The deadline of each read. On SQLite a read waits for a second, since the owner of the lock
+    // is unknown.
     assert_eq!(balance_at(&client, "alice", now()).await, ("10.00".to_owned(), 1));
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
@@ -198,9 +196,9 @@ async fn a_read_of_a_time_does_not_wait_for_a_strangers_lock(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
 }
 
-/// A capture that was judged in time commits after the hold's time.
+/// A capture that was accepted in time commits after the hold's expire time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_is_not_told_to_have_expired_while_its_capture_is_under_way() {
+async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());
@@ -221,7 +219,7 @@ async fn a_hold_is_not_told_to_have_expired_while_its_capture_is_under_way() {
     let reader = client.clone();
     let told = tokio::spawn(async move { get_hold(&reader, "h").await.state() });
     eventually("the read waits", async || asks_what_is_under_way(&database).await).await;
-    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it goes on");
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
     capturing.await.expect("no panic").expect("it was in time");
     assert_eq!(told.await.expect("no panic"), HoldState::Captured);

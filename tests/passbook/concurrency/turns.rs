@@ -1,5 +1,5 @@
-//! Several servers change the same accounts: they take turns with large transactions, and nobody
-//! who has the turn can hold up the others for long.
+//! Several servers on the same accounts take turns with large transactions, and no server can block
+//! the others for long.
 
 use std::collections::BTreeSet;
 
@@ -11,22 +11,22 @@ use passbook::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::harness::{admin::Admin, checker, postgres_proxy::PostgresProxy, *};
+use crate::harness::{admin::Admin, checker, proxy::PostgresProxy, *};
 
 /// Transfers of one run.
 const TRANSFERS: usize = 10_000;
-/// Those that are under way at the same time, on all servers.
+/// Concurrent transfers over all servers.
 const CALLERS: usize = 192;
-/// Each of the three servers has 64 callers. If one transaction takes all that its server's
-/// callers wait for, 10,000 transfers take some 160 transactions; servers that get into each
-/// other's way need 2,000 and more.
+/// Each of the three servers has 64 callers. If each transaction takes the whole queue, 10,000
+/// transfers take some 160 transactions; servers that interfere with each other need 2,000 and
+/// more.
 const TRANSACTIONS_MAX: i64 = 800;
-/// A transaction in a turn takes six round trips: BEGIN, turn, lock, write, COMMIT, and sqlx's test of
-/// the connection. So those take some 1,000. Servers that try again and again instead of taking turns
-/// need 3,000.
+/// A transaction in a turn takes six round trips: BEGIN, turn, lock, write, COMMIT, and sqlx's
+/// connection test. That adds up to some 1,000. Servers that retry instead of taking turns need
+/// 3,000.
 const ROUND_TRIPS_MAX: usize = 2_000;
 
-/// The turn of a ledger, as any session can take it.
+/// The statement that takes the turn of a ledger.
 const TAKE_TURN: &str = "SELECT pg_advisory_lock(1885434739, 'accounts'::regclass::oid::integer)";
 
 /// Transactions that these servers have committed.
@@ -49,7 +49,7 @@ async fn open_accounts(client: &Client, count: usize) -> Vec<String> {
     account_ids
 }
 
-/// Transfers between random pairs of these accounts, each caller at one server.
+/// Makes transfers between random pairs of these accounts. Each caller uses one server.
 async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers: usize) {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -62,17 +62,17 @@ async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers:
                 let step = random.usize(1..account_ids.len());
                 let destination = &account_ids[(source + step) % account_ids.len()];
                 let change = Change::Transfer(transfer(&account_ids[source], destination, "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             }
         });
     }
     callers.join_all().await;
 }
 
-/// The database is 4 ms away: who waits for another's transaction waits long.
+/// With 4 ms to the database, waiting for another server's transaction is expensive.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_servers_on_shared_accounts_need_few_transactions() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -95,13 +95,13 @@ async fn three_servers_on_shared_accounts_need_few_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+async fn a_server_that_keeps_the_turn_does_not_block_the_others() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     let account_ids = open_accounts(&servers[0].client(), 12).await;
-    // As a server that hangs would.
+    // As a hanging server would.
     let hung = database.connect().await;
-    hung.execute_unprepared(TAKE_TURN).await.expect("the turn is had");
+    hung.execute_unprepared(TAKE_TURN).await.expect("the turn is taken");
 
     transfer_at_once(&servers, &account_ids, 1_000).await;
 
@@ -109,7 +109,7 @@ async fn who_keeps_the_turn_does_not_keep_the_others_from_working() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
+async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     for account_id in ["of-a-peer", "of-a-program", "free"] {
@@ -130,7 +130,7 @@ async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
 
     let all = ids(&["of-a-peer", "of-a-program", "free", "not-there"]);
     let ours = writer.begin().await.expect("a transaction");
-    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("no lock wait");
     let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, .. } = locked;
     let had: BTreeSet<_> = accounts.iter().map(|it| it.account_id.clone()).collect();
     assert_eq!(
@@ -139,17 +139,17 @@ async fn locks_of_other_servers_are_told_from_those_of_other_programs() {
     );
     ours.roll_back().await.expect("the end");
 
-    // A peer that does not come to an end is no better than a stranger.
+    // A peer that never finishes is treated as a foreign program.
     tokio::time::sleep(ms(1100)).await;
     let ours = writer.begin().await.expect("a transaction");
-    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("nobody is waited for");
+    let locked = ours.lock(&all, LockMode::SkipLocked).await.expect("no lock wait");
     assert_eq!(locked.locked_by_peers, BTreeSet::new());
     assert_eq!(locked.locked_elsewhere, ids(&["of-a-peer", "of-a-program"]));
     ours.roll_back().await.expect("the end");
     of_peer.roll_back().await.expect("the end");
 }
 
-/// A server with a request for an account, and the session that has its row.
+/// A server with a request for an account, and a session that holds the row lock.
 struct Locked {
     database: TestDatabase,
     server: Server,
@@ -173,7 +173,7 @@ impl Locked {
         holder.execute_unprepared(&lock).await.expect("the row is locked");
         let waiting = tokio::spawn(async move {
             let change = Change::Deposit(deposit("hot", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
         Self { database, server, admin, holder, waiting }
     }
@@ -184,7 +184,7 @@ impl Locked {
 
     async fn release(self) {
         self.holder.execute_unprepared("COMMIT").await.expect("the row is free");
-        self.waiting.await.expect("it is made");
+        self.waiting.await.expect("applied");
         checker::assert_consistent(&self.database).await;
     }
 }
@@ -194,7 +194,7 @@ async fn requests_behind_a_peer_s_lock_go_back_into_the_queue() {
     let locked = Locked::by("passbook").await;
     let tried = async || {
         let timeouts = "passbook_retries_total{cause=\"lock_timeout\"}";
-        // Without a turn, in a turn, and again after the turn that has left the row out.
+        // The attempts: without a turn, in a turn, and again after the turn that skipped the row.
         locked.admin.metrics().await.value(timeouts) >= 3.0
     };
     eventually("the row is tried again", tried).await;

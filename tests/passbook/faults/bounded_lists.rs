@@ -1,4 +1,4 @@
-//! Lists with a filter where there are more rows than one page looks at, and few that match.
+//! Filtered lists over more rows than one page scans, with few matches.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, List
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    caller::{Callers, identity, shows},
+    credentials::{Callers, bearer, identity},
     *,
 };
 
 on_both_databases! {
-    a_list_of_accounts_looks_at_a_bounded_number_of_them,
-    a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next,
-    a_list_of_holds_looks_at_a_bounded_number_of_them,
+    a_page_of_accounts_scans_a_bounded_number_of_rows,
+    a_list_of_accounts_continues_from_one_prefix_to_the_next,
+    a_page_of_holds_scans_a_bounded_number_of_rows,
 }
 
-/// Accounts with ids of one prefix and five digits, as the one that is there.
+/// Accounts with ids of a prefix and five digits, copied from an existing one.
 async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
     let digits = match database.kind {
         Kind::Sqlite => "substr('00000' || n, -5)",
@@ -68,10 +68,8 @@ async fn pages(
     }
 }
 
-async fn a_list_of_accounts_looks_at_a_bounded_number_of_them(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_page_of_accounts_scans_a_bounded_number_of_rows(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "pattern").await;
     let ask =
         async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
@@ -89,7 +87,7 @@ async fn a_list_of_accounts_looks_at_a_bounded_number_of_them(kind: Kind) {
     assert_eq!(pages(none, ask).await, [[""; 0]; 3], "nothing is no reason to go on");
 }
 
-async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: Kind) {
+async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let policy = identity("clerk", &["admin", "read", "write"], &["c-", "a-", "a-0", "b-", "z-"]);
     let callers = Callers::new(&[("clerk", "clerk-token")], &policy);
@@ -103,11 +101,11 @@ async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: K
         label(&database, account_id).await;
     }
     let server = callers.serve(&database, &[]).await;
-    let client = server.client_that(shows("clerk-token"));
+    let client = server.client_that(bearer("clerk-token"));
     let ask =
         async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
 
-    // What belongs to nobody here is not looked at: 6000 of a-, 4000 of c-; then the rest.
+    // Accounts outside the prefixes are not scanned: 6000 of a-, 4000 of c-, then the rest.
     let expected = [vec!["a-00001", "a-06000", "c-04000"], vec!["c-04001"]];
     assert_eq!(pages(rare(), ask).await, expected);
     let by_one = ListAccountsRequest { page_size: 1, ..rare() };
@@ -116,10 +114,8 @@ async fn a_list_of_accounts_within_prefixes_goes_on_from_one_to_the_next(kind: K
     assert_eq!(pages(all, ask).await.concat().len(), 12_000);
 }
 
-async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -156,7 +152,7 @@ async fn a_list_of_holds_looks_at_a_bounded_number_of_them(kind: Kind) {
     assert_eq!(pages, [expired, open].concat(), "10,000 holds a page");
 }
 
-/// Captures of holds that are there, one after the other: the times, sorted.
+/// Captures existing holds one after the other. Returns the sorted latencies.
 async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Duration> {
     let mut times = Vec::new();
     for number in holds {
@@ -168,12 +164,12 @@ async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Du
     times
 }
 
-/// Nobody is refused, the server is ready all the time, and captures, which look up their hold
-/// first, go on.
+/// No call is refused, the server stays ready, and captures, which look up their hold first,
+/// continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn captures_go_on_while_forty_callers_list_what_nobody_has() {
+async fn captures_continue_while_forty_callers_list_without_a_match() {
     const CAPTURES: usize = 100;
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
     let (client, admin) = (server.client(), server.admin());
     open(&client, "pattern").await;

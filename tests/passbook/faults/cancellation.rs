@@ -1,13 +1,13 @@
-//! Callers who give up: by deadline, by hanging up, by going away. None of it may leave a
-//! transaction open, a lock held, a connection lost, or a cent astray.
+//! Cancelled calls: by deadline, by reset, by disconnect. None may leave an open transaction, a
+//! lock, a lost connection, or a wrong balance.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    checker,
-    load::{open_ring, random_change},
+    checker::{self, Outcomes},
+    ring::{open_ring, random_change},
     *,
 };
 
@@ -15,11 +15,11 @@ const CALLS: usize = 5_000;
 const AT_ONCE: usize = 100;
 
 on_both_databases! {
-    five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind,
+    five_thousand_calls_canceled_within_20_ms_leave_nothing_behind,
 }
 
-async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn five_thousand_calls_canceled_within_20_ms_leave_nothing_behind(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 6).await;
@@ -47,7 +47,7 @@ async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind
         .await;
     }
     the_pool_is_whole(&client, &accounts).await;
-    claims_of_not_applied_are_true(&database, &outcomes).await;
+    checker::assert_not_applied_is_true(&database, &outcomes).await;
     for (change, outcome) in outcomes {
         let verdict = match outcome {
             Some(Ok(answer)) => Verdict::Applied(answer),
@@ -58,9 +58,6 @@ async fn five_thousand_calls_that_give_up_within_20_ms_leave_nothing_behind(kind
     checker::assert_sound(&database, &history).await;
 }
 
-/// Changes, and what was answered if anything was.
-pub type Outcomes = Vec<(Change, Option<Result<Answer, tonic::Status>>)>;
-
 async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String]) -> Outcomes {
     let (mut calls, mut outcomes) = (JoinSet::new(), Outcomes::new());
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
@@ -69,16 +66,16 @@ async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String])
         let patience = Duration::from_micros(random.u64(0..20_000));
         let way = random.u8(0..3);
         if number % 50 == 0 {
-            // A caller who goes away altogether: its connection ends with what is under way.
+            // A disconnect: the connection ends with its calls in flight.
             let index = random.usize(..clients.len());
             clients[index] = server.client();
         }
         let client = clients[random.usize(..clients.len())].clone();
         calls.spawn(async move {
             let answer = match way {
-                // The server is told, and the client library gives up as well.
+                // The server gets the deadline, and the client library enforces it as well.
                 0 => Some(change.send(&client, patience).await),
-                // The stream is reset under way.
+                // The stream is reset in flight.
                 1 => tokio::time::timeout(patience, change.send(&client, PATIENCE)).await.ok(),
                 // Both at once.
                 _ => tokio::time::timeout(patience, change.send(&client, patience)).await.ok(),
@@ -93,7 +90,7 @@ async fn storm(server: &Server, random: &mut fastrand::Rng, accounts: &[String])
     outcomes
 }
 
-/// A burst is answered promptly: no connection was lost to a call that was given up.
+/// Asserts that a burst is answered promptly, so that no connection was lost to a canceled call.
 async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
     let started = std::time::Instant::now();
     let mut calls = JoinSet::new();
@@ -105,25 +102,9 @@ async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
                 validate_only: true,
                 ..deposit(&account_id, "1")
             };
-            Change::Deposit(dry).send(&client, PATIENCE).await.expect("it would be made");
+            Change::Deposit(dry).send(&client, PATIENCE).await.expect("valid");
         });
     }
     calls.join_all().await;
     times::promise("a small burst", started.elapsed(), seconds(3));
-}
-
-/// Who is told "not_applied" can rely on it.
-pub async fn claims_of_not_applied_are_true(database: &TestDatabase, outcomes: &Outcomes) -> usize {
-    let kept = database.texts("SELECT request_id FROM requests").await;
-    let kept: std::collections::BTreeSet<String> = kept.into_iter().collect();
-    let mut claims = 0;
-    for (change, answer) in outcomes {
-        let Some(Err(status)) = answer else { continue };
-        if outcome(status) == "not_applied" {
-            claims += 1;
-            assert!(!kept.contains(change.request_id()), "it was applied after all: {status:?}");
-        }
-    }
-    println!("{claims} claims of not_applied");
-    claims
 }

@@ -1,11 +1,11 @@
-//! The line to PostgreSQL is cut at the worst moment: at COMMIT, before or after it is made.
+//! The connection to PostgreSQL is cut at COMMIT, before or after it takes effect.
 
 use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_proxy::PostgresProxy,
+    proxy::PostgresProxy,
+    ring::{RingLoad, open_ring},
     *,
 };
 
@@ -18,22 +18,22 @@ struct Cuttable {
     database: TestDatabase,
 }
 
-async fn start(weight: Weight) -> Cuttable {
-    let database = TestDatabase::create_for(Kind::Postgres, weight).await;
+async fn start(load: Load) -> Cuttable {
+    let database = TestDatabase::create_for(Kind::Postgres, load).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();
     Cuttable { proxy, server, client, database }
 }
 
-/// Whether a request left a verdict in the database.
+/// Whether the database has a verdict of this request.
 async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
     database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     let (accounts, mut history) = open_ring(&client, 2).await;
 
     for cut in 0..CUTS {
@@ -41,7 +41,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
         proxy.cut_before_next_commit();
         match change.send(&client, PATIENCE).await {
             Ok(answer) => {
-                assert!(!answer.replayed, "nobody else has asked for it");
+                assert!(!answer.replayed, "no other request for it");
                 assert!(is_kept(&database, &change).await, "answered, but not committed");
             }
             Err(status) => match outcome(&status).as_str() {
@@ -60,7 +60,7 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     let (accounts, mut history) = open_ring(&client, 2).await;
 
     for cut in 0..CUTS {
@@ -68,7 +68,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
         proxy.cut_after_next_commit();
         let answer = change.send(&client, PATIENCE).await;
         let answer = answer.expect("the server looks up what it has done, and knows");
-        assert!(!answer.replayed, "the one caller who asked is not told of a repeat");
+        assert!(!answer.replayed, "the first answer is not a replay");
         assert!(is_kept(&database, &change).await);
         history.push((change, Verdict::Applied(answer)));
     }
@@ -79,7 +79,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Light).await;
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     open_funded(&client, "a", "10").await;
     let change = Change::Withdraw(withdrawal("a", "11"));
     proxy.cut_after_next_commit();
@@ -95,8 +95,8 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied() {
-    let Cuttable { proxy, client, database, server } = start(Weight::Light).await;
+async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
+    let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 1).await;
     let mut commits_cut = 0;
@@ -104,7 +104,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
     for _ in 0..4 {
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         proxy.cut_after_next_commit_and_freeze();
-        // Long enough for a look-up to fail, which must not be taken for the answer.
+        // Long enough for a lookup to fail. A failed lookup must not count as an answer.
         let status = change.send(&patient, ms(3500)).await.expect_err("the database is silent");
         let is_applied = is_kept(&database, &change).await;
         let said = outcome(&status);
@@ -112,7 +112,7 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
         commits_cut += usize::from(is_applied);
 
         proxy.thaw();
-        // The server may still look up what it lost; that commit is not the one to be cut next.
+        // Waits for the server's lookup, whose own commit must not be the next one to be cut.
         tokio::time::sleep(ms(700)).await;
         assert_eq!(
             is_kept(&database, &change).await,
@@ -130,10 +130,10 @@ async fn a_commit_that_cannot_be_looked_up_in_time_is_never_called_not_applied()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cuts_under_load_lose_nothing_and_double_nothing() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Heavy).await;
+async fn connection_cuts_under_load_lose_nothing_and_double_nothing() {
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
 
     for cut in 0..2 * CUTS {
         if cut % 2 == 0 {
@@ -151,8 +151,8 @@ async fn cuts_under_load_lose_nothing_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
-    let Cuttable { proxy, client, database, server } = start(Weight::Light).await;
+async fn a_silent_database_keeps_no_call_past_its_deadline() {
+    let Cuttable { proxy, client, database, server } = start(Load::Light).await;
     let patient = server.patient();
     let (accounts, mut history) = open_ring(&client, 3).await;
     let mut changes = Vec::new();
@@ -169,7 +169,7 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
 
     for answer in calls.join_all().await {
         let status = answer.expect_err("the database says nothing");
-        // Not UNAVAILABLE, to which the server would come by itself a few seconds later.
+        // Not UNAVAILABLE, which the server would return by itself seconds later.
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(matches!(outcome(&status).as_str(), "unknown" | "not_applied"), "{status:?}");
     }
@@ -186,10 +186,10 @@ async fn a_database_that_falls_silent_keeps_nobody_waiting_past_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_ends_and_the_service_goes_on_whatever_was_under_way() {
-    let Cuttable { proxy, client, database, server: _server } = start(Weight::Heavy).await;
+async fn the_service_recovers_from_a_partition_with_changes_in_flight() {
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Heavy).await;
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
 
     for _ in 0..3 {
         tokio::time::sleep(ms(300)).await;

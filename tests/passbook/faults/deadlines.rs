@@ -1,5 +1,4 @@
-//! What a caller is told at its deadline: always DEADLINE_EXCEEDED, always what became of its change,
-//! and always the truth.
+//! At its deadline a call ends with DEADLINE_EXCEEDED and a truthful outcome of its change.
 
 use std::time::Duration;
 
@@ -7,23 +6,20 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tonic::{Code, Status};
 
-use crate::{
-    faults::cancellation::{Outcomes, claims_of_not_applied_are_true},
-    harness::{
-        checker,
-        load::{open_ring, random_change},
-        *,
-    },
+use crate::harness::{
+    checker::{self, Outcomes},
+    ring::{open_ring, random_change},
+    *,
 };
 
-/// In a run of all tests; times PASSBOOK_TEST_SCALE.
+/// In a normal run; times PASSBOOK_TEST_SCALE.
 const CALLS: usize = 1_000;
 const AT_ONCE: usize = 64;
-/// In the first round of calls; in each further one there is more time.
+/// In the first round. Each further round has longer deadlines.
 const DEADLINE_MAX: Duration = ms(150);
-/// Where a machine is so slow that nearly no call is answered in time.
+/// For machines so slow that hardly any call is answered in time.
 const ROUNDS_MAX: u32 = 10;
-/// Of those that are answered in time, and of those that are not.
+/// The minimum of calls that are answered in time, and of calls that are not.
 const FEWEST: usize = CALLS / 50;
 
 on_both_databases! {
@@ -31,7 +27,7 @@ on_both_databases! {
 }
 
 async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 4).await;
@@ -58,12 +54,12 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     stranger.await.expect("no panic");
 
     let calls = answers.len();
-    let not_applied = claims_of_not_applied_are_true(&database, &answers).await;
+    let not_applied = checker::assert_not_applied_is_true(&database, &answers).await;
     let mut unknown = 0;
     for (change, answer) in answers {
         let verdict = match answer.expect("it waits for its answer") {
             Ok(answer) => Verdict::Applied(answer),
-            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
             Err(status) => {
                 unknown += usize::from(claim(&status) == "unknown");
                 change.settle(&clients).await
@@ -73,11 +69,11 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     }
     let in_time = calls - not_applied - unknown;
     println!("{kind:?}: {in_time} in time, {not_applied} not_applied, {unknown} unknown");
-    assert!(in_time > FEWEST && not_applied > FEWEST, "too few of each: nothing is shown");
+    assert!(in_time > FEWEST && not_applied > FEWEST, "too few of each to be meaningful");
     checker::assert_sound(&database, &history).await;
 }
 
-/// Calls with random deadlines, to random servers, and what was answered.
+/// Makes calls with random deadlines to random servers.
 async fn call(
     patients: &[Patient],
     random: &mut fastrand::Rng,
@@ -101,18 +97,18 @@ async fn call(
     answers
 }
 
-/// What is said to have become of the change, by an answer that is no verdict.
+/// The outcome in an answer that is no verdict.
 fn claim(status: &Status) -> String {
     let claim = outcome(status);
     assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");
     let is_late = status.code() == Code::DeadlineExceeded;
-    // Also a lock that was waited for in vain, before the deadline; it has not been applied then.
+    // Includes a lock wait that failed before the deadline: the change was not applied.
     let is_lock = claim == "not_applied" && reason(status) == "LOCK_TIMEOUT";
     assert!(is_late || is_lock, "{status:?}");
     claim
 }
 
-/// Somebody else who takes one account after the other, or all of SQLite, for a while.
+/// Another program that locks one account after the other, or all of SQLite.
 async fn hold_rows(
     session: DatabaseConnection,
     accounts: Vec<String>,

@@ -1,5 +1,5 @@
-//! The database's disk is full: nothing is lost, nothing hangs, reads go on, and all is well again
-//! once there is room. Needs a small file system of its own, which `scripts/disk_full` makes.
+//! A full database disk: nothing is lost, nothing hangs, reads continue, and the service recovers
+//! once there is room. Needs a small file system, which `scripts/disk_full` makes.
 
 use std::{
     io::Write,
@@ -11,8 +11,8 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_servers::PostgresServer,
+    ring::{RingLoad, open_ring},
+    servers::PostgresServer,
     *,
 };
 
@@ -23,36 +23,36 @@ fn small_disk() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
-    let turn = turn::take(Weight::Alone).await;
+    let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
     let url = format!("sqlite://{}/passbook.db?mode=rwc", disk.display());
     passbook(&["migrate", "--database-url", &url, "up"]).await.must_succeed();
-    fill_and_empty(&TestDatabase::outside(&url, turn), &disk).await;
+    fill_and_empty(&TestDatabase::outside(&url, slot), &disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a small file system: scripts/disk_full"]
 async fn nothing_is_lost_on_a_full_disk_on_postgres() {
-    let turn = turn::take(Weight::Alone).await;
+    let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
-    // No log is kept or made beforehand, or there would be room in it for long.
+    // No WAL is kept or preallocated, which would leave room for a long time.
     let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];
     let server = PostgresServer::start_in(Some(&disk), &settings).await;
     passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
-    fill_and_empty(&TestDatabase::outside(&server.url(), turn), &disk).await;
+    fill_and_empty(&TestDatabase::outside(&server.url(), slot), &disk).await;
 }
 
 async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let server = Server::start_at(database.url(), &[]).await;
     let (client, patient) = (server.client(), server.patient());
     let (accounts, mut history) = open_ring(&client, 4).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
     sleep(ms(500)).await;
 
     let ballast = disk.join("ballast");
     let (mut refused, mut outcomes) = (0, Vec::new());
     let end = Instant::now() + seconds(60);
-    // Until the database has used up what room it had made for itself, too.
+    // Waits until the database has used up its preallocated room as well.
     while refused < 5 {
         assert!(Instant::now() < end, "the disk is not full: {outcomes:?}");
         fill(&ballast);
@@ -86,13 +86,13 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     history.push((change, verdict));
     sleep(ms(500)).await;
     history.extend(load.stop().await);
-    change::settle_the_rest(&mut history, &client).await;
+    request::settle_the_rest(&mut history, &client).await;
     println!("{} changes", history.len());
     checker::assert_sound(database, &history).await;
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// Writes until there is no room.
+/// Fills the disk.
 fn fill(ballast: &Path) {
     let mut file =
         std::fs::File::options().create(true).append(true).open(ballast).expect("a file");

@@ -1,5 +1,5 @@
-//! The primary dies, a standby takes over, and the URL names both: what was acknowledged is there,
-//! and the service goes on by itself.
+//! Failover to a standby that the URL names: acknowledged changes survive, and the service recovers
+//! by itself.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use tonic::Code;
 
 use crate::harness::{
     checker,
-    load::{Load, open_ring},
-    postgres_servers::{self, PostgresServer},
+    ring::{RingLoad, open_ring},
+    servers::{self, PostgresServer},
     *,
 };
 
-/// Few in a run of all tests; PASSBOOK_TEST_SCALE=5 makes ten of them.
+/// Few in a normal run. PASSBOOK_TEST_SCALE=5 makes ten.
 const FAILOVERS: usize = 2;
-/// What the service is to be back within, counted from when there is a primary again.
+/// The service must recover within this time of the promotion.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_double_none() {
-    let turn = turn::take(Weight::Heavy).await;
+    let slot = slots::take(Load::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    // Any order will do: the second one is the primary after the first failover.
-    let url = postgres_servers::url(&[&standby, &primary]);
+    // The order does not matter: the second one is the primary after the first failover.
+    let url = servers::url(&[&standby, &primary]);
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let failovers = FAILOVERS * scale();
     let mut recoveries = Vec::new();
 
@@ -37,7 +37,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         wait_for_the_standby(&primary).await;
         tokio::time::sleep(ms(fastrand::u64(200..500))).await;
 
-        // Dead, and so fenced, before another one takes changes.
+        // The old primary is dead, and so fenced, before the standby is promoted.
         primary.crash();
         standby.promote().await;
 
@@ -46,7 +46,7 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         recoveries.push(promoted.elapsed());
         let read = passbook::proto::GetAccountRequest { account_id: accounts[0].clone() };
         client.clone().get_account(within(PATIENCE, read)).await.expect("reads are back, too");
-        // The old one comes back as a standby, at its address.
+        // The old primary returns as a standby at its address.
         std::mem::swap(&mut primary, &mut standby);
         standby.follow(&primary).await;
     }
@@ -57,13 +57,13 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         history.len(),
         recoveries[recoveries.len() / 2]
     );
-    let database = TestDatabase::outside(&primary.url(), turn);
+    let database = TestDatabase::outside(&primary.url(), slot);
     checker::assert_sound(&database, &history).await;
     times::promise("the first change", recoveries[recoveries.len() - 1], RECOVERY_TIME_MAX);
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
-/// Until every commit waits for it.
+/// Waits until every commit waits for the standby.
 async fn wait_for_the_standby(primary: &PostgresServer) {
     primary
         .execute("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
@@ -75,7 +75,7 @@ async fn wait_for_the_standby(primary: &PostgresServer) {
         !database::rows(&session, sql).await.expect("an answer").is_empty()
     })
     .await;
-    // Until every session has read the settings.
+    // Waits until every session has read the settings.
     tokio::time::sleep(ms(500)).await;
 }
 
@@ -87,28 +87,28 @@ async fn first_change(client: &Client, account_id: &str, history: &mut checker::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
-    let turn = turn::take(Weight::Light).await;
+    let slot = slots::take(Load::Light).await;
     let primary = PostgresServer::start().await;
     let mut standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 2).await;
     wait_for_the_standby(&primary).await;
 
     standby.crash();
     let lost = Change::Deposit(deposit(&accounts[0], "1"));
-    // Longer than the statement timeout (4 s) and the watchdog (6 s): neither may cancel the wait,
-    // which would commit on this one server only.
+    // Longer than the statement timeout (4 s) and the watchdog (6 s). Neither may cancel the wait,
+    // which would commit on this server only.
     let patient = server.patient();
     let status = lost.send(&patient, seconds(9)).await.expect_err("no standby has it");
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
-    assert_eq!(seen, "100.00", "what no standby has is not shown");
+    assert_eq!(seen, "100.00", "an unreplicated change is not visible");
     history.push((lost, Verdict::Refused(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
-    // On the same account the row is locked; on another one the next commit waits, too.
+    // On the same account the row is locked; on another account the next commit waits as well.
     for account_id in &accounts {
         let change = Change::Deposit(deposit(account_id, "1"));
         let status = change.send(&patient, seconds(2)).await.expect_err("no standby has it");
@@ -119,25 +119,25 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 
     standby.run().await;
     let back = Instant::now();
-    change::settle_the_rest(&mut history, &client).await;
+    request::settle_the_rest(&mut history, &client).await;
     println!("all is resolved {:?} after the standby is back", back.elapsed());
     let session = primary.session().await;
-    eventually("no session waits any more", async || {
+    eventually("no session waits", async || {
         let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         database::rows(&session, sql).await.expect("an answer").is_empty()
     })
     .await;
-    let database = TestDatabase::outside(&primary.url(), turn);
+    let database = TestDatabase::outside(&primary.url(), slot);
     checker::assert_sound(&database, &history).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_find_the_new_primary_though_nobody_writes() {
-    let _turn = turn::take(Weight::Heavy).await;
+async fn reads_find_the_new_primary_without_any_write() {
+    let _slot = slots::take(Load::Heavy).await;
     let mut primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
-    let server = Server::start_at(&postgres_servers::url(&[&primary, &standby]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
     let session = primary.session().await;
@@ -149,7 +149,7 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
     drop(session);
 
     primary.crash();
-    // A standby answers, but is not to be read.
+    // A standby answers, but must not be read.
     let read = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
     let answer = client.clone().get_account(within(seconds(4), read.clone())).await;
     answer.expect_err("there is no primary");
@@ -165,7 +165,7 @@ async fn reads_find_the_new_primary_though_nobody_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_verified_and_exported_but_not_served() {
-    let _turn = turn::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let primary = PostgresServer::start().await;
     let standby = primary.standby().await;
     passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();

@@ -1,4 +1,5 @@
-//! Connections: a change has its own, whatever reads there are, and however few the database allows.
+//! Changes have their own connections, however many reads there are and however few connections the
+//! database allows.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::*;
 
-/// A role that may have this many connections, and the URL with it.
+/// A role with a connection limit, and its URL.
 async fn role(database: &TestDatabase, connections: u32) -> (String, String) {
     let name = format!("role_of_{}", database.name());
     let create = format!(
@@ -24,7 +25,7 @@ async fn drop_role(database: &TestDatabase, name: &str) {
     database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
 }
 
-/// The sessions of a role.
+/// The number of sessions of a role.
 async fn sessions(database: &TestDatabase, name: &str) -> i64 {
     database.count(&format!("pg_stat_activity WHERE usename = '{name}'")).await
 }
@@ -38,7 +39,7 @@ fn read_all(client: &Client, count: usize) -> JoinSet<Result<(), tonic::Status>>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_are_made_where_few_connections_are_allowed() {
+async fn changes_are_applied_with_a_small_connection_limit() {
     for connections in [3, 4, 8] {
         let database = TestDatabase::create(Kind::Postgres).await;
         let (url, name) = role(&database, connections).await;
@@ -56,7 +57,7 @@ async fn changes_are_made_where_few_connections_are_allowed() {
         }
         assert_eq!(admin.get("/readyz").await.0, 200);
         assert_eq!(balance(&client, "alice").await, "20.00");
-        // A foreign lock takes a connection of its own, which one read gives up.
+        // A lock wait needs its own connection, which is taken from the reads.
         let session = database.connect().await;
         let lock = "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE";
         session.execute_unprepared(lock).await.expect("it is locked");
@@ -76,13 +77,13 @@ async fn changes_are_made_where_few_connections_are_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fewer_connections_than_are_needed_are_refused_with_the_number() {
+async fn too_low_a_connection_limit_is_refused_with_the_number_needed() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (url, name) = role(&database, 2).await;
 
     let outcome = passbook(&["serve", "--database-url", &url, "--listen", "127.0.0.1:0"]).await;
     let error = outcome.must_fail(1);
-    // It has as many open before it can ask how many it may have.
+    // The server opens this many before it can query the limit.
     let is_told = error.contains("allows 2 connections") && error.contains("at least 3 are needed");
     let is_refused = error.contains("too many connections for role") && error.contains("raise");
     assert!(is_told || is_refused, "{error}");
@@ -93,7 +94,7 @@ async fn fewer_connections_than_are_needed_are_refused_with_the_number() {
     drop_role(&database, &name).await;
 }
 
-/// Reads that take long, because another program has locked their table.
+/// Starts reads that wait for a table lock of another program.
 fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
     let read = |client: Client| async move {
         let request =
@@ -104,7 +105,7 @@ fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_take_long_hold_up_no_capture_and_are_no_more_than_may_be() {
+async fn long_reads_are_limited_and_block_no_capture() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
     let (client, admin) = (server.client(), server.admin());
@@ -118,7 +119,7 @@ async fn reads_that_take_long_hold_up_no_capture_and_are_no_more_than_may_be() {
 
     let mut most = BTreeSet::new();
     for hold_id in ["a", "b", "c"] {
-        // Their callers give up; the database goes on with what it has.
+        // The callers give up, but the database continues the queries.
         let mut reads = slow_reads(&client, 40);
         eventually("reads wait", async || database.lock_waits().await >= 8).await;
         captured(&client, capture(hold_id)).await;

@@ -1,25 +1,23 @@
-//! What others do to the database, and how far it is felt: only where it must be.
+//! Interference of other programs with the database has no wider effect than it must.
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 
-use crate::harness::{checker, postgres_proxy::PostgresProxy, *};
+use crate::harness::{checker, proxy::PostgresProxy, *};
 
 on_both_databases! {
     an_account_whose_row_was_tampered_with_fails_alone,
-    a_column_that_a_newer_server_adds_disturbs_no_running_one,
+    a_column_added_by_a_newer_server_does_not_disturb_running_ones,
 }
 
 async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "broken", "1").await;
     for number in 0..9 {
         open(&client, &format!("healthy-{number}")).await;
     }
-    // Its next entry would have the number of the one that is there.
+    // The sequence of its next entry is taken.
     database.execute("UPDATE accounts SET sequence = 0 WHERE account_id = 'broken'").await;
 
     let mut calls = JoinSet::new();
@@ -44,10 +42,8 @@ async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
     assert_eq!(database.count("entries").await, 46);
 }
 
-async fn a_column_that_a_newer_server_adds_disturbs_no_running_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "1").await;
     let change = Change::Deposit(deposit("alice", "1"));
     change.send(&client, PATIENCE).await.expect("every statement is prepared");
@@ -65,10 +61,8 @@ async fn a_column_that_a_newer_server_adds_disturbs_no_running_one(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_id_that_another_session_has_not_committed_holds_up_no_other_request() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() {
+    let (database, server, client) = start_server(Kind::Postgres).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let other = database.connect().await;
@@ -105,7 +99,7 @@ async fn a_request_id_that_another_session_has_not_committed_holds_up_no_other_r
     });
 }
 
-/// Not a builder of the harness: nobody else wants an id of their own.
+/// Not in the harness: no other test chooses a request id.
 struct DepositRequestOf;
 
 impl DepositRequestOf {
@@ -118,10 +112,8 @@ impl DepositRequestOf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_time() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn no_call_is_refused_early_however_many_rows_are_locked() {
+    let (database, _server, client) = start_server(Kind::Postgres).await;
     for number in 0..25 {
         open(&client, &format!("held-{number}")).await;
     }
@@ -145,15 +137,15 @@ async fn however_many_rows_are_held_for_a_while_nobody_is_refused_before_their_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_ten_seconds() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silent() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();
     open_funded(&client, "hot", "1").await;
     open_funded(&client, "cold", "1").await;
     fill_the_pool_of_readers(&database, &client).await;
-    // A lane, with a connection of its own, waits for this row.
+    // A lock waiter with its own connection waits for this row.
     let other = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
     other.execute_unprepared(lock).await.expect("the row is held");
@@ -166,7 +158,7 @@ async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_ten_
 
     proxy.silence_connections();
     other.execute_unprepared("COMMIT").await.expect("the row is free");
-    // More reads in flight than the pool has connections, each given up by its caller.
+    // More canceled reads than the pool has connections.
     let mut reads = JoinSet::new();
     for _ in 0..16 {
         let mut client = client.clone();
@@ -196,7 +188,7 @@ async fn when_all_connections_fall_silent_reads_and_changes_are_back_within_ten_
     checker::assert_consistent(&database).await;
 }
 
-/// So that it has nothing but dead connections when all of them fall silent.
+/// Opens all connections of the pool, so that all of them fall silent.
 async fn fill_the_pool_of_readers(database: &TestDatabase, client: &Client) {
     let connections = format!(
         "pg_stat_activity WHERE datname = '{}' AND application_name = 'passbook'",

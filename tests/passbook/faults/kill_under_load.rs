@@ -1,11 +1,11 @@
-//! kill -9 of a server, or of PostgreSQL, under load, again and again.
+//! Repeated kill -9 of a server, or of PostgreSQL, under load.
 
 use tokio::time::Instant;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
-    postgres_servers::PostgresServer,
+    ring::{RingLoad, Stop, open_ring},
+    servers::PostgresServer,
     *,
 };
 
@@ -17,12 +17,12 @@ on_both_databases! {
 }
 
 async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
     let mut random = fastrand::Rng::with_seed(seed());
-    let load = Load::start(&accounts, 24, &[client], random.u64(..));
+    let load = RingLoad::start(&accounts, 24, &[client], random.u64(..));
 
     for _ in 0..KILLS {
         let changes = database.count("requests").await;
@@ -47,13 +47,13 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_double_none() {
-    let turn = turn::take(Weight::Heavy).await;
+    let slot = slots::take(Load::Heavy).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let mut recoveries = Vec::new();
 
     for _ in 0..KILLS {
@@ -70,14 +70,14 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
     recoveries.sort_unstable();
     let slowest = recoveries[KILLS - 1];
     println!("{KILLS} kills, {} changes", history.len());
-    let database = TestDatabase::outside(&postgres.url(), turn);
+    let database = TestDatabase::outside(&postgres.url(), slot);
     checker::assert_sound(&database, &history).await;
     times::promise("the first change", slowest, seconds(10));
     assert!(!server.log().contains("panic"), "{}", server.log());
     every_answer_is_given_again(&client, &history).await;
 }
 
-/// What was acknowledged, before whichever kill, is answered the same now.
+/// Asserts that every acknowledged request still gets the same answer.
 async fn every_answer_is_given_again(client: &Client, history: &checker::History) {
     let mut compared = 0;
     for (change, verdict) in history.iter().rev().step_by(7).take(300) {
@@ -101,12 +101,12 @@ async fn every_answer_is_given_again(client: &Client, history: &checker::History
 }
 
 async fn a_kill_leaves_no_lock_behind(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut doomed = Server::start(&database).await;
     let survivor = Server::start(&database).await;
     let client = survivor.client();
     let (accounts, _) = open_ring(&client, 3).await;
-    let load = Load::on(&accounts, 16, Stop::After(1_000_000), seed());
+    let load = RingLoad::on(&accounts, 16, Stop::After(1_000_000), seed());
     let doomed_client = doomed.client();
     let calling = tokio::spawn(async move { load.run(&[doomed_client]).await });
     tokio::time::sleep(ms(400)).await;
@@ -123,11 +123,11 @@ async fn a_kill_leaves_no_lock_behind(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
-    let load = Load::start(&accounts, 24, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let terminate = "SELECT CAST(pg_terminate_backend(pid) AS TEXT) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
 

@@ -1,4 +1,4 @@
-//! More than the server may take on is refused at once, and says so.
+//! Load beyond the server's limits is refused at once, with the reason.
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
@@ -7,17 +7,17 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     checker,
-    load::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
 on_both_databases! {
-    a_full_queue_refuses_at_once_and_takes_again_when_it_has_room,
+    a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room,
     batches_of_one_are_as_correct_as_batches_of_many,
     a_hundred_callers_on_one_account_share_transactions,
 }
 
-async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kind) {
+async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "4"]).await;
     let client = server.client();
@@ -43,7 +43,7 @@ async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kin
     let status = refused(answer, Code::ResourceExhausted, "OVERLOADED");
     assert_eq!(outcome(&status), "not_applied");
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(status.message().contains('4'), "it says what the limit is: {}", status.message());
+    assert!(status.message().contains('4'), "the message names the limit: {}", status.message());
     times::promise("a refusal", started.elapsed(), ms(500));
     assert_eq!(balance(&client, "hot").await, "0.00", "reads go on");
 
@@ -57,19 +57,19 @@ async fn a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(kind: Kin
 }
 
 async fn batches_of_one_are_as_correct_as_batches_of_many(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let alone = Server::start_with(&database, &["--batch-size-max", "1"]).await;
     let together = Server::start(&database).await;
     let clients = [alone.client(), together.client()];
     let (accounts, mut history) = open_ring(&clients[0], 3).await;
 
-    history.extend(Load::on(&accounts, 24, Stop::After(10), seed()).run(&clients).await);
+    history.extend(RingLoad::on(&accounts, 24, Stop::After(10), seed()).run(&clients).await);
 
     checker::assert_sound(&database, &history).await;
 }
 
 async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "hot").await;
@@ -79,7 +79,7 @@ async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
         calls.spawn(async move {
             for _ in 0..10 {
                 let change = Change::Deposit(deposit("hot", "1"));
-                change.send(&client, PATIENCE).await.expect("it is made");
+                change.send(&client, PATIENCE).await.expect("applied");
             }
         });
     }
@@ -87,7 +87,7 @@ async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
     calls.join_all().await;
 
     assert_eq!(balance(&client, "hot").await, "1000.00");
-    // A transaction has one time: as many different times, as many transactions.
+    // Entries of one transaction share its time, so distinct times count transactions.
     let times =
         database.texts("SELECT DISTINCT CAST(create_time_us AS TEXT) FROM entries").await.len();
     println!("{kind:?}: 1000 deposits in {times} transactions");

@@ -1,46 +1,43 @@
-//! A partition between server and database that nobody is told of: packets vanish, and when the
-//! line is back the old connections are not.
+//! A silent partition between server and database: packets are dropped, and the old connections
+//! stay dead after it.
 
 use std::time::Duration;
 
 use passbook::proto::GetAccountRequest;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{
-    harness::{
-        checker,
-        load::{Load, open_ring},
-        postgres_proxy::PostgresProxy,
-        *,
-    },
-    rpc::watch_entries::Watching,
+use crate::harness::{
+    checker,
+    proxy::PostgresProxy,
+    ring::{RingLoad, open_ring},
+    *,
 };
 
-/// Counted from the end of the partition.
+/// From the end of the partition.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_seconds_of_silence_are_over_ten_seconds_later() {
+async fn the_service_recovers_within_ten_seconds_of_three_seconds_of_silence() {
     all_are_back_after_a_partition_of(seconds(3)).await;
 }
 
-/// Longer than an attempt may take, and than the database keeps a transaction that is left alone.
+/// Longer than an attempt, and than the database keeps an idle transaction.
 #[tokio::test(flavor = "multi_thread")]
-async fn nine_seconds_of_silence_are_over_ten_seconds_later() {
+async fn the_service_recovers_within_ten_seconds_of_nine_seconds_of_silence() {
     all_are_back_after_a_partition_of(seconds(9)).await;
 }
 
 async fn all_are_back_after_a_partition_of(length: Duration) {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
     let mut watching = Watching::begin(&client, &accounts[0], 1).await;
-    let load = Load::start(&accounts, 16, std::slice::from_ref(&client), seed());
+    let load = RingLoad::start(&accounts, 16, std::slice::from_ref(&client), seed());
     tokio::time::sleep(ms(500)).await;
 
-    // Whatever is under way is in the middle of something.
+    // The changes in flight are at different points.
     proxy.freeze();
     tokio::time::sleep(length).await;
     proxy.silence_connections();
@@ -58,7 +55,7 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     let changes = changes.join_all().await;
     let slowest = changes.iter().map(|(_, _, after)| *after).max().expect("a change");
     history.extend(changes.into_iter().map(|(change, verdict, _)| (change, verdict)));
-    // A read that meets one of the old connections has no answer before its deadline.
+    // A read on one of the dead connections ends at its deadline.
     let mut sequence = 0;
     eventually("reads are back", async || {
         let request = GetAccountRequest { account_id: accounts[0].clone() };

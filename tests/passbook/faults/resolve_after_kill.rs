@@ -1,5 +1,5 @@
-//! kill -9 of a server with calls under way: another one tells what became of each of them, and
-//! what it tells is what the books say.
+//! kill -9 of a server with calls in flight: another server resolves each of them, in agreement
+//! with the ledger.
 
 use std::sync::{
     Arc,
@@ -10,21 +10,18 @@ use passbook::proto::{RequestOutcome, ResolveRequestResponse};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::{
-    harness::{
-        change::is_definite,
-        checker,
-        load::{open_ring, random_change},
-        *,
-    },
-    rpc::resolve_request::{not_seen, resolve},
+use crate::harness::{
+    checker,
+    request::is_definite,
+    ring::{open_ring, random_change},
+    *,
 };
 
 const KILLS: usize = 8;
 const CALLERS: usize = 32;
-/// Of the calls that were answered, one in so many is resolved, too.
+/// One in this many answered calls is resolved, too.
 const ANSWERED_STEP: usize = 5;
-/// Of those that have a verdict, one in so many is sent again in the end.
+/// One in this many requests with a verdict is repeated at the end.
 const REPEATED_STEP: usize = 20;
 
 on_both_databases! {
@@ -34,7 +31,7 @@ on_both_databases! {
 type Outcomes = Vec<(Change, Result<Answer, Status>)>;
 
 async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut doomed = Server::start(&database).await;
     let witness = Server::start(&database).await;
     let client = witness.client();
@@ -71,9 +68,9 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
         history.len()
     );
     assert!(made > 0 && not_made > 0, "nothing was unknown");
-    // The books, entry by entry, are what was answered and what was resolved, and no more.
+    // The ledger matches the answers and the resolved outcomes, entry by entry.
     checker::assert_sound(&database, &history).await;
-    // And so it stays on the server that had them in its hands: all that were fenced, and some.
+    // The restarted server agrees: on all fenced requests, and on some of the others.
     let is_fenced = |verdict: &Verdict| match verdict {
         Verdict::Applied(_) => false,
         Verdict::Refused(status) => !is_definite(status),
@@ -96,8 +93,7 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
     }
 }
 
-/// Callers who send one change after another, each once, some with little patience; until the
-/// server is killed under them.
+/// Callers that send each change once, some with short deadlines, until the server is killed.
 async fn calls_until_a_kill(
     doomed: &mut Server,
     random: &mut fastrand::Rng,
@@ -125,13 +121,13 @@ async fn calls_until_a_kill(
     callers.join_all().await.into_iter().flatten().collect()
 }
 
-/// Whether a caller cannot know from the answer what became of the change.
+/// Whether the answer leaves the outcome open.
 fn is_unknown(answer: &Result<Answer, Status>) -> bool {
     matches!(answer, Err(status) if !is_definite(status))
 }
 
-/// Half of them are fenced at once, when the database may still be at work on what the dead
-/// server has sent; the others are looked up when it surely is not, and then fenced.
+/// Half of the requests are fenced at once, while the database may still execute statements of the
+/// killed server. The others are looked up after that, and then fenced.
 async fn resolve_all(
     database: &TestDatabase,
     client: &Client,
@@ -164,7 +160,7 @@ async fn resolve_all(
     }
     for ((change, answer), resolved) in unknown.iter().zip(&resolved) {
         let again = resolve(client, change.request_id(), false).await;
-        assert_eq!(&again, resolved, "a verdict stays what it is");
+        assert_eq!(&again, resolved, "a verdict is final");
         if let Err(status) = answer
             && outcome(status) == "not_applied"
         {
@@ -177,8 +173,8 @@ async fn resolve_all(
 fn verdict(resolved: ResolveRequestResponse) -> Verdict {
     match resolved.outcome() {
         RequestOutcome::Applied => {
-            let transaction = resolved.transaction.expect("a transaction");
-            Verdict::Applied(Answer { transaction, replayed: true })
+            let (transaction, hold) = (resolved.transaction, resolved.hold);
+            Verdict::Applied(Answer { transaction, hold, replayed: true })
         }
         RequestOutcome::Rejected => {
             let error = resolved.error.expect("an error");
@@ -193,7 +189,7 @@ fn is_as_answered(answer: &Result<Answer, Status>, resolved: &ResolveRequestResp
     match answer {
         Ok(answer) => {
             assert_eq!(resolved.outcome(), RequestOutcome::Applied);
-            assert_eq!(resolved.transaction.as_ref(), Some(&answer.transaction));
+            assert_eq!(resolved.transaction.as_ref(), Some(answer.transaction()));
         }
         Err(status) => {
             assert_eq!(resolved.outcome(), RequestOutcome::Rejected, "{status:?}");

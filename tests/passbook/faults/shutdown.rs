@@ -1,29 +1,26 @@
-//! SIGTERM: what was accepted is answered, then the process ends.
+//! SIGTERM: accepted requests are answered, then the process exits.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{
-    harness::{
-        checker::{self, History},
-        load::{open_ring, random_change},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    checker::{self, History},
+    ring::{open_ring, random_change},
+    *,
 };
 
 on_both_databases! {
-    every_accepted_request_is_answered_when_the_server_is_told_to_end,
-    a_server_without_work_ends_at_once,
-    a_connection_that_stays_open_does_not_hold_the_server_up,
-    health_says_so_first_and_calls_are_still_answered,
-    a_second_signal_ends_the_wait,
+    every_accepted_request_is_answered_at_shutdown,
+    an_idle_server_shuts_down_at_once,
+    an_open_connection_does_not_delay_the_shutdown,
+    at_shutdown_health_changes_first_and_calls_are_still_answered,
+    a_second_signal_ends_the_shutdown_delay,
 }
 
-async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn every_accepted_request_is_answered_at_shutdown(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let seed = seed();
     let mut history = History::new();
     for round in 0..3 * scale() as u64 {
@@ -58,7 +55,7 @@ async fn every_accepted_request_is_answered_when_the_server_is_told_to_end(kind:
     checker::assert_sound(&database, &history).await;
 }
 
-/// Calls until it is told to stop, or for as long as the server takes calls.
+/// Makes calls until it is stopped or the server refuses.
 async fn call(
     client: Client,
     mut random: fastrand::Rng,
@@ -70,7 +67,7 @@ async fn call(
         let change = random_change(&mut random, &accounts);
         match change.send(&client, PATIENCE).await {
             Ok(answer) => history.push((change, Verdict::Applied(answer))),
-            Err(status) if change::is_definite(&status) => {
+            Err(status) if request::is_definite(&status) => {
                 history.push((change, Verdict::Refused(status)));
             }
             Err(status) => refusals.push((change, status)),
@@ -79,9 +76,9 @@ async fn call(
     (history, refusals)
 }
 
-/// An error at the end is a call that was not taken on, and left no trace.
+/// Asserts that the final error is of a call that was not accepted and left no trace.
 async fn was_never_accepted(database: &TestDatabase, change: &Change, status: &Status) {
-    // Made by the client itself, whose connection ended before the request was on its way.
+    // tonic's own error: its connection ended before the request was sent.
     let is_of_transport = std::error::Error::source(status).is_some();
     let is_refusal = status.code() == Code::Unavailable && reason_if_any(status) == "SHUTTING_DOWN";
     assert!(is_of_transport || is_refusal, "{status:?}");
@@ -89,7 +86,7 @@ async fn was_never_accepted(database: &TestDatabase, change: &Change, status: &S
     assert_eq!(database.count(&kept).await, 0, "accepted, applied and not answered: {status:?}");
 }
 
-async fn a_server_without_work_ends_at_once(kind: Kind) {
+async fn an_idle_server_shuts_down_at_once(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "5m"]).await;
     open(&server.client(), "alice").await;
@@ -101,10 +98,10 @@ async fn a_server_without_work_ends_at_once(kind: Kind) {
     assert_eq!(server.stdout().len(), 1, "one line, when ready: {:?}", server.stdout());
 }
 
-async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
+async fn an_open_connection_does_not_delay_the_shutdown(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "2s"]).await;
-    // One that never says a word, and one whose client is connected and idle.
+    // One connection that never sends a byte, and one of an idle client.
     let silent = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
     let client = server.client();
     open(&client, "alice").await;
@@ -116,23 +113,26 @@ async fn a_connection_that_stays_open_does_not_hold_the_server_up(kind: Kind) {
     drop((silent, client));
 }
 
-/// A load balancer has `shutdown_delay` to turn away, and loses no call in that time.
-async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
+/// During `shutdown_delay` a load balancer can remove the server without losing a call.
+async fn at_shutdown_health_changes_first_and_calls_are_still_answered(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let arguments = ["--shutdown-delay", "4s"];
     let (mut server, admin) = Server::start_with_admin(&database, &arguments).await;
     let client = server.client();
     open(&client, "alice").await;
-    assert_eq!(status(&server, "").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
 
     server.terminate();
     let terminated = Instant::now();
 
-    eventually("it is said", async || status(&server, "").await == ServingStatus::NotServing).await;
+    eventually("it is said", async || {
+        serving_status(&server, "").await == ServingStatus::NotServing
+    })
+    .await;
     let (ready, why) = admin.get("/readyz").await;
     assert_eq!((ready, admin.get("/livez").await.0), (503, 200), "{why}");
     while terminated.elapsed() < ms(1500) {
-        // On a connection that is there, and on a new one.
+        // On an existing connection and on a new one.
         client.clone().deposit(deposit("alice", "1")).await.expect("still answered");
         server.client().deposit(deposit("alice", "1")).await.expect("still let in");
         tokio::time::sleep(ms(50)).await;
@@ -142,9 +142,9 @@ async fn health_says_so_first_and_calls_are_still_answered(kind: Kind) {
     assert!(terminated.elapsed() >= ms(3900), "it did not wait: {:?}", terminated.elapsed());
 }
 
-/// Who cannot wait sends the signal again: then the load balancers are waited for no longer, and if
-/// something is unanswered even so, the next one cuts it, and the exit code says so.
-async fn a_second_signal_ends_the_wait(kind: Kind) {
+/// A second signal ends the shutdown delay. A third one cuts unanswered calls, which the exit code
+/// reports.
+async fn a_second_signal_ends_the_shutdown_delay(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let arguments = ["--shutdown-delay", "5m", "--shutdown-grace", "5m"];
     let mut server = Server::start_with(&database, &arguments).await;

@@ -1,5 +1,5 @@
-//! SQLite's file: the one at the path is the one that is open; it can be written to, or the server
-//! says why not; its log has a bound.
+//! The SQLite file: the server uses the file at its path, reports why it cannot write, and bounds
+//! the WAL.
 
 use std::{
     fs,
@@ -13,36 +13,36 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{harness::*, operations::readiness::status};
+use crate::harness::*;
 
-/// As in `storage::file`, with the pages that one commit may add after a look.
+/// The bound of `storage::file`, plus the pages that one commit may add after a check.
 const LOG_BYTES_MAX: u64 = (96 + 32) << 20;
 
-/// A server over a file of a folder, and an account with 3.00 that it has acknowledged.
+/// A server with a file in its own folder, and an account with an acknowledged balance of 3.00.
 struct Served {
     folder: TempDir,
     server: Server,
-    _turn: turn::Turn,
+    _slot: slots::Slot,
 }
 
 impl Served {
     async fn start() -> Self {
-        let turn = turn::take(Weight::Light).await;
+        let slot = slots::take(Load::Light).await;
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("ledger")).expect("a folder");
         let server = Server::start_at(&url(&folder.path().join("ledger/a.db")), &[]).await;
         open_funded(&server.client(), "alice", "3").await;
-        Self { folder, server, _turn: turn }
+        Self { folder, server, _slot: slot }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("ledger").join(name)
     }
 
-    /// Not ready, and changes are refused as not applied.
+    /// Waits until the server is not ready and rejects changes as not applied.
     async fn refuses_changes(&self) {
         eventually("it is not serving", async || {
-            status(&self.server, "").await == ServingStatus::NotServing
+            serving_status(&self.server, "").await == ServingStatus::NotServing
         })
         .await;
         let request = within(seconds(2), deposit("alice", "1"));
@@ -65,14 +65,14 @@ fn url(path: &Path) -> String {
     format!("sqlite://{}?mode=rwc", path.display())
 }
 
-/// The balance of an account in this file, by a server of its own.
+/// The balance of an account in this file, from another server.
 async fn balance_in(path: &Path, account_id: &str) -> String {
     let server = Server::start_at(&url(path), &[]).await;
     balance(&server.client(), account_id).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_put_in_the_place_of_the_open_one_is_left_as_it_is() {
+async fn a_file_that_replaces_the_open_database_file_is_not_touched() {
     let mut served = Served::start().await;
     let backup = served.folder.path().join("backup.db");
     let mut other = Server::start_at(&url(&backup), &[]).await;
@@ -99,7 +99,7 @@ async fn nothing_is_acknowledged_once_the_file_is_deleted() {
     }
     served.refuses_changes().await;
     served.end().await;
-    assert!(!served.path("a.db").exists(), "nobody has asked for a new one");
+    assert!(!served.path("a.db").exists(), "no new one was requested");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn a_folder_that_is_moved_has_all_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back() {
+async fn a_moved_database_file_is_complete_and_served_again_when_back() {
     let mut served = Served::start().await;
     let moved = served.folder.path().join("moved.db");
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
@@ -123,10 +123,10 @@ async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back(
 
     fs::rename(&moved, served.path("a.db")).expect("it is moved back");
     eventually("it is serving", async || {
-        status(&served.server, "").await == ServingStatus::Serving
+        serving_status(&served.server, "").await == ServingStatus::Serving
     })
     .await;
-    served.server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    served.server.client().deposit(deposit("alice", "1")).await.expect("applied");
 
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
     served.refuses_changes().await;
@@ -135,7 +135,7 @@ async fn a_file_that_is_moved_alone_has_all_and_is_served_again_when_it_is_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_deleted_is_in_the_file() {
+async fn a_deleted_wal_is_already_in_the_database_file() {
     let mut served = Served::start().await;
     fs::remove_file(served.path("a.db-wal")).expect("it is removed");
     served.refuses_changes().await;
@@ -143,7 +143,7 @@ async fn a_log_that_is_deleted_is_in_the_file() {
     assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");
 }
 
-/// A program that runs passbook as a user who is not root; None if that cannot be.
+/// A wrapper that runs passbook as a user other than root. None if that is impossible.
 fn as_somebody(folder: &Path) -> Option<PathBuf> {
     let program = folder.join("passbook");
     fs::copy(env!("CARGO_BIN_EXE_passbook"), &program).expect("a copy");
@@ -166,11 +166,11 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 fn give(path: &Path) {
-    // Without root it is ours already.
+    // Without root the file already belongs to this user.
     let _ = std::os::unix::fs::chown(path, Some(65534), Some(65534));
 }
 
-/// A whole ledger without a log, whose folder belongs to somebody.
+/// A complete ledger without a WAL, in a folder of this owner.
 async fn stopped_ledger(folder: &Path) -> PathBuf {
     let ledger = folder.join("ledger");
     fs::create_dir(&ledger).expect("a folder");
@@ -188,8 +188,8 @@ async fn stopped_ledger(folder: &Path) -> PathBuf {
 const NO_SETPRIV: &str = "this is root, and setpriv cannot make it somebody else";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
+    let _slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
@@ -227,17 +227,18 @@ async fn what_cannot_be_written_is_read_by_mode_ro_and_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
-    let turn = turn::take(Weight::Light).await;
+async fn a_server_is_not_ready_when_its_file_becomes_read_only() {
+    let slot = slots::take(Load::Light).await;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(program) = as_somebody(folder.path()) else { return skipped(NO_SETPRIV) };
     let path = stopped_ledger(folder.path()).await;
-    let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), turn)).await;
-    assert_eq!(status(&server, "").await, ServingStatus::Serving);
+    let server = Server::start_of(&program, &TestDatabase::outside(&url(&path), slot)).await;
+    assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
 
     set_mode(&path, 0o444);
     let is = async |wanted| {
-        eventually("it is as it should be", async || status(&server, "").await == wanted).await;
+        eventually("it is as it should be", async || serving_status(&server, "").await == wanted)
+            .await;
     };
     is(ServingStatus::NotServing).await;
     assert!(server.log().contains("this user may not write it"), "{}", server.log());
@@ -246,7 +247,7 @@ async fn a_file_that_cannot_be_written_any_more_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named() {
+async fn a_missing_file_or_folder_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (path, parameters, why) in [
@@ -267,10 +268,10 @@ async fn what_is_missing_is_named() {
     }
 }
 
-/// Somebody always reads, each from before the last one has ended.
+/// Overlapping reads: each begins before the last one has ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_has_a_bound_while_reads_overlap() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+async fn the_wal_stays_bounded_while_reads_overlap() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let path = database.url().strip_prefix("sqlite://").and_then(|it| it.strip_suffix("?mode=rwc"));
     let log = PathBuf::from(format!("{}-wal", path.expect("a file")));
     let server = Server::start(&database).await;
@@ -293,19 +294,19 @@ async fn the_log_has_a_bound_while_reads_overlap() {
     let length = || fs::metadata(&log).map_or(0, |it| it.len());
 
     for _ in 0..2 {
-        // Unlike a server this writes as fast as it can, and so beyond the bound.
+        // Unlike a server, this writes without a pause, and so beyond the bound.
         while length() < LOG_BYTES_MAX {
             database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
             database.execute("DELETE FROM ballast").await;
         }
         eventually("the log begins anew", async || length() < LOG_BYTES_MAX / 2).await;
     }
-    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    server.client().deposit(deposit("alice", "1")).await.expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_never_ends_does_not_hold_up_changes() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+async fn an_endless_read_does_not_block_changes() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
@@ -318,7 +319,7 @@ async fn a_read_that_never_ends_does_not_hold_up_changes() {
         database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
     }
 
-    // Beyond the next try to shorten the log.
+    // Past the next checkpoint.
     let end = tokio::time::Instant::now() + seconds(12);
     while tokio::time::Instant::now() < end {
         let request = within(seconds(2), deposit("alice", "1"));

@@ -1,15 +1,12 @@
-//! Two servers of one URL both take changes: nobody can tell which ledger is the right one, so
-//! nothing is changed until there is one.
+//! Two servers in one URL both accept changes. The right ledger is unknown, so no change is made
+//! until only one is left.
 
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::{
-    harness::{
-        postgres_servers::{self, PostgresServer},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    servers::{self, PostgresServer},
+    *,
 };
 
 async fn migrated() -> PostgresServer {
@@ -20,10 +17,10 @@ async fn migrated() -> PostgresServer {
 
 async fn becomes(server: &Server, wanted: ServingStatus) {
     let what = format!("it is {wanted:?}");
-    eventually(&what, async || status(server, "").await == wanted).await;
+    eventually(&what, async || serving_status(server, "").await == wanted).await;
 }
 
-/// Not ready, says these words, and makes no change.
+/// Waits until the server is not ready for this reason and refuses changes.
 async fn refuses(server: &Server, words: &str) {
     becomes(server, ServingStatus::NotServing).await;
     eventually("it says why", async || server.log().contains(words)).await;
@@ -34,14 +31,14 @@ async fn refuses(server: &Server, words: &str) {
 }
 
 async fn deposit_one(server: &Server) {
-    server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+    server.client().deposit(deposit("alice", "1")).await.expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_in_a_url_are_not_served() {
-    let _turn = turn::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let (one, two) = (migrated().await, migrated().await);
-    let url = postgres_servers::url(&[&one, &two]);
+    let url = servers::url(&[&one, &two]);
     for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
         let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
         let why = outcome.must_fail(1);
@@ -53,7 +50,7 @@ async fn two_primaries_in_a_url_are_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_under_two_addresses_is_no_second_primary() {
-    let _turn = turn::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let one = migrated().await;
     let url = format!(
         "postgres://postgres@localhost:{0},127.0.0.1:{0}/postgres?sslmode=disable",
@@ -64,11 +61,11 @@ async fn one_server_under_two_addresses_is_no_second_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
-    let _turn = turn::take(Weight::Heavy).await;
+async fn a_second_cluster_is_never_used_and_stops_changes() {
+    let _slot = slots::take(Load::Heavy).await;
     let (mut one, mut two) = (migrated().await, migrated().await);
     two.crash();
-    let server = Server::start_at(&postgres_servers::url(&[&two, &one]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&two, &one]), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
 
     two.run().await;
@@ -84,10 +81,10 @@ async fn another_cluster_is_never_used_and_beside_it_nothing_is_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_that_was_not_fenced_is_not_used() {
-    let _turn = turn::take(Weight::Heavy).await;
+    let _slot = slots::take(Load::Heavy).await;
     let mut old = migrated().await;
     let mut new = old.standby().await;
-    let server = Server::start_at(&postgres_servers::url(&[&old, &new]), &[]).await;
+    let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     let at_standby = new.session().await;
     eventually("the standby has it", async || {
@@ -111,10 +108,10 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
     assert_eq!(balance(&server.client(), "alice").await, "2.00");
 }
 
-/// A role that may hardly anything can still be told two servers apart for.
+/// A role with minimal rights can still distinguish two servers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_role_may_look_which_server_it_is() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_plain_role_can_identify_the_server() {
+    let _slot = slots::take(Load::Light).await;
     let one = PostgresServer::start().await;
     one.execute("CREATE ROLE app LOGIN; CREATE DATABASE app OWNER app").await;
     let url = format!("postgres://app@127.0.0.1:{0},localhost:{0}/app?sslmode=disable", one.port);

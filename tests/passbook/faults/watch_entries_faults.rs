@@ -1,4 +1,4 @@
-//! WatchEntries: what a caller is told stays whole through cuts, kills, slowness and outages.
+//! WatchEntries misses and repeats nothing through cuts, kills, slow readers and outages.
 
 use std::time::Duration;
 
@@ -6,35 +6,32 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, transport::Endpoint};
 
-use crate::{
-    harness::{
-        book::Book,
-        load::{Load, open_ring},
-        postgres_proxy::PostgresProxy,
-        *,
-    },
-    rpc::watch_entries::{Watching, post_many},
+use crate::harness::{
+    ledger_dump::LedgerDump,
+    proxy::PostgresProxy,
+    ring::{RingLoad, open_ring},
+    *,
 };
 
 on_both_databases! {
-    reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice,
-    who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others,
+    reconnects_and_a_killed_server_lose_and_repeat_no_entry,
+    a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory,
 }
 
-/// An account's entries as they are in the database.
+/// The entries of an account in the database.
 async fn stored(database: &TestDatabase, account_id: &str) -> Vec<(i64, String)> {
-    let mut book = Book::read(database).await;
-    let entries = book.entries.remove(account_id).unwrap_or_default();
+    let mut dump = LedgerDump::read(database).await;
+    let entries = dump.entries.remove(account_id).unwrap_or_default();
     entries.into_iter().map(|entry| (entry.sequence, entry.transaction_id)).collect()
 }
 
-async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing_twice(kind: Kind) {
+async fn reconnects_and_a_killed_server_lose_and_repeat_no_entry(kind: Kind) {
     const RECONNECTS: usize = 20;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 2).await;
-    let load = Load::start(&accounts, 8, &clients, seed());
+    let load = RingLoad::start(&accounts, 8, &clients, seed());
     let mut told = Vec::new();
     let (mut sequence, mut streams, mut ends) = (0, 0, 0);
 
@@ -79,9 +76,9 @@ async fn reconnects_and_a_killed_server_under_load_lose_nothing_and_tell_nothing
     assert!(told.len() > RECONNECTS, "{} entries", told.len());
 }
 
-async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(kind: Kind) {
+async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind) {
     const SLOW: usize = 100;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     open(&client, "hot").await;
@@ -89,7 +86,7 @@ async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(ki
     let mut slow = Vec::new();
     for _ in 0..SLOW {
         let mut watching = Watching::begin(&narrow_client(&server), "hot", 0).await;
-        // One message, and no more from then on.
+        // Reads one message and then stops reading.
         watching.next().await.expect("the first entries");
         slow.push(watching);
     }
@@ -118,18 +115,18 @@ async fn who_does_not_read_is_cut_off_and_costs_neither_memory_nor_the_others(ki
     Watching::begin(&client, "hot", slow.sequence).await.until(last).await;
 }
 
-/// A client that takes in little that is not asked for, on a connection of its own.
+/// A client with small flow-control windows and its own connection.
 fn narrow_client(server: &Server) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
     let endpoint = endpoint.initial_stream_window_size(65_535);
     Client::new(endpoint.initial_connection_window_size(65_535).connect_lazy())
 }
 
-/// Not in the way of a test that runs beside it: opened on one account, and all at rest.
+/// Light on tests beside it: opened on one account, and idle.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_watcher_too_many_is_refused_until_another_goes() {
+async fn a_watcher_beyond_the_limit_is_refused_until_another_leaves() {
     const LIMIT: usize = 10_000;
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
     let mut watching = Vec::new();
@@ -152,7 +149,7 @@ async fn one_watcher_too_many_is_refused_until_another_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
+async fn watchers_see_only_outages_that_last() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let behind = Server::start_at(&database.url_at(proxy.address), &[]).await;
@@ -180,12 +177,12 @@ async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
     let warnings = log.lines().filter(|line| line.contains("cannot read what is new")).count();
     assert_eq!(warnings, 1, "{log}");
 
-    // A watcher may have read that for itself. What comes now is told by the hub, which is back, too:
-    // otherwise it would take the next outage for the same one.
+    // A watcher may have read this entry itself. The next one comes from the hub, which has
+    // recovered as well. Otherwise the hub would take the next outage for the same one.
     post_many(&client, "alice", 10).await;
     let told = timeout(PATIENCE, async {
         while caught_up.sequence < 30 {
-            caught_up.next().await.expect("the stream goes on");
+            caught_up.next().await.expect("the stream continues");
         }
     });
     told.await.expect("the hub tells it");
@@ -197,7 +194,7 @@ async fn who_watches_is_told_of_an_outage_only_if_it_lasts() {
     assert_eq!((end.code(), reason.as_str()), (Code::Unavailable, "DATABASE_UNAVAILABLE"));
     assert!(began.elapsed() > seconds(9), "after {:?}", began.elapsed());
     proxy.thaw();
-    eventually("who asks again is told", async || {
+    eventually("a repeat gets the answer", async || {
         let begun = Watching::try_begin(&behind.client(), "alice", caught_up.sequence).await;
         begun.is_ok()
     })

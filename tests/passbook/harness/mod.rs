@@ -1,51 +1,27 @@
-//! What the tests stand on: fresh databases, real server processes, a client, a checker that
-//! reads the whole ledger by itself, and a proxy that breaks the line to PostgreSQL on command.
+//! The harness of the tests: databases, server processes, clients, loads, and a model.
 
-pub mod admin;
-pub mod asked;
-pub mod auto_explain;
-pub mod book;
-pub mod caller;
-pub mod certificates;
-pub mod change;
-pub mod checker;
 pub mod client;
-pub mod collector;
 pub mod database;
-pub mod exact;
-pub mod holds;
-pub mod http2;
 pub mod load;
+pub mod malformed;
 pub mod model;
-pub mod model_caller;
-pub mod model_command;
-pub mod model_holds;
-pub mod model_money;
-pub mod model_random;
-pub mod model_reads;
-pub mod model_requests;
-pub mod pgbouncer;
-pub mod postgres_proxy;
-pub mod postgres_servers;
-pub mod race;
+pub mod postgres;
 pub mod server;
-pub mod tampering;
+pub mod slots;
 pub mod times;
-pub mod turn;
 
 use std::time::Duration;
 
-pub use change::{Answer, Change, Verdict};
 pub use client::*;
-pub use database::{Kind, TestDatabase};
-pub use holds::*;
-pub use server::{Outcome, Server, passbook, passbook_in, passbook_of};
-pub use tampering::Tampering;
+pub use database::*;
+pub use load::*;
+pub use postgres::*;
+pub use server::{Outcome, Server, passbook, passbook_in, passbook_of, start_server};
+pub use slots::Load;
 pub use times::PATIENCE;
-pub use turn::Weight;
 
-/// Makes of each named `async fn(kind: Kind)` two tests, `name::on_sqlite` and
-/// `name::on_postgres`. A function that is not listed is dead code, which clippy refuses.
+/// Makes two tests of each `async fn(kind: Kind)`: `name::on_sqlite` and `name::on_postgres`. A
+/// function that is not listed is dead code, which clippy rejects.
 macro_rules! on_both_databases {
     ($($name:ident),+ $(,)?) => {$(
         mod $name {
@@ -63,7 +39,7 @@ macro_rules! on_both_databases {
 }
 pub(crate) use on_both_databases;
 
-/// A seed for this run, printed so that a failure can be played again: set PASSBOOK_TEST_SEED.
+/// A seed for this run, printed so that a failure can be replayed: set PASSBOOK_TEST_SEED.
 pub fn seed() -> u64 {
     let seed = match std::env::var("PASSBOOK_TEST_SEED") {
         Ok(text) => text.parse().expect("PASSBOOK_TEST_SEED is a number"),
@@ -73,8 +49,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// By how much a test that repeats something does more of it than in a run of all tests:
-/// PASSBOOK_TEST_SCALE, 1 if it is not set.
+/// The factor for repetitions in tests: PASSBOOK_TEST_SCALE, 1 by default.
 pub fn scale() -> usize {
     match std::env::var("PASSBOOK_TEST_SCALE") {
         Ok(text) => text.parse().expect("PASSBOOK_TEST_SCALE is a number"),
@@ -82,16 +57,16 @@ pub fn scale() -> usize {
     }
 }
 
-/// Says, past the test runner that keeps what a test prints, that a test did not run.
+/// Reports a skipped test on standard error, which the test runner does not capture here.
 pub fn skipped(why: &str) {
     use std::io::Write;
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();
-    // Without anywhere to say it there is nothing left to do.
+    // If standard error is closed, the report is lost.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {why}");
 }
 
-/// Looks again and again until `holds`; after [`PATIENCE`] it fails and says what was waited for.
+/// Polls until `holds` returns true. Fails after [`PATIENCE`] and says what it waited for.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !holds().await {

@@ -1,4 +1,4 @@
-//! The real binary, as processes of their own.
+//! Server processes of the real binary, and its other commands.
 
 use std::{
     fs::File,
@@ -15,12 +15,12 @@ use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, PATIENCE, Patient, TestDatabase, eventually};
+use super::{Client, Kind, PATIENCE, Patient, TestDatabase, eventually};
 
-/// How long a command may take: some move a large ledger.
+/// The time limit of a command. Some commands move a large ledger.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// A running `passbook serve`, killed when dropped. Shows its log if the test fails.
+/// A running `passbook serve`, killed when dropped. Prints the end of its log if the test fails.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -45,13 +45,13 @@ impl Server {
         Self::start_by(&[&["--database-url", url], arguments].concat()).await
     }
 
-    /// Starts a server by these arguments and no others.
+    /// Starts a server with exactly these arguments.
     pub async fn start_by(arguments: &[&str]) -> Self {
         let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         Self::spawn(this_program(), "127.0.0.1:0".to_owned(), all).await
     }
 
-    /// Starts a server on an address as a person writes it.
+    /// Starts a server with this `--listen`, spelled as a user would.
     pub async fn start_listening(
         listen: &str,
         database: &TestDatabase,
@@ -62,8 +62,7 @@ impl Server {
         Self::spawn(this_program(), listen.to_owned(), all).await
     }
 
-    /// Starts a server on an address with a port, and waits only until it listens there: it is not
-    /// ready before its database is.
+    /// Starts a server and waits only until it listens: it is not ready before its database is.
     pub async fn launch(address: SocketAddr, arguments: &[&str]) -> Self {
         let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let (mut server, _) = launch(this_program(), &address.to_string(), all);
@@ -73,7 +72,7 @@ impl Server {
         server
     }
 
-    /// Starts a server by another version of the program.
+    /// Starts another version of the program.
     pub async fn start_of(program: &Path, database: &TestDatabase) -> Self {
         let all = vec!["--database-url".to_owned(), database.url().to_owned()];
         Self::spawn(program.to_owned(), "127.0.0.1:0".to_owned(), all).await
@@ -97,7 +96,7 @@ impl Server {
         }
     }
 
-    /// Starts it again, after it ended, at the same address: clients find it by themselves.
+    /// Restarts the server at the same address, so that clients reconnect by themselves.
     pub async fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -105,12 +104,13 @@ impl Server {
         *self = Self::spawn(program, address, self.restart_arguments.clone()).await;
     }
 
-    /// A client with one connection, made when first needed and again when lost.
+    /// A client with one connection, opened on first use and reopened when lost.
     pub fn client(&self) -> Client {
         Client::new(self.channel())
     }
 
-    /// A client that tells the server its deadline and then waits for the answer, whenever it comes.
+    /// A client that sends its deadline to the server and waits for the answer without one of its
+    /// own.
     pub fn patient(&self) -> Patient {
         let http = Http::builder(TokioExecutor::new()).http2_only(true).build_http();
         let origin = format!("http://{}", self.address).parse().expect("an address");
@@ -123,20 +123,20 @@ impl Server {
         endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy()
     }
 
-    /// Ends the process at once, as a power cut would.
+    /// Kills the process with SIGKILL.
     pub fn kill9(&mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
     }
 
-    /// Asks the process to end, as an orchestrator does.
+    /// Sends SIGTERM, as an orchestrator does.
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
         assert!(status.expect("sh runs").success(), "SIGTERM could not be sent to {pid}");
     }
 
-    /// What the process has of the machine's memory, in KiB.
+    /// The resident memory of the process, in KiB.
     pub fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("the process is there");
@@ -145,7 +145,7 @@ impl Server {
         number.and_then(|number| number.parse().ok()).expect("a number of KiB")
     }
 
-    /// Waits for the process to end by itself; None if it has not within the limit.
+    /// Waits for the process to exit. None after the limit.
     pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + limit;
         loop {
@@ -159,15 +159,22 @@ impl Server {
         }
     }
 
-    /// What it wrote on standard output so far, the ready line included.
+    /// Standard output so far, including the ready line.
     pub fn stdout(&self) -> Vec<String> {
-        self.stdout.lock().expect("the lines").clone()
+        self.stdout.lock().expect("the lock").clone()
     }
 
-    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
     }
+}
+
+/// A new ledger with one server and a client. Bind all three: the first two end when dropped.
+pub async fn start_server(kind: Kind) -> (TestDatabase, Server, Client) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    (database, server, client)
 }
 
 impl Drop for Server {
@@ -184,7 +191,6 @@ impl Drop for Server {
     }
 }
 
-/// How a command ended.
 pub struct Outcome {
     pub code: Option<i32>,
     pub stdout: String,
@@ -197,7 +203,8 @@ impl Outcome {
         self
     }
 
-    /// It failed with this exit code, and with one line that says why: what is behind `error: `.
+    /// Asserts the exit code and a single line on standard error, and returns that line after
+    /// `error: `.
     #[track_caller]
     pub fn must_fail(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
@@ -208,17 +215,16 @@ impl Outcome {
     }
 }
 
-/// Runs `passbook` with these arguments to its end.
+/// Runs `passbook` with these arguments until it exits.
 pub async fn passbook(arguments: &[&str]) -> Outcome {
     run(command(&this_program()), arguments).await
 }
 
-/// The same of another version of the program.
 pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
     run(command(program), arguments).await
 }
 
-/// The same of this version, with these variables in its environment.
+/// The same with these environment variables.
 pub async fn passbook_in(environment: &[(&str, &str)], arguments: &[&str]) -> Outcome {
     let mut command = command(&this_program());
     command.envs(environment.iter().copied());
@@ -249,7 +255,7 @@ fn this_program() -> PathBuf {
     env!("CARGO_BIN_EXE_passbook").into()
 }
 
-/// The binary, with none of our own settings in its environment.
+/// The command without the PASSBOOK_ variables of the test run.
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -279,7 +285,8 @@ fn spawn_and_wait(
     Ok(server)
 }
 
-/// A server without its address and ready line, and the lines that it will write on standard output.
+/// Starts the process. Its address and ready line are still unknown; the channel gets the lines of
+/// its standard output.
 fn launch(
     program: PathBuf,
     listen: &str,
@@ -297,7 +304,7 @@ fn launch(
     let seen = Arc::clone(&stdout);
     thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
-            seen.lock().expect("the lines").push(line.clone());
+            seen.lock().expect("the lock").push(line.clone());
             let _ = sender.send(line);
         }
     });
@@ -322,7 +329,7 @@ fn read_all(source: Option<impl Read + Send + 'static>) -> thread::JoinHandle<St
     })
 }
 
-/// A log can be long; its end says most.
+/// The last lines of a log.
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")

@@ -1,16 +1,16 @@
-//! `passbook bench`: it measures, and it notices when the money does not add up.
+//! `passbook bench` measures, and fails if balances do not add up.
 
 use crate::harness::*;
 
 on_both_databases! {
     every_workload_runs_and_its_money_adds_up,
     accounts_that_exist_are_used_as_they_are,
-    those_who_watch_a_run_are_told_of_every_entry,
-    money_that_somebody_else_makes_fails_the_run,
+    watchers_of_a_run_receive_every_entry,
+    a_run_fails_when_another_program_changes_balances,
 }
 
 async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
     let directory = tempfile::tempdir().expect("a folder");
@@ -52,14 +52,12 @@ async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
 }
 
 async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(kind).await;
     for number in 0..3 {
         open_with_overdraft(&client, &format!("load.{number}"), "1000000").await;
     }
     let before = Change::Deposit(deposit("load.1", "12.34"));
-    before.send(&client, PATIENCE).await.expect("it is made");
+    before.send(&client, PATIENCE).await.expect("applied");
     let target = format!("http://{}", server.address);
     let arguments = [
         ["bench", "--target", &target, "--existing", "load", "--accounts", "3"].as_slice(),
@@ -78,8 +76,8 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
     assert!(run.stderr.contains("nobody.0"), "{}", run.stderr);
 }
 
-async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn watchers_of_a_run_receive_every_entry(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
     let directory = tempfile::tempdir().expect("a folder");
@@ -103,7 +101,7 @@ async fn those_who_watch_a_run_are_told_of_every_entry(kind: Kind) {
     assert_eq!(report["watch_cuts"], serde_json::json!({}));
 }
 
-async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {
+async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let target = format!("http://{}", server.address);
@@ -113,7 +111,7 @@ async fn money_that_somebody_else_makes_fails_the_run(kind: Kind) {
         eventually("the run has begun", async || database.count("entries").await > 10).await;
         let steal = match kind {
             Kind::Postgres => "UPDATE accounts SET balance = balance + 1",
-            // In text; the run's balances have two decimals.
+            // As text; the run's balances have two decimals.
             Kind::Sqlite => {
                 "UPDATE accounts SET balance = printf('%.2f', CAST(balance AS REAL) + 1)"
             }

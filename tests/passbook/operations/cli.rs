@@ -1,14 +1,14 @@
-//! The command line, as an operator or an orchestrator sees it.
+//! The command line as an operator or orchestrator sees it.
 
 use crate::harness::*;
 
 on_both_databases! {
-    serve_says_one_line_when_ready,
+    serve_prints_one_line_when_ready,
     healthcheck_tells_serving_from_not_serving_by_its_exit_code,
     migrate_status_tells_what_is_applied,
 }
 
-async fn serve_says_one_line_when_ready(kind: Kind) {
+async fn serve_prints_one_line_when_ready(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -68,7 +68,7 @@ async fn wrong_usage_exits_with_2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_exits_with_1_and_never_shows_a_password() {
+async fn failed_commands_exit_with_1_and_never_show_a_password() {
     let url = "postgres://someone:hunter2secret@127.0.0.1:1/nothing";
     let cases: [&[&str]; 3] = [
         &["serve", "--listen", "127.0.0.1:0", "--database-url", url],

@@ -1,4 +1,4 @@
-//! Output that nobody reads to its end: `passbook export | head -1`.
+//! Output that is not read to its end: `passbook export | head -1`.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -8,7 +8,7 @@ use std::{
 use crate::harness::*;
 
 on_both_databases! {
-    commands_end_quietly_when_nobody_reads_their_output,
+    commands_end_quietly_when_their_output_pipe_is_closed,
     a_server_serves_whether_or_not_its_ready_line_is_read,
 }
 
@@ -18,14 +18,14 @@ fn spawn(arguments: &[&str], stderr: Stdio) -> Child {
     command.spawn().expect("the binary starts")
 }
 
-/// Runs it to its end; its standard output is closed from the beginning.
+/// Runs a command whose standard output is closed from the beginning.
 fn unread(arguments: &[&str]) -> Output {
     let mut child = spawn(arguments, Stdio::piped());
     drop(child.stdout.take());
     child.wait_with_output().expect("it ends")
 }
 
-async fn commands_end_quietly_when_nobody_reads_their_output(kind: Kind) {
+async fn commands_end_quietly_when_their_output_pipe_is_closed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open_funded(&server.client(), "alice", "5").await;
@@ -38,23 +38,22 @@ async fn commands_end_quietly_when_nobody_reads_their_output(kind: Kind) {
         (&["verify", "--database-url", url], 0),
         (&["migrate", "status", "--database-url", url], 0),
         (&["healthcheck", "--target", &target], 0),
-        // Not all was written.
         (&["export", "--database-url", url], 1),
     ] {
         let output = unread(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*said), (Some(code), ""), "{arguments:?}");
     }
-    // What it found out is told by the exit code, still.
+    // The exit code still reports the result.
     database.execute("UPDATE accounts SET balance = '6' WHERE account_id = 'alice'").await;
     let output = unread(&["verify", "--database-url", url]);
     assert_eq!(output.status.code(), Some(1));
-    // A token that nobody reads is lost.
+    // A token that is not read is lost.
     let output = unread(&["token", "create", "--identity", "a"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("the token is lost"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-    // Nor does anyone read what went wrong.
+    // Standard error is closed as well.
     let mut child = spawn(&["migrate", "status", "--database-url", "mysql://h"], Stdio::piped());
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().expect("it ends").code(), Some(2));

@@ -1,4 +1,4 @@
-//! The settings: each of them a flag, a variable and a key, from one definition.
+//! Settings: each is a flag, a variable and a key, from one definition.
 
 use std::{fs, path::Path};
 
@@ -6,11 +6,11 @@ use tempfile::TempDir;
 
 use crate::harness::*;
 
-/// A setting, as `serve --help` tells of it.
+/// A setting as `serve --help` prints it.
 #[derive(Clone, Debug)]
 struct Setting {
     flag: String,
-    /// `FILE`, `DURATION` ...; none for a switch.
+    /// `FILE`, `DURATION` and so on; None for a switch.
     value_name: Option<String>,
     key: String,
     variable: String,
@@ -38,7 +38,7 @@ async fn settings() -> Vec<Setting> {
             value_name: first.next().map(|name| name.trim_matches(['<', '>']).to_owned()),
             key: bracketed("key").unwrap_or_else(|| missing("key")),
             variable: bracketed("env").unwrap_or_else(|| missing("variable")),
-            // A long one is in the lines after.
+            // A long help text is on the next lines.
             default: bracketed("default").filter(|text| !text.is_empty()),
         });
     }
@@ -46,8 +46,7 @@ async fn settings() -> Vec<Setting> {
 }
 
 impl Setting {
-    /// A value that is right in form and in meaning, and needs no other setting; None if there is
-    /// none such.
+    /// A valid value that requires no other setting; None if there is no such value.
     fn right(&self) -> Option<String> {
         match (self.key.as_str(), &self.default) {
             ("log", _) => Some("info".to_owned()),
@@ -70,7 +69,7 @@ impl Setting {
         }
     }
 
-    /// Such a flag, with its value if it takes one.
+    /// The flag, with its value if it takes one.
     fn given(&self, value: &str) -> Vec<String> {
         match self.value_name {
             Some(_) => vec![self.flag.clone(), value.to_owned()],
@@ -88,7 +87,7 @@ impl Setting {
     }
 }
 
-/// `config check`, with a file of settings if there are any.
+/// Runs `config check`, with a settings file if there is one.
 async fn check(environment: &[(&str, &str)], arguments: &[String], file: Option<&str>) -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
     let mut all = vec!["config".to_owned(), "check".to_owned()];
@@ -131,7 +130,7 @@ async fn each_setting_is_a_flag_a_variable_and_a_key() {
     }
 }
 
-/// Wrong usage, and the message has one of the names.
+/// Asserts a usage error that contains one of the names.
 fn refuses(outcome: &Outcome, names: &[&str], what: &str) {
     assert_eq!(outcome.code, Some(2), "{what}: {}{}", outcome.stdout, outcome.stderr);
     assert!(names.iter().any(|name| outcome.stderr.contains(name)), "{what}: {}", outcome.stderr);
@@ -139,8 +138,8 @@ fn refuses(outcome: &Outcome, names: &[&str], what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() {
-    // Whose database it is can be read from the error, since none of them can be opened.
+async fn flags_win_over_variables_over_the_file_over_defaults() {
+    // The error shows which setting applied, since no database can be opened.
     let url = |name: &str| format!("sqlite:///no/such/folder/{name}.db?mode=rwc");
     let (by_flag, by_variable, by_key) = (url("flag"), url("variable"), url("key"));
     let folder = tempfile::tempdir().expect("a folder");
@@ -166,7 +165,7 @@ async fn a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_says_what_is_wrong_with_it_in_one_line_that_names_the_key() {
+async fn an_invalid_file_is_reported_in_one_line_that_names_the_key() {
     for (text, why) in [
         ("listn = \"127.0.0.1:0\"", "there is no setting \"listn\": did you mean listen?"),
         ("xyzzy = 1", "there is no setting \"xyzzy\""),
@@ -188,7 +187,7 @@ async fn a_file_says_what_is_wrong_with_it_in_one_line_that_names_the_key() {
     assert!(said.contains("/no/such/file: cannot be read"), "{said}");
 }
 
-/// Files that a server with TLS and tokens has; what is in them matters to no test here.
+/// Files of a server with TLS and tokens. Their content does not matter here.
 fn files() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["crt", "key", "ca", "tokens", "policy"] {
@@ -215,7 +214,6 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
         (&[open, tokens, policy], &["listen", "TLS", "insecure"]),
     ] {
         let text = lines.join("\n").replace("= \"", &format!("= \"{}/", folder.path().display()));
-        // Not a path.
         let text = text.replace(&format!("{}/0.0.0.0", folder.path().display()), "0.0.0.0");
         let outcome = check(&[], &[], Some(&text)).await;
         refuses(&outcome, &names[..1], &text);
@@ -223,12 +221,12 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
             assert!(outcome.stderr.contains(name), "{text}: {}", outcome.stderr);
         }
         outcome.must_fail(2);
-        // `serve` says the same.
+        // `serve` prints the same.
         let file = folder.path().join("passbook.toml");
         fs::write(&file, &text).expect("written");
         let serve = ["serve", "--config", file.to_str().expect("a plain path")];
         let served = passbook(&serve).await;
-        // But for the file that they come from.
+        // Except for the file that they come from.
         let why = |said: &str| said.split(" (").next().unwrap_or_default().trim_end().to_owned();
         assert_eq!(served.code, Some(2));
         assert_eq!(why(&served.stderr), why(&outcome.stderr));
@@ -237,7 +235,7 @@ async fn settings_that_contradict_each_other_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_secret_is_repeated() {
+async fn no_error_repeats_a_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         fs::write(folder.path().join(name), text).expect("written");
@@ -275,9 +273,8 @@ async fn nothing_secret_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_on_the_command_line_is_warned_of() {
+async fn a_password_in_the_arguments_is_warned_of() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    // Nobody is asked for it here.
     let url = database.url().replacen("postgres@", "postgres:hunter2secret@", 1);
     assert_ne!(url, database.url());
     let warning = "the database's password is on the command line";

@@ -9,7 +9,7 @@ async fn check(environment: &[(&str, &str)]) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_switch_is_set_by_all_words_for_it() {
+async fn a_switch_accepts_all_spellings_of_true_and_false() {
     let open = ("PASSBOOK_LISTEN", "0.0.0.0:0");
     for on in ["1", "yes", "on", "true", "True", "YES", " On\n"] {
         check(&[open, ("PASSBOOK_INSECURE", on), ("PASSBOOK_MIGRATE", on)]).await.must_succeed();
@@ -36,7 +36,7 @@ async fn an_empty_variable_is_not_set() {
     }
     let all: Vec<_> = names.iter().map(|name| (*name, "")).collect();
     check(&all).await.must_succeed();
-    // The file's value counts then, and the help names the variables still.
+    // The file's value applies, and the help still names the variables.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("passbook.toml");
     fs::write(&file, "listen = \"0.0.0.0:0\"\n").expect("written");
@@ -50,7 +50,7 @@ async fn an_empty_variable_is_not_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_may_have_space_and_gaps() {
+async fn lists_may_contain_spaces_and_empty_items() {
     for list in ["ETH=18, PTS=2", " ETH=18 ,PTS=2,", "ETH=18,,PTS=2\n"] {
         check(&[("PASSBOOK_CURRENCY", list)]).await.must_succeed();
     }
@@ -60,7 +60,7 @@ async fn lists_may_have_space_and_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_may_have_a_name_or_none() {
+async fn an_address_may_name_a_host_or_only_a_port() {
     for listen in ["localhost:0", ":0", "[::1]:0", " 127.0.0.1:0 "] {
         for by in ["--listen", "--admin-listen"] {
             passbook(&["config", "check", "--insecure", by, listen]).await.must_succeed();
@@ -99,7 +99,7 @@ async fn an_error_names_the_variable_or_the_file_that_the_value_came_from() {
     }
     let outcome = check(&[("PASSBOOK_LOG_FORMAT", "xml")]).await;
     assert!(outcome.stderr.contains("auto, console, json"), "{}", outcome.stderr);
-    // What is found out only when all settings are known.
+    // Errors that need all settings.
     for (name, value) in [
         ("PASSBOOK_DATABASE_URL", "mysql://h"),
         ("PASSBOOK_TOKENS_FILE", "/x"),
@@ -144,7 +144,7 @@ async fn an_unknown_variable_is_warned_of_with_the_nearest_name() {
         ("PASSBOOK_PORT_50051_TCP_ADDR", "10.0.0.1"),
         ("PASSBOOK_TEST_SEED", "1"),
         ("PASSBOOK_BENCH_DATABASE_URL", "x"),
-        // Of another verb.
+        // A setting of another command.
         ("PASSBOOK_TARGET", "http://127.0.0.1:50051"),
     ];
     let outcome = check(&[&unknown[..], &known].concat()).await.must_succeed();

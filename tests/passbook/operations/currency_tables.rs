@@ -1,5 +1,5 @@
-//! ISO 4217 changes a currency's decimals, and the table of a newer program follows: accounts keep the
-//! decimals that they were opened with, and everything works on them as before.
+//! ISO 4217 changes the decimals of a currency, and a newer program follows: existing accounts keep
+//! their decimals and work as before.
 
 use passbook::proto::{CreateAccountRequest, UpdateAccountRequest};
 use sea_orm::ConnectionTrait;
@@ -8,12 +8,12 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_ledger_keeps_the_decimals_that_it_began_with,
-    an_account_keeps_the_decimals_that_it_was_opened_with,
-    the_decimals_of_an_older_ledger_are_written_down,
+    a_ledger_keeps_its_first_currency_decimals,
+    an_account_keeps_the_decimals_of_its_creation,
+    a_migration_records_the_decimals_of_an_older_ledger,
 }
 
-/// As if the table of the program that began this ledger had given the dollar three decimals.
+/// As if the program that began this ledger had given the dollar three decimals.
 async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
     let database = TestDatabase::create(kind).await;
     passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
@@ -22,7 +22,7 @@ async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
     database
 }
 
-async fn a_ledger_keeps_the_decimals_that_it_began_with(kind: Kind) {
+async fn a_ledger_keeps_its_first_currency_decimals(kind: Kind) {
     let database = begun_with_three_decimals(kind).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
@@ -37,17 +37,15 @@ async fn a_ledger_keeps_the_decimals_that_it_began_with(kind: Kind) {
     assert_eq!(open_with(&client, request).await.version, 3, "a retry");
     let answer = client.deposit(deposit("alice", "1.0005")).await;
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
-    // Others have ISO's.
+    // Other currencies have ISO's decimals.
     open_with(&client, account_of("yen", "JPY")).await;
     assert_eq!(balance(&client, "yen").await, "0");
     passbook(&["verify", "--database-url", database.url()]).await.must_succeed();
     checker::assert_consistent(&database).await;
 }
 
-async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_with(&client, account_of("three", "USD")).await;
     open(&client, "none").await;
     open(&client, "two").await;
@@ -78,12 +76,12 @@ async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
     client.transfer(transfer("three", "none", "4")).await.expect("between all of them");
     client.transfer(transfer("none", "two", "4.00")).await.expect("between all of them");
     assert_eq!(balance(&client, "two").await, "11.00");
-    // What it cannot have is refused, and never rounded.
+    // Excess decimals are rejected, and never rounded.
     let answer = client.deposit(deposit("none", "0.50")).await;
     refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
     assert_eq!(balance(&client, "none").await, "7");
 
-    // A server that starts now knows of them, and takes all the decimals that there are.
+    // A server that starts now reads them, and accepts all decimals in use.
     let server = Server::start(&database).await;
     let mut client = server.client();
     client.deposit(deposit("three", "0.005")).await.expect("three decimals");
@@ -94,7 +92,7 @@ async fn an_account_keeps_the_decimals_that_it_was_opened_with(kind: Kind) {
     assert_eq!(balance(&client, "two").await, "11.05");
 }
 
-async fn the_decimals_of_an_older_ledger_are_written_down(kind: Kind) {
+async fn a_migration_records_the_decimals_of_an_older_ledger(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start(&database).await;
     let client = server.client();
@@ -102,7 +100,7 @@ async fn the_decimals_of_an_older_ledger_are_written_down(kind: Kind) {
     open_with(&client, account_of("yen", "JPY")).await;
     server.terminate();
     server.wait(PATIENCE).await.expect("it ends");
-    // As the version before has it.
+    // As in the previous version.
     passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
     database.connect().await.execute_unprepared("DELETE FROM currencies").await.expect("gone");
 
@@ -111,7 +109,7 @@ async fn the_decimals_of_an_older_ledger_are_written_down(kind: Kind) {
     let count = async |rows: &str| database.count(&format!("currencies WHERE {rows}")).await;
     assert_eq!(count("currency_code = 'USD' AND currency_scale = 2").await, 1);
     assert_eq!(count("currency_code = 'JPY' AND currency_scale = 0").await, 1);
-    // And so is what comes, by whatever program.
+    // The decimals of new currencies are recorded as well.
     let server = Server::start(&database).await;
     open_with(&server.client(), account_of("dinar", "BHD")).await;
     open_with(&server.client(), account_of("more", "BHD")).await;

@@ -1,4 +1,4 @@
-//! URLs of databases as people write them, and as providers show them.
+//! Database URLs as people write them and providers show them.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::{certificates::Authority, *};
 const ESCAPES: [&str; 5] = ["%23", "%2F", "%3F", "%40", "%25"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_is_not_escaped_is_in_no_message_and_no_log() {
+async fn an_unescaped_password_is_in_no_message_and_no_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("passbook.toml");
     let path = file.to_str().expect("a plain path");
@@ -36,7 +36,7 @@ async fn a_password_that_is_not_escaped_is_in_no_message_and_no_log() {
     }
 }
 
-/// Passes connections at this address on to the server of a database.
+/// Forwards connections from this address to the server of a database.
 async fn listen_before(database: &TestDatabase, address: &str) -> std::net::SocketAddr {
     let (_, rest) = database.url().split_once('@').expect("a user");
     let server = rest.split(['/', '?']).next().expect("an address").to_owned();
@@ -47,7 +47,7 @@ async fn listen_before(database: &TestDatabase, address: &str) -> std::net::Sock
             let server = server.clone();
             tokio::spawn(async move {
                 let mut to = TcpStream::connect(server).await.expect("the server is there");
-                // Whoever hangs up first.
+                // Ends when either side disconnects.
                 let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
             });
         }
@@ -75,7 +75,7 @@ async fn an_ipv6_address_connects_alone_and_among_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_is_taken_as_a_provider_shows_it() {
+async fn database_urls_of_common_providers_are_accepted() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let url = format!(
         "{}?sslmode=prefer&channel_binding=require&connect_timeout=10&keepalives=1\
@@ -91,7 +91,7 @@ async fn a_url_is_taken_as_a_provider_shows_it() {
     assert!(refused.stderr.contains("gssencmode=disable, or leave it out"), "{}", refused.stderr);
 }
 
-/// `config check` with this URL and, if there is one, an environment.
+/// Runs `config check` with this URL, and with an environment if there is one.
 async fn check(url: &str, environment: &[(&str, &str)]) -> Outcome {
     let variable = ("PASSBOOK_DATABASE_URL", url);
     passbook_in(&[environment, &[variable]].concat(), &["config", "check"]).await
@@ -127,7 +127,6 @@ async fn the_files_that_a_url_names_are_read_before_anything_else() {
     for parameters in [
         format!("sslmode=verify-full&sslrootcert={ca}&sslcert={crt}&sslkey={key}"),
         "sslmode=verify-full&sslrootcert=system".to_owned(),
-        // Not read.
         "sslmode=disable&sslrootcert=/nope&sslcert=/nope".to_owned(),
     ] {
         check(&url(&parameters), &[]).await.must_succeed();

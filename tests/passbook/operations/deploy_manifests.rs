@@ -1,4 +1,4 @@
-//! What is under `deploy/` fits the program. Its syntax is `scripts/check_deploy`'s to check.
+//! `deploy/` fits the program. `scripts/check_deploy` checks its syntax.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -7,12 +7,12 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tonic::Code;
 
 use crate::harness::{
-    caller::{Callers, entry, identity, shows},
     certificates::{Authority, text},
+    credentials::{Callers, bearer, entry, identity},
     *,
 };
 
-/// What Prometheus itself adds.
+/// Metrics of Prometheus itself.
 const PROMETHEUS: [&str; 1] = ["up"];
 
 fn read(name: &str) -> String {
@@ -20,7 +20,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The metrics that queries are about, with what a histogram adds to its name taken off.
+/// The metrics in these queries, without the suffixes of histograms.
 fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for query in queries {
@@ -29,7 +29,7 @@ fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String
         while let Some(begin) = rest.find(is_of_name) {
             let word = &rest[begin..];
             let end = word.find(|c| !is_of_name(c)).unwrap_or(word.len());
-            // What selects series; no other word has a brace behind it.
+            // A series selector. No other word has a brace behind it.
             if word[end..].starts_with('{') {
                 let name = &word[..end];
                 let histogram = ["_bucket", "_sum", "_count"];
@@ -43,7 +43,7 @@ fn metrics_of<'a>(queries: impl IntoIterator<Item = &'a str>) -> BTreeSet<String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+async fn dashboard_and_alerts_query_existing_metrics() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("grafana/passbook.json")).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -51,7 +51,7 @@ async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
     let queries: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
     assert!(queries.len() > 30, "{} queries on the dashboard", queries.len());
     let on_dashboard = metrics_of(queries);
-    // Its labels and texts have no braces after a word.
+    // Labels and annotations have no braces after a word.
     let in_alerts = metrics_of([read("prometheus/alerts.yaml").as_str()]);
     assert!(in_alerts.len() > 10, "{in_alerts:?}");
 
@@ -69,9 +69,9 @@ async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (server, admin) = Server::start_with_admin(&database, &arguments).await;
     let channel = authority.connect(&server, None).await.expect("connected");
-    let mut client = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
-    // There is a series as soon as something was counted: a change, its repeat, a call too many, and
-    // somebody who speaks no TLS.
+    let mut client = AccountServiceClient::with_interceptor(channel, bearer("billing-token"));
+    // A series appears with its first count: an applied request, a repeat, a shed call, and a
+    // failed TLS handshake.
     client.create_account(account_of("a", "USD")).await.expect("opened");
     let change = deposit("a", "1");
     client.deposit(change.clone()).await.expect("deposited");
@@ -94,9 +94,9 @@ async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
     assert!(missing.is_empty(), "asked for, and not there: {missing:?}");
 }
 
-/// The settings of the manifests, with their files in a folder that is there.
+/// The settings of the manifests, with their paths in an existing folder.
 #[tokio::test]
-async fn settings_of_the_manifests_are_right() {
+async fn the_settings_in_the_manifests_are_valid() {
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
     let folder = authority.file("etc");
@@ -110,7 +110,7 @@ async fn settings_of_the_manifests_are_right() {
         ("policy/policy.toml", read("kubernetes/policy.toml")),
     ] {
         let path = folder.join(file);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("applied");
         fs::write(&path, content).expect("written");
     }
     for name in ["kubernetes/passbook.toml", "systemd/passbook.toml"] {
@@ -119,7 +119,7 @@ async fn settings_of_the_manifests_are_right() {
         fs::write(&file, &settings).expect("written");
         let check = ["config", "check", "--config", &text(&file)];
         passbook(&check).await.must_succeed();
-        // What is wrong would be found.
+        // A wrong setting would be found.
         fs::write(&file, settings.replace("admin_listen", "admin_lisen")).expect("written");
         let wrong = passbook(&check).await;
         assert_eq!(wrong.code, Some(2), "{name}: {}", wrong.stderr);

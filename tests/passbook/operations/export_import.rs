@@ -1,4 +1,4 @@
-//! `passbook export` and `passbook import`: a ledger moves as it is, or not at all.
+//! `passbook export` and `passbook import`: a ledger moves unchanged, or not at all.
 
 use std::{
     collections::BTreeSet,
@@ -15,13 +15,13 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    every_request_has_its_verdict_after_the_move,
+    every_request_keeps_its_outcome_after_an_import,
     every_column_of_every_table_is_carried,
-    only_an_empty_database_is_filled,
-    a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing,
+    an_import_needs_an_empty_database,
+    a_damaged_file_is_refused_and_leaves_nothing,
     an_import_that_is_killed_leaves_nothing,
-    an_export_to_a_file_is_there_when_it_is_whole,
-    a_schema_is_made_where_there_is_none,
+    an_export_file_appears_only_when_it_is_complete,
+    an_import_creates_a_missing_schema,
 }
 
 fn other(kind: Kind) -> Kind {
@@ -35,7 +35,6 @@ async fn export(database: &TestDatabase) -> String {
     passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
 }
 
-/// Imports this text from a file.
 async fn import(database: &TestDatabase, text: &str) -> Outcome {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("it is written");
@@ -63,14 +62,14 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     };
     open_with(&client, labelled).await;
     open_with(&client, account_of("ether", "ETH")).await;
-    client.transfer(transfer("alice", "bob", "40.00")).await.expect("it is made");
+    client.transfer(transfer("alice", "bob", "40.00")).await.expect("applied");
     client.transfer(transfer("bob", "alice", "40")).await.expect("back to zero");
     let described = DepositRequest {
         amount: money_of("ETH", "0.000000000000000001"),
         description: "one wei, 'quoted' — \\n".to_owned(),
         ..deposit("ether", "1")
     };
-    client.deposit(described).await.expect("it is made");
+    client.deposit(described).await.expect("applied");
     let open_hold = PlaceHoldRequest {
         hold_id: "open".to_owned(),
         expire_time: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 1000 }),
@@ -107,11 +106,11 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     (database, server)
 }
 
-async fn every_request_has_its_verdict_after_the_move(kind: Kind) {
+async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
     let (source, server) = ledger(kind).await;
     let mut client = server.client();
     let made = deposit("alice", "0.50");
-    let first = client.deposit(made.clone()).await.expect("it is made").into_inner();
+    let first = client.deposit(made.clone()).await.expect("applied").into_inner();
     let too_much = withdrawal("alice", "500");
     client.withdraw(too_much.clone()).await.expect_err("she has 98");
     let target = source.create_beside(other(kind)).await;
@@ -135,7 +134,7 @@ async fn every_request_has_its_verdict_after_the_move(kind: Kind) {
         again.transaction.expect("a transaction").transaction_id,
     );
     let found = client.get_transaction(GetTransactionRequest { lookup: Some(lookup) }).await;
-    assert_eq!(found.expect("it is there").into_inner().transaction.expect("it").entries.len(), 1);
+    assert_eq!(found.expect("it exists").into_inner().transaction.expect("it").entries.len(), 1);
 }
 
 async fn every_column_of_every_table_is_carried(kind: Kind) {
@@ -179,7 +178,7 @@ async fn every_column_of_every_table_is_carried(kind: Kind) {
     checker::assert_consistent(&target).await;
 }
 
-async fn only_an_empty_database_is_filled(kind: Kind) {
+async fn an_import_needs_an_empty_database(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_beside(other(kind)).await;
@@ -194,7 +193,7 @@ async fn only_an_empty_database_is_filled(kind: Kind) {
     assert_eq!(target.count("accounts").await, 1);
     assert_eq!(target.count("entries").await, 0);
 
-    // A server has registered its currencies, which is nothing that has happened.
+    // A server has registered its currencies, which does not count as content.
     let registered = source.create_beside(other(kind)).await;
     drop(Server::start_with(&registered, &["--currency", "ETH=18"]).await);
     import(&registered, &text).await.must_succeed();
@@ -205,7 +204,7 @@ async fn only_an_empty_database_is_filled(kind: Kind) {
     assert!(outcome.stderr.contains("of type currency"), "{}", outcome.stderr);
 }
 
-async fn a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing(kind: Kind) {
+async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_beside(other(kind)).await;
@@ -249,7 +248,7 @@ async fn a_file_that_is_not_whole_or_not_right_is_refused_and_leaves_nothing(kin
     }
 }
 
-/// An import that reads from a pipe of which we have the other end.
+/// An import that reads from a pipe of this test.
 fn import_from_pipe(database: &TestDatabase) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
     command.args(["import", "--database-url", database.url()]);
@@ -263,8 +262,8 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
     let target = source.create_beside(other(kind)).await;
     let mut child = import_from_pipe(&target);
     let mut pipe = child.stdin.take().expect("a pipe");
-    // Everything but the trailer, and far more changes than the pipe and all buffers hold: when
-    // they are written, some are in the database.
+    // Everything but the trailer, and far more than the pipe and all buffers hold: once it is
+    // written, a part of it is in the database.
     let at = text.rfind("{\"type\":\"account_change\"").expect("a change");
     pipe.write_all(&text.as_bytes()[..at]).expect("it reads");
     let change = text[at..].lines().next().expect("a line");
@@ -281,12 +280,12 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
         outcome.code == Some(0) || !outcome.stderr.contains("not empty")
     };
     assert_empty(&target).await;
-    assert!(words().await, "it is as if nothing had happened");
+    assert!(words().await, "the state is unchanged");
     eventually("the import can be made", async || target.count("accounts").await == 3).await;
     passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
 }
 
-async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
+async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("ledger.jsonl");
@@ -297,7 +296,7 @@ async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
         .must_succeed()
         .stdout;
 
-    let text = std::fs::read_to_string(&file).expect("the file is there");
+    let text = std::fs::read_to_string(&file).expect("the file exists");
     let rows = text.lines().count() - 2;
     assert_eq!(said, format!("exported: {rows} lines to {path}\n"));
     let names: Vec<_> = std::fs::read_dir(directory.path()).expect("the folder").collect();
@@ -311,7 +310,7 @@ async fn an_export_to_a_file_is_there_when_it_is_whole(kind: Kind) {
     assert!(outcome.stderr.contains(&nowhere), "{}", outcome.stderr);
 }
 
-async fn a_schema_is_made_where_there_is_none(kind: Kind) {
+async fn an_import_creates_a_missing_schema(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_empty_beside(other(kind)).await;

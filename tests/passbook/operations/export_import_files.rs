@@ -1,10 +1,10 @@
-//! Exports that went through other programs before they are imported, and files that are none.
+//! Exports that other programs have rewritten, and files that are no exports.
 
 use crate::harness::*;
 
 on_both_databases! {
-    what_editors_do_to_an_export_does_not_matter,
-    what_is_no_export_is_named_with_what_to_do,
+    an_export_survives_what_editors_do_to_text,
+    a_file_that_is_no_export_is_refused_with_advice,
 }
 
 async fn import(database: &TestDatabase, content: &[u8]) -> Outcome {
@@ -21,7 +21,7 @@ async fn export_of_two_accounts(database: &TestDatabase) -> String {
     passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
 }
 
-async fn what_editors_do_to_an_export_does_not_matter(kind: Kind) {
+async fn an_export_survives_what_editors_do_to_text(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let text = export_of_two_accounts(&database).await;
     for changed in [
@@ -44,7 +44,7 @@ async fn what_editors_do_to_an_export_does_not_matter(kind: Kind) {
     assert_eq!(other.count("accounts").await, 0);
 }
 
-async fn what_is_no_export_is_named_with_what_to_do(kind: Kind) {
+async fn a_file_that_is_no_export_is_refused_with_advice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let utf_16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
         let units = "{\"type\":\"header\"}\n".encode_utf16().flat_map(bytes);

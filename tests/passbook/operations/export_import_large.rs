@@ -1,4 +1,4 @@
-//! A long ledger, there and back again.
+//! A large ledger moves between the databases and back.
 
 use std::fmt::Write as _;
 
@@ -13,12 +13,14 @@ use passbook::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{checker, *};
+use crate::harness::{
+    checker::{self, hex},
+    *,
+};
 
 const RING: usize = 100;
 const TIME_US: i64 = 1_790_000_000_000_000;
 
-/// One account as it grows.
 struct Chain {
     account_id: AccountId,
     balance: Amount,
@@ -26,17 +28,13 @@ struct Chain {
     hash: [u8; 32],
 }
 
-/// An export, written by code of the test's own.
+/// An export, written by the test itself.
 struct Written {
     currency: Currency,
     chains: Vec<Chain>,
     requests: String,
     entries: String,
     counts: (usize, usize),
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Written {
@@ -128,7 +126,7 @@ impl Written {
     }
 }
 
-/// Deposits on one account, and transfers, of two entries each, along a ring of accounts.
+/// Deposits on one account, and transfers (two entries each) around a ring of accounts.
 fn ledger(deposits: usize, transfers: usize) -> String {
     let mut written = Written::new(RING + 1);
     for number in 0..deposits {
@@ -141,7 +139,7 @@ fn ledger(deposits: usize, transfers: usize) -> String {
     written.file()
 }
 
-/// All entries of these accounts, as a client sees them.
+/// All entries of these accounts, read by ListEntries.
 async fn statements(server: &Server, accounts: &[&str]) -> Vec<proto::Entry> {
     let mut entries = Vec::new();
     for account_id in accounts {
@@ -163,9 +161,9 @@ async fn statements(server: &Server, accounts: &[&str]) -> Vec<proto::Entry> {
     entries
 }
 
-/// What follows the header, which has the time in it.
+/// The export without its header, which contains the time.
 fn body(path: &std::path::Path) -> String {
-    let text = std::fs::read_to_string(path).expect("the file is there");
+    let text = std::fs::read_to_string(path).expect("the file exists");
     text.split_once('\n').expect("a header").1.to_owned()
 }
 
@@ -179,12 +177,12 @@ async fn there_and_back(deposits: usize, transfers: usize) {
     let first_file = directory.path().join("0.jsonl");
     std::fs::write(&first_file, ledger(deposits, transfers)).expect("the file is written");
     let kinds = [Kind::Sqlite, Kind::Postgres, Kind::Sqlite];
-    // Heavy: it keeps both cores busy for seconds.
-    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    // Heavy: it uses both cores for seconds.
+    let first = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let mut databases = Vec::new();
     let mut file = first_file.clone();
     for (number, kind) in kinds.into_iter().enumerate() {
-        let database = turn.create_empty_beside(kind).await;
+        let database = first.create_empty_beside(kind).await;
         let (path, url) = (file.to_string_lossy().into_owned(), database.url().to_owned());
         let imported = passbook(&["import", "--database-url", &url, "--input", &path]).await;
         let said = imported.must_succeed().stdout;
@@ -210,7 +208,7 @@ async fn there_and_back(deposits: usize, transfers: usize) {
     let expected = statements(&there, &accounts).await;
     assert_eq!(expected.len(), deposits + 2 * 2 * transfers / RING);
     assert!(expected == statements(&back_again, &accounts).await, "statements and hashes");
-    // The harness's own checker, which shares no code with the service.
+    // The checker of the harness shares no code with the service.
     checker::assert_consistent(&databases[1]).await;
 }
 
@@ -219,15 +217,15 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("ledger.jsonl");
     let mut written = Written::new(2);
-    // More than twice what `verify` gives to one connection.
+    // More than twice the rows of one partition of `verify`.
     for _ in 0..25_000 {
         written.post("deposit", &[(0, "1")]);
     }
     written.post("deposit", &[(1, "1")]);
     std::fs::write(&file, written.file()).expect("the file is written");
-    let turn = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+    let first = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     for kind in [Kind::Sqlite, Kind::Postgres] {
-        let database = turn.create_empty_beside(kind).await;
+        let database = first.create_empty_beside(kind).await;
         let path = file.to_string_lossy().into_owned();
         let import = ["import", "--database-url", database.url(), "--input", &path];
         passbook(&import).await.must_succeed();
@@ -239,7 +237,7 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
             ("UPDATE entries SET balance_after = '7.00'", 10_000, "its balance_after is 7.00"),
             ("DELETE FROM entries", 5_000, "it is missing"),
         ];
-        // From the end to the beginning: the first in order is what is found.
+        // From the last entry to the first: `verify` reports the first fault in order.
         for (change, sequence, words) in cases {
             let which = format!("account_id = 'account-000' AND sequence = {sequence}");
             database.execute(&format!("{change} WHERE {which}")).await;

@@ -1,14 +1,14 @@
-//! `passbook migrate`, and what `serve` does about a schema that is not its own.
+//! `passbook migrate`, and how `serve` treats another schema version.
 
 use tokio::task::JoinSet;
 
 use crate::harness::{checker, *};
 
-/// How many there are.
+/// The number of migrations.
 const MIGRATIONS: i64 = 4;
 
 on_both_databases! {
-    taking_back_the_holds_gives_their_money_back,
+    reverting_the_holds_migration_releases_held_money,
     migrations_go_up_and_down_and_up_again,
     five_processes_that_migrate_at_once_migrate_once,
     five_servers_that_migrate_at_start_all_get_ready,
@@ -33,10 +33,8 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
         .await
 }
 
-async fn taking_back_the_holds_gives_their_money_back(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {
+    let (database, server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     client.place_hold(hold("alice", "7")).await.expect("it is placed");
     drop(server);
@@ -106,7 +104,7 @@ async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
 
     open(&servers[0].client(), "alice").await;
     for server in &servers {
-        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+        server.client().deposit(deposit("alice", "1")).await.expect("applied");
     }
     assert_eq!(balance(&servers[4].client(), "alice").await, "5.00");
     assert_eq!(database.count("passbook_migrations").await, MIGRATIONS);
@@ -132,7 +130,7 @@ async fn serve(database: &TestDatabase, arguments: &[&str]) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_missing_schema_serve_refuses_and_names_the_command_that_mends_it() {
+async fn serve_refuses_a_missing_schema_and_names_the_command() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
 
     let outcome = serve(&database, &[]).await;
@@ -144,7 +142,7 @@ async fn on_a_missing_schema_serve_refuses_and_names_the_command_that_mends_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_schema_that_is_behind_serve_refuses_until_asked_to_migrate() {
+async fn serve_refuses_an_old_schema_until_told_to_migrate() {
     let database = TestDatabase::create(Kind::Postgres).await;
     migrate(&database, "down").await.must_succeed();
 
@@ -157,7 +155,7 @@ async fn on_a_schema_that_is_behind_serve_refuses_until_asked_to_migrate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite_serve_makes_the_schema_by_itself() {
+async fn serve_creates_the_schema_on_sqlite() {
     let database = TestDatabase::create_empty(Kind::Sqlite).await;
 
     let server = Server::start(&database).await;

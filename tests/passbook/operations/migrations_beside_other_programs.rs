@@ -1,12 +1,12 @@
-//! Databases that are not ours alone: other programs' tables, rights that are missing, and
-//! Passbooks of the version before, which kept what was applied under another name.
+//! Shared databases: tables of other programs, missing grants, and the migration table of the
+//! previous version, which had another name.
 
 use crate::harness::*;
 
 on_both_databases! {
     migrations_of_another_program_do_not_matter,
     tables_of_another_program_are_named_and_left_alone,
-    what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it,
+    the_migration_table_of_the_previous_version_is_adopted_and_kept,
 }
 
 const FORMER_TABLE: &str = "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, \
@@ -57,10 +57,9 @@ async fn tables_of_another_program_are_named_and_left_alone(kind: Kind) {
     assert!(served.must_fail(1).contains("a table accounts already"), "{}", served.stderr);
 }
 
-async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(kind: Kind) {
+async fn the_migration_table_of_the_previous_version_is_adopted_and_kept(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let all = versions(&database, "passbook_migrations").await;
-    // As it was.
     database.execute("ALTER TABLE passbook_migrations RENAME TO seaql_migrations").await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -77,7 +76,7 @@ async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(ki
     assert_eq!(versions(&database, "seaql_migrations").await, all[..all.len() - 1]);
 
     migrate(database.url(), "up").await.must_succeed();
-    // What the version before takes back is not there for this one, either.
+    // A migration that the previous version reverts is reverted for this one as well.
     let last = all.last().expect("one");
     database.execute(&format!("DELETE FROM seaql_migrations WHERE version = '{last}'")).await;
     let status = migrate(database.url(), "status").await;
@@ -85,7 +84,7 @@ async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(ki
     let row = format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ('{last}', 0)");
     database.execute(&row).await;
 
-    // When there are no such servers any more.
+    // When no server of the previous version is left.
     database.execute("DROP TABLE seaql_migrations").await;
     migrate(database.url(), "status").await.must_succeed();
     migrate(database.url(), "up").await.must_succeed();
@@ -93,7 +92,7 @@ async fn what_was_applied_by_the_version_before_is_taken_over_and_kept_for_it(ki
     assert_eq!(balance(&server.client(), "alice").await, "0.00");
 }
 
-/// A role of a test's own, which may connect and nothing else, and the URL with it.
+/// A role that may only connect, and its URL.
 async fn role(database: &TestDatabase) -> (String, String) {
     let role = format!("{}_app", database.name());
     database.execute(&format!("CREATE ROLE {role} LOGIN")).await;
@@ -108,7 +107,7 @@ async fn drop_role(database: &TestDatabase, role: &str) {
     database.execute(&format!("DROP ROLE {role}")).await;
 }
 
-/// One line that says what to do, without what nobody can do anything about.
+/// Asserts a single line with the remedy, without irrelevant details.
 #[track_caller]
 fn tells(outcome: &Outcome, words: &[&str]) {
     let said = outcome.must_fail(1);
@@ -120,7 +119,7 @@ fn tells(outcome: &Outcome, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
+async fn a_role_that_cannot_create_tables_gets_the_missing_grant() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let (role, url) = role(&database).await;
 
@@ -131,7 +130,6 @@ async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
     let nowhere = format!("{url}{separator}options[search_path]=nowhere");
     tells(&migrate(&nowhere, "up").await, &["search_path (nowhere)", "CREATE SCHEMA"]);
 
-    // Word for word.
     database.execute(&grant).await;
     migrate(&url, "up").await.must_succeed();
     let server = Server::start_at(&url, &[]).await;
@@ -141,7 +139,7 @@ async fn who_may_not_make_tables_is_told_which_grant_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_use_the_tables_is_told_so() {
+async fn a_role_that_cannot_use_the_tables_gets_the_reason() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (role, url) = role(&database).await;
     let verify = async || passbook(&["verify", "--database-url", &url]).await;
@@ -152,7 +150,7 @@ async fn who_may_not_use_the_tables_is_told_so() {
     let down = migrate(&url, "down").await;
     tells(&down, &["not allowed: "]);
 
-    // As after an upgrade by the owner: the role has the rights to the tables of before.
+    // As after an upgrade by the owner: the role has grants on the old tables only.
     database.execute("ALTER TABLE passbook_migrations RENAME TO seaql_migrations").await;
     migrate(database.url(), "up").await.must_succeed();
     verify().await.must_succeed();
@@ -160,7 +158,7 @@ async fn who_may_not_use_the_tables_is_told_so() {
     tells(&verify().await, &["permission denied for table passbook_migrations", "GRANT SELECT"]);
     database.execute(&format!("GRANT SELECT ON passbook_migrations TO {role}")).await;
 
-    // Reads, but no changes.
+    // The role can read but not write.
     let server = Server::start_at(&url, &[]).await;
     let refused = server.client().create_account(account_of("alice", "USD")).await;
     let refused = refused.expect_err("it may not");
@@ -174,7 +172,7 @@ async fn who_may_not_use_the_tables_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_let_in_is_told_why_and_what_to_do() {
+async fn a_role_that_cannot_connect_gets_the_reason_and_the_remedy() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (role, url) = role(&database).await;
     let status = async || migrate(&url, "status").await;
@@ -187,7 +185,7 @@ async fn who_is_not_let_in_is_told_why_and_what_to_do() {
     tells(&status().await, &["too many connections for role", "raise"]);
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 50")).await;
     database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
-    // What the role has for a default is not in the way; that it has no rights is.
+    // The default of the role does not matter; its missing grants do.
     tells(&status().await, &["permission denied for table", "GRANT SELECT"]);
     let (server, _) = url.rsplit_once('/').expect("a path");
     let nowhere = migrate(&format!("{server}/no_such_database"), "status").await;

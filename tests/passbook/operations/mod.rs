@@ -1,4 +1,4 @@
-//! The program as its operator sees it: commands, settings, start, migrations, telemetry.
+//! The program as an operator sees it: commands, settings, start, migrations, telemetry.
 
 mod bench;
 mod cli;
@@ -13,7 +13,7 @@ mod export_import_files;
 mod export_import_large;
 mod migrations;
 mod migrations_beside_other_programs;
-pub mod readiness;
+mod readiness;
 mod rolling_update;
 mod sessions;
 mod startup_errors;

@@ -1,38 +1,31 @@
-//! Readiness tells whether changes can be made, and why not; liveness that the process lives.
+//! Readiness reports whether changes can be made, and why not. Liveness reports that the process
+//! runs.
 
 use tokio::time::Instant;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::harness::{postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *};
-
-pub async fn status(server: &Server, service: &str) -> ServingStatus {
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(server.channel()).check(request).await;
-    answer.expect("the process lives").into_inner().status()
-}
+use crate::harness::{proxy::PostgresProxy, servers::PostgresServer, *};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_alive() {
-    let _turn = turn::take(Weight::Light).await;
+async fn readiness_follows_an_outage_and_liveness_does_not() {
+    let _slot = slots::take(Load::Light).await;
     let mut postgres = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&postgres.url(), &[]).await;
     for service in ["", "passbook.v1.AccountService", "liveness"] {
-        assert_eq!(status(&server, service).await, ServingStatus::Serving, "{service:?}");
+        assert_eq!(serving_status(&server, service).await, ServingStatus::Serving, "{service:?}");
     }
 
     postgres.crash();
     let gone = Instant::now();
     for service in ["", "passbook.v1.AccountService"] {
         eventually("it is not serving", async || {
-            status(&server, service).await == ServingStatus::NotServing
+            serving_status(&server, service).await == ServingStatus::NotServing
         })
         .await;
     }
     println!("not ready {:?} after the database was gone", gone.elapsed());
-    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "liveness").await, ServingStatus::Serving);
     let reason =
         format!("cannot connect to the database at {}: connection refused", postgres.address());
     let log = server.log();
@@ -41,23 +34,26 @@ async fn an_outage_is_told_with_its_reason_and_ends_with_it_but_the_process_is_a
 
     postgres.run().await;
     let back = Instant::now();
-    eventually("it is serving", async || status(&server, "").await == ServingStatus::Serving).await;
+    eventually("it is serving", async || {
+        serving_status(&server, "").await == ServingStatus::Serving
+    })
+    .await;
     println!("ready {:?} after the database was back", back.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_answer_that_is_late_is_no_outage() {
+async fn a_single_late_answer_is_no_outage() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
 
-    // One look, which begins within a second, takes longer than the two that it may.
+    // One probe, which begins within a second, takes longer than its timeout of two seconds.
     proxy.freeze();
     tokio::time::sleep(ms(3300)).await;
     proxy.thaw();
     let end = Instant::now() + seconds(3);
     while Instant::now() < end {
-        assert_eq!(status(&server, "").await, ServingStatus::Serving);
+        assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
         tokio::time::sleep(ms(50)).await;
     }
     assert!(!server.log().contains("not ready"), "{}", server.log());

@@ -1,5 +1,5 @@
-//! Two versions of the program on one database: the schema moves first, under servers of the
-//! version before, which go on until they are replaced.
+//! Two versions of the program on one database: the schema is migrated first, under servers of the
+//! previous version, which continue until they are replaced.
 
 use std::{
     path::Path,
@@ -16,15 +16,15 @@ use tokio::sync::watch;
 
 use crate::harness::{
     checker::{self, History},
-    load::{Load, open_ring, random_change},
+    ring::{RingLoad, open_ring, random_change},
     *,
 };
 
 on_both_databases! {
-    a_running_server_goes_on_when_a_newer_one_migrates,
+    a_running_server_continues_when_a_newer_one_migrates,
 }
 
-/// What the next migration may do: add columns with a default, tables, indexes.
+/// What a migration may do: add columns with a default, tables, indexes.
 const NEXT_MIGRATION: [&str; 9] = [
     "ALTER TABLE currencies ADD COLUMN next_1 TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE accounts ADD COLUMN next_2 TEXT NOT NULL DEFAULT ''",
@@ -37,8 +37,8 @@ const NEXT_MIGRATION: [&str; 9] = [
     "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_next', 0)",
 ];
 
-async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 4).await;
@@ -46,7 +46,7 @@ async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
     let made = Arc::new(AtomicUsize::new(0));
     let calls = tokio::spawn(call(client.clone(), accounts.clone(), stopped, made.clone()));
     let mut admin = client.clone();
-    // Everything is prepared once it has been used.
+    // Every statement is prepared after its first use.
     history.extend(use_everything(&mut admin, "before").await);
 
     let connection = database.connect().await;
@@ -67,7 +67,7 @@ async fn a_running_server_goes_on_when_a_newer_one_migrates(kind: Kind) {
     checker::assert_sound(&database, &history).await;
 }
 
-/// One change after another on one server; every one gets a verdict at the first attempt.
+/// Sequential changes on one server. Each gets a verdict at the first attempt.
 async fn call(
     client: Client,
     accounts: Vec<String>,
@@ -80,7 +80,7 @@ async fn call(
         let change = random_change(&mut random, &accounts);
         let verdict = match change.send(&client, PATIENCE).await {
             Ok(answer) => Verdict::Applied(answer),
-            Err(status) if change::is_definite(&status) => Verdict::Refused(status),
+            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
             Err(status) => panic!("{status:?}"),
         };
         history.push((change, verdict));
@@ -89,13 +89,13 @@ async fn call(
     history
 }
 
-/// Every table by every way to read and write it, on an account of its own; what is posted.
+/// Reads and writes every table in every way, on an account of its own. Returns the postings.
 async fn use_everything(client: &mut Client, round: &str) -> History {
     open(client, round).await;
     let account_id = round.to_owned();
     let once = Change::Deposit(deposit(round, "5"));
     let deposited = once.send(client, PATIENCE).await.expect("a deposit");
-    let transaction_id = deposited.transaction.transaction_id.clone();
+    let transaction_id = deposited.transaction().transaction_id.clone();
     let placed = [format!("{round}-captured"), format!("{round}-released")];
     for hold_id in &placed {
         place(client, hold_named(hold_id, round, "1")).await;
@@ -120,19 +120,21 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     client.list_account_changes(request).await.expect("changes");
     client.list_accounts(ListAccountsRequest::default()).await.expect("accounts");
 
-    // To the balance a capture is a withdrawal.
+    // For the balance a capture is a withdrawal.
     let transaction = captured.transaction.expect("a capture's transaction");
-    let taken = Change::Withdraw(withdrawal(round, "1"));
-    let taken = (taken, Verdict::Applied(Answer { transaction, replayed: false }));
-    vec![(once, Verdict::Applied(deposited)), taken]
+    let taken = Answer { transaction: Some(transaction), hold: None, replayed: false };
+    vec![
+        (once, Verdict::Applied(deposited)),
+        (Change::Withdraw(withdrawal(round, "1")), Verdict::Applied(taken)),
+    ]
 }
 
 /// An export or a backup reads a table in one long transaction. A migration that waited for it
-/// would have everyone else wait behind it.
+/// would block all others behind its own lock request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_migration_that_has_to_wait_does_not_hold_up_changes() {
+async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    // Back to before the one that adds columns: it needs the tables for itself.
+    // Back to before the migration that adds columns, which needs exclusive locks.
     for _ in 0..2 {
         passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
     }
@@ -160,7 +162,7 @@ async fn a_migration_that_has_to_wait_does_not_hold_up_changes() {
     assert!(outcome.stdout.contains("applied m20261125_000003_who_asked"), "{}", outcome.stdout);
 }
 
-/// The real thing, with the binary of the version before: `scripts/rolling_update`.
+/// The full rehearsal with the binary of the previous version: `scripts/rolling_update`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the binary of the version before: scripts/rolling_update"]
 async fn servers_of_the_version_before_are_replaced_under_load() {
@@ -182,9 +184,9 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     let new = [Server::start(&database).await, Server::start(&database).await];
     println!("{} -> {}", old[0].ready_line, new[0].ready_line);
 
-    // Both versions answer, and each replays what the other has made.
+    // Both versions answer, and each replays the requests of the other.
     let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
-    let load = Load::start(&accounts, 16, &clients, seed());
+    let load = RingLoad::start(&accounts, 16, &clients, seed());
     for (index, server) in old.iter().chain(&new).enumerate() {
         let round = format!("server-{index}");
         history.extend(use_everything(&mut server.client(), &round).await);

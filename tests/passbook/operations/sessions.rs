@@ -1,11 +1,9 @@
-//! Each session with PostgreSQL is what the service needs, whatever is between and whatever a
-//! role or a database has for defaults; or it is refused by name.
+//! Each PostgreSQL session has the settings that the service needs, whatever is in between and
+//! whatever the defaults of role and database. Otherwise it is refused by name.
 
-use crate::harness::{
-    pgbouncer::PgBouncer, postgres_proxy::PostgresProxy, postgres_servers::PostgresServer, *,
-};
+use crate::harness::{pgbouncer::PgBouncer, proxy::PostgresProxy, servers::PostgresServer, *};
 
-/// What a writer's session must be like.
+/// The settings of a writer's session.
 const OF_WRITERS: [(&str, &str); 14] = [
     ("application_name", "passbook"),
     ("client_encoding", "UTF8"),
@@ -23,8 +21,8 @@ const OF_WRITERS: [(&str, &str); 14] = [
     ("transaction_isolation", "read committed"),
 ];
 
-/// Defaults of a database under which hardly anything is as it must be. (With statements that may
-/// take a second only the session can be prepared.)
+/// Database defaults that are nearly all wrong. (With a statement timeout of one second the
+/// session can still be prepared.)
 const HOSTILE: [(&str, &str); 12] = [
     ("default_transaction_isolation", "serializable"),
     ("enable_indexscan", "off"),
@@ -49,7 +47,7 @@ async fn start_hostile(settings: &[&str]) -> PostgresServer {
     server
 }
 
-/// Has every request that is recorded write down what its session is like.
+/// Records the settings of the session with each recorded request.
 async fn watch_settings(server: &PostgresServer) {
     let names = OF_WRITERS.map(|(name, _)| format!("'{name}'")).join(", ");
     for statement in [
@@ -80,8 +78,8 @@ fn expected() -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_what_is_needed_though_its_options_did_not_arrive() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_session_is_configured_even_if_its_options_did_not_arrive() {
+    let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&[]).await;
     watch_settings(&database).await;
     let proxy = PostgresProxy::start(&database.url()).await;
@@ -95,12 +93,12 @@ async fn a_session_is_what_is_needed_though_its_options_did_not_arrive() {
     assert_eq!(seen(&database).await, expected());
 }
 
-/// Three deposits that were acknowledged through this URL, and a crash.
+/// Makes three acknowledged deposits through this URL, and crashes the database.
 async fn survive_a_crash(mut database: PostgresServer, url: &str) {
     let server = Server::start_at(url, &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     for _ in 0..3 {
-        server.client().deposit(deposit("alice", "1")).await.expect("it is made");
+        server.client().deposit(deposit("alice", "1")).await.expect("applied");
     }
     drop(server);
     database.crash();
@@ -111,8 +109,8 @@ async fn survive_a_crash(mut database: PostgresServer, url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_options() {
-    let _turn = turn::take(Weight::Light).await;
+async fn acknowledged_changes_survive_a_crash_behind_a_pooler_that_ignores_options() {
+    let _slot = slots::take(Load::Light).await;
     let database = start_hostile(&["wal_writer_delay=10s"]).await;
     let proxy = PostgresProxy::start(&database.url()).await;
     proxy.drop_options();
@@ -123,8 +121,8 @@ async fn what_is_acknowledged_survives_a_crash_behind_a_pooler_that_ignores_opti
 const NO_PGBOUNCER: &str = "there is no pgbouncer (apt-get install pgbouncer)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode() {
-    let _turn = turn::take(Weight::Light).await;
+async fn acknowledged_changes_survive_a_crash_behind_pgbouncer_in_session_mode() {
+    let _slot = slots::take(Load::Light).await;
     for lines in [
         &["pool_mode = session"][..],
         &["pool_mode = session", "ignore_startup_parameters = extra_float_digits, options"],
@@ -139,8 +137,8 @@ async fn what_is_acknowledged_survives_a_crash_behind_pgbouncer_in_session_mode(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
-    let _turn = turn::take(Weight::Light).await;
+async fn pgbouncer_in_transaction_mode_is_refused() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     for mode in ["transaction", "statement"] {
@@ -160,8 +158,8 @@ async fn pgbouncer_that_gives_each_transaction_another_session_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_breaks_a_promise_is_refused_by_name() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_session_with_an_unsafe_setting_is_refused_by_name() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
@@ -207,8 +205,8 @@ async fn a_session_that_breaks_a_promise_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_are_kept_by_a_database_without_an_encoding() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_database_without_an_encoding_keeps_bytes() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     let bytes = "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0";
     database.execute(bytes).await;
@@ -219,15 +217,15 @@ async fn bytes_are_kept_by_a_database_without_an_encoding() {
     open(&client, "alice").await;
     let mut request = deposit("alice", "1");
     request.description = "10 € für Łukasz".to_owned();
-    let made = client.clone().deposit(request.clone()).await.expect("it is made").into_inner();
+    let made = client.clone().deposit(request.clone()).await.expect("applied").into_inner();
 
     let transaction = made.transaction.expect("a transaction");
     assert_eq!(transaction.description, request.description);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_overrides_plans_and_limits_and_that_is_told() {
-    let _turn = turn::take(Weight::Light).await;
+async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     watch_settings(&database).await;
@@ -254,10 +252,10 @@ async fn a_url_overrides_plans_and_limits_and_that_is_told() {
     assert!(server.log().contains(told), "{}", server.log());
 }
 
-/// Each verb waits for a lock that somebody has, longer than its role may by default.
+/// Each command waits for a foreign lock, longer than its role's default timeouts.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
-    let _turn = turn::take(Weight::Light).await;
+async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&database.url(), &[]).await;
@@ -294,7 +292,7 @@ async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
         }
         let arguments = [verb, &["--database-url", &url]].concat();
         let (outcome, ()) = tokio::join!(passbook(&arguments), async {
-            // Ten times as long as its role may wait.
+            // Ten times its role's timeout.
             tokio::time::sleep(seconds(1)).await;
             other.close().await.expect("the session ends");
         });
@@ -303,7 +301,7 @@ async fn no_limit_of_the_role_cuts_off_verify_export_import_and_migrate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verbs_send_one_statement_a_call() {
+async fn commands_send_one_statement_per_call() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let url = database.url_at(proxy.address);
@@ -320,10 +318,10 @@ async fn the_verbs_send_one_statement_a_call() {
     }
 }
 
-/// `SET TRANSACTION` after BEGIN would be a round trip more, and some engines refuse it.
+/// `SET TRANSACTION` after BEGIN would be one more round trip, and some engines reject it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_is_begun_by_begin_alone() {
-    let _turn = turn::take(Weight::Light).await;
+async fn a_snapshot_begins_with_one_statement() {
+    let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start_in(None, &["log_statement=all"]).await;
     passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
     passbook(&["export", "--database-url", &database.url()]).await.must_succeed();

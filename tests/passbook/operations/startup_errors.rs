@@ -1,5 +1,5 @@
-//! What cannot be used at the start, be it the database or a file: one line that says why, and an end.
-//! A database that is late: the server listens, and is not ready until it is there.
+//! An unusable database or file ends the start with one line that gives the reason. While the
+//! database is late, the server listens and is not ready.
 
 use std::net::SocketAddr;
 
@@ -13,18 +13,15 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use crate::{
-    harness::{
-        admin::ADMIN,
-        caller::{Callers, entry, identity, shows},
-        certificates::Authority,
-        postgres_servers::{PostgresServer, free_port},
-        *,
-    },
-    operations::readiness::status,
+use crate::harness::{
+    admin::ADMIN,
+    certificates::Authority,
+    credentials::{Callers, bearer, entry, identity},
+    servers::{PostgresServer, free_port},
+    *,
 };
 
-/// `serve` with this URL: its exit code and all that it says.
+/// Runs `serve` with this URL. Returns its exit code and output.
 async fn serve(url: &str) -> (Option<i32>, String) {
     let arguments =
         ["serve", "--listen", "127.0.0.1:0", "--database-url", url, "--database-wait", "0s"];
@@ -35,12 +32,12 @@ async fn serve(url: &str) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_used_is_one_clear_line() {
-    let _turn = turn::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let server = PostgresServer::start().await;
     server.execute("CREATE ROLE alice LOGIN PASSWORD 'open-sesame'").await;
     server.require_passwords_of("alice");
     let address = server.address();
-    // Bound, but nobody listens there for PostgreSQL's protocol.
+    // The port is bound, but does not speak PostgreSQL's protocol.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = silent.local_addr().expect("a bound port");
     let nobody = {
@@ -86,7 +83,7 @@ async fn a_database_that_cannot_be_used_is_one_clear_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_that_is_none_is_wrong_usage() {
+async fn a_malformed_url_is_a_usage_error() {
     for (url, why) in [
         ("mysql://127.0.0.1/db", "must begin with sqlite:// or postgres://"),
         ("postgres://127.0.0.1:port/db", "is not a valid URL"),
@@ -111,7 +108,7 @@ async fn a_file_that_cannot_be_opened_is_one_clear_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
+async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     let callers =
         Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
     let of_callers = callers.arguments();
@@ -145,19 +142,19 @@ async fn a_wrong_policy_or_file_of_tokens_is_one_clear_line() {
     assert!(why.contains("policy.toml: cannot be read: "), "{why}");
 }
 
-/// The `database_url` of a PostgreSQL that is not there: nobody listens at its address.
+/// A `database_url` at an address without a listener.
 fn absent_database() -> String {
     format!("postgres://postgres@127.0.0.1:{}/postgres", free_port())
 }
 
-/// An address of this machine at which nobody listens.
+/// An unused local address.
 fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_there() {
-    let _turn = turn::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let mut postgres = PostgresServer::start().await;
     let url = postgres.url();
     postgres.crash();
@@ -165,9 +162,13 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     let server = Server::launch(free_address(), &arguments).await;
 
     for service in ["", "passbook.v1.AccountService"] {
-        assert_eq!(status(&server, service).await, ServingStatus::NotServing, "{service:?}");
+        assert_eq!(
+            serving_status(&server, service).await,
+            ServingStatus::NotServing,
+            "{service:?}"
+        );
     }
-    assert_eq!(status(&server, "liveness").await, ServingStatus::Serving);
+    assert_eq!(serving_status(&server, "liveness").await, ServingStatus::Serving);
     let mut health = HealthClient::new(server.channel());
     let watch = health.watch(HealthCheckRequest::default()).await.expect("health is served");
     let mut watch = watch.into_inner();
@@ -198,7 +199,7 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     let second = watch.message().await.expect("the stream lives").expect("a status");
     assert_eq!(second.status(), ServingStatus::Serving);
     open(&client, "alice").await;
-    let answer = client.deposit(early).await.expect("the deposit is made").into_inner();
+    let answer = client.deposit(early).await.expect("the deposit is applied").into_inner();
     assert!(!answer.replayed, "it was not applied before");
     assert_eq!(admin.get("/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(admin.metrics().await.value("passbook_ready"), 1.0);
@@ -210,12 +211,12 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     assert!(log.contains("connection refused"), "{log}");
 }
 
-/// Asks on new connections until the ledger answers; before, each is told to wait.
+/// Calls on new connections until the ledger answers. Earlier calls are told to retry.
 async fn is_served_without_a_gap(server: &Server) {
     let nobody = GetAccountRequest { account_id: "nobody".to_owned() };
     eventually("it is served", async || {
         let answer = server.client().get_account(nobody.clone()).await;
-        match reason(&answer.expect_err("there is no such account")).as_str() {
+        match reason(&answer.expect_err("the account is missing")).as_str() {
             "DATABASE_UNAVAILABLE" => false,
             "ACCOUNT_NOT_FOUND" => true,
             other => panic!("{other}"),
@@ -242,7 +243,7 @@ async fn a_server_that_waits_asks_for_the_same_credentials_as_later() {
     assert_eq!(health.status(), ServingStatus::NotServing);
     let mut nobody = Client::new(channel.clone());
     refused(nobody.deposit(deposit("a", "1")).await, Code::Unauthenticated, "UNAUTHENTICATED");
-    let mut billing = AccountServiceClient::with_interceptor(channel, shows("billing-token"));
+    let mut billing = AccountServiceClient::with_interceptor(channel, bearer("billing-token"));
     let answer = billing.deposit(deposit("a", "1")).await;
     refused(answer, Code::Unavailable, "DATABASE_UNAVAILABLE");
     assert!(server.client().deposit(deposit("a", "1")).await.is_err(), "not without TLS");
@@ -259,7 +260,7 @@ async fn a_taken_address_is_told_at_once_even_if_the_database_is_late() {
     ] {
         let arguments = [&["serve", "--database-url", &url][..], &listeners].concat();
         let outcome = passbook(&arguments).await;
-        // One line: it did not say that it waits.
+        // One line: it did not report waiting.
         let why = outcome.must_fail(1);
         assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");
     }
@@ -281,7 +282,7 @@ async fn a_server_that_waits_ends_quietly_when_it_is_told_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_pass_is_not_waited_for_and_the_wait_ends() {
-    let _turn = turn::take(Weight::Light).await;
+    let _slot = slots::take(Load::Light).await;
     let postgres = PostgresServer::start().await;
     let nowhere = format!("postgres://postgres@{}/nowhere", postgres.address());
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &nowhere];

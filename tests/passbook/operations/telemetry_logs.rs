@@ -1,5 +1,5 @@
-//! The log: one line a call that went wrong, its name in it and in the answer, and nothing in it
-//! that is nobody's business.
+//! The log: one line per failed call, with a call id that is in the answer as well, and no
+//! confidential data.
 
 use passbook::proto::{DepositRequest, GetAccountRequest};
 use serde_json::Value;
@@ -9,14 +9,14 @@ use crate::harness::*;
 
 on_both_databases! {
     every_answer_has_a_request_id,
-    what_callers_do_wrong_is_no_news,
+    errors_of_callers_are_not_logged_at_info,
     at_info_there_is_no_amount_and_no_id,
-    of_a_row_that_cannot_be_read_the_log_has_no_id,
+    the_log_of_an_unreadable_row_has_no_account_id,
     a_token_is_in_no_log_whatever_the_level,
 }
 
 const DEBUG: [&str; 4] = ["--log", "passbook=debug", NO_CALL_IS_SLOW[0], NO_CALL_IS_SLOW[1]];
-/// Not even on a busy machine.
+/// No call counts as slow, even on a busy machine.
 const NO_CALL_IS_SLOW: [&str; 2] = ["--slow-request-threshold", "5m"];
 
 fn get_account(account_id: &str) -> Request<GetAccountRequest> {
@@ -28,7 +28,7 @@ fn request_id(metadata: &MetadataMap) -> String {
     value.to_str().expect("a text").to_owned()
 }
 
-/// The lines at the end of calls of this method.
+/// The lines that report finished calls of this method.
 fn lines_of(server: &Server, method: &str) -> Vec<Value> {
     let is_of = |line: &Value| {
         line["method"] == format!("passbook.v1.AccountService/{method}") && line["code"].is_string()
@@ -44,24 +44,24 @@ async fn every_answer_has_a_request_id(kind: Kind) {
 
     let mut named = get_account("a");
     named.metadata_mut().insert("x-request-id", "checkout 7/a".parse().expect("a value"));
-    let answer = client.get_account(named).await.expect("it is there");
+    let answer = client.get_account(named).await.expect("it exists");
     assert_eq!(request_id(answer.metadata()), "checkout 7/a");
 
     let mut named = get_account("b");
     named.metadata_mut().insert("x-request-id", "checkout-8".parse().expect("a value"));
-    let status = client.get_account(named).await.expect_err("it is not there");
+    let status = client.get_account(named).await.expect_err("it is missing");
     assert_eq!(request_id(status.metadata()), "checkout-8");
     assert_eq!(reason(&status), "ACCOUNT_NOT_FOUND");
 
-    let first = client.get_account(get_account("a")).await.expect("it is there");
-    let second = client.get_account(get_account("a")).await.expect("it is there");
+    let first = client.get_account(get_account("a")).await.expect("it exists");
+    let second = client.get_account(get_account("a")).await.expect("it exists");
     let (first, second) = (request_id(first.metadata()), request_id(second.metadata()));
     assert_ne!(first, second);
     assert!(uuid::Uuid::parse_str(&first).is_ok(), "{first}");
 
     let mut long = get_account("a");
     long.metadata_mut().insert("x-request-id", "x".repeat(129).parse().expect("a value"));
-    let answer = client.get_account(long).await.expect("it is there");
+    let answer = client.get_account(long).await.expect("it exists");
     assert!(uuid::Uuid::parse_str(&request_id(answer.metadata())).is_ok(), "it was too long");
 
     let lines = lines_of(&server, "GetAccount");
@@ -77,23 +77,21 @@ async fn every_answer_has_a_request_id(kind: Kind) {
     }
 }
 
-async fn what_callers_do_wrong_is_no_news(kind: Kind) {
+async fn errors_of_callers_are_not_logged_at_info(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &NO_CALL_IS_SLOW).await;
     let mut client = server.client();
     open(&client, "a").await;
-    client.deposit(deposit("a", "1")).await.expect("it is made");
+    client.deposit(deposit("a", "1")).await.expect("applied");
     client.deposit(deposit("a", "x")).await.expect_err("it is malformed");
     client.withdraw(withdrawal("a", "5")).await.expect_err("too much");
-    client.get_account(get_account("b")).await.expect_err("it is not there");
+    client.get_account(get_account("b")).await.expect_err("it is missing");
     assert_eq!(server.log(), "", "at info");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_fail_by_the_database_are_warned_of_and_not_all_of_them() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn database_failures_are_warned_of_at_a_limited_rate() {
+    let (database, server, client) = start_server(Kind::Postgres).await;
     open(&client, "a").await;
     let (name, beside) = (database.name(), database.create_empty_beside(Kind::Postgres).await);
     beside.execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
@@ -116,7 +114,7 @@ async fn calls_that_fail_by_the_database_are_warned_of_and_not_all_of_them() {
     for line in warned {
         assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"call failed".into()));
     }
-    // And what the handler logged of it belongs to its call.
+    // A line of the handler has the call's id.
     let is_told =
         |line: &Value| line["message"] == "read failed" && line["request_id"].as_str().is_some();
     assert!(server.log_lines().iter().any(is_told), "{}", server.log());
@@ -139,18 +137,18 @@ async fn a_slow_call_is_warned_of() {
     eventually("the deposit waits", waits).await;
     tokio::time::sleep(ms(150)).await;
     database.execute("COMMIT").await;
-    slow.await.expect("the call").expect("it is made");
+    slow.await.expect("the call").expect("applied");
     let lines = lines_of(&server, "Deposit");
     let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
     assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"slow call".into()));
     assert_eq!((&line["code"], &line["request_id"]), (&"OK".into(), &"slow-one".into()));
-    // The caller's trace, also where none are made.
+    // The caller's trace id, even without a collector.
     assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert!(line["duration_ms"].as_f64().expect("a number") >= 100.0, "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_for_people_if_that_is_asked_for() {
+async fn the_text_log_format_is_readable() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let arguments = ["--log-format", "console", "--log", "passbook=debug"];
     let server = Server::start_with(&database, &arguments).await;
@@ -162,7 +160,7 @@ async fn the_log_is_for_people_if_that_is_asked_for() {
             && line.contains("method=\"passbook.v1.AccountService/CreateAccount\""),
         "{line}"
     );
-    assert!(!log.contains('\u{1b}'), "colours are for terminals");
+    assert!(!log.contains('\u{1b}'), "colors are for terminals");
 }
 
 async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
@@ -178,12 +176,9 @@ async fn at_info_there_is_no_amount_and_no_id(kind: Kind) {
     }
 }
 
-/// What cannot be read has a name, which whoever looks after the database may know, and the log
-/// may not have.
-async fn of_a_row_that_cannot_be_read_the_log_has_no_id(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+/// An unreadable row has an id that the database operator may see and the log may not.
+async fn the_log_of_an_unreadable_row_has_no_account_id(kind: Kind) {
+    let (database, server, mut client) = start_server(kind).await;
     open_funded(&client, "zebra-77", "5").await;
     database.execute("UPDATE accounts SET labels = '[7]' WHERE account_id = 'zebra-77'").await;
     let read = client.get_account(get_account("zebra-77")).await;
@@ -197,21 +192,21 @@ async fn of_a_row_that_cannot_be_read_the_log_has_no_id(kind: Kind) {
     assert!(!server.log().contains("zebra"), "{}", server.log());
 }
 
-/// At trace, h2, hyper, tonic and all others write what they have to say.
+/// At level trace, h2, hyper, tonic and all others log as well.
 async fn a_token_is_in_no_log_whatever_the_level(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--log", "trace"]).await;
     serve_secrets(&server).await;
     let log = server.log();
     assert!(log.contains("\"TRACE\"") && log.contains("\"h2::"), "the libraries log:\n{log}");
-    // As text, in hexadecimal, as a list of numbers, and in base64.
+    // As text, hexadecimal, a list of numbers, and base64.
     for secret in ["hush-hush", "68757368", "104, 117, 115, 104", "aHVzaC"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
     }
 }
 
-/// Does things with what must not be in a log, and returns the request ids.
+/// Makes calls with confidential values, and returns the request ids.
 async fn serve_secrets(server: &Server) -> Vec<String> {
     let mut client = server.client();
     open(&client, "zebra-77").await;
@@ -227,6 +222,6 @@ async fn serve_secrets(server: &Server) -> Vec<String> {
         assert_eq!(answer.is_ok(), amount.len() == 7, "{answer:?}");
     }
     client.withdraw(withdrawal("zebra-77", "73917.3")).await.expect_err("too much");
-    client.get_account(get_account("zebra-78")).await.expect_err("it is not there");
+    client.get_account(get_account("zebra-78")).await.expect_err("it is missing");
     request_ids
 }

@@ -1,11 +1,11 @@
-//! Metrics: after known calls they say exactly that, in names and labels that are bounded. And the
-//! admin port's other answers.
+//! Metrics count known calls exactly, with a bounded set of names and labels; and the other answers
+//! of the admin port.
 
 use std::collections::BTreeSet;
 
 use passbook::proto::{
-    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest, Leg,
-    PostTransactionRequest, StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
+    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest,
+    StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
     admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, Request, client::Grpc};
@@ -13,17 +13,17 @@ use tonic_prost::ProstCodec;
 
 use sea_orm::ConnectionTrait;
 
-use crate::harness::{admin::Metrics, postgres_proxy::PostgresProxy, *};
+use crate::harness::{admin::Metrics, proxy::PostgresProxy, *};
 
 on_both_databases! {
     known_calls_are_counted_exactly,
-    prometheus_and_the_admin_service_tell_the_same,
+    prometheus_and_the_admin_service_agree,
     an_account_id_is_in_no_metric,
     methods_that_do_not_exist_are_counted_as_one,
-    what_waits_and_what_watches_is_seen,
+    queue_length_and_watchers_are_metrics,
 }
 
-/// All that `docs/operations.md` promises, but for the certificate's, which only TLS has.
+/// All metrics of `docs/operations.md`, except the certificate's, which needs TLS.
 const NAMES: [&str; 20] = [
     "grpc_server_started_total",
     "grpc_server_handled_total",
@@ -47,15 +47,6 @@ const NAMES: [&str; 20] = [
     "process_resident_memory_bytes",
 ];
 
-fn posting(account_id: &str, amount: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: account_id.to_owned(), amount: money(amount), ..Leg::default() };
-    PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: vec![leg],
-        ..PostTransactionRequest::default()
-    }
-}
-
 async fn known_calls_are_counted_exactly(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
@@ -73,17 +64,18 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     );
     refused(client.deposit(deposit("a", "-1")).await, Code::InvalidArgument, "INVALID_AMOUNT");
     let dry = DepositRequest { validate_only: true, ..deposit("a", "1") };
-    client.deposit(dry).await.expect("it would be made");
+    client.deposit(dry).await.expect("valid");
     let dry = WithdrawRequest { validate_only: true, ..withdrawal("a", "9") };
     client.withdraw(dry).await.expect_err("it would not be made");
     let nobody = GetAccountRequest { account_id: "b".to_owned() };
     refused(client.get_account(nobody).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
-    let requests = vec![posting("a", "1"), posting("b", "1"), posting("a", "1")];
+    let requests = vec![posting(&[("a", "1")]), posting(&[("b", "1")]), posting(&[("a", "1")])];
     client
         .batch_post_transactions(BatchPostTransactionsRequest { requests })
         .await
         .expect("results");
-    let requests = (0..4).map(|_| StreamTransactionsRequest { request: Some(posting("a", "1")) });
+    let requests =
+        (0..4).map(|_| StreamTransactionsRequest { request: Some(posting(&[("a", "1")])) });
     let results = client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
     let mut results = results.into_inner();
     while results.message().await.expect("a result").is_some() {}
@@ -131,10 +123,10 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     assert_eq!(calls("passbook_requests_total"), 13.0);
     assert_eq!(calls("passbook_calls_shed_total"), 0.0);
     let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
-    assert_eq!(calls("passbook_retries_total"), repeats, "what was looked up after all, no more");
+    assert_eq!(calls("passbook_retries_total"), repeats, "only the statements of the lookup");
 }
 
-async fn prometheus_and_the_admin_service_tell_the_same(kind: Kind) {
+async fn prometheus_and_the_admin_service_agree(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     open_funded(&server.client(), "a", "5").await;
@@ -152,7 +144,7 @@ async fn prometheus_and_the_admin_service_tell_the_same(kind: Kind) {
         let count = metrics.value(&format!("{name}_count"));
         assert_eq!(count, distribution.count as f64, "{name}");
         assert!(count > 0.0, "{name}");
-        // The one has whole microseconds.
+        // One of them has whole microseconds.
         let difference = metrics.value(&format!("{name}_sum")) - distribution.sum;
         assert!(difference.abs() < 1e-5, "{name}: {difference}");
     }
@@ -165,10 +157,10 @@ async fn an_account_id_is_in_no_metric(kind: Kind) {
     open_funded(&client, "zebra-77", "91.73").await;
     let known = deposit("zebra-77", "1");
     let request_id = known.request_id.clone();
-    client.deposit(known).await.expect("it is made");
+    client.deposit(known).await.expect("applied");
     client.withdraw(withdrawal("zebra-77", "1000")).await.expect_err("too much");
     let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
-    client.get_account(nobody).await.expect_err("it is not there");
+    client.get_account(nobody).await.expect_err("it is missing");
 
     let Metrics { text, .. } = &admin.metrics().await;
     for secret in ["zebra", "91.73", &request_id] {
@@ -187,7 +179,7 @@ async fn an_account_id_is_in_no_metric(kind: Kind) {
 async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
-    // What is told of the process itself is not all there at once.
+    // Metrics of the process do not appear all at once.
     admin.metrics().await;
     let before = admin.metrics().await.series().count();
     for number in 0..20 {
@@ -196,7 +188,7 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
         grpc.ready().await.expect("it listens");
         let codec = ProstCodec::<GetAccountRequest, GetAccountRequest>::default();
         let request = Request::new(GetAccountRequest::default());
-        let status = grpc.unary(request, path, codec).await.expect_err("there is no such method");
+        let status = grpc.unary(request, path, codec).await.expect_err("the method is missing");
         assert_eq!(status.code(), Code::Unimplemented);
     }
     let metrics = admin.metrics().await;
@@ -204,12 +196,12 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
     let started = metrics.value(&format!("grpc_server_started_total{{{unknown}}}"));
     assert_eq!(started, 20.0);
     assert!(!metrics.text.contains("Made"), "{}", metrics.text);
-    // A code, and a histogram.
+    // One counter per code, and one histogram.
     let after = metrics.series().count();
     assert_eq!(after, before + 1 + 17, "{}", metrics.text);
 }
 
-async fn what_waits_and_what_watches_is_seen(kind: Kind) {
+async fn queue_length_and_watchers_are_metrics(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "77"]).await;
     let mut client = server.client();
@@ -225,7 +217,7 @@ async fn what_waits_and_what_watches_is_seen(kind: Kind) {
     assert_eq!(metrics.value("passbook_ready"), 1.0);
 
     drop(watching);
-    eventually("who has gone is counted as such", async || {
+    eventually("closed watchers are counted", async || {
         let metrics = admin.metrics().await;
         metrics.handled("WatchEntries", "Canceled") == 1.0
             && metrics.value("passbook_calls_in_flight") == 0.0
@@ -235,7 +227,7 @@ async fn what_waits_and_what_watches_is_seen(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_database_a_server_is_alive_and_not_ready() {
+async fn a_server_without_its_database_is_alive_and_not_ready() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &admin::ADMIN).await;
@@ -256,7 +248,7 @@ async fn without_its_database_a_server_is_alive_and_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_drains_a_server_is_alive_and_not_ready() {
+async fn a_draining_server_is_alive_and_not_ready() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (mut server, admin) = Server::start_with_admin(&database, &[]).await;
     let client = server.client();
@@ -293,9 +285,9 @@ async fn the_admin_port_has_three_paths_and_takes_only_get() {
     assert_eq!(admin.ask("POST", "/metrics").await.expect("an answer").0, 405);
 }
 
-/// They are cut off, and whoever asks for something has an answer meanwhile or soon after.
+/// Silent connections are closed, and other clients get an answer meanwhile or soon after.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_for_long() {
+async fn silent_connections_do_not_block_the_admin_port() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (_server, admin) = Server::start_with_admin(&database, &[]).await;
     let mut silent = Vec::new();
@@ -308,7 +300,7 @@ async fn who_connects_to_the_admin_port_and_says_nothing_keeps_it_from_nobody_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_is_open_for_long_is_told() {
+async fn the_age_of_the_oldest_snapshot_is_a_metric() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (_server, admin) = Server::start_with_admin(&database, &[]).await;
     let session = database.connect().await;

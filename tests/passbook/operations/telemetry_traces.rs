@@ -1,5 +1,5 @@
-//! Traces: a call is a span of its caller's trace, and is linked with the database's transaction
-//! that decided it, both ways.
+//! Traces: a call is a span of its caller's trace. The call and the database transaction that
+//! executed it link to each other.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,22 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tonic::Request;
 
 use crate::harness::{
-    collector::{Collector, attribute},
+    checker::hex,
+    trace_collector::{Collector, attribute},
     *,
 };
 
 on_both_databases! {
     a_call_is_part_of_its_callers_trace,
     a_transaction_and_the_calls_that_it_served_are_linked_both_ways,
-    whoever_decides_not_to_be_traced_is_not,
+    a_call_whose_parent_is_not_sampled_is_not_traced,
 }
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 const DEPOSIT: &str = "passbook.v1.AccountService/Deposit";
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A request in the trace of its caller, which has decided whether it is recorded.
+/// A request with its caller's trace context and sampling decision.
 fn traced<Message>(message: Message, is_sampled: bool) -> Request<Message> {
     let mut request = Request::new(message);
     let flags = if is_sampled { "01" } else { "00" };
@@ -44,7 +41,7 @@ async fn start(database: &TestDatabase, collector: &Collector, arguments: &[&str
     Server::start_with(database, &all).await
 }
 
-/// Ends the server, which sends what it has, and returns all spans.
+/// Shuts the server down, which flushes its spans, and returns all spans.
 async fn spans(mut server: Server, collector: &Collector) -> Vec<Span> {
     server.terminate();
     let status = server.wait(PATIENCE).await.expect("it ends");
@@ -67,14 +64,13 @@ fn links(span: &Span) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
 async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let collector = Collector::start().await;
-    // None of its own accord.
     let server = start(&database, &collector, &["--trace-sample-ratio", "0"]).await;
     let mut client = server.client();
     open(&client, "zebra-77").await;
     let answer = client.deposit(traced(deposit("zebra-77", "7391.73"), true)).await;
-    let answer = answer.expect("it is made");
+    let answer = answer.expect("applied");
     let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
-    client.get_account(traced(nobody, true)).await.expect_err("it is not there");
+    client.get_account(traced(nobody, true)).await.expect_err("it is missing");
     let lines = server.log_lines();
 
     let spans = spans(server, &collector).await;
@@ -94,7 +90,7 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let [transaction] = named(&spans, "transaction")[..] else { panic!("one: {spans:?}") };
     assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
     assert_eq!(links(call), BTreeSet::from([id(transaction)]));
-    // What is refused by the caller's fault is no error of the server's.
+    // A rejection by the caller's fault is no error of the span.
     let [refused] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
         panic!("one: {spans:?}")
     };
@@ -120,7 +116,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
         calls.spawn(async move { client.deposit(deposit("a", "1")).await });
     }
     for answer in calls.join_all().await {
-        answer.expect("it is made");
+        answer.expect("applied");
     }
     let requests = (0..5).map(|_| {
         let leg = Leg { account_id: "a".to_owned(), amount: money("1"), ..Leg::default() };
@@ -140,9 +136,9 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     assert!(transactions.len() > 1 && transactions.len() < 61, "{}", transactions.len());
     let mut served = BTreeSet::new();
     for transaction in &transactions {
-        assert!(transaction.parent_span_id.is_empty(), "it is nobody's child");
+        assert!(transaction.parent_span_id.is_empty(), "it has no parent");
         let size: usize = attribute(transaction, "passbook.batch_size").parse().expect("a number");
-        // A stream may have several requests in it, and is linked to by each.
+        // A stream may have several requests in the transaction, each with a link.
         assert_eq!(transaction.links.len(), size, "{transaction:?}");
         assert_eq!(attribute(transaction, "passbook.attempts"), "1");
         assert!(
@@ -162,13 +158,13 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     }
 }
 
-async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
+async fn a_call_whose_parent_is_not_sampled_is_not_traced(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let collector = Collector::start().await;
     let server = start(&database, &collector, &[]).await;
     let mut client = server.client();
     open(&client, "a").await;
-    client.deposit(traced(deposit("a", "1"), false)).await.expect("it is made");
+    client.deposit(traced(deposit("a", "1"), false)).await.expect("applied");
     let lines = server.log_lines();
     let spans = spans(server, &collector).await;
     assert_eq!(named(&spans, DEPOSIT).len(), 0);
@@ -179,9 +175,9 @@ async fn whoever_decides_not_to_be_traced_is_not(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
+async fn a_missing_or_hanging_collector_delays_no_call() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    // Takes connections, and says nothing.
+    // A collector that accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = format!("http://{}", silent.local_addr().expect("a bound port"));
     for endpoint in [silent.as_str(), "http://127.0.0.1:9"] {
@@ -201,7 +197,7 @@ async fn a_collector_that_is_away_or_hangs_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_none_is_an_error_at_the_start() {
+async fn an_invalid_trace_endpoint_is_a_startup_error() {
     for wrong in ["localhost:4317", "ftp://127.0.0.1:1", "http://", "not a url"] {
         let outcome = passbook(&["serve", "--otlp-endpoint", wrong]).await;
         assert_eq!(outcome.code, Some(2), "{wrong}: {}", outcome.stderr);

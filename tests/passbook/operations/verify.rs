@@ -1,19 +1,19 @@
-//! `passbook verify`: whatever is changed in the tables, it is found and named.
+//! `passbook verify` finds and names every change to the tables.
 
 use tokio::sync::watch;
 
 use crate::harness::{
-    load::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
 on_both_databases! {
-    a_ledger_that_is_right_is_found_right_with_a_table_of_its_money,
-    an_account_that_is_changed_is_found,
-    an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry,
-    transactions_that_are_not_what_their_kind_says_are_found,
-    holds_that_do_not_fit_are_found,
-    it_runs_beside_servers_under_load,
+    a_correct_ledger_verifies_with_a_table_of_totals,
+    a_tampered_account_is_found,
+    entries_and_requests_without_each_other_are_found,
+    transactions_that_contradict_their_kind_are_found,
+    inconsistent_holds_are_found,
+    verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_refused,
 }
 
@@ -21,24 +21,22 @@ async fn verify(database: &TestDatabase) -> Outcome {
     passbook(&["verify", "--database-url", database.url()]).await
 }
 
-/// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a refusal.
+/// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a rejection.
 async fn ledger(kind: Kind) -> TestDatabase {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "50.05").await;
     open_with(&client, account_of("yen", "JPY")).await;
     let yen =
         passbook::proto::DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
-    client.deposit(yen).await.expect("it is made");
-    client.withdraw(withdrawal("bob", "0.05")).await.expect("it is made");
-    client.transfer(transfer("alice", "bob", "30")).await.expect("it is made");
+    client.deposit(yen).await.expect("applied");
+    client.withdraw(withdrawal("bob", "0.05")).await.expect("applied");
+    client.transfer(transfer("alice", "bob", "30")).await.expect("applied");
     client.withdraw(withdrawal("alice", "71")).await.expect_err("she has 70");
     database
 }
 
-/// Makes each change, expects these words, and undoes it.
+/// Applies each change, expects these words, and reverts it.
 async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     let tampering = Tampering::begin(database).await;
     for (change, words) in cases {
@@ -55,7 +53,7 @@ async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     verify(database).await.must_succeed();
 }
 
-async fn a_ledger_that_is_right_is_found_right_with_a_table_of_its_money(kind: Kind) {
+async fn a_correct_ledger_verifies_with_a_table_of_totals(kind: Kind) {
     let database = ledger(kind).await;
 
     let outcome = verify(&database).await.must_succeed();
@@ -75,7 +73,7 @@ async fn a_ledger_that_is_right_is_found_right_with_a_table_of_its_money(kind: K
     assert_eq!(outcome.stderr, "", "a progress bar is for terminals");
 }
 
-async fn an_account_that_is_changed_is_found(kind: Kind) {
+async fn a_tampered_account_is_found(kind: Kind) {
     let database = ledger(kind).await;
     let doubled = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
         balance_after, create_time_us, hash FROM entries WHERE account_id = 'bob' AND sequence = 3";
@@ -133,7 +131,7 @@ async fn an_account_that_is_changed_is_found(kind: Kind) {
     .await;
 }
 
-async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_entry(kind: Kind) {
+async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
     let database = ledger(kind).await;
     let request_of = |which: &str| {
         format!("transaction_id = (SELECT transaction_id FROM entries WHERE {which})")
@@ -149,7 +147,7 @@ async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_e
     let unnamed = format!(
         "UPDATE requests SET kind = 'posting', entry_names = '[[\"bob\", 3]]' WHERE {transfer}"
     );
-    // The rest of bob's chain is right: only the transfer knows of the leg that is gone.
+    // The rest of bob's chain is correct. Only the transfer shows the missing leg.
     let leg_missing = "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 3; \
         UPDATE accounts SET sequence = 2, balance = '50.00', last_hash = \
             (SELECT hash FROM entries WHERE account_id = 'bob' AND sequence = 2) \
@@ -176,7 +174,7 @@ async fn an_entry_without_its_request_is_found_and_so_is_a_request_without_its_e
     .await;
 }
 
-async fn transactions_that_are_not_what_their_kind_says_are_found(kind: Kind) {
+async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
     let database = ledger(kind).await;
     assert_found(
         &database,
@@ -207,7 +205,7 @@ async fn transactions_that_are_not_what_their_kind_says_are_found(kind: Kind) {
     .await;
 }
 
-async fn holds_that_do_not_fit_are_found(kind: Kind) {
+async fn inconsistent_holds_are_found(kind: Kind) {
     let database = ledger(kind).await;
     let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
         request_id, description, labels, create_time_us, update_time_us";
@@ -239,13 +237,13 @@ async fn holds_that_do_not_fit_are_found(kind: Kind) {
     assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);
 }
 
-async fn it_runs_beside_servers_under_load(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn verify_runs_beside_servers_under_load(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 4).await;
     let (stop, stopped) = watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
         let mut entries = Vec::new();
         let end = tokio::time::Instant::now() + PATIENCE;

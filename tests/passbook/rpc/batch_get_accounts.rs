@@ -2,8 +2,8 @@ use passbook::proto::{Account, BatchGetAccountsRequest};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    exact::Exact,
-    load::{Load, Stop, open_ring},
+    decimal::Decimal,
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
@@ -11,7 +11,7 @@ on_both_databases! {
     accounts_come_in_the_order_of_the_request,
     the_first_account_that_is_missing_is_named,
     an_id_that_is_there_twice_is_refused,
-    no_ids_and_too_many_ids_are_refused,
+    an_empty_list_and_too_many_ids_are_refused,
     a_thousand_accounts_are_read_at_once,
     a_batch_is_one_snapshot_while_money_moves,
 }
@@ -23,14 +23,12 @@ async fn batch_get(client: &Client, account_ids: &[&str]) -> Result<Vec<Account>
 }
 
 async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["a", "b", "C", "d"] {
         open(&client, account_id).await;
     }
 
-    let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all are there");
+    let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all exist");
 
     let ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
     assert_eq!(ids, ["d", "a", "C"]);
@@ -59,7 +57,7 @@ async fn an_id_that_is_there_twice_is_refused(kind: Kind) {
     assert_eq!(fields(&status), ["account_ids[2]"]);
 }
 
-async fn no_ids_and_too_many_ids_are_refused(kind: Kind) {
+async fn an_empty_list_and_too_many_ids_are_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let ids: Vec<String> = (0..1001).map(|number| format!("account-{number}")).collect();
@@ -90,7 +88,7 @@ async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
     opening.join_all().await;
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
 
-    let accounts = batch_get(&server.client(), &ids).await.expect("all are there");
+    let accounts = batch_get(&server.client(), &ids).await.expect("all exist");
 
     assert!(accounts.iter().zip(&ids).all(|(account, id)| account.account_id == *id));
     assert_eq!(accounts.len(), 1000);
@@ -99,13 +97,13 @@ async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
 async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     const READS: usize = 300;
     const MOMENTS: usize = 100;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 8).await;
     let ids: Vec<&str> = accounts.iter().map(String::as_str).collect();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let moving = Load::transfers_on(&accounts, 12, Stop::When(stopped), seed());
+    let moving = RingLoad::transfers_on(&accounts, 12, Stop::When(stopped), seed());
     let moving_clients = clients.clone();
     let calling = tokio::spawn(async move { moving.run(&moving_clients).await.len() });
 
@@ -113,12 +111,12 @@ async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while reads < READS || pictures.len() < MOMENTS {
         assert!(tokio::time::Instant::now() < end, "{reads} reads, {} moments", pictures.len());
-        let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all are there");
-        let mut total = Exact::ZERO;
+        let accounts = batch_get(&clients[reads % 2], &ids).await.expect("all exist");
+        let mut total = Decimal::ZERO;
         for account in &accounts {
-            total += Exact::parse(value(&account.balance));
+            total += Decimal::parse(value(&account.balance));
         }
-        assert_eq!(total, Exact::parse("800.00"), "after {reads} reads: {accounts:#?}");
+        assert_eq!(total, Decimal::parse("800.00"), "after {reads} reads: {accounts:#?}");
         pictures.insert(accounts.iter().map(|account| account.sequence).sum::<i64>());
         reads += 1;
     }

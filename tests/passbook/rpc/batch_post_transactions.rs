@@ -1,17 +1,12 @@
 use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult, Transaction,
-    post_transaction_result::Result as Outcome,
+    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult,
 };
-use prost::Message;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::{
-    harness::{checker, *},
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
-    each_of_a_batch_stands_alone_and_is_answered_in_its_place,
+    batched_requests_are_independent_and_answered_in_order,
     a_batch_of_a_thousand_shares_its_commits,
     a_batch_sent_again_is_replayed,
     a_batch_has_limits,
@@ -25,28 +20,8 @@ async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostT
     results
 }
 
-pub fn made(result: &PostTransactionResult) -> &Transaction {
-    match &result.result {
-        Some(Outcome::Transaction(transaction)) => transaction,
-        other => panic!("not made: {other:?}"),
-    }
-}
-
-/// The error as the call for this one request alone would have given it.
-pub fn error(result: &PostTransactionResult) -> Status {
-    match &result.result {
-        Some(Outcome::Error(error)) => {
-            let details = error.encode_to_vec().into();
-            Status::with_details(Code::from_i32(error.code), error.message.clone(), details)
-        }
-        other => panic!("no error: {other:?}"),
-    }
-}
-
-async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let too_much = post(&[leg("a", "-1000")]);
@@ -68,7 +43,7 @@ async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {
     assert_eq!(metadata(&error(&results[3]), "available"), "6.00");
     assert_eq!(reason(&error(&results[4])), "ACCOUNT_NOT_FOUND");
     assert_eq!(value(&made(&results[5]).entries[0].balance_after), "0.00");
-    // The error is the one that the request gets alone.
+    // The error equals that of the unary call.
     let alone = client.clone().post_transaction(too_much).await.expect_err("it was refused");
     assert_eq!(alone.details(), error(&results[3]).details());
     assert_eq!(database.count("requests").await, 5, "the malformed one is not kept");
@@ -76,9 +51,7 @@ async fn each_of_a_batch_stands_alone_and_is_answered_in_its_place(kind: Kind) {
 }
 
 async fn a_batch_of_a_thousand_shares_its_commits(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "hot").await;
     let requests: Vec<_> = (0..1000).map(|_| post(&[leg("hot", "1")])).collect();
 
@@ -95,9 +68,7 @@ async fn a_batch_of_a_thousand_shares_its_commits(kind: Kind) {
 }
 
 async fn a_batch_sent_again_is_replayed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let twice = post(&[leg("a", "1")]);
     let requests = [twice.clone(), post(&[leg("a", "-9")]), twice];
@@ -105,7 +76,7 @@ async fn a_batch_sent_again_is_replayed(kind: Kind) {
     let first = send(&client, &requests).await;
     assert!(!first[0].replayed && first[2].replayed, "one id, one effect");
     assert_eq!(made(&first[0]), made(&first[2]));
-    client.clone().deposit(deposit("a", "100")).await.expect("money comes in");
+    client.clone().deposit(deposit("a", "100")).await.expect("a deposit is accepted");
 
     let again = send(&client, &requests).await;
     assert!(again[0].replayed && again[2].replayed);
@@ -115,9 +86,7 @@ async fn a_batch_sent_again_is_replayed(kind: Kind) {
 }
 
 async fn a_batch_has_limits(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let too_many_legs = vec![post(&vec![leg("a", "1"); 100]); 51];
     for requests in [vec![], vec![post(&[leg("a", "1")]); 1001], too_many_legs] {

@@ -2,43 +2,25 @@ use passbook::proto::{
     CaptureHoldRequest, GetTransactionRequest, Hold, HoldState, TransactionKind,
     get_transaction_request::Lookup,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_capture_takes_all_that_is_held_out_of_the_ledger,
+    a_capture_without_an_amount_takes_the_whole_hold,
     a_capture_of_a_part_releases_the_rest,
     a_capture_can_go_to_another_account_or_to_the_same_one,
     a_repeat_answers_the_same_and_takes_nothing,
     a_request_id_that_was_used_for_another_capture_is_refused,
-    a_frozen_account_keeps_what_it_has_promised,
-    every_refusal_says_why_changes_nothing_and_is_kept,
+    holds_of_a_frozen_account_can_be_captured,
+    every_rejection_has_its_reason_and_is_recorded_alone,
     a_hold_is_captured_once,
-    money_that_is_held_is_there_even_where_nothing_else_is,
+    a_capture_needs_no_available_money,
 }
 
-async fn not_captured(
-    database: &TestDatabase,
-    client: &Client,
-    request: CaptureHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let entries = database.count("entries").await;
-    let first = refused(client.clone().capture_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().capture_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("entries").await, entries);
-    first
-}
-
-async fn a_capture_takes_all_that_is_held_out_of_the_ledger(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_capture_without_an_amount_takes_the_whole_hold(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place(&client, hold_named("h", "alice", "7.50")).await;
     let request = CaptureHoldRequest {
@@ -86,14 +68,12 @@ async fn a_capture_takes_all_that_is_held_out_of_the_ledger(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["2.50", "0.00", "2.50", "4"]);
     let lookup = Some(Lookup::RequestId(request.request_id));
     let found = client.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    assert_eq!(found.expect("it is there").into_inner().transaction, Some(transaction));
+    assert_eq!(found.expect("it exists").into_inner().transaction, Some(transaction));
     checker::assert_consistent(&database).await;
 }
 
 async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "7.50")).await;
     place(&client, hold_named("other", "alice", "2")).await;
@@ -106,14 +86,12 @@ async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
     assert_eq!(answer.transaction.expect("one").entries[0].amount, money("-0.01"));
     assert_eq!(standing(&client, "alice").await, ["9.99", "2.00", "7.99", "5"]);
     let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-    not_captured(&database, &client, capture("h"), refusal).await;
+    rejected_twice(&database, &client, capture("h"), refusal).await;
     checker::assert_consistent(&database).await;
 }
 
 async fn a_capture_can_go_to_another_account_or_to_the_same_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     place(&client, hold_named("h", "alice", "6")).await;
@@ -161,7 +139,7 @@ async fn a_repeat_answers_the_same_and_takes_nothing(kind: Kind) {
     };
     let mut first = captured(&client, request.clone()).await;
     let transaction_id = first.transaction.as_ref().expect("one").transaction_id.clone();
-    // What came after does not change what was answered.
+    // Later changes do not alter the answer.
     reversed(&client, reversal(&transaction_id)).await;
     let before = get(&client, "alice").await;
 
@@ -178,9 +156,7 @@ async fn a_repeat_answers_the_same_and_takes_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     for hold_id in ["h", "other"] {
@@ -192,7 +168,7 @@ async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
     let others = [
         CaptureHoldRequest { hold_id: "other".to_owned(), ..first.clone() },
         CaptureHoldRequest { hold_id: "missing".to_owned(), ..first.clone() },
-        // What is said and what is left out are two bodies, even if they come to the same.
+        // An explicit and an omitted amount are different bodies, even if they are equal.
         CaptureHoldRequest { amount: money("3"), ..first.clone() },
         CaptureHoldRequest { destination_account_id: "hotel".to_owned(), ..first.clone() },
         CaptureHoldRequest { description: "d".to_owned(), ..first.clone() },
@@ -211,10 +187,8 @@ async fn a_request_id_that_was_used_for_another_capture_is_refused(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["7.00", "3.00", "4.00", "5"]);
 }
 
-async fn a_frozen_account_keeps_what_it_has_promised(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn holds_of_a_frozen_account_can_be_captured(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "hotel").await;
     place(&client, hold_named("h", "alice", "6")).await;
@@ -233,10 +207,8 @@ async fn a_frozen_account_keeps_what_it_has_promised(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "6")).await;
     open(&client, "closed").await;
@@ -300,7 +272,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     let before = (get(&client, "alice").await, get_hold(&client, "h").await);
     let mut sent = Vec::new();
     for (request, refusal, said) in cases {
-        let status = not_captured(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
@@ -309,10 +281,10 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     open(&client, "later").await;
     place(&client, hold_named("missing", "alice", "1")).await;
-    client.clone().withdraw(withdrawal("full", "100")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("full", "100")).await.expect("applied");
     for (request, (code, expected_reason), first) in sent {
         let again = client.clone().capture_hold(request).await;
         assert_repeated(&first, &refused(again, code, expected_reason));
@@ -323,9 +295,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
 }
 
 async fn a_hold_is_captured_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["captured", "released"] {
         place(&client, hold_named(hold_id, "alice", "1")).await;
@@ -335,14 +305,14 @@ async fn a_hold_is_captured_once(kind: Kind) {
     let before = get(&client, "alice").await;
 
     for state in ["captured", "released"] {
-        // More than was held, to nobody: the state of the hold comes first.
+        // More than was held, to a missing account: the state of the hold comes first.
         let request = CaptureHoldRequest {
             amount: money("5"),
             destination_account_id: "nobody".to_owned(),
             ..capture(state)
         };
         let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = not_captured(&database, &client, request, refusal).await;
+        let status = rejected_twice(&database, &client, request, refusal).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }
@@ -350,10 +320,8 @@ async fn a_hold_is_captured_once(kind: Kind) {
     assert_eq!(get(&client, "alice").await, before);
 }
 
-async fn money_that_is_held_is_there_even_where_nothing_else_is(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_capture_needs_no_available_money(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
     place(&client, hold_named("h", "alice", "3")).await;
     client.clone().withdraw(withdrawal("alice", "2")).await.expect("what is left");

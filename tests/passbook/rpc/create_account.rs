@@ -7,7 +7,7 @@ on_both_databases! {
     a_new_account_is_open_and_empty,
     opening_it_again_with_the_same_attributes_returns_it_as_it_is_now,
     opening_it_again_with_other_attributes_is_refused,
-    what_becomes_of_an_account_does_not_make_a_retry_another_request,
+    a_retried_creation_succeeds_after_the_account_has_changed,
     an_account_without_an_id_gets_a_uuid_of_version_7,
     a_configured_currency_has_its_own_decimals,
     two_processes_that_open_the_same_account_open_one,
@@ -45,17 +45,15 @@ async fn a_new_account_is_open_and_empty(kind: Kind) {
 }
 
 async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_with(&client, full_request()).await;
     let deposit = passbook::proto::DepositRequest {
         amount: money_of("EUR", "7.25"),
         ..deposit("alice:main_1.0-x", "0")
     };
-    client.deposit(deposit).await.expect("the deposit is made");
+    client.deposit(deposit).await.expect("the deposit is applied");
 
-    // Another way to write the same limit is the same attribute.
+    // Another spelling of the same limit is the same attribute.
     let again =
         CreateAccountRequest { overdraft_limit: money_of("EUR", "250.50"), ..full_request() };
     let account = open_with(&client, again).await;
@@ -66,9 +64,7 @@ async fn opening_it_again_with_the_same_attributes_returns_it_as_it_is_now(kind:
 }
 
 async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let account = open_with(&client, full_request()).await;
     let others = [
         CreateAccountRequest {
@@ -90,10 +86,8 @@ async fn opening_it_again_with_other_attributes_is_refused(kind: Kind) {
     assert_eq!(get(&client, "alice:main_1.0-x").await, account);
 }
 
-async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_retried_creation_succeeds_after_the_account_has_changed(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     let account_id = open_with(&client, full_request()).await.account_id;
     open(&client, "unlimited").await;
     let labels = |value: &str| [("team/a".to_owned(), value.to_owned())].into();
@@ -110,7 +104,7 @@ async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: 
         let changed = client.update_account(request).await.expect("changed").into_inner().account;
         let changed = changed.expect("an account");
         assert_eq!(open_with(&client, full_request()).await, changed, "a retry is safe");
-        // What it is now is not what it was opened as.
+        // Its current attributes differ from those at its creation.
         now.labels.clone_from(&changed.labels);
         now.overdraft_limit = changed.overdraft_limit.clone();
         now.unlimited_overdraft = changed.unlimited_overdraft;
@@ -121,7 +115,7 @@ async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: 
     assert_eq!(open_with(&client, full_request()).await, frozen);
     let closed = close(&client, &account_id).await.expect("it is empty");
     assert_eq!(open_with(&client, full_request()).await, closed);
-    // Several at once, in one transaction or in several.
+    // Several concurrent requests, in one transaction or in several.
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let client = client.clone();
@@ -132,7 +126,7 @@ async fn what_becomes_of_an_account_does_not_make_a_retry_another_request(kind: 
     }
     calls.join_all().await;
 
-    // A ledger that has moved still knows.
+    // An imported ledger keeps this.
     let (folder, target) = (tempfile::tempdir().expect("a folder"), {
         let other = if kind == Kind::Sqlite { Kind::Postgres } else { Kind::Sqlite };
         database.create_beside(other).await
@@ -175,7 +169,7 @@ async fn a_configured_currency_has_its_own_decimals(kind: Kind) {
         amount: money_of("ETH", largest),
         ..deposit("ether", "0")
     };
-    client.deposit(deposit).await.expect("the largest amount there is");
+    client.deposit(deposit).await.expect("the largest amount");
     assert_eq!(balance(&client, "ether").await, largest);
     assert_eq!(balance(&client, "points").await, "0");
 }

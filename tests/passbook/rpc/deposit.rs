@@ -1,28 +1,26 @@
 use passbook::proto::{DepositRequest, TransactionKind};
 use tonic::Code;
 
-use crate::harness::{book::Book, checker, *};
+use crate::harness::{checker, ledger_dump::LedgerDump, *};
 
 on_both_databases! {
     a_deposit_adds_to_the_balance_and_is_one_entry,
     amounts_come_out_in_the_currency_s_own_decimals,
-    description_and_labels_are_kept_as_sent,
+    description_and_labels_are_stored_as_sent,
     a_frozen_account_takes_deposits_and_a_closed_one_does_not,
     a_deposit_in_another_currency_is_refused,
     a_deposit_to_a_missing_account_is_refused,
     a_balance_beyond_the_limit_is_refused_and_exact_up_to_it,
-    a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit,
-    each_hash_follows_the_entry_before,
+    an_account_overdrawn_beyond_its_limit_accepts_deposits,
+    each_hash_covers_the_entry_before,
 }
 
 async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "0.01").await;
     let request = deposit("alice", "100");
 
-    let answer = client.deposit(request.clone()).await.expect("it is made").into_inner();
+    let answer = client.deposit(request.clone()).await.expect("applied").into_inner();
 
     assert!(!answer.replayed);
     let transaction = answer.transaction.expect("a transaction");
@@ -46,9 +44,7 @@ async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
 }
 
 async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let cases = [
         ("USD", "7", "7.00"),
         ("USD", "7.5", "7.50"),
@@ -63,7 +59,7 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
         let request =
             DepositRequest { amount: money_of(currency_code, sent), ..deposit(&account_id, "") };
 
-        let answer = client.deposit(request).await.expect("it is made").into_inner();
+        let answer = client.deposit(request).await.expect("applied").into_inner();
 
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(entry.amount, money_of(currency_code, expected));
@@ -72,10 +68,8 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
     }
 }
 
-async fn description_and_labels_are_kept_as_sent(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn description_and_labels_are_stored_as_sent(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let request = DepositRequest {
         description: "für Robert'); DROP TABLE entries;-- \"$1\" %s ?".to_owned(),
@@ -87,7 +81,7 @@ async fn description_and_labels_are_kept_as_sent(kind: Kind) {
         ..deposit("alice", "1")
     };
 
-    let made = client.deposit(request.clone()).await.expect("it is made").into_inner();
+    let made = client.deposit(request.clone()).await.expect("applied").into_inner();
     let again = client.deposit(request.clone()).await.expect("it is replayed").into_inner();
 
     for transaction in [made.transaction.expect("one"), again.transaction.expect("one")] {
@@ -97,14 +91,12 @@ async fn description_and_labels_are_kept_as_sent(kind: Kind) {
 }
 
 async fn a_frozen_account_takes_deposits_and_a_closed_one_does_not(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "frozen").await;
     open(&client, "closed").await;
     database.execute("UPDATE accounts SET state = account_id").await;
 
-    client.deposit(deposit("frozen", "1")).await.expect("money may come in");
+    client.deposit(deposit("frozen", "1")).await.expect("a deposit is accepted");
     let answer = client.deposit(deposit("closed", "1")).await;
 
     let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
@@ -128,28 +120,24 @@ async fn a_deposit_in_another_currency_is_refused(kind: Kind) {
 }
 
 async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let request = deposit("nobody", "1");
 
     let status =
         refused(client.deposit(request.clone()).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
     assert_eq!(metadata(&status, "account_id"), "nobody");
 
-    // The refusal is kept: the account's opening does not turn it into a yes.
+    // The rejection is final, although the account exists now.
     open(&client, "nobody").await;
     refused(client.deposit(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
     assert_eq!(balance(&client, "nobody").await, "0.00");
 }
 
 async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let largest = "99999999999999999999999999.99";
-    client.deposit(deposit("alice", largest)).await.expect("the largest amount there is");
+    client.deposit(deposit("alice", largest)).await.expect("the largest amount");
     assert_eq!(balance(&client, "alice").await, largest);
 
     let status = refused(
@@ -168,19 +156,17 @@ async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     if kind == Kind::Postgres {
-        // The database itself does not let anyone bring about such an account; old data might.
+        // The database rejects such an account now; old data may have one.
         let drop = "ALTER TABLE accounts DROP CONSTRAINT accounts_available_is_not_negative";
         database.execute(drop).await;
     }
     open(&client, "alice").await;
     database.execute("UPDATE accounts SET balance = '-50' WHERE account_id = 'alice'").await;
 
-    client.deposit(deposit("alice", "20")).await.expect("money may come in");
+    client.deposit(deposit("alice", "20")).await.expect("a deposit is accepted");
 
     assert_eq!(balance(&client, "alice").await, "-30.00");
     let answer = client.withdraw(withdrawal("alice", "0.01")).await;
@@ -188,23 +174,23 @@ async fn a_deposit_goes_through_where_the_account_is_overdrawn_beyond_its_limit(
     assert_eq!(metadata(&status, "available"), "-30.00");
 }
 
-async fn each_hash_follows_the_entry_before(kind: Kind) {
+async fn each_hash_covers_the_entry_before(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
     let mut client = server.client();
     open(&client, "alice").await;
     open_with(&client, account_of("ether", "ETH")).await;
     for amount in ["100", "0.5", "10.10", "99999"] {
-        client.deposit(deposit("alice", amount)).await.expect("it is made");
+        client.deposit(deposit("alice", amount)).await.expect("applied");
         let ether = DepositRequest { amount: money_of("ETH", amount), ..deposit("ether", "") };
-        client.deposit(ether).await.expect("it is made");
+        client.deposit(ether).await.expect("applied");
     }
 
-    // The checker computes the hashes by itself, from what is documented.
+    // The checker computes the hashes from the documented format.
     checker::assert_consistent(&database).await;
-    let book = Book::read(&database).await;
-    assert_eq!(book.entries_count(), 8);
-    let first = &book.entries["alice"][0];
+    let dump = LedgerDump::read(&database).await;
+    assert_eq!(dump.entries_count(), 8);
+    let first = &dump.entries["alice"][0];
     let other = checker::entry_hash(&"1".repeat(64), "alice", "USD", first);
     assert_ne!(other, first.hash, "the hash depends on the entry before");
 }

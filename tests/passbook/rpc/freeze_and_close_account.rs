@@ -1,8 +1,8 @@
-//! FreezeAccount, UnfreezeAccount, CloseAccount, and what each state lets in and out.
+//! FreezeAccount, UnfreezeAccount, CloseAccount, and the changes that each state allows.
 
 use passbook::proto::{
-    Account, AccountState, CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest, Leg,
-    ListAccountsRequest, PostTransactionRequest, UnfreezeAccountRequest, UpdateAccountRequest,
+    Account, AccountState, CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest,
+    ListAccountsRequest, UnfreezeAccountRequest, UpdateAccountRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -11,13 +11,13 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     an_account_is_frozen_and_works_again,
-    a_state_that_is_there_already_changes_nothing,
-    a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_else,
-    a_closed_account_takes_and_gives_nothing,
+    setting_the_same_state_again_changes_nothing,
+    a_frozen_account_accepts_deposits_and_the_end_of_holds_only,
+    a_closed_account_rejects_every_change,
     an_account_is_closed_only_when_it_is_empty,
     a_closed_account_stays_closed,
     a_state_is_changed_only_at_the_version_that_is_expected,
-    states_of_missing_accounts_are_not_found,
+    changing_the_state_of_a_missing_account_is_not_found,
     accounts_are_listed_by_their_state,
 }
 
@@ -41,7 +41,7 @@ async fn set(client: &Client, account_id: &str, state: AccountState) -> Result<A
     Ok(account.expect("an account"))
 }
 
-/// The same at this version only.
+/// The same with an expected version.
 async fn set_at(
     client: &Client,
     account_id: &str,
@@ -68,11 +68,9 @@ async fn set_at(
     Ok(account.expect("an account"))
 }
 
-/// A retry that comes late does not undo what was done since.
+/// A late retry does not undo later changes.
 async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
 
     let mut version = 1;
@@ -90,12 +88,12 @@ async fn a_state_is_changed_only_at_the_version_that_is_expected(kind: Kind) {
         let account = set_at(&client, "alice", state, version).await.expect("it is that version");
         version += 1;
         assert_eq!((account.state(), account.version), (state, version));
-        // The late retry, also where nothing would be changed.
+        // The late retry, also if it would change nothing.
         let again = set_at(&client, "alice", state, version - 1).await;
         refused(again, Code::Aborted, "VERSION_MISMATCH");
         assert_eq!(get(&client, "alice").await, account);
     }
-    // What is refused for its state comes before, what is malformed before everything.
+    // A rejection by state comes before the version, a malformed request before everything.
     let closed = set_at(&client, "alice", AccountState::Frozen, 1).await;
     refused(closed, Code::FailedPrecondition, "ACCOUNT_CLOSED");
     open_funded(&client, "bob", "1").await;
@@ -140,10 +138,8 @@ async fn an_account_is_frozen_and_works_again(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_state_that_is_there_already_changes_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn setting_the_same_state_again_changes_nothing(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
 
     for state in STATES {
@@ -155,34 +151,24 @@ async fn a_state_that_is_there_already_changes_nothing(kind: Kind) {
         assert_eq!(get(&client, "alice").await, first);
     }
 
-    // Opened, frozen, closed: it was never unfrozen.
+    // Created, frozen, closed: it was never unfrozen.
     assert_eq!(get(&client, "alice").await.version, 3);
     assert_eq!(database.count("account_changes").await, 2);
 }
 
-/// Accounts "alice" and "bob" with 100.00 each. Of alice's: two holds of 10.00, and a deposit of
-/// hers and a withdrawal that could be reversed, by their ids.
+/// Accounts "alice" and "bob" with 100.00 each. Alice has two holds of 10.00. Returns the ids of a
+/// deposit and a withdrawal that could be reversed.
 async fn with_a_past(client: &Client) -> (String, String) {
     open_funded(client, "bob", "100").await;
     open(client, "alice").await;
-    let deposited = client.clone().deposit(deposit("alice", "101")).await.expect("it is made");
-    let withdrawn = client.clone().withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    let deposited = client.clone().deposit(deposit("alice", "101")).await.expect("applied");
+    let withdrawn = client.clone().withdraw(withdrawal("alice", "1")).await.expect("applied");
     for hold_id in ["to-capture", "to-release"] {
         place(client, hold_named(hold_id, "alice", "10")).await;
     }
     let deposited = deposited.into_inner().transaction.expect("a transaction").transaction_id;
     let withdrawn = withdrawn.into_inner().transaction.expect("a transaction").transaction_id;
     (deposited, withdrawn)
-}
-
-fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
-    let leg = |(account_id, amount): &(&str, &str)| Leg {
-        account_id: (*account_id).to_owned(),
-        amount: money(amount),
-        condition: None,
-    };
-    let legs = legs.iter().map(leg).collect();
-    PostTransactionRequest { request_id: new_request_id(), legs, ..Default::default() }
 }
 
 #[track_caller]
@@ -192,10 +178,8 @@ fn assert_kept_out<T: std::fmt::Debug>(answer: Result<T, Status>, expected: &str
     assert!(status.get_details_precondition_failure().is_some());
 }
 
-async fn a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_else(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_frozen_account_accepts_deposits_and_the_end_of_holds_only(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     let (deposited, withdrawn) = with_a_past(&client).await;
     place(&client, hold_named("bobs", "bob", "5")).await;
     freeze(&client, "alice").await;
@@ -206,14 +190,14 @@ async fn a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_
     assert_kept_out(client.transfer(transfer("alice", "bob", "1")).await, frozen);
     assert_kept_out(client.place_hold(hold("alice", "1")).await, frozen);
     assert_kept_out(client.reverse_transaction(reversal(&deposited)).await, frozen);
-    // Even where more comes in than goes out.
+    // Even if more comes in than goes out.
     let both = posting(&[("alice", "5"), ("alice", "-1")]);
     assert_kept_out(client.post_transaction(both).await, frozen);
     assert_eq!(get(&client, "alice").await, before);
 
-    client.deposit(deposit("alice", "1")).await.expect("money comes in");
-    client.transfer(transfer("bob", "alice", "2")).await.expect("money comes in");
-    client.post_transaction(posting(&[("alice", "3")])).await.expect("money comes in");
+    client.deposit(deposit("alice", "1")).await.expect("a deposit is accepted");
+    client.transfer(transfer("bob", "alice", "2")).await.expect("a deposit is accepted");
+    client.post_transaction(posting(&[("alice", "3")])).await.expect("a deposit is accepted");
     reversed(&client, reversal(&withdrawn)).await;
     let into = CaptureHoldRequest { destination_account_id: "alice".to_owned(), ..capture("bobs") };
     captured(&client, into).await;
@@ -233,10 +217,8 @@ async fn a_frozen_account_takes_in_and_keeps_what_it_promised_and_gives_nothing_
     checker::assert_consistent(&database).await;
 }
 
-async fn a_closed_account_takes_and_gives_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_closed_account_rejects_every_change(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     let (deposited, withdrawn) = with_a_past(&client).await;
     for hold_id in ["to-capture", "to-release"] {
         released(&client, release(hold_id)).await;
@@ -265,7 +247,7 @@ async fn a_closed_account_takes_and_gives_nothing(kind: Kind) {
         ..Default::default()
     };
     assert_kept_out(client.update_account(request).await, closed);
-    // What had become of its holds is still said.
+    // The outcomes of its holds are still reported.
     let answer = client.capture_hold(capture("to-capture")).await;
     refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
 
@@ -275,14 +257,12 @@ async fn a_closed_account_takes_and_gives_nothing(kind: Kind) {
 }
 
 async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "rich", "0.01").await;
     for account_id in ["in-debt", "held"] {
         open_with_overdraft(&client, account_id, "1").await;
     }
-    client.clone().withdraw(withdrawal("in-debt", "0.01")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("in-debt", "0.01")).await.expect("applied");
     place(&client, hold_named("h", "held", "0.01")).await;
     let cases = [("rich", "0.01", "0.00"), ("in-debt", "-0.01", "0.00"), ("held", "0.00", "0.01")];
 
@@ -296,9 +276,9 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
         assert_eq!(get(&client, account_id).await, before);
     }
 
-    // The refusal is not kept: there is no request id to keep it under.
-    client.clone().withdraw(withdrawal("rich", "0.01")).await.expect("it is made");
-    client.clone().deposit(deposit("in-debt", "0.01")).await.expect("it is made");
+    // The rejection is not recorded: there is no request id.
+    client.clone().withdraw(withdrawal("rich", "0.01")).await.expect("applied");
+    client.clone().deposit(deposit("in-debt", "0.01")).await.expect("applied");
     released(&client, release("h")).await;
     freeze(&client, "rich").await;
     for (account_id, version) in [("rich", 5), ("in-debt", 4), ("held", 4)] {
@@ -309,9 +289,7 @@ async fn an_account_is_closed_only_when_it_is_empty(kind: Kind) {
 }
 
 async fn a_closed_account_stays_closed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let closed = close(&client, "alice").await.expect("it is empty");
 
@@ -320,15 +298,13 @@ async fn a_closed_account_stays_closed(kind: Kind) {
         assert_kept_out(answer, "ACCOUNT_CLOSED");
     }
 
-    // Its id is never used again: who asks to open it gets it as it is.
+    // Its id is never reused: creating it again returns the closed account.
     assert_eq!(open(&client, "alice").await, closed);
     assert_eq!(get(&client, "alice").await, closed);
 }
 
-async fn states_of_missing_accounts_are_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn changing_the_state_of_a_missing_account_is_not_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
 
     for state in STATES {
         let answer = set(&client, "nobody", state).await;
@@ -341,9 +317,7 @@ async fn states_of_missing_accounts_are_not_found(kind: Kind) {
 }
 
 async fn accounts_are_listed_by_their_state(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["closed", "frozen", "open", "unfrozen"] {
         open(&client, account_id).await;
     }

@@ -32,7 +32,7 @@ async fn a_change_made_by_one_process_is_seen_by_another(kind: Kind) {
 
     for number in 1..=20 {
         let deposited = servers[number % 2].client().deposit(deposit("alice", "1")).await;
-        deposited.expect("the deposit is made");
+        deposited.expect("the deposit is applied");
         let seen = balance(&servers[(number + 1) % 2].client(), "alice").await;
         assert_eq!(seen, format!("{number}.00"), "an answered change is seen at once, everywhere");
     }

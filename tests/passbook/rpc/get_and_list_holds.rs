@@ -21,17 +21,7 @@ fn of_account(account_id: &str) -> ListHoldsRequest {
 }
 
 async fn all_pages(client: &Client, first: ListHoldsRequest) -> Vec<Vec<Hold>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_holds(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.holds);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_holds(first).holds)
 }
 
 fn names(holds: &[Hold]) -> Vec<&str> {
@@ -45,7 +35,7 @@ async fn a_hold_is_found_by_its_name_on_every_server(kind: Kind) {
     open_with(&client, account_of("yen", "JPY")).await;
     let request =
         passbook::proto::DepositRequest { amount: money_of("JPY", "100"), ..deposit("yen", "") };
-    client.clone().deposit(request).await.expect("it is made");
+    client.clone().deposit(request).await.expect("applied");
     let request = passbook::proto::PlaceHoldRequest {
         amount: money_of("JPY", "7"),
         description: "日本".to_owned(),
@@ -61,13 +51,11 @@ async fn a_hold_is_found_by_its_name_on_every_server(kind: Kind) {
 }
 
 async fn a_missing_hold_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "1")).await;
 
-    // Names are compared byte by byte.
+    // Ids are compared byte by byte.
     for hold_id in ["H", "h1", "alice"] {
         let request = GetHoldRequest { hold_id: hold_id.to_owned() };
         let status = refused(client.get_hold(request).await, Code::NotFound, "HOLD_NOT_FOUND");
@@ -81,9 +69,7 @@ async fn a_missing_hold_is_not_found(kind: Kind) {
 }
 
 async fn holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "100").await;
     for hold_id in ["b", "a", "B", "a-1", "_", "a.1", "10", "9"] {
@@ -104,9 +90,7 @@ async fn holds_are_listed_in_byte_order_of_their_names_a_page_at_a_time(kind: Ki
 }
 
 async fn holds_are_listed_by_their_state(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let later = from_now(seconds(3600));
     for hold_id in ["open-1", "captured", "released", "swept"] {
@@ -121,8 +105,8 @@ async fn holds_are_listed_by_their_state(kind: Kind) {
     released(&client, release("released")).await;
     released(&client, release("swept")).await;
     place_and_expire(&client, hold_named("expired-1", "alice", "1")).await;
-    // This one's expiry is recorded by the change; the next one's is not.
-    client.clone().deposit(deposit("alice", "1")).await.expect("it is made");
+    // The change records the expiry of this hold, but not of the next one.
+    client.clone().deposit(deposit("alice", "1")).await.expect("applied");
     place_and_expire(&client, hold_named("expired-2", "alice", "1")).await;
     let states = database.texts("SELECT state FROM holds ORDER BY hold_id").await;
     let recorded = ["captured", "expired", "open", "open", "open", "released", "released"];
@@ -150,9 +134,7 @@ async fn holds_are_listed_by_their_state(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     for hold_id in ["a", "b", "c"] {
@@ -179,9 +161,7 @@ async fn a_page_token_of_another_query_is_refused(kind: Kind) {
 }
 
 async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let expected: Vec<String> = (10..20).map(|number| format!("hold-{number}")).collect();
     for hold_id in &expected {
@@ -193,20 +173,18 @@ async fn paging_meets_every_hold_once_while_holds_are_placed_and_ended(kind: Kin
     for (number, hold_id) in expected.iter().take(5).enumerate() {
         let page = client.list_holds(request.clone()).await.expect("a page").into_inner();
         seen.extend(names(&page.holds).into_iter().map(str::to_owned));
-        // Before all others, and so before where the paging is.
+        // Sorted before all others, and so before the current page.
         place(&client, hold_named(&format!("a-{number}"), "alice", "1")).await;
         released(&client, release(hold_id)).await;
         request.page_token = page.next_page_token;
     }
 
     assert!(request.page_token.is_empty());
-    assert_eq!(seen, expected, "neither a gap nor a repeat");
+    assert_eq!(seen, expected, "no gap and no repeat");
 }
 
 async fn the_holds_of_a_missing_account_are_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "empty").await;
 
     let answer = client.list_holds(of_account("nobody")).await;

@@ -6,8 +6,8 @@ use crate::harness::*;
 
 on_both_databases! {
     the_balance_of_any_time_is_that_of_the_statement,
-    the_edges_are_those_of_a_microsecond,
-    without_a_time_and_in_times_to_come_it_is_the_balance_now,
+    times_are_compared_by_the_microsecond,
+    without_a_time_or_in_the_future_it_is_the_current_balance,
     before_the_first_entry_it_is_zero,
     holds_and_changes_of_an_account_do_not_count,
     the_balance_of_a_missing_account_is_not_found,
@@ -17,18 +17,11 @@ fn at(account_id: &str, at_time: Option<Timestamp>) -> GetBalanceRequest {
     GetBalanceRequest { account_id: account_id.to_owned(), at_time }
 }
 
-/// The balance and the sequence.
+/// Returns balance and sequence.
 async fn balance_at(client: &Client, account_id: &str, time: Option<Timestamp>) -> (String, i64) {
     let answer = client.clone().get_balance(at(account_id, time)).await.expect("an answer");
     let answer = answer.into_inner();
     (value(&answer.balance).to_owned(), answer.sequence)
-}
-
-fn timestamp(microseconds: i64) -> Option<Timestamp> {
-    Some(Timestamp {
-        seconds: microseconds.div_euclid(1_000_000),
-        nanos: (microseconds.rem_euclid(1_000_000) * 1000) as i32,
-    })
 }
 
 /// Deposits and withdrawals on one account, some of them close together.
@@ -49,7 +42,7 @@ async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry
                 .await
                 .map(|answer| answer.into_inner().transaction),
         };
-        let transaction = answer.expect("it is made").expect("a transaction");
+        let transaction = answer.expect("applied").expect("a transaction");
         entries.extend(transaction.entries);
         if number % 4 == 0 {
             tokio::time::sleep(ms(3)).await;
@@ -58,7 +51,7 @@ async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry
     entries
 }
 
-/// What the answer must be, by the statement. Entries may share a microsecond.
+/// The expected answer, from the statement. Entries may share a microsecond.
 fn expected(entries: &[Entry], time_us: i64) -> (String, i64) {
     let before = entries.iter().rev().find(|entry| microseconds(&entry.create_time) <= time_us);
     before.map_or(("0.00".to_owned(), 0), |entry| {
@@ -77,26 +70,24 @@ async fn the_balance_of_any_time_is_that_of_the_statement(kind: Kind) {
     let between = times.windows(2).map(|pair| pair[0] + (pair[1] - pair[0]) / 2);
     let around = times.iter().flat_map(|time| [time - 1, *time, time + 1]);
     for time in between.chain(around) {
-        let answer = balance_at(&client, "alice", timestamp(time)).await;
+        let answer = balance_at(&client, "alice", Some(timestamp(time))).await;
         assert_eq!(answer, expected(&entries, time), "at {time}; {times:?}");
     }
 }
 
-async fn the_edges_are_those_of_a_microsecond(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn times_are_compared_by_the_microsecond(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let mut times = Vec::new();
     for amount in ["1", "2"] {
-        let answer = client.clone().deposit(deposit("alice", amount)).await.expect("it is made");
+        let answer = client.clone().deposit(deposit("alice", amount)).await.expect("applied");
         times.push(answer.into_inner().transaction.expect("one").create_time.expect("a time"));
         tokio::time::sleep(ms(5)).await;
     }
     let [_, second] = times[..] else { panic!("{times:?}") };
     let (first_only, both) = (("1.00".to_owned(), 1), ("3.00".to_owned(), 2));
 
-    // A nanosecond before its microsecond, the entry was not made yet.
+    // A nanosecond before its microsecond the entry does not count yet.
     let nanoseconds = i128::from(second.seconds) * 1_000_000_000 + i128::from(second.nanos);
     let cases = [
         (-1_000_000, &first_only),
@@ -119,10 +110,8 @@ async fn the_edges_are_those_of_a_microsecond(kind: Kind) {
     }
 }
 
-async fn without_a_time_and_in_times_to_come_it_is_the_balance_now(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn without_a_time_or_in_the_future_it_is_the_current_balance(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let entries = statement(&client, "alice", 5).await;
     let now = expected(&entries, i64::MAX);
     assert_eq!(now.1, 5);
@@ -134,18 +123,16 @@ async fn without_a_time_and_in_times_to_come_it_is_the_balance_now(kind: Kind) {
 }
 
 async fn before_the_first_entry_it_is_zero(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_with(&client, account_of("empty", "JPY")).await;
     let entries = statement(&client, "alice", 3).await;
     let first = microseconds(&entries[0].create_time);
     let early = Some(Timestamp { seconds: -62_135_596_800, nanos: 0 });
 
-    for time in [timestamp(first - 1), timestamp(0), timestamp(-1), early] {
+    for time in [Some(timestamp(first - 1)), Some(timestamp(0)), Some(timestamp(-1)), early] {
         assert_eq!(balance_at(&client, "alice", time).await, ("0.00".to_owned(), 0));
     }
-    for time in [None, timestamp(0), Some(from_now(seconds(60)))] {
+    for time in [None, Some(timestamp(0)), Some(from_now(seconds(60)))] {
         assert_eq!(balance_at(&client, "empty", time).await, ("0".to_owned(), 0));
     }
     let answer = client.clone().get_balance(at("empty", None)).await.expect("an answer");
@@ -153,9 +140,7 @@ async fn before_the_first_entry_it_is_zero(kind: Kind) {
 }
 
 async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "4")).await;
     freeze(&client, "alice").await;
@@ -164,12 +149,12 @@ async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
     let capture = captured(&client, capture("h")).await.transaction.expect("a transaction");
 
     let time = microseconds(&capture.create_time);
-    assert_eq!(balance_at(&client, "alice", timestamp(time)).await, ("6.00".to_owned(), 2));
+    assert_eq!(balance_at(&client, "alice", Some(timestamp(time))).await, ("6.00".to_owned(), 2));
     let before = entries_before(&client, time).await;
-    assert_eq!(balance_at(&client, "alice", timestamp(time - 1)).await, before);
+    assert_eq!(balance_at(&client, "alice", Some(timestamp(time - 1))).await, before);
 }
 
-/// On a clock of milliseconds the deposit may share its time with the capture.
+/// With a clock of milliseconds the deposit may share its time with the capture.
 async fn entries_before(client: &Client, time_us: i64) -> (String, i64) {
     let request = passbook::proto::ListEntriesRequest {
         account_id: "alice".to_owned(),
@@ -183,7 +168,7 @@ async fn the_balance_of_a_missing_account_is_not_found(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
 
-    for time in [None, timestamp(0)] {
+    for time in [None, Some(timestamp(0))] {
         let answer = server.client().get_balance(at("nobody", time)).await;
         let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
         assert_eq!(metadata(&status, "account_id"), "nobody");

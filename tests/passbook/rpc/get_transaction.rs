@@ -4,10 +4,10 @@ use tonic::{Code, Status};
 use crate::harness::*;
 
 on_both_databases! {
-    a_transaction_is_found_by_either_name,
-    a_missing_transaction_is_not_found_by_the_name_asked_for,
+    a_transaction_is_found_by_id_and_by_request_id,
+    a_missing_transaction_is_not_found_by_id_or_request_id,
     a_request_that_was_refused_has_no_transaction,
-    a_transaction_s_name_must_be_given_and_well_formed,
+    a_lookup_needs_a_well_formed_id,
 }
 
 async fn look_up(client: &Client, lookup: Option<Lookup>) -> Result<Transaction, Status> {
@@ -15,7 +15,7 @@ async fn look_up(client: &Client, lookup: Option<Lookup>) -> Result<Transaction,
     Ok(answer.into_inner().transaction.expect("a transaction"))
 }
 
-async fn a_transaction_is_found_by_either_name(kind: Kind) {
+async fn a_transaction_is_found_by_id_and_by_request_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let mut client = servers[0].client();
@@ -24,10 +24,10 @@ async fn a_transaction_is_found_by_either_name(kind: Kind) {
     let mut request = transfer("a", "b", "30");
     request.description = "rent".to_owned();
     request.labels = [("month".to_owned(), "May".to_owned())].into();
-    let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
+    let made = client.transfer(request.clone()).await.expect("applied").into_inner();
     let made = made.transaction.expect("a transaction");
 
-    // Another process answers, which has never seen the request.
+    // Another server answers, which has never seen the request.
     let other = servers[1].client();
     let by_id = look_up(&other, Some(Lookup::TransactionId(made.transaction_id.clone()))).await;
     let upper =
@@ -39,7 +39,7 @@ async fn a_transaction_is_found_by_either_name(kind: Kind) {
     assert_eq!(by_request.expect("found"), made);
 }
 
-async fn a_missing_transaction_is_not_found_by_the_name_asked_for(kind: Kind) {
+async fn a_missing_transaction_is_not_found_by_id_or_request_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let id = "0197a1b2-0000-7000-8000-000000000000";
@@ -54,9 +54,7 @@ async fn a_missing_transaction_is_not_found_by_the_name_asked_for(kind: Kind) {
 }
 
 async fn a_request_that_was_refused_has_no_transaction(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let request = withdrawal("a", "1");
     let answer = client.withdraw(request.clone()).await;
@@ -67,10 +65,8 @@ async fn a_request_that_was_refused_has_no_transaction(kind: Kind) {
     refused(by_request, Code::NotFound, "TRANSACTION_NOT_FOUND");
 }
 
-async fn a_transaction_s_name_must_be_given_and_well_formed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_lookup_needs_a_well_formed_id(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let by_id = |text: &str| Some(Lookup::TransactionId(text.to_owned()));
 
     let missing = look_up(&client, None).await;

@@ -1,4 +1,4 @@
-//! What tools need: is it serving, and what can it be asked.
+//! Health checks and reflection, for tools.
 
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -11,12 +11,12 @@ use tonic_health::pb::{
 use crate::harness::*;
 
 on_both_databases! {
-    health_is_told_for_each_service,
+    health_is_reported_per_service,
 }
 
 const SERVICE: &str = "passbook.v1.AccountService";
 
-async fn health_is_told_for_each_service(kind: Kind) {
+async fn health_is_reported_per_service(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = HealthClient::new(server.channel());
@@ -32,9 +32,9 @@ async fn health_is_told_for_each_service(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_turns_to_not_serving_when_the_database_is_gone_and_back() {
+async fn health_follows_the_database() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let proxy = postgres_proxy::PostgresProxy::start(database.url()).await;
+    let proxy = proxy::PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &[]).await;
     let is = async |expected: ServingStatus| {
         let request = HealthCheckRequest { service: SERVICE.to_owned() };
@@ -48,7 +48,7 @@ async fn health_turns_to_not_serving_when_the_database_is_gone_and_back() {
     eventually("it is serving again", async || is(ServingStatus::Serving).await).await;
 }
 
-/// Asks by one version of the protocol: what services there are, then each symbol's file.
+/// Lists the services by one version of the protocol, then requests each symbol's file.
 macro_rules! ask_reflection {
     ($version:ident, $channel:expr, $symbols:expr) => {{
         use tonic_reflection::pb::$version::{
@@ -112,7 +112,7 @@ async fn reflection_of_both_versions_knows_the_services_and_the_types_of_error_d
             assert!(defines, "no file that was answered defines {symbol}");
         }
     }
-    // Every RPC of the contract is there to be called.
+    // Every RPC of the contract is found.
     let file = FileDescriptorProto::decode(&v1.1[0][0][..]).expect("a file descriptor");
     let rpcs = file.service.first().map_or(0, |service| service.method.len());
     assert_eq!(rpcs, 28);

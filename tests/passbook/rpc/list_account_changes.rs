@@ -9,7 +9,7 @@ use crate::harness::*;
 
 on_both_databases! {
     every_change_is_kept_with_what_was_before_and_after_it,
-    only_changes_of_what_an_account_is_are_listed,
+    only_changes_of_account_attributes_are_listed,
     changes_are_listed_oldest_first_a_page_at_a_time,
     a_page_token_of_another_account_is_refused,
     the_changes_of_a_missing_account_are_not_found,
@@ -20,18 +20,7 @@ fn of_account(account_id: &str) -> ListAccountChangesRequest {
 }
 
 async fn all_pages(client: &Client, first: ListAccountChangesRequest) -> Vec<Vec<AccountChange>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_account_changes(request.clone()).await;
-        let answer = answer.expect("a page").into_inner();
-        pages.push(answer.changes);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_account_changes(first).changes)
 }
 
 fn versions(changes: &[AccountChange]) -> Vec<i64> {
@@ -128,14 +117,12 @@ async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
     assert_eq!((last.version, last.create_time), (account.version, account.update_time));
 }
 
-async fn only_changes_of_what_an_account_is_are_listed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn only_changes_of_account_attributes_are_listed(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     freeze(&client, "alice").await;
     freeze(&client, "alice").await;
-    client.deposit(deposit("alice", "1")).await.expect("it is made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     unfreeze(&client, "alice").await;
     place(&client, hold_named("h", "alice", "1")).await;
     captured(&client, capture("h")).await;
@@ -151,15 +138,13 @@ async fn only_changes_of_what_an_account_is_are_listed(kind: Kind) {
 
     let changes = all_pages(&client, of_account("alice")).await.concat();
 
-    // Its version is 1 when it is opened, 2 after the first deposit, 4 after the second.
+    // The version is 1 after creation, 2 after the first deposit, 4 after the second.
     assert_eq!(versions(&changes), [3, 5, 8]);
     assert_eq!(get(&client, "alice").await.version, 8);
 }
 
 async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["alice", "alice-2"] {
         open(&client, account_id).await;
         for _ in 0..4 {
@@ -181,9 +166,7 @@ async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
 }
 
 async fn a_page_token_of_another_account_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["alice", "bob"] {
         open(&client, account_id).await;
         freeze(&client, account_id).await;
@@ -209,9 +192,7 @@ async fn a_page_token_of_another_account_is_refused(kind: Kind) {
 }
 
 async fn the_changes_of_a_missing_account_are_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "quiet").await;
 
     let answer = client.list_account_changes(of_account("nobody")).await;

@@ -7,23 +7,12 @@ on_both_databases! {
     accounts_are_listed_in_byte_order_a_page_at_a_time,
     filters_narrow_the_list_and_all_must_match,
     a_page_token_of_another_query_is_refused,
-    a_page_token_that_was_not_made_here_is_refused,
+    a_forged_page_token_is_refused,
     paging_meets_every_account_once_while_others_are_opened,
 }
 
 async fn all_pages(client: &Client, first: ListAccountsRequest) -> Vec<Vec<Account>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer =
-            client.clone().list_accounts(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.accounts);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_accounts(first).accounts)
 }
 
 fn ids(accounts: &[Account]) -> Vec<&str> {
@@ -31,9 +20,7 @@ fn ids(accounts: &[Account]) -> Vec<&str> {
 }
 
 async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     // A database's own collation would sort "a" before "B" and skip over the punctuation.
     for account_id in ["b", "B", "a", "a-b", "ab", "a.b", "_", "1", "10", "2"] {
         open(&client, account_id).await;
@@ -53,9 +40,7 @@ async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
 }
 
 async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let label = |value: &str| [("team".to_owned(), value.to_owned())].into();
     for (account_id, currency_code, team) in
         [("a", "USD", "red"), ("b", "EUR", "red"), ("c", "USD", "blue"), ("d", "USD", "red")]
@@ -91,9 +76,7 @@ async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["a", "b", "c"] {
         open(&client, account_id).await;
     }
@@ -112,13 +95,13 @@ async fn a_page_token_of_another_query_is_refused(kind: Kind) {
         assert_eq!(fields(&status), ["page_token"]);
     }
 
-    // The size of the page is not part of the query.
+    // The page size is not part of the query.
     let rest = ListAccountsRequest { page_size: 10, ..same };
     let page = client.list_accounts(rest).await.expect("the rest").into_inner();
     assert_eq!(ids(&page.accounts), ["b", "c"]);
 }
 
-async fn a_page_token_that_was_not_made_here_is_refused(kind: Kind) {
+async fn a_forged_page_token_is_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let long = "A".repeat(10_000);
@@ -132,9 +115,7 @@ async fn a_page_token_that_was_not_made_here_is_refused(kind: Kind) {
 }
 
 async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     for number in 0..20 {
         open(&client, &format!("old-{number:02}")).await;
     }
@@ -143,7 +124,7 @@ async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
     loop {
         let page = client.list_accounts(request.clone()).await.expect("a page").into_inner();
         seen.extend(page.accounts.into_iter().map(|account| account.account_id));
-        // One before everything that was seen, one after everything there is.
+        // One account before all that were seen, one after all others.
         open(&client, &format!("a-new-{opened:02}")).await;
         open(&client, &format!("z-new-{opened:02}")).await;
         opened += 1;

@@ -1,4 +1,4 @@
-//! ListContendedAccounts: who waits for which account, and how long.
+//! ListContendedAccounts: the requests that wait for an account, and for how long.
 
 use passbook::proto::{
     ContendedAccount, ListContendedAccountsRequest, admin_service_client::AdminServiceClient,
@@ -9,8 +9,8 @@ use tonic::Code;
 use crate::harness::*;
 
 on_both_databases! {
-    an_account_that_is_busy_is_contended_and_others_are_not,
-    a_page_is_as_long_as_was_asked_for,
+    only_busy_accounts_are_contended,
+    a_page_has_the_requested_size,
 }
 
 async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
@@ -19,7 +19,7 @@ async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
     client.list_contended_accounts(request).await.expect("an answer").into_inner().accounts
 }
 
-/// So many deposits on this account at the same time.
+/// Concurrent deposits on this account.
 async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
     let mut calls = JoinSet::new();
     for _ in 0..count {
@@ -27,22 +27,20 @@ async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
         calls.spawn(async move { client.deposit(within(PATIENCE, deposit)).await });
     }
     for answer in calls.join_all().await {
-        answer.expect("it is made");
+        answer.expect("applied");
     }
 }
 
-async fn an_account_that_is_busy_is_contended_and_others_are_not(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn only_busy_accounts_are_contended(kind: Kind) {
+    let (_database, server, client) = start_server(kind).await;
     for account_id in ["hot", "cold"] {
         open(&client, account_id).await;
     }
-    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
     assert_eq!(contended(&server, 0).await, []);
 
     deposit_at_once(&client, "hot", 200).await;
-    client.clone().deposit(deposit("cold", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
     let accounts = contended(&server, 0).await;
     let [hot] = accounts.as_slice() else { panic!("one: {accounts:?}") };
     assert_eq!((hot.account_id.as_str(), hot.waits_error), ("hot", 0.0));
@@ -50,9 +48,9 @@ async fn an_account_that_is_busy_is_contended_and_others_are_not(kind: Kind) {
     assert!(0.0 < hot.seconds_waited && hot.seconds_waited < hot.waits * 10.0, "{hot:?}");
 }
 
-/// Each of them waits once, from when it came until the row was free.
+/// Each of them waits once, from its arrival until the row was free.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_someone_else_is_waited_for_by_each_request_once() {
+async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     let client = server.client();
@@ -68,33 +66,31 @@ async fn a_lock_of_someone_else_is_waited_for_by_each_request_once() {
     let wait = async || admin.metrics().await.value("passbook_queue_length") == 5.0;
     eventually("all of them wait", wait).await;
     tokio::time::sleep(ms(600)).await;
-    client.clone().deposit(deposit("free", "1")).await.expect("it is made");
+    client.clone().deposit(deposit("free", "1")).await.expect("applied");
     let late = server.patient().deposit(within(ms(200), deposit("locked", "1"))).await;
     let code = late.expect_err("it is locked").code();
     assert!([Code::Aborted, Code::DeadlineExceeded].contains(&code), "{code:?}");
     database.execute("COMMIT").await;
-    waiting.await.expect("they are made");
+    waiting.await.expect("all are applied");
     let longest = began.elapsed().as_secs_f64();
 
     let accounts = contended(&server, 0).await;
     let [locked] = accounts.as_slice() else { panic!("one: {accounts:?}") };
     assert_eq!(locked.account_id, "locked");
-    // The first few may have waited for the transaction of this process that found the lock.
+    // The first few may have waited for this server's transaction that found the lock.
     assert!((6.0..=12.0).contains(&locked.waits), "{locked:?}");
     let waited = 5.0 * 0.6..locked.waits * longest;
     assert!(waited.contains(&locked.seconds_waited), "not {waited:?}: {locked:?}");
 }
 
-async fn a_page_is_as_long_as_was_asked_for(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_page_has_the_requested_size(kind: Kind) {
+    let (_database, server, client) = start_server(kind).await;
     let account_ids = ["a", "b", "c"];
     for account_id in account_ids {
         open(&client, account_id).await;
     }
     for account_id in account_ids {
-        // Nobody waits where all of them are in one transaction.
+        // Requests in the same transaction do not wait for each other.
         let made_wait = async || {
             deposit_at_once(&client, account_id, 50).await;
             contended(&server, 0).await.iter().any(|it| it.account_id == account_id)

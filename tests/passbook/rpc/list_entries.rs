@@ -22,45 +22,32 @@ fn descending(account_id: &str) -> ListEntriesRequest {
 }
 
 async fn all_pages(client: &Client, first: ListEntriesRequest) -> Vec<Vec<Entry>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer =
-            client.clone().list_entries(request.clone()).await.expect("a page").into_inner();
-        pages.push(answer.entries);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_entries(first).entries)
 }
 
 fn sequences(entries: &[Entry]) -> Vec<i64> {
     entries.iter().map(|entry| entry.sequence).collect()
 }
 
-/// An account with this many deposits of 1.00, and what was answered to them.
+/// An account with `count` deposits of 1.00. Returns their entries.
 async fn account_with(client: &Client, account_id: &str, count: usize) -> Vec<Entry> {
     open(client, account_id).await;
     let mut entries = Vec::new();
     for _ in 0..count {
-        let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+        let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("applied");
         entries.extend(answer.into_inner().transaction.expect("a transaction").entries);
     }
     entries
 }
 
 async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let mut entries = account_with(&client, "alice", 10).await;
     account_with(&client, "alice-2", 3).await;
 
     let pages = all_pages(&client, ListEntriesRequest { page_size: 4, ..statement("alice") }).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
-    assert_eq!(pages.concat(), entries, "what is listed is what was answered");
+    assert_eq!(pages.concat(), entries, "the list equals the answers");
     assert_eq!(all_pages(&client, statement("alice")).await, [entries.clone()]);
 
     entries.reverse();
@@ -71,9 +58,7 @@ async fn a_statement_is_listed_in_both_orders_a_page_at_a_time(kind: Kind) {
 }
 
 async fn a_statement_starts_after_a_sequence(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     account_with(&client, "alice", 6).await;
     let after =
         |after_sequence, request| ListEntriesRequest { after_sequence, page_size: 2, ..request };
@@ -88,9 +73,7 @@ async fn a_statement_starts_after_a_sequence(kind: Kind) {
 }
 
 async fn a_statement_is_narrowed_by_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let mut entries = account_with(&client, "alice", 2).await;
     tokio::time::sleep(ms(5)).await;
     entries.extend(account_with(&client, "alice", 3).await);
@@ -120,9 +103,7 @@ async fn a_statement_is_narrowed_by_time(kind: Kind) {
 }
 
 async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     account_with(&client, "alice", 12).await;
 
     for (request, expected) in [
@@ -135,19 +116,17 @@ async fn paging_meets_every_entry_once_while_entries_are_added(kind: Kind) {
         for _ in 0..6 {
             let page = client.list_entries(request.clone()).await.expect("a page").into_inner();
             seen.extend(sequences(&page.entries));
-            client.deposit(deposit("alice", "1")).await.expect("it is made");
+            client.deposit(deposit("alice", "1")).await.expect("applied");
             request.page_token = page.next_page_token;
         }
         let skipped = if request.order() == EntryOrder::Descending { already - 12 } else { 0 };
         let expected: Vec<i64> = expected.into_iter().map(|sequence| sequence + skipped).collect();
-        assert_eq!(seen, expected, "neither a gap nor a repeat");
+        assert_eq!(seen, expected, "no gap and no repeat");
     }
 }
 
 async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     account_with(&client, "alice", 3).await;
     account_with(&client, "bob", 3).await;
     let first = ListEntriesRequest { page_size: 1, ..statement("alice") };
@@ -169,16 +148,14 @@ async fn a_page_token_of_another_statement_is_refused(kind: Kind) {
         assert_eq!(fields(&status), ["page_token"], "{other:?}");
     }
 
-    // The size of the page is not part of the query.
+    // The page size is not part of the query.
     let rest = ListEntriesRequest { page_size: 9, ..same };
     let page = client.list_entries(rest).await.expect("the rest").into_inner();
     assert_eq!(sequences(&page.entries), [2, 3]);
 }
 
 async fn the_statement_of_a_missing_account_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "empty").await;
 
     let status = refused(

@@ -1,5 +1,5 @@
 use passbook::proto::{
-    Leg, ListTransactionsRequest, PostTransactionRequest, ResolveRequestRequest, Transaction,
+    ListTransactionsRequest, PostTransactionRequest, ResolveRequestRequest, Transaction,
     TransactionKind,
 };
 use prost_types::Timestamp;
@@ -10,18 +10,18 @@ use crate::harness::*;
 on_both_databases! {
     transactions_are_listed_latest_first_a_page_at_a_time,
     transactions_of_one_account_are_listed_in_the_order_of_its_entries,
-    a_transaction_with_several_legs_on_an_account_is_listed_once_however_pages_are_cut,
+    a_transaction_with_several_legs_on_an_account_is_listed_once,
     transactions_are_filtered_by_kind,
     transactions_are_filtered_by_labels,
     transactions_are_filtered_by_time,
     all_filters_together_must_match,
-    what_is_no_transaction_is_never_listed,
-    what_was_reversed_says_by_what,
+    requests_without_a_transaction_are_never_listed,
+    reversed_transactions_name_their_reversal,
     a_page_token_of_another_query_is_refused,
     the_transactions_of_a_missing_account_are_not_found,
 }
 
-/// Keys and values of labels, or accounts and amounts.
+/// Labels, or accounts with amounts.
 type Pairs = &'static [(&'static str, &'static str)];
 
 fn any() -> ListTransactionsRequest {
@@ -32,26 +32,11 @@ fn of_account(account_id: &str) -> ListTransactionsRequest {
     ListTransactionsRequest { account_id: account_id.to_owned(), ..any() }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
 async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<Transaction>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_transactions(request.clone()).await.expect("a page");
-        let answer = answer.into_inner();
-        pages.push(answer.transactions);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_transactions(first).transactions)
 }
 
-/// The same, whatever the size of the pages is.
+/// All transactions, asserted equal for every page size.
 async fn list(client: &Client, request: ListTransactionsRequest) -> Vec<Transaction> {
     let all = all_pages(client, request.clone()).await;
     assert_eq!(all.len(), 1, "fewer than a page");
@@ -67,23 +52,8 @@ async fn list(client: &Client, request: ListTransactionsRequest) -> Vec<Transact
     all.concat()
 }
 
-fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
-    let leg = |(account_id, amount): &(&str, &str)| Leg {
-        account_id: (*account_id).to_owned(),
-        amount: money(amount),
-        condition: None,
-    };
-    let legs = legs.iter().map(leg).collect();
-    PostTransactionRequest { request_id: new_request_id(), legs, ..Default::default() }
-}
-
-async fn posted(client: &Client, request: PostTransactionRequest) -> Transaction {
-    let answer = client.clone().post_transaction(request).await.expect("it is made");
-    answer.into_inner().transaction.expect("a transaction")
-}
-
-/// Accounts "alice" and "bob", and transactions of every kind, oldest first, as they were answered
-/// or, what was reversed, as it is now.
+/// Accounts "alice" and "bob" with transactions of every kind, oldest first, as they were answered,
+/// or as they are now if they were reversed.
 async fn some_of_every_kind(client: &Client) -> Vec<Transaction> {
     let mut client = client.clone();
     let mut made = Vec::new();
@@ -94,11 +64,11 @@ async fn some_of_every_kind(client: &Client) -> Vec<Transaction> {
             labels: labels(&[("to", account_id), ("first", "yes")]),
             ..deposit(account_id, "100")
         };
-        made.push(client.deposit(request).await.expect("it is made").into_inner().transaction);
+        made.push(client.deposit(request).await.expect("applied").into_inner().transaction);
     }
-    let withdrawn = client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    let withdrawn = client.withdraw(withdrawal("alice", "1")).await.expect("applied");
     made.push(withdrawn.into_inner().transaction);
-    let moved = client.transfer(transfer("bob", "alice", "2")).await.expect("it is made");
+    let moved = client.transfer(transfer("bob", "alice", "2")).await.expect("applied");
     made.push(moved.into_inner().transaction);
     let request = PostTransactionRequest {
         labels: labels(&[("to", "alice")]),
@@ -132,14 +102,12 @@ async fn transactions_are_listed_latest_first_a_page_at_a_time(kind: Kind) {
     let kinds: std::collections::BTreeSet<_> = made.iter().map(|it| it.kind).collect();
     assert_eq!(kinds.len(), 6, "there is one of every kind");
 
-    // What is listed is what was answered, with all that it has.
+    // The list has each transaction as it was answered, with all fields.
     assert_eq!(list(&servers[1].client(), any()).await, reverse(made));
 }
 
 async fn transactions_of_one_account_are_listed_in_the_order_of_its_entries(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
     open(&client, "empty").await;
 
@@ -151,12 +119,8 @@ async fn transactions_of_one_account_are_listed_in_the_order_of_its_entries(kind
     assert!(list(&client, of_account("empty")).await.is_empty());
 }
 
-async fn a_transaction_with_several_legs_on_an_account_is_listed_once_however_pages_are_cut(
-    kind: Kind,
-) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_transaction_with_several_legs_on_an_account_is_listed_once(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["alice", "bob"] {
         open(&client, account_id).await;
     }
@@ -181,9 +145,7 @@ async fn a_transaction_with_several_legs_on_an_account_is_listed_once_however_pa
 }
 
 async fn transactions_are_filtered_by_kind(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
 
     for kind in [
@@ -208,9 +170,7 @@ async fn transactions_are_filtered_by_kind(kind: Kind) {
 }
 
 async fn transactions_are_filtered_by_labels(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let sets: [Pairs; 6] = [
         &[],
@@ -248,7 +208,7 @@ async fn transactions_are_filtered_by_labels(kind: Kind) {
     }
 }
 
-/// Whether a transaction was made within this range.
+/// Whether the time of a transaction is in this range.
 fn is_within(it: &Transaction, start: Option<Timestamp>, end: Option<Timestamp>) -> bool {
     let key = |time: Timestamp| (time.seconds, time.nanos);
     let at = key(it.create_time.expect("a time"));
@@ -256,9 +216,7 @@ fn is_within(it: &Transaction, start: Option<Timestamp>, end: Option<Timestamp>)
 }
 
 async fn transactions_are_filtered_by_time(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let mut made = Vec::new();
     for _ in 0..3 {
@@ -305,11 +263,9 @@ async fn transactions_are_filtered_by_time(kind: Kind) {
 }
 
 async fn all_filters_together_must_match(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let made = some_of_every_kind(&client).await;
-    // A deposit to alice, with these labels, in this range; each of the others differs in one.
+    // A deposit to alice with these labels in this range. Each of the others differs in one filter.
     let right = made[0].clone();
     let end_time = Some(from_now(seconds(60)));
     let request = ListTransactionsRequest {
@@ -335,12 +291,10 @@ async fn all_filters_together_must_match(kind: Kind) {
     }
 }
 
-async fn what_is_no_transaction_is_never_listed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
-    let made = client.deposit(deposit("alice", "1")).await.expect("it is made");
+    let made = client.deposit(deposit("alice", "1")).await.expect("applied");
     let made = made.into_inner().transaction.expect("a transaction");
     place(&client, hold_named("h", "alice", "1")).await;
     released(&client, release("h")).await;
@@ -350,7 +304,7 @@ async fn what_is_no_transaction_is_never_listed(kind: Kind) {
     let fence = ResolveRequestRequest { request_id: "never".to_owned(), fence: true };
     client.resolve_request(fence).await.expect("it is fenced");
     let dry = passbook::proto::DepositRequest { validate_only: true, ..deposit("alice", "1") };
-    client.deposit(dry).await.expect("it would be made");
+    client.deposit(dry).await.expect("valid");
     assert_eq!(database.count("requests").await, 6);
 
     for account_id in ["", "alice"] {
@@ -358,10 +312,8 @@ async fn what_is_no_transaction_is_never_listed(kind: Kind) {
     }
 }
 
-async fn what_was_reversed_says_by_what(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn reversed_transactions_name_their_reversal(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let first = posted(&client, posting(&[("alice", "1"), ("alice", "2")])).await;
     let second = reversed(&client, reversal(&first.transaction_id)).await;
@@ -383,9 +335,7 @@ async fn what_was_reversed_says_by_what(kind: Kind) {
 }
 
 async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     some_of_every_kind(&client).await;
     let time = Some(Timestamp { seconds: 1, nanos: 0 });
 

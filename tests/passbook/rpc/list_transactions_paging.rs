@@ -1,44 +1,27 @@
-//! ListTransactions where there are more of them than a page looks at, and few that match; and where
-//! a clock was wrong.
+//! ListTransactions over more rows than one page scans, with few matches; and with a wrong clock.
 
 use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, ListTransactionsRequest, PostTransactionRequest,
-    Transaction, TransactionKind,
+    BatchPostTransactionsRequest, ListTransactionsRequest, PostTransactionRequest, Transaction,
+    TransactionKind,
 };
 
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_page_that_looks_at_much_and_finds_little_is_not_the_last,
-    a_time_far_ahead_of_the_clock_is_listed_over_all_accounts,
+    a_page_that_scans_many_rows_and_matches_few_is_not_the_last,
+    a_transaction_with_a_future_time_is_listed,
 }
 
 fn of_account(account_id: &str) -> ListTransactionsRequest {
     ListTransactionsRequest { account_id: account_id.to_owned(), ..Default::default() }
 }
 
-fn posting(amount: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: "alice".to_owned(), amount: money(amount), condition: None };
-    PostTransactionRequest { request_id: new_request_id(), legs: vec![leg], ..Default::default() }
-}
-
 async fn all_pages(client: &Client, first: ListTransactionsRequest) -> Vec<Vec<Transaction>> {
-    let mut request = first;
-    let mut pages = Vec::new();
-    loop {
-        let answer = client.clone().list_transactions(request.clone()).await.expect("a page");
-        let answer = answer.into_inner();
-        pages.push(answer.transactions);
-        request.page_token = answer.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 100, "paging does not end");
-    }
+    all_pages!(client.list_transactions(first).transactions)
 }
 
-async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn a_page_that_scans_many_rows_and_matches_few_is_not_the_last(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     open(&client, "alice").await;
@@ -47,15 +30,15 @@ async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) 
     for number in 0..23 {
         if [0, 1, 12].contains(&number) {
             let labels = rare();
-            let request = PostTransactionRequest { labels, ..posting("2") };
+            let request = PostTransactionRequest { labels, ..posting(&[("alice", "2")]) };
             expected.push({
-                let answer = client.post_transaction(request).await.expect("it is made");
+                let answer = client.post_transaction(request).await.expect("applied");
                 answer.into_inner().transaction.expect("a transaction")
             });
         }
-        let requests = (0..1000).map(|_| posting("1")).collect();
+        let requests = (0..1000).map(|_| posting(&[("alice", "1")])).collect();
         let request = BatchPostTransactionsRequest { requests };
-        client.batch_post_transactions(request).await.expect("they are posted");
+        client.batch_post_transactions(request).await.expect("all are posted");
     }
 
     expected.reverse();
@@ -68,18 +51,16 @@ async fn a_page_that_looks_at_much_and_finds_little_is_not_the_last(kind: Kind) 
             assert!(pages[0].is_empty(), "the last 10,000 have none of them");
             assert!((3..=6).contains(&pages.len()), "{} pages", pages.len());
         }
-        // Where nothing matches, there is an end all the same.
+        // A list without matches ends as well.
         let kind = TransactionKind::Transfer.into();
         let request = ListTransactionsRequest { kind, ..of_account(account_id) };
         assert_eq!(all_pages(&client, request).await, [[], [], []]);
     }
 }
 
-/// A clock that was wrong: the account is three hours ahead of it.
-async fn a_time_far_ahead_of_the_clock_is_listed_over_all_accounts(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+/// A wrong clock: the account's time is three hours ahead.
+async fn a_transaction_with_a_future_time_is_listed(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     place(&client, hold_named("h", "alice", "2")).await;
@@ -89,7 +70,7 @@ async fn a_time_far_ahead_of_the_clock_is_listed_over_all_accounts(kind: Kind) {
     database.execute(&format!("{update} WHERE account_id = 'alice'")).await;
 
     let request = transfer("alice", "bob", "1");
-    let made = client.transfer(request.clone()).await.expect("it is made").into_inner();
+    let made = client.transfer(request.clone()).await.expect("applied").into_inner();
     let made = made.transaction.expect("a transaction");
     assert_eq!(microseconds(&made.create_time), ahead_us, "times of an account never go back");
     let capturing = captured(&client, capture("h")).await;
@@ -109,12 +90,12 @@ async fn a_time_far_ahead_of_the_clock_is_listed_over_all_accounts(kind: Kind) {
             listed.transactions.into_iter().map(|it| it.transaction_id).collect();
         let mut expected = expected.to_vec();
         expected.retain(|id| account_id != "bob" || *id != capturing.transaction_id);
-        // They share a time.
+        // Both have the same time.
         listed.sort_unstable();
         expected.sort_unstable();
         assert_eq!(listed, expected, "of {account_id:?}");
     }
-    let again = client.transfer(request).await.expect("it was made").into_inner();
+    let again = client.transfer(request).await.expect("applied").into_inner();
     assert!(again.replayed, "it is another call");
     assert_eq!(again.transaction.map(|it| it.transaction_id), Some(made.transaction_id));
     checker::assert_consistent(&database).await;

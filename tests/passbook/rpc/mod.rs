@@ -1,4 +1,4 @@
-//! One file an RPC: what it answers, what it refuses, what it leaves in the tables.
+//! One file per RPC: its answers, its errors, and the rows that it writes.
 
 mod batch_get_accounts;
 mod batch_post_transactions;
@@ -18,15 +18,15 @@ mod list_entries;
 mod list_transactions;
 mod list_transactions_paging;
 mod place_hold;
-pub mod post_transaction;
+mod post_transaction;
 mod release_hold;
-pub mod resolve_request;
+mod resolve_request;
 mod reverse_transaction;
 mod stream_flow_control;
 mod stream_transactions;
 mod transfer;
 mod update_account;
 mod verify_account;
-pub mod watch_entries;
+mod watch_entries;
 mod withdraw;
 mod write_path_stats;

@@ -1,44 +1,25 @@
 use passbook::proto::{CreateAccountRequest, Hold, HoldState, PlaceHoldRequest};
 use prost_types::Timestamp;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_hold_takes_from_what_is_available_and_not_from_the_balance,
-    a_hold_without_a_name_is_named_by_the_server,
+    a_hold_reduces_available_and_not_the_balance,
+    a_hold_without_an_id_gets_one_from_the_server,
     the_time_of_expiry_is_rounded_up_to_a_microsecond,
-    a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it,
+    a_repeat_answers_the_hold_as_it_was_placed,
     a_request_id_that_was_used_for_another_hold_is_refused,
     holds_add_up_to_the_last_cent_that_is_available,
     an_account_without_a_limit_holds_up_to_the_limit_of_money,
-    every_refusal_says_why_changes_nothing_and_is_kept,
-    a_hold_s_name_is_never_used_again,
+    every_rejection_has_its_reason_and_is_recorded_alone,
+    a_hold_id_is_never_reused,
     a_time_that_has_passed_is_refused_with_both_times,
 }
 
-/// Sends it twice, and asserts that the refusal is kept and that nothing has changed.
-async fn not_placed(
-    database: &TestDatabase,
-    client: &Client,
-    request: PlaceHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let holds = database.count("holds").await;
-    let first = refused(client.clone().place_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().place_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("holds").await, holds);
-    first
-}
-
-async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let expire_time = Some(Timestamp { seconds: 4_000_000_000, nanos: 123_456_000 });
     let request = PlaceHoldRequest {
@@ -83,10 +64,8 @@ async fn a_hold_takes_from_what_is_available_and_not_from_the_balance(kind: Kind
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_without_a_name_is_named_by_the_server(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_hold_without_an_id_gets_one_from_the_server(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let request = hold("alice", "1");
 
@@ -103,11 +82,9 @@ async fn a_hold_without_a_name_is_named_by_the_server(kind: Kind) {
 }
 
 async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
-    // The last is the latest time that there is: it has no microsecond above it.
+    // The last one is the latest representable time: there is no later microsecond.
     let cases = [
         (4_000_000_000, 1, 4_000_000_000, 1000),
         (4_000_000_000, 999_999_001, 4_000_000_001, 0),
@@ -123,7 +100,7 @@ async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
     }
 }
 
-async fn a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it(kind: Kind) {
+async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -146,7 +123,7 @@ async fn a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it(ki
     let before = get(&client, "alice").await;
 
     for (request, first) in [kept, to_capture, to_release, to_expire].into_iter().zip(placed) {
-        // Another process, which has never seen it, is asked as well.
+        // Another server, which has never seen it, is asked as well.
         for server in &servers {
             let again = server.client().place_hold(request.clone()).await.expect("the answer");
             let again = again.into_inner();
@@ -160,9 +137,7 @@ async fn a_repeat_answers_the_hold_as_it_was_placed_whatever_has_become_of_it(ki
 }
 
 async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     let first = PlaceHoldRequest {
@@ -188,10 +163,10 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
         assert_eq!(metadata(&status, "request_id"), first.request_id);
         assert_eq!(fields(&status), ["request_id"]);
     }
-    // The same amount in other words is the same request.
+    // Another spelling of the same amount is the same request.
     let same = PlaceHoldRequest { amount: money("001.00"), ..first.clone() };
     assert!(client.place_hold(same).await.expect("the answer").into_inner().replayed);
-    // And a deposit is another one, whatever is in it.
+    // A deposit is a different request, whatever its fields.
     let other =
         passbook::proto::DepositRequest { request_id: first.request_id, ..deposit("alice", "1") };
     refused(client.deposit(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
@@ -199,17 +174,15 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
 }
 
 async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold_named("a", "alice", "14.99")).await;
     place(&client, hold_named("b", "alice", "0.01")).await;
     assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
 
     let refusal = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    let status = not_placed(&database, &client, hold("alice", "0.01"), refusal).await;
+    let status = rejected_twice(&database, &client, hold("alice", "0.01"), refusal).await;
 
     let names = ["account_id", "currency_code", "available", "required", "version"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "0.00", "0.01", "4"]);
@@ -219,16 +192,14 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
 }
 
 async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
     open_with(&client, request).await;
     let largest = "99999999999999999999999999.99";
     place(&client, hold_named("all", "bank", largest)).await;
 
     let refusal = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
-    let status = not_placed(&database, &client, hold("bank", "0.01"), refusal).await;
+    let status = rejected_twice(&database, &client, hold("bank", "0.01"), refusal).await;
 
     let names = ["account_id", "currency_code", "balance", "amount"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["bank", "USD", "0.00", "0.01"]);
@@ -239,10 +210,8 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for account_id in ["frozen", "closed"] {
         open(&client, account_id).await;
@@ -286,7 +255,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     for (request, refusal, said) in cases {
         let is_there = request.account_id != "nobody";
         let before = if is_there { Some(get(&client, &request.account_id).await) } else { None };
-        let status = not_placed(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
@@ -296,11 +265,11 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     open_funded(&client, "nobody", "10").await;
     unfreeze(&client, "frozen").await;
     for account_id in ["frozen", "poor"] {
-        client.clone().deposit(deposit(account_id, "10")).await.expect("it is made");
+        client.clone().deposit(deposit(account_id, "10")).await.expect("applied");
     }
     for (request, (code, expected_reason), first) in sent {
         let again = client.clone().place_hold(request).await;
@@ -312,10 +281,8 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_hold_s_name_is_never_used_again(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_hold_id_is_never_reused(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     for hold_id in ["open", "captured", "released"] {
@@ -329,7 +296,7 @@ async fn a_hold_s_name_is_never_used_again(kind: Kind) {
         let refusal = (Code::AlreadyExists, "HOLD_EXISTS");
         for account_id in ["alice", "bob", "nobody"] {
             let request = hold_named(hold_id, account_id, "1");
-            let status = not_placed(&database, &client, request, refusal).await;
+            let status = rejected_twice(&database, &client, request, refusal).await;
             assert_eq!(metadata(&status, "hold_id"), hold_id);
             let info = status.get_details_resource_info().expect("ResourceInfo");
             assert_eq!(info.resource_name, hold_id);
@@ -341,9 +308,7 @@ async fn a_hold_s_name_is_never_used_again(kind: Kind) {
 }
 
 async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let opened = before.create_time;
     let early = Some(Timestamp { seconds: -62_135_596_800, nanos: 0 });
@@ -352,7 +317,7 @@ async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
     for expire_time in [opened, epoch, early] {
         let request = PlaceHoldRequest { expire_time, ..hold("alice", "1") };
         let refusal = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
-        let status = not_placed(&database, &client, request, refusal).await;
+        let status = rejected_twice(&database, &client, request, refusal).await;
         let said = metadata(&status, "expire_time_us");
         assert_eq!(said, microseconds(&expire_time).to_string());
         let now: i64 = metadata(&status, "now_us").parse().expect("a number");

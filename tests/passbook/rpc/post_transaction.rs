@@ -1,6 +1,5 @@
 use passbook::proto::{
-    Condition, GetTransactionRequest, Leg, PostTransactionRequest, TransactionKind,
-    get_transaction_request::Lookup,
+    Condition, GetTransactionRequest, Leg, TransactionKind, get_transaction_request::Lookup,
 };
 use tonic::Code;
 
@@ -9,40 +8,21 @@ use crate::harness::{checker, *};
 on_both_databases! {
     a_transaction_has_an_entry_for_each_leg_in_their_order,
     a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all,
-    several_legs_on_one_account_are_judged_by_where_they_end,
+    several_legs_on_one_account_are_judged_by_their_sum,
     each_leg_has_a_condition_of_its_own,
-    a_repeat_gets_the_same_transaction_and_another_body_none,
+    a_repeat_gets_the_same_transaction_and_another_body_an_error,
     legs_have_limits_and_their_fields_are_named,
 }
 
-pub fn leg(account_id: &str, amount: &str) -> Leg {
-    leg_in(account_id, "USD", amount)
-}
-
-fn leg_in(account_id: &str, currency_code: &str, amount: &str) -> Leg {
-    let amount = money_of(currency_code, amount);
-    Leg { account_id: account_id.to_owned(), amount, condition: None }
-}
-
-pub fn post(legs: &[Leg]) -> PostTransactionRequest {
-    PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: legs.to_vec(),
-        ..Default::default()
-    }
-}
-
 async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "shop", "0.01").await;
     open_funded(&client, "customer", "100").await;
     open(&client, "tax").await;
 
     let request =
         post(&[leg("customer", "-100"), leg("shop", "81"), leg("tax", "19"), leg("shop", "-0.01")]);
-    let answer = client.post_transaction(request.clone()).await.expect("it is made").into_inner();
+    let answer = client.post_transaction(request.clone()).await.expect("applied").into_inner();
 
     let made = answer.transaction.expect("a transaction");
     assert_eq!((made.kind(), answer.replayed), (TransactionKind::Posting, false));
@@ -60,19 +40,16 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
         ("shop", 3, "-0.01", "81.00"),
     ];
     assert_eq!(said, expected);
-    // To the shop it was one change, though it has two entries.
+    // For the shop's version it is one change, with two entries.
     assert_eq!(get(&client, "shop").await.version, 3);
     let lookup = Some(Lookup::RequestId(request.request_id));
-    let found =
-        client.get_transaction(GetTransactionRequest { lookup }).await.expect("it is there");
+    let found = client.get_transaction(GetTransactionRequest { lookup }).await.expect("it exists");
     assert_eq!(found.into_inner().transaction, Some(made));
     checker::assert_consistent(&database).await;
 }
 
 async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "dollars", "100").await;
     open(&client, "desk-usd").await;
     for account_id in ["euros", "desk-eur"] {
@@ -102,10 +79,8 @@ async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(ki
     checker::assert_consistent(&database).await;
 }
 
-async fn several_legs_on_one_account_are_judged_by_where_they_end(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
 
     let fee_first = post(&[leg("a", "-25"), leg("a", "20")]);
@@ -120,9 +95,7 @@ async fn several_legs_on_one_account_are_judged_by_where_they_end(kind: Kind) {
 }
 
 async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "10").await;
     let mut request = post(&[leg("a", "-1"), leg("b", "1")]);
@@ -136,15 +109,13 @@ async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
     assert_eq!(balance(&client, "a").await, "10.00");
 }
 
-async fn a_repeat_gets_the_same_transaction_and_another_body_none(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let request = post(&[leg("a", "3"), leg("b", "4")]);
 
-    let first = client.post_transaction(request.clone()).await.expect("it is made").into_inner();
+    let first = client.post_transaction(request.clone()).await.expect("applied").into_inner();
     let again = client.post_transaction(request.clone()).await.expect("a replay").into_inner();
     assert!(again.replayed);
     assert_eq!(first.transaction, again.transaction);
@@ -160,9 +131,7 @@ async fn a_repeat_gets_the_same_transaction_and_another_body_none(kind: Kind) {
 }
 
 async fn legs_have_limits_and_their_fields_are_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let without_amount = Leg { amount: None, ..leg("a", "1") };
     let contradiction = Leg {

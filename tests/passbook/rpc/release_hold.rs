@@ -1,5 +1,5 @@
 use passbook::proto::{Hold, HoldState, ReleaseHoldRequest};
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -9,27 +9,11 @@ on_both_databases! {
     a_frozen_account_s_holds_can_be_released,
     a_repeat_answers_the_same_and_releases_nothing,
     a_request_id_that_was_used_for_another_hold_is_refused,
-    every_refusal_says_why_changes_nothing_and_is_kept,
-}
-
-async fn not_released(
-    database: &TestDatabase,
-    client: &Client,
-    request: ReleaseHoldRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let first = refused(client.clone().release_hold(request.clone()).await, code, expected_reason);
-    let again = refused(client.clone().release_hold(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    first
+    every_rejection_has_its_reason_and_is_recorded_alone,
 }
 
 async fn a_release_makes_all_of_it_available_again(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let placed = place(&client, hold_named("h", "alice", "7.50")).await;
     place(&client, hold_named("other", "alice", "1")).await;
@@ -51,9 +35,7 @@ async fn a_release_makes_all_of_it_available_again(kind: Kind) {
 }
 
 async fn a_frozen_account_s_holds_can_be_released(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "7.50")).await;
     freeze(&client, "alice").await;
@@ -85,9 +67,7 @@ async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["h", "other"] {
         place(&client, hold_named(hold_id, "alice", "3")).await;
@@ -99,7 +79,7 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
     let status =
         refused(client.release_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
     assert_eq!(metadata(&status, "request_id"), first.request_id);
-    // The same field, in another call.
+    // The same request id in another RPC.
     let other =
         passbook::proto::CaptureHoldRequest { request_id: first.request_id, ..capture("h") };
     refused(client.capture_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
@@ -107,10 +87,8 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["10.00", "3.00", "7.00", "5"]);
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     for hold_id in ["captured", "released"] {
         place(&client, hold_named(hold_id, "alice", "1")).await;
@@ -121,19 +99,19 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
 
     let missing = release("missing");
     let refusal = (Code::NotFound, "HOLD_NOT_FOUND");
-    let status = not_released(&database, &client, missing.clone(), refusal).await;
+    let status = rejected_twice(&database, &client, missing.clone(), refusal).await;
     assert_eq!(metadata(&status, "hold_id"), "missing");
     let info = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(info.resource_name, "missing");
     for state in ["captured", "released"] {
         let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = not_released(&database, &client, release(state), refusal).await;
+        let status = rejected_twice(&database, &client, release(state), refusal).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }
     assert_eq!(get(&client, "alice").await, before);
 
-    // A hold of that name does not turn the refusal into a release.
+    // A later hold with this id does not turn the rejection into a release.
     place(&client, hold_named("missing", "alice", "1")).await;
     refused(client.clone().release_hold(missing).await, Code::NotFound, "HOLD_NOT_FOUND");
     assert_eq!(get_hold(&client, "missing").await.state(), HoldState::Open);

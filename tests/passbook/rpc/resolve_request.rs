@@ -1,10 +1,10 @@
-//! ResolveRequest: what became of a request; and with a fence, that nothing will.
+//! ResolveRequest: the outcome of a request, and the fence that prevents its execution.
 
 use std::collections::BTreeMap;
 
 use passbook::proto::{
-    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestRequest,
-    ResolveRequestResponse, get_transaction_request::Lookup,
+    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestResponse,
+    get_transaction_request::Lookup,
 };
 use prost::Message;
 use sea_orm::ConnectionTrait;
@@ -12,36 +12,25 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::harness::{
-    asked::{Asked, Made, capture, one_of_each_kind, one_of_each_kind_refused, release, reversal},
-    checker, *,
+    checker,
+    request::{one_of_each_kind, one_of_each_kind_refused},
+    *,
 };
 
-/// Requests that meet their fences.
+/// Races between a request and its fence.
 const MEETINGS: usize = 150;
-/// At the same time.
+/// Concurrent races.
 const MEETINGS_AT_ONCE: usize = 15;
 
 on_both_databases! {
-    what_a_request_made_is_told_as_it_was_answered,
-    why_a_request_was_refused_is_told_as_it_was_answered,
-    what_left_no_verdict_is_not_seen,
-    a_request_that_was_not_seen_can_be_fenced_and_is_never_made,
-    a_request_and_its_fence_at_the_same_moment_agree,
+    an_applied_request_resolves_to_its_answer,
+    a_rejected_request_resolves_to_its_error,
+    a_request_without_a_verdict_is_not_seen,
+    a_fenced_request_is_never_applied,
+    concurrent_request_and_fence_agree,
 }
 
-/// Asks until there is an answer: whoever is told to try again does.
-pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
-    let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
-    for _ in 0..20 {
-        match client.clone().resolve_request(within(seconds(10), request.clone())).await {
-            Ok(answer) => return answer.into_inner(),
-            Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
-        }
-    }
-    panic!("{request_id} is not resolved");
-}
-
-fn applied(made: &Made) -> ResolveRequestResponse {
+fn applied(made: &Answer) -> ResolveRequestResponse {
     ResolveRequestResponse {
         outcome: RequestOutcome::Applied.into(),
         transaction: made.transaction.clone(),
@@ -60,11 +49,7 @@ fn rejected(status: &Status) -> ResolveRequestResponse {
     }
 }
 
-pub fn not_seen(fenced: bool) -> ResolveRequestResponse {
-    ResolveRequestResponse { outcome: RequestOutcome::NotSeen.into(), fenced, ..Default::default() }
-}
-
-/// Asks every server, with a fence and without: who has a verdict keeps it.
+/// Resolves on every server, with and without a fence: a verdict is final.
 async fn is_resolved_everywhere(
     clients: &[Client],
     request_id: &str,
@@ -78,7 +63,7 @@ async fn is_resolved_everywhere(
 }
 
 #[track_caller]
-fn is_fenced(answer: Result<Made, Status>, request_id: &str) {
+fn is_fenced(answer: Result<Answer, Status>, request_id: &str) {
     let status = refused(answer, Code::FailedPrecondition, "REQUEST_FENCED");
     assert_eq!(metadata(&status, "request_id"), request_id);
 }
@@ -89,36 +74,36 @@ async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
     (servers, clients)
 }
 
-async fn what_a_request_made_is_told_as_it_was_answered(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn an_applied_request_resolves_to_its_answer(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut history = Vec::new();
     for asked in one_of_each_kind(&clients[0], "alice").await {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let made = asked.send(&clients[0], PATIENCE).await.expect("it is made");
+        let made = asked.send(&clients[0], PATIENCE).await.expect("applied");
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
         history.push((asked, made));
     }
 
-    // What has become since of what they made is not part of their answers.
+    // Later changes do not alter the answers.
     for (_, made) in history.clone() {
         let ends = match (made.transaction, made.hold) {
-            (Some(transaction), _) => Asked::Reverse(reversal(&transaction.transaction_id)),
-            (None, Some(hold)) => Asked::CaptureHold(capture(&hold.hold_id, "0.50")),
+            (Some(transaction), _) => Change::Reverse(reversal(&transaction.transaction_id)),
+            (None, Some(hold)) => Change::CaptureHold(capture_part(&hold.hold_id, "0.50")),
             (None, None) => panic!("nothing was made"),
         };
-        // The hold that was released is refused; all else is made.
+        // The capture of the released hold is rejected; all others are applied.
         let _ = ends.send(&clients[0], PATIENCE).await;
     }
     for (asked, made) in history {
         is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
         let again = asked.send(&clients[1], PATIENCE).await.expect("it is replayed");
-        assert_eq!(again, Made { replayed: true, ..made });
+        assert_eq!(again, Answer { replayed: true, ..made });
     }
 }
 
-async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open_funded(&clients[0], "alice", "100").await;
     let placed = clients[0].clone().place_hold(hold("alice", "1")).await.expect("it is placed");
@@ -127,13 +112,13 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     for asked in one_of_each_kind_refused("alice", &hold_id) {
         assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
         let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is refused");
-        assert!(change::is_definite(&status), "{status:?}");
+        assert!(request::is_definite(&status), "{status:?}");
         history.push((asked, status));
     }
 
-    // A refusal stays what it is, whatever becomes possible since.
+    // A rejection is final, whatever becomes possible later.
     open_funded(&clients[0], "nobody", "1").await;
-    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("it is made");
+    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("applied");
 
     let before = get(&clients[0], "alice").await;
     for (asked, status) in history {
@@ -144,10 +129,8 @@ async fn why_a_request_was_refused_is_told_as_it_was_answered(kind: Kind) {
     assert_eq!(get(&clients[0], "alice").await, before);
 }
 
-async fn what_left_no_verdict_is_not_seen(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     let request = deposit("alice", "1");
     let id = request.request_id.clone();
@@ -158,37 +141,37 @@ async fn what_left_no_verdict_is_not_seen(kind: Kind) {
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
     let dry = DepositRequest { validate_only: true, ..request.clone() };
-    client.clone().deposit(dry.clone()).await.expect("it would be made");
+    client.clone().deposit(dry.clone()).await.expect("valid");
     assert_eq!(resolve(&client, &id, false).await, not_seen(false));
 
-    // Looking without a fence leaves nothing behind either.
-    let made = Asked::Deposit(request.clone()).send(&client, PATIENCE).await.expect("it is made");
+    // A lookup without a fence records nothing.
+    let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("applied");
     assert!(!made.replayed);
 
-    // Another body under the same id is no request of its own.
+    // A rejected reuse of the id is no request of its own.
     let another = DepositRequest { amount: money("2"), ..request };
     refused(client.clone().deposit(another).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
     is_resolved_everywhere(std::slice::from_ref(&client), &id, &applied(&made)).await;
 
-    // Form comes before the fence: what is malformed is not looked up.
+    // Shape comes before the fence: malformed ids are not looked up.
     let fenced = new_request_id();
     assert_eq!(resolve(&client, &fenced, true).await, not_seen(true));
     let malformed = DepositRequest { request_id: fenced.clone(), ..malformed };
     let answer = client.clone().deposit(malformed).await;
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
-    // A dry run says what would happen.
-    let dry = Asked::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
+    // `validate_only` shows what would happen.
+    let dry = Change::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
     is_fenced(dry.send(&client, PATIENCE).await, &fenced);
     assert_eq!(balance(&client, "alice").await, "101.00");
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn a_fenced_request_is_never_applied(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let mut client = clients[0].clone();
     let each = one_of_each_kind(&client, "alice").await;
-    let refused_anyway = Asked::ReleaseHold(release("no-such-hold"));
+    let refused_anyway = Change::ReleaseHold(release("no-such-hold"));
     let before = Standing::read(&database, &client).await;
 
     for (number, asked) in each.iter().chain([&refused_anyway]).enumerate() {
@@ -196,7 +179,7 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
         assert_eq!(resolve(fenced_at, asked.request_id(), true).await, not_seen(true));
         is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
     }
-    // They come a second later, as what was lost in a network may.
+    // They arrive a second later, as requests delayed in a network may.
     tokio::time::sleep(seconds(1)).await;
     for asked in each.iter().chain([&refused_anyway]) {
         for client in [&clients[0], &clients[1], &clients[0]] {
@@ -209,18 +192,18 @@ async fn a_request_that_was_not_seen_can_be_fenced_and_is_never_made(kind: Kind)
     }
 
     assert_eq!(Standing::read(&database, &client).await, before, "something was made");
-    // It is the ids that are fenced, and not what was asked.
-    let same = Asked::Deposit(deposit("alice", "1"));
+    // The fence is on the id, not on the body.
+    let same = Change::Deposit(deposit("alice", "1"));
     same.send(&client, PATIENCE).await.expect("under another id it is made");
 }
 
-/// All that could have changed if money had been moved or held.
+/// Everything that moving or holding money would change.
 #[derive(Debug, PartialEq)]
 struct Standing {
     alice: Account,
     other: Account,
     entries: i64,
-    /// In all, and open.
+    /// All holds, and the open ones.
     holds: (i64, i64),
     applied: i64,
 }
@@ -238,8 +221,8 @@ impl Standing {
     }
 }
 
-async fn a_request_and_its_fence_at_the_same_moment_agree(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn concurrent_request_and_fence_agree(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
     let mut random = fastrand::Rng::with_seed(seed());
@@ -259,8 +242,8 @@ async fn a_request_and_its_fence_at_the_same_moment_agree(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// A deposit is sent to each server while each is asked to fence it; all answers must agree.
-/// Whether it was made.
+/// Sends a deposit to each server while each fences it. All answers must agree. Returns whether it
+/// was applied.
 async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     let change = Change::Deposit(deposit("alice", "1"));
     let id = change.request_id().to_owned();
@@ -280,16 +263,16 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     }
     let (verdicts, fences) = (sends.join_all().await, fences.join_all().await);
     let transaction = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Applied(answer) => Some(answer.transaction.clone()),
+        Verdict::Applied(answer) => Some(answer.transaction().clone()),
         Verdict::Refused(_) => None,
     });
     let expected = match &transaction {
-        Some(it) => applied(&Made { transaction: Some(it.clone()), hold: None, replayed: false }),
+        Some(it) => applied(&Answer { transaction: Some(it.clone()), hold: None, replayed: false }),
         None => not_seen(true),
     };
     for verdict in verdicts {
         match (verdict, &transaction) {
-            (Verdict::Applied(answer), Some(it)) => assert_eq!(&answer.transaction, it),
+            (Verdict::Applied(answer), Some(it)) => assert_eq!(answer.transaction(), it),
             (Verdict::Refused(status), None) => is_fenced(Err(status), &id),
             (verdict, _) => panic!("{id}: {verdict:?}, and {transaction:?}"),
         }
@@ -301,17 +284,18 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
-    let database = TestDatabase::create_for(Kind::Postgres, Weight::Heavy).await;
+async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     let waiting_ones = one_of_each_kind(&clients[0], "alice").await;
     let before = Standing::read(&database, &clients[0]).await;
     let foreign = database.connect().await;
     let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
     foreign.execute_unprepared(lock).await.expect("the row is locked");
-    // Half of them wait on each server; one more is not fenced, to see that they could be made.
+    // Half of them wait on each server. One more is not fenced, which shows that they could be
+    // applied.
     let mut calls = JoinSet::new();
-    let control = Asked::Deposit(deposit("alice", "7"));
+    let control = Change::Deposit(deposit("alice", "7"));
     for (number, asked) in waiting_ones.iter().chain([&control]).cloned().enumerate() {
         let client = clients[number / 2 % 2].clone();
         calls.spawn(async move {
@@ -321,7 +305,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
     }
     let both_wait = async || database.lock_waits().await >= 2;
     eventually("both servers wait for the row", both_wait).await;
-    // Long enough for the others to stand in their lanes, too.
+    // Long enough for the others to become lock waiters as well.
     tokio::time::sleep(ms(300)).await;
 
     for (number, asked) in waiting_ones.iter().enumerate() {
@@ -335,7 +319,7 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
 
     for (asked, answer) in calls.join_all().await {
         if asked.request_id() == control.request_id() {
-            let made = answer.expect("it is made");
+            let made = answer.expect("applied");
             is_resolved_everywhere(&clients, control.request_id(), &applied(&made)).await;
             continue;
         }
@@ -350,17 +334,17 @@ async fn what_waits_behind_a_row_lock_is_fenced_on_its_server_and_on_another() {
     assert_eq!((after.entries, after.applied), (before.entries + 1, before.applied + 1));
 }
 
-/// There is one lock, so a fence waits, too, and may come before its request or after it.
+/// There is one lock, so a fence waits as well, and may come before or after its request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_and_its_fence_that_wait_for_the_sqlite_file_agree() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let (_servers, clients) = two_servers(&database).await;
     open(&clients[0], "alice").await;
     let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock is had");
+    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
     let (mut calls, mut fences) = (JoinSet::new(), JoinSet::new());
     for number in 0..12 {
-        let asked = Asked::Deposit(deposit("alice", "1"));
+        let asked = Change::Deposit(deposit("alice", "1"));
         let (id, client) = (asked.request_id().to_owned(), clients[0].clone());
         calls.spawn(async move {
             let answer = asked.send(&client, 2 * PATIENCE).await;

@@ -3,7 +3,7 @@ use passbook::proto::{
     Leg, PostTransactionRequest, ReverseTransactionRequest, Transaction, TransactionKind,
     get_transaction_request::Lookup,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -14,47 +14,28 @@ on_both_databases! {
     a_reversal_can_be_reversed_and_each_of_them_once,
     a_repeat_answers_the_same_and_reverses_nothing,
     a_request_id_that_was_used_for_another_reversal_is_refused,
-    what_was_reversed_says_by_what,
-    every_refusal_says_why_changes_nothing_and_is_kept,
-    a_refused_reversal_leaves_the_way_open_for_another_one,
-    only_what_was_made_can_be_reversed,
+    reversed_transactions_name_their_reversal,
+    every_rejection_has_its_reason_and_is_recorded_alone,
+    a_transaction_can_be_reversed_after_a_rejected_reversal,
+    only_applied_transactions_can_be_reversed,
 }
 
 async fn transaction(client: &Client, transaction_id: &str) -> Transaction {
     let lookup = Some(Lookup::TransactionId(transaction_id.to_owned()));
     let answer = client.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    answer.expect("it is there").into_inner().transaction.expect("a transaction")
+    answer.expect("it exists").into_inner().transaction.expect("a transaction")
 }
 
 async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
-    let answer = client.clone().deposit(deposit(account_id, amount)).await.expect("it is made");
+    let answer = client.clone().deposit(deposit(account_id, amount)).await.expect("applied");
     answer.into_inner().transaction.expect("a transaction").transaction_id
 }
 
-/// A transaction, how its reversal is refused, for which account, and what else is said.
+/// A transaction, the error of its reversal, the account in the error, and further metadata.
 type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
 
-async fn not_reversed(
-    database: &TestDatabase,
-    client: &Client,
-    request: ReverseTransactionRequest,
-    (code, expected_reason): (Code, &str),
-) -> Status {
-    let requests = database.count("requests").await;
-    let entries = database.count("entries").await;
-    let mut client = client.clone();
-    let first = refused(client.reverse_transaction(request.clone()).await, code, expected_reason);
-    let again = refused(client.reverse_transaction(request).await, code, expected_reason);
-    assert_repeated(&first, &again);
-    assert_eq!(database.count("requests").await, requests + 1, "it is kept, once");
-    assert_eq!(database.count("entries").await, entries);
-    first
-}
-
 async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "bob").await;
     open_with(&client, account_of("yen", "JPY")).await;
@@ -75,7 +56,7 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
         description: "the first".to_owned(),
         ..Default::default()
     };
-    let original = client.post_transaction(request).await.expect("it is made").into_inner();
+    let original = client.post_transaction(request).await.expect("applied").into_inner();
     let original = original.transaction.expect("a transaction");
     let request = ReverseTransactionRequest {
         description: "a mistake".to_owned(),
@@ -114,7 +95,7 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
         assert_eq!(entry.transaction_id, made.transaction_id);
         assert_eq!((entry.create_time, entry.hash.len()), (made.create_time, 32));
     }
-    // To each account it is one change.
+    // For each account's version it is one change.
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(standing(&client, "bob").await, ["0.00", "0.00", "0.00", "3"]);
     assert_eq!(transaction(&client, &made.transaction_id).await, made);
@@ -122,17 +103,15 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
 }
 
 async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     place(&client, hold_named("h", "alice", "6")).await;
     let before = (standing(&client, "alice").await, standing(&client, "bob").await);
     assert_eq!(before.0[..3], ["10.00", "6.00", "4.00"]);
-    let deposit = client.deposit(deposit("alice", "1")).await.expect("it is made");
-    let withdrawal = client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
-    let transfer = client.transfer(transfer("bob", "alice", "1")).await.expect("it is made");
+    let deposit = client.deposit(deposit("alice", "1")).await.expect("applied");
+    let withdrawal = client.withdraw(withdrawal("alice", "1")).await.expect("applied");
+    let transfer = client.transfer(transfer("bob", "alice", "1")).await.expect("applied");
     let to_bob = CaptureHoldRequest {
         amount: money("5"),
         destination_account_id: "bob".to_owned(),
@@ -160,7 +139,7 @@ async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
         }
     }
 
-    // A hold that was captured stays captured: its money is no longer held.
+    // A captured hold stays captured: its money is no longer held.
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Captured);
     assert_eq!(standing(&client, "alice").await[..3], ["10.00", "0.00", "10.00"]);
     assert_eq!(standing(&client, "bob").await[..3], before.1[..3]);
@@ -186,7 +165,7 @@ async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
         let refusal = (Code::FailedPrecondition, "ALREADY_REVERSED");
         for server in &servers {
             let request = reversal(&transaction_id.to_uppercase());
-            let status = not_reversed(&database, &server.client(), request, refusal).await;
+            let status = rejected_twice(&database, &server.client(), request, refusal).await;
             let names = ["transaction_id", "reversed_by_transaction_id"];
             assert_eq!(names.map(|it| metadata(&status, it)), [transaction_id.as_str(), by]);
             assert!(status.get_details_precondition_failure().is_some());
@@ -203,7 +182,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
     let client = servers[0].client();
     open(&client, "alice").await;
     let original = deposit("alice", "1");
-    let deposited = client.clone().deposit(original.clone()).await.expect("it is made");
+    let deposited = client.clone().deposit(original.clone()).await.expect("applied");
     let deposited = deposited.into_inner().transaction.expect("a transaction");
     let request = reversal(&deposited.transaction_id);
     let first = reversed(&client, request.clone()).await;
@@ -215,7 +194,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
         let again = client.reverse_transaction(request.clone()).await.expect("the answer");
         let again = again.into_inner();
         assert!(again.replayed);
-        // As it was given first: without what has reversed it since.
+        // As in its first answer: without its later reversal.
         assert_eq!(again.transaction.as_ref(), Some(&first));
         let again = client.deposit(original.clone()).await.expect("the answer").into_inner();
         assert_eq!((again.replayed, again.transaction.as_ref()), (true, Some(&deposited)));
@@ -225,9 +204,7 @@ async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
 }
 
 async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let transaction_id = deposited(&client, "alice", "1").await;
     let other = deposited(&client, "alice", "2").await;
@@ -247,14 +224,14 @@ async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) 
         let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
         assert_eq!(metadata(&status, "request_id"), first.request_id);
     }
-    // The same id in other letters is the same request.
+    // The same id in upper case is the same request.
     let upper = first.transaction_id.to_uppercase();
     let same = ReverseTransactionRequest { transaction_id: upper, ..first };
     assert!(client.reverse_transaction(same).await.expect("the answer").into_inner().replayed);
     assert_eq!(balance(&client, "alice").await, "2.00");
 }
 
-async fn what_was_reversed_says_by_what(kind: Kind) {
+async fn reversed_transactions_name_their_reversal(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -271,13 +248,11 @@ async fn what_was_reversed_says_by_what(kind: Kind) {
     assert_eq!(transaction(&other, &transaction_id).await, expected);
     let lookup = Some(Lookup::RequestId(expected.request_id.clone()));
     let by_request = other.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    assert_eq!(by_request.expect("it is there").into_inner().transaction, Some(expected));
+    assert_eq!(by_request.expect("it exists").into_inner().transaction, Some(expected));
 }
 
-async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     for account_id in ["spent", "frozen", "closed", "held"] {
         open(&client, account_id).await;
     }
@@ -285,17 +260,17 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     open_with(&client, request).await;
     let largest = "99999999999999999999999999.99";
     let spent = deposited(&client, "spent", "5").await;
-    client.withdraw(withdrawal("spent", "0.01")).await.expect("it is made");
+    client.withdraw(withdrawal("spent", "0.01")).await.expect("applied");
     let held = deposited(&client, "held", "5").await;
     place(&client, hold_named("h", "held", "0.01")).await;
     let frozen = deposited(&client, "frozen", "5").await;
     freeze(&client, "frozen").await;
     let closed = deposited(&client, "closed", "5").await;
-    client.withdraw(withdrawal("closed", "5")).await.expect("it is made");
+    client.withdraw(withdrawal("closed", "5")).await.expect("applied");
     close(&client, "closed").await.expect("it is empty");
     let deep = deposited(&client, "deep", "5").await;
-    client.withdraw(withdrawal("deep", "5")).await.expect("it is made");
-    client.withdraw(withdrawal("deep", largest)).await.expect("it is made");
+    client.withdraw(withdrawal("deep", "5")).await.expect("applied");
+    client.withdraw(withdrawal("deep", largest)).await.expect("applied");
     let missing = "0197a1b2-0000-7000-8000-000000000000";
     let failed = Code::FailedPrecondition;
     let negative = format!("-{largest}");
@@ -330,7 +305,7 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
             before = Some(get(&client, account_id).await);
         }
         let request = reversal(transaction_id);
-        let status = not_reversed(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
         assert_eq!(metadata(&status, "account_id"), account_id);
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
@@ -341,10 +316,10 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
         sent.push((request, refusal, status));
     }
 
-    // What stood in the way is gone; the refusals stay.
+    // The obstacles are gone, but the rejections are final.
     unfreeze(&client, "frozen").await;
     for account_id in ["spent", "deep", "held"] {
-        client.deposit(deposit(account_id, "100")).await.expect("it is made");
+        client.deposit(deposit(account_id, "100")).await.expect("applied");
     }
     for (request, (code, expected_reason), first) in sent {
         let again = client.reverse_transaction(request).await;
@@ -353,36 +328,32 @@ async fn every_refusal_says_why_changes_nothing_and_is_kept(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_refused_reversal_leaves_the_way_open_for_another_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "alice").await;
     let transaction_id = deposited(&client, "alice", "5").await;
-    client.withdraw(withdrawal("alice", "1")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "1")).await.expect("applied");
     let answer = client.reverse_transaction(reversal(&transaction_id)).await;
     refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     assert_eq!(transaction(&client, &transaction_id).await.reversed_by_transaction_id, "");
 
-    client.deposit(deposit("alice", "1")).await.expect("it is made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     reversed(&client, reversal(&transaction_id)).await;
 
     assert_eq!(balance(&client, "alice").await, "0.00");
     checker::assert_consistent(&database).await;
 }
 
-async fn only_what_was_made_can_be_reversed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn only_applied_transactions_can_be_reversed(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "1").await;
     let answer = client.withdraw(withdrawal("alice", "2")).await;
     refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     place(&client, hold_named("h", "alice", "1")).await;
     released(&client, release("h")).await;
     let dry = DepositRequest { validate_only: true, ..deposit("alice", "1") };
-    client.deposit(dry).await.expect("it would be made");
-    // Requests that made no transaction have ids of one all the same, which nobody is told.
+    client.deposit(dry).await.expect("valid");
+    // Requests without a transaction also have a transaction id, which is never reported.
     let id = match kind {
         Kind::Sqlite => "lower(hex(transaction_id))",
         Kind::Postgres => "CAST(transaction_id AS text)",
@@ -393,7 +364,7 @@ async fn only_what_was_made_can_be_reversed(kind: Kind) {
 
     for transaction_id in ids {
         let refusal = (Code::NotFound, "TRANSACTION_NOT_FOUND");
-        not_reversed(&database, &client, reversal(&transaction_id), refusal).await;
+        rejected_twice(&database, &client, reversal(&transaction_id), refusal).await;
     }
 
     assert_eq!(standing(&client, "alice").await, ["1.00", "0.00", "1.00", "4"]);

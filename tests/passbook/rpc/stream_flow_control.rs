@@ -1,8 +1,7 @@
-//! Stock clients that write to a stream as fast as they can: flow control slows them, nothing cuts
-//! them, and other calls of their channel go on, also while somebody has the account's row.
+//! Stock clients that write to a stream as fast as they can are slowed by flow control and never
+//! cut, and other calls of their channel continue, also while a foreign lock is on the account.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,13 +14,7 @@ use sea_orm::ConnectionTrait;
 use tokio::{process::Command, sync::OnceCell, task::yield_now};
 use tokio_stream::{Stream, StreamExt};
 
-use crate::{
-    harness::{checker, *},
-    rpc::{
-        batch_post_transactions::made,
-        post_transaction::{leg, post},
-    },
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
     a_greedy_client_is_slowed_and_never_cut,
@@ -30,16 +23,15 @@ on_both_databases! {
 }
 
 const REQUESTS: usize = 100_000;
-/// The account of the other calls.
 const OTHER: &str = "other";
-/// A locked row fails nothing: whoever waits for it may wait for longer.
+/// Lock waits never fail: their timeout is long.
 const PATIENT: [&str; 2] = ["--default-deadline", "2m"];
-/// Of the virtual environment. The tests say so where it cannot be had.
+/// The virtual environment. Without it the tests report that they are skipped.
 const GRPCIO: &str = "grpcio==1.85.3";
 
-/// The account that the greedy want, and one of others.
+/// The account of the greedy streams, and one of other calls.
 async fn with_two_accounts(kind: Kind) -> (TestDatabase, Server) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start_with(&database, &PATIENT).await;
     for account_id in ["hot", OTHER] {
         open(&server.client(), account_id).await;
@@ -64,7 +56,7 @@ async fn a_greedy_client_is_slowed_and_never_cut(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// Many streams of one channel, all of which wait for one row.
+/// Many streams of one channel that wait for the same row.
 async fn greedy_streams_beside_each_other_are_slowed_and_never_cut(kind: Kind) {
     const STREAMS: usize = 40;
     const EACH: usize = 2000;
@@ -89,7 +81,7 @@ async fn greedy_streams_beside_each_other_are_slowed_and_never_cut(kind: Kind) {
 async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
     let python = match python_with_grpcio().await {
         Ok(python) => python,
-        Err(why) => return skipped("a greedy client of grpcio", why),
+        Err(why) => return skipped(&format!("no Python 3 with {GRPCIO} here: {why}")),
     };
     let (database, server) = with_two_accounts(kind).await;
     let client = server.client();
@@ -113,7 +105,7 @@ async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// The number of results of one stream that writes as fast as it can, all of which were applied.
+/// Writes to one stream as fast as it can. Returns the number of results, all of them applied.
 async fn results_of(client: &Client, requests: usize) -> usize {
     let answer = client.clone().stream_transactions(one_a_frame(requests)).await.expect("a stream");
     let (mut results, mut count) = (answer.into_inner(), 0);
@@ -124,8 +116,8 @@ async fn results_of(client: &Client, requests: usize) -> usize {
     count
 }
 
-/// Requests of which each comes a moment after the one before: tonic's client would put many of them
-/// into one frame, which other clients do not.
+/// Requests with a short pause between them. Without it tonic's client would put many into one
+/// frame, which other clients do not.
 fn one_a_frame(requests: usize) -> impl Stream<Item = StreamTransactionsRequest> {
     tokio_stream::iter(0..requests).then(async |_| {
         yield_now().await;
@@ -134,7 +126,7 @@ fn one_a_frame(requests: usize) -> impl Stream<Item = StreamTransactionsRequest>
     })
 }
 
-/// Has the row of `hot`, which on SQLite is the whole file, for some seconds.
+/// Locks the row of `hot` for some seconds; on SQLite, the whole file.
 async fn hold_the_row(connection: sea_orm::DatabaseConnection, kind: Kind) {
     let lock = match kind {
         Kind::Sqlite => "PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE",
@@ -146,7 +138,7 @@ async fn hold_the_row(connection: sea_orm::DatabaseConnection, kind: Kind) {
     connection.execute_unprepared("COMMIT").await.expect("let go");
 }
 
-/// Calls one after another on a client's channel.
+/// Sequential calls on a client's channel.
 struct OtherCalls {
     over: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -168,7 +160,7 @@ impl OtherCalls {
         Self { over, count, calls }
     }
 
-    /// How many there were, none of which failed.
+    /// Stops, and returns the number of calls. None of them failed.
     async fn end(self) -> usize {
         self.over.store(true, Relaxed);
         self.calls.await.expect("no other call failed");
@@ -176,7 +168,7 @@ impl OtherCalls {
     }
 }
 
-/// A Python that has grpcio, in a virtual environment of its own, made when first needed.
+/// A Python with grpcio in its own virtual environment, made on first use.
 async fn python_with_grpcio() -> &'static Result<PathBuf, String> {
     static PYTHON: OnceCell<Result<PathBuf, String>> = OnceCell::const_new();
     PYTHON.get_or_init(make_python_with_grpcio).await
@@ -199,10 +191,4 @@ async fn make_python_with_grpcio() -> Result<PathBuf, String> {
     let install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", GRPCIO];
     run(&python, &install).await?;
     Ok(python)
-}
-
-/// Says that a test did not take place, where the test runner does not hide it.
-fn skipped(what: &str, why: &str) {
-    let words = format!("\nSKIPPED: {what}: no Python 3 with {GRPCIO} here: {why}\n");
-    std::io::stderr().write_all(words.as_bytes()).expect("standard error is there");
 }

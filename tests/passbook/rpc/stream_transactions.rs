@@ -7,13 +7,7 @@ use passbook::proto::{PostTransactionRequest, StreamTransactionsRequest};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use crate::{
-    harness::{checker, *},
-    rpc::{
-        batch_post_transactions::{error, made},
-        post_transaction::{leg, post},
-    },
-};
+use crate::harness::{checker, *};
 
 on_both_databases! {
     results_come_in_the_order_of_the_requests,
@@ -27,9 +21,7 @@ fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
 }
 
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "hot").await;
     let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
 
@@ -48,9 +40,7 @@ async fn results_come_in_the_order_of_the_requests(kind: Kind) {
 }
 
 async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     let requests = vec![
         message(post(&[leg("a", "1")])),
@@ -74,9 +64,7 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
 }
 
 async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "a").await;
     open(&client, "b").await;
     let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();
@@ -89,7 +77,7 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
 
     drop(results);
 
-    // Sent again, each is made now or was made before: together every one once.
+    // Each repeat is applied now or replayed: together each has one effect.
     for request in requests {
         client.post_transaction(request).await.expect("it is resolved");
     }
@@ -126,16 +114,16 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
     };
 
     assert_eq!(reason(&end), "SHUTTING_DOWN", "{end:?}");
-    let status = server.wait(PATIENCE).await.expect("nothing holds it up");
+    let status = server.wait(PATIENCE).await.expect("no delay");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     assert_eq!(database.count("entries").await, count, "all that was made was answered");
     sending.abort();
 }
 
-/// The server stops reading long before its memory has grown, and goes on when it is read from.
+/// The server stops reading long before its memory grows, and continues when its results are read.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_read_results_is_not_read_from() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Heavy).await;
+async fn a_stream_whose_results_are_not_read_is_not_read_from() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     open(&client, "hot").await;
@@ -158,7 +146,7 @@ async fn whoever_does_not_read_results_is_not_read_from() {
     let mut results = answer.into_inner();
 
     let mut at_rest = 0;
-    eventually("nobody reads, and it takes no more", async || {
+    eventually("unread results stop the intake", async || {
         let before = at_rest;
         tokio::time::sleep(seconds(1)).await;
         at_rest = sent.load(Relaxed);

@@ -7,20 +7,18 @@ on_both_databases! {
     a_transfer_is_two_entries_that_sum_to_zero,
     a_transfer_that_is_refused_touches_neither_account,
     a_transfer_to_the_same_account_is_refused,
-    of_two_accounts_that_are_wrong_the_source_is_named,
+    the_error_names_the_source_when_both_accounts_are_wrong,
     transfers_in_opposite_directions_never_deadlock,
 }
 
 async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
-    // The source's id sorts after the destination's: the entries come in the request's order.
+    let (database, _server, mut client) = start_server(kind).await;
+    // The source's id sorts after the destination's, but entries keep the order of the request.
     open_funded(&client, "zoe", "100").await;
     open(&client, "adam").await;
 
     let answer =
-        client.transfer(transfer("zoe", "adam", "30.1")).await.expect("it is made").into_inner();
+        client.transfer(transfer("zoe", "adam", "30.1")).await.expect("applied").into_inner();
 
     let transaction: Transaction = answer.transaction.expect("a transaction");
     assert_eq!(transaction.kind(), TransactionKind::Transfer);
@@ -36,9 +34,7 @@ async fn a_transfer_is_two_entries_that_sum_to_zero(kind: Kind) {
 }
 
 async fn a_transfer_that_is_refused_touches_neither_account(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open(&client, "b").await;
     open_with(&client, account_of("euro", "EUR")).await;
@@ -71,13 +67,11 @@ async fn a_transfer_to_the_same_account_is_refused(kind: Kind) {
 
     let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
     assert_eq!(fields(&status), ["destination_account_id"]);
-    assert_eq!(database.count("requests").await, 1, "what is malformed is not kept");
+    assert_eq!(database.count("requests").await, 1, "malformed requests are not recorded");
 }
 
-async fn of_two_accounts_that_are_wrong_the_source_is_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn the_error_names_the_source_when_both_accounts_are_wrong(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open(&client, "x").await;
     open(&client, "b").await;
     database.execute("UPDATE accounts SET state = 'closed'").await;
@@ -96,7 +90,7 @@ async fn of_two_accounts_that_are_wrong_the_source_is_named(kind: Kind) {
 }
 
 async fn transfers_in_opposite_directions_never_deadlock(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     open_funded(&servers[0].client(), "a", "1000").await;
     open_funded(&servers[0].client(), "b", "1000").await;

@@ -6,16 +6,16 @@ use tonic_types::StatusExt;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    all_that_can_be_updated_is_updated_and_nothing_else,
+    an_update_changes_all_mutable_fields_and_nothing_else,
     a_mask_chooses_what_is_changed,
-    without_a_mask_what_is_set_is_changed,
+    without_a_mask_the_fields_that_are_set_are_changed,
     a_field_in_the_mask_that_is_absent_gets_its_default,
-    an_unlimited_overdraft_and_a_limit_end_each_other,
+    setting_an_overdraft_limit_clears_unlimited_and_vice_versa,
     an_update_that_changes_nothing_leaves_the_account_as_it_was,
-    an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used,
-    a_version_that_is_expected_must_be_there,
+    an_overdraft_limit_can_be_lowered_to_the_used_amount,
+    an_update_needs_the_expected_version,
     frozen_accounts_are_updated_and_closed_ones_are_not,
-    every_refusal_says_why_and_changes_nothing,
+    every_rejection_has_its_reason_and_changes_nothing,
 }
 
 fn of(account_id: &str) -> UpdateAccountRequest {
@@ -28,10 +28,6 @@ fn mask(paths: &[&str]) -> Option<FieldMask> {
 
 fn limit(account_id: &str, amount: &str) -> UpdateAccountRequest {
     UpdateAccountRequest { overdraft_limit: money(amount), ..of(account_id) }
-}
-
-fn labels(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 async fn try_update(client: &Client, request: UpdateAccountRequest) -> Result<Account, Status> {
@@ -49,7 +45,7 @@ async fn open_unlimited(client: &Client, account_id: &str) -> Account {
     open_with(client, request).await
 }
 
-async fn all_that_can_be_updated_is_updated_and_nothing_else(kind: Kind) {
+async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -58,7 +54,7 @@ async fn all_that_can_be_updated_is_updated_and_nothing_else(kind: Kind) {
         ..account_of("alice", "USD")
     };
     open_with(&client, request).await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("it is made");
+    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold("alice", "4")).await;
     let before = get(&client, "alice").await;
     let request = UpdateAccountRequest {
@@ -86,29 +82,25 @@ async fn all_that_can_be_updated_is_updated_and_nothing_else(kind: Kind) {
 }
 
 async fn a_mask_chooses_what_is_changed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "1").await;
     let all = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..limit("alice", "2") };
 
     let with = |paths| UpdateAccountRequest { update_mask: mask(paths), ..all.clone() };
     let account = update(&client, with(&["labels"])).await;
     assert_eq!((value(&account.overdraft_limit), &account.labels), ("1.00", &all.labels));
-    // Twice is once.
+    // A path may be repeated.
     let account = update(&client, with(&["overdraft_limit", "overdraft_limit"])).await;
     assert_eq!((value(&account.overdraft_limit), account.version), ("2.00", 3));
-    // A mask without a path is none.
+    // An empty mask is no mask.
     let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..limit("alice", "3") };
     let request = UpdateAccountRequest { update_mask: mask(&[]), ..request };
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("3.00", labels(&[("c", "d")])));
 }
 
-async fn without_a_mask_what_is_set_is_changed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("1"),
         labels: labels(&[("a", "b")]),
@@ -125,15 +117,13 @@ async fn without_a_mask_what_is_set_is_changed(kind: Kind) {
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("0.00", labels(&[("c", "d")])));
     assert!(account.unlimited_overdraft);
-    // Zero is set, too.
+    // Zero counts as set.
     let account = update(&client, limit("alice", "0")).await;
     assert!(account.unlimited_overdraft, "only a limit above zero ends it");
 }
 
 async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("1"),
         labels: labels(&[("a", "b")]),
@@ -153,10 +143,8 @@ async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
     assert_eq!((value(&account.overdraft_limit), account.version), ("0.00", 2));
 }
 
-async fn an_unlimited_overdraft_and_a_limit_end_each_other(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn setting_an_overdraft_limit_clears_unlimited_and_vice_versa(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
     let unlimited = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
 
@@ -181,9 +169,7 @@ async fn an_unlimited_overdraft_and_a_limit_end_each_other(kind: Kind) {
 }
 
 async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     let request = CreateAccountRequest {
         overdraft_limit: money("5"),
         labels: labels(&[("a", "b"), ("c", "d")]),
@@ -204,12 +190,10 @@ async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind)
     assert_eq!(database.count("account_changes").await, 0);
 }
 
-async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "10").await;
-    client.clone().withdraw(withdrawal("alice", "3")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("alice", "3")).await.expect("applied");
     place(&client, hold("alice", "2")).await;
     let before = get(&client, "alice").await;
 
@@ -225,16 +209,16 @@ async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kin
     let account = update(&client, limit("alice", "5")).await;
     assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["5.00", "0.00"]);
 
-    // What an unlimited overdraft was used for stays covered as well.
+    // The use of an unlimited overdraft stays covered as well.
     open_unlimited(&client, "bank").await;
-    client.clone().withdraw(withdrawal("bank", "3")).await.expect("it is made");
+    client.clone().withdraw(withdrawal("bank", "3")).await.expect("applied");
     let finite = UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..of("bank") };
     for request in [finite, limit("bank", "2.99")] {
         let answer = try_update(&client, request).await;
         refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     }
     assert!(get(&client, "bank").await.unlimited_overdraft);
-    // Its labels are none of that.
+    // Its labels can still be updated.
     let request = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..of("bank") };
     update(&client, request).await;
     update(&client, limit("bank", "3")).await;
@@ -242,10 +226,8 @@ async fn an_overdraft_is_taken_back_to_the_last_cent_that_was_not_used(kind: Kin
     checker::assert_consistent(&database).await;
 }
 
-async fn a_version_that_is_expected_must_be_there(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn an_update_needs_the_expected_version(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let expecting =
         |version| UpdateAccountRequest { expected_version: Some(version), ..limit("alice", "1") };
@@ -260,15 +242,13 @@ async fn a_version_that_is_expected_must_be_there(kind: Kind) {
 
     assert_eq!(get(&client, "alice").await, before);
     assert_eq!(update(&client, expecting(2)).await.version, 3);
-    // Even where nothing would be changed.
+    // Even if nothing would change.
     refused(try_update(&client, expecting(2)).await, Code::Aborted, "VERSION_MISMATCH");
     assert_eq!(update(&client, expecting(3)).await.version, 3);
 }
 
 async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     for account_id in ["frozen", "closed"] {
         open(&client, account_id).await;
     }
@@ -278,7 +258,7 @@ async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
     let account = update(&client, limit("frozen", "1")).await;
     assert_eq!(account.state(), AccountState::Frozen);
     assert_eq!((value(&account.overdraft_limit), account.version), ("1.00", 3));
-    // Not even to what it is.
+    // Not even to its current value.
     for amount in ["0", "1"] {
         let answer = try_update(&client, limit("closed", amount)).await;
         let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
@@ -287,10 +267,8 @@ async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
     assert_eq!(get(&client, "closed").await, closed);
 }
 
-async fn every_refusal_says_why_and_changes_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn every_rejection_has_its_reason_and_changes_nothing(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     let before = open(&client, "alice").await;
 
     let answer = try_update(&client, limit("nobody", "1")).await;

@@ -5,16 +5,16 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::harness::{
-    load::{Load, Stop, open_ring},
+    ring::{RingLoad, Stop, open_ring},
     *,
 };
 
 on_both_databases! {
-    an_account_that_is_right_is_verified_to_its_last_entry,
-    an_account_without_entries_is_right,
+    a_correct_account_is_verified_to_its_last_entry,
+    an_account_without_entries_is_correct,
     each_kind_of_fault_is_found_and_named,
-    expired_holds_count_until_they_are_ended,
-    changes_that_are_made_meanwhile_are_no_fault,
+    unrecorded_expired_holds_count_as_open,
+    concurrent_changes_are_no_fault,
     an_account_that_does_not_exist_cannot_be_verified,
 }
 
@@ -27,16 +27,14 @@ async fn verify(client: &Client, account_id: &str) -> VerifyAccountResponse {
 /// Opens an account with three entries, of 10, -3 and 5.
 async fn open_with_entries(client: &Client, account_id: &str) {
     open_funded(client, account_id, "10").await;
-    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("it is made");
-    client.clone().deposit(deposit(account_id, "5")).await.expect("it is made");
+    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("applied");
+    client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
 }
 
-async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
-    // More than the server reads at a time.
+    // More entries than the server reads at a time.
     for _ in 0..21 {
         let requests = (0..100).map(|_| passbook::proto::PostTransactionRequest {
             request_id: new_request_id(),
@@ -49,7 +47,7 @@ async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
         });
         let request =
             passbook::proto::BatchPostTransactionsRequest { requests: requests.collect() };
-        client.clone().batch_post_transactions(request).await.expect("they are made");
+        client.clone().batch_post_transactions(request).await.expect("all are applied");
     }
 
     let answer = verify(&client, "alice").await;
@@ -57,7 +55,7 @@ async fn an_account_that_is_right_is_verified_to_its_last_entry(kind: Kind) {
     assert_eq!(answer, VerifyAccountResponse { valid: true, entries_verified: 2100, fault: None });
 }
 
-async fn an_account_without_entries_is_right(kind: Kind) {
+async fn an_account_without_entries_is_correct(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -68,9 +66,7 @@ async fn an_account_without_entries_is_right(kind: Kind) {
 }
 
 async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_server(kind).await;
     open_with_entries(&client, "alice").await;
     open_with_entries(&client, "bob").await;
     let tampering = Tampering::begin(&database).await;
@@ -119,10 +115,8 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     }
 }
 
-async fn expired_holds_count_until_they_are_ended(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn unrecorded_expired_holds_count_as_open(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_with_entries(&client, "alice").await;
     let hold = |hold_id: &str, amount: &str, state: &str, expire_time_us: &str| {
         format!(
@@ -144,15 +138,15 @@ async fn expired_holds_count_until_they_are_ended(kind: Kind) {
     assert!(right.valid, "{right:?}");
 }
 
-async fn changes_that_are_made_meanwhile_are_no_fault(kind: Kind) {
+async fn concurrent_changes_are_no_fault(kind: Kind) {
     const VERIFIED: usize = 200;
     const CHANGES: i64 = 500;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
     let (stop, stopped) = watch::channel(false);
-    let load = Load::on(&accounts, 16, Stop::When(stopped), seed());
+    let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
     let verifying = async {
         let end = tokio::time::Instant::now() + PATIENCE;
         let mut verified = 0;

@@ -1,105 +1,23 @@
-use passbook::proto::{
-    BatchPostTransactionsRequest, Entry, ListEntriesRequest, PostTransactionRequest,
-    WatchEntriesRequest, WatchEntriesResponse,
-};
+use passbook::proto::{Entry, ListEntriesRequest, PostTransactionRequest};
 use tokio::time::{Instant, timeout};
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 
-use crate::{
-    harness::*,
-    rpc::post_transaction::{leg, post},
-};
+use crate::harness::*;
 
 on_both_databases! {
-    what_is_there_comes_first_and_then_each_entry_as_it_is_made,
-    a_change_by_another_server_is_told_too,
-    a_stream_that_was_cut_is_taken_up_where_it_ended,
-    all_who_watch_an_account_are_told_from_where_they_began,
+    existing_entries_come_first_and_then_new_ones,
+    entries_of_another_server_are_streamed,
+    a_cut_stream_resumes_after_its_last_sequence,
+    every_watcher_receives_entries_from_its_own_start,
     a_transaction_of_several_legs_arrives_whole_and_in_order,
-    who_watches_a_quiet_account_gets_heartbeats_only,
+    a_watcher_of_a_quiet_account_gets_heartbeats_only,
     malformed_requests_to_watch_are_refused,
-    only_a_deadline_of_the_callers_own_ends_the_stream,
+    only_the_client_deadline_ends_the_stream,
     a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it,
 }
 
-pub fn watch(account_id: &str, after_sequence: i64) -> WatchEntriesRequest {
-    WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence }
-}
-
-/// One stream, and how far it has come. Fails as soon as an entry is not the next one.
-pub struct Watching {
-    stream: Streaming<WatchEntriesResponse>,
-    account_id: String,
-    pub sequence: i64,
-}
-
-impl Watching {
-    pub async fn begin(client: &Client, account_id: &str, after_sequence: i64) -> Self {
-        let begun = Self::try_begin(client, account_id, after_sequence).await;
-        begun.expect("the stream begins")
-    }
-
-    pub async fn try_begin(
-        client: &Client,
-        account_id: &str,
-        after_sequence: i64,
-    ) -> Result<Self, Status> {
-        let answer = client.clone().watch_entries(watch(account_id, after_sequence)).await?;
-        let stream = answer.into_inner();
-        Ok(Self { stream, account_id: account_id.to_owned(), sequence: after_sequence })
-    }
-
-    /// The next message.
-    pub async fn next(&mut self) -> Result<Vec<Entry>, Status> {
-        let message = self.stream.message().await?.expect("a stream ends with an error only");
-        for entry in &message.entries {
-            assert_eq!(entry.account_id, self.account_id);
-            assert_eq!(entry.sequence, self.sequence + 1, "the next entry");
-            self.sequence = entry.sequence;
-        }
-        assert_eq!(message.sequence, self.sequence, "the last entry that was sent");
-        assert!(message.entries.len() <= 1000, "{}", message.entries.len());
-        Ok(message.entries)
-    }
-
-    /// All entries up to this one.
-    pub async fn until(&mut self, sequence: i64) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        while self.sequence < sequence {
-            let next = timeout(PATIENCE, self.next()).await;
-            let next = next
-                .unwrap_or_else(|_| panic!("no entry {} within {PATIENCE:?}", self.sequence + 1));
-            entries.extend(next.expect("the stream goes on"));
-        }
-        assert_eq!(self.sequence, sequence);
-        entries
-    }
-
-    /// How it ends, whatever comes before.
-    pub async fn end(&mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
-            }
-        }
-    }
-}
-
-/// Posts this many transactions of one leg, 1.00 each.
-pub async fn post_many(client: &Client, account_id: &str, count: usize) {
-    let mut left = count;
-    while left > 0 {
-        let now = left.min(1000);
-        let requests = (0..now).map(|_| post(&[leg(account_id, "1")])).collect();
-        let answer =
-            client.clone().batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
-        assert_eq!(answer.expect("all are made").into_inner().results.len(), now);
-        left -= now;
-    }
-}
-
 async fn deposit_one(client: &Client, account_id: &str) -> Entry {
-    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("it is made");
+    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("applied");
     answer.into_inner().transaction.expect("a transaction").entries.remove(0)
 }
 
@@ -112,12 +30,10 @@ async fn listed(client: &Client, account_id: &str) -> Vec<Entry> {
     client.clone().list_entries(request).await.expect("a page").into_inner().entries
 }
 
-async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
-    // More than a page, and a page exactly.
+    // More than one page, and exactly one page.
     for (count, last) in [(700, 700), (50, 750), (0, 750)] {
         post_many(&client, "alice", count).await;
         let mut watching = Watching::begin(&client, "alice", 0).await;
@@ -135,7 +51,7 @@ async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind)
     for _ in 0..10 {
         let made = deposit_one(&client, "alice").await;
         let began = Instant::now();
-        assert_eq!(watching.until(made.sequence).await, [made], "what was answered is told");
+        assert_eq!(watching.until(made.sequence).await, [made], "the outcome equals the answer");
         slowest = slowest.max(began.elapsed());
     }
     let figure = format!("{kind:?}: told after {slowest:?} at most");
@@ -145,7 +61,7 @@ async fn what_is_there_comes_first_and_then_each_entry_as_it_is_made(kind: Kind)
     assert_eq!(told.as_slice(), &listed(&client, "alice").await[760..]);
 }
 
-async fn a_change_by_another_server_is_told_too(kind: Kind) {
+async fn entries_of_another_server_are_streamed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let (here, there) = (servers[0].client(), servers[1].client());
@@ -161,7 +77,7 @@ async fn a_change_by_another_server_is_told_too(kind: Kind) {
     assert_eq!(watching.until(7).await.len(), 2);
 }
 
-async fn a_stream_that_was_cut_is_taken_up_where_it_ended(kind: Kind) {
+async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let client = servers[0].client();
@@ -175,17 +91,15 @@ async fn a_stream_that_was_cut_is_taken_up_where_it_ended(kind: Kind) {
         deposit_one(&client, "alice").await;
     }
 
-    // On another server, which never heard of the first stream.
+    // On another server, which has never seen the first stream.
     let mut watching = Watching::begin(&servers[1].client(), "alice", 1).await;
     assert_eq!(watching.until(4).await, listed(&client, "alice").await[1..]);
     let made = deposit_one(&client, "alice").await;
     assert_eq!(watching.until(5).await, [made]);
 }
 
-async fn all_who_watch_an_account_are_told_from_where_they_began(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     open(&client, "bob").await;
     let mut first = Watching::begin(&client, "alice", 0).await;
@@ -197,7 +111,7 @@ async fn all_who_watch_an_account_are_told_from_where_they_began(kind: Kind) {
         deposit_one(&client, "bob").await
     };
     let watching = async {
-        // They begin while entries are made, and all in other places.
+        // They begin at different sequences while entries are added.
         let mut others = Vec::new();
         for round in 0..30 {
             let sequence = get(&client, "alice").await.sequence;
@@ -217,9 +131,7 @@ async fn all_who_watch_an_account_are_told_from_where_they_began(kind: Kind) {
 }
 
 async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     open_with_overdraft(&client, "bob", "1000000").await;
     let mut watching = Watching::begin(&client, "alice", 0).await;
@@ -229,7 +141,7 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
     let mut made = Vec::new();
     for _ in 0..5 {
         let request = PostTransactionRequest { legs: legs.clone(), ..post(&[]) };
-        let answer = client.clone().post_transaction(request).await.expect("it is made");
+        let answer = client.clone().post_transaction(request).await.expect("applied");
         let entries = answer.into_inner().transaction.expect("a transaction").entries;
         made.extend(entries.into_iter().filter(|entry| entry.account_id == "alice"));
     }
@@ -237,10 +149,8 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
     assert_eq!(watching.until(165).await, made);
 }
 
-async fn who_watches_a_quiet_account_gets_heartbeats_only(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "frozen", "5").await;
     open(&client, "busy").await;
     database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'frozen'").await;
@@ -252,20 +162,18 @@ async fn who_watches_a_quiet_account_gets_heartbeats_only(kind: Kind) {
 
     for number in 1..=2 {
         let message = timeout(PATIENCE, watching.next()).await.expect("a heartbeat is due");
-        assert_eq!(message.expect("the stream goes on"), [], "a refusal is no entry");
+        assert_eq!(message.expect("the stream continues"), [], "a refusal is no entry");
         let least = ms(4_900) * number;
         assert!(began.elapsed() >= least, "heartbeat {number} after {:?}", began.elapsed());
         times::promise("a heartbeat", began.elapsed(), ms(6_000) * number);
     }
-    // A frozen account takes deposits.
+    // A frozen account accepts deposits.
     let made = deposit_one(&client, "frozen").await;
     assert_eq!(watching.until(2).await, [made]);
 }
 
 async fn malformed_requests_to_watch_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "5").await;
     let cases = [
         (watch("", 0), "INVALID_ACCOUNT_ID", vec!["account_id"]),
@@ -290,7 +198,7 @@ async fn malformed_requests_to_watch_are_refused(kind: Kind) {
     Watching::begin(&client, "alice", 1).await;
 }
 
-async fn only_a_deadline_of_the_callers_own_ends_the_stream(kind: Kind) {
+async fn only_the_client_deadline_ends_the_stream(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &["--default-deadline", "500ms"]).await;
     let client = server.client();
@@ -325,9 +233,9 @@ async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind:
 
     let end = timeout(PATIENCE, caught_up.end()).await.expect("the stream ends");
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
-    let status = server.wait(PATIENCE).await.expect("nothing holds it up");
+    let status = server.wait(PATIENCE).await.expect("no delay");
     assert_eq!(status.code(), Some(0), "{}", server.log());
-    // It was sent before the end, and is read after it.
+    // The message was sent before the end of the stream, and is read after it.
     assert_eq!(reason(&unread.end().await), "SHUTTING_DOWN");
     assert!(!server.log().contains("cannot read what is new"), "{}", server.log());
 }

@@ -8,20 +8,17 @@ on_both_databases! {
     a_withdrawal_takes_from_the_balance_and_its_entry_is_negative,
     an_account_can_be_emptied_to_the_cent_and_not_beyond,
     a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required,
-    an_overdraft_limit_is_honoured_to_the_cent,
+    an_overdraft_limit_is_honored_to_the_cent,
     an_unlimited_overdraft_ends_at_the_limit_of_money,
-    a_frozen_account_lets_nothing_out,
+    a_frozen_account_rejects_withdrawals,
     a_refused_withdrawal_changes_nothing,
 }
 
 async fn a_withdrawal_takes_from_the_balance_and_its_entry_is_negative(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
 
-    let answer =
-        client.withdraw(withdrawal("alice", "0.5")).await.expect("it is made").into_inner();
+    let answer = client.withdraw(withdrawal("alice", "0.5")).await.expect("applied").into_inner();
 
     let transaction = answer.transaction.expect("a transaction");
     assert_eq!(transaction.kind(), TransactionKind::Withdrawal);
@@ -35,11 +32,9 @@ async fn a_withdrawal_takes_from_the_balance_and_its_entry_is_negative(kind: Kin
 }
 
 async fn an_account_can_be_emptied_to_the_cent_and_not_beyond(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "0.30").await;
-    client.withdraw(withdrawal("alice", "0.1")).await.expect("it is made");
+    client.withdraw(withdrawal("alice", "0.1")).await.expect("applied");
     client.withdraw(withdrawal("alice", "0.20")).await.expect("no float makes this 0.19999");
 
     let answer = client.withdraw(withdrawal("alice", "0.01")).await;
@@ -49,11 +44,9 @@ async fn an_account_can_be_emptied_to_the_cent_and_not_beyond(kind: Kind) {
 }
 
 async fn a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_required(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
-    client.deposit(deposit("alice", "10")).await.expect("it is made");
+    client.deposit(deposit("alice", "10")).await.expect("applied");
 
     let answer = client.withdraw(withdrawal("alice", "15.01")).await;
 
@@ -69,10 +62,8 @@ async fn a_refusal_for_lack_of_funds_says_what_was_available_and_what_was_requir
     assert_eq!(violations.len(), 1);
 }
 
-async fn an_overdraft_limit_is_honoured_to_the_cent(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn an_overdraft_limit_is_honored_to_the_cent(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "100.50").await;
 
     client.withdraw(withdrawal("alice", "100.5")).await.expect("down to the limit");
@@ -85,9 +76,7 @@ async fn an_overdraft_limit_is_honoured_to_the_cent(kind: Kind) {
 }
 
 async fn an_unlimited_overdraft_ends_at_the_limit_of_money(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
     open_with(&client, request).await;
     let largest = "99999999999999999999999999.99";
@@ -100,10 +89,8 @@ async fn an_unlimited_overdraft_ends_at_the_limit_of_money(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_frozen_account_lets_nothing_out(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_frozen_account_rejects_withdrawals(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     database.execute("UPDATE accounts SET state = 'frozen'").await;
 
@@ -115,9 +102,7 @@ async fn a_frozen_account_lets_nothing_out(kind: Kind) {
 }
 
 async fn a_refused_withdrawal_changes_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
 
     for amount in ["10.01", "11", "99999999999999999999999999.99"] {

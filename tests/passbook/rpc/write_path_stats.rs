@@ -1,4 +1,4 @@
-//! GetWritePathStats: what it tells adds up to what was done.
+//! GetWritePathStats adds up to the requests that were made.
 
 use passbook::proto::{
     GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
@@ -9,7 +9,7 @@ use crate::harness::*;
 
 on_both_databases! {
     every_decided_request_is_counted_in_one_batch,
-    a_repeat_among_new_requests_is_answered_as_one,
+    a_repeat_in_a_batch_of_new_requests_is_replayed,
 }
 
 async fn stats(server: &Server) -> GetWritePathStatsResponse {
@@ -19,9 +19,7 @@ async fn stats(server: &Server) -> GetWritePathStatsResponse {
 }
 
 async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, server, client) = start_server(kind).await;
     assert_eq!(stats(&server).await.batch_size.unwrap_or_default().count, 0);
     open(&client, "a").await;
 
@@ -30,7 +28,7 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
         let client = client.clone();
         calls.spawn(async move {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         });
     }
     calls.join_all().await;
@@ -47,17 +45,15 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
     }
 }
 
-/// The first attempt takes all for new, and the insert of the ids finds the repeat.
-async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+/// The first attempt assumes that all requests are new. The insert of their ids finds the repeat.
+async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let known = Change::Deposit(deposit("a", "1000"));
-    known.send(&client, PATIENCE).await.expect("it is made");
+    known.send(&client, PATIENCE).await.expect("applied");
 
-    // More than are looked up after one repeat, so that each round meets a worker that expects
-    // none.
+    // More requests than are looked up after one repeat, so that in each round the worker expects
+    // no repeat.
     for round in 0..3 {
         let mut calls = JoinSet::new();
         for number in 0..100 {
@@ -71,7 +67,7 @@ async fn a_repeat_among_new_requests_is_answered_as_one(kind: Kind) {
         calls.join_all().await;
         for _ in 0..100 {
             let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("it is made");
+            change.send(&client, PATIENCE).await.expect("applied");
         }
         assert_eq!(database.count("entries").await, 1 + 199 * (round + 1));
     }

@@ -1,4 +1,4 @@
-//! The database's own guards, for whoever comes past the service.
+//! Database triggers that protect the ledger from other programs.
 
 use crate::harness::{checker, *};
 
@@ -93,7 +93,7 @@ async fn postgres_refuses_a_foreign_update_that_breaks_the_rules_of_money() {
     assert_eq!(balance(&server.client(), "limited").await, "-50.00");
 }
 
-/// It deletes the row that is in the way, and fires no DELETE trigger.
+/// INSERT OR REPLACE deletes the conflicting row without firing its DELETE trigger.
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_refuses_insert_or_replace_too() {
     let (database, _server) = with_an_entry(Kind::Sqlite).await;
@@ -106,13 +106,13 @@ async fn sqlite_refuses_insert_or_replace_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sqlite_file_is_in_wal_mode_and_whole() {
+async fn the_sqlite_file_is_in_wal_mode_and_passes_its_integrity_check() {
     let (database, _server) = with_an_entry(Kind::Sqlite).await;
     assert_eq!(database.text("PRAGMA journal_mode").await, "wal");
     assert_eq!(database.text("PRAGMA integrity_check").await, "ok");
     let version = database.text("SELECT sqlite_version()").await;
     let version: Vec<u32> =
         version.split('.').map(|part| part.parse().expect("a number")).collect();
-    // Below it a reset of the WAL can corrupt the file.
+    // Below this version a reset of the WAL can corrupt the file.
     assert!(version >= vec![3, 51, 3], "{version:?}");
 }

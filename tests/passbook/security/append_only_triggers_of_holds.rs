@@ -1,5 +1,4 @@
-//! The database's own guards of holds and of the history of accounts, for whoever comes past the
-//! service.
+//! Database triggers that protect holds and the history of accounts from other programs.
 
 use passbook::proto::HoldState;
 use tonic::Code;
@@ -8,17 +7,15 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     holds_cannot_be_deleted_by_anyone,
-    an_open_hold_can_be_ended_and_nothing_else_of_it_changed,
+    an_open_hold_can_be_ended_once_and_not_otherwise_changed,
     a_hold_that_has_ended_cannot_be_changed_at_all,
     changes_of_accounts_cannot_be_changed_or_deleted_by_anyone,
     a_second_reversal_is_refused_by_the_database_too,
 }
 
-/// One hold in each state, of alice's 100.00, and one change of the account.
+/// One hold in each state, of alice's 100.00, and one change of her account.
 async fn with_holds(kind: Kind) -> (TestDatabase, Server) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     for hold_id in ["open", "captured", "released"] {
         let request = passbook::proto::PlaceHoldRequest {
@@ -65,7 +62,7 @@ async fn holds_cannot_be_deleted_by_anyone(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-/// Every column of a hold but those that its end sets, each with another value.
+/// Every column of a hold except those that its end sets, each with another value.
 const FIXED: [&str; 8] = [
     "hold_id = 'other'",
     "account_id = 'bob'",
@@ -77,7 +74,7 @@ const FIXED: [&str; 8] = [
     "create_time_us = create_time_us - 1",
 ];
 
-async fn an_open_hold_can_be_ended_and_nothing_else_of_it_changed(kind: Kind) {
+async fn an_open_hold_can_be_ended_once_and_not_otherwise_changed(kind: Kind) {
     let (database, server) = with_holds(kind).await;
     let before = all_holds(&database).await;
     let words = match kind {
@@ -145,7 +142,7 @@ async fn a_second_reversal_is_refused_by_the_database_too(kind: Kind) {
     let (database, server) = with_holds(kind).await;
     let mut client = server.client();
     unfreeze(&client, "alice").await;
-    let made = client.deposit(deposit("alice", "1")).await.expect("it is made").into_inner();
+    let made = client.deposit(deposit("alice", "1")).await.expect("applied").into_inner();
     let original = made.transaction.expect("a transaction").transaction_id;
     reversed(&client, reversal(&original)).await;
     let (id, text) = match kind {
@@ -170,7 +167,7 @@ async fn a_second_reversal_is_refused_by_the_database_too(kind: Kind) {
     refused(answer, Code::FailedPrecondition, "ALREADY_REVERSED");
 }
 
-/// It deletes the row that is in the way, and fires no DELETE trigger.
+/// INSERT OR REPLACE deletes the conflicting row without firing its DELETE trigger.
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_refuses_insert_or_replace_too() {
     let (database, _server) = with_holds(Kind::Sqlite).await;

@@ -1,5 +1,5 @@
-//! Every RPC, with every kind of credential, on accounts of one's own and on others: the answer is
-//! what docs/security.md's table says.
+//! Every RPC with every kind of credential, on own and foreign accounts, answers as the table in
+//! docs/security.md says.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery, servic
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    caller::{Callers, NamedClient, Shows, entry, identity, shows, shows_exactly},
+    credentials::{Callers, Credential, NamedClient, authorization, bearer, entry, identity},
     *,
 };
 
@@ -18,7 +18,7 @@ on_both_databases! {
     every_rpc_answers_every_credential_as_the_table_says,
 }
 
-/// What the table says.
+/// A cell of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Unauthenticated,
@@ -27,7 +27,7 @@ enum Expected {
     Answered,
 }
 
-/// What an RPC is called on: all of it is there.
+/// The existing resources that an RPC is called on.
 struct Target {
     account_id: String,
     second_account_id: String,
@@ -37,10 +37,9 @@ struct Target {
     transaction_id: String,
 }
 
-/// Who calls.
 struct Who {
     name: &'static str,
-    shows: Shows,
+    credential: Credential,
     is_known: bool,
     may_read: bool,
     may_write: bool,
@@ -49,23 +48,23 @@ struct Who {
 }
 
 fn everyone() -> Vec<Who> {
-    let none = |name, shows| Who {
+    let none = |name, credential| Who {
         name,
-        shows,
+        credential,
         is_known: false,
         may_read: false,
         may_write: false,
         may_admin: false,
         may_touch_others: false,
     };
-    let known = |name| Who { is_known: true, ..none(name, shows(name)) };
+    let known = |name| Who { is_known: true, ..none(name, bearer(name)) };
     vec![
-        none("no credential", shows_exactly(None)),
-        none("an unknown token", shows("wrong")),
-        none("an expired token", shows("expired")),
-        none("a token that is cut off", shows("own-clie")),
-        none("another scheme", shows_exactly(Some("Basic b3duLWNsaWVudDp4"))),
-        none("a bare token", shows_exactly(Some("own-client"))),
+        none("no credential", authorization(None)),
+        none("an unknown token", bearer("wrong")),
+        none("an expired token", bearer("expired")),
+        none("a token that is cut off", bearer("own-clie")),
+        none("another scheme", authorization(Some("Basic b3duLWNsaWVudDp4"))),
+        none("a bare token", authorization(Some("own-client"))),
         known("not-in-the-policy"),
         known("nothing-allowed"),
         Who { may_read: true, ..known("read-only") },
@@ -104,7 +103,7 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     let callers = callers();
     let server = callers.serve(&database, &[]).await;
     let fixture = server.client_of("fixture");
-    // What is refused is not touched, so one target does for all of it.
+    // A denied call changes nothing, so one target serves all of them.
     let untouched = [target(&fixture, "own:").await, target(&fixture, "other:").await];
 
     let mut cells = BTreeMap::new();
@@ -120,8 +119,8 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
                 };
                 let target = fresh.as_ref().unwrap_or(&untouched[usize::from(!is_own)]);
                 let answer = match service.as_str() {
-                    "AdminService" => call_admin(&server, &who.shows, &method).await,
-                    _ => call(server.client_that(who.shows.clone()), &method, target).await,
+                    "AdminService" => call_admin(&server, &who.credential, &method).await,
+                    _ => call(server.client_that(who.credential.clone()), &method, target).await,
                 };
                 let found = found(&answer);
                 if found != Some(expected) {
@@ -135,17 +134,17 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
         }
     }
 
-    for (shows, code) in
-        [(shows("operator"), Code::Unimplemented), (shows("wrong"), Code::Unauthenticated)]
+    for (credential, code) in
+        [(bearer("operator"), Code::Unimplemented), (bearer("wrong"), Code::Unauthenticated)]
     {
-        assert_eq!(call_what_is_not_there(&server, shows).await, code);
+        assert_eq!(call_what_is_not_there(&server, credential).await, code);
     }
     assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!("cells: {cells:?}");
     assert_eq!(cells.len(), 4, "all kinds of answers were seen: {cells:?}");
     for target in untouched {
         let request = GetAccountRequest { account_id: target.account_id };
-        let account = fixture.clone().get_account(request).await.expect("it is there");
+        let account = fixture.clone().get_account(request).await.expect("it exists");
         let account = account.into_inner().account.expect("an account");
         assert_eq!((account.version, account.sequence), (4, 2), "{account:?}");
     }
@@ -159,7 +158,7 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
         _ if is_read => who.may_read,
         _ => who.may_write,
     };
-    // What names no account, or only shows what is one's own.
+    // RPCs that name no account, or show only visible ones.
     let is_about_all =
         matches!(method, "ListAccounts" | "ResolveRequest") || service == "AdminService";
     match (who.is_known, may_call) {
@@ -180,7 +179,7 @@ fn found(answer: &Result<(), Status>) -> Option<Expected> {
     }
 }
 
-/// All methods of the contract: one that is new needs a way to call it below.
+/// All methods of the contract. A new one needs a call below.
 fn methods() -> Vec<(String, String)> {
     let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
     let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
@@ -215,17 +214,17 @@ async fn target(fixture: &NamedClient, prefix: &str) -> Target {
     Target { transaction_id: transaction.transaction_id, ..target }
 }
 
-async fn call_what_is_not_there(server: &Server, mut shows: Shows) -> Code {
+async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> Code {
     let mut client = Grpc::new(server.channel());
     client.ready().await.expect("connected");
-    let request = shows.call(tonic::Request::new(())).expect("a credential");
+    let request = credential.call(tonic::Request::new(())).expect("a credential");
     let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
     let codec = ProstCodec::<(), ()>::default();
-    client.unary(request, path, codec).await.expect_err("there is no such method").code()
+    client.unary(request, path, codec).await.expect_err("the method is missing").code()
 }
 
-async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), Status> {
-    let mut client = AdminServiceClient::with_interceptor(server.channel(), shows.clone());
+async fn call_admin(server: &Server, credential: &Credential, method: &str) -> Result<(), Status> {
+    let mut client = AdminServiceClient::with_interceptor(server.channel(), credential.clone());
     match method {
         "GetWritePathStats" => {
             client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)
@@ -238,7 +237,7 @@ async fn call_admin(server: &Server, shows: &Shows, method: &str) -> Result<(), 
     }
 }
 
-/// Calls a method on a target in a way that is right, if only it is allowed.
+/// Calls a method with a valid request for the target.
 async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<(), Status> {
     let account_id = target.account_id.clone();
     let hold_id = target.hold_id.clone();
@@ -285,15 +284,18 @@ async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<
             let request = transfer(&account_id, &target.second_account_id, "1");
             client.transfer(request).await.map(drop)
         }
-        "PostTransaction" => client.post_transaction(posting(&account_id)).await.map(drop),
+        "PostTransaction" => {
+            client.post_transaction(posting(&[(&account_id, "1")])).await.map(drop)
+        }
         "BatchPostTransactions" => {
-            let requests = vec![posting(&account_id)];
+            let requests = vec![posting(&[(&account_id, "1")])];
             let request = BatchPostTransactionsRequest { requests };
             let answer = client.batch_post_transactions(request).await?.into_inner();
             of_result(answer.results.into_iter().next())
         }
         "StreamTransactions" => {
-            let request = StreamTransactionsRequest { request: Some(posting(&account_id)) };
+            let request =
+                StreamTransactionsRequest { request: Some(posting(&[(&account_id, "1")])) };
             let stream = tokio_stream::iter([request]);
             let mut results = client.stream_transactions(stream).await?.into_inner();
             let answer = results.next().await.expect("an answer")?;
@@ -366,19 +368,10 @@ async fn call_a_reading_method(
     }
 }
 
-fn posting(account_id: &str) -> PostTransactionRequest {
-    let leg = Leg { account_id: account_id.to_owned(), amount: money("1"), ..Leg::default() };
-    let request_id = new_request_id();
-    PostTransactionRequest { request_id, legs: vec![leg], ..PostTransactionRequest::default() }
-}
-
-/// The error of one request of several, as if it had been alone.
+/// The error of one result, as the unary call would have returned it.
 fn of_result(result: Option<PostTransactionResult>) -> Result<(), Status> {
     match result.and_then(|result| result.result).expect("a result") {
         post_transaction_result::Result::Transaction(_) => Ok(()),
-        post_transaction_result::Result::Error(error) => {
-            let details = error.encode_to_vec().into();
-            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
-        }
+        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
     }
 }

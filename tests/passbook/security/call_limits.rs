@@ -1,5 +1,5 @@
-//! Limits on calls and connections: what is beyond them is refused before it is read, and says by
-//! which limit; who is within them is served.
+//! Limits on calls and connections: excess is refused unread, with the name of the limit, and
+//! callers within the limits are served.
 
 use std::sync::{
     Arc,
@@ -9,8 +9,8 @@ use std::sync::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use passbook::proto::{
-    GetAccountRequest, GetWritePathStatsRequest, RequestOutcome, ResolveRequestRequest,
-    WatchEntriesRequest, WatchEntriesResponse, admin_service_client::AdminServiceClient,
+    GetWritePathStatsRequest, RequestOutcome, ResolveRequestRequest, WatchEntriesRequest,
+    WatchEntriesResponse, admin_service_client::AdminServiceClient,
 };
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 use tonic::{Code, Status, Streaming, transport::Endpoint};
@@ -19,13 +19,13 @@ use tonic_types::StatusExt;
 use tower::service_fn;
 
 use crate::harness::{
-    caller::{Callers, NamedClient, identity},
+    credentials::{Callers, NamedClient, identity},
     *,
 };
 
 on_both_databases! {
-    beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not,
-    under_ten_times_the_load_as_much_is_done,
+    calls_beyond_an_identity_s_concurrency_limit_are_refused,
+    throughput_holds_under_ten_times_the_load,
 }
 
 fn two_callers() -> Callers {
@@ -34,14 +34,10 @@ fn two_callers() -> Callers {
     Callers::new(&[("east", "east-token"), ("west", "west-token")], &policy.concat())
 }
 
-/// A call that is under way for as long as this is kept.
+/// A call that is in flight until this value is dropped.
 async fn stay(client: &NamedClient) -> Result<Streaming<WatchEntriesResponse>, Status> {
     let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
     Ok(client.clone().watch_entries(request).await?.into_inner())
-}
-
-fn nobody() -> GetAccountRequest {
-    GetAccountRequest { account_id: "nobody".to_owned() }
 }
 
 fn assert_shed(status: &Status, limit: &str, max: &str) {
@@ -53,7 +49,7 @@ fn assert_shed(status: &Status, limit: &str, max: &str) {
     assert!(delay.is_some_and(|delay| delay < seconds(1)), "{delay:?}");
 }
 
-async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: Kind) {
+async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_callers();
     let arguments = ["--identity-calls-max", "2", "--calls-max", "3"];
@@ -67,9 +63,9 @@ async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: 
     assert_shed(&status, "identity_calls", "2");
     assert!(status.message().contains("\"east\""), "{}", status.message());
     let other = stay(&west).await.expect("another identity has calls of its own");
-    let status = west.clone().get_account(nobody()).await.expect_err("a fourth in all");
+    let status = west.clone().get_account(missing_account()).await.expect_err("a fourth in all");
     assert_shed(&status, "calls", "3");
-    // Whoever looks after the server gets in.
+    // The operator still gets in.
     let health = HealthClient::new(server.channel()).check(HealthCheckRequest::default()).await;
     health.expect("health is told");
     let admin = AdminServiceClient::new(server.channel());
@@ -87,13 +83,13 @@ async fn beyond_the_calls_of_an_identity_it_is_refused_and_others_are_not(kind: 
         }
         tokio::time::sleep(ms(10)).await;
     };
-    assert_eq!(answer.outcome(), RequestOutcome::NotSeen, "nothing was done of what was refused");
+    assert_eq!(answer.outcome(), RequestOutcome::NotSeen, "rejected requests have no effect");
     east.deposit(refused).await.expect("made now");
     drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_rate_of_an_identity_it_is_refused_and_others_are_not() {
+async fn calls_beyond_an_identity_s_rate_are_refused() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = two_callers().serve(&database, &["--identity-rate-max", "10"]).await;
     let (mut east, mut west) = (server.client_of("east-token"), server.client_of("west-token"));
@@ -101,18 +97,18 @@ async fn beyond_the_rate_of_an_identity_it_is_refused_and_others_are_not() {
     let start = Instant::now();
     let mut served = 0;
     for _ in 0..40 {
-        match east.get_account(nobody()).await.expect_err("there is no such account") {
+        match east.get_account(missing_account()).await.expect_err("the account is missing") {
             status if status.code() == Code::NotFound => served += 1,
             status => assert_shed(&status, "identity_rate", "10"),
         }
     }
-    // Ten at once, and ten more each second.
+    // A burst of ten, and ten more each second.
     let allowed = 10 + (start.elapsed().as_secs_f64() * 10.0).ceil() as u32;
     assert!((10..=allowed).contains(&served), "{served} were served, {allowed} allowed");
-    let status = west.get_account(nobody()).await.expect_err("there is no such account");
+    let status = west.get_account(missing_account()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "another identity has a rate of its own");
     tokio::time::sleep(ms(300)).await;
-    let status = east.get_account(nobody()).await.expect_err("there is no such account");
+    let status = east.get_account(missing_account()).await.expect_err("the account is missing");
     assert_eq!(status.code(), Code::NotFound, "time brings new calls");
 }
 
@@ -141,17 +137,9 @@ async fn messages_and_headers_beyond_their_limits_are_refused() {
     assert_eq!(balance(&client, "alice").await, "1.00");
 }
 
-pub fn assert_too_large(status: &Status, limit: &str, max: &str) {
-    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
-    assert_eq!(reason(status), "REQUEST_TOO_LARGE");
-    assert_eq!(outcome(status), "not_applied");
-    assert_eq!((metadata(status, "limit"), metadata(status, "max")), (limit.into(), max.into()));
-    assert!(status.message().contains(max), "it says the limit: {}", status.message());
-}
-
-/// More streams than a connection may have wait at the client.
+/// Streams beyond the limit of a connection wait at the client.
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_its_streams_a_connection_waits() {
+async fn streams_beyond_the_connection_limit_wait_at_the_client() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--streams-per-connection-max", "2"]).await;
     let client = server.client();
@@ -175,7 +163,7 @@ async fn beyond_its_streams_a_connection_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_connection_goes_and_cuts_nothing() {
+async fn an_old_connection_is_closed_without_cutting_calls() {
     const LIVES: usize = 5;
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connection-age-max", "700ms"]).await;
@@ -184,7 +172,7 @@ async fn an_old_connection_goes_and_cuts_nothing() {
     let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
     let mut entries = client.clone().watch_entries(request).await.expect("watched").into_inner();
 
-    // Several lives of a connection, with calls at every moment of them.
+    // Several lifetimes of a connection, with calls at every moment.
     let end = Instant::now() + PATIENCE;
     let (mut deposits, mut unsent) = (0, 0);
     while connections.load(Ordering::Relaxed) < LIVES {
@@ -192,8 +180,8 @@ async fn an_old_connection_goes_and_cuts_nothing() {
         let change = deposit("alice", "1");
         match client.clone().deposit(change.clone()).await {
             Ok(_) => deposits += 1,
-            // tonic's client does not send again by itself what met a connection that was going;
-            // gRPC's other clients do.
+            // tonic's client does not retry calls that meet a closing connection; other gRPC
+            // clients do.
             Err(status) => {
                 assert!(std::error::Error::source(&status).is_some(), "cut by us: {status:?}");
                 was_not_sent(&server.client(), change.request_id).await;
@@ -208,11 +196,11 @@ async fn an_old_connection_goes_and_cuts_nothing() {
     let mut told = 0;
     while told < deposits {
         let message = tokio::time::timeout(PATIENCE, entries.message()).await.expect("in time");
-        told += message.expect("the stream goes on").expect("and on").entries.len();
+        told += message.expect("the stream continues").expect("and on").entries.len();
     }
 }
 
-/// A client, and how many connections it has made.
+/// A client that counts its connections.
 fn counting_client(server: &Server) -> (Client, Arc<AtomicUsize>) {
     let (address, count) = (server.address, Arc::new(AtomicUsize::new(0)));
     let connections = count.clone();
@@ -234,10 +222,10 @@ async fn was_not_sent(client: &Client, request_id: String) {
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 
-/// Callers who ask again when they are told to, ten times as many as there are places.
-async fn under_ten_times_the_load_as_much_is_done(kind: Kind) {
+/// Callers that retry as told, ten times as many as there are permits.
+async fn throughput_holds_under_ten_times_the_load(kind: Kind) {
     const PLACES: usize = 40;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let places = PLACES.to_string();
     let server = Server::start_with(&database, &["--queue-capacity", &places]).await;
     let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
@@ -252,7 +240,7 @@ async fn under_ten_times_the_load_as_much_is_done(kind: Kind) {
     let made = warm.done + best.done + much.done;
     assert_eq!(balance(&clients[0], "hot").await, format!("{made}.00"), "what was answered");
     let figure = format!("{kind:?}: {best:?} at best, {much:?} of ten times the load");
-    // Of two cores the callers take more than the server.
+    // The callers use more of two cores than the server.
     times::figure(&figure, much.done * 10 >= best.done * 4);
     times::figure(&figure, much.p99 <= best.p99 * 5 + ms(100));
 }

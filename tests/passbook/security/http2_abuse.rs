@@ -1,4 +1,4 @@
-//! What HTTP/2 lets an attacker do: the server lives, stays small, and serves the others.
+//! HTTP/2 abuse: the server survives, its memory stays small, and it serves other callers.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,31 +10,27 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    harness::{
-        caller::{Callers, NamedClient, identity},
-        checker,
-        http2::{self, Raw},
-        *,
-    },
-    rpc::post_transaction::{leg, post},
+use crate::harness::{
+    checker,
+    credentials::{Callers, NamedClient, identity},
+    http2::{self, Raw},
+    *,
 };
 
 const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
 const STREAM: &str = "/passbook.v1.AccountService/StreamTransactions";
-/// What the server may have of the machine's memory, in KiB.
+/// Upper bound of the server's memory, in KiB.
 const MEMORY_KIB_MAX: u64 = 256 * 1024;
-/// What is sent of a large message, in bytes.
+/// The part of a large message that is sent at a time, in bytes.
 const PART: usize = 16 * 1024;
-/// What is before each message.
+/// The prefix of each gRPC message.
 const PREFIX: usize = 5;
-/// Frames of one byte in a write, and writes to a stream: some less than there may be unread.
+/// One-byte frames in a write, and writes to a stream: somewhat less than may be unread.
 const SMALL_FRAMES: usize = 64;
 const SMALL_FRAMES_WRITES: u64 = 1000;
-/// Connections of an attacker.
 const CONNECTIONS: usize = 4;
 
-/// One attacker's connection, until the time is over or the server ends it.
+/// One connection of an attacker, until the time is over or the server closes it.
 async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Result<u64> {
     if name == "slow handshakes" {
         return slow_handshakes(address, end).await;
@@ -71,7 +67,7 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
             // CVE-2024-27316
             "endless headers" => http2::more_headers(stream, 8 * 1024),
             "empty data" => http2::data(stream, &[]).repeat(64),
-            // More of it than flow control lets one stream have goes to the next one.
+            // Continues on the next stream when flow control limits this one.
             "small frames that nobody reads" => {
                 let call = frames.is_multiple_of(SMALL_FRAMES_WRITES).then(|| {
                     stream = raw.open();
@@ -101,8 +97,8 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
         };
         raw.write_data(&bytes, data).await?;
         frames += 1;
-        // Some thousand a second of all attackers. More would be a flood, which takes the two cores of
-        // a machine that has them whatever it floods with.
+        // Some thousand frames a second in total. More would be a flood, which saturates a machine
+        // with two cores whatever its content.
         if frames.is_multiple_of(4) {
             sleep(ms(1)).await;
         }
@@ -123,7 +119,7 @@ async fn slow_handshakes(address: SocketAddr, end: Instant) -> io::Result<u64> {
     Ok(connections.len() as u64)
 }
 
-/// Attackers who come back when they are turned away.
+/// Attackers that reconnect when they are disconnected.
 async fn attackers(name: &'static str, address: SocketAddr, end: Instant) -> (u64, u64) {
     let mut attackers = JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -144,7 +140,7 @@ async fn attackers(name: &'static str, address: SocketAddr, end: Instant) -> (u6
     attackers.join_all().await.into_iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
 }
 
-/// The 99th percentile of calls, one after another, and how many there were.
+/// The 99th percentile of sequential calls, and their count.
 async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
     let mut took = Vec::new();
     while Instant::now() < end {
@@ -153,7 +149,7 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
         client.clone().deposit(change).await.expect("others are served");
         took.push(start.elapsed());
         if took.len() % 20 == 0 {
-            // One that is large enough to arrive in pieces.
+            // A request large enough to arrive in several pieces.
             let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
             let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
             client.clone().batch_post_transactions(batch).await.expect("batches are, too");
@@ -165,9 +161,9 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_lives_stays_small_and_serves_the_others() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Weight::Alone).await;
-    // Whoever attacks has got hold of a token: others are turned away before they can do harm.
+async fn the_server_survives_abuse_stays_small_and_serves_others() {
+    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
+    // The attacker has a valid token: others are refused before they can do harm.
     let policy = [identity("alice", &["*"], &[""]), identity("mallory", &["write"], &["mallory"])];
     let tokens = [("alice", "alice-token"), ("mallory", "mallory-token")];
     let callers = Callers::new(&tokens, &policy.concat());
@@ -204,16 +200,16 @@ async fn the_server_lives_stays_small_and_serves_the_others() {
         times::figure(&figure, p99 <= p99_max);
         assert!(server.wait(ms(0)).await.is_none(), "{name}: the server ended");
     }
-    // A process that was abused is as it was.
+    // The abused process has recovered.
     let (after, _) = serve_others(&client, Instant::now() + seconds(2)).await;
     let figure = format!("after: p99 {after:?}, {before:?} before; {} KiB", server.memory_kib());
     times::figure(&figure, after <= p99_max);
     checker::assert_consistent(&database).await;
 }
 
-/// h2 counts what comes for a call whose request nobody reads any more, and ends connections for it.
+/// h2 counts frames of calls whose request is no longer read, and closes connections for them.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_refused_while_they_still_send_do_not_end_their_connection() {
+async fn calls_refused_while_sending_do_not_end_their_connection() {
     const CALLS: usize = 2000;
     let database = TestDatabase::create(Kind::Sqlite).await;
     let callers = Callers::new(&[("alice", "alice-token")], &identity("alice", &["*"], &[""]));
@@ -233,7 +229,7 @@ async fn calls_that_are_refused_while_they_still_send_do_not_end_their_connectio
     raw.answer(stream).await.expect("the connection serves");
 }
 
-/// So do many calls that come at the same time, before their requests are read.
+/// So it does for many concurrent calls whose requests are not read yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_small_calls_at_once_do_not_end_their_connection() {
     const CALLS: usize = 8000;
@@ -244,7 +240,7 @@ async fn thousands_of_small_calls_at_once_do_not_end_their_connection() {
     for _ in 0..CALLS {
         let stream = raw.open();
         bytes.extend(raw.call(stream, DEPOSIT));
-        // Its message, and the end of it in a frame of its own, as most clients send it.
+        // The message, and END_STREAM in its own frame, as most clients send it.
         bytes.extend([http2::data(stream, &http2::message_of(0)), http2::end(stream)].concat());
     }
     raw.write(&bytes).await.expect("written");
@@ -254,9 +250,9 @@ async fn thousands_of_small_calls_at_once_do_not_end_their_connection() {
     raw.answer(stream).await.expect("the connection serves");
 }
 
-/// What it is sent of a call that never ends is not kept longer than the call may take.
+/// The data of an endless call is kept no longer than the call's time limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_never_ends_is_given_up_at_its_deadline() {
+async fn an_endless_call_is_ended_at_its_deadline() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (server, admin) = Server::start_with_admin(&database, &["--default-deadline", "3s"]).await;
     let mut raw = Raw::connect(server.address, "").await.expect("connected");

@@ -1,5 +1,5 @@
-//! Who asks: request ids of one's own, amounts that are too much, what others have, and files
-//! that change while the server runs.
+//! Identities: their own request ids, amount limits, visible resources, and files that change while
+//! the server runs.
 
 use passbook::proto::*;
 use tonic::Code;
@@ -10,21 +10,21 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    caller::{Callers, NamedClient, entry, identity, shows},
+    credentials::{Callers, NamedClient, bearer, entry, identity},
     *,
 };
 
 on_both_databases! {
     a_request_id_is_the_callers_own,
-    what_is_done_says_who_asked_for_it,
-    an_amount_above_the_limit_is_denied_and_not_kept,
-    what_others_have_cannot_be_told_from_what_does_not_exist,
-    of_a_transaction_only_the_entries_of_ones_own_accounts_are_shown,
+    records_name_the_caller,
+    an_amount_above_the_limit_is_denied_and_not_recorded,
+    hidden_resources_look_like_missing_ones,
+    a_transaction_shows_only_entries_of_visible_accounts,
     accounts_of_others_are_not_listed,
-    a_policy_and_tokens_that_change_count_within_seconds,
+    changed_policy_and_tokens_apply_within_seconds,
 }
 
-/// Two shops with accounts of their own, and someone who may do everything.
+/// Two shops with their own accounts, and an identity with all rights.
 fn two_shops() -> Callers {
     let policy = [
         identity("east", &["read", "write"], &["east:", "shared:"]),
@@ -52,9 +52,9 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     let (mut east, mut west) = (server.client_of("east-token"), server.client_of("west-token"));
     east.create_account(account_of("shared:1", "USD")).await.expect("an account");
 
-    // Other bodies, too: to the same caller it would be REQUEST_ID_REUSED.
-    let first = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("made");
-    let second = west.deposit(named("one", deposit("shared:1", "2"))).await.expect("made");
+    // Another body as well: the same caller would get REQUEST_ID_REUSED.
+    let first = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("applied");
+    let second = west.deposit(named("one", deposit("shared:1", "2"))).await.expect("applied");
     let again = east.deposit(named("one", deposit("shared:1", "1"))).await.expect("replayed");
 
     let (first, second) = (first.into_inner(), second.into_inner());
@@ -72,14 +72,14 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     assert_eq!(value(&account.unwrap().into_inner().account.unwrap().balance), "3.00");
 }
 
-async fn what_is_done_says_who_asked_for_it(kind: Kind) {
+async fn records_name_the_caller(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
     let (mut east, mut all) = (server.client_of("east-token"), server.client_of("all-token"));
     open_for(&all, "east:1", "10").await;
 
-    let made = east.deposit(deposit("east:1", "1")).await.expect("made").into_inner();
+    let made = east.deposit(deposit("east:1", "1")).await.expect("applied").into_inner();
     let freeze = FreezeAccountRequest {
         account_id: "east:1".to_owned(),
         reason: "a test".to_owned(),
@@ -127,7 +127,7 @@ async fn what_is_done_says_who_asked_for_it(kind: Kind) {
     assert_eq!(changes[0].caller, "east");
 }
 
-async fn an_amount_above_the_limit_is_denied_and_not_kept(kind: Kind) {
+async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let limited = identity("limited", &["read", "write"], &[""]);
     let policy = |limit: &str| format!("{limited}amount_max = {{ USD = \"{limit}\" }}\n");
@@ -163,10 +163,10 @@ async fn an_amount_above_the_limit_is_denied_and_not_kept(kind: Kind) {
         let status = refused(refusal, Code::PermissionDenied, "PERMISSION_DENIED");
         assert_eq!(metadata(&status, "permission"), "amount");
     }
-    client.deposit(deposit("a", "10")).await.expect("as much as is allowed");
-    client.capture_hold(capture(money("10"))).await.expect("as much as is allowed");
+    client.deposit(deposit("a", "10")).await.expect("at the limit");
+    client.capture_hold(capture(money("10"))).await.expect("at the limit");
 
-    // A denial is no verdict: nothing is known under that id.
+    // A denial is no verdict: the id stays unused.
     let request = ResolveRequestRequest { request_id: "too-much".to_owned(), fence: false };
     let resolved = client.resolve_request(request).await.expect("an answer").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
@@ -177,7 +177,7 @@ async fn an_amount_above_the_limit_is_denied_and_not_kept(kind: Kind) {
     .await;
 }
 
-async fn what_others_have_cannot_be_told_from_what_does_not_exist(kind: Kind) {
+async fn hidden_resources_look_like_missing_ones(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -185,7 +185,7 @@ async fn what_others_have_cannot_be_told_from_what_does_not_exist(kind: Kind) {
     open_for(&all, "west:1", "10").await;
     let held = all.place_hold(hold("west:1", "1")).await.expect("held").into_inner();
     let hold_id = held.hold.expect("a hold").hold_id;
-    let made = all.deposit(deposit("west:1", "1")).await.expect("made").into_inner();
+    let made = all.deposit(deposit("west:1", "1")).await.expect("applied").into_inner();
     let transaction_id = made.transaction.expect("a transaction").transaction_id;
 
     let mut answers = Vec::new();
@@ -229,14 +229,14 @@ async fn what_others_have_cannot_be_told_from_what_does_not_exist(kind: Kind) {
     refused(east.list_transactions(everything).await, Code::PermissionDenied, "PERMISSION_DENIED");
 }
 
-async fn of_a_transaction_only_the_entries_of_ones_own_accounts_are_shown(kind: Kind) {
+async fn a_transaction_shows_only_entries_of_visible_accounts(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
     let (mut east, mut all) = (server.client_of("east-token"), server.client_of("all-token"));
     open_for(&all, "east:1", "10").await;
     open_for(&all, "west:1", "10").await;
-    let made = all.transfer(transfer("west:1", "east:1", "4")).await.expect("made").into_inner();
+    let made = all.transfer(transfer("west:1", "east:1", "4")).await.expect("applied").into_inner();
     let transaction = made.transaction.expect("a transaction");
     assert_eq!(transaction.entries.len(), 2);
 
@@ -253,7 +253,7 @@ async fn of_a_transaction_only_the_entries_of_ones_own_accounts_are_shown(kind: 
         Transaction { entries: vec![transaction.entries[1].clone()], ..transaction.clone() };
     assert_eq!(one, Some(expected.clone()));
     assert_eq!(listed[0], expected);
-    // To undo it would touch the other account.
+    // A reversal would touch the other account.
     let reverse = ReverseTransactionRequest {
         request_id: new_request_id(),
         transaction_id: transaction.transaction_id,
@@ -297,7 +297,7 @@ async fn accounts_of_others_are_not_listed(kind: Kind) {
     assert_eq!(listed, ["east:", "east:1", "east:z", "shared:1"]);
 }
 
-async fn a_policy_and_tokens_that_change_count_within_seconds(kind: Kind) {
+async fn changed_policy_and_tokens_apply_within_seconds(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = two_shops();
     let server = callers.serve(&database, &[]).await;
@@ -308,12 +308,12 @@ async fn a_policy_and_tokens_that_change_count_within_seconds(kind: Kind) {
         server.client_of(token).get_account(balance()).await.err().map(|status| status.code())
     };
 
-    // What makes no sense changes nothing.
+    // An invalid file changes nothing.
     callers.set_tokens("[[token]]\nidentity = \"east\"\n");
     eventually("it says so", async || server.log().contains("stay as they were")).await;
     assert_eq!(code("east-token").await, None);
 
-    // A new token beside the old one, then instead of it.
+    // A new token beside the old one, then in its place.
     let old = entry("east", "east-token");
     callers.set_tokens(&(old + &entry("east", "next-token")));
     eventually("both count", async || code("next-token").await.is_none()).await;
@@ -329,7 +329,7 @@ async fn a_policy_and_tokens_that_change_count_within_seconds(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_and_reflection_are_open_to_whom_they_are_said_to_be() {
+async fn health_and_reflection_follow_their_access_settings() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let callers = two_shops();
     let cases: [(&[&str], _, _); 4] = [
@@ -352,15 +352,15 @@ async fn health_and_reflection_are_open_to_whom_they_are_said_to_be() {
 }
 
 async fn ask_health(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(caller::shows_exactly(None), shows);
-    let mut client = HealthClient::with_interceptor(server.channel(), shows);
+    let credential = token.map_or(credentials::authorization(None), bearer);
+    let mut client = HealthClient::with_interceptor(server.channel(), credential);
     let request = HealthCheckRequest { service: String::new() };
     client.check(request).await.err().map(|status| status.code())
 }
 
 async fn ask_reflection(server: &Server, token: Option<&str>) -> Option<Code> {
-    let shows = token.map_or(caller::shows_exactly(None), shows);
-    let mut client = ServerReflectionClient::with_interceptor(server.channel(), shows);
+    let credential = token.map_or(credentials::authorization(None), bearer);
+    let mut client = ServerReflectionClient::with_interceptor(server.channel(), credential);
     let message_request = Some(MessageRequest::ListServices(String::new()));
     let request = ServerReflectionRequest { host: String::new(), message_request };
     let answers = client.server_reflection_info(tokio_stream::iter([request])).await;

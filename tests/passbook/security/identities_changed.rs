@@ -1,22 +1,23 @@
-//! Authentication is switched on or off, or an identity is renamed, between a request and its repeat:
-//! nothing is made twice unless the operator has said that it may be.
+//! Authentication is switched on or off, or an identity is renamed, between a request and its
+//! repeat: nothing is applied twice unless the operator allows it.
 
 use passbook::proto::{DepositRequest, GetAccountRequest, RequestOutcome, ResolveRequestRequest};
 
 use crate::harness::{
-    caller::{Callers, identity},
-    checker, *,
+    checker,
+    credentials::{Callers, identity},
+    *,
 };
 
 on_both_databases! {
-    a_request_from_before_authentication_is_not_made_twice,
-    a_request_of_an_identity_that_was_renamed_is_not_made_twice,
-    a_request_of_an_identity_is_not_made_twice_without_authentication,
+    a_request_from_before_authentication_is_not_applied_twice,
+    a_request_of_a_renamed_identity_is_not_applied_twice,
+    a_request_of_an_identity_is_not_applied_twice_without_authentication,
 }
 
 const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
 
-/// Identities who may do everything; each goes on under the other name, if there is one.
+/// Identities with all rights. Each continues as the other name, if there is one.
 fn policy(names: &[(&str, Option<&str>)]) -> String {
     let lines = names.iter().map(|(name, recorded_as)| {
         let recorded_as = recorded_as.map(|it| format!("recorded_as = {it:?}\n"));
@@ -25,7 +26,7 @@ fn policy(names: &[(&str, Option<&str>)]) -> String {
     lines.collect()
 }
 
-/// The one line with which a server refuses to start.
+/// The line with which a server refuses to start.
 async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) -> String {
     let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
     let more = callers.map(Callers::arguments);
@@ -33,19 +34,19 @@ async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) ->
     passbook(&arguments).await.must_fail(2).to_owned()
 }
 
-/// Made by a server without authentication; its answer was lost.
+/// Applied by a server without authentication. Its answer was lost.
 async fn made_before(database: &TestDatabase) -> DepositRequest {
     let mut server = Server::start(database).await;
     let client = server.client();
     open(&client, "alice").await;
     let request = deposit("alice", "10");
-    client.clone().deposit(request.clone()).await.expect("made");
+    client.clone().deposit(request.clone()).await.expect("applied");
     server.terminate();
     server.wait(PATIENCE).await.expect("it ends");
     request
 }
 
-async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
+async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let request = made_before(&database).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None), ("shop", None)]));
@@ -62,9 +63,9 @@ async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
     let resolve = ResolveRequestRequest { request_id, ..Default::default() };
     let resolved = billing.resolve_request(resolve.clone()).await.expect("resolved").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::Applied);
-    // What it makes from now on is found as well, by it and by nobody else.
+    // New requests are found as well, by this caller only.
     let new = deposit("alice", "1");
-    billing.deposit(new.clone()).await.expect("made");
+    billing.deposit(new.clone()).await.expect("applied");
     assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
     let mut shop = server.client_of("shop-token");
     let resolved = shop.resolve_request(resolve).await.expect("resolved").into_inner();
@@ -74,15 +75,15 @@ async fn a_request_from_before_authentication_is_not_made_twice(kind: Kind) {
     assert_eq!(value(&account.account.expect("an account").balance), "11.00");
     drop(server);
 
-    // Whoever says so gets what was before.
+    // With the operator's consent the old behavior applies.
     callers.set_policy(&policy(&[("billing", None), ("shop", None)]));
     let server = callers.serve(&database, &["--callers-changed"]).await;
     let mut billing = server.client_of("billing-token");
-    assert!(!billing.deposit(request).await.expect("made").into_inner().replayed);
+    assert!(!billing.deposit(request).await.expect("applied").into_inner().replayed);
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind) {
+async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let tokens = [("billing", "billing-token"), ("invoicing", "invoicing-token")];
     let callers = Callers::new(&tokens, &policy(&[("billing", None)]));
@@ -90,7 +91,7 @@ async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind)
     let mut billing = server.client_of("billing-token");
     billing.create_account(account_of("alice", "USD")).await.expect("opened");
     let request = deposit("alice", "10");
-    billing.deposit(request.clone()).await.expect("made");
+    billing.deposit(request.clone()).await.expect("applied");
     drop(server);
 
     callers.set_policy(&policy(&[("invoicing", None)]));
@@ -108,13 +109,13 @@ async fn a_request_of_an_identity_that_was_renamed_is_not_made_twice(kind: Kind)
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_of_an_identity_is_not_made_twice_without_authentication(kind: Kind) {
+async fn a_request_of_an_identity_is_not_applied_twice_without_authentication(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None)]));
     let server = callers.serve(&database, &[]).await;
     let mut billing = server.client_of("billing-token");
     billing.create_account(account_of("alice", "USD")).await.expect("opened");
-    billing.deposit(deposit("alice", "10")).await.expect("made");
+    billing.deposit(deposit("alice", "10")).await.expect("applied");
     drop(server);
 
     let why = refused_to_serve(&database, None).await;

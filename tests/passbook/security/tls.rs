@@ -1,10 +1,8 @@
-//! TLS: who is let in, by which certificate, and files that change while the server runs.
+//! TLS: which certificates are accepted, and files that change while the server runs.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
-use passbook::proto::{
-    GetAccountRequest, WatchEntriesRequest, account_service_client::AccountServiceClient,
-};
+use passbook::proto::{WatchEntriesRequest, account_service_client::AccountServiceClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,8 +11,8 @@ use tokio::{
 use tonic::{Code, transport::Channel};
 
 use crate::harness::{
-    caller::{Callers, identity, shows},
     certificates::{Authority, Signed, text},
+    credentials::{Callers, bearer, identity},
     *,
 };
 
@@ -23,17 +21,14 @@ async fn serve(database: &TestDatabase, arguments: &[String]) -> Server {
     Server::start_with(database, &arguments).await
 }
 
-/// Whether a call on a new connection is answered, and how.
+/// The result of a call on a new connection.
 async fn ask(authority: &Authority, server: &Server, own: Option<&Signed>) -> Result<Code, String> {
     let channel = authority.connect(server, own).await.map_err(|error| format!("{error:?}"))?;
-    code(AccountServiceClient::new(channel).get_account(nobody()).await.map(drop))
+    code(AccountServiceClient::new(channel).get_account(missing_account()).await.map(drop))
 }
 
-fn nobody() -> GetAccountRequest {
-    GetAccountRequest { account_id: "nobody".to_owned() }
-}
-
-/// The server's answer; in TLS 1.3 a client learns only with its first read that it was refused.
+/// Reads the server's answer. In TLS 1.3 a client learns only at its first read that it was
+/// refused.
 fn code(result: Result<(), tonic::Status>) -> Result<Code, String> {
     match result {
         Ok(()) => Ok(Code::Ok),
@@ -43,7 +38,7 @@ fn code(result: Result<(), tonic::Status>) -> Result<Code, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_trusts_the_authority_is_served_and_others_are_not() {
+async fn only_clients_that_trust_the_authority_connect() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -53,7 +48,7 @@ async fn who_trusts_the_authority_is_served_and_others_are_not() {
     let other = Authority::new();
     let error = ask(&other, &server, None).await.expect_err("not trusted");
     assert!(error.contains("InvalidCertificate"), "{error}");
-    let error = server.client().get_account(nobody()).await.expect_err("not encrypted");
+    let error = server.client().get_account(missing_account()).await.expect_err("not encrypted");
     assert_eq!(code(Err(error.clone())).ok(), None, "{error:?}");
 
     let ca = text(&authority.file("ca.crt"));
@@ -66,7 +61,7 @@ async fn who_trusts_the_authority_is_served_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_says_who_calls() {
+async fn a_client_certificate_names_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (authority, stranger) = (Authority::new(), Authority::new());
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -97,7 +92,7 @@ async fn a_client_certificate_says_who_calls() {
         assert_eq!(answer.clone().ok(), expected, "{name}: {answer:?}");
     }
 
-    // With tokens as well, a caller has the one or the other.
+    // With tokens configured as well, a caller needs either.
     let tokens_file = callers.tokens_file();
     arguments.extend(["--tokens-file".to_owned(), text(&tokens_file)]);
     let server = serve(&database, &arguments).await;
@@ -107,15 +102,15 @@ async fn a_client_certificate_says_who_calls() {
     assert!(foreign.is_err(), "one that is shown must be right: {foreign:?}");
     let channel = authority.connect(&server, None).await.expect("connected");
     let with = |token| {
-        let mut client = AccountServiceClient::with_interceptor(channel.clone(), shows(token));
-        async move { code(client.get_account(nobody()).await.map(drop)) }
+        let mut client = AccountServiceClient::with_interceptor(channel.clone(), bearer(token));
+        async move { code(client.get_account(missing_account()).await.map(drop)) }
     };
     assert_eq!(with("reports-token").await, Ok(Code::NotFound));
     assert_eq!(with("no-token").await, Ok(Code::Unauthenticated));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_certificate_has_done_says_so() {
+async fn changes_by_certificate_name_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -128,14 +123,14 @@ async fn what_a_certificate_has_done_says_so() {
     let mut client = AccountServiceClient::new(channel);
 
     client.create_account(account_of("shop:1", "USD")).await.expect("opened");
-    let made = client.deposit(deposit("shop:1", "1")).await.expect("made").into_inner();
+    let made = client.deposit(deposit("shop:1", "1")).await.expect("applied").into_inner();
     assert_eq!(made.transaction.expect("a transaction").caller, "billing");
     let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
     assert_eq!(error.code(), Code::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_counts_for_new_connections_and_drops_none() {
+async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (old, new) = (Authority::new(), Authority::new());
     old.install(&old.sign(&["localhost"], &[]));
@@ -145,7 +140,8 @@ async fn a_new_certificate_counts_for_new_connections_and_drops_none() {
     client.create_account(account_of("alice", "USD")).await.expect("opened");
     let mut entries = watch(&mut client).await;
 
-    // The certificate first, as a slow copy does: it has no key yet, and the old pair stays.
+    // The certificate comes first, as in a slow copy. Its key does not match yet, so the old pair
+    // stays.
     let replaced = new.sign(&["localhost"], &[]);
     std::fs::write(old.file("tls.crt"), &replaced.certificate).expect("written");
     eventually("it says so", async || server.log().contains("certificates stay as they were"))
@@ -158,9 +154,9 @@ async fn a_new_certificate_counts_for_new_connections_and_drops_none() {
         ask(&new, &server, None).await == Ok(Code::NotFound)
     })
     .await;
-    assert!(ask(&old, &server, None).await.is_err(), "the old one is not shown any more");
-    // On the connection of before, calls and streams go on.
-    client.deposit(deposit("alice", "1")).await.expect("made");
+    assert!(ask(&old, &server, None).await.is_err(), "the old one is no longer shown");
+    // On the old connection calls and streams continue.
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     let told = timeout(PATIENCE, entries.message()).await.expect("in time").expect("told");
     assert_eq!(told.expect("a message").entries.len(), 1);
 }
@@ -173,7 +169,7 @@ async fn watch(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_do_not_fit_are_one_clear_line() {
+async fn mismatched_certificate_files_are_one_clear_line() {
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
     let (certificate, key) = (text(&authority.file("tls.crt")), text(&authority.file("tls.key")));
@@ -207,7 +203,7 @@ async fn files_that_do_not_fit_are_one_clear_line() {
     }
 }
 
-/// How long the server lets a connection be that says only this.
+/// How long the server keeps a connection that sends only this.
 async fn patience(address: SocketAddr, words: &[u8]) -> std::time::Duration {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(words).await.expect("written");
@@ -224,7 +220,7 @@ async fn patience(address: SocketAddr, words: &[u8]) -> std::time::Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_begin_is_not_waited_for() {
+async fn connections_without_a_handshake_are_closed() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
@@ -244,25 +240,25 @@ async fn who_does_not_begin_is_not_waited_for() {
         assert!(patience >= ms(600), "{words:?}: {patience:?}");
         times::promise(&format!("the end after {words:?}"), patience, seconds(2));
     }
-    // Who has begun may be silent.
+    // A connection may be idle after its preface.
     let mut client = plain.client();
     client.create_account(account_of("alice", "USD")).await.expect("opened");
     tokio::time::sleep(seconds(2)).await;
-    client.deposit(deposit("alice", "1")).await.expect("made");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!(ask(&authority, &encrypted, None).await, Ok(Code::NotFound));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_limit_connections_wait_for_a_place() {
+async fn connections_beyond_the_limit_wait() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connections-max", "2"]).await;
     let first = server.client();
     first.clone().create_account(account_of("alice", "USD")).await.expect("opened");
     let second = server.client();
-    second.clone().get_account(nobody()).await.expect_err("not found");
+    second.clone().get_account(missing_account()).await.expect_err("not found");
 
     let mut third = server.client();
-    let waiting = tokio::spawn(async move { third.get_account(nobody()).await.map(drop) });
+    let waiting = tokio::spawn(async move { third.get_account(missing_account()).await.map(drop) });
     tokio::time::sleep(seconds(1)).await;
     assert!(!waiting.is_finished(), "there is no place");
     first.clone().deposit(deposit("alice", "1")).await.expect("who is in is served");

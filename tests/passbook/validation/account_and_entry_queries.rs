@@ -1,12 +1,10 @@
-//! Malformed requests that only ask.
+//! Malformed queries of accounts and entries.
 
+use crate::harness::{malformed::*, *};
 use passbook::proto::{
     BatchGetAccountsRequest, EntryOrder, GetAccountRequest, ListAccountsRequest, ListEntriesRequest,
 };
 use prost_types::Timestamp;
-use tonic::{Code, Status};
-
-use crate::{harness::*, validation::postings::bad_account_ids};
 
 on_both_databases! {
     malformed_account_ids_are_refused_in_every_query,
@@ -15,28 +13,20 @@ on_both_databases! {
     a_page_size_is_capped_and_not_negative,
 }
 
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(
-    answer: Result<T, Status>,
-    expected_reason: &str,
-    field: &str,
-) {
-    let status = refused(answer, Code::InvalidArgument, expected_reason);
-    assert_eq!(fields(&status).first().map(String::as_str), Some(field), "{status:?}");
-}
-
 async fn malformed_account_ids_are_refused_in_every_query(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
 
     for account_id in bad_account_ids() {
         let request = GetAccountRequest { account_id: account_id.clone() };
-        assert_refused(client.get_account(request).await, "INVALID_ACCOUNT_ID", "account_id");
+        assert_field_refused(client.get_account(request).await, "INVALID_ACCOUNT_ID", "account_id");
         let request = ListEntriesRequest { account_id: account_id.clone(), ..Default::default() };
-        assert_refused(client.list_entries(request).await, "INVALID_ACCOUNT_ID", "account_id");
+        assert_field_refused(
+            client.list_entries(request).await,
+            "INVALID_ACCOUNT_ID",
+            "account_id",
+        );
         let request = BatchGetAccountsRequest { account_ids: vec!["a".to_owned(), account_id] };
-        assert_refused(
+        assert_field_refused(
             client.batch_get_accounts(request).await,
             "INVALID_ACCOUNT_ID",
             "account_ids[1]",
@@ -45,9 +35,7 @@ async fn malformed_account_ids_are_refused_in_every_query(kind: Kind) {
 }
 
 async fn malformed_filters_of_accounts_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     let any = ListAccountsRequest::default;
     let cases = [
         (
@@ -81,14 +69,12 @@ async fn malformed_filters_of_accounts_are_refused(kind: Kind) {
     ];
 
     for (request, expected_reason, field) in cases {
-        assert_refused(client.list_accounts(request).await, expected_reason, field);
+        assert_field_refused(client.list_accounts(request).await, expected_reason, field);
     }
 }
 
 async fn malformed_filters_of_statements_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
     let any = || ListEntriesRequest { account_id: "a".to_owned(), ..Default::default() };
     let time = |seconds, nanos| Some(Timestamp { seconds, nanos });
@@ -116,16 +102,14 @@ async fn malformed_filters_of_statements_are_refused(kind: Kind) {
     ];
 
     for (request, expected_reason, field) in cases {
-        assert_refused(client.list_entries(request).await, expected_reason, field);
+        assert_field_refused(client.list_entries(request).await, expected_reason, field);
     }
     let descending = ListEntriesRequest { order: EntryOrder::Descending.into(), ..any() };
     client.list_entries(descending).await.expect("well-formed");
 }
 
 async fn a_page_size_is_capped_and_not_negative(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
 
     for page_size in [0, 1, 1000, 1001, i32::MAX] {

@@ -7,10 +7,10 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     an_expected_version_lets_one_of_two_changes_through,
-    bounds_on_the_balance_after_are_inclusive,
+    balance_after_bounds_are_inclusive,
     a_failed_condition_says_what_was_required_and_what_is,
     a_transfer_s_condition_is_about_its_source,
-    a_refusal_by_condition_is_kept,
+    a_rejection_by_condition_is_recorded,
 }
 
 fn version(expected_version: i64) -> Option<Condition> {
@@ -41,10 +41,8 @@ async fn an_expected_version_lets_one_of_two_changes_through(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn bounds_on_the_balance_after_are_inclusive(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn balance_after_bounds_are_inclusive(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let mut dry = async |amount: &str, condition| {
         let request = DepositRequest { condition, validate_only: true, ..deposit("alice", amount) };
@@ -58,15 +56,13 @@ async fn bounds_on_the_balance_after_are_inclusive(kind: Kind) {
 }
 
 async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let cases = [
         (version(7), ["alice", "expected_version", "7", "2", "2"]),
         (bounds(Some("9.5"), None), ["alice", "min_balance_after", "9.50", "9.00", "2"]),
         (bounds(None, Some("8.99")), ["alice", "max_balance_after", "8.99", "9.00", "2"]),
-        // Of several that do not hold, the one declared first.
+        // The first declared of several failed conditions.
         (
             Some(Condition {
                 expected_version: Some(1),
@@ -88,9 +84,7 @@ async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
 }
 
 async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "1000").await;
     let keep = |amount| TransferRequest {
@@ -109,10 +103,8 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
     );
 }
 
-async fn a_refusal_by_condition_is_kept(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_rejection_by_condition_is_recorded(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let request = DepositRequest { condition: version(3), ..deposit("alice", "1") };
 

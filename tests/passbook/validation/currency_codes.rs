@@ -1,11 +1,11 @@
-//! Codes of currencies that are special, withdrawn, or given other decimals.
+//! Special, withdrawn and redefined currency codes.
 
 use tonic::Code;
 
 use crate::harness::*;
 
 on_both_databases! {
-    withdrawn_codes_go_on_for_accounts_that_there_are,
+    withdrawn_currency_codes_work_for_existing_accounts,
 }
 
 async fn check(currency: &[&str]) -> Outcome {
@@ -14,7 +14,7 @@ async fn check(currency: &[&str]) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decimals_that_cannot_be_are_refused_with_the_way_out() {
+async fn impossible_decimals_are_refused_with_advice() {
     for (currency, words) in [
         (&["USD=6"][..], "USDMICRO=6"),
         (&["PTS=2", "PTS=3"], "currency PTS: is configured twice, with 2 and with 3 decimals"),
@@ -26,7 +26,7 @@ async fn decimals_that_cannot_be_are_refused_with_the_way_out() {
     check(&["USDMICRO=6", "PTS=2", "PTS=2", "XAU=4", "HRK=2"]).await.must_succeed();
 }
 
-async fn withdrawn_codes_go_on_for_accounts_that_there_are(kind: Kind) {
+async fn withdrawn_currency_codes_work_for_existing_accounts(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let before = Server::start_with(&database, &["--currency", "HRK=2"]).await;
     open_with(&before.client(), account_of("kuna", "HRK")).await;

@@ -1,32 +1,19 @@
-//! Malformed requests that only ask, for holds and for what has happened.
+//! Malformed queries of holds, transactions and changes.
 
+use crate::harness::{malformed::*, *};
 use passbook::proto::{
     GetBalanceRequest, GetHoldRequest, ListAccountChangesRequest, ListHoldsRequest,
     ListTransactionsRequest,
 };
 use prost_types::Timestamp;
-use tonic::{Code, Status};
-
-use crate::{harness::*, validation::postings::bad_account_ids};
 
 on_both_databases! {
-    malformed_names_are_refused_in_every_query,
+    malformed_ids_are_refused_in_every_query,
     malformed_filters_of_transactions_are_refused,
     malformed_filters_of_holds_and_changes_are_refused,
-    times_that_are_no_timestamps_are_refused,
+    invalid_timestamps_are_refused,
     a_page_size_is_capped_and_not_negative,
-    a_page_has_100_rows_where_nobody_says_how_many_and_1000_at_most,
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(
-    answer: Result<T, Status>,
-    expected_reason: &str,
-    field: &str,
-) {
-    let status = refused(answer, Code::InvalidArgument, expected_reason);
-    assert_eq!(fields(&status).first().map(String::as_str), Some(field), "{status:?}");
-    assert!(status.message().len() < 500, "an error does not repeat all that it was sent");
+    a_page_has_100_rows_by_default_and_1000_at_most,
 }
 
 async fn with_an_account(kind: Kind) -> (TestDatabase, Server) {
@@ -48,25 +35,25 @@ fn transactions() -> ListTransactionsRequest {
     ListTransactionsRequest::default()
 }
 
-async fn malformed_names_are_refused_in_every_query(kind: Kind) {
+async fn malformed_ids_are_refused_in_every_query(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
 
     for name in bad_account_ids() {
         let request = GetHoldRequest { hold_id: name.clone() };
-        assert_refused(client.get_hold(request).await, "INVALID_HOLD_ID", "hold_id");
+        assert_field_refused(client.get_hold(request).await, "INVALID_HOLD_ID", "hold_id");
         let (reason, field) = ("INVALID_ACCOUNT_ID", "account_id");
         let account_id = || name.clone();
         let request = ListHoldsRequest { account_id: account_id(), ..holds() };
-        assert_refused(client.list_holds(request).await, reason, field);
+        assert_field_refused(client.list_holds(request).await, reason, field);
         let request = ListAccountChangesRequest { account_id: account_id(), ..changes() };
-        assert_refused(client.list_account_changes(request).await, reason, field);
+        assert_field_refused(client.list_account_changes(request).await, reason, field);
         let request = GetBalanceRequest { account_id: account_id(), at_time: None };
-        assert_refused(client.get_balance(request).await, reason, field);
-        // Empty, it is no filter.
+        assert_field_refused(client.get_balance(request).await, reason, field);
+        // An empty value is no filter.
         if !name.is_empty() {
             let request = ListTransactionsRequest { account_id: account_id(), ..transactions() };
-            assert_refused(client.list_transactions(request).await, reason, field);
+            assert_field_refused(client.list_transactions(request).await, reason, field);
         }
     }
 }
@@ -94,10 +81,10 @@ async fn malformed_filters_of_transactions_are_refused(kind: Kind) {
     ];
 
     for (request, reason, field) in cases {
-        // The same for all accounts and for one.
+        // For all accounts and for one.
         let of_one = ListTransactionsRequest { account_id: "a".to_owned(), ..request.clone() };
         for request in [request, of_one] {
-            assert_refused(client.list_transactions(request).await, reason, field);
+            assert_field_refused(client.list_transactions(request).await, reason, field);
         }
     }
 }
@@ -108,28 +95,28 @@ async fn malformed_filters_of_holds_and_changes_are_refused(kind: Kind) {
 
     for state in [5, -1, i32::MIN] {
         let request = ListHoldsRequest { state, ..holds() };
-        assert_refused(client.list_holds(request).await, "INVALID_FILTER", "state");
+        assert_field_refused(client.list_holds(request).await, "INVALID_FILTER", "state");
     }
     let long = "A".repeat(100_000);
     for page_token in ["x", " ", "\u{0}", "AAAA", "' OR 1=1 --", "AAAAAAAAAAAAAAAA", &long] {
         let (reason, field, page_token) =
             ("INVALID_PAGE_TOKEN", "page_token", || page_token.to_owned());
         let request = ListHoldsRequest { page_token: page_token(), ..holds() };
-        assert_refused(client.list_holds(request).await, reason, field);
+        assert_field_refused(client.list_holds(request).await, reason, field);
         let request = ListAccountChangesRequest { page_token: page_token(), ..changes() };
-        assert_refused(client.list_account_changes(request).await, reason, field);
+        assert_field_refused(client.list_account_changes(request).await, reason, field);
         for account_id in ["", "a"] {
             let request = ListTransactionsRequest {
                 account_id: account_id.to_owned(),
                 page_token: page_token(),
                 ..transactions()
             };
-            assert_refused(client.list_transactions(request).await, reason, field);
+            assert_field_refused(client.list_transactions(request).await, reason, field);
         }
     }
 }
 
-async fn times_that_are_no_timestamps_are_refused(kind: Kind) {
+async fn invalid_timestamps_are_refused(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
     let (first, last) = (-62_135_596_800, 253_402_300_799);
@@ -149,14 +136,14 @@ async fn times_that_are_no_timestamps_are_refused(kind: Kind) {
     for (seconds, nanos) in cases {
         let (reason, time) = ("INVALID_FILTER", Some(Timestamp { seconds, nanos }));
         let request = GetBalanceRequest { account_id: "a".to_owned(), at_time: time };
-        assert_refused(client.get_balance(request).await, reason, "at_time");
+        assert_field_refused(client.get_balance(request).await, reason, "at_time");
         for account_id in ["", "a"] {
             let any =
                 || ListTransactionsRequest { account_id: account_id.to_owned(), ..transactions() };
             let request = ListTransactionsRequest { start_time: time, ..any() };
-            assert_refused(client.list_transactions(request).await, reason, "start_time");
+            assert_field_refused(client.list_transactions(request).await, reason, "start_time");
             let request = ListTransactionsRequest { end_time: time, ..any() };
-            assert_refused(client.list_transactions(request).await, reason, "end_time");
+            assert_field_refused(client.list_transactions(request).await, reason, "end_time");
         }
     }
 }
@@ -184,15 +171,15 @@ async fn a_page_size_is_capped_and_not_negative(kind: Kind) {
     for page_size in [-1, i32::MIN] {
         let (reason, field) = ("INVALID_PAGE_SIZE", "page_size");
         let request = ListHoldsRequest { page_size, ..holds() };
-        assert_refused(client.list_holds(request).await, reason, field);
+        assert_field_refused(client.list_holds(request).await, reason, field);
         let request = ListAccountChangesRequest { page_size, ..changes() };
-        assert_refused(client.list_account_changes(request).await, reason, field);
+        assert_field_refused(client.list_account_changes(request).await, reason, field);
         let request = ListTransactionsRequest { page_size, ..transactions() };
-        assert_refused(client.list_transactions(request).await, reason, field);
+        assert_field_refused(client.list_transactions(request).await, reason, field);
     }
 }
 
-async fn a_page_has_100_rows_where_nobody_says_how_many_and_1000_at_most(kind: Kind) {
+async fn a_page_has_100_rows_by_default_and_1000_at_most(kind: Kind) {
     let (_database, server) = with_an_account(kind).await;
     let mut client = server.client();
     let leg =
@@ -205,7 +192,7 @@ async fn a_page_has_100_rows_where_nobody_says_how_many_and_1000_at_most(kind: K
         };
         let requests = (0..501).map(|_| post()).collect();
         let request = passbook::proto::BatchPostTransactionsRequest { requests };
-        client.batch_post_transactions(request).await.expect("they are posted");
+        client.batch_post_transactions(request).await.expect("all are posted");
     }
 
     for account_id in ["", "a"] {

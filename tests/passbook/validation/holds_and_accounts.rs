@@ -1,5 +1,5 @@
-//! Malformed requests about holds, reversals and what accounts are: each is refused with its reason
-//! and its field, and nothing is changed or kept.
+//! Malformed requests on holds, reversals and accounts are refused with their reason and field, and
+//! change and record nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use passbook::proto::{
 use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Status};
 
-use crate::{harness::*, validation::postings::bad_account_ids};
+use crate::harness::{malformed::*, *};
 
 on_both_databases! {
     malformed_request_ids_are_refused,
@@ -19,52 +19,12 @@ on_both_databases! {
     malformed_amounts_are_refused,
     malformed_texts_are_refused,
     malformed_labels_are_refused,
-    times_of_expiry_that_are_no_timestamps_are_refused,
+    invalid_expire_times_are_refused,
     malformed_updates_are_refused,
-    the_longest_and_strangest_allowed_values_are_taken,
+    the_longest_and_strangest_valid_values_are_accepted,
 }
 
 const UUID: &str = "0197a1b2-0000-7000-8000-000000000000";
-
-/// A server with two funded accounts and a hold, and all that the database has of them.
-struct Fixture {
-    database: TestDatabase,
-    server: Server,
-    before: Vec<String>,
-}
-
-impl Fixture {
-    async fn start(kind: Kind) -> Self {
-        let database = TestDatabase::create(kind).await;
-        let server = Server::start(&database).await;
-        let client = server.client();
-        open_funded(&client, "a", "100").await;
-        open_funded(&client, "b", "100").await;
-        place(&client, hold_named("h", "a", "10")).await;
-        let before = picture(&database).await;
-        Self { database, server, before }
-    }
-
-    async fn assert_nothing_changed(&self) {
-        assert_eq!(picture(&self.database).await, self.before);
-        assert!(!self.server.log().contains("panicked"), "{}", self.server.log());
-        // And the service is well.
-        captured(&self.server.client(), capture("h")).await;
-    }
-}
-
-async fn picture(database: &TestDatabase) -> Vec<String> {
-    let mut rows = Vec::new();
-    for table in ["requests", "entries", "account_changes", "holds"] {
-        rows.push(format!("{table}: {}", database.count(table).await));
-    }
-    let accounts = "SELECT account_id || ' ' || balance || ' ' || held || ' ' || overdraft_limit \
-                    || ' ' || state || ' ' || version || ' ' || labels FROM accounts \
-                    ORDER BY account_id";
-    rows.extend(database.texts(accounts).await);
-    rows.extend(database.texts("SELECT hold_id || ' ' || state FROM holds").await);
-    rows
-}
 
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(
@@ -87,7 +47,7 @@ fn assert_refused<T: std::fmt::Debug>(
     let said = fields(&status);
     assert_eq!(said.first().map(String::as_str), Some(field), "{input:?}: {status:?}");
     assert_eq!(metadata(&status, "field"), field);
-    assert!(status.message().len() < 500, "an error does not repeat all that it was sent");
+    assert!(status.message().len() < 500, "an error does not echo its whole input");
 }
 
 async fn malformed_request_ids_are_refused(kind: Kind) {
@@ -121,7 +81,7 @@ async fn malformed_names_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
 
-    // Names of holds have the grammar of names of accounts.
+    // Hold ids have the grammar of account ids.
     for name in bad_account_ids() {
         let refused = |answer: Result<(), Status>, reason: &str, field: &str| {
             assert_refused(answer, reason, field, &name);
@@ -155,7 +115,7 @@ async fn malformed_names_are_refused(kind: Kind) {
         };
         let answer = client.close_account(request).await.map(drop);
         refused(answer, "INVALID_ACCOUNT_ID", "account_id");
-        // Where these are empty, they are left out.
+        // Empty values count as absent here.
         if !name.is_empty() {
             let answer = client.place_hold(hold_named(&name, "a", "1")).await.map(drop);
             refused(answer, "INVALID_HOLD_ID", "hold_id");
@@ -262,20 +222,8 @@ async fn malformed_texts_are_refused(kind: Kind) {
 async fn malformed_labels_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
-    let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-    let cases = [
-        (label("", "x"), "labels"),
-        (label("a b", "x"), "labels"),
-        (label("ä", "x"), "labels"),
-        (label("a\u{0}", "x"), "labels"),
-        (label(&"k".repeat(64), "x"), "labels"),
-        (label("key", "a\u{0}"), "labels[key]"),
-        (label("key", "line\nbreak"), "labels[key]"),
-        (label("key", &"v".repeat(257)), "labels[key]"),
-        ((0..33).map(|number| (format!("key-{number}"), String::new())).collect(), "labels"),
-    ];
 
-    for (labels, field) in cases {
+    for (labels, field) in bad_labels() {
         let (expected, input) = ("INVALID_LABELS", format!("{labels:?}"));
         let request = PlaceHoldRequest { labels: labels.clone(), ..hold("a", "1") };
         assert_refused(client.place_hold(request).await, expected, field, &input);
@@ -283,7 +231,7 @@ async fn malformed_labels_are_refused(kind: Kind) {
         assert_refused(client.capture_hold(request).await, expected, field, &input);
         let request = ReverseTransactionRequest { labels: labels.clone(), ..reversal(UUID) };
         assert_refused(client.reverse_transaction(request).await, expected, field, &input);
-        // Whether or not they are in the mask.
+        // Whether or not labels are in the mask.
         for paths in [vec![], vec!["labels".to_owned()], vec!["overdraft_limit".to_owned()]] {
             let update_mask = Some(FieldMask { paths });
             let labels = labels.clone();
@@ -295,7 +243,7 @@ async fn malformed_labels_are_refused(kind: Kind) {
     fixture.assert_nothing_changed().await;
 }
 
-async fn times_of_expiry_that_are_no_timestamps_are_refused(kind: Kind) {
+async fn invalid_expire_times_are_refused(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let (first, last) = (-62_135_596_800, 253_402_300_799);
@@ -380,7 +328,7 @@ async fn malformed_updates_are_refused(kind: Kind) {
     fixture.assert_nothing_changed().await;
 }
 
-async fn the_longest_and_strangest_allowed_values_are_taken(kind: Kind) {
+async fn the_longest_and_strangest_valid_values_are_accepted(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let account_id = format!("{}._:-", "Z9".repeat(30));
@@ -420,7 +368,7 @@ async fn the_longest_and_strangest_allowed_values_are_taken(kind: Kind) {
         request_id: request_id("3"),
         description: description.clone(),
         labels: labels.clone(),
-        // Another name of the same UUID.
+        // Another spelling of the same UUID.
         transaction_id: made.transaction_id.replace('-', "").to_uppercase(),
     };
     let made = reversed(&client, request.clone()).await;

@@ -1,15 +1,15 @@
-//! Messages that are no message of the contract at all.
+//! Bytes that are no message of the contract.
 
 use passbook::proto::DepositRequest;
 use tonic::{Code, Status};
 
-use crate::{harness::*, validation::postings::Fixture};
+use crate::harness::{malformed::Fixture, *};
 
 on_both_databases! {
-    text_that_is_not_utf_8_and_messages_too_large_do_no_harm,
+    invalid_utf_8_and_oversized_messages_do_no_harm,
 }
 
-async fn text_that_is_not_utf_8_and_messages_too_large_do_no_harm(kind: Kind) {
+async fn invalid_utf_8_and_oversized_messages_do_no_harm(kind: Kind) {
     let fixture = Fixture::start(kind).await;
     let mut client = fixture.server.client();
     let huge = DepositRequest { description: "x".repeat(5 << 20), ..deposit("a", "1") };

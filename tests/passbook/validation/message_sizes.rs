@@ -1,4 +1,5 @@
-//! What is too large is refused with the limit, and no answer is larger than a stock client takes.
+//! Oversized messages are refused with the limit, and no answer is larger than a stock client
+//! accepts.
 
 use passbook::proto::{
     BatchGetAccountsRequest, BatchPostTransactionsRequest, CreateAccountRequest,
@@ -10,25 +11,21 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
-use crate::{
-    harness::*,
-    rpc::post_transaction::{leg, post},
-    security::call_limits::assert_too_large,
-};
+use crate::harness::*;
 
 on_both_databases! {
-    a_page_ends_where_its_answer_would_be_too_large,
-    accounts_that_are_too_many_bytes_for_one_answer_are_refused,
+    a_page_ends_before_its_answer_gets_too_large,
+    a_batch_of_accounts_too_large_for_one_answer_is_refused,
 }
 
 type Labels = std::collections::BTreeMap<String, String>;
 
-/// As large as labels may be: 9.7 KB.
+/// The largest labels: 9.7 KB.
 fn large_labels() -> Labels {
     (0..32).map(|at| (format!("{at:0>50}"), "v".repeat(256))).collect()
 }
 
-/// Accounts `a-000` and so on, each with much to tell.
+/// Accounts `a-000` and so on, each with large labels.
 async fn open_large(client: &Client, count: usize) -> Vec<String> {
     let account_ids: Vec<_> = (0..count).map(|number| format!("a-{number:0>3}")).collect();
     let mut calls = JoinSet::new();
@@ -42,8 +39,8 @@ async fn open_large(client: &Client, count: usize) -> Vec<String> {
     account_ids
 }
 
-async fn accounts_that_are_too_many_bytes_for_one_answer_are_refused(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+async fn a_batch_of_accounts_too_large_for_one_answer_is_refused(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let mut client = server.client();
     let account_ids = open_large(&client, 500).await;
@@ -61,7 +58,8 @@ async fn accounts_that_are_too_many_bytes_for_one_answer_are_refused(kind: Kind)
     assert_eq!(answer.accounts.len(), 400);
 }
 
-/// All pages of a list, and how many there were; none is larger than tonic's client takes.
+/// Reads a list to its end. Returns the rows and the number of pages. No page exceeds the limit of
+/// tonic's client.
 async fn all<T>(
     mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Status>,
 ) -> (Vec<T>, usize) {
@@ -78,9 +76,9 @@ async fn all<T>(
     }
 }
 
-async fn a_page_ends_where_its_answer_would_be_too_large(kind: Kind) {
+async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
     const COUNT: usize = 500;
-    let database = TestDatabase::create_for(kind, Weight::Heavy).await;
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
     let client = server.client();
     let account_ids = open_large(&client, COUNT).await;
@@ -159,12 +157,11 @@ async fn a_page_ends_where_its_answer_would_be_too_large(kind: Kind) {
     assert_eq!((versions, pages), (expected, 2), "changes of an account");
 }
 
-/// What came before it in a stream has its result; it and what comes after are not applied.
+/// Earlier requests of the stream have their results. The oversized one and later ones are not
+/// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, mut client) = start_server(Kind::Sqlite).await;
     open(&client, "alice").await;
     let mut requests: Vec<_> = (0..4).map(|_| post(&[leg("alice", "1")])).collect();
     requests[2].description = "x".repeat(1_100_000);
@@ -192,7 +189,7 @@ async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it()
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 
-/// A batch that is within the counts.
+/// A batch within the limit of requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
     let database = TestDatabase::create(Kind::Sqlite).await;
@@ -217,7 +214,7 @@ async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
     let answer = client.batch_post_transactions(batch(&labels)).await.expect("within the limit");
     assert_eq!(answer.into_inner().results.len(), 1000);
 
-    // Where the limit is higher, the answer could be too large for those who ask.
+    // With a higher limit the answer could be too large for the caller.
     let status = client.batch_post_transactions(batch(&large_labels())).await;
     assert_too_large(&status.expect_err("10 MB of results"), "response_size", "4128768");
     assert_eq!(balance(&client, "alice").await, "1000.00", "nothing of it was applied");

@@ -1,4 +1,4 @@
-//! What is refused before anything is looked at, and which reason comes first.
+//! Requests that are refused before any lookup, and the precedence of errors.
 
 mod account_and_entry_queries;
 mod conditions;

@@ -1,5 +1,5 @@
-//! Two things wrong at once always give the same answer, in the RPCs about holds, reversals and
-//! what accounts are as well.
+//! Of two faults in a request on holds, reversals or accounts the lower number of `ErrorReason` is
+//! always reported.
 
 use passbook::proto::{
     CaptureHoldRequest, ErrorReason, FreezeAccountRequest, PlaceHoldRequest, ReleaseHoldRequest,
@@ -13,25 +13,25 @@ use crate::harness::*;
 use ErrorReason as E;
 
 on_both_databases! {
-    of_two_malformed_fields_the_reason_with_the_lower_number_is_given,
-    of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given,
-    of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given,
-    of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given,
-    a_request_id_that_is_taken_comes_before_everything_by_state,
-    a_malformed_request_is_told_so_before_anything_is_looked_up,
+    the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_first_declared_of_two_equally_wrong_fields_is_named,
+    the_lower_numbered_rejection_of_a_hold_wins,
+    the_lower_numbered_rejection_of_a_capture_wins,
+    the_lower_numbered_rejection_of_a_reversal_wins,
+    the_lower_numbered_rejection_of_an_update_wins,
+    a_reused_request_id_comes_before_rejections_by_state,
+    shape_is_checked_before_any_lookup,
 }
 
 #[track_caller]
 fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: E) -> Status {
-    let status = answer.expect_err("something is wrong with it");
+    let status = answer.expect_err("a fault is found");
     let name = format!("ERROR_REASON_{}", reason(&status));
     assert_eq!(E::from_str_name(&name), Some(expected), "{status:?}");
     status
 }
 
-/// One way to make a request malformed, and the reason that goes with it.
+/// A fault of shape, with its reason.
 type Flaw<Request> = (E, fn(&mut Request));
 
 fn break_amount(amount: &mut Option<passbook::proto::Money>, value: &str) {
@@ -40,7 +40,7 @@ fn break_amount(amount: &mut Option<passbook::proto::Money>, value: &str) {
     }
 }
 
-// Each in the order of the reasons' numbers.
+// Each in the order of `ErrorReason`.
 const OF_A_HOLD: [Flaw<PlaceHoldRequest>; 8] = [
     (E::InvalidRequestId, |it| it.request_id.clear()),
     (E::InvalidAccountId, |it| it.account_id.clear()),
@@ -86,14 +86,14 @@ const OF_A_STATE: [Flaw<FreezeAccountRequest>; 2] = [
     (E::InvalidReason, |it| it.reason = "\n".to_owned()),
 ];
 
-/// Whether both are flaws of the amount, of which a request can only have one.
+/// Whether both faults are of the amount, which can have only one.
 fn are_one_field(first: E, second: E) -> bool {
     let is_amount =
         |it| matches!(it, E::InvalidCurrencyCode | E::InvalidAmount | E::BalanceOutOfRange);
     first != second && is_amount(first) && is_amount(second)
 }
 
-/// Every pair of flaws of a good request, each pair with the reason that must be given.
+/// Every pair of faults, with the reason that must be reported.
 fn pairs<Request: Clone>(good: &Request, flaws: &[Flaw<Request>]) -> Vec<(Request, E)> {
     let mut pairs = Vec::new();
     for (first, (first_reason, first_flaw)) in flaws.iter().enumerate() {
@@ -110,10 +110,8 @@ fn pairs<Request: Clone>(good: &Request, flaws: &[Flaw<Request>]) -> Vec<(Reques
     pairs
 }
 
-async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     place(&client, hold_named("h", "a", "1")).await;
 
@@ -150,10 +148,8 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
     assert_eq!(get(&client, "a").await.version, 3);
 }
 
-async fn of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     let time = Some(Timestamp { seconds: 0, nanos: -1 });
 
     let request = passbook::proto::ListTransactionsRequest {
@@ -175,7 +171,7 @@ async fn of_two_fields_wrong_in_the_same_way_the_one_declared_first_is_given(kin
     assert_eq!(metadata(&status, "field"), "start_time");
 }
 
-async fn of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let client = prepare(&server).await;
@@ -185,7 +181,7 @@ async fn of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given(kind: 
         let amount = money_of(code, amount);
         PlaceHoldRequest { amount, expire_time, ..hold_named(hold_id, account_id, "") }
     };
-    // Everything after the reason that is expected is wrong with the request as well.
+    // The request also has every fault of a higher number.
     let cases = [
         (with("taken", "nobody", ("EUR", "5"), passed), E::HoldExists),
         (with("", "nobody", ("EUR", "5"), passed), E::ExpireTimePassed),
@@ -203,8 +199,8 @@ async fn of_two_refusals_of_a_hold_the_one_with_the_lower_number_is_given(kind: 
     }
 }
 
-/// Accounts in every state, empty but for "full", which holds 5.00 of the largest amount that there
-/// is and so has nearly all of it available; the hold there is "taken".
+/// Empty accounts in every state, and "full", which has nearly the largest amount available besides
+/// the hold "taken" of 5.00.
 async fn prepare(server: &Server) -> Client {
     let client = server.client();
     for account_id in ["open", "frozen", "closed"] {
@@ -218,7 +214,7 @@ async fn prepare(server: &Server) -> Client {
     client
 }
 
-async fn of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_a_capture_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
@@ -247,7 +243,7 @@ async fn of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given(kin
     for (request, expected) in cases {
         assert_reason(client.capture_hold(request).await, expected);
     }
-    // Of two with one reason, the account's that pays.
+    // With equal reasons the paying account is named.
     let status = assert_reason(
         client.capture_hold(with("h", ("JPY", "1"), "euro")).await,
         E::CurrencyMismatch,
@@ -255,10 +251,8 @@ async fn of_two_refusals_of_a_capture_the_one_with_the_lower_number_is_given(kin
     assert_eq!(metadata(&status, "account_id"), "payer");
 }
 
-async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
+    let (_database, _server, mut client) = start_server(kind).await;
     for account_id in ["p", "q", "r", "deep", "other"] {
         let request = passbook::proto::CreateAccountRequest {
             unlimited_overdraft: account_id == "deep",
@@ -278,16 +272,17 @@ async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(ki
             ..Default::default()
         }
     };
-    // The later an account comes in a transaction, the earlier its refusal.
+    // The later an account stands in the transaction, the lower the number of its rejection.
     let mut ids = Vec::new();
     for account_ids in
         [&["q", "deep", "p"][..], &["q", "deep", "r"], &["q", "deep"], &["q"], &["r", "p"]]
     {
-        let answer = client.post_transaction(post(account_ids)).await.expect("it is made");
+        let answer = client.post_transaction(post(account_ids)).await.expect("applied");
         ids.push(answer.into_inner().transaction.expect("a transaction").transaction_id);
     }
     let reversal_of_the_last = reversed(&client, reversal(&ids[4])).await;
-    // "q" is emptied, "deep" is as deep as can be, "r" is frozen and emptied, "p" is closed.
+    // "q" is emptied, "deep" is at the lower limit of money, "r" is frozen and emptied, "p" is
+    // closed.
     for (account_id, amount) in [
         ("q", "20"),
         ("deep", "15"),
@@ -295,7 +290,7 @@ async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(ki
         ("p", "5"),
         ("r", "5"),
     ] {
-        client.withdraw(withdrawal(account_id, amount)).await.expect("it is made");
+        client.withdraw(withdrawal(account_id, amount)).await.expect("applied");
     }
     freeze(&client, "r").await;
     close(&client, "p").await.expect("it is empty");
@@ -317,12 +312,12 @@ async fn of_two_refusals_of_a_reversal_the_one_with_the_lower_number_is_given(ki
     assert_eq!(metadata(&status, "reversed_by_transaction_id"), *by);
 }
 
-async fn of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_rejection_of_an_update_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
     open_with_overdraft(&client, "used", "5").await;
-    client.withdraw(withdrawal("used", "5")).await.expect("it is made");
+    client.withdraw(withdrawal("used", "5")).await.expect("applied");
     let with = |account_id: &str, currency_code: &str| UpdateAccountRequest {
         account_id: account_id.to_owned(),
         overdraft_limit: money_of(currency_code, "1"),
@@ -342,12 +337,12 @@ async fn of_two_refusals_of_an_update_the_one_with_the_lower_number_is_given(kin
     }
 }
 
-async fn a_request_id_that_is_taken_comes_before_everything_by_state(kind: Kind) {
+async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     let mut client = prepare(&server).await;
     let taken = deposit("open", "1");
-    client.deposit(taken.clone()).await.expect("it is made");
+    client.deposit(taken.clone()).await.expect("applied");
     let request_id = || taken.request_id.clone();
 
     let expected = E::RequestIdReused;
@@ -362,7 +357,7 @@ async fn a_request_id_that_is_taken_comes_before_everything_by_state(kind: Kind)
         ReverseTransactionRequest { request_id: request_id(), ..reversal(&new_request_id()) };
     assert_reason(client.reverse_transaction(request).await, expected);
 
-    // A fence, too, and whatever the body is.
+    // A fence as well, whatever the body is.
     let fence = passbook::proto::ResolveRequestRequest { request_id: "no".to_owned(), fence: true };
     client.resolve_request(fence).await.expect("it is fenced");
     let request_id = || "no".to_owned();
@@ -379,10 +374,8 @@ async fn a_request_id_that_is_taken_comes_before_everything_by_state(kind: Kind)
     assert_reason(client.reverse_transaction(request).await, E::RequestFenced);
 }
 
-async fn a_malformed_request_is_told_so_before_anything_is_looked_up(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn shape_is_checked_before_any_lookup(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     let text = || "\n".to_owned();
 
     let request = PlaceHoldRequest { description: text(), ..hold("nobody", "1") };

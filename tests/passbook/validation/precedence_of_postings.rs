@@ -1,4 +1,4 @@
-//! Two things wrong at once always give the same answer: the lower number of `ErrorReason`.
+//! Of two faults in a request the lower number of `ErrorReason` is always reported.
 
 use passbook::proto::{Condition, DepositRequest, ErrorReason, TransferRequest, WithdrawRequest};
 use tonic::Status;
@@ -6,23 +6,23 @@ use tonic::Status;
 use crate::harness::*;
 
 on_both_databases! {
-    of_two_malformed_fields_the_reason_with_the_lower_number_is_given,
-    of_two_refusals_by_state_the_one_with_the_lower_number_is_given,
-    a_malformed_request_is_told_so_before_its_account_is_looked_at,
+    the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_lower_numbered_rejection_by_state_wins,
+    shape_is_checked_before_the_account,
 }
 
 #[track_caller]
 fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: ErrorReason) -> Status {
-    let status = answer.expect_err("something is wrong with it");
+    let status = answer.expect_err("a fault is found");
     let name = format!("ERROR_REASON_{}", reason(&status));
     assert_eq!(ErrorReason::from_str_name(&name), Some(expected), "{status:?}");
     status
 }
 
-/// One way to make a request malformed, and the reason that goes with it.
+/// A fault of shape, with its reason.
 type Flaw = (ErrorReason, fn(&mut TransferRequest));
 
-/// In the order of the reasons' numbers.
+/// In the order of `ErrorReason`.
 const FLAWS: [Flaw; 8] = [
     (ErrorReason::InvalidRequestId, |request| request.request_id.clear()),
     (ErrorReason::InvalidAccountId, |request| request.destination_account_id = "?".to_owned()),
@@ -48,7 +48,7 @@ const FLAWS: [Flaw; 8] = [
     }),
 ];
 
-async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind: Kind) {
+async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start(&database).await;
     open_funded(&server.client(), "a", "10").await;
@@ -56,7 +56,7 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
 
     for (first, (first_reason, first_flaw)) in FLAWS.iter().enumerate() {
         for (second_reason, second_flaw) in &FLAWS[first..] {
-            // These pairs are two flaws of one field, of which a request can only have one.
+            // Both faults are of the same field, which can have only one.
             let pair = (*first_reason, *second_reason);
             if matches!(
                 pair,
@@ -75,10 +75,8 @@ async fn of_two_malformed_fields_the_reason_with_the_lower_number_is_given(kind:
     assert_eq!(database.count("requests").await, 1, "nothing malformed was kept");
 }
 
-async fn a_malformed_request_is_told_so_before_its_account_is_looked_at(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn shape_is_checked_before_the_account(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
 
     let request = DepositRequest { description: "\n".to_owned(), ..deposit("nobody", "1") };
     assert_reason(client.deposit(request).await, ErrorReason::InvalidDescription);
@@ -87,10 +85,8 @@ async fn a_malformed_request_is_told_so_before_its_account_is_looked_at(kind: Ki
     assert_eq!(database.count("requests").await, 0);
 }
 
-async fn of_two_refusals_by_state_the_one_with_the_lower_number_is_given(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     prepare_accounts(&database, &client).await;
     use ErrorReason as E;
     let wrong_version = || Some(Condition { expected_version: Some(99), ..Default::default() });
@@ -98,7 +94,7 @@ async fn of_two_refusals_by_state_the_one_with_the_lower_number_is_given(kind: K
         let amount = money_of(currency_code, value);
         WithdrawRequest { amount, condition, ..withdrawal(account_id, "") }
     };
-    // Everything after the reason that is expected is wrong with the request as well.
+    // The request also has every fault of a higher number.
     let withdrawals = [
         (out("nobody", "EUR", "5", wrong_version()), E::AccountNotFound),
         (out("closed", "EUR", "5", wrong_version()), E::AccountClosed),
@@ -112,7 +108,7 @@ async fn of_two_refusals_by_state_the_one_with_the_lower_number_is_given(kind: K
         assert_reason(client.withdraw(request).await, expected);
     }
 
-    // Of two accounts with different refusals the lower number counts, whichever side it is on.
+    // With different rejections of two accounts the lower number wins, on either side.
     let move_money = |source: &str, destination: &str, condition: Option<Condition>| {
         TransferRequest { condition, ..transfer(source, destination, "5") }
     };
@@ -130,15 +126,14 @@ async fn of_two_refusals_by_state_the_one_with_the_lower_number_is_given(kind: K
         assert_eq!(metadata(&status, "account_id"), account_id);
     }
 
-    // A request id that is taken comes before everything by state.
+    // A reused request id comes before all rejections by state.
     let taken = deposit("open", "1");
-    client.deposit(taken.clone()).await.expect("it is made");
+    client.deposit(taken.clone()).await.expect("applied");
     let other = WithdrawRequest { request_id: taken.request_id, ..withdrawal("nobody", "5") };
     assert_reason(client.withdraw(other).await, E::RequestIdReused);
 }
 
-/// Accounts in every state, all of them empty but for two that are as full and as deep in debt
-/// as can be.
+/// Empty accounts in every state, and two at the limits of money.
 async fn prepare_accounts(database: &TestDatabase, client: &Client) {
     for account_id in ["open", "frozen", "closed", "full", "rock-bottom"] {
         let request = passbook::proto::CreateAccountRequest {
@@ -149,8 +144,8 @@ async fn prepare_accounts(database: &TestDatabase, client: &Client) {
     }
     open_with(client, account_of("euro", "EUR")).await;
     let largest = "99999999999999999999999999.99";
-    client.clone().deposit(deposit("full", largest)).await.expect("it is made");
-    client.clone().withdraw(withdrawal("rock-bottom", largest)).await.expect("it is made");
+    client.clone().deposit(deposit("full", largest)).await.expect("applied");
+    client.clone().withdraw(withdrawal("rock-bottom", largest)).await.expect("applied");
     let states = "UPDATE accounts SET state = account_id WHERE account_id IN ('frozen', 'closed')";
     database.execute(states).await;
 }

@@ -1,4 +1,4 @@
-//! `validate_only`: the same checks under the same lock, and nothing is kept.
+//! `validate_only`: the same checks under the same lock, and nothing is recorded.
 
 use passbook::proto::{DepositRequest, TransferRequest, WithdrawRequest};
 use tonic::Code;
@@ -6,23 +6,21 @@ use tonic::Code;
 use crate::harness::{checker, *};
 
 on_both_databases! {
-    a_dry_run_shows_what_would_happen_and_keeps_nothing,
-    a_dry_run_that_would_be_refused_says_why_and_keeps_nothing,
+    validate_only_shows_the_effect_and_records_nothing,
+    validate_only_shows_the_rejection_and_records_nothing,
     the_real_request_may_follow_under_the_same_id,
 }
 
-async fn a_dry_run_shows_what_would_happen_and_keeps_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     let before = (open_funded(&client, "a", "10").await, open(&client, "b").await);
 
     let request = TransferRequest { validate_only: true, ..transfer("a", "b", "4") };
-    let transferred = client.transfer(request).await.expect("it would be made").into_inner();
+    let transferred = client.transfer(request).await.expect("valid").into_inner();
     let request = DepositRequest { validate_only: true, ..deposit("a", "4") };
-    client.deposit(request).await.expect("it would be made");
+    client.deposit(request).await.expect("valid");
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "10") };
-    client.withdraw(request).await.expect("it would be made");
+    client.withdraw(request).await.expect("valid");
 
     assert!(!transferred.replayed);
     let transaction = transferred.transaction.expect("a transaction");
@@ -38,10 +36,8 @@ async fn a_dry_run_shows_what_would_happen_and_keeps_nothing(kind: Kind) {
     assert_eq!((database.count("entries").await, database.count("requests").await), (1, 1));
 }
 
-async fn a_dry_run_that_would_be_refused_says_why_and_keeps_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "11") };
 
@@ -50,21 +46,19 @@ async fn a_dry_run_that_would_be_refused_says_why_and_keeps_nothing(kind: Kind) 
     let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     assert_eq!(metadata(&status, "available"), "10.00");
     assert_eq!(database.count("requests").await, 1);
-    client.deposit(deposit("a", "5")).await.expect("it is made");
+    client.deposit(deposit("a", "5")).await.expect("applied");
     client.withdraw(request).await.expect("now it would be made: the refusal was not kept");
 }
 
 async fn the_real_request_may_follow_under_the_same_id(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (database, _server, mut client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let real = deposit("a", "1");
 
     let dry = DepositRequest { validate_only: true, ..real.clone() };
-    client.deposit(dry.clone()).await.expect("it would be made");
-    let made = client.deposit(real.clone()).await.expect("it is made").into_inner();
-    let dry = client.deposit(dry).await.expect("it was made").into_inner();
+    client.deposit(dry.clone()).await.expect("valid");
+    let made = client.deposit(real.clone()).await.expect("applied").into_inner();
+    let dry = client.deposit(dry).await.expect("applied").into_inner();
 
     assert!(!made.replayed && dry.replayed);
     assert_eq!(made.transaction, dry.transaction);

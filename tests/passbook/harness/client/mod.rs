@@ -1,0 +1,17 @@
+//! What the tests call a server with: clients, credentials, certificates, raw HTTP/2 frames, the
+//! admin port, a collector of its traces, and requests with the usual fields filled in.
+
+pub mod admin;
+pub mod certificates;
+pub mod credentials;
+mod errors;
+mod fixtures;
+pub mod http2;
+pub mod request;
+pub mod trace_collector;
+mod watch;
+
+pub use errors::*;
+pub use fixtures::*;
+pub use request::{Answer, Change, Verdict};
+pub use watch::*;

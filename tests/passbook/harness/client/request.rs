@@ -1,0 +1,251 @@
+//! A request with a `request_id`, as a value: it can be sent, repeated, and settled.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use passbook::proto::{
+    BatchPostTransactionsRequest, CaptureHoldRequest, DepositRequest, Hold, PlaceHoldRequest,
+    PostTransactionRequest, PostTransactionResult, ReleaseHoldRequest, ReverseTransactionRequest,
+    StreamTransactionsRequest, Transaction, TransferRequest, WithdrawRequest,
+    account_service_client::AccountServiceClient, post_transaction_result::Result as Posted,
+};
+use tokio_stream::StreamExt;
+use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
+
+use crate::harness::{
+    Client, PATIENCE, capture_part, deposit, hold, new_request_id, open, open_funded, place,
+    posting, release, reversal, status_of, transfer, withdrawal, within,
+};
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Deposit(DepositRequest),
+    Withdraw(WithdrawRequest),
+    Transfer(TransferRequest),
+    Post(PostTransactionRequest),
+    /// By BatchPostTransactions, alone in its batch.
+    PostInBatch(PostTransactionRequest),
+    /// By StreamTransactions, alone in its stream.
+    PostInStream(PostTransactionRequest),
+    PlaceHold(PlaceHoldRequest),
+    CaptureHold(CaptureHoldRequest),
+    ReleaseHold(ReleaseHoldRequest),
+    Reverse(ReverseTransactionRequest),
+}
+
+macro_rules! changes {
+    ($($request:ident => $kind:ident),+ $(,)?) => {$(
+        impl From<$request> for Change {
+            fn from(request: $request) -> Self {
+                Self::$kind(request)
+            }
+        }
+    )+};
+}
+changes! {
+    PlaceHoldRequest => PlaceHold,
+    CaptureHoldRequest => CaptureHold,
+    ReleaseHoldRequest => ReleaseHold,
+    ReverseTransactionRequest => Reverse,
+}
+
+/// The answer to a request that was applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub transaction: Option<Transaction>,
+    pub hold: Option<Hold>,
+    pub replayed: bool,
+}
+
+impl Answer {
+    /// The transaction of a request that has one.
+    pub fn transaction(&self) -> &Transaction {
+        self.transaction.as_ref().expect("a transaction")
+    }
+}
+
+/// How a request ended, once that is certain.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
+pub enum Verdict {
+    Applied(Answer),
+    Refused(Status),
+}
+
+impl Change {
+    pub fn request_id(&self) -> &str {
+        match self {
+            Self::Deposit(request) => &request.request_id,
+            Self::Withdraw(request) => &request.request_id,
+            Self::Transfer(request) => &request.request_id,
+            Self::Post(request) | Self::PostInBatch(request) | Self::PostInStream(request) => {
+                &request.request_id
+            }
+            Self::PlaceHold(request) => &request.request_id,
+            Self::CaptureHold(request) => &request.request_id,
+            Self::ReleaseHold(request) => &request.request_id,
+            Self::Reverse(request) => &request.request_id,
+        }
+    }
+
+    pub async fn send<Transport>(
+        &self,
+        client: &AccountServiceClient<Transport>,
+        deadline: Duration,
+    ) -> Result<Answer, Status>
+    where
+        Transport: GrpcService<Body, Error: Into<StdError>> + Clone,
+        Transport::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send>,
+        Transport::ResponseBody: Send + 'static,
+    {
+        let mut client = client.clone();
+        let (transaction, hold, replayed) = match self.clone() {
+            Self::Deposit(request) => {
+                let answer = client.deposit(within(deadline, request)).await?.into_inner();
+                (answer.transaction, None, answer.replayed)
+            }
+            Self::Withdraw(request) => {
+                let answer = client.withdraw(within(deadline, request)).await?.into_inner();
+                (answer.transaction, None, answer.replayed)
+            }
+            Self::Transfer(request) => {
+                let answer = client.transfer(within(deadline, request)).await?.into_inner();
+                (answer.transaction, None, answer.replayed)
+            }
+            Self::Post(request) => {
+                let answer = client.post_transaction(within(deadline, request)).await?.into_inner();
+                (answer.transaction, None, answer.replayed)
+            }
+            Self::PostInBatch(request) => {
+                let batch = BatchPostTransactionsRequest { requests: vec![request] };
+                let answer = client.batch_post_transactions(within(deadline, batch)).await?;
+                return posted(answer.into_inner().results.pop());
+            }
+            Self::PostInStream(request) => {
+                let message = StreamTransactionsRequest { request: Some(request) };
+                let messages = tokio_stream::iter([message]);
+                let answer = client.stream_transactions(within(deadline, messages)).await?;
+                let response = answer.into_inner().next().await.transpose()?;
+                return posted(response.and_then(|response| response.result));
+            }
+            Self::PlaceHold(request) => {
+                let answer = client.place_hold(within(deadline, request)).await?.into_inner();
+                (None, answer.hold, answer.replayed)
+            }
+            Self::CaptureHold(request) => {
+                let answer = client.capture_hold(within(deadline, request)).await?.into_inner();
+                (answer.transaction, answer.hold, answer.replayed)
+            }
+            Self::ReleaseHold(request) => {
+                let answer = client.release_hold(within(deadline, request)).await?.into_inner();
+                (None, answer.hold, answer.replayed)
+            }
+            Self::Reverse(request) => {
+                let request = within(deadline, request);
+                let answer = client.reverse_transaction(request).await?.into_inner();
+                (answer.transaction, None, answer.replayed)
+            }
+        };
+        Ok(Answer { transaction, hold, replayed })
+    }
+
+    /// Sends it to one server after another until the answer is certain, as the contract tells
+    /// callers to do.
+    pub async fn settle(&self, clients: &[Client]) -> Verdict {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let first = fastrand::usize(..clients.len());
+        let mut last = String::new();
+        for attempt in 0.. {
+            if tokio::time::Instant::now() > end {
+                panic!(
+                    "no verdict on {} within {PATIENCE:?}; the last answer: {last}",
+                    self.request_id()
+                );
+            }
+            let client = &clients[(first + attempt) % clients.len()];
+            match self.send(client, Duration::from_secs(5)).await {
+                Ok(answer) => return Verdict::Applied(answer),
+                Err(status) if is_definite(&status) => return Verdict::Refused(status),
+                Err(status) => last = format!("{status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
+        }
+        unreachable!("the loop ends by return or panic")
+    }
+}
+
+fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {
+    let PostTransactionResult { result, replayed } = result.expect("one result a request");
+    match result.expect("a transaction or an error") {
+        Posted::Transaction(it) => Ok(Answer { transaction: Some(it), hold: None, replayed }),
+        Posted::Error(error) => Err(status_of(&error)),
+    }
+}
+
+/// Repeats the requests of the history whose error is not definite, and records their verdicts.
+pub async fn settle_the_rest(history: &mut Vec<(Change, Verdict)>, client: &Client) {
+    let is_open = |verdict: &Verdict| matches!(verdict, Verdict::Refused(it) if !is_definite(it));
+    let open: Vec<_> = history.extract_if(.., |(_, verdict)| is_open(verdict)).collect();
+    for (change, _) in open {
+        let verdict = change.settle(std::slice::from_ref(client)).await;
+        history.push((change, verdict));
+    }
+}
+
+/// Whether a repeat would get the same error again: a rejection by state or by form.
+pub fn is_definite(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+    )
+}
+
+/// One request of each kind on this account, in US dollars. All of them can be applied, in any
+/// order. Opens the account and a second one.
+pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> {
+    let other = format!("{account_id}-other");
+    open_funded(client, account_id, "100").await;
+    open(client, &other).await;
+    let transaction = client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
+    let transaction = transaction.into_inner().transaction.expect("a transaction");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(place(client, hold(account_id, "10")).await.hold_id);
+    }
+    let legs = [(account_id, "-2"), (&other, "1.50"), (account_id, "0.25")];
+    vec![
+        Change::Deposit(deposit(account_id, "1")),
+        Change::Withdraw(withdrawal(account_id, "1")),
+        Change::Transfer(transfer(account_id, &other, "1")),
+        Change::Post(posting(&legs)),
+        Change::PostInBatch(posting(&legs)),
+        Change::PostInStream(posting(&legs)),
+        Change::PlaceHold(hold(account_id, "1")),
+        Change::CaptureHold(capture_part(&held[0], "4")),
+        Change::ReleaseHold(release(&held[1])),
+        Change::Reverse(reversal(&transaction.transaction_id)),
+    ]
+}
+
+/// One request of each kind that is rejected by state, with different reasons where possible. The
+/// account must have an open hold of this id and less than 1000 US dollars.
+pub fn one_of_each_kind_refused(account_id: &str, hold_id: &str) -> Vec<Change> {
+    let too_much = [(account_id, "-1000")];
+    vec![
+        Change::Deposit(deposit("nobody", "1")),
+        Change::Withdraw(withdrawal(account_id, "1000")),
+        Change::Transfer(transfer(account_id, "nobody", "1")),
+        Change::Post(posting(&too_much)),
+        Change::PostInBatch(posting(&too_much)),
+        Change::PostInStream(posting(&too_much)),
+        Change::PlaceHold(hold(account_id, "1000")),
+        Change::CaptureHold(capture_part(hold_id, "1000")),
+        Change::ReleaseHold(release("no-such-hold")),
+        Change::Reverse(reversal(&new_request_id())),
+    ]
+}

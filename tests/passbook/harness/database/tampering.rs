@@ -1,0 +1,41 @@
+//! Tampers with the tables, and restores them.
+
+use crate::harness::{Kind, TestDatabase};
+
+const TABLES: [&str; 4] = ["accounts", "entries", "requests", "holds"];
+
+/// A database without its triggers, and a copy of its correct rows.
+pub struct Tampering<'a>(&'a TestDatabase);
+
+impl<'a> Tampering<'a> {
+    /// Drops the triggers and the unique index that prevent tampering.
+    pub async fn begin(database: &'a TestDatabase) -> Self {
+        match database.kind {
+            Kind::Postgres => {
+                for table in TABLES {
+                    database.execute(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL")).await;
+                }
+            }
+            Kind::Sqlite => {
+                let triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger'";
+                for trigger in database.texts(triggers).await {
+                    database.execute(&format!("DROP TRIGGER {trigger}")).await;
+                }
+            }
+        }
+        database.execute("DROP INDEX requests_transaction_id").await;
+        for table in TABLES {
+            database.execute(&format!("CREATE TABLE right_{table} AS SELECT * FROM {table}")).await;
+        }
+        Self(database)
+    }
+
+    /// Restores the rows.
+    pub async fn undo(&self) {
+        for table in TABLES {
+            let undo =
+                format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM right_{table}");
+            self.0.execute(&undo).await;
+        }
+    }
+}

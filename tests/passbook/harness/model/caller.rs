@@ -1,0 +1,163 @@
+//! One caller of the model test. Sends each call to the service and to the model, and compares the
+//! replies.
+
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use passbook::proto::{
+    BatchGetAccountsRequest, GetHoldRequest, ListAccountChangesRequest, ListEntriesRequest,
+    ListHoldsRequest, ListTransactionsRequest, ResolveRequestRequest,
+};
+
+use crate::harness::{
+    Client,
+    model::command::{Command, Reply, Told},
+    model::random::Generator,
+    model::{Model, microseconds, units},
+};
+
+/// The number of calls between comparisons of all accounts.
+const CALLS_BETWEEN_LOOKS: usize = 50;
+/// Upper bound of the difference between the database's clock and this process's. Both are on this
+/// machine, but SQLite truncates to milliseconds.
+const CLOCK_SLACK_US: i64 = 2_000;
+/// The number of holds and requests that are looked up at the end.
+const LOOKED_UP_AT_THE_END: usize = 60;
+
+pub struct Caller {
+    generator: Generator,
+    model: Model,
+    clients: Vec<Client>,
+    /// Count of each verdict, to show that none is rare.
+    pub verdicts: BTreeMap<String, usize>,
+}
+
+impl Caller {
+    /// A caller whose accounts start with its name. It sends each call to one of these servers.
+    pub fn new(name: &str, seed: u64, clients: &[Client]) -> Self {
+        Self {
+            generator: Generator::new(name, seed),
+            model: Model::default(),
+            clients: clients.to_vec(),
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    /// Makes `count` random calls, then reads everything.
+    pub async fn run(mut self, calls: usize) -> Self {
+        for number in 1..=calls {
+            let command = self.generator.next(&self.model, now_us());
+            let _ = self.call(command).await;
+            if number % CALLS_BETWEEN_LOOKS == 0 {
+                self.compare_accounts().await;
+            }
+        }
+        self.compare_all().await;
+        self
+    }
+
+    async fn call(&mut self, command: Command) -> Reply {
+        let is_read = command.is_read();
+        loop {
+            let client = self.generator.random.usize(0..self.clients.len());
+            let from_us = now_us() - CLOCK_SLACK_US;
+            let client = &self.clients[client];
+            let reply = command.send(client, &mut self.generator.random).await;
+            let to_us = now_us() + CLOCK_SLACK_US;
+            // A read of several pages may have met a hold before and after its expiry.
+            if is_read && self.model.expires_within(from_us, to_us) {
+                continue;
+            }
+            let expected = self.model.expect(&command, from_us, to_us, &reply);
+            assert!(
+                reply == expected,
+                "{command:#?}\nthe service: {reply:#?}\nthe model: {expected:#?}"
+            );
+            self.count(&command, &reply);
+            return reply;
+        }
+    }
+
+    fn count(&mut self, command: &Command, reply: &Reply) {
+        let kind = format!("{command:?}");
+        let kind = kind.split('(').next().unwrap_or_default();
+        let verdict = match reply {
+            Ok(told) if told.replayed => format!("{kind} replayed"),
+            Ok(_) => kind.to_owned(),
+            Err(refusal) => {
+                let state = refusal.metadata.get("state").map(|state| format!(" {state}"));
+                format!("{}{}", refusal.reason, state.unwrap_or_default())
+            }
+        };
+        *self.verdicts.entry(verdict).or_default() += 1;
+    }
+
+    /// Compares all accounts in one snapshot, and checks the sums.
+    async fn compare_accounts(&mut self) {
+        let account_ids: Vec<String> = self.model.accounts.keys().cloned().collect();
+        if account_ids.is_empty() {
+            return;
+        }
+        let command = Command::BatchGetAccounts(BatchGetAccountsRequest { account_ids });
+        let told = self.call(command).await.expect("all accounts are there");
+        let mut sums: BTreeMap<String, i128> = BTreeMap::new();
+        for account in told.accounts {
+            let balance = units(&account.balance.expect("a balance"));
+            *sums.entry(account.currency_code).or_default() += balance;
+        }
+        for (currency_code, sum) in sums {
+            let from_outside = self.model.from_outside.get(&currency_code).copied().unwrap_or(0);
+            assert_eq!(sum, from_outside, "{currency_code} was made or lost");
+        }
+    }
+
+    async fn compare_all(&mut self) {
+        self.compare_accounts().await;
+        for account_id in self.model.accounts.keys().cloned().collect::<Vec<_>>() {
+            let entries =
+                ListEntriesRequest { account_id: account_id.clone(), ..Default::default() };
+            let entries = self.call(Command::ListEntries(entries)).await.expect("entries");
+            assert_balances(&entries);
+            let holds = ListHoldsRequest { account_id: account_id.clone(), ..Default::default() };
+            self.call(Command::ListHolds(holds)).await.expect("holds");
+            let changes =
+                ListAccountChangesRequest { account_id: account_id.clone(), ..Default::default() };
+            self.call(Command::ListAccountChanges(changes)).await.expect("changes");
+            let transactions = ListTransactionsRequest { account_id, ..Default::default() };
+            self.call(Command::ListTransactions(transactions)).await.expect("transactions");
+        }
+        let labels = BTreeMap::from([("caller".to_owned(), self.generator.caller.clone())]);
+        let transactions = ListTransactionsRequest { labels, ..Default::default() };
+        self.call(Command::ListTransactions(transactions)).await.expect("transactions");
+        for hold_id in
+            self.model.holds.keys().take(LOOKED_UP_AT_THE_END).cloned().collect::<Vec<_>>()
+        {
+            self.call(Command::GetHold(GetHoldRequest { hold_id })).await.expect("a hold");
+        }
+        let mut request_ids: Vec<String> = self.model.requests.keys().cloned().collect();
+        self.generator.random.shuffle(&mut request_ids);
+        for request_id in request_ids.into_iter().take(LOOKED_UP_AT_THE_END) {
+            let request = ResolveRequestRequest { request_id, fence: false };
+            self.call(Command::Resolve(request)).await.expect("a verdict");
+        }
+    }
+}
+
+/// Checks that each balance is the sum of the amounts so far, and each sequence their count.
+fn assert_balances(told: &Told) {
+    let mut sum = 0;
+    for (index, entry) in told.entries.iter().enumerate() {
+        sum += units(entry.amount.as_ref().expect("an amount"));
+        assert_eq!(entry.sequence, index as i64 + 1, "{entry:?}");
+        assert_eq!(units(entry.balance_after.as_ref().expect("a balance")), sum, "{entry:?}");
+    }
+    let times = told.entries.iter().filter_map(|entry| entry.create_time.as_ref());
+    assert!(times.map(microseconds).is_sorted(), "time goes back: {told:#?}");
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+    now.as_micros() as i64
+}

@@ -1,0 +1,317 @@
+//! The calls of the model test and their replies: one type for all RPCs, so that the model and the
+//! server get the same call and their replies are compared as a whole.
+
+use std::collections::BTreeMap;
+
+use passbook::proto::{
+    Account, AccountChange, BatchGetAccountsRequest, BatchPostTransactionsRequest,
+    CaptureHoldRequest, CloseAccountRequest, CreateAccountRequest, DepositRequest, Entry,
+    FreezeAccountRequest, GetAccountRequest, GetBalanceRequest, GetHoldRequest,
+    GetTransactionRequest, Hold, ListAccountChangesRequest, ListAccountsRequest,
+    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest, Money, PlaceHoldRequest,
+    PostTransactionRequest, ReleaseHoldRequest, ResolveRequestRequest, ReverseTransactionRequest,
+    StreamTransactionsRequest, Transaction, TransferRequest, UnfreezeAccountRequest,
+    UpdateAccountRequest, WithdrawRequest, post_transaction_result,
+};
+use tonic::{Code, Request, Status};
+use tonic_types::{StatusExt, pb};
+
+use crate::harness::{Client, seconds, status_of, within};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    CreateAccount(CreateAccountRequest),
+    UpdateAccount(UpdateAccountRequest),
+    Freeze(FreezeAccountRequest),
+    Unfreeze(UnfreezeAccountRequest),
+    Close(CloseAccountRequest),
+    Deposit(DepositRequest),
+    Withdraw(WithdrawRequest),
+    Transfer(TransferRequest),
+    Post(PostTransactionRequest),
+    PlaceHold(PlaceHoldRequest),
+    CaptureHold(CaptureHoldRequest),
+    ReleaseHold(ReleaseHoldRequest),
+    Reverse(ReverseTransactionRequest),
+    Resolve(ResolveRequestRequest),
+    GetAccount(GetAccountRequest),
+    BatchGetAccounts(BatchGetAccountsRequest),
+    ListAccounts(ListAccountsRequest),
+    ListAccountChanges(ListAccountChangesRequest),
+    GetHold(GetHoldRequest),
+    ListHolds(ListHoldsRequest),
+    GetTransaction(GetTransactionRequest),
+    ListTransactions(ListTransactionsRequest),
+    ListEntries(ListEntriesRequest),
+    GetBalance(GetBalanceRequest),
+}
+
+/// The content of an OK, of any RPC.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    pub accounts: Vec<Account>,
+    pub account_changes: Vec<AccountChange>,
+    pub transactions: Vec<Transaction>,
+    pub holds: Vec<Hold>,
+    pub entries: Vec<Entry>,
+    pub balance: Option<(Money, i64)>,
+    pub replayed: bool,
+    /// Of ResolveRequest: the outcome, and whether the request is fenced.
+    pub resolved: Option<(i32, bool)>,
+    /// Of ResolveRequest: the rejection.
+    pub refusal: Option<Refusal>,
+}
+
+/// A rejection, with the metadata that `errors.proto` lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub code: Code,
+    pub reason: String,
+    pub metadata: BTreeMap<String, String>,
+}
+
+pub type Reply = Result<Told, Refusal>;
+
+impl Refusal {
+    pub fn new(code: Code, reason: &str, metadata: &[(&str, String)]) -> Self {
+        let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Self { code, reason: reason.to_owned(), metadata: metadata.collect() }
+    }
+
+    /// None if the status is no verdict: the request was not applied.
+    pub fn of(status: &Status) -> Option<Self> {
+        let info = status.get_details_error_info();
+        let info = info.unwrap_or_else(|| panic!("an error without ErrorInfo: {status:?}"));
+        match info.metadata.get("outcome").map(String::as_str) {
+            None => {}
+            Some("not_applied") => return None,
+            Some(_) => panic!("nothing here breaks off a commit: {status:?}"),
+        }
+        let is_malformed =
+            info.metadata.contains_key("field") || info.reason == "REQUEST_ID_REUSED";
+        let metadata =
+            if is_malformed { BTreeMap::new() } else { info.metadata.into_iter().collect() };
+        Some(Self { code: status.code(), reason: info.reason, metadata })
+    }
+
+    fn of_message(status: pb::Status) -> Self {
+        Self::of(&status_of(&status)).expect("a verdict")
+    }
+}
+
+impl Command {
+    /// Whether the call is a read, which can be repeated.
+    pub fn is_read(&self) -> bool {
+        use Command as C;
+        match self {
+            C::GetAccount(_)
+            | C::BatchGetAccounts(_)
+            | C::ListAccounts(_)
+            | C::ListAccountChanges(_)
+            | C::GetHold(_)
+            | C::ListHolds(_)
+            | C::GetTransaction(_)
+            | C::ListTransactions(_)
+            | C::ListEntries(_)
+            | C::GetBalance(_) => true,
+            C::Resolve(request) => !request.fence,
+            _ => false,
+        }
+    }
+
+    /// The `request_id` and `validate_only` of those that have them.
+    fn identity(&mut self) -> Option<(&mut String, Option<&mut bool>)> {
+        match self {
+            Self::Deposit(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
+            Self::Withdraw(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
+            Self::Transfer(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
+            Self::Post(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
+            Self::PlaceHold(it) => Some((&mut it.request_id, None)),
+            Self::CaptureHold(it) => Some((&mut it.request_id, None)),
+            Self::ReleaseHold(it) => Some((&mut it.request_id, None)),
+            Self::Reverse(it) => Some((&mut it.request_id, None)),
+            _ => None,
+        }
+    }
+
+    pub fn request_id(&self) -> Option<String> {
+        self.clone().identity().map(|(request_id, _)| request_id.clone())
+    }
+
+    pub fn with_request_id(mut self, new: &str) -> Self {
+        if let Some((request_id, _)) = self.identity() {
+            new.clone_into(request_id);
+        }
+        self
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.clone().identity().is_some_and(|(_, dry)| dry.is_some_and(|dry| *dry))
+    }
+
+    pub fn set_dry_run(&mut self, value: bool) {
+        if let Some((_, Some(dry))) = self.identity() {
+            *dry = value;
+        }
+    }
+
+    /// The content that repeats of a request must share.
+    pub fn body(&self) -> Self {
+        let mut body = self.clone().with_request_id("");
+        body.set_dry_run(false);
+        body
+    }
+
+    /// The amounts of the request, and whether each must be positive.
+    pub fn amounts(&mut self) -> (Vec<&mut Money>, bool) {
+        match self {
+            Self::Deposit(it) => (it.amount.iter_mut().collect(), true),
+            Self::Withdraw(it) => (it.amount.iter_mut().collect(), true),
+            Self::Transfer(it) => (it.amount.iter_mut().collect(), true),
+            Self::PlaceHold(it) => (it.amount.iter_mut().collect(), true),
+            Self::CaptureHold(it) => (it.amount.iter_mut().collect(), true),
+            Self::Post(it) => {
+                (it.legs.iter_mut().filter_map(|leg| leg.amount.as_mut()).collect(), false)
+            }
+            _ => (Vec::new(), true),
+        }
+    }
+
+    /// The same request with other spellings of its amounts.
+    fn respelled(&self, random: &mut fastrand::Rng) -> Self {
+        let mut command = self.clone();
+        for money in command.amounts().0 {
+            match random.u8(0..4) {
+                0 if money.value.contains('.') => {
+                    let short = money.value.trim_end_matches('0').trim_end_matches('.');
+                    money.value = short.to_owned();
+                }
+                1 => {
+                    let digits = money.value.trim_start_matches('-');
+                    let sign = if digits.len() < money.value.len() { "-" } else { "" };
+                    money.value = format!("{sign}0{digits}");
+                }
+                _ => {}
+            }
+        }
+        command
+    }
+
+    /// Repeats the call until there is a verdict. Reads lists to their ends.
+    pub async fn send(&self, client: &Client, random: &mut fastrand::Rng) -> Reply {
+        for _ in 0..100 {
+            let status = match self.respelled(random).send_once(client, random).await {
+                Ok(told) => return Ok(told),
+                Err(status) => status,
+            };
+            if let Some(refusal) = Refusal::of(&status) {
+                return Err(refusal);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("no verdict on {self:?}")
+    }
+
+    async fn send_once(self, client: &Client, random: &mut fastrand::Rng) -> Result<Told, Status> {
+        let mut client = client.clone();
+        match self {
+            Self::CreateAccount(it) => {
+                Ok(account(client.create_account(timed(it)).await?.into_inner().account))
+            }
+            Self::UpdateAccount(it) => {
+                Ok(account(client.update_account(timed(it)).await?.into_inner().account))
+            }
+            Self::Freeze(it) => {
+                Ok(account(client.freeze_account(timed(it)).await?.into_inner().account))
+            }
+            Self::Unfreeze(it) => {
+                Ok(account(client.unfreeze_account(timed(it)).await?.into_inner().account))
+            }
+            Self::Close(it) => {
+                Ok(account(client.close_account(timed(it)).await?.into_inner().account))
+            }
+            Self::Deposit(it) => {
+                let it = client.deposit(timed(it)).await?.into_inner();
+                Ok(made(it.transaction, None, it.replayed))
+            }
+            Self::Withdraw(it) => {
+                let it = client.withdraw(timed(it)).await?.into_inner();
+                Ok(made(it.transaction, None, it.replayed))
+            }
+            Self::Transfer(it) => {
+                let it = client.transfer(timed(it)).await?.into_inner();
+                Ok(made(it.transaction, None, it.replayed))
+            }
+            Self::Post(it) => post(client, it, random).await,
+            Self::PlaceHold(it) => {
+                let it = client.place_hold(timed(it)).await?.into_inner();
+                Ok(made(None, it.hold, it.replayed))
+            }
+            Self::CaptureHold(it) => {
+                let it = client.capture_hold(timed(it)).await?.into_inner();
+                Ok(made(it.transaction, it.hold, it.replayed))
+            }
+            Self::ReleaseHold(it) => {
+                let it = client.release_hold(timed(it)).await?.into_inner();
+                Ok(made(None, it.hold, it.replayed))
+            }
+            Self::Reverse(it) => {
+                let it = client.reverse_transaction(timed(it)).await?.into_inner();
+                Ok(made(it.transaction, None, it.replayed))
+            }
+            Self::Resolve(it) => {
+                let it = client.resolve_request(timed(it)).await?.into_inner();
+                let resolved = Some((it.outcome, it.fenced));
+                let refusal = it.error.map(Refusal::of_message);
+                Ok(Told { resolved, refusal, ..made(it.transaction, it.hold, false) })
+            }
+            read => crate::harness::model::reads::send(read, client).await,
+        }
+    }
+}
+
+/// Posts one transaction: unary, as a batch of one, or as a stream of one.
+async fn post(
+    mut client: Client,
+    request: PostTransactionRequest,
+    random: &mut fastrand::Rng,
+) -> Result<Told, Status> {
+    let result = match random.u8(0..4) {
+        0 => {
+            let requests = vec![request];
+            let batch = timed(BatchPostTransactionsRequest { requests });
+            client.batch_post_transactions(batch).await?.into_inner().results.pop()
+        }
+        1 => {
+            let request = StreamTransactionsRequest { request: Some(request) };
+            let stream = tokio_stream::iter([request]);
+            let mut results = client.stream_transactions(stream).await?.into_inner();
+            results.message().await?.and_then(|message| message.result)
+        }
+        _ => {
+            let it = client.post_transaction(timed(request)).await?.into_inner();
+            return Ok(made(it.transaction, None, it.replayed));
+        }
+    };
+    let result = result.expect("a result for the request");
+    match result.result.expect("a result") {
+        post_transaction_result::Result::Transaction(transaction) => {
+            Ok(made(Some(transaction), None, result.replayed))
+        }
+        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
+    }
+}
+
+/// A deadline that no call should ever reach.
+pub fn timed<T>(message: T) -> Request<T> {
+    within(seconds(30), message)
+}
+
+fn account(account: Option<Account>) -> Told {
+    Told { accounts: account.into_iter().collect(), ..Told::default() }
+}
+
+fn made(transaction: Option<Transaction>, hold: Option<Hold>, replayed: bool) -> Told {
+    let transactions = transaction.into_iter().collect();
+    Told { transactions, holds: hold.into_iter().collect(), replayed, ..Told::default() }
+}

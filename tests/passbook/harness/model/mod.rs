@@ -1,0 +1,12 @@
+//! A sequential model of the contract, and random histories of calls to compare the service with.
+
+pub mod caller;
+pub mod command;
+mod holds;
+mod money;
+pub mod random;
+mod reads;
+mod requests;
+mod state;
+
+pub use state::*;

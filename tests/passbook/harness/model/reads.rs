@@ -1,0 +1,268 @@
+//! The reads of the model: how they are sent, page by page, and their expected replies.
+
+use passbook::proto::{
+    AccountState, Entry, EntryOrder, GetAccountRequest, GetBalanceRequest, GetHoldRequest,
+    GetTransactionRequest, Hold, HoldState, ListAccountChangesRequest, ListAccountsRequest,
+    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest, Transaction, TransactionKind,
+    get_transaction_request::Lookup,
+};
+use prost_types::Timestamp;
+use tonic::{Code, Status};
+
+use crate::harness::{
+    Client,
+    model::command::{Command, Refusal, Reply, Told, timed},
+    model::random::Generator,
+    model::{Model, microseconds, money_in},
+    timestamp,
+};
+
+/// Reads all pages of a list.
+macro_rules! all_pages {
+    ($client:ident.$rpc:ident($request:expr).$items:ident) => {{
+        let mut request = $request;
+        let mut all = Vec::new();
+        loop {
+            let page = $client.$rpc(timed(request.clone())).await?.into_inner();
+            all.extend(page.$items);
+            if page.next_page_token.is_empty() {
+                break all;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }};
+}
+
+pub async fn send(command: Command, mut client: Client) -> Result<Told, Status> {
+    let mut told = Told::default();
+    match command {
+        Command::GetAccount(it) => {
+            told.accounts.extend(client.get_account(timed(it)).await?.into_inner().account);
+        }
+        Command::BatchGetAccounts(it) => {
+            told.accounts = client.batch_get_accounts(timed(it)).await?.into_inner().accounts;
+        }
+        Command::ListAccounts(it) => {
+            told.accounts = all_pages!(client.list_accounts(it).accounts);
+        }
+        Command::ListAccountChanges(it) => {
+            told.account_changes = all_pages!(client.list_account_changes(it).changes);
+        }
+        Command::GetHold(it) => {
+            told.holds.extend(client.get_hold(timed(it)).await?.into_inner().hold);
+        }
+        Command::ListHolds(it) => told.holds = all_pages!(client.list_holds(it).holds),
+        Command::GetTransaction(it) => {
+            let answer = client.get_transaction(timed(it)).await?.into_inner();
+            told.transactions.extend(answer.transaction);
+        }
+        Command::ListTransactions(it) => {
+            told.transactions = all_pages!(client.list_transactions(it).transactions);
+        }
+        Command::ListEntries(it) => told.entries = all_pages!(client.list_entries(it).entries),
+        Command::GetBalance(it) => {
+            let answer = client.get_balance(timed(it)).await?.into_inner();
+            told.balance = answer.balance.map(|balance| (balance, answer.sequence));
+        }
+        change => panic!("not a read: {change:?}"),
+    }
+    Ok(told)
+}
+
+impl Model {
+    /// The reply to a read, after expired holds are marked as such.
+    pub(super) fn read(&self, command: &Command) -> Reply {
+        let mut told = Told::default();
+        match command {
+            Command::GetAccount(it) => told.accounts.push(self.told_account(&it.account_id)?),
+            Command::BatchGetAccounts(it) => {
+                for account_id in &it.account_ids {
+                    told.accounts.push(self.told_account(account_id)?);
+                }
+            }
+            Command::ListAccounts(it) => told.accounts = self.list_accounts(it),
+            Command::ListAccountChanges(it) => {
+                told.account_changes = self.account(&it.account_id)?.changes.clone();
+            }
+            Command::GetHold(it) => told.holds.push(self.hold(&it.hold_id)?.told.clone()),
+            Command::ListHolds(it) => told.holds = self.list_holds(it)?,
+            Command::GetTransaction(it) => told.transactions.push(self.get_transaction(it)?),
+            Command::ListTransactions(it) => told.transactions = self.list_transactions(it)?,
+            Command::ListEntries(it) => told.entries = self.list_entries(it)?,
+            Command::GetBalance(it) => {
+                let account = self.account(&it.account_id)?;
+                let was = |entry: &&Entry| match &it.at_time {
+                    Some(at_time) => time_of(&entry.create_time) <= microseconds(at_time),
+                    None => true,
+                };
+                let entry = account.entries.iter().rfind(was);
+                told.balance = Some(match entry {
+                    Some(entry) => {
+                        (entry.balance_after.clone().expect("a balance"), entry.sequence)
+                    }
+                    None => (money_in(&account.currency_code, 0), 0),
+                });
+            }
+            change => panic!("not a read: {change:?}"),
+        }
+        Ok(told)
+    }
+
+    fn list_accounts(&self, request: &ListAccountsRequest) -> Vec<passbook::proto::Account> {
+        let state = AccountState::try_from(request.state).expect("a state");
+        let ids = self.accounts.iter().filter(|(_, account)| {
+            (request.currency_code.is_empty() || request.currency_code == account.currency_code)
+                && (state == AccountState::Unspecified || state == account.state)
+                && request.labels.iter().all(|(key, value)| account.labels.get(key) == Some(value))
+        });
+        ids.filter_map(|(account_id, _)| self.told_account(account_id).ok()).collect()
+    }
+
+    fn list_holds(&self, request: &ListHoldsRequest) -> Result<Vec<Hold>, Refusal> {
+        self.account(&request.account_id)?;
+        let state = HoldState::try_from(request.state).expect("a state");
+        let holds = self.holds.values().map(|hold| &hold.told).filter(|hold| {
+            hold.account_id == request.account_id
+                && (state == HoldState::Unspecified || state == hold.state())
+        });
+        Ok(holds.cloned().collect())
+    }
+
+    fn get_transaction(&self, request: &GetTransactionRequest) -> Result<Transaction, Refusal> {
+        let (found, name, value) = match request.lookup.as_ref().expect("a name") {
+            Lookup::TransactionId(id) => (self.transactions.get(id), "transaction_id", id),
+            Lookup::RequestId(id) => {
+                let told = match self.requests.get(id) {
+                    Some(Some((_, Ok(told)))) => told.transactions.first(),
+                    _ => None,
+                };
+                let id_of = told.and_then(|it| self.transactions.get(&it.transaction_id));
+                (id_of, "request_id", id)
+            }
+        };
+        let missing =
+            || Refusal::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[(name, value.clone())]);
+        found.map(|transaction| self.as_it_is_now(transaction)).ok_or_else(missing)
+    }
+
+    fn as_it_is_now(&self, transaction: &Transaction) -> Transaction {
+        let reversal = self.reversed_by.get(&transaction.transaction_id).cloned();
+        let reversed_by_transaction_id = reversal.unwrap_or_default();
+        Transaction { reversed_by_transaction_id, ..transaction.clone() }
+    }
+
+    fn list_transactions(
+        &self,
+        request: &ListTransactionsRequest,
+    ) -> Result<Vec<Transaction>, Refusal> {
+        let kind = TransactionKind::try_from(request.kind).expect("a kind");
+        let mut found: Vec<_> = self.transactions.values().collect();
+        // UUIDs sort the same as text and as bytes.
+        found.reverse();
+        if !request.account_id.is_empty() {
+            let entries = &self.account(&request.account_id)?.entries;
+            let last: std::collections::BTreeMap<_, _> =
+                entries.iter().map(|entry| (&entry.transaction_id, entry.sequence)).collect();
+            found.retain(|it| last.contains_key(&it.transaction_id));
+            found.sort_by_key(|it| -last[&it.transaction_id]);
+        }
+        found.retain(|transaction| {
+            let labels = &transaction.labels;
+            (kind == TransactionKind::Unspecified || kind == transaction.kind())
+                && is_within(&transaction.create_time, &request.start_time, &request.end_time)
+                && request.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        });
+        Ok(found.into_iter().map(|it| self.as_it_is_now(it)).collect())
+    }
+
+    fn list_entries(&self, request: &ListEntriesRequest) -> Result<Vec<Entry>, Refusal> {
+        let entries = self.account(&request.account_id)?.entries.iter();
+        let entries = entries.filter(|entry| {
+            entry.sequence > request.after_sequence
+                && is_within(&entry.create_time, &request.start_time, &request.end_time)
+        });
+        let mut entries: Vec<_> = entries.cloned().collect();
+        if request.order() == EntryOrder::Descending {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+}
+
+fn time_of(time: &Option<Timestamp>) -> i64 {
+    microseconds(time.as_ref().expect("a time"))
+}
+
+fn is_within(time: &Option<Timestamp>, start: &Option<Timestamp>, end: &Option<Timestamp>) -> bool {
+    let time = time_of(time);
+    start.as_ref().is_none_or(|start| time >= microseconds(start))
+        && end.as_ref().is_none_or(|end| time < microseconds(end))
+}
+
+impl Generator {
+    pub(super) fn read(&mut self, model: &Model) -> Command {
+        let account_id = self.account(model);
+        let page_size = *self.pick(&[0, 1, 7, 1000]);
+        match self.random.u8(0..10) {
+            0 | 1 => Command::GetAccount(GetAccountRequest { account_id }),
+            2 => Command::GetHold(GetHoldRequest { hold_id: self.hold(model) }),
+            3 => Command::ListHolds(ListHoldsRequest {
+                state: self.random.i32(0..5),
+                account_id,
+                page_size: page_size.max(7),
+                ..ListHoldsRequest::default()
+            }),
+            4 => {
+                let name = match self.request_id_sent() {
+                    Some(request_id) if self.one_in(2) => Lookup::RequestId(request_id),
+                    _ => Lookup::TransactionId(self.transaction(model)),
+                };
+                Command::GetTransaction(GetTransactionRequest { lookup: Some(name) })
+            }
+            5 => Command::ListTransactions(ListTransactionsRequest {
+                kind: if self.one_in(2) { self.random.i32(0..7) } else { 0 },
+                start_time: self.time(model, 4),
+                end_time: self.time(model, 4),
+                labels: self.labels(),
+                account_id: if self.one_in(3) { String::new() } else { account_id },
+                page_size: page_size.max(7),
+                ..ListTransactionsRequest::default()
+            }),
+            6 => Command::ListEntries(ListEntriesRequest {
+                after_sequence: if self.one_in(3) { self.random.i64(0..40) } else { 0 },
+                start_time: self.time(model, 4),
+                end_time: self.time(model, 4),
+                order: self.random.i32(0..3),
+                account_id,
+                page_size: page_size.max(7),
+                ..ListEntriesRequest::default()
+            }),
+            7 => {
+                let at_time = self.time(model, 1);
+                Command::GetBalance(GetBalanceRequest { account_id, at_time })
+            }
+            8 => Command::ListAccountChanges(ListAccountChangesRequest {
+                account_id,
+                page_size,
+                ..ListAccountChangesRequest::default()
+            }),
+            _ => Command::ListAccounts(ListAccountsRequest {
+                currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),
+                state: self.random.i32(0..4),
+                labels: self.labels(),
+                page_size: page_size.max(7),
+                ..ListAccountsRequest::default()
+            }),
+        }
+    }
+
+    /// The time of a transaction, plus or minus a microsecond; usually none.
+    fn time(&mut self, model: &Model, one_in: u32) -> Option<Timestamp> {
+        if model.transactions.is_empty() || !self.one_in(one_in) {
+            return None;
+        }
+        let index = self.random.usize(0..model.transactions.len());
+        let transaction = model.transactions.values().nth(index)?;
+        Some(timestamp(time_of(&transaction.create_time) + self.random.i64(-1..=1)))
+    }
+}

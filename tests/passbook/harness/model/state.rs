@@ -1,0 +1,439 @@
+//! The model: the contract as sequential code in integers. It shares no rule with `src/domain`.
+//!
+//! Values that only the server knows (generated ids, times) are taken from its reply, and must be
+//! plausible. This file has accounts and requests; `money` has postings, `holds` has holds, `reads`
+//! has reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use passbook::proto::{
+    Account as ToldAccount, AccountAttributes, AccountChange, AccountChangeKind, AccountState,
+    CreateAccountRequest, Entry, Hold as ToldHold, Money, RequestOutcome, ResolveRequestRequest,
+    Transaction, UpdateAccountRequest,
+};
+use prost_types::Timestamp;
+use tonic::Code;
+
+use crate::harness::model::command::{Command, Refusal, Reply, Told};
+
+/// Upper bound of all amounts, in the currency's smallest unit.
+pub const LIMIT: i128 = 10_i128.pow(28);
+
+#[derive(Clone, Default)]
+pub struct Model {
+    pub accounts: BTreeMap<String, Account>,
+    pub holds: BTreeMap<String, Hold>,
+    /// By id, as they were answered.
+    pub transactions: BTreeMap<String, Transaction>,
+    pub reversed_by: BTreeMap<String, String>,
+    /// The request and its first reply. None: fenced.
+    pub requests: BTreeMap<String, Option<(Command, Reply)>>,
+    /// Open holds by expire time.
+    pub expiring: BTreeSet<(i64, String)>,
+    /// By currency: the sum that entered the ledger less the sum that left it.
+    pub from_outside: BTreeMap<String, i128>,
+    /// Lower bound of the current time.
+    pub now_us: i64,
+}
+
+#[derive(Clone)]
+pub struct Account {
+    pub currency_code: String,
+    pub balance: i128,
+    pub overdraft_limit: i128,
+    pub unlimited_overdraft: bool,
+    pub state: AccountState,
+    pub version: i64,
+    pub labels: BTreeMap<String, String>,
+    pub entries: Vec<Entry>,
+    pub changes: Vec<AccountChange>,
+    pub open_holds: BTreeSet<String>,
+    pub create_time: Option<Timestamp>,
+    pub update_time: Option<Timestamp>,
+    /// Of the latest entry, in hexadecimal.
+    pub last_hash: String,
+}
+
+#[derive(Clone)]
+pub struct Hold {
+    pub amount: i128,
+    pub told: ToldHold,
+}
+
+impl Model {
+    /// Checks the reply of a call that was executed between these two times. If a hold expires in
+    /// between, any time that explains the reply is accepted.
+    pub fn expect(&mut self, command: &Command, from_us: i64, to_us: i64, reply: &Reply) -> Reply {
+        let range = (from_us + 1, String::new())..(to_us + 1, String::new());
+        let times: BTreeSet<i64> = self.expiring.range(range).map(|(time, _)| *time).collect();
+        let mut now_us = from_us;
+        for later_us in times {
+            let mut trial = self.clone();
+            if trial.apply(command, now_us, reply) == *reply {
+                break;
+            }
+            now_us = later_us;
+        }
+        let expected = self.apply(command, now_us, reply);
+        self.assert_sums();
+        expected
+    }
+
+    pub fn expires_within(&self, from_us: i64, to_us: i64) -> bool {
+        let range = (from_us + 1, String::new())..(to_us + 1, String::new());
+        self.expiring.range(range).next().is_some()
+    }
+
+    fn apply(&mut self, command: &Command, now_us: i64, reply: &Reply) -> Reply {
+        self.now_us = now_us;
+        self.expire(now_us);
+        let told = reply.as_ref().ok().cloned().unwrap_or_default();
+        let time = told.accounts.first().and_then(|account| account.update_time);
+        match command {
+            Command::CreateAccount(it) => self.create(it, &told),
+            Command::UpdateAccount(it) => self.update(it, time),
+            Command::Freeze(it) => {
+                let change = (AccountState::Frozen, AccountChangeKind::Frozen);
+                self.set_state(&it.account_id, change, &it.reason, time)
+            }
+            Command::Unfreeze(it) => {
+                let change = (AccountState::Open, AccountChangeKind::Unfrozen);
+                self.set_state(&it.account_id, change, &it.reason, time)
+            }
+            Command::Close(it) => {
+                let change = (AccountState::Closed, AccountChangeKind::Closed);
+                self.set_state(&it.account_id, change, &it.reason, time)
+            }
+            Command::Resolve(it) => Ok(self.resolve(it)),
+            request if request.request_id().is_some() => self.request(request, reply),
+            read => self.read(read),
+        }
+    }
+
+    /// The invariants.
+    fn assert_sums(&self) {
+        let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
+        for (account_id, account) in &self.accounts {
+            *sums.entry(&account.currency_code).or_default() += account.balance;
+            let available = self.available(account_id);
+            assert!(available >= 0 || account.unlimited_overdraft, "{account_id}: {available}");
+        }
+        for (currency_code, sum) in sums {
+            let from_outside = self.from_outside.get(currency_code).copied().unwrap_or(0);
+            assert_eq!(sum, from_outside, "{currency_code} is made or lost");
+        }
+    }
+
+    fn expire(&mut self, now_us: i64) {
+        while let Some((time_us, hold_id)) = self.expiring.first().cloned() {
+            if time_us > now_us {
+                return;
+            }
+            let hold = &mut self.holds.get_mut(&hold_id).expect("a hold").told;
+            let (account_id, time) = (hold.account_id.clone(), hold.expire_time);
+            hold.set_state(passbook::proto::HoldState::Expired);
+            hold.update_time = time;
+            self.end_hold(&hold_id);
+            self.changed(&account_id, time);
+        }
+    }
+
+    /// Ends a hold.
+    pub(super) fn end_hold(&mut self, hold_id: &str) {
+        let account_id = &self.holds[hold_id].told.account_id;
+        self.accounts.get_mut(account_id).expect("an account").open_holds.remove(hold_id);
+        self.expiring.retain(|(_, other)| other != hold_id);
+    }
+
+    pub(super) fn changed(&mut self, account_id: &str, time: Option<Timestamp>) {
+        let account = self.accounts.get_mut(account_id).expect("an account");
+        account.version += 1;
+        let new = time.as_ref().map(microseconds);
+        if new > account.update_time.as_ref().map(microseconds) {
+            account.update_time = time;
+        }
+    }
+
+    pub(super) fn account(&self, account_id: &str) -> Result<&Account, Refusal> {
+        self.accounts.get(account_id).ok_or_else(|| {
+            let metadata = [("account_id", account_id.to_owned())];
+            Refusal::new(Code::NotFound, "ACCOUNT_NOT_FOUND", &metadata)
+        })
+    }
+
+    pub fn held(&self, account_id: &str) -> i128 {
+        let open = self.accounts[account_id].open_holds.iter();
+        open.map(|hold_id| self.holds[hold_id].amount).sum()
+    }
+
+    pub fn available(&self, account_id: &str) -> i128 {
+        let account = &self.accounts[account_id];
+        account.balance - self.held(account_id) + account.overdraft_limit
+    }
+
+    /// The account as the service reports it.
+    pub(super) fn told_account(&self, account_id: &str) -> Result<ToldAccount, Refusal> {
+        let account = self.account(account_id)?;
+        let money = |units| Some(money_in(&account.currency_code, units));
+        Ok(ToldAccount {
+            caller: String::new(),
+            account_id: account_id.to_owned(),
+            currency_code: account.currency_code.clone(),
+            balance: money(account.balance),
+            held: money(self.held(account_id)),
+            available: money(self.available(account_id)),
+            overdraft_limit: money(account.overdraft_limit),
+            unlimited_overdraft: account.unlimited_overdraft,
+            state: account.state.into(),
+            sequence: account.entries.len() as i64,
+            version: account.version,
+            labels: account.labels.clone(),
+            create_time: account.create_time,
+            update_time: account.update_time,
+        })
+    }
+
+    fn answer(&self, account_id: &str) -> Reply {
+        Ok(Told { accounts: vec![self.told_account(account_id)?], ..Told::default() })
+    }
+
+    fn create(&mut self, request: &CreateAccountRequest, told: &Told) -> Reply {
+        let by_server = told.accounts.first();
+        let account_id = match request.account_id.as_str() {
+            "" => by_server.map(|account| account.account_id.clone()).unwrap_or_default(),
+            account_id => account_id.to_owned(),
+        };
+        let overdraft_limit = request.overdraft_limit.as_ref().map_or(0, units);
+        if let Some(account) = self.accounts.get(&account_id) {
+            let now = attributes(account);
+            let first = account.changes.first().and_then(|change| change.before.as_ref());
+            let opening = first.unwrap_or(&now);
+            let is_same = account.currency_code == request.currency_code
+                && opening.overdraft_limit.as_ref().map_or(0, units) == overdraft_limit
+                && opening.unlimited_overdraft == request.unlimited_overdraft
+                && opening.labels == request.labels;
+            let metadata = [("account_id", account_id.clone())];
+            return match is_same {
+                true => self.answer(&account_id),
+                false => Err(Refusal::new(Code::AlreadyExists, "ACCOUNT_EXISTS", &metadata)),
+            };
+        }
+        let time = by_server.and_then(|account| account.create_time);
+        let account = Account {
+            currency_code: request.currency_code.clone(),
+            balance: 0,
+            overdraft_limit,
+            unlimited_overdraft: request.unlimited_overdraft,
+            state: AccountState::Open,
+            version: 1,
+            labels: request.labels.clone(),
+            entries: Vec::new(),
+            changes: Vec::new(),
+            open_holds: BTreeSet::new(),
+            create_time: time,
+            update_time: time,
+            last_hash: "0".repeat(64),
+        };
+        self.accounts.insert(account_id.clone(), account);
+        self.answer(&account_id)
+    }
+
+    fn not_closed(&self, account_id: &str) -> Result<&Account, Refusal> {
+        let account = self.account(account_id)?;
+        let metadata = [("account_id", account_id.to_owned())];
+        match account.state {
+            AccountState::Closed => {
+                Err(Refusal::new(Code::FailedPrecondition, "ACCOUNT_CLOSED", &metadata))
+            }
+            _ => Ok(account),
+        }
+    }
+
+    fn set_state(
+        &mut self,
+        account_id: &str,
+        (state, kind): (AccountState, AccountChangeKind),
+        reason: &str,
+        time: Option<Timestamp>,
+    ) -> Reply {
+        if state == AccountState::Closed {
+            let account = self.account(account_id)?;
+            let is_empty = account.balance == 0 && account.open_holds.is_empty();
+            if account.state != AccountState::Closed && !is_empty {
+                let currency_code = account.currency_code.clone();
+                let metadata = [
+                    ("account_id", account_id.to_owned()),
+                    ("balance", text(&currency_code, account.balance)),
+                    ("held", text(&currency_code, self.held(account_id))),
+                    ("currency_code", currency_code),
+                ];
+                let code = Code::FailedPrecondition;
+                return Err(Refusal::new(code, "ACCOUNT_NOT_EMPTY", &metadata));
+            }
+        } else {
+            self.not_closed(account_id)?;
+        }
+        let set = |account: &mut Account| account.state = state;
+        self.set(account_id, (kind, reason), time, set)
+    }
+
+    fn update(&mut self, request: &UpdateAccountRequest, time: Option<Timestamp>) -> Reply {
+        let account_id = &request.account_id;
+        let account = self.not_closed(account_id)?;
+        let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+        let in_mask = |name: &str| paths.iter().any(|path| path == name);
+        let takes = |name, is_set| if paths.is_empty() { is_set } else { in_mask(name) };
+        let mut after = account.clone();
+        if takes("labels", !request.labels.is_empty()) {
+            after.labels = request.labels.clone();
+        }
+        if takes("overdraft_limit", request.overdraft_limit.is_some()) {
+            let limit = request.overdraft_limit.as_ref();
+            if let Some(limit) = limit.filter(|it| it.currency_code != account.currency_code) {
+                return Err(currency_mismatch(account_id, account, &limit.currency_code));
+            }
+            after.overdraft_limit = limit.map_or(0, units);
+            if after.overdraft_limit > 0 {
+                after.unlimited_overdraft = false;
+            }
+        }
+        if takes("unlimited_overdraft", request.unlimited_overdraft) {
+            after.unlimited_overdraft = request.unlimited_overdraft;
+            if request.unlimited_overdraft {
+                after.overdraft_limit = 0;
+            }
+        }
+        let spendable = account.balance - self.held(account_id) + after.overdraft_limit;
+        if !after.unlimited_overdraft && spendable < 0 {
+            let required = (account.overdraft_limit - after.overdraft_limit).max(0);
+            return Err(self.insufficient_funds(account_id, required));
+        }
+        if let Some(expected) = request.expected_version.filter(|it| *it != account.version) {
+            let metadata = [
+                ("account_id", account_id.clone()),
+                ("expected_version", expected.to_string()),
+                ("version", account.version.to_string()),
+            ];
+            return Err(Refusal::new(Code::Aborted, "VERSION_MISMATCH", &metadata));
+        }
+        self.set(account_id, (AccountChangeKind::Updated, ""), time, |account| *account = after)
+    }
+
+    /// Applies a change of attributes and records it, if it changes anything.
+    fn set(
+        &mut self,
+        account_id: &str,
+        (kind, reason): (AccountChangeKind, &str),
+        time: Option<Timestamp>,
+        set: impl FnOnce(&mut Account),
+    ) -> Reply {
+        let account = self.accounts.get_mut(account_id).expect("an account");
+        let before = attributes(account);
+        set(account);
+        let after = attributes(account);
+        if before != after {
+            self.changed(account_id, time);
+            let account = self.accounts.get_mut(account_id).expect("an account");
+            account.changes.push(AccountChange {
+                account_id: account_id.to_owned(),
+                version: account.version,
+                kind: kind.into(),
+                reason: reason.to_owned(),
+                before: Some(before),
+                after: Some(after),
+                create_time: account.update_time,
+                caller: String::new(),
+            });
+        }
+        self.answer(account_id)
+    }
+
+    fn request(&mut self, command: &Command, reply: &Reply) -> Reply {
+        crate::harness::model::money::malformed(command)?;
+        let request_id = command.request_id().expect("a request id");
+        let metadata = [("request_id", request_id.clone())];
+        match self.requests.get(&request_id) {
+            Some(None) => Err(Refusal::new(Code::FailedPrecondition, "REQUEST_FENCED", &metadata)),
+            Some(Some((body, _))) if *body != command.body() => {
+                Err(Refusal::new(Code::InvalidArgument, "REQUEST_ID_REUSED", &[]))
+            }
+            Some(Some((_, first))) => first.clone().map(|told| Told { replayed: true, ..told }),
+            None if command.is_dry_run() => self.dry_run(command),
+            None => {
+                let verdict = self.make(command, reply);
+                self.requests.insert(request_id, Some((command.body(), verdict.clone())));
+                verdict
+            }
+        }
+    }
+
+    fn resolve(&mut self, request: &ResolveRequestRequest) -> Told {
+        let resolved = |outcome: RequestOutcome, fenced| Some((outcome.into(), fenced));
+        match self.requests.get(&request.request_id) {
+            Some(Some((_, Ok(told)))) => {
+                Told { resolved: resolved(RequestOutcome::Applied, false), ..told.clone() }
+            }
+            Some(Some((_, Err(refusal)))) => Told {
+                resolved: resolved(RequestOutcome::Rejected, false),
+                refusal: Some(refusal.clone()),
+                ..Told::default()
+            },
+            Some(None) => {
+                Told { resolved: resolved(RequestOutcome::NotSeen, true), ..Told::default() }
+            }
+            None => {
+                if request.fence {
+                    self.requests.insert(request.request_id.clone(), None);
+                }
+                let resolved = resolved(RequestOutcome::NotSeen, request.fence);
+                Told { resolved, ..Told::default() }
+            }
+        }
+    }
+}
+
+fn attributes(account: &Account) -> AccountAttributes {
+    AccountAttributes {
+        state: account.state.into(),
+        overdraft_limit: Some(money_in(&account.currency_code, account.overdraft_limit)),
+        unlimited_overdraft: account.unlimited_overdraft,
+        labels: account.labels.clone(),
+    }
+}
+
+pub(super) fn currency_mismatch(account_id: &str, account: &Account, asked: &str) -> Refusal {
+    let metadata = [
+        ("account_id", account_id.to_owned()),
+        ("currency_code", asked.to_owned()),
+        ("account_currency_code", account.currency_code.clone()),
+    ];
+    Refusal::new(Code::FailedPrecondition, "CURRENCY_MISMATCH", &metadata)
+}
+
+fn scale(currency_code: &str) -> usize {
+    if currency_code == "JPY" { 0 } else { 2 }
+}
+
+/// The amount in the currency's smallest unit. The value must have all its decimals.
+pub fn units(money: &Money) -> i128 {
+    let decimals = money.value.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    assert_eq!(decimals, scale(&money.currency_code), "{money:?}");
+    money.value.replace('.', "").parse().expect("a number")
+}
+
+pub fn text(currency_code: &str, units: i128) -> String {
+    let sign = if units < 0 { "-" } else { "" };
+    match scale(currency_code) {
+        0 => units.to_string(),
+        _ => format!("{sign}{}.{:02}", units.abs() / 100, units.abs() % 100),
+    }
+}
+
+pub fn money_in(currency_code: &str, units: i128) -> Money {
+    Money { currency_code: currency_code.to_owned(), value: text(currency_code, units) }
+}
+
+/// Since the Unix epoch, rounded down.
+pub fn microseconds(time: &Timestamp) -> i64 {
+    time.seconds * 1_000_000 + i64::from(time.nanos / 1000)
+}
