@@ -29,6 +29,9 @@ const CONNECTIONS: [&str; 2] = ["--database-connections-max", "7"];
 const TABLES: [&str; 6] =
     ["accounts", "account_changes", "currencies", "entries", "holds", "requests"];
 
+/// Part of the read of accounts with their expired holds.
+const READ_OF_ACCOUNTS: &str = r#"AS "expired" FROM "accounts""#;
+
 /// What executes a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -46,8 +49,8 @@ const STATEMENTS: [(&str, &str, By); 14] = [
     ("lock", "FROM pg_locks held", By::Retry),
     // And the first of these.
     ("wait_for", r#"FOR UPDATE) AS "locked""#, By::Retry),
-    ("decided", "AS key(caller, request_id)", By::Worker),
-    ("decided", "AS name(account_id, sequence)", By::Worker),
+    ("records", "AS key(caller, request_id)", By::Worker),
+    ("records", "AS name(account_id, sequence)", By::Worker),
     ("holds", "AS held(account_id)", By::Worker),
     ("reversed_by", r#""reverses_transaction_id" = ANY"#, By::Worker),
     ("openings", "AS wanted (account_id)", By::Worker),
@@ -253,7 +256,10 @@ async fn changes_of_accounts(client: &Client, account_id: &str) {
 /// Fails unless each of these executions found its rows by their keys.
 fn assert_rows_are_found_by_key(executions: &[Execution]) {
     let (mut rows, mut pages) = (BTreeMap::new(), BTreeMap::new());
-    for execution in executions {
+    // A read of an account, which fixtures use, is planned at each execution: its plan is as good as
+    // the statistics, which autovacuum keeps up to date and this test keeps out of date.
+    let is_planned_once = |it: &&Execution| !it.statement.contains(READ_OF_ACCOUNTS);
+    for execution in executions.iter().filter(is_planned_once) {
         let statement = execution.statement.as_str();
         let scans = execution.scans(&TABLES);
         assert!(scans.is_empty(), "{scans:?} in\n{statement}");
