@@ -17,7 +17,7 @@ use crate::domain::{
 pub enum Rejection {
     #[error("request_id \"{request_id}\" was used before for another request")]
     RequestIdReused { request_id: RequestId },
-    #[error("request_id \"{request_id}\" was fenced: it is never applied")]
+    #[error("request_id \"{request_id}\" is fenced: no request with this id is applied")]
     RequestFenced { request_id: RequestId },
     #[error("hold {hold_id} does not exist")]
     HoldNotFound { hold_id: HoldId },

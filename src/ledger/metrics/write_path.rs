@@ -195,7 +195,7 @@ impl Recorder {
     }
 }
 
-/// All that [`cause`] can be.
+/// All that [`error_label`] can be.
 const ERROR_LABELS: [&str; 7] =
     ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
 
