@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A request alone is a batch of one; there is no other way to change anything. The future of an
-//! RPC keeps nothing but a [`write_path::job::Completion`]: dropping it drops no transaction.
+//! RPC keeps nothing but a `write_path::job::Completion`: dropping it drops no transaction.
 //! Correctness rests on the row lock and the stored request ids, never on this process: an attempt
 //! in doubt is repeated, and finds what it did.
 //!

@@ -129,7 +129,7 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// The columns that [`claim`] reads, of `accounts a`: an account's row together with what its
+/// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with what its
 /// open holds sum to, whether they have expired or not, in one statement and so in one snapshot.
 /// PostgreSQL adds them up exactly; SQLite would with floats, and gives a list instead.
 pub fn account_columns(kind: DatabaseKind) -> String {
