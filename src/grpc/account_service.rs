@@ -249,11 +249,18 @@ impl AccountService for AccountServiceImpl {
         Ok(Response::new(Box::pin(entries)))
     }
 
-    async fn resolve_request(
+    async fn get_request_outcome(
         &self,
-        request: Request<proto::ResolveRequestRequest>,
-    ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
-        self.commands.resolve_request(request).await
+        request: Request<proto::GetRequestOutcomeRequest>,
+    ) -> Result<Response<proto::GetRequestOutcomeResponse>, Status> {
+        self.queries.get_request_outcome(request).await
+    }
+
+    async fn fence_request(
+        &self,
+        request: Request<proto::FenceRequestRequest>,
+    ) -> Result<Response<proto::FenceRequestResponse>, Status> {
+        self.commands.fence_request(request).await
     }
 
     async fn verify_account(

@@ -8,6 +8,7 @@ use crate::{
         hold::HoldState,
         ids::{AccountId, HoldId, RequestId},
         money::Currencies,
+        query::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
         rejection::TransactionName,
         transaction::TransactionKind,
     },
@@ -17,7 +18,6 @@ use crate::{
         page::Page,
     },
     proto::{self, ErrorReason},
-    storage::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
 };
 
 impl Decoder<'_> {

@@ -22,7 +22,7 @@ pub fn account(account: Account) -> proto::Account {
         version: account.version,
         create_time: Some(time(account.create_time_us)),
         update_time: Some(time(account.update_time_us)),
-        caller: account.created_by.to_string(),
+        created_by: account.created_by.to_string(),
         labels: account.labels,
     }
 }
@@ -57,7 +57,7 @@ pub fn account_change(change: AccountChange) -> proto::AccountChange {
         before: Some(attributes(change.before)),
         after: Some(attributes(change.after)),
         create_time: Some(time(change.create_time_us)),
-        caller: change.created_by.to_string(),
+        created_by: change.created_by.to_string(),
     }
 }
 

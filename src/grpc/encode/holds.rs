@@ -28,7 +28,7 @@ pub fn hold(hold: &Hold) -> proto::Hold {
         create_time: Some(time(hold.create_time_us)),
         update_time: Some(time(hold.update_time_us)),
         request_id: hold.request_id.to_string(),
-        caller: hold.created_by.to_string(),
-        end_caller: hold.ended_by.to_string(),
+        created_by: hold.created_by.to_string(),
+        ended_by: hold.ended_by.to_string(),
     }
 }

@@ -13,7 +13,7 @@ mod verification;
 
 pub use accounts::{account, account_change};
 pub use holds::hold;
-pub use requests::outcome;
+pub use requests::{fenced, outcome};
 pub use transactions::{entry, transaction, watched_entries};
 pub use values::money;
 pub use verification::verified_account;

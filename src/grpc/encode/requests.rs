@@ -65,25 +65,32 @@ impl From<RequestResult> for proto::CaptureHoldResponse {
 }
 
 /// Encodes the outcome of a request by its record. None: the ledger has no record.
-pub fn outcome(record: Option<RequestRecord>) -> proto::ResolveRequestResponse {
+pub fn outcome(record: Option<RequestRecord>) -> proto::GetRequestOutcomeResponse {
     use proto::RequestOutcome as Outcome;
-    let of = |outcome: Outcome| proto::ResolveRequestResponse {
+    let of = |outcome: Outcome| proto::GetRequestOutcomeResponse {
         outcome: outcome.into(),
-        ..proto::ResolveRequestResponse::default()
+        ..proto::GetRequestOutcomeResponse::default()
     };
     match record.map(|record| record.result) {
         None => of(Outcome::NotSeen),
         Some(Err(Rejection::RequestFenced { .. })) => {
-            proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
+            proto::GetRequestOutcomeResponse { fenced: true, ..of(Outcome::NotSeen) }
         }
         Some(Err(rejection)) => {
             let error = Some(StatusBuilder::from(&rejection).into_proto());
-            proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
+            proto::GetRequestOutcomeResponse { error, ..of(Outcome::Rejected) }
         }
-        Some(Ok(effects)) => proto::ResolveRequestResponse {
+        Some(Ok(effects)) => proto::GetRequestOutcomeResponse {
             transaction: effects.transaction.map(|it| transaction(&it)),
             hold: effects.hold.map(|it| hold(&it)),
             ..of(Outcome::Applied)
         },
     }
+}
+
+/// Encodes the outcome of a request that was to be fenced: by its record, or the fence's own.
+pub fn fenced(record: RequestRecord) -> proto::FenceRequestResponse {
+    let proto::GetRequestOutcomeResponse { outcome, transaction, hold, error, fenced } =
+        outcome(Some(record));
+    proto::FenceRequestResponse { outcome, transaction, hold, error, fenced }
 }

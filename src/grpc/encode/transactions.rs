@@ -28,7 +28,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         create_time: Some(time(transaction.create_time_us)),
         reverses_transaction_id: id(transaction.reverses_transaction_id),
         reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
-        caller: transaction.created_by.to_string(),
+        created_by: transaction.created_by.to_string(),
     };
     if transaction.transaction_id.is_none() {
         // The request was only validated: no such transaction exists.

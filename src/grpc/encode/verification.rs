@@ -1,9 +1,8 @@
 //! Results of verification.
 
 use crate::{
-    domain::verification::{Fault, FaultKind},
+    domain::verification::{Fault, FaultKind, VerifiedAccount},
     proto,
-    storage::VerifiedAccount,
 };
 
 /// Encodes the result for one account.

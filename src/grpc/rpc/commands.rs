@@ -78,18 +78,14 @@ impl Commands {
         updated(self.ledger.create_account(&context, new).await)
     }
 
-    /// Gets the outcome of a request, and fences the request on demand.
-    pub async fn resolve_request(
+    pub async fn fence_request(
         &self,
-        request: Request<proto::ResolveRequestRequest>,
-    ) -> Reply<proto::ResolveRequestResponse> {
+        request: Request<proto::FenceRequestRequest>,
+    ) -> Reply<proto::FenceRequestResponse> {
         let (context, request) = unpack(request);
         let request_id = decode::request_id(&self.currencies, &request.request_id)?;
-        let record = match request.fence {
-            true => Some(self.ledger.fence(&context, request_id).await?),
-            false => self.ledger.request_record(&context, request_id).await?,
-        };
-        Ok(Response::new(encode::outcome(record)))
+        let record = self.ledger.fence(&context, request_id).await?;
+        Ok(Response::new(encode::fenced(record)))
     }
 }
 

@@ -157,6 +157,16 @@ impl Queries {
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 
+    pub async fn get_request_outcome(
+        &self,
+        request: Request<proto::GetRequestOutcomeRequest>,
+    ) -> Reply<proto::GetRequestOutcomeResponse> {
+        let (context, request) = unpack(request);
+        let request_id = decode::request_id(&self.currencies, &request.request_id)?;
+        let record = self.ledger.request_record(&context, request_id).await?;
+        Ok(Response::new(encode::outcome(record)))
+    }
+
     pub async fn verify_account(
         &self,
         request: Request<proto::VerifyAccountRequest>,

@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 
 use crate::{
     domain::authorization::Caller,
-    grpc::middleware::telemetry::call::{Call, CallRecorder, REQUEST_ID},
+    grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
 };
 
 /// Records every call. Build it after metrics are installed.
@@ -110,8 +110,8 @@ where
         if let Some(call) = &mut call {
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
             call.identity = caller.filter(|identity| !identity.is_anonymous());
-            let name = HeaderName::from_static(REQUEST_ID);
-            response.headers_mut().insert(name, call.names.request_id.clone());
+            let name = HeaderName::from_static(CALL_ID_HEADER);
+            response.headers_mut().insert(name, call.names.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
             } else if response.status() != StatusCode::OK {
