@@ -37,6 +37,7 @@ pub mod ledger;
 mod lock;
 mod panic_message;
 pub mod proto;
+mod restart;
 pub mod server;
 pub mod storage;
 pub mod telemetry;

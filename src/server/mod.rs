@@ -1,8 +1,8 @@
 //! The server process around the services: binds, serves, drains.
 //!
-//! Connections ([`listener`], [`tls`]), readiness, the admin port, and the watch over files that
+//! Connections (`listener`, `tls`), readiness, the admin port, and the watch over files that
 //! are reloaded. This folder knows no message of the contract and no rule of money. The layers that
-//! a call passes are in [`crate::grpc::middleware`].
+//! a call passes are in `grpc::middleware`.
 
 mod admin;
 pub(crate) mod file_watch;

@@ -74,14 +74,14 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 ///
 /// | Layer | Does | Rejects |
 /// |---|---|---|
-/// | [`unread_body`] | drains the body that is left when a call is answered early | |
-/// | [`telemetry`] | counts, times, logs and traces the call | |
+/// | `unread_body` | drains the body that is left when a call is answered early | |
+/// | `telemetry` | counts, times, logs and traces the call | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
 /// | protocol errors | turns tonic's INTERNAL for malformed messages into a status with a reason | with INVALID_ARGUMENT |
-/// | [`authentication`] | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
-/// | [`call_limit`] | counts calls in flight | with RESOURCE_EXHAUSTED: headers, calls, calls or rate of one identity |
-/// | [`deadline`] | attaches the deadline | |
-/// | [`body_budget`] | charges incomplete messages to a budget | with RESOURCE_EXHAUSTED: message size, buffered bytes; with DEADLINE_EXCEEDED: a unary call whose message is late |
+/// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
+/// | `call_limit` | counts calls in flight | with RESOURCE_EXHAUSTED: headers, calls, calls or rate of one identity |
+/// | `deadline` | attaches the deadline | |
+/// | `body_budget` | charges incomplete messages to a budget | with RESOURCE_EXHAUSTED: message size, buffered bytes; with DEADLINE_EXCEEDED: a unary call whose message is late |
 ///
 /// Telemetry stands outside of everything that can reject, so that every rejection is counted and
 /// logged. Limits stand inside of authentication because they count by identity.

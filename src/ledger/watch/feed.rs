@@ -8,13 +8,14 @@ use std::{
 
 use tokio::{
     sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     domain::{account::Account, ids::AccountId, transaction::Entry},
     ledger::{Error, watch::page::Page},
     lock::lock,
+    restart::spawn_restarting,
     storage::{StorageError, Store, WatchedAccount},
 };
 
@@ -93,14 +94,9 @@ impl EntryFeed {
             shared: Mutex::default(),
         });
         let running = feed.clone();
-        tokio::spawn(async move {
-            loop {
-                let run = running.clone();
-                if let Err(error) = tokio::spawn(async move { run.run().await }).await {
-                    tracing::error!(%error, "the entry feed panicked and is restarted");
-                }
-                sleep(RETRY_INTERVAL).await;
-            }
+        spawn_restarting("entry feed", move || {
+            let feed = running.clone();
+            async move { feed.run().await }
         });
         feed
     }

@@ -30,6 +30,7 @@ use crate::{
             turns::Turns,
         },
     },
+    restart::spawn_restarting,
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
@@ -66,21 +67,17 @@ pub fn spawn(
     for _ in 0..workers {
         let (store, stats) = (store.clone(), stats.clone());
         let (queue, turns, retries) = (queue.clone(), turns.clone(), retries.clone());
-        tokio::spawn(async move {
-            loop {
-                let worker = Worker {
-                    executor: Executor::new(store.clone(), stats.clone()),
-                    queue: queue.clone(),
-                    turns: turns.clone(),
-                    retries: retries.clone(),
-                    batch_size_max,
-                    lookups: 0,
-                    skips_locked: false,
-                };
-                if let Err(error) = tokio::spawn(worker.run()).await {
-                    tracing::error!(%error, "worker panicked and is started again");
-                }
-            }
+        spawn_restarting("worker", move || {
+            let worker = Worker {
+                executor: Executor::new(store.clone(), stats.clone()),
+                queue: queue.clone(),
+                turns: turns.clone(),
+                retries: retries.clone(),
+                batch_size_max,
+                lookups: 0,
+                skips_locked: false,
+            };
+            worker.run()
         });
     }
 }

@@ -53,7 +53,8 @@ async fn tables_of_another_program_are_named_and_left_alone(kind: Kind) {
         Kind::Postgres => "pg_tables WHERE schemaname = 'public'",
     };
     assert_eq!(database.count(left).await, 1, "nothing was made");
-    let served = passbook(&["serve", "--migrate", "--database-url", database.url()]).await;
+    let arguments = ["--listen", "127.0.0.1:0", "--migrate", "--database-url", database.url()];
+    let served = passbook(&[&["serve"][..], &arguments].concat()).await;
     assert!(served.must_fail(1).contains("a table accounts already"), "{}", served.stderr);
 }
 
