@@ -174,7 +174,7 @@ async fn watchers_see_only_outages_that_last() {
     });
     told.await.expect("it is told when the database is back");
     let log = behind.log();
-    let warnings = log.lines().filter(|line| line.contains("cannot read what is new")).count();
+    let warnings = log.lines().filter(|line| line.contains("cannot read new entries")).count();
     assert_eq!(warnings, 1, "{log}");
 
     // A watcher may have read this entry itself. The next one comes from the hub, which has
