@@ -109,15 +109,15 @@ impl Ledger {
         changes(&client, &account_id).await;
         changes_of_accounts(&client, &account_id).await;
         self.change_behind_a_lock(&client, &account_id).await;
-        let mut told = None;
+        let mut logged = None;
         eventually("the log is written", async || {
-            told = executions(&self.postgres.log()[start..], "passbook");
-            told.is_some()
+            logged = executions(&self.postgres.log()[start..], "passbook");
+            logged.is_some()
         })
         .await;
         let is_of_a_change =
             |it: &Execution| it.names_any(&TABLES) && !it.statement.contains(OF_GET_ACCOUNT);
-        told.into_iter().flatten().filter(is_of_a_change).collect()
+        logged.into_iter().flatten().filter(is_of_a_change).collect()
     }
 
     /// Another program has the account's row, until somebody waits for it.

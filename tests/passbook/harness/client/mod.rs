@@ -13,5 +13,5 @@ mod watch;
 
 pub use errors::*;
 pub use fixtures::*;
-pub use request::{Answer, Change, Verdict};
+pub use request::{Answer, Change, RequestResult};
 pub use watch::*;
