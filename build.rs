@@ -1,5 +1,5 @@
-//! Compiles the contract with protox (no protoc needed) and writes the descriptor set that
-//! reflection serves.
+//! Compiles the contract with protox (no protoc needed) and writes its descriptor set twice: for
+//! reflection, and as a file for users, `target/<profile>/passbook_descriptor.binpb`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -19,8 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // `compile_fds` prints no rerun-if-changed of its own.
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    let path = PathBuf::from(env::var("OUT_DIR")?).join("passbook_descriptor.bin");
-    fs::write(path, descriptors.encode_to_vec())?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let bytes = descriptors.encode_to_vec();
+    fs::write(out.join("passbook_descriptor.bin"), &bytes)?;
+    // OUT_DIR is <profile>/build/passbook-<hash>/out, whose hash nobody knows.
+    if let Some(profile) = out.ancestors().nth(3).filter(|it| it.join("build").is_dir()) {
+        fs::write(profile.join("passbook_descriptor.binpb"), &bytes)?;
+    }
     tonic_prost_build::configure()
         // Sorted maps: the same message is always the same bytes, so replays are byte-equal.
         .btree_map(".")

@@ -226,10 +226,17 @@ impl AccountService for Plain {
         left_out()
     }
 
-    async fn resolve_request(
+    async fn get_request_outcome(
         &self,
-        _: Request<proto::ResolveRequestRequest>,
-    ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
+        _: Request<proto::GetRequestOutcomeRequest>,
+    ) -> Result<Response<proto::GetRequestOutcomeResponse>, Status> {
+        left_out()
+    }
+
+    async fn fence_request(
+        &self,
+        _: Request<proto::FenceRequestRequest>,
+    ) -> Result<Response<proto::FenceRequestResponse>, Status> {
         left_out()
     }
 

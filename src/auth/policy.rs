@@ -121,10 +121,12 @@ mod tests {
     #[test]
     fn what_changes_something_is_no_read() {
         let read = parse(&["read"]).unwrap();
-        for method in ["Deposit", "CreateAccount", "ResolveRequest", "FreezeAccount", "PlaceHold"] {
+        for method in ["Deposit", "CreateAccount", "FenceRequest", "FreezeAccount", "PlaceHold"] {
             assert!(!read.contain(ACCOUNT_SERVICE, method), "{method}");
         }
-        assert!(read.contain(ACCOUNT_SERVICE, "GetAccount"));
+        for method in ["GetAccount", "GetRequestOutcome"] {
+            assert!(read.contain(ACCOUNT_SERVICE, method), "{method}");
+        }
         assert!(!read.contain(ADMIN_SERVICE, "GetWritePathStats"));
     }
 

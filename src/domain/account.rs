@@ -1,4 +1,4 @@
-//! Accounts.
+//! Accounts: balance, limits, state, and changes of attributes.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ pub type Labels = BTreeMap<String, String>;
 /// What an account may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountState {
-    /// Everything.
+    /// Money moves in and out.
     Open,
-    /// Money may come in; none may go out or be held anew.
+    /// Money may come in. No money may leave or be put on hold.
     Frozen,
-    /// Nothing.
+    /// No money moves, and no attribute changes.
     Closed,
 }
 
@@ -46,7 +46,7 @@ impl AccountState {
 pub struct Account {
     /// Unique, never reused.
     pub account_id: AccountId,
-    /// Of every amount here.
+    /// The currency of every amount here.
     pub currency: Currency,
     /// The sum of the entries.
     pub balance: Amount,
@@ -70,7 +70,7 @@ pub struct Account {
     pub create_time_us: i64,
     /// Microseconds since the Unix epoch; never goes back.
     pub update_time_us: i64,
-    /// Who opened it; empty without authentication.
+    /// The caller who opened the account; anonymous without authentication.
     pub created_by: Identity,
 }
 
@@ -87,55 +87,55 @@ pub struct NewAccount {
     pub unlimited_overdraft: bool,
     /// The caller's labels.
     pub labels: Labels,
-    /// Who asks for it.
+    /// The caller who opens the account.
     pub created_by: Identity,
 }
 
-/// A change of what an account is: everything about it but its money.
+/// A change of the attributes of an account, not of its money.
 #[derive(Clone, Debug)]
 pub struct AccountUpdate {
-    /// Which.
+    /// The account to change.
     pub account_id: AccountId,
-    /// What is to become of it.
+    /// The new attributes.
     pub change: AttributeChange,
     /// The version before the change.
     pub expected_version: Option<i64>,
-    /// Why; kept in the account's history.
+    /// The reason that the caller gave, kept in the account's history.
     pub reason: String,
-    /// Who asked for it; kept in the account's history.
+    /// The caller, kept in the account's history.
     pub created_by: Identity,
 }
 
-/// What is to become of an account.
+/// The attributes that change.
 #[derive(Clone, Debug)]
 pub enum AttributeChange {
-    /// Other labels, another overdraft.
+    /// New labels or a new overdraft. None: unchanged.
     Update {
-        /// Instead of those that it has.
+        /// Replaces all labels.
         labels: Option<Labels>,
-        /// Instead of the one that it has.
+        /// Replaces the limit.
         overdraft_limit: Option<NewLimit>,
         /// True makes the limit zero.
         unlimited_overdraft: Option<bool>,
     },
-    /// No money leaves it.
+    /// To [`AccountState::Frozen`].
     Freeze,
-    /// It works again.
+    /// To [`AccountState::Open`].
     Unfreeze,
-    /// It does nothing any more.
+    /// To [`AccountState::Closed`], if balance and holds are zero.
     Close,
 }
 
-/// How far below zero a balance is to be allowed to go.
+/// A new overdraft limit.
 #[derive(Clone, Debug)]
 pub enum NewLimit {
-    /// Not at all, whatever the account's currency is.
+    /// Zero, in any currency.
     Zero,
-    /// So far: not negative; above zero, it ends an unlimited overdraft.
+    /// Not negative. An amount above zero ends an unlimited overdraft.
     Amount(Currency, Amount),
 }
 
-/// What can be changed of an account.
+/// The attributes of an account that can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// What it may do.
@@ -148,30 +148,30 @@ pub struct Attributes {
     pub labels: Labels,
 }
 
-/// A change of an account's attributes that was made.
+/// An applied change of attributes, as the account's history has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountChange {
-    /// Which account.
+    /// The account that changed.
     pub account_id: AccountId,
     /// Its version after the change.
     pub version: i64,
-    /// Which RPC made it.
+    /// The RPC that changed it.
     pub kind: AccountChangeKind,
-    /// As sent.
+    /// The reason that the caller gave; may be empty.
     pub reason: String,
-    /// Who asked for it; empty without authentication.
+    /// The caller; anonymous without authentication.
     pub created_by: Identity,
-    /// The account's currency: of the limits.
+    /// The account's currency, in which the limits are.
     pub currency: Currency,
-    /// What it was before.
+    /// The attributes before the change.
     pub before: Attributes,
-    /// What it has been since.
+    /// The attributes after the change.
     pub after: Attributes,
     /// Microseconds since the Unix epoch; never goes back.
     pub create_time_us: i64,
 }
 
-/// Which RPC changed an account.
+/// The RPC that changed an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountChangeKind {
     /// UpdateAccount.
@@ -206,7 +206,7 @@ impl AccountChangeKind {
 }
 
 impl AttributeChange {
-    /// Which RPC it is.
+    /// The RPC of this change.
     #[must_use]
     pub fn kind(&self) -> AccountChangeKind {
         match self {
@@ -219,7 +219,7 @@ impl AttributeChange {
 }
 
 impl Account {
-    /// What can be changed of it.
+    /// The attributes, as they are now.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
         Attributes {
@@ -251,27 +251,27 @@ impl Account {
         }
     }
 
-    /// A hold of this amount has expired at this time: one change of the account.
+    /// Expires a hold of this amount at this time, which is one change of the account.
     pub fn expire_hold(&mut self, amount: Amount, expire_time_us: i64) {
         self.held = self.held.plus(-amount);
         self.version += 1;
         self.update_time_us = self.update_time_us.max(expire_time_us);
     }
 
-    /// What can be spent: balance - held + overdraft limit.
+    /// The amount that can be spent: balance - held + overdraft limit.
     #[must_use]
     pub fn available(&self) -> Amount {
         self.available_at(self.balance)
     }
 
-    /// What could be spent if the balance were this.
+    /// The amount that could be spent if the balance were this one.
     #[must_use]
     pub fn available_at(&self, balance: Amount) -> Amount {
         balance.plus(-self.held).plus(self.overdraft_limit)
     }
 
-    /// Whether a request to open an account asks for exactly this one, as it was when it was opened:
-    /// what has become of it since does not make a retry another request.
+    /// Whether `new` describes this account as it was opened. Later changes of the account do not
+    /// matter: a retry of CreateAccount stays a retry.
     #[must_use]
     pub fn was_opened_by(&self, opening: &Attributes, new: &NewAccount) -> bool {
         let overdraft_limit = self.currency.convert(&new.currency, new.overdraft_limit);

@@ -1,5 +1,5 @@
-//! Who asks, and which accounts and amounts are theirs to touch. Which RPCs they may call is
-//! decided where RPCs are known, in `grpc`.
+//! Callers, and the accounts and amounts that they may touch. The methods that they may call are
+//! checked in [`crate::auth`].
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,19 +11,19 @@ use crate::domain::{
     transaction::Transaction,
 };
 
-/// Who asks. Cheap to copy.
+/// The caller of an RPC. Cheap to copy.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The name under which the policy knows them; empty if nobody is asked who they are.
+    /// The name that the policy has; anonymous without authentication.
     pub identity: Identity,
-    /// The name under which what they ask for is recorded, and to which request ids are scoped: the
-    /// same, unless the policy says otherwise.
+    /// The name under which requests are recorded and to which request ids are scoped: the identity,
+    /// unless the policy maps it to another one.
     pub recorded_as: Identity,
-    /// What they may touch.
+    /// The rights.
     pub grant: Arc<Grant>,
 }
 
-/// Which accounts and amounts someone may touch.
+/// The accounts and amounts that a caller may touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Accounts whose ids begin with one of these; the empty prefix is all of them.
@@ -33,8 +33,8 @@ pub struct Grant {
     pub amount_max: Option<BTreeMap<String, Amount>>,
 }
 
-/// What is not allowed. Nothing is looked up for it but what the request names, so it tells
-/// nothing of what exists.
+/// A right that the caller lacks. The answer depends on the request and the policy alone, so it
+/// does not reveal what exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermissionDenied {
     /// To touch this account.
@@ -53,7 +53,7 @@ pub enum PermissionDenied {
 }
 
 impl Caller {
-    /// Someone who may do everything.
+    /// A caller with all rights.
     #[must_use]
     pub fn unrestricted(identity: &str) -> Self {
         let grant = Grant { account_prefixes: vec![String::new()], amount_max: None };
@@ -63,7 +63,7 @@ impl Caller {
 }
 
 impl Grant {
-    /// Whether all accounts are theirs.
+    /// Whether the caller may touch all accounts.
     #[must_use]
     pub fn covers_all_accounts(&self) -> bool {
         self.account_prefixes.iter().any(String::is_empty)
@@ -73,10 +73,10 @@ impl Grant {
         self.account_prefixes.iter().any(|prefix| account_id.as_str().starts_with(prefix.as_str()))
     }
 
-    /// Whether they may touch an account.
+    /// Checks the right to touch an account.
     ///
     /// # Errors
-    /// They may not.
+    /// The caller lacks the right.
     pub fn check_account(&self, account_id: &AccountId) -> Result<(), PermissionDenied> {
         if self.covers(account_id) {
             Ok(())
@@ -85,10 +85,10 @@ impl Grant {
         }
     }
 
-    /// Whether they may ask without naming an account.
+    /// Checks the right to list without naming an account.
     ///
     /// # Errors
-    /// They may not.
+    /// The caller lacks the right.
     pub fn check_all_accounts(&self) -> Result<(), PermissionDenied> {
         if self.covers_all_accounts() { Ok(()) } else { Err(PermissionDenied::AccountIdRequired) }
     }
@@ -97,7 +97,7 @@ impl Grant {
     /// transaction that it names are known when that was looked up.
     ///
     /// # Errors
-    /// They may not.
+    /// The caller lacks the right.
     pub fn check_request(&self, request: &Request) -> Result<(), PermissionDenied> {
         match &request.action {
             Action::Post(_, legs) => {
@@ -140,11 +140,11 @@ impl Grant {
         }
     }
 
-    /// Whether they may touch something that has a name of its own, with these accounts; None if
-    /// there is no such thing, which only those who may see all are told.
+    /// Checks the right to touch a hold or transaction by its accounts. None: it does not exist, and
+    /// only a caller with the right to all accounts may learn that.
     ///
     /// # Errors
-    /// They may not.
+    /// The caller lacks the right.
     pub fn check_resource(
         &self,
         kind: &'static str,

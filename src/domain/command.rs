@@ -1,4 +1,4 @@
-//! What may be asked of the ledger.
+//! Commands: the changes that the ledger executes.
 
 use std::sync::Arc;
 
@@ -30,26 +30,26 @@ pub enum Command {
     Request(Arc<Request>),
 }
 
-/// A request that gets its verdict once, for ever.
+/// A request that is executed at most once. Its result is permanent.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Makes it exactly-once.
+    /// The permanent name of the request: a repeat gets the recorded result.
     pub key: RequestKey,
     /// The id that the transaction gets, if it is this very request that makes it. A stored
     /// request with this id was therefore decided by an earlier attempt at this request, and
     /// is not a replay to its caller.
     pub transaction_id: TransactionId,
-    /// What is asked.
+    /// The change.
     pub action: Action,
     /// Kept with what it makes.
     pub description: String,
     /// Kept with what it makes.
     pub labels: Labels,
-    /// Judge it, keep nothing.
+    /// Validate the request and change nothing.
     pub validate_only: bool,
 }
 
-/// What a request asks.
+/// The change that a request describes.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Change balances: all of the legs or none.
@@ -62,7 +62,7 @@ pub enum Action {
     ReleaseHold(HoldRef),
     /// Undo a transaction.
     Reverse(TransactionRef),
-    /// Refuse the request of this id for ever, if it has no verdict yet.
+    /// Reject the request of this id permanently, unless it has a record already.
     Fence,
 }
 
@@ -75,11 +75,11 @@ pub struct Leg {
     pub currency: Currency,
     /// Signed, never zero.
     pub amount: Amount,
-    /// What must hold of the account.
+    /// The condition on the account.
     pub condition: Condition,
 }
 
-/// What must hold of an account for a change to be made.
+/// A condition on an account without which a leg is rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// The version before the change.
@@ -90,13 +90,13 @@ pub struct Condition {
     pub max_balance_after: Option<Amount>,
 }
 
-/// A transaction that a request names, looked up when the request comes in: it never changes,
-/// and tells which accounts to lock.
+/// A transaction that a request names, looked up when the request arrives. It never changes, and
+/// names the accounts to lock.
 #[derive(Clone, Debug)]
 pub struct TransactionRef {
     /// Its name.
     pub transaction_id: TransactionId,
-    /// None if there was none when the request came in; then that is the verdict, as of that
+    /// None if it did not exist when the request arrived. The request is rejected as of that
     /// moment, which lies between the request and its answer.
     pub resolved: Option<Arc<Transaction>>,
 }
@@ -167,14 +167,14 @@ impl Command {
         account_ids.all(|account_id| Some(account_id) == first)
     }
 
-    /// How much of a database transaction it takes up: its changes of accounts.
+    /// The share of a database transaction that it takes: its changes of accounts.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.account_ids().count().max(1)
     }
 
-    /// Whether a verdict under its request id must be looked up before it is judged: it inserts
-    /// nothing that would find one, or it is asked for one.
+    /// Whether the record under its request id must be looked up first: the command inserts no
+    /// record that would collide with it, or it returns the record.
     #[must_use]
     pub fn needs_lookup(&self) -> bool {
         self.request().is_some_and(|it| it.validate_only || matches!(it.action, Action::Fence))
@@ -228,7 +228,7 @@ impl HoldRef {
 }
 
 impl Request {
-    /// SHA-256 over the body of the request, to tell a retry from another request under the
+    /// SHA-256 over the body of the request: it distinguishes a retry from another request under the
     /// same id. Fields are length-prefixed and named, and those at their default are left
     /// out, so that a field added later does not change the fingerprints of old requests.
     /// `validate_only` is not part of it: a dry run and the real one are the same request.

@@ -1,4 +1,4 @@
-//! Holds: money that is set aside.
+//! Holds: money that is reserved until it is captured, released or expired.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::domain::{
     money::{Amount, Currency},
 };
 
-/// What has become of a hold.
+/// The state of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldState {
     /// The money is held.
     Open,
-    /// It was taken, all or a part.
+    /// The money was taken, all or a part of it.
     Captured,
-    /// It was given up.
+    /// The money is available again.
     Released,
-    /// Its time has passed.
+    /// The time of the hold has passed, and the money is available again.
     Expired,
 }
 
@@ -42,33 +42,33 @@ impl HoldState {
     }
 }
 
-/// An amount of an account that is set aside. Of all this only `state`, `captured`,
+/// An amount of an account that is reserved. Only `state`, `captured`,
 /// `ended_by` and `update_time_us` ever change, and those once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Unique, never reused.
     pub hold_id: HoldId,
-    /// Whose money.
+    /// The account that owns the money.
     pub account_id: AccountId,
-    /// The account's.
+    /// The account's currency.
     pub currency: Currency,
     /// Above zero.
     pub amount: Amount,
-    /// What has become of it.
+    /// The state of the hold.
     pub state: HoldState,
     /// From then on it is expired; microseconds since the Unix epoch. None: never.
     pub expire_time_us: Option<i64>,
-    /// What was taken of it, if it was captured.
+    /// The captured amount, if the hold was captured.
     pub captured: Option<Captured>,
-    /// Who placed it; empty without authentication.
+    /// The caller who placed it; anonymous without authentication.
     pub created_by: Identity,
-    /// Who captured or released it; empty until then, and if it expired.
+    /// The caller who captured or released it; anonymous until then, and if it expired.
     pub ended_by: Identity,
     /// The id of the request that placed it.
     pub request_id: RequestId,
-    /// As sent.
+    /// The request's description.
     pub description: String,
-    /// As sent.
+    /// The request's labels.
     pub labels: Labels,
     /// Microseconds since the Unix epoch, by the database's clock.
     pub create_time_us: i64,
@@ -76,7 +76,7 @@ pub struct Hold {
     pub update_time_us: i64,
 }
 
-/// What was taken of a hold.
+/// The capture of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Captured {
     /// Above zero, at most the hold's.
@@ -86,7 +86,7 @@ pub struct Captured {
 }
 
 impl Hold {
-    /// The hold as it is at this time: what has expired is so, though it is not recorded yet.
+    /// The hold as of this time: expired, even if no change has recorded that yet.
     #[must_use]
     pub fn at(mut self, now_us: i64) -> Self {
         if let Some(expire_time_us) = self.expire_time_us.filter(|it| *it <= now_us)
@@ -97,7 +97,7 @@ impl Hold {
         self
     }
 
-    /// Whether its time has passed and nobody has recorded it.
+    /// Whether its time has passed while it is recorded as open.
     #[must_use]
     pub fn is_expired(&self, now_us: i64) -> bool {
         self.state == HoldState::Open && self.expire_time_us.is_some_and(|it| it <= now_us)
@@ -113,7 +113,7 @@ impl Hold {
         self
     }
 
-    /// Ends it; who does so has seen that it is open.
+    /// Ends the hold. The caller has checked that it is open.
     pub(super) fn end(&mut self, state: HoldState, now_us: i64) {
         self.state = state;
         self.update_time_us = now_us.max(self.create_time_us);
@@ -138,21 +138,21 @@ pub struct NewHold {
 /// A hold to capture.
 #[derive(Clone, Debug)]
 pub struct Capture {
-    /// Which.
+    /// The hold to capture.
     pub hold: HoldRef,
-    /// How much; None: all of it.
+    /// The amount; None: all of it.
     pub amount: Option<(Currency, Amount)>,
-    /// Who receives it; None: it leaves the ledger.
+    /// The account that receives the money; None: it leaves the ledger.
     pub destination_account_id: Option<AccountId>,
 }
 
-/// A hold that a request names. What never changes of it is looked up when the request comes in,
-/// before any lock: it tells which account to lock. What can change is read under that lock.
+/// A hold that a request names. What never changes of it is looked up when the request arrives,
+/// before any lock, and names the account to lock. What can change is read under that lock.
 #[derive(Clone, Debug)]
 pub struct HoldRef {
     /// Its name.
     pub hold_id: HoldId,
-    /// As it was when the request came in; None if there was none. Then that is the verdict: as
-    /// of that moment, which lies between the request and its answer.
+    /// The hold as it was when the request arrived; None if it did not exist. Then the request is
+    /// rejected as of that moment, which lies between the request and its answer.
     pub resolved: Option<Arc<Hold>>,
 }

@@ -1,4 +1,4 @@
-//! Names: of accounts, holds, requests, callers. Each type carries its grammar.
+//! Ids of accounts, holds, requests, transactions and callers. Each type checks its grammar.
 
 use std::{fmt, sync::Arc};
 
@@ -47,8 +47,9 @@ pub const ID_TIME_DISTANCE_MAX_US: i64 = 60 * 60 * 1_000_000;
 /// The bits of a UUIDv7 behind its time.
 const ID_TIME_SHIFT: u32 = 80;
 
-/// The id of a transaction that is made at this time: the one under which it was asked for, unless a
-/// clock was wrong, and the time is far from it. Then it gets the time of the transaction.
+/// The id of a transaction with this time: the id that the request was given, unless the time in that
+/// id is more than [`ID_TIME_DISTANCE_MAX_US`] off, because a clock was wrong. Then the id gets the
+/// time of the transaction.
 #[must_use]
 pub fn transaction_id_at(asked: TransactionId, time_us: i64) -> TransactionId {
     let id_time_us = i64::try_from(asked.as_u128() >> ID_TIME_SHIFT).unwrap_or(0) * 1000;

@@ -37,7 +37,7 @@ pub enum CurrencyError {
          {0}=4"
     )]
     NoScale(String),
-    /// Not in ISO 4217 any more.
+    /// Withdrawn from ISO 4217.
     #[error(
         "was withdrawn from ISO 4217, and is for accounts that there are: new ones need it \
          configured on this server (--currency {code}={scale})"

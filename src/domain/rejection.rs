@@ -1,4 +1,4 @@
-//! Refusals that are decided by state.
+//! Reasons for which the state of the ledger rejects a request.
 
 use std::fmt;
 
@@ -9,21 +9,21 @@ use crate::domain::{
     money::Amount,
 };
 
-/// Why a well-formed request was refused. Serialised, it is what is stored under the request
-/// id and what the caller gets as `ErrorInfo.metadata`; so a field's name here is fixed.
+/// Why a well-formed request is rejected. The serialized form is stored under the request id, and
+/// the caller gets it as `ErrorInfo.metadata`: names of fields are part of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Rejection {
     #[error("request_id \"{request_id}\" was used before for another request")]
     RequestIdReused { request_id: RequestId },
-    #[error("request_id \"{request_id}\" was fenced: nothing is made under it any more")]
+    #[error("request_id \"{request_id}\" is fenced: no request with this id is applied")]
     RequestFenced { request_id: RequestId },
     #[error("hold {hold_id} does not exist")]
     HoldNotFound { hold_id: HoldId },
     #[error("hold {hold_id} exists already")]
     HoldExists { hold_id: HoldId },
-    #[error("hold {hold_id} is {state}: it is not open any more")]
+    #[error("hold {hold_id} is {state}, not open")]
     HoldNotOpen { hold_id: HoldId, state: String },
     #[error(
         "the hold would be expired already: expire_time is {expire_time_us}, the time {now_us} \

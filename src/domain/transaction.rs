@@ -1,4 +1,4 @@
-//! What a change leaves behind: a transaction and its entries, hashed into a chain.
+//! Transactions and their entries, which are hashed into a chain per account.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::domain::{
     money::{Amount, Currency},
 };
 
-/// Which RPC made a transaction.
+/// The RPC that created a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionKind {
     /// Deposit.
@@ -28,7 +28,7 @@ pub enum TransactionKind {
 }
 
 impl TransactionKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::Deposit,
         Self::Withdrawal,
@@ -61,19 +61,19 @@ impl TransactionKind {
 /// A change of balances: all of its entries or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    /// None if it was only validated.
+    /// None if the transaction was only validated.
     pub transaction_id: Option<TransactionId>,
-    /// The identity of who asked for it; empty without authentication.
+    /// The caller; anonymous without authentication.
     pub created_by: Identity,
     /// The caller's id of the request.
     pub request_id: RequestId,
-    /// Which RPC made it.
+    /// The RPC that created it.
     pub kind: TransactionKind,
     /// In the order of the request's legs.
     pub entries: Vec<Entry>,
-    /// As sent.
+    /// The request's description, at most 1,024 bytes.
     pub description: String,
-    /// As sent.
+    /// The request's labels.
     pub labels: Labels,
     /// Microseconds since the Unix epoch.
     pub create_time_us: i64,
@@ -86,13 +86,13 @@ pub struct Transaction {
 /// One line of an account's statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Whose.
+    /// The account that the entry belongs to.
     pub account_id: AccountId,
     /// 1, 2, 3 ... per account.
     pub sequence: i64,
-    /// The transaction that made it.
+    /// The transaction that wrote it.
     pub transaction_id: TransactionId,
-    /// Of the two amounts.
+    /// The currency of both amounts.
     pub currency: Currency,
     /// Signed.
     pub amount: Amount,

@@ -397,17 +397,24 @@ impl AccountService for AccountServiceImpl {
         Ok(Response::new(Box::pin(entries)))
     }
 
-    async fn resolve_request(
+    async fn get_request_outcome(
         &self,
-        request: Request<proto::ResolveRequestRequest>,
-    ) -> Result<Response<proto::ResolveRequestResponse>, Status> {
+        request: Request<proto::GetRequestOutcomeRequest>,
+    ) -> Result<Response<proto::GetRequestOutcomeResponse>, Status> {
         let (context, request) = unpack(request);
         let request_id = decode::request_id(&self.currencies, &request.request_id)?;
-        let record = match request.fence {
-            true => Some(self.ledger.fence(&context, request_id).await?),
-            false => self.ledger.request_record(&context, request_id).await?,
-        };
+        let record = self.ledger.request_record(&context, request_id).await?;
         Ok(Response::new(encode::outcome(record)))
+    }
+
+    async fn fence_request(
+        &self,
+        request: Request<proto::FenceRequestRequest>,
+    ) -> Result<Response<proto::FenceRequestResponse>, Status> {
+        let (context, request) = unpack(request);
+        let request_id = decode::request_id(&self.currencies, &request.request_id)?;
+        let record = self.ledger.fence(&context, request_id).await?;
+        Ok(Response::new(encode::fenced(record)))
     }
 
     async fn verify_account(

@@ -1,4 +1,4 @@
-//! Why a caller gets no transaction.
+//! Why a call got no result.
 
 use std::time::Duration;
 
@@ -7,55 +7,55 @@ use crate::{
     storage::StorageError,
 };
 
-/// What became of a change that got no verdict.
+/// The outcome of a change that got no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was not made, and this attempt never will be.
+    /// The change was not applied, and this attempt never will be.
     NotApplied,
-    /// It may have been made; its request id tells.
+    /// The change may have been applied. The record of its request id says which.
     Unknown,
 }
 
-/// Why a caller gets no answer but an error. Only [`Error::Rejected`] is a verdict.
+/// Why a call failed. Only [`Error::Rejected`] is a result that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Refused, by state.
+    /// The state of the ledger rejects the request.
     Rejected(Rejection),
-    /// The caller may not ask for this; nothing was done.
+    /// The caller lacks the right.
     PermissionDenied(PermissionDenied),
-    /// Someone else held a row lock for as long as the caller could wait.
+    /// Another transaction kept a row locked until the deadline.
     LockTimeout,
-    /// The database broke off the transaction again and again.
+    /// The database aborted the transaction repeatedly.
     Contention,
-    /// The caller's deadline passed; a read has no outcome.
+    /// The deadline passed. A read has no outcome.
     DeadlineExceeded(Option<Outcome>),
-    /// As many commands as are allowed wait already.
+    /// The queue is full.
     Overloaded {
-        /// How many that is.
+        /// Its capacity.
         limit: usize,
     },
-    /// As many watch already as may.
+    /// All permits for watchers are taken.
     TooManyWatchers {
-        /// How many that is.
+        /// The number of permits.
         limit: usize,
     },
-    /// A message to someone who watches was not taken for too long.
+    /// A watcher did not read a message in time.
     WatcherTooSlow {
-        /// How long that is.
+        /// The time that it had.
         limit: Duration,
     },
-    /// Someone wants to watch from an entry on that the account does not have.
+    /// A watch was to start after an entry that the account does not have.
     SequenceNotReached {
-        /// The account's latest one.
+        /// The sequence of the account's last entry.
         sequence: i64,
     },
-    /// The database cannot be reached or written; a read has no outcome.
+    /// The database cannot be reached or written. A read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
-    /// The schema is not this program's; a read has no outcome.
+    /// The schema does not match this program. A read has no outcome.
     SchemaNotMigrated(Option<Outcome>),
-    /// The server is about to stop.
+    /// The server is shutting down.
     ShuttingDown,
-    /// A defect, logged where it was met; a read has no outcome.
+    /// A defect, which is logged where it occurs. A read has no outcome.
     Internal(Option<Outcome>),
 }
 
@@ -66,7 +66,7 @@ impl From<PermissionDenied> for Error {
 }
 
 impl Error {
-    /// What a failed read means to the caller of a change that was not begun for it.
+    /// The error of a read that a change needed: the change was not applied.
     pub(super) fn not_applied(self) -> Self {
         let outcome = Some(Outcome::NotApplied);
         match self {
@@ -86,7 +86,7 @@ impl Error {
         }
     }
 
-    /// What a failed read means to its caller; the details are logged here.
+    /// The error of a read. Logs the details, which the caller does not get.
     pub(super) fn from_read(error: StorageError) -> Self {
         match &error {
             StorageError::Unavailable(_)
@@ -106,7 +106,7 @@ impl Error {
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(error = error.summary(), "read failed");
-                tracing::debug!(%error, "what could not be read");
+                tracing::debug!(%error, "details of the failed read");
                 Self::Internal(None)
             }
         }

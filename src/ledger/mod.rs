@@ -1,15 +1,18 @@
-//! The write path, and the reads beside it.
+//! The ledger: one write path for all changes, and the reads beside it.
 //!
 //! ```text
-//! Ledger::make -> queue -> worker: takes all that waits and is free, 1..N jobs, into one transaction
-//!                       transaction: begin -> lock -> read -> fold -> write -> commit
-//!                          executor: only now: answer each job with its own verdict
+//! Ledger::execute -> queue -> worker: takes all that waits and is free, 1..N jobs, into one transaction
+//!                          transaction: begin -> lock -> read -> apply -> write -> commit
+//!                             executor: only then: completes each job with its own result
 //! ```
 //!
-//! A request alone is a batch of one; there is no other way to change anything. The future of
-//! an RPC holds nothing but a completion (`write_path::job::Completion`): when it is dropped, no transaction is.
-//! Correctness rests on the row lock and the stored request ids, never on this process: an
-//! attempt whose outcome is not known is simply made again, and finds what it did.
+//! A request alone is a batch of one; there is no other way to change anything. The future of an
+//! RPC keeps nothing but a `write_path::job::Completion`: dropping it drops no transaction.
+//! Correctness rests on the row lock and the stored request ids, never on this process: an attempt
+//! in doubt is repeated, and finds what it did.
+//!
+//! In here: queues, batches, retries, deadlines, permits. Not in here: SQL, types of the wire, rules
+//! about money.
 
 mod commands;
 mod context;
@@ -46,43 +49,43 @@ use crate::{
     storage::{Connections, SchemaStatus, StorageError, Store},
 };
 
-/// How much may wait, and how much goes into one transaction.
+/// The sizes of the queue and of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Commands accepted and not yet answered; one more is refused as overloaded.
+    /// Commands in the queue or in a transaction. One more is shed as overloaded.
     pub queue_capacity: usize,
     /// Changes of accounts (legs) in one database transaction.
     pub batch_size_max: usize,
 }
 
-/// A handle to the ledger: one method an RPC.
+/// The ledger, with one method for each RPC.
 pub struct Ledger {
     store: Arc<Store>,
-    /// The same with connections of its own for what the service itself reads: what a change
-    /// names, what is new for those who watch, whether it is ready. No caller's read is in its way.
+    /// The same database with reserved connections for reads of the service itself: references of
+    /// changes, new entries, readiness. Reads of callers cannot delay them.
     own_reads: Arc<Store>,
     queue: Arc<CommandQueue>,
     stats: Arc<WritePathMetrics>,
     feed: Arc<watch::EntryFeed>,
-    /// A permit for every command that is accepted and not yet answered.
+    /// One for each command that may be in the queue or in a transaction.
     queue_permits: Arc<Semaphore>,
-    /// Of these, as many as all streams together may have: they wait for one, so a queue that they
-    /// fill would be full for ever to those who are refused.
+    /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
+    /// they would keep the queue full, and all unary calls would be shed.
     stream_permits: Arc<Semaphore>,
-    /// Commands for which there was none.
+    /// Commands that were shed because the queue was full.
     shed: ::metrics::Counter,
     limits: Limits,
     closed: AtomicBool,
 }
 
 impl Ledger {
-    /// Starts the workers.
+    /// Starts the workers and the entry feed.
     ///
     /// # Errors
     /// On SQLite, the file cannot be opened.
     pub async fn start(store: Arc<Store>, limits: Limits) -> Result<Self, StorageError> {
         let own_reads = Arc::new(store.reserve().await?);
-        // The queue has no bound of its own: what bounds it is the number of queue_permits.
+        // The permits bound the queue.
         let queue = Arc::new(CommandQueue::default());
         let stats = Arc::new(WritePathMetrics::default());
         write_path::worker::spawn(&store, &queue, &stats, limits.batch_size_max);
@@ -102,19 +105,19 @@ impl Ledger {
         })
     }
 
-    /// What the write path has done since it started.
+    /// Statistics of the write path since the start.
     #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.snapshot()
     }
 
-    /// The accounts that make requests wait, those with the most waits first.
+    /// The accounts for which requests wait, those with the most waits first.
     #[must_use]
     pub fn most_contended_accounts(&self, limit: usize) -> Vec<ContendedAccount> {
         self.queue.contention.most_contended(limit)
     }
 
-    /// What there is to do at the moment.
+    /// The present load.
     #[must_use]
     pub fn load(&self) -> LoadSnapshot {
         let readers = self.store.reader_connections();
@@ -128,24 +131,24 @@ impl Ledger {
         }
     }
 
-    /// Commands that may be accepted and not yet answered.
+    /// The most commands that may be in the queue or in a transaction.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
         self.limits.queue_capacity
     }
 
-    /// Whether everything that was accepted is answered.
+    /// Whether no command is in the queue or in a transaction.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queue_permits.available_permits() == self.limits.queue_capacity
     }
 
-    /// Takes nothing more, waits until everything that was accepted is answered, and leaves the
-    /// database tidy.
+    /// Accepts no more commands, waits until all accepted ones are answered, and closes the
+    /// database.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
-        // Fails only if the semaphore were closed, which nobody does.
+        // Fails only if the semaphore were closed, which nothing does.
         let _ = self.queue_permits.acquire_many(all).await;
         if let Err(error) = self.own_reads.close_readers().await {
             tracing::warn!(%error, "closing the database failed; nothing is lost");
@@ -155,12 +158,13 @@ impl Ledger {
         }
     }
 
-    /// Whether changes can be made now: the database answers and has this program's schema.
+    /// Checks that changes can be applied: the database answers, has the schema of this program, and
+    /// accepts a connection that writes.
     ///
     /// # Errors
-    /// Why not, for the log.
+    /// The reason, for the log.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        self.store.check_place().await?;
+        self.store.check_backend().await?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
@@ -173,20 +177,20 @@ impl Ledger {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
-        // Finds the primary if it has moved, or says better what is the matter.
+        // Finds the primary if it has moved, or gives a better reason.
         self.store.find().await.map_err(|error| error.to_string())?;
         Err(failed)
     }
 
-    /// For who asks why changes of hot accounts have become slow.
+    /// Measures the age of the oldest snapshot: old ones make changes of hot accounts slow.
     async fn measure_oldest_snapshot(&self) {
-        // If it cannot be read now, it is in a second.
+        // The next check is a second away.
         if let Ok(age) = self.own_reads.oldest_snapshot().await {
             ::metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
         }
     }
 
-    /// Whether a connection that writes can be had, if the last one could not.
+    /// Opens a connection that writes, if the last attempt failed.
     async fn check_writer(&self) -> Result<(), String> {
         if !self.stats.lacks_writer() {
             return Ok(());

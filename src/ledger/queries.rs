@@ -1,16 +1,15 @@
-//! The reads beside the write path: no lock, no transaction, nothing that a dropped future could
-//! leak. What their caller may not see is refused before it is looked up, or, where only its name
-//! is known, in the same words whether or not it exists.
+//! Queries: reads that take no lock and no transaction, and leak nothing when their future is
+//! dropped. A read that the caller has no right to is denied before anything is looked up, or, where
+//! the right depends on what is found, with the same error whether or not it exists.
 //!
-//! The reads of all callers share some connections, in the order in which they come. A read whose
-//! caller has gone keeps its connection until the database is through with it: so no number of
-//! reads that were given up makes the database do more at a time. Each looks at a bounded number of
-//! rows, but for an account whose holds have expired and of which no change has recorded that: then
-//! at all of these.
+//! The reads of all callers share some connections, first come, first served. A read whose caller
+//! has gone keeps its connection until the database has finished it, so abandoned reads cannot pile
+//! up in the database. Each read examines a bounded number of rows, except for the expired holds of
+//! an account that no change has recorded yet: it examines all of these.
 //!
-//! What a read says of a time that has passed stays true: where a change that was made by then may
-//! still be under way, the read waits for it (`storage::settled`). No read waits for another
-//! program's lock.
+//! What a read says of a time in the past stays true: while a change with such a time may still be
+//! uncommitted, the read waits for it (`storage::queries::settled_time`). No read waits for a lock of
+//! another program.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,22 +25,21 @@ use crate::{
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
+        query::{AccountFilter, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
+        verification::VerifiedAccount,
     },
     ledger::{CallContext, Error, Ledger, Watcher},
-    storage::{
-        AccountFilter, EntryRange, Examined, HoldFilter, Store, TransactionFilter, TransactionPage,
-        VerifiedAccount,
-    },
+    storage::{Examined, Store, TransactionPage},
 };
 
 impl Ledger {
-    /// One account.
+    /// Reads one account.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn account(
         &self,
         context: &CallContext,
@@ -76,8 +74,7 @@ impl Ledger {
         }
     }
 
-    /// The account for those who do not ask what is held, in which no hold has expired that is not
-    /// recorded so.
+    /// Reads an account as recorded, without the holds that have expired since.
     async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Error> {
         let (store, id) = (self.store.clone(), account_id.clone());
         let found =
@@ -85,7 +82,7 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// The account, with all entries that it will ever have of this time or before.
+    /// Reads an account after all its changes with this time or an earlier one are committed.
     async fn settled(
         &self,
         account_id: &AccountId,
@@ -94,7 +91,7 @@ impl Ledger {
     ) -> Result<Account, Error> {
         let account = self.known(account_id, deadline).await?;
         match time_us {
-            // Its times never go back.
+            // The times of an account never go back.
             Some(time_us) if time_us >= account.update_time_us => {
                 self.settle(time_us, deadline).await?;
                 self.known(account_id, deadline).await
@@ -103,10 +100,10 @@ impl Ledger {
         }
     }
 
-    /// Several accounts as of one instant, in the order asked for.
+    /// Reads several accounts as of one instant, in the order of their ids in the request.
     ///
     /// # Errors
-    /// One is not theirs to see, one does not exist, or the database does not answer in time.
+    /// The caller lacks a right, an account does not exist, or the database does not answer in time.
     pub async fn accounts(
         &self,
         context: &CallContext,
@@ -125,7 +122,7 @@ impl Ledger {
         account_ids.iter().map(take).collect()
     }
 
-    /// A page of accounts, in order of their ids.
+    /// Reads a page of accounts, in order of their ids.
     ///
     /// # Errors
     /// The database does not answer in time.
@@ -146,10 +143,10 @@ impl Ledger {
         self.with_expiry(context.deadline, !filter.is_empty(), question, page).await
     }
 
-    /// One transaction.
+    /// Reads one transaction.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn transaction(
         &self,
         context: &CallContext,
@@ -171,10 +168,10 @@ impl Ledger {
         found.ok_or(Error::Rejected(Rejection::TransactionNotFound(name)))
     }
 
-    /// A page of an account's entries.
+    /// Reads a page of an account's entries.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_entries(
         &self,
         context: &CallContext,
@@ -193,7 +190,7 @@ impl Ledger {
         .await
     }
 
-    /// A page of the transactions of all accounts, latest first.
+    /// Reads a page of the transactions of all accounts, latest first.
     ///
     /// # Errors
     /// The database does not answer in time.
@@ -217,10 +214,10 @@ impl Ledger {
         self.read(context.deadline, page).await
     }
 
-    /// A page of the transactions of one account, latest first.
+    /// Reads a page of the transactions of one account, latest first.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_transactions_of_account(
         &self,
         context: &CallContext,
@@ -245,11 +242,11 @@ impl Ledger {
         Ok(TransactionPage { transactions, next })
     }
 
-    /// The balance of an account after all entries made at this time or before (None: now), and
-    /// the sequence of the last of them.
+    /// Reads the balance of an account after all entries of this time or before (None: now), and the
+    /// sequence of the last of them.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn balance_at(
         &self,
         context: &CallContext,
@@ -264,10 +261,10 @@ impl Ledger {
         Ok((account, balance, sequence))
     }
 
-    /// A page of the changes of an account, oldest first.
+    /// Reads a page of the changes of an account, oldest first.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_account_changes(
         &self,
         context: &CallContext,
@@ -282,11 +279,11 @@ impl Ledger {
         self.read(context.deadline, page).await
     }
 
-    /// The entries of an account from the one after this on, and all that will come.
+    /// Watches the entries of an account after `after_sequence`, existing and new ones.
     ///
     /// # Errors
-    /// The account does not exist or has not come so far, too many watch already, or the database
-    /// does not answer in time.
+    /// The account does not exist or has fewer entries, all permits for watchers are taken, or the
+    /// database does not answer in time.
     pub async fn watch(
         &self,
         context: &CallContext,
@@ -305,14 +302,14 @@ impl Ledger {
     /// Recomputes an account from its entries and holds.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn verify_account(
         &self,
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<VerifiedAccount, Error> {
         context.caller.grant.check_account(account_id)?;
-        // It is made of many short reads, and ends between two of them when its caller goes.
+        // Many short reads: it ends between two of them when the caller goes.
         let verified = timeout_at(context.deadline, async {
             let _permit = self.store.read_permit().await;
             self.store.verify_account(account_id).await
@@ -321,10 +318,10 @@ impl Ledger {
         verified.map_err(Error::from_read)?.ok_or_else(|| not_found(account_id))
     }
 
-    /// One hold.
+    /// Reads one hold.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
         let missing = || Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
         let found = self
@@ -340,10 +337,10 @@ impl Ledger {
         found.ok_or_else(missing)
     }
 
-    /// A page of an account's holds, in order of their ids.
+    /// Reads a page of an account's holds, in order of their ids.
     ///
     /// # Errors
-    /// It is not theirs to see, does not exist, or the database does not answer in time.
+    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_holds(
         &self,
         context: &CallContext,
@@ -362,7 +359,7 @@ impl Ledger {
             .await
     }
 
-    /// The record of a request, if there is one.
+    /// Reads the record of a request, if there is one.
     ///
     /// # Errors
     /// The database does not answer in time.

@@ -1,4 +1,4 @@
-//! How a read is made: with a permit, to its end, and with what is under way.
+//! Runs reads: with a permit, to their end, and after uncommitted changes where that matters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     storage::{Expiring, StorageError, Store},
 };
 
-/// A read that takes longer hangs on a connection to nowhere: above the database's own time-out for
-/// a statement of a reader, and well below the ten seconds in which the service is to be back
-/// after a partition.
+/// A read that takes longer hangs on a dead connection. Above the database's own timeout for a
+/// statement of a reader, and well below the ten seconds within which the service recovers from a
+/// partition.
 const READ_TIME_MAX: Duration = Duration::from_secs(7);
 
 impl Ledger {
-    /// A read, for as long as its caller waits.
+    /// Runs a read until its end, and returns its result if that comes before the deadline.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -41,8 +41,8 @@ impl Ledger {
         }
     }
 
-    /// A permit for a read that looks at many rows, if this is one. It goes with the query, to its
-    /// end.
+    /// Waits for the permit of reads that examine many rows, if this is one. The query keeps the
+    /// permit until its end.
     pub(super) async fn scan_permit(
         &self,
         is_scan: bool,
@@ -55,9 +55,9 @@ impl Ledger {
         permit.map_err(|_| Error::DeadlineExceeded(None))
     }
 
-    /// Reads what depends on holds, some of which may have expired without that anybody has
-    /// recorded it. Whoever is told that a hold has expired must never see it captured: so a
-    /// capture that was judged in time, and may be under way, is waited for.
+    /// Runs a read that depends on holds, some of which may have expired without a record of it. A
+    /// caller who has seen a hold expired must never see it captured, so the read waits for captures
+    /// that were in time and are not committed yet.
     pub(super) async fn with_expiry<Question, T, Query>(
         &self,
         deadline: Instant,
@@ -85,7 +85,7 @@ impl Ledger {
         Ok(ask(expired_us).await?.value)
     }
 
-    /// Waits until a time is settled, on the service's own connections.
+    /// Waits until a time is settled, on the reserved connections.
     pub(super) async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Error> {
         let settled = timeout_at(deadline, self.own_reads.settle(time_us)).await;
         settled.map_err(|_| Error::DeadlineExceeded(None))?.map_err(Error::from_read)

@@ -1,4 +1,4 @@
-//! SQLite's write-ahead log, which begins anew by itself only when nobody reads.
+//! Keeps SQLite's write-ahead log short: SQLite itself restarts it only while there are no readers.
 
 use std::{sync::Weak, time::Duration};
 
@@ -6,13 +6,13 @@ use tokio::time::sleep;
 
 use crate::storage::Store;
 
-/// How often it is looked at.
+/// How often the log is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The same after readers kept it from beginning anew: writers were held up for a tenth of a
-/// second, and are so for a hundredth of the time at most.
+/// The interval after readers kept the log from restarting. The attempt delayed writers for a tenth of
+/// a second, so attempts delay them for at most a hundredth of the time.
 const INTERVAL_WHILE_READ: Duration = Duration::from_secs(10);
 
-/// Keeps it short for as long as the store is there.
+/// Runs until the store is dropped.
 pub async fn keep_short(store: Weak<Store>) {
     let mut interval = INTERVAL;
     loop {

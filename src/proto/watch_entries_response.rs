@@ -11,13 +11,13 @@ use prost::{
 
 use crate::proto::Entry;
 
-/// The next entries, or a sign of life.
+/// A message from WatchEntries: the next entries, or a heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchEntriesResponse {
-    /// In order, without a gap: the first follows on the last of the message before. At most 1000.
-    /// Empty: a heartbeat, sent when there was nothing to tell for 5 seconds.
+    /// At most 1000 entries in order, without a gap: the first follows the last of the message
+    /// before. Empty: a heartbeat, sent after 5 seconds without a new entry.
     pub entries: Vec<Entry>,
-    /// The sequence of the last entry that was sent; what to send as `after_sequence` next time.
+    /// The sequence of the last entry that was sent. To continue, send it as `after_sequence`.
     pub sequence: i64,
     /// What is sent in place of the fields.
     encoded: Option<Arc<[u8]>>,

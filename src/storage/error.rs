@@ -1,4 +1,4 @@
-//! What went wrong, by SQLSTATE or SQLite's code; the driver's text stays in the log.
+//! Errors, classified by SQLSTATE or SQLite's result code. The driver's text goes only to the log.
 //!
 //! PostgreSQL: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 //! SQLite: <https://www.sqlite.org/rescode.html>.
@@ -8,40 +8,40 @@ use sea_orm::{
     sqlx::postgres::{PgDatabaseError as Postgres, PgSeverity},
 };
 
-/// Why a statement failed. In every case the transaction around it has no effect.
+/// Why a statement failed. The transaction around it has no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The lock was not had in time.
+    /// A lock was not granted in time.
     #[error("lock not available in time: {0}")]
     LockTimeout(String),
-    /// The database broke off the transaction for a reason that may be gone when it is run
-    /// again: a deadlock, a serialisation failure, a key that someone else has just taken.
+    /// The database aborted the transaction for a transient reason: a deadlock, a serialization
+    /// failure, a key that another transaction has just taken.
     #[error("transaction broken off: {0}")]
     Aborted(String),
-    /// A request has its verdict already, and the attempt did not know it.
+    /// A request has a verdict already that the attempt did not look up.
     #[error("decided already: {0}")]
     RepeatedRequest(String),
     /// The database cannot be reached or written; the connection must not be used again.
     #[error("database unavailable: {0}")]
     Unavailable(String),
-    /// The database's role may not do what it has to; the connection must not be used again.
+    /// The database's role lacks a right; the connection must not be used again.
     #[error("not allowed: {0}")]
     Forbidden(String),
     /// A table or column is missing.
     #[error("schema not migrated: {0}")]
     SchemaNotMigrated(String),
-    /// The database refused a value or a row: some request of the batch carries what should
-    /// not have come this far.
+    /// The database refused a value or a row: a request of the batch has an invalid value that no
+    /// check has caught.
     #[error("data refused: {0}")]
     Data(String),
-    /// A row holds what this service never wrote.
+    /// A row has a value that this service never wrote.
     #[error("unreadable row: {0}")]
     Corrupt(String),
 }
 
 impl StorageError {
-    /// The error as it may be logged at any level: without the ids of what cannot be read, which
-    /// the log has at debug, and `passbook verify` finds.
+    /// The error without the ids of unreadable rows, for any log level. The log has those ids at
+    /// debug, and `passbook verify` finds them.
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
@@ -60,10 +60,10 @@ impl StorageError {
 /// Why a COMMIT was not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// It did not happen.
+    /// The transaction was rolled back.
     #[error(transparent)]
     NotCommitted(StorageError),
-    /// It may have happened: the answer was lost.
+    /// The transaction may be committed: the answer was lost.
     #[error("outcome of COMMIT unknown: {0}")]
     Unknown(String),
 }
@@ -94,13 +94,13 @@ impl From<DbErr> for CommitError {
         };
         let code = database_error.code().unwrap_or_default();
         let is_known = if let Some(postgres) = database_error.try_downcast_ref::<Postgres>() {
-            // An ERROR says that it was rolled back, except where the server does not know. A
-            // FATAL or PANIC (a shutdown, a failed fsync) may come after the commit was written.
+            // After an ERROR the transaction is rolled back, except where the server does not know.
+            // A FATAL or PANIC (a shutdown, a failed fsync) may come after the commit was written.
             postgres.severity() == PgSeverity::Error
                 && code != "40003"
                 && !matches!(code.get(..2), Some("08" | "57") | None)
         } else {
-            // A commit that found the file locked or the disk full has not been written whole.
+            // A commit that met a locked file or a full disk is not written whole.
             is_sqlite_busy(&code) || primary_code(&code) == Some(13)
         };
         if is_known { Self::NotCommitted(error.into()) } else { Self::Unknown(text) }
@@ -116,7 +116,7 @@ fn of_postgres(error: &SqlxError) -> Option<&Postgres> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
 }
 
-/// PostgreSQL's own words, and what to do. sqlx would add a number: that of a line in PostgreSQL's
+/// PostgreSQL's message, and what to do. sqlx's text would add a line number of PostgreSQL's
 /// source.
 pub(super) fn postgres_words(error: &Postgres) -> String {
     match advice(error.code(), error.message()) {
@@ -182,20 +182,20 @@ fn from_sqlx(error: &SqlxError, text: String) -> StorageError {
 fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageError {
     match (code, code.get(..2)) {
         ("55P03", _) => StorageError::LockTimeout(text),
-        // The number of an account's next entry is taken: its row is not what the entries say.
+        // The sequence of an account's next entry is taken: its row contradicts its entries.
         ("23505", _) if constraint == Some("entries_pkey") => StorageError::Data(text),
         ("23505", _) if constraint == Some("requests_pkey") => StorageError::RepeatedRequest(text),
-        // Other unique violations too: keys are looked up first, so one means that somebody
-        // else took the key in between, and fresh rows will show it.
+        // Keys are looked up first, so another unique violation means that the key was taken in
+        // between, and fresh rows will show it.
         ("40001" | "40P01" | "40003" | "57014" | "25P04" | "23505", _) => {
             StorageError::Aborted(text)
         }
         ("42501", _) => StorageError::Forbidden(text),
         ("42P01" | "42703" | "3F000", _) => StorageError::SchemaNotMigrated(text),
-        // What is wrong with a value is wrong with a request.
+        // An invalid value comes from a request.
         (_, Some("22" | "23" | "54")) => StorageError::Data(text),
-        // All else is wrong with the connection or the server (25006: read-only, a standby;
-        // 0A000: a plan made before a migration). The texts of the statements are constant.
+        // The texts of statements are constant, so the connection or the server is at fault (25006:
+        // read-only, a standby; 0A000: a plan made before a migration).
         _ => StorageError::Unavailable(text),
     }
 }
@@ -208,10 +208,10 @@ fn from_sqlite_code(code: &str, text: String) -> StorageError {
         Some(1) if text.contains("no such table") || text.contains("no such column") => {
             StorageError::SchemaNotMigrated(text)
         }
-        // Our own trigger's words, which come before the unique constraint would.
+        // The message of our own trigger, which runs before the unique constraint.
         Some(19) if text.contains("REPLACE on requests") => StorageError::RepeatedRequest(text),
-        // TOOBIG, CONSTRAINT, MISMATCH. All else is looked up under the one write lock, so a
-        // unique constraint is no race.
+        // TOOBIG, CONSTRAINT, MISMATCH. Other keys are looked up under the write lock, so a unique
+        // violation is no race.
         Some(18..=20) => StorageError::Data(text),
         _ => StorageError::Unavailable(text),
     }

@@ -1,36 +1,45 @@
-//! The database: everything that knows SeaORM, SQL, or which of the two databases it is.
+//! The database: all that knows SeaORM, SQL, or the difference between the two databases.
 //!
-//! Functions here that take a `&DatabaseTransaction` join their caller's transaction; only
-//! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`].
-//! Entities and `DbErr` never leave this module.
+//! * `connect/`: URL, hosts, pools, sessions. `schema/`: migrations. `error`: by SQLSTATE.
+//! * `tables`, `dialect`: what statements are built from. `entity/`: rows and domain types.
+//! * `queries/`: what is read, a file a noun. `write/`: the transaction that changes anything.
+//! * `snapshot`, `archive/`, `verify/`: the whole ledger as of one instant.
+//!
+//! A function that takes a `&DatabaseTransaction` joins its caller's transaction; only
+//! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`]. Entities and
+//! `DbErr` never leave this module. It imports nothing but the domain and the migrations.
 
 mod archive;
 mod connect;
+mod dialect;
 mod entity;
 mod error;
 mod queries;
 mod schema;
 mod snapshot;
+#[cfg(test)]
+mod statement_texts;
+mod tables;
 mod verify;
 mod write;
 
 pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{
-    Store,
     budget::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections},
     refusal::ConnectError,
-    url::{DatabaseKind, DatabaseUrl, DatabaseUrlError},
+    store::Store,
+    url::{DatabaseUrl, DatabaseUrlError},
 };
+pub use dialect::DatabaseKind;
 pub use error::{CommitError, StorageError};
 pub use queries::{
-    accounts::AccountFilter,
     currencies::CurrencyConflict,
-    entries::{EntryRange, Order},
-    holds::{EXAMINED_MAX, EXPIRED_PER_TRANSACTION_MAX, Examined, Expiring, HoldFilter},
+    holds::EXPIRED_PER_TRANSACTION_MAX,
     new_entries::WatchedAccount,
-    transactions::{TransactionFilter, TransactionPage},
+    page::{EXAMINED_MAX, Examined, Expiring},
+    transactions::TransactionPage,
 };
 pub use schema::{SchemaStatus, schema_version};
 pub use snapshot::Snapshot;
-pub use verify::{VerifiedAccount, VerifyError, VerifyProgress};
+pub use verify::{VerifyError, VerifyProgress};
 pub use write::transaction::{LockMode, LockedAccounts, WriteTransaction, Writer};

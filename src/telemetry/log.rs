@@ -60,8 +60,8 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
 pub struct CallNames {
     /// `passbook.v1.AccountService/Deposit`
     pub method: &'static str,
-    /// What the caller named it, or was made for it: printable ASCII.
-    pub request_id: HeaderValue,
+    /// The caller's `x-request-id`, or a generated id: printable ASCII.
+    pub call_id: HeaderValue,
     /// The trace that it is a part of.
     pub trace_id: Option<String>,
     /// Who is at the other end.
@@ -83,10 +83,10 @@ impl CallNames {
     }
 
     fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let request_id = self.request_id.to_str().unwrap_or_default().to_owned();
+        let call_id = self.call_id.to_str().unwrap_or_default().to_owned();
         let fields = [
             ("method", Some(self.method.to_owned())),
-            ("request_id", Some(request_id)),
+            ("call_id", Some(call_id)),
             ("trace_id", self.trace_id.clone()),
             ("peer", self.peer.map(|peer| peer.to_string())),
         ];

@@ -125,7 +125,7 @@ fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // Until the first look at the database.
     gauge!("passbook_database_oldest_snapshot_seconds").set(0.0);
-    for limit in ["calls", "identity_calls", "identity_rate", "unfinished_bytes", "queue"] {
+    for limit in ["calls", "identity_calls", "identity_rate", "buffered_bytes", "queue"] {
         counter!("passbook_calls_shed_total", "limit" => limit).absolute(0);
     }
     counter!("passbook_requests_total", "outcome" => "applied", "reason" => "").absolute(0);

@@ -156,13 +156,13 @@ impl CallTrace {
 
     /// Ends the span. `code` is the status's, by its name in capitals; `is_fault` if it is the
     /// server's.
-    pub fn end(&self, code: &'static str, is_fault: bool, request_id: &str) {
+    pub fn end(&self, code: &'static str, is_fault: bool, call_id: &str) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
         if !span.is_recording() {
             return;
         }
-        let ids: Vec<opentelemetry::StringValue> = vec![request_id.to_owned().into()];
+        let ids: Vec<opentelemetry::StringValue> = vec![call_id.to_owned().into()];
         let ids = opentelemetry::Value::Array(ids.into());
         span.set_attribute(KeyValue::new("rpc.response.metadata.x-request-id", ids));
         span.set_attribute(KeyValue::new("rpc.response.status_code", code));

@@ -42,8 +42,8 @@ impl UnitOfWork {
     }
 }
 
-/// What the account would be after the change, or the refusal that comes first in the order of
-/// precedence of `ErrorReason`; the version comes last.
+/// The attributes after the change, or the first rejection in the order of `ErrorReason`. The
+/// expected version is checked last.
 fn evaluate(account: &Account, change: &AttributeChange) -> Result<Attributes, Rejection> {
     let with_state = |state| Ok(Attributes { state, ..account.attributes() });
     match (change, account.state) {

@@ -73,15 +73,15 @@ fn only_an_empty_account_is_closed_and_then_for_ever() {
     let accounts = vec![account("full", "0.01"), held, account("owes", "-1.00")];
     let mut work = work([accounts, vec![account("a", "0.00")]].concat());
     for id in ["full", "held", "owes"] {
-        let refusal = change(&mut work, id, AttributeChange::Close).unwrap_err();
-        assert!(matches!(refusal, Rejection::AccountNotEmpty { .. }), "{id}: {refusal}");
+        let rejection = change(&mut work, id, AttributeChange::Close).unwrap_err();
+        assert!(matches!(rejection, Rejection::AccountNotEmpty { .. }), "{id}: {rejection}");
     }
     change(&mut work, "a", AttributeChange::Freeze).unwrap();
     change(&mut work, "a", AttributeChange::Close).unwrap();
     assert!(change(&mut work, "a", AttributeChange::Close).is_ok());
     for later in [AttributeChange::Freeze, AttributeChange::Unfreeze, limit("1.00")] {
-        let refusal = change(&mut work, "a", later).unwrap_err();
-        assert!(matches!(refusal, Rejection::AccountClosed { .. }));
+        let rejection = change(&mut work, "a", later).unwrap_err();
+        assert!(matches!(rejection, Rejection::AccountClosed { .. }));
     }
 }
 
@@ -91,13 +91,13 @@ fn an_overdraft_that_is_used_cannot_be_taken_back() {
     owes.overdraft_limit = usd().parse("80.00").unwrap();
     owes.held = usd().parse("10.00").unwrap();
     let mut work = work(vec![owes]);
-    let refusal = change(&mut work, "a", limit("59.99")).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let rejection = change(&mut work, "a", limit("59.99")).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
     assert_eq!(change(&mut work, "a", limit("60.00")).unwrap().available().to_string(), "0.00");
     let free = change(&mut work, "a", unlimited(true)).unwrap();
     assert_eq!((free.unlimited_overdraft, free.overdraft_limit), (true, usd().zero()));
-    let refusal = change(&mut work, "a", unlimited(false)).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let rejection = change(&mut work, "a", unlimited(false)).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
     let limited = change(&mut work, "a", limit("60.00")).unwrap();
     assert!(!limited.unlimited_overdraft, "a limit ends what is unlimited");
 }
@@ -111,6 +111,9 @@ fn a_version_that_is_not_expected_is_refused() {
         unlimited_overdraft: None,
     };
     assert_eq!(change_at(&mut work, "a", expecting(1), Some(1)).unwrap().version, 2);
-    let refusal = change_at(&mut work, "a", expecting(1), Some(1)).unwrap_err();
-    assert!(matches!(refusal, Rejection::VersionMismatch { version: 2, expected_version: 1, .. }));
+    let rejection = change_at(&mut work, "a", expecting(1), Some(1)).unwrap_err();
+    assert!(matches!(
+        rejection,
+        Rejection::VersionMismatch { version: 2, expected_version: 1, .. }
+    ));
 }

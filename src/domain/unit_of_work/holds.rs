@@ -119,14 +119,14 @@ impl UnitOfWork {
             (hold.hold_id.clone(), hold.account_id.clone())
         };
         let hold = self.end_hold(request, &hold_id, HoldState::Released, None);
-        // The hold's money is given back there; this counts the change.
+        // `end_hold` has returned the money; this counts the change.
         self.change(&account_id, |_| {});
         Ok(Effects { transaction: None, hold })
     }
 
     fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
         let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
-        // Not by what has come since: if there was none, its account is not locked.
+        // A hold that was placed since the request arrived does not count: its account is not locked.
         named.resolved.as_ref().ok_or_else(missing)?;
         let hold = self.holds.get(&named.hold_id).ok_or_else(missing)?;
         match hold.state {
@@ -138,7 +138,7 @@ impl UnitOfWork {
         }
     }
 
-    /// Ends an open hold: none of it is held any more.
+    /// Ends an open hold and returns its money to the account.
     fn end_hold(
         &mut self,
         request: &Request,
@@ -158,8 +158,8 @@ impl UnitOfWork {
     }
 }
 
-/// What would be held on the account with the new hold, or the refusal that comes first in the
-/// order of precedence of `ErrorReason`.
+/// The total of holds on the account with the new hold, or the first rejection in the order of
+/// `ErrorReason`.
 fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
     let account_id = || account.account_id.clone();
     match account.state {

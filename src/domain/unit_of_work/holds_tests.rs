@@ -57,10 +57,10 @@ fn has(balance: &str, held: &str, version: i64) -> (String, String, i64) {
 fn what_is_held_cannot_be_spent_or_held_again() {
     let mut work = work(vec![account("a", "10.00")]);
     place(&mut work, "1", new_hold("a", "7.00")).unwrap();
-    let refusal = make(&mut work, posting("2", &[("a", "-3.01")])).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
-    let refusal = place(&mut work, "3", new_hold("a", "3.01")).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let rejection = make(&mut work, posting("2", &[("a", "-3.01")])).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
+    let rejection = place(&mut work, "3", new_hold("a", "3.01")).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
     place(&mut work, "4", new_hold("a", "3.00")).unwrap();
     assert_eq!(changed(&work), [has("10.00", "10.00", 3)]);
 }
@@ -85,8 +85,8 @@ fn a_hold_is_ended_once() {
     let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
     make(&mut work, release("2", &hold)).unwrap();
     for again in [capture("3", &hold, None, None), release("4", &hold)] {
-        let refusal = make(&mut work, again).unwrap_err();
-        let Rejection::HoldNotOpen { state, .. } = refusal else { panic!("{refusal}") };
+        let rejection = make(&mut work, again).unwrap_err();
+        let Rejection::HoldNotOpen { state, .. } = rejection else { panic!("{rejection}") };
         assert_eq!(state, "released");
     }
     assert_eq!(changed(&work), [has("10.00", "0.00", 3)]);
@@ -123,8 +123,8 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     assert_eq!(ended, [("due", HoldState::Expired)]);
     make(&mut work, posting("1", &[("a", "-5.00")])).unwrap();
     let due = Arc::new(hold("due", NOW));
-    let refusal = make(&mut work, capture("2", &due, None, None)).unwrap_err();
-    assert!(matches!(refusal, Rejection::HoldNotOpen { state, .. } if state == "expired"));
+    let rejection = make(&mut work, capture("2", &due, None, None)).unwrap_err();
+    assert!(matches!(rejection, Rejection::HoldNotOpen { state, .. } if state == "expired"));
 }
 
 #[test]
@@ -132,15 +132,15 @@ fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
     let mut work = work(vec![account("a", "10.00")]);
     let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
     work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
-    let refusal = place(&mut work, "2", new_hold("a", "1.00")).unwrap_err();
-    assert!(matches!(refusal, Rejection::AccountFrozen { .. }));
+    let rejection = place(&mut work, "2", new_hold("a", "1.00")).unwrap_err();
+    assert!(matches!(rejection, Rejection::AccountFrozen { .. }));
     make(&mut work, capture("3", &hold, None, None)).unwrap();
     assert_eq!(changed(&work), [has("3.00", "0.00", 3)]);
 }
 
 /// Each request is wrong in all ways from its place in this list on.
 #[test]
-fn refusals_of_holds_come_in_one_fixed_order() {
+fn rejections_of_holds_come_in_one_fixed_order() {
     let named_hold = |hold_id: &str| NewHold {
         hold_id: Some(HoldId::parse(hold_id).unwrap()),
         expire_time_us: Some(NOW),
@@ -169,8 +169,8 @@ fn refusals_of_holds_come_in_one_fixed_order() {
     let reasons: Vec<_> = (1..)
         .zip(news)
         .map(|(id, new)| {
-            let refusal = place(&mut work, &id.to_string(), new).unwrap_err();
-            serde_json::to_value(&refusal).unwrap()["reason"].as_str().unwrap().to_owned()
+            let rejection = place(&mut work, &id.to_string(), new).unwrap_err();
+            serde_json::to_value(&rejection).unwrap()["reason"].as_str().unwrap().to_owned()
         })
         .collect();
     let expected = [
@@ -200,14 +200,14 @@ fn a_transaction_is_reversed_once_by_its_mirror_image() {
     assert_eq!(made.reverses_transaction_id, original.transaction_id);
     let amounts: Vec<_> = made.entries.iter().map(|it| it.amount.to_string()).collect();
     assert_eq!(amounts, ["4.00", "-4.00"]);
-    let refusal = make(&mut work, reversal("3", &original)).unwrap_err();
-    let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = refusal else { panic!() };
+    let rejection = make(&mut work, reversal("3", &original)).unwrap_err();
+    let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = rejection else { panic!() };
     assert_eq!(Some(reversed_by_transaction_id), made.transaction_id);
     // Money that is spent cannot be taken back.
     let original = make(&mut work, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
     make(&mut work, posting("5", &[("b", "-1.00")])).unwrap();
-    let refusal = make(&mut work, reversal("6", &original)).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let rejection = make(&mut work, reversal("6", &original)).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn what_was_fenced_is_never_made_whatever_its_body() {
         let Ok(CommandResult::Record(record)) = work.apply(&fence("1")) else { panic!() };
         assert!(matches!(record.result, Err(Rejection::RequestFenced { .. })));
     }
-    let refusal = make(&mut work, posting("1", &[("a", "1.00")])).unwrap_err();
-    assert!(matches!(refusal, Rejection::RequestFenced { .. }));
+    let rejection = make(&mut work, posting("1", &[("a", "1.00")])).unwrap_err();
+    assert!(matches!(rejection, Rejection::RequestFenced { .. }));
     let (made, _) = make(&mut work, posting("2", &[("a", "1.00")])).unwrap();
     let Ok(CommandResult::Record(record)) = work.apply(&fence("2")) else { panic!() };
     assert_eq!(record.result, Ok(made), "what was applied stays so");

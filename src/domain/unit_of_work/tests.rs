@@ -109,14 +109,14 @@ fn commands_see_what_the_commands_before_them_left() {
 }
 
 #[test]
-fn a_refusal_changes_nothing_and_is_kept() {
+fn a_rejection_changes_nothing_and_is_recorded() {
     let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
     let too_much = posting("1", &[("a", "-10.01"), ("b", "10.01")]);
-    let refusal = apply(&mut work, too_much.clone()).unwrap_err();
-    assert!(matches!(refusal, Rejection::InsufficientFunds { .. }));
+    let rejection = apply(&mut work, too_much.clone()).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
     assert_eq!(work.changed().count(), 0);
     apply(&mut work, posting("2", &[("a", "5.00")])).unwrap();
-    assert_eq!(apply(&mut work, too_much).unwrap_err(), refusal, "a no never turns into a yes");
+    assert_eq!(apply(&mut work, too_much).unwrap_err(), rejection, "a no never turns into a yes");
     assert_eq!(work.new_records().len(), 2);
 }
 
@@ -168,8 +168,8 @@ fn an_overdraft_is_used_to_its_limit_and_held_money_is_not() {
     let mut unlimited = account("b", "0.00");
     unlimited.unlimited_overdraft = true;
     let mut work = work(vec![limited, unlimited]);
-    let refusal = apply(&mut work, posting("1", &[("a", "-12.01")])).unwrap_err();
-    let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
+    let rejection = apply(&mut work, posting("1", &[("a", "-12.01")])).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
     assert_eq!((available.to_string(), required.to_string()), ("12.00".into(), "12.01".into()));
     apply(&mut work, posting("2", &[("a", "-12.00")])).unwrap();
     apply(&mut work, posting("3", &[("b", "-1000000.00")])).unwrap();
@@ -187,8 +187,8 @@ fn several_legs_on_one_account_are_judged_by_where_they_end() {
     let versions: Vec<_> = work.changed().map(|it| (it.sequence, it.version)).collect();
     assert_eq!(versions, [(2, 2), (1, 2)], "to each account it is one change");
 
-    let refusal = apply(&mut work, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
-    let Rejection::InsufficientFunds { available, required, .. } = refusal else { panic!() };
+    let rejection = apply(&mut work, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
     assert_eq!((available.to_string(), required.to_string()), ("5.00".into(), "6.00".into()));
 }
 
@@ -216,7 +216,7 @@ fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
 
 /// Two things wrong at a time: the one earlier in this list is reported.
 #[test]
-fn refusals_come_in_one_fixed_order() {
+fn rejections_come_in_one_fixed_order() {
     let mut closed = account("closed", "0.00");
     closed.state = AccountState::Closed;
     let mut frozen = account("frozen", "0.00");
@@ -249,8 +249,8 @@ fn refusals_come_in_one_fixed_order() {
             for order in [[first, second], [second, first]] {
                 let mut request = posting("1", &[]);
                 order.iter().for_each(|index| wrong(&mut request, *index));
-                let refusal = apply(&mut work(accounts.clone()), request).unwrap_err();
-                assert_eq!(name(&refusal), first, "{order:?}: {refusal}");
+                let rejection = apply(&mut work(accounts.clone()), request).unwrap_err();
+                assert_eq!(name(&rejection), first, "{order:?}: {rejection}");
             }
         }
     }

@@ -12,6 +12,15 @@ use crate::domain::{
     transaction::Entry,
 };
 
+/// The outcome of recomputing an account.
+#[derive(Debug)]
+pub struct VerifiedAccount {
+    /// How many entries were recomputed and found right.
+    pub entries_verified: i64,
+    /// The first thing that is wrong.
+    pub fault: Option<Fault>,
+}
+
 /// What is wrong with an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -37,13 +46,13 @@ pub enum FaultKind {
 /// The first thing that is wrong with an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Whose.
+    /// The account.
     pub account_id: AccountId,
-    /// The entry's; zero if it is the account itself.
+    /// The sequence of the entry; zero for a fault of the account itself.
     pub sequence: i64,
-    /// What is wrong.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// What was found and what was expected.
+    /// The stored value and the expected one.
     pub description: String,
 }
 
@@ -57,12 +66,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What an account's row says of its entries and holds.
+/// What the row of an account says of its entries and holds.
 #[derive(Clone, Debug)]
 pub struct StoredAccount {
-    /// Whose.
+    /// The account.
     pub account_id: AccountId,
-    /// Of every amount here.
+    /// The currency of every amount here.
     pub currency: Currency,
     /// The sum of the entries.
     pub balance: Amount,
@@ -72,11 +81,11 @@ pub struct StoredAccount {
     pub sequence: i64,
     /// The hash of the latest entry.
     pub last_hash: [u8; 32],
-    /// What the rows of the open holds sum to, in the currency's smallest unit.
+    /// The sum of the rows of open holds, in the currency's smallest unit.
     pub open_holds: i128,
 }
 
-/// An account against its entries, as far as they were fed.
+/// Verifies an account against its entries, which are pushed in their order.
 pub struct AccountVerifier {
     claim: StoredAccount,
     sequence: i64,
@@ -87,14 +96,14 @@ pub struct AccountVerifier {
 }
 
 impl AccountVerifier {
-    /// Before the first entry.
+    /// Starts before the first entry.
     #[must_use]
     pub fn new(claim: StoredAccount) -> Self {
         let balance = claim.currency.zero();
         Self { claim, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
     }
 
-    /// After this entry, which is someone else's to verify.
+    /// Starts after this entry, which another verifier checks.
     #[must_use]
     pub fn after(claim: StoredAccount, entry: &Entry) -> Self {
         let Entry { sequence, balance_after: balance, hash, create_time_us: time_us, .. } = *entry;
@@ -107,17 +116,17 @@ impl AccountVerifier {
         &self.claim
     }
 
-    /// The number of entries so far.
+    /// The number of entries that were pushed.
     #[must_use]
     pub fn sequence(&self) -> i64 {
         self.sequence
     }
 
-    /// Takes the next entry that there is.
+    /// Checks the next entry.
     ///
     /// # Errors
-    /// What is wrong with it, or that there should have been another one before it.
-    pub fn entry(&mut self, entry: &Entry) -> Result<(), Fault> {
+    /// The fault of the entry, or the gap before it.
+    pub fn push(&mut self, entry: &Entry) -> Result<(), Fault> {
         let expected = self.sequence + 1;
         if entry.sequence > self.claim.sequence {
             self.require_through(self.claim.sequence)?;

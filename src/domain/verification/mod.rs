@@ -5,5 +5,5 @@ mod account;
 mod tests;
 mod totals;
 
-pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount};
+pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount, VerifiedAccount};
 pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

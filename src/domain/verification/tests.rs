@@ -1,4 +1,4 @@
-//! Each kind of fault, made by hand.
+//! Each kind of fault, in rows written by hand.
 
 use crate::domain::{
     ids::AccountId,
@@ -48,7 +48,7 @@ fn account() -> (StoredAccount, Vec<Entry>) {
 
 fn verify(claim: StoredAccount, entries: &[Entry]) -> Result<i64, Fault> {
     let mut verification = AccountVerifier::new(claim);
-    entries.iter().try_for_each(|entry| verification.entry(entry))?;
+    entries.iter().try_for_each(|entry| verification.push(entry))?;
     verification.finish()?;
     Ok(verification.sequence())
 }
@@ -72,7 +72,7 @@ fn an_account_that_is_what_its_entries_say_has_no_fault() {
     let (claim, entries) = account();
     assert_eq!(verify(claim.clone(), &entries), Ok(3));
     let mut rest = AccountVerifier::after(claim, &entries[1]);
-    assert_eq!(rest.entry(&entries[2]).and_then(|()| rest.finish()), Ok(()));
+    assert_eq!(rest.push(&entries[2]).and_then(|()| rest.finish()), Ok(()));
 }
 
 #[test]
@@ -105,7 +105,11 @@ fn a_time_that_goes_back_is_found_though_the_hashes_are_right() {
     let fault = verify(claim.clone(), &entries).expect_err("a fault");
     assert_eq!((fault.sequence, fault.kind), (3, FaultKind::WrongTime), "{fault}");
     let mut rest = AccountVerifier::after(claim, &entries[1]);
-    assert_eq!(rest.entry(&entries[2]), Err(fault), "whoever begins in the middle finds it, too");
+    assert_eq!(
+        rest.push(&entries[2]),
+        Err(fault),
+        "a verifier that starts in the middle finds it, too"
+    );
 }
 
 #[test]

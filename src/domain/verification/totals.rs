@@ -1,5 +1,5 @@
-//! Whether the books as a whole are right: what each transaction's entries must be, and the money
-//! of each currency against where it came from.
+//! Checks of the ledger as a whole: the entries of each kind of transaction, and the balances of each
+//! currency against the money that came in.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,39 +11,39 @@ use crate::domain::{
     verification::Fault,
 };
 
-/// The first thing that is wrong in the books.
+/// The first fault of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerFault {
     /// An account is not what its entries and holds say.
     Account(Fault),
-    /// An entry and the request that made it do not fit.
+    /// An entry does not match the request that wrote it.
     Entry {
-        /// Whose.
+        /// The account.
         account_id: AccountId,
-        /// Which.
+        /// The sequence of the entry.
         sequence: i64,
-        /// What was found and what was expected.
+        /// The stored value and the expected one.
         description: String,
     },
     /// A transaction's entries are not what its kind says.
     Transaction {
-        /// Which.
+        /// The transaction.
         transaction_id: TransactionId,
-        /// What was found and what was expected.
+        /// The stored value and the expected one.
         description: String,
     },
-    /// A hold does not fit with the rest.
+    /// A hold does not match its account, its requests or its transaction.
     Hold {
-        /// Which.
+        /// Its name.
         hold_id: String,
-        /// What was found and what was expected.
+        /// The stored value and the expected one.
         description: String,
     },
-    /// The balances of a currency are not what came in and did not go out.
+    /// The balances of a currency are not the deposits minus the withdrawals.
     Currency {
-        /// Which.
+        /// Its name.
         currency_code: String,
-        /// What was found and what was expected.
+        /// The stored value and the expected one.
         description: String,
     },
 }
@@ -120,14 +120,14 @@ impl TransactionKind {
     }
 }
 
-/// What the books add up to.
+/// The totals of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerTotals {
-    /// Accounts.
+    /// The number of accounts.
     pub accounts: u64,
-    /// Entries.
+    /// The number of entries.
     pub entries: u64,
-    /// Requests, refusals included.
+    /// The number of requests, rejected ones included.
     pub requests: u64,
     /// The money, by currency code and scale.
     pub currencies: BTreeMap<(String, u32), CurrencyTotals>,
@@ -136,13 +136,13 @@ pub struct LedgerTotals {
 /// The money of one currency, in its smallest unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CurrencyTotals {
-    /// Accounts.
+    /// The number of accounts.
     pub accounts: u64,
     /// Entries that transactions name.
     pub entries: u64,
-    /// What the accounts' balances sum to.
+    /// The sum of the accounts' balances.
     pub balances: i128,
-    /// What the entries of each kind of transaction sum to, in the order of [`TransactionKind::ALL`].
+    /// The sum of the entries of each kind of transaction, in the order of [`TransactionKind::ALL`].
     pub by_kind: [i128; TransactionKind::ALL.len()],
 }
 
@@ -152,7 +152,7 @@ impl LedgerTotals {
         self.currencies.entry((currency.code().to_owned(), currency.scale())).or_default()
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds the totals of another partition.
     ///
     /// # Errors
     /// A sum is beyond 2^127.
@@ -173,10 +173,10 @@ impl LedgerTotals {
         self.currencies.values().map(|totals| totals.entries).sum()
     }
 
-    /// Whether what is there is what came in and did not go out, in each currency.
+    /// Checks that the balances of each currency are the money that came in and has not gone out.
     ///
     /// # Errors
-    /// The first currency of which it is not.
+    /// The first currency whose balances differ.
     pub fn check(&self) -> Result<(), LedgerFault> {
         for ((code, scale), totals) in &self.currencies {
             let moved = totals.by_kind.iter().try_fold(0_i128, |sum, it| sum.checked_add(*it));

@@ -9,6 +9,7 @@ use crate::{
         hold::HoldState,
         ids::{AccountId, HoldId},
         money::Currencies,
+        query::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
         rejection::TransactionName,
         transaction::TransactionKind,
     },
@@ -17,7 +18,6 @@ use crate::{
         encode::answer_size::{self, RESPONSE_SIZE_MAX},
     },
     proto::{self, ErrorReason},
-    storage::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
 };
 
 /// Rows in a page, if the request does not say.

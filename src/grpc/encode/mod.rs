@@ -13,11 +13,10 @@ use crate::{
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{RequestRecord, RequestResult},
-        verification::{Fault, FaultKind},
+        verification::{Fault, FaultKind, VerifiedAccount},
     },
     grpc::error::StatusBuilder,
     proto,
-    storage::VerifiedAccount,
 };
 
 pub fn account(account: Account) -> proto::Account {
@@ -35,7 +34,7 @@ pub fn account(account: Account) -> proto::Account {
         version: account.version,
         create_time: Some(time(account.create_time_us)),
         update_time: Some(time(account.update_time_us)),
-        caller: account.created_by.to_string(),
+        created_by: account.created_by.to_string(),
         labels: account.labels,
     }
 }
@@ -69,7 +68,7 @@ pub fn account_change(change: AccountChange) -> proto::AccountChange {
         before: Some(attributes(change.before)),
         after: Some(attributes(change.after)),
         create_time: Some(time(change.create_time_us)),
-        caller: change.created_by.to_string(),
+        created_by: change.created_by.to_string(),
     }
 }
 
@@ -94,8 +93,8 @@ pub fn hold(hold: &Hold) -> proto::Hold {
         create_time: Some(time(hold.create_time_us)),
         update_time: Some(time(hold.update_time_us)),
         request_id: hold.request_id.to_string(),
-        caller: hold.created_by.to_string(),
-        end_caller: hold.ended_by.to_string(),
+        created_by: hold.created_by.to_string(),
+        ended_by: hold.ended_by.to_string(),
     }
 }
 
@@ -152,27 +151,34 @@ impl From<RequestResult> for proto::CaptureHoldResponse {
 }
 
 /// The outcome of a request, by its record.
-pub fn outcome(record: Option<RequestRecord>) -> proto::ResolveRequestResponse {
+pub fn outcome(record: Option<RequestRecord>) -> proto::GetRequestOutcomeResponse {
     use proto::RequestOutcome as Outcome;
-    let of = |outcome: Outcome| proto::ResolveRequestResponse {
+    let of = |outcome: Outcome| proto::GetRequestOutcomeResponse {
         outcome: outcome.into(),
-        ..proto::ResolveRequestResponse::default()
+        ..proto::GetRequestOutcomeResponse::default()
     };
     match record.map(|record| record.result) {
         None => of(Outcome::NotSeen),
         Some(Err(Rejection::RequestFenced { .. })) => {
-            proto::ResolveRequestResponse { fenced: true, ..of(Outcome::NotSeen) }
+            proto::GetRequestOutcomeResponse { fenced: true, ..of(Outcome::NotSeen) }
         }
         Some(Err(rejection)) => {
             let error = Some(StatusBuilder::from(&rejection).into_proto());
-            proto::ResolveRequestResponse { error, ..of(Outcome::Rejected) }
+            proto::GetRequestOutcomeResponse { error, ..of(Outcome::Rejected) }
         }
-        Some(Ok(effects)) => proto::ResolveRequestResponse {
+        Some(Ok(effects)) => proto::GetRequestOutcomeResponse {
             transaction: effects.transaction.map(|it| transaction(&it)),
             hold: effects.hold.map(|it| hold(&it)),
             ..of(Outcome::Applied)
         },
     }
+}
+
+/// The outcome of a request that a fence was to stop: its record, or the fence's own.
+pub fn fenced(record: RequestRecord) -> proto::FenceRequestResponse {
+    let proto::GetRequestOutcomeResponse { outcome, transaction, hold, error, fenced } =
+        outcome(Some(record));
+    proto::FenceRequestResponse { outcome, transaction, hold, error, fenced }
 }
 
 fn id(id: Option<TransactionId>) -> String {
@@ -198,7 +204,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         create_time: Some(time(transaction.create_time_us)),
         reverses_transaction_id: id(transaction.reverses_transaction_id),
         reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
-        caller: transaction.created_by.to_string(),
+        created_by: transaction.created_by.to_string(),
     };
     if transaction.transaction_id.is_none() {
         // Only validated: there is no such transaction, at no time.

@@ -62,7 +62,7 @@ impl Default for Contention {
 }
 
 impl Contention {
-    /// These jobs wait for no account any more; counts those that did.
+    /// Ends the waits of these jobs, and counts them.
     pub fn end_waits<'a>(&self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
         let mut waits = jobs.filter_map(|job| job.end_wait()).peekable();
         if waits.peek().is_none() {

@@ -1,5 +1,4 @@
-//! What the write path has done since the process started, for those who wonder why it is fast
-//! or slow.
+//! Statistics of the write path since the process started.
 
 use std::{
     sync::{
@@ -18,7 +17,7 @@ use crate::{
     storage::{Connections, StorageError},
 };
 
-/// How values are spread; times in microseconds.
+/// A summary of values; times are in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// How many there are.
@@ -33,7 +32,7 @@ pub struct Summary {
     pub max: u64,
 }
 
-/// What the write path has done so far.
+/// The statistics of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct WritePathStats {
     /// Requests in a transaction, a value a transaction.
@@ -48,25 +47,24 @@ pub struct WritePathStats {
     pub commit_time: Summary,
 }
 
-/// What a process has to do at the moment.
+/// The present load of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadSnapshot {
-    /// Commands accepted and not yet answered.
+    /// Commands in the queue or in a transaction.
     pub queue_length: usize,
-    /// The most that may be so.
+    /// The most commands that may be in the queue or in a transaction.
     pub queue_capacity: usize,
-    /// Those who watch entries.
+    /// Watchers of entries.
     pub watchers: usize,
-    /// To the database. A writer's is in use for as long as it is open: nobody else may have it.
+    /// Connections to the database. A writer's connection is in use for as long as it is open.
     pub connections: Connections,
 }
 
-/// The recorder: one lock a transaction. What it takes down goes to Prometheus as well, the same
-/// values.
+/// Records transactions, with one lock each. Prometheus gets the same values.
 pub struct WritePathMetrics {
     recorders: Mutex<Recorders>,
     writers: Arc<()>,
-    /// The last connection that was to write could not be made.
+    /// The last attempt to open a connection that writes failed.
     lacks_writer: AtomicBool,
 }
 
@@ -112,12 +110,12 @@ impl WritePathMetrics {
         WriterGuard(self.writers.clone())
     }
 
-    /// Whether the last connection that was to write could not be made.
+    /// Whether the last attempt to open a connection that writes failed.
     pub fn lacks_writer(&self) -> bool {
         self.lacks_writer.load(Ordering::Relaxed)
     }
 
-    /// A connection that is to write was made, or could not be.
+    /// Records whether a connection that writes could be opened.
     pub fn set_lacks_writer(&self, lacks_writer: bool) {
         self.lacks_writer.store(lacks_writer, Ordering::Relaxed);
     }
@@ -127,12 +125,12 @@ impl WritePathMetrics {
         Arc::strong_count(&self.writers) - 1
     }
 
-    /// Takes down that an attempt failed.
+    /// Counts a failed attempt.
     pub fn record_failure(&self, label: &'static str) {
         counter!("passbook_retries_total", "cause" => label).increment(1);
     }
 
-    /// Takes down what a committed attempt tells.
+    /// Records a committed attempt.
     pub fn record(&self, executed: &Executed) {
         let Timings { start, lock_wait, write_time, commit_time } = executed.timings;
         let mut recorders = self.recorders();
@@ -145,7 +143,7 @@ impl WritePathMetrics {
         }
     }
 
-    /// All so far.
+    /// The statistics so far.
     pub fn snapshot(&self) -> WritePathStats {
         let recorders = self.recorders();
         WritePathStats {
@@ -197,7 +195,7 @@ impl Recorder {
     }
 }
 
-/// All that [`cause`] can be.
+/// All that [`error_label`] can be.
 const ERROR_LABELS: [&str; 7] =
     ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
 

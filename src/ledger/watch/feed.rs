@@ -188,7 +188,7 @@ impl EntryFeed {
     ) -> Result<(), StorageError> {
         while !accounts.is_empty() {
             let limit = (POLL_ENTRIES_MAX / accounts.len()).clamp(1, FEED_PAGE_SIZE_MAX);
-            let new_entries = read(self.store.news(&accounts, limit)).await?;
+            let new_entries = read(self.store.new_entries(&accounts, limit)).await?;
             let mut has_more = Vec::new();
             for (account, entries) in accounts.into_iter().zip(new_entries) {
                 let is_full = entries.as_ref().is_ok_and(|entries| entries.len() == limit);
@@ -260,7 +260,7 @@ impl EntryFeed {
         // Fails only if the semaphore were closed, which nothing does.
         let _permit = self.catch_up_reads.acquire().await;
         let accounts = std::slice::from_ref(account);
-        let pages = read(self.store.news(accounts, WATCHER_PAGE_SIZE)).await?;
+        let pages = read(self.store.new_entries(accounts, WATCHER_PAGE_SIZE)).await?;
         let entries = pages.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
         Ok(Page::new(entries))
     }

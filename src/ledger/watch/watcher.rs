@@ -56,7 +56,7 @@ impl Watcher {
     /// Waits for the next entries. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The database was unreachable for [`OUTAGE_TIME_MAX`], or an entry cannot be read.
+    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), or an entry cannot be read.
     pub async fn next(&mut self) -> Result<Arc<Page>, Error> {
         loop {
             let page = if self.is_behind {

@@ -1,4 +1,4 @@
-//! A connection, and the transactions on it. Workers and retries each have one.
+//! A connection, and the transactions on it. Each worker and each retry has one.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -20,35 +20,34 @@ use crate::{
     telemetry::traces::{TransactionFacts, TransactionTrace},
 };
 
-/// An attempt that takes longer hangs on a connection to nowhere. It is abandoned together
-/// with the connection; above the database's own time-outs for statements and for transactions
-/// that nobody drives, well below the ten seconds in which the service is to be back after a
-/// partition.
+/// An attempt that takes longer hangs on a dead connection, and is dropped with the connection.
+/// Above the database's own timeouts for statements and for idle transactions, well below the ten
+/// seconds within which the service recovers from a partition.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// Jobs that are executed together.
 pub struct Batch {
     /// At least one.
     pub jobs: Vec<Arc<Job>>,
-    /// What to do about rows that are locked.
+    /// How to treat locked rows.
     pub mode: LockMode,
-    /// When to look up verdicts.
+    /// When to look up records.
     pub lookup: Lookup,
-    /// When it was first tried.
+    /// When the batch was first tried.
     pub started_at: Instant,
-    /// How often it was tried again, after a pause.
+    /// How often it was tried again after a pause.
     pub retries: usize,
-    /// How often it was tried.
+    /// How often it was tried in all.
     pub attempts: usize,
 }
 
-/// What a transaction waits for before it locks its rows, and while it holds none.
+/// What a transaction waits for before it locks its rows.
 pub enum WaitFor<'a> {
-    /// Nothing.
+    /// It does not wait.
     Nothing,
-    /// The turn.
+    /// The turn among the servers.
     Turn,
-    /// One row, for at most this long.
+    /// One row, for at most this time.
     Row(&'a AccountId, Duration),
 }
 
@@ -65,9 +64,9 @@ impl Executor {
         Self { store, stats, writer: None }
     }
 
-    /// Makes a connection, unless there is one that can be used.
+    /// Opens a connection, unless there is a usable one.
     pub async fn connect(&mut self) -> Result<(), StorageError> {
-        if self.writer.as_ref().is_some_and(|(writer, _)| !self.store.is_outdated(writer)) {
+        if self.writer.as_ref().is_some_and(|(writer, _)| !self.store.is_stale(writer)) {
             return Ok(());
         }
         self.writer = None;
@@ -77,7 +76,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Begins a transaction. Returns with it whether it had to wait for the turn.
+    /// Begins a transaction, and returns whether it waited for the turn.
     pub async fn begin(
         &mut self,
         first: WaitFor<'_>,
@@ -92,12 +91,12 @@ impl Executor {
         begun.map_err(|error| {
             let error = match error {
                 ExecuteError::NotApplied(error) => error,
-                // Nothing was written yet.
+                // The transaction has written nothing yet.
                 error @ (ExecuteError::Unknown(_) | ExecuteError::Partial) => {
                     StorageError::Unavailable(error.to_string())
                 }
             };
-            // A row that is not free yet is no failure.
+            // A row that is still locked is no error.
             if !(is_row_wait && matches!(error, StorageError::LockTimeout(_))) {
                 self.stats.record_failure(storage_error_label(&error));
             }
@@ -105,7 +104,7 @@ impl Executor {
         })
     }
 
-    /// Ends a transaction in which there is nothing to do.
+    /// Ends a transaction that has no jobs.
     pub async fn abandon(&mut self, transaction: WriteTransaction) {
         let ended = run_guarded(&self.store, async { Ok(transaction.roll_back().await?) }).await;
         if !is_reusable(&ended) {
@@ -113,8 +112,8 @@ impl Executor {
         }
     }
 
-    /// Executes a batch in a transaction that began at `start`, with the jobs that join it when
-    /// its rows are locked, and answers them. The connection is kept only if all is well with it.
+    /// Executes a batch, and the jobs that `join` it once its rows are locked, in a transaction that
+    /// began at `start`. Completes the jobs with their results, and returns those that were left out.
     pub async fn execute(
         &mut self,
         transaction: WriteTransaction,
@@ -129,13 +128,13 @@ impl Executor {
         if !is_reusable(&result) {
             self.writer = None;
         }
-        // Before its calls are answered, and end; with those that have joined.
+        // Before the jobs are completed, which ends their calls.
         trace(self.store.kind(), jobs, batch.attempts, start, result.as_ref().err());
         match result {
             Ok(executed) => {
                 self.stats.record(&executed);
                 let completed = executed.completed.into_iter();
-                completed.for_each(|(job, verdict)| complete_job(&job, verdict));
+                completed.for_each(|(job, result)| complete_job(&job, result));
                 Ok(executed.left_out)
             }
             Err(error) => {
@@ -148,12 +147,12 @@ impl Executor {
 }
 
 impl Batch {
-    /// Jobs that have not been tried yet.
+    /// A batch of jobs that have not been tried yet.
     pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup) -> Self {
         Self { jobs, mode, lookup, started_at: Instant::now(), retries: 0, attempts: 0 }
     }
 
-    /// Drops the jobs whose callers have gone, and returns whether any is left.
+    /// Drops the jobs whose callers have gone, and returns whether any job is left.
     pub fn has_waiter(&mut self) -> bool {
         self.jobs.retain(|job| job.has_waiter());
         !self.jobs.is_empty()
@@ -189,15 +188,15 @@ fn is_reusable<T>(result: &Result<T, ExecuteError>) -> bool {
     }
 }
 
-/// Answers a job whose verdict was committed.
-fn complete_job(job: &Job, verdict: Result<CommandResult, Rejection>) {
-    match verdict {
-        // An earlier attempt, whose commit was not confirmed, may have made this very change;
-        // without a request id nothing is stored that would tell.
+/// Completes a job whose result is committed.
+fn complete_job(job: &Job, result: Result<CommandResult, Rejection>) {
+    match result {
+        // An earlier attempt in doubt may have applied this very change. A command without a request
+        // id has no record that would say so.
         Err(_) if job.is_in_doubt() && job.command.key().is_none() => {
             job.fail(Error::DatabaseUnavailable(Some(Outcome::Unknown)));
         }
-        verdict => job.complete(verdict.map_err(Error::Rejected)),
+        result => job.complete(result.map_err(Error::Rejected)),
     }
 }
 
@@ -231,15 +230,15 @@ fn trace(
     span.end(error.map(error_label));
 }
 
-/// Runs an attempt for as long as it may take at most. If it panics or hangs nobody knows whether
-/// it committed; it is dropped, and its connection must be dropped with it.
+/// Runs an attempt for at most [`ATTEMPT_TIME_MAX`]. If it panics or hangs, its commit is in doubt; the
+/// attempt is dropped, and its connection must be dropped with it.
 async fn run_guarded<T>(
     store: &Store,
     attempt: impl Future<Output = Result<T, ExecuteError>>,
 ) -> Result<T, ExecuteError> {
-    // The drop of what hangs may panic too.
+    // Dropping a hanging attempt may panic, too.
     let attempt = async move { tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await };
-    // What the attempt leaves half done is thrown away: its book, and its connection.
+    // Unwind safe: the unit of work and the connection are dropped.
     match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(Ok(result)) => result,
         Err(panic) => {
@@ -247,7 +246,7 @@ async fn run_guarded<T>(
             Err(ExecuteError::Unknown(text))
         }
         Ok(Err(_elapsed)) => {
-            store.distrust_connections();
+            store.invalidate_connections();
             let seconds = ATTEMPT_TIME_MAX.as_secs();
             let text = format!("no answer from the database within {seconds} s");
             Err(ExecuteError::Unknown(text))

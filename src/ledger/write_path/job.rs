@@ -1,17 +1,17 @@
-//! A command on its way, and its caller's claim completion.
+//! A queued command, and the handle on which its caller waits.
 //!
-//! Whether a caller who gives up may be told "not applied" is decided by one atomic step.
-//! Before an attempt writes a job's change, and after it has all its locks, it *claims* the
-//! job; a caller whose deadline passes *abandons* it. Whoever comes first wins:
+//! One atomic step decides whether a caller whose deadline passes gets the outcome "not applied".
+//! An attempt *claims* a job before it writes the job's change, and after it has all locks; a caller
+//! whose deadline passes *abandons* the job. The first of the two wins:
 //!
 //! ```text
 //!            claim (worker, under the row locks)
-//!   Waiting ------------------------------------> Claimed   caller gives up: outcome unknown
+//!   Waiting ------------------------------------> Claimed   deadline passes: outcome unknown
 //!      |   <------------------------------------
 //!      |     unclaim (the attempt surely failed)
 //!      | abandon (caller)
 //!      v
-//!   Abandoned                                               caller gives up: not applied
+//!   Abandoned                                               deadline passes: not applied
 //! ```
 
 use std::{
@@ -34,26 +34,26 @@ use crate::{
     telemetry::traces::CallTrace,
 };
 
-/// A job this close to its deadline is answered rather than tried again.
+/// A job this close to its deadline fails rather than being tried again.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
 
-/// A command on its way, shared by the queue and the executor.
+/// A queued command, shared by the queue and the executor.
 pub struct Job {
-    /// What is asked.
+    /// The command.
     pub command: Command,
-    /// When it came in.
+    /// When it was accepted.
     pub accepted: Instant,
-    /// When its caller stops waiting.
+    /// When the caller stops waiting.
     pub deadline: Instant,
-    /// The call that it is a part of.
+    /// The trace of its call.
     pub trace: CallTrace,
     state: State,
     in_doubt: AtomicBool,
-    /// The account that it waits for, and since when.
+    /// The account that the job waits for, and since when.
     blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
 }
@@ -73,24 +73,24 @@ struct Reply {
     _permits: Permits,
 }
 
-/// What a job takes up; given back when it is answered or dropped.
+/// The permits of a job, returned when it is completed or dropped.
 pub struct Permits {
     /// Of the queue.
     #[expect(dead_code, reason = "held, not used")]
     pub queue: OwnedSemaphorePermit,
-    /// Of what streams may have in the queue, if it comes in one.
+    /// Of the part of the queue that streams may fill, if the job comes in a stream.
     #[expect(dead_code, reason = "held, not used")]
     pub streams: Option<OwnedSemaphorePermit>,
 }
 
-/// The caller's side. Dropping it abandons the job if nobody has claimed it yet.
+/// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
 pub struct Completion {
     state: State,
     deadline: Instant,
     receiver: oneshot::Receiver<Result<CommandResult, Error>>,
 }
 
-/// A job and the completion to its verdict.
+/// Creates a job and the handle for its result.
 pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
@@ -108,8 +108,8 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
 }
 
 impl Job {
-    /// Takes the job from its caller's hands: from now on the database decides. False if the
-    /// caller has given it up, or is about to.
+    /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
+    /// its deadline has passed.
     pub fn claim(&self) -> bool {
         let next = if self.deadline > Instant::now() { CLAIMED } else { ABANDONED };
         self.has_waiter()
@@ -119,11 +119,11 @@ impl Job {
             }
     }
 
-    /// Gives the job back after an attempt that surely changed nothing; not if an earlier one
-    /// may have.
+    /// Returns the job after an attempt that certainly changed nothing, unless an earlier attempt is
+    /// in doubt.
     pub fn unclaim(&self) {
         if !self.is_in_doubt() {
-            // Not claimed, or abandoned: then there is nothing to give back.
+            // Fails if the job was not claimed, which is fine.
             let _ = self.state.exchange(CLAIMED, WAITING);
         }
     }
@@ -141,33 +141,32 @@ impl Job {
         self.in_doubt.load(Ordering::Acquire)
     }
 
-    /// The job waits for this account from now on, unless it waits for another one already.
+    /// Starts the wait for this account, unless the job waits for another one already.
     pub fn start_wait(&self, account_id: &AccountId) {
         let mut blocked = lock(&self.blocked);
         blocked.get_or_insert_with(|| (account_id.clone(), Instant::now()));
     }
 
-    /// It waits for none any more; for which, and since when, it did.
+    /// Ends the wait. Returns the account, and since when the job waited for it.
     pub fn end_wait(&self) -> Option<(AccountId, Instant)> {
         lock(&self.blocked).take()
     }
 
-    /// Whether someone still waits for the verdict.
+    /// Whether the caller still waits for the result.
     pub fn has_waiter(&self) -> bool {
         let reply = lock(&self.reply);
         reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
     }
 
-    /// Answers the caller, if nobody has; a caller who has gone does not mind.
-    pub fn complete(&self, verdict: Result<CommandResult, Error>) {
+    /// Sends the result, unless the job has one. A caller who has gone gets none.
+    pub fn complete(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            let _ = reply.sender.send(verdict);
+            let _ = reply.sender.send(result);
         }
     }
 
-    /// Answers that a lock was not had in time if the job has no time left; returns whether it is
-    /// so.
+    /// Fails the job with a lock timeout if it has no time left, and returns whether that was so.
     pub fn expire(&self) -> bool {
         let has_expired = self.deadline <= Instant::now() + DEADLINE_MARGIN;
         if has_expired {
@@ -176,8 +175,8 @@ impl Job {
         has_expired
     }
 
-    /// Answers that no verdict was reached, truthfully if an earlier attempt may have been
-    /// committed.
+    /// Fails the job without a result. If an earlier attempt is in doubt, the outcome is unknown,
+    /// whatever the error.
     pub fn fail(&self, failure: Error) {
         let failure = if self.is_in_doubt() {
             Error::DatabaseUnavailable(Some(Outcome::Unknown))
@@ -189,11 +188,11 @@ impl Job {
 }
 
 impl Completion {
-    /// Waits for the verdict until the job's deadline.
+    /// Waits for the result until the deadline.
     pub async fn wait(mut self) -> Result<CommandResult, Error> {
         match tokio::time::timeout_at(self.deadline, &mut self.receiver).await {
-            Ok(Ok(verdict)) => verdict,
-            // Dropped unanswered before its time: the worker panicked with the job in its hands.
+            Ok(Ok(result)) => result,
+            // Dropped without a result before the deadline: the worker panicked while it had the job.
             Ok(Err(_)) if Instant::now() < self.deadline => {
                 Err(Error::Internal(Some(self.outcome())))
             }
@@ -252,7 +251,7 @@ mod tests {
     async fn a_job_is_either_claimed_or_abandoned() {
         let (abandoned, completion) = job(soon());
         assert_eq!(completion.wait().await.unwrap_err(), late(Outcome::NotApplied));
-        assert!(!abandoned.claim(), "its caller was told that it is not applied");
+        assert!(!abandoned.claim(), "its caller got the outcome not applied");
 
         let (claimed, completion) = job(soon());
         assert!(claimed.claim());

@@ -1,8 +1,8 @@
-//! The jobs that wait for an account that another program has locked.
+//! Jobs that wait for an account whose row another program has locked.
 //!
-//! A lock that is held for long must hold up nobody but those who need that account. So its jobs
-//! are parked behind the account in the queue, as all new ones are, and a retry waits for the row
-//! on a connection of its own, for as long as the most impatient of them allows.
+//! A long foreign lock must delay only jobs that need that account. So these jobs, and all new ones,
+//! are parked behind the account in the queue, and a retry waits for the row on a connection of its
+//! own, until the earliest of their deadlines.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,32 +16,32 @@ use crate::{
     },
 };
 
-/// The longest single wait in the database; then it is looked up who still waits.
+/// The longest single wait in the database. After it, callers who have gone are dropped.
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(1);
-/// How long the row is waited for although nobody wants it, so that the next job for an account
-/// that is locked for long does not hold up a batch again.
+/// How long a retry waits for the row without any job, so that the next job for an account with a long
+/// foreign lock does not delay a batch again.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// An account whose jobs are parked. However it is dropped, they go back into the queue.
+/// An account whose jobs are parked. When it is dropped, they go back into the queue.
 pub struct AccountLease {
     queue: Arc<CommandQueue>,
     account_id: AccountId,
-    /// When somebody last waited for it.
+    /// When a job last waited for it.
     wanted_at: Instant,
 }
 
 impl AccountLease {
-    /// The queue has marked the account as leased.
+    /// A lease of an account that the queue has marked as leased.
     pub fn new(queue: Arc<CommandQueue>, account_id: AccountId) -> Self {
         Self { queue, account_id, wanted_at: Instant::now() }
     }
 
-    /// Which account.
+    /// The account.
     pub fn account_id(&self) -> &AccountId {
         &self.account_id
     }
 
-    /// Whether the row is still to be waited for.
+    /// Whether to go on waiting for the row.
     pub fn has_waiter(&mut self) -> bool {
         if self.retain(|job| job.has_waiter()) > 0 {
             self.wanted_at = Instant::now();
@@ -49,7 +49,7 @@ impl AccountLease {
         self.wanted_at.elapsed() < IDLE_TIME_MAX
     }
 
-    /// How long to wait for the row: until shortly before the first of the jobs must be answered.
+    /// How long to wait for the row: until shortly before the earliest deadline of the jobs.
     pub fn lock_timeout(&self) -> Duration {
         let first = self.parked(|jobs| jobs.iter().map(|job| job.deadline).min());
         let Some(first) = first else { return LOCK_TIMEOUT_MAX };
@@ -57,20 +57,20 @@ impl AccountLease {
         left.saturating_sub(job::DEADLINE_MARGIN / 2).min(LOCK_TIMEOUT_MAX)
     }
 
-    /// Answers the jobs that have no time left.
+    /// Fails the jobs that have no time left.
     pub fn expire(&self) {
         self.retain(|job| !job.expire());
     }
 
-    /// Takes the first of the jobs, as many as go into one transaction.
-    pub fn take(&self, weight_max: usize) -> Vec<Arc<Job>> {
-        let mut weight = 0;
+    /// Takes as many jobs as go into one transaction, in their order.
+    pub fn take(&self, cost_max: usize) -> Vec<Arc<Job>> {
+        let mut cost = 0;
         let jobs: Vec<_> = self.parked(|jobs| {
             let fits = jobs.iter().take_while(|job| {
-                weight += job.command.cost();
-                weight <= weight_max
+                cost += job.command.cost();
+                cost <= cost_max
             });
-            // One that is heavier goes by itself.
+            // A larger job goes by itself.
             let count = fits.count().max(1).min(jobs.len());
             jobs.drain(..count).collect()
         });
@@ -78,7 +78,7 @@ impl AccountLease {
         jobs
     }
 
-    /// Forgets the jobs of which this is not so, and returns how many are left.
+    /// Keeps the jobs for which `is_kept` is true, and returns how many are left.
     fn retain(&self, is_kept: impl Fn(&Job) -> bool) -> usize {
         let (gone, left) = self.parked(|jobs| {
             let (kept, gone): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| is_kept(job));

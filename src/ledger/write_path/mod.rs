@@ -1,5 +1,30 @@
-//! The one way to change anything: a queue, workers that take all that waits into one
-//! transaction, and what becomes of batches that failed or met a lock.
+//! The one way to change anything.
+//!
+//! ```text
+//!  enqueue -> queue -> worker -> executor { transaction } -> complete
+//!               ^        |
+//!               |        +- rows locked by another program: jobs parked, a retry waits for the row
+//!               |        +- any other error: a retry repeats the batch
+//!               +--------+- rows locked by another server: jobs back into the queue
+//! ```
+//!
+//! # Round trips of a batch on PostgreSQL, however many jobs it has
+//!
+//! | step | statements |
+//! |---|---|
+//! | begin | 1 |
+//! | take the turn | 1, only while servers collide |
+//! | lock the accounts, read the clock | 1 |
+//! | read records | 1 to 3, only if a request may be a repeat |
+//! | read holds | 1, only if holds are named or accounts have holds |
+//! | read reversals, openings | 1 each, only if needed |
+//! | write requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
+//! | commit | 1 |
+//!
+//! `tests/passbook/concurrency/round_trips.rs` counts them.
+//!
+//! In here: what happens to a job between the queue and its result. Not in here: SQL, rules about
+//! money, types of the wire.
 
 pub mod executor;
 #[cfg(test)]

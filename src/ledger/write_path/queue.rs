@@ -1,9 +1,9 @@
-//! Where jobs wait for a worker.
+//! The queue of jobs that wait for a worker.
 //!
-//! Several workers of a process would wait for each other's row locks, so an account that one
-//! batch changes is *busy*: jobs that need it stand parked until it is released, and then come
-//! first, or they join the batch. This is about speed only. What keeps changes apart is the lock in the database,
-//! which other processes take too.
+//! Workers of one process would wait for each other's row locks, so an account of a running batch is
+//! *busy*: jobs that need it are parked until it is released, and then come first, or they join the
+//! batch. This is about speed only. Correctness rests on the row lock in the database, which other
+//! processes take, too.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -21,37 +21,37 @@ use crate::{
     lock::lock,
 };
 
-/// The jobs of a process that wait.
+/// The waiting jobs of a process.
 #[derive(Default)]
 pub struct CommandQueue {
     state: Mutex<State>,
     arrived: Notify,
-    /// Which accounts jobs have waited for.
+    /// The accounts for which jobs have waited.
     pub contention: Contention,
 }
 
 #[derive(Default)]
 struct State {
-    /// Jobs of multi_account accounts of which one was busy. They come first, and until they are taken
-    /// nobody else gets the others of their accounts: or two accounts that are never free at the
-    /// same moment would keep a transfer between them waiting for ever.
+    /// Jobs of several accounts, one of which was busy. They come first, and reserve their other
+    /// accounts until they are taken: two accounts that are never free at the same moment would
+    /// otherwise starve a transfer between them.
     multi_account: VecDeque<Arc<Job>>,
     ready: VecDeque<Arc<Job>>,
-    /// Accounts that a batch has, or that are leased.
+    /// Accounts of running batches, and leased ones.
     busy: HashMap<AccountId, BusyAccount>,
     leases: usize,
 }
 
-/// An account that a batch has, or that is leased.
+/// An account of a running batch, or a leased one.
 #[derive(Default)]
 struct BusyAccount {
     is_leased: bool,
-    /// Jobs that wait for it: all that need it if it is leased, otherwise those that need no
-    /// other account. They are older than all that is ready.
+    /// Jobs that wait for it: all that need it if it is leased, otherwise those that need no other
+    /// account. They are older than all ready jobs.
     parked: Vec<Arc<Job>>,
 }
 
-/// Jobs for one batch. Their accounts are released when it is dropped, however that happens.
+/// The jobs of one batch. Their accounts are released when it is dropped.
 pub struct DequeuedBatch {
     /// At least one.
     pub jobs: Vec<Arc<Job>>,
@@ -60,15 +60,15 @@ pub struct DequeuedBatch {
 }
 
 impl CommandQueue {
-    /// Puts a job at the end.
+    /// Appends a job.
     pub fn enqueue(&self, job: Arc<Job>) {
         let mut state = self.state();
-        // If nobody can take it now, nobody is woken.
+        // A job that no worker can take now wakes none.
         let busy = state.busy_of(&job);
         if let Some(account_id) = &busy {
             job.start_wait(account_id);
         }
-        // Also where its account is busy with a batch: others may have come before it.
+        // Also if its account is busy with a batch: other jobs may have come before it.
         if let Some(job) = state.park_if_leased(job) {
             state.ready.push_back(job);
         }
@@ -85,30 +85,28 @@ impl CommandQueue {
         }
     }
 
-    /// Whether there is a job whose accounts are free. It cannot be taken nevertheless if one of
-    /// them is reserved.
+    /// Whether there is a job whose accounts are free. It may still be reserved for an older job.
     pub fn is_ready(&self) -> bool {
         let state = self.state();
         let mut waiting = state.multi_account.iter().chain(&state.ready);
         waiting.any(|job| !job.command.account_ids().any(|id| state.busy.contains_key(id)))
     }
 
-    /// Waits until a job has come or an account was released.
+    /// Waits until a job arrives or an account is released.
     pub async fn changed(&self) {
         self.arrived.notified().await;
     }
 
-    /// Takes all jobs whose accounts are not busy, up to this weight, or one that is heavier by
-    /// itself.
-    pub fn try_dequeue(self: &Arc<Self>, weight_max: usize) -> Option<DequeuedBatch> {
+    /// Takes all jobs whose accounts are free, up to this cost, or one larger job by itself.
+    pub fn try_dequeue(self: &Arc<Self>, cost_max: usize) -> Option<DequeuedBatch> {
         let mut state = self.state();
-        let (mut jobs, mut accounts, mut weight) = (Vec::new(), HashSet::new(), 0);
+        let (mut jobs, mut accounts, mut cost) = (Vec::new(), HashSet::new(), 0);
         let mut given_up = Vec::new();
         let mut reserved = HashSet::new();
         let mut queue = std::mem::take(&mut state.multi_account);
         queue.append(&mut state.ready);
         while let Some(job) = queue.pop_front() {
-            // Whoever was given up must not hold up others.
+            // An abandoned job must not delay others.
             if !job.has_waiter() {
                 given_up.push(job);
                 continue;
@@ -117,8 +115,8 @@ impl CommandQueue {
             let is_busy = state.busy_of(&job).is_some();
             let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
             if !is_busy && !is_reserved {
-                weight += job.command.cost();
-                if weight > weight_max && !jobs.is_empty() {
+                cost += job.command.cost();
+                if cost > cost_max && !jobs.is_empty() {
                     queue.push_front(job);
                     break;
                 }
@@ -143,15 +141,15 @@ impl CommandQueue {
         drop(state);
         self.contention.end_waits(jobs.iter().chain(&given_up));
         if is_full {
-            // What did not fit is for another worker.
+            // The rest is for another worker.
             self.arrived.notify_one();
         }
         Some(DequeuedBatch { jobs, queue: self.clone(), accounts })
     }
 
-    /// Parks jobs behind accounts that another program has locked, after the batch that found
-    /// them has released its own. Returns the accounts that are leased from now on, and the jobs
-    /// for which there would be too many leases.
+    /// Parks jobs behind accounts that another program has locked, and releases the accounts of the
+    /// batch that found the locks. Returns the newly leased accounts, and the jobs that would need more
+    /// than `leases_max` leases.
     pub fn park(
         &self,
         left_out: LockedJobs,
@@ -159,7 +157,7 @@ impl CommandQueue {
         leases_max: usize,
     ) -> (Vec<AccountId>, Vec<Arc<Job>>) {
         let (mut leased, mut refused) = (Vec::new(), Vec::new());
-        // In one step: nobody is to take another job for such an account in between.
+        // In one step, so that no worker takes another job for such an account in between.
         let mut state = self.state();
         if let Some(batch) = batch {
             batch.accounts.drain().for_each(|account_id| state.release(&account_id));
@@ -202,8 +200,8 @@ impl CommandQueue {
         self.arrived.notify_one();
     }
 
-    /// Answers the jobs that have no time left: the lock of the whole database was not had, for
-    /// which all of them wait.
+    /// Fails the jobs that have no time left, because all of them wait for the lock of the whole
+    /// database.
     pub fn expire(&self) {
         let mut state = self.state();
         let State { multi_account, ready, busy, .. } = &mut *state;
@@ -228,13 +226,13 @@ impl CommandQueue {
 }
 
 impl State {
-    /// An account of the job that is busy.
+    /// A busy account of the job.
     fn busy_of(&self, job: &Job) -> Option<AccountId> {
         job.command.account_ids().find(|id| self.busy.contains_key(*id)).cloned()
     }
 
-    /// Parks a job behind one of its accounts that is leased, or gives it back if none is: a lock of
-    /// another program delays only the jobs that need that account.
+    /// Parks a job behind a leased account of it, or returns the job if none is leased: a foreign lock
+    /// delays only the jobs that need that account.
     fn park_if_leased(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
         let mut account_ids = job.command.account_ids();
         let leased =
@@ -266,7 +264,7 @@ impl State {
         }
     }
 
-    /// Those who stood parked have waited longer than all who came since.
+    /// Releases an account. Its parked jobs come first: they are older than the ready ones.
     fn release(&mut self, account_id: &AccountId) {
         let parked = self.busy.remove(account_id).unwrap_or_default().parked;
         for job in parked.into_iter().rev() {
@@ -276,22 +274,22 @@ impl State {
 }
 
 impl DequeuedBatch {
-    /// Takes, up to this weight, the jobs that need only these accounts, which the batch has locked:
-    /// they have come since it was taken, and join it. A job does not join for an account that did
-    /// not exist when the batch locked its rows: another server may have opened it since.
-    pub fn join(&self, locked: &[Account], weight_max: usize) -> Vec<Arc<Job>> {
+    /// Takes, up to this cost, the jobs that need only these accounts, which the batch has locked. They
+    /// have arrived since the batch was taken, and join it. A job that needs an account that did not
+    /// exist when the batch locked its rows does not join: another server may have opened it since.
+    pub fn join(&self, locked: &[Account], cost_max: usize) -> Vec<Arc<Job>> {
         let mut state = self.queue.state();
         let State { multi_account, ready, busy, .. } = &mut *state;
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
-        let (mut joined, mut weight) = (Vec::new(), 0);
-        // Accounts of jobs that stay in the queue: a later job must not overtake them.
+        let (mut joined, mut cost) = (Vec::new(), 0);
+        // Accounts of jobs that stay in the queue: a later job must not overtake these.
         let accounts = multi_account.iter().flat_map(|job| job.command.account_ids());
         let mut passed: HashSet<AccountId> = accounts.cloned().collect();
         let mut joins = |job: &Arc<Job>| {
-            let fits = weight + job.command.cost() <= weight_max;
+            let fits = cost + job.command.cost() <= cost_max;
             let can = |id| locked.contains(id) && !passed.contains(id);
             if fits && job.command.account_ids().all(can) {
-                weight += job.command.cost();
+                cost += job.command.cost();
                 joined.push(job.clone());
                 return true;
             }
@@ -299,7 +297,7 @@ impl DequeuedBatch {
             passed.extend(ours.cloned());
             false
         };
-        // Those who stand parked came first.
+        // Parked jobs came first.
         for account_id in &self.accounts {
             if let Some(busy) = busy.get_mut(account_id) {
                 busy.parked.retain(|job| !joins(job));
@@ -312,7 +310,7 @@ impl DequeuedBatch {
         joined
     }
 
-    /// Releases the accounts, and puts jobs of the batch back: they come first again.
+    /// Releases the accounts and puts the jobs back at the front.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));

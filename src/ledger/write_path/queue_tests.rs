@@ -88,9 +88,9 @@ fn letters(jobs: &[Arc<Job>]) -> String {
     jobs.iter().flat_map(|job| job.command.account_ids()).map(AccountId::as_str).collect()
 }
 
-async fn take(queue: &Arc<CommandQueue>, weight_max: usize) -> DequeuedBatch {
+async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
     tokio::time::timeout(Duration::from_secs(5), queue.ready()).await.unwrap();
-    queue.try_dequeue(weight_max).unwrap()
+    queue.try_dequeue(cost_max).unwrap()
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! What becomes of jobs that a worker could not settle: a batch with a connection of its own, tried
-//! until its jobs are answered.
+//! Retries: batches that failed and jobs whose row is locked by another program, each on a connection
+//! of its own until its jobs are completed.
 //!
 //! ```text
 //!   a row is locked by another program           a batch failed
@@ -7,26 +7,26 @@
 //!        v                                            v
 //!   wait for that row, holding no other <--+     pause, halve <-----------+
 //!        |            |                    |          |                   |
-//!        |            +-- not had in time: +          v                   |
-//!        v                expired jobs answered   take the turn           |
+//!        |            +-- timed out: ------+          v                   |
+//!        v                expired jobs failed     take the turn           |
 //!   jobs parked behind it                             |                   |
 //!        |                                            v                   |
 //!        +-------------> execute <-------------- jobs of the batch        |
 //!                          |  |                                           |
 //!                          |  +-- error ----------------------------------+
 //!                          v
-//!   jobs answered; those whose row is locked elsewhere are parked behind it
+//!   jobs completed; those whose row is locked elsewhere are parked behind it
 //! ```
 //!
-//! After a panic, a time-out or a connection lost at COMMIT nobody knows whether the batch was
-//! applied. It is simply tried again, for as long as anyone waits: the row locks make it wait
-//! for the lost transaction to end, and the stored request ids tell it what that did.
+//! After a panic, a timeout or a connection lost at COMMIT the batch is in doubt. The retry repeats it
+//! for as long as a caller waits: the row locks make it wait for the end of the lost transaction, and
+//! the records of the requests show what that transaction did.
 //!
 //! # The lock
 //!
-//! A transaction that waits for one row holds no other meanwhile, and then takes the other rows
-//! that its jobs need only if they are free (SKIP LOCKED). So it never holds up anybody while it
-//! waits for a row, and can be in no deadlock, whatever the order of the ids.
+//! A transaction that waits for one row has locked no other meanwhile, and then locks the other rows
+//! of its jobs only if they are free (SKIP LOCKED). So it delays nobody while it waits, and cannot
+//! deadlock, whatever the order of the ids.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -47,15 +47,14 @@ use crate::{
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
-/// The pause before jobs for accounts that are locked by another program go back into the queue,
-/// where already as many such accounts are waited for as there are connections for it: each of
-/// these jobs makes a worker wait for its row once more.
+/// The pause before a job with a foreign lock goes back into the queue while all connections for row
+/// waits are in use: the job makes a worker wait for its row once more.
 const LOCK_WAITS_FULL_PAUSE: Duration = Duration::from_millis(50);
-/// How often a batch is tried again when the database broke it off: with the pauses below
-/// about a second in all. Longer is for the caller to decide.
+/// How often a batch is tried again after the database aborted it: with the pauses below about a
+/// second in all. Further attempts are up to the caller.
 const ATTEMPTS_MAX: usize = 6;
-/// How long a batch is tried while the database cannot be reached. Its callers are better told
-/// than kept.
+/// How long a batch is tried while the database cannot be reached. Then its callers get the error,
+/// which serves them better than a longer wait.
 const UNAVAILABLE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The first pause between two attempts; each is twice the one before, with jitter.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -68,14 +67,14 @@ pub struct RetryPool {
     store: Arc<Store>,
     queue: Arc<CommandQueue>,
     stats: Arc<WritePathMetrics>,
-    /// For the batches that are retried at the same time, each on a connection of its own. When
-    /// there are more, something is wrong with the database, and callers are told at once.
+    /// One for each batch that is retried, on a connection of its own. If more batches fail, the
+    /// database has a problem, and their callers get the error at once.
     permits: Arc<Semaphore>,
     batch_size_max: usize,
 }
 
 impl RetryPool {
-    /// No retries yet.
+    /// A pool without retries.
     pub fn new(
         store: Arc<Store>,
         queue: Arc<CommandQueue>,
@@ -86,7 +85,7 @@ impl RetryPool {
         Self { store, queue, stats, permits, batch_size_max }
     }
 
-    /// Takes over a batch that failed with this error.
+    /// Retries a batch that failed with this error.
     pub fn retry(&self, batch: Batch, error: ExecuteError) {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             let (error, jobs) = (error.summary(), batch.jobs.len());
@@ -102,8 +101,8 @@ impl RetryPool {
         });
     }
 
-    /// Parks jobs behind the accounts that are locked elsewhere, and has their rows waited for.
-    /// The accounts of the batch that found them, if it has any to itself, are released.
+    /// Parks jobs behind the accounts that are locked elsewhere, and starts to wait for their rows.
+    /// Releases the accounts of the batch that found the locks.
     pub fn park(&self, left_out: LockedJobs, taken: Option<&mut DequeuedBatch>) {
         if left_out.is_empty() {
             return;
@@ -128,7 +127,7 @@ impl RetryPool {
         }
     }
 
-    /// Waits for the row of an account, until it was free once or nobody wants it any more.
+    /// Waits for the row of an account until it is free or no job needs it.
     async fn wait_for_row(self, mut lease: AccountLease) {
         let mut executor = Executor::new(self.store.clone(), self.stats.clone());
         while lease.has_waiter() {
@@ -139,7 +138,7 @@ impl RetryPool {
                     return self.execute_parked(executor, transaction, start, lease).await;
                 }
                 Err(StorageError::LockTimeout(_)) => lease.expire(),
-                // What is parked goes back into the queue.
+                // The parked jobs go back into the queue.
                 Err(error) => {
                     let error = error.summary();
                     tracing::warn!(error, "wait for a locked account broken off");
@@ -149,8 +148,8 @@ impl RetryPool {
         }
     }
 
-    /// Executes the jobs that are parked behind a row which this transaction has. Jobs that come
-    /// meanwhile are parked, too; the lease ends with this.
+    /// Executes the jobs that are parked behind the row that this transaction has locked. Jobs that
+    /// arrive meanwhile are parked, too, until the lease ends with this.
     async fn execute_parked(
         &self,
         mut executor: Executor,
@@ -162,7 +161,7 @@ impl RetryPool {
         if jobs.is_empty() {
             return executor.abandon(transaction).await;
         }
-        // They have waited for long, and may have been tried before.
+        // The jobs have waited for long, and may have been tried before.
         let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before);
         match executor.execute(transaction, start, &mut batch, |_| Vec::new()).await {
             Ok(left_out) => self.park(left_out.all(), None),
@@ -177,14 +176,14 @@ impl RetryPool {
                 continue;
             }
             match attempt(&mut executor, &mut batch).await {
-                // A peer that is in the way may be a lost transaction of this very batch.
+                // The lock of a peer may be that of a lost transaction of this very batch.
                 Ok(left_out) => self.park(left_out.all(), None),
                 Err(error) => batches.extend(self.next_step(batch, error).await),
             }
         }
     }
 
-    /// What is to be tried next after an attempt that failed.
+    /// The batches to try next after an attempt that failed.
     async fn next_step(&self, mut batch: Batch, error: ExecuteError) -> Vec<Batch> {
         batch.lookup = Lookup::Before;
         let jobs = batch.jobs.len();
@@ -198,7 +197,7 @@ impl RetryPool {
             ExecuteError::Partial => return vec![batch],
         };
         match error {
-            // There is one lock, and the only thing to do is to try again.
+            // There is one lock; the only cure is to try again.
             StorageError::LockTimeout(_) if self.store.kind() == DatabaseKind::Sqlite => {
                 batch.jobs.retain(|job| !job.expire());
                 vec![batch]
@@ -208,7 +207,7 @@ impl RetryPool {
                 batch.mode = LockMode::SkipLocked;
                 vec![batch]
             }
-            // No row, then, but a key that someone else has written and not yet committed.
+            // Not a row, but a key that another transaction has written and not committed.
             StorageError::LockTimeout(_) => {
                 batch.jobs.retain(|job| !job.expire());
                 batch.pause().await.split()
@@ -230,7 +229,7 @@ impl RetryPool {
                     tracing::warn!(%error, jobs, "database unavailable");
                 }
                 if batch.started_at.elapsed() > UNAVAILABLE_TIME_MAX && batch.retries > 0 {
-                    // What may have been applied is looked up for as long as anyone waits.
+                    // Jobs in doubt are looked up for as long as their callers wait.
                     let failure = Error::DatabaseUnavailable(Some(Outcome::NotApplied));
                     batch.jobs.retain(|job| {
                         if !job.is_in_doubt() {
@@ -247,7 +246,7 @@ impl RetryPool {
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(error = error.summary(), jobs, "database refused a batch");
-                tracing::debug!(%error, "what was refused");
+                tracing::debug!(%error, "details of the refused batch");
                 batch.bisect(&Error::Internal(Some(Outcome::NotApplied)))
             }
         }
@@ -283,7 +282,7 @@ impl Batch {
         Vec::new()
     }
 
-    /// Finds the job that the database refuses: it fails alone, its neighbours do not.
+    /// Isolates the job that the database refuses, so that the other jobs do not fail with it.
     fn bisect(self, failure: &Error) -> Vec<Self> {
         if self.jobs.len() > 1 { self.split() } else { self.fail(failure) }
     }

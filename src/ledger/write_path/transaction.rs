@@ -1,7 +1,7 @@
 //! One database transaction for a batch of jobs.
 //!
-//! Nothing is retried here and nobody is answered: that is done by [`super::worker`] and
-//! [`super::retry`]. A second attempt starts from fresh rows; nothing that this one has worked out
+//! This file retries nothing and completes no job: [`super::worker`], [`super::retry`] and
+//! [`super::executor`] do. A second attempt starts from fresh rows; nothing that the first one computed
 //! outlives it.
 
 use std::{
@@ -31,30 +31,29 @@ pub type LockedJobs = Vec<(Arc<Job>, AccountId)>;
 
 /// Jobs that a transaction which committed has left out.
 pub struct LeftOut {
-    /// By another Passbook server, so for a moment.
+    /// Locked by another Passbook server, so for a moment.
     pub by_peers: LockedJobs,
-    /// By another program.
+    /// Locked by another program.
     pub elsewhere: LockedJobs,
 }
 
 impl LeftOut {
-    /// All of them.
+    /// All left-out jobs.
     pub fn all(mut self) -> LockedJobs {
         self.elsewhere.append(&mut self.by_peers);
         self.elsewhere
     }
 }
 
-/// What came of a transaction that committed.
+/// A committed transaction.
 pub struct Executed {
-    /// Jobs with the verdicts that were committed. Jobs that their callers gave up are in no
-    /// list.
+    /// Jobs with their committed results. Abandoned jobs are in no list.
     pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
-    /// Jobs that need a row which was locked.
+    /// Jobs that need a row that was locked.
     pub left_out: LeftOut,
     /// Where the time went.
     pub timings: Timings,
-    /// Nothing was judged: only some of very many holds that have expired were recorded so.
+    /// No job was executed: the transaction only recorded some of very many expired holds.
     is_partial: bool,
 }
 
@@ -71,7 +70,7 @@ pub struct Timings {
     pub commit_time: Duration,
 }
 
-/// Why a transaction came to nothing, or may have.
+/// Why a transaction has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// Nothing was committed.
@@ -80,8 +79,8 @@ pub enum ExecuteError {
     /// All of the batch was committed, or nothing.
     #[error("{0}")]
     Unknown(String),
-    /// Nothing was judged, but some of very many holds that have expired were recorded so: each
-    /// attempt leaves fewer for the next.
+    /// No job was executed. Each attempt records up to [`EXPIRED_PER_TRANSACTION_MAX`] expired holds, so
+    /// retrying makes progress.
     #[error("more than {EXPIRED_PER_TRANSACTION_MAX} holds have expired")]
     Partial,
 }
@@ -97,19 +96,18 @@ impl ExecuteError {
     }
 }
 
-/// Whether to ask for the verdicts that there are before judging.
+/// When to look up the records of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// Ask. A verdict that comes up in between nevertheless is seen when the request ids are
-    /// inserted.
+    /// Before the batch is executed. A record that is committed in between is found by the insert.
     Before,
-    /// Take all requests for new, which saves a round trip and the search; if one is not, the
-    /// insert finds it, and the attempt fails with [`StorageError::RepeatedRequest`].
+    /// Only after a conflict: all requests are taken for new, which saves a round trip. If one has a
+    /// record, the insert finds it, and the attempt fails with [`StorageError::RepeatedRequest`].
     OnConflict,
 }
 
-/// Executes the jobs in a transaction that has begun, and ends it either way. Jobs of the same
-/// accounts that have come until the rows are locked join them. The time counts from `start`.
+/// Executes the jobs in a transaction that began at `start`, and commits or rolls it back. Jobs of the
+/// same accounts that have arrived when the rows are locked join through `join`.
 pub async fn execute(
     transaction: WriteTransaction,
     start: Instant,
@@ -136,9 +134,9 @@ pub async fn execute(
     }
 }
 
-/// Ends a transaction that failed, and returns why it did. If this fails, too, the connection is
-/// lost, and the transaction with it; the connection must not be used again, whatever the first
-/// error was.
+/// Rolls back a transaction that failed with `error`, and returns the error. If the rollback fails,
+/// too, the connection is lost, and the transaction with it: the error says that the connection must
+/// not be used again.
 pub async fn roll_back(transaction: WriteTransaction, error: StorageError) -> StorageError {
     match transaction.roll_back().await {
         Ok(()) => error,
@@ -156,8 +154,8 @@ async fn evaluate(
     lookup: Lookup,
     join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
 ) -> Result<Executed, StorageError> {
-    // 1. Lock the accounts. If all of them were had, jobs that need no others may join. (The clock
-    //    was read while they were locked: the time of such a job can be one before it came.)
+    // 1. Lock the accounts. If all are locked, jobs that need no others may join. (The clock was read
+    //    while they were locked, so the time of such a job can lie before its arrival.)
     let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
     let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
         transaction.lock(&account_ids, mode).await?;
@@ -169,7 +167,7 @@ async fn evaluate(
     let (by_peers, ours) = split_locked(ours, &locked_by_peers);
     let left_out = LeftOut { by_peers, elsewhere };
 
-    // 2. Read the verdicts that there are, in a statement after the lock.
+    // 2. Read the records, in a statement after the lock.
     let (now_us, records) = match now_us {
         Some(now_us)
             if lookup == Lookup::OnConflict && !ours.iter().any(|it| it.command.needs_lookup()) =>
@@ -182,7 +180,7 @@ async fn evaluate(
         }
     };
 
-    // 3. Read the holds: those that are named, and those that may have expired.
+    // 3. Read the named holds and those that may have expired.
     let hold_ids: BTreeSet<_> =
         ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
     let with_holds = accounts.iter().filter(|account| account.held.is_positive());
@@ -195,17 +193,17 @@ async fn evaluate(
     let expired = holds.iter().filter(|hold| hold.is_expired(now_us)).count();
     let is_partial = expired >= EXPIRED_PER_TRANSACTION_MAX;
 
-    // 4. Read which of the transactions that are to be reversed were so before.
+    // 4. Read which of the transactions to reverse were reversed before.
     let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
     let reversed_by = transaction.reversed_by(&reversals).await?;
 
-    // 5. Read what accounts were when they were opened that are to be opened again.
+    // 5. Read the opening attributes of accounts that are to be opened again.
     let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
     let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
-    let openings = transaction.openings(opened).await?;
+    let openings = transaction.opening_attributes(opened).await?;
 
-    // 6. Apply each command in turn, in memory; a job that its caller gave up is left out.
-    //    Where more holds have expired than are recorded at once, nothing can be judged yet.
+    // 6. Apply each command in turn, in memory, except those of abandoned jobs. If more holds have
+    //    expired than are recorded at once, no command can be applied yet.
     let ours = if is_partial { Vec::new() } else { ours };
     let mut work =
         UnitOfWork::new(LockedState { accounts, holds, records, reversed_by, openings, now_us });
@@ -213,15 +211,15 @@ async fn evaluate(
         .into_iter()
         .filter(|job| job.claim())
         .map(|job| {
-            let verdict = work.apply(&job.command);
-            (job, verdict)
+            let result = work.apply(&job.command);
+            (job, result)
         })
         .collect();
 
     #[cfg(test)]
     super::failpoints::hit(super::failpoints::Point::BeforeWrite, jobs);
 
-    // 7. Write what has changed; the caller commits.
+    // 7. Write the changes. The caller commits.
     transaction.write(&work).await?;
     let write_time = start.elapsed().saturating_sub(lock_wait);
     let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };

@@ -1,18 +1,18 @@
-//! When this server takes turns with the others.
+//! Turns among the servers that change the same accounts.
 //!
-//! A server that is alone takes none: it locks the rows of a batch at once, with no round trip
-//! more. If another server has one of them for longer than a moment, both change the same
-//! accounts. If they went on like that, each would hold some rows while it waits for others, and
-//! their batches would become many and small. So they take turns: whoever has the turn takes all
-//! that waits in its queue by then, in one large transaction, and is the only one who waits for a
-//! row while it holds others.
+//! A server that is alone takes no turns: it locks the rows of a batch at once, without an extra
+//! round trip. If another server keeps one of the rows locked for longer than a moment, both change
+//! the same accounts. Each would go on to lock some rows while it waits for others, and batches would
+//! become many and small. So the servers take turns: the server that has the turn takes all jobs that
+//! wait in its queue by then, in one large transaction, and is the only one that waits for a row while
+//! it has locked others.
 //!
 //! ```text
-//!            a lock was not had within 2 ms
+//!            a lock timed out after 2 ms
 //!   no turns ------------------------------> turns
 //!            <------------------------------
-//!             64 turns had without a wait, or
-//!             a turn not had within 500 ms
+//!             64 turns without a wait, or
+//!             a turn timed out after 500 ms
 //! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,24 +21,24 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::storage::DatabaseKind;
 
-/// So many turns must have been free at once before this server stops taking them. Fewer, and
-/// servers that still collide try again and again without; more, and a server that is alone
-/// again pays a round trip for each.
+/// Turns without a wait after which this server stops taking them. With fewer, servers that still
+/// collide stop and start again and again; with more, a server that is alone again pays for so many
+/// round trips.
 const FREE_TURNS_MAX: usize = 64;
 
 /// Whether the workers of this process take turns.
 pub struct Turns {
     /// On SQLite, BEGIN is the turn.
     is_needed: bool,
-    /// Turns that are still taken although nobody else wants them.
+    /// Turns that this server still takes without a wait for another server.
     left: AtomicUsize,
-    /// Held by the worker that has the turn or waits for it: the other one waits here, rather
-    /// than that it stands in the database's queue as well, with half of the jobs.
+    /// Locked by the worker that has the turn or waits for it. The other worker waits here, so that it
+    /// does not take half of the jobs into a second wait in the database.
     waiting: Mutex<()>,
 }
 
 impl Turns {
-    /// No turns are taken yet.
+    /// Without turns, until [`Turns::start`].
     pub fn new(kind: DatabaseKind) -> Self {
         let is_needed = kind == DatabaseKind::Postgres;
         Self { is_needed, left: AtomicUsize::new(0), waiting: Mutex::new(()) }
@@ -54,20 +54,19 @@ impl Turns {
         (self.left.load(Ordering::Relaxed) > 0).then_some(guard)
     }
 
-    /// The turn was not had in time: whoever has it may hang. No turns are taken until servers
-    /// collide again.
+    /// Stops taking turns until servers collide again: the server that has the turn may hang.
     pub fn stop(&self) {
         self.left.store(0, Ordering::Relaxed);
     }
 
-    /// A lock of another server was in the way: turns are taken from now on.
+    /// Starts to take turns: a lock of another server timed out.
     pub fn start(&self) {
         if self.is_needed {
             self.left.store(FREE_TURNS_MAX, Ordering::Relaxed);
         }
     }
 
-    /// A turn was had, at once or after a wait for another server's.
+    /// Records a turn, which came at once or after a wait for another server.
     pub fn record(&self, has_waited: bool) {
         if has_waited {
             return self.start();

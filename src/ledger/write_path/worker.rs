@@ -1,19 +1,18 @@
-//! The worker: one transaction after another, each with all that waits and is free.
+//! Workers: one transaction after another, each with all waiting jobs whose accounts are free.
 //!
 //! ```text
 //!            +-> wait for a job -> BEGIN -> [take the turn] -> take all that waits -> execute --+
 //!            |                                                                                  |
-//!            +-- a lock was not had: jobs back into the queue, next time in a turn <------------+
-//!            +-- not had in a turn either: jobs back, next time without the locked rows <-------+
+//!            +-- a lock timed out: jobs back into the queue, next time in a turn <------------+
+//!            +-- a lock timed out in a turn: jobs back, next time without the locked rows <-------+
 //!            +-- left out, a peer has the row: back into the queue <----------------------------+
-//!            +-- left out, a stranger has it: parked, a retry waits for the row <---------------+
+//!            +-- left out, a foreign lock: parked, a retry waits for the row <---------------+
 //!            +-- any other error: a retry takes the batch over <--------------------------------+
 //! ```
 //!
-//! The jobs are taken after BEGIN, and after the wait for the turn if there is one: all that has
-//! come meanwhile is in the same transaction; and so are jobs of the same accounts that come before
-//! the rows are locked. Nothing that goes wrong with one batch holds up the
-//! next: what failed goes to [`super::retry`].
+//! A worker takes the jobs after BEGIN, and after the wait for the turn if there is one, so jobs that
+//! arrive meanwhile are in the same transaction. Jobs of the same accounts that arrive before the rows
+//! are locked join it, too. A batch that failed delays no other: [`super::retry`] takes it over.
 
 use std::sync::Arc;
 
@@ -34,9 +33,8 @@ use crate::{
     storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
 };
 
-/// After a request that turned out to have its verdict already, so many batches are looked up
-/// before they are judged: callers who repeat themselves seldom come alone, and a batch that
-/// finds it out by itself is executed twice.
+/// After a request that turned out to have a record, the records of so many batches are looked up
+/// first: repeats seldom come alone, and a batch that finds one on insert is executed twice.
 const LOOKUP_BATCHES_AFTER_REPEAT: usize = 64;
 
 /// See the module.
@@ -46,9 +44,9 @@ struct Worker {
     turns: Arc<Turns>,
     retries: RetryPool,
     batch_size_max: usize,
-    /// Batches that are still to be looked up.
+    /// Batches whose records are still to be looked up first.
     lookups: usize,
-    /// The next batch leaves out what is locked.
+    /// The next batch leaves out locked rows.
     skips_locked: bool,
 }
 
@@ -89,14 +87,13 @@ pub fn spawn(
 
 impl Worker {
     async fn run(mut self) {
-        // Before the reads have taken all that there are. If it is not to be had, the first batch
-        // tries again.
+        // Before reads can take all connections. If it fails, the first batch tries again.
         let _ = self.executor.connect().await;
         let turns = self.turns.clone();
         loop {
             self.queue.ready().await;
             let turn = turns.claim().await;
-            // While this worker waited the other one may have taken all.
+            // Another worker may have taken all jobs during the wait.
             if !self.queue.is_ready() {
                 continue;
             }
@@ -109,12 +106,12 @@ impl Worker {
                     }
                     self.process(transaction, start, turn.is_some()).await
                 }
-                // On SQLite, BEGIN was not had, and the only thing to do is to try again.
+                // On SQLite BEGIN takes the lock; the only cure is to try again.
                 Err(StorageError::LockTimeout(_)) if turn.is_none() => {
                     self.queue.expire();
                     true
                 }
-                // Whoever has the turn may hang. Without it, what is free is locked.
+                // The server that has the turn may hang. Lock what is free without it.
                 Err(StorageError::LockTimeout(_)) => {
                     turns.stop();
                     self.skips_locked = true;
@@ -124,13 +121,13 @@ impl Worker {
             };
             drop(turn);
             if !has_taken {
-                // What waits is reserved, or the other worker has just taken it.
+                // The waiting jobs are reserved, or another worker has just taken them.
                 self.queue.changed().await;
             }
         }
     }
 
-    /// Executes all that waits; returns whether there was anything.
+    /// Executes all waiting jobs; returns whether there were any.
     async fn process(
         &mut self,
         transaction: WriteTransaction,
@@ -146,14 +143,14 @@ impl Worker {
             false => LockMode::Wait,
         };
         let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, self.lookup());
-        let weight: usize = batch.jobs.iter().map(|job| job.command.cost()).sum();
-        let weight_left = self.batch_size_max.saturating_sub(weight);
-        let join = |locked: &[Account]| taken.join(locked, weight_left);
+        let cost: usize = batch.jobs.iter().map(|job| job.command.cost()).sum();
+        let cost_left = self.batch_size_max.saturating_sub(cost);
+        let join = |locked: &[Account]| taken.join(locked, cost_left);
         match self.executor.execute(transaction, start, &mut batch, join).await {
             Ok(left_out) => {
                 self.retries.park(left_out.elsewhere, Some(&mut taken));
                 drop(taken);
-                // To the end: however many they are, they do not keep the others waiting.
+                // At the end of the queue, so that they do not keep others waiting.
                 for (job, account_id) in left_out.by_peers {
                     job.start_wait(&account_id);
                     self.queue.enqueue(job);
@@ -178,8 +175,8 @@ impl Worker {
         true
     }
 
-    /// Hands all that waits to a retry, because a transaction cannot begin; returns whether there
-    /// was anything.
+    /// Hands all waiting jobs to a retry, because a transaction cannot begin; returns whether there
+    /// were any.
     fn hand_over(&mut self, error: ExecuteError) -> bool {
         let Some(mut taken) = self.queue.try_dequeue(self.batch_size_max) else { return false };
         let jobs = std::mem::take(&mut taken.jobs);
@@ -188,7 +185,7 @@ impl Worker {
         true
     }
 
-    /// When the next batch is looked up.
+    /// When to look up the records of the next batch.
     fn lookup(&mut self) -> Lookup {
         if self.lookups == 0 {
             return Lookup::OnConflict;

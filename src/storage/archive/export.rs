@@ -1,26 +1,29 @@
-//! Rows to lines.
+//! Export: rows to lines.
 
 use std::{
     io::{self, Write},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Value};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, trailer};
-use crate::storage::{Snapshot, StorageError, schema_version};
+use super::{Counts, FORMAT, FORMAT_VERSION, trailer};
+use crate::storage::{
+    Snapshot, StorageError,
+    dialect::DatabaseKind,
+    schema_version,
+    tables::{Column, ColumnType, TABLES, Table},
+};
 
-/// Rows read at a time: some megabytes, and the round trips do not count.
+/// Rows in one page: some megabytes, so that round trips do not count.
 const PAGE: usize = 5000;
 
 /// Why an export was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// It cannot be written.
+    /// The output cannot be written.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
     /// The database does not answer, or a row cannot be read.
@@ -35,10 +38,7 @@ impl From<DbErr> for ExportError {
 }
 
 impl Snapshot {
-    /// Writes all of it, and returns the number of lines.
-    ///
-    /// # Errors
-    /// It cannot be written, the database does not answer, or a row cannot be read.
+    /// Exports the ledger and returns the number of rows.
     pub async fn export(
         &self,
         output: &mut (impl Write + Send),
@@ -46,10 +46,7 @@ impl Snapshot {
         lines: &AtomicU64,
     ) -> Result<u64, ExportError> {
         let connection = &self.connections()[0];
-        let database = match connection.get_database_backend() {
-            DbBackend::Sqlite => "sqlite",
-            _ => "postgres",
-        };
+        let database = DatabaseKind::of(&**connection).to_string();
         let header = json!({
             "type": "header",
             "format": FORMAT,
@@ -75,12 +72,11 @@ async fn export(
     output: &mut (impl Write + Send),
     lines: &AtomicU64,
 ) -> Result<u64, ExportError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(connection);
     let mut count = 0;
-    let mut key: Option<Vec<Value>> = None;
+    let (first, next) = (page_sql(kind, table, false), page_sql(kind, table, true));
+    let mut statement = kind.statement(first, []);
     loop {
-        let sql = page_sql(backend, table, key.is_some());
-        let statement = Statement::from_sql_and_values(backend, sql, key.unwrap_or_default());
         let rows = connection.query_all_raw(statement).await?;
         let mut text = Vec::with_capacity(rows.len() * 256);
         for row in &rows {
@@ -90,45 +86,47 @@ async fn export(
         count += rows.len() as u64;
         lines.fetch_add(rows.len() as u64, Ordering::Relaxed);
         match rows.last() {
-            Some(last) if rows.len() == PAGE => key = Some(key_of(table, last)?),
+            Some(last) if rows.len() == PAGE => {
+                statement = kind.statement(next.as_str(), key_of(table, last)?);
+            }
             _ => return Ok(count),
         }
     }
 }
 
-fn page_sql(backend: DbBackend, table: &Table, has_key: bool) -> String {
-    // As text PostgreSQL's numbers keep all their digits, and its JSON is what SQLite has.
-    let select = |column: &Column| match (backend, column.kind) {
-        (DbBackend::Postgres, Kind::Amount | Kind::Json) => format!("{}::text", column.name),
+/// The statement for the first page, and for those after a key.
+fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
+    let select = |column: &Column| match column.kind {
+        ColumnType::Amount | ColumnType::Json => kind.text(column.name),
         _ => column.name.to_owned(),
     };
-    let columns: Vec<String> = table.columns.iter().map(select).collect();
-    let key: Vec<&str> = table.columns[..table.key_length].iter().map(|it| it.name).collect();
-    let (columns, key, name) = (columns.join(", "), key.join(", "), table.name);
-    let after = match (has_key, table.key_length, backend) {
-        (false, ..) => String::new(),
-        (true, 1, DbBackend::Sqlite) => format!("WHERE {key} > ?"),
-        (true, _, DbBackend::Sqlite) => format!("WHERE ({key}) > (?, ?)"),
-        (true, 1, _) => format!("WHERE {key} > $1"),
-        (true, _, _) => format!("WHERE ({key}) > ($1, $2)"),
+    let columns = table.columns.iter().map(select).collect::<Vec<_>>().join(", ");
+    let key = table.key().iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let after = match (has_key, table.key_length) {
+        (false, _) => String::new(),
+        (true, 1) => format!("WHERE {key} > {{1}}"),
+        (true, _) => format!("WHERE ({key}) > ({{1}}, {{2}})"),
     };
-    format!("SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}")
+    let name = table.name;
+    kind.with_placeholders(&format!(
+        "SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}"
+    ))
 }
 
 fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
-    let cells = table.columns[..table.key_length].iter().enumerate();
+    let cells = table.key().iter().enumerate();
     cells
         .map(|(index, column)| match column.kind {
-            Kind::Integer => Ok(row.try_get_by_index::<i64>(index)?.into()),
+            ColumnType::Integer => Ok(row.try_get_by_index::<i64>(index)?.into()),
             _ => Ok(row.try_get_by_index::<String>(index)?.into()),
         })
         .collect()
 }
 
-/// Writing to a vector cannot fail, so what fails here is the reading.
+/// Appends the line of a row. Only reading a value can fail.
 fn write_row(text: &mut Vec<u8>, table: &Table, row: &QueryResult) -> Result<(), ExportError> {
     text.extend_from_slice(b"{\"type\":\"");
-    text.extend_from_slice(table.line.as_bytes());
+    text.extend_from_slice(table.row_name.as_bytes());
     text.push(b'"');
     for (index, column) in table.columns.iter().enumerate() {
         text.extend_from_slice(b",\"");
@@ -152,17 +150,17 @@ fn write_cell(
     row: &QueryResult,
 ) -> Result<(), String> {
     let value = match column.kind {
-        Kind::Text | Kind::Amount => {
+        ColumnType::Text | ColumnType::Amount => {
             row.try_get_by_index::<Option<String>>(index).map(|it| json!(it))
         }
-        Kind::SmallInteger => row.try_get_by_index::<Option<i16>>(index).map(|it| json!(it)),
-        Kind::Integer => row.try_get_by_index::<Option<i64>>(index).map(|it| json!(it)),
-        Kind::Flag => row.try_get_by_index::<Option<bool>>(index).map(|it| json!(it)),
-        Kind::Uuid => row.try_get_by_index::<Option<Uuid>>(index).map(|it| json!(it)),
-        Kind::Bytes => {
+        ColumnType::SmallInteger => row.try_get_by_index::<Option<i16>>(index).map(|it| json!(it)),
+        ColumnType::Integer => row.try_get_by_index::<Option<i64>>(index).map(|it| json!(it)),
+        ColumnType::Flag => row.try_get_by_index::<Option<bool>>(index).map(|it| json!(it)),
+        ColumnType::Uuid => row.try_get_by_index::<Option<Uuid>>(index).map(|it| json!(it)),
+        ColumnType::Bytes => {
             row.try_get_by_index::<Option<Vec<u8>>>(index).map(|it| json!(it.map(|it| hex(&it))))
         }
-        Kind::Json => {
+        ColumnType::Json => {
             let json: String = row.try_get_by_index(index).map_err(|error| error.to_string())?;
             Ok(serde_json::from_str(&json).map_err(|error| error.to_string())?)
         }

@@ -1,4 +1,4 @@
-//! Lines into an empty database: all or nothing.
+//! Import: lines into an empty database, all or nothing.
 
 use std::{
     io::BufRead,
@@ -8,57 +8,56 @@ use std::{
     },
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
-    TABLES,
     insert::{insert, rows_max},
-    reader::{Line, LineError, Lines, Row},
+    reader::{LineError, Record, RecordReader, Row},
 };
 use crate::{
     domain::verification::LedgerTotals,
     storage::{
-        CommitError, StorageError, Store, VerifyError, VerifyProgress, snapshot::look_up_by_index,
-        verify::verify, write::transaction,
+        CommitError, StorageError, Store, VerifyError, VerifyProgress, dialect::DatabaseKind,
+        snapshot::look_up_by_index, tables::TABLES, verify::verify, write::transaction,
     },
 };
 
-/// Bytes of one table's rows that are kept before they are inserted.
+/// Bytes of one table's rows that are collected before they are inserted.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Where an import is.
+/// The progress of an import.
 #[derive(Debug, Default)]
 pub struct ImportProgress {
-    /// Bytes of the input that were read.
+    /// Bytes of the input read so far.
     pub bytes: AtomicU64,
-    /// All is read, and is being verified.
+    /// Whether all input is read and is being verified.
     pub is_verifying: AtomicBool,
-    /// How far that is.
+    /// The progress of the verification.
     pub verify: Arc<VerifyProgress>,
 }
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// There is something in the database already.
+    /// A table has rows already.
     #[error("the database is not empty: there are rows in {0}. Import into a new one")]
     NotEmpty(String),
-    /// The input is not what an export writes.
+    /// A line is not one of an export.
     #[error("{0}")]
     Line(LineError),
     /// The database refused some rows.
     #[error("lines {from}-{to}, of type {line}: {error}")]
     Refused {
-        /// The first line that it can be.
+        /// The first line of those rows.
         from: u64,
-        /// The last.
+        /// The last line of those rows.
         to: u64,
         /// The type of the lines.
         line: &'static str,
-        /// The database's words.
+        /// The database's reason.
         error: StorageError,
     },
-    /// The books that were imported are not right.
+    /// The imported ledger has a fault.
     #[error("the input is not right: {0}")]
     Verify(#[from] VerifyError),
     /// The database does not answer.
@@ -92,24 +91,24 @@ impl Store {
         input: impl BufRead + Send,
         progress: &ImportProgress,
     ) -> Result<LedgerTotals, ImportError> {
-        let transaction = transaction::begin(&self.admin().await?).await?;
-        let backend = transaction.get_database_backend();
+        let transaction = transaction::begin(&self.maintenance_connection().await?).await?;
+        let kind = DatabaseKind::of(&transaction);
         look_up_by_index(&transaction).await?;
         let names = TABLES.map(|table| table.name).join(", ");
-        if backend == DbBackend::Postgres {
+        if kind == DatabaseKind::Postgres {
             let lock = format!("LOCK TABLE {names} IN EXCLUSIVE MODE");
             transaction.execute_unprepared(&lock).await?;
         }
         require_empty(&transaction).await?;
         fill(&transaction, input, progress).await?;
-        if backend == DbBackend::Postgres {
-            // Until then the planner takes the tables for empty.
+        if kind == DatabaseKind::Postgres {
+            // Without statistics the planner takes the tables for empty.
             transaction.execute_unprepared(&format!("ANALYZE {names}")).await?;
         }
         progress.is_verifying.store(true, Ordering::Relaxed);
         let transaction = Arc::new(transaction);
         let books = verify(std::slice::from_ref(&transaction), &progress.verify).await?;
-        // The verification has ended, and with it all that shared the transaction.
+        // All tasks that shared the transaction ended with the verification.
         let transaction = Arc::into_inner(transaction)
             .ok_or_else(|| StorageError::Unavailable("the transaction is in use".to_owned()))?;
         transaction.commit().await.map_err(CommitError::from)?;
@@ -117,19 +116,19 @@ impl Store {
     }
 }
 
-/// Currencies may be there: a server writes those that it was configured with at its start.
+/// Only currencies may be there: a server records the configured ones at its start.
 async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
-    let backend = transaction.get_database_backend();
-    for table in TABLES.iter().filter(|table| table.line != "currency") {
+    let kind = DatabaseKind::of(transaction);
+    for table in TABLES.iter().filter(|table| table.row_name != "currency") {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
-        if transaction.query_one_raw(Statement::from_string(backend, sql)).await?.is_some() {
+        if transaction.query_one_raw(kind.statement(sql, [])).await?.is_some() {
             return Err(ImportError::NotEmpty(table.name.to_owned()));
         }
     }
     Ok(())
 }
 
-/// Rows of one table that wait to be inserted.
+/// Rows of one table to be inserted.
 #[derive(Default)]
 struct Chunk {
     rows: Vec<Row>,
@@ -142,27 +141,27 @@ async fn fill(
     input: impl BufRead + Send,
     progress: &ImportProgress,
 ) -> Result<(), ImportError> {
-    let rows_max = rows_max(transaction.get_database_backend());
-    let mut lines = Lines::begin(input)?;
+    let rows_max = rows_max(DatabaseKind::of(transaction));
+    let mut records = RecordReader::begin(input)?;
     let mut chunks: [Chunk; TABLES.len()] = Default::default();
-    while let Some(Line { table, row }) = lines.next()? {
+    while let Some(Record { table, row }) = records.next()? {
         let chunk = &mut chunks[table];
         if chunk.rows.is_empty() {
-            chunk.first_line = lines.number;
+            chunk.first_line = records.number;
         }
         chunk.bytes += row.iter().flatten().map(String::len).sum::<usize>();
         chunk.rows.push(row);
         if chunk.rows.len() == rows_max || chunk.bytes > CHUNK_BYTES {
-            flush(transaction, table, std::mem::take(chunk), lines.number).await?;
-            progress.bytes.store(lines.bytes, Ordering::Relaxed);
+            flush(transaction, table, std::mem::take(chunk), records.number).await?;
+            progress.bytes.store(records.bytes, Ordering::Relaxed);
         }
     }
     for (table, chunk) in chunks.into_iter().enumerate() {
         if !chunk.rows.is_empty() {
-            flush(transaction, table, chunk, lines.number).await?;
+            flush(transaction, table, chunk, records.number).await?;
         }
     }
-    progress.bytes.store(lines.bytes, Ordering::Relaxed);
+    progress.bytes.store(records.bytes, Ordering::Relaxed);
     Ok(())
 }
 
@@ -172,10 +171,10 @@ async fn flush(
     mut chunk: Chunk,
     to: u64,
 ) -> Result<(), ImportError> {
-    let (table, from) = (&TABLES[table], chunk.first_line);
-    let refused = |error| ImportError::Refused { from, to, line: table.line, error };
-    if table.line == "currency" {
-        // Those that are there already, with the same decimals.
+    let (table, from) = (TABLES[table], chunk.first_line);
+    let refused = |error| ImportError::Refused { from, to, line: table.row_name, error };
+    if table.row_name == "currency" {
+        // Skips those that are there already with the same decimals.
         let existing = existing_currencies(transaction).await?;
         chunk.rows.retain(|row| !existing.contains(row));
         if chunk.rows.is_empty() {
@@ -187,7 +186,7 @@ async fn flush(
 
 async fn existing_currencies(transaction: &DatabaseTransaction) -> Result<Vec<Row>, StorageError> {
     let sql = "SELECT currency_code, currency_scale FROM currencies";
-    let statement = Statement::from_string(transaction.get_database_backend(), sql);
+    let statement = DatabaseKind::of(transaction).statement(sql, []);
     let mut currencies = Vec::new();
     for row in transaction.query_all_raw(statement).await? {
         let code: String = row.try_get_by_index(0)?;

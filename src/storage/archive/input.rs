@@ -1,13 +1,13 @@
-//! The beginning of what is to be imported: files that went through other programs.
+//! The beginning of an import: detects files of other formats and skips a byte order mark.
 
 use std::io::{self, BufRead, Chain, Cursor, Read};
 
-/// A text in UTF-8 may begin with it: the mark of its byte order, which it has none of.
+/// The byte order mark with which some programs begin UTF-8.
 const UTF_8_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-/// Bytes that tell what a file is.
+/// The number of bytes that identify a format.
 const BEGINNING_LENGTH: usize = 32;
 
-/// What files begin with that are something else, and what to do with them.
+/// The first bytes of other formats, and what to do with such a file.
 const OTHERS: [(&[u8], &str); 12] = [
     (b"SQLite format 3\0", "is a SQLite database and no export: passbook export makes one of it"),
     (b"\x1f\x8b", "is compressed by gzip: gzip -dc FILE | passbook import"),
@@ -24,10 +24,7 @@ const OTHERS: [(&[u8], &str); 12] = [
 ];
 const UTF_16: &str = "is in UTF-16: iconv -f UTF-16 -t UTF-8 FILE | passbook import";
 
-/// The input without the mark.
-///
-/// # Errors
-/// It is something else, or it cannot be read.
+/// The input without the byte order mark, or why it is no export.
 pub(super) fn begin<R: BufRead>(mut input: R) -> Result<Chain<Cursor<Vec<u8>>, R>, String> {
     let mut beginning = Vec::new();
     let mut limited = Read::take(&mut input, BEGINNING_LENGTH as u64);

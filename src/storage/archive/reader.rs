@@ -1,4 +1,4 @@
-//! Lines to rows: each with its number, and the field that is wrong.
+//! Reading an export: lines to rows, and errors with the line and the field.
 
 use std::{
     fmt,
@@ -7,22 +7,23 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::storage::archive::{
-    Column, Counts, FORMAT, FORMAT_VERSION, Kind, TABLES, Table, input, trailer,
+use crate::storage::archive::{Counts, FORMAT, FORMAT_VERSION, input, trailer};
+use crate::storage::{
+    schema_version,
+    tables::{Column, ColumnType, TABLES, Table},
 };
-use crate::storage::schema_version;
 
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
 const LINE_LENGTH_MAX: u64 = 1 << 20;
 
-/// What is wrong with a line.
+/// Why a line cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// From 1.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// Empty if it is the line as a whole.
+    /// The field, or empty for the whole line.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub description: String,
 }
 
@@ -36,72 +37,66 @@ impl fmt::Display for LineError {
     }
 }
 
-/// A row, each cell as text; None for null.
+/// The cells of a row as text; None for null.
 pub type Row = Vec<Option<String>>;
 
-/// A row and the table that it is of.
-pub struct Line {
-    /// Its place in [`TABLES`].
+/// A row and its table.
+pub struct Record {
+    /// The index in [`TABLES`].
     pub table: usize,
     /// A cell for each column.
     pub row: Row,
 }
 
-/// Reads a file line by line.
-pub struct Lines<R> {
+/// Reads an export line by line.
+pub struct RecordReader<R> {
     input: Chain<Cursor<Vec<u8>>, R>,
-    /// The number of the line that was read last.
+    /// The number of the line read last.
     pub number: u64,
     /// Bytes read so far.
     pub bytes: u64,
     counts: Counts,
 }
 
-/// What is wrong, before it is known where.
-struct Wrong {
+/// Why a field cannot be read.
+struct FieldError {
     field: String,
     description: String,
 }
 
-fn wrong(field: &str, description: impl Into<String>) -> Wrong {
-    Wrong { field: field.to_owned(), description: description.into() }
+fn field_error(field: &str, description: impl Into<String>) -> FieldError {
+    FieldError { field: field.to_owned(), description: description.into() }
 }
 
-impl<R: BufRead> Lines<R> {
-    /// Begins, with the header.
-    ///
-    /// # Errors
-    /// It is not what this program writes.
+impl<R: BufRead> RecordReader<R> {
+    /// Reads and checks the header.
     pub fn begin(input: R) -> Result<Self, LineError> {
         let error = |description| LineError { line: 1, field: String::new(), description };
         let input = input::begin(input).map_err(error)?;
         let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
         let Some(header) = lines.object()? else {
-            return Err(lines.error(wrong("", "there is nothing here")));
+            return Err(lines.error(field_error("", "there is nothing here")));
         };
-        check_header(&header).map_err(|wrong| lines.error(wrong))?;
+        check_header(&header).map_err(|error| lines.error(error))?;
         Ok(lines)
     }
 
     /// The next row; None after the trailer, which is the last line.
-    ///
-    /// # Errors
-    /// The line is malformed, or the file is not whole.
-    pub fn next(&mut self) -> Result<Option<Line>, LineError> {
+    pub fn next(&mut self) -> Result<Option<Record>, LineError> {
         let Some(object) = self.object()? else {
             let description = "the trailer is missing: the file was cut off";
-            return Err(self.error(wrong("", description)));
+            return Err(self.error(field_error("", description)));
         };
         let name = object.get("type").and_then(Value::as_str).unwrap_or_default();
         if name == "trailer" {
             return self.end(&object).map(|()| None);
         }
-        let Some(table) = TABLES.iter().position(|table| table.line == name) else {
-            return Err(self.error(wrong("type", format!("{name:?} is not a type of line"))));
+        let Some(table) = TABLES.iter().position(|table| table.row_name == name) else {
+            return Err(self.error(field_error("type", format!("{name:?} is not a type of line"))));
         };
-        let row = row(&TABLES[table], &object).map_err(|wrong| self.error(wrong))?;
+        let row = row(TABLES[table], &object).map_err(|error| self.error(error))?;
         self.counts[table] += 1;
-        Ok(Some(Line { table, row }))
+        Ok(Some(Record { table, row }))
     }
 
     fn end(&mut self, object: &Map<String, Value>) -> Result<(), LineError> {
@@ -109,15 +104,15 @@ impl<R: BufRead> Lines<R> {
         if object.get("lines") != expected.get("lines") {
             let said = object.get("lines").map(Value::to_string).unwrap_or_default();
             let found = &expected["lines"];
-            return Err(self.error(wrong("lines", format!("is {said}; there are {found}"))));
+            return Err(self.error(field_error("lines", format!("is {said}; there are {found}"))));
         }
         match self.object()? {
             None => Ok(()),
-            Some(_) => Err(self.error(wrong("", "comes after the trailer"))),
+            Some(_) => Err(self.error(field_error("", "comes after the trailer"))),
         }
     }
 
-    /// The next line; None at the end of the file, before which lines may be empty.
+    /// The next line; None at the end of the file. Only the last lines may be empty.
     fn object(&mut self) -> Result<Option<Map<String, Value>>, LineError> {
         let mut is_empty = false;
         loop {
@@ -128,42 +123,42 @@ impl<R: BufRead> Lines<R> {
             }
             if is_empty {
                 self.number -= 1;
-                return Err(self.error(wrong("", "is empty, and there is more after it")));
+                return Err(self.error(field_error("", "is empty, and there is more after it")));
             }
             let object = serde_json::from_slice(&text);
             return object.map(Some).map_err(|error| {
-                // The last line feed may be missing, but not what is before it.
+                // Only the line feed may be missing from the last line.
                 if text.last() != Some(&b'\n') {
-                    return self.error(wrong("", "was cut off"));
+                    return self.error(field_error("", "was cut off"));
                 }
                 // The error's own line is always 1.
                 let column = error.column();
-                self.error(wrong("", format!("is not a JSON object (at byte {column})")))
+                self.error(field_error("", format!("is not a JSON object (at byte {column})")))
             });
         }
     }
 
-    /// The next line as it is, with its line feed if it has one; None at the end of the file.
+    /// The next line with its line feed, if it has one; None at the end of the file.
     fn text(&mut self) -> Result<Option<Vec<u8>>, LineError> {
         let mut text = Vec::new();
         let mut limited = std::io::Read::take(&mut self.input, LINE_LENGTH_MAX + 1);
         let read = limited.read_until(b'\n', &mut text);
         self.number += 1;
-        let length = read.map_err(|error| self.error(wrong("", error.to_string())))? as u64;
+        let length = read.map_err(|error| self.error(field_error("", error.to_string())))? as u64;
         self.bytes += length;
         if length > LINE_LENGTH_MAX {
             let description = format!("is longer than {LINE_LENGTH_MAX} bytes");
-            return Err(self.error(wrong("", description)));
+            return Err(self.error(field_error("", description)));
         }
         Ok((length > 0).then_some(text))
     }
 
-    fn error(&self, Wrong { field, description }: Wrong) -> LineError {
+    fn error(&self, FieldError { field, description }: FieldError) -> LineError {
         LineError { line: self.number, field, description }
     }
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(), Wrong> {
+fn check_header(header: &Map<String, Value>) -> Result<(), FieldError> {
     let expected: [(&str, Value); 4] = [
         ("type", "header".into()),
         ("format", FORMAT.into()),
@@ -175,67 +170,73 @@ fn check_header(header: &Map<String, Value>) -> Result<(), Wrong> {
             Some(found) if *found == expected => {}
             Some(found) => {
                 let description = format!("is {found}; this program reads {expected}");
-                return Err(wrong(field, description));
+                return Err(field_error(field, description));
             }
-            None => return Err(wrong(field, "is missing: this is no export of Passbook's")),
+            None => return Err(field_error(field, "is missing: this is no export of Passbook's")),
         }
     }
     Ok(())
 }
 
-fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, Wrong> {
+fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, FieldError> {
     let mut row = Vec::with_capacity(table.columns.len());
     for column in table.columns {
         let Some(value) = object.get(column.name) else {
-            return Err(wrong(column.name, "is missing"));
+            return Err(field_error(column.name, "is missing"));
         };
         row.push(cell(column, value)?);
     }
     let is_known = |name: &str| name == "type" || table.columns.iter().any(|it| it.name == name);
     match object.keys().find(|name| !is_known(name)) {
-        Some(unknown) => Err(wrong(unknown, format!("is not a field of {:?}", table.line))),
+        Some(unknown) => {
+            Err(field_error(unknown, format!("is not a field of {:?}", table.row_name)))
+        }
         None => Ok(row),
     }
 }
 
 /// The value as the text of its column, None for null.
-fn cell(column: &Column, value: &Value) -> Result<Option<String>, Wrong> {
-    let is = |what: &str| wrong(column.name, format!("must be {what}"));
+fn cell(column: &Column, value: &Value) -> Result<Option<String>, FieldError> {
+    let is = |what: &str| field_error(column.name, format!("must be {what}"));
     if value.is_null() && column.is_nullable {
         return Ok(None);
     }
     let text = value.as_str();
     let text = match column.kind {
-        Kind::Text => text.ok_or_else(|| is("a string"))?.to_owned(),
-        Kind::Amount => text.filter(|it| is_amount(it)).ok_or_else(|| is("a decimal"))?.to_owned(),
-        Kind::Uuid => {
+        ColumnType::Text => text.ok_or_else(|| is("a string"))?.to_owned(),
+        ColumnType::Amount => {
+            text.filter(|it| is_amount(it)).ok_or_else(|| is("a decimal"))?.to_owned()
+        }
+        ColumnType::Uuid => {
             let parsed = text.and_then(|it| uuid::Uuid::try_parse(it).ok());
             parsed.ok_or_else(|| is("a UUID"))?.to_string()
         }
-        Kind::Bytes => {
+        ColumnType::Bytes => {
             let is_hex = |it: &&str| {
                 it.len().is_multiple_of(2) && it.bytes().all(|it| it.is_ascii_hexdigit())
             };
             text.filter(is_hex).ok_or_else(|| is("hexadecimal"))?.to_owned()
         }
-        Kind::SmallInteger => {
+        ColumnType::SmallInteger => {
             let number = value.as_i64().and_then(|it| i16::try_from(it).ok());
             number.ok_or_else(|| is("a whole number of 16 bits"))?.to_string()
         }
-        Kind::Integer => value.as_i64().ok_or_else(|| is("a whole number of 64 bits"))?.to_string(),
-        Kind::Flag => value.as_bool().ok_or_else(|| is("true or false"))?.to_string(),
-        Kind::Json if value.is_object() || value.is_array() => value.to_string(),
-        Kind::Json => return Err(is("an object or an array")),
+        ColumnType::Integer => {
+            value.as_i64().ok_or_else(|| is("a whole number of 64 bits"))?.to_string()
+        }
+        ColumnType::Flag => value.as_bool().ok_or_else(|| is("true or false"))?.to_string(),
+        ColumnType::Json if value.is_object() || value.is_array() => value.to_string(),
+        ColumnType::Json => return Err(is("an object or an array")),
     };
-    // Nothing that may be null is ever empty; so empty can stand for null on the way to
-    // PostgreSQL, whose arrays of text are without null here.
+    // No nullable column has empty texts, so an empty text stands for null on the way to
+    // PostgreSQL.
     if column.is_nullable && text.is_empty() {
         return Err(is("null or not empty"));
     }
     Ok(Some(text))
 }
 
-/// A plain decimal, of no more digits than an amount can have.
+/// Whether a text is a plain decimal with no more digits than an amount can have.
 fn is_amount(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -245,11 +246,11 @@ fn is_amount(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{LineError, Lines};
+    use super::{LineError, RecordReader};
     use crate::storage::schema_version;
 
     fn read(text: &str) -> Result<usize, LineError> {
-        let mut lines = Lines::begin(text.as_bytes())?;
+        let mut lines = RecordReader::begin(text.as_bytes())?;
         let mut count = 0;
         while lines.next()?.is_some() {
             count += 1;

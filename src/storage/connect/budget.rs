@@ -1,55 +1,53 @@
 //! How many connections there are, and what for.
 //!
-//! A server has connections of four kinds: one for each worker; some that are reserved for what the
-//! service itself reads (what a change names, what is new for those who watch, whether it is
-//! ready); those that the reads of callers share; and, when they are needed, one for each retry and
-//! each wait for a row. So no number of reads holds up a change. Where the database gives no
-//! connection to somebody who writes, reads give up some of theirs for a while.
+//! A server has connections of four kinds: one for each worker; some that are reserved for its own
+//! reads (the holds and transactions that a change names, new entries for watchers, readiness);
+//! those that callers' reads share; and, on demand, one for each retry and each wait for a row. So
+//! no number of reads holds up a change. Where the database refuses a connection to a writer, reads
+//! give up some of theirs for a while.
 
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::sqlx::{Database, Pool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::storage::{DatabaseKind, Store};
-
-/// With fewer a server cannot work: a worker, what the service itself reads, and a read.
+/// The fewest connections that a server works with: a worker, its own reads, and callers' reads.
 pub const CONNECTIONS_MIN: u32 = 3;
-/// What a server opens at the very most if nothing else is said.
+/// The default maximum of a server's connections.
 pub const CONNECTIONS_MAX_DEFAULT: u32 = 38;
-/// A writer whose connection takes longer than this may wait for one that a read has.
+/// How long a writer waits for a connection before a read gives one up.
 const ROOM_AFTER: Duration = Duration::from_millis(250);
-/// For so long one read less runs at a time after a writer has had to wait.
+/// How long one read less runs at a time after a writer has had to wait.
 const ROOM_TIME: Duration = Duration::from_secs(10);
 
 /// Open connections to the database.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// With nothing to do.
+    /// Idle connections.
     pub idle: usize,
-    /// At work.
+    /// Connections in use.
     pub in_use: usize,
 }
 
-/// What the connections of a server are for.
+/// How a server's connections are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Workers, on PostgreSQL: while one waits for the disk or the network the other keeps the
     /// database busy. (SQLite has one writer at a time.)
     pub workers: u32,
-    /// For what the service itself reads.
+    /// For the service's own reads.
     pub reserved: u32,
-    /// For the reads of callers.
+    /// For callers' reads.
     pub readers: u32,
-    /// Batches that are retried at the same time.
+    /// For batches that are retried at the same time.
     pub retries: u32,
-    /// Rows locked by another program that are waited for at the same time.
+    /// For waits for rows that another program has locked.
     pub row_waits: u32,
 }
 
 impl Budget {
-    /// Divides this many connections. Of the fewest there is none left for retries and waits: one of
-    /// these then has what a read gives up.
+    /// Divides this many connections. With the fewest, none is left for retries and waits: they use
+    /// the ones that reads give up.
     #[must_use]
     pub fn new(connections: u32) -> Self {
         let workers = if connections < 8 { 1 } else { 2 };
@@ -64,17 +62,17 @@ impl Budget {
 }
 
 /// Permits to read: as many as the readers' pool has connections.
-pub(in crate::storage) struct ReadPermits {
-    permits: Arc<Semaphore>,
-    /// For those that look at many rows to find few: an eighth, so that they leave connections to
-    /// reads that find theirs by a key, and the database's time to changes.
-    scans: Arc<Semaphore>,
-    /// One less: a read can always be made.
+pub struct ReadPermits {
+    pub permits: Arc<Semaphore>,
+    /// For reads that scan many rows to find few: an eighth, so that connections are left for reads
+    /// by key, and the database's time for changes.
+    pub scans: Arc<Semaphore>,
+    /// The permits that may be given up: all but one, so that a read can always be made.
     to_give_up: Arc<Semaphore>,
 }
 
 impl ReadPermits {
-    pub(in crate::storage) fn new(readers: u32) -> Self {
+    pub fn new(readers: u32) -> Self {
         let semaphore = |permits: u32| Arc::new(Semaphore::new(permits as usize));
         Self {
             permits: semaphore(readers),
@@ -83,11 +81,11 @@ impl ReadPermits {
         }
     }
 
-    /// Has reads give up connections, one after another, for as long as this is polled.
-    pub(in crate::storage) async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
+    /// Makes reads give up connections, one after another, for as long as this future is polled.
+    pub async fn make_room<DB: Database>(&self, pool: &Pool<DB>) {
         loop {
             tokio::time::sleep(ROOM_AFTER).await;
-            // In turn with the reads that wait: as soon as one of those that run ends.
+            // In the queue of reads that wait: granted when a running one ends.
             let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
             if let Some(connection) = pool.try_acquire() {
                 let _ = connection.close().await;
@@ -100,33 +98,6 @@ impl ReadPermits {
             }
         }
     }
-}
-
-impl Store {
-    /// A permit to read, in the order in which they are asked for.
-    pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.permits.clone().acquire_owned().await.ok()
-    }
-
-    /// A permit to look at many rows; whoever has it asks for one to read besides.
-    pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.read_permits.scans.clone().acquire_owned().await.ok()
-    }
-
-    /// Those that reads share.
-    #[must_use]
-    pub fn reader_connections(&self) -> Connections {
-        match self.kind() {
-            DatabaseKind::Postgres => count(self.readers.get_postgres_connection_pool()),
-            DatabaseKind::Sqlite => count(self.readers.get_sqlite_connection_pool()),
-        }
-    }
-}
-
-fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
-    let (all, idle) = (pool.size() as usize, pool.num_idle());
-    // The two are not read in one step.
-    Connections { idle, in_use: all.saturating_sub(idle) }
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! Whether each of our connections keeps a session of its own.
+//! Detects poolers that share sessions between connections.
 //!
-//! A pooler in transaction mode (PgBouncer's `pool_mode = transaction` or `statement`) hands every
-//! transaction to whichever session is free: settings and prepared statements would belong to
-//! somebody else. To look whether a setting is still there would tell by chance only, since the
-//! same session is often free again. But PostgreSQL tells a session that LISTENs of what another
-//! one notifies it of, while it has nothing to do: the message arrives if, and only if, the session
-//! is still this connection's.
+//! A pooler in transaction mode (PgBouncer's `pool_mode = transaction` or `statement`) gives every
+//! transaction any free session: settings and prepared statements would be lost. Reading a setting
+//! back does not detect that reliably, since the same session is often free again. LISTEN does:
+//! PostgreSQL delivers a notification to an idle session, and it arrives if, and only if, the
+//! session still belongs to this connection.
 
 use std::time::Duration;
 
@@ -19,20 +18,16 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::connect::{hosts::ASK_TIME_MAX, refusal::reason};
+use crate::storage::connect::{refusal::reason, target::PROBE_TIME_MAX};
 
-/// How long the message may take, which comes within milliseconds: only a pooler that never
-/// passes it on is waited for as long as this.
+/// How long to wait for the message. It takes milliseconds, unless a pooler never passes it on.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(5);
-/// feature_not_supported, of a database that is not PostgreSQL.
+/// SQLSTATE feature_not_supported, of a database that is not PostgreSQL.
 const NOT_SUPPORTED: &str = "0A000";
 
-/// Checks it, with two connections.
-///
-/// # Errors
-/// They do not keep their sessions, or they fail.
-pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), String> {
-    match hears(options).await {
+/// Checks with two connections that each keeps its session.
+pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
+    match keeps_sessions(options).await {
         Ok(true) => Ok(()),
         Ok(false) => Err("a pooler gives each transaction another session: Passbook needs one \
              that keeps sessions (PgBouncer's pool_mode = session)"
@@ -45,13 +40,13 @@ pub(in crate::storage) async fn check(options: &PgConnectOptions) -> Result<(), 
     }
 }
 
-/// Whether a message for a session that has nothing to do arrives where it belongs.
-async fn hears(options: &PgConnectOptions) -> Result<bool, SqlxError> {
+/// Whether a notification for an idle session arrives at its connection.
+async fn keeps_sessions(options: &PgConnectOptions) -> Result<bool, SqlxError> {
     let channel = format!("passbook_{}", Uuid::now_v7().simple());
     let mut listener = connect(options).await?;
     listener.listen(&channel).await?;
-    // It listens to nothing itself, but is given the other one's message if it was given the other
-    // one's session.
+    // The notifier listens to nothing itself; it gets the message only if it got the listener's
+    // session.
     let mut notifier = connect(options).await?;
     let notify = sqlx::raw_sql(AssertSqlSafe(format!("NOTIFY {channel}")));
     notify.execute(&mut notifier).await?;
@@ -63,7 +58,7 @@ async fn hears(options: &PgConnectOptions) -> Result<bool, SqlxError> {
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgListener, SqlxError> {
-    let pool = PoolOptions::new().max_connections(1).acquire_timeout(ASK_TIME_MAX);
+    let pool = PoolOptions::new().max_connections(1).acquire_timeout(PROBE_TIME_MAX);
     PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await
 }
 

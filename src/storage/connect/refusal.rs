@@ -1,28 +1,31 @@
-//! Why a database cannot be used, and whether that may pass.
+//! Why a database cannot be used, and whether the reason is transient.
+
+use std::path::Path;
 
 use sea_orm::SqlxError;
 
 use crate::storage::{StorageError, error::postgres_words};
 
-/// Why no server can be used: one line, with addresses, without the password.
+/// Why no server can be used. Its text is one line, with addresses, without the password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct ConnectError {
     text: String,
-    /// It may be there in a moment: it is starting, or its name is not known yet.
+    /// Whether the database may be there in a moment: it is starting, or its name is not known yet.
     may_pass: bool,
 }
 
 impl ConnectError {
-    /// Whether it is worth to try again in a moment.
+    /// Whether a retry in a moment may succeed.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// The same, with whether it may pass.
-    pub(in crate::storage) fn that_may_pass(self, may_pass: bool) -> Self {
-        Self { may_pass, ..self }
+    /// Joins what cannot be done and why.
+    pub(in crate::storage) fn new(what: &str, refusal: impl Into<Refusal>) -> Self {
+        let Refusal { reason, may_pass } = refusal.into();
+        Self { text: format!("{what}: {reason}"), may_pass }
     }
 }
 
@@ -48,19 +51,19 @@ impl From<String> for Refusal {
 impl From<&SqlxError> for Refusal {
     fn from(error: &SqlxError) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
-        // 57P03: it starts up. 53300: others have all connections for now.
+        // 57P03: the server is starting up. 53300: all connections are taken.
         let may_pass =
             matches!(error, SqlxError::Io(_)) || matches!(code.as_deref(), Some("57P03" | "53300"));
         Self { reason: reason(error), may_pass }
     }
 }
 
-/// One that will not pass.
-pub(in crate::storage) fn lasting(text: String) -> ConnectError {
-    ConnectError { text, may_pass: false }
+/// The file of a SQLite database cannot be opened.
+pub(in crate::storage) fn cannot_open(file: &Path, refusal: impl Into<Refusal>) -> ConnectError {
+    ConnectError::new(&format!("cannot open the database file {}", file.display()), refusal)
 }
 
-/// In the server's own words, or the system's; never with the URL.
+/// The text of the server or the operating system, never with the URL.
 pub(in crate::storage) fn reason(error: &SqlxError) -> String {
     match error {
         SqlxError::Database(error) => match error.try_downcast_ref() {

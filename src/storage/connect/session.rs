@@ -1,9 +1,9 @@
-//! What a session with PostgreSQL must be like.
+//! The settings of a session with PostgreSQL.
 //!
-//! Each new connection gets its settings by one statement, which also reads them back: start-up
-//! options do not reach the server through a pooler, and a role or a database may have defaults of
-//! its own. What a promise rests on and is not as needed refuses the connection, by name. What the
-//! database URL sets (`options`) counts more than what is set here, but for the promises.
+//! One statement sets them on each new connection and reads them back: start-up options do not
+//! reach the server through a pooler, and a role or a database may have its own defaults. If a
+//! setting on which a promise rests has another value, the connection is refused, and the error
+//! names the setting. The database URL (`options`) overrides all other settings.
 
 use std::collections::BTreeMap;
 
@@ -12,35 +12,35 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::connect::{hosts::Wanted, refusal::reason};
+use crate::storage::connect::{refusal::reason, target::TargetSession};
 
-/// The name of every connection of a server: by it one tells its peers' locks from a stranger's.
-pub(in crate::storage) const APPLICATION_NAME: &str = "passbook";
-/// That of maintenance: it may take for hours what a server's transaction has for milliseconds, and
-/// nobody waits for it as for one of these.
-const ADMIN_APPLICATION_NAME: &str = "passbook-admin";
-/// How long a transaction that has no turn waits for a lock. A wait that is longer means that
-/// other servers change the same accounts: then they take turns, rather than that each holds some
-/// rows while it waits for others. Too short, and a collision that would be over in a moment costs
-/// a transaction; too long, and servers collide for long before they take turns.
-pub(in crate::storage) const WRITER_LOCK_TIMEOUT: &str = "2ms";
-/// A writer's statement that runs longer is broken off: far above any healthy one, and below the
-/// time of an attempt. (COMMIT is not subject to it, and must not be: one that waits for a
-/// synchronous standby would be made without it.)
+/// The `application_name` of a server's connections: it tells peers' locks from foreign ones.
+pub const APPLICATION_NAME: &str = "passbook";
+/// The `application_name` of maintenance, whose locks may last for hours: servers do not wait for
+/// them as for a peer's.
+const MAINTENANCE_APPLICATION_NAME: &str = "passbook-admin";
+/// How long a transaction without a turn waits for a lock. A longer wait means that other servers
+/// change the same accounts: then servers take turns instead of each holding some rows while it
+/// waits for others. Too short, and a brief collision costs a transaction; too long, and servers
+/// collide for long before they take turns.
+pub const WRITER_LOCK_TIMEOUT: &str = "2ms";
+/// Time limit of a writer's statement: far above any healthy one, and below the time of an attempt.
+/// (It does not apply to COMMIT, and must not: a COMMIT that waits for a synchronous standby would
+/// be made without the standby.)
 const WRITER_STATEMENT_TIMEOUT: &str = "4s";
-/// A read that takes longer is broken off.
+/// Time limit of a read.
 const READER_STATEMENT_TIMEOUT: &str = "6s";
-/// A transaction that nobody drives any more is ended after this.
+/// How long a reader's transaction may be idle before PostgreSQL ends it.
 const READER_IDLE_TIMEOUT: &str = "10s";
-/// The same for a writer's, which holds locks: between two of its statements lie milliseconds.
-/// Below the time of an attempt, so that who tries again finds the rows free.
+/// How long a writer's transaction, which holds locks, may be idle: between two of its statements
+/// lie milliseconds. Below the time of an attempt, so that a retry finds the rows free.
 const WRITER_IDLE_TIMEOUT: &str = "5s";
-/// How soon a backend that waits for a lock notices that its server process was killed.
+/// How soon a kind that waits for a lock notices that its server process was killed.
 const CONNECTION_CHECK: &str = "2s";
-/// The database's system asks a silent peer for a sign of life after this many seconds, and again
-/// this many times, a second apart; then it ends the session. Without it, one whose packets were
-/// lost in the middle of a message would keep its locks for hours: no time-out of the database
-/// counts while it waits for the rest.
+/// TCP keepalives of the database's host: the first probe after this many seconds of silence, then
+/// this many more, a second apart; then the session ends. Without them, a session whose packets
+/// were lost in the middle of a message would keep its locks for hours: no timeout of the database
+/// runs while it waits for the rest of a message.
 const KEEPALIVES_IDLE: &str = "4";
 const KEEPALIVES_INTERVAL: &str = "1";
 const KEEPALIVES_COUNT: &str = "4";
@@ -48,35 +48,35 @@ const NO_LIMIT: &str = "0";
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage) enum Role {
-    /// Reads of callers.
+pub enum Role {
+    /// For reads.
     Reader,
-    /// Changes.
+    /// For changes.
     Writer,
-    /// On SQLite: looks whether the write lock is free, and never waits for it.
+    /// For probes of SQLite's write lock, which never wait for it.
     Probe,
-    /// Migrations and imports: no limit of time cuts them off.
-    Admin,
-    /// Verifications and exports: the same, and every transaction reads one snapshot.
+    /// For migrations and imports, without time limits.
+    Maintenance,
+    /// For verifications and exports, without time limits; each transaction reads one snapshot.
     Snapshot,
 }
 
-/// A setting, and the value that it gets where the URL sets none.
+/// A setting and its value, which the URL may override.
 type Setting = (&'static str, &'static str);
 
-/// What promises rest on, and the values with which they are kept.
+/// The settings on which promises rest, and the values that keep them.
 const PROMISES: [(&str, &[&str]); 7] = [
-    // An acknowledged change is on disk, whatever the server's default is.
+    // An acknowledged change is on disk.
     ("synchronous_commit", &["on", "remote_apply"]),
-    // Servers know each other by it.
+    // Servers recognize each other by it.
     ("application_name", &[APPLICATION_NAME]),
     ("client_encoding", &["UTF8"]),
     ("standard_conforming_strings", &["on"]),
-    // Any other would refuse some texts, each as it comes. SQL_ASCII keeps bytes as they are.
+    // Any other encoding refuses some texts. SQL_ASCII keeps bytes as they are.
     ("server_encoding", &["UTF8", "SQL_ASCII"]),
     // Under `replica` no trigger guards the entries.
     ("session_replication_role", &["origin", "local"]),
-    // With any other a statement after the lock does not see what the wait let through.
+    // At a higher level a statement after the lock does not see what was committed during the wait.
     ("default_transaction_isolation", &["read committed"]),
 ];
 
@@ -90,7 +90,7 @@ const OF_ALL: [Setting; 12] = [
     ("tcp_keepalives_idle", KEEPALIVES_IDLE),
     ("tcp_keepalives_interval", KEEPALIVES_INTERVAL),
     ("tcp_keepalives_count", KEEPALIVES_COUNT),
-    // A pool keeps sessions that have nothing to do.
+    // A pool keeps idle sessions.
     ("idle_session_timeout", NO_LIMIT),
     // Compiling these short statements costs more than running them.
     ("jit", "off"),
@@ -112,26 +112,26 @@ const OF_WRITERS: [Setting; 8] = [
     ("statement_timeout", WRITER_STATEMENT_TIMEOUT),
     ("lock_timeout", WRITER_LOCK_TIMEOUT),
     ("idle_in_transaction_session_timeout", WRITER_IDLE_TIMEOUT),
-    // All that a writer does is to find rows by their keys, for which one plan is right whatever
-    // the size of the tables: an index look-up for each. So each statement is planned once a
-    // connection, and without the choices that would be right only for the size of the moment.
+    // A writer only finds rows by their keys. One plan is right for that whatever the size of the
+    // tables, an index look-up for each row: each statement is planned once a connection, without
+    // the choices that are right for small tables only.
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
 ];
 
-const OF_ADMINS: [Setting; 5] = [
-    ("application_name", ADMIN_APPLICATION_NAME),
+const OF_MAINTENANCE: [Setting; 5] = [
+    ("application_name", MAINTENANCE_APPLICATION_NAME),
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", NO_LIMIT),
     ("lock_timeout", NO_LIMIT),
     ("idle_in_transaction_session_timeout", NO_LIMIT),
 ];
 
-/// So that BEGIN alone begins such a transaction.
+/// With these, BEGIN alone begins a read-only transaction on one snapshot.
 const OF_SNAPSHOTS: [Setting; 6] = [
-    ("application_name", ADMIN_APPLICATION_NAME),
+    ("application_name", MAINTENANCE_APPLICATION_NAME),
     ("default_transaction_isolation", "repeatable read"),
     ("default_transaction_read_only", "on"),
     ("statement_timeout", NO_LIMIT),
@@ -139,7 +139,7 @@ const OF_SNAPSHOTS: [Setting; 6] = [
     ("idle_in_transaction_session_timeout", NO_LIMIT),
 ];
 
-/// Read back as another value where they mean nothing: through a Unix socket.
+/// The prefix of settings that read back as another value on a Unix socket.
 const NOT_COMPARED: &str = "tcp_keepalives_";
 
 impl Role {
@@ -147,7 +147,7 @@ impl Role {
         let of_role: &[Setting] = match self {
             Self::Reader => &OF_READERS,
             Self::Writer => &OF_WRITERS,
-            Self::Admin => &OF_ADMINS,
+            Self::Maintenance => &OF_MAINTENANCE,
             Self::Snapshot => &OF_SNAPSHOTS,
             Self::Probe => &[],
         };
@@ -156,18 +156,18 @@ impl Role {
     }
 }
 
-/// What a new session for one role gets, and must be like.
-pub(in crate::storage) struct Session {
-    wanted: Wanted,
-    /// Sets and reads all of it.
+/// The settings of new sessions for one role, and the values that they must have.
+pub struct Session {
+    target: TargetSession,
+    /// Sets and reads all settings.
     statement: String,
-    /// What the statement's first columns must say: a name and the values that it may have.
+    /// The settings in the statement's first columns, each with its allowed values; none for any.
     expected: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 impl Session {
-    /// For connections with these options.
-    pub(in crate::storage) fn new(options: &PgConnectOptions, role: Role, wanted: Wanted) -> Self {
+    /// The session of a role on connections with these options.
+    pub fn new(options: &PgConnectOptions, role: Role, target: TargetSession) -> Self {
         let mut of_url = settings_in(options.get_options().unwrap_or_default());
         let (mut columns, mut expected) = (Vec::new(), Vec::new());
         for (name, value) in role.settings() {
@@ -189,31 +189,25 @@ impl Session {
         }
         columns.push("pg_is_in_recovery()::text".to_owned());
         columns.push("current_setting('transaction_read_only')".to_owned());
-        // What else the URL sets, where it did not arrive.
+        // The URL's other settings, if a pooler did not pass them on.
         columns.extend(of_url.iter().map(|(name, value)| {
             let (quoted, wanted, set) = (literal(name), literal(value), set(name, value));
             format!(
                 "CASE WHEN current_setting({quoted}, true) IS DISTINCT FROM {wanted} THEN {set} END"
             )
         }));
-        // Only newer servers know it.
+        // PostgreSQL 17 and later have it.
         let no_limit = set("transaction_timeout", NO_LIMIT);
         columns.push(format!(
             "CASE WHEN current_setting('server_version_num')::integer >= 170000 THEN {no_limit} END"
         ));
-        Self { wanted, statement: format!("SELECT {}", columns.join(", ")), expected }
+        Self { target, statement: format!("SELECT {}", columns.join(", ")), expected }
     }
 
-    /// Makes a new connection such a session, in one round trip.
-    ///
-    /// # Errors
-    /// Why it cannot be used: it is not what is wanted, or a setting is not as it must be.
-    pub(in crate::storage) async fn prepare(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<(), String> {
-        if self.wanted == Wanted::Any {
-            // A standby begins no transaction that would be serializable.
+    /// Sets up a new connection in one round trip, or says why it cannot be used.
+    pub async fn prepare(&self, connection: &mut PgConnection) -> Result<(), String> {
+        if self.target == TargetSession::Any {
+            // A standby refuses transactions at the serializable level.
             let isolation = "SET default_transaction_isolation = 'read committed'";
             sqlx::raw_sql(isolation).execute(&mut *connection).await.map_err(|it| reason(&it))?;
         }
@@ -228,21 +222,21 @@ impl Session {
         }
         let (is_standby, read_only) =
             (column(self.expected.len())?, column(self.expected.len() + 1)?);
-        match (self.wanted, &*is_standby, &*read_only) {
-            (Wanted::Any, _, _) | (Wanted::Primary, "false", "off") => Ok(()),
-            (Wanted::Primary, "true", _) => Err("is a standby".to_owned()),
-            (Wanted::Primary, _, _) => Err("is read-only".to_owned()),
+        match (self.target, &*is_standby, &*read_only) {
+            (TargetSession::Any, _, _) | (TargetSession::Primary, "false", "off") => Ok(()),
+            (TargetSession::Primary, "true", _) => Err("is a standby".to_owned()),
+            (TargetSession::Primary, _, _) => Err("is read-only".to_owned()),
         }
     }
 }
 
-/// How a session begins: with nothing that a pooler does not know.
-pub(in crate::storage) fn start_up(options: PgConnectOptions) -> PgConnectOptions {
+/// The start-up options of a session: only what a pooler accepts.
+pub fn start_up(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name(APPLICATION_NAME).extra_float_digits(None)
 }
 
-/// The settings that a URL gives itself, of those that are set here otherwise: for the log.
-pub(in crate::storage) fn overridden(options: &PgConnectOptions) -> Vec<String> {
+/// The settings of this file that a URL overrides, for the log.
+pub fn overridden(options: &PgConnectOptions) -> Vec<String> {
     let of_url = settings_in(options.get_options().unwrap_or_default());
     let ours = [Role::Reader, Role::Writer].map(Role::settings);
     let mut names: Vec<_> = ours.into_iter().flatten().map(|(name, _)| name).collect();
@@ -252,13 +246,13 @@ pub(in crate::storage) fn overridden(options: &PgConnectOptions) -> Vec<String> 
     given.map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// The values with which a promise is kept, if one rests on this setting.
+/// The values that keep the promise that rests on a setting, if one does.
 fn promised(name: &str, role: Role) -> Option<Vec<&'static str>> {
     if (name, role) == ("default_transaction_isolation", Role::Snapshot) {
         return Some(vec!["repeatable read"]);
     }
-    if name == "application_name" && matches!(role, Role::Admin | Role::Snapshot) {
-        return Some(vec![ADMIN_APPLICATION_NAME]);
+    if name == "application_name" && matches!(role, Role::Maintenance | Role::Snapshot) {
+        return Some(vec![MAINTENANCE_APPLICATION_NAME]);
     }
     let (_, allowed) = PROMISES.iter().find(|(promise, _)| *promise == name)?;
     Some(allowed.to_vec())
@@ -282,7 +276,7 @@ fn set(name: &str, value: &str) -> String {
     format!("set_config({}, {}, false)", literal(name), literal(value))
 }
 
-/// A text in SQL, whatever `standard_conforming_strings` is yet.
+/// A text as an SQL literal that does not depend on `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') {
@@ -292,8 +286,8 @@ fn literal(text: &str) -> String {
     }
 }
 
-/// What PostgreSQL's start-up parameter `options` sets: `-c name=value` or `--name=value`, with
-/// white space and backslashes escaped by a backslash. The last of a name counts.
+/// The settings in PostgreSQL's start-up parameter `options`: `-c name=value` or `--name=value`,
+/// with white space and backslashes escaped by a backslash. The last setting of a name counts.
 fn settings_in(options: &str) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let words = words(options);
@@ -348,8 +342,11 @@ mod tests {
 
     #[test]
     fn what_a_url_sets_is_quoted() {
-        let session =
-            Session::new(&options("options[bank.note]=it's\\here"), Role::Writer, Wanted::Primary);
+        let session = Session::new(
+            &options("options[bank.note]=it's\\here"),
+            Role::Writer,
+            TargetSession::Primary,
+        );
         let quoted = r"set_config('bank.note', E'it''s\\here', false)";
         assert!(session.statement.contains(quoted), "{}", session.statement);
     }
@@ -357,7 +354,7 @@ mod tests {
     #[test]
     fn a_url_overrides_plans_and_limits_and_is_held_to_promises() {
         let given = options("options[plan_cache_mode]=auto&options=-c%20synchronous_commit%3Doff");
-        let session = Session::new(&given, Role::Writer, Wanted::Primary);
+        let session = Session::new(&given, Role::Writer, TargetSession::Primary);
         let set = "set_config('plan_cache_mode', 'auto', false)";
         assert!(session.statement.contains(set), "{}", session.statement);
         let allowed = |name| {

@@ -1,12 +1,13 @@
-//! The file of a SQLite database: whether it can be used at all, and whether the one at the path
-//! is still the one that is open.
+//! The file of a SQLite database: whether it can be used, and whether the file at the path is still
+//! the open one.
 //!
-//! SQLite keeps writing to a file that was moved away or deleted, and takes whatever log lies
-//! beside a file for that file's. So a file is known by its device and inode, and so are the log
-//! and its index; where one of them is not at the path any more, nothing is opened there, nothing
-//! is changed, and the log is folded into the file that it belongs to.
+//! SQLite goes on writing to a file that was moved or deleted, and takes any log beside a file for
+//! that file's own. So the file, the log and its index are identified by device and inode. If one
+//! of them is no longer at its path, nothing is opened there and nothing is changed, and the log is
+//! moved into the file that it belongs to.
 //!
-//! The file is never opened but by SQLite: closing it once would give back all of its locks.
+//! Only SQLite opens the file: closing it anywhere else in the process would release SQLite's
+//! locks.
 
 use std::{
     ffi::OsString,
@@ -23,43 +24,41 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::storage::{
-    ConnectError,
-    connect::{
-        hosts::{Wanted, cannot_open},
-        session::Role,
-    },
+use crate::storage::connect::{
+    refusal::{ConnectError, cannot_open},
+    session::Role,
+    target::TargetSession,
 };
 
-/// How long SQLite itself waits for the write lock before the worker looks up and tries again.
-/// Short, because SQLite polls with growing pauses, and two busy processes are served more
-/// evenly by frequent tries.
+/// How long SQLite itself waits for the write lock before the worker checks its jobs and retries.
+/// Short, because SQLite polls with growing pauses, and frequent retries serve two busy processes
+/// more evenly.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
-/// Readers and migrations meet a lock only in rare moments (recovery, another migration).
+/// How long readers and maintenance wait for a lock, which is rare (recovery, another migration).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pages of 4 KiB in the write-ahead log before they are moved into the database's file. A page
 /// that changes often is moved once for many changes; the log takes 64 MiB on the disk.
 const CHECKPOINT_PAGES: &str = "16384";
-/// To how many bytes the log's file is cut when it begins anew: what it has until a checkpoint.
+/// The bytes to which a restarted log is truncated: its usual size until a checkpoint.
 const LOG_KEPT_BYTES: &str = "67108864";
-/// Longer, in bytes, the log is only where readers overlap, so that it never begins anew.
+/// The bytes from which a log is too long: readers overlap, and SQLite never restarts it.
 const LOG_BYTES_MAX: u64 = 96 << 20;
-/// What the writer keeps in memory of the database, in KiB (SQLite takes a negative number for
-/// that): the pages that a batch changes, or they go to the disk before the commit.
+/// The writer's cache in KiB (SQLite's notation is a negative number). It must hold the pages that
+/// a batch changes: others are written before the commit.
 const CACHE_SIZE: &str = "-16384";
 
-/// See the module.
+/// A database file and the options of the URL.
 #[derive(Clone)]
-pub(in crate::storage) struct DatabaseFile {
+pub struct DatabaseFile {
     options: SqliteConnectOptions,
-    /// Known when it is open.
-    identity: Arc<OnceLock<[Option<Identity>; 3]>>,
+    /// The identities of the file, the log and its index; set when the file is open.
+    identity: Arc<OnceLock<[Option<FileIdentity>; 3]>>,
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
-/// How a URL wants a file opened.
+/// The mode of a URL.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Read,
@@ -67,38 +66,31 @@ enum Mode {
     Create,
 }
 
-/// Whether these options are of a file; a database in memory, or one that SQLite makes for a
-/// connection and deletes with it, is none.
-pub(in crate::storage) fn is_file(options: &SqliteConnectOptions) -> bool {
+/// Whether the options name a file. A database in memory or a temporary one is none.
+pub fn is_file(options: &SqliteConnectOptions) -> bool {
     let name = options.get_filename().to_string_lossy();
     let is_named = !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
     is_named && !has_parameter(options, "mode", "memory") && !has_parameter(options, "vfs", "memdb")
 }
 
-/// What a URL has set; the options do not tell otherwise.
+/// Whether the URL has a parameter with this value. sqlx's options do not say so directly.
 fn has_parameter(options: &SqliteConnectOptions, name: &str, value: &str) -> bool {
-    // With a name that any URL can have.
+    // Some file names cannot be written as a URL.
     let url = options.clone().filename("file").to_url_lossy();
     url.query_pairs().any(|pair| pair.0 == name && pair.1 == value)
 }
 
 impl DatabaseFile {
-    /// Of these options; nothing is opened yet.
-    ///
-    /// # Errors
-    /// It cannot be opened as is wanted, and what is missing.
-    pub(in crate::storage) fn new(
-        options: SqliteConnectOptions,
-        wanted: Wanted,
-    ) -> Result<Self, ConnectError> {
+    /// Checks that the file can be opened, from outside. Opens nothing yet.
+    pub fn new(options: SqliteConnectOptions, target: TargetSession) -> Result<Self, ConnectError> {
         let file = Self { options, identity: Arc::default() };
-        match file.obstacle(wanted) {
-            Some(reason) => Err(cannot_open(&file.path().display(), &reason)),
+        match file.obstacle(target) {
+            Some(reason) => Err(cannot_open(file.path(), reason)),
             None => Ok(file),
         }
     }
 
-    pub(in crate::storage) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.options.get_filename()
     }
 
@@ -112,8 +104,8 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether it is opened for reading only.
-    pub(in crate::storage) fn is_read_only(&self) -> bool {
+    /// Whether the URL opens the file for reading only.
+    pub fn is_read_only(&self) -> bool {
         self.mode() == Mode::Read
     }
 
@@ -121,20 +113,20 @@ impl DatabaseFile {
         has_parameter(&self.options, "immutable", "true")
     }
 
-    /// The same, read as a file that nobody changes: that needs no right to write anything beside
-    /// it. None if it has a log that would be left out.
-    pub(in crate::storage) fn as_immutable(&self) -> Option<Self> {
+    /// The same file, opened as immutable, which needs no right to write beside it. None if the
+    /// file has a log, which would be ignored.
+    pub fn as_immutable(&self) -> Option<Self> {
         let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
         let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
         let options = self.options.clone().immutable(true);
         may_be.then(|| Self { options, identity: Arc::default() })
     }
 
-    /// What keeps it from being opened, as far as can be seen from outside.
-    fn obstacle(&self, wanted: Wanted) -> Option<String> {
+    /// Why the file cannot be opened, as far as can be seen from outside.
+    fn obstacle(&self, target: TargetSession) -> Option<String> {
         let (path, mode) = (self.path(), self.mode());
         let folder = self.folder();
-        if mode == Mode::Read && wanted == Wanted::Primary {
+        if mode == Mode::Read && target == TargetSession::Primary {
             let reason = "mode=ro and immutable=1 are for `verify` and `export`, which only read; \
                  mode=rw is for changes, and mode=rwc makes a file that is not there";
             return Some(reason.to_owned());
@@ -154,7 +146,7 @@ impl DatabaseFile {
         }
         .or_else(|| {
             (mode != Mode::Read).then(|| self.not_writable()).flatten().map(|reason| {
-                if wanted == Wanted::Any {
+                if target == TargetSession::Any {
                     format!("{reason}: ?mode=ro only reads it")
                 } else {
                     reason
@@ -163,7 +155,7 @@ impl DatabaseFile {
         })
     }
 
-    /// Why it cannot be written to.
+    /// Why the file cannot be written.
     fn not_writable(&self) -> Option<String> {
         let path = self.path();
         if path.exists()
@@ -190,27 +182,23 @@ impl DatabaseFile {
         name.into()
     }
 
-    /// What is open now is what has to be there from now on.
-    pub(in crate::storage) fn remember(&self) {
+    /// Remembers the identities of the open file.
+    pub fn remember(&self) {
         // Once only.
-        let _ = self.identity.set(self.look());
+        let _ = self.identity.set(self.identities());
     }
 
-    fn look(&self) -> [Option<Identity>; 3] {
+    fn identities(&self) -> [Option<FileIdentity>; 3] {
         ["", "-wal", "-shm"].map(|suffix| {
             let metadata = fs::metadata(self.beside(suffix)).ok()?;
             Some((metadata.dev(), metadata.ino()))
         })
     }
 
-    /// Whether what is open is what is at the path: three looks at the file system, some
-    /// microseconds.
-    ///
-    /// # Errors
-    /// Why it is not.
-    pub(in crate::storage) fn check(&self) -> Result<(), String> {
+    /// Checks that the open file is still at its path: three `stat` calls, some microseconds.
+    pub fn check(&self) -> Result<(), String> {
         let Some(known) = self.identity.get() else { return Ok(()) };
-        let there = self.look();
+        let there = self.identities();
         let wrong = known.iter().zip(there).position(|(known, there)| *known != there);
         let Some(wrong) = wrong else { return Ok(()) };
         let (name, fate) = (
@@ -220,11 +208,8 @@ impl DatabaseFile {
         Err(format!("the database file was moved, replaced or deleted: {name} {fate}"))
     }
 
-    /// Whether changes can be made: it is what is open, and can be written to.
-    ///
-    /// # Errors
-    /// Why they cannot.
-    pub(in crate::storage) fn check_writable(&self) -> Result<(), String> {
+    /// Checks that changes can be made: the open file is at its path and writable.
+    pub fn check_writable(&self) -> Result<(), String> {
         self.check()?;
         let reason = self.not_writable().map(|reason| {
             format!("the database file {} cannot be written: {reason}", self.path().display())
@@ -232,13 +217,13 @@ impl DatabaseFile {
         reason.map_or(Ok(()), Err)
     }
 
-    /// Whether the log has become longer than it is by itself.
-    pub(in crate::storage) fn has_long_log(&self) -> bool {
+    /// Whether the log is longer than SQLite would leave it.
+    pub fn has_long_log(&self) -> bool {
         fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > LOG_BYTES_MAX)
     }
 
-    /// For a connection of this role.
-    pub(in crate::storage) fn options(&self, role: Role) -> SqliteConnectOptions {
+    /// The options of a connection for a role.
+    pub fn options(&self, role: Role) -> SqliteConnectOptions {
         let options = self.options.clone();
         if self.is_read_only() {
             return options.read_only(true).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);
@@ -246,9 +231,9 @@ impl DatabaseFile {
         let busy_timeout = match role {
             Role::Writer => WRITER_BUSY_TIMEOUT,
             Role::Probe => Duration::ZERO,
-            Role::Reader | Role::Admin | Role::Snapshot => BUSY_TIMEOUT,
+            Role::Reader | Role::Maintenance | Role::Snapshot => BUSY_TIMEOUT,
         };
-        // Readers come after: the file has its log already, and another file is not to get one.
+        // The file has its log when readers are opened, and another file must not get one.
         let options = match role {
             Role::Reader => options,
             _ => options.journal_mode(SqliteJournalMode::Wal),
@@ -263,7 +248,7 @@ impl DatabaseFile {
                 .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("journal_size_limit", LOG_KEPT_BYTES)
                 .pragma("cache_size", CACHE_SIZE),
-            Role::Probe | Role::Admin | Role::Snapshot => options,
+            Role::Probe | Role::Maintenance | Role::Snapshot => options,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table `account_changes`: what accounts were and became.
+//! The table `account_changes`: attributes of accounts before and after each change.
 
 use rust_decimal::Decimal;
 use sea_orm::entity::prelude::*;
@@ -13,7 +13,6 @@ use crate::{
     storage::error::StorageError,
 };
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "account_changes")]
 pub struct Model {

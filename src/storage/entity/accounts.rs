@@ -13,7 +13,6 @@ use crate::{
     },
 };
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "accounts")]
 pub struct Model {

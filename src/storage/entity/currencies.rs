@@ -1,10 +1,9 @@
-//! The table `currencies`: those that were configured, with the decimals they keep for ever.
+//! The table `currencies`: the configured ones, with decimals that never change.
 
 use sea_orm::entity::prelude::*;
 
 use crate::{domain::money::Currency, storage::error::StorageError};
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "currencies")]
 pub struct Model {
@@ -18,7 +17,7 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The currency that an account's row names.
+/// The currency of an account's row.
 pub fn currency(code: &str, scale: i16) -> Result<Currency, StorageError> {
     let corrupt = |_| StorageError::Corrupt(format!("currency {code} with a scale of {scale}"));
     Ok(Currency::from_parts(code, u32::try_from(scale).map_err(corrupt)?))

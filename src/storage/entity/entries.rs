@@ -7,7 +7,6 @@ use crate::{
     storage::{entity::number::Number, error::StorageError},
 };
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "entries")]
 pub struct Model {

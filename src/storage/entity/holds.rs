@@ -11,7 +11,6 @@ use crate::{
     storage::{entity::number::Number, error::StorageError},
 };
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "holds")]
 pub struct Model {

@@ -1,4 +1,5 @@
-//! One module a table; the columns are explained in the migration.
+//! Rows of the tables, a file each, and their conversion to types of the domain. The migration
+//! explains the columns. No entity leaves storage.
 
 pub mod account_changes;
 pub mod accounts;

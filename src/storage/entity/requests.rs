@@ -1,5 +1,4 @@
-//! The table `requests`: every request that has its verdict; those that were applied are the
-//! transactions.
+//! The table `requests`: every request that has a verdict. The applied ones are the transactions.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,7 +16,6 @@ use crate::{
     storage::error::StorageError,
 };
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "requests")]
 pub struct Model {
@@ -28,16 +26,16 @@ pub struct Model {
     pub fingerprint: Vec<u8>,
     pub transaction_id: Uuid,
     pub kind: String,
-    /// JSON of [`Rejection`]; null if it was applied.
+    /// JSON of [`Rejection`]; null if the request was applied.
     pub rejection: Option<String>,
     pub description: String,
     pub labels: Json,
-    /// JSON of the entries' names, in order; empty if it was refused.
+    /// JSON of the entries' names, in order; empty if the request was rejected.
     pub entry_names: Json,
     pub create_time_us: i64,
-    /// The hold that it placed or ended.
+    /// The hold that the request placed or closed.
     pub hold_id: Option<String>,
-    /// The transaction that it reversed.
+    /// The transaction that the request reversed.
     pub reverses_transaction_id: Option<Uuid>,
 }
 
@@ -50,17 +48,17 @@ impl ActiveModelBehavior for ActiveModel {}
 pub type EntryName = (AccountId, i64);
 
 impl Model {
-    /// The entries that this request made.
+    /// The names of the request's entries.
     pub fn entry_names(&self) -> Result<Vec<EntryName>, StorageError> {
         serde_json::from_value(self.entry_names.clone()).map_err(|_| self.corrupt("entry_names"))
     }
 
-    /// The hold that this request placed or ended.
+    /// The hold that the request placed or closed.
     pub fn hold_id(&self) -> Option<HoldId> {
         self.hold_id.as_deref().map(HoldId::from_stored)
     }
 
-    /// The request's record; `entries` and `holds` have at least those that the request wrote.
+    /// The request's record. `entries` and `holds` include those of the request.
     pub fn into_record(
         self,
         entries: &HashMap<EntryName, Entry>,
@@ -79,7 +77,7 @@ impl Model {
         Ok(RequestRecord { fingerprint, transaction_id: self.transaction_id, result })
     }
 
-    /// What the request changed, as it was then: a hold that it placed may have ended since.
+    /// The effects of the request at its time: a hold that it placed may be closed since.
     fn effects(
         &self,
         entries: &HashMap<EntryName, Entry>,

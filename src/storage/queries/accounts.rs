@@ -2,51 +2,34 @@
 //!
 //! # The lock
 //!
-//! A balance is only ever changed by a transaction that has locked the account's row
-//! (`SELECT ... FOR UPDATE`, SeaORM's `lock_exclusive()`) before it read it. Several rows are
-//! locked by one statement in byte order of their ids, whoever asks, so that two transactions
-//! never hold what the other waits for. `ORDER BY` does that, on a column collated "C"; the
-//! order of the ids in the list would not. On SQLite `lock_exclusive()` writes nothing: there
-//! the whole database is locked from BEGIN IMMEDIATE on.
+//! A transaction changes a balance only after it has locked the account's row (`SELECT ... FOR
+//! UPDATE`, SeaORM's `lock_exclusive()`) and read it under the lock. One statement locks several
+//! rows, always in byte order of their ids, so that two transactions never wait for each other.
+//! `ORDER BY` on a column collated "C" sets that order; the order of the ids in a list would not.
+//! On SQLite `lock_exclusive()` adds nothing: BEGIN IMMEDIATE locks the whole database.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
-    sea_query::{Asterisk, Cond, Expr, ExprTrait, Func, LockBehavior, LockType, Query, SimpleExpr},
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    sea_query::{Asterisk, Cond, Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
-    domain::{
-        account::{Account, AccountState, Labels},
-        ids::AccountId,
-    },
+    domain::{account::Account, ids::AccountId, query::AccountFilter},
     storage::{
-        EXAMINED_MAX, Examined, Expiring, StorageError, Store,
+        StorageError, Store,
         connect::session::APPLICATION_NAME,
+        dialect::DatabaseKind,
         entity::accounts::{Column, Entity, Model},
-        queries::requests::{clock, statement_clock},
+        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
     },
 };
 
-/// Which accounts to list; all that is given must match.
-#[derive(Clone, Debug, Default)]
-pub struct AccountFilter {
-    /// In this currency.
-    pub currency_code: Option<String>,
-    /// In this state.
-    pub state: Option<AccountState>,
-    /// With all of these labels.
-    pub labels: Labels,
-}
-
 impl Store {
-    /// One account, as it was last committed.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// One account, as last committed.
     pub async fn account(
         &self,
         account_id: &AccountId,
@@ -57,26 +40,19 @@ impl Store {
         Ok(Expiring { value: value.pop(), expired_us })
     }
 
-    /// Several accounts in one statement, and so as of one instant; those that exist, in no
-    /// particular order.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The accounts among these ids that exist, as of one instant, in no particular order.
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
         expire_until_us: i64,
     ) -> Result<Expiring<Vec<Account>>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        read(&self.readers, select(backend, account_ids), expire_until_us).await
+        let kind = self.kind();
+        read(&self.readers, select(kind, account_ids), expire_until_us).await
     }
 
-    /// At most `limit` accounts above `after`, in order of their ids, of those whose ids begin
-    /// with one of these prefixes (of characters of account ids). With a filter no more than
-    /// [`EXAMINED_MAX`] are looked at.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// At most `limit` accounts above `after` whose ids begin with one of these prefixes (of
+    /// characters of account ids), in order of their ids. With a filter, examines at most
+    /// [`EXAMINED_MAX`].
     pub async fn list_accounts(
         &self,
         filter: &AccountFilter,
@@ -91,10 +67,13 @@ impl Store {
         for range in id_ranges(prefixes, after) {
             let mut query = Entity::find().filter(range.clone()).order_by_asc(Column::AccountId);
             if !filter.is_empty() {
-                let (examined, last) = self.examine(range, left).await?;
-                let Some(last) = last else { continue };
+                let range = Entity::find().filter(range);
+                let (examined, last) =
+                    page::examine(&self.readers, range, Column::AccountId, Order::Asc, left)
+                        .await?;
+                let Some(last): Option<String> = last else { continue };
                 query = query.filter(Column::AccountId.lte(last.as_str()));
-                query = filter.apply(query, self.readers.get_database_backend());
+                query = apply(filter, query, self.kind());
                 left -= examined;
                 list.next = (left == 0).then(|| AccountId::from_stored(&last));
             }
@@ -108,60 +87,32 @@ impl Store {
         }
         Ok(Expiring { value: list, expired_us: latest_us })
     }
-
-    /// How many accounts there are in this range, up to a limit, and the last of them.
-    async fn examine(
-        &self,
-        range: Cond,
-        limit: u64,
-    ) -> Result<(u64, Option<String>), StorageError> {
-        let ids = Entity::find()
-            .select_only()
-            .column(Column::AccountId)
-            .filter(range)
-            .order_by_asc(Column::AccountId)
-            .limit(limit)
-            .into_query();
-        let query = Query::select()
-            .expr_as(Func::count(Expr::col(Asterisk)), "examined")
-            .expr_as(Func::max(Expr::col(Column::AccountId)), "last")
-            .from_subquery(ids, "ids")
-            .to_owned();
-        let Some(row) = self.readers.query_one(&query).await? else { return Ok((0, None)) };
-        let examined: i64 = row.try_get("", "examined")?;
-        Ok((examined.unsigned_abs(), row.try_get("", "last")?))
-    }
 }
 
-impl AccountFilter {
-    /// Whether every account matches.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
+fn apply(filter: &AccountFilter, mut query: Select<Entity>, kind: DatabaseKind) -> Select<Entity> {
+    if let Some(currency_code) = &filter.currency_code {
+        query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
     }
-
-    fn apply(&self, mut query: Select<Entity>, backend: DbBackend) -> Select<Entity> {
-        if let Some(currency_code) = &self.currency_code {
-            query = query.filter(Column::CurrencyCode.eq(currency_code.as_str()));
-        }
-        if let Some(state) = self.state {
-            query = query.filter(Column::State.eq(state.name()));
-        }
-        if !self.labels.is_empty() {
-            query = query.filter(has_labels(backend, &self.labels));
-        }
-        query
+    if let Some(state) = filter.state {
+        query = query.filter(Column::State.eq(state.name()));
     }
+    if !filter.labels.is_empty() {
+        query = query.filter(Expr::cust_with_values(
+            kind.has_labels("accounts.labels", kind.placeholder()),
+            [serde_json::json!(filter.labels).to_string()],
+        ));
+    }
+    query
 }
 
-/// The ids that begin with one of these prefixes and lie above `after`, as ranges of the primary
-/// key in their order, of which none has what another one has.
+/// The ids above `after` that begin with one of these prefixes, as disjoint ranges of the primary
+/// key in ascending order.
 fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
     let mut prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     prefixes.sort_unstable();
     prefixes.dedup_by(|next, kept| next.starts_with(*kept));
     let after = after.map_or("", AccountId::as_str);
-    // What begins with a prefix that is before `after` and not its beginning lies before it, too.
+    // A prefix below `after` that `after` does not begin with has no ids above it.
     let is_ahead = |prefix: &&str| *prefix > after || after.starts_with(*prefix);
     let range = |prefix: &str| {
         let above = Cond::all().add(Column::AccountId.gt(after));
@@ -170,32 +121,29 @@ fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
     prefixes.into_iter().filter(is_ahead).map(range).collect()
 }
 
-/// A row as it is read without a lock.
+/// A row read without a lock.
 #[derive(FromQueryResult)]
 struct ReadRow {
     #[sea_orm(nested)]
     account: Model,
-    /// Amount and time of each hold that has expired and is not recorded so.
+    /// Amount and time of each hold that has expired and whose row does not say so.
     expired: Option<String>,
 }
 
-/// Reads accounts as they are now. Holds that have expired do not count, whether or not a change
-/// has come across them since: `UnitOfWork` counts them in the same way.
+/// Reads accounts as they are by the clock. Expired holds do not count, whether or not a change has
+/// recorded that: `UnitOfWork` counts in the same way.
 async fn read(
     connection: &impl ConnectionTrait,
     query: Select<Entity>,
     expire_until_us: i64,
 ) -> Result<Expiring<Vec<Account>>, StorageError> {
-    let backend = connection.get_database_backend();
-    let (aggregate, least) = match backend {
-        DbBackend::Sqlite => ("group_concat(h.amount || '@' || h.expire_time_us, ' ')", "MIN"),
-        _ => ("string_agg(h.amount || '@' || h.expire_time_us, ' ')", "LEAST"),
-    };
-    let parameter = if backend == DbBackend::Sqlite { "?" } else { "$1" };
+    let kind = DatabaseKind::of(connection);
+    let holds = kind.joined("h.amount || '@' || h.expire_time_us", "' '");
+    let (least, clock) = (kind.least(), kind.statement_clock());
     let expired = format!(
-        "(SELECT {aggregate} FROM holds h WHERE h.account_id = accounts.account_id \
-          AND h.state = 'open' AND h.expire_time_us <= {least}({}, {parameter}))",
-        statement_clock(backend)
+        "(SELECT {holds} FROM holds h WHERE h.account_id = accounts.account_id \
+          AND h.state = 'open' AND h.expire_time_us <= {least}({clock}, {}))",
+        kind.placeholder()
     );
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
@@ -205,7 +153,7 @@ async fn read(
 }
 
 impl ReadRow {
-    /// Raises `expired_us` to the time at which the last of its holds expired.
+    /// Raises `expired_us` to the time at which the last of the account's holds expired.
     fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
         for hold in self.expired.iter().flat_map(|text| text.split(' ')) {
@@ -223,13 +171,13 @@ impl ReadRow {
     }
 }
 
-/// Accounts that are now ours, and the time.
+/// The accounts that a statement has locked, and the time.
 #[derive(Default)]
 pub struct LockedRows {
     /// In order of their ids.
     pub accounts: Vec<Account>,
-    /// Microseconds since the Unix epoch by the database's clock. None if there is no account,
-    /// and so no row that could have brought it.
+    /// Microseconds since the Unix epoch by the database's clock, which comes with each row. None
+    /// if no row was locked.
     pub now_us: Option<i64>,
 }
 
@@ -241,7 +189,7 @@ struct LockedRow {
     now_us: i64,
 }
 
-/// Locks these accounts, waiting for each in turn, and reads them.
+/// Locks these accounts, waiting for each, and reads them.
 pub async fn lock(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
@@ -249,7 +197,7 @@ pub async fn lock(
     lock_rows(transaction, account_ids, QuerySelect::lock_exclusive).await
 }
 
-/// Locks those of these accounts that nobody else has locked, without waiting, and reads them.
+/// Locks the accounts that no other transaction has locked, without waiting, and reads them.
 pub async fn lock_unlocked(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
@@ -265,13 +213,13 @@ async fn lock_rows(
     account_ids: &BTreeSet<AccountId>,
     lock: impl FnOnce(Select<Entity>) -> Select<Entity>,
 ) -> Result<LockedRows, StorageError> {
-    let backend = transaction.get_database_backend();
-    let rows = lock(select(backend, account_ids).order_by_asc(Column::AccountId)).into_query();
-    // Around the statement that locks: inside it PostgreSQL may read the clock before it waits
-    // for a lock, and changes would have times at which others were still to come.
+    let kind = DatabaseKind::of(transaction);
+    let rows = lock(select(kind, account_ids).order_by_asc(Column::AccountId)).into_query();
+    // The clock stands outside of the locking statement: inside, PostgreSQL may read it before it
+    // waits for a lock, and a change would get an earlier time than the one it waited for.
     let rows = Query::select()
         .column(Asterisk)
-        .expr_as(Expr::cust(clock(backend)), "now_us")
+        .expr_as(Expr::cust(kind.clock()), "now_us")
         .from_subquery(rows, "locked")
         .to_owned();
     let rows = transaction.query_all(&rows).await?;
@@ -283,9 +231,9 @@ async fn lock_rows(
     })
 }
 
-/// Who has locked a row: PostgreSQL writes the locker's transaction id into it, and the locker
-/// holds that id's own lock. A transaction of ours that is older than
-/// [`PEER_TRANSACTION_TIME_MAX`] hangs, and counts as a stranger's.
+/// Who has locked a row: PostgreSQL writes the transaction id of the owner into the row (`xmax`),
+/// and the owner holds the lock of that id. A peer's transaction that is older than
+/// [`PEER_TRANSACTION_TIME_MAX`] hangs, and counts as another program's.
 const LOCK_HOLDERS: &str = "\
     SELECT account_id, EXISTS ( \
         SELECT 1 FROM pg_locks held JOIN pg_stat_activity holder ON holder.pid = held.pid \
@@ -294,23 +242,23 @@ const LOCK_HOLDERS: &str = "\
             AND holder.xact_start > clock_timestamp() - $3 * interval '1 ms') AS is_peer \
     FROM accounts WHERE account_id = ANY($1)";
 
-/// Far above the time of a healthy transaction.
+/// The age from which a transaction hangs: far above that of a healthy one.
 const PEER_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Which of these accounts are locked by another Passbook server, and which exist besides.
-/// PostgreSQL only: on SQLite no row is ever locked.
+/// Of these accounts, those that another Passbook server has locked, and the others that exist.
+/// Both are empty on SQLite, which locks no rows.
 pub async fn lock_holders(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<(BTreeSet<AccountId>, BTreeSet<AccountId>), StorageError> {
-    if account_ids.is_empty() || transaction.get_database_backend() == DbBackend::Sqlite {
+    if account_ids.is_empty() || DatabaseKind::of(transaction) == DatabaseKind::Sqlite {
         return Ok((BTreeSet::new(), BTreeSet::new()));
     }
-    let ids: Vec<String> = account_ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let ids = DatabaseKind::Postgres.texts(account_ids.iter().map(|id| id.as_str().to_owned()));
     let age_ms = PEER_TRANSACTION_TIME_MAX.as_secs_f64() * 1000.0;
-    let values = [ids.into(), APPLICATION_NAME.into(), age_ms.into()];
-    let backend = transaction.get_database_backend();
-    let statement = Statement::from_sql_and_values(backend, LOCK_HOLDERS, values);
+    let values = [ids, APPLICATION_NAME.into(), age_ms.into()];
+    let kind = DatabaseKind::of(transaction);
+    let statement = kind.statement(LOCK_HOLDERS, values);
     let (mut peers, mut others) = (BTreeSet::new(), BTreeSet::new());
     for row in transaction.query_all_raw(statement).await? {
         let account_id: String = row.try_get("", "account_id")?;
@@ -320,42 +268,28 @@ pub async fn lock_holders(
     Ok((peers, others))
 }
 
-fn select(backend: DbBackend, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
+fn select(kind: DatabaseKind, account_ids: &BTreeSet<AccountId>) -> Select<Entity> {
     let ids = account_ids.iter().map(|account_id| account_id.as_str().to_owned());
-    // One parameter either way, so that the text of the statement does not depend on how many
-    // accounts there are and is prepared once.
-    let condition: SimpleExpr = match backend {
-        DbBackend::Sqlite => {
+    // One parameter for any number of accounts, so that the statement is prepared once.
+    let condition: SimpleExpr = match kind {
+        DatabaseKind::Sqlite => {
             let list = serde_json::Value::from_iter(ids).to_string();
             Expr::cust_with_values("account_id IN (SELECT value FROM json_each(?))", [list])
         }
-        _ => Column::AccountId.eq_any(ids),
+        DatabaseKind::Postgres => Column::AccountId.eq_any(ids),
     };
     Entity::find().filter(condition)
 }
 
-/// As a range of the primary key, whose order is that of the bytes.
+/// A prefix as a range of the primary key, which is in byte order.
 fn begins_with(prefix: &str) -> SimpleExpr {
-    // No character of an account id is the last of ASCII, so the next one is there.
+    // No character of an account id is the last of ASCII, so there is a next one.
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last = last.saturating_add(1);
     }
     let end = String::from_utf8_lossy(&end).into_owned();
     Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
-}
-
-fn has_labels(backend: DbBackend, labels: &Labels) -> SimpleExpr {
-    let labels = serde_json::json!(labels).to_string();
-    match backend {
-        DbBackend::Sqlite => Expr::cust_with_values(
-            "NOT EXISTS (SELECT 1 FROM json_each(?) wanted WHERE NOT EXISTS \
-             (SELECT 1 FROM json_each(accounts.labels) had \
-              WHERE had.key = wanted.key AND had.value = wanted.value))",
-            [labels],
-        ),
-        _ => Expr::cust_with_values("labels @> CAST($1 AS jsonb)", [labels]),
-    }
 }
 
 fn to_accounts(rows: Vec<Model>) -> Result<Vec<Account>, StorageError> {

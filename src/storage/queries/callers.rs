@@ -1,12 +1,12 @@
-//! Under which names requests were recorded.
+//! The identities of callers in recorded requests.
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 
 use crate::storage::{StorageError, Store};
 
-/// One search by key a name, however many requests it has.
+/// One search by key for each name, however many requests it has.
 const RECORDED_NAMES: &str = "\
     WITH RECURSIVE names (caller) AS ( \
         SELECT min(caller) FROM requests \
@@ -16,14 +16,11 @@ const RECORDED_NAMES: &str = "\
     SELECT caller FROM names WHERE caller IS NOT NULL LIMIT 10000";
 
 impl Store {
-    /// The names under which requests were recorded: identities, and an empty one for callers who
-    /// were not authenticated.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The identities under which requests were recorded; the empty one is of unauthenticated
+    /// callers.
     pub async fn recorded_names(&self) -> Result<BTreeSet<String>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        let statement = Statement::from_string(backend, RECORDED_NAMES);
+        let kind = self.kind();
+        let statement = kind.statement(RECORDED_NAMES, []);
         let rows = self.readers.query_all_raw(statement).await?;
         let names = rows.iter().map(|row| row.try_get_by_index(0));
         Ok(names.collect::<Result<_, _>>()?)

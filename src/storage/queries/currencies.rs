@@ -1,4 +1,4 @@
-//! The configured currencies, and the decimals they keep for ever.
+//! The configured currencies and their decimals, which never change.
 
 use sea_orm::{ActiveValue::Set, EntityTrait, QueryOrder, sea_query::OnConflict};
 
@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-/// A currency is configured with other decimals than the database's accounts have.
+/// A currency is configured with other decimals than the database has.
 #[derive(Debug, thiserror::Error)]
 #[error("currency {code} has {stored} decimals in this database and cannot be given {configured}")]
 pub struct CurrencyConflict {
-    /// The currency.
+    /// The code of the currency.
     pub code: String,
     /// Decimals in the database.
     pub stored: i16,
@@ -23,8 +23,8 @@ pub struct CurrencyConflict {
 }
 
 impl Store {
-    /// Writes down the configured currencies that are new, and compares the others. Returns all that
-    /// are written down: those of all accounts, too.
+    /// Records the configured currencies that are new and compares the others. Returns all recorded
+    /// ones, which include those of all accounts.
     ///
     /// # Errors
     /// The database does not answer; or, inside, the first that has other decimals there.
@@ -63,7 +63,7 @@ impl Store {
         });
         Entity::insert_many(rows)
             .on_conflict(OnConflict::column(Column::CurrencyCode).do_nothing().to_owned())
-            .exec_without_returning(&self.admin().await?)
+            .exec_without_returning(&self.maintenance_connection().await?)
             .await?;
         Ok(())
     }

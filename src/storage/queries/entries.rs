@@ -3,51 +3,32 @@
 use std::collections::HashMap;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 
 use crate::{
-    domain::{account::Account, ids::AccountId, money::Amount, transaction::Entry},
+    domain::{
+        account::Account,
+        ids::AccountId,
+        money::Amount,
+        query::{EntryRange, Order},
+        transaction::Entry,
+    },
     storage::{
         StorageError, Store,
+        dialect::{DatabaseKind, Sql},
         entity::{
             currencies::currency,
             entries::{Column, Entity, Model},
             requests::EntryName,
         },
+        tables::ENTRIES,
     },
 };
 
-/// Which way a statement is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Oldest first.
-    Ascending,
-    /// Newest first.
-    Descending,
-}
-
-/// Which entries of an account to read.
-#[derive(Clone, Copy, Debug)]
-pub struct EntryRange {
-    /// Only those above this sequence.
-    pub after_sequence: i64,
-    /// Only those below this sequence.
-    pub before_sequence: Option<i64>,
-    /// Only those made at this time or later, in microseconds since the Unix epoch.
-    pub start_time_us: Option<i64>,
-    /// Only those made before this time.
-    pub end_time_us: Option<i64>,
-    /// Which way.
-    pub order: Order,
-}
-
 impl Store {
     /// At most `limit` entries of an account.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_entries(
         &self,
         account: &Account,
@@ -56,7 +37,7 @@ impl Store {
     ) -> Result<Vec<Entry>, StorageError> {
         let mut after = range.after_sequence;
         let mut before = range.before_sequence.unwrap_or(i64::MAX);
-        // Times never go back within an account, so a time is a place in the sequence.
+        // Times never go back within an account, so a time is a position in the sequence.
         if let Some(start) = range.start_time_us {
             after = after.max(self.first_at(account, start).await? - 1);
         }
@@ -76,11 +57,8 @@ impl Store {
         rows.into_iter().map(|row| row.into_entry(&account.currency)).collect()
     }
 
-    /// The balance of an account after all entries made at this time or before (None: after all
-    /// of them), and the sequence of the last of those.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The balance of an account after all entries up to this time, inclusive (None: after all
+    /// entries), and the sequence of the last of them.
     pub async fn balance_at(
         &self,
         account: &Account,
@@ -100,8 +78,8 @@ impl Store {
         Ok((entry.into_entry(&account.currency)?.balance_after, sequence))
     }
 
-    /// The sequence of the first entry made at this time or later, or the one after the last:
-    /// a binary search, one look-up by primary key a step.
+    /// The sequence of the first entry at this time or later, or the one after the last entry. A
+    /// binary search, with one look-up by primary key a step.
     pub(in crate::storage) async fn first_at(
         &self,
         account: &Account,
@@ -128,23 +106,27 @@ impl Store {
     }
 }
 
-const BY_NAME_POSTGRES: &str = "\
-    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
-        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
-    FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
-    CROSS JOIN LATERAL (SELECT * FROM entries e \
-        WHERE e.account_id = name.account_id COLLATE \"C\" AND e.sequence = name.sequence LIMIT 1) e \
-    CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
-        WHERE a.account_id = e.account_id LIMIT 1) a";
+pub static BY_NAME: Sql = Sql::new(|kind| {
+    let columns = ENTRIES.column_list("e.");
+    let from = match kind {
+        DatabaseKind::Sqlite => {
+            "json_each(?) name \
+             JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
+             JOIN accounts a ON a.account_id = e.account_id"
+        }
+        DatabaseKind::Postgres => {
+            "UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
+             CROSS JOIN LATERAL (SELECT * FROM entries e \
+                 WHERE e.account_id = name.account_id COLLATE \"C\" \
+                 AND e.sequence = name.sequence LIMIT 1) e \
+             CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
+                 WHERE a.account_id = e.account_id LIMIT 1) a"
+        }
+    };
+    format!("SELECT {columns}, a.currency_code, a.currency_scale FROM {from}")
+});
 
-const BY_NAME_SQLITE: &str = "\
-    SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, \
-        e.create_time_us, e.hash, a.currency_code, a.currency_scale \
-    FROM json_each(?) name \
-    JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
-    JOIN accounts a ON a.account_id = e.account_id";
-
-/// The entries with these names, on any connection or within any transaction.
+/// The entries with these names.
 pub async fn by_name(
     connection: &impl ConnectionTrait,
     names: &[EntryName],
@@ -152,19 +134,9 @@ pub async fn by_name(
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let backend = connection.get_database_backend();
-    let statement = match backend {
-        DbBackend::Sqlite => {
-            let names = serde_json::json!(names).to_string();
-            Statement::from_sql_and_values(backend, BY_NAME_SQLITE, [names.into()])
-        }
-        _ => {
-            let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
-            let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
-            let values = [accounts.into(), sequences.into()];
-            Statement::from_sql_and_values(backend, BY_NAME_POSTGRES, values)
-        }
-    };
+    let kind = DatabaseKind::of(connection);
+    let pairs = names.iter().map(|(id, sequence)| (id.to_string(), *sequence));
+    let statement = BY_NAME.statement(kind, kind.pairs(pairs));
     let mut entries = HashMap::with_capacity(names.len());
     for row in connection.query_all_raw(statement).await? {
         let (code, scale): (String, i16) =

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect,
     sea_query::{Cond, Expr, ExprTrait, SimpleExpr},
 };
 
@@ -13,79 +13,41 @@ use crate::{
         account::Account,
         hold::{Hold, HoldState},
         ids::{AccountId, HoldId},
+        query::HoldFilter,
     },
     storage::{
         StorageError, Store,
+        dialect::{DatabaseKind, Sql},
         entity::{
             currencies::currency,
             holds::{Column, Entity, Model},
         },
-        queries::requests::{clock, statement_clock},
+        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
+        tables::HOLDS,
     },
 };
 
-/// Holds that have expired and are recorded so in one transaction: what a transaction does stays
-/// far below the time that it may take. Where more have expired, the rest is for the next one.
+/// The most expired holds that one transaction records, which keeps it far below its time limit.
+/// The next transaction records the rest.
 pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
-/// What was read, as it is by the clock: holds whose time has passed are expired, whether or not
-/// anybody has recorded that.
-///
-/// A capture may be under way that was judged in time. So whoever tells of this waits until
-/// `expired_us` is settled, and reads again with `expire_until_us` at that time: holds that have
-/// expired since, of which it is not known, are open still. [`i64::MAX`] is for the first time.
-pub struct Expiring<T> {
-    /// What was read.
-    pub value: T,
-    /// When the last of the holds expired that are not recorded so, in microseconds since the
-    /// Unix epoch; None if there is none.
-    pub expired_us: Option<i64>,
-}
-
-/// Rows that one page of a list with a filter looks at. Where few of them match, it ends here and
-/// the next page goes on, so that no page takes longer than reading so many.
-pub const EXAMINED_MAX: u64 = 10_000;
-
-/// The rows that were found among those that a page looks at.
-pub struct Examined<Row, Cursor> {
-    /// What was found.
-    pub rows: Vec<Row>,
-    /// The last that was looked at, if there may be more behind it.
-    pub next: Option<Cursor>,
-}
-
-/// Which holds of an account to list.
-#[derive(Clone, Debug)]
-pub struct HoldFilter {
-    /// Only those in this state.
-    pub state: Option<HoldState>,
-    /// Only those above this id.
-    pub after: Option<HoldId>,
-}
-
 impl Store {
-    /// One hold, as it is now.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// One hold, as it is by the clock.
     pub async fn hold(
         &self,
         hold_id: &HoldId,
         expire_until_us: i64,
     ) -> Result<Expiring<Option<Hold>>, StorageError> {
         let ids = BTreeSet::from([hold_id.clone()]);
-        let (now_us, holds) = found(&self.readers, &ids, &BTreeSet::new()).await?;
+        let (now_us, holds) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
         let now_us = Ord::min(now_us, expire_until_us);
         let Expiring { mut value, expired_us } =
             as_of(holds.into_iter().map(|hold| (hold, now_us)));
         Ok(Expiring { value: value.pop(), expired_us })
     }
 
-    /// At most `limit` holds of an account as they are now, in order of their ids. With a filter no
-    /// more than [`EXAMINED_MAX`] are looked at.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// At most `limit` holds of an account as they are by the clock, in order of their ids. With a
+    /// filter, examines at most [`EXAMINED_MAX`].
     pub async fn list_holds(
         &self,
         account: &Account,
@@ -93,7 +55,7 @@ impl Store {
         limit: u64,
         expire_until_us: i64,
     ) -> Result<Expiring<Examined<Hold, HoldId>>, StorageError> {
-        let backend = self.readers.get_database_backend();
+        let kind = self.kind();
         let mut range = Cond::all().add(Column::AccountId.eq(account.account_id.as_str()));
         if let Some(after) = &filter.after {
             range = range.add(Column::HoldId.gt(after.as_str()));
@@ -103,34 +65,24 @@ impl Store {
             .filter(range.clone())
             .order_by_asc(Column::HoldId)
             .limit(limit)
-            .expr_as(time(backend, expire_until_us), "now_us");
+            .expr_as(time(kind, expire_until_us), "now_us");
         if let Some(state) = filter.state {
-            next = self.last_to_examine(range).await?;
+            let range = Entity::find().filter(range);
+            let (examined, last) =
+                page::examine(&self.readers, range, Column::HoldId, Order::Asc, EXAMINED_MAX)
+                    .await?;
+            let last: Option<String> = last.filter(|_| examined == EXAMINED_MAX);
+            next = last.as_deref().map(HoldId::from_stored);
             if let Some(last) = &next {
                 query = query.filter(Column::HoldId.lte(last.as_str()));
             }
-            query = query.filter(is_in(state, &time(backend, expire_until_us)));
+            query = query.filter(is_in(state, &time(kind, expire_until_us)));
         }
         let rows = query.into_model::<Row>().all(&self.readers).await?;
         let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
         let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
         let Expiring { value: rows, expired_us } = as_of(holds.into_iter());
         Ok(Expiring { value: Examined { rows, next }, expired_us })
-    }
-
-    /// The last hold in this range that one page looks at; None if it looks at all of them.
-    async fn last_to_examine(&self, range: Cond) -> Result<Option<HoldId>, StorageError> {
-        let last: Option<String> = Entity::find()
-            .select_only()
-            .column(Column::HoldId)
-            .filter(range)
-            .order_by_asc(Column::HoldId)
-            .offset(EXAMINED_MAX - 1)
-            .limit(1)
-            .into_tuple()
-            .one(&self.readers)
-            .await?;
-        Ok(last.as_deref().map(HoldId::from_stored))
     }
 }
 
@@ -158,16 +110,14 @@ struct Row {
 }
 
 /// The time as of which holds are read.
-fn time(backend: DbBackend, expire_until_us: i64) -> SimpleExpr {
-    let clock = statement_clock(backend);
-    let sql = match backend {
-        DbBackend::Sqlite => format!("MIN({clock}, ?)"),
-        _ => format!("LEAST({clock}, $1)"),
-    };
+fn time(kind: DatabaseKind, expire_until_us: i64) -> SimpleExpr {
+    let (least, clock) = (kind.least(), kind.statement_clock());
+    let sql = format!("{least}({clock}, {})", kind.placeholder());
     Expr::cust_with_values(sql, [expire_until_us])
 }
 
-/// Whether a hold is in this state at this time: an open one whose time has passed is expired.
+/// The condition that a hold is in this state at this time: an open hold whose time has passed is
+/// expired.
 fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     let has_passed = || Column::ExpireTimeUs.into_expr().lte(time.clone());
     let has_not = || Column::ExpireTimeUs.into_expr().gt(time.clone());
@@ -183,21 +133,17 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     }
 }
 
-const COLUMNS: &str = "\
-    h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us, h.captured_amount, \
-    h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us, h.update_time_us, \
-    h.caller, h.end_caller, a.currency_code, a.currency_scale";
-
-// A second more than the time: who decides goes by the time that this statement returns, which
-// is a little later than the time at which it looks.
-fn found_sql(backend: DbBackend) -> String {
-    let (clock, statement_clock) = (clock(backend), statement_clock(backend));
+// A second is added to the time: the caller decides by the time that this statement returns, which
+// is a little later than the one that the statement compares with.
+pub static BY_KEY: Sql = Sql::new(|kind| {
+    let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
+    let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
-    // See `writer`: LATERAL with a LIMIT, so that each is found by its key whatever the planner
-    // believes about the tables. In order of the key, which only its index gives: by `=` alone
-    // another one that has the key behind other columns costs the same while there is one row.
-    let (named, held) = match backend {
-        DbBackend::Sqlite => (
+    // LATERAL with a LIMIT: see `write::transaction`. In the order of the key, which only its index
+    // gives: by `=` alone another index that has the key behind other columns costs the same while
+    // the table has one row.
+    let (named, held) = match kind {
+        DatabaseKind::Sqlite => (
             "json_each(?) name JOIN holds h ON h.hold_id = name.value \
              JOIN accounts a ON a.account_id = h.account_id"
                 .to_owned(),
@@ -206,7 +152,7 @@ fn found_sql(backend: DbBackend) -> String {
                  JOIN accounts a ON a.account_id = h.account_id"
             ),
         ),
-        _ => (
+        DatabaseKind::Postgres => (
             format!(
                 "UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
                      WHERE h.hold_id >= name.hold_id COLLATE \"C\" \
@@ -222,43 +168,38 @@ fn found_sql(backend: DbBackend) -> String {
     };
     format!(
         "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
-             SELECT {COLUMNS} FROM {named} \
+             SELECT {columns} FROM {named} \
              UNION ALL \
-             SELECT * FROM (SELECT {COLUMNS} FROM {held} \
+             SELECT * FROM (SELECT {columns} FROM {held} \
                  ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) expired \
          ) h ON true"
     )
-}
+});
 
 /// The account of the hold `h`, on PostgreSQL.
 const OF_ACCOUNT: &str = "\
     CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
         WHERE a.account_id = h.account_id LIMIT 1) a";
 
-/// The database's clock, the holds with these ids, and those on these accounts that have expired
-/// and are not recorded so. As their rows are: see [`Hold::at`].
-pub async fn found(
+/// The database's clock, the holds with these ids, and the holds on these accounts that have
+/// expired and whose rows do not say so. All are as their rows are: see [`Hold::at`].
+pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
     account_ids: &BTreeSet<AccountId>,
 ) -> Result<(i64, Vec<Hold>), StorageError> {
-    let backend = connection.get_database_backend();
-    let hold_ids = hold_ids.iter().map(|id| id.as_str().to_owned());
-    let account_ids = account_ids.iter().map(|id| id.as_str().to_owned());
-    let values = match backend {
-        DbBackend::Sqlite => [
-            serde_json::Value::from_iter(hold_ids).to_string().into(),
-            serde_json::Value::from_iter(account_ids).to_string().into(),
-        ],
-        _ => [hold_ids.collect::<Vec<_>>().into(), account_ids.collect::<Vec<_>>().into()],
-    };
-    let statement = Statement::from_sql_and_values(backend, found_sql(backend), values);
+    let kind = DatabaseKind::of(connection);
+    let values = [
+        kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
+        kind.texts(account_ids.iter().map(|id| id.as_str().to_owned())),
+    ];
+    let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,
         None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
     };
-    // One that is named and has expired comes twice.
+    // An expired hold that is also named comes twice.
     let mut holds = HashMap::new();
     for row in &rows {
         if let Some(hold) = hold_of(row)? {
@@ -268,7 +209,7 @@ pub async fn found(
     Ok((now_us, holds.into_values().collect()))
 }
 
-/// The hold of a row; None where the outer join found none.
+/// The hold of a row; None for the row of the clock alone.
 fn hold_of(row: &QueryResult) -> Result<Option<Hold>, StorageError> {
     let hold_id: Option<String> = row.try_get("", "hold_id")?;
     if hold_id.is_none() {

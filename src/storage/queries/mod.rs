@@ -1,4 +1,7 @@
-//! What is read, a file a noun: no locks, no transactions of its own.
+//! What is read, a file a noun. No function here locks (but for `accounts::lock`), begins or
+//! commits.
+//!
+//! `page` bounds what a list reads, `settled_time` waits until the past is complete.
 
 pub mod accounts;
 pub mod callers;
@@ -6,7 +9,8 @@ pub mod currencies;
 pub mod entries;
 pub mod holds;
 pub mod new_entries;
-pub mod openings;
+pub mod opening_attributes;
+pub mod page;
 pub mod requests;
 pub mod settled_time;
 pub mod transactions;

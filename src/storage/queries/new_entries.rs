@@ -1,91 +1,84 @@
-//! Reading what is new on many accounts at once.
+//! Reading the new entries of many accounts at once.
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 
 use crate::{
     domain::{ids::AccountId, money::Currency, transaction::Entry},
-    storage::{StorageError, Store, entity::entries::Model},
+    storage::{
+        StorageError, Store,
+        dialect::{DatabaseKind, Sql},
+        entity::entries::Model,
+        tables::ENTRIES,
+    },
 };
 
-/// An account, and how far its entries are known.
+/// An account and the latest of its entries that is known.
 #[derive(Clone, Debug)]
 pub struct WatchedAccount {
-    /// Whose entries.
+    /// The account.
     pub account_id: AccountId,
-    /// The account's.
+    /// Its currency.
     pub currency: Currency,
-    /// Only entries above this sequence.
+    /// The sequence of the latest known entry.
     pub after_sequence: i64,
 }
 
-/// The new entries of one account, in order and without a gap; or why they cannot be told.
-pub type News = Result<Vec<Entry>, StorageError>;
+/// The new entries of one account, in order and without a gap; or why they cannot be list.
+pub type NewEntries = Result<Vec<Entry>, StorageError>;
 
-// LATERAL with a LIMIT cannot be turned into a join of any other kind: it is one search of the
-// primary key an account, whatever the planner believes about the tables.
-const NEWS_POSTGRES: &str = "\
-    SELECT watched.place - 1 AS place, e.* \
-    FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-        AS watched(account_id, after_sequence, place) \
-    CROSS JOIN LATERAL ( \
-        SELECT account_id, sequence, transaction_id, amount, balance_after, create_time_us, hash \
-        FROM entries \
-        WHERE account_id = watched.account_id COLLATE \"C\" AND sequence > watched.after_sequence \
-        ORDER BY sequence LIMIT $3) e";
-
-// CROSS JOIN keeps SQLite from changing the order of the loops. Sequences have no gaps, so the
-// upper bound is a limit.
-const NEWS_SQLITE: &str = "\
-    SELECT watched.key AS place, e.account_id, e.sequence, e.transaction_id, e.amount, \
-        e.balance_after, e.create_time_us, e.hash \
-    FROM json_each(?) watched CROSS JOIN entries e \
-    WHERE e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 \
-        AND e.sequence <= (watched.value->>1) + ?";
+pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
+    // CROSS JOIN keeps SQLite from changing the order of the loops. Sequences have no gaps, so the
+    // upper bound is a limit.
+    DatabaseKind::Sqlite => format!(
+        "SELECT watched.key AS position, {} FROM json_each(?) watched CROSS JOIN entries e \
+         WHERE e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 \
+             AND e.sequence <= (watched.value->>1) + ?",
+        ENTRIES.column_list("e.")
+    ),
+    // LATERAL with a LIMIT cannot be turned into a join of any other kind: it is one search of the
+    // primary key an account, whatever the planner believes about the tables.
+    DatabaseKind::Postgres => format!(
+        "SELECT watched.position - 1 AS position, e.* \
+         FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
+             AS watched(account_id, after_sequence, position) \
+         CROSS JOIN LATERAL ( \
+             SELECT {} FROM entries \
+             WHERE account_id = watched.account_id COLLATE \"C\" \
+             AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3) e",
+        ENTRIES.column_list("")
+    ),
+});
 
 impl Store {
     /// The next entries of each of these accounts, at most `limit` of each, in one statement; in
     /// the order of the accounts.
-    ///
-    /// # Errors
-    /// The database does not answer.
-    pub async fn news(
+    pub async fn new_entries(
         &self,
         accounts: &[WatchedAccount],
         limit: usize,
-    ) -> Result<Vec<News>, StorageError> {
-        let backend = self.readers.get_database_backend();
+    ) -> Result<Vec<NewEntries>, StorageError> {
+        let kind = self.kind();
+        let pairs = accounts.iter().map(|it| (it.account_id.to_string(), it.after_sequence));
+        let mut values = kind.pairs(pairs);
         // At most a few thousand.
-        let limit = limit as i64;
-        let statement = match backend {
-            DbBackend::Sqlite => {
-                let names = accounts.iter().map(|it| (&it.account_id, it.after_sequence));
-                let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
-                Statement::from_sql_and_values(backend, NEWS_SQLITE, [names.into(), limit.into()])
-            }
-            _ => {
-                let ids: Vec<String> =
-                    accounts.iter().map(|it| it.account_id.to_string()).collect();
-                let sequences: Vec<i64> = accounts.iter().map(|it| it.after_sequence).collect();
-                let values = [ids.into(), sequences.into(), limit.into()];
-                Statement::from_sql_and_values(backend, NEWS_POSTGRES, values)
-            }
-        };
-        let mut news: Vec<News> = accounts.iter().map(|_| Ok(Vec::new())).collect();
+        values.push((limit as i64).into());
+        let statement = NEW_ENTRIES.statement(kind, values);
+        let mut lists: Vec<NewEntries> = accounts.iter().map(|_| Ok(Vec::new())).collect();
         for row in self.readers.query_all_raw(statement).await? {
-            let place = usize::try_from(row.try_get::<i64>("", "place")?).ok();
-            let of_row = place.and_then(|place| Some((accounts.get(place)?, news.get_mut(place)?)));
-            let Some((account, told)) = of_row else {
-                return Err(StorageError::Corrupt(format!("an account at {place:?}")));
+            let position = usize::try_from(row.try_get::<i64>("", "position")?).ok();
+            let of_row = position.and_then(|it| Some((accounts.get(it)?, lists.get_mut(it)?)));
+            let Some((account, list)) = of_row else {
+                return Err(StorageError::Corrupt(format!("an account at {position:?}")));
             };
-            // What cannot be read is the fault of one account, not of those beside it.
-            match (entry(&row, account), told.as_mut()) {
+            // An unreadable entry is a fault of its account only.
+            match (entry(&row, account), list.as_mut()) {
                 (Ok(entry), Ok(entries)) => entries.push(entry),
-                (Err(error), Ok(_)) => *told = Err(error),
+                (Err(error), Ok(_)) => *list = Err(error),
                 (_, Err(_)) => {}
             }
         }
-        let in_order = |(account, told): (&WatchedAccount, News)| in_order(account, told?);
-        Ok(accounts.iter().zip(news).map(in_order).collect())
+        let in_order = |(account, list): (&WatchedAccount, NewEntries)| in_order(account, list?);
+        Ok(accounts.iter().zip(lists).map(in_order).collect())
     }
 }
 
@@ -93,8 +86,8 @@ fn entry(row: &QueryResult, account: &WatchedAccount) -> Result<Entry, StorageEr
     Model::from_query_result(row, "")?.into_entry(&account.currency)
 }
 
-/// Puts the entries in order; one that is missing is a fault of the books.
-fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> News {
+/// Sorts the entries. A gap is a fault of the ledger.
+fn in_order(account: &WatchedAccount, mut entries: Vec<Entry>) -> NewEntries {
     entries.sort_unstable_by_key(|entry| entry.sequence);
     for (entry, expected) in entries.iter().zip(account.after_sequence + 1..) {
         if entry.sequence != expected {

@@ -1,4 +1,4 @@
-//! Reading verdicts, and the transactions among them.
+//! Reading requests: their verdicts, and the transactions among them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,8 +6,8 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
-    QueryFilter, QueryResult, QuerySelect, Statement, sea_query::Expr,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
+    QueryResult, QuerySelect, sea_query::Expr,
 };
 
 use crate::{
@@ -18,16 +18,15 @@ use crate::{
     },
     storage::{
         StorageError, Store,
+        dialect::{DatabaseKind, Sql},
         entity::requests::{Column, Entity, Model},
         queries::{entries, holds},
+        tables::REQUESTS,
     },
 };
 
 impl Store {
-    /// The transaction with this id, and whether it was reversed since.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The transaction with this id, and its reversal if there is one.
     pub async fn transaction(
         &self,
         transaction_id: TransactionId,
@@ -37,10 +36,7 @@ impl Store {
         Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The transaction that was made under this request id, and whether it was reversed since.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The transaction of this request, and its reversal if there is one.
     pub async fn transaction_of_request(
         &self,
         key: &RequestKey,
@@ -50,18 +46,15 @@ impl Store {
         Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The verdict under this request id, as it was answered.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The verdict of this request, as it was answered.
     pub async fn record(&self, key: &RequestKey) -> Result<Option<RequestRecord>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
         let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
         Ok(with_effects(&self.readers, rows).await?.pop().map(|(_, record)| record))
     }
 
-    /// The transactions among these requests, in their order, and whether they were reversed.
-    /// Entries are written with their request and never change: several statements, one truth.
+    /// The transactions among these requests, in their order, with their reversals. Entries are
+    /// written with their request and never change, so several statements read the same state.
     pub(in crate::storage) async fn transactions_of(
         &self,
         rows: Vec<Model>,
@@ -79,7 +72,7 @@ impl Store {
     }
 }
 
-/// Of these transactions, those that were reversed, with their reversals.
+/// The reversed ones among these transactions, with their reversals.
 pub async fn reversed_by(
     connection: &impl ConnectionTrait,
     transaction_ids: &BTreeSet<TransactionId>,
@@ -88,18 +81,18 @@ pub async fn reversed_by(
         return Ok(HashMap::new());
     }
     let ids = transaction_ids.iter().copied();
-    let is_one = match connection.get_database_backend() {
-        DbBackend::Sqlite => {
+    let is_one = match DatabaseKind::of(connection) {
+        DatabaseKind::Sqlite => {
             // Hexadecimal: JSON has no bytes.
             let ids = ids.map(|id| id.simple().to_string());
             let list = serde_json::Value::from_iter(ids).to_string();
             let sql = "reverses_transaction_id IN (SELECT unhex(value) FROM json_each(?))";
             Expr::cust_with_values(sql, [list])
         }
-        _ => Column::ReversesTransactionId.eq_any(ids),
+        DatabaseKind::Postgres => Column::ReversesTransactionId.eq_any(ids),
     };
     let pairs: Vec<(TransactionId, TransactionId)> = Entity::find()
-        // Said, so that the index is used, which has no other rows.
+        // The condition of the partial index, so that it is used.
         .filter(Column::ReversesTransactionId.is_not_null())
         .filter(is_one)
         .select_only()
@@ -110,79 +103,48 @@ pub async fn reversed_by(
     Ok(pairs.into_iter().collect())
 }
 
-// Columns by name: a prepared `*` fails when a newer server's migration has added one.
-// One statement for the clock and the look-up. LATERAL with a LIMIT: see `writer`.
-const FOUND_POSTGRES: &str = "\
-    SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
-        CROSS JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE \"C\" \
-            AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r";
-
-const FOUND_SQLITE: &str = "\
-    SELECT r.* FROM json_each(?) key \
-        JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1";
-
-fn decided_sql(backend: DbBackend) -> String {
-    let clock = clock(backend);
-    let found = if backend == DbBackend::Sqlite { FOUND_SQLITE } else { FOUND_POSTGRES };
+// The clock and the rows in one statement. Columns by name: a prepared `*` fails when a newer
+// server's migration has added one. LATERAL with a LIMIT: see `write::transaction`.
+pub static RECORDS: Sql = Sql::new(|kind| {
+    let rows = match kind {
+        DatabaseKind::Sqlite => {
+            "SELECT r.* FROM json_each(?) key \
+                 JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1"
+        }
+        DatabaseKind::Postgres => {
+            "SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) \
+                 CROSS JOIN LATERAL (SELECT * FROM requests r \
+                     WHERE r.caller = key.caller COLLATE \"C\" \
+                     AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r"
+        }
+    };
+    let (clock, columns) = (kind.clock(), REQUESTS.column_list("r."));
     format!(
-        "SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, \
-             r.rejection, r.description, r.labels, r.entry_names, r.create_time_us, \
-             r.hold_id, r.reverses_transaction_id \
-         FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({found}) r ON true"
+        "SELECT clock.now_us, {columns} \
+         FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({rows}) r ON true"
     )
-}
+});
 
-/// The database's clock, as an expression in microseconds since the Unix epoch.
-pub fn clock(backend: DbBackend) -> &'static str {
-    match backend {
-        DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000",
-        _ => "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
-    }
-}
-
-/// The same as of the beginning of the statement: the same for all its rows, so that an index can
-/// be searched by it.
-pub fn statement_clock(backend: DbBackend) -> &'static str {
-    match backend {
-        // Its clock stands still within a statement.
-        DbBackend::Sqlite => clock(backend),
-        _ => "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)",
-    }
-}
-
-/// The database's clock, and the verdicts stored under these keys.
+/// The database's clock, and the verdicts of these requests.
 pub async fn records(
     transaction: &DatabaseTransaction,
     keys: &BTreeSet<RequestKey>,
 ) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
-    let backend = transaction.get_database_backend();
-    let callers = || keys.iter().map(|key| key.caller.to_string());
-    let request_ids = || keys.iter().map(|key| key.request_id.to_string());
-    let statement = match backend {
-        DbBackend::Sqlite => {
-            let keys: Vec<_> = callers().zip(request_ids()).collect();
-            let keys = serde_json::json!(keys).to_string();
-            Statement::from_sql_and_values(backend, decided_sql(backend), [keys.into()])
-        }
-        _ => {
-            let callers: Vec<String> = callers().collect();
-            let request_ids: Vec<String> = request_ids().collect();
-            let values = [callers.into(), request_ids.into()];
-            Statement::from_sql_and_values(backend, decided_sql(backend), values)
-        }
-    };
+    let kind = DatabaseKind::of(transaction);
+    let pairs = keys.iter().map(|key| (key.caller.to_string(), key.request_id.to_string()));
+    let statement = RECORDS.statement(kind, kind.pairs(pairs));
     let rows = transaction.query_all_raw(statement).await?;
     let now_us = match rows.first() {
         Some(row) => row.try_get("", "now_us")?,
         None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
     };
     let models =
-        rows.iter().filter_map(|row| found(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+        rows.iter().filter_map(|row| model_of(row).transpose()).collect::<Result<Vec<_>, _>>()?;
     let records = with_effects(transaction, models).await?;
     Ok((now_us, records.into_iter().collect()))
 }
 
-/// The verdicts in these rows, in their order, each with what it made.
+/// The verdicts in these rows, in their order, each with its effects.
 async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,
@@ -195,7 +157,7 @@ async fn with_effects(
     let hold_ids: BTreeSet<_> = rows.iter().filter_map(Model::hold_id).collect();
     let holds = match hold_ids.is_empty() {
         true => Vec::new(),
-        false => holds::found(connection, &hold_ids, &BTreeSet::new()).await?.1,
+        false => holds::by_key(connection, &hold_ids, &BTreeSet::new()).await?.1,
     };
     let holds = holds.into_iter().map(|hold| (hold.hold_id.clone(), hold)).collect();
     let mut records = Vec::with_capacity(rows.len());
@@ -209,8 +171,8 @@ async fn with_effects(
     Ok(records)
 }
 
-/// The row of a request; None where the outer join found none.
-fn found(row: &QueryResult) -> Result<Option<Model>, StorageError> {
+/// The row of a request; None for the row of the clock alone.
+fn model_of(row: &QueryResult) -> Result<Option<Model>, StorageError> {
     let request_id: Option<String> = row.try_get("", "request_id")?;
     match request_id {
         Some(_) => Ok(Some(Model::from_query_result(row, "")?)),

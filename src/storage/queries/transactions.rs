@@ -1,65 +1,46 @@
-//! Reading what has happened: transactions by filters, and changes of accounts.
+//! Reading history: transactions by filters, and changes of accounts.
 
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement, Value,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
+    QuerySelect, Value,
 };
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange, Labels},
+        account::{Account, AccountChange},
         ids::{ID_TIME_DISTANCE_MAX_US, TransactionId, lowest_id_at},
+        query::TransactionFilter,
         transaction::{Transaction, TransactionKind},
     },
     storage::{
         StorageError, Store,
-        entity::{account_changes, requests::Model},
+        dialect::{DatabaseKind, Sql},
+        entity::{
+            account_changes,
+            requests::{Column, Entity, Model},
+        },
+        queries::page::{self, EXAMINED_MAX},
+        tables::REQUESTS,
     },
 };
 
-/// See [`crate::storage::queries::holds`]: requests, or entries of an account, that one page looks at.
-const EXAMINED_MAX: i64 = crate::storage::EXAMINED_MAX as i64;
-/// What a time range looks at beyond itself: twice as far as the time in a transaction's id may be
-/// from its own.
+/// How far a time range is extended: twice the distance that the time in a transaction's id may
+/// have from the transaction's own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
-
-/// Which transactions to list; all that is given must match.
-#[derive(Clone, Debug, Default)]
-pub struct TransactionFilter {
-    /// Only those of this kind.
-    pub kind: Option<TransactionKind>,
-    /// Only those made at this time or later, in microseconds since the Unix epoch.
-    pub start_time_us: Option<i64>,
-    /// Only those made before this time.
-    pub end_time_us: Option<i64>,
-    /// Only those with all of these labels.
-    pub labels: Labels,
-}
-
-impl TransactionFilter {
-    /// Whether a page may look at many transactions to find few.
-    #[must_use]
-    pub fn is_selective(&self) -> bool {
-        self.kind.is_some() || !self.labels.is_empty()
-    }
-}
 
 /// A page of transactions, latest first.
 pub struct TransactionPage<Cursor> {
-    /// At most as many as were asked for.
+    /// At most the requested number.
     pub transactions: Vec<Arc<Transaction>>,
-    /// Where the next page goes on; None if this is the last.
+    /// The start of the next page; None on the last one.
     pub next: Option<Cursor>,
 }
 
 impl Store {
-    /// Transactions of all accounts below this id, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// Lists transactions of all accounts with ids below `before`, latest first.
     pub async fn list_transactions(
         &self,
         filter: &TransactionFilter,
@@ -69,20 +50,15 @@ impl Store {
         let start = filter.start_time_us.map_or(Uuid::nil(), |time_us| id_at(time_us, false));
         let end = filter.end_time_us.map_or(Uuid::max(), |time_us| id_at(time_us, true));
         let before = before.map_or(end, |before| before.min(end));
-        let sql = "SELECT transaction_id FROM requests WHERE transaction_id < $1 \
-                   ORDER BY transaction_id DESC LIMIT 1 OFFSET $2";
-        let values = [before.into(), (EXAMINED_MAX - 1).into()];
-        let last = self.readers.query_one_raw(self.statement(sql, values)).await?;
-        let last: Option<TransactionId> =
-            last.map(|row| row.try_get_by_index(0)).transpose()?.filter(|last| *last > start);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM requests r WHERE r.transaction_id < $5 \
-             AND r.transaction_id >= $6 AND {} ORDER BY r.transaction_id DESC LIMIT $7",
-            self.matches()
-        );
+        let range = Entity::find().filter(Column::TransactionId.lt(before));
+        let (examined, last) =
+            page::examine(&self.readers, range, Column::TransactionId, Order::Desc, EXAMINED_MAX)
+                .await?;
+        let is_cut = |last: &TransactionId| examined == EXAMINED_MAX && *last > start;
+        let last = last.filter(is_cut);
         let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows = self.readers.query_all_raw(self.statement(&sql, values)).await?;
+        let mut rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
         let more = rows.len() as u64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
@@ -91,10 +67,8 @@ impl Store {
         Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
     }
 
-    /// Transactions of an account of which the last entry is below this sequence, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// Lists transactions of an account whose last entry is below the sequence `before`, latest
+    /// first.
     pub async fn list_transactions_of_account(
         &self,
         account: &Account,
@@ -110,22 +84,12 @@ impl Store {
             end = self.first_at(account, end_time_us).await?;
         }
         let end = before.map_or(end, |before| before.min(end));
-        let last = first.max(end.saturating_sub(EXAMINED_MAX));
-        // A transaction is listed where its last entry on the account is, and so once, however
-        // the pages are cut.
-        let sql = format!(
-            "SELECT {COLUMNS}, e.sequence FROM entries e \
-             JOIN requests r ON r.transaction_id = e.transaction_id \
-             WHERE e.account_id = $5 AND e.sequence < $6 AND e.sequence >= $7 \
-             AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id = e.account_id \
-                 AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) \
-             AND {} ORDER BY e.sequence DESC LIMIT $8",
-            self.matches()
-        );
+        let last = first.max(end.saturating_sub(EXAMINED_MAX as i64));
         let account_id = account.account_id.as_str().into();
         let range = [account_id, end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows = self.readers.query_all_raw(self.statement(&sql, values)).await?;
+        let mut rows =
+            self.readers.query_all_raw(LIST_OF_ACCOUNT.statement(self.kind(), values)).await?;
         let more = rows.len() as u64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next = match rows.last() {
@@ -138,9 +102,6 @@ impl Store {
     }
 
     /// At most `limit` changes of an account above this version, oldest first.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn list_account_changes(
         &self,
         account: &Account,
@@ -157,35 +118,43 @@ impl Store {
             .await?;
         rows.into_iter().map(|row| row.into_change(&account.currency)).collect()
     }
-
-    fn statement(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {
-        Statement::from_sql_and_values(self.readers.get_database_backend(), sql, values)
-    }
-
-    /// What [`filter_values`] are for. A filter that is not given is one that everything
-    /// matches, so the text is always the same.
-    fn matches(&self) -> String {
-        let labels = match self.readers.get_database_backend() {
-            DbBackend::Sqlite => {
-                "NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS \
-                 (SELECT 1 FROM json_each(r.labels) had \
-                  WHERE had.key = wanted.key AND had.value = wanted.value))"
-            }
-            _ => "r.labels @> CAST($4 AS jsonb)",
-        };
-        let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
-        format!(
-            "r.rejection IS NULL AND r.kind IN ('{}') \
-             AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) \
-             AND r.create_time_us >= $2 AND r.create_time_us < $3 AND {labels}",
-            kinds.join("', '")
-        )
-    }
 }
 
-const COLUMNS: &str = "\
-    r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description, \
-    r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id";
+pub static LIST: Sql = Sql::new(|kind| {
+    format!(
+        "SELECT {} FROM requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 \
+         AND {} ORDER BY r.transaction_id DESC LIMIT $7",
+        REQUESTS.column_list("r."),
+        matches(kind)
+    )
+});
+
+// A transaction is listed at its last entry on the account, and so once, wherever a page ends.
+pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
+    format!(
+        "SELECT {}, e.sequence FROM entries e \
+         JOIN requests r ON r.transaction_id = e.transaction_id \
+         WHERE e.account_id = $5 AND e.sequence < $6 AND e.sequence >= $7 \
+         AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id = e.account_id \
+             AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) \
+         AND {} ORDER BY e.sequence DESC LIMIT $8",
+        REQUESTS.column_list("r."),
+        matches(kind)
+    )
+});
+
+/// The condition for the values of [`filter_values`]. A filter that is not given matches
+/// everything, so the text is always the same.
+fn matches(kind: DatabaseKind) -> String {
+    let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
+    format!(
+        "r.rejection IS NULL AND r.kind IN ('{}') \
+         AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) \
+         AND r.create_time_us >= $2 AND r.create_time_us < $3 AND {}",
+        kinds.join("', '"),
+        kind.has_labels("r.labels", "$4")
+    )
+}
 
 fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
     [
@@ -196,8 +165,8 @@ fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
     ]
 }
 
-/// The lowest UUIDv7 that a transaction made at this time or later can have; or, for the end of a
-/// range, one above all of those made before.
+/// A lower bound of the ids (UUIDv7) of transactions at this time or later; for the end of a range,
+/// an upper bound of the ids before it.
 fn id_at(time_us: i64, is_end: bool) -> Uuid {
     let slack = if is_end { ID_TIME_SLACK_US } else { -ID_TIME_SLACK_US };
     lowest_id_at(time_us.saturating_add(slack))

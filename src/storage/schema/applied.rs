@@ -1,24 +1,24 @@
-//! What was applied of the migrations, as the database has it.
+//! The list of applied migrations in the database.
 //!
-//! It is in a table of our own. In the first versions it was in `seaql_migrations`, whose name
-//! other programs use, too. A database in which it is there goes on with both: servers of a version
-//! before, which may run beside this one or be put in its place again, read and write the former
-//! table only. So that one counts as long as our rows are in it, and gets what is done here. It may
-//! be dropped when there are no such servers any more.
+//! Passbook has its own table for it. The first versions used `seaql_migrations`, a name that other
+//! programs use, too. A database that has it keeps both tables: servers of an earlier version,
+//! which may run beside this one or replace it again, read and write the former table only. So the
+//! former table counts as long as it has our rows, and gets a copy of every change. It can be
+//! dropped when no such server is left.
 
 use std::collections::BTreeSet;
 
 use migration::{FORMER_TABLE, Migrator, MigratorTrait, TABLE};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
-/// Which of the two tables are there.
+/// Which of the two tables exist.
 #[derive(FromQueryResult)]
 struct Tables {
     has_own: bool,
     may_read_own: bool,
-    /// And may be read: another program's may not.
+    /// Whether the former table exists and may be read, which another program's may not.
     has_former: bool,
 }
 
@@ -28,26 +28,21 @@ struct Version {
 }
 
 /// The names of all migrations that this program knows.
-pub(in crate::storage) fn names() -> BTreeSet<String> {
+pub fn names() -> BTreeSet<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// The names of those that were applied, by this program or a newer one.
-///
-/// # Errors
-/// The database does not answer, or does not let the table be read.
-pub(in crate::storage) async fn applied(
-    connection: &impl ConnectionTrait,
-) -> Result<BTreeSet<String>, StorageError> {
+/// The names of the applied migrations, by this program or a newer one.
+pub async fn applied(connection: &impl ConnectionTrait) -> Result<BTreeSet<String>, StorageError> {
     let tables = tables(connection).await?;
     let former = former(connection, &tables).await?;
     let mut applied = BTreeSet::new();
-    // A role that only serves was not given the new table with the old ones, and can do without.
+    // A role that only serves may lack the right to read the new table, and can do without.
     if tables.has_own && (tables.may_read_own || former.is_none()) {
         applied = versions(connection, TABLE).await?;
     }
     if let Some(former) = former {
-        // What this program does not know there is another program's.
+        // Unknown names in the former table are another program's.
         let names = names();
         applied.retain(|name| !names.contains(name));
         applied.extend(former.intersection(&names).cloned());
@@ -55,11 +50,9 @@ pub(in crate::storage) async fn applied(
     Ok(applied)
 }
 
-/// Brings the own table up to what the former one says, if our rows are in that; returns whether
-/// they are. Before anything is migrated, under the lock.
-pub(in crate::storage) async fn take_over(
-    transaction: &DatabaseTransaction,
-) -> Result<bool, StorageError> {
+/// Copies our rows of the former table, if there are any, into the new one; returns whether there
+/// are. Called under the lock, before a migration.
+pub async fn take_over(transaction: &DatabaseTransaction) -> Result<bool, StorageError> {
     let tables = tables(transaction).await?;
     if former(transaction, &tables).await?.is_none() {
         return Ok(false);
@@ -69,14 +62,12 @@ pub(in crate::storage) async fn take_over(
     Ok(true)
 }
 
-/// Brings the former table up to what the own one says. After what was migrated.
-pub(in crate::storage) async fn hand_back(
-    transaction: &DatabaseTransaction,
-) -> Result<(), StorageError> {
+/// Copies our rows of the new table back into the former one, after a migration.
+pub async fn hand_back(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
     copy(transaction, TABLE, FORMER_TABLE).await
 }
 
-/// Copies our rows, in the place of those that are there.
+/// Replaces our rows of one table by those of the other.
 async fn copy(transaction: &DatabaseTransaction, from: &str, to: &str) -> Result<(), StorageError> {
     // The names are this program's, and plain.
     let names: Vec<_> = names().iter().map(|name| format!("'{name}'")).collect();
@@ -89,7 +80,7 @@ async fn copy(transaction: &DatabaseTransaction, from: &str, to: &str) -> Result
     Ok(())
 }
 
-/// What the former table says; None if it is not there, or all of it is another program's.
+/// The names in the former table; None if it does not exist or has only rows of another program.
 async fn former(
     connection: &impl ConnectionTrait,
     tables: &Tables,
@@ -98,20 +89,20 @@ async fn former(
         return Ok(None);
     }
     let versions = versions(connection, FORMER_TABLE).await?;
-    // The first of ours is there as long as any is.
+    // The first migration is applied as long as any is.
     let is_ours = names().first().is_some_and(|first| versions.contains(first));
     Ok(is_ours.then_some(versions))
 }
 
 async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageError> {
-    let backend = connection.get_database_backend();
-    let sql = match backend {
-        DbBackend::Sqlite => format!(
+    let kind = DatabaseKind::of(connection);
+    let sql = match kind {
+        DatabaseKind::Sqlite => format!(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{TABLE}') AS has_own, \
              true AS may_read_own, \
              EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '{FORMER_TABLE}') AS has_former"
         ),
-        _ => format!(
+        DatabaseKind::Postgres => format!(
             "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_own, \
              coalesce(has_table_privilege(to_regclass('{TABLE}'), 'SELECT'), false) \
              AS may_read_own, \
@@ -119,7 +110,7 @@ async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageErro
              AS has_former"
         ),
     };
-    let tables = Tables::find_by_statement(Statement::from_string(backend, sql));
+    let tables = Tables::find_by_statement(kind.statement(sql, []));
     let tables = tables.one(connection).await?;
     tables.ok_or_else(|| StorageError::Corrupt("no row of which tables there are".to_owned()))
 }
@@ -128,8 +119,8 @@ async fn versions(
     connection: &impl ConnectionTrait,
     table: &str,
 ) -> Result<BTreeSet<String>, StorageError> {
-    let backend = connection.get_database_backend();
+    let kind = DatabaseKind::of(connection);
     let sql = format!("SELECT version FROM {table}");
-    let rows = Version::find_by_statement(Statement::from_string(backend, sql));
+    let rows = Version::find_by_statement(kind.statement(sql, []));
     Ok(rows.all(connection).await?.into_iter().map(|row| row.version).collect())
 }

@@ -1,4 +1,6 @@
-//! The schema's version, and the migrations under their lock.
+//! The version of the schema, and migrations under a lock.
+//!
+//! The statements of migrations stand in the crate `migration`; this module decides when they run.
 
 mod applied;
 mod preconditions;
@@ -6,7 +8,7 @@ mod preconditions;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 use crate::storage::{
     DatabaseKind, StorageError, Store,
@@ -16,16 +18,16 @@ use crate::storage::{
 
 /// Any number that nobody else uses for advisory locks in this database: "passbook" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7061_7373_626f_6f6b;
-/// How long a migration waits for a table in one go, in milliseconds: all who want the table
-/// after it wait behind it, while an export or a backup may have the table for hours.
+/// How long one attempt of a migration waits for a table, in milliseconds. All later users of the
+/// table wait behind it, while an export or a backup may hold the table for hours.
 const TABLE_WAIT_MAX_MS: u32 = 500;
-/// How long it stands back then.
-const MIGRATION_REST: Duration = Duration::from_secs(2);
-/// How often it tries: for two to three minutes.
-const MIGRATION_TRIES: u32 = 60;
+/// The pause between two attempts of a migration.
+const MIGRATION_BACKOFF: Duration = Duration::from_secs(2);
+/// The number of attempts: two to three minutes.
+const MIGRATION_ATTEMPTS_MAX: u32 = 60;
 
-/// What vacuum must leave is what these sessions may still see. Of other roles' it is hidden from
-/// who has not pg_read_all_stats.
+/// The oldest snapshot, up to which vacuum can remove old versions of rows. Without
+/// pg_read_all_stats, PostgreSQL hides the snapshots of other roles.
 const OLDEST_SNAPSHOT: &str = "\
     SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::double precision \
         AS seconds \
@@ -34,11 +36,11 @@ const OLDEST_SNAPSHOT: &str = "\
 /// How the database's schema compares with this program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaStatus {
-    /// There is none.
+    /// No migration has been applied.
     Missing,
     /// These migrations have not been applied.
     Behind(Vec<String>),
-    /// It is this program's.
+    /// The schema is this program's.
     Current,
     /// A newer program has applied these migrations.
     Ahead(Vec<String>),
@@ -51,10 +53,7 @@ pub fn schema_version() -> String {
 }
 
 impl Store {
-    /// Compares the schemas; changes nothing.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// Compares the database's schema with this program's. Changes nothing.
     pub async fn schema_status(&self) -> Result<SchemaStatus, StorageError> {
         let applied = applied(&self.readers).await?;
         let known = names();
@@ -68,31 +67,25 @@ impl Store {
         })
     }
 
-    /// How old the oldest snapshot is that somebody has of this database: for so long no old version
-    /// of a row has been cleared away. Zero on SQLite.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// The age of the oldest snapshot of this database: vacuum has removed no version of a row
+    /// since. Zero on SQLite.
     pub async fn oldest_snapshot(&self) -> Result<Duration, StorageError> {
         if self.kind() == DatabaseKind::Sqlite {
             return Ok(Duration::ZERO);
         }
-        let statement = Statement::from_string(DbBackend::Postgres, OLDEST_SNAPSHOT);
+        let statement = DatabaseKind::Postgres.statement(OLDEST_SNAPSHOT, []);
         let row = self.readers.query_one_raw(statement).await?;
         let seconds: f64 = row.map_or(Ok(0.0), |row| row.try_get("", "seconds"))?;
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
     /// Every migration that this program knows, with whether it has been applied.
-    ///
-    /// # Errors
-    /// The database does not answer.
     pub async fn migrations(&self) -> Result<Vec<(String, bool)>, StorageError> {
         let applied = applied(&self.readers).await?;
         Ok(names().into_iter().map(|name| (name.clone(), applied.contains(&name))).collect())
     }
 
-    /// Applies what is pending: all or nothing, one process at a time, the others wait.
+    /// Applies all pending migrations or none. Other processes wait meanwhile.
     ///
     /// # Errors
     /// The database does not answer or does not allow it, other tables are in the way, a table is
@@ -112,7 +105,7 @@ impl Store {
         .await
     }
 
-    /// Takes back the latest migration, with all that is in its tables.
+    /// Reverts the latest migration, and drops the data in its tables.
     ///
     /// # Errors
     /// The database does not answer, a table is in use for too long, or the migration failed.
@@ -124,12 +117,12 @@ impl Store {
         &self,
         steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let admin = self.admin().await?;
-        for _ in 0..MIGRATION_TRIES {
+        let admin = self.maintenance_connection().await?;
+        for _ in 0..MIGRATION_ATTEMPTS_MAX {
             match try_to_migrate(&admin, &steps).await {
                 Err(StorageError::LockTimeout(_)) => {
                     tracing::warn!("a long transaction uses the tables; trying again");
-                    tokio::time::sleep(MIGRATION_REST).await;
+                    tokio::time::sleep(MIGRATION_BACKOFF).await;
                 }
                 done => return done,
             }
@@ -145,8 +138,8 @@ async fn try_to_migrate(
     steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let transaction = transaction::begin(admin).await?;
-    if admin.get_database_backend() == DbBackend::Postgres {
-        // The lock is the transaction's, so it is given back however the process ends.
+    if DatabaseKind::of(admin) == DatabaseKind::Postgres {
+        // The lock ends with the transaction, however the process ends.
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&lock).await?;
         let wait = format!("SET LOCAL lock_timeout = {TABLE_WAIT_MAX_MS}");

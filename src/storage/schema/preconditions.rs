@@ -1,18 +1,18 @@
-//! Whether there is room for the ledger's tables: nobody else's of the same names, and the right to
-//! make them. PostgreSQL itself would say only what it refused.
+//! Checks before the first migration: no foreign tables of the same names, and the right to create
+//! tables. PostgreSQL's own errors would not say what to do.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{DatabaseTransaction, FromQueryResult};
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, dialect::DatabaseKind};
 
 /// The names of the ledger's tables, but for that of the migrations.
 const TABLES: &str = "'accounts', 'entries', 'requests', 'holds', 'account_changes', 'currencies'";
 
-/// Who makes the tables, and where; the names as SQL has them.
+/// The role that creates tables, and the schema; the names are quoted for SQL.
 #[derive(FromQueryResult)]
-struct Place {
+struct Grants {
     role: String,
-    /// None if no schema of the search_path is there.
+    /// None if no schema of the search_path exists.
     schema: Option<String>,
     may_create: Option<bool>,
     search_path: String,
@@ -23,29 +23,24 @@ struct Table {
     name: String,
 }
 
-/// Refuses to make tables where they cannot be made.
-///
-/// # Errors
-/// Why not, and what to do about it.
-pub(in crate::storage) async fn require_right(
-    transaction: &DatabaseTransaction,
-) -> Result<(), StorageError> {
-    if transaction.get_database_backend() != DbBackend::Postgres {
+/// Fails, with advice, if the role may not create tables.
+pub async fn require_right(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+    if DatabaseKind::of(transaction) != DatabaseKind::Postgres {
         return Ok(());
     }
     let sql = "SELECT quote_ident(current_user) AS role, \
                quote_ident(current_schema()) AS schema, \
                has_schema_privilege(current_schema(), 'CREATE') AS may_create, \
                current_setting('search_path') AS search_path";
-    let place = Place::find_by_statement(Statement::from_string(DbBackend::Postgres, sql));
-    match place.one(transaction).await? {
-        Some(Place { role, schema: Some(schema), may_create: Some(false), .. }) => {
+    let grants = Grants::find_by_statement(DatabaseKind::Postgres.statement(sql, []));
+    match grants.one(transaction).await? {
+        Some(Grants { role, schema: Some(schema), may_create: Some(false), .. }) => {
             Err(StorageError::Forbidden(format!(
                 "{role} may not create tables in schema {schema}: GRANT CREATE ON SCHEMA {schema} \
                  TO {role}, or make it the owner: ALTER SCHEMA {schema} OWNER TO {role}"
             )))
         }
-        Some(Place { role, schema: None, search_path, .. }) => {
+        Some(Grants { role, schema: None, search_path, .. }) => {
             Err(StorageError::Forbidden(format!(
                 "there is no schema that {role} may use in the search_path ({search_path}): GRANT \
                  USAGE, CREATE ON SCHEMA ... TO {role}, or CREATE SCHEMA passbook AUTHORIZATION \
@@ -56,22 +51,17 @@ pub(in crate::storage) async fn require_right(
     }
 }
 
-/// Refuses to make the first tables where there are some of the same names.
-///
-/// # Errors
-/// Which one there is, and what to do about it.
-pub(in crate::storage) async fn require_free(
-    transaction: &DatabaseTransaction,
-) -> Result<(), StorageError> {
-    let backend = transaction.get_database_backend();
-    let (sql, way_out) = match backend {
-        DbBackend::Sqlite => (
+/// Fails, with advice, if there are foreign tables of the same names.
+pub async fn require_free(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+    let kind = DatabaseKind::of(transaction);
+    let (sql, way_out) = match kind {
+        DatabaseKind::Sqlite => (
             format!(
                 "SELECT name FROM sqlite_schema WHERE name IN ({TABLES}) ORDER BY name LIMIT 1"
             ),
             "give the ledger a file of its own",
         ),
-        _ => (
+        DatabaseKind::Postgres => (
             format!(
                 "SELECT relname::text AS name FROM pg_class \
                  WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) \
@@ -81,7 +71,7 @@ pub(in crate::storage) async fn require_free(
              passbook, and options[search_path]=passbook in database_url",
         ),
     };
-    let table = Table::find_by_statement(Statement::from_string(backend, sql));
+    let table = Table::find_by_statement(kind.statement(sql, []));
     match table.one(transaction).await? {
         None => Ok(()),
         Some(Table { name }) => Err(StorageError::SchemaNotMigrated(format!(

@@ -1,56 +1,41 @@
-//! One account, for VerifyAccount: beside servers that go on changing it.
+//! Verification of one account, for VerifyAccount, while servers go on changing it.
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 
-use super::{
-    parameter,
-    rows::{self, Line, claim_columns, entry_columns, get, packed, read_packed},
-    sql,
-};
 use crate::{
     domain::{
         ids::AccountId,
-        verification::{AccountVerifier, Fault},
+        verification::{AccountVerifier, Fault, VerifiedAccount},
     },
-    storage::{StorageError, Store},
+    storage::{
+        StorageError, Store,
+        verify::rows::{self, EntryLine, account_columns, entry_columns, get, packed, read_packed},
+    },
 };
 
-/// Entries read at a time: enough that the round trips do not count, few enough that hashing
-/// them holds up no other call for more than about a millisecond.
+/// Entries in one page: enough that round trips do not count, few enough that hashing them delays
+/// no other call for more than about a millisecond.
 const PAGE: usize = 1000;
 
-/// How far an account was recomputed, and what is wrong with it.
-#[derive(Debug)]
-pub struct VerifiedAccount {
-    /// How many entries were recomputed and found right.
-    pub entries_verified: i64,
-    /// The first thing that is wrong.
-    pub fault: Option<Fault>,
-}
-
 impl Store {
-    /// Recomputes one account, as of the moment at which its row is read; None if there is no
-    /// such account.
-    ///
-    /// # Errors
-    /// The database does not answer.
+    /// Verifies one account as of the read of its row; None if there is no such account.
     pub async fn verify_account(
         &self,
         account_id: &AccountId,
     ) -> Result<Option<VerifiedAccount>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        // An entry beyond the sequence is looked for in the snapshot of the row itself: a later
-        // one might see an entry that was committed, together with its row, in between.
+        let kind = self.kind();
+        // The search for an entry beyond the sequence shares the row's snapshot: a later one might
+        // see an entry that was committed in between, together with the row.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
                 WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
-             FROM accounts a WHERE a.account_id = {}",
-            claim_columns(backend),
-            parameter(backend, 1)
+             FROM accounts a WHERE a.account_id = {{1}}",
+            account_columns(kind)
         );
-        let statement = Statement::from_sql_and_values(backend, sql, [account_id.as_str().into()]);
+        let sql = kind.with_placeholders(&sql);
+        let statement = kind.statement(sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
-        let claim = match rows::claim(&row) {
+        let claim = match rows::stored_account(&row) {
             Ok(claim) => claim,
             Err(fault) => {
                 return Ok(Some(VerifiedAccount { entries_verified: 0, fault: Some(fault) }));
@@ -69,28 +54,25 @@ impl Store {
         verification: &mut AccountVerifier,
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
-        let backend = self.readers.get_database_backend();
-        let from = sql(
-            backend,
-            &format!(
-                "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
+        let kind = self.kind();
+        let from = kind.with_placeholders(&format!(
+            "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
                     AND sequence <= {{3}} ORDER BY sequence LIMIT {PAGE}"
-            ),
-        );
-        let sql = packed(backend, &entry_columns(backend), &from);
+        ));
+        let sql = packed(kind, &entry_columns(kind), &from);
         let (account_id, currency, sequence) = {
             let claim = verification.claim();
             (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
         };
-        // Below the first, too, where there should be none.
+        // From below the first entry, where there should be none.
         let mut after = i64::MIN;
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];
             let page = read_packed(&self.readers, &sql, values).await?;
-            for line in page.text.lines().map(Line::new) {
+            for line in page.text.lines().map(EntryLine::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&account_id, &currency) {
-                    Ok(entry) => verification.entry(&entry),
+                    Ok(entry) => verification.push(&entry),
                     Err(column) => Err(verification.unreadable(number, column)),
                 };
                 if verified.is_err() {

@@ -1,123 +1,121 @@
-//! Every account against its entries and holds.
+//! Verification of every account against its entries and holds.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::mpsc;
 
 use crate::storage::verify::{
-    LAST, VerifyError, VerifyProgress, partitions,
-    rows::{self, Line, claim_columns, entry_columns, packed, read_packed},
-    sql,
+    error::VerifyError,
+    partitions::{self, LAST},
+    progress::VerifyProgress,
+    rows::{self, EntryLine, account_columns, entry_columns, packed, read_packed},
 };
 use crate::{
     domain::{
         ids::AccountId,
         verification::{AccountVerifier, LedgerFault, LedgerTotals, StoredAccount},
     },
-    storage::StorageError,
+    storage::{StorageError, dialect::DatabaseKind},
 };
 
-/// Rows of `entries` read at a time: some megabytes, and the round trips do not count.
+/// Rows of `entries` in one page: some megabytes, so that round trips do not count.
 const ENTRY_PAGE: usize = 10_000;
-/// Rows of `accounts` read at a time.
+/// Rows of `accounts` in one page.
 const ACCOUNT_PAGE: usize = 1000;
-/// About how many entries a piece has, so that there is work for every connection.
-const PIECE: i64 = 10_000;
+/// The approximate number of entries in a partition: enough partitions for every connection.
+const PARTITION_ENTRIES: i64 = 10_000;
 
-/// The place of an entry.
+/// The key of an entry.
 type Key = (String, i64);
 
-/// The entries after one place up to another, and the accounts that they should be of.
-struct Piece {
-    claims: Vec<StoredAccount>,
+/// The entries in a range of keys, and the accounts to which they should belong.
+struct Partition {
+    accounts: Vec<StoredAccount>,
     after: Key,
     until: Key,
 }
 
-impl Piece {
-    /// The entry before which this piece's first account was cut, if it was.
+impl Partition {
+    /// The entry before which this partition's first account was partition_all, if it was.
     fn resumes_after(&self) -> Option<i64> {
-        let first = self.claims.first()?;
+        let first = self.accounts.first()?;
         (first.account_id.as_str() == self.after.0).then_some(self.after.1)
     }
 }
 
-/// How many entries the accounts' rows count.
+/// The number of entries by the accounts' rows.
 pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, StorageError> {
     let sql = "SELECT CAST(COALESCE(sum(sequence), 0) AS bigint) FROM accounts";
-    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let statement = DatabaseKind::of(connection).statement(sql, []);
     let row = connection.query_one_raw(statement).await?;
     let count: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// Recomputes all accounts.
+/// Verifies all accounts.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
     let progress = progress.clone();
-    let work = move |connection, piece| recompute(connection, piece, progress.clone());
-    partitions::share(connections, cut, work).await
+    let work = move |connection, partition| recompute(connection, partition, progress.clone());
+    partitions::for_each(connections, partition_all, work).await
 }
 
-async fn cut(
+async fn partition_all(
     connection: Arc<DatabaseTransaction>,
-    pieces: mpsc::Sender<Piece>,
+    partitions: mpsc::Sender<Partition>,
 ) -> Result<(), VerifyError> {
-    let backend = connection.get_database_backend();
-    let columns = claim_columns(backend);
-    let page = sql(
-        backend,
-        &format!(
-            "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
+    let kind = DatabaseKind::of(&*connection);
+    let columns = account_columns(kind);
+    let page = kind.with_placeholders(&format!(
+        "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
              ORDER BY a.account_id LIMIT {ACCOUNT_PAGE}"
-        ),
-    );
+    ));
     let mut after: Key = (String::new(), i64::MIN);
     loop {
         let values = [after.0.as_str().into()];
-        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let statement = kind.statement(page.as_str(), values);
         let rows = connection.query_all_raw(statement).await?;
-        let mut claims = Vec::new();
+        let mut accounts = Vec::new();
         let mut entries = 0;
         for row in &rows {
-            let claim = rows::claim(row)?;
+            let claim = rows::stored_account(row)?;
             let account_id = claim.account_id.to_string();
             let sequence = claim.sequence;
-            claims.push(claim);
+            accounts.push(claim);
             entries += sequence;
-            if entries < PIECE {
+            if entries < PARTITION_ENTRIES {
                 continue;
             }
-            // A long account is cut: each part begins with what the one before it ends with.
-            let mut end = PIECE;
-            while sequence - end > PIECE {
-                let claim = claims.last().cloned();
+            // A long account is split: each part continues from the last entry of the one before.
+            let mut end = PARTITION_ENTRIES;
+            while sequence - end > PARTITION_ENTRIES {
+                let claim = accounts.last().cloned();
                 let until = (account_id.clone(), end);
-                let piece = Piece { claims, after, until: until.clone() };
-                if pieces.send(piece).await.is_err() {
+                let partition = Partition { accounts, after, until: until.clone() };
+                if partitions.send(partition).await.is_err() {
                     return Ok(());
                 }
-                (after, claims) = (until, claim.into_iter().collect());
-                end += PIECE;
+                (after, accounts) = (until, claim.into_iter().collect());
+                end += PARTITION_ENTRIES;
             }
             let until = (account_id, i64::MAX);
-            let piece = Piece { claims, after, until: until.clone() };
-            if pieces.send(piece).await.is_err() {
+            let partition = Partition { accounts, after, until: until.clone() };
+            if partitions.send(partition).await.is_err() {
                 return Ok(());
             }
-            (after, claims, entries) = (until, Vec::new(), 0);
+            (after, accounts, entries) = (until, Vec::new(), 0);
         }
         let is_last = rows.len() < ACCOUNT_PAGE;
-        let last = claims.last().map(|claim| claim.account_id.to_string());
-        // Beyond the last account there should be nothing, and that is looked at, too.
+        let last = accounts.last().map(|claim| claim.account_id.to_string());
+        // The last partition reaches beyond the last account, where there should be no entry.
         let until = if is_last { Some(LAST.to_owned()) } else { last };
         if let Some(account_id) = until {
             let until = (account_id, i64::MAX);
-            let piece = Piece { claims, after, until: until.clone() };
-            if pieces.send(piece).await.is_err() {
+            let partition = Partition { accounts, after, until: until.clone() };
+            if partitions.send(partition).await.is_err() {
                 return Ok(());
             }
             after = until;
@@ -130,31 +128,28 @@ async fn cut(
 
 async fn recompute(
     connection: Arc<DatabaseTransaction>,
-    piece: Piece,
+    partition: Partition,
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let backend = connection.get_database_backend();
-    let from = sql(
-        backend,
-        &format!(
-            "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
+    let kind = DatabaseKind::of(&*connection);
+    let from = kind.with_placeholders(&format!(
+        "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
                 AND (account_id, sequence) <= ({{3}}, {{4}}) \
              ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
-        ),
-    );
-    let sql = packed(backend, &entry_columns(backend), &from);
-    let Some(mut check) = Check::begin(&connection, &piece).await? else {
+    ));
+    let sql = packed(kind, &entry_columns(kind), &from);
+    let Some(mut check) = PartitionVerifier::begin(&connection, &partition).await? else {
         return Ok(LedgerTotals::default());
     };
-    let (mut after, until) = (piece.after, piece.until);
+    let (mut after, until) = (partition.after, partition.until);
     loop {
         let values =
             [after.0.as_str().into(), after.1.into(), until.0.as_str().into(), until.1.into()];
         let page = read_packed(&*connection, &sql, values).await?;
         let mut last = after.clone();
-        for line in page.text.lines().map(Line::new) {
+        for line in page.text.lines().map(EntryLine::new) {
             last = (line.account_id.to_owned(), line.sequence.unwrap_or_default());
-            check.take(line)?;
+            check.push(line)?;
         }
         progress.looked_at.fetch_add(page.count as u64, Ordering::Relaxed);
         if page.count < ENTRY_PAGE {
@@ -164,40 +159,42 @@ async fn recompute(
     }
 }
 
-/// The accounts of a piece against its entries, as far as they were read.
-struct Check {
-    claims: std::vec::IntoIter<StoredAccount>,
+/// Verifies the accounts of a partition as its entries are read.
+struct PartitionVerifier {
+    accounts: std::vec::IntoIter<StoredAccount>,
     current: Option<AccountVerifier>,
-    books: LedgerTotals,
+    totals: LedgerTotals,
 }
 
-impl Check {
-    /// None if the entry that the piece's first account goes on from cannot be had: that is for
-    /// the piece before this one to find.
+impl PartitionVerifier {
+    /// None if the entry from which the first account continues is missing or unreadable: the
+    /// partition before this one reports that.
     async fn begin(
         connection: &DatabaseTransaction,
-        piece: &Piece,
+        partition: &Partition,
     ) -> Result<Option<Self>, VerifyError> {
-        let mut claims = piece.claims.clone().into_iter();
-        let current = match (claims.next(), piece.resumes_after()) {
+        let mut accounts = partition.accounts.clone().into_iter();
+        let current = match (accounts.next(), partition.resumes_after()) {
             (Some(claim), Some(sequence)) => {
-                let backend = connection.get_database_backend();
-                let from = sql(backend, "FROM entries WHERE account_id = {1} AND sequence = {2}");
-                let sql = packed(backend, &entry_columns(backend), &from);
+                let kind = DatabaseKind::of(connection);
+                let from = kind
+                    .with_placeholders("FROM entries WHERE account_id = {1} AND sequence = {2}");
+                let sql = packed(kind, &entry_columns(kind), &from);
                 let values = [claim.account_id.as_str().into(), sequence.into()];
                 let page = read_packed(connection, &sql, values).await?;
-                let line = page.text.lines().next().map(Line::new);
-                let read = |line: Line<'_>| line.entry(&claim.account_id, &claim.currency).ok();
+                let line = page.text.lines().next().map(EntryLine::new);
+                let read =
+                    |line: EntryLine<'_>| line.entry(&claim.account_id, &claim.currency).ok();
                 let Some(entry) = line.and_then(read) else { return Ok(None) };
                 Some(AccountVerifier::after(claim, &entry))
             }
             (claim, _) => claim.map(AccountVerifier::new),
         };
-        Ok(Some(Self { claims, current, books: LedgerTotals::default() }))
+        Ok(Some(Self { accounts, current, totals: LedgerTotals::default() }))
     }
 
-    /// Takes the next row.
-    fn take(&mut self, line: Line<'_>) -> Result<(), VerifyError> {
+    /// Verifies the next entry.
+    fn push(&mut self, line: EntryLine<'_>) -> Result<(), VerifyError> {
         while let Some(current) = &self.current {
             if current.claim().account_id.as_str() >= line.account_id {
                 break;
@@ -217,32 +214,32 @@ impl Check {
         };
         let claim = current.claim();
         match line.entry(&claim.account_id, &claim.currency) {
-            Ok(entry) => current.entry(&entry)?,
+            Ok(entry) => current.push(&entry)?,
             Err(column) => return Err(current.unreadable(sequence, column).into()),
         }
-        self.books.entries += 1;
+        self.totals.entries += 1;
         Ok(())
     }
 
-    /// There are no more rows up to this sequence of the last account.
+    /// Ends the partition at this sequence of its last account.
     fn finish(mut self, until: i64) -> Result<LedgerTotals, VerifyError> {
         if until != i64::MAX {
-            // Cut off: the accounts before the last one are whole.
-            while self.claims.len() > 0 {
+            // The last account is split here; those before it are whole.
+            while self.accounts.len() > 0 {
                 self.finish_account()?;
             }
             if let Some(current) = self.current {
                 current.require_through(until)?;
             }
-            return Ok(self.books);
+            return Ok(self.totals);
         }
         while self.current.is_some() {
             self.finish_account()?;
         }
-        Ok(self.books)
+        Ok(self.totals)
     }
 
-    /// The current account has no more entries; the next one's turn.
+    /// Ends the current account and starts the next.
     fn finish_account(&mut self) -> Result<(), VerifyError> {
         if let Some(done) = self.current.take() {
             done.finish()?;
@@ -251,9 +248,9 @@ impl Check {
             let totals = found.totals(&claim.currency);
             totals.accounts = 1;
             totals.balances = claim.balance.decimal().mantissa();
-            self.books.add(found)?;
+            self.totals.add(found)?;
         }
-        self.current = self.claims.next().map(AccountVerifier::new);
+        self.current = self.accounts.next().map(AccountVerifier::new);
         Ok(())
     }
 }

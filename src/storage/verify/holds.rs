@@ -1,12 +1,14 @@
-//! Every hold against its account and its transaction. (What is held of an account is verified
-//! with the account.)
+//! Verification of every hold against its account and its transaction. The sum of open holds is
+//! verified with the account.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
-use super::VerifyError;
-use crate::domain::verification::LedgerFault;
+use crate::{
+    domain::verification::LedgerFault,
+    storage::{dialect::DatabaseKind, verify::error::VerifyError},
+};
 
-/// The first hold that has no account, or that was captured by no request that says so.
+/// The first hold without an account, or captured without a request that says so.
 const FIRST_WRONG: &str = "\
     SELECT h.hold_id, a.account_id IS NOT NULL FROM holds h \
         LEFT JOIN accounts a ON a.account_id = h.account_id \
@@ -16,9 +18,9 @@ const FIRST_WRONG: &str = "\
             OR r.kind <> 'capture' OR r.hold_id IS DISTINCT FROM h.hold_id) \
     ORDER BY h.hold_id LIMIT 1";
 
-/// Looks for one that is wrong.
+/// Verifies all holds.
 pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
-    let statement = Statement::from_string(connection.get_database_backend(), FIRST_WRONG);
+    let statement = DatabaseKind::of(connection).statement(FIRST_WRONG, []);
     let Some(row) = connection.query_one_raw(statement).await? else { return Ok(()) };
     let hold_id = row.try_get_by_index(0)?;
     let description = match row.try_get_by_index(1)? {

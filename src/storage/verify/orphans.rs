@@ -1,38 +1,31 @@
-//! Which entry no transaction names, once it is known that there is one.
+//! The search for an entry that no request names, once the counts say that there is one.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use super::{VerifyError, sql};
 use crate::{
     domain::{ids::AccountId, verification::LedgerFault},
-    storage::entity::requests::EntryName,
+    storage::{dialect::DatabaseKind, entity::requests::EntryName, verify::error::VerifyError},
 };
 
-/// Rows read at a time: as where the entries are recomputed.
+/// Rows in one page.
 const PAGE: usize = 10_000;
 
-/// The first entry that the request of its transaction does not name; else the first transaction
-/// that is there twice.
+/// The first entry that its transaction's request does not name; else the first transaction id of
+/// two requests.
 pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
-    let backend = connection.get_database_backend();
-    let names = match backend {
-        DbBackend::Sqlite => "r.entry_names",
-        _ => "r.entry_names::text",
-    };
-    let page = sql(
-        backend,
-        &format!(
-            "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
+    let kind = DatabaseKind::of(connection);
+    let names = kind.text("r.entry_names");
+    let page = kind.with_placeholders(&format!(
+        "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
              LEFT JOIN requests r ON r.transaction_id = e.transaction_id AND r.rejection IS NULL \
              WHERE (e.account_id, e.sequence) > ({{1}}, {{2}}) \
              ORDER BY e.account_id, e.sequence LIMIT {PAGE}"
-        ),
-    );
+    ));
     let mut after = (String::new(), i64::MIN);
     loop {
         let values = [after.0.as_str().into(), after.1.into()];
-        let statement = Statement::from_sql_and_values(backend, page.as_str(), values);
+        let statement = kind.statement(page.as_str(), values);
         let rows = connection.query_all_raw(statement).await?;
         for row in &rows {
             after = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
@@ -52,16 +45,18 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, Veri
             return Ok(LedgerFault::Entry { account_id: name.0, sequence: name.1, description });
         }
         if rows.len() < PAGE {
-            return twice(connection).await;
+            return duplicate_transaction_id(connection).await;
         }
     }
 }
 
-async fn twice(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
-    let backend = connection.get_database_backend();
+async fn duplicate_transaction_id(
+    connection: &DatabaseTransaction,
+) -> Result<LedgerFault, VerifyError> {
+    let kind = DatabaseKind::of(connection);
     let sql = "SELECT transaction_id FROM requests GROUP BY transaction_id \
         HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";
-    let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
+    let row = connection.query_one_raw(kind.statement(sql, [])).await?;
     let transaction_id = row.map_or(Ok(Uuid::nil()), |row| row.try_get_by_index(0))?;
     let description = "two requests have this id, and name the same entries".to_owned();
     Ok(LedgerFault::Transaction { transaction_id, description })

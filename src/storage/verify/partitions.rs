@@ -1,4 +1,4 @@
-//! Work that is cut into pieces: one task cuts, each connection takes the next piece.
+//! Partitions of the ledger: one task makes them, and each connection takes the next one.
 
 use std::sync::Arc;
 
@@ -8,66 +8,67 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::storage::verify::VerifyError;
+use crate::storage::verify::error::VerifyError;
 use crate::{domain::verification::LedgerTotals, storage::StorageError};
 
-/// Pieces that are cut ahead, for each connection: cutting is little work, and nobody should
-/// wait for it.
-const AHEAD: usize = 2;
+/// Above every id in the order of bytes: the last character of Unicode.
+pub const LAST: &str = "\u{10ffff}";
+/// Partitions made ahead for each connection: making them is cheap, and no connection should wait.
+const PARTITIONS_AHEAD: usize = 2;
 
-/// Has every piece done, each on the next connection that is free, and adds up what was found. Of
-/// several faults, that of the first piece is returned.
+/// Runs `work` on every partition, one per idle connection, and sums the results. Of several faults
+/// returns that of the first partition.
 ///
-/// `cut` puts the pieces into the channel, in order, until it is closed.
-pub async fn share<P, Cutting, Do, Doing>(
+/// `partition` sends the partitions in order until the channel is closed.
+pub async fn for_each<P, Partitioning, F, Fut>(
     connections: &[Arc<DatabaseTransaction>],
-    cut: impl FnOnce(Arc<DatabaseTransaction>, mpsc::Sender<P>) -> Cutting,
-    work: Do,
+    partition: impl FnOnce(Arc<DatabaseTransaction>, mpsc::Sender<P>) -> Partitioning,
+    work: F,
 ) -> Result<LedgerTotals, VerifyError>
 where
     P: Send + 'static,
-    Cutting: Future<Output = Result<(), VerifyError>> + Send + 'static,
-    Do: Fn(Arc<DatabaseTransaction>, P) -> Doing + Clone + Send + Sync + 'static,
-    Doing: Future<Output = Result<LedgerTotals, VerifyError>> + Send + 'static,
+    Partitioning: Future<Output = Result<(), VerifyError>> + Send + 'static,
+    F: Fn(Arc<DatabaseTransaction>, P) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<LedgerTotals, VerifyError>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(connections.len() * AHEAD);
-    // With the number of pieces that were taken.
+    let (sender, receiver) = mpsc::channel(connections.len() * PARTITIONS_AHEAD);
+    // With the number of partitions taken so far.
     let receiver = Arc::new(Mutex::new((0_u64, receiver)));
-    let cutting = tokio::spawn(cut(connections[0].clone(), sender));
+    let partitioning = tokio::spawn(partition(connections[0].clone(), sender));
     let mut workers = JoinSet::new();
     for connection in connections {
         let (connection, receiver, work) = (connection.clone(), receiver.clone(), work.clone());
         workers.spawn(async move {
-            let mut books = LedgerTotals::default();
+            let mut totals = LedgerTotals::default();
             loop {
-                let (number, piece) = {
+                let (number, partition) = {
                     let mut receiver = receiver.lock().await;
                     receiver.0 += 1;
-                    let Some(piece) = receiver.1.recv().await else { return Ok(books) };
-                    (receiver.0, piece)
+                    let Some(partition) = receiver.1.recv().await else { return Ok(totals) };
+                    (receiver.0, partition)
                 };
-                let done = work(connection.clone(), piece).await;
-                if let Err(error) = done.and_then(|found| Ok(books.add(found)?)) {
-                    // The others finish what they have: a piece before this one may have a fault.
+                let done = work(connection.clone(), partition).await;
+                if let Err(error) = done.and_then(|found| Ok(totals.add(found)?)) {
+                    // Other workers finish theirs: a partition before this one may have a fault.
                     receiver.lock().await.1.close();
                     return Err((number, error));
                 }
             }
         });
     }
-    let mut books = LedgerTotals::default();
+    let mut totals = LedgerTotals::default();
     let mut first: Option<(u64, VerifyError)> = None;
     while let Some(worker) = workers.join_next().await {
         match worker.map_err(broken_off)? {
-            Ok(found) => books.add(found)?,
+            Ok(found) => totals.add(found)?,
             Err(error) if first.as_ref().is_none_or(|first| error.0 < first.0) => {
                 first = Some(error);
             }
             Err(_) => {}
         }
     }
-    let cut = cutting.await.map_err(broken_off)?;
-    first.map_or(Ok(()), |(_, error)| Err(error)).and(cut).map(|()| books)
+    let partitioned = partitioning.await.map_err(broken_off)?;
+    first.map_or(Ok(()), |(_, error)| Err(error)).and(partitioned).map(|()| totals)
 }
 
 fn broken_off(error: JoinError) -> VerifyError {

@@ -1,18 +1,19 @@
-//! Every request against the entries that it names.
+//! Verification of every request against the entries that it names.
 
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::storage::verify::{
-    LAST, VerifyError, VerifyProgress, partitions,
-    rows::{amount_of, packed, read_packed, uuid_column},
-    sql,
+    error::VerifyError,
+    partitions::{self, LAST},
+    progress::VerifyProgress,
+    rows::{amount_of, packed, read_packed},
 };
 use crate::{
     domain::{
@@ -20,63 +21,60 @@ use crate::{
         transaction::TransactionKind,
         verification::{LedgerFault, LedgerTotals},
     },
-    storage::entity::requests::EntryName,
+    storage::{dialect::DatabaseKind, entity::requests::EntryName},
 };
 
-/// Requests read at a time: with a hundred entries each, still some tens of megabytes.
-const PIECE: usize = 5000;
+/// Requests in a partition: some tens of megabytes even with a hundred entries each.
+const PARTITION_REQUESTS: usize = 5000;
 
-/// The place of a request: its caller and its id.
+/// The key of a request: its caller and its id.
 type Key = (String, String);
 
-/// A request that was applied and moves money.
+/// An applied request that moves money.
 struct Applied {
     transaction_id: Uuid,
     movement: TransactionKind,
     names: Vec<EntryName>,
 }
 
-/// What an entry that was found by its name says. None where its amount cannot be read.
-struct Found {
+/// An entry that a request names; without an amount if that cannot be read.
+struct NamedEntry {
     transaction_id: Uuid,
     amount: Option<(Currency, Amount)>,
 }
 
-/// Looks up what every request names.
+/// Verifies all requests.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
     let progress = progress.clone();
-    let work = move |connection, piece| look_up(connection, piece, progress.clone());
-    partitions::share(connections, cut, work).await
+    let work = move |connection, partition| look_up(connection, partition, progress.clone());
+    partitions::for_each(connections, partition_all, work).await
 }
 
-/// Pieces are from one key, exclusive, to another, inclusive.
-async fn cut(
+/// Partitions reach from one key, exclusive, to another, inclusive.
+async fn partition_all(
     connection: Arc<DatabaseTransaction>,
-    pieces: mpsc::Sender<(Key, Key)>,
+    partitions: mpsc::Sender<(Key, Key)>,
 ) -> Result<(), VerifyError> {
-    let backend = connection.get_database_backend();
-    let offset = PIECE - 1;
-    let end_sql = sql(
-        backend,
-        &format!(
-            "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
+    let kind = DatabaseKind::of(&*connection);
+    let offset = PARTITION_REQUESTS - 1;
+    let end_sql = kind.with_placeholders(&format!(
+        "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
              ORDER BY caller, request_id LIMIT 1 OFFSET {offset}"
-        ),
-    );
+    ));
     let mut after: Key = Key::default();
     loop {
         let values = [after.0.as_str().into(), after.1.as_str().into()];
-        let statement = Statement::from_sql_and_values(backend, end_sql.as_str(), values);
+        let statement = kind.statement(end_sql.as_str(), values);
         let end = connection.query_one_raw(statement).await?;
         let is_last = end.is_none();
         let until = match end {
             Some(row) => (row.try_get_by_index(0)?, row.try_get_by_index(1)?),
             None => (LAST.to_owned(), String::new()),
         };
-        if pieces.send((after, until.clone())).await.is_err() || is_last {
+        if partitions.send((after, until.clone())).await.is_err() || is_last {
             return Ok(());
         }
         after = until;
@@ -88,19 +86,15 @@ async fn look_up(
     (after, until): (Key, Key),
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let backend = connection.get_database_backend();
-    let (id, names) = match backend {
-        DbBackend::Sqlite => (uuid_column(backend, "transaction_id"), "entry_names"),
-        _ => (uuid_column(backend, "transaction_id"), "entry_names::text"),
-    };
+    let kind = DatabaseKind::of(&*connection);
+    let (id, names) = (kind.uuid_text("transaction_id"), kind.text("entry_names"));
     let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
-    let from = sql(
-        backend,
+    let from = kind.with_placeholders(
         "FROM requests WHERE (caller, request_id) > ({1}, {2}) \
             AND (caller, request_id) <= ({3}, {4}) ORDER BY caller, request_id",
     );
-    let columns = [&id, "kind", is_applied, names].map(str::to_owned);
-    let sql = packed(backend, &columns, &from);
+    let columns = [&id, "kind", is_applied, &names].map(str::to_owned);
+    let sql = packed(kind, &columns, &from);
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
     let page = read_packed(&*connection, &sql, values).await?;
     let mut applied = Vec::with_capacity(page.count);
@@ -110,15 +104,15 @@ async fn look_up(
     let named: Vec<&EntryName> = applied.iter().flat_map(|it| &it.names).collect();
     let found = find(&connection, &named).await?;
     progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
-    let mut books = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
+    let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
     let mut found = found.iter();
     for request in &applied {
-        check(request, &mut found, &mut books)?;
+        check(request, &mut found, &mut totals)?;
     }
-    Ok(books)
+    Ok(totals)
 }
 
-/// The request of a line; None if it has no entries and should have none.
+/// The request of a line; None for one without entries that should have none.
 fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let mut columns = line.splitn(4, ' ');
     let mut next = || columns.next().unwrap_or_default();
@@ -140,11 +134,11 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     }
 }
 
-/// `found` is at the first of this request's entries.
+/// Verifies a request against its entries, which are the next ones of `found`.
 fn check<'a>(
     request: &Applied,
-    found: &mut impl Iterator<Item = &'a Option<Found>>,
-    books: &mut LedgerTotals,
+    found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
+    totals: &mut LedgerTotals,
 ) -> Result<(), VerifyError> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
@@ -176,50 +170,49 @@ fn check<'a>(
     }
     request.movement.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
-        let totals = books.totals(currency);
+        let totals = totals.totals(currency);
         totals.entries += 1;
-        // A piece has far too few entries to overflow.
+        // A partition has far too few entries to overflow.
         totals.by_kind[request.movement as usize] += amount.decimal().mantissa();
     }
     Ok(())
 }
 
-/// The entries with these names, in their order; None where there is none.
+/// The entries with these names, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
     names: &[&EntryName],
-) -> Result<Vec<Option<Found>>, VerifyError> {
-    let backend = connection.get_database_backend();
-    let (from, place, values): (_, _, Vec<Value>) = match backend {
-        DbBackend::Sqlite => {
-            let from = "FROM json_each(?1) n \
+) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
+    let kind = DatabaseKind::of(connection);
+    let (from, position) = match kind {
+        DatabaseKind::Sqlite => (
+            "FROM json_each(?1) n \
                 JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
-                JOIN accounts a ON a.account_id = e.account_id";
-            (from, "n.key", vec![serde_json::json!(names).to_string().into()])
-        }
-        _ => {
-            let from = "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-                    AS n(account_id, sequence, place) \
+                JOIN accounts a ON a.account_id = e.account_id",
+            "n.key",
+        ),
+        DatabaseKind::Postgres => (
+            "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
+                    AS n(account_id, sequence, position) \
                 JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
                     AND e.sequence = n.sequence \
-                JOIN accounts a ON a.account_id = e.account_id";
-            let accounts: Vec<String> = names.iter().map(|(id, _)| id.to_string()).collect();
-            let sequences: Vec<i64> = names.iter().map(|(_, sequence)| *sequence).collect();
-            (from, "n.place - 1", vec![accounts.into(), sequences.into()])
-        }
+                JOIN accounts a ON a.account_id = e.account_id",
+            "n.position - 1",
+        ),
     };
-    let id = uuid_column(backend, "e.transaction_id");
-    let columns = [place, &id, "a.currency_code", "a.currency_scale", "e.amount"];
-    let sql = packed(backend, &columns.map(str::to_owned), from);
+    let values = kind.pairs(names.iter().map(|(id, sequence)| (id.to_string(), *sequence)));
+    let id = kind.uuid_text("e.transaction_id");
+    let columns = [position, &id, "a.currency_code", "a.currency_scale", "e.amount"];
+    let sql = packed(kind, &columns.map(str::to_owned), from);
     let page = read_packed(connection, &sql, values).await?;
-    let mut found: Vec<Option<Found>> = Vec::with_capacity(names.len());
+    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);
-    // There are few, and each is met many times.
+    // Few currencies, each with many entries.
     let mut currencies: Vec<Currency> = Vec::new();
     for line in page.text.lines() {
         let mut columns = line.splitn(5, ' ');
         let mut next = || columns.next().unwrap_or_default();
-        let place: usize = next().parse().unwrap_or(usize::MAX);
+        let position: usize = next().parse().unwrap_or(usize::MAX);
         let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
         let (code, scale) = (next(), next().parse().unwrap_or(u32::MAX));
         let known = currencies.iter().find(|it| it.code() == code && it.scale() == scale);
@@ -228,8 +221,8 @@ async fn find(
             currencies.push(currency.clone());
         }
         let amount = amount_of(next(), &currency).map(|amount| (currency, amount));
-        if let Some(entry) = found.get_mut(place) {
-            *entry = Some(Found { transaction_id, amount });
+        if let Some(entry) = found.get_mut(position) {
+            *entry = Some(NamedEntry { transaction_id, amount });
         }
     }
     Ok(found)

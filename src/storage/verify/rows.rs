@@ -1,10 +1,10 @@
-//! Rows as they are read to be verified, believing nothing.
+//! Rows read for verification, with nothing taken for granted.
 //!
-//! Pages of entries and requests come as one text, a line a row: to take a million rows one by
-//! one from the drivers costs many times of what there is to compute.
+//! A page of entries or requests comes as one text, with a line for each row: fetching a million
+//! rows one by one from the driver costs many times what verifying them does.
 
 use rust_decimal::Decimal;
-use sea_orm::{ColIdx, ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable, Value};
+use sea_orm::{ColIdx, ConnectionTrait, QueryResult, TryGetable, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -16,43 +16,29 @@ use crate::{
     },
     storage::{
         StorageError,
+        dialect::DatabaseKind,
         entity::{currencies::currency, number::Number},
     },
 };
 
-/// The columns of an entry, as [`Line`] reads them.
-pub fn entry_columns(backend: DbBackend) -> Vec<String> {
-    let (id, hash) = (uuid_column(backend, "transaction_id"), bytes_column(backend, "hash"));
+/// The columns of an entry, as [`EntryLine`] reads them.
+pub fn entry_columns(kind: DatabaseKind) -> Vec<String> {
+    let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
     ["account_id", "sequence", &id, "amount", "balance_after", "create_time_us", &hash]
         .map(str::to_owned)
         .to_vec()
 }
 
-/// A column of UUIDs, as text.
-pub fn uuid_column(backend: DbBackend, name: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!("hex({name})"),
-        _ => name.to_owned(),
-    }
-}
-
-fn bytes_column(backend: DbBackend, name: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!("hex({name})"),
-        _ => format!("encode({name}, 'hex')"),
-    }
-}
-
-/// A statement that gives the number of the rows of `FROM ... ORDER BY ...`, and these columns of
-/// them in one text. What would break the lines of it is nothing that this service writes, and so
-/// it is found.
-pub fn packed(backend: DbBackend, columns: &[String], from: &str) -> String {
-    match backend {
-        DbBackend::Sqlite => format!(
+/// A statement that returns the number of rows of `FROM ... ORDER BY ...`, and these columns of
+/// them in one text. This service writes no value with a line feed in these columns; one would be
+/// found as a fault.
+pub fn packed(kind: DatabaseKind, columns: &[String], from: &str) -> String {
+    match kind {
+        DatabaseKind::Sqlite => format!(
             "SELECT count(*), group_concat(line, char(10)) FROM (SELECT {} AS line {from})",
             columns.join(" || ' ' || ")
         ),
-        _ => format!(
+        DatabaseKind::Postgres => format!(
             "SELECT count(*), string_agg(line, chr(10)) \
              FROM (SELECT concat_ws(' ', {}) AS line {from}) AS page",
             columns.join(", ")
@@ -60,11 +46,11 @@ pub fn packed(backend: DbBackend, columns: &[String], from: &str) -> String {
     }
 }
 
-/// Rows in one text.
+/// A page of rows in one text.
 pub struct Packed {
-    /// How many.
+    /// The number of rows.
     pub count: usize,
-    /// A line each.
+    /// A line for each row.
     pub text: String,
 }
 
@@ -74,7 +60,7 @@ pub async fn read_packed(
     sql: &str,
     values: impl IntoIterator<Item = Value>,
 ) -> Result<Packed, StorageError> {
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    let statement = DatabaseKind::of(connection).statement(sql, values);
     let Some(row) = connection.query_one_raw(statement).await? else {
         return Err(StorageError::Unavailable("no row of a count".to_owned()));
     };
@@ -84,15 +70,15 @@ pub async fn read_packed(
 }
 
 /// A line of entries.
-pub struct Line<'a> {
-    /// As it is stored.
+pub struct EntryLine<'a> {
+    /// The id as stored.
     pub account_id: &'a str,
     /// None if it cannot be read.
     pub sequence: Option<i64>,
     rest: std::str::Split<'a, char>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> EntryLine<'a> {
     /// Takes a line apart.
     pub fn new(line: &'a str) -> Self {
         let mut rest = line.split(' ');
@@ -101,7 +87,7 @@ impl<'a> Line<'a> {
         Self { account_id, sequence, rest }
     }
 
-    /// The entry, of this account, or which of its columns cannot be read.
+    /// The entry of this account, or the name of the column that cannot be read.
     pub fn entry(
         mut self,
         account_id: &AccountId,
@@ -122,7 +108,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The amount that this text is, which may have fewer or more zeros at its end.
+/// Parses an amount, which may have fewer or more trailing zeros than the currency has decimals.
 pub fn amount_of(text: &str, currency: &Currency) -> Option<Amount> {
     if currency.scale() > SCALE_MAX {
         return None;
@@ -143,13 +129,13 @@ fn hash_of(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// The columns that [`claim`] reads, of `accounts a`: an account's row together with what its
+/// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with what its
 /// open holds sum to, whether they have expired or not, in one statement and so in one snapshot.
 /// PostgreSQL adds them up exactly; SQLite would with floats, and gives a list instead.
-pub fn claim_columns(backend: DbBackend) -> String {
-    let open_holds = match backend {
-        DbBackend::Sqlite => "group_concat(h.amount, ' ')",
-        _ => "CAST(sum(h.amount) AS text)",
+pub fn account_columns(kind: DatabaseKind) -> String {
+    let open_holds = match kind {
+        DatabaseKind::Sqlite => "group_concat(h.amount, ' ')",
+        DatabaseKind::Postgres => "CAST(sum(h.amount) AS text)",
     };
     format!(
         "a.account_id, a.currency_code, a.currency_scale, a.balance, a.held, a.sequence, \
@@ -167,8 +153,8 @@ pub fn get<T: TryGetable>(
     T::try_get_by(row, index).map_err(|_| column)
 }
 
-/// What an account's row says, or which of its columns cannot be read.
-pub fn claim(row: &QueryResult) -> Result<StoredAccount, Fault> {
+/// The account of a row, or the fault that one of its columns cannot be read.
+pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
     let account_id = AccountId::from_stored(&get::<String>(row, 0, "").unwrap_or_default());
     let read = || {
         let (code, scale): (String, i16) =
@@ -205,8 +191,8 @@ fn amount(
     currency.amount(number).ok_or(column)
 }
 
-/// The sum of amounts of this scale, in the smallest unit; None if one is none, or it is beyond
-/// 2^127.
+/// The sum of amounts of this scale, in the smallest unit; None if one cannot be parsed or the sum
+/// is beyond 2^127.
 fn sum(amounts: &str, scale: u32) -> Option<i128> {
     amounts.split_whitespace().try_fold(0_i128, |sum, text| sum.checked_add(units(text, scale)?))
 }

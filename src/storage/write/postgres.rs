@@ -3,134 +3,90 @@
 //! named by `key = ANY (ARRAY[...])`, which can be found by the index or not at all: with `=` the
 //! plan that is made while a table has a few rows can be one that reads all of it.
 
-use rust_decimal::Decimal;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
+use std::{array, sync::LazyLock};
 
-use super::{
-    Changes, attributes_json, entry_names_json, expect_all, hold_id, labels_json, rejection_json,
-    reverses,
-};
-use crate::{
-    domain::{account::Account, hold::Hold},
-    storage::StorageError,
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
+
+use crate::storage::{
+    StorageError,
+    dialect::DatabaseKind,
+    tables::Column,
+    write::{
+        changes::{Changes, expect_all},
+        rows::{
+            ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+            NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
+        },
+    },
 };
 
-const INSERT_ACCOUNTS: &str = "\
-    INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, \
-        overdraft_limit, unlimited_overdraft, state, sequence, version, last_hash, labels, \
-        create_time_us, update_time_us, caller) \
-    SELECT account_id, currency_code, currency_scale, balance, held, overdraft_limit, \
-        unlimited_overdraft, state, sequence, version, last_hash, labels::jsonb, \
-        create_time_us, update_time_us, caller \
-    FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::numeric[], $5::numeric[], \
-        $6::numeric[], $7::boolean[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[], \
-        $12::text[], $13::bigint[], $14::bigint[], $15::text[]) \
-        AS new(account_id, currency_code, currency_scale, balance, held, overdraft_limit, \
-            unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
-            update_time_us, caller) \
-    ON CONFLICT DO NOTHING";
+pub static INSERT_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
+    format!("{} ON CONFLICT DO NOTHING", Parameters::default().insert(&NEW_ACCOUNTS))
+});
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
 // the rows of accounts are locked already, and nobody else can insert an entry for them. A
 // request id that has its verdict already breaks all of it off; ON CONFLICT would cost every
 // other row a second search of the index and a second record in the log.
-const POST: &str = "\
-    WITH new_records AS ( \
-        INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
-            description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id) \
-        SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), \
-            description, labels::jsonb, entry_names::jsonb, create_time_us, \
-            NULLIF(hold_id, ''), NULLIF(reverses, '')::uuid \
-        FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::text[], $6::text[], \
-            $7::text[], $8::text[], $9::text[], $10::bigint[], $25::text[], $26::text[]) \
-            AS new(caller, request_id, fingerprint, transaction_id, kind, rejection, \
-                description, labels, entry_names, create_time_us, hold_id, reverses)), \
-    entered AS ( \
-        INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after, \
-            create_time_us, hash) \
-        SELECT * FROM UNNEST($11::text[], $12::bigint[], $13::uuid[], $14::numeric[], \
-            $15::numeric[], $16::bigint[], $17::bytea[])) \
-    UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, \
-        version = new.version, last_hash = new.last_hash, update_time_us = new.update_time_us \
-    FROM UNNEST($18::text[], $19::numeric[], $20::numeric[], $21::bigint[], $22::bigint[], \
-        $23::bytea[], $24::bigint[]) \
-        AS new(account_id, balance, held, sequence, version, last_hash, update_time_us) \
-    WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"])";
+pub static INSERT_POSTINGS: LazyLock<String> = LazyLock::new(|| {
+    let mut parameters = Parameters::default();
+    format!(
+        "WITH new_requests AS ({}), new_entries AS ({}) {}",
+        parameters.insert(&NEW_REQUESTS),
+        parameters.insert(&NEW_ENTRIES),
+        parameters.update(&BALANCE_UPDATES)
+    )
+});
 
-const UPDATE_ACCOUNTS: &str = "\
-    WITH changed AS ( \
-        INSERT INTO account_changes (account_id, version, kind, reason, caller, \
-            attributes_before, attributes_after, create_time_us) \
-        SELECT account_id, version, kind, reason, caller, attributes_before::jsonb, \
-            attributes_after::jsonb, create_time_us \
-        FROM UNNEST($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], \
-            $7::text[], $8::bigint[]) \
-            AS new(account_id, version, kind, reason, caller, attributes_before, \
-                attributes_after, create_time_us)) \
-    UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, \
-        version = new.version, last_hash = new.last_hash, update_time_us = new.update_time_us, \
-        state = new.state, overdraft_limit = new.overdraft_limit, \
-        unlimited_overdraft = new.unlimited_overdraft, labels = new.labels::jsonb \
-    FROM UNNEST($9::text[], $10::numeric[], $11::numeric[], $12::bigint[], $13::bigint[], \
-        $14::bytea[], $15::bigint[], $16::text[], $17::numeric[], $18::boolean[], $19::text[]) \
-        AS new(account_id, balance, held, sequence, version, last_hash, update_time_us, state, \
-            overdraft_limit, unlimited_overdraft, labels) \
-    WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"])";
+pub static UPDATE_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
+    let mut parameters = Parameters::default();
+    format!(
+        "WITH new_changes AS ({}) {}",
+        parameters.insert(&NEW_ACCOUNT_CHANGES),
+        parameters.update(&ACCOUNT_UPDATES)
+    )
+});
 
-const INSERT_HOLDS: &str = "\
-    INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount, \
-        transaction_id, request_id, description, labels, create_time_us, update_time_us, \
-        caller, end_caller) \
-    SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), \
-        NULLIF(captured_amount, 0), NULLIF(transaction_id, ''::text)::uuid, request_id, \
-        description, labels::jsonb, create_time_us, update_time_us, caller, end_caller \
-    FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::numeric[], \
-        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], \
-        $13::text[], $14::text[]) \
-        AS new(hold_id, account_id, amount, state, expire_time_us, captured_amount, \
-            transaction_id, request_id, description, labels, create_time_us, update_time_us, \
-            caller, end_caller)";
+pub static INSERT_HOLDS: LazyLock<String> =
+    LazyLock::new(|| Parameters::default().insert(&NEW_HOLDS));
 
-// By account, too, so that it does not matter which index is searched: while the table has one row
-// or none, `holds_of_account` costs the same as the primary key, and by the hold's id alone all of
-// it is read. As a range: of two lists PostgreSQL may search by the first only.
-const UPDATE_HOLDS: &str = "\
-    UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), \
-        transaction_id = NULLIF(new.transaction_id, '')::uuid, \
-        update_time_us = new.update_time_us, end_caller = new.end_caller \
-    FROM UNNEST($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[], $6::bigint[], \
-        $7::text[]) \
-        AS new(account_id, hold_id, state, captured_amount, transaction_id, update_time_us, \
-            end_caller) \
-    WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE \"C\"]) \
-        AND holds.hold_id >= new.hold_id COLLATE \"C\" \
-        AND holds.hold_id <= new.hold_id COLLATE \"C\"";
+pub static UPDATE_HOLDS: LazyLock<String> =
+    LazyLock::new(|| Parameters::default().update(&CLOSED_HOLDS));
 
-/// Writes all of it.
+/// Writes all changes.
 pub async fn write(
     transaction: &DatabaseTransaction,
     changes: &Changes<'_>,
 ) -> Result<(), StorageError> {
-    if !changes.created.is_empty() {
-        let inserted = execute(transaction, INSERT_ACCOUNTS, created(&changes.created)).await?;
-        expect_all("account id", inserted, changes.created.len())?;
+    let Changes { new_accounts, new_requests, new_entries, balance_updates, .. } = changes;
+    let Changes { account_changes, account_updates, new_holds, closed_holds, .. } = changes;
+    if !new_accounts.is_empty() {
+        let values = arrays(&NEW_ACCOUNTS, new_accounts);
+        let inserted = execute(transaction, &INSERT_ACCOUNTS, values).await?;
+        expect_all(NEW_ACCOUNTS.what, inserted, new_accounts.len())?;
     }
-    if !changes.new_records.is_empty() || !changes.moved.is_empty() {
-        let moved = execute(transaction, POST, posted(changes)).await?;
-        expect_all("account", moved, changes.moved.len())?;
+    if !new_requests.is_empty() || !balance_updates.is_empty() {
+        let values = arrays(&NEW_REQUESTS, new_requests)
+            .chain(arrays(&NEW_ENTRIES, new_entries))
+            .chain(arrays(&BALANCE_UPDATES, balance_updates));
+        let updated = execute(transaction, &INSERT_POSTINGS, values).await?;
+        expect_all(BALANCE_UPDATES.what, updated, balance_updates.len())?;
     }
     // An account that was opened in this batch, too, has changes and is not among the updated.
-    if !changes.account_changes.is_empty() {
-        let updated = execute(transaction, UPDATE_ACCOUNTS, updated(changes)).await?;
-        expect_all("account", updated, changes.updated.len())?;
+    if !account_changes.is_empty() {
+        let values = arrays(&NEW_ACCOUNT_CHANGES, account_changes)
+            .chain(arrays(&ACCOUNT_UPDATES, account_updates));
+        let updated = execute(transaction, &UPDATE_ACCOUNTS, values).await?;
+        expect_all(ACCOUNT_UPDATES.what, updated, account_updates.len())?;
     }
-    if !changes.placed.is_empty() {
-        let placed = execute(transaction, INSERT_HOLDS, placed(&changes.placed)).await?;
-        expect_all("hold id", placed, changes.placed.len())?;
+    if !new_holds.is_empty() {
+        let inserted = execute(transaction, &INSERT_HOLDS, arrays(&NEW_HOLDS, new_holds)).await?;
+        expect_all(NEW_HOLDS.what, inserted, new_holds.len())?;
     }
-    if !changes.ended.is_empty() {
-        let ended = execute(transaction, UPDATE_HOLDS, ended(&changes.ended)).await?;
-        expect_all("hold", ended, changes.ended.len())?;
+    if !closed_holds.is_empty() {
+        let values = arrays(&CLOSED_HOLDS, closed_holds);
+        let updated = execute(transaction, &UPDATE_HOLDS, values).await?;
+        expect_all(CLOSED_HOLDS.what, updated, closed_holds.len())?;
     }
     Ok(())
 }
@@ -140,131 +96,69 @@ async fn execute(
     sql: &str,
     values: impl IntoIterator<Item = Value>,
 ) -> Result<u64, StorageError> {
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let statement = DatabaseKind::Postgres.statement(sql, values);
     Ok(transaction.execute_raw(statement).await?.rows_affected())
 }
 
-fn created(created: &[&Account]) -> [Value; 15] {
-    [
-        column(created, |it| it.account_id.to_string()),
-        column(created, |it| it.currency.code().to_owned()),
-        column(created, |it| it.currency.scale() as i16),
-        column(created, |it| it.balance.decimal()),
-        column(created, |it| it.held.decimal()),
-        column(created, |it| it.overdraft_limit.decimal()),
-        column(created, |it| it.unlimited_overdraft),
-        column(created, |it| it.state.name().to_owned()),
-        column(created, |it| it.sequence),
-        column(created, |it| it.version),
-        column(created, |it| it.last_hash.to_vec()),
-        column(created, |it| labels_json(&it.labels)),
-        column(created, |it| it.create_time_us),
-        column(created, |it| it.update_time_us),
-        column(created, |it| it.created_by.to_string()),
-    ]
+/// The values of these rows, one array a column.
+fn arrays<R: 'static, const N: usize>(
+    rows: &'static Rows<R, N>,
+    all: &[&R],
+) -> impl Iterator<Item = Value> + use<R, N> {
+    let mut arrays: [Vec<Value>; N] = array::from_fn(|_| Vec::with_capacity(all.len()));
+    for row in all {
+        for (array, value) in arrays.iter_mut().zip((rows.values)(DatabaseKind::Postgres, row)) {
+            array.push(value);
+        }
+    }
+    let columns = rows.columns().iter().zip(arrays);
+    columns.map(|(column, array)| Value::Array(column.array_type(), Some(Box::new(array))))
 }
 
-fn posted(changes: &Changes<'_>) -> [Value; 26] {
-    let Changes { moved: changed, new_records, entries, .. } = changes;
-    [
-        column(new_records, |it| it.request.key.caller.to_string()),
-        column(new_records, |it| it.request.key.request_id.to_string()),
-        column(new_records, |it| it.record.fingerprint.to_vec()),
-        column(new_records, |it| it.record.transaction_id),
-        column(new_records, |it| it.request.action.name().to_owned()),
-        column(new_records, |it| rejection_json(it).unwrap_or_default()),
-        column(new_records, |it| it.request.description.clone()),
-        column(new_records, |it| labels_json(&it.request.labels)),
-        column(new_records, entry_names_json),
-        column(new_records, |it| it.create_time_us),
-        column(entries, |it| it.account_id.to_string()),
-        column(entries, |it| it.sequence),
-        column(entries, |it| it.transaction_id),
-        column(entries, |it| it.amount.decimal()),
-        column(entries, |it| it.balance_after.decimal()),
-        column(entries, |it| it.create_time_us),
-        column(entries, |it| it.hash.to_vec()),
-        column(changed, |it| it.account_id.to_string()),
-        column(changed, |it| it.balance.decimal()),
-        column(changed, |it| it.held.decimal()),
-        column(changed, |it| it.sequence),
-        column(changed, |it| it.version),
-        column(changed, |it| it.last_hash.to_vec()),
-        column(changed, |it| it.update_time_us),
-        column(new_records, |it| hold_id(it).unwrap_or_default()),
-        column(new_records, |it| reverses(it).map(|id| id.to_string()).unwrap_or_default()),
-    ]
-}
+/// The number of parameters that a statement has so far.
+#[derive(Default)]
+struct Parameters(usize);
 
-fn updated(changes: &Changes<'_>) -> [Value; 19] {
-    let Changes { account_changes, updated, .. } = changes;
-    [
-        column(account_changes, |it| it.account_id.to_string()),
-        column(account_changes, |it| it.version),
-        column(account_changes, |it| it.kind.name().to_owned()),
-        column(account_changes, |it| it.reason.clone()),
-        column(account_changes, |it| it.created_by.to_string()),
-        column(account_changes, |it| attributes_json(&it.before)),
-        column(account_changes, |it| attributes_json(&it.after)),
-        column(account_changes, |it| it.create_time_us),
-        column(updated, |it| it.account_id.to_string()),
-        column(updated, |it| it.balance.decimal()),
-        column(updated, |it| it.held.decimal()),
-        column(updated, |it| it.sequence),
-        column(updated, |it| it.version),
-        column(updated, |it| it.last_hash.to_vec()),
-        column(updated, |it| it.update_time_us),
-        column(updated, |it| it.state.name().to_owned()),
-        column(updated, |it| it.overdraft_limit.decimal()),
-        column(updated, |it| it.unlimited_overdraft),
-        column(updated, |it| labels_json(&it.labels)),
-    ]
-}
+impl Parameters {
+    fn insert<R: 'static, const N: usize>(&mut self, rows: &Rows<R, N>) -> String {
+        let (table, names) = (rows.table.name, rows.table.column_list(""));
+        let columns = rows.columns();
+        let values: Vec<_> = columns.iter().map(|it| it.element_value(it.name)).collect();
+        let (values, new) = (values.join(", "), self.unnest(columns));
+        format!("INSERT INTO {table} ({names}) SELECT {values} FROM {new}")
+    }
 
-// What a hold does not have travels as a value that no hold can have.
+    fn update<R: 'static, const N: usize>(&mut self, rows: &Rows<R, N>) -> String {
+        let (table, columns) = (rows.table.name, rows.columns());
+        let set = |column: &&Column| {
+            let name = column.name;
+            format!("{name} = {}", column.element_value(&format!("new.{name}")))
+        };
+        let set = columns.iter().skip(rows.keys).map(set).collect::<Vec<_>>().join(", ");
+        let (key, new) = (columns[0].name, self.unnest(columns));
+        // A second key is named by a range: of two lists PostgreSQL may search by the first only.
+        let second = columns[1..rows.keys].iter().map(|it| {
+            let key = it.name;
+            format!(
+                " AND {table}.{key} >= new.{key} COLLATE \"C\" \
+                 AND {table}.{key} <= new.{key} COLLATE \"C\""
+            )
+        });
+        let second: String = second.collect();
+        format!(
+            "UPDATE {table} SET {set} FROM {new} \
+             WHERE {table}.{key} = ANY (ARRAY[new.{key} COLLATE \"C\"]){second}"
+        )
+    }
 
-fn placed(holds: &[&Hold]) -> [Value; 14] {
-    [
-        column(holds, |it| it.hold_id.to_string()),
-        column(holds, |it| it.account_id.to_string()),
-        column(holds, |it| it.amount.decimal()),
-        column(holds, |it| it.state.name().to_owned()),
-        column(holds, |it| it.expire_time_us.unwrap_or_default()),
-        column(holds, captured_amount),
-        column(holds, captured_by),
-        column(holds, |it| it.request_id.to_string()),
-        column(holds, |it| it.description.clone()),
-        column(holds, |it| labels_json(&it.labels)),
-        column(holds, |it| it.create_time_us),
-        column(holds, |it| it.update_time_us),
-        column(holds, |it| it.created_by.to_string()),
-        column(holds, |it| it.ended_by.to_string()),
-    ]
-}
-
-fn ended(holds: &[&Hold]) -> [Value; 7] {
-    [
-        column(holds, |it| it.account_id.to_string()),
-        column(holds, |it| it.hold_id.to_string()),
-        column(holds, |it| it.state.name().to_owned()),
-        column(holds, captured_amount),
-        column(holds, captured_by),
-        column(holds, |it| it.update_time_us),
-        column(holds, |it| it.ended_by.to_string()),
-    ]
-}
-
-fn captured_amount(hold: &Hold) -> Decimal {
-    hold.captured.map(|captured| captured.amount.decimal()).unwrap_or_default()
-}
-
-fn captured_by(hold: &Hold) -> String {
-    hold.captured.map(|captured| captured.transaction_id.to_string()).unwrap_or_default()
-}
-
-fn column<R, T>(rows: &[&R], field: impl Fn(&R) -> T) -> Value
-where
-    Vec<T>: Into<Value>,
-{
-    rows.iter().map(|row| field(row)).collect::<Vec<T>>().into()
+    /// The rows of the next parameters, as the table `new`.
+    fn unnest(&mut self, columns: &[&Column]) -> String {
+        let array = |column: &&Column| {
+            self.0 += 1;
+            format!("${}::{}", self.0, column.array_type_name())
+        };
+        let arrays = columns.iter().map(array).collect::<Vec<_>>().join(", ");
+        let names = columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ");
+        format!("UNNEST({arrays}) AS new({names})")
+    }
 }

@@ -1,10 +1,10 @@
-//! The one way to change anything: a connection of a worker's own, and its transaction.
+//! The one way to change anything: a worker's own connection, and its transaction.
 //!
-//! On PostgreSQL each statement of it is planned once a connection, perhaps while the tables are
-//! empty. So none leaves the planner a choice that is right for a small table only: rows are found
-//! by `= ANY` of a list, or by LATERAL with a LIMIT, one search by the key each; and where a column is
-//! in two indexes, so that only one can be chosen or both are right. `tests/plans` holds that against
-//! a million rows.
+//! PostgreSQL plans each statement once a connection, perhaps while the tables are empty. So no
+//! statement leaves the planner a choice that is right for small tables only: rows are found by
+//! `= ANY` of a list, or by LATERAL with a LIMIT, with one search by key for each;
+//! and where a column is in two indexes, only one can be chosen or both are right. The test
+//! `query_plans` checks that with large tables.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
 
@@ -25,12 +25,17 @@ use crate::{
         unit_of_work::{RequestRecord, UnitOfWork},
     },
     storage::{
-        CommitError, StorageError,
-        connect::{session::WRITER_LOCK_TIMEOUT, sqlite_file::DatabaseFile},
+        CommitError, StorageError, Store,
+        connect::{
+            session::{Role, WRITER_LOCK_TIMEOUT},
+            sqlite_file::DatabaseFile,
+            store::Backend,
+            write_lock::WriteFlag,
+        },
+        dialect::DatabaseKind,
         queries::{
             accounts::{self, LockedRows},
-            holds, openings, requests,
-            settled_time::WriteFlag,
+            holds, opening_attributes, requests,
         },
         write,
         write::turn,
@@ -39,15 +44,15 @@ use crate::{
 
 /// A worker's own connection.
 pub struct Writer {
-    pub(in crate::storage) connection: DatabaseConnection,
-    /// On SQLite.
-    pub(in crate::storage) file: Option<Arc<DatabaseFile>>,
-    pub(in crate::storage) made: Instant,
-    pub(in crate::storage) flag: WriteFlag,
+    connection: DatabaseConnection,
+    /// The database's file, on SQLite.
+    file: Option<Arc<DatabaseFile>>,
+    made: Instant,
+    flag: WriteFlag,
 }
 
-/// A transaction on it. Dropped without a commit, it is rolled back by whoever drops it; the
-/// worker then drops the writer too, rather than trust that.
+/// A transaction of a [`Writer`]. If it is dropped without a commit, the driver rolls it back; the
+/// worker does not rely on that and drops the writer, too.
 pub struct WriteTransaction {
     transaction: DatabaseTransaction,
     flag: WriteFlag,
@@ -64,7 +69,7 @@ pub enum LockMode {
     SkipLocked,
 }
 
-/// What the transaction got of the rows that it asked for. Ids in none of the three do not exist.
+/// The outcome of locking rows. An id in none of the three sets does not exist.
 #[derive(Default)]
 pub struct LockedAccounts {
     /// The rows that are now locked by this transaction.
@@ -76,6 +81,29 @@ pub struct LockedAccounts {
     /// The time in microseconds since the Unix epoch by the database's clock, if there was a
     /// row to bring it.
     pub now_us: Option<i64>,
+}
+
+impl Store {
+    /// Opens a connection for one worker, in a pool of one: what a panic or a timeout leaves on the
+    /// connection is dropped with it and never reaches another worker.
+    pub async fn writer(&self) -> Result<Writer, StorageError> {
+        let connection = self.open(Role::Writer).await?;
+        let (file, flag) = match self.backend() {
+            Backend::Sqlite { file, flag, .. } => (Some(file.clone()), flag.clone()),
+            Backend::Postgres { .. } => (None, WriteFlag::default()),
+        };
+        Ok(Writer { connection, file, made: Instant::now(), flag })
+    }
+
+    /// Whether a writer must not be used again: a failover has happened since it was opened, or a
+    /// connection of that time was lost.
+    #[must_use]
+    pub fn is_stale(&self, writer: &Writer) -> bool {
+        match self.backend() {
+            Backend::Sqlite { .. } => false,
+            Backend::Postgres { hosts, .. } => hosts.is_stale(writer.made.elapsed()),
+        }
+    }
 }
 
 impl Writer {
@@ -98,7 +126,7 @@ impl Writer {
 pub(in crate::storage) async fn begin(
     connection: &DatabaseConnection,
 ) -> Result<DatabaseTransaction, StorageError> {
-    let is_sqlite = connection.get_database_backend() == DbBackend::Sqlite;
+    let is_sqlite = DatabaseKind::of(connection) == DatabaseKind::Sqlite;
     let options = TransactionOptions {
         // A deferred transaction that reads before it writes can fail with BUSY_SNAPSHOT.
         sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
@@ -108,16 +136,16 @@ pub(in crate::storage) async fn begin(
 }
 
 impl WriteTransaction {
-    /// Waits until no other transaction has the turn (see [`crate::ledger`]'s `turns`), and takes
-    /// it until this one ends. Returns whether it had to wait. From then on the transaction waits
-    /// for row locks as long as a turn may. Does nothing on SQLite, where BEGIN is the turn.
+    /// Waits for the turn (see `turns` in the ledger) and keeps it until the transaction ends.
+    /// Returns whether it had to wait. Raises the lock timeout to that of a turn. Does nothing on
+    /// SQLite, where BEGIN takes the turn.
     ///
     /// # Errors
     /// [`StorageError::LockTimeout`] if the turn was not had in time.
     pub async fn take_turn(&self) -> Result<bool, StorageError> {
-        match self.transaction.get_database_backend() {
-            DbBackend::Sqlite => Ok(false),
-            _ => turn::take(&self.transaction).await,
+        match DatabaseKind::of(&self.transaction) {
+            DatabaseKind::Sqlite => Ok(false),
+            DatabaseKind::Postgres => turn::take(&self.transaction).await,
         }
     }
 
@@ -156,7 +184,7 @@ impl WriteTransaction {
         let (locked_by_peers, mut locked_elsewhere) =
             accounts::lock_holders(&self.transaction, &missing).await?;
         if !locked_elsewhere.is_empty() {
-            // A row that nobody has locked any more is no foreign one: its lock ended meanwhile.
+            // A row whose lock has ended meanwhile can be had now.
             let freed = accounts::lock_unlocked(&self.transaction, &locked_elsewhere).await?;
             for account in &freed.accounts {
                 locked_elsewhere.remove(&account.account_id);
@@ -167,8 +195,8 @@ impl WriteTransaction {
         Ok(LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us })
     }
 
-    /// Waits for one account's row, for at most this long. The transaction must hold no other
-    /// lock: so nothing that others need is held while it waits, and it can be in no deadlock.
+    /// Waits for one account's row, for at most this long. The transaction must hold no other lock,
+    /// so that nobody waits for it meanwhile and it can be in no deadlock.
     ///
     /// # Errors
     /// [`StorageError::LockTimeout`] if the row was not had in time.
@@ -177,31 +205,27 @@ impl WriteTransaction {
         account_id: &AccountId,
         lock_timeout: Duration,
     ) -> Result<(), StorageError> {
-        if self.transaction.get_database_backend() == DbBackend::Postgres {
-            // Zero would mean no limit.
+        if DatabaseKind::of(&self.transaction) == DatabaseKind::Postgres {
+            // Zero stands for no limit.
             self.set_lock_timeout(&lock_timeout.as_millis().max(1).to_string()).await?;
         }
         accounts::lock(&self.transaction, &BTreeSet::from([account_id.clone()])).await?;
-        if self.transaction.get_database_backend() == DbBackend::Postgres {
-            // Now it does hold a lock, and must not wait for long.
+        if DatabaseKind::of(&self.transaction) == DatabaseKind::Postgres {
+            // From now on the transaction holds a lock and must not wait for long.
             self.set_lock_timeout(WRITER_LOCK_TIMEOUT).await?;
         }
         Ok(())
     }
 
-    /// Until the transaction ends.
+    /// Sets the lock timeout until the transaction ends.
     async fn set_lock_timeout(&self, value: &str) -> Result<(), StorageError> {
         let sql = format!("SET LOCAL lock_timeout = '{value}'");
         self.transaction.execute_unprepared(&sql).await?;
         Ok(())
     }
 
-    /// The verdicts stored under these request ids, and the time in microseconds since the
-    /// Unix epoch by the database's clock. A statement after the lock: it sees what the wait
-    /// for the lock let through.
-    ///
-    /// # Errors
-    /// The statement failed.
+    /// The verdicts of these requests, and the time in microseconds since the Unix epoch by the
+    /// database's clock. A statement after the lock: it sees what was committed during the wait.
     pub async fn records(
         &self,
         keys: &BTreeSet<RequestKey>,
@@ -209,24 +233,18 @@ impl WriteTransaction {
         requests::records(&self.transaction, keys).await
     }
 
-    /// The holds with these ids, and all that have expired on these accounts, which are locked;
-    /// and the time, as of this statement.
-    ///
-    /// # Errors
-    /// The statement failed.
+    /// The time, the holds with these ids, and the expired holds on these accounts, which must be
+    /// locked.
     pub async fn holds(
         &self,
         hold_ids: &BTreeSet<HoldId>,
         account_ids: &BTreeSet<AccountId>,
     ) -> Result<(i64, Vec<Hold>), StorageError> {
-        holds::found(&self.transaction, hold_ids, account_ids).await
+        holds::by_key(&self.transaction, hold_ids, account_ids).await
     }
 
-    /// Of these transactions, those that were reversed, with their reversals. Whoever reverses
-    /// one locks its accounts; a statement after the lock sees what the wait for it let through.
-    ///
-    /// # Errors
-    /// The statement failed.
+    /// The reversed ones among these transactions, with their reversals. A reversal locks the
+    /// transaction's accounts, so a statement after the lock sees it.
     pub async fn reversed_by(
         &self,
         transaction_ids: &BTreeSet<TransactionId>,
@@ -234,19 +252,16 @@ impl WriteTransaction {
         requests::reversed_by(&self.transaction, transaction_ids).await
     }
 
-    /// Of these accounts, which are locked, those whose attributes have changed, with what these were
-    /// before the first change.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn openings(
+    /// The accounts among these, which must be locked, whose attributes have changed, with their
+    /// attributes before the first change.
+    pub async fn opening_attributes(
         &self,
         accounts: impl Iterator<Item = &Account>,
     ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
-        openings::openings(&self.transaction, accounts).await
+        opening_attributes::opening_attributes(&self.transaction, accounts).await
     }
 
-    /// Writes all that the work has changed.
+    /// Writes all changes of a unit of work.
     ///
     /// # Errors
     /// [`StorageError::RepeatedRequest`] if a request id has a verdict already, which the work did not
@@ -256,9 +271,6 @@ impl WriteTransaction {
     }
 
     /// Commits.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
     pub async fn commit(self) -> Result<(), CommitError> {
         let committed = self.transaction.commit().await.map_err(CommitError::from);
         if !matches!(committed, Err(CommitError::Unknown(_))) {
@@ -268,9 +280,6 @@ impl WriteTransaction {
     }
 
     /// Rolls back.
-    ///
-    /// # Errors
-    /// The connection is lost, and so is the transaction.
     pub async fn roll_back(self) -> Result<(), StorageError> {
         self.transaction.rollback().await?;
         self.flag.lower(self.number);

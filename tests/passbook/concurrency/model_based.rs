@@ -23,7 +23,7 @@ const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
 /// Results that a history must contain to be meaningful.
-const MET: [&str; 21] = [
+const MET: [&str; 23] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
     "HOLD_NOT_OPEN captured",
@@ -45,6 +45,8 @@ const MET: [&str; 21] = [
     "VERSION_MISMATCH",
     "REQUEST_ID_REUSED",
     "REQUEST_FENCED",
+    "GetRequestOutcome",
+    "FenceRequest",
 ];
 
 async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kind) {

@@ -201,7 +201,7 @@ async fn a_few_rows(client: &Client) {
 }
 
 /// Requests of every kind: applied, refused by state, both of them repeated, in conflict with
-/// another, tried only, and resolved; and a hold that expires.
+/// another, tried only, asked for, and fenced; and a hold that expires.
 async fn changes(client: &Client, account_id: &str) {
     let mut client = client.clone();
     // While there are no other holds, or one.
@@ -228,9 +228,8 @@ async fn changes(client: &Client, account_id: &str) {
     let tried = DepositRequest { validate_only: true, ..deposit(account_id, "1") };
     client.deposit(tried).await.expect("it would be made");
     for request_id in [request.request_id, new_request_id()] {
-        for fence in [false, true] {
-            resolve(&client, &request_id, fence).await;
-        }
+        request_outcome(&client, &request_id).await;
+        fence(&client, &request_id).await;
     }
 }
 
@@ -347,5 +346,9 @@ fn all_that_a_write_transaction_executes_is_listed() {
 
     let write = include_str!("../../../src/storage/write/postgres.rs");
     let listed = STATEMENTS.iter().filter(|(method, ..)| *method == "write").count();
-    assert_eq!(write.matches(": &str = ").count(), listed, "statements of write/postgres.rs");
+    assert_eq!(
+        write.matches(": LazyLock<String>").count(),
+        listed,
+        "statements of write/postgres.rs"
+    );
 }

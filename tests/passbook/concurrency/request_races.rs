@@ -2,8 +2,8 @@
 //! agrees.
 
 use passbook::proto::{
-    Account, AccountState, FreezeAccountRequest, GetTransactionRequest, ListAccountChangesRequest,
-    RequestOutcome, ResolveRequestResponse, get_transaction_request::Lookup,
+    Account, AccountState, FreezeAccountRequest, GetRequestOutcomeResponse, GetTransactionRequest,
+    ListAccountChangesRequest, RequestOutcome, get_transaction_request::Lookup,
 };
 use tonic::{Code, Status};
 
@@ -153,7 +153,7 @@ async fn a_freeze_and_a_withdrawal_agree_on_which_was_first(kind: Kind) {
 }
 
 /// The answers to the two copies of a request, and to the fence.
-type Fenced = (Change, [Result<Answer, Status>; 2], ResolveRequestResponse);
+type Fenced = (Change, [Result<Answer, Status>; 2], GetRequestOutcomeResponse);
 
 async fn fence_against(round: &Round) -> Fenced {
     let account_id = round.name("a");
@@ -164,7 +164,7 @@ async fn fence_against(round: &Round) -> Fenced {
     };
     let [one, other, last] = &round.clients;
     let copies = at_once(settle(&asked, one), settle(&asked, other));
-    let ((first, second), fence) = at_once(copies, resolve(last, asked.request_id(), true)).await;
+    let ((first, second), fence) = at_once(copies, fence(last, asked.request_id())).await;
     (asked, [first, second], fence)
 }
 
@@ -179,7 +179,9 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
     let asked: Vec<_> = outcomes.iter().map(|(asked, ..)| asked.clone()).collect();
     let again = |client: Client, round: usize| {
         let asked = asked[round].clone();
-        async move { (settle(&asked, &client).await, resolve(&client, asked.request_id(), false).await) }
+        async move {
+            (settle(&asked, &client).await, request_outcome(&client, asked.request_id()).await)
+        }
     };
     let mut wins = [0; 2];
     for ((_, copies, fence), (again, resolved)) in outcomes.iter().zip(arena.each(again).await) {

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use passbook::proto::{RequestOutcome, ResolveRequestResponse};
+use passbook::proto::{GetRequestOutcomeResponse, RequestOutcome};
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -54,7 +54,7 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
         }
         for (number, (change, answer)) in answered.into_iter().enumerate() {
             if number % ANSWERED_STEP == 0 {
-                let resolved = resolve(&client, change.request_id(), false).await;
+                let resolved = request_outcome(&client, change.request_id()).await;
                 is_as_answered(&answer, &resolved);
             }
             history
@@ -133,11 +133,11 @@ async fn resolve_all(
     database: &TestDatabase,
     client: &Client,
     unknown: &Outcomes,
-) -> Vec<ResolveRequestResponse> {
+) -> Vec<GetRequestOutcomeResponse> {
     let mut resolved = Vec::new();
     let (fenced, looked_up) = unknown.split_at(unknown.len() / 2);
     for (change, _) in fenced {
-        resolved.push(resolve(client, change.request_id(), true).await);
+        resolved.push(fence(client, change.request_id()).await);
     }
     if database.kind == Kind::Postgres {
         let at_work = format!(
@@ -151,8 +151,8 @@ async fn resolve_all(
         .await;
     }
     for (change, _) in looked_up {
-        let found = resolve(client, change.request_id(), false).await;
-        let fenced = resolve(client, change.request_id(), true).await;
+        let found = request_outcome(client, change.request_id()).await;
+        let fenced = fence(client, change.request_id()).await;
         match found.outcome() {
             RequestOutcome::NotSeen => assert_eq!(fenced, not_seen(true), "{found:?}"),
             _ => assert_eq!(fenced, found),
@@ -160,7 +160,7 @@ async fn resolve_all(
         resolved.push(fenced);
     }
     for ((change, answer), resolved) in unknown.iter().zip(&resolved) {
-        let again = resolve(client, change.request_id(), false).await;
+        let again = request_outcome(client, change.request_id()).await;
         assert_eq!(&again, resolved, "a result is final");
         if let Err(status) = answer
             && outcome(status) == "not_applied"
@@ -171,7 +171,7 @@ async fn resolve_all(
     resolved
 }
 
-fn result_of(resolved: ResolveRequestResponse) -> RequestResult {
+fn result_of(resolved: GetRequestOutcomeResponse) -> RequestResult {
     match resolved.outcome() {
         RequestOutcome::Applied => {
             let (transaction, hold) = (resolved.transaction, resolved.hold);
@@ -186,7 +186,7 @@ fn result_of(resolved: ResolveRequestResponse) -> RequestResult {
     }
 }
 
-fn is_as_answered(answer: &Result<Answer, Status>, resolved: &ResolveRequestResponse) {
+fn is_as_answered(answer: &Result<Answer, Status>, resolved: &GetRequestOutcomeResponse) {
     match answer {
         Ok(answer) => {
             assert_eq!(resolved.outcome(), RequestOutcome::Applied);

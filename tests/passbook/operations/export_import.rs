@@ -7,8 +7,8 @@ use std::{
 };
 
 use passbook::proto::{
-    CaptureHoldRequest, DepositRequest, FreezeAccountRequest, GetTransactionRequest,
-    PlaceHoldRequest, ReleaseHoldRequest, ResolveRequestRequest, ReverseTransactionRequest,
+    CaptureHoldRequest, DepositRequest, FenceRequestRequest, FreezeAccountRequest,
+    GetTransactionRequest, PlaceHoldRequest, ReleaseHoldRequest, ReverseTransactionRequest,
 };
 use tonic::Code;
 
@@ -101,8 +101,8 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
         .freeze_account(FreezeAccountRequest { account_id, reason, ..Default::default() })
         .await
         .expect("frozen");
-    let fence = ResolveRequestRequest { request_id: "fenced".to_owned(), fence: true };
-    client.resolve_request(fence).await.expect("fenced");
+    let fence = FenceRequestRequest { request_id: "fenced".to_owned() };
+    client.fence_request(fence).await.expect("fenced");
     (database, server)
 }
 

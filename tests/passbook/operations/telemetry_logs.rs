@@ -8,7 +8,7 @@ use tonic::{Code, Request, Status, metadata::MetadataMap};
 use crate::harness::*;
 
 on_both_databases! {
-    every_answer_has_a_request_id,
+    every_response_has_a_call_id,
     errors_of_callers_are_not_logged_at_info,
     at_info_there_is_no_amount_and_no_id,
     the_log_of_an_unreadable_row_has_no_account_id,
@@ -23,7 +23,7 @@ fn get_account(account_id: &str) -> Request<GetAccountRequest> {
     Request::new(GetAccountRequest { account_id: account_id.to_owned() })
 }
 
-fn request_id(metadata: &MetadataMap) -> String {
+fn call_id(metadata: &MetadataMap) -> String {
     let value = metadata.get("x-request-id").expect("every answer has one");
     value.to_str().expect("a text").to_owned()
 }
@@ -36,7 +36,7 @@ fn lines_of(server: &Server, method: &str) -> Vec<Value> {
     server.log_lines().into_iter().filter(is_of).collect()
 }
 
-async fn every_answer_has_a_request_id(kind: Kind) {
+async fn every_response_has_a_call_id(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let server = Server::start_with(&database, &DEBUG).await;
     let mut client = server.client();
@@ -45,27 +45,27 @@ async fn every_answer_has_a_request_id(kind: Kind) {
     let mut named = get_account("a");
     named.metadata_mut().insert("x-request-id", "checkout 7/a".parse().expect("a value"));
     let answer = client.get_account(named).await.expect("it exists");
-    assert_eq!(request_id(answer.metadata()), "checkout 7/a");
+    assert_eq!(call_id(answer.metadata()), "checkout 7/a");
 
     let mut named = get_account("b");
     named.metadata_mut().insert("x-request-id", "checkout-8".parse().expect("a value"));
     let status = client.get_account(named).await.expect_err("it is missing");
-    assert_eq!(request_id(status.metadata()), "checkout-8");
+    assert_eq!(call_id(status.metadata()), "checkout-8");
     assert_eq!(reason(&status), "ACCOUNT_NOT_FOUND");
 
     let first = client.get_account(get_account("a")).await.expect("it exists");
     let second = client.get_account(get_account("a")).await.expect("it exists");
-    let (first, second) = (request_id(first.metadata()), request_id(second.metadata()));
+    let (first, second) = (call_id(first.metadata()), call_id(second.metadata()));
     assert_ne!(first, second);
     assert!(uuid::Uuid::parse_str(&first).is_ok(), "{first}");
 
     let mut long = get_account("a");
     long.metadata_mut().insert("x-request-id", "x".repeat(129).parse().expect("a value"));
     let answer = client.get_account(long).await.expect("it exists");
-    assert!(uuid::Uuid::parse_str(&request_id(answer.metadata())).is_ok(), "it was too long");
+    assert!(uuid::Uuid::parse_str(&call_id(answer.metadata())).is_ok(), "it was too long");
 
     let lines = lines_of(&server, "GetAccount");
-    let logged: Vec<_> = lines.iter().map(|line| (&line["request_id"], &line["code"])).collect();
+    let logged: Vec<_> = lines.iter().map(|line| (&line["call_id"], &line["code"])).collect();
     assert_eq!(logged.len(), 5, "{logged:?}");
     assert_eq!(logged[0], (&Value::from("checkout 7/a"), &Value::from("OK")));
     assert_eq!(logged[1], (&Value::from("checkout-8"), &Value::from("NotFound")));
@@ -116,7 +116,7 @@ async fn database_failures_are_warned_of_at_a_limited_rate() {
     }
     // A line of the handler has the call's id.
     let is_of_a_call =
-        |line: &Value| line["message"] == "read failed" && line["request_id"].as_str().is_some();
+        |line: &Value| line["message"] == "read failed" && line["call_id"].as_str().is_some();
     assert!(server.log_lines().iter().any(is_of_a_call), "{}", server.log());
 }
 
@@ -141,7 +141,7 @@ async fn a_slow_call_is_warned_of() {
     let lines = lines_of(&server, "Deposit");
     let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
     assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"slow call".into()));
-    assert_eq!((&line["code"], &line["request_id"]), (&"OK".into(), &"slow-one".into()));
+    assert_eq!((&line["code"], &line["call_id"]), (&"OK".into(), &"slow-one".into()));
     // The caller's trace id, even without a collector.
     assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert!(line["duration_ms"].as_f64().expect("a number") >= 100.0, "{line}");

@@ -122,6 +122,13 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     );
     assert_eq!(calls("passbook_requests_total"), 13.0);
     assert_eq!(calls("passbook_calls_shed_total"), 0.0);
+    // Every limit has its series from the start, under the name that its errors have.
+    let shed = metrics.series().map(|(series, _)| series);
+    let mut shed: Vec<&str> =
+        shed.filter_map(|it| it.strip_prefix("passbook_calls_shed_total")).collect();
+    shed.sort_unstable();
+    let limits = ["buffered_bytes", "calls", "identity_calls", "identity_rate", "queue"];
+    assert_eq!(shed, limits.map(|limit| format!("{{limit=\"{limit}\"}}")));
     let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
     assert_eq!(calls("passbook_retries_total"), repeats, "only the statements of the lookup");
 }

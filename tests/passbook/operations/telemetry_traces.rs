@@ -84,8 +84,8 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     assert_eq!(attribute(call, "rpc.method"), DEPOSIT);
     assert_eq!(attribute(call, "rpc.response.status_code"), "OK");
     assert_eq!(attribute(call, "client.address"), "127.0.0.1");
-    let request_id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text");
-    assert_eq!(attribute(call, "rpc.response.metadata.x-request-id"), request_id);
+    let call_id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text");
+    assert_eq!(attribute(call, "rpc.response.metadata.x-request-id"), call_id);
     assert!(call.end_time_unix_nano > call.start_time_unix_nano);
     let [transaction] = named(&spans, "transaction")[..] else { panic!("one: {spans:?}") };
     assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
@@ -100,7 +100,7 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let text = format!("{spans:?}");
     assert!(!text.contains("zebra") && !text.contains("7391"), "{text}");
 
-    let line = lines.iter().find(|line| line["request_id"] == request_id);
+    let line = lines.iter().find(|line| line["call_id"] == call_id);
     assert_eq!(line.expect("a line")["trace_id"], TRACE_ID);
 }
 

@@ -106,7 +106,7 @@ async fn every_change_is_kept_with_what_was_before_and_after_it(kind: Kind) {
             before: Some(attributes[index].clone()),
             after: Some(attributes[index + 1].clone()),
             create_time: change.create_time,
-            caller: String::new(),
+            created_by: String::new(),
         };
         assert_eq!(*change, expected);
         assert!(microseconds(&change.create_time) >= time, "times never go back");

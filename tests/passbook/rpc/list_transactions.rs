@@ -1,5 +1,5 @@
 use passbook::proto::{
-    ListTransactionsRequest, PostTransactionRequest, ResolveRequestRequest, Transaction,
+    FenceRequestRequest, ListTransactionsRequest, PostTransactionRequest, Transaction,
     TransactionKind,
 };
 use prost_types::Timestamp;
@@ -301,8 +301,8 @@ async fn requests_without_a_transaction_are_never_listed(kind: Kind) {
     let answer = client.withdraw(withdrawal("alice", "2")).await;
     refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
     refused(client.capture_hold(capture("h")).await, Code::FailedPrecondition, "HOLD_NOT_OPEN");
-    let fence = ResolveRequestRequest { request_id: "never".to_owned(), fence: true };
-    client.resolve_request(fence).await.expect("it is fenced");
+    let fence = FenceRequestRequest { request_id: "never".to_owned() };
+    client.fence_request(fence).await.expect("it is fenced");
     let dry = passbook::proto::DepositRequest { validate_only: true, ..deposit("alice", "1") };
     client.deposit(dry).await.expect("valid");
     assert_eq!(database.count("requests").await, 6);

@@ -35,8 +35,8 @@ async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
     assert!(!answer.replayed);
     let hold = answer.hold.expect("a hold");
     let expected = Hold {
-        caller: String::new(),
-        end_caller: String::new(),
+        created_by: String::new(),
+        ended_by: String::new(),
         hold_id: "room-12".to_owned(),
         account_id: "alice".to_owned(),
         amount: money("7.50"),

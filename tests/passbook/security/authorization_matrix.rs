@@ -160,8 +160,8 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
         _ => who.may_write,
     };
     // RPCs that name no account, or show only visible ones.
-    let is_about_all =
-        matches!(method, "ListAccounts" | "ResolveRequest") || service == "AdminService";
+    let is_about_all = matches!(method, "ListAccounts" | "GetRequestOutcome" | "FenceRequest")
+        || service == "AdminService";
     match (who.is_known, may_call) {
         (false, _) => Expected::Unauthenticated,
         (true, false) => Expected::MethodDenied,
@@ -358,9 +358,13 @@ async fn call_a_reading_method(
             let request = WatchEntriesRequest { account_id, after_sequence: 0 };
             client.watch_entries(request).await.map(drop)
         }
-        "ResolveRequest" => {
-            let request = ResolveRequestRequest { request_id: new_request_id(), fence: false };
-            client.resolve_request(request).await.map(drop)
+        "GetRequestOutcome" => {
+            let request = GetRequestOutcomeRequest { request_id: new_request_id() };
+            client.get_request_outcome(request).await.map(drop)
+        }
+        "FenceRequest" => {
+            let request = FenceRequestRequest { request_id: new_request_id() };
+            client.fence_request(request).await.map(drop)
         }
         "VerifyAccount" => {
             client.verify_account(VerifyAccountRequest { account_id }).await.map(drop)

@@ -9,7 +9,7 @@ use std::sync::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use passbook::proto::{
-    GetWritePathStatsRequest, RequestOutcome, ResolveRequestRequest, WatchEntriesRequest,
+    GetRequestOutcomeRequest, GetWritePathStatsRequest, RequestOutcome, WatchEntriesRequest,
     WatchEntriesResponse, admin_service_client::AdminServiceClient,
 };
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
@@ -75,9 +75,9 @@ async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     drop(held);
     let end = Instant::now() + PATIENCE;
     let request_id = refused.request_id.clone();
-    let resolve = ResolveRequestRequest { request_id, ..ResolveRequestRequest::default() };
+    let resolve = GetRequestOutcomeRequest { request_id };
     let answer = loop {
-        match east.resolve_request(resolve.clone()).await {
+        match east.get_request_outcome(resolve.clone()).await {
             Ok(answer) => break answer.into_inner(),
             Err(status) => assert!(Instant::now() < end, "the places are given back: {status:?}"),
         }
@@ -217,8 +217,8 @@ fn counting_client(server: &Server) -> (Client, Arc<AtomicUsize>) {
 }
 
 async fn was_not_sent(client: &Client, request_id: String) {
-    let request = ResolveRequestRequest { request_id, ..ResolveRequestRequest::default() };
-    let answer = client.clone().resolve_request(request).await.expect("resolved").into_inner();
+    let request = GetRequestOutcomeRequest { request_id };
+    let answer = client.clone().get_request_outcome(request).await.expect("resolved").into_inner();
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 

@@ -65,8 +65,8 @@ async fn a_request_id_is_the_callers_own(kind: Kind) {
     };
     let of_west = west.get_transaction(by_name("one")).await.expect("west's own").into_inner();
     assert_eq!(of_west.transaction, second.transaction);
-    let request = ResolveRequestRequest { request_id: "one".to_owned(), fence: false };
-    let resolved = east.resolve_request(request).await.expect("east's own").into_inner();
+    let request = GetRequestOutcomeRequest { request_id: "one".to_owned() };
+    let resolved = east.get_request_outcome(request).await.expect("east's own").into_inner();
     assert_eq!(resolved.transaction, first.transaction);
     let account = east.get_account(GetAccountRequest { account_id: "shared:1".to_owned() }).await;
     assert_eq!(value(&account.unwrap().into_inner().account.unwrap().balance), "3.00");
@@ -103,28 +103,28 @@ async fn records_name_the_caller(kind: Kind) {
 
     let request = GetAccountRequest { account_id: "east:1".to_owned() };
     let account = east.get_account(request).await.expect("found").into_inner().account;
-    assert_eq!(account.expect("an account").caller, "all");
-    for (hold, end_caller) in held.into_iter().flatten().zip(["all", "all", ""]) {
-        assert_eq!((&*hold.caller, &*hold.end_caller), ("east", ""), "as it was placed");
+    assert_eq!(account.expect("an account").created_by, "all");
+    for (hold, ended_by) in held.into_iter().flatten().zip(["all", "all", ""]) {
+        assert_eq!((&*hold.created_by, &*hold.ended_by), ("east", ""), "as it was placed");
         let request = GetHoldRequest { hold_id: hold.hold_id };
         let hold = east.get_hold(request).await.expect("found").into_inner().hold;
         let hold = hold.expect("a hold");
-        assert_eq!((&*hold.caller, &*hold.end_caller), ("east", end_caller), "{}", hold.hold_id);
+        assert_eq!((&*hold.created_by, &*hold.ended_by), ("east", ended_by), "{}", hold.hold_id);
     }
-    assert_eq!(made.transaction.expect("a transaction").caller, "east");
+    assert_eq!(made.transaction.expect("a transaction").created_by, "east");
     let request = ListTransactionsRequest {
         account_id: "east:1".to_owned(),
         ..ListTransactionsRequest::default()
     };
     let listed = all.list_transactions(request).await.expect("listed").into_inner().transactions;
-    let who: Vec<_> = listed.iter().map(|it| it.caller.as_str()).collect();
+    let who: Vec<_> = listed.iter().map(|it| it.created_by.as_str()).collect();
     assert_eq!(who, ["all", "east", "all"], "the capture, the deposit, the opening's");
     let request = ListAccountChangesRequest {
         account_id: "east:1".to_owned(),
         ..ListAccountChangesRequest::default()
     };
     let changes = all.list_account_changes(request).await.expect("listed").into_inner().changes;
-    assert_eq!(changes[0].caller, "east");
+    assert_eq!(changes[0].created_by, "east");
 }
 
 async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
@@ -167,8 +167,8 @@ async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     client.capture_hold(capture(money("10"))).await.expect("at the limit");
 
     // A denial is not stored: the id stays unused.
-    let request = ResolveRequestRequest { request_id: "too-much".to_owned(), fence: false };
-    let resolved = client.resolve_request(request).await.expect("an answer").into_inner();
+    let request = GetRequestOutcomeRequest { request_id: "too-much".to_owned() };
+    let resolved = client.get_request_outcome(request).await.expect("an answer").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
     callers.set_policy(&(policy("11") + &identity("all", &["*"], &[""])));
     eventually("the new limit counts", async || {

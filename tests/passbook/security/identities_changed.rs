@@ -1,7 +1,9 @@
 //! Authentication is switched on or off, or an identity is renamed, between a request and its
 //! repeat: nothing is applied twice unless the operator allows it.
 
-use passbook::proto::{DepositRequest, GetAccountRequest, RequestOutcome, ResolveRequestRequest};
+use passbook::proto::{
+    DepositRequest, GetAccountRequest, GetRequestOutcomeRequest, RequestOutcome,
+};
 
 use crate::harness::{
     checker,
@@ -60,16 +62,16 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     let again = billing.deposit(request.clone()).await.expect("found").into_inner();
     assert!(again.replayed, "it was made before");
     let request_id = request.request_id.clone();
-    let resolve = ResolveRequestRequest { request_id, ..Default::default() };
-    let resolved = billing.resolve_request(resolve.clone()).await.expect("resolved").into_inner();
-    assert_eq!(resolved.outcome(), RequestOutcome::Applied);
+    let lookup = GetRequestOutcomeRequest { request_id };
+    let found = billing.get_request_outcome(lookup.clone()).await.expect("read").into_inner();
+    assert_eq!(found.outcome(), RequestOutcome::Applied);
     // New requests are found as well, by this caller only.
     let new = deposit("alice", "1");
     billing.deposit(new.clone()).await.expect("applied");
     assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
     let mut shop = server.client_of("shop-token");
-    let resolved = shop.resolve_request(resolve).await.expect("resolved").into_inner();
-    assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
+    let found = shop.get_request_outcome(lookup).await.expect("read").into_inner();
+    assert_eq!(found.outcome(), RequestOutcome::NotSeen);
     let request_of_account = GetAccountRequest { account_id: "alice".to_owned() };
     let account = billing.get_account(request_of_account).await.expect("read").into_inner();
     assert_eq!(value(&account.account.expect("an account").balance), "11.00");
@@ -104,7 +106,7 @@ async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     let again = invoicing.deposit(request).await.expect("found").into_inner();
 
     assert!(again.replayed, "it was made before");
-    assert_eq!(again.transaction.expect("a transaction").caller, "billing");
+    assert_eq!(again.transaction.expect("a transaction").created_by, "billing");
     assert!(!server.log().contains("recorded_as"), "{}", server.log());
     checker::assert_consistent(&database).await;
 }

@@ -124,7 +124,7 @@ async fn changes_by_certificate_name_the_caller() {
 
     client.create_account(account_of("shop:1", "USD")).await.expect("opened");
     let made = client.deposit(deposit("shop:1", "1")).await.expect("applied").into_inner();
-    assert_eq!(made.transaction.expect("a transaction").caller, "billing");
+    assert_eq!(made.transaction.expect("a transaction").created_by, "billing");
     let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
     assert_eq!(error.code(), Code::PermissionDenied);
 }

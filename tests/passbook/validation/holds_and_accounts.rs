@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use passbook::proto::{
-    CaptureHoldRequest, CloseAccountRequest, FreezeAccountRequest, PlaceHoldRequest,
-    ReleaseHoldRequest, ResolveRequestRequest, ReverseTransactionRequest, UnfreezeAccountRequest,
-    UpdateAccountRequest,
+    CaptureHoldRequest, CloseAccountRequest, FenceRequestRequest, FreezeAccountRequest,
+    GetRequestOutcomeRequest, PlaceHoldRequest, ReleaseHoldRequest, ReverseTransactionRequest,
+    UnfreezeAccountRequest, UpdateAccountRequest,
 };
 use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Status};
@@ -68,10 +68,10 @@ async fn malformed_request_ids_are_refused(kind: Kind) {
         refused(client.release_hold(request).await.map(drop));
         let request = ReverseTransactionRequest { request_id: id(), ..reversal(UUID) };
         refused(client.reverse_transaction(request).await.map(drop));
-        for fence in [false, true] {
-            let request = ResolveRequestRequest { request_id: id(), fence };
-            refused(client.resolve_request(request).await.map(drop));
-        }
+        let request = GetRequestOutcomeRequest { request_id: id() };
+        refused(client.get_request_outcome(request).await.map(drop));
+        let request = FenceRequestRequest { request_id: id() };
+        refused(client.fence_request(request).await.map(drop));
     }
 
     fixture.assert_nothing_changed().await;

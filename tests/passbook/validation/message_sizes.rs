@@ -3,8 +3,8 @@
 
 use passbook::proto::{
     BatchGetAccountsRequest, BatchPostTransactionsRequest, CreateAccountRequest,
-    FreezeAccountRequest, ListAccountChangesRequest, ListAccountsRequest, ListHoldsRequest,
-    ListTransactionsRequest, PostTransactionRequest, RequestOutcome, ResolveRequestRequest,
+    FreezeAccountRequest, GetRequestOutcomeRequest, ListAccountChangesRequest, ListAccountsRequest,
+    ListHoldsRequest, ListTransactionsRequest, PostTransactionRequest, RequestOutcome,
     StreamTransactionsRequest, UnfreezeAccountRequest,
 };
 use tokio::task::JoinSet;
@@ -184,8 +184,8 @@ async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it()
 
     assert_eq!(balance(&client, "alice").await, "2.00");
     let request_id = requests[2].request_id.clone();
-    let resolve = ResolveRequestRequest { request_id, ..ResolveRequestRequest::default() };
-    let answer = client.resolve_request(resolve).await.expect("resolved").into_inner();
+    let resolve = GetRequestOutcomeRequest { request_id };
+    let answer = client.get_request_outcome(resolve).await.expect("resolved").into_inner();
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 

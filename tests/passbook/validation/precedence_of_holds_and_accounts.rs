@@ -358,8 +358,8 @@ async fn a_reused_request_id_comes_before_rejections_by_state(kind: Kind) {
     assert_reason(client.reverse_transaction(request).await, expected);
 
     // A fence as well, whatever the body is.
-    let fence = passbook::proto::ResolveRequestRequest { request_id: "no".to_owned(), fence: true };
-    client.resolve_request(fence).await.expect("it is fenced");
+    let fence = passbook::proto::FenceRequestRequest { request_id: "no".to_owned() };
+    client.fence_request(fence).await.expect("it is fenced");
     let request_id = || "no".to_owned();
     let request =
         PlaceHoldRequest { request_id: request_id(), ..hold_named("taken", "nobody", "1") };

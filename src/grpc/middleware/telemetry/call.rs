@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// The header in which a call gets its name, and has it back.
-pub const REQUEST_ID: &str = "x-request-id";
-/// A longer one is not taken over: it would be in every line of the call.
-const REQUEST_ID_LENGTH_MAX: usize = 128;
+/// The header with the id of a call, in the request and in the response.
+pub const CALL_ID_HEADER: &str = "x-request-id";
+/// A longer id is not taken over, because every line of the call has it.
+const CALL_ID_LENGTH_MAX: usize = 128;
 /// Lines of one kind in a second, about calls that went wrong or were slow. When a database is
 /// down all calls fail, and the log must not be the next thing to fail.
 const LINES_A_SECOND_MAX: u32 = 10;
@@ -74,12 +74,12 @@ impl Observer {
     pub fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
         let (headers, extensions) = (request.headers(), request.extensions());
         let method = self.methods.of(request.uri().path());
-        let given = headers.get(REQUEST_ID).filter(|value| is_request_id(value));
-        let request_id = given.cloned().unwrap_or_else(new_request_id);
+        let given = headers.get(CALL_ID_HEADER).filter(|value| is_call_id(value));
+        let call_id = given.cloned().unwrap_or_else(new_call_id);
         let peer = extensions.get::<Peer>().and_then(|peer| peer.address);
         let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
-        let names = Arc::new(CallNames { method: &method.name, request_id, trace_id, peer });
+        let names = Arc::new(CallNames { method: &method.name, call_id, trace_id, peer });
         method.started.increment(1);
         self.in_flight.increment(1);
         let (observer, start) = (self.clone(), Instant::now());
@@ -97,8 +97,8 @@ impl Call {
         self.method.handled(code).increment(1);
         self.method.seconds().record(elapsed);
         self.observer.in_flight.decrement(1);
-        let request_id = self.names.request_id.to_str().unwrap_or_default();
-        self.trace.end(name_in_capitals(code), is_fault_to_traces(code), request_id);
+        let call_id = self.names.call_id.to_str().unwrap_or_default();
+        self.trace.end(name_in_capitals(code), is_fault_to_traces(code), call_id);
         self.log(code, elapsed);
     }
 
@@ -139,12 +139,12 @@ impl Drop for Call {
 }
 
 /// Printable, of bounded length; the rest could break a log or a header.
-fn is_request_id(value: &HeaderValue) -> bool {
+fn is_call_id(value: &HeaderValue) -> bool {
     let is_printable = |byte: &u8| (b' '..=b'~').contains(byte);
-    (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len()) && value.as_bytes().iter().all(is_printable)
+    (1..=CALL_ID_LENGTH_MAX).contains(&value.len()) && value.as_bytes().iter().all(is_printable)
 }
 
-fn new_request_id() -> HeaderValue {
+fn new_call_id() -> HeaderValue {
     let mut buffer = Uuid::encode_buffer();
     let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
     // Hexadecimal digits and hyphens are a value.
@@ -208,11 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_printable_and_not_long() {
-        let is_one = |bytes: &[u8]| is_request_id(&HeaderValue::from_bytes(bytes).unwrap());
-        assert!(
-            is_one(b"checkout 7/a") && is_one(&[b'a'; 128]) && is_request_id(&new_request_id())
-        );
+    fn a_call_id_is_printable_and_not_long() {
+        let is_one = |bytes: &[u8]| is_call_id(&HeaderValue::from_bytes(bytes).unwrap());
+        assert!(is_one(b"checkout 7/a") && is_one(&[b'a'; 128]) && is_call_id(&new_call_id()));
         assert!(
             !is_one(b"") && !is_one(b"a\tb") && !is_one("ü".as_bytes()) && !is_one(&[b'a'; 129])
         );

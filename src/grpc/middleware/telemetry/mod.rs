@@ -1,4 +1,4 @@
-//! The outermost layer: every call is counted, timed, named by a request id, traced, and at its
+//! The outermost layer: every call is counted, timed, named by its `call_id`, traced, and at its
 //! end written to the log, whatever the layers further in do with it.
 //!
 //! A gRPC call ends with its status, which is in the trailers of the answer, or in its headers if
@@ -26,7 +26,7 @@ use tower::{Layer, Service};
 
 use crate::{
     domain::authorization::Caller,
-    grpc::middleware::telemetry::call::{Call, Observer, REQUEST_ID},
+    grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, Observer},
 };
 
 /// See the module. To be made after metrics are set up.
@@ -113,8 +113,8 @@ where
         if let Some(call) = &mut call {
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
             call.identity = caller.filter(|identity| !identity.is_anonymous());
-            let name = HeaderName::from_static(REQUEST_ID);
-            response.headers_mut().insert(name, call.names.request_id.clone());
+            let name = HeaderName::from_static(CALL_ID_HEADER);
+            response.headers_mut().insert(name, call.names.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
             } else if response.status() != StatusCode::OK {

@@ -1,5 +1,5 @@
-//! The files that a URL of PostgreSQL's names. sqlx reads them for each connection that it makes,
-//! and says of one that is not there only that there is no such file.
+//! The files that a PostgreSQL URL names. sqlx reads them for each new connection, and its error
+//! for a missing file lacks the name.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ enum Content {
     Alone,
 }
 
-/// Those that will be read: by the parameters, or by the variables that sqlx knows.
+/// The files that sqlx will read, from parameters and from the environment variables that it knows.
 pub(super) fn named(parameters: &Parameters) -> Vec<NamedFile> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let value = |names: &[&str], name: &str| {
@@ -45,17 +45,14 @@ pub(super) fn named(parameters: &Parameters) -> Vec<NamedFile> {
         ("sslkey", key, of_pair(Content::Key)),
     ];
     let files = files.into_iter().filter_map(|(name, value, content)| {
-        // It may be the certificate itself.
+        // The value may be the certificate itself.
         let path = value.filter(|value| !value.trim().starts_with("-----BEGIN"))?.into();
         Some(NamedFile { name, path, content })
     });
     files.collect()
 }
 
-/// Reads them.
-///
-/// # Errors
-/// The first that cannot be read or is something else; with its name.
+/// Reads the files. The error names the first that cannot be used.
 pub(super) fn check(files: &[NamedFile]) -> Result<(), String> {
     files.iter().try_for_each(|NamedFile { name, path, content }| {
         let wrong = |what: String| format!("{name} {}: {what}", path.display());

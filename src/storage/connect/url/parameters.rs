@@ -1,15 +1,15 @@
-//! The parameters of a URL, libpq's above all: URLs are copied from where a provider shows them.
+//! The parameters of a URL. Providers' URLs have libpq's, so those are known here.
 
 use std::sync::Once;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::storage::connect::url::{
-    DatabaseUrlError,
+    error::DatabaseUrlError,
     parts::{Pairs, port_number, without_brackets},
 };
 
-/// What sqlx understands; anything else it would log, with its value, and ignore.
+/// Parameters that sqlx understands. Others it would log, with their values, and ignore.
 const KEPT: [&str; 14] = [
     "sslrootcert",
     "ssl-root-cert",
@@ -28,9 +28,9 @@ const KEPT: [&str; 14] = [
 ];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// libpq's that change nothing here, with the values for which that is true; none stands for all.
-/// Connections have time limits and keepalives of their own, the primary is looked for in any
-/// case, and the character set is UTF-8.
+/// libpq's parameters that change nothing here, with the values for which that is true (empty:
+/// all). Connections have their own time limits and keepalives, the primary is found in any case,
+/// and the character set is UTF-8.
 const DROPPED: [(&str, &[&str]); 25] = [
     ("connect_timeout", &[]),
     ("keepalives", &[]),
@@ -65,7 +65,7 @@ const WRITE_SEARCH_PATH: &str = "write options[search_path]=NAME instead";
 const WRITE_PLACE: &str = "write it where a URL has it: postgres://USER:PASSWORD@HOST:PORT/NAME";
 const WRITE_PASSWORD_FILE: &str = "name the file in database_password_file instead";
 
-/// Those that ask for something else, or for what cannot be done here, and what to do.
+/// Parameters that cannot be used as they are, and what to do instead.
 const ADVICE: [(&str, &str); 38] = [
     ("sslmode", "it must be disable, allow, prefer, require, verify-ca or verify-full"),
     ("port", "it must be a number from 1 to 65535"),
@@ -106,19 +106,16 @@ const ADVICE: [(&str, &str); 38] = [
     ("pool_max_conns", LEAVE_OUT),
     ("sslrootcert", "system goes with sslmode=verify-full only"),
 ];
-/// The longest name that is repeated.
+/// The longest name that an error repeats.
 const NAME_LENGTH_MAX: usize = 40;
 
-/// Parameters that mean something here.
+/// Parameters for sqlx.
 pub(super) struct Parameters {
     pub kept: Pairs,
 }
 
 impl Parameters {
-    /// Those that are to be used.
-    ///
-    /// # Errors
-    /// The first that cannot be, and what to do about it.
+    /// Keeps the parameters for sqlx. The error names the first that cannot be used.
     pub(super) fn check(all: Pairs) -> Result<Self, DatabaseUrlError> {
         let mut kept = Pairs::new();
         for (name, value) in all {
@@ -132,13 +129,13 @@ impl Parameters {
         Ok(this)
     }
 
-    /// The value of the last of these names.
+    /// The value of the last parameter with one of these names.
     pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
         let mut from_end = self.kept.iter().rev();
         from_end.find(|(name, _)| names.contains(&&**name)).map(|(_, value)| &**value)
     }
 
-    /// `sslrootcert=system` is a word, and no file. As with libpq, it is about verify-full.
+    /// Replaces `sslrootcert=system`, which names no file. As in libpq, it requires verify-full.
     fn use_built_in_roots(&mut self) -> Result<(), DatabaseUrlError> {
         if self.last(&["sslrootcert"]) != Some("system") {
             return Ok(());
@@ -153,7 +150,7 @@ impl Parameters {
     }
 }
 
-/// None if it changes nothing.
+/// The value for sqlx; None if the parameter changes nothing.
 fn value_to_keep(
     name: &str,
     value: String,
@@ -197,7 +194,7 @@ fn advice(name: &str, is_behind_password: bool) -> DatabaseUrlError {
     }
 }
 
-/// It is in the URLs of providers, and would be refused by those who cannot have it otherwise.
+/// Warns instead of refusing: the parameter is in providers' URLs.
 fn warn_of_channel_binding() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -208,7 +205,7 @@ fn warn_of_channel_binding() {
     });
 }
 
-/// Parameters as a query that every parser of URLs understands in the same way.
+/// Encodes parameters so that every URL parser reads the same.
 pub(super) fn query<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let pairs = pairs.map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));

@@ -1,35 +1,31 @@
-//! Takes a URL of PostgreSQL's apart, strictly: where a character of a password could be taken for
-//! the end of it, or the rest of it for a host, there is no guess, but an error.
+//! Splits a PostgreSQL URL, strictly: if a part of a password could be read as a delimiter or a
+//! host, the result is an error and not a guess.
 
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use crate::storage::connect::hosts::HOSTS_MAX;
-use crate::storage::connect::url::DatabaseUrlError;
+use crate::storage::connect::{target::HOSTS_MAX, url::error::DatabaseUrlError};
 
 /// Names as libpq's parameters have them, and decoded values.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// A URL without its scheme, taken apart.
+/// The parts of a URL behind its scheme.
 pub(super) struct Parts {
-    /// `user` and `password`, as far as they are there.
+    /// `user` and `password`, each if given.
     pub user: Pairs,
-    /// `host` and `port` of each, as far as they are there; at least one.
+    /// `host` and `port` of each host, each if given; at least one host.
     pub hosts: Vec<Pairs>,
-    /// `dbname`, if it is there.
+    /// `dbname`, if given.
     pub database: Pairs,
-    /// What is behind the question mark.
+    /// The query parameters.
     pub parameters: Pairs,
 }
 
 impl Parts {
-    /// Takes apart what is behind `postgres://`.
-    ///
-    /// # Errors
-    /// Something is where it cannot be.
+    /// Splits the text behind `postgres://`.
     pub(super) fn split(rest: &str) -> Result<Self, DatabaseUrlError> {
-        // All that would end a password too early, or be dropped silently.
+        // Characters that would end a password too early or be dropped.
         if rest.contains('#') || rest.contains(char::is_control) {
             return Err(DatabaseUrlError::Malformed);
         }
@@ -102,7 +98,7 @@ fn name(text: String) -> Option<String> {
     (text.starts_with('/') || is_name(&text)).then_some(text)
 }
 
-/// A port that can be connected to.
+/// A port from 1 to 65535, in canonical form.
 pub(super) fn port_number(text: &str) -> Option<String> {
     text.parse::<u16>().ok().filter(|port| *port > 0).map(|port| port.to_string())
 }
@@ -122,13 +118,13 @@ fn parameters(query: &str) -> Result<Pairs, DatabaseUrlError> {
         .collect()
 }
 
-/// None if it is empty.
+/// No pair if the text is empty.
 fn pair(name: &str, text: &str) -> Result<Pairs, DatabaseUrlError> {
     let value = decoded(text)?;
     Ok(if value.is_empty() { Vec::new() } else { vec![(name.to_owned(), value)] })
 }
 
-/// With `%XX` decoded; a `%` without two digits is one that should have been written `%25`.
+/// Decodes `%XX`. A `%` without two digits is an error: it should have been written `%25`.
 fn decoded(text: &str) -> Result<String, DatabaseUrlError> {
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().get(..2).unwrap_or_default();
@@ -139,6 +135,6 @@ fn decoded(text: &str) -> Result<String, DatabaseUrlError> {
     }
     let decoded =
         percent_decode_str(text).decode_utf8().map_err(|_| DatabaseUrlError::Malformed)?;
-    // PostgreSQL's protocol ends a text with it.
+    // PostgreSQL's protocol ends texts with NUL.
     if decoded.contains('\0') { Err(DatabaseUrlError::Malformed) } else { Ok(decoded.into_owned()) }
 }

@@ -1,4 +1,4 @@
-use crate::storage::connect::url::*;
+use crate::storage::connect::{target::HOSTS_MAX, url::*};
 
 fn options(text: &str) -> Vec<PgConnectOptions> {
     match DatabaseUrl::parse(text).unwrap().0 {

@@ -7,9 +7,8 @@ use passbook::proto::{
     Account, BatchPostTransactionsRequest, CaptureHoldRequest, CaptureHoldResponse,
     CloseAccountRequest, CreateAccountRequest, DepositRequest, FreezeAccountRequest,
     GetAccountRequest, GetHoldRequest, Hold, Leg, Money, PlaceHoldRequest, PostTransactionRequest,
-    ReleaseHoldRequest, RequestOutcome, ResolveRequestRequest, ResolveRequestResponse,
-    ReverseTransactionRequest, Transaction, TransferRequest, UnfreezeAccountRequest,
-    WithdrawRequest, account_service_client::AccountServiceClient,
+    ReleaseHoldRequest, ReverseTransactionRequest, Transaction, TransferRequest,
+    UnfreezeAccountRequest, WithdrawRequest, account_service_client::AccountServiceClient,
 };
 use prost_types::Timestamp;
 use tonic::{Request, Status, body::Body, transport::Channel};
@@ -17,7 +16,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{Server, eventually, ms, reason, seconds};
+use crate::harness::{Server, eventually, ms, reason};
 
 pub type Client = AccountServiceClient<Channel>;
 
@@ -339,22 +338,6 @@ macro_rules! all_pages {
     }};
 }
 pub(crate) use all_pages;
-
-/// Calls ResolveRequest, and repeats it after CONTENTION.
-pub async fn resolve(client: &Client, request_id: &str, fence: bool) -> ResolveRequestResponse {
-    let request = ResolveRequestRequest { request_id: request_id.to_owned(), fence };
-    for _ in 0..20 {
-        match client.clone().resolve_request(within(seconds(10), request.clone())).await {
-            Ok(answer) => return answer.into_inner(),
-            Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
-        }
-    }
-    panic!("{request_id} is not resolved");
-}
-
-pub fn not_seen(fenced: bool) -> ResolveRequestResponse {
-    ResolveRequestResponse { outcome: RequestOutcome::NotSeen.into(), fenced, ..Default::default() }
-}
 
 pub async fn serving_status(server: &Server, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.to_owned() };

@@ -7,11 +7,13 @@ pub mod credentials;
 mod errors;
 mod fixtures;
 pub mod http2;
+mod outcomes;
 pub mod request;
 pub mod trace_collector;
 mod watch;
 
 pub use errors::*;
 pub use fixtures::*;
+pub use outcomes::*;
 pub use request::{Answer, Change, RequestResult};
 pub use watch::*;

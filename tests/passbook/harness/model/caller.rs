@@ -7,8 +7,8 @@ use std::{
 };
 
 use passbook::proto::{
-    BatchGetAccountsRequest, GetHoldRequest, ListAccountChangesRequest, ListEntriesRequest,
-    ListHoldsRequest, ListTransactionsRequest, ResolveRequestRequest,
+    BatchGetAccountsRequest, GetHoldRequest, GetRequestOutcomeRequest, ListAccountChangesRequest,
+    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest,
 };
 
 use crate::harness::{
@@ -139,8 +139,8 @@ impl Caller {
         let mut request_ids: Vec<String> = self.model.requests.keys().cloned().collect();
         self.generator.random.shuffle(&mut request_ids);
         for request_id in request_ids.into_iter().take(LOOKED_UP_AT_THE_END) {
-            let request = ResolveRequestRequest { request_id, fence: false };
-            self.call(Command::Resolve(request)).await.expect("a result");
+            let request = GetRequestOutcomeRequest { request_id };
+            self.call(Command::GetRequestOutcome(request)).await.expect("a result");
         }
     }
 }

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use passbook::proto::{
     Account, AccountChange, BatchGetAccountsRequest, BatchPostTransactionsRequest,
     CaptureHoldRequest, CloseAccountRequest, CreateAccountRequest, DepositRequest, Entry,
-    FreezeAccountRequest, GetAccountRequest, GetBalanceRequest, GetHoldRequest,
-    GetTransactionRequest, Hold, ListAccountChangesRequest, ListAccountsRequest,
-    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest, Money, PlaceHoldRequest,
-    PostTransactionRequest, ReleaseHoldRequest, ResolveRequestRequest, ReverseTransactionRequest,
-    StreamTransactionsRequest, Transaction, TransferRequest, UnfreezeAccountRequest,
-    UpdateAccountRequest, WithdrawRequest, post_transaction_result,
+    FenceRequestRequest, FreezeAccountRequest, GetAccountRequest, GetBalanceRequest,
+    GetHoldRequest, GetRequestOutcomeRequest, GetRequestOutcomeResponse, GetTransactionRequest,
+    Hold, ListAccountChangesRequest, ListAccountsRequest, ListEntriesRequest, ListHoldsRequest,
+    ListTransactionsRequest, Money, PlaceHoldRequest, PostTransactionRequest, ReleaseHoldRequest,
+    ReverseTransactionRequest, StreamTransactionsRequest, Transaction, TransferRequest,
+    UnfreezeAccountRequest, UpdateAccountRequest, WithdrawRequest, post_transaction_result,
 };
 use tonic::{Code, Request, Status};
 use tonic_types::{StatusExt, pb};
 
-use crate::harness::{Client, seconds, status_of, within};
+use crate::harness::{Client, as_outcome, seconds, status_of, within};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -33,7 +33,8 @@ pub enum Command {
     CaptureHold(CaptureHoldRequest),
     ReleaseHold(ReleaseHoldRequest),
     Reverse(ReverseTransactionRequest),
-    Resolve(ResolveRequestRequest),
+    GetRequestOutcome(GetRequestOutcomeRequest),
+    FenceRequest(FenceRequestRequest),
     GetAccount(GetAccountRequest),
     BatchGetAccounts(BatchGetAccountsRequest),
     ListAccounts(ListAccountsRequest),
@@ -56,9 +57,9 @@ pub struct Response {
     pub entries: Vec<Entry>,
     pub balance: Option<(Money, i64)>,
     pub replayed: bool,
-    /// Of ResolveRequest: the outcome, and whether the request is fenced.
-    pub resolved: Option<(i32, bool)>,
-    /// Of ResolveRequest: the rejection.
+    /// Of GetRequestOutcome and FenceRequest: the outcome, and whether the request is fenced.
+    pub outcome: Option<(i32, bool)>,
+    /// Of GetRequestOutcome and FenceRequest: the rejection.
     pub rejection: Option<Rejection>,
 }
 
@@ -103,20 +104,20 @@ impl Command {
     /// Whether the call is a read, which can be repeated.
     pub fn is_read(&self) -> bool {
         use Command as C;
-        match self {
+        matches!(
+            self,
             C::GetAccount(_)
-            | C::BatchGetAccounts(_)
-            | C::ListAccounts(_)
-            | C::ListAccountChanges(_)
-            | C::GetHold(_)
-            | C::ListHolds(_)
-            | C::GetTransaction(_)
-            | C::ListTransactions(_)
-            | C::ListEntries(_)
-            | C::GetBalance(_) => true,
-            C::Resolve(request) => !request.fence,
-            _ => false,
-        }
+                | C::BatchGetAccounts(_)
+                | C::ListAccounts(_)
+                | C::ListAccountChanges(_)
+                | C::GetHold(_)
+                | C::ListHolds(_)
+                | C::GetTransaction(_)
+                | C::ListTransactions(_)
+                | C::ListEntries(_)
+                | C::GetBalance(_)
+                | C::GetRequestOutcome(_)
+        )
     }
 
     /// The `request_id` and `validate_only` of those that have them.
@@ -263,15 +264,21 @@ impl Command {
                 let it = client.reverse_transaction(timed(it)).await?.into_inner();
                 Ok(made(it.transaction, None, it.replayed))
             }
-            Self::Resolve(it) => {
-                let it = client.resolve_request(timed(it)).await?.into_inner();
-                let resolved = Some((it.outcome, it.fenced));
-                let rejection = it.error.map(Rejection::of_message);
-                Ok(Response { resolved, rejection, ..made(it.transaction, it.hold, false) })
+            Self::GetRequestOutcome(it) => {
+                Ok(outcome(client.get_request_outcome(timed(it)).await?.into_inner()))
+            }
+            Self::FenceRequest(it) => {
+                Ok(outcome(as_outcome(client.fence_request(timed(it)).await?.into_inner())))
             }
             read => crate::harness::model::reads::send(read, client).await,
         }
     }
+}
+
+fn outcome(it: GetRequestOutcomeResponse) -> Response {
+    let outcome = Some((it.outcome, it.fenced));
+    let rejection = it.error.map(Rejection::of_message);
+    Response { outcome, rejection, ..made(it.transaction, it.hold, false) }
 }
 
 /// Posts one transaction: unary, as a batch of one, or as a stream of one.

@@ -47,8 +47,8 @@ impl Model {
             assert!(microseconds(create_time) < expire_us, "placed after the expiry");
         }
         let message = HoldMessage {
-            caller: String::new(),
-            end_caller: String::new(),
+            created_by: String::new(),
+            ended_by: String::new(),
             hold_id: hold_id.clone(),
             account_id: request.account_id.clone(),
             amount: request.amount.clone(),

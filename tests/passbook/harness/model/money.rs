@@ -249,7 +249,7 @@ impl Model {
             create_time,
             reverses_transaction_id: frame.reverses_transaction_id,
             reversed_by_transaction_id: String::new(),
-            caller: String::new(),
+            created_by: String::new(),
         };
         self.transactions.insert(transaction_id, transaction.clone());
         transaction

@@ -58,7 +58,7 @@ impl Generator {
             60..67 => self.capture_hold(model),
             67..70 => self.release_hold(model),
             70..77 => self.reverse(model),
-            77..80 => return self.resolve(),
+            77..80 => return self.outcome_or_fence(),
             80..85 => return self.repeat(),
             85..90 => return self.repeat_with_another_body(model),
             _ => return self.read(model),

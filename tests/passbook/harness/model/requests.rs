@@ -1,9 +1,9 @@
 //! Random requests that move or hold money, and repeats of them.
 
 use passbook::proto::{
-    AccountState, CaptureHoldRequest, Condition, DepositRequest, Leg, Money, PlaceHoldRequest,
-    PostTransactionRequest, ReleaseHoldRequest, ResolveRequestRequest, ReverseTransactionRequest,
-    TransferRequest, WithdrawRequest,
+    AccountState, CaptureHoldRequest, Condition, DepositRequest, FenceRequestRequest,
+    GetRequestOutcomeRequest, Leg, Money, PlaceHoldRequest, PostTransactionRequest,
+    ReleaseHoldRequest, ReverseTransactionRequest, TransferRequest, WithdrawRequest,
 };
 
 use crate::harness::{
@@ -219,17 +219,19 @@ impl Generator {
         Some(self.sent[count - 1 - self.random.usize(0..back)].clone())
     }
 
-    pub(super) fn resolve(&mut self) -> Command {
+    pub(super) fn outcome_or_fence(&mut self) -> Command {
         let sent = self.request_id_sent();
         let request_id = match sent.filter(|_| !self.one_in(4)) {
             Some(request_id) => request_id,
             None => self.new_id("request"),
         };
-        let fence = self.one_in(2);
-        if let Some(like) = self.sent_before().filter(|_| fence) {
+        if self.one_in(2) {
+            return Command::GetRequestOutcome(GetRequestOutcomeRequest { request_id });
+        }
+        if let Some(like) = self.sent_before() {
             self.after_fence.push(like.with_request_id(&request_id));
         }
-        Command::Resolve(ResolveRequestRequest { request_id, fence })
+        Command::FenceRequest(FenceRequestRequest { request_id })
     }
 
     /// A repeat of an earlier request, with or without `validate_only`.
@@ -237,7 +239,7 @@ impl Generator {
         if let Some(late) = self.after_fence.pop() {
             return late;
         }
-        let Some(mut command) = self.sent_before() else { return self.resolve() };
+        let Some(mut command) = self.sent_before() else { return self.outcome_or_fence() };
         if self.one_in(2) {
             let is_dry_run = command.is_dry_run();
             command.set_dry_run(!is_dry_run);
@@ -246,7 +248,7 @@ impl Generator {
     }
 
     pub(super) fn repeat_with_another_body(&mut self, model: &Model) -> Command {
-        let Some(request_id) = self.request_id_sent() else { return self.resolve() };
+        let Some(request_id) = self.request_id_sent() else { return self.outcome_or_fence() };
         let other = match self.random.u8(0..10) {
             0 => self.deposit(model),
             1 => self.withdraw(model),
@@ -260,7 +262,7 @@ impl Generator {
 
     /// An earlier request with one field changed. None if the field already had that value.
     fn small_difference(&mut self) -> Command {
-        let Some(mut command) = self.sent_before() else { return self.resolve() };
+        let Some(mut command) = self.sent_before() else { return self.outcome_or_fence() };
         let is_first = self.random.bool();
         match &mut command {
             Command::Deposit(it) if is_first => it.description.push('!'),

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use passbook::proto::{
     Account as AccountMessage, AccountAttributes, AccountChange, AccountChangeKind, AccountState,
-    CreateAccountRequest, Entry, Hold as HoldMessage, Money, RequestOutcome, ResolveRequestRequest,
-    Transaction, UpdateAccountRequest,
+    CreateAccountRequest, Entry, Hold as HoldMessage, Money, RequestOutcome, Transaction,
+    UpdateAccountRequest,
 };
 use prost_types::Timestamp;
 use tonic::Code;
@@ -104,7 +104,8 @@ impl Model {
                 let change = (AccountState::Closed, AccountChangeKind::Closed);
                 self.set_state(&it.account_id, change, &it.reason, time)
             }
-            Command::Resolve(it) => Ok(self.resolve(it)),
+            Command::GetRequestOutcome(it) => Ok(self.outcome(&it.request_id)),
+            Command::FenceRequest(it) => Ok(self.fence(&it.request_id)),
             request if request.request_id().is_some() => self.request(request, reply),
             read => self.read(read),
         }
@@ -176,7 +177,7 @@ impl Model {
         let account = self.account(account_id)?;
         let money = |units| Some(money_in(&account.currency_code, units));
         Ok(AccountMessage {
-            caller: String::new(),
+            created_by: String::new(),
             account_id: account_id.to_owned(),
             currency_code: account.currency_code.clone(),
             balance: money(account.balance),
@@ -342,7 +343,7 @@ impl Model {
                 before: Some(before),
                 after: Some(after),
                 create_time: account.update_time,
-                caller: String::new(),
+                created_by: String::new(),
             });
         }
         self.answer(account_id)
@@ -371,27 +372,27 @@ impl Model {
         }
     }
 
-    fn resolve(&mut self, request: &ResolveRequestRequest) -> Response {
-        let resolved = |outcome: RequestOutcome, fenced| Some((outcome.into(), fenced));
-        match self.requests.get(&request.request_id) {
+    fn fence(&mut self, request_id: &str) -> Response {
+        if !self.requests.contains_key(request_id) {
+            self.requests.insert(request_id.to_owned(), None);
+        }
+        self.outcome(request_id)
+    }
+
+    fn outcome(&self, request_id: &str) -> Response {
+        let outcome = |outcome: RequestOutcome, fenced| Some((outcome.into(), fenced));
+        match self.requests.get(request_id) {
             Some(Some((_, Ok(response)))) => {
-                Response { resolved: resolved(RequestOutcome::Applied, false), ..response.clone() }
+                Response { outcome: outcome(RequestOutcome::Applied, false), ..response.clone() }
             }
             Some(Some((_, Err(rejection)))) => Response {
-                resolved: resolved(RequestOutcome::Rejected, false),
+                outcome: outcome(RequestOutcome::Rejected, false),
                 rejection: Some(rejection.clone()),
                 ..Response::default()
             },
-            Some(None) => Response {
-                resolved: resolved(RequestOutcome::NotSeen, true),
-                ..Response::default()
-            },
-            None => {
-                if request.fence {
-                    self.requests.insert(request.request_id.clone(), None);
-                }
-                let resolved = resolved(RequestOutcome::NotSeen, request.fence);
-                Response { resolved, ..Response::default() }
+            fence => {
+                let outcome = outcome(RequestOutcome::NotSeen, fence.is_some());
+                Response { outcome, ..Response::default() }
             }
         }
     }

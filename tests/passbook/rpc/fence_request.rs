@@ -1,21 +1,15 @@
-//! ResolveRequest: the outcome of a request, and the fence that prevents its execution.
+//! FenceRequest: a request without a result is never applied, wherever it waits.
 
 use std::collections::BTreeMap;
 
 use passbook::proto::{
-    Account, DepositRequest, GetTransactionRequest, RequestOutcome, ResolveRequestResponse,
-    get_transaction_request::Lookup,
+    Account, DepositRequest, GetTransactionRequest, get_transaction_request::Lookup,
 };
-use prost::Message;
 use sea_orm::ConnectionTrait;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use crate::harness::{
-    checker,
-    request::{one_of_each_kind, one_of_each_kind_refused},
-    *,
-};
+use crate::harness::{checker, request::one_of_each_kind, *};
 
 /// Races between a request and its fence.
 const MEETINGS: usize = 150;
@@ -23,43 +17,9 @@ const MEETINGS: usize = 150;
 const MEETINGS_AT_ONCE: usize = 15;
 
 on_both_databases! {
-    an_applied_request_resolves_to_its_answer,
-    a_rejected_request_resolves_to_its_error,
-    a_request_without_a_verdict_is_not_seen,
+    a_fence_comes_after_the_shape_and_before_everything_else,
     a_fenced_request_is_never_applied,
     concurrent_request_and_fence_agree,
-}
-
-fn applied(made: &Answer) -> ResolveRequestResponse {
-    ResolveRequestResponse {
-        outcome: RequestOutcome::Applied.into(),
-        transaction: made.transaction.clone(),
-        hold: made.hold.clone(),
-        ..Default::default()
-    }
-}
-
-fn rejected(status: &Status) -> ResolveRequestResponse {
-    let error = tonic_types::pb::Status::decode(status.details()).expect("the details");
-    assert_eq!((error.code, error.message.as_str()), (status.code() as i32, status.message()));
-    ResolveRequestResponse {
-        outcome: RequestOutcome::Rejected.into(),
-        error: Some(error),
-        ..Default::default()
-    }
-}
-
-/// Resolves on every server, with and without a fence: a result is final.
-async fn is_resolved_everywhere(
-    clients: &[Client],
-    request_id: &str,
-    expected: &ResolveRequestResponse,
-) {
-    for client in clients {
-        for fence in [false, true, false] {
-            assert_eq!(&resolve(client, request_id, fence).await, expected, "fence: {fence}");
-        }
-    }
 }
 
 #[track_caller]
@@ -74,95 +34,21 @@ async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
     (servers, clients)
 }
 
-async fn an_applied_request_resolves_to_its_answer(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
-    let mut history = Vec::new();
-    for asked in one_of_each_kind(&clients[0], "alice").await {
-        assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let made = asked.send(&clients[0], PATIENCE).await.expect("applied");
-        is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
-        history.push((asked, made));
-    }
-
-    // Later changes do not alter the answers.
-    for (_, made) in history.clone() {
-        let ends = match (made.transaction, made.hold) {
-            (Some(transaction), _) => Change::Reverse(reversal(&transaction.transaction_id)),
-            (None, Some(hold)) => Change::CaptureHold(capture_part(&hold.hold_id, "0.50")),
-            (None, None) => panic!("nothing was made"),
-        };
-        // The capture of the released hold is rejected; all others are applied.
-        let _ = ends.send(&clients[0], PATIENCE).await;
-    }
-    for (asked, made) in history {
-        is_resolved_everywhere(&clients, asked.request_id(), &applied(&made)).await;
-        let again = asked.send(&clients[1], PATIENCE).await.expect("it is replayed");
-        assert_eq!(again, Answer { replayed: true, ..made });
-    }
-}
-
-async fn a_rejected_request_resolves_to_its_error(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
-    open_funded(&clients[0], "alice", "100").await;
-    let placed = clients[0].clone().place_hold(hold("alice", "1")).await.expect("it is placed");
-    let hold_id = placed.into_inner().hold.expect("a hold").hold_id;
-    let mut history = Vec::new();
-    for asked in one_of_each_kind_refused("alice", &hold_id) {
-        assert_eq!(resolve(&clients[1], asked.request_id(), false).await, not_seen(false));
-        let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is refused");
-        assert!(request::is_definite(&status), "{status:?}");
-        history.push((asked, status));
-    }
-
-    // A rejection is final, whatever becomes possible later.
-    open_funded(&clients[0], "nobody", "1").await;
-    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("applied");
-
-    let before = get(&clients[0], "alice").await;
-    for (asked, status) in history {
-        is_resolved_everywhere(&clients, asked.request_id(), &rejected(&status)).await;
-        let again = asked.send(&clients[1], PATIENCE).await.expect_err("it is refused");
-        assert_eq!(rejected(&again), rejected(&status));
-    }
-    assert_eq!(get(&clients[0], "alice").await, before);
-}
-
-async fn a_request_without_a_verdict_is_not_seen(kind: Kind) {
+async fn a_fence_comes_after_the_shape_and_before_everything_else(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
-    let request = deposit("alice", "1");
-    let id = request.request_id.clone();
-
-    let malformed = DepositRequest { amount: money("1e1"), ..request.clone() };
-    let answer = client.clone().deposit(malformed.clone()).await;
-    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
-    assert_eq!(resolve(&client, &id, false).await, not_seen(false));
-
-    let dry = DepositRequest { validate_only: true, ..request.clone() };
-    client.clone().deposit(dry.clone()).await.expect("valid");
-    assert_eq!(resolve(&client, &id, false).await, not_seen(false));
-
-    // A lookup without a fence records nothing.
-    let made = Change::Deposit(request.clone()).send(&client, PATIENCE).await.expect("applied");
-    assert!(!made.replayed);
-
-    // A rejected reuse of the id is no request of its own.
-    let another = DepositRequest { amount: money("2"), ..request };
-    refused(client.clone().deposit(another).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    is_resolved_everywhere(std::slice::from_ref(&client), &id, &applied(&made)).await;
-
-    // Shape comes before the fence: malformed ids are not looked up.
     let fenced = new_request_id();
-    assert_eq!(resolve(&client, &fenced, true).await, not_seen(true));
-    let malformed = DepositRequest { request_id: fenced.clone(), ..malformed };
+    assert_eq!(fence(&client, &fenced).await, not_seen(true));
+    let request = DepositRequest { request_id: fenced.clone(), ..deposit("alice", "1") };
+
+    // A malformed request is not looked up.
+    let malformed = DepositRequest { amount: money("1e1"), ..request.clone() };
     let answer = client.clone().deposit(malformed).await;
     refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
     // `validate_only` shows what would happen.
-    let dry = Change::Deposit(DepositRequest { request_id: fenced.clone(), ..dry });
+    let dry = Change::Deposit(DepositRequest { validate_only: true, ..request });
     is_fenced(dry.send(&client, PATIENCE).await, &fenced);
-    assert_eq!(balance(&client, "alice").await, "101.00");
+    assert_eq!(balance(&client, "alice").await, "100.00");
     checker::assert_consistent(&database).await;
 }
 
@@ -176,8 +62,8 @@ async fn a_fenced_request_is_never_applied(kind: Kind) {
 
     for (number, asked) in each.iter().chain([&refused_anyway]).enumerate() {
         let fenced_at = &clients[number % 2];
-        assert_eq!(resolve(fenced_at, asked.request_id(), true).await, not_seen(true));
-        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+        assert_eq!(fence(fenced_at, asked.request_id()).await, not_seen(true));
+        assert_final_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
     }
     // They arrive a second later, as requests delayed in a network may.
     tokio::time::sleep(seconds(1)).await;
@@ -185,7 +71,7 @@ async fn a_fenced_request_is_never_applied(kind: Kind) {
         for client in [&clients[0], &clients[1], &clients[0]] {
             is_fenced(asked.send(client, PATIENCE).await, asked.request_id());
         }
-        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+        assert_final_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
         let lookup = Some(Lookup::RequestId(asked.request_id().to_owned()));
         let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
         refused(answer, Code::NotFound, "TRANSACTION_NOT_FOUND");
@@ -258,7 +144,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
         });
         fences.spawn(async move {
             tokio::time::sleep(fence_after).await;
-            resolve(&fencer, &id, true).await
+            fence(&fencer, &id).await
         });
     }
     let (results, fences) = (sends.join_all().await, fences.join_all().await);
@@ -310,8 +196,8 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
 
     for (number, asked) in waiting_ones.iter().enumerate() {
         let id = asked.request_id();
-        assert_eq!(resolve(&clients[number % 2], id, false).await, not_seen(false));
-        assert_eq!(resolve(&clients[number % 2], id, true).await, not_seen(true));
+        assert_eq!(request_outcome(&clients[number % 2], id).await, not_seen(false));
+        assert_eq!(fence(&clients[number % 2], id).await, not_seen(true));
     }
     assert!(calls.try_join_next().is_none(), "all of them still wait");
     assert_eq!(Standing::read(&database, &clients[0]).await, before);
@@ -320,11 +206,11 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
     for (asked, answer) in calls.join_all().await {
         if asked.request_id() == control.request_id() {
             let made = answer.expect("applied");
-            is_resolved_everywhere(&clients, control.request_id(), &applied(&made)).await;
+            assert_final_everywhere(&clients, control.request_id(), &applied(&made)).await;
             continue;
         }
         is_fenced(answer, asked.request_id());
-        is_resolved_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
+        assert_final_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
         is_fenced(asked.send(&clients[0], PATIENCE).await, asked.request_id());
     }
     let after = Standing::read(&database, &clients[0]).await;
@@ -353,7 +239,7 @@ async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
         let client = clients[number % 2].clone();
         fences.spawn(async move {
             tokio::time::sleep(ms(100)).await;
-            let resolved = resolve(&client, &id, true).await;
+            let resolved = fence(&client, &id).await;
             (id, resolved)
         });
     }

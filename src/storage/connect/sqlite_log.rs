@@ -1,0 +1,96 @@
+//! SQLite's write-ahead log: when it is moved into the database's file.
+
+use std::time::Duration;
+
+use sea_orm::ConnectionTrait;
+
+use crate::storage::{
+    StorageError,
+    connect::store::{Backend, Store},
+    dialect::DatabaseKind,
+};
+
+/// Time limit for moving the log into a file that is no longer at its path.
+const FOLD_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long writers wait for readers that keep the log from being restarted.
+const SHORTEN_WAIT_MAX_MS: u32 = 100;
+
+impl Store {
+    /// Closes the readers' connections.
+    pub async fn close_readers(&self) -> Result<(), StorageError> {
+        Ok(self.readers.close_by_ref().await?)
+    }
+
+    /// Closes the readers' connections. On SQLite, moves the write-ahead log into the database's
+    /// file, so that this file alone is a whole copy.
+    ///
+    /// # Errors
+    /// The log could not be moved, which the next server does at its start.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        let Backend::Sqlite { file, write_lock, .. } = self.backend() else {
+            return self.close_readers().await;
+        };
+        write_lock.close().await;
+        if file.check().is_err() {
+            // The file at the path now is not ours: nothing is opened there.
+            self.fold_log().await;
+            return self.close_readers().await;
+        }
+        self.close_readers().await?;
+        let admin = self.maintenance_connection().await?;
+        // If another process is reading, its own close moves the log.
+        admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
+        admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+        Ok(admin.close().await?)
+    }
+
+    /// Checks that changes go to the right database: on PostgreSQL, that no second host of the URL
+    /// is a primary; on SQLite, that the file at the path is the one that is open, and writable. If
+    /// it is another file, moves the log into the open one, so that no part of the log stays beside
+    /// a file to which it does not belong.
+    pub async fn check_backend(&self) -> Result<(), String> {
+        let file = match self.backend() {
+            Backend::Sqlite { file, .. } => file,
+            Backend::Postgres { hosts, .. } => {
+                return hosts.probe_if_due().await.map_err(|error| error.to_string());
+            }
+        };
+        if file.check().is_err() {
+            self.fold_log().await;
+        }
+        file.check_writable()
+    }
+
+    /// Moves the log into the open file, on an open connection.
+    async fn fold_log(&self) {
+        // Below FOLD_TIME_MAX.
+        let fold = "PRAGMA busy_timeout = 500; PRAGMA wal_checkpoint(TRUNCATE); \
+            PRAGMA busy_timeout = 10000";
+        let folding = self.readers.execute_unprepared(fold);
+        match tokio::time::timeout(FOLD_TIME_MAX, folding).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the log stays beside the database file"),
+            Err(_) => tracing::warn!("someone reads for long: the log is moved later"),
+        }
+    }
+
+    /// Restarts SQLite's write-ahead log if it has become long; SQLite itself does so only at a
+    /// moment without readers. Writers wait meanwhile, for at most a tenth of a second. Returns
+    /// whether a reader prevented it.
+    pub async fn shorten_log(&self) -> Result<bool, StorageError> {
+        let Backend::Sqlite { file, .. } = self.backend() else { return Ok(false) };
+        if !file.has_long_log() {
+            return Ok(false);
+        }
+        let admin = self.maintenance_connection().await?;
+        let wait = format!("PRAGMA busy_timeout = {SHORTEN_WAIT_MAX_MS}");
+        admin.execute_unprepared(&wait).await?;
+        // Most of the work, beside writers.
+        admin.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        let shorten = DatabaseKind::Sqlite.statement("PRAGMA wal_checkpoint(TRUNCATE)", []);
+        let row = admin.query_one_raw(shorten).await?;
+        let is_busy: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
+        admin.close().await?;
+        Ok(is_busy != 0)
+    }
+}

@@ -1,0 +1,243 @@
+//! The handle to a database.
+
+use std::sync::{Arc, Mutex};
+
+use sea_orm::{
+    DatabaseConnection, SqlxError,
+    sqlx::{Database, Pool, postgres::PgPool},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::lock::lock;
+use crate::storage::{
+    StorageError,
+    connect::{
+        active_transactions::ActiveTransactions,
+        budget::{Budget, CONNECTIONS_MAX_DEFAULT, Connections, ReadPermits},
+        hosts::Hosts,
+        pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
+        refusal::ConnectError,
+        session::{self, Role},
+        sqlite_file::DatabaseFile,
+        target::TargetSession,
+        url::{DatabaseUrl, Options},
+        write_lock::{WriteFlag, WriteLockProbe},
+    },
+    dialect::DatabaseKind,
+};
+
+/// A database, and the connections that reads share.
+pub struct Store {
+    backend: Arc<Backend>,
+    pub(in crate::storage) readers: DatabaseConnection,
+    read_permits: ReadPermits,
+    budget: Budget,
+}
+
+/// The file or the servers behind a [`Store`].
+pub(in crate::storage) enum Backend {
+    Sqlite {
+        file: Arc<DatabaseFile>,
+        /// Whether a transaction of this process has the write lock.
+        flag: WriteFlag,
+        write_lock: WriteLockProbe,
+    },
+    Postgres {
+        hosts: Arc<Hosts>,
+        /// The pools of readers, which follow the primary: that of callers first.
+        pools: Mutex<Vec<PgPool>>,
+        active_transactions: ActiveTransactions,
+    },
+}
+
+impl Store {
+    /// Connects to a database that takes changes. Does not look at the schema.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened, or it is a standby.
+    pub async fn connect(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Primary, None).await
+    }
+
+    /// Connects to a database that takes changes, for a server that opens at most this many
+    /// connections, and no more than its role, the database and PostgreSQL allow.
+    ///
+    /// # Errors
+    /// It cannot be reached or opened, it is a standby, or it allows too few connections.
+    pub async fn connect_with(
+        url: DatabaseUrl,
+        connections_max: u32,
+    ) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Primary, Some(connections_max)).await
+    }
+
+    /// How the connections are divided.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// A handle to the same database, with connections reserved for what the service itself reads.
+    pub async fn reserve(&self) -> Result<Self, StorageError> {
+        let size = self.budget.reserved;
+        let readers = match &*self.backend {
+            Backend::Sqlite { file, .. } => open_sqlite(file, Role::Reader, size).await?,
+            Backend::Postgres { hosts, pools, .. } => {
+                let options = session::start_up(hosts.current().clone());
+                let pool = postgres_readers(hosts, size).connect_lazy_with(options);
+                lock(pools).push(pool.clone());
+                pool.into()
+            }
+        };
+        let read_permits = ReadPermits::new(size);
+        Ok(Self { backend: self.backend.clone(), readers, read_permits, budget: self.budget })
+    }
+
+    /// Connects for reads only, to a primary or a standby.
+    pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        Self::connect_to(url, TargetSession::Any, None).await
+    }
+
+    async fn connect_to(
+        url: DatabaseUrl,
+        target: TargetSession,
+        connections_max: Option<u32>,
+    ) -> Result<Self, ConnectError> {
+        let (backend, readers, budget) = match url.0 {
+            Options::Sqlite(options) => {
+                let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
+                let file = DatabaseFile::new(*options, target)?;
+                let (file, readers) = open_file(file, target, budget.readers).await?;
+                let (file, flag) = (Arc::new(file), WriteFlag::default());
+                let pool = pool_options(Role::Probe, 1);
+                let pool = pool.connect_lazy_with(file.options(Role::Probe));
+                let write_lock = WriteLockProbe::new(pool, file.clone(), flag.clone());
+                (Backend::Sqlite { file, flag, write_lock }, readers, budget)
+            }
+            Options::Postgres(all) => {
+                let hosts = Arc::new(Hosts::new(all, target));
+                // A pool would not say why it has no connection.
+                hosts.find().await?;
+                let overridden = hosts.overridden();
+                if !overridden.is_empty() {
+                    tracing::warn!(settings = overridden, "the database's URL overrides settings");
+                }
+                let budget = Budget::new(match connections_max {
+                    Some(connections_max) => hosts.connections_allowed(connections_max).await?,
+                    None => CONNECTIONS_MAX_DEFAULT,
+                });
+                let options = session::start_up(hosts.current().clone());
+                let pool = postgres_readers(&hosts, budget.readers).connect_lazy_with(options);
+                let pools = Mutex::new(vec![pool.clone()]);
+                let active_transactions = ActiveTransactions::default();
+                (Backend::Postgres { hosts, pools, active_transactions }, pool.into(), budget)
+            }
+        };
+        let read_permits = ReadPermits::new(budget.readers);
+        Ok(Self { backend: Arc::new(backend), readers, read_permits, budget })
+    }
+
+    /// The kind of database.
+    #[must_use]
+    pub fn kind(&self) -> DatabaseKind {
+        match &*self.backend {
+            Backend::Sqlite { .. } => DatabaseKind::Sqlite,
+            Backend::Postgres { .. } => DatabaseKind::Postgres,
+        }
+    }
+
+    pub(in crate::storage) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// A permit to read, in the order in which permits are asked for.
+    pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_permits.permits.clone().acquire_owned().await.ok()
+    }
+
+    /// A permit to scan many rows; its holder asks for a permit to read besides.
+    pub async fn scan_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_permits.scans.clone().acquire_owned().await.ok()
+    }
+
+    /// The connections that reads share.
+    #[must_use]
+    pub fn reader_connections(&self) -> Connections {
+        match self.kind() {
+            DatabaseKind::Postgres => count(self.readers.get_postgres_connection_pool()),
+            DatabaseKind::Sqlite => count(self.readers.get_sqlite_connection_pool()),
+        }
+    }
+
+    /// Marks all connections that are open now as stale, after one of them was lost without an
+    /// error: otherwise each would be waited for until its own timeout.
+    pub fn invalidate_connections(&self) {
+        if let Backend::Postgres { hosts, .. } = &*self.backend {
+            hosts.invalidate_connections();
+        }
+    }
+
+    /// A connection for migrations and imports, without time limits.
+    pub(in crate::storage) async fn maintenance_connection(
+        &self,
+    ) -> Result<DatabaseConnection, StorageError> {
+        self.open(Role::Maintenance).await
+    }
+
+    /// Whether the database is a file that is open for reading only.
+    pub(in crate::storage) fn is_read_only(&self) -> bool {
+        matches!(&*self.backend, Backend::Sqlite { file, .. } if file.is_read_only())
+    }
+
+    /// A connection on which each transaction reads one snapshot and writes nothing.
+    pub(in crate::storage) async fn snapshot_connection(
+        &self,
+    ) -> Result<DatabaseConnection, StorageError> {
+        self.open(Role::Snapshot).await
+    }
+
+    /// Opens a pool of one connection. SeaORM gets a finished pool: its own `connect` would log the
+    /// URL at trace.
+    pub(in crate::storage) async fn open(
+        &self,
+        role: Role,
+    ) -> Result<DatabaseConnection, StorageError> {
+        match &*self.backend {
+            Backend::Sqlite { file, .. } => {
+                file.check().map_err(StorageError::Unavailable)?;
+                Ok(open_sqlite(file, role, 1).await?)
+            }
+            Backend::Postgres { hosts, .. } => {
+                if hosts.are_several() {
+                    self.find().await?;
+                }
+                let room = self.read_permits.make_room(self.readers.get_postgres_connection_pool());
+                let opened = tokio::select! {
+                    biased;
+                    opened = open_postgres(hosts, role) => opened,
+                    // Writes go before reads.
+                    () = room => Err(SqlxError::PoolClosed.into()),
+                };
+                Ok(opened?.into())
+            }
+        }
+    }
+
+    /// Finds the server to use and points the readers at it. Does nothing on SQLite.
+    pub async fn find(&self) -> Result<(), ConnectError> {
+        let Backend::Postgres { hosts, pools, .. } = &*self.backend else { return Ok(()) };
+        hosts.find().await?;
+        if hosts.are_several() {
+            for pool in lock(pools).iter() {
+                pool.set_connect_options(session::start_up(hosts.current().clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
+    let (all, idle) = (pool.size() as usize, pool.num_idle());
+    // The two are not read in one step.
+    Connections { idle, in_use: all.saturating_sub(idle) }
+}

@@ -1,0 +1,61 @@
+//! The attributes of accounts at their opening: those before the first change.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+
+use crate::{
+    domain::{
+        account::{Account, Attributes},
+        ids::AccountId,
+    },
+    storage::{
+        StorageError,
+        dialect::{DatabaseKind, Sql},
+        entity::account_changes::Model,
+        tables::ACCOUNT_CHANGES,
+    },
+};
+
+// Columns by name: a prepared `*` fails when a newer server's migration has added one.
+/// One search by key an account, however many changes it has.
+pub static OPENINGS: Sql = Sql::new(|kind| {
+    let columns = ACCOUNT_CHANGES.column_list("opening.");
+    let from = match kind {
+        DatabaseKind::Sqlite => {
+            "json_each(?) AS wanted CROSS JOIN account_changes AS opening \
+             WHERE opening.account_id = wanted.value AND opening.version = \
+                 (SELECT min(c.version) FROM account_changes c WHERE c.account_id = wanted.value)"
+        }
+        DatabaseKind::Postgres => {
+            "unnest($1::text[]) AS wanted (account_id) CROSS JOIN LATERAL \
+                 (SELECT * FROM account_changes c WHERE c.account_id = wanted.account_id \
+                  ORDER BY c.version LIMIT 1) AS opening"
+        }
+    };
+    format!("SELECT {columns} FROM {from}")
+});
+
+/// The accounts among these whose attributes have changed, with their attributes at the opening.
+pub async fn opening_attributes(
+    transaction: &DatabaseTransaction,
+    accounts: impl Iterator<Item = &Account>,
+) -> Result<HashMap<AccountId, Attributes>, StorageError> {
+    let accounts: BTreeMap<&str, &Account> =
+        accounts.map(|account| (account.account_id.as_str(), account)).collect();
+    if accounts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let kind = DatabaseKind::of(transaction);
+    let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
+    let statement = OPENINGS.statement(kind, [ids]);
+    let mut openings = HashMap::new();
+    for row in transaction.query_all_raw(statement).await? {
+        let row = Model::from_query_result(&row, "")?;
+        // The statement selects no others.
+        let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
+        let change = row.into_change(&account.currency)?;
+        openings.insert(change.account_id, change.before);
+    }
+    Ok(openings)
+}

@@ -1,0 +1,63 @@
+//! Bounds of what one page of a list reads.
+
+use sea_orm::{
+    ConnectionTrait, EntityTrait, IdenStatic, Order, QueryOrder, QuerySelect, QueryTrait, Select,
+    TryGetable,
+    sea_query::{Expr, Query},
+};
+
+use crate::storage::StorageError;
+
+/// A value as it is by the clock: holds whose time has passed are expired, whether or not a row
+/// says so.
+///
+/// A capture that was judged in time may still be committing. So the caller waits until
+/// `expired_us` is settled and reads again with `expire_until_us` at that time: holds that have
+/// expired since count as open. [`i64::MAX`] is for the first read.
+pub struct Expiring<T> {
+    /// The value.
+    pub value: T,
+    /// When the last of the holds expired whose rows do not say so, in microseconds since the Unix
+    /// epoch; None if there is none.
+    pub expired_us: Option<i64>,
+}
+
+/// The most rows that one page of a filtered list examines. Where few rows match, the page ends
+/// here and the next one goes on, so that no page takes longer than this many rows.
+pub const EXAMINED_MAX: u64 = 10_000;
+
+/// The matching rows among those that a page has examined.
+pub struct Examined<Row, Cursor> {
+    /// The matching rows.
+    pub rows: Vec<Row>,
+    /// The last row that was examined, if there may be more behind it.
+    pub next: Option<Cursor>,
+}
+
+/// How many rows of a range there are in order of `key`, up to `limit`, and the key of the last.
+pub async fn examine<E: EntityTrait, K: TryGetable>(
+    connection: &impl ConnectionTrait,
+    range: Select<E>,
+    key: E::Column,
+    order: Order,
+    limit: u64,
+) -> Result<(u64, Option<K>), StorageError> {
+    let direction = if order == Order::Desc { "DESC" } else { "ASC" };
+    let number = format!("row_number() OVER (ORDER BY {} {direction})", key.as_str());
+    let rows = range
+        .select_only()
+        .column_as(key, "last")
+        .expr_as(Expr::cust(number), "examined")
+        .order_by(key, order)
+        .limit(limit)
+        .into_query();
+    let last = Query::select()
+        .columns(["last", "examined"])
+        .from_subquery(rows, "rows")
+        .order_by("examined", Order::Desc)
+        .limit(1)
+        .to_owned();
+    let Some(row) = connection.query_one(&last).await? else { return Ok((0, None)) };
+    let examined: i64 = row.try_get("", "examined")?;
+    Ok((examined.unsigned_abs(), Some(row.try_get("", "last")?)))
+}

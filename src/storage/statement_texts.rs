@@ -1,0 +1,65 @@
+//! The texts of all statements that are built from `tables`, as `statement_texts.sql` has them.
+
+use crate::storage::{
+    dialect::{DatabaseKind, Sql},
+    queries::{entries, holds, new_entries, opening_attributes, requests, transactions},
+    write::{
+        postgres,
+        rows::{self, Rows},
+        sqlite,
+    },
+};
+
+#[test]
+fn statement_texts_are_as_written_down() {
+    let mut texts = vec![
+        named("INSERT_ACCOUNTS", "postgres", &postgres::INSERT_ACCOUNTS),
+        named("INSERT_POSTINGS", "postgres", &postgres::INSERT_POSTINGS),
+        named("UPDATE_ACCOUNTS", "postgres", &postgres::UPDATE_ACCOUNTS),
+        named("INSERT_HOLDS", "postgres", &postgres::INSERT_HOLDS),
+        named("UPDATE_HOLDS", "postgres", &postgres::UPDATE_HOLDS),
+        of_sqlite("NEW_ACCOUNTS", &rows::NEW_ACCOUNTS),
+        of_sqlite("NEW_REQUESTS", &rows::NEW_REQUESTS),
+        of_sqlite("NEW_ENTRIES", &rows::NEW_ENTRIES),
+        of_sqlite("BALANCE_UPDATES", &rows::BALANCE_UPDATES),
+        of_sqlite("ACCOUNT_UPDATES", &rows::ACCOUNT_UPDATES),
+        of_sqlite("NEW_ACCOUNT_CHANGES", &rows::NEW_ACCOUNT_CHANGES),
+        of_sqlite("NEW_HOLDS", &rows::NEW_HOLDS),
+        of_sqlite("CLOSED_HOLDS", &rows::CLOSED_HOLDS),
+    ];
+    let queries: [(&str, &Sql); 7] = [
+        ("requests::RECORDS", &requests::RECORDS),
+        ("entries::BY_NAME", &entries::BY_NAME),
+        ("holds::BY_KEY", &holds::BY_KEY),
+        ("new_entries::NEW_ENTRIES", &new_entries::NEW_ENTRIES),
+        ("opening_attributes::OPENINGS", &opening_attributes::OPENINGS),
+        ("transactions::LIST", &transactions::LIST),
+        ("transactions::LIST_OF_ACCOUNT", &transactions::LIST_OF_ACCOUNT),
+    ];
+    for (name, sql) in queries {
+        texts.push(named(name, "postgres", sql.text(DatabaseKind::Postgres)));
+        texts.push(named(name, "sqlite", sql.text(DatabaseKind::Sqlite)));
+    }
+    let texts = texts.join("\n");
+    assert_eq!(texts, include_str!("statement_texts.sql"), "the texts are now:\n{texts}");
+}
+
+/// The text in lines of readable length, broken at spaces only.
+fn named(name: &str, database: &str, text: &str) -> String {
+    let mut lines = vec![format!("-- {name}, {database}"), String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().filter(|line| line.len() + word.len() < 100);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => *line = format!("{line} {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn of_sqlite<R: 'static, const N: usize>(name: &str, rows: &Rows<R, N>) -> String {
+    assert_eq!(rows.columns().len(), N, "{name}: a column is not in the table");
+    let [before, after] = sqlite::text(rows);
+    named(name, "sqlite", &format!("{before}(...){after}"))
+}
