@@ -169,7 +169,7 @@ impl Lab {
         .await?;
         self.drop(database).await?;
         let tps = output.lines().find_map(|line| line.strip_prefix("tps = "));
-        let tps = tps.and_then(|rest| rest.split(' ').next()).context("pgbench told no tps")?;
+        let tps = tps.and_then(|rest| rest.split(' ').next()).context("pgbench printed no tps")?;
         Ok(tps.parse()?)
     }
 

@@ -127,11 +127,7 @@ const ROWS: &[Row] = &[
 const MEMORY: &[(&str, &str, &str)] = &[
     ("peak at 512 in flight, MiB", "memory 512", "64"),
     ("peak with 4,096 requests on streams that nobody reads, MiB", "memory 4096 unread", "bounded"),
-    (
-        "peak after sending on them until nothing is taken any more, MiB",
-        "memory flooded",
-        "bounded",
-    ),
+    ("peak after sending on them until the server takes no more, MiB", "memory flooded", "bounded"),
     ("how many requests that took", "memory flooded, requests", ""),
 ];
 

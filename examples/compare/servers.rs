@@ -13,7 +13,7 @@ use crate::{
 
 /// How long a packet between a server and the database takes longer, each way.
 const DELAY: Duration = Duration::from_millis(1);
-/// What is told of the machine beside the figures, of all that the page tells.
+/// The rows of the page's table of the machine that are printed beside the figures.
 const ABOUT: [&str; 3] = ["machine", "PostgreSQL server_version", "commit"];
 /// The title of the section in the page.
 pub const TITLE: &str = "## Several servers";

@@ -146,11 +146,11 @@ async fn play_through_passbook(
         "   (the deposit came first {deposits_first} times, the withdrawal {withdrawals_first})"
     );
     println!();
-    let verdict = match endings.wrong() {
+    let conclusion = match endings.wrong() {
         0 => style("   Nothing was lost.".to_owned()).green().bold(),
         wrong => style(format!("   PASSBOOK LOST MONEY in {wrong} rounds.")).red().bold(),
     };
-    println!("{verdict}");
+    println!("{conclusion}");
     Ok(endings)
 }
 

@@ -123,8 +123,8 @@ impl Replay {
         Ok(total)
     }
 
-    /// Opens one account and replays its rows in order. Stops at the first refusal: what comes
-    /// after it could not fit.
+    /// Opens one account and replays its rows in order. Stops at the first rejection: what
+    /// comes after it could not fit.
     async fn replay_statement(&self, statement: &Statement, progress: &ProgressBar) -> Tally {
         let mut tally = Tally::default();
         if let Err(status) = self.open_account(statement, &mut tally).await {

@@ -1,4 +1,4 @@
-//! Calls to one or more servers over one database, repeated until there is a verdict.
+//! Calls to one or more servers over one database, repeated until there is a result.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Servers {
     }
 
     /// Sends `message` to the server whose `turn` it is, and on to the next ones for as long as
-    /// no verdict was reached; adds to `retries`. It is the same request id every time, so a
+    /// there is no result; adds to `retries`. It is the same request id every time, so a
     /// change is made once at most.
     pub async fn call<Message, Answer, Sent>(
         &self,

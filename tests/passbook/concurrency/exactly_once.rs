@@ -136,7 +136,7 @@ async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
     assert_eq!(balance(&client, "a").await, "1.50");
 }
 
-fn same_refusal(left: &Status, right: &Status) {
+fn assert_same_rejection(left: &Status, right: &Status) {
     assert_eq!(left.code(), right.code());
     assert_eq!(left.message(), right.message());
     assert_eq!(left.details(), right.details(), "the same error details, byte for byte");
@@ -149,13 +149,16 @@ async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) 
     open_funded(&client, "a", "10").await;
     let request = withdrawal("a", "10.01");
     let answer = client.withdraw(request.clone()).await;
-    let refusal = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let rejection = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
 
     client.deposit(deposit("a", "1000")).await.expect("the money arrives");
 
     for server in servers.iter().cycle().take(20) {
         let again = server.client().withdraw(request.clone()).await;
-        same_refusal(&refusal, &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"));
+        assert_same_rejection(
+            &rejection,
+            &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"),
+        );
     }
     assert_eq!(balance(&client, "a").await, "1010.00");
     // A new request id is judged anew.
@@ -174,7 +177,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         ..transfer("a", "b", "4")
     };
     let first = client.transfer(made.clone()).await.expect("applied").into_inner();
-    let refusals = [
+    let rejections = [
         Change::Withdraw(withdrawal("a", "6.01")),
         Change::Deposit(deposit("nobody", "1")),
         Change::Transfer(TransferRequest {
@@ -183,7 +186,7 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         }),
     ];
     let mut before = Vec::new();
-    for change in &refusals {
+    for change in &rejections {
         before.push(change.send(&client, PATIENCE).await.expect_err("it is refused"));
     }
 
@@ -196,9 +199,9 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
         again.transaction.expect("a transaction").encode_to_vec(),
         first.transaction.expect("a transaction").encode_to_vec()
     );
-    for (change, before) in refusals.iter().zip(&before) {
+    for (change, before) in rejections.iter().zip(&before) {
         let after = change.send(&client, PATIENCE).await.expect_err("it stays refused");
-        same_refusal(before, &after);
+        assert_same_rejection(before, &after);
     }
 }
 
@@ -218,10 +221,10 @@ async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
         });
     }
 
-    let refusals = calls.join_all().await;
+    let rejections = calls.join_all().await;
 
-    for refusal in &refusals {
-        same_refusal(&refusals[0], refusal);
+    for rejection in &rejections {
+        assert_same_rejection(&rejections[0], rejection);
     }
     assert_eq!(balance(&servers[0].client(), "a").await, "70.00");
 }

@@ -268,8 +268,8 @@ async fn a_deadlock_with_a_foreign_transaction_is_retried_without_harm() {
         let _ = foreign.execute_unprepared(&lock("a")).await;
         foreign.execute_unprepared("ROLLBACK").await.expect("the end");
 
-        let verdict = waiting.await.expect("the call ends");
-        assert!(matches!(verdict, Verdict::Applied(_)), "{verdict:?}");
+        let result = waiting.await.expect("the call ends");
+        assert!(matches!(result, RequestResult::Applied(_)), "{result:?}");
     }
 
     assert_eq!(balance(&client, "b").await, "105.00");

@@ -34,7 +34,7 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
     );
 
     let applied =
-        history.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Applied(_))).count();
+        history.iter().filter(|(_, result)| matches!(result, RequestResult::Applied(_))).count();
     let (total, taken) = (history.len(), started.elapsed());
     println!("{kind:?}: {processes} processes, {applied} of {total} changes applied, {taken:?}");
     assert_eq!(history.len(), CALLERS * CHANGES_EACH + accounts.len());

@@ -123,7 +123,7 @@ async fn deposit_by_hand(
     session: &DatabaseConnection,
     begin: &str,
     commit: &str,
-) -> Result<(Change, Verdict), DbErr> {
+) -> Result<(Change, RequestResult), DbErr> {
     session.execute_unprepared(begin).await?;
     let read = "SELECT balance, sequence, lower(hex(last_hash)), update_time_us FROM accounts";
     let account = &database::rows(session, read).await?[0];
@@ -160,7 +160,7 @@ async fn deposit_by_hand(
         session.execute_unprepared(statement).await?;
     }
     session.execute_unprepared(commit).await?;
-    let told = Entry {
+    let entry = Entry {
         account_id: "alice".to_owned(),
         sequence,
         transaction_id: transaction_id.clone(),
@@ -172,8 +172,12 @@ async fn deposit_by_hand(
             .collect(),
         ..Entry::default()
     };
-    let transaction = Transaction { transaction_id, entries: vec![told], ..Transaction::default() };
-    let verdict =
-        Verdict::Applied(Answer { transaction: Some(transaction), hold: None, replayed: false });
-    Ok((Change::Deposit(deposit("alice", "5")), verdict))
+    let transaction =
+        Transaction { transaction_id, entries: vec![entry], ..Transaction::default() };
+    let result = RequestResult::Applied(Answer {
+        transaction: Some(transaction),
+        hold: None,
+        replayed: false,
+    });
+    Ok((Change::Deposit(deposit("alice", "5")), result))
 }

@@ -16,13 +16,13 @@ on_both_databases! {
 
 /// Random calls of one caller, besides the comparisons of all accounts.
 const CALLS: usize = 2000;
-/// More rounds if a verdict is missing.
+/// More rounds if a result is missing.
 const ROUNDS_MORE: usize = 8;
 const CALLS_MORE: usize = 500;
 const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
-/// Verdicts that a history must contain to be meaningful.
+/// Results that a history must contain to be meaningful.
 const MET: [&str; 23] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
@@ -55,13 +55,13 @@ async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kin
     let mut caller = Caller::new("model-0", seed(), &[server.client()]).run(CALLS).await;
 
     for _ in 0..ROUNDS_MORE {
-        if missing(&caller.verdicts).is_empty() {
+        if missing(&caller.results).is_empty() {
             break;
         }
         caller = caller.run(CALLS_MORE).await;
     }
-    println!("{:?}", caller.verdicts);
-    assert_eq!(missing(&caller.verdicts), Vec::<&str>::new(), "never met");
+    println!("{:?}", caller.results);
+    assert_eq!(missing(&caller.results), Vec::<&str>::new(), "never met");
 }
 
 async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {
@@ -75,14 +75,14 @@ async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind
         callers.spawn(Caller::new(&name, seed.wrapping_add(number), &clients).run(CALLS_EACH));
     }
 
-    let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut results: BTreeMap<String, usize> = BTreeMap::new();
     for caller in callers.join_all().await {
-        for (verdict, count) in caller.verdicts {
-            *verdicts.entry(verdict).or_default() += count;
+        for (result, count) in caller.results {
+            *results.entry(result).or_default() += count;
         }
     }
-    println!("{verdicts:?}");
-    assert_eq!(missing(&verdicts), Vec::<&str>::new(), "never met");
+    println!("{results:?}");
+    assert_eq!(missing(&results), Vec::<&str>::new(), "never met");
     let mut sizes = Vec::new();
     for server in &servers {
         sizes.push(largest_batch(server).await);
@@ -91,8 +91,8 @@ async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind
     assert!(sizes.iter().all(|size| *size > 1.0), "calls of several callers share commits");
 }
 
-fn missing(verdicts: &BTreeMap<String, usize>) -> Vec<&'static str> {
-    MET.into_iter().filter(|verdict| !verdicts.contains_key(*verdict)).collect()
+fn missing(results: &BTreeMap<String, usize>) -> Vec<&'static str> {
+    MET.into_iter().filter(|result| !results.contains_key(*result)).collect()
 }
 
 async fn largest_batch(server: &Server) -> f64 {

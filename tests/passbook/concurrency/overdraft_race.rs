@@ -49,18 +49,18 @@ async fn race(
     for call in 0..200 {
         let (change, clients) = (change(call), clients.clone());
         calls.spawn(async move {
-            let verdict = change.settle(&clients[call % 3..=call % 3]).await;
-            (change, verdict)
+            let result = change.settle(&clients[call % 3..=call % 3]).await;
+            (change, result)
         });
     }
 
     history.extend(calls.join_all().await);
 
     let mut applied = 0;
-    for (_, verdict) in &history[1..] {
-        match verdict {
-            Verdict::Applied(_) => applied += 1,
-            Verdict::Refused(status) => {
+    for (_, result) in &history[1..] {
+        match result {
+            RequestResult::Applied(_) => applied += 1,
+            RequestResult::Refused(status) => {
                 assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
                 assert_eq!(reason(status), "INSUFFICIENT_FUNDS");
             }

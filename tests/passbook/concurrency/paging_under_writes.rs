@@ -246,7 +246,7 @@ async fn kept(database: &TestDatabase) -> Vec<(i64, String)> {
     dump.entries["busy"].iter().map(|entry| (entry.sequence, entry.hash.clone())).collect()
 }
 
-fn told(entries: &[Entry]) -> Vec<(i64, String)> {
+fn numbers_and_hashes(entries: &[Entry]) -> Vec<(i64, String)> {
     entries.iter().map(|entry| (entry.sequence, hex(&entry.hash))).collect()
 }
 
@@ -267,7 +267,7 @@ async fn an_ascending_statement_sees_all_that_is_added_until_it_catches_up(kind:
 
     let there = usize::try_from(there.into_inner().expect("a number")).expect("a count");
     assert!(listed.len() >= there, "{} of {there} listed, and no next page", listed.len());
-    assert_eq!(told(&listed), kept(&database).await[..listed.len()]);
+    assert_eq!(numbers_and_hashes(&listed), kept(&database).await[..listed.len()]);
 }
 
 async fn a_descending_statement_goes_back_to_the_first_entry_without_a_gap(kind: Kind) {
@@ -281,7 +281,7 @@ async fn a_descending_statement_goes_back_to_the_first_entry_without_a_gap(kind:
 
     assert!(listed[0].sequence >= there, "begins at {}, not {there}", listed[0].sequence);
     listed.reverse();
-    assert_eq!(told(&listed), kept(&database).await[..listed.len()]);
+    assert_eq!(numbers_and_hashes(&listed), kept(&database).await[..listed.len()]);
 }
 
 async fn transactions(

@@ -34,7 +34,7 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
     let originals = arena.fund("a", "7").await;
     let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
 
-    let verdicts = arena.race(|round| {
+    let results = arena.race(|round| {
         let calls = [0, 1, 2].map(|_| Change::Reverse(reversal(&ids[round.number])));
         async move {
             let [one, other, last] = &round.clients;
@@ -43,23 +43,23 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
             [first, second, third]
         }
     });
-    let verdicts = verdicts.await;
+    let results = results.await;
 
     let mut wins = [0; 3];
     let mut reversals = Vec::new();
-    for (verdicts, original) in verdicts.iter().zip(&originals) {
-        let made: Vec<_> = (0..3).filter(|call| verdicts[*call].is_ok()).collect();
-        assert_eq!(made.len(), 1, "{verdicts:#?}");
+    for (results, original) in results.iter().zip(&originals) {
+        let made: Vec<_> = (0..3).filter(|call| results[*call].is_ok()).collect();
+        assert_eq!(made.len(), 1, "{results:#?}");
         wins[made[0]] += 1;
-        let made = verdicts[made[0]].as_ref().expect("applied").transaction.clone();
+        let made = results[made[0]].as_ref().expect("applied").transaction.clone();
         let made = made.expect("a transaction");
         assert_eq!(made.reverses_transaction_id, original.transaction_id);
         assert_eq!(value(&made.entries[0].amount), "-7.00");
-        for status in verdicts.iter().filter_map(|it| it.as_ref().err()) {
+        for status in results.iter().filter_map(|it| it.as_ref().err()) {
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
             assert_eq!(reason(status), "ALREADY_REVERSED", "{status:?}");
-            let told = metadata(status, "reversed_by_transaction_id");
-            assert_eq!(told, made.transaction_id);
+            let reversed_by = metadata(status, "reversed_by_transaction_id");
+            assert_eq!(reversed_by, made.transaction_id);
         }
         reversals.push(made.transaction_id);
     }
@@ -189,25 +189,25 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
         match fence.outcome() {
             RequestOutcome::Applied => {
                 wins[0] += 1;
-                let told = |verdict: &Result<Answer, Status>, replayed| {
+                let is_applied = |result: &Result<Answer, Status>, replayed| {
                     let expected = Answer {
                         transaction: fence.transaction.clone(),
                         hold: fence.hold.clone(),
                         replayed,
                     };
-                    verdict.as_ref().expect("applied") == &expected
+                    result.as_ref().expect("applied") == &expected
                 };
-                let is_first = [0, 1].map(|copy| told(&copies[copy], false));
-                let is_replayed = [0, 1].map(|copy| told(&copies[copy], true));
+                let is_first = [0, 1].map(|copy| is_applied(&copies[copy], false));
+                let is_replayed = [0, 1].map(|copy| is_applied(&copies[copy], true));
                 assert!(is_first[0] != is_first[1], "{copies:#?}");
                 assert!(is_replayed[0] != is_replayed[1], "{copies:#?}");
-                assert!(told(&again, true), "{again:#?}");
+                assert!(is_applied(&again, true), "{again:#?}");
             }
             RequestOutcome::NotSeen => {
                 wins[1] += 1;
                 assert!(fence.fenced);
-                for verdict in copies.iter().chain([&again]) {
-                    let status = verdict.as_ref().expect_err("it is fenced");
+                for result in copies.iter().chain([&again]) {
+                    let status = result.as_ref().expect_err("it is fenced");
                     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
                     assert_eq!(reason(status), "REQUEST_FENCED", "{status:?}");
                 }

@@ -1,5 +1,5 @@
 //! Answers about a past time are final: reads at a time that has just passed, under concurrent
-//! changes, give the same answer forever, and consecutive time windows miss nothing. No read waits
+//! changes, always give the same answer, and consecutive time windows miss nothing. No read waits
 //! for the lock of another program.
 
 use std::collections::HashSet;
@@ -51,8 +51,8 @@ async fn the_balance_at_a_past_time_never_changes(kind: Kind) {
     load.stop().await;
 
     assert!(answers.last().is_some_and(|last| last.2.1 > answers[0].2.1), "changes were made");
-    for (account_id, time, told) in answers {
-        assert_eq!(balance_at(&clients[0], account_id, time).await, told, "{account_id} {time}");
+    for (account_id, time, answer) in answers {
+        assert_eq!(balance_at(&clients[0], account_id, time).await, answer, "{account_id} {time}");
     }
 }
 
@@ -145,11 +145,11 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
     assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);
     assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
     let reader = client.clone();
-    let told = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
+    let read = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
     gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
     under_way.await.expect("no panic").expect("applied");
-    assert_eq!(told.await.expect("no panic"), ("11.00".to_owned(), 2));
+    assert_eq!(read.await.expect("no panic"), ("11.00".to_owned(), 2));
     assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
 }
 
@@ -217,12 +217,12 @@ async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     eventually("its time has passed", async || later_than(&expire_time)).await;
 
     let reader = client.clone();
-    let told = tokio::spawn(async move { get_hold(&reader, "h").await.state() });
+    let read = tokio::spawn(async move { get_hold(&reader, "h").await.state() });
     eventually("the read waits", async || asks_what_is_under_way(&database).await).await;
     gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
 
     capturing.await.expect("no panic").expect("it was in time");
-    assert_eq!(told.await.expect("no panic"), HoldState::Captured);
+    assert_eq!(read.await.expect("no panic"), HoldState::Captured);
 }
 
 async fn asks_what_is_under_way(database: &TestDatabase) -> bool {

@@ -49,11 +49,11 @@ async fn five_thousand_calls_canceled_within_20_ms_leave_nothing_behind(kind: Ki
     the_pool_is_whole(&client, &accounts).await;
     checker::assert_not_applied_is_true(&database, &outcomes).await;
     for (change, outcome) in outcomes {
-        let verdict = match outcome {
-            Some(Ok(answer)) => Verdict::Applied(answer),
+        let result = match outcome {
+            Some(Ok(answer)) => RequestResult::Applied(answer),
             _ => change.settle(std::slice::from_ref(&client)).await,
         };
-        history.push((change, verdict));
+        history.push((change, result));
     }
     checker::assert_sound(&database, &history).await;
 }

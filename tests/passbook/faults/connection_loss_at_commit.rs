@@ -26,7 +26,7 @@ async fn start(load: Load) -> Cuttable {
     Cuttable { proxy, server, client, database }
 }
 
-/// Whether the database has a verdict of this request.
+/// Whether the database has a record of this request.
 async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
     database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
 }
@@ -50,8 +50,8 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
                 _ => panic!("neither an answer nor an outcome: {status:?}"),
             },
         }
-        let verdict = change.settle(std::slice::from_ref(&client)).await;
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(&client)).await;
+        history.push((change, result));
     }
 
     assert_eq!(proxy.cuts_made(), CUTS);
@@ -70,7 +70,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
         let answer = answer.expect("the server looks up what it has done, and knows");
         assert!(!answer.replayed, "the first answer is not a replay");
         assert!(is_kept(&database, &change).await);
-        history.push((change, Verdict::Applied(answer)));
+        history.push((change, RequestResult::Applied(answer)));
     }
 
     assert_eq!(proxy.cuts_made(), CUTS);
@@ -119,10 +119,10 @@ async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
             is_applied,
             "it changed its mind: {status:?}"
         );
-        let verdict = change.settle(std::slice::from_ref(&client)).await;
-        let was_replayed = matches!(&verdict, Verdict::Applied(answer) if answer.replayed);
-        assert_eq!(was_replayed, is_applied, "{verdict:?}");
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(&client)).await;
+        let was_replayed = matches!(&result, RequestResult::Applied(answer) if answer.replayed);
+        assert_eq!(was_replayed, is_applied, "{result:?}");
+        history.push((change, result));
     }
 
     assert!(commits_cut > 0, "no commit was cut");
@@ -178,8 +178,8 @@ async fn a_silent_database_keeps_no_call_past_its_deadline() {
     proxy.thaw();
     let thawed = tokio::time::Instant::now();
     for change in changes {
-        let verdict = change.settle(std::slice::from_ref(&client)).await;
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(&client)).await;
+        history.push((change, result));
     }
     println!("at work again {:?} after the line came back", thawed.elapsed());
     checker::assert_sound(&database, &history).await;

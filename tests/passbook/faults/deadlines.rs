@@ -35,7 +35,7 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     let mut random = fastrand::Rng::with_seed(seed());
     let (stop, stopped) = watch::channel(false);
     let session = database.connect().await;
-    let stranger = tokio::spawn(hold_rows(session, accounts.clone(), stopped));
+    let foreign_lock = tokio::spawn(hold_rows(session, accounts.clone(), stopped));
 
     let mut answers = Outcomes::new();
     for round in 1..=ROUNDS_MAX {
@@ -51,21 +51,21 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
         }
     }
     stop.send_replace(true);
-    stranger.await.expect("no panic");
+    foreign_lock.await.expect("no panic");
 
     let calls = answers.len();
     let not_applied = checker::assert_not_applied_is_true(&database, &answers).await;
     let mut unknown = 0;
     for (change, answer) in answers {
-        let verdict = match answer.expect("it waits for its answer") {
-            Ok(answer) => Verdict::Applied(answer),
-            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
+        let result = match answer.expect("it waits for its answer") {
+            Ok(answer) => RequestResult::Applied(answer),
+            Err(status) if request::is_definite(&status) => RequestResult::Refused(status),
             Err(status) => {
                 unknown += usize::from(claim(&status) == "unknown");
                 change.settle(&clients).await
             }
         };
-        history.push((change, verdict));
+        history.push((change, result));
     }
     let in_time = calls - not_applied - unknown;
     println!("{kind:?}: {in_time} in time, {not_applied} not_applied, {unknown} unknown");
@@ -97,7 +97,7 @@ async fn call(
     answers
 }
 
-/// The outcome in an answer that is no verdict.
+/// The outcome in an error that is not a result.
 fn claim(status: &Status) -> String {
     let claim = outcome(status);
     assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");

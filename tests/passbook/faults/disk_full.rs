@@ -58,8 +58,8 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
         fill(&ballast);
         let change = Change::Deposit(deposit(&accounts[0], "1"));
         let start = Instant::now();
-        let verdict = match change.send(&patient, seconds(5)).await {
-            Ok(answer) => Verdict::Applied(answer),
+        let result = match change.send(&patient, seconds(5)).await {
+            Ok(answer) => RequestResult::Applied(answer),
             Err(status) => {
                 let claim = outcome(&status);
                 assert!(["not_applied", "unknown"].contains(&claim.as_str()), "{status:?}");
@@ -67,11 +67,11 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
                 assert!(codes.contains(&status.code()), "{status:?}");
                 refused += 1;
                 outcomes.push(claim);
-                Verdict::Refused(status)
+                RequestResult::Refused(status)
             }
         };
         times::promise("an answer", start.elapsed(), seconds(6));
-        history.push((change, verdict));
+        history.push((change, result));
     }
     println!("{:?}: answers on the full disk: {outcomes:?}", database.kind);
     if database.kind == Kind::Sqlite {
@@ -81,9 +81,9 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     std::fs::remove_file(&ballast).expect("removed");
     let room = Instant::now();
     let change = Change::Deposit(deposit(&accounts[0], "1"));
-    let verdict = change.settle(std::slice::from_ref(&client)).await;
+    let result = change.settle(std::slice::from_ref(&client)).await;
     times::promise("the first change", room.elapsed(), seconds(10));
-    history.push((change, verdict));
+    history.push((change, result));
     sleep(ms(500)).await;
     history.extend(load.stop().await);
     request::settle_the_rest(&mut history, &client).await;

@@ -81,8 +81,8 @@ async fn wait_for_the_standby(primary: &PostgresServer) {
 
 async fn first_change(client: &Client, account_id: &str, history: &mut checker::History) {
     let change = Change::Deposit(deposit(account_id, "1"));
-    let verdict = change.settle(std::slice::from_ref(client)).await;
-    history.push((change, verdict));
+    let result = change.settle(std::slice::from_ref(client)).await;
+    history.push((change, result));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
     assert_eq!(seen, "100.00", "an unreplicated change is not visible");
-    history.push((lost, Verdict::Refused(status)));
+    history.push((lost, RequestResult::Refused(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
     // On the same account the row is locked; on another account the next commit waits as well.
@@ -114,7 +114,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
         let status = change.send(&patient, seconds(2)).await.expect_err("no standby has it");
         let expected = [Code::DeadlineExceeded, Code::Aborted, Code::Unavailable];
         assert!(expected.contains(&status.code()), "{status:?}");
-        history.push((change, Verdict::Refused(status)));
+        history.push((change, RequestResult::Refused(status)));
     }
 
     standby.run().await;

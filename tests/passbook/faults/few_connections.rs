@@ -84,9 +84,10 @@ async fn too_low_a_connection_limit_is_refused_with_the_number_needed() {
     let outcome = passbook(&["serve", "--database-url", &url, "--listen", "127.0.0.1:0"]).await;
     let error = outcome.must_fail(1);
     // The server opens this many before it can query the limit.
-    let is_told = error.contains("allows 2 connections") && error.contains("at least 3 are needed");
+    let is_too_low =
+        error.contains("allows 2 connections") && error.contains("at least 3 are needed");
     let is_refused = error.contains("too many connections for role") && error.contains("raise");
-    assert!(is_told || is_refused, "{error}");
+    assert!(is_too_low || is_refused, "{error}");
 
     let arguments = ["serve", "--database-connections-max", "2"];
     let outcome = passbook(&arguments).await;

@@ -178,8 +178,8 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
     .await;
     for account_id in ["cold", "hot"] {
         let change = Change::Deposit(deposit(account_id, "1"));
-        let verdict = change.settle(std::slice::from_ref(&client)).await;
-        assert!(matches!(verdict, Verdict::Applied(_)), "{account_id}: {verdict:?}");
+        let result = change.settle(std::slice::from_ref(&client)).await;
+        assert!(matches!(result, RequestResult::Applied(_)), "{account_id}: {result:?}");
         let what = format!("{account_id} is back");
         times::promise(&what, silent_since.elapsed(), seconds(10));
     }

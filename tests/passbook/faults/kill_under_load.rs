@@ -35,7 +35,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
     history.extend(load.stop().await);
     let replayed = history
         .iter()
-        .filter(|(_, verdict)| matches!(verdict, Verdict::Applied(answer) if answer.replayed));
+        .filter(|(_, result)| matches!(result, RequestResult::Applied(answer) if answer.replayed));
     println!(
         "{kind:?}: {KILLS} kills, {} changes, {} resolved by a repeat",
         history.len(),
@@ -62,8 +62,8 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
         postgres.run().await;
         let up = Instant::now();
         let change = Change::Deposit(deposit(&accounts[0], "1"));
-        let verdict = change.settle(std::slice::from_ref(&client)).await;
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(&client)).await;
+        history.push((change, result));
         recoveries.push(up.elapsed());
     }
     history.extend(load.stop().await);
@@ -80,14 +80,14 @@ async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_dou
 /// Asserts that every acknowledged request still gets the same answer.
 async fn every_answer_is_given_again(client: &Client, history: &checker::History) {
     let mut compared = 0;
-    for (change, verdict) in history.iter().rev().step_by(7).take(300) {
+    for (change, result) in history.iter().rev().step_by(7).take(300) {
         let again = change.send(client, PATIENCE).await;
-        match (verdict, again) {
-            (Verdict::Applied(before), Ok(after)) => {
+        match (result, again) {
+            (RequestResult::Applied(before), Ok(after)) => {
                 assert!(after.replayed);
                 assert_eq!(before.transaction, after.transaction);
             }
-            (Verdict::Refused(before), Err(after)) => {
+            (RequestResult::Refused(before), Err(after)) => {
                 assert_eq!(
                     (before.message(), before.details()),
                     (after.message(), after.details())

@@ -44,7 +44,7 @@ async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kin
     assert_eq!(outcome(&status), "not_applied");
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
     assert!(status.message().contains('4'), "the message names the limit: {}", status.message());
-    times::promise("a refusal", started.elapsed(), ms(500));
+    times::promise("the error of a shed call", started.elapsed(), ms(500));
     assert_eq!(balance(&client, "hot").await, "0.00", "reads go on");
 
     foreign.execute_unprepared("ROLLBACK").await.expect("the lock is given back");

@@ -48,13 +48,13 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     for account_id in &accounts {
         let (client, change) = (client.clone(), Change::Deposit(deposit(account_id, "1")));
         changes.spawn(async move {
-            let verdict = change.settle(&[client]).await;
-            (change, verdict, healed.elapsed())
+            let result = change.settle(&[client]).await;
+            (change, result, healed.elapsed())
         });
     }
     let changes = changes.join_all().await;
     let slowest = changes.iter().map(|(_, _, after)| *after).max().expect("a change");
-    history.extend(changes.into_iter().map(|(change, verdict, _)| (change, verdict)));
+    history.extend(changes.into_iter().map(|(change, result, _)| (change, result)));
     // A read on one of the dead connections ends at its deadline.
     let mut sequence = 0;
     eventually("reads are back", async || {
@@ -69,11 +69,11 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     while watching.sequence < sequence {
         watching.next().await.expect("such an outage does not end the stream");
     }
-    let told = healed.elapsed();
+    let watched = healed.elapsed();
     history.extend(load.stop().await);
 
     checker::assert_sound(&database, &history).await;
-    for (what, after) in [("changes", slowest), ("reads", read), ("watchers", told)] {
+    for (what, after) in [("changes", slowest), ("reads", read), ("watchers", watched)] {
         times::promise(&format!("{what} after {length:?}"), after, RECOVERY_TIME_MAX);
     }
 }

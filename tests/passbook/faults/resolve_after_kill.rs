@@ -21,7 +21,7 @@ const KILLS: usize = 8;
 const CALLERS: usize = 32;
 /// One in this many answered calls is resolved, too.
 const ANSWERED_STEP: usize = 5;
-/// One in this many requests with a verdict is repeated at the end.
+/// One in this many requests with a result is repeated at the end.
 const REPEATED_STEP: usize = 20;
 
 on_both_databases! {
@@ -50,14 +50,15 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
                 RequestOutcome::Applied => made += 1,
                 _ => not_made += 1,
             }
-            history.push((change, verdict(resolved)));
+            history.push((change, result_of(resolved)));
         }
         for (number, (change, answer)) in answered.into_iter().enumerate() {
             if number % ANSWERED_STEP == 0 {
                 let resolved = request_outcome(&client, change.request_id()).await;
                 is_as_answered(&answer, &resolved);
             }
-            history.push((change, answer.map_or_else(Verdict::Refused, Verdict::Applied)));
+            history
+                .push((change, answer.map_or_else(RequestResult::Refused, RequestResult::Applied)));
         }
         doomed.restart().await;
     }
@@ -71,23 +72,23 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
     // The ledger matches the answers and the resolved outcomes, entry by entry.
     checker::assert_sound(&database, &history).await;
     // The restarted server agrees: on all fenced requests, and on some of the others.
-    let is_fenced = |verdict: &Verdict| match verdict {
-        Verdict::Applied(_) => false,
-        Verdict::Refused(status) => !is_definite(status),
+    let is_fenced = |result: &RequestResult| match result {
+        RequestResult::Applied(_) => false,
+        RequestResult::Refused(status) => !is_definite(status),
     };
-    for (number, (change, verdict)) in history.iter().enumerate() {
-        if number % REPEATED_STEP != 0 && !is_fenced(verdict) {
+    for (number, (change, result)) in history.iter().enumerate() {
+        if number % REPEATED_STEP != 0 && !is_fenced(result) {
             continue;
         }
         let answer = change.send(&doomed.client(), PATIENCE).await;
-        match (verdict, answer) {
-            (Verdict::Applied(before), Ok(after)) => {
+        match (result, answer) {
+            (RequestResult::Applied(before), Ok(after)) => {
                 assert_eq!(before.transaction, after.transaction);
             }
-            (Verdict::Refused(before), Err(after)) if is_definite(before) => {
+            (RequestResult::Refused(before), Err(after)) if is_definite(before) => {
                 assert_eq!(before.message(), after.message());
             }
-            (Verdict::Refused(_), Err(after)) => assert_eq!(reason(&after), "REQUEST_FENCED"),
+            (RequestResult::Refused(_), Err(after)) => assert_eq!(reason(&after), "REQUEST_FENCED"),
             (before, after) => panic!("{}: {before:?}, then {after:?}", change.request_id()),
         }
     }
@@ -160,27 +161,27 @@ async fn resolve_all(
     }
     for ((change, answer), resolved) in unknown.iter().zip(&resolved) {
         let again = request_outcome(client, change.request_id()).await;
-        assert_eq!(&again, resolved, "a verdict is final");
+        assert_eq!(&again, resolved, "a result is final");
         if let Err(status) = answer
             && outcome(status) == "not_applied"
         {
-            assert_eq!(resolved, &not_seen(true), "the caller was told: {status:?}");
+            assert_eq!(resolved, &not_seen(true), "the caller got: {status:?}");
         }
     }
     resolved
 }
 
-fn verdict(resolved: GetRequestOutcomeResponse) -> Verdict {
+fn result_of(resolved: GetRequestOutcomeResponse) -> RequestResult {
     match resolved.outcome() {
         RequestOutcome::Applied => {
             let (transaction, hold) = (resolved.transaction, resolved.hold);
-            Verdict::Applied(Answer { transaction, hold, replayed: true })
+            RequestResult::Applied(Answer { transaction, hold, replayed: true })
         }
         RequestOutcome::Rejected => {
             let error = resolved.error.expect("an error");
-            Verdict::Refused(Status::new(error.code.into(), error.message))
+            RequestResult::Refused(Status::new(error.code.into(), error.message))
         }
-        RequestOutcome::NotSeen => Verdict::Refused(Status::unknown("fenced")),
+        RequestOutcome::NotSeen => RequestResult::Refused(Status::unknown("fenced")),
         RequestOutcome::Unspecified => panic!("{resolved:?}"),
     }
 }

@@ -43,10 +43,10 @@ async fn every_accepted_request_is_answered_at_shutdown(kind: Kind) {
         let status = status.expect("the process ends within its grace period");
         assert_eq!(status.code(), Some(0), "{}", server.log());
         let mut not_accepted = 0;
-        for (made, refusals) in callers.join_all().await {
+        for (made, errors) in callers.join_all().await {
             history.extend(made);
-            not_accepted += refusals.len();
-            for (change, status) in refusals {
+            not_accepted += errors.len();
+            for (change, status) in errors {
                 was_never_accepted(&database, &change, &status).await;
             }
         }
@@ -62,26 +62,27 @@ async fn call(
     accounts: Vec<String>,
     stopped: watch::Receiver<bool>,
 ) -> (History, Vec<(Change, Status)>) {
-    let (mut history, mut refusals) = (History::new(), Vec::new());
-    while !*stopped.borrow() && refusals.len() < 3 {
+    let (mut history, mut errors) = (History::new(), Vec::new());
+    while !*stopped.borrow() && errors.len() < 3 {
         let change = random_change(&mut random, &accounts);
         match change.send(&client, PATIENCE).await {
-            Ok(answer) => history.push((change, Verdict::Applied(answer))),
+            Ok(answer) => history.push((change, RequestResult::Applied(answer))),
             Err(status) if request::is_definite(&status) => {
-                history.push((change, Verdict::Refused(status)));
+                history.push((change, RequestResult::Refused(status)));
             }
-            Err(status) => refusals.push((change, status)),
+            Err(status) => errors.push((change, status)),
         }
     }
-    (history, refusals)
+    (history, errors)
 }
 
 /// Asserts that the final error is of a call that was not accepted and left no trace.
 async fn was_never_accepted(database: &TestDatabase, change: &Change, status: &Status) {
     // tonic's own error: its connection ended before the request was sent.
     let is_of_transport = std::error::Error::source(status).is_some();
-    let is_refusal = status.code() == Code::Unavailable && reason_if_any(status) == "SHUTTING_DOWN";
-    assert!(is_of_transport || is_refusal, "{status:?}");
+    let is_shutdown =
+        status.code() == Code::Unavailable && reason_if_any(status) == "SHUTTING_DOWN";
+    assert!(is_of_transport || is_shutdown, "{status:?}");
     let kept = format!("requests WHERE request_id = '{}'", change.request_id());
     assert_eq!(database.count(&kept).await, 0, "accepted, applied and not answered: {status:?}");
 }

@@ -195,8 +195,8 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
     let path = stopped_ledger(folder.path()).await;
     let ledger = path.parent().expect("a folder").to_owned();
     let (rwc, ro) = (url(&path), format!("sqlite://{}?mode=ro", path.display()));
-    let run = async |verb: &[&str], url: &str| {
-        passbook_of(&program, &[verb, &["--database-url", url]].concat()).await
+    let run = async |command: &[&str], url: &str| {
+        passbook_of(&program, &[command, &["--database-url", url]].concat()).await
     };
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     let begin = format!("cannot open the database file {}: ", path.display());
@@ -208,19 +208,19 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
     ] {
         set_mode(&path, file_mode);
         set_mode(&ledger, folder_mode);
-        let told = run(&serve, &rwc).await;
-        assert!(told.must_fail(1).starts_with(&(begin.clone() + &why)), "{}", told.stderr);
-        let told = run(&["verify"], &rwc).await;
-        assert!(told.must_fail(1).ends_with("?mode=ro only reads it"), "{}", told.stderr);
+        let outcome = run(&serve, &rwc).await;
+        assert!(outcome.must_fail(1).starts_with(&(begin.clone() + &why)), "{}", outcome.stderr);
+        let outcome = run(&["verify"], &rwc).await;
+        assert!(outcome.must_fail(1).ends_with("?mode=ro only reads it"), "{}", outcome.stderr);
 
-        for verb in ["verify", "export"] {
-            run(&[verb], &ro).await.must_succeed();
+        for command in ["verify", "export"] {
+            run(&[command], &ro).await.must_succeed();
         }
         let status = run(&["migrate", "status"], &ro).await.must_succeed();
         assert!(status.stdout.contains("applied"), "{}", status.stdout);
-        for verb in [&serve[..], &["migrate", "up"], &["import"]] {
-            let told = run(verb, &ro).await;
-            assert!(told.must_fail(1).contains("mode=rw is for changes"), "{}", told.stderr);
+        for command in [&serve[..], &["migrate", "up"], &["import"]] {
+            let outcome = run(command, &ro).await;
+            assert!(outcome.must_fail(1).contains("mode=rw is for changes"), "{}", outcome.stderr);
         }
     }
     set_mode(&ledger, 0o755);

@@ -39,8 +39,8 @@ async fn two_primaries_in_a_url_are_not_served() {
     let _slot = slots::take(Load::Heavy).await;
     let (one, two) = (migrated().await, migrated().await);
     let url = servers::url(&[&one, &two]);
-    for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
-        let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+        let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
         let why = outcome.must_fail(1);
         for word in [&one.address(), &two.address(), "system identifier", "one of them must be"] {
             assert!(why.contains(word), "{word}: {why}");

@@ -32,7 +32,7 @@ async fn reconnects_and_a_killed_server_lose_and_repeat_no_entry(kind: Kind) {
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 2).await;
     let load = RingLoad::start(&accounts, 8, &clients, seed());
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     let (mut sequence, mut streams, mut ends) = (0, 0, 0);
 
     while streams < RECONNECTS {
@@ -45,7 +45,7 @@ async fn reconnects_and_a_killed_server_lose_and_repeat_no_entry(kind: Kind) {
         let read = async {
             loop {
                 match watching.next().await {
-                    Ok(entries) => told.extend(entries),
+                    Ok(entries) => received.extend(entries),
                     Err(status) => return status,
                 }
             }
@@ -67,13 +67,14 @@ async fn reconnects_and_a_killed_server_lose_and_repeat_no_entry(kind: Kind) {
     }
     load.stop().await;
     let last = get(&clients[0], "ring-0").await.sequence;
-    told.extend(Watching::begin(&clients[1], "ring-0", sequence).await.until(last).await);
+    received.extend(Watching::begin(&clients[1], "ring-0", sequence).await.until(last).await);
 
-    let told: Vec<_> = told.into_iter().map(|it| (it.sequence, it.transaction_id)).collect();
-    println!("{kind:?}: {} entries by {streams} streams, {ends} of them killed", told.len());
-    assert_eq!(told, stored(&database, "ring-0").await, "each entry once and in order");
+    let received: Vec<_> =
+        received.into_iter().map(|it| (it.sequence, it.transaction_id)).collect();
+    println!("{kind:?}: {} entries by {streams} streams, {ends} of them killed", received.len());
+    assert_eq!(received, stored(&database, "ring-0").await, "each entry once and in order");
     assert_eq!(ends, 2);
-    assert!(told.len() > RECONNECTS, "{} entries", told.len());
+    assert!(received.len() > RECONNECTS, "{} entries", received.len());
 }
 
 async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind) {
@@ -167,25 +168,25 @@ async fn watchers_see_only_outages_that_last() {
         proxy.thaw();
     };
     outage(seconds(7)).await;
-    let told = timeout(PATIENCE, async {
+    let received = timeout(PATIENCE, async {
         while caught_up_ref.sequence < 20 {
             caught_up_ref.next().await.expect("a short outage does not end the stream");
         }
     });
-    told.await.expect("it is told when the database is back");
+    received.await.expect("entries arrive when the database is back");
     let log = behind.log();
-    let warnings = log.lines().filter(|line| line.contains("cannot read new entries for watchers")).count();
+    let warnings = log.lines().filter(|line| line.contains("cannot read new entries")).count();
     assert_eq!(warnings, 1, "{log}");
 
-    // A watcher may have read this entry itself. The next one comes from the hub, which has
-    // recovered as well. Otherwise the hub would take the next outage for the same one.
+    // A watcher may have read this entry itself. The next one comes from the feed, which has
+    // recovered as well. Otherwise the feed would take the next outage for the same one.
     post_many(&client, "alice", 10).await;
-    let told = timeout(PATIENCE, async {
+    let received = timeout(PATIENCE, async {
         while caught_up.sequence < 30 {
             caught_up.next().await.expect("the stream continues");
         }
     });
-    told.await.expect("the hub tells it");
+    received.await.expect("the feed publishes them");
 
     proxy.freeze();
     let began = Instant::now();

@@ -16,8 +16,8 @@ use super::seconds;
 /// on an idle machine. Too low fails a test on a busy machine; too high makes a failing test slow.
 pub const PATIENCE: Duration = seconds(60);
 
-/// How late a promise may be kept. Too low fails a test on a busy machine; too high cannot tell a
-/// promise from the timeout that would have come without it: ten seconds, or a minute where the
+/// How late a promise may be kept. Too low fails a test on a busy machine; too high confuses a
+/// promise with the timeout that would have come without it: ten seconds, or a minute where the
 /// test can set it.
 pub const SLACK: Duration = seconds(5);
 

@@ -53,7 +53,7 @@ async fn migrate_status_tells_what_is_applied(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_usage_exits_with_2() {
     let cases: [&[&str]; 6] = [
-        &["no-such-verb"],
+        &["no-such-command"],
         &["serve", "--no-such-flag"],
         &["serve", "--listen", "nowhere"],
         &["serve", "--default-deadline", "soon"],

@@ -17,15 +17,15 @@ async fn an_unescaped_password_is_in_no_message_and_no_log() {
         let url = format!("postgres://app:{password}@127.0.0.1:1/db");
         fs::write(&file, format!("database_url = {url:?}\n")).expect("written");
         let variable = [("PASSBOOK_DATABASE_URL", url.as_str())];
-        for verb in [&["config", "check"][..], &["migrate", "status"], &["verify"], &["serve"]] {
-            let with = |more: &[&'static str]| [verb, more].concat();
+        for command in [&["config", "check"][..], &["migrate", "status"], &["verify"], &["serve"]] {
+            let with = |more: &[&'static str]| [command, more].concat();
             let outcomes = [
                 passbook_in(&variable, &with(&["--log", "trace"])).await,
                 passbook(&[&with(&[])[..], &["--database-url", &url]].concat()).await,
                 passbook(&[&with(&[])[..], &["--config", path]].concat()).await,
             ];
             for Outcome { code, stdout, stderr } in outcomes {
-                assert_eq!(code, Some(2), "{url} {verb:?}: {stderr}");
+                assert_eq!(code, Some(2), "{url} {command:?}: {stderr}");
                 assert!(stderr.contains("database_url"), "{stderr}");
                 assert!(ESCAPES.iter().all(|escape| stderr.contains(escape)), "{stderr}");
                 let said = stdout + &stderr;

@@ -78,10 +78,10 @@ async fn dashboard_and_alerts_query_existing_metrics() {
     client.deposit(change).await.expect("repeated");
     let refused = client.deposit(deposit("a", "1")).await.expect_err("one too many");
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    let mut stranger = TcpStream::connect(server.address).await.expect("connected");
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+    let mut without_tls = TcpStream::connect(server.address).await.expect("connected");
+    without_tls.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
 
-    eventually("the stranger is counted", async || {
+    eventually("the failed handshake is counted", async || {
         admin.metrics().await.value("passbook_tls_handshake_failures_total") > 0.0
     })
     .await;

@@ -15,8 +15,8 @@ on_both_databases! {
     a_schema_that_is_ahead_of_the_server_is_refused,
 }
 
-async fn migrate(database: &TestDatabase, verb: &str) -> Outcome {
-    passbook(&["migrate", verb, "--database-url", database.url()]).await
+async fn migrate(database: &TestDatabase, command: &str) -> Outcome {
+    passbook(&["migrate", command, "--database-url", database.url()]).await
 }
 
 async fn tables(database: &TestDatabase) -> Vec<String> {

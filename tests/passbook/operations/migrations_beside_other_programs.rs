@@ -12,8 +12,8 @@ on_both_databases! {
 const FORMER_TABLE: &str = "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, \
                             applied_at bigint NOT NULL)";
 
-async fn migrate(url: &str, verb: &str) -> Outcome {
-    passbook(&["migrate", verb, "--database-url", url]).await
+async fn migrate(url: &str, command: &str) -> Outcome {
+    passbook(&["migrate", command, "--database-url", url]).await
 }
 
 async fn versions(database: &TestDatabase, table: &str) -> Vec<String> {
@@ -110,7 +110,7 @@ async fn drop_role(database: &TestDatabase, role: &str) {
 
 /// Asserts a single line with the remedy, without irrelevant details.
 #[track_caller]
-fn tells(outcome: &Outcome, words: &[&str]) {
+fn assert_error_says(outcome: &Outcome, words: &[&str]) {
     let said = outcome.must_fail(1);
     for word in words {
         assert!(said.contains(word), "{word}: {said}");
@@ -126,10 +126,10 @@ async fn a_role_that_cannot_create_tables_gets_the_missing_grant() {
 
     let refused = migrate(&url, "up").await;
     let grant = format!("GRANT CREATE ON SCHEMA public TO {role}");
-    tells(&refused, &[&role, "may not create tables in schema public", &grant]);
+    assert_error_says(&refused, &[&role, "may not create tables in schema public", &grant]);
     let separator = if url.contains('?') { '&' } else { '?' };
     let nowhere = format!("{url}{separator}options[search_path]=nowhere");
-    tells(&migrate(&nowhere, "up").await, &["search_path (nowhere)", "CREATE SCHEMA"]);
+    assert_error_says(&migrate(&nowhere, "up").await, &["search_path (nowhere)", "CREATE SCHEMA"]);
 
     database.execute(&grant).await;
     migrate(&url, "up").await.must_succeed();
@@ -145,18 +145,24 @@ async fn a_role_that_cannot_use_the_tables_gets_the_reason() {
     let (role, url) = role(&database).await;
     let verify = async || passbook(&["verify", "--database-url", &url]).await;
 
-    tells(&verify().await, &["not allowed: permission denied for table", "GRANT SELECT"]);
+    assert_error_says(
+        &verify().await,
+        &["not allowed: permission denied for table", "GRANT SELECT"],
+    );
     database.execute(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")).await;
     verify().await.must_succeed();
     let down = migrate(&url, "down").await;
-    tells(&down, &["not allowed: "]);
+    assert_error_says(&down, &["not allowed: "]);
 
     // As after an upgrade by the owner: the role has grants on the old tables only.
     database.execute("ALTER TABLE passbook_migrations RENAME TO seaql_migrations").await;
     migrate(database.url(), "up").await.must_succeed();
     verify().await.must_succeed();
     database.execute("DROP TABLE seaql_migrations").await;
-    tells(&verify().await, &["permission denied for table passbook_migrations", "GRANT SELECT"]);
+    assert_error_says(
+        &verify().await,
+        &["permission denied for table passbook_migrations", "GRANT SELECT"],
+    );
     database.execute(&format!("GRANT SELECT ON passbook_migrations TO {role}")).await;
 
     // The role can read but not write.
@@ -180,18 +186,18 @@ async fn a_role_that_cannot_connect_gets_the_reason_and_the_remedy() {
     let name = database.name();
 
     database.execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")).await;
-    tells(&status().await, &["permission denied for database", "GRANT CONNECT"]);
+    assert_error_says(&status().await, &["permission denied for database", "GRANT CONNECT"]);
     database.execute(&format!("GRANT CONNECT ON DATABASE {name} TO {role}")).await;
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0")).await;
-    tells(&status().await, &["too many connections for role", "raise"]);
+    assert_error_says(&status().await, &["too many connections for role", "raise"]);
     database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 50")).await;
     database.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
     // The default of the role does not matter; its missing grants do.
-    tells(&status().await, &["permission denied for table", "GRANT SELECT"]);
+    assert_error_says(&status().await, &["permission denied for table", "GRANT SELECT"]);
     let (server, _) = url.rsplit_once('/').expect("a path");
     let nowhere = migrate(&format!("{server}/no_such_database"), "status").await;
-    tells(&nowhere, &["\"no_such_database\" does not exist", "CREATE DATABASE"]);
+    assert_error_says(&nowhere, &["\"no_such_database\" does not exist", "CREATE DATABASE"]);
     let nobody = migrate(&url.replace(&role, "no_such_role"), "status").await;
-    tells(&nobody, &["role \"no_such_role\" does not exist", "database_url"]);
+    assert_error_says(&nobody, &["role \"no_such_role\" does not exist", "database_url"]);
     drop_role(&database, &role).await;
 }

@@ -29,8 +29,8 @@ async fn readiness_follows_an_outage_and_liveness_does_not() {
     let reason =
         format!("cannot connect to the database at {}: connection refused", postgres.address());
     let log = server.log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("not ready")).collect();
-    assert!(told.len() == 1 && told[0].contains(&reason), "{told:?}\n{log}");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("not ready")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(&reason), "{lines:?}\n{log}");
 
     postgres.run().await;
     let back = Instant::now();

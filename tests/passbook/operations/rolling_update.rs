@@ -67,7 +67,7 @@ async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
     checker::assert_sound(&database, &history).await;
 }
 
-/// Sequential changes on one server. Each gets a verdict at the first attempt.
+/// Sequential changes on one server. Each gets a result at the first attempt.
 async fn call(
     client: Client,
     accounts: Vec<String>,
@@ -78,12 +78,12 @@ async fn call(
     let mut history = History::new();
     while !*stopped.borrow() {
         let change = random_change(&mut random, &accounts);
-        let verdict = match change.send(&client, PATIENCE).await {
-            Ok(answer) => Verdict::Applied(answer),
-            Err(status) if request::is_definite(&status) => Verdict::Refused(status),
+        let result = match change.send(&client, PATIENCE).await {
+            Ok(answer) => RequestResult::Applied(answer),
+            Err(status) if request::is_definite(&status) => RequestResult::Refused(status),
             Err(status) => panic!("{status:?}"),
         };
-        history.push((change, verdict));
+        history.push((change, result));
         made.fetch_add(1, Relaxed);
     }
     history
@@ -124,8 +124,8 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     let transaction = captured.transaction.expect("a capture's transaction");
     let taken = Answer { transaction: Some(transaction), hold: None, replayed: false };
     vec![
-        (once, Verdict::Applied(deposited)),
-        (Change::Withdraw(withdrawal(round, "1")), Verdict::Applied(taken)),
+        (once, RequestResult::Applied(deposited)),
+        (Change::Withdraw(withdrawal(round, "1")), RequestResult::Applied(taken)),
     ]
 }
 
@@ -196,7 +196,7 @@ async fn servers_of_the_version_before_are_replaced_under_load() {
     let made = once.send(&old[0].client(), PATIENCE).await.expect("made by the old one");
     let again = once.send(&new[0].client(), PATIENCE).await.expect("replayed by the new one");
     assert!(again.replayed);
-    history.push((once, Verdict::Applied(made)));
+    history.push((once, RequestResult::Applied(made)));
     tokio::time::sleep(seconds(3)).await;
 
     stop_strict.send_replace(true);

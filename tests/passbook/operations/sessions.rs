@@ -149,8 +149,8 @@ async fn pgbouncer_in_transaction_mode_is_refused() {
         };
         let url = pooler.url();
 
-        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
-            let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
+        for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+            let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
             let why = outcome.must_fail(1);
             assert!(why.contains("pool_mode = session"), "{mode}: {why}");
         }
@@ -194,12 +194,12 @@ async fn a_session_with_an_unsafe_setting_is_refused_by_name() {
         ),
     ] {
         let url = format!("postgres://{url}");
-        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
-            let outcome = passbook(&[verb, &["--database-url", &url]].concat()).await;
-            let told = outcome.must_fail(1);
+        for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+            let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
+            let error = outcome.must_fail(1);
             let address = database.address();
             let line = format!("cannot connect to the database at {address}: {why}: ");
-            assert!(told.starts_with(&line), "{url}: {told}");
+            assert!(error.starts_with(&line), "{url}: {error}");
         }
     }
 }
@@ -248,8 +248,8 @@ async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
         (name.to_owned(), given.map_or(value, |(_, value)| value).to_owned())
     });
     assert_eq!(seen(&database).await, expected);
-    let told = "plan_cache_mode=auto, statement_timeout=3000, synchronous_commit=remote_apply";
-    assert!(server.log().contains(told), "{}", server.log());
+    let logged = "plan_cache_mode=auto, statement_timeout=3000, synchronous_commit=remote_apply";
+    assert!(server.log().contains(logged), "{}", server.log());
 }
 
 /// Each command waits for a foreign lock, longer than its role's default timeouts.
@@ -277,7 +277,7 @@ async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
     passbook(&["migrate", "--database-url", &at("imported"), "up"]).await.must_succeed();
 
     let migrations = "SELECT pg_advisory_lock(8097880544398765931)";
-    for (name, lock, verb) in [
+    for (name, lock, command) in [
         ("postgres", "LOCK TABLE entries", &["verify"][..]),
         ("postgres", "LOCK TABLE entries", &["export"]),
         ("imported", "LOCK TABLE entries", &["import", "--input", file]),
@@ -290,7 +290,7 @@ async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
             let done = sea_orm::ConnectionTrait::execute_unprepared(&other, sql).await;
             done.unwrap_or_else(|error| panic!("{sql}: {error}"));
         }
-        let arguments = [verb, &["--database-url", &url]].concat();
+        let arguments = [command, &["--database-url", &url]].concat();
         let (outcome, ()) = tokio::join!(passbook(&arguments), async {
             // Ten times its role's timeout.
             tokio::time::sleep(seconds(1)).await;
@@ -312,9 +312,9 @@ async fn commands_send_one_statement_per_call() {
     open_funded(&server.client(), "alice", "1").await;
     drop(server);
     assert_eq!(proxy.calls_of_several_statements(), 0, "serve");
-    for verb in [&["verify"][..], &["export"], &["migrate", "down"], &["migrate", "down"]] {
-        passbook(&[verb, &["--database-url", &url]].concat()).await.must_succeed();
-        assert_eq!(proxy.calls_of_several_statements(), 0, "{verb:?}");
+    for command in [&["verify"][..], &["export"], &["migrate", "down"], &["migrate", "down"]] {
+        passbook(&[command, &["--database-url", &url]].concat()).await.must_succeed();
+        assert_eq!(proxy.calls_of_several_statements(), 0, "{command:?}");
     }
 }
 

@@ -112,8 +112,8 @@ async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     let callers =
         Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
     let of_callers = callers.arguments();
-    let run = async |verb: &[&str]| {
-        let arguments = verb.iter().copied().chain(of_callers.iter().map(String::as_str));
+    let run = async |command: &[&str]| {
+        let arguments = command.iter().copied().chain(of_callers.iter().map(String::as_str));
         passbook(&arguments.collect::<Vec<_>>()).await
     };
     let (tokens, policy) = (entry("billing", "billing-token"), identity("billing", &["*"], &[""]));
@@ -130,8 +130,8 @@ async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     ] {
         callers.set_tokens(wrong_tokens.unwrap_or(&tokens));
         callers.set_policy(wrong_policy.unwrap_or(&policy));
-        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
-            let outcome = run(verb).await;
+        for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
+            let outcome = run(command).await;
             let why = outcome.must_fail(2);
             assert!(why.contains(expected), "{expected}: {why}");
         }
@@ -211,7 +211,8 @@ async fn a_server_whose_database_is_late_listens_and_is_not_ready_until_it_is_th
     assert!(log.contains("connection refused"), "{log}");
 }
 
-/// Calls on new connections until the ledger answers. Earlier calls are told to retry.
+/// Calls on new connections until the ledger answers. Earlier calls get an error that
+/// asks them to retry.
 async fn is_served_without_a_gap(server: &Server) {
     let nobody = GetAccountRequest { account_id: "nobody".to_owned() };
     eventually("it is served", async || {

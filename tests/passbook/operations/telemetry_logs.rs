@@ -65,11 +65,11 @@ async fn every_response_has_a_call_id(kind: Kind) {
     assert!(uuid::Uuid::parse_str(&call_id(answer.metadata())).is_ok(), "it was too long");
 
     let lines = lines_of(&server, "GetAccount");
-    let told: Vec<_> = lines.iter().map(|line| (&line["call_id"], &line["code"])).collect();
-    assert_eq!(told.len(), 5, "{told:?}");
-    assert_eq!(told[0], (&Value::from("checkout 7/a"), &Value::from("OK")));
-    assert_eq!(told[1], (&Value::from("checkout-8"), &Value::from("NotFound")));
-    assert_eq!(told[2].0, &Value::from(first));
+    let logged: Vec<_> = lines.iter().map(|line| (&line["call_id"], &line["code"])).collect();
+    assert_eq!(logged.len(), 5, "{logged:?}");
+    assert_eq!(logged[0], (&Value::from("checkout 7/a"), &Value::from("OK")));
+    assert_eq!(logged[1], (&Value::from("checkout-8"), &Value::from("NotFound")));
+    assert_eq!(logged[2].0, &Value::from(first));
     for line in &lines {
         let duration_ms = line["duration_ms"].as_f64().expect("a number");
         assert!(duration_ms > 0.0 && line["peer"].is_string(), "{line}");
@@ -115,9 +115,9 @@ async fn database_failures_are_warned_of_at_a_limited_rate() {
         assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"call failed".into()));
     }
     // A line of the handler has the call's id.
-    let is_told =
+    let is_of_a_call =
         |line: &Value| line["message"] == "read failed" && line["call_id"].as_str().is_some();
-    assert!(server.log_lines().iter().any(is_told), "{}", server.log());
+    assert!(server.log_lines().iter().any(is_of_a_call), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,11 +173,11 @@ async fn an_account_id_is_in_no_metric(kind: Kind) {
     for secret in ["zebra", "91.73", &request_id] {
         assert!(!text.contains(secret), "{secret} in:\n{text}");
     }
-    let told: BTreeSet<&str> =
+    let published: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let missing: Vec<_> = NAMES.iter().filter(|name| !told.contains(*name)).collect();
+    let missing: Vec<_> = NAMES.iter().filter(|name| !published.contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?} in:\n{text}");
-    for name in told {
+    for name in published {
         assert!(text.contains(&format!("# HELP {name} ")), "nobody knows what {name} is");
         assert!(NAMES.contains(&name) || name.starts_with("process_"), "not documented: {name}");
     }
@@ -315,7 +315,7 @@ async fn the_age_of_the_oldest_snapshot_is_a_metric() {
     session.execute_unprepared(begin).await.expect("a snapshot");
     let age = async || admin.metrics().await.value("passbook_database_oldest_snapshot_seconds");
 
-    eventually("it is told", async || age().await > 1.0).await;
+    eventually("it is published", async || age().await > 1.0).await;
     session.execute_unprepared("ROLLBACK").await.expect("it is given up");
     eventually("it is over", async || age().await < 1.0).await;
 }

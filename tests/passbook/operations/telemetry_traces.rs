@@ -97,8 +97,8 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     assert_eq!(attribute(refused, "rpc.response.status_code"), "NOT_FOUND");
     let status = refused.status.clone().unwrap_or_default();
     assert_eq!(status.code(), StatusCode::Unset, "{refused:?}");
-    let told = format!("{spans:?}");
-    assert!(!told.contains("zebra") && !told.contains("7391"), "{told}");
+    let text = format!("{spans:?}");
+    assert!(!text.contains("zebra") && !text.contains("7391"), "{text}");
 
     let line = lines.iter().find(|line| line["call_id"] == call_id);
     assert_eq!(line.expect("a line")["trace_id"], TRACE_ID);
@@ -147,7 +147,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
         served.extend(links(transaction));
     }
     for call in calls {
-        assert!(served.contains(&id(call)), "no transaction tells of {call:?}");
+        assert!(served.contains(&id(call)), "no transaction has a link to {call:?}");
         let of_call = links(call);
         assert!(!of_call.is_empty(), "{call:?}");
         for link in of_call {

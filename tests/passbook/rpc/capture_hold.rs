@@ -85,8 +85,8 @@ async fn a_capture_of_a_part_releases_the_rest(kind: Kind) {
     assert_eq!((&hold.amount, &hold.captured_amount), (&money("7.50"), &money("0.01")));
     assert_eq!(answer.transaction.expect("one").entries[0].amount, money("-0.01"));
     assert_eq!(standing(&client, "alice").await, ["9.99", "2.00", "7.99", "5"]);
-    let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-    rejected_twice(&database, &client, capture("h"), refusal).await;
+    let rejection = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
+    rejected_twice(&database, &client, capture("h"), rejection).await;
     checker::assert_consistent(&database).await;
 }
 
@@ -271,14 +271,14 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
 
     let before = (get(&client, "alice").await, get_hold(&client, "h").await);
     let mut sent = Vec::new();
-    for (request, refusal, said) in cases {
-        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
+    for (request, rejection, said) in cases {
+        let status = rejected_twice(&database, &client, request.clone(), rejection).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
         let after = (get(&client, "alice").await, get_hold(&client, "h").await);
         assert_eq!(after, before, "{status:?}");
-        sent.push((request, refusal, status));
+        sent.push((request, rejection, status));
     }
 
     // The obstacles are gone, but the rejections are final.
@@ -311,8 +311,8 @@ async fn a_hold_is_captured_once(kind: Kind) {
             destination_account_id: "nobody".to_owned(),
             ..capture(state)
         };
-        let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = rejected_twice(&database, &client, request, refusal).await;
+        let rejection = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
+        let status = rejected_twice(&database, &client, request, rejection).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }

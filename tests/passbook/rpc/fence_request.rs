@@ -147,20 +147,20 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
             fence(&fencer, &id).await
         });
     }
-    let (verdicts, fences) = (sends.join_all().await, fences.join_all().await);
-    let transaction = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Applied(answer) => Some(answer.transaction().clone()),
-        Verdict::Refused(_) => None,
+    let (results, fences) = (sends.join_all().await, fences.join_all().await);
+    let transaction = results.iter().find_map(|result| match result {
+        RequestResult::Applied(answer) => Some(answer.transaction().clone()),
+        RequestResult::Refused(_) => None,
     });
     let expected = match &transaction {
         Some(it) => applied(&Answer { transaction: Some(it.clone()), hold: None, replayed: false }),
         None => not_seen(true),
     };
-    for verdict in verdicts {
-        match (verdict, &transaction) {
-            (Verdict::Applied(answer), Some(it)) => assert_eq!(answer.transaction(), it),
-            (Verdict::Refused(status), None) => is_fenced(Err(status), &id),
-            (verdict, _) => panic!("{id}: {verdict:?}, and {transaction:?}"),
+    for result in results {
+        match (result, &transaction) {
+            (RequestResult::Applied(answer), Some(it)) => assert_eq!(answer.transaction(), it),
+            (RequestResult::Refused(status), None) => is_fenced(Err(status), &id),
+            (result, _) => panic!("{id}: {result:?}, and {transaction:?}"),
         }
     }
     for fence in fences {

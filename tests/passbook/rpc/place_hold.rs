@@ -181,8 +181,8 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
     place(&client, hold_named("b", "alice", "0.01")).await;
     assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
 
-    let refusal = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    let status = rejected_twice(&database, &client, hold("alice", "0.01"), refusal).await;
+    let rejection = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = rejected_twice(&database, &client, hold("alice", "0.01"), rejection).await;
 
     let names = ["account_id", "currency_code", "available", "required", "version"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "0.00", "0.01", "4"]);
@@ -198,8 +198,8 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
     let largest = "99999999999999999999999999.99";
     place(&client, hold_named("all", "bank", largest)).await;
 
-    let refusal = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
-    let status = rejected_twice(&database, &client, hold("bank", "0.01"), refusal).await;
+    let rejection = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
+    let status = rejected_twice(&database, &client, hold("bank", "0.01"), rejection).await;
 
     let names = ["account_id", "currency_code", "balance", "amount"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["bank", "USD", "0.00", "0.01"]);
@@ -252,17 +252,17 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     ];
 
     let mut sent = Vec::new();
-    for (request, refusal, said) in cases {
+    for (request, rejection, said) in cases {
         let is_there = request.account_id != "nobody";
         let before = if is_there { Some(get(&client, &request.account_id).await) } else { None };
-        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), rejection).await;
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
         }
         if let Some(before) = before {
             assert_eq!(get(&client, &request.account_id).await, before);
         }
-        sent.push((request, refusal, status));
+        sent.push((request, rejection, status));
     }
 
     // The obstacles are gone, but the rejections are final.
@@ -293,10 +293,10 @@ async fn a_hold_id_is_never_reused(kind: Kind) {
     place_and_expire(&client, hold_named("expired", "alice", "1")).await;
 
     for hold_id in ["open", "captured", "released", "expired"] {
-        let refusal = (Code::AlreadyExists, "HOLD_EXISTS");
+        let rejection = (Code::AlreadyExists, "HOLD_EXISTS");
         for account_id in ["alice", "bob", "nobody"] {
             let request = hold_named(hold_id, account_id, "1");
-            let status = rejected_twice(&database, &client, request, refusal).await;
+            let status = rejected_twice(&database, &client, request, rejection).await;
             assert_eq!(metadata(&status, "hold_id"), hold_id);
             let info = status.get_details_resource_info().expect("ResourceInfo");
             assert_eq!(info.resource_name, hold_id);
@@ -316,8 +316,8 @@ async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
 
     for expire_time in [opened, epoch, early] {
         let request = PlaceHoldRequest { expire_time, ..hold("alice", "1") };
-        let refusal = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
-        let status = rejected_twice(&database, &client, request, refusal).await;
+        let rejection = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
+        let status = rejected_twice(&database, &client, request, rejection).await;
         let said = metadata(&status, "expire_time_us");
         assert_eq!(said, microseconds(&expire_time).to_string());
         let now: i64 = metadata(&status, "now_us").parse().expect("a number");

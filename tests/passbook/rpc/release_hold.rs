@@ -98,14 +98,14 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let before = get(&client, "alice").await;
 
     let missing = release("missing");
-    let refusal = (Code::NotFound, "HOLD_NOT_FOUND");
-    let status = rejected_twice(&database, &client, missing.clone(), refusal).await;
+    let rejection = (Code::NotFound, "HOLD_NOT_FOUND");
+    let status = rejected_twice(&database, &client, missing.clone(), rejection).await;
     assert_eq!(metadata(&status, "hold_id"), "missing");
     let info = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(info.resource_name, "missing");
     for state in ["captured", "released"] {
-        let refusal = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = rejected_twice(&database, &client, release(state), refusal).await;
+        let rejection = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
+        let status = rejected_twice(&database, &client, release(state), rejection).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }

@@ -162,10 +162,10 @@ async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
     }
 
     for (transaction_id, by) in &chain {
-        let refusal = (Code::FailedPrecondition, "ALREADY_REVERSED");
+        let rejection = (Code::FailedPrecondition, "ALREADY_REVERSED");
         for server in &servers {
             let request = reversal(&transaction_id.to_uppercase());
-            let status = rejected_twice(&database, &server.client(), request, refusal).await;
+            let status = rejected_twice(&database, &server.client(), request, rejection).await;
             let names = ["transaction_id", "reversed_by_transaction_id"];
             assert_eq!(names.map(|it| metadata(&status, it)), [transaction_id.as_str(), by]);
             assert!(status.get_details_precondition_failure().is_some());
@@ -299,13 +299,13 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     ];
 
     let mut sent = Vec::new();
-    for (transaction_id, refusal, account_id, said) in cases {
+    for (transaction_id, rejection, account_id, said) in cases {
         let mut before = None;
         if !account_id.is_empty() {
             before = Some(get(&client, account_id).await);
         }
         let request = reversal(transaction_id);
-        let status = rejected_twice(&database, &client, request.clone(), refusal).await;
+        let status = rejected_twice(&database, &client, request.clone(), rejection).await;
         assert_eq!(metadata(&status, "account_id"), account_id);
         for (name, text) in said {
             assert_eq!(metadata(&status, name), text, "{status:?}");
@@ -313,7 +313,7 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
         if let Some(before) = before {
             assert_eq!(get(&client, account_id).await, before);
         }
-        sent.push((request, refusal, status));
+        sent.push((request, rejection, status));
     }
 
     // The obstacles are gone, but the rejections are final.
@@ -363,8 +363,8 @@ async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     assert_eq!(ids.len(), 3);
 
     for transaction_id in ids {
-        let refusal = (Code::NotFound, "TRANSACTION_NOT_FOUND");
-        rejected_twice(&database, &client, reversal(&transaction_id), refusal).await;
+        let rejection = (Code::NotFound, "TRANSACTION_NOT_FOUND");
+        rejected_twice(&database, &client, reversal(&transaction_id), rejection).await;
     }
 
     assert_eq!(standing(&client, "alice").await, ["1.00", "0.00", "1.00", "4"]);

@@ -54,11 +54,11 @@ async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
         assert_eq!(watching.until(made.sequence).await, [made], "the outcome equals the answer");
         slowest = slowest.max(began.elapsed());
     }
-    let figure = format!("{kind:?}: told after {slowest:?} at most");
+    let figure = format!("{kind:?}: received after {slowest:?} at most");
     times::figure(&figure, slowest < ms(250));
     post_many(&client, "alice", 240).await;
-    let told = watching.until(1000).await;
-    assert_eq!(told.as_slice(), &listed(&client, "alice").await[760..]);
+    let received = watching.until(1000).await;
+    assert_eq!(received.as_slice(), &listed(&client, "alice").await[760..]);
 }
 
 async fn entries_of_another_server_are_streamed(kind: Kind) {
@@ -156,13 +156,13 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
     database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'frozen'").await;
     let began = Instant::now();
     let mut watching = Watching::begin(&client, "frozen", 1).await;
-    let refusal = client.clone().withdraw(withdrawal("frozen", "1")).await;
-    refused(refusal, Code::FailedPrecondition, "ACCOUNT_FROZEN");
+    let answer = client.clone().withdraw(withdrawal("frozen", "1")).await;
+    refused(answer, Code::FailedPrecondition, "ACCOUNT_FROZEN");
     deposit_one(&client, "busy").await;
 
     for number in 1..=2 {
         let message = timeout(PATIENCE, watching.next()).await.expect("a heartbeat is due");
-        assert_eq!(message.expect("the stream continues"), [], "a refusal is no entry");
+        assert_eq!(message.expect("the stream continues"), [], "a rejection adds no entry");
         let least = ms(4_900) * number;
         assert!(began.elapsed() >= least, "heartbeat {number} after {:?}", began.elapsed());
         times::promise("a heartbeat", began.elapsed(), ms(6_000) * number);
@@ -237,5 +237,5 @@ async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind:
     assert_eq!(status.code(), Some(0), "{}", server.log());
     // The message was sent before the end of the stream, and is read after it.
     assert_eq!(reason(&unread.end().await), "SHUTTING_DOWN");
-    assert!(!server.log().contains("cannot read new entries for watchers"), "{}", server.log());
+    assert!(!server.log().contains("cannot read new entries"), "{}", server.log());
 }

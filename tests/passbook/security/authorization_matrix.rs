@@ -151,8 +151,9 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
 }
 
 fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
-    let is_read =
-        ["Get", "BatchGet", "List", "Watch", "Verify"].iter().any(|verb| method.starts_with(verb));
+    let is_read = ["Get", "BatchGet", "List", "Watch", "Verify"]
+        .iter()
+        .any(|prefix| method.starts_with(prefix));
     let may_call = match service {
         "AdminService" => who.may_admin,
         _ if is_read => who.may_read,

@@ -67,7 +67,7 @@ async fn calls_beyond_an_identity_s_concurrency_limit_are_refused(kind: Kind) {
     assert_shed(&status, "calls", "3");
     // The operator still gets in.
     let health = HealthClient::new(server.channel()).check(HealthCheckRequest::default()).await;
-    health.expect("health is told");
+    health.expect("the operator gets the health");
     let admin = AdminServiceClient::new(server.channel());
     let status = admin.clone().get_write_path_stats(GetWritePathStatsRequest {}).await;
     assert_eq!(status.expect_err("without a token").code(), Code::Unauthenticated);
@@ -193,10 +193,10 @@ async fn an_old_connection_is_closed_without_cutting_calls() {
     println!("{deposits} deposits on {connections} connections, {unsent} not sent");
     assert!(unsent <= connections, "more than one call met the end of one connection");
     assert!(deposits > LIVES, "{deposits} deposits");
-    let mut told = 0;
-    while told < deposits {
+    let mut received = 0;
+    while received < deposits {
         let message = tokio::time::timeout(PATIENCE, entries.message()).await.expect("in time");
-        told += message.expect("the stream continues").expect("and on").entries.len();
+        received += message.expect("the stream continues").expect("and on").entries.len();
     }
 }
 
@@ -222,7 +222,8 @@ async fn was_not_sent(client: &Client, request_id: String) {
     assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
 }
 
-/// Callers that retry as told, ten times as many as there are permits.
+/// Ten times as many callers as there are permits. They retry after the delay that the error asks
+/// for.
 async fn throughput_holds_under_ten_times_the_load(kind: Kind) {
     const PLACES: usize = 40;
     let database = TestDatabase::create_for(kind, Load::Heavy).await;

@@ -149,7 +149,7 @@ async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
         client.clone().deposit(change).await.expect("others are served");
         took.push(start.elapsed());
         if took.len() % 20 == 0 {
-            // A request large enough to arrive in several pieces.
+            // A request large enough to arrive in several DATA frames.
             let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
             let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
             client.clone().batch_post_transactions(batch).await.expect("batches are, too");

@@ -151,7 +151,7 @@ async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
         ..CaptureHoldRequest::default()
     };
     let in_euros = DepositRequest { amount: money_of("EUR", "1"), ..deposit("e", "1") };
-    for refusal in [
+    for denial in [
         client.deposit(too_much.clone()).await.map(drop),
         client.withdraw(withdrawal("a", "11")).await.map(drop),
         client.transfer(transfer("a", "b", "11")).await.map(drop),
@@ -160,13 +160,13 @@ async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
         client.capture_hold(capture(money("11"))).await.map(drop),
         client.deposit(in_euros).await.map(drop),
     ] {
-        let status = refused(refusal, Code::PermissionDenied, "PERMISSION_DENIED");
+        let status = refused(denial, Code::PermissionDenied, "PERMISSION_DENIED");
         assert_eq!(metadata(&status, "permission"), "amount");
     }
     client.deposit(deposit("a", "10")).await.expect("at the limit");
     client.capture_hold(capture(money("10"))).await.expect("at the limit");
 
-    // A denial is no verdict: the id stays unused.
+    // A denial is not stored: the id stays unused.
     let request = GetRequestOutcomeRequest { request_id: "too-much".to_owned() };
     let resolved = client.get_request_outcome(request).await.expect("an answer").into_inner();
     assert_eq!(resolved.outcome(), RequestOutcome::NotSeen);
@@ -205,18 +205,18 @@ async fn hidden_resources_look_like_missing_ones(kind: Kind) {
             transaction_id,
             ..ReverseTransactionRequest::default()
         };
-        let refusals = [
+        let denials = [
             east.get_hold(GetHoldRequest { hold_id }).await.map(drop),
             east.capture_hold(capture).await.map(drop),
             east.release_hold(release).await.map(drop),
             east.reverse_transaction(reverse).await.map(drop),
             east.get_transaction(GetTransactionRequest { lookup: Some(lookup) }).await.map(drop),
         ];
-        let told = refusals.map(|refusal| {
-            let status = refused(refusal, Code::PermissionDenied, "PERMISSION_DENIED");
+        let messages = denials.map(|denial| {
+            let status = refused(denial, Code::PermissionDenied, "PERMISSION_DENIED");
             (status.message().to_owned(), status.details().to_vec())
         });
-        answers.push(told);
+        answers.push(messages);
     }
     assert_eq!(answers[0], answers[1]);
     let missing = |account_id: &str| GetAccountRequest { account_id: account_id.to_owned() };

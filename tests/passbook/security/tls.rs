@@ -63,7 +63,7 @@ async fn only_clients_that_trust_the_authority_connect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_names_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, other_authority) = (Authority::new(), Authority::new());
     authority.install(&authority.sign(&["localhost"], &[]));
     let billing = "spiffe://example.org/billing";
     let policy = [identity(billing, &["read"], &[""]), identity("reports", &["read"], &[""])];
@@ -78,7 +78,7 @@ async fn a_client_certificate_names_the_caller() {
     let unknown = authority.sign(&["unknown"], &[]);
     let nameless = authority.sign(&[], &[]);
     let expired = authority.sign_until(2020, &["reports"], &[]);
-    let foreign = stranger.sign(&["reports"], &[]);
+    let foreign = other_authority.sign(&["reports"], &[]);
     for (name, certificate, expected) in [
         ("SPIFFE URI before DNS name", Some(&spiffe), Some(Code::NotFound)),
         ("DNS name", Some(&dns), Some(Code::NotFound)),
@@ -156,8 +156,8 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     assert!(ask(&old, &server, None).await.is_err(), "the old one is no longer shown");
     // On the old connection calls and streams continue.
     client.deposit(deposit("alice", "1")).await.expect("applied");
-    let told = timeout(PATIENCE, entries.message()).await.expect("in time").expect("told");
-    assert_eq!(told.expect("a message").entries.len(), 1);
+    let message = timeout(PATIENCE, entries.message()).await.expect("in time").expect("no error");
+    assert_eq!(message.expect("a message").entries.len(), 1);
 }
 
 async fn watch(
@@ -190,8 +190,8 @@ async fn mismatched_certificate_files_are_one_clear_line() {
         ),
         ([&certificate, &key, &key], format!("{key}: has no certificate in PEM")),
     ] {
-        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
-            let mut arguments = verb.to_vec();
+        for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"]] {
+            let mut arguments = command.to_vec();
             let flags = ["--tls-certificate-file", "--tls-key-file", "--tls-client-ca-file"];
             arguments.extend(flags.iter().zip(files).flat_map(|(flag, file)| [*flag, file]));
             arguments.extend(["--policy-file", &policy]);

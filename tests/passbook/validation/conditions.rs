@@ -92,10 +92,10 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
         ..transfer("a", "b", amount)
     };
 
-    let refusal = client.transfer(keep("5.01")).await;
+    let rejection = client.transfer(keep("5.01")).await;
     client.transfer(keep("5")).await.expect("exactly 5.00 stay");
 
-    let status = refused(refusal, Code::FailedPrecondition, "CONDITION_FAILED");
+    let status = refused(rejection, Code::FailedPrecondition, "CONDITION_FAILED");
     assert_eq!(metadata(&status, "account_id"), "a");
     assert_eq!(
         (balance(&client, "a").await.as_str(), balance(&client, "b").await.as_str()),

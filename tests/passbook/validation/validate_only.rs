@@ -47,7 +47,7 @@ async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
     assert_eq!(metadata(&status, "available"), "10.00");
     assert_eq!(database.count("requests").await, 1);
     client.deposit(deposit("a", "5")).await.expect("applied");
-    client.withdraw(request).await.expect("now it would be made: the refusal was not kept");
+    client.withdraw(request).await.expect("now it is applied: the rejection was not stored");
 }
 
 async fn the_real_request_may_follow_under_the_same_id(kind: Kind) {

@@ -15,5 +15,5 @@ mod watch;
 pub use errors::*;
 pub use fixtures::*;
 pub use outcomes::*;
-pub use request::{Answer, Change, Verdict};
+pub use request::{Answer, Change, RequestResult};
 pub use watch::*;

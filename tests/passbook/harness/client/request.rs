@@ -65,10 +65,10 @@ impl Answer {
     }
 }
 
-/// How a request ended, once that is certain.
+/// The final result of a request.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
-pub enum Verdict {
+pub enum RequestResult {
     Applied(Answer),
     Refused(Status),
 }
@@ -150,23 +150,23 @@ impl Change {
         Ok(Answer { transaction, hold, replayed })
     }
 
-    /// Sends it to one server after another until the answer is certain, as the contract tells
+    /// Sends it to one server after another until the answer is certain, as the contract asks
     /// callers to do.
-    pub async fn settle(&self, clients: &[Client]) -> Verdict {
+    pub async fn settle(&self, clients: &[Client]) -> RequestResult {
         let end = tokio::time::Instant::now() + PATIENCE;
         let first = fastrand::usize(..clients.len());
         let mut last = String::new();
         for attempt in 0.. {
             if tokio::time::Instant::now() > end {
                 panic!(
-                    "no verdict on {} within {PATIENCE:?}; the last answer: {last}",
+                    "no result for {} within {PATIENCE:?}; the last answer: {last}",
                     self.request_id()
                 );
             }
             let client = &clients[(first + attempt) % clients.len()];
             match self.send(client, Duration::from_secs(5)).await {
-                Ok(answer) => return Verdict::Applied(answer),
-                Err(status) if is_definite(&status) => return Verdict::Refused(status),
+                Ok(answer) => return RequestResult::Applied(answer),
+                Err(status) if is_definite(&status) => return RequestResult::Refused(status),
                 Err(status) => last = format!("{status:?}"),
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
@@ -183,13 +183,14 @@ fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {
     }
 }
 
-/// Repeats the requests of the history whose error is not definite, and records their verdicts.
-pub async fn settle_the_rest(history: &mut Vec<(Change, Verdict)>, client: &Client) {
-    let is_open = |verdict: &Verdict| matches!(verdict, Verdict::Refused(it) if !is_definite(it));
-    let open: Vec<_> = history.extract_if(.., |(_, verdict)| is_open(verdict)).collect();
+/// Repeats the requests of the history whose error is not definite, and records their results.
+pub async fn settle_the_rest(history: &mut Vec<(Change, RequestResult)>, client: &Client) {
+    let is_open =
+        |result: &RequestResult| matches!(result, RequestResult::Refused(it) if !is_definite(it));
+    let open: Vec<_> = history.extract_if(.., |(_, result)| is_open(result)).collect();
     for (change, _) in open {
-        let verdict = change.settle(std::slice::from_ref(client)).await;
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(client)).await;
+        history.push((change, result));
     }
 }
 

@@ -10,19 +10,19 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use crate::harness::{
-    Answer, Change, TestDatabase, Verdict,
+    Answer, Change, RequestResult, TestDatabase,
     decimal::Decimal,
     ledger_dump::{AccountRow, EntryRow, LedgerDump},
     outcome,
 };
 
-/// The requests that callers sent, and their verdicts.
-pub type History = Vec<(Change, Verdict)>;
+/// The requests that callers sent, and their results.
+pub type History = Vec<(Change, RequestResult)>;
 
 /// The requests that callers sent, with the answer if one arrived.
 pub type Outcomes = Vec<(Change, Option<Result<Answer, Status>>)>;
 
-/// Fails unless the ledger is consistent and matches the verdicts.
+/// Fails unless the ledger is consistent and matches the results.
 pub async fn assert_sound(database: &TestDatabase, history: &History) {
     let faults = faults(&LedgerDump::read(database).await, history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
@@ -176,14 +176,14 @@ fn check_requests(dump: &LedgerDump, faults: &mut Vec<String>) {
     }
 }
 
-/// The differences between the ledger and the verdicts.
+/// The differences between the ledger and the results.
 fn faults_against(dump: &LedgerDump, history: &History) -> Vec<String> {
     let mut faults = Vec::new();
     let mut expected: BTreeMap<&str, Decimal> = BTreeMap::new();
-    let mut told = BTreeSet::new();
-    for (change, verdict) in history {
-        let Verdict::Applied(answer) = verdict else { continue };
-        if !told.insert(answer.transaction().transaction_id.as_str()) {
+    let mut answered = BTreeSet::new();
+    for (change, result) in history {
+        let RequestResult::Applied(answer) = result else { continue };
+        if !answered.insert(answer.transaction().transaction_id.as_str()) {
             faults.push(format!("{}: one transaction answers two requests", change.request_id()));
         }
         check_answer(dump, change, answer, &mut faults);
@@ -201,8 +201,11 @@ fn faults_against(dump: &LedgerDump, history: &History) -> Vec<String> {
         }
     }
     for entry in dump.entries.values().flatten() {
-        if !told.contains(entry.transaction_id.as_str()) {
-            faults.push(format!("{}: an entry that no caller was told of", entry.transaction_id));
+        if !answered.contains(entry.transaction_id.as_str()) {
+            faults.push(format!(
+                "{}: an entry of a transaction that no caller got as an answer",
+                entry.transaction_id
+            ));
         }
     }
     faults
@@ -220,7 +223,7 @@ fn check_answer(dump: &LedgerDump, change: &Change, answer: &Answer, faults: &mu
         ));
     }
     for (entry, (account_id, amount)) in entries.iter().zip(effects) {
-        if entry.account_id != account_id || told_amount(&entry.amount) != amount {
+        if entry.account_id != account_id || decimal_of(&entry.amount) != amount {
             faults.push(format!("{request_id}: answered with another account or amount"));
         }
         if !is_kept(dump, entry) {
@@ -232,43 +235,39 @@ fn check_answer(dump: &LedgerDump, change: &Change, answer: &Answer, faults: &mu
     }
 }
 
-fn is_kept(dump: &LedgerDump, told: &Entry) -> bool {
-    let entries = dump.entries.get(&told.account_id).map_or(&[][..], Vec::as_slice);
-    let index = usize::try_from(told.sequence - 1).unwrap_or(usize::MAX);
+fn is_kept(dump: &LedgerDump, answered: &Entry) -> bool {
+    let entries = dump.entries.get(&answered.account_id).map_or(&[][..], Vec::as_slice);
+    let index = usize::try_from(answered.sequence - 1).unwrap_or(usize::MAX);
     entries.get(index).is_some_and(|kept| {
-        kept.transaction_id == told.transaction_id
-            && kept.amount == told_amount(&told.amount)
-            && kept.balance_after == told_amount(&told.balance_after)
-            && kept.hash == hex(&told.hash)
+        kept.transaction_id == answered.transaction_id
+            && kept.amount == decimal_of(&answered.amount)
+            && kept.balance_after == decimal_of(&answered.balance_after)
+            && kept.hash == hex(&answered.hash)
     })
 }
 
 /// The effects of an applied change: accounts and signed amounts, in the order of the entries.
 fn effects(change: &Change) -> Vec<(&str, Decimal)> {
     match change {
-        Change::Deposit(request) => vec![(&request.account_id, told_amount(&request.amount))],
+        Change::Deposit(request) => vec![(&request.account_id, decimal_of(&request.amount))],
         Change::Withdraw(request) => {
-            vec![(&request.account_id, told_amount(&request.amount).negative())]
+            vec![(&request.account_id, decimal_of(&request.amount).negative())]
         }
         Change::Transfer(request) => {
-            let amount = told_amount(&request.amount);
+            let amount = decimal_of(&request.amount);
             vec![
                 (&request.source_account_id, amount.negative()),
                 (&request.destination_account_id, amount),
             ]
         }
         Change::Post(request) | Change::PostInBatch(request) | Change::PostInStream(request) => {
-            request
-                .legs
-                .iter()
-                .map(|it| (it.account_id.as_str(), told_amount(&it.amount)))
-                .collect()
+            request.legs.iter().map(|it| (it.account_id.as_str(), decimal_of(&it.amount))).collect()
         }
         other => panic!("a history has no holds and reversals: {other:?}"),
     }
 }
 
-fn told_amount(money: &Option<passbook::proto::Money>) -> Decimal {
+fn decimal_of(money: &Option<passbook::proto::Money>) -> Decimal {
     Decimal::parse(&money.as_ref().expect("an amount").value)
 }
 

@@ -24,7 +24,7 @@ const SERVERS: usize = 3;
 /// Upper bound of the delay between two calls.
 const LEAD_MAX: Duration = Duration::from_millis(4);
 
-/// A live server reaches a verdict within two seconds.
+/// A live server gives a result within two seconds.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Several servers on one database.
@@ -137,17 +137,17 @@ async fn in_order<T: Send + 'static>(calls: JoinSet<(usize, T)>) -> Vec<T> {
 /// Sends a request, and repeats it after ABORTED. Any other answer is final, so that a repeat
 /// cannot hide a defect.
 pub async fn settle(asked: &Change, client: &Client) -> Result<Answer, Status> {
-    let mut verdict = asked.send(client, seconds(30)).await;
+    let mut result = asked.send(client, seconds(30)).await;
     for _ in 1..ATTEMPTS_MAX {
-        match &verdict {
+        match &result {
             Err(status) if status.code() == Code::Aborted => {
                 println!("{}: again after {status:?}", asked.request_id());
-                verdict = asked.send(client, seconds(30)).await;
+                result = asked.send(client, seconds(30)).await;
             }
             _ => break,
         }
     }
-    verdict
+    result
 }
 
 /// Makes two calls concurrently, with a short random delay before one of them.

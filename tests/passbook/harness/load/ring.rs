@@ -75,8 +75,8 @@ impl RingLoad {
                 true => random_transfer(&mut random, &self.accounts),
                 false => random_change(&mut random, &self.accounts),
             };
-            let verdict = change.settle(clients).await;
-            history.push((change, verdict));
+            let result = change.settle(clients).await;
+            history.push((change, result));
         }
         history
     }
@@ -89,10 +89,10 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// Stops the load after the verdicts that its callers wait for.
+    /// Stops the load after the results that its callers wait for.
     pub async fn stop(self) -> History {
         self.stop.send_replace(true);
-        self.calling.await.expect("every caller gets a verdict")
+        self.calling.await.expect("every caller gets a result")
     }
 }
 
@@ -124,8 +124,8 @@ pub async fn open_ring(client: &Client, count: usize) -> (Vec<String>, History) 
         let account_id = format!("ring-{number}");
         open(client, &account_id).await;
         let change = Change::Deposit(deposit(&account_id, "100.00"));
-        let verdict = change.settle(std::slice::from_ref(client)).await;
-        history.push((change, verdict));
+        let result = change.settle(std::slice::from_ref(client)).await;
+        history.push((change, result));
         accounts.push(account_id);
     }
     (accounts, history)

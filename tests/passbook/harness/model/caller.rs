@@ -13,7 +13,7 @@ use passbook::proto::{
 
 use crate::harness::{
     Client,
-    model::command::{Command, Reply, Told},
+    model::command::{Command, Reply, Response},
     model::random::Generator,
     model::{Model, microseconds, units},
 };
@@ -30,8 +30,8 @@ pub struct Caller {
     generator: Generator,
     model: Model,
     clients: Vec<Client>,
-    /// Count of each verdict, to show that none is rare.
-    pub verdicts: BTreeMap<String, usize>,
+    /// How often each kind of result was received, to show that none is rare.
+    pub results: BTreeMap<String, usize>,
 }
 
 impl Caller {
@@ -41,7 +41,7 @@ impl Caller {
             generator: Generator::new(name, seed),
             model: Model::default(),
             clients: clients.to_vec(),
-            verdicts: BTreeMap::new(),
+            results: BTreeMap::new(),
         }
     }
 
@@ -83,15 +83,15 @@ impl Caller {
     fn count(&mut self, command: &Command, reply: &Reply) {
         let kind = format!("{command:?}");
         let kind = kind.split('(').next().unwrap_or_default();
-        let verdict = match reply {
-            Ok(told) if told.replayed => format!("{kind} replayed"),
+        let result = match reply {
+            Ok(response) if response.replayed => format!("{kind} replayed"),
             Ok(_) => kind.to_owned(),
-            Err(refusal) => {
-                let state = refusal.metadata.get("state").map(|state| format!(" {state}"));
-                format!("{}{}", refusal.reason, state.unwrap_or_default())
+            Err(rejection) => {
+                let state = rejection.metadata.get("state").map(|state| format!(" {state}"));
+                format!("{}{}", rejection.reason, state.unwrap_or_default())
             }
         };
-        *self.verdicts.entry(verdict).or_default() += 1;
+        *self.results.entry(result).or_default() += 1;
     }
 
     /// Compares all accounts in one snapshot, and checks the sums.
@@ -101,9 +101,9 @@ impl Caller {
             return;
         }
         let command = Command::BatchGetAccounts(BatchGetAccountsRequest { account_ids });
-        let told = self.call(command).await.expect("all accounts are there");
+        let response = self.call(command).await.expect("all accounts are there");
         let mut sums: BTreeMap<String, i128> = BTreeMap::new();
-        for account in told.accounts {
+        for account in response.accounts {
             let balance = units(&account.balance.expect("a balance"));
             *sums.entry(account.currency_code).or_default() += balance;
         }
@@ -140,21 +140,21 @@ impl Caller {
         self.generator.random.shuffle(&mut request_ids);
         for request_id in request_ids.into_iter().take(LOOKED_UP_AT_THE_END) {
             let request = GetRequestOutcomeRequest { request_id };
-            self.call(Command::GetRequestOutcome(request)).await.expect("a verdict");
+            self.call(Command::GetRequestOutcome(request)).await.expect("a result");
         }
     }
 }
 
 /// Checks that each balance is the sum of the amounts so far, and each sequence their count.
-fn assert_balances(told: &Told) {
+fn assert_balances(response: &Response) {
     let mut sum = 0;
-    for (index, entry) in told.entries.iter().enumerate() {
+    for (index, entry) in response.entries.iter().enumerate() {
         sum += units(entry.amount.as_ref().expect("an amount"));
         assert_eq!(entry.sequence, index as i64 + 1, "{entry:?}");
         assert_eq!(units(entry.balance_after.as_ref().expect("a balance")), sum, "{entry:?}");
     }
-    let times = told.entries.iter().filter_map(|entry| entry.create_time.as_ref());
-    assert!(times.map(microseconds).is_sorted(), "time goes back: {told:#?}");
+    let times = response.entries.iter().filter_map(|entry| entry.create_time.as_ref());
+    assert!(times.map(microseconds).is_sorted(), "time goes back: {response:#?}");
 }
 
 fn now_us() -> i64 {

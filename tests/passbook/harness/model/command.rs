@@ -49,7 +49,7 @@ pub enum Command {
 
 /// The content of an OK, of any RPC.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
+pub struct Response {
     pub accounts: Vec<Account>,
     pub account_changes: Vec<AccountChange>,
     pub transactions: Vec<Transaction>,
@@ -60,26 +60,26 @@ pub struct Told {
     /// Of GetRequestOutcome and FenceRequest: the outcome, and whether the request is fenced.
     pub outcome: Option<(i32, bool)>,
     /// Of GetRequestOutcome and FenceRequest: the rejection.
-    pub refusal: Option<Refusal>,
+    pub rejection: Option<Rejection>,
 }
 
 /// A rejection, with the metadata that `errors.proto` lists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct Rejection {
     pub code: Code,
     pub reason: String,
     pub metadata: BTreeMap<String, String>,
 }
 
-pub type Reply = Result<Told, Refusal>;
+pub type Reply = Result<Response, Rejection>;
 
-impl Refusal {
+impl Rejection {
     pub fn new(code: Code, reason: &str, metadata: &[(&str, String)]) -> Self {
         let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         Self { code, reason: reason.to_owned(), metadata: metadata.collect() }
     }
 
-    /// None if the status is no verdict: the request was not applied.
+    /// None if the status is not a result: the request was not applied.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info();
         let info = info.unwrap_or_else(|| panic!("an error without ErrorInfo: {status:?}"));
@@ -96,7 +96,7 @@ impl Refusal {
     }
 
     fn of_message(status: pb::Status) -> Self {
-        Self::of(&status_of(&status)).expect("a verdict")
+        Self::of(&status_of(&status)).expect("a result")
     }
 }
 
@@ -198,22 +198,26 @@ impl Command {
         command
     }
 
-    /// Repeats the call until there is a verdict. Reads lists to their ends.
+    /// Repeats the call until there is a result. Reads lists to their ends.
     pub async fn send(&self, client: &Client, random: &mut fastrand::Rng) -> Reply {
         for _ in 0..100 {
             let status = match self.respelled(random).send_once(client, random).await {
-                Ok(told) => return Ok(told),
+                Ok(response) => return Ok(response),
                 Err(status) => status,
             };
-            if let Some(refusal) = Refusal::of(&status) {
-                return Err(refusal);
+            if let Some(rejection) = Rejection::of(&status) {
+                return Err(rejection);
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("no verdict on {self:?}")
+        panic!("no result for {self:?}")
     }
 
-    async fn send_once(self, client: &Client, random: &mut fastrand::Rng) -> Result<Told, Status> {
+    async fn send_once(
+        self,
+        client: &Client,
+        random: &mut fastrand::Rng,
+    ) -> Result<Response, Status> {
         let mut client = client.clone();
         match self {
             Self::CreateAccount(it) => {
@@ -271,10 +275,10 @@ impl Command {
     }
 }
 
-fn outcome(it: GetRequestOutcomeResponse) -> Told {
+fn outcome(it: GetRequestOutcomeResponse) -> Response {
     let outcome = Some((it.outcome, it.fenced));
-    let refusal = it.error.map(Refusal::of_message);
-    Told { outcome, refusal, ..made(it.transaction, it.hold, false) }
+    let rejection = it.error.map(Rejection::of_message);
+    Response { outcome, rejection, ..made(it.transaction, it.hold, false) }
 }
 
 /// Posts one transaction: unary, as a batch of one, or as a stream of one.
@@ -282,7 +286,7 @@ async fn post(
     mut client: Client,
     request: PostTransactionRequest,
     random: &mut fastrand::Rng,
-) -> Result<Told, Status> {
+) -> Result<Response, Status> {
     let result = match random.u8(0..4) {
         0 => {
             let requests = vec![request];
@@ -314,11 +318,11 @@ pub fn timed<T>(message: T) -> Request<T> {
     within(seconds(30), message)
 }
 
-fn account(account: Option<Account>) -> Told {
-    Told { accounts: account.into_iter().collect(), ..Told::default() }
+fn account(account: Option<Account>) -> Response {
+    Response { accounts: account.into_iter().collect(), ..Response::default() }
 }
 
-fn made(transaction: Option<Transaction>, hold: Option<Hold>, replayed: bool) -> Told {
+fn made(transaction: Option<Transaction>, hold: Option<Hold>, replayed: bool) -> Response {
     let transactions = transaction.into_iter().collect();
-    Told { transactions, holds: hold.into_iter().collect(), replayed, ..Told::default() }
+    Response { transactions, holds: hold.into_iter().collect(), replayed, ..Response::default() }
 }

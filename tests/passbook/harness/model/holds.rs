@@ -1,14 +1,14 @@
 //! Holds of the model: placed, captured, released. `state` expires them.
 
 use passbook::proto::{
-    AccountState, CaptureHoldRequest, Hold as ToldHold, HoldState, PlaceHoldRequest,
+    AccountState, CaptureHoldRequest, Hold as HoldMessage, HoldState, PlaceHoldRequest,
     ReleaseHoldRequest, Transaction, TransactionKind,
 };
 use prost_types::Timestamp;
 use tonic::Code;
 
 use crate::harness::{
-    model::command::{Refusal, Reply, Told},
+    model::command::{Rejection, Reply, Response},
     model::money::{Frame, leg, precondition},
     model::{Hold, LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
@@ -18,20 +18,20 @@ impl Model {
         &mut self,
         request: &PlaceHoldRequest,
         reply: &Reply,
-    ) -> Result<ToldHold, Refusal> {
-        let by_server = reply.as_ref().ok().and_then(|told| told.holds.first());
+    ) -> Result<HoldMessage, Rejection> {
+        let by_server = reply.as_ref().ok().and_then(|response| response.holds.first());
         let hold_id = match request.hold_id.as_str() {
             "" => by_server.map(|hold| hold.hold_id.clone()).unwrap_or_default(),
             hold_id => hold_id.to_owned(),
         };
         if self.holds.contains_key(&hold_id) {
             let metadata = [("hold_id", hold_id)];
-            return Err(Refusal::new(Code::AlreadyExists, "HOLD_EXISTS", &metadata));
+            return Err(Rejection::new(Code::AlreadyExists, "HOLD_EXISTS", &metadata));
         }
         let expire_time = request.expire_time.as_ref().map(rounded_up);
         let expire_us = expire_time.as_ref().map(microseconds);
         let now_us = match reply {
-            Err(refusal) => refusal.metadata.get("now_us").cloned().unwrap_or_default(),
+            Err(rejection) => rejection.metadata.get("now_us").cloned().unwrap_or_default(),
             Ok(_) => String::new(),
         };
         // The server's clock may be slightly ahead.
@@ -39,14 +39,14 @@ impl Model {
         if let Some(expire_us) = expire_us.filter(|it| *it <= self.now_us.max(later_us)) {
             let metadata = [("now_us", now_us), ("expire_time_us", expire_us.to_string())];
             let reason = "EXPIRE_TIME_PASSED";
-            return Err(Refusal::new(Code::FailedPrecondition, reason, &metadata));
+            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
         }
         self.can_hold(request)?;
         let create_time = by_server.and_then(|hold| hold.create_time);
         if let (Some(create_time), Some(expire_us)) = (&create_time, expire_us) {
             assert!(microseconds(create_time) < expire_us, "placed after the expiry");
         }
-        let told = ToldHold {
+        let message = HoldMessage {
             created_by: String::new(),
             ended_by: String::new(),
             hold_id: hold_id.clone(),
@@ -67,11 +67,11 @@ impl Model {
         account.open_holds.insert(hold_id.clone());
         self.expiring.extend(expire_us.map(|time| (time, hold_id.clone())));
         let amount = units(request.amount.as_ref().expect("an amount"));
-        self.holds.insert(hold_id, Hold { amount, told: told.clone() });
-        Ok(told)
+        self.holds.insert(hold_id, Hold { amount, message: message.clone() });
+        Ok(message)
     }
 
-    fn can_hold(&self, request: &PlaceHoldRequest) -> Result<(), Refusal> {
+    fn can_hold(&self, request: &PlaceHoldRequest) -> Result<(), Rejection> {
         let account = self.account(&request.account_id)?;
         match account.state {
             AccountState::Closed => {
@@ -96,31 +96,31 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn hold(&self, hold_id: &str) -> Result<&Hold, Refusal> {
+    pub(super) fn hold(&self, hold_id: &str) -> Result<&Hold, Rejection> {
         let metadata = [("hold_id", hold_id.to_owned())];
-        let missing = || Refusal::new(Code::NotFound, "HOLD_NOT_FOUND", &metadata);
+        let missing = || Rejection::new(Code::NotFound, "HOLD_NOT_FOUND", &metadata);
         self.holds.get(hold_id).ok_or_else(missing)
     }
 
-    fn open_hold(&self, hold_id: &str) -> Result<&Hold, Refusal> {
+    fn open_hold(&self, hold_id: &str) -> Result<&Hold, Rejection> {
         let hold = self.hold(hold_id)?;
-        let state = match hold.told.state() {
+        let state = match hold.message.state() {
             HoldState::Open => return Ok(hold),
             HoldState::Captured => "captured",
             HoldState::Released => "released",
             _ => "expired",
         };
         let metadata = [("hold_id", hold_id.to_owned()), ("state", state.to_owned())];
-        Err(Refusal::new(Code::FailedPrecondition, "HOLD_NOT_OPEN", &metadata))
+        Err(Rejection::new(Code::FailedPrecondition, "HOLD_NOT_OPEN", &metadata))
     }
 
     pub(super) fn capture_hold(
         &mut self,
         request: &CaptureHoldRequest,
-        told: &Told,
-    ) -> Result<(Transaction, ToldHold), Refusal> {
+        response: &Response,
+    ) -> Result<(Transaction, HoldMessage), Rejection> {
         let hold = self.open_hold(&request.hold_id)?.clone();
-        let whole = hold.told.amount.clone().expect("an amount");
+        let whole = hold.message.amount.clone().expect("an amount");
         let amount = request.amount.clone().unwrap_or_else(|| whole.clone());
         let taken = units(&amount);
         if amount.currency_code == whole.currency_code && taken > hold.amount {
@@ -131,9 +131,9 @@ impl Model {
                 ("required", text(&amount.currency_code, taken)),
             ];
             let reason = "HOLD_AMOUNT_EXCEEDED";
-            return Err(Refusal::new(Code::FailedPrecondition, reason, &metadata));
+            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
         }
-        let source = hold.told.account_id.as_str();
+        let source = hold.message.account_id.as_str();
         let mut legs = vec![leg(source, &amount.currency_code, -taken)];
         if !request.destination_account_id.is_empty() {
             legs.push(leg(&request.destination_account_id, &amount.currency_code, taken));
@@ -149,26 +149,26 @@ impl Model {
             labels: request.labels.clone(),
             reverses_transaction_id: String::new(),
         };
-        let transaction = self.carry_out(&legs, frame, told);
+        let transaction = self.carry_out(&legs, frame, response);
         self.end_hold(&request.hold_id);
-        let hold = &mut self.holds.get_mut(&request.hold_id).expect("a hold").told;
+        let hold = &mut self.holds.get_mut(&request.hold_id).expect("a hold").message;
         hold.set_state(HoldState::Captured);
         hold.captured_amount = Some(money_in(&amount.currency_code, taken));
         hold.transaction_id = transaction.transaction_id.clone();
-        hold.update_time = told.holds.first().and_then(|hold| hold.update_time);
+        hold.update_time = response.holds.first().and_then(|hold| hold.update_time);
         Ok((transaction, hold.clone()))
     }
 
     pub(super) fn release_hold(
         &mut self,
         request: &ReleaseHoldRequest,
-        told: &Told,
-    ) -> Result<ToldHold, Refusal> {
+        response: &Response,
+    ) -> Result<HoldMessage, Rejection> {
         self.open_hold(&request.hold_id)?;
         self.end_hold(&request.hold_id);
-        let hold = &mut self.holds.get_mut(&request.hold_id).expect("a hold").told;
+        let hold = &mut self.holds.get_mut(&request.hold_id).expect("a hold").message;
         hold.set_state(HoldState::Released);
-        hold.update_time = told.holds.first().and_then(|hold| hold.update_time);
+        hold.update_time = response.holds.first().and_then(|hold| hold.update_time);
         let hold = hold.clone();
         self.changed(&hold.account_id, hold.update_time);
         Ok(hold)

@@ -11,7 +11,7 @@ use crate::harness::{
     checker::entry_hash,
     decimal::Decimal,
     ledger_dump::EntryRow,
-    model::command::{Command, Refusal, Reply, Told},
+    model::command::{Command, Rejection, Reply, Response},
     model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
 
@@ -33,8 +33,8 @@ pub(super) struct Frame {
 }
 
 /// Shape: rejections that need no lookup.
-pub(super) fn malformed(command: &Command) -> Result<(), Refusal> {
-    let refuse = |code, reason| Err(Refusal::new(code, reason, &[]));
+pub(super) fn malformed(command: &Command) -> Result<(), Rejection> {
+    let refuse = |code, reason| Err(Rejection::new(code, reason, &[]));
     if let Command::Transfer(it) = command
         && it.source_account_id == it.destination_account_id
     {
@@ -56,47 +56,47 @@ pub(super) fn malformed(command: &Command) -> Result<(), Refusal> {
 
 impl Model {
     pub(super) fn make(&mut self, command: &Command, reply: &Reply) -> Reply {
-        let told = reply.as_ref().ok().cloned().unwrap_or_default();
+        let response = reply.as_ref().ok().cloned().unwrap_or_default();
         let made = match command {
             Command::PlaceHold(it) => {
                 let hold = self.place_hold(it, reply)?;
-                return Ok(Told { holds: vec![hold], ..Told::default() });
+                return Ok(Response { holds: vec![hold], ..Response::default() });
             }
             Command::ReleaseHold(it) => {
-                let hold = self.release_hold(it, &told)?;
-                return Ok(Told { holds: vec![hold], ..Told::default() });
+                let hold = self.release_hold(it, &response)?;
+                return Ok(Response { holds: vec![hold], ..Response::default() });
             }
             Command::CaptureHold(it) => {
-                let (transaction, hold) = self.capture_hold(it, &told)?;
-                return Ok(Told {
+                let (transaction, hold) = self.capture_hold(it, &response)?;
+                return Ok(Response {
                     transactions: vec![transaction],
                     holds: vec![hold],
-                    ..Told::default()
+                    ..Response::default()
                 });
             }
-            Command::Reverse(it) => self.reverse(it, &told)?,
+            Command::Reverse(it) => self.reverse(it, &response)?,
             posting => {
                 let (legs, frame) = posting_of(posting);
                 self.judge(&legs, None)?;
                 for leg in legs.iter().filter(|_| frame.kind != TransactionKind::Transfer) {
                     self.comes_in(&leg.currency_code, leg.units);
                 }
-                self.carry_out(&legs, frame, &told)
+                self.carry_out(&legs, frame, &response)
             }
         };
-        Ok(Told { transactions: vec![made], ..Told::default() })
+        Ok(Response { transactions: vec![made], ..Response::default() })
     }
 
     pub(super) fn dry_run(&self, command: &Command) -> Reply {
         let (legs, frame) = posting_of(command);
         self.judge(&legs, None)?;
-        let mut transaction = self.clone().carry_out(&legs, frame, &Told::default());
+        let mut transaction = self.clone().carry_out(&legs, frame, &Response::default());
         transaction.create_time = None;
         for entry in &mut transaction.entries {
             entry.create_time = None;
             entry.hash.clear();
         }
-        Ok(Told { transactions: vec![transaction], ..Told::default() })
+        Ok(Response { transactions: vec![transaction], ..Response::default() })
     }
 
     pub(super) fn comes_in(&mut self, currency_code: &str, units: i128) {
@@ -109,7 +109,7 @@ impl Model {
         &self,
         legs: &[Leg],
         promised: Option<(&str, i128)>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         for leg in legs {
             self.account(&leg.account_id)?;
         }
@@ -152,7 +152,7 @@ impl Model {
         Ok(())
     }
 
-    fn meets(&self, leg: &Leg, balance_after: i128) -> Result<(), Refusal> {
+    fn meets(&self, leg: &Leg, balance_after: i128) -> Result<(), Rejection> {
         let account = &self.accounts[&leg.account_id];
         let after = text(&account.currency_code, balance_after);
         let failed = |condition: &str, required: String, actual: String| {
@@ -163,7 +163,7 @@ impl Model {
                 ("actual", actual),
                 ("version", account.version.to_string()),
             ];
-            Err(Refusal::new(Code::FailedPrecondition, "CONDITION_FAILED", &metadata))
+            Err(Rejection::new(Code::FailedPrecondition, "CONDITION_FAILED", &metadata))
         };
         let Condition { expected_version, min_balance_after, max_balance_after } = &leg.condition;
         if let Some(expected) = expected_version.filter(|it| *it != account.version) {
@@ -178,7 +178,7 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn out_of_range(&self, account_id: &str, units: i128) -> Refusal {
+    pub(super) fn out_of_range(&self, account_id: &str, units: i128) -> Rejection {
         let account = &self.accounts[account_id];
         let metadata = [
             ("account_id", account_id.to_owned()),
@@ -186,10 +186,10 @@ impl Model {
             ("balance", text(&account.currency_code, account.balance)),
             ("amount", text(&account.currency_code, units)),
         ];
-        Refusal::new(Code::OutOfRange, "BALANCE_OUT_OF_RANGE", &metadata)
+        Rejection::new(Code::OutOfRange, "BALANCE_OUT_OF_RANGE", &metadata)
     }
 
-    pub(super) fn insufficient_funds(&self, account_id: &str, required: i128) -> Refusal {
+    pub(super) fn insufficient_funds(&self, account_id: &str, required: i128) -> Rejection {
         let account = &self.accounts[account_id];
         let metadata = [
             ("account_id", account_id.to_owned()),
@@ -198,11 +198,16 @@ impl Model {
             ("required", text(&account.currency_code, required)),
             ("version", account.version.to_string()),
         ];
-        Refusal::new(Code::FailedPrecondition, "INSUFFICIENT_FUNDS", &metadata)
+        Rejection::new(Code::FailedPrecondition, "INSUFFICIENT_FUNDS", &metadata)
     }
 
-    pub(super) fn carry_out(&mut self, legs: &[Leg], frame: Frame, told: &Told) -> Transaction {
-        let by_server = told.transactions.first();
+    pub(super) fn carry_out(
+        &mut self,
+        legs: &[Leg],
+        frame: Frame,
+        response: &Response,
+    ) -> Transaction {
+        let by_server = response.transactions.first();
         let transaction_id = by_server.map(|it| it.transaction_id.clone()).unwrap_or_default();
         let touched: BTreeSet<&str> = legs.iter().map(|leg| leg.account_id.as_str()).collect();
         let mut create_time = by_server.and_then(|it| it.create_time);
@@ -253,16 +258,16 @@ impl Model {
     fn reverse(
         &mut self,
         request: &ReverseTransactionRequest,
-        told: &Told,
-    ) -> Result<Transaction, Refusal> {
+        response: &Response,
+    ) -> Result<Transaction, Rejection> {
         let transaction_id = &request.transaction_id;
         let id = ("transaction_id", transaction_id.clone());
         let Some(original) = self.transactions.get(transaction_id) else {
-            return Err(Refusal::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[id]));
+            return Err(Rejection::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[id]));
         };
         if let Some(reversal) = self.reversed_by.get(transaction_id) {
             let metadata = [id, ("reversed_by_transaction_id", reversal.clone())];
-            return Err(Refusal::new(Code::FailedPrecondition, "ALREADY_REVERSED", &metadata));
+            return Err(Rejection::new(Code::FailedPrecondition, "ALREADY_REVERSED", &metadata));
         }
         let mirrored = |entry: &Entry| {
             let amount = entry.amount.as_ref().expect("an amount");
@@ -281,7 +286,7 @@ impl Model {
             labels: request.labels.clone(),
             reverses_transaction_id: transaction_id.clone(),
         };
-        let reversal = self.carry_out(&legs, frame, told);
+        let reversal = self.carry_out(&legs, frame, response);
         self.reversed_by.insert(transaction_id.clone(), reversal.transaction_id.clone());
         Ok(reversal)
     }
@@ -333,9 +338,9 @@ pub(super) fn leg(account_id: &str, currency_code: &str, units: i128) -> Leg {
     Leg { account_id, currency_code, units, condition: Condition::default() }
 }
 
-pub(super) fn precondition(reason: &str, account_id: &str) -> Refusal {
+pub(super) fn precondition(reason: &str, account_id: &str) -> Rejection {
     let metadata = [("account_id", account_id.to_owned())];
-    Refusal::new(Code::FailedPrecondition, reason, &metadata)
+    Rejection::new(Code::FailedPrecondition, reason, &metadata)
 }
 
 fn hash(previous: &str, currency_code: &str, entry: &Entry) -> String {

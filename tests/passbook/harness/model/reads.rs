@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{
     Client,
-    model::command::{Command, Refusal, Reply, Told, timed},
+    model::command::{Command, Rejection, Reply, Response, timed},
     model::random::Generator,
     model::{Model, microseconds, money_in},
     timestamp,
@@ -33,62 +33,64 @@ macro_rules! all_pages {
     }};
 }
 
-pub async fn send(command: Command, mut client: Client) -> Result<Told, Status> {
-    let mut told = Told::default();
+pub async fn send(command: Command, mut client: Client) -> Result<Response, Status> {
+    let mut response = Response::default();
     match command {
         Command::GetAccount(it) => {
-            told.accounts.extend(client.get_account(timed(it)).await?.into_inner().account);
+            response.accounts.extend(client.get_account(timed(it)).await?.into_inner().account);
         }
         Command::BatchGetAccounts(it) => {
-            told.accounts = client.batch_get_accounts(timed(it)).await?.into_inner().accounts;
+            response.accounts = client.batch_get_accounts(timed(it)).await?.into_inner().accounts;
         }
         Command::ListAccounts(it) => {
-            told.accounts = all_pages!(client.list_accounts(it).accounts);
+            response.accounts = all_pages!(client.list_accounts(it).accounts);
         }
         Command::ListAccountChanges(it) => {
-            told.account_changes = all_pages!(client.list_account_changes(it).changes);
+            response.account_changes = all_pages!(client.list_account_changes(it).changes);
         }
         Command::GetHold(it) => {
-            told.holds.extend(client.get_hold(timed(it)).await?.into_inner().hold);
+            response.holds.extend(client.get_hold(timed(it)).await?.into_inner().hold);
         }
-        Command::ListHolds(it) => told.holds = all_pages!(client.list_holds(it).holds),
+        Command::ListHolds(it) => response.holds = all_pages!(client.list_holds(it).holds),
         Command::GetTransaction(it) => {
             let answer = client.get_transaction(timed(it)).await?.into_inner();
-            told.transactions.extend(answer.transaction);
+            response.transactions.extend(answer.transaction);
         }
         Command::ListTransactions(it) => {
-            told.transactions = all_pages!(client.list_transactions(it).transactions);
+            response.transactions = all_pages!(client.list_transactions(it).transactions);
         }
-        Command::ListEntries(it) => told.entries = all_pages!(client.list_entries(it).entries),
+        Command::ListEntries(it) => response.entries = all_pages!(client.list_entries(it).entries),
         Command::GetBalance(it) => {
             let answer = client.get_balance(timed(it)).await?.into_inner();
-            told.balance = answer.balance.map(|balance| (balance, answer.sequence));
+            response.balance = answer.balance.map(|balance| (balance, answer.sequence));
         }
         change => panic!("not a read: {change:?}"),
     }
-    Ok(told)
+    Ok(response)
 }
 
 impl Model {
     /// The reply to a read, after expired holds are marked as such.
     pub(super) fn read(&self, command: &Command) -> Reply {
-        let mut told = Told::default();
+        let mut response = Response::default();
         match command {
-            Command::GetAccount(it) => told.accounts.push(self.told_account(&it.account_id)?),
+            Command::GetAccount(it) => {
+                response.accounts.push(self.account_message(&it.account_id)?)
+            }
             Command::BatchGetAccounts(it) => {
                 for account_id in &it.account_ids {
-                    told.accounts.push(self.told_account(account_id)?);
+                    response.accounts.push(self.account_message(account_id)?);
                 }
             }
-            Command::ListAccounts(it) => told.accounts = self.list_accounts(it),
+            Command::ListAccounts(it) => response.accounts = self.list_accounts(it),
             Command::ListAccountChanges(it) => {
-                told.account_changes = self.account(&it.account_id)?.changes.clone();
+                response.account_changes = self.account(&it.account_id)?.changes.clone();
             }
-            Command::GetHold(it) => told.holds.push(self.hold(&it.hold_id)?.told.clone()),
-            Command::ListHolds(it) => told.holds = self.list_holds(it)?,
-            Command::GetTransaction(it) => told.transactions.push(self.get_transaction(it)?),
-            Command::ListTransactions(it) => told.transactions = self.list_transactions(it)?,
-            Command::ListEntries(it) => told.entries = self.list_entries(it)?,
+            Command::GetHold(it) => response.holds.push(self.hold(&it.hold_id)?.message.clone()),
+            Command::ListHolds(it) => response.holds = self.list_holds(it)?,
+            Command::GetTransaction(it) => response.transactions.push(self.get_transaction(it)?),
+            Command::ListTransactions(it) => response.transactions = self.list_transactions(it)?,
+            Command::ListEntries(it) => response.entries = self.list_entries(it)?,
             Command::GetBalance(it) => {
                 let account = self.account(&it.account_id)?;
                 let was = |entry: &&Entry| match &it.at_time {
@@ -96,7 +98,7 @@ impl Model {
                     None => true,
                 };
                 let entry = account.entries.iter().rfind(was);
-                told.balance = Some(match entry {
+                response.balance = Some(match entry {
                     Some(entry) => {
                         (entry.balance_after.clone().expect("a balance"), entry.sequence)
                     }
@@ -105,7 +107,7 @@ impl Model {
             }
             change => panic!("not a read: {change:?}"),
         }
-        Ok(told)
+        Ok(response)
     }
 
     fn list_accounts(&self, request: &ListAccountsRequest) -> Vec<passbook::proto::Account> {
@@ -115,33 +117,33 @@ impl Model {
                 && (state == AccountState::Unspecified || state == account.state)
                 && request.labels.iter().all(|(key, value)| account.labels.get(key) == Some(value))
         });
-        ids.filter_map(|(account_id, _)| self.told_account(account_id).ok()).collect()
+        ids.filter_map(|(account_id, _)| self.account_message(account_id).ok()).collect()
     }
 
-    fn list_holds(&self, request: &ListHoldsRequest) -> Result<Vec<Hold>, Refusal> {
+    fn list_holds(&self, request: &ListHoldsRequest) -> Result<Vec<Hold>, Rejection> {
         self.account(&request.account_id)?;
         let state = HoldState::try_from(request.state).expect("a state");
-        let holds = self.holds.values().map(|hold| &hold.told).filter(|hold| {
+        let holds = self.holds.values().map(|hold| &hold.message).filter(|hold| {
             hold.account_id == request.account_id
                 && (state == HoldState::Unspecified || state == hold.state())
         });
         Ok(holds.cloned().collect())
     }
 
-    fn get_transaction(&self, request: &GetTransactionRequest) -> Result<Transaction, Refusal> {
+    fn get_transaction(&self, request: &GetTransactionRequest) -> Result<Transaction, Rejection> {
         let (found, name, value) = match request.lookup.as_ref().expect("a name") {
             Lookup::TransactionId(id) => (self.transactions.get(id), "transaction_id", id),
             Lookup::RequestId(id) => {
-                let told = match self.requests.get(id) {
-                    Some(Some((_, Ok(told)))) => told.transactions.first(),
+                let response = match self.requests.get(id) {
+                    Some(Some((_, Ok(response)))) => response.transactions.first(),
                     _ => None,
                 };
-                let id_of = told.and_then(|it| self.transactions.get(&it.transaction_id));
+                let id_of = response.and_then(|it| self.transactions.get(&it.transaction_id));
                 (id_of, "request_id", id)
             }
         };
         let missing =
-            || Refusal::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[(name, value.clone())]);
+            || Rejection::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[(name, value.clone())]);
         found.map(|transaction| self.as_it_is_now(transaction)).ok_or_else(missing)
     }
 
@@ -154,7 +156,7 @@ impl Model {
     fn list_transactions(
         &self,
         request: &ListTransactionsRequest,
-    ) -> Result<Vec<Transaction>, Refusal> {
+    ) -> Result<Vec<Transaction>, Rejection> {
         let kind = TransactionKind::try_from(request.kind).expect("a kind");
         let mut found: Vec<_> = self.transactions.values().collect();
         // UUIDs sort the same as text and as bytes.
@@ -175,7 +177,7 @@ impl Model {
         Ok(found.into_iter().map(|it| self.as_it_is_now(it)).collect())
     }
 
-    fn list_entries(&self, request: &ListEntriesRequest) -> Result<Vec<Entry>, Refusal> {
+    fn list_entries(&self, request: &ListEntriesRequest) -> Result<Vec<Entry>, Rejection> {
         let entries = self.account(&request.account_id)?.entries.iter();
         let entries = entries.filter(|entry| {
             entry.sequence > request.after_sequence

@@ -155,7 +155,7 @@ impl Generator {
     pub(super) fn capture_hold(&mut self, model: &Model) -> Command {
         let hold_id = self.hold(model);
         let hold = model.holds.get(&hold_id);
-        let source = hold.map(|hold| hold.told.account_id.clone()).unwrap_or_default();
+        let source = hold.map(|hold| hold.message.account_id.clone()).unwrap_or_default();
         let whole = hold.map_or(100, |hold| hold.amount);
         let taken = match self.random.u8(0..6) {
             0 => Some(whole),

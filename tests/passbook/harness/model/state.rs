@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use passbook::proto::{
-    Account as ToldAccount, AccountAttributes, AccountChange, AccountChangeKind, AccountState,
-    CreateAccountRequest, Entry, Hold as ToldHold, Money, RequestOutcome, Transaction,
+    Account as AccountMessage, AccountAttributes, AccountChange, AccountChangeKind, AccountState,
+    CreateAccountRequest, Entry, Hold as HoldMessage, Money, RequestOutcome, Transaction,
     UpdateAccountRequest,
 };
 use prost_types::Timestamp;
 use tonic::Code;
 
-use crate::harness::model::command::{Command, Refusal, Reply, Told};
+use crate::harness::model::command::{Command, Rejection, Reply, Response};
 
 /// Upper bound of all amounts, in the currency's smallest unit.
 pub const LIMIT: i128 = 10_i128.pow(28);
@@ -57,7 +57,7 @@ pub struct Account {
 #[derive(Clone)]
 pub struct Hold {
     pub amount: i128,
-    pub told: ToldHold,
+    pub message: HoldMessage,
 }
 
 impl Model {
@@ -87,10 +87,10 @@ impl Model {
     fn apply(&mut self, command: &Command, now_us: i64, reply: &Reply) -> Reply {
         self.now_us = now_us;
         self.expire(now_us);
-        let told = reply.as_ref().ok().cloned().unwrap_or_default();
-        let time = told.accounts.first().and_then(|account| account.update_time);
+        let response = reply.as_ref().ok().cloned().unwrap_or_default();
+        let time = response.accounts.first().and_then(|account| account.update_time);
         match command {
-            Command::CreateAccount(it) => self.create(it, &told),
+            Command::CreateAccount(it) => self.create(it, &response),
             Command::UpdateAccount(it) => self.update(it, time),
             Command::Freeze(it) => {
                 let change = (AccountState::Frozen, AccountChangeKind::Frozen);
@@ -130,7 +130,7 @@ impl Model {
             if time_us > now_us {
                 return;
             }
-            let hold = &mut self.holds.get_mut(&hold_id).expect("a hold").told;
+            let hold = &mut self.holds.get_mut(&hold_id).expect("a hold").message;
             let (account_id, time) = (hold.account_id.clone(), hold.expire_time);
             hold.set_state(passbook::proto::HoldState::Expired);
             hold.update_time = time;
@@ -141,7 +141,7 @@ impl Model {
 
     /// Ends a hold.
     pub(super) fn end_hold(&mut self, hold_id: &str) {
-        let account_id = &self.holds[hold_id].told.account_id;
+        let account_id = &self.holds[hold_id].message.account_id;
         self.accounts.get_mut(account_id).expect("an account").open_holds.remove(hold_id);
         self.expiring.retain(|(_, other)| other != hold_id);
     }
@@ -155,10 +155,10 @@ impl Model {
         }
     }
 
-    pub(super) fn account(&self, account_id: &str) -> Result<&Account, Refusal> {
+    pub(super) fn account(&self, account_id: &str) -> Result<&Account, Rejection> {
         self.accounts.get(account_id).ok_or_else(|| {
             let metadata = [("account_id", account_id.to_owned())];
-            Refusal::new(Code::NotFound, "ACCOUNT_NOT_FOUND", &metadata)
+            Rejection::new(Code::NotFound, "ACCOUNT_NOT_FOUND", &metadata)
         })
     }
 
@@ -173,10 +173,10 @@ impl Model {
     }
 
     /// The account as the service reports it.
-    pub(super) fn told_account(&self, account_id: &str) -> Result<ToldAccount, Refusal> {
+    pub(super) fn account_message(&self, account_id: &str) -> Result<AccountMessage, Rejection> {
         let account = self.account(account_id)?;
         let money = |units| Some(money_in(&account.currency_code, units));
-        Ok(ToldAccount {
+        Ok(AccountMessage {
             created_by: String::new(),
             account_id: account_id.to_owned(),
             currency_code: account.currency_code.clone(),
@@ -195,11 +195,11 @@ impl Model {
     }
 
     fn answer(&self, account_id: &str) -> Reply {
-        Ok(Told { accounts: vec![self.told_account(account_id)?], ..Told::default() })
+        Ok(Response { accounts: vec![self.account_message(account_id)?], ..Response::default() })
     }
 
-    fn create(&mut self, request: &CreateAccountRequest, told: &Told) -> Reply {
-        let by_server = told.accounts.first();
+    fn create(&mut self, request: &CreateAccountRequest, response: &Response) -> Reply {
+        let by_server = response.accounts.first();
         let account_id = match request.account_id.as_str() {
             "" => by_server.map(|account| account.account_id.clone()).unwrap_or_default(),
             account_id => account_id.to_owned(),
@@ -216,7 +216,7 @@ impl Model {
             let metadata = [("account_id", account_id.clone())];
             return match is_same {
                 true => self.answer(&account_id),
-                false => Err(Refusal::new(Code::AlreadyExists, "ACCOUNT_EXISTS", &metadata)),
+                false => Err(Rejection::new(Code::AlreadyExists, "ACCOUNT_EXISTS", &metadata)),
             };
         }
         let time = by_server.and_then(|account| account.create_time);
@@ -239,12 +239,12 @@ impl Model {
         self.answer(&account_id)
     }
 
-    fn not_closed(&self, account_id: &str) -> Result<&Account, Refusal> {
+    fn not_closed(&self, account_id: &str) -> Result<&Account, Rejection> {
         let account = self.account(account_id)?;
         let metadata = [("account_id", account_id.to_owned())];
         match account.state {
             AccountState::Closed => {
-                Err(Refusal::new(Code::FailedPrecondition, "ACCOUNT_CLOSED", &metadata))
+                Err(Rejection::new(Code::FailedPrecondition, "ACCOUNT_CLOSED", &metadata))
             }
             _ => Ok(account),
         }
@@ -269,7 +269,7 @@ impl Model {
                     ("currency_code", currency_code),
                 ];
                 let code = Code::FailedPrecondition;
-                return Err(Refusal::new(code, "ACCOUNT_NOT_EMPTY", &metadata));
+                return Err(Rejection::new(code, "ACCOUNT_NOT_EMPTY", &metadata));
             }
         } else {
             self.not_closed(account_id)?;
@@ -315,7 +315,7 @@ impl Model {
                 ("expected_version", expected.to_string()),
                 ("version", account.version.to_string()),
             ];
-            return Err(Refusal::new(Code::Aborted, "VERSION_MISMATCH", &metadata));
+            return Err(Rejection::new(Code::Aborted, "VERSION_MISMATCH", &metadata));
         }
         self.set(account_id, (AccountChangeKind::Updated, ""), time, |account| *account = after)
     }
@@ -354,41 +354,45 @@ impl Model {
         let request_id = command.request_id().expect("a request id");
         let metadata = [("request_id", request_id.clone())];
         match self.requests.get(&request_id) {
-            Some(None) => Err(Refusal::new(Code::FailedPrecondition, "REQUEST_FENCED", &metadata)),
-            Some(Some((body, _))) if *body != command.body() => {
-                Err(Refusal::new(Code::InvalidArgument, "REQUEST_ID_REUSED", &[]))
+            Some(None) => {
+                Err(Rejection::new(Code::FailedPrecondition, "REQUEST_FENCED", &metadata))
             }
-            Some(Some((_, first))) => first.clone().map(|told| Told { replayed: true, ..told }),
+            Some(Some((body, _))) if *body != command.body() => {
+                Err(Rejection::new(Code::InvalidArgument, "REQUEST_ID_REUSED", &[]))
+            }
+            Some(Some((_, first))) => {
+                first.clone().map(|response| Response { replayed: true, ..response })
+            }
             None if command.is_dry_run() => self.dry_run(command),
             None => {
-                let verdict = self.make(command, reply);
-                self.requests.insert(request_id, Some((command.body(), verdict.clone())));
-                verdict
+                let result = self.make(command, reply);
+                self.requests.insert(request_id, Some((command.body(), result.clone())));
+                result
             }
         }
     }
 
-    fn fence(&mut self, request_id: &str) -> Told {
+    fn fence(&mut self, request_id: &str) -> Response {
         if !self.requests.contains_key(request_id) {
             self.requests.insert(request_id.to_owned(), None);
         }
         self.outcome(request_id)
     }
 
-    fn outcome(&self, request_id: &str) -> Told {
+    fn outcome(&self, request_id: &str) -> Response {
         let outcome = |outcome: RequestOutcome, fenced| Some((outcome.into(), fenced));
         match self.requests.get(request_id) {
-            Some(Some((_, Ok(told)))) => {
-                Told { outcome: outcome(RequestOutcome::Applied, false), ..told.clone() }
+            Some(Some((_, Ok(response)))) => {
+                Response { outcome: outcome(RequestOutcome::Applied, false), ..response.clone() }
             }
-            Some(Some((_, Err(refusal)))) => Told {
+            Some(Some((_, Err(rejection)))) => Response {
                 outcome: outcome(RequestOutcome::Rejected, false),
-                refusal: Some(refusal.clone()),
-                ..Told::default()
+                rejection: Some(rejection.clone()),
+                ..Response::default()
             },
             fence => {
                 let outcome = outcome(RequestOutcome::NotSeen, fence.is_some());
-                Told { outcome, ..Told::default() }
+                Response { outcome, ..Response::default() }
             }
         }
     }
@@ -403,13 +407,13 @@ fn attributes(account: &Account) -> AccountAttributes {
     }
 }
 
-pub(super) fn currency_mismatch(account_id: &str, account: &Account, asked: &str) -> Refusal {
+pub(super) fn currency_mismatch(account_id: &str, account: &Account, asked: &str) -> Rejection {
     let metadata = [
         ("account_id", account_id.to_owned()),
         ("currency_code", asked.to_owned()),
         ("account_currency_code", account.currency_code.clone()),
     ];
-    Refusal::new(Code::FailedPrecondition, "CURRENCY_MISMATCH", &metadata)
+    Rejection::new(Code::FailedPrecondition, "CURRENCY_MISMATCH", &metadata)
 }
 
 fn scale(currency_code: &str) -> usize {

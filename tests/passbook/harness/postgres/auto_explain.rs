@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::servers::PostgresServer;
 
-/// Plans are told in full, those of statements within functions, too. A line of the log begins with
+/// Plans are logged in full, those of statements within functions, too. A line of the log begins with
 /// the process and the application's name.
 const SETTINGS: [&str; 8] = [
     "auto_explain.log_min_duration=0",
@@ -44,8 +44,8 @@ pub struct Execution {
     plan: Value,
 }
 
-/// All executions of an application's statements that a part of the log tells of; None if its last
-/// message is still being written.
+/// All executions of an application's statements in a part of the log. None if its last message is
+/// still being written.
 pub fn executions(log: &str, application: &str) -> Option<Vec<Execution>> {
     let mut messages: Vec<String> = Vec::new();
     for line in log.lines() {
@@ -73,9 +73,9 @@ fn execution(message: &str, application: &str) -> serde_json::Result<Option<Exec
         Some((process.to_owned(), text.split_once("plan:")?.1))
     });
     let Some((process, json)) = json else { return Ok(None) };
-    let mut told: Value = serde_json::from_str(json)?;
-    let statement = told["Query Text"].as_str().expect("the statement").to_owned();
-    Ok(Some(Execution { process, statement, plan: told["Plan"].take() }))
+    let mut logged: Value = serde_json::from_str(json)?;
+    let statement = logged["Query Text"].as_str().expect("the statement").to_owned();
+    Ok(Some(Execution { process, statement, plan: logged["Plan"].take() }))
 }
 
 impl Execution {
