@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use rust_decimal::Decimal;
 use tokio::task::JoinSet;
 
-use crate::{drive::Measured, proto, servers::Servers};
+use crate::{driver::RunStats, proto, servers::Servers};
 
 /// Accounts read in one call.
 const READ_AT_ONCE: usize = 1000;
@@ -32,7 +32,7 @@ impl Accounts {
         run: &str,
         count: u32,
         in_flight: u32,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, CliError> {
         let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{run}.{n}")).collect());
         let bar = output::bar(u64::from(count), "opening accounts {bar:40} {pos}/{len}");
         let mut openers = JoinSet::new();
@@ -54,8 +54,8 @@ impl Accounts {
             });
         }
         while let Some(opened) = openers.join_next().await {
-            opened.map_err(Failed::run)?.map_err(|status| {
-                Failed::Run(format!("opening accounts failed: {}", status.message()))
+            opened.map_err(CliError::run)?.map_err(|status| {
+                CliError::Run(format!("opening accounts failed: {}", status.message()))
             })?;
         }
         bar.finish_and_clear();
@@ -63,9 +63,9 @@ impl Accounts {
     }
 
     /// Takes accounts that exist, as they are.
-    pub async fn existing(servers: &Servers, prefix: &str, count: u32) -> Result<Self, Failed> {
+    pub async fn existing(servers: &Servers, prefix: &str, count: u32) -> Result<Self, CliError> {
         let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{prefix}.{n}")).collect());
-        let before = Sums::read(servers, &ids).await.map_err(Failed::Run)?;
+        let before = Sums::read(servers, &ids).await.map_err(CliError::Run)?;
         Ok(Self { ids, before })
     }
 
@@ -83,7 +83,7 @@ impl Accounts {
     }
 
     /// Compares the balances with what the answers add up to.
-    pub async fn verify(&self, servers: &Servers, measured: &Measured) -> Result<(), String> {
+    pub async fn verify(&self, servers: &Servers, measured: &RunStats) -> Result<(), String> {
         let after = Sums::read(servers, &self.ids).await?;
         let balance = after.balance - self.before.balance;
         if balance != Decimal::from(measured.net) {

@@ -1,7 +1,7 @@
 //! `passbook bench`: closed-loop load, and the proof that the money adds up afterwards.
 
 mod accounts;
-mod drive;
+mod driver;
 mod report;
 mod servers;
 mod watchers;
@@ -10,12 +10,12 @@ mod workload;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
-use passbook_command::{Failed, client::ClientConfig, output, parse_duration};
+use passbook_command::{CliError, client::ClientConfig, output, parse_duration};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
-    accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
+    accounts::Accounts, driver::Driver, report::Report, watchers::Watchers, workload::Plan,
 };
 
 /// The contract's messages and clients.
@@ -185,9 +185,9 @@ impl Bench {
     /// # Errors
     /// The settings contradict each other, the servers cannot be reached, or the balances are not
     /// what the answers add up to.
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self) -> Result<(), CliError> {
         if self.workload == Workload::Stats && self.mode == Mode::Stream {
-            return Err(Failed::Usage("--workload stats needs --mode unary".to_owned()));
+            return Err(CliError::Usage("--workload stats needs --mode unary".to_owned()));
         }
         let servers = if self.target.is_empty() {
             servers::start(self.bench_database_url.as_deref(), self.servers, &self.client).await?
@@ -211,7 +211,7 @@ impl Bench {
             first_share: self.first_share,
             run,
         };
-        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watchers = Watchers::open(&servers, accounts.ids(), &sequences, self.watchers).await?;
         let before = servers.batches().await;
         let mut measured = driver.run(&servers).await?;
@@ -221,17 +221,17 @@ impl Bench {
         });
         let unresolved = measured.resolve(&servers).await;
         let verified = accounts.verify(&servers, &measured).await;
-        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watched = watchers.finish(&sequences).await;
         let mut report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
         report.add_watchers(&watched);
         output::lines(&report.to_string())?;
         if let Some(path) = &self.json {
-            report.write_json(path).map_err(Failed::run)?;
+            report.write_json(path).map_err(CliError::run)?;
         }
         if let Some(path) = &self.plot {
-            report.draw(path).map_err(Failed::Run)?;
+            report.draw(path).map_err(CliError::Run)?;
         }
-        verified.and(watched.map(drop)).map_err(Failed::Run)
+        verified.and(watched.map(drop)).map_err(CliError::Run)
     }
 }

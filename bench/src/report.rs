@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::{Bench, Workload, drive::Measured, servers::Servers, watchers::Seen};
+use crate::{Bench, Workload, driver::RunStats, servers::Servers, watchers::Seen};
 
 /// The percentiles of the plot.
 const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
@@ -57,7 +57,7 @@ impl Report {
     pub fn new(
         bench: &Bench,
         servers: &Servers,
-        measured: &Measured,
+        measured: &RunStats,
         mean_batch: Option<f64>,
         unresolved: usize,
         verified: &Result<(), String>,

@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use passbook_command::{
-    Failed,
+    CliError,
     client::{Authorization, ClientConfig, Connection},
 };
 use tokio::{
@@ -119,7 +119,7 @@ impl Servers {
 }
 
 /// Servers that run already.
-pub fn running(targets: &[String], client: &ClientConfig) -> Result<Servers, Failed> {
+pub fn running(targets: &[String], client: &ClientConfig) -> Result<Servers, CliError> {
     let endpoints =
         targets.iter().map(|target| endpoint(target, client)).collect::<Result<_, _>>()?;
     let authorization = client.authorization()?;
@@ -131,13 +131,13 @@ pub async fn start(
     database_url: Option<&str>,
     count: u32,
     client: &ClientConfig,
-) -> Result<Servers, Failed> {
-    let program = std::env::current_exe().map_err(Failed::run)?;
+) -> Result<Servers, CliError> {
+    let program = std::env::current_exe().map_err(CliError::run)?;
     let (database_url, directory) = match database_url {
         Some(url) => (url.to_owned(), None),
         None => {
             let path = std::env::temp_dir().join(format!("passbook-bench-{}", std::process::id()));
-            std::fs::create_dir_all(&path).map_err(Failed::run)?;
+            std::fs::create_dir_all(&path).map_err(CliError::run)?;
             let url = format!("sqlite://{}?mode=rwc", path.join("bench.db").display());
             (url, Some(Directory(path)))
         }
@@ -151,7 +151,7 @@ pub async fn start(
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         endpoints.push(endpoint(&address(&mut child).await?, client)?);
         children.push(child);
     }
@@ -159,7 +159,7 @@ pub async fn start(
     Ok(Servers { endpoints, authorization, _children: children, _directory: directory })
 }
 
-fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, Failed> {
+fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, CliError> {
     // Wide enough that flow control does not hold up thousands of small messages.
     Ok(client
         .endpoint(target)?
@@ -169,8 +169,8 @@ fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, Failed> {
 }
 
 /// Reads the one line that a server prints when it is ready.
-async fn address(child: &mut Child) -> Result<String, Failed> {
-    let failed = || Failed::Run("a server did not start; see above".to_owned());
+async fn address(child: &mut Child) -> Result<String, CliError> {
+    let failed = || CliError::Run("a server did not start; see above".to_owned());
     let mut lines = BufReader::new(child.stdout.take().ok_or_else(failed)?).lines();
     let line = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await;
     let line = line.ok().and_then(Result::ok).flatten().ok_or_else(failed)?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use passbook_command::{Failed, client::Connection, output};
+use passbook_command::{CliError, client::Connection, output};
 use tokio::{
     runtime::Builder,
     sync::watch,
@@ -20,7 +20,7 @@ use tokio::{
 use tonic::{Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
-use crate::{drive, proto, servers::Servers};
+use crate::{driver, proto, servers::Servers};
 
 const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
 /// How long after the load those who watch may take to be told of the last entry.
@@ -87,7 +87,7 @@ impl Watchers {
         account_ids: &[String],
         sequences: &HashMap<String, i64>,
         count: u32,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, CliError> {
         let (stop, stopped) = watch::channel(false);
         let bar = output::bar(u64::from(count), "beginning to watch {bar:40} {pos}/{len}");
         let watcher = |account_id: &String| Watcher {
@@ -97,7 +97,7 @@ impl Watchers {
         };
         let watchers: Vec<_> =
             account_ids.iter().cycle().take(count as usize).map(watcher).collect();
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(Failed::run)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(CliError::run)?;
         let channels = {
             // A channel belongs to the runtime in which it was made.
             let _inside = runtime.enter();
@@ -111,7 +111,7 @@ impl Watchers {
         let end = Instant::now() + CATCH_UP_TIME_MAX;
         while let Some(position) = watchers.iter().position(|it| !it.is_open.load(Relaxed)) {
             if Instant::now() > end {
-                return Err(Failed::Run("those who watch could not all begin to".to_owned()));
+                return Err(CliError::Run("those who watch could not all begin to".to_owned()));
             }
             bar.set_position(position as u64);
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
@@ -163,7 +163,7 @@ async fn follow(channel: Connection, watcher: Watcher, mut stopped: watch::Recei
             if seen.gap.is_some() {
                 return;
             }
-            *seen.cuts.entry(drive::reason(&cut)).or_default() += 1;
+            *seen.cuts.entry(driver::reason(&cut)).or_default() += 1;
             tokio::time::sleep(RECONNECT_INTERVAL).await;
         }
     };

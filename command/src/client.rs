@@ -10,7 +10,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::Failed;
+use crate::CliError;
 
 /// A connection on which every call shows the token.
 pub type Connection = InterceptedService<Channel, Authorization>;
@@ -70,13 +70,13 @@ impl ClientConfig {
     ///
     /// # Errors
     /// The target is no address, or a file cannot be read.
-    pub fn endpoint(&self, target: &str) -> Result<Endpoint, Failed> {
+    pub fn endpoint(&self, target: &str) -> Result<Endpoint, CliError> {
         let uri = match target.split_once("://") {
             Some(_) => target.to_owned(),
             None => format!("http://{target}"),
         };
         let wrong = |error: tonic::transport::Error| {
-            Failed::Usage(format!("--target {target}: {}", reason(&error)))
+            CliError::Usage(format!("--target {target}: {}", reason(&error)))
         };
         let is_encrypted = uri.starts_with("https://");
         let endpoint = Endpoint::from_shared(uri).map_err(wrong)?;
@@ -102,20 +102,20 @@ impl ClientConfig {
     ///
     /// # Errors
     /// The file cannot be read, or holds no token.
-    pub fn authorization(&self) -> Result<Authorization, Failed> {
+    pub fn authorization(&self) -> Result<Authorization, CliError> {
         let Some(path) = &self.token_file else { return Ok(Authorization(None)) };
         let text = String::from_utf8_lossy(&read(path)?).into_owned();
         let mut token: MetadataValue<Ascii> = format!("Bearer {}", text.trim())
             .parse()
-            .map_err(|_| Failed::Usage(format!("{}: is not a token", path.display())))?;
+            .map_err(|_| CliError::Usage(format!("{}: is not a token", path.display())))?;
         token.set_sensitive(true);
         Ok(Authorization(Some(token)))
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failed> {
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path)
-        .map_err(|error| Failed::Usage(format!("{}: cannot be read: {error}", path.display())))
+        .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
 /// The innermost error, which says what happened; tonic's own says only that something did.

@@ -7,16 +7,16 @@ use std::{fmt::Display, time::Duration};
 
 /// Why a command failed, in one line.
 #[derive(Debug)]
-pub enum Failed {
+pub enum CliError {
     /// The settings contradict each other or the database.
     Usage(String),
     /// Something did not work.
     Run(String),
     /// Nobody reads standard output any more; whoever it was does not want to be told.
-    Unread,
+    OutputClosed,
 }
 
-impl Failed {
+impl CliError {
     /// Something did not work, for this reason.
     pub fn run(error: impl Display) -> Self {
         Self::Run(error.to_string())

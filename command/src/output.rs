@@ -9,13 +9,13 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Failed;
+use crate::CliError;
 
 /// Writes a line. That nobody reads it is no failure.
 ///
 /// # Errors
 /// It cannot be written for another reason: the disk is full.
-pub fn line(text: impl Display) -> Result<(), Failed> {
+pub fn line(text: impl Display) -> Result<(), CliError> {
     write(&format!("{text}\n"))
 }
 
@@ -23,15 +23,15 @@ pub fn line(text: impl Display) -> Result<(), Failed> {
 ///
 /// # Errors
 /// As [`line()`].
-pub fn lines(text: &str) -> Result<(), Failed> {
+pub fn lines(text: &str) -> Result<(), CliError> {
     write(text)
 }
 
-fn write(text: &str) -> Result<(), Failed> {
+fn write(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failed::Run(format!("standard output: {error}")))
+            Err(CliError::Run(format!("standard output: {error}")))
         }
         _ => Ok(()),
     }

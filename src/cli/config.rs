@@ -1,7 +1,7 @@
 //! `passbook config`.
 
 use clap::{Args, Subcommand};
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{config::ServeConfig, server::Tls};
 
@@ -19,14 +19,14 @@ enum Action {
 }
 
 impl Config {
-    pub fn run(self) -> Result<(), Failed> {
+    pub fn run(self) -> Result<(), CliError> {
         let Action::Check(config) = self.action;
-        config.check().map_err(Failed::Usage)?;
-        let currencies = config.currencies().map_err(Failed::Usage)?;
+        config.validate().map_err(CliError::Usage)?;
+        let currencies = config.currencies().map_err(CliError::Usage)?;
         if let Some(files) = config.security.credential_files() {
-            files.load(&currencies).map_err(Failed::Usage)?;
+            files.load(&currencies).map_err(CliError::Usage)?;
         }
-        config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
+        config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         output::line("the settings are right")
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{
     cli::{progress, schema},
@@ -31,17 +31,17 @@ pub struct Export {
 }
 
 impl Export {
-    pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect_to_read(self.database.url().map_err(Failed::Usage)?)
+    pub async fn run(self) -> Result<(), CliError> {
+        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
             .await
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         schema::require_current(&store).await?;
         let Some(path) = self.output else {
             let mut output = BufWriter::new(io::stdout());
             return write(&store, &mut output).await.map(drop);
         };
-        let partial = partial_of(&path);
-        let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", partial.display()));
+        let partial = partial_path(&path);
+        let cannot = |error: io::Error| CliError::Run(format!("{}: {error}", partial.display()));
         let mut output = BufWriter::new(File::create(&partial).map_err(cannot)?);
         let written = write(&store, &mut output).await;
         let kept = written.and_then(|lines| {
@@ -56,24 +56,24 @@ impl Export {
     }
 }
 
-async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, Failed> {
+async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, CliError> {
     let bar = output::bar(0, "exporting {spinner} {pos} lines, {per_sec}");
     let lines = AtomicU64::new(0);
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let exporting = async {
-        let snapshot = store.snapshot(1).await.map_err(Failed::run)?;
+        let snapshot = store.snapshot(1).await.map_err(CliError::run)?;
         snapshot.export(output, &time, &lines).await.map_err(|error| match error {
             ExportError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Failed::Unread
+                CliError::OutputClosed
             }
-            error => Failed::run(error),
+            error => CliError::run(error),
         })
     };
     progress::draw(&bar, |bar| bar.set_position(lines.load(Ordering::Relaxed)), exporting).await
 }
 
 /// Beside the file, so that it can be renamed.
-fn partial_of(path: &Path) -> PathBuf {
+fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     name.into()

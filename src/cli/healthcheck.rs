@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use passbook_command::{
-    Failed,
+    CliError,
     client::{ClientConfig, reason},
     output,
 };
@@ -38,20 +38,20 @@ pub struct Healthcheck {
 }
 
 impl Healthcheck {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self) -> Result<(), CliError> {
         let endpoint = self.client.endpoint(&self.target)?;
         let endpoint = endpoint.connect_timeout(self.timeout).timeout(self.timeout);
         let channel = endpoint.connect().await.map_err(|error| {
-            Failed::Run(format!("{} cannot be reached: {}", self.target, reason(&error)))
+            CliError::Run(format!("{} cannot be reached: {}", self.target, reason(&error)))
         })?;
         let request = HealthCheckRequest { service: String::new() };
         let response = HealthClient::with_interceptor(channel, self.client.authorization()?)
             .check(request)
             .await
-            .map_err(|status| Failed::Run(format!("{}: {}", self.target, status.message())))?;
+            .map_err(|status| CliError::Run(format!("{}: {}", self.target, status.message())))?;
         match response.into_inner().status() {
             ServingStatus::Serving => output::line("serving"),
-            status => Err(Failed::Run(format!("{}: {}", self.target, status.as_str_name()))),
+            status => Err(CliError::Run(format!("{}: {}", self.target, status.as_str_name()))),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{
     cli::{progress, schema, verify},
@@ -33,20 +33,21 @@ pub struct Import {
 }
 
 impl Import {
-    pub async fn run(self) -> Result<(), Failed> {
-        let url = self.database.url().map_err(Failed::Usage)?;
+    pub async fn run(self) -> Result<(), CliError> {
+        let url = self.database.url().map_err(CliError::Usage)?;
         let (input, length): (Box<dyn BufRead + Send>, u64) = match &self.input {
             Some(path) => {
-                let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", path.display()));
+                let cannot =
+                    |error: io::Error| CliError::Run(format!("{}: {error}", path.display()));
                 let file = File::open(path).map_err(cannot)?;
                 let length = file.metadata().map_err(cannot)?.len();
                 (Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), length)
             }
             None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
         };
-        let store = Store::connect(url).await.map_err(Failed::run)?;
-        if store.schema_status().await.map_err(Failed::run)? == SchemaStatus::Missing {
-            store.migrate_up().await.map_err(Failed::run)?;
+        let store = Store::connect(url).await.map_err(CliError::run)?;
+        if store.schema_status().await.map_err(CliError::run)? == SchemaStatus::Missing {
+            store.migrate_up().await.map_err(CliError::run)?;
         }
         schema::require_current(&store).await?;
         let bar =
@@ -60,7 +61,7 @@ impl Import {
             }
         };
         let imported = progress::draw(&bar, update, store.import(input, &progress)).await;
-        let books = imported.map_err(Failed::run)?;
+        let books = imported.map_err(CliError::run)?;
         output::lines(&verify::table(&books))?;
         output::line(format_args!("imported: {}", verify::counts(&books)))
     }

@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use passbook_bench::Bench;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -23,7 +23,7 @@ use crate::{
     config::{
         environment,
         file::{self, Settings},
-        shows_password,
+        password_in_arguments,
     },
     telemetry::{self, log::LogFormat},
 };
@@ -70,11 +70,11 @@ pub struct Cli {
     log_format: LogFormat,
 
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum Command {
     /// Serve gRPC.
     Serve(serve::Serve),
     /// Check settings without serving.
@@ -110,60 +110,62 @@ pub fn main() -> ExitCode {
     for unknown in environment::unknown_variables(&Cli::command()) {
         tracing::warn!("{unknown}");
     }
-    let runtime = match &cli.verb {
-        Verb::Bench(bench) => bench.runtime(),
-        Verb::Serve(_)
-        | Verb::Config(_)
-        | Verb::Token(_)
-        | Verb::Migrate(_)
-        | Verb::Verify(_)
-        | Verb::Export(_)
-        | Verb::Import(_)
-        | Verb::Healthcheck(_) => Runtime::new(),
+    let runtime = match &cli.command {
+        Command::Bench(bench) => bench.runtime(),
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Token(_)
+        | Command::Migrate(_)
+        | Command::Verify(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Healthcheck(_) => Runtime::new(),
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
     let result = runtime.block_on(async {
-        match cli.verb {
-            Verb::Serve(serve) => serve.run(shows_password(&matches)).await,
-            Verb::Config(config) => config.run(),
-            Verb::Token(token) => token.run(),
-            Verb::Migrate(migrate) => migrate.run().await,
-            Verb::Verify(verify) => verify.run().await,
-            Verb::Export(export) => export.run().await,
-            Verb::Import(import) => import.run().await,
-            Verb::Bench(bench) => bench.run().await,
-            Verb::Healthcheck(healthcheck) => healthcheck.run().await,
+        match cli.command {
+            Command::Serve(serve) => serve.run(password_in_arguments(&matches)).await,
+            Command::Config(config) => config.run(),
+            Command::Token(token) => token.run(),
+            Command::Migrate(migrate) => migrate.run().await,
+            Command::Verify(verify) => verify.run().await,
+            Command::Export(export) => export.run().await,
+            Command::Import(import) => import.run().await,
+            Command::Bench(bench) => bench.run().await,
+            Command::Healthcheck(healthcheck) => healthcheck.run().await,
         }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Usage(message)) => {
+        Err(CliError::Usage(message)) => {
             let sources = environment::sources(&message, &matches, file.as_ref());
             output::error_line(format_args!("error: {message}{sources}"));
             ExitCode::from(2)
         }
-        Err(Failed::Run(message)) => failed(&message),
-        Err(Failed::Unread) => ExitCode::FAILURE,
+        Err(CliError::Run(message)) => failed(&message),
+        Err(CliError::OutputClosed) => ExitCode::FAILURE,
     }
 }
 
 /// Reads flags and the environment, then the file that they name, then all together.
 fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
-    let whole = file::name_keys(Cli::command());
-    let command = environment::without_empty(whole.clone());
+    let whole = file::document_keys(Cli::command());
+    let command = environment::without_empty_variables(whole.clone());
     let matches = command
         .try_get_matches()
         .or_else(|error| environment::explain(&error, &whole).map_or_else(|| error.exit(), Err))?;
-    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else { return Ok((matches, None)) };
+    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG_ID) else {
+        return Ok((matches, None));
+    };
     let settings = Settings::read(path, &whole).map_err(|error| {
         let message = error.to_string();
         let sources = environment::sources(&message, &matches, None);
         message + &sources
     })?;
-    let command = environment::without_empty(settings.apply(whole));
+    let command = environment::without_empty_variables(settings.apply(whole));
     let matches =
         command.try_get_matches().map_err(|error| settings.explain(&error).to_string())?;
     Ok((matches, Some(settings)))

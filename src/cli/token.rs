@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
-use passbook_command::{Failed, output, parse_duration};
+use passbook_command::{CliError, output, parse_duration};
 use sha2::{Digest, Sha256};
 
 use crate::domain::ids::Identity;
@@ -43,10 +43,10 @@ enum Action {
 }
 
 impl Token {
-    pub fn run(self) -> Result<(), Failed> {
+    pub fn run(self) -> Result<(), CliError> {
         let Action::Create { identity, expires_in, append } = self.action;
         let mut secret = [0; SECRET_LENGTH];
-        getrandom::fill(&mut secret).map_err(Failed::run)?;
+        getrandom::fill(&mut secret).map_err(CliError::run)?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
         let sha256 = Sha256::digest(&token);
         let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -54,18 +54,19 @@ impl Token {
         let mut lines = format!("[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\n");
         if let Some(duration) = expires_in {
             let time = SystemTime::now().checked_add(duration);
-            let time = time.ok_or_else(|| Failed::Usage("--expires-in is too long".to_owned()))?;
+            let time =
+                time.ok_or_else(|| CliError::Usage("--expires-in is too long".to_owned()))?;
             let time = humantime::format_rfc3339_seconds(time);
             lines.push_str(&format!("expire_time = {time}\n"));
         }
         match append {
             Some(path) => append_to(&path, &lines)
-                .map_err(|error| Failed::Run(format!("{}: {error}", path.display())))?,
+                .map_err(|error| CliError::Run(format!("{}: {error}", path.display())))?,
             None => output::error_line(lines.trim_end()),
         }
         // It is nowhere else: whoever does not read it must be told.
         writeln!(std::io::stdout(), "{token}")
-            .map_err(|error| Failed::Run(format!("the token is lost: {error}")))
+            .map_err(|error| CliError::Run(format!("the token is lost: {error}")))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::time::Instant;
 
 use crate::{
@@ -29,10 +29,10 @@ pub struct Verify {
 }
 
 impl Verify {
-    pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect_to_read(self.database.url().map_err(Failed::Usage)?)
+    pub async fn run(self) -> Result<(), CliError> {
+        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
             .await
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         schema::require_current(&store).await?;
         let began = Instant::now();
         let progress = Arc::new(VerifyProgress::default());
@@ -49,9 +49,9 @@ impl Verify {
             }
             Err(VerifyError::Fault(fault)) => {
                 output::line(format_args!("wrong: {fault}"))?;
-                Err(Failed::Run("the books are not right".to_owned()))
+                Err(CliError::Run("the books are not right".to_owned()))
             }
-            Err(error @ VerifyError::Storage(_)) => Err(Failed::run(error)),
+            Err(error @ VerifyError::Storage(_)) => Err(CliError::run(error)),
         }
     }
 }

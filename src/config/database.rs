@@ -59,10 +59,10 @@ impl DatabaseConfig {
 
 /// Whether the URL has a password and is on the command line, where everyone on the machine can read
 /// it.
-pub(crate) fn shows_password(matches: &ArgMatches) -> bool {
+pub(crate) fn password_in_arguments(matches: &ArgMatches) -> bool {
     const ID: &str = "database_url";
-    if let Some((_, of_verb)) = matches.subcommand() {
-        return shows_password(of_verb);
+    if let Some((_, subcommand)) = matches.subcommand() {
+        return password_in_arguments(subcommand);
     }
     let Ok(Some(url)) = matches.try_get_one::<String>(ID) else { return false };
     matches.value_source(ID) == Some(ValueSource::CommandLine) && DatabaseUrl::has_password(url)

@@ -9,14 +9,13 @@ use std::{
 
 use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::ContextValue};
 
-use crate::{config::environment::one_line, toml_text};
+use crate::{
+    config::error_text::{one_line, suggestion},
+    toml_text,
+};
 
 /// The id of the setting that names the file. It cannot be set in the file.
-pub const CONFIG: &str = "config";
-
-/// How much alike a wrong key and a setting must be for the latter to be offered; clap's own value
-/// for flags.
-const LIKENESS_MIN: f64 = 0.7;
+pub const CONFIG_ID: &str = "config";
 
 /// What is wrong with the file, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +46,7 @@ impl Settings {
         let mut values = BTreeMap::new();
         for (key, value) in table {
             let Some(argument) = known.get(key.as_str()) else {
-                let advice = match nearest(&key, known.keys().copied()) {
+                let advice = match suggestion(&key, known.keys().copied()) {
                     Some(name) => format!("did you mean {name}?"),
                     None => "`passbook serve --help` shows all".to_owned(),
                 };
@@ -98,7 +97,7 @@ impl Settings {
 
 /// The command with the key of each setting in its long help.
 #[must_use]
-pub fn name_keys(command: Command) -> Command {
+pub fn document_keys(command: Command) -> Command {
     command
         .mut_args(|argument| {
             let help = argument.get_long_help().or(argument.get_help()).cloned();
@@ -110,12 +109,12 @@ pub fn name_keys(command: Command) -> Command {
                 None => argument,
             }
         })
-        .mut_subcommands(name_keys)
+        .mut_subcommands(document_keys)
 }
 
 /// A setting is what has a variable; of those, the file cannot name itself.
 fn is_setting(argument: &Arg) -> bool {
-    argument.get_env().is_some() && argument.get_id() != CONFIG
+    argument.get_env().is_some() && argument.get_id() != CONFIG_ID
 }
 
 /// All settings of `serve`, and of all verbs.
@@ -151,13 +150,4 @@ fn scalar(value: toml::Value) -> Option<String> {
         | toml::Value::Array(_)
         | toml::Value::Table(_) => None,
     }
-}
-
-/// The name that was probably meant.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |name: &str| name.replace('-', "_").to_lowercase();
-    let wanted = plain(wanted);
-    let best = names.map(|name| (strsim::jaro_winkler(&wanted, &plain(name)), name));
-    let best = best.max_by(|(left, _), (right, _)| left.total_cmp(right));
-    best.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| name)
 }

@@ -5,6 +5,7 @@
 
 mod database;
 pub mod environment;
+mod error_text;
 pub mod file;
 mod limits;
 mod security;
@@ -16,7 +17,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 use passbook_command::parse_duration;
 
-pub(crate) use crate::config::database::shows_password;
+pub(crate) use crate::config::database::password_in_arguments;
 pub use crate::config::{
     database::DatabaseConfig,
     limits::LimitsConfig,
@@ -145,9 +146,9 @@ impl ServeConfig {
     ///
     /// # Errors
     /// What contradicts what, by the settings' names.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
-        self.security.check(self.listen)
+        self.security.validate(self.listen)
     }
 
     /// ISO 4217's currencies and those that are configured.

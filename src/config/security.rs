@@ -121,23 +121,23 @@ impl SecurityConfig {
         self.tokens_file.is_some() || self.tls_client_ca_file.is_some()
     }
 
-    pub(super) fn check(&self, listen: SocketAddr) -> Result<(), String> {
-        needs(
+    pub(super) fn validate(&self, listen: SocketAddr) -> Result<(), String> {
+        requires(
             "tls_certificate_file",
             &self.tls_certificate_file,
             "tls_key_file",
             &self.tls_key_file,
         )?;
-        needs(
+        requires(
             "tls_key_file",
             &self.tls_key_file,
             "tls_certificate_file",
             &self.tls_certificate_file,
         )?;
         let (ca, certificate) = (&self.tls_client_ca_file, &self.tls_certificate_file);
-        needs("tls_client_ca_file", ca, "tls_certificate_file", certificate)?;
-        needs("tokens_file", &self.tokens_file, "policy_file", &self.policy_file)?;
-        needs("tls_client_ca_file", ca, "policy_file", &self.policy_file)?;
+        requires("tls_client_ca_file", ca, "tls_certificate_file", certificate)?;
+        requires("tokens_file", &self.tokens_file, "policy_file", &self.policy_file)?;
+        requires("tls_client_ca_file", ca, "policy_file", &self.policy_file)?;
         if self.policy_file.is_some() && !self.is_authenticating() {
             return Err("policy_file is given, but neither tokens_file nor tls_client_ca_file: \
                         nobody could show who they are"
@@ -162,7 +162,7 @@ impl SecurityConfig {
     }
 }
 
-fn needs(
+fn requires(
     key: &str,
     value: &Option<PathBuf>,
     other_key: &str,

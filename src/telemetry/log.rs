@@ -73,13 +73,13 @@ thread_local! {
 }
 
 /// Until it is dropped, what this thread logs carries a call's names.
-pub struct Named(Option<Arc<CallNames>>);
+pub struct FieldsGuard(Option<Arc<CallNames>>);
 
 impl CallNames {
     /// From now on, on this thread.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Named {
-        Named(CURRENT.with(|current| current.replace(Some(self.clone()))))
+    pub fn enter(self: &Arc<Self>) -> FieldsGuard {
+        FieldsGuard(CURRENT.with(|current| current.replace(Some(self.clone()))))
     }
 
     fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -94,7 +94,7 @@ impl CallNames {
     }
 }
 
-impl Drop for Named {
+impl Drop for FieldsGuard {
     fn drop(&mut self) {
         let before = mem::take(&mut self.0);
         CURRENT.with(|current| current.replace(before));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -49,7 +49,7 @@ pub struct Driver {
 
 /// What came of a run. Only what began and ended within the measured time is in `latencies`;
 /// all of it is in `net` and `entries`.
-pub struct Measured {
+pub struct RunStats {
     /// Of changes and reads, in microseconds.
     pub latencies: Histogram<u64>,
     /// The same by server.
@@ -77,12 +77,12 @@ struct Caller {
     begin: Instant,
     end: Instant,
     progress: Arc<AtomicU64>,
-    measured: Measured,
+    measured: RunStats,
 }
 
 impl Driver {
     /// Runs the load to its end.
-    pub async fn run(&self, servers: &Servers) -> Result<Measured, Failed> {
+    pub async fn run(&self, servers: &Servers) -> Result<RunStats, CliError> {
         let begin = Instant::now() + self.warmup;
         let end = begin + self.duration;
         let progress = Arc::new(AtomicU64::new(0));
@@ -105,7 +105,7 @@ impl Driver {
                 begin,
                 end,
                 progress: progress.clone(),
-                measured: Measured::new()?,
+                measured: RunStats::new()?,
             };
             let window = (self.in_flight / callers).max(1) as usize;
             tasks.spawn(async move {
@@ -116,11 +116,11 @@ impl Driver {
                 (server, share)
             });
         }
-        let mut measured = Measured::new()?;
+        let mut measured = RunStats::new()?;
         measured.rates = sample(&progress, begin, end).await;
         while let Some(share) = tasks.join_next().await {
-            let (server, share) = share.map_err(Failed::run)?;
-            measured.add(server, share).map_err(Failed::Run)?;
+            let (server, share) = share.map_err(CliError::run)?;
+            measured.add(server, share).map_err(CliError::Run)?;
         }
         Ok(measured)
     }
@@ -150,7 +150,7 @@ async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64,
 
 impl Caller {
     /// One call after another.
-    async fn call(mut self, mut client: Client) -> Measured {
+    async fn call(mut self, mut client: Client) -> RunStats {
         while Instant::now() < self.end {
             let (request_id, operation) = self.next();
             let began = Instant::now();
@@ -161,7 +161,7 @@ impl Caller {
     }
 
     /// One stream, with this many requests under way.
-    async fn stream(mut self, mut client: Client, window: usize) -> Measured {
+    async fn stream(mut self, mut client: Client, window: usize) -> RunStats {
         let (sender, receiver) = mpsc::channel(window);
         let mut under_way = VecDeque::with_capacity(window);
         let mut results =
@@ -234,11 +234,11 @@ impl Caller {
     }
 }
 
-impl Measured {
-    fn new() -> Result<Self, Failed> {
+impl RunStats {
+    fn new() -> Result<Self, CliError> {
         Ok(Self {
             // Up to a minute, three digits.
-            latencies: Histogram::new_with_max(60_000_000, 3).map_err(Failed::run)?,
+            latencies: Histogram::new_with_max(60_000_000, 3).map_err(CliError::run)?,
             by_server: BTreeMap::new(),
             made: 0,
             errors: BTreeMap::new(),
