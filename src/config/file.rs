@@ -1,6 +1,6 @@
-//! The TOML file of settings. Its keys are the flags' names with `_` for `-`, and its values take
-//! the place of the defaults; so clap checks them like those of flags, and a flag or a variable
-//! wins over them.
+//! The TOML file of settings. A key is the name of a flag with `_` for `-`. The values replace the
+//! defaults of the command, so clap validates them like flags, and a flag or a variable overrides
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use crate::{
     toml_text,
 };
 
-/// The id of the setting that names the file. It cannot be set in the file.
+/// The id of the setting with the path of the file. The file itself cannot set it.
 pub const CONFIG_ID: &str = "config";
 
-/// What is wrong with the file, in one line.
+/// An error in the file, as one line that begins with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}", path.display())]
 pub struct FileError {
@@ -25,18 +25,17 @@ pub struct FileError {
     what: String,
 }
 
-/// The values of a file, by their keys; they fit the settings in name and kind, and are not
-/// checked further.
+/// The values of a file by key. Keys and types are validated, the values are not yet parsed.
 pub struct Settings {
     path: PathBuf,
     values: BTreeMap<String, Vec<String>>,
 }
 
 impl Settings {
-    /// Reads a file whose keys are settings of this command or one of its verbs.
+    /// Reads a file whose keys are settings of `command` or of its subcommand `serve`.
     ///
     /// # Errors
-    /// It cannot be read, is no TOML, or has a key that is no setting, or a value of a wrong type.
+    /// The file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
     pub fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
         let fail = |what: String| FileError { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path)
@@ -52,13 +51,14 @@ impl Settings {
                 };
                 return Err(fail(format!("there is no setting {key:?}: {advice}")));
             };
-            let texts = texts(argument, value).map_err(|what| fail(format!("{key} {what}")))?;
-            values.insert(key, texts);
+            let arguments =
+                to_arguments(argument, value).map_err(|what| fail(format!("{key} {what}")))?;
+            values.insert(key, arguments);
         }
         Ok(Self { path: path.to_owned(), values })
     }
 
-    /// The command with these values as its defaults.
+    /// The command with the values of the file as defaults.
     #[must_use]
     pub fn apply(&self, command: Command) -> Command {
         command
@@ -68,20 +68,21 @@ impl Settings {
                 }
                 _ => argument,
             })
-            .mut_subcommands(|verb| self.apply(verb))
+            .mut_subcommands(|subcommand| self.apply(subcommand))
     }
 
-    /// Whether it has this key.
-    pub(super) fn has(&self, key: &str) -> bool {
+    /// Whether the file sets this key.
+    pub(super) fn contains_key(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// The file.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What clap says of a value that came from the file, since all others are right.
+    /// An error of clap as an error of the file. Flags and variables were parsed before without an
+    /// error, so the invalid value is from the file.
     #[must_use]
     pub fn explain(&self, error: &clap::Error) -> FileError {
         let text = |kind| match error.get(kind) {
@@ -95,7 +96,7 @@ impl Settings {
     }
 }
 
-/// The command with the key of each setting in its long help.
+/// The command with `[key: ...]` in the long help of each setting.
 #[must_use]
 pub fn document_keys(command: Command) -> Command {
     command
@@ -112,20 +113,21 @@ pub fn document_keys(command: Command) -> Command {
         .mut_subcommands(document_keys)
 }
 
-/// A setting is what has a variable; of those, the file cannot name itself.
+/// Whether an argument is a setting: it has a variable, and is not the path of the file.
 fn is_setting(argument: &Arg) -> bool {
     argument.get_env().is_some() && argument.get_id() != CONFIG_ID
 }
 
-/// All settings of `serve`, and of all verbs.
+/// The settings of `serve` and the global ones, by key.
 fn settings(command: &Command) -> BTreeMap<&str, &Arg> {
-    let serve = command.get_subcommands().filter(|verb| verb.get_name() == "serve");
+    let serve = command.get_subcommands().filter(|it| it.get_name() == "serve");
     let arguments = command.get_arguments().chain(serve.flat_map(Command::get_arguments));
     arguments.filter(|it| is_setting(it)).map(|it| (it.get_id().as_str(), it)).collect()
 }
 
-/// A value as it would be written behind the flag; more than one where the flag may be repeated.
-fn texts(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
+/// The arguments that a flag would need for this value. A list is allowed if the flag can be
+/// repeated.
+fn to_arguments(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
     let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
     let is_list = matches!(argument.get_action(), ArgAction::Append);
     match value {
