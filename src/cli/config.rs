@@ -1,4 +1,4 @@
-//! `passbook config`.
+//! `passbook config`: validates settings without serving.
 
 use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
@@ -13,8 +13,8 @@ pub struct Config {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Read all that `serve` would read, flags, environment and files, and say what is wrong with
-    /// it: exit code 2 if something is. Nothing is connected to.
+    /// Read all flags, variables and files that `serve` would read, and report the first error in
+    /// them with exit code 2. Connects to nothing.
     Check(ServeConfig),
 }
 
@@ -27,6 +27,6 @@ impl Config {
             files.load(&currencies).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
-        output::line("the settings are right")
+        output::line("the settings are valid")
     }
 }

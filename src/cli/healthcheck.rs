@@ -1,4 +1,4 @@
-//! `passbook healthcheck`.
+//! `passbook healthcheck`: asks a server for its health.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tonic_health::pb::{
 
 #[derive(Args)]
 pub struct Healthcheck {
-    /// The server to ask.
+    /// The server whose health is checked: http://HOST:PORT, https://HOST:PORT, or HOST:PORT.
     #[arg(
         long,
         env = "PASSBOOK_TARGET",
@@ -23,7 +23,7 @@ pub struct Healthcheck {
     )]
     target: String,
 
-    /// How long it may take to answer.
+    /// The timeout of the connection, and of the health check on it.
     #[arg(
         long,
         env = "PASSBOOK_TIMEOUT",

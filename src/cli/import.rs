@@ -1,4 +1,4 @@
-//! `passbook import`.
+//! `passbook import`: reads an export into an empty database.
 
 use std::{
     fs::File,
@@ -16,18 +16,18 @@ use crate::{
     storage::{ImportProgress, SchemaStatus, Store},
 };
 
-/// How much is read of a file at a time.
+/// Bytes that one read takes from the input.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// Reads what `passbook export` wrote into an empty database, of either kind: every account,
-/// entry and hold, and every request with its verdict. It is all verified before it is committed;
-/// if anything is wrong, or the import is interrupted, nothing is left behind.
+/// Reads an export of `passbook export` into an empty database, of either kind: every account,
+/// entry and hold, and every request with its result. The import verifies the whole ledger before
+/// it commits. After an error or an interruption the database is as empty as before.
 #[derive(Args)]
 pub struct Import {
     #[command(flatten)]
     database: DatabaseConfig,
 
-    /// The file to read. Default: standard input.
+    /// The export to read. Default: standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 }
@@ -61,8 +61,8 @@ impl Import {
             }
         };
         let imported = progress::draw(&bar, update, store.import(input, &progress)).await;
-        let books = imported.map_err(CliError::run)?;
-        output::lines(&verify::table(&books))?;
-        output::line(format_args!("imported: {}", verify::counts(&books)))
+        let totals = imported.map_err(CliError::run)?;
+        output::lines(&verify::table(&totals))?;
+        output::line(format_args!("imported: {}", verify::counts(&totals)))
     }
 }

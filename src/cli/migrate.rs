@@ -1,4 +1,4 @@
-//! `passbook migrate`.
+//! `passbook migrate`: applies, shows and reverts migrations.
 
 use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
@@ -19,11 +19,12 @@ pub struct Migrate {
 
 #[derive(Subcommand)]
 enum Direction {
-    /// Apply all migrations that are pending. Any number of processes may do so at once.
+    /// Apply all pending migrations. Several processes may run this at the same time.
     Up,
-    /// Show which migrations are applied; exit code 1 if the schema is not this program's.
+    /// List the migrations as applied or pending. Exit code 1 if the schema is older or newer than
+    /// this program.
     Status,
-    /// Take back the latest migration, with all that is in its tables.
+    /// Revert the latest migration. This deletes its tables with all their rows.
     Down,
 }
 

@@ -1,4 +1,4 @@
-//! `passbook serve`.
+//! `passbook serve`: runs a server until a signal ends it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,10 +22,10 @@ use crate::{
     telemetry::{metrics, traces},
 };
 
-/// How often the files of tokens and of the policy are looked at: a token that is taken out of the
-/// file is not valid for longer than this.
+/// The interval at which the files of tokens and policy are read: a token whose entry is removed
+/// stays valid for at most this long.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-/// Between two tries to reach a database that is late.
+/// The pause after an error of the first connection to the database.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
@@ -47,7 +47,7 @@ impl Serve {
         let tls = tls.map(Arc::new);
         let url = config.database.url().map_err(CliError::Usage)?;
         let kind = url.kind();
-        // Before anything is announced, so that a signal sent at once is not lost.
+        // Before the server announces itself, so that an early signal is not lost.
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
         let (listener, address) = listen(config.listen).await?;
@@ -69,8 +69,8 @@ impl Serve {
             server.open(ledger.clone(), currencies).await;
             if password_in_arguments {
                 tracing::warn!(
-                    "the database's password is on the command line, where everyone on this machine \
-                     can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
+                    "the database's password is on the command line, where every user of this \
+                     machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
                 );
             }
             output::line(format_args!(
@@ -105,8 +105,8 @@ fn server_config(
     }
 }
 
-/// Waits for the database, makes sure that it is one for this program and these settings, and
-/// starts a ledger on it. None if a signal came meanwhile.
+/// Waits for the database, checks that it fits this program and these settings, and starts a ledger
+/// on it. None if a signal ends the wait.
 async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
@@ -123,7 +123,7 @@ async fn open_ledger(
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
     if let Some(files) = config.security.credential_files() {
-        // With limits of amounts in the ledger's decimals.
+        // Parses the limits of amounts again, with the decimals that the ledger has stored.
         authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
@@ -147,8 +147,9 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliErr
     Ok((listener, address))
 }
 
-/// Makes sure that requests which were made before authentication was switched on or off are still
-/// somebody's: sent again, they would be made again.
+/// Checks that every identity under which requests are recorded still belongs to a caller, for
+/// example after authentication was switched on or off. A repeat of a request of another identity
+/// would be applied a second time.
 async fn check_recorded_identities(
     store: &Store,
     authenticator: &Authenticator,
@@ -159,24 +160,24 @@ async fn check_recorded_identities(
     let unknown: Vec<String> =
         recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
-    let danger = "sent again, as callers do after a timeout, such a request would be made twice";
+    let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
     let message = match (config.is_authenticating(), first.as_str()) {
         (true, "") => format!(
-            "requests of this ledger were made when callers were not authenticated, and their \
-             request_ids belong to no identity of the policy: {danger}. Give the identity that goes \
-             on with them `recorded_as = \"\"` in policy_file, or, if nobody will send one of them \
-             again, say callers_changed"
+            "this ledger has requests of callers that were not authenticated, and their \
+             request_ids belong to no identity of the policy: {danger}. Give the identity that \
+             continues them `recorded_as = \"\"` in policy_file, or, if no caller repeats one of \
+             them, set callers_changed"
         ),
         (false, name) => format!(
-            "requests of this ledger were made by identities such as {name:?}, and callers are not \
-             authenticated here: {danger}. Serve with tokens_file or tls_client_ca_file and \
-             policy_file, or, if nobody will send one of them again, say callers_changed"
+            "this ledger has requests of identities such as {name:?}, and this server does not \
+             authenticate callers: {danger}. Serve with tokens_file or tls_client_ca_file and \
+             policy_file, or, if no caller repeats one of them, set callers_changed"
         ),
         (true, _) => {
             tracing::warn!(
                 identities = ?unknown,
-                "requests were made by identities that the policy does not have: one that was renamed \
-                 needs `recorded_as`, or it makes again what it sends again"
+                "the ledger has requests of identities that are not in the policy: a renamed \
+                 identity needs `recorded_as`, or its repeats are applied a second time"
             );
             return Ok(());
         }
@@ -184,11 +185,12 @@ async fn check_recorded_identities(
     if !config.callers_changed {
         return Err(CliError::Usage(message));
     }
-    tracing::warn!("{message}: callers_changed was said");
+    tracing::warn!("serving because callers_changed is set: {message}");
     Ok(())
 }
 
-/// The admin port, and counting for it, if there is to be one; before anything that counts.
+/// Listens on the admin address, if it is set, and installs the metrics recorder. Called before
+/// the tasks that record metrics start.
 async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
     let Some(address) = config.admin_listen else { return Ok(None) };
     let (listener, address) = listen(address).await?;
@@ -197,8 +199,8 @@ async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
     Ok(Some(Admin { listener, metrics }))
 }
 
-/// Asks callers for what the files say.
-pub fn authenticator(
+/// The authenticator of callers, with the credentials of the files that are set.
+fn authenticator(
     config: &SecurityConfig,
     currencies: &Currencies,
 ) -> Result<Authenticator, CliError> {
@@ -215,8 +217,8 @@ pub fn authenticator(
     Ok(Authenticator::new(credentials, public))
 }
 
-/// Reads the files of tokens and of the policy again when they have changed, for as long as the
-/// server runs. What cannot be read or makes no sense changes nothing.
+/// Reads the files of tokens and policy again after each change, for as long as the server runs. If
+/// a file is invalid, the last valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
     currencies: Arc<Currencies>,
@@ -240,7 +242,7 @@ async fn reload(
     }
 }
 
-/// Connects, and waits for a database that is a moment late. None if a signal came meanwhile.
+/// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
 async fn connect(
     url: DatabaseUrl,
     config: &ServeConfig,
@@ -266,7 +268,8 @@ async fn connect(
     }
 }
 
-/// Makes sure that the schema is this program's, or says which command makes it so.
+/// Applies pending migrations if that is allowed. Returns an error that names the right command if
+/// the schema is not that of this program.
 async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
     let status = store.schema_status().await.map_err(CliError::run)?;
     match (&status, migrate || store.kind() == DatabaseKind::Sqlite) {
@@ -285,13 +288,13 @@ async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
         ))),
         (SchemaStatus::Ahead(unknown), _) => Err(CliError::Run(format!(
             "the database's schema is newer than this program ({} not known): run a newer \
-             passbook, or take it back with that one's `passbook migrate down`",
+             passbook, or revert the schema with its `passbook migrate down`",
             unknown.join(", ")
         ))),
     }
 }
 
-/// Each SIGTERM or ctrl-c.
+/// One message for each SIGTERM or ctrl-c.
 fn shutdown_signals() -> std::io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
