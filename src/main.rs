@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Measured against the C library's: about a tenth more requests a second, for 20 MiB more.
+/// mimalloc serves about a tenth more requests a second than the allocator of the C library, and
+/// takes 20 MiB more memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,15 +1,15 @@
-//! The accounts of a run: opened before it, counted after it.
+//! The accounts of a run: opened before the load, compared with the results after it.
 
 use std::{collections::HashMap, sync::Arc};
 
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use rust_decimal::Decimal;
 use tokio::task::JoinSet;
 
-use crate::{drive::Measured, proto, servers::Servers};
+use crate::{driver::RunStats, proto, servers::Servers};
 
-/// Accounts read in one call.
-const READ_AT_ONCE: usize = 1000;
+/// Accounts in one BatchGetAccounts: the limit of the server.
+const ACCOUNTS_PER_READ: usize = 1000;
 
 /// The accounts of a run.
 pub struct Accounts {
@@ -17,7 +17,7 @@ pub struct Accounts {
     before: Sums,
 }
 
-/// What all accounts together have.
+/// The sums of balances and entries of all accounts.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     balance: Decimal,
@@ -25,14 +25,14 @@ struct Sums {
 }
 
 impl Accounts {
-    /// Opens this many, with ids that no other run has. They may go below zero, so that no
-    /// request is refused for lack of funds.
+    /// Opens `count` accounts with ids that no other run has. They have unlimited overdraft, so that
+    /// no request is rejected for insufficient funds.
     pub async fn open(
         servers: &Servers,
         run: &str,
         count: u32,
         in_flight: u32,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, CliError> {
         let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{run}.{n}")).collect());
         let bar = output::bar(u64::from(count), "opening accounts {bar:40} {pos}/{len}");
         let mut openers = JoinSet::new();
@@ -54,48 +54,49 @@ impl Accounts {
             });
         }
         while let Some(opened) = openers.join_next().await {
-            opened.map_err(Failed::run)?.map_err(|status| {
-                Failed::Run(format!("opening accounts failed: {}", status.message()))
+            opened.map_err(CliError::run)?.map_err(|status| {
+                CliError::Run(format!("opening accounts failed: {}", status.message()))
             })?;
         }
         bar.finish_and_clear();
         Ok(Self { ids, before: Sums::default() })
     }
 
-    /// Takes accounts that exist, as they are.
-    pub async fn existing(servers: &Servers, prefix: &str, count: u32) -> Result<Self, Failed> {
+    /// Uses the existing accounts `prefix.0`, `prefix.1` and so on.
+    pub async fn existing(servers: &Servers, prefix: &str, count: u32) -> Result<Self, CliError> {
         let ids: Arc<Vec<String>> = Arc::new((0..count).map(|n| format!("{prefix}.{n}")).collect());
-        let before = Sums::read(servers, &ids).await.map_err(Failed::Run)?;
+        let before = Sums::read(servers, &ids).await.map_err(CliError::Run)?;
         Ok(Self { ids, before })
     }
 
-    /// Their ids.
+    /// The ids of the accounts.
     pub fn ids(&self) -> &Arc<Vec<String>> {
         &self.ids
     }
 
-    /// The latest sequence of each.
+    /// The sequence of the last entry of each account, by account id.
     pub async fn sequences(&self, servers: &Servers) -> Result<HashMap<String, i64>, String> {
         let mut sequences = HashMap::with_capacity(self.ids.len());
-        let note = |it: proto::Account| sequences.insert(it.account_id, it.sequence);
-        read(servers, &self.ids).await?.into_iter().map(note).for_each(drop);
+        for account in read(servers, &self.ids).await? {
+            sequences.insert(account.account_id, account.sequence);
+        }
         Ok(sequences)
     }
 
-    /// Compares the balances with what the answers add up to.
-    pub async fn verify(&self, servers: &Servers, measured: &Measured) -> Result<(), String> {
+    /// Compares the change of balances and entries with the sum of the results.
+    pub async fn verify(&self, servers: &Servers, stats: &RunStats) -> Result<(), String> {
         let after = Sums::read(servers, &self.ids).await?;
         let balance = after.balance - self.before.balance;
-        if balance != Decimal::from(measured.net) {
+        if balance != Decimal::from(stats.net) {
             return Err(format!(
-                "the balances have changed by {balance}, the answers sum to {}: money was lost or \
-                 made",
-                measured.net
+                "the balances changed by {balance}, but the results sum to {}: money was lost or \
+                 created",
+                stats.net
             ));
         }
         let entries = after.entries - self.before.entries;
-        if entries != measured.entries {
-            return Err(format!("{entries} entries, {} by the answers", measured.entries));
+        if entries != stats.entries {
+            return Err(format!("{entries} new entries, but {} by the results", stats.entries));
         }
         Ok(())
     }
@@ -117,11 +118,14 @@ impl Sums {
 async fn read(servers: &Servers, ids: &[String]) -> Result<Vec<proto::Account>, String> {
     let mut accounts = Vec::with_capacity(ids.len());
     let mut client = servers.client();
-    for ids in ids.chunks(READ_AT_ONCE) {
+    for ids in ids.chunks(ACCOUNTS_PER_READ) {
         let request = proto::BatchGetAccountsRequest { account_ids: ids.to_vec() };
-        let answer = client.accounts.batch_get_accounts(request).await;
-        let answer = answer.map_err(|status| format!("not verified: {}", status.message()))?;
-        accounts.extend(answer.into_inner().accounts);
+        let response = client
+            .accounts
+            .batch_get_accounts(request)
+            .await
+            .map_err(|status| format!("the accounts cannot be read: {}", status.message()))?;
+        accounts.extend(response.into_inner().accounts);
     }
     Ok(accounts)
 }

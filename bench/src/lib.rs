@@ -1,7 +1,7 @@
-//! `passbook bench`: closed-loop load, and the proof that the money adds up afterwards.
+//! `passbook bench`: runs a closed-loop load, then compares the balances with the results.
 
 mod accounts;
-mod drive;
+mod driver;
 mod report;
 mod servers;
 mod watchers;
@@ -10,12 +10,12 @@ mod workload;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
-use passbook_command::{Failed, client::ClientConfig, output, parse_duration};
+use passbook_command::{CliError, client::ClientConfig, output, parse_duration};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
-    accounts::Accounts, drive::Driver, report::Report, watchers::Watchers, workload::Plan,
+    accounts::Accounts, driver::Driver, report::Report, watchers::Watchers, workload::Plan,
 };
 
 /// The contract's messages and clients.
@@ -31,22 +31,22 @@ mod proto {
     tonic::include_proto!("passbook.v1");
 }
 
-/// Drives servers with a closed loop: each caller sends its next request when it has the answer
-/// to the one before. Accounts are made for the run; at the end their balances must be what the
-/// answers add up to, or the run has failed.
+/// Loads servers with a closed loop: each caller sends its next request when it has the result of
+/// the previous one. The run opens accounts of its own. At its end the balances must equal the sum
+/// of the results, otherwise the exit code is 1.
 #[derive(Args)]
 pub struct Bench {
-    /// A server to load, e.g. http://127.0.0.1:50051; several times for several. Without one,
-    /// servers are started for the run.
+    /// A server to load, such as http://127.0.0.1:50051. Can be repeated. Default: the run starts
+    /// servers of its own.
     #[arg(long, value_name = "ADDRESS")]
     target: Vec<String>,
 
-    /// The database of servers that are started for the run. Default: a new SQLite file that is
-    /// deleted afterwards.
+    /// The database of the servers that the run starts. Default: a new SQLite file, which the run
+    /// deletes at its end.
     #[arg(long, env = "PASSBOOK_BENCH_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     bench_database_url: Option<String>,
 
-    /// How many servers to start.
+    /// The number of servers that the run starts.
     #[arg(
         long,
         default_value_t = 1,
@@ -55,15 +55,15 @@ pub struct Bench {
     )]
     servers: u32,
 
-    /// What is asked of them.
+    /// The kind of requests.
     #[arg(long, value_enum, default_value_t = Workload::Hot)]
     workload: Workload,
 
-    /// One call a request, or StreamTransactions.
+    /// The way in which requests are sent.
     #[arg(long, value_enum, default_value_t = Mode::Unary)]
     mode: Mode,
 
-    /// Accounts, except for `hot`, which has one.
+    /// The number of accounts. The workload `hot` has one account.
     #[arg(
         long,
         default_value_t = 10_000,
@@ -72,13 +72,13 @@ pub struct Bench {
     )]
     accounts: u32,
 
-    /// Use accounts that exist, PREFIX.0, PREFIX.1 and so on up to the number of accounts, instead
-    /// of opening new ones: to measure on a database that is full. They must have unlimited
-    /// overdraft, and nobody else may use them meanwhile.
+    /// Use the existing accounts PREFIX.0, PREFIX.1 and so on, up to the number of accounts, to
+    /// measure on a full database. Default: the run opens accounts. Existing accounts need unlimited
+    /// overdraft, and no other program may use them during the run.
     #[arg(long, value_name = "PREFIX")]
     existing: Option<String>,
 
-    /// Requests under way at any time.
+    /// The number of requests in flight.
     #[arg(
         long,
         default_value_t = 64,
@@ -87,8 +87,8 @@ pub struct Bench {
     )]
     in_flight: u32,
 
-    /// The first server's share of the callers, in percent; the others share the rest evenly.
-    /// Default: all servers alike.
+    /// The fraction of callers at the first server, in percent. The other servers get equal parts
+    /// of the rest. Default: equal parts for all servers.
     #[arg(
         long,
         value_name = "PERCENT",
@@ -96,8 +96,8 @@ pub struct Bench {
     )]
     first_share: Option<u32>,
 
-    /// Streams of WatchEntries that are kept open and read meanwhile, on the run's accounts in
-    /// turn. The run fails if one of them misses an entry.
+    /// The number of WatchEntries streams that are open during the run, evenly over its accounts.
+    /// If a stream misses an entry, the exit code is 1.
     #[arg(
         long,
         default_value_t = 0,
@@ -106,8 +106,8 @@ pub struct Bench {
     )]
     watchers: u32,
 
-    /// Threads that drive the load. One is enough for a server on the same two cores, and costs
-    /// a single caller no hand-over between threads.
+    /// The number of threads that send requests. One thread is enough for a server on the same two
+    /// cores, and saves a single caller the switches between threads.
     #[arg(
         long,
         default_value_t = 1,
@@ -116,23 +116,23 @@ pub struct Bench {
     )]
     threads: u32,
 
-    /// How long to measure.
+    /// The measured time.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     duration: Duration,
 
-    /// How long to run before measuring.
+    /// The time of load before the measured time.
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = parse_duration)]
     warmup: Duration,
 
-    /// The same seed asks for the same accounts in the same order.
+    /// The seed of the random choices. The same seed gives the same requests in the same order.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
 
-    /// Write the result to this file as JSON.
+    /// The file to which the report is written as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw the result into this file as SVG.
+    /// The file into which the report is drawn as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
@@ -140,35 +140,36 @@ pub struct Bench {
     client: ClientConfig,
 }
 
-/// What is asked of the servers.
+/// The kind of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// Deposits and withdrawals on one account.
     Hot,
-    /// Deposits and withdrawals, each on an account picked evenly.
+    /// Deposits and withdrawals, with the same weight for each account.
     Uniform,
-    /// Deposits and withdrawals, the n-th account with a weight of 1/n.
+    /// Deposits and withdrawals, with a weight of 1/n for the n-th account.
     Zipf,
-    /// Transfers: half along a ring of the accounts, half between random pairs.
+    /// Transfers: half of them to the next account, half between random pairs.
     Transfer,
-    /// A quarter each: deposits, withdrawals, transfers, and reads (reads only in unary mode).
+    /// Deposits, withdrawals, transfers and reads, a quarter each. In stream mode transfers replace
+    /// the reads.
     Mixed,
-    /// GetWritePathStats: what a call costs that passes all layers and touches neither the ledger
-    /// nor the database (only in unary mode).
+    /// GetWritePathStats, only in unary mode: the cost of a call through all layers that uses
+    /// neither accounts nor the database.
     Stats,
 }
 
-/// How requests travel.
+/// The way in which requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// One call a request.
+    /// One unary call for each request.
     Unary,
-    /// StreamTransactions.
+    /// StreamTransactions, with many requests on one call.
     Stream,
 }
 
 impl Bench {
-    /// Where the load runs.
+    /// The runtime of the load, with the number of threads that is set.
     ///
     /// # Errors
     /// The threads cannot be started.
@@ -180,14 +181,14 @@ impl Bench {
         builder.worker_threads(self.threads as usize).enable_all().build()
     }
 
-    /// Runs the load, writes the report, and checks the money.
+    /// Runs the load, compares the balances with the results, and writes the report.
     ///
     /// # Errors
-    /// The settings contradict each other, the servers cannot be reached, or the balances are not
-    /// what the answers add up to.
-    pub async fn run(self) -> Result<(), Failed> {
+    /// The settings contradict each other, a server cannot be reached, the balances differ from the
+    /// results, or a watcher missed an entry.
+    pub async fn run(self) -> Result<(), CliError> {
         if self.workload == Workload::Stats && self.mode == Mode::Stream {
-            return Err(Failed::Usage("--workload stats needs --mode unary".to_owned()));
+            return Err(CliError::Usage("--workload stats requires --mode unary".to_owned()));
         }
         let servers = if self.target.is_empty() {
             servers::start(self.bench_database_url.as_deref(), self.servers, &self.client).await?
@@ -211,27 +212,27 @@ impl Bench {
             first_share: self.first_share,
             run,
         };
-        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watchers = Watchers::open(&servers, accounts.ids(), &sequences, self.watchers).await?;
         let before = servers.batches().await;
-        let mut measured = driver.run(&servers).await?;
+        let mut stats = driver.run(&servers).await?;
         let mean_batch = before.zip(servers.batches().await).and_then(|(before, after)| {
             let transactions = after.1 - before.1;
             (transactions > 0).then(|| (after.0 - before.0) / transactions as f64)
         });
-        let unresolved = measured.resolve(&servers).await;
-        let verified = accounts.verify(&servers, &measured).await;
-        let sequences = accounts.sequences(&servers).await.map_err(Failed::Run)?;
+        let unresolved = stats.resolve(&servers).await;
+        let verified = accounts.verify(&servers, &stats).await;
+        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watched = watchers.finish(&sequences).await;
-        let mut report = Report::new(&self, &servers, &measured, mean_batch, unresolved, &verified);
+        let mut report = Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified);
         report.add_watchers(&watched);
         output::lines(&report.to_string())?;
         if let Some(path) = &self.json {
-            report.write_json(path).map_err(Failed::run)?;
+            report.write_json(path).map_err(CliError::run)?;
         }
         if let Some(path) = &self.plot {
-            report.draw(path).map_err(Failed::Run)?;
+            report.draw(path).map_err(CliError::Run)?;
         }
-        verified.and(watched.map(drop)).map_err(Failed::Run)
+        verified.and(watched.map(drop)).map_err(CliError::Run)
     }
 }

@@ -1,16 +1,16 @@
-//! What a run has shown: as a table, as JSON, as a plot.
+//! The report of a run: as a table, as JSON, and as a plot.
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::{Bench, Workload, drive::Measured, servers::Servers, watchers::Seen};
+use crate::{Bench, Workload, driver::RunStats, servers::Servers, watchers::WatchStats};
 
 /// The percentiles of the plot.
 const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
 
-/// The result of a run. Its names are those of the JSON; times are in milliseconds.
+/// The report of a run. The fields have the names of the keys in the JSON.
 #[derive(Serialize)]
 pub struct Report {
     workload: String,
@@ -27,42 +27,42 @@ pub struct Report {
     p99_ms: f64,
     p99_9_ms: f64,
     max_ms: f64,
-    /// The p99 of each server's callers.
+    /// The p99 of the callers of each server, in the order of the servers.
     p99_ms_by_server: Vec<f64>,
-    /// Requests a database transaction; null if the servers do not tell.
+    /// Requests in a database transaction; null if a server does not publish its stats.
     mean_batch: Option<f64>,
     errors: BTreeMap<String, u64>,
     unresolved: usize,
-    /// Null if the money adds up.
+    /// Null if the balances equal the sum of the results.
     verification_error: Option<String>,
     watchers: u32,
-    /// Entries that those who watch were told of, all together.
+    /// Entries that all watchers together received.
     watched_entries: u64,
-    /// The messages in which they came, and heartbeats.
+    /// Messages that all watchers together received, heartbeats included.
     watched_messages: u64,
-    /// Streams that were cut and taken up again, by reason.
+    /// Streams that broke and were opened again, by reason.
     watch_cuts: BTreeMap<String, u64>,
-    /// From the end of the load until all were told of everything.
+    /// The time from the end of the load until all watchers had all entries.
     watch_caught_up_ms: f64,
-    /// Null if those who watch missed nothing.
+    /// Null if no watcher missed an entry.
     watch_error: Option<String>,
-    /// Seconds, requests a second.
+    /// Samples: seconds, and requests a second.
     rates: Vec<(f64, f64)>,
-    /// Percentile, milliseconds.
+    /// Pairs: percentile, and milliseconds.
     percentiles: Vec<(f64, f64)>,
 }
 
 impl Report {
-    /// Puts it together.
+    /// The report of these measurements, without those of the watchers.
     pub fn new(
         bench: &Bench,
         servers: &Servers,
-        measured: &Measured,
+        stats: &RunStats,
         mean_batch: Option<f64>,
         unresolved: usize,
         verified: &Result<(), String>,
     ) -> Self {
-        let latencies = &measured.latencies;
+        let latencies = &stats.latencies;
         let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
         Self {
             workload: format!("{:?}", bench.workload).to_lowercase(),
@@ -72,20 +72,20 @@ impl Report {
             in_flight: bench.in_flight,
             duration_s: bench.duration.as_secs_f64(),
             seed: bench.seed,
-            requests: measured.made,
-            requests_per_s: measured.made as f64 / bench.duration.as_secs_f64(),
+            requests: stats.succeeded,
+            requests_per_s: stats.succeeded as f64 / bench.duration.as_secs_f64(),
             mean_ms: latencies.mean() / 1000.0,
             p50_ms: at(50.0),
             p99_ms: at(99.0),
             p99_9_ms: at(99.9),
             max_ms: latencies.max() as f64 / 1000.0,
-            p99_ms_by_server: measured
+            p99_ms_by_server: stats
                 .by_server
                 .values()
                 .map(|it| it.value_at_percentile(99.0) as f64 / 1000.0)
                 .collect(),
             mean_batch,
-            errors: measured.errors.clone(),
+            errors: stats.errors.clone(),
             unresolved,
             verification_error: verified.as_ref().err().cloned(),
             watchers: bench.watchers,
@@ -94,25 +94,25 @@ impl Report {
             watch_cuts: BTreeMap::new(),
             watch_caught_up_ms: 0.0,
             watch_error: None,
-            rates: measured.rates.clone(),
+            rates: stats.rates.clone(),
             percentiles: PERCENTILES.iter().map(|it| (*it, at(*it))).collect(),
         }
     }
 
-    /// Adds what those who watch have seen.
-    pub fn add_watchers(&mut self, watched: &Result<Seen, String>) {
+    /// Adds the measurements of the watchers.
+    pub fn add_watchers(&mut self, watched: &Result<WatchStats, String>) {
         match watched {
-            Ok(seen) => {
-                self.watched_entries = seen.entries;
-                self.watched_messages = seen.messages;
-                self.watch_cuts = seen.cuts.clone();
-                self.watch_caught_up_ms = seen.caught_up_after.as_secs_f64() * 1000.0;
+            Ok(stats) => {
+                self.watched_entries = stats.entries;
+                self.watched_messages = stats.messages;
+                self.watch_cuts = stats.cuts.clone();
+                self.watch_caught_up_ms = stats.caught_up_after.as_secs_f64() * 1000.0;
             }
             Err(error) => self.watch_error = Some(error.clone()),
         }
     }
 
-    /// Writes it as JSON.
+    /// Writes the report as JSON.
     pub fn write_json(&self, path: &Path) -> io::Result<()> {
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }
@@ -152,7 +152,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mean_batch = self.mean_batch.map_or("not told".to_owned(), |it| format!("{it:.1}"));
+        let mean_batch = self.mean_batch.map_or("unknown".to_owned(), |it| format!("{it:.1}"));
         let rows = [
             ("workload", format!("{} {}, {} accounts", self.workload, self.mode, self.accounts)),
             ("servers", self.servers.to_string()),
@@ -170,14 +170,14 @@ impl fmt::Display for Report {
         }
         if self.servers > 1 {
             let each: Vec<_> = self.p99_ms_by_server.iter().map(|it| format!("{it:.2}")).collect();
-            writeln!(formatter, "{:12}  {} ms", "p99 of each", each.join(", "))?;
+            writeln!(formatter, "{:12}  {} ms", "p99 by server", each.join(", "))?;
         }
         writeln!(formatter, "{:12}  {}", "errors", counts(&self.errors, "none"))?;
         if self.unresolved > 0 {
             writeln!(formatter, "{:12}  {}", "unresolved", self.unresolved)?;
         }
         if self.watchers > 0 {
-            let told = match &self.watch_error {
+            let text = match &self.watch_error {
                 Some(error) => error.clone(),
                 None => format!(
                     "{} got {} entries in {} messages without a gap, the last after {:.0} ms; {}",
@@ -188,7 +188,7 @@ impl fmt::Display for Report {
                     counts(&self.watch_cuts, "no cuts"),
                 ),
             };
-            writeln!(formatter, "{:12}  {told}", "watchers")?;
+            writeln!(formatter, "{:12}  {text}", "watchers")?;
         }
         match &self.verification_error {
             None => writeln!(formatter, "{:12}  adds up", "money"),

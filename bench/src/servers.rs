@@ -1,9 +1,9 @@
-//! The servers under load: given, or started for the run.
+//! The servers under load: running ones, or servers that the run starts.
 
 use std::{process::Stdio, time::Duration};
 
 use passbook_command::{
-    Failed,
+    CliError,
     client::{Authorization, ClientConfig, Connection},
 };
 use tokio::{
@@ -24,18 +24,18 @@ pub struct Client {
     pub admin: AdminServiceClient<Connection>,
 }
 
-/// Requests that share one connection; more are spread over several.
-const REQUESTS_PER_CONNECTION: u32 = 128;
-/// How long a started server may take to be ready.
+/// The most callers on one connection. More callers use several connections.
+const CALLERS_PER_CONNECTION: u32 = 128;
+/// The time within which a started server must be ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Servers, and what ends with the run.
+/// The servers of a run. Dropping them ends the servers that the run started.
 pub struct Servers {
     endpoints: Vec<Endpoint>,
     authorization: Authorization,
-    /// Killed when dropped.
+    /// The started servers. They are killed on drop.
     _children: Vec<Child>,
-    /// Deletes the run's own database.
+    /// The folder of the run's own database. It is deleted on drop.
     _directory: Option<Directory>,
 }
 
@@ -43,19 +43,19 @@ struct Directory(std::path::PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What is left behind is in the system's temporary folder.
+        // Files that cannot be deleted stay in the temporary folder of the system.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 impl Servers {
-    /// How many.
+    /// The number of servers.
     pub fn count(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// Requests and database transactions that the servers have committed, all together; None if
-    /// one of them does not tell.
+    /// The requests and database transactions that all servers together have committed. None if a
+    /// server does not publish its stats.
     pub async fn batches(&self) -> Option<(f64, i64)> {
         let (mut requests, mut transactions) = (0.0, 0);
         for endpoint in &self.endpoints {
@@ -72,8 +72,8 @@ impl Servers {
         InterceptedService::new(endpoint.connect_lazy(), self.authorization.clone())
     }
 
-    /// One connection a caller, with the number of its server. Callers take turns with the servers
-    /// until each has its share: all alike, or this many percent for the first one.
+    /// One connection for each caller, with the number of its server. The callers are distributed
+    /// over the servers in turn: in equal parts, or with `first_share` percent at the first one.
     pub fn connections(&self, callers: u32, first_share: Option<u32>) -> Vec<(usize, Connection)> {
         let servers = self.count() as u32;
         let first = match first_share {
@@ -81,19 +81,19 @@ impl Servers {
             _ => callers.div_ceil(servers),
         };
         let others = (callers - first).div_ceil((servers - 1).max(1));
-        let mut of_each: Vec<_> = (0..self.count())
+        let mut by_server: Vec<_> = (0..self.count())
             .map(|server| self.shared(server, if server == 0 { first } else { others }))
             .map(Vec::into_iter)
             .collect();
         let rounds = 0..first.max(others);
         let in_turn = rounds.flat_map(|_| {
-            let next = of_each.iter_mut().enumerate();
+            let next = by_server.iter_mut().enumerate();
             next.filter_map(|(server, it)| Some((server, it.next()?))).collect::<Vec<_>>()
         });
         in_turn.take(callers as usize).collect()
     }
 
-    /// One client a caller, with the number of its server.
+    /// One client for each caller, with the number of its server.
     pub fn clients(&self, callers: u32, first_share: Option<u32>) -> Vec<(usize, Client)> {
         let client = |connection: Connection| Client {
             accounts: AccountServiceClient::new(connection.clone())
@@ -109,35 +109,35 @@ impl Servers {
         self.clients(1, None).remove(0).1
     }
 
-    /// This many connections to a server, of which some are the same.
+    /// One connection to a server for each of its callers. Callers share connections.
     fn shared(&self, server: usize, callers: u32) -> Vec<Connection> {
-        let count = callers.div_ceil(REQUESTS_PER_CONNECTION);
+        let count = callers.div_ceil(CALLERS_PER_CONNECTION);
         let connections: Vec<_> =
             (0..count).map(|_| self.connect(&self.endpoints[server])).collect();
         connections.into_iter().cycle().take(callers as usize).collect()
     }
 }
 
-/// Servers that run already.
-pub fn running(targets: &[String], client: &ClientConfig) -> Result<Servers, Failed> {
+/// Connects to running servers.
+pub fn running(targets: &[String], client: &ClientConfig) -> Result<Servers, CliError> {
     let endpoints =
         targets.iter().map(|target| endpoint(target, client)).collect::<Result<_, _>>()?;
     let authorization = client.authorization()?;
     Ok(Servers { endpoints, authorization, _children: Vec::new(), _directory: None })
 }
 
-/// Starts servers of this very program, on this database or on a new SQLite file.
+/// Starts servers of this executable, on the given database or on a new SQLite file.
 pub async fn start(
     database_url: Option<&str>,
     count: u32,
     client: &ClientConfig,
-) -> Result<Servers, Failed> {
-    let program = std::env::current_exe().map_err(Failed::run)?;
+) -> Result<Servers, CliError> {
+    let program = std::env::current_exe().map_err(CliError::run)?;
     let (database_url, directory) = match database_url {
         Some(url) => (url.to_owned(), None),
         None => {
             let path = std::env::temp_dir().join(format!("passbook-bench-{}", std::process::id()));
-            std::fs::create_dir_all(&path).map_err(Failed::run)?;
+            std::fs::create_dir_all(&path).map_err(CliError::run)?;
             let url = format!("sqlite://{}?mode=rwc", path.join("bench.db").display());
             (url, Some(Directory(path)))
         }
@@ -151,7 +151,7 @@ pub async fn start(
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         endpoints.push(endpoint(&address(&mut child).await?, client)?);
         children.push(child);
     }
@@ -159,8 +159,8 @@ pub async fn start(
     Ok(Servers { endpoints, authorization, _children: children, _directory: directory })
 }
 
-fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, Failed> {
-    // Wide enough that flow control does not hold up thousands of small messages.
+fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, CliError> {
+    // The windows are so wide that flow control does not delay thousands of small messages.
     Ok(client
         .endpoint(target)?
         .tcp_nodelay(true)
@@ -168,9 +168,9 @@ fn endpoint(target: &str, client: &ClientConfig) -> Result<Endpoint, Failed> {
         .initial_stream_window_size(4 * 1024 * 1024))
 }
 
-/// Reads the one line that a server prints when it is ready.
-async fn address(child: &mut Child) -> Result<String, Failed> {
-    let failed = || Failed::Run("a server did not start; see above".to_owned());
+/// Waits for the line that a server prints when it is ready, and returns the address in it.
+async fn address(child: &mut Child) -> Result<String, CliError> {
+    let failed = || CliError::Run("a server did not start: its log is above".to_owned());
     let mut lines = BufReader::new(child.stdout.take().ok_or_else(failed)?).lines();
     let line = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await;
     let line = line.ok().and_then(Result::ok).flatten().ok_or_else(failed)?;

@@ -1,4 +1,4 @@
-//! Those who watch during a run: they cost the servers something, and they must miss nothing.
+//! WatchEntries streams during a run. They are part of the load, and must not miss an entry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use passbook_command::{Failed, client::Connection, output};
+use passbook_command::{CliError, client::Connection, output};
 use tokio::{
     runtime::Builder,
     sync::watch,
@@ -20,76 +20,75 @@ use tokio::{
 use tonic::{Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
-use crate::{drive, proto, servers::Servers};
+use crate::{driver, proto, servers::Servers};
 
 const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
-/// How long after the load those who watch may take to be told of the last entry.
+/// The time after the load within which the watchers must have received the last entry.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often that is looked at.
+/// The interval at which the progress of the watchers is checked.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(10);
-/// How long after a cut somebody watches again.
-const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
+/// The pause before a watcher opens a broken stream again.
+const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Of WatchEntriesResponse only what is looked at: to read all of it would be most of the work
-/// of the run, and it is the servers that are measured.
+/// The fields of WatchEntriesResponse that a watcher checks. Decoding all fields would be most of the
+/// work of the run, which measures the servers.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Told {
+struct WatchMessage {
     #[prost(message, repeated, tag = "1")]
-    entries: Vec<EntryTold>,
+    entries: Vec<WatchedEntry>,
     #[prost(int64, tag = "2")]
     sequence: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct EntryTold {
+struct WatchedEntry {
     #[prost(int64, tag = "2")]
     sequence: i64,
 }
 
-/// Open streams, read all the time.
+/// The open streams, which a thread reads all the time.
 pub struct Watchers {
     watchers: Vec<Watcher>,
-    /// A thread of its own: who drives the load is not to wait for those who watch.
-    reading: std::thread::JoinHandle<Seen>,
+    /// A separate thread, so that the load does not wait for the watchers.
+    reading: std::thread::JoinHandle<WatchStats>,
     stop: watch::Sender<bool>,
 }
 
-/// One of them, as it is seen from outside.
+/// The state of one stream, shared with the thread that reads it.
 #[derive(Clone)]
 struct Watcher {
     account_id: String,
-    /// The last sequence that it was told of.
+    /// The sequence of the last entry that was received.
     sequence: Arc<AtomicI64>,
-    /// Its stream has begun.
+    /// Whether the stream is open.
     is_open: Arc<AtomicBool>,
 }
 
-/// What one or all of them have seen.
+/// The measurements of one watcher, or of all.
 #[derive(Default)]
-pub struct Seen {
-    /// Entries that they were told of.
+pub struct WatchStats {
+    /// Entries that were received.
     pub entries: u64,
-    /// Messages, heartbeats among them.
+    /// Messages that were received, heartbeats included.
     pub messages: u64,
-    /// Streams that were cut, by reason; each was taken up again.
+    /// Streams that broke, by reason. Each was opened again.
     pub cuts: BTreeMap<String, u64>,
-    /// How long after the load the last of them was told of the last entry.
+    /// The time from the end of the load until all watchers had received all entries.
     pub caught_up_after: Duration,
-    /// The first entry that was not the next one.
+    /// The first entry whose sequence did not follow the previous one.
     gap: Option<String>,
 }
 
 impl Watchers {
-    /// Begins to watch the accounts, one after the other and again from the first; returns when
-    /// all streams are open.
+    /// Opens `count` streams, evenly over the accounts, and waits until all streams are open.
     pub async fn open(
         servers: &Servers,
         account_ids: &[String],
         sequences: &HashMap<String, i64>,
         count: u32,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, CliError> {
         let (stop, stopped) = watch::channel(false);
-        let bar = output::bar(u64::from(count), "beginning to watch {bar:40} {pos}/{len}");
+        let bar = output::bar(u64::from(count), "opening watchers {bar:40} {pos}/{len}");
         let watcher = |account_id: &String| Watcher {
             account_id: account_id.clone(),
             sequence: Arc::new(sequences.get(account_id).copied().unwrap_or_default().into()),
@@ -97,9 +96,9 @@ impl Watchers {
         };
         let watchers: Vec<_> =
             account_ids.iter().cycle().take(count as usize).map(watcher).collect();
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(Failed::run)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(CliError::run)?;
         let channels = {
-            // A channel belongs to the runtime in which it was made.
+            // A channel belongs to the runtime in which it is created.
             let _inside = runtime.enter();
             servers.connections(count, None)
         };
@@ -111,7 +110,9 @@ impl Watchers {
         let end = Instant::now() + CATCH_UP_TIME_MAX;
         while let Some(position) = watchers.iter().position(|it| !it.is_open.load(Relaxed)) {
             if Instant::now() > end {
-                return Err(Failed::Run("those who watch could not all begin to".to_owned()));
+                return Err(CliError::Run(
+                    "not all WatchEntries streams could be opened".to_owned(),
+                ));
             }
             bar.set_position(position as u64);
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
@@ -120,8 +121,9 @@ impl Watchers {
         Ok(Self { watchers, reading, stop })
     }
 
-    /// Waits until all were told of everything, given the accounts' sequences; then ends them.
-    pub async fn finish(self, sequences: &HashMap<String, i64>) -> Result<Seen, String> {
+    /// Waits until the watchers have received all entries up to these sequences, then ends the
+    /// streams.
+    pub async fn finish(self, sequences: &HashMap<String, i64>) -> Result<WatchStats, String> {
         let began = Instant::now();
         let is_behind = |it: &&Watcher| {
             sequences.get(&it.account_id).is_some_and(|last| it.sequence.load(Relaxed) < *last)
@@ -132,54 +134,60 @@ impl Watchers {
         let caught_up_after = began.elapsed();
         let behind = self.watchers.iter().filter(is_behind).count();
         self.stop.send_replace(true);
-        let seen = self.reading.join().map_err(|_| "the watching thread failed".to_owned())?;
-        let seen = Seen { caught_up_after, ..seen };
-        match seen.gap {
-            Some(gap) => Err(format!("a gap was told of: {gap}")),
+        let stats =
+            self.reading.join().map_err(|_| "the thread of the watchers panicked".to_owned())?;
+        let stats = WatchStats { caught_up_after, ..stats };
+        match stats.gap {
+            Some(gap) => Err(format!("a watcher missed an entry: {gap}")),
             None if behind > 0 => Err(format!(
-                "{behind} of those who watch were not told of everything within \
-                 {CATCH_UP_TIME_MAX:?}"
+                "{behind} watchers did not receive all entries within {CATCH_UP_TIME_MAX:?} of the \
+                 load"
             )),
-            None => Ok(seen),
+            None => Ok(stats),
         }
     }
 }
 
-async fn sum(mut tasks: JoinSet<Seen>) -> Seen {
-    let mut seen = Seen::default();
+async fn sum(mut tasks: JoinSet<WatchStats>) -> WatchStats {
+    let mut stats = WatchStats::default();
     while let Some(one) = tasks.join_next().await {
-        let failed = |error: JoinError| Seen { gap: Some(error.to_string()), ..Seen::default() };
-        seen.add(one.unwrap_or_else(failed));
+        let failed =
+            |error: JoinError| WatchStats { gap: Some(error.to_string()), ..WatchStats::default() };
+        stats.add(one.unwrap_or_else(failed));
     }
-    seen
+    stats
 }
 
-/// Watches one account until it is told to stop, and takes up again what is cut.
-async fn follow(channel: Connection, watcher: Watcher, mut stopped: watch::Receiver<bool>) -> Seen {
-    let mut seen = Seen::default();
+/// Watches one account until `stopped`, and opens a broken stream again.
+async fn follow(
+    channel: Connection,
+    watcher: Watcher,
+    mut stopped: watch::Receiver<bool>,
+) -> WatchStats {
+    let mut stats = WatchStats::default();
     let following = async {
         loop {
-            let cut = read(&channel, &watcher, &mut seen).await;
-            if seen.gap.is_some() {
+            let cut = read(&channel, &watcher, &mut stats).await;
+            if stats.gap.is_some() {
                 return;
             }
-            *seen.cuts.entry(drive::reason(&cut)).or_default() += 1;
-            tokio::time::sleep(RECONNECT_INTERVAL).await;
+            *stats.cuts.entry(driver::reason(&cut)).or_default() += 1;
+            tokio::time::sleep(RECONNECT_BACKOFF).await;
         }
     };
     tokio::select! {
         () = following => {}
-        // Fails only if the run is over.
+        // An error means that the run is over.
         _ = stopped.wait_for(|stop| *stop) => {}
     }
-    seen
+    stats
 }
 
-/// Reads one stream until it is cut, or has a gap.
+/// Reads one stream until it breaks or misses an entry.
 async fn read(
     channel: &Connection,
     Watcher { account_id, sequence, is_open }: &Watcher,
-    seen: &mut Seen,
+    stats: &mut WatchStats,
 ) -> Status {
     let mut client = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
     if client.ready().await.is_err() {
@@ -188,33 +196,34 @@ async fn read(
     let after_sequence = sequence.load(Relaxed);
     let request = proto::WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence };
     let path = PathAndQuery::from_static(WATCH_ENTRIES);
-    let codec = ProstCodec::<_, Told>::default();
+    let codec = ProstCodec::<_, WatchMessage>::default();
     let mut messages = match client.server_streaming(Request::new(request), path, codec).await {
-        Ok(answer) => answer.into_inner(),
+        Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
     is_open.store(true, Relaxed);
     loop {
-        let told = match messages.message().await {
-            Ok(Some(told)) => told,
+        let message = match messages.message().await {
+            Ok(Some(message)) => message,
             Ok(None) => return Status::unavailable("the stream ended"),
             Err(status) => return status,
         };
         let mut last = sequence.load(Relaxed);
-        for entry in &told.entries {
+        for entry in &message.entries {
             if entry.sequence != last + 1 {
-                seen.gap = Some(format!("{account_id}: {} after {last}", entry.sequence));
-                return Status::data_loss("a gap");
+                stats.gap =
+                    Some(format!("account {account_id}: sequence {} after {last}", entry.sequence));
+                return Status::data_loss("an entry is missing");
             }
             last = entry.sequence;
         }
         sequence.store(last, Relaxed);
-        seen.messages += 1;
-        seen.entries += told.entries.len() as u64;
+        stats.messages += 1;
+        stats.entries += message.entries.len() as u64;
     }
 }
 
-impl Seen {
+impl WatchStats {
     fn add(&mut self, one: Self) {
         self.entries += one.entries;
         self.messages += one.messages;

@@ -1,4 +1,4 @@
-//! What a caller asks for next.
+//! The requests of a workload.
 
 use std::sync::Arc;
 
@@ -7,35 +7,35 @@ use crate::{Mode, Workload, proto};
 /// One request.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// One dollar in.
+    /// Deposits one dollar.
     Deposit { account_id: String },
-    /// One dollar out.
+    /// Withdraws one dollar.
     Withdraw { account_id: String },
-    /// One dollar from one account to another.
+    /// Transfers one dollar from one account to another.
     Transfer { source: String, destination: String },
-    /// GetAccount.
+    /// Reads an account by GetAccount.
     Read { account_id: String },
-    /// GetWritePathStats.
+    /// Calls GetWritePathStats.
     Stats,
 }
 
-/// Picks requests by a workload, the same ones for the same seed.
+/// Chooses the requests of a workload. The same seed gives the same requests.
 pub struct Plan {
     workload: Workload,
     mode: Mode,
     account_ids: Arc<Vec<String>>,
-    /// For `zipf`: the sums of the weights up to each account.
+    /// For `zipf`: the cumulative weight up to each account.
     weights: Vec<f64>,
 }
 
 impl Plan {
-    /// A plan over these accounts.
+    /// The plan of a workload over these accounts.
     pub fn new(workload: Workload, mode: Mode, account_ids: Arc<Vec<String>>) -> Self {
         let mut sum = 0.0;
         let weights = match workload {
             Workload::Zipf => (1..=account_ids.len())
                 .map(|rank| {
-                    // Weights, not money.
+                    // Weights may be floats. They are not money.
                     sum += 1.0 / rank as f64;
                     sum
                 })
@@ -49,23 +49,27 @@ impl Plan {
         Self { workload, mode, account_ids, weights }
     }
 
-    /// The next request.
+    /// Chooses the next request.
     pub fn next(&self, random: &mut fastrand::Rng) -> Operation {
         match self.workload {
-            Workload::Hot | Workload::Uniform => self.in_or_out(self.any(random), random),
-            Workload::Zipf => self.in_or_out(self.by_weight(random), random),
+            Workload::Hot | Workload::Uniform => {
+                self.deposit_or_withdraw(self.random_account(random), random)
+            }
+            Workload::Zipf => self.deposit_or_withdraw(self.weighted_account(random), random),
             Workload::Transfer => self.transfer(random),
             Workload::Stats => Operation::Stats,
             Workload::Mixed => match (random.u8(..4), self.mode) {
-                (0, _) => self.deposit(self.any(random)),
-                (1, _) => self.withdraw(self.any(random)),
-                (2, Mode::Unary) => Operation::Read { account_id: self.id(self.any(random)) },
+                (0, _) => self.deposit(self.random_account(random)),
+                (1, _) => self.withdraw(self.random_account(random)),
+                (2, Mode::Unary) => {
+                    Operation::Read { account_id: self.id(self.random_account(random)) }
+                }
                 (2.., _) => self.transfer(random),
             },
         }
     }
 
-    fn in_or_out(&self, index: usize, random: &mut fastrand::Rng) -> Operation {
+    fn deposit_or_withdraw(&self, index: usize, random: &mut fastrand::Rng) -> Operation {
         if random.bool() { self.deposit(index) } else { self.withdraw(index) }
     }
 
@@ -79,17 +83,17 @@ impl Plan {
 
     fn transfer(&self, random: &mut fastrand::Rng) -> Operation {
         let count = self.account_ids.len();
-        let source = self.any(random);
+        let source = self.random_account(random);
         let step = if random.bool() { 1 } else { random.usize(1..count) };
         let destination = (source + step) % count;
         Operation::Transfer { source: self.id(source), destination: self.id(destination) }
     }
 
-    fn any(&self, random: &mut fastrand::Rng) -> usize {
+    fn random_account(&self, random: &mut fastrand::Rng) -> usize {
         random.usize(..self.account_ids.len())
     }
 
-    fn by_weight(&self, random: &mut fastrand::Rng) -> usize {
+    fn weighted_account(&self, random: &mut fastrand::Rng) -> usize {
         let total = self.weights.last().copied().unwrap_or_default();
         let point = random.f64() * total;
         self.weights.partition_point(|sum| *sum < point).min(self.account_ids.len() - 1)
@@ -101,7 +105,7 @@ impl Plan {
 }
 
 impl Operation {
-    /// By how many dollars it changes the sum of all balances, if it is made.
+    /// The change of the sum of all balances, in dollars, if the request is applied.
     pub fn net(&self) -> i64 {
         match self {
             Self::Deposit { .. } => 1,
@@ -110,7 +114,7 @@ impl Operation {
         }
     }
 
-    /// How many entries it makes, if it is made.
+    /// The number of new entries if the request is applied.
     pub fn entries(&self) -> i64 {
         match self {
             Self::Deposit { .. } | Self::Withdraw { .. } => 1,
@@ -119,7 +123,7 @@ impl Operation {
         }
     }
 
-    /// The same change as a posting, for streams.
+    /// The request as a posting, for streams.
     pub fn posting(&self, request_id: String) -> proto::PostTransactionRequest {
         let leg = |account_id: &str, value: &str| proto::Leg {
             account_id: account_id.to_owned(),

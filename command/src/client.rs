@@ -1,4 +1,4 @@
-//! How commands that are clients reach a server.
+//! The connection of a command to a server.
 
 use std::path::{Path, PathBuf};
 
@@ -10,25 +10,25 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::Failed;
+use crate::CliError;
 
-/// A connection on which every call shows the token.
+/// A connection that sends the bearer token with every call.
 pub type Connection = InterceptedService<Channel, Authorization>;
 
-/// How to reach a server that speaks TLS or asks who calls.
+/// TLS and credentials of a client.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ClientConfig {
-    /// The authorities that the certificate of an https:// server must come from, in PEM. Default:
-    /// the system's.
+    /// The authorities that issue the certificate of an https:// server, in PEM. Default: the
+    /// authorities of the system.
     #[arg(long, env = "PASSBOOK_TLS_CA_FILE", value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
-    /// The name in that certificate, where it is not the target's.
+    /// The name in the certificate of the server, if it differs from the host of the target.
     #[arg(long, env = "PASSBOOK_TLS_SERVER_NAME", value_name = "NAME")]
     tls_server_name: Option<String>,
 
-    /// For mutual TLS: the client's certificate, in PEM.
+    /// Mutual TLS: the certificate of the client, in PEM.
     #[arg(
         long,
         env = "PASSBOOK_TLS_CLIENT_CERTIFICATE_FILE",
@@ -37,7 +37,7 @@ pub struct ClientConfig {
     )]
     tls_client_certificate_file: Option<PathBuf>,
 
-    /// The key of the client's certificate, in PEM.
+    /// The private key of the client's certificate, in PEM.
     #[arg(
         long,
         env = "PASSBOOK_TLS_CLIENT_KEY_FILE",
@@ -46,12 +46,12 @@ pub struct ClientConfig {
     )]
     tls_client_key_file: Option<PathBuf>,
 
-    /// A file with a bearer token, and nothing else.
+    /// A file that contains only the bearer token.
     #[arg(long, env = "PASSBOOK_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// Puts the token, if there is one, into each request.
+/// Adds the bearer token, if the client has one, to each call.
 #[derive(Clone)]
 pub struct Authorization(Option<MetadataValue<Ascii>>);
 
@@ -65,18 +65,18 @@ impl Interceptor for Authorization {
 }
 
 impl ClientConfig {
-    /// How to connect to this target: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which is
-    /// the first.
+    /// The endpoint of a target: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which means
+    /// http://HOST:PORT.
     ///
     /// # Errors
     /// The target is no address, or a file cannot be read.
-    pub fn endpoint(&self, target: &str) -> Result<Endpoint, Failed> {
+    pub fn endpoint(&self, target: &str) -> Result<Endpoint, CliError> {
         let uri = match target.split_once("://") {
             Some(_) => target.to_owned(),
             None => format!("http://{target}"),
         };
         let wrong = |error: tonic::transport::Error| {
-            Failed::Usage(format!("--target {target}: {}", reason(&error)))
+            CliError::Usage(format!("--target {target}: {}", reason(&error)))
         };
         let is_encrypted = uri.starts_with("https://");
         let endpoint = Endpoint::from_shared(uri).map_err(wrong)?;
@@ -98,27 +98,27 @@ impl ClientConfig {
         endpoint.tls_config(tls).map_err(wrong)
     }
 
-    /// What every call is to show.
+    /// The bearer token of every call, from the file.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no token.
-    pub fn authorization(&self) -> Result<Authorization, Failed> {
+    /// The file cannot be read, or its content is no token.
+    pub fn authorization(&self) -> Result<Authorization, CliError> {
         let Some(path) = &self.token_file else { return Ok(Authorization(None)) };
         let text = String::from_utf8_lossy(&read(path)?).into_owned();
         let mut token: MetadataValue<Ascii> = format!("Bearer {}", text.trim())
             .parse()
-            .map_err(|_| Failed::Usage(format!("{}: is not a token", path.display())))?;
+            .map_err(|_| CliError::Usage(format!("{}: the content is no token", path.display())))?;
         token.set_sensitive(true);
         Ok(Authorization(Some(token)))
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failed> {
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path)
-        .map_err(|error| Failed::Usage(format!("{}: cannot be read: {error}", path.display())))
+        .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// The innermost error, which says what happened; tonic's own says only that something did.
+/// The text of the innermost error. It has the cause, which the text of tonic's error lacks.
 pub fn reason(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

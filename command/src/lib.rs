@@ -1,32 +1,32 @@
-//! What the commands share, those of the service's crate and `passbook-bench`.
+//! Shared parts of the commands of the service's crate and of `passbook-bench`.
 
 pub mod client;
 pub mod output;
 
 use std::{fmt::Display, time::Duration};
 
-/// Why a command failed, in one line.
+/// The error of a command. The messages are one line.
 #[derive(Debug)]
-pub enum Failed {
-    /// The settings contradict each other or the database.
+pub enum CliError {
+    /// Wrong usage: a setting is invalid, or contradicts another setting or the database. Exit code 2.
     Usage(String),
-    /// Something did not work.
+    /// The command did not succeed. Exit code 1.
     Run(String),
-    /// Nobody reads standard output any more; whoever it was does not want to be told.
-    Unread,
+    /// The reader of standard output has closed it. Exit code 1, without a message.
+    OutputClosed,
 }
 
-impl Failed {
-    /// Something did not work, for this reason.
+impl CliError {
+    /// A [`Self::Run`] with the text of this error.
     pub fn run(error: impl Display) -> Self {
         Self::Run(error.to_string())
     }
 }
 
-/// Parses a length of time above zero, such as 500ms or 10s.
+/// Parses a duration above zero, such as 500ms or 10s.
 ///
 /// # Errors
-/// The text is no duration, or it is zero.
+/// The text is no duration, or the duration is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }

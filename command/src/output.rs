@@ -1,6 +1,7 @@
-//! Standard output, which nobody may be reading any more: `passbook export | head -1`.
+//! Standard output and standard error of a command.
 //!
-//! `println!` would panic then. What a command has found out it tells by its exit code, too.
+//! The reader of standard output may have closed it, as in `passbook export | head -1`. `println!`
+//! would panic then. The functions here ignore that error, because the exit code has the result, too.
 
 use std::{
     fmt::Display,
@@ -9,40 +10,40 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Failed;
+use crate::CliError;
 
-/// Writes a line. That nobody reads it is no failure.
+/// Writes a line to standard output. A closed standard output is no error.
 ///
 /// # Errors
-/// It cannot be written for another reason: the disk is full.
-pub fn line(text: impl Display) -> Result<(), Failed> {
+/// Standard output cannot be written for another reason, such as a full disk.
+pub fn line(text: impl Display) -> Result<(), CliError> {
     write(&format!("{text}\n"))
 }
 
-/// Writes whole lines.
+/// Writes lines to standard output. The text ends with a line break.
 ///
 /// # Errors
-/// As [`line()`].
-pub fn lines(text: &str) -> Result<(), Failed> {
+/// The same as those of [`line()`].
+pub fn lines(text: &str) -> Result<(), CliError> {
     write(text)
 }
 
-fn write(text: &str) -> Result<(), Failed> {
+fn write(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failed::Run(format!("standard output: {error}")))
+            Err(CliError::Run(format!("standard output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Writes a line to standard error; if that cannot be done, there is nobody to tell.
+/// Writes a line to standard error. Errors are ignored: no output is left to report them.
 pub fn error_line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// A progress bar, which is drawn only on a terminal.
+/// A progress bar. It is drawn only on a terminal.
 pub fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

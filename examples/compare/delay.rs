@@ -1,5 +1,5 @@
-//! A database that is farther away: a proxy that holds back every packet. Threads, because tokio's
-//! timers are coarser than the time that is to be added.
+//! A TCP proxy that delays every packet, to measure a distant database. It uses threads because the
+//! timers of tokio are coarser than the delay.
 
 use std::{
     io::{Read, Write},
@@ -11,14 +11,14 @@ use std::{
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Passes on what comes to the address that it returns, each packet as much later; until the
-/// program ends.
+/// Starts a proxy to `server` that forwards each packet after `delay`, until the program ends.
+/// Returns the address of the proxy.
 pub fn proxy(server: String, delay: Duration) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for client in listener.incoming() {
-            // What fails here the two ends notice.
+            // The client and the server get the error of a broken connection.
             let _ = client.and_then(|client| connect(client, &server, delay));
         }
     });
@@ -29,14 +29,14 @@ fn connect(client: TcpStream, server: &str, delay: Duration) -> std::io::Result<
     let server = TcpStream::connect(server)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    carry(client.try_clone()?, server.try_clone()?, delay);
-    carry(server, client, delay);
+    forward(client.try_clone()?, server.try_clone()?, delay);
+    forward(server, client, delay);
     Ok(())
 }
 
-/// One direction of a connection.
+/// Forwards one direction of a connection.
 #[expect(clippy::disallowed_methods, reason = "the thread has no tasks")]
-fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+fn forward(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let (sender, packets) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         for (due, packet) in packets {

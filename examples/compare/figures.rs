@@ -1,28 +1,28 @@
-//! What is measured. Those that are compared stand beside each other, so that a machine that
-//! slows down slows both.
+//! The figures. Figures that are compared are neighbors in the list, so that a slower phase of the
+//! machine affects both.
 
-/// One thing that is measured.
+/// One figure.
 pub struct Figure {
     pub name: &'static str,
     pub subject: Subject,
 }
 
-/// How it is measured; rates are changes a second.
+/// The way in which a figure is measured. Rates are changes a second.
 #[derive(Clone, Copy)]
 pub enum Subject {
-    /// `passbook bench` against servers of its own.
+    /// `passbook bench` with servers of its own.
     Passbook { database: Database, load: Load, servers: u32 },
-    /// The same against `lock_per_request`.
+    /// `passbook bench` with a server of `lock_per_request`.
     LockPerRequest { database: Database, load: Load },
     /// pgbench with `scripts/pgbench_change.sql`.
     Pgbench { accounts: u32, clients: u32 },
-    /// One connection that writes a thousand changes a transaction by UNNEST.
+    /// One connection that writes 1000 changes in each database transaction, by UNNEST.
     Wall { accounts: usize },
-    /// Uniform load while one row is locked by psql.
-    Hold,
-    /// Memory of the server.
+    /// Uniform load while psql has locked one row.
+    ForeignLock,
+    /// The memory of the server.
     Memory,
-    /// On the database that was filled before.
+    /// The load on an empty database, or on the full one.
     Growth { full: bool },
 }
 
@@ -32,7 +32,7 @@ pub enum Database {
     Postgres,
 }
 
-/// What is asked of servers.
+/// The parameters of `passbook bench`.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub workload: &'static str,
@@ -40,7 +40,7 @@ pub struct Load {
     pub in_flight: u32,
 }
 
-/// The most accounts but for the growth.
+/// The number of accounts, except for the growth.
 pub const ACCOUNTS: u32 = 10_000;
 
 const fn load(workload: &'static str, mode: &'static str, in_flight: u32) -> Load {
@@ -98,7 +98,7 @@ pub const FIGURES: &[Figure] = &[
         name: "SQLite uniform 512, lock per request",
         subject: Subject::LockPerRequest { database: Database::Sqlite, load: UNIFORM },
     },
-    Figure { name: "row held", subject: Subject::Hold },
+    Figure { name: "row locked", subject: Subject::ForeignLock },
     Figure { name: "memory", subject: Subject::Memory },
     Figure { name: "growth, empty", subject: Subject::Growth { full: false } },
     Figure { name: "growth, full", subject: Subject::Growth { full: true } },

@@ -1,9 +1,9 @@
-//! Measures Passbook beside a lock per request and pgbench, in turn, on the one machine, and
-//! writes `docs/benchmarks.md` and its plot. `scripts/compare` runs it.
+//! Measures Passbook, a lock per request and pgbench in turn on one machine, and writes
+//! `docs/benchmarks.md` and its plot. `scripts/compare` runs it.
 
 mod delay;
 mod figures;
-mod hold;
+mod foreign_lock;
 mod memory;
 mod programs;
 mod report;
@@ -21,26 +21,26 @@ use crate::{
     servers::Runs,
 };
 
-/// Compares, and writes docs/benchmarks.md.
+/// Measures Passbook beside other programs, and writes docs/benchmarks.md.
 #[derive(Parser)]
 struct Compare {
-    /// How often everything is measured; figures are medians.
+    /// The number of rounds. Each figure is measured once in a round, and its value is the median.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each measurement takes, in seconds, after one second of warm-up.
+    /// The measured time of each figure in seconds, after one second of warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Only figures with this in their names; nothing is written.
+    /// Measure only the figures with this text in their names, and write no page.
     #[arg(long)]
     only: Option<String>,
-    /// Leave out the growth to 1,000,000 accounts and 10,000,000 entries, which takes a quarter
-    /// of an hour.
+    /// Skip the growth to 1,000,000 accounts and 10,000,000 entries, which takes a quarter of an
+    /// hour.
     #[arg(long)]
     no_growth: bool,
-    /// Only one, two and three servers beside each other: writes that section of the page.
+    /// Measure only one, two and three servers, and write only their section of the page.
     #[arg(long, conflicts_with = "only")]
     servers: bool,
-    /// Where to write.
+    /// The folder of the page and its plot.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The memory of a server: under load, and when callers send and do not read.
+//! The memory of a server under load, and with callers that send and do not read.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::{
     programs::{Lab, Server},
 };
 
-/// Streams of callers who do not read, each on a connection of its own.
+/// The number of callers that do not read, each with a stream on a connection of its own.
 const STREAMS: usize = 8;
-/// Requests that each of them tries to have under way.
+/// The number of requests in flight on each of these streams.
 const REQUESTS: usize = 512;
-/// A stream on which nothing can be sent for this long is full.
+/// The time after which a stream that takes no message counts as full.
 const FULL_AFTER: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(4);
 
-/// The resident memory of one server, in MiB: its peak at 512 in flight; its peak after streams
-/// of 4,096 requests were answered that nobody reads, and after as much was sent on them as flow
-/// control lets through.
+/// The peak of the resident memory of one server, in MiB: with 512 requests in flight, with 4,096
+/// results on streams that no caller reads, and after flow control has stopped the senders on these
+/// streams.
 pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let database = lab.database().await?;
     lab.migrate(&database.url).await?;
@@ -60,7 +60,7 @@ pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
     ])
 }
 
-/// A caller who does not read.
+/// A caller that sends requests and reads no result.
 struct Unread {
     number: usize,
     sent: usize,
@@ -76,7 +76,7 @@ async fn open(server: &Server, number: usize) -> anyhow::Result<Unread> {
 }
 
 impl Unread {
-    /// Sends so many, or as many as are taken.
+    /// Sends `count` requests, or fewer if the stream is full.
     async fn send(&mut self, count: usize) {
         for _ in 0..count {
             let request_id = format!("unread.{}.{}", self.number, self.sent);
@@ -97,7 +97,7 @@ impl Unread {
     }
 }
 
-/// The most memory that the server has had resident, in MiB.
+/// The peak of the resident memory of the server, in MiB.
 fn peak(server: &Server) -> anyhow::Result<f64> {
     let id = server.process.id().context("the server has ended")?;
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;

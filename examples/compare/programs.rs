@@ -1,4 +1,4 @@
-//! The programs that are compared, each on a new database.
+//! Starts and measures the programs, each on a new database.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,15 +17,15 @@ use tokio::{
 
 use crate::{
     figures::{ACCOUNTS, Database, Figure, Load, Subject},
-    hold, memory, wall,
+    foreign_lock, memory, wall,
 };
 
-/// Accounts and entries of the database that is full.
+/// The accounts of the full database.
 pub const GROWN_ACCOUNTS: u32 = 1_000_000;
 const GROWN_ENTRIES_PER_ACCOUNT: u32 = 10;
 const GROWN_DATABASE: &str = "passbook_grown";
 
-/// Where everything is.
+/// The programs, the PostgreSQL server and the parameters of a comparison.
 pub struct Lab {
     passbook: PathBuf,
     lock_per_request: PathBuf,
@@ -37,7 +37,7 @@ pub struct Lab {
     duration: Duration,
 }
 
-/// A server under load; it is killed when this is dropped.
+/// A server under load. It is killed on drop.
 pub struct Server {
     pub target: String,
     pub process: Child,
@@ -60,11 +60,14 @@ impl Lab {
             directory: tempfile::tempdir()?,
             duration,
         };
-        ensure!(lab.lock_per_request.exists(), "cargo build --release --examples comes first");
+        ensure!(
+            lab.lock_per_request.exists(),
+            "lock_per_request is not built: run `cargo build --release --examples`"
+        );
         Ok(lab)
     }
 
-    /// Measures one figure; some are several values.
+    /// Measures one figure. Some figures have several values.
     pub async fn measure(&self, figure: &Figure) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let name = figure.name;
         let value = match figure.subject {
@@ -80,7 +83,7 @@ impl Lab {
                 self.drop(database).await?;
                 rate
             }
-            Subject::Hold => return hold::measure(self).await,
+            Subject::ForeignLock => return foreign_lock::measure(self).await,
             Subject::Memory => return memory::measure(self).await,
             Subject::Growth { full } => return self.growth(full).await,
         };
@@ -169,11 +172,13 @@ impl Lab {
         .await?;
         self.drop(database).await?;
         let tps = output.lines().find_map(|line| line.strip_prefix("tps = "));
-        let tps = tps.and_then(|rest| rest.split(' ').next()).context("pgbench printed no tps")?;
+        let tps = tps
+            .and_then(|rest| rest.split(' ').next())
+            .context("the output of pgbench has no tps")?;
         Ok(tps.parse()?)
     }
 
-    /// The load of `uniform 512` on a database without entries, or on the one that is full.
+    /// The load of `uniform 512` on an empty database, or on the full one.
     async fn growth(&self, full: bool) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let load = Load { workload: "uniform", mode: "unary", in_flight: 512 };
         let duration = self.duration * 2;
@@ -192,7 +197,7 @@ impl Lab {
         Ok(vec![(names[0], rate(&report)?), (names[1], number(&report, "p99_ms")?)])
     }
 
-    /// Fills a database. The indexes of requests are made afterwards, which is only faster.
+    /// Creates the full database. Creates the indexes of `requests` after the rows, which is faster.
     pub async fn grow(&self) -> anyhow::Result<()> {
         let url = format!("{}/{GROWN_DATABASE}", self.postgres);
         self.admin(&format!("DROP DATABASE IF EXISTS {GROWN_DATABASE} WITH (FORCE)")).await?;
@@ -227,7 +232,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What the figures depend on.
+    /// The machine, the versions and the settings on which the figures depend.
     pub async fn about(&self) -> anyhow::Result<Vec<(String, String)>> {
         let mut connection = PgConnection::connect(&format!("{}/postgres", self.postgres)).await?;
         let mut about = Vec::new();
@@ -256,11 +261,11 @@ impl Lab {
         self.admin(&format!("DROP DATABASE IF EXISTS {GROWN_DATABASE} WITH (FORCE)")).await
     }
 
-    /// A new database.
+    /// Creates a database.
     pub async fn database(&self) -> anyhow::Result<NewDatabase> {
         let name = format!("compare_{}", uuid::Uuid::now_v7().simple());
         self.admin(&format!("CREATE DATABASE {name}")).await?;
-        // What was written before is not to be paid for now.
+        // Earlier writes must not cause a checkpoint during the measurement.
         self.admin("CHECKPOINT").await?;
         Ok(NewDatabase { url: format!("{}/{name}", self.postgres), name })
     }
@@ -292,14 +297,14 @@ impl Lab {
     }
 }
 
-/// A database of one measurement.
+/// The database of one measurement.
 pub struct NewDatabase {
     pub url: String,
     name: String,
 }
 
-/// Opens accounts `PREFIX.0 ...` (and one more, as pgbench counts from one) that have so many
-/// entries of 1.
+/// The SQL that opens the accounts `PREFIX.0` to `PREFIX.count`, each with a balance of `entries`.
+/// There is one account more than `count`, because pgbench counts from 1.
 pub fn insert_accounts(prefix: &str, count: u32, entries: u32) -> String {
     format!(
         "INSERT INTO accounts SELECT '{prefix}.' || n, 'USD', 2, {entries}, 0, 0, true, 'open', \

@@ -1,4 +1,4 @@
-//! Medians, ratios, and what they must be.
+//! The report: medians, ratios and the bounds of the ratios.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -115,10 +115,15 @@ const ROWS: &[Row] = &[
         "growth, empty p99",
         AtMost(1.5),
     ),
-    row("a row held by psql, rate of the load : no row held", "row held", "row free", AtLeast(0.8)),
     row(
-        "a row held by psql, p99 of the load : no row held",
-        "row held p99",
+        "a row locked by psql, rate of the load : no row locked",
+        "row locked",
+        "row free",
+        AtLeast(0.8),
+    ),
+    row(
+        "a row locked by psql, p99 of the load : no row locked",
+        "row locked p99",
         "row free p99",
         AtMost(2.0),
     ),
@@ -127,8 +132,12 @@ const ROWS: &[Row] = &[
 const MEMORY: &[(&str, &str, &str)] = &[
     ("peak at 512 in flight, MiB", "memory 512", "64"),
     ("peak with 4,096 requests on streams that nobody reads, MiB", "memory 4096 unread", "bounded"),
-    ("peak after sending on them until the server takes no more, MiB", "memory flooded", "bounded"),
-    ("how many requests that took", "memory flooded, requests", ""),
+    (
+        "peak after sending on them until flow control stops the senders, MiB",
+        "memory flooded",
+        "bounded",
+    ),
+    ("requests sent on them until then", "memory flooded, requests", ""),
 ];
 
 fn median(values: &Values, name: &str) -> Option<f64> {
@@ -137,7 +146,7 @@ fn median(values: &Values, name: &str) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// The ratio of the medians, and the smallest and largest ratio of a round.
+/// The ratio of the medians, then the smallest and the largest ratio of a round.
 fn ratio(values: &Values, row: &Row) -> Option<(f64, f64, f64)> {
     let ratio = median(values, row.figure)? / median(values, row.to)?;
     let rounds = values.get(row.figure)?.iter().zip(values.get(row.to)?).map(|(a, b)| a / b);
@@ -146,7 +155,7 @@ fn ratio(values: &Values, row: &Row) -> Option<(f64, f64, f64)> {
     Some((ratio, low, high))
 }
 
-/// The page.
+/// The text of the page.
 pub fn markdown(
     values: &Values,
     about: &[(String, String)],
@@ -201,7 +210,7 @@ pub fn markdown(
     text
 }
 
-/// Bars of the plot: their labels, and which figure each is.
+/// The bars of the plot: label and figure.
 const BARS: &[(&str, &str)] = &[
     ("hot: pgbench, 32 clients", PGBENCH_HOT),
     ("hot: lock per request", "hot 512, lock per request"),

@@ -1,4 +1,4 @@
-//! The same load on one, two and three servers over one database, nearby and 2 ms away.
+//! The same load on one, two and three servers over one database, with a near and a distant database.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -11,26 +11,26 @@ use crate::{
     programs::{Lab, number, rate},
 };
 
-/// How long a packet between a server and the database takes longer, each way.
+/// The delay of each packet between a server and the distant database, in each direction.
 const DELAY: Duration = Duration::from_millis(1);
-/// The rows of the page's table of the machine that are printed beside the figures.
+/// The facts about the machine that this section repeats.
 const ABOUT: [&str; 3] = ["machine", "PostgreSQL server_version", "commit"];
 /// The title of the section in the page.
 pub const TITLE: &str = "## Several servers";
 
-/// A load, and on how many servers.
+/// A load and a number of servers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Case {
     workload: &'static str,
     accounts: u32,
     in_flight: u32,
     is_far: bool,
-    /// The first server's share of the load, in percent.
+    /// The fraction of the load at the first server, in percent.
     first_share: Option<u32>,
     servers: u32,
 }
 
-/// What one run gave.
+/// The measurements of one run.
 pub struct Run {
     rate: f64,
     p99_ms: f64,
@@ -50,7 +50,7 @@ const LOADS: [(&str, u32); 8] = [
     ("uniform", 10_000),
 ];
 
-/// All cases; those that are compared are neighbours.
+/// All cases. Cases that are compared are neighbors.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |workload, accounts, in_flight, is_far, first_share, servers: &[u32]| {
@@ -76,7 +76,7 @@ impl Case {
         format!("{}, {in_flight} in flight, {servers} servers", self.load())
     }
 
-    /// The workload, and over how many accounts.
+    /// The workload and the number of accounts.
     fn load(&self) -> String {
         let accounts = if self.workload == "hot" { 1 } else { self.accounts };
         format!("{}, {accounts}", self.workload)
@@ -104,7 +104,7 @@ pub async fn measure(lab: &Lab, case: Case, duration: Duration) -> anyhow::Resul
     })
 }
 
-/// The URL of the same database through a proxy that holds back every packet.
+/// The URL of the same database through a proxy that delays every packet.
 fn far_away(url: &str) -> anyhow::Result<String> {
     let (user, rest) = url.rsplit_once('@').context("a URL without a user")?;
     let (address, database) = rest.split_once('/').context("a URL without a database")?;
@@ -112,7 +112,7 @@ fn far_away(url: &str) -> anyhow::Result<String> {
     Ok(format!("{user}@{proxy}/{database}"))
 }
 
-/// The section of the page.
+/// The text of the section.
 pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: u64) -> String {
     let about = about.iter().filter(|(name, _)| ABOUT.contains(&name.as_str()));
     let about: Vec<_> = about.map(|(name, value)| format!("{name} {value}")).collect();
@@ -185,7 +185,7 @@ fn median(runs: Option<&Vec<Run>>, value: impl Fn(&Run) -> f64) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Of the medians, and the smallest and largest of a round.
+/// The ratio of the median rates, then the smallest and the largest ratio of a round, as text.
 fn ratio(these: Option<&Vec<Run>>, those: Option<&Vec<Run>>) -> String {
     let ratio = median(these, |it| it.rate) / median(those, |it| it.rate);
     let rounds = these.into_iter().flatten().zip(those.into_iter().flatten());

@@ -1,4 +1,4 @@
-//! The wall: how fast PostgreSQL takes changes from one connection that does nothing else.
+//! The wall: the rate at which PostgreSQL takes changes from a single connection, by UNNEST.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::programs;
 
-/// Changes in one transaction.
+/// The number of changes in one database transaction.
 const CHANGES: usize = 1000;
 
 const REQUESTS: &str = "INSERT INTO requests SELECT '', request_id, $3, transaction_id, 'deposit', \
@@ -20,14 +20,14 @@ const ACCOUNTS: &str = "UPDATE accounts SET balance = new.sequence, sequence = n
     version = version + 1, update_time_us = 1 FROM UNNEST($1::text[], $2::bigint[]) \
     AS new(account_id, sequence) WHERE accounts.account_id = new.account_id COLLATE \"C\"";
 
-/// Changes a second over so many accounts.
+/// The rate over this number of accounts, in changes a second.
 pub async fn rate(url: &str, accounts: usize, duration: Duration) -> anyhow::Result<f64> {
     let mut connection = PgConnection::connect(url).await?;
     for statement in [
         programs::insert_accounts("wall", accounts as u32, 0).as_str(),
         "VACUUM ANALYZE accounts",
         "CHECKPOINT",
-        // As Passbook's own writers.
+        // The settings of Passbook's workers.
         "SET plan_cache_mode = force_generic_plan",
         "SET enable_seqscan = off",
         "SET enable_hashjoin = off",
@@ -76,7 +76,7 @@ pub async fn rate(url: &str, accounts: usize, duration: Duration) -> anyhow::Res
     Ok(changes as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Random ids, as long as those of `passbook bench`.
+/// A random request id, as long as those of `passbook bench`.
 fn random_id() -> String {
     format!("{}.12", Uuid::from_u128(fastrand::u128(..)))
 }

@@ -1,13 +1,13 @@
 //! A joint account holds $1000. One process deposits $100 while another withdraws $100.
 //!
-//! First without a lock: the account ends at $900 or at $1100. Then through Passbook, on two
-//! server processes over one database: it ends at $1000, every time.
+//! Without a lock the account ends at $900 or at $1100. Through Passbook, with two servers over one
+//! database, the account ends at $1000 every time.
 //!
 //! ```text
 //! cargo build && cargo run --example joint_account
 //! ```
 //!
-//! Without a `--target` it starts two servers by itself, on a database that is removed at the end.
+//! Without a `--target` the example starts two servers, on a database that it removes at the end.
 
 mod passbook_rounds;
 mod server;
@@ -30,16 +30,15 @@ use crate::{
 /// Plays the story of the joint account: without a lock, then through Passbook.
 #[derive(Parser)]
 struct Arguments {
-    /// A running server. Given twice: deposits go to the first, withdrawals to the second.
-    /// Not given: two servers are started.
+    /// A running server. With two of them deposits go to the first, withdrawals to the second.
+    /// Default: the example starts two servers.
     #[arg(long = "target", value_name = "URL")]
     targets: Vec<String>,
-    /// SQLite or PostgreSQL: where the table without a lock is made (and removed at the end), and
-    /// where the servers that are started keep their accounts. Not given: SQLite files in a
-    /// temporary folder.
+    /// The database, SQLite or PostgreSQL, of the table without a lock and of the servers that the
+    /// example starts. The table is removed at the end. Default: SQLite files in a temporary folder.
     #[arg(long, value_name = "URL", env = "PASSBOOK_TEST_POSTGRES_URL", hide_env_values = true)]
     database_url: Option<String>,
-    /// How often each part is played.
+    /// The number of rounds of each part.
     #[arg(
         long,
         value_name = "N",
@@ -84,11 +83,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Part one: the bug.
+/// Part one: the lost update, without a lock.
 async fn play_without_lock(database_url: &str, rounds: u32) -> anyhow::Result<()> {
     heading("1. Without a lock: read the balance, change it, write it back");
     let mut accounts = UnlockedAccounts::create(database_url).await?;
-    tell_slowly(&accounts.play(Moment::Arranged).await?);
+    print_steps(&accounts.play(Moment::Arranged).await?);
 
     let mut arranged = Endings::default();
     let mut by_chance = Endings::default();
@@ -108,7 +107,7 @@ async fn play_without_lock(database_url: &str, rounds: u32) -> anyhow::Result<()
     Ok(())
 }
 
-/// Part two: the cure.
+/// Part two: the same changes through Passbook.
 async fn play_through_passbook(
     servers: &[Server],
     targets: &[String],
@@ -146,15 +145,15 @@ async fn play_through_passbook(
         "   (the deposit came first {deposits_first} times, the withdrawal {withdrawals_first})"
     );
     println!();
-    let conclusion = match endings.wrong() {
+    let summary = match endings.wrong() {
         0 => style("   Nothing was lost.".to_owned()).green().bold(),
         wrong => style(format!("   PASSBOOK LOST MONEY in {wrong} rounds.")).red().bold(),
     };
-    println!("{conclusion}");
+    println!("{summary}");
     Ok(endings)
 }
 
-/// Two processes over one database.
+/// Starts two servers over one database.
 async fn start_servers(database_url: &str, folder: &Path) -> anyhow::Result<Vec<Server>> {
     let program = built_program()?;
     let mut servers = Vec::new();
@@ -164,8 +163,8 @@ async fn start_servers(database_url: &str, folder: &Path) -> anyhow::Result<Vec<
     Ok(servers)
 }
 
-/// Shows one round step by step. Who wrote last is seen from what is left.
-fn tell_slowly(round: &Round) {
+/// Prints one round step by step. The final balance shows which process wrote last.
+fn print_steps(round: &Round) {
     let (deposit, withdrawal) = (&round.deposit, &round.withdrawal);
     let deposit_writes = format!("writes ${} + ${CHANGE}", deposit.read);
     let withdrawal_writes = format!("writes ${} - ${CHANGE}", withdrawal.read);
@@ -208,8 +207,8 @@ fn print_endings(name: &str, endings: &Endings) {
         _ => style(wrong).red(),
     };
     println!("   {name:<20}{right}, {wrong}");
-    if endings.strange > 0 {
-        println!("   {:<20}{} ended at something else", "", endings.strange);
+    if endings.other > 0 {
+        println!("   {:<20}{} ended at another balance", "", endings.other);
     }
 }
 

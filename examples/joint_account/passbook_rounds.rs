@@ -1,4 +1,4 @@
-//! The same story through Passbook.
+//! The rounds through Passbook.
 
 use anyhow::Context;
 use passbook::proto::{
@@ -11,19 +11,19 @@ use uuid::Uuid;
 
 use crate::story::{CHANGE, START};
 
-/// How a round ended.
+/// The result of a round.
 pub struct Round {
     pub balance: Decimal,
-    /// Whether the deposit was the first of the two that got the lock.
+    /// Whether the deposit locked the account before the withdrawal did.
     pub deposit_was_first: bool,
     pub statement: Vec<Entry>,
 }
 
-/// Two connections, to two servers or to one.
+/// A client with two connections, to two servers or to one.
 pub struct Passbook {
     depositor: AccountServiceClient<Channel>,
     withdrawer: AccountServiceClient<Channel>,
-    /// Makes the accounts of this run new ones.
+    /// The id of this run. It is a part of every account id, so that the accounts are new.
     run: Uuid,
     next_round: u32,
 }
@@ -38,7 +38,7 @@ impl Passbook {
         })
     }
 
-    /// One round on an account of its own.
+    /// Plays one round on a new account.
     pub async fn play(&mut self) -> anyhow::Result<Round> {
         let account_id = format!("joint-{}-{}", self.run, self.next_round);
         self.next_round += 1;
@@ -62,7 +62,7 @@ impl Passbook {
         })
     }
 
-    /// Opens an account and pays the first $1000 in.
+    /// Opens an account and deposits the first $1000.
     async fn open(&mut self, account_id: &str) -> anyhow::Result<()> {
         let account = CreateAccountRequest {
             account_id: account_id.to_owned(),

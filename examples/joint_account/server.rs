@@ -1,4 +1,4 @@
-//! `passbook serve` as a process of its own.
+//! `passbook serve` as a child process.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use tokio::{
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running server. It is killed when this is dropped.
+/// A running server. It is killed on drop.
 pub struct Server {
     pub process_id: u32,
-    /// Where it listens.
+    /// The URL of the server.
     pub target: String,
     _process: Child,
 }
@@ -29,7 +29,7 @@ impl Server {
     pub async fn start(program: &Path, database_url: &str, log: &Path) -> anyhow::Result<Self> {
         let mut process = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--migrate"])
-            // Not as a flag: a URL may hold a password, and flags are for everyone to see.
+            // Not a flag: a URL may contain a password, and every user can read flags.
             .env("PASSBOOK_DATABASE_URL", database_url)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -49,7 +49,7 @@ impl Server {
     }
 }
 
-/// The binary that cargo puts beside the examples: target/<profile>/passbook.
+/// The path of the program that cargo has built: target/<profile>/passbook.
 pub fn built_program() -> anyhow::Result<PathBuf> {
     let example = std::env::current_exe()?;
     let profile = example.parent().and_then(Path::parent);
@@ -74,7 +74,7 @@ async fn ready_line(output: tokio::process::ChildStdout) -> std::io::Result<Opti
     Ok(None)
 }
 
-/// Of "ready: listening on 127.0.0.1:41235, database sqlite, ..." the address.
+/// The address in a line like "ready: listening on 127.0.0.1:41235, database sqlite, ...".
 fn address(ready: &str) -> Option<String> {
     let (_, rest) = ready.split_once("listening on ")?;
     let (address, _) = rest.split_once(',')?;

@@ -1,20 +1,20 @@
-//! The numbers of the story, and how its rounds ended.
+//! The amounts of the example, and the balances at which its rounds end.
 
 use rust_decimal::Decimal;
 
-/// What the joint account holds before anything happens, and should hold after.
+/// The balance of the joint account before each round, in dollars. It must be the same after it.
 pub const START: i64 = 1000;
-/// What one process deposits and the other withdraws.
+/// The amount that one process deposits and the other withdraws, in dollars.
 pub const CHANGE: i64 = 100;
 
-/// How many rounds ended how.
+/// The numbers of rounds by their final balance.
 #[derive(Default)]
 pub struct Endings {
     pub right: u32,
     pub deposit_lost: u32,
     pub withdrawal_lost: u32,
-    /// Any other balance: should not happen even without a lock.
-    pub strange: u32,
+    /// Any other balance, which is a bug even without a lock.
+    pub other: u32,
 }
 
 impl Endings {
@@ -27,11 +27,11 @@ impl Endings {
         } else if difference == Decimal::from(CHANGE) {
             self.withdrawal_lost += 1;
         } else {
-            self.strange += 1;
+            self.other += 1;
         }
     }
 
     pub fn wrong(&self) -> u32 {
-        self.deposit_lost + self.withdrawal_lost + self.strange
+        self.deposit_lost + self.withdrawal_lost + self.other
     }
 }

@@ -1,4 +1,4 @@
-//! The bug: a balance is read, changed in memory and written back, and no lock is taken.
+//! The lost update: reads a balance, changes it in memory and writes it back, without a lock.
 
 use sea_orm::{
     ActiveModelTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, EntityTrait,
@@ -8,7 +8,7 @@ use tokio::sync::Barrier;
 
 use crate::story::{CHANGE, START};
 
-/// The table of the bug. Passbook does not know it.
+/// The table without a lock. It is no table of Passbook.
 mod account {
     use sea_orm::entity::prelude::*;
 
@@ -26,30 +26,30 @@ mod account {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Whether the unlucky moment is arranged.
+/// The moment at which the two processes write.
 #[derive(Clone, Copy)]
 pub enum Moment {
-    /// Neither writes before both have read.
+    /// Both processes have read before one of them writes.
     Arranged,
-    /// Both start together; the rest is chance.
+    /// Both processes start at the same time, and nothing else is arranged.
     LeftToChance,
 }
 
-/// What one process saw and did.
+/// The balance that one process read, and the one that it wrote.
 pub struct Change {
     pub read: i64,
     pub written: i64,
 }
 
-/// What both did, and what the account holds after it.
+/// The changes of both processes, and the final balance.
 pub struct Round {
     pub deposit: Change,
     pub withdrawal: Change,
     pub balance: i64,
 }
 
-/// One table and two connections. Each connection stands for a process: a database knows sessions,
-/// not programs, so two connections of one program meet as two programs would.
+/// One table and two connections. Each connection stands for a process: a database distinguishes
+/// sessions, so two connections of one program conflict like two programs.
 pub struct UnlockedAccounts {
     depositor: DatabaseConnection,
     withdrawer: DatabaseConnection,
@@ -68,7 +68,7 @@ impl UnlockedAccounts {
         Ok(Self { depositor, withdrawer, next_id: 1 })
     }
 
-    /// One round on an account of its own.
+    /// Plays one round on a new account.
     pub async fn play(&mut self, moment: Moment) -> anyhow::Result<Round> {
         let id = self.next_id;
         self.next_id += 1;
@@ -86,7 +86,7 @@ impl UnlockedAccounts {
         })
     }
 
-    /// Leaves the database as it was.
+    /// Removes the table.
     pub async fn remove(self) -> anyhow::Result<()> {
         self.withdrawer.close().await?;
         let table = Table::drop().table(account::Entity).to_owned();
@@ -96,8 +96,8 @@ impl UnlockedAccounts {
     }
 }
 
-/// The bug itself. Each statement is right, and so is the sum; between the two lines that touch
-/// the database another process may write, and that is overwritten.
+/// Changes a balance without a lock. Between the read and the write another process may write, and
+/// its change is overwritten.
 async fn change_without_lock(
     database: &DatabaseConnection,
     id: i64,

@@ -1,12 +1,12 @@
-//! What Passbook is measured against: a lock per request.
+//! An account service with a lock per request, to compare Passbook with.
 //!
-//! An account service as a good engineer would write it with SeaORM, behind the same gRPC
-//! transport: each call begins a transaction, locks the row (`lock_exclusive()`), updates it,
-//! inserts an entry, commits. Tuned: prepared statements, nothing read back, integers for money,
-//! a pool of as many connections as pgbench has clients, no test of connections. It does less
-//! than Passbook: no hash chain, no stored refusals, one table fewer, and no labels.
+//! This is the usual design with SeaORM, behind the same gRPC transport: each call begins a database
+//! transaction, locks the row (`lock_exclusive()`), updates it, inserts an entry, and commits. It is
+//! tuned: prepared statements, no row is read back, integers for money, as many connections as pgbench
+//! has clients, no test of connections. It does less than Passbook: it has no hash chain, no stored
+//! rejections, one table fewer, and no labels.
 //!
-//! `cargo run --release --example compare` runs it; by hand:
+//! `cargo run --release --example compare` starts this program. By hand:
 //!
 //! ```text
 //! PASSBOOK_DATABASE_URL=postgres://... cargo run --release --example lock_per_request
@@ -31,7 +31,7 @@ use sea_orm::{
 use tokio::net::TcpListener;
 use tonic::{Status, transport::server::TcpIncoming};
 
-/// As many as pgbench has clients in the same comparison.
+/// The number of connections: that of pgbench's clients in the same comparison.
 const POSTGRES_CONNECTIONS: u32 = 32;
 
 mod account {
@@ -85,7 +85,7 @@ const SCHEMA: &str = "\
         amount_cents BIGINT NOT NULL, balance_after_cents BIGINT NOT NULL, \
         create_time_us BIGINT NOT NULL, PRIMARY KEY (account_id, sequence));";
 
-/// The same transport as Passbook's.
+/// Serves with the same transport as Passbook.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -96,7 +96,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let Arguments { limits } = Arguments::parse();
     let database = connect(&std::env::var("PASSBOOK_DATABASE_URL")?).await?;
-    // Room on the page for the next version of a row, as Passbook has it.
+    // Each page has room for the next version of a row, like the tables of Passbook.
     let fillfactor = match database.get_database_backend() {
         DbBackend::Postgres => "ALTER TABLE plain_accounts SET (fillfactor = 70);",
         _ => "",
@@ -123,7 +123,7 @@ async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
         .sqlx_logging(false);
     let database = Database::connect(options).await?;
     if is_sqlite {
-        // The same durability as Passbook's.
+        // The same durability as that of Passbook.
         database.execute_unprepared("PRAGMA journal_mode = WAL").await?;
         database.execute_unprepared("PRAGMA synchronous = FULL").await?;
     }
@@ -228,7 +228,7 @@ fn cents(money: Option<proto::Money>) -> Result<i64, Status> {
 fn status(error: DbErr) -> Status {
     match error.sql_err() {
         Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => {
-            Status::already_exists("made before")
+            Status::already_exists("the request_id was used before")
         }
         _ => Status::unavailable(error.to_string()),
     }

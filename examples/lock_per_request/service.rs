@@ -1,4 +1,4 @@
-//! The RPCs: those that are compared, and those that are left out.
+//! The RPCs of the comparison. The other RPCs return UNIMPLEMENTED.
 
 use std::pin::Pin;
 

@@ -10,8 +10,8 @@
 //! strictly one after the other, through all servers in turn, so that every server changes every
 //! account.
 //!
-//! A request id is made of the prefix, the account and the sequence. So a run that was broken off
-//! is simply started again: what was done already is answered again, not done again.
+//! A request id consists of the prefix, the account and the sequence. So an interrupted run can be
+//! started again: requests that were applied before return their stored results.
 
 mod servers;
 mod statement;
@@ -39,32 +39,32 @@ use crate::{
     tally::Tally,
 };
 
-/// The server's limit for one BatchGetAccounts.
+/// The most accounts in one BatchGetAccounts: the limit of the server.
 const ACCOUNTS_PER_READ_MAX: usize = 1000;
-/// Small enough that long statements take several pages.
+/// A page is so small that long statements need several pages.
 const ENTRIES_PER_PAGE: i32 = 100;
 
 /// Replays a CSV of bank statements through Passbook and checks every balance.
 #[derive(Parser)]
 struct Arguments {
-    /// The statements: account_id, sequence, kind, amount, exact_balance.
+    /// The CSV file with the columns account_id, sequence, kind, amount and exact_balance.
     file: PathBuf,
-    /// A server. Given several times: several servers over one database.
+    /// A server. Can be repeated for several servers over one database.
     #[arg(long = "target", value_name = "URL", default_value = "http://127.0.0.1:50051")]
     targets: Vec<String>,
-    /// How many accounts at the same time.
+    /// The number of accounts that are replayed at the same time.
     #[arg(long, value_name = "N", default_value_t = 64)]
     in_flight: usize,
-    /// Begins every account id and request id. The same prefix goes on with the same run.
+    /// The prefix of every account id and request id. The same prefix continues the same run.
     #[arg(long, default_value = "berka")]
     prefix: String,
     /// The currency of every amount in the file.
     #[arg(long, value_name = "CODE", default_value = "CZK")]
     currency: String,
-    /// How far below zero the accounts may go.
+    /// The overdraft limit of the accounts.
     #[arg(long, value_name = "AMOUNT", default_value = "20000.00")]
     overdraft_limit: String,
-    /// The deadline of one attempt.
+    /// The deadline of one attempt of a call.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
@@ -86,7 +86,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     if !tally.mismatches.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    println!("\nEvery answer, every balance and every statement read back is the bank's, exactly.");
+    println!("\nEvery result, every balance and every statement equals that of the bank.");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,14 +103,14 @@ impl Replay {
         let style = "{bar:40} {human_pos} of {human_len} transactions, {per_sec}, {eta} left";
         let progress = ProgressBar::new(rows.sum::<usize>() as u64)
             .with_style(ProgressStyle::with_template(style)?);
-        let places = Arc::new(Semaphore::new(replay.arguments.in_flight.max(1)));
+        let permits = Arc::new(Semaphore::new(replay.arguments.in_flight.max(1)));
         let mut tasks = JoinSet::new();
         for index in 0..replay.statements.len() {
             let replay = Arc::clone(replay);
-            let places = Arc::clone(&places);
+            let permits = Arc::clone(&permits);
             let progress = progress.clone();
             tasks.spawn(async move {
-                let _place = places.acquire_owned().await?;
+                let _permit = permits.acquire_owned().await?;
                 let statement = &replay.statements[index];
                 anyhow::Ok(replay.replay_statement(statement, &progress).await)
             });
@@ -123,8 +123,8 @@ impl Replay {
         Ok(total)
     }
 
-    /// Opens one account and replays its rows in order. Stops at the first rejection: what
-    /// comes after it could not fit.
+    /// Opens one account and replays its rows in order. Stops at the first rejection, because the
+    /// later rows could not match.
     async fn replay_statement(&self, statement: &Statement, progress: &ProgressBar) -> Tally {
         let mut tally = Tally::default();
         if let Err(status) = self.open_account(statement, &mut tally).await {
@@ -168,7 +168,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Makes the change of one row, or learns that an earlier run made it (true).
+    /// Applies the change of one row. Also returns whether an earlier run has applied it.
     async fn change(
         &self,
         statement: &Statement,
@@ -187,8 +187,8 @@ impl Replay {
                 let send = |mut client: servers::Client, request| async move {
                     client.deposit(request).await
                 };
-                let answer = self.servers.call(turn, retries, &request, send).await?;
-                Ok((answer.transaction, answer.replayed))
+                let response = self.servers.call(turn, retries, &request, send).await?;
+                Ok((response.transaction, response.replayed))
             }
             Kind::Withdraw => {
                 let request = WithdrawRequest {
@@ -200,8 +200,8 @@ impl Replay {
                 let send = |mut client: servers::Client, request| async move {
                     client.withdraw(request).await
                 };
-                let answer = self.servers.call(turn, retries, &request, send).await?;
-                Ok((answer.transaction, answer.replayed))
+                let response = self.servers.call(turn, retries, &request, send).await?;
+                Ok((response.transaction, response.replayed))
             }
         }
     }
@@ -216,9 +216,9 @@ impl Replay {
                 client.batch_get_accounts(request).await
             };
             let retries = &mut tally.retries;
-            let answer = self.servers.call(turn, retries, &request, send).await?;
+            let response = self.servers.call(turn, retries, &request, send).await?;
             for (index, statement) in statements.iter().enumerate() {
-                tally.check_account(statement, answer.accounts.get(index));
+                tally.check_account(statement, response.accounts.get(index));
             }
         }
         for (turn, statement) in self.statements.iter().enumerate() {

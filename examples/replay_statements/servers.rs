@@ -1,4 +1,4 @@
-//! Calls to one or more servers over one database, repeated until there is a result.
+//! Calls to one or more servers over one database, with retries until there is a result.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tonic_types::StatusExt;
 
 pub type Client = AccountServiceClient<Channel>;
 
-/// A call is repeated this often before it fails. With the delays below that is about half a
-/// minute: enough for a server or a database to be started again.
+/// The most retries of a call. With the delays below they take about half a minute, which is enough
+/// to restart a server or a database.
 const RETRIES_MAX: usize = 12;
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
@@ -39,19 +39,19 @@ impl Servers {
         Ok(Self { clients, timeout })
     }
 
-    /// Sends `message` to the server whose `turn` it is, and on to the next ones for as long as
-    /// there is no result; adds to `retries`. It is the same request id every time, so a
-    /// change is made once at most.
-    pub async fn call<Message, Answer, Sent>(
+    /// Sends `message` to server number `turn`, and retries on the next servers until there is a
+    /// result. Counts the retries in `retries`. All attempts have the same request id, so a change is
+    /// applied at most once.
+    pub async fn call<Message, Reply, Call>(
         &self,
         turn: usize,
         retries: &mut u64,
         message: &Message,
-        send: impl Fn(Client, Request<Message>) -> Sent,
-    ) -> Result<Answer, Status>
+        send: impl Fn(Client, Request<Message>) -> Call,
+    ) -> Result<Reply, Status>
     where
         Message: Clone,
-        Sent: Future<Output = Result<Response<Answer>, Status>>,
+        Call: Future<Output = Result<Response<Reply>, Status>>,
     {
         let mut turn = turn;
         let attempt = || {
@@ -68,8 +68,8 @@ impl Servers {
             .with_jitter();
         attempt
             .retry(delays)
-            .when(is_worth_repeating)
-            .adjust(|status, delay| Some(delay?.max(delay_asked_for(status))))
+            .when(can_retry)
+            .adjust(|status, delay| Some(delay?.max(requested_delay(status))))
             .notify(|_, _| *retries += 1)
             .await
             .map(Response::into_inner)
@@ -83,9 +83,9 @@ pub fn describe(status: &Status) -> String {
     format!("{:?} {reason}: {}", status.code(), status.message())
 }
 
-/// Whether nothing was decided, or it is not known what was. CANCELLED is what tonic's client
-/// says when the deadline passes on its own side.
-fn is_worth_repeating(status: &Status) -> bool {
+/// Whether the request was not applied or its outcome is unknown. The client of tonic returns
+/// CANCELLED if the deadline passes on its side.
+fn can_retry(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable
@@ -97,7 +97,8 @@ fn is_worth_repeating(status: &Status) -> bool {
     )
 }
 
-fn delay_asked_for(status: &Status) -> Duration {
+/// The delay that the server asks for in its RetryInfo.
+fn requested_delay(status: &Status) -> Duration {
     let retry_info = status.get_details_retry_info();
     retry_info.and_then(|retry_info| retry_info.retry_delay).unwrap_or_default()
 }

@@ -1,15 +1,15 @@
-//! The file: one statement for each account.
+//! The CSV file, as one statement for each account.
 
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
-/// One account, and what the bank did on it.
+/// The statement of one account.
 pub struct Statement {
-    /// The account's id in Passbook: the prefix, and the bank's id.
+    /// The id of the account in Passbook: the prefix and the id in the file.
     pub account_id: String,
-    /// In order: the first row is sequence 1.
+    /// The rows in the order of their sequences, from 1.
     pub rows: Vec<Row>,
 }
 
@@ -19,7 +19,7 @@ pub struct Row {
     pub account_id: String,
     pub sequence: i64,
     pub kind: Kind,
-    /// Above zero.
+    /// The amount without a sign, above zero.
     pub amount: String,
     /// The balance after this row.
     pub exact_balance: String,
@@ -39,7 +39,7 @@ impl Statement {
 }
 
 impl Row {
-    /// The amount as an entry shows it: negative if money went out.
+    /// The amount of the entry: negative for a withdrawal.
     pub fn signed_amount(&self) -> String {
         match self.kind {
             Kind::Deposit => self.amount.clone(),
@@ -48,8 +48,8 @@ impl Row {
     }
 }
 
-/// Reads the file, which has the accounts interleaved, and checks that every account's rows
-/// come in the order of `sequence`.
+/// Reads the file, in which the rows of different accounts are mixed. Checks that the rows of each
+/// account are in the order of `sequence`.
 pub fn read_statements(file: &Path, prefix: &str) -> anyhow::Result<Vec<Statement>> {
     let reader = csv::Reader::from_path(file);
     let mut reader = reader.with_context(|| format!("cannot open {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! What happened, compared with what the bank says.
+//! The comparison of the ledger with the statements of the bank.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use passbook::proto::{Account, Entry, Money};
 
 use crate::statement::{Row, Statement};
 
-/// After this many, mismatches are only counted.
+/// The most mismatches that are printed. The others are counted only.
 const MISMATCHES_SHOWN_MAX: usize = 20;
 
-/// What happened, on one account or on all.
+/// The counts and mismatches of one account, or of all.
 #[derive(Default)]
 pub struct Tally {
     pub transactions: u64,
-    /// How many of the transactions had been made by an earlier run.
+    /// The transactions that an earlier run had applied.
     pub replayed: u64,
     pub retries: u64,
     pub mismatches: Vec<String>,
-    /// Of every transaction, its retries included.
+    /// The latency of each transaction, its retries included.
     pub latencies: Vec<Duration>,
 }
 
@@ -76,7 +76,7 @@ impl Tally {
         }
     }
 
-    /// Prints the summary. `duration` is that of the transactions alone.
+    /// Prints the summary. `duration` is the time of the transactions, without reading back.
     pub fn print(&mut self, accounts: usize, targets: &[String], duration: Duration) {
         for mismatch in self.mismatches.iter().take(MISMATCHES_SHOWN_MAX) {
             println!("MISMATCH  {mismatch}");
@@ -99,15 +99,16 @@ impl Tally {
         );
     }
 
-    /// The latency that `share` of the transactions did not exceed; the latencies are sorted.
-    fn latency_ms(&self, share: f64) -> f64 {
-        let rank = (self.latencies.len() as f64 * share).ceil() as usize;
+    /// The latency that this fraction of the transactions did not exceed, in milliseconds. Requires
+    /// sorted latencies.
+    fn latency_ms(&self, fraction: f64) -> f64 {
+        let rank = (self.latencies.len() as f64 * fraction).ceil() as usize;
         let latency = self.latencies.get(rank.saturating_sub(1));
         latency.copied().unwrap_or_default().as_secs_f64() * 1000.0
     }
 }
 
-/// What the file says about an entry too.
+/// The fields of an entry that the file has, too, as text.
 fn line(entry: &Entry) -> String {
     let amount = entry.amount.clone().unwrap_or_default();
     let balance = entry.balance_after.clone().unwrap_or_default();

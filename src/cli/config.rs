@@ -1,7 +1,7 @@
-//! `passbook config`.
+//! `passbook config`: validates settings without serving.
 
 use clap::{Args, Subcommand};
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{config::ServeConfig, server::Tls};
 
@@ -13,20 +13,20 @@ pub struct Config {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Read all that `serve` would read, flags, environment and files, and say what is wrong with
-    /// it: exit code 2 if something is. Nothing is connected to.
+    /// Read all flags, variables and files that `serve` would read, and report the first error in
+    /// them with exit code 2. Connects to nothing.
     Check(ServeConfig),
 }
 
 impl Config {
-    pub fn run(self) -> Result<(), Failed> {
+    pub fn run(self) -> Result<(), CliError> {
         let Action::Check(config) = self.action;
-        config.check().map_err(Failed::Usage)?;
-        let currencies = config.currencies().map_err(Failed::Usage)?;
+        config.validate().map_err(CliError::Usage)?;
+        let currencies = config.currencies().map_err(CliError::Usage)?;
         if let Some(files) = config.security.credential_files() {
-            files.load(&currencies).map_err(Failed::Usage)?;
+            files.load(&currencies).map_err(CliError::Usage)?;
         }
-        config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
-        output::line("the settings are right")
+        config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
+        output::line("the settings are valid")
     }
 }

@@ -1,4 +1,4 @@
-//! `passbook export`.
+//! `passbook export`: writes the whole ledger as JSON Lines.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{
     cli::{progress, schema},
@@ -17,74 +17,76 @@ use crate::{
     storage::{ExportError, Store},
 };
 
-/// Writes the whole ledger, as of one instant, as lines of JSON: to be read by `passbook import`
-/// into another database, of either kind. Servers may go on meanwhile, but what they do after that
-/// instant is not in it: stop them before a move.
+/// Writes the whole ledger, as of one instant, as JSON Lines. `passbook import` reads them into
+/// another database, of either kind. Servers may run during an export, but the export does not
+/// contain the changes after its instant: stop all servers before a move.
 #[derive(Args)]
 pub struct Export {
     #[command(flatten)]
     database: DatabaseConfig,
 
-    /// The file to write; it is there when it is whole. Default: standard output.
+    /// The file to write. It appears under this name once it is complete. Default: standard
+    /// output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 impl Export {
-    pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect_to_read(self.database.url().map_err(Failed::Usage)?)
+    pub async fn run(self) -> Result<(), CliError> {
+        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
             .await
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         schema::require_current(&store).await?;
         let Some(path) = self.output else {
             let mut output = BufWriter::new(io::stdout());
             return write(&store, &mut output).await.map(drop);
         };
-        let partial = partial_of(&path);
-        let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", partial.display()));
+        let partial = partial_path(&path);
+        let cannot = |error: io::Error| CliError::Run(format!("{}: {error}", partial.display()));
         let mut output = BufWriter::new(File::create(&partial).map_err(cannot)?);
         let written = write(&store, &mut output).await;
-        let kept = written.and_then(|lines| {
-            keep(output, &partial, &path).map_err(cannot)?;
+        let published = written.and_then(|lines| {
+            publish(output, &partial, &path).map_err(cannot)?;
             Ok(lines)
         });
-        if kept.is_err() {
-            // What is told is why it failed, not that its remains cannot be taken away, either.
+        if published.is_err() {
+            // The caller gets the first error. A partial file that cannot be removed adds nothing.
             let _ = fs::remove_file(&partial);
         }
-        output::line(format_args!("exported: {} lines to {}", kept?, path.display()))
+        output::line(format_args!("exported: {} lines to {}", published?, path.display()))
     }
 }
 
-async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, Failed> {
+async fn write(store: &Store, output: &mut (impl Write + Send)) -> Result<u64, CliError> {
     let bar = output::bar(0, "exporting {spinner} {pos} lines, {per_sec}");
     let lines = AtomicU64::new(0);
     let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let exporting = async {
-        let snapshot = store.snapshot(1).await.map_err(Failed::run)?;
+        let snapshot = store.snapshot(1).await.map_err(CliError::run)?;
         snapshot.export(output, &time, &lines).await.map_err(|error| match error {
             ExportError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Failed::Unread
+                CliError::OutputClosed
             }
-            error => Failed::run(error),
+            error => CliError::run(error),
         })
     };
     progress::draw(&bar, |bar| bar.set_position(lines.load(Ordering::Relaxed)), exporting).await
 }
 
-/// Beside the file, so that it can be renamed.
-fn partial_of(path: &Path) -> PathBuf {
+/// The path of the incomplete file, in the folder of the final one: a rename works within one file
+/// system only.
+fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     name.into()
 }
 
-/// Gives the file its name when it is on the disk.
-fn keep(output: BufWriter<File>, partial: &Path, path: &Path) -> io::Result<()> {
+/// Syncs the incomplete file to the disk, then gives it its final name.
+fn publish(output: BufWriter<File>, partial: &Path, path: &Path) -> io::Result<()> {
     let file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     fs::rename(partial, path)?;
-    // The name is on the disk when the folder is.
+    // The new name is durable once the folder is synced.
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

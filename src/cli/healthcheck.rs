@@ -1,10 +1,10 @@
-//! `passbook healthcheck`.
+//! `passbook healthcheck`: asks a server for its health.
 
 use std::time::Duration;
 
 use clap::Args;
 use passbook_command::{
-    Failed,
+    CliError,
     client::{ClientConfig, reason},
     output,
 };
@@ -14,7 +14,7 @@ use tonic_health::pb::{
 
 #[derive(Args)]
 pub struct Healthcheck {
-    /// The server to ask.
+    /// The server whose health is checked: http://HOST:PORT, https://HOST:PORT, or HOST:PORT.
     #[arg(
         long,
         env = "PASSBOOK_TARGET",
@@ -23,7 +23,7 @@ pub struct Healthcheck {
     )]
     target: String,
 
-    /// How long it may take to answer.
+    /// The timeout of the connection, and of the health check on it.
     #[arg(
         long,
         env = "PASSBOOK_TIMEOUT",
@@ -38,20 +38,20 @@ pub struct Healthcheck {
 }
 
 impl Healthcheck {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub async fn run(self) -> Result<(), CliError> {
         let endpoint = self.client.endpoint(&self.target)?;
         let endpoint = endpoint.connect_timeout(self.timeout).timeout(self.timeout);
         let channel = endpoint.connect().await.map_err(|error| {
-            Failed::Run(format!("{} cannot be reached: {}", self.target, reason(&error)))
+            CliError::Run(format!("{} cannot be reached: {}", self.target, reason(&error)))
         })?;
         let request = HealthCheckRequest { service: String::new() };
         let response = HealthClient::with_interceptor(channel, self.client.authorization()?)
             .check(request)
             .await
-            .map_err(|status| Failed::Run(format!("{}: {}", self.target, status.message())))?;
+            .map_err(|status| CliError::Run(format!("{}: {}", self.target, status.message())))?;
         match response.into_inner().status() {
             ServingStatus::Serving => output::line("serving"),
-            status => Err(Failed::Run(format!("{}: {}", self.target, status.as_str_name()))),
+            status => Err(CliError::Run(format!("{}: {}", self.target, status.as_str_name()))),
         }
     }
 }

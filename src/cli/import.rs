@@ -1,4 +1,4 @@
-//! `passbook import`.
+//! `passbook import`: reads an export into an empty database.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 
 use crate::{
     cli::{progress, schema, verify},
@@ -16,37 +16,38 @@ use crate::{
     storage::{ImportProgress, SchemaStatus, Store},
 };
 
-/// How much is read of a file at a time.
+/// Bytes that one read takes from the input.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// Reads what `passbook export` wrote into an empty database, of either kind: every account,
-/// entry and hold, and every request with its verdict. It is all verified before it is committed;
-/// if anything is wrong, or the import is interrupted, nothing is left behind.
+/// Reads an export of `passbook export` into an empty database, of either kind: every account,
+/// entry and hold, and every request with its result. The import verifies the whole ledger before
+/// it commits. After an error or an interruption the database is as empty as before.
 #[derive(Args)]
 pub struct Import {
     #[command(flatten)]
     database: DatabaseConfig,
 
-    /// The file to read. Default: standard input.
+    /// The export to read. Default: standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 }
 
 impl Import {
-    pub async fn run(self) -> Result<(), Failed> {
-        let url = self.database.url().map_err(Failed::Usage)?;
+    pub async fn run(self) -> Result<(), CliError> {
+        let url = self.database.url().map_err(CliError::Usage)?;
         let (input, length): (Box<dyn BufRead + Send>, u64) = match &self.input {
             Some(path) => {
-                let cannot = |error: io::Error| Failed::Run(format!("{}: {error}", path.display()));
+                let cannot =
+                    |error: io::Error| CliError::Run(format!("{}: {error}", path.display()));
                 let file = File::open(path).map_err(cannot)?;
                 let length = file.metadata().map_err(cannot)?.len();
                 (Box::new(BufReader::with_capacity(BUFFER_BYTES, file)), length)
             }
             None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
         };
-        let store = Store::connect(url).await.map_err(Failed::run)?;
-        if store.schema_status().await.map_err(Failed::run)? == SchemaStatus::Missing {
-            store.migrate_up().await.map_err(Failed::run)?;
+        let store = Store::connect(url).await.map_err(CliError::run)?;
+        if store.schema_status().await.map_err(CliError::run)? == SchemaStatus::Missing {
+            store.migrate_up().await.map_err(CliError::run)?;
         }
         schema::require_current(&store).await?;
         let bar =
@@ -60,8 +61,8 @@ impl Import {
             }
         };
         let imported = progress::draw(&bar, update, store.import(input, &progress)).await;
-        let books = imported.map_err(Failed::run)?;
-        output::lines(&verify::table(&books))?;
-        output::line(format_args!("imported: {}", verify::counts(&books)))
+        let totals = imported.map_err(CliError::run)?;
+        output::lines(&verify::table(&totals))?;
+        output::line(format_args!("imported: {}", verify::counts(&totals)))
     }
 }

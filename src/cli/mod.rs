@@ -1,4 +1,4 @@
-//! The command line: one module a verb.
+//! The command line: one module for each command.
 
 mod config;
 mod export;
@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use passbook_bench::Bench;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -23,31 +23,33 @@ use crate::{
     config::{
         environment,
         file::{self, Settings},
-        shows_password,
+        password_in_arguments,
     },
     telemetry::{self, log::LogFormat},
 };
 
-/// The migrator and PostgreSQL tell even that there was nothing to do, the exporter of traces says
-/// twice that the collector is away, and h2 lets every attacker fill the log.
+/// The default log filter. Four libraries are quieter than `info`: the migrator and PostgreSQL log
+/// even that there was nothing to do, the trace exporter logs a lost collector twice, and h2 logs
+/// lines that every attacker can cause.
 const LOG_DEFAULT: &str =
     "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off,h2=error";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
-/// Every setting is a flag, an environment variable PASSBOOK_... and a key of one TOML file
-/// (--config), the flag's name with _ for -. A flag wins over the environment, that over the file,
-/// that over the default.
+/// Every setting is a flag, an environment variable PASSBOOK_..., and a key of a TOML file
+/// (--config). The key is the name of the flag with _ for -. A flag overrides the variable, the
+/// variable overrides the file, and the file overrides the default.
 ///
-/// Exit codes: 0 fine, 1 failed, 2 usage.
+/// Exit codes: 0 success, 1 error, 2 wrong usage.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// A TOML file of settings, e.g. `listen = "127.0.0.1:50051"`.
+    /// A TOML file with settings, such as `listen = "127.0.0.1:50051"`.
     #[arg(long, env = "PASSBOOK_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// What to log to stderr: a level, or per module such as passbook=debug,h2=warn.
+    /// The filter of the log, which goes to stderr: a level, or levels by module, such as
+    /// passbook=debug,h2=warn.
     #[arg(
         long,
         env = "PASSBOOK_LOG",
@@ -58,7 +60,7 @@ pub struct Cli {
     )]
     log: EnvFilter,
 
-    /// How to write it.
+    /// The format of the log.
     #[arg(
         long,
         env = "PASSBOOK_LOG_FORMAT",
@@ -70,32 +72,32 @@ pub struct Cli {
     log_format: LogFormat,
 
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Verb {
-    /// Serve gRPC.
+enum Command {
+    /// Serve gRPC until SIGTERM or ctrl-c.
     Serve(serve::Serve),
-    /// Check settings without serving.
+    /// Validate settings without serving.
     Config(config::Config),
-    /// Make tokens for callers.
+    /// Create tokens for callers.
     Token(token::Token),
-    /// Make, update, show or take back the database's schema.
+    /// Create, update, show or revert the schema of the database.
     Migrate(migrate::Migrate),
-    /// Recompute the whole ledger and check that it is right: exit code 1 if it is not.
+    /// Recompute the whole ledger: exit code 1 if a stored value is wrong.
     Verify(verify::Verify),
-    /// Write the whole ledger as lines of JSON.
+    /// Write the whole ledger as JSON Lines.
     Export(export::Export),
-    /// Read what export wrote into an empty database.
+    /// Read an export into an empty database.
     Import(import::Import),
-    /// Load servers, measure, and check that the money adds up: exit code 1 if it does not.
+    /// Load servers, measure them, and check the balances: exit code 1 if money was lost or created.
     Bench(Bench),
-    /// Ask a server whether it serves: exit code 0 if it does, 1 if not.
+    /// Ask a server for its health: exit code 0 if it serves, 1 if it does not.
     Healthcheck(healthcheck::Healthcheck),
 }
 
-/// Runs what the command line says.
+/// Parses the command line, runs its command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let (matches, file) = match parse() {
@@ -110,60 +112,63 @@ pub fn main() -> ExitCode {
     for unknown in environment::unknown_variables(&Cli::command()) {
         tracing::warn!("{unknown}");
     }
-    let runtime = match &cli.verb {
-        Verb::Bench(bench) => bench.runtime(),
-        Verb::Serve(_)
-        | Verb::Config(_)
-        | Verb::Token(_)
-        | Verb::Migrate(_)
-        | Verb::Verify(_)
-        | Verb::Export(_)
-        | Verb::Import(_)
-        | Verb::Healthcheck(_) => Runtime::new(),
+    let runtime = match &cli.command {
+        Command::Bench(bench) => bench.runtime(),
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Token(_)
+        | Command::Migrate(_)
+        | Command::Verify(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Healthcheck(_) => Runtime::new(),
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
     let result = runtime.block_on(async {
-        match cli.verb {
-            Verb::Serve(serve) => serve.run(shows_password(&matches)).await,
-            Verb::Config(config) => config.run(),
-            Verb::Token(token) => token.run(),
-            Verb::Migrate(migrate) => migrate.run().await,
-            Verb::Verify(verify) => verify.run().await,
-            Verb::Export(export) => export.run().await,
-            Verb::Import(import) => import.run().await,
-            Verb::Bench(bench) => bench.run().await,
-            Verb::Healthcheck(healthcheck) => healthcheck.run().await,
+        match cli.command {
+            Command::Serve(serve) => serve.run(password_in_arguments(&matches)).await,
+            Command::Config(config) => config.run(),
+            Command::Token(token) => token.run(),
+            Command::Migrate(migrate) => migrate.run().await,
+            Command::Verify(verify) => verify.run().await,
+            Command::Export(export) => export.run().await,
+            Command::Import(import) => import.run().await,
+            Command::Bench(bench) => bench.run().await,
+            Command::Healthcheck(healthcheck) => healthcheck.run().await,
         }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Usage(message)) => {
+        Err(CliError::Usage(message)) => {
             let sources = environment::sources(&message, &matches, file.as_ref());
             output::error_line(format_args!("error: {message}{sources}"));
             ExitCode::from(2)
         }
-        Err(Failed::Run(message)) => failed(&message),
-        Err(Failed::Unread) => ExitCode::FAILURE,
+        Err(CliError::Run(message)) => failed(&message),
+        Err(CliError::OutputClosed) => ExitCode::FAILURE,
     }
 }
 
-/// Reads flags and the environment, then the file that they name, then all together.
+/// Parses flags and variables. If they name a file of settings, reads the file and parses flags and
+/// variables again with the values of the file as defaults.
 fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
-    let whole = file::name_keys(Cli::command());
-    let command = environment::without_empty(whole.clone());
+    let whole = file::document_keys(Cli::command());
+    let command = environment::without_empty_variables(whole.clone());
     let matches = command
         .try_get_matches()
         .or_else(|error| environment::explain(&error, &whole).map_or_else(|| error.exit(), Err))?;
-    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG) else { return Ok((matches, None)) };
+    let Some(path) = matches.get_one::<PathBuf>(file::CONFIG_ID) else {
+        return Ok((matches, None));
+    };
     let settings = Settings::read(path, &whole).map_err(|error| {
         let message = error.to_string();
         let sources = environment::sources(&message, &matches, None);
         message + &sources
     })?;
-    let command = environment::without_empty(settings.apply(whole));
+    let command = environment::without_empty_variables(settings.apply(whole));
     let matches =
         command.try_get_matches().map_err(|error| settings.explain(&error).to_string())?;
     Ok((matches, Some(settings)))

@@ -1,4 +1,4 @@
-//! Progress bars of the verbs that go through the whole database.
+//! Progress bars of the commands that read the whole database.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -6,10 +6,10 @@ use indicatif::ProgressBar;
 
 use crate::storage::VerifyProgress;
 
-/// How often a bar is drawn.
+/// The interval at which a progress bar is drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Draws while the work is under way, and takes the bar away when it is done.
+/// Updates the progress bar until `work` is complete, then clears the bar and returns the output.
 pub async fn draw<T>(
     bar: &ProgressBar,
     update: impl Fn(&ProgressBar),
@@ -26,7 +26,7 @@ pub async fn draw<T>(
     result
 }
 
-/// Shows how far a verification is.
+/// Shows the progress of a verification, which visits each entry twice.
 pub fn show_verify(bar: &ProgressBar, progress: &VerifyProgress) {
     bar.set_length(2 * progress.entries.load(Ordering::Relaxed));
     bar.set_position(progress.looked_at.load(Ordering::Relaxed));

@@ -1,15 +1,15 @@
-//! What the verbs that read the whole database say of a schema that is not this program's.
+//! The check of the schema in the commands that read the whole database.
 
-use passbook_command::Failed;
+use passbook_command::CliError;
 
 use crate::storage::{SchemaStatus, Store};
 
-/// Refuses a database whose schema is not exactly this program's.
-pub async fn require_current(store: &Store) -> Result<(), Failed> {
-    Err(Failed::Run(match store.schema_status().await.map_err(Failed::run)? {
+/// Returns an error unless the schema of the database is exactly that of this program.
+pub async fn require_current(store: &Store) -> Result<(), CliError> {
+    Err(CliError::Run(match store.schema_status().await.map_err(CliError::run)? {
         SchemaStatus::Current => return Ok(()),
         SchemaStatus::Missing => {
-            "the database has no schema: is it the right one? `passbook migrate up` makes it"
+            "the database has no schema: check database_url, or run `passbook migrate up`"
                 .to_owned()
         }
         SchemaStatus::Behind(pending) => format!(

@@ -1,9 +1,9 @@
-//! `passbook serve`.
+//! `passbook serve`: runs a server until a signal ends it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -22,8 +22,8 @@ use crate::{
     telemetry::{metrics, traces},
 };
 
-/// Between two tries to reach a database that is late.
-const DATABASE_WAIT_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after an error of the first connection to the database.
+const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -35,23 +35,23 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self, shows_password: bool) -> Result<(), Failed> {
+    pub async fn run(self, password_in_arguments: bool) -> Result<(), CliError> {
         let config = self.config;
-        config.check().map_err(Failed::Usage)?;
-        let currencies = config.currencies().map_err(Failed::Usage)?;
+        config.validate().map_err(CliError::Usage)?;
+        let currencies = config.currencies().map_err(CliError::Usage)?;
         let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
-        let tls = config.security.tls().map(Tls::load).transpose().map_err(Failed::Usage)?;
+        let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
-        let url = config.database.url().map_err(Failed::Usage)?;
+        let url = config.database.url().map_err(CliError::Usage)?;
         let kind = url.kind();
-        // Before anything is announced, so that a signal sent at once is not lost.
-        let mut signals = end_signals().map_err(Failed::run)?;
+        // Before the server announces itself, so that an early signal is not lost.
+        let mut signals = shutdown_signals().map_err(CliError::run)?;
 
         let (listener, address) = listen(config.listen).await?;
         let admin = admin(&config.telemetry).await?;
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
-                .map_err(|error| Failed::Usage(format!("otlp_endpoint {endpoint}: {error}")))
+                .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
         });
         let traces = traces.transpose()?;
         if let Some(tls) = tls.clone() {
@@ -60,21 +60,21 @@ impl Serve {
         let served = async {
             let server_config = server_config(&config, tls, authenticator.clone());
             let server = Server::start(listener, server_config, admin).await;
-            let mut server = server.map_err(Failed::run)?;
+            let mut server = server.map_err(CliError::run)?;
             let opened = open_ledger(url, &config, currencies, authenticator, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
-            if shows_password {
+            if password_in_arguments {
                 tracing::warn!(
-                    "the database's password is on the command line, where everyone on this machine \
-                     can read it: database_password_file, or PASSBOOK_DATABASE_URL, keeps it"
+                    "the database's password is on the command line, where every user of this \
+                     machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
                 );
             }
             output::line(format_args!(
                 "ready: listening on {address}, database {kind}, schema {}",
                 schema_version()
             ))?;
-            server.run(&ledger, signals).await.map_err(Failed::run)
+            server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;
         if let Some(traces) = traces {
@@ -102,28 +102,28 @@ fn server_config(
     }
 }
 
-/// Waits for the database, makes sure that it is one for this program and these settings, and
-/// starts a ledger on it. None if a signal came meanwhile.
+/// Waits for the database, checks that it fits this program and these settings, and starts a ledger
+/// on it. None if a signal ends the wait.
 async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
     currencies: Currencies,
     authenticator: Arc<Authenticator>,
     signals: &mut mpsc::Receiver<()>,
-) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, Failed> {
+) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
     let Some(store) = connect(url, config, signals).await? else { return Ok(None) };
     prepare_schema(&store, config.migrate).await?;
     let kept = store
         .register_currencies(currencies.configured())
         .await
-        .map_err(Failed::run)?
-        .map_err(|conflict| Failed::Usage(conflict.to_string()))?;
+        .map_err(CliError::run)?
+        .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
     if let Some(files) = config.security.credential_files() {
-        // With limits of amounts in the ledger's decimals.
-        authenticator.replace(files.load(&currencies).map_err(Failed::Usage)?);
+        // Parses the limits of amounts again, with the decimals that the ledger has stored.
+        authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
     }
-    check_callers(&store, &authenticator, &config.security).await?;
+    check_recorded_identities(&store, &authenticator, &config.security).await?;
     if let Some(files) = config.security.credential_files() {
         tokio::spawn(reload(files, currencies.clone(), authenticator));
     }
@@ -132,76 +132,78 @@ async fn open_ledger(
         queue_capacity: config.limits.queue_capacity as usize,
         batch_size_max: config.batch_size_max as usize,
     };
-    let ledger = Ledger::start(Arc::new(store), limits).await.map_err(Failed::run)?;
+    let ledger = Ledger::start(Arc::new(store), limits).await.map_err(CliError::run)?;
     Ok(Some((Arc::new(ledger), currencies)))
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failed> {
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| Failed::Run(format!("cannot listen on {address}: {error}")))?;
-    let address = listener.local_addr().map_err(Failed::run)?;
+        .map_err(|error| CliError::Run(format!("cannot listen on {address}: {error}")))?;
+    let address = listener.local_addr().map_err(CliError::run)?;
     Ok((listener, address))
 }
 
-/// Makes sure that requests which were made before authentication was switched on or off are still
-/// somebody's: sent again, they would be made again.
-async fn check_callers(
+/// Checks that every identity under which requests are recorded still belongs to a caller, for
+/// example after authentication was switched on or off. A repeat of a request of another identity
+/// would be applied a second time.
+async fn check_recorded_identities(
     store: &Store,
     authenticator: &Authenticator,
     config: &SecurityConfig,
-) -> Result<(), Failed> {
+) -> Result<(), CliError> {
     let known = authenticator.recorded_names();
-    let recorded = store.recorded_names().await.map_err(Failed::run)?;
+    let recorded = store.recorded_names().await.map_err(CliError::run)?;
     let unknown: Vec<String> =
         recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
-    let danger = "sent again, as callers do after a timeout, such a request would be made twice";
+    let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
     let message = match (config.is_authenticating(), first.as_str()) {
         (true, "") => format!(
-            "requests of this ledger were made when callers were not authenticated, and their \
-             request_ids belong to no identity of the policy: {danger}. Give the identity that goes \
-             on with them `recorded_as = \"\"` in policy_file, or, if nobody will send one of them \
-             again, say callers_changed"
+            "this ledger has requests of callers that were not authenticated, and their \
+             request_ids belong to no identity of the policy: {danger}. Give the identity that \
+             continues them `recorded_as = \"\"` in policy_file, or, if no caller repeats one of \
+             them, set callers_changed"
         ),
         (false, name) => format!(
-            "requests of this ledger were made by identities such as {name:?}, and callers are not \
-             authenticated here: {danger}. Serve with tokens_file or tls_client_ca_file and \
-             policy_file, or, if nobody will send one of them again, say callers_changed"
+            "this ledger has requests of identities such as {name:?}, and this server does not \
+             authenticate callers: {danger}. Serve with tokens_file or tls_client_ca_file and \
+             policy_file, or, if no caller repeats one of them, set callers_changed"
         ),
         (true, _) => {
             tracing::warn!(
                 identities = ?unknown,
-                "requests were made by identities that the policy does not have: one that was renamed \
-                 needs `recorded_as`, or it makes again what it sends again"
+                "the ledger has requests of identities that are not in the policy: a renamed \
+                 identity needs `recorded_as`, or its repeats are applied a second time"
             );
             return Ok(());
         }
     };
     if !config.callers_changed {
-        return Err(Failed::Usage(message));
+        return Err(CliError::Usage(message));
     }
-    tracing::warn!("{message}: callers_changed was said");
+    tracing::warn!("serving because callers_changed is set: {message}");
     Ok(())
 }
 
-/// The admin port, and counting for it, if there is to be one; before anything that counts.
-async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, Failed> {
+/// Listens on the admin address, if it is set, and installs the metrics recorder. Called before
+/// the tasks that record metrics start.
+async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
     let Some(address) = config.admin_listen else { return Ok(None) };
     let (listener, address) = listen(address).await?;
-    let metrics = metrics::install().map_err(Failed::run)?;
+    let metrics = metrics::install().map_err(CliError::run)?;
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
     Ok(Some(Admin { listener, metrics }))
 }
 
-/// Asks callers for what the files say.
-pub fn authenticator(
+/// The authenticator of callers, with the credentials of the files that are set.
+fn authenticator(
     config: &SecurityConfig,
     currencies: &Currencies,
-) -> Result<Authenticator, Failed> {
+) -> Result<Authenticator, CliError> {
     let files = config.credential_files();
     let credentials =
-        files.map(|files| files.load(currencies)).transpose().map_err(Failed::Usage)?;
+        files.map(|files| files.load(currencies)).transpose().map_err(CliError::Usage)?;
     let mut public = Vec::new();
     if config.health == Access::Public {
         public.push(HEALTH_SERVICE);
@@ -212,8 +214,8 @@ pub fn authenticator(
     Ok(Authenticator::new(credentials, public))
 }
 
-/// Reloads tokens and policy after every change of their files, for as long as the server runs. A
-/// file that cannot be read or is not valid changes nothing.
+/// Reads the files of tokens and policy again after each change, for as long as the server runs. If
+/// a file is invalid, the last valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
     currencies: Arc<Currencies>,
@@ -229,59 +231,60 @@ async fn reload(
     file_watch::on_change(files.texts(), || files.texts(), reload).await;
 }
 
-/// Connects, and waits for a database that is a moment late. None if a signal came meanwhile.
+/// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
 async fn connect(
     url: DatabaseUrl,
     config: &ServeConfig,
     signals: &mut mpsc::Receiver<()>,
-) -> Result<Option<Store>, Failed> {
+) -> Result<Option<Store>, CliError> {
     let end = Instant::now() + config.database_wait;
-    let mut is_told = false;
+    let mut is_announced = false;
     loop {
         let connected = Store::connect_with(url.clone(), config.database_connections_max).await;
         match connected {
             Err(error) if error.may_pass() && Instant::now() < end => {
-                if !is_told {
+                if !is_announced {
                     let seconds = config.database_wait.as_secs();
                     tracing::warn!(%error, "waiting for the database, up to {seconds} s");
-                    is_told = true;
+                    is_announced = true;
                 }
-                if timeout(DATABASE_WAIT_PAUSE, signals.recv()).await.is_ok() {
+                if timeout(CONNECT_BACKOFF, signals.recv()).await.is_ok() {
                     return Ok(None);
                 }
             }
-            connected => return connected.map(Some).map_err(Failed::run),
+            connected => return connected.map(Some).map_err(CliError::run),
         }
     }
 }
 
-/// Makes sure that the schema is this program's, or says which command makes it so.
-async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), Failed> {
-    let status = store.schema_status().await.map_err(Failed::run)?;
+/// Applies pending migrations if that is allowed. Returns an error that names the right command if
+/// the schema is not that of this program.
+async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
+    let status = store.schema_status().await.map_err(CliError::run)?;
     match (&status, migrate || store.kind() == DatabaseKind::Sqlite) {
         (SchemaStatus::Current, _) => Ok(()),
         (SchemaStatus::Missing | SchemaStatus::Behind(_), true) => {
-            store.migrate_up().await.map_err(Failed::run)
+            store.migrate_up().await.map_err(CliError::run)
         }
-        (SchemaStatus::Missing, false) => Err(Failed::Run(
+        (SchemaStatus::Missing, false) => Err(CliError::Run(
             "the database has no schema yet: run `passbook migrate up`, or serve with --migrate"
                 .to_owned(),
         )),
-        (SchemaStatus::Behind(pending), false) => Err(Failed::Run(format!(
+        (SchemaStatus::Behind(pending), false) => Err(CliError::Run(format!(
             "the database's schema is older than this program ({} not applied): run \
              `passbook migrate up`, or serve with --migrate",
             pending.join(", ")
         ))),
-        (SchemaStatus::Ahead(unknown), _) => Err(Failed::Run(format!(
+        (SchemaStatus::Ahead(unknown), _) => Err(CliError::Run(format!(
             "the database's schema is newer than this program ({} not known): run a newer \
-             passbook, or take it back with that one's `passbook migrate down`",
+             passbook, or revert the schema with its `passbook migrate down`",
             unknown.join(", ")
         ))),
     }
 }
 
-/// Each SIGTERM or ctrl-c.
-fn end_signals() -> std::io::Result<mpsc::Receiver<()>> {
+/// One message for each SIGTERM or ctrl-c.
+fn shutdown_signals() -> std::io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, receiver) = mpsc::channel(1);

@@ -1,4 +1,4 @@
-//! `passbook token`.
+//! `passbook token`: creates bearer tokens.
 
 use std::{
     io::Write,
@@ -7,14 +7,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
-use passbook_command::{Failed, output, parse_duration};
+use passbook_command::{CliError, output, parse_duration};
 use sha2::{Digest, Sha256};
 
 use crate::domain::ids::Identity;
 
-/// What tokens begin with: scanners of source code find one that was left there.
+/// The prefix of every token. Secret scanners find leaked tokens by it.
 const PREFIX: &str = "pbk_";
-/// Random bytes in a token.
+/// The number of random bytes in a token.
 const SECRET_LENGTH: usize = 32;
 
 #[derive(Args)]
@@ -25,28 +25,30 @@ pub struct Token {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make a token. It is written to standard output, once and nowhere else; the lines for the
-    /// file of tokens go to standard error, or to the end of the file itself with --append.
+    /// Create a token. The token goes to standard output, and is stored nowhere. Its entry for the
+    /// file of tokens goes to standard error, or to the end of that file with --append.
     Create {
-        /// Whose it is to be: a name in the policy.
+        /// The identity that the token authenticates: a name in the policy.
         #[arg(long, value_name = "NAME", value_parser = Identity::parse)]
         identity: Identity,
 
-        /// How long it is valid, e.g. 90days. Default: until it is taken out of the file.
+        /// The lifetime of the token, such as 90days. Default: until its entry is removed from the
+        /// file of tokens.
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         expires_in: Option<Duration>,
 
-        /// The file of tokens to append its lines to. Servers read it again within seconds.
+        /// The file of tokens to which the entry of the token is appended. Servers read the file
+        /// again within seconds.
         #[arg(long, value_name = "FILE")]
         append: Option<std::path::PathBuf>,
     },
 }
 
 impl Token {
-    pub fn run(self) -> Result<(), Failed> {
+    pub fn run(self) -> Result<(), CliError> {
         let Action::Create { identity, expires_in, append } = self.action;
         let mut secret = [0; SECRET_LENGTH];
-        getrandom::fill(&mut secret).map_err(Failed::run)?;
+        getrandom::fill(&mut secret).map_err(CliError::run)?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
         let sha256 = Sha256::digest(&token);
         let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -54,23 +56,24 @@ impl Token {
         let mut lines = format!("[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\n");
         if let Some(duration) = expires_in {
             let time = SystemTime::now().checked_add(duration);
-            let time = time.ok_or_else(|| Failed::Usage("--expires-in is too long".to_owned()))?;
+            let time =
+                time.ok_or_else(|| CliError::Usage("--expires-in is too long".to_owned()))?;
             let time = humantime::format_rfc3339_seconds(time);
             lines.push_str(&format!("expire_time = {time}\n"));
         }
         match append {
             Some(path) => append_to(&path, &lines)
-                .map_err(|error| Failed::Run(format!("{}: {error}", path.display())))?,
+                .map_err(|error| CliError::Run(format!("{}: {error}", path.display())))?,
             None => output::error_line(lines.trim_end()),
         }
-        // It is nowhere else: whoever does not read it must be told.
+        // The token is stored nowhere: a caller that did not get it needs an error.
         writeln!(std::io::stdout(), "{token}")
-            .map_err(|error| Failed::Run(format!("the token is lost: {error}")))
+            .map_err(|error| CliError::Run(format!("the token is lost: {error}")))
     }
 }
 
 fn append_to(path: &std::path::Path, lines: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    // In one piece: a server may be reading.
+    // With one write, because a server may read the file at this moment.
     file.write_all(format!("\n{lines}").as_bytes())
 }

@@ -1,10 +1,10 @@
-//! `passbook verify`.
+//! `passbook verify`: recomputes the whole ledger.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::time::Instant;
 
 use crate::{
@@ -14,14 +14,15 @@ use crate::{
     storage::{Store, VerifyError, VerifyProgress},
 };
 
-/// The most connections: more would not make one disk or one database server faster.
+/// The most connections of one verification. More connections do not make one disk or one database
+/// server faster.
 const CONNECTIONS_MAX: usize = 8;
 
-/// Recomputes the whole ledger from its entries, as of one instant: every balance, sequence, hash
-/// and hold, every entry against the request that made it, and the money of each currency against
-/// where it came from. Servers may go on meanwhile.
+/// Recomputes the whole ledger from its entries, as of one instant. Compares every stored balance,
+/// sequence, hash and hold, every entry with its request, and the balances of each currency with
+/// the sums of its transactions. Servers may run during a verification.
 ///
-/// Exit code 0 if all is right, 1 with the first thing that is wrong, 2 for wrong usage.
+/// Exit codes: 0 if every value is right, 1 with the first fault, 2 for wrong usage.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -29,10 +30,10 @@ pub struct Verify {
 }
 
 impl Verify {
-    pub async fn run(self) -> Result<(), Failed> {
-        let store = Store::connect_to_read(self.database.url().map_err(Failed::Usage)?)
+    pub async fn run(self) -> Result<(), CliError> {
+        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
             .await
-            .map_err(Failed::run)?;
+            .map_err(CliError::run)?;
         schema::require_current(&store).await?;
         let began = Instant::now();
         let progress = Arc::new(VerifyProgress::default());
@@ -43,41 +44,48 @@ impl Verify {
         let show = |bar: &ProgressBar| progress::show_verify(bar, &progress);
         let verified = progress::draw(&bar, show, verifying).await;
         match verified {
-            Ok(books) => {
-                output::lines(&table(&books))?;
-                output::line(summary(&books, began.elapsed()))
+            Ok(totals) => {
+                output::lines(&table(&totals))?;
+                output::line(summary(&totals, began.elapsed()))
             }
             Err(VerifyError::Fault(fault)) => {
-                output::line(format_args!("wrong: {fault}"))?;
-                Err(Failed::Run("the books are not right".to_owned()))
+                output::line(format_args!("fault: {fault}"))?;
+                Err(CliError::Run("the ledger has a fault".to_owned()))
             }
-            Err(error @ VerifyError::Storage(_)) => Err(Failed::run(error)),
+            Err(error @ VerifyError::Storage(_)) => Err(CliError::run(error)),
         }
     }
 }
 
-/// What was found right, and how fast.
-fn summary(books: &LedgerTotals, elapsed: Duration) -> String {
-    let (counts, seconds) = (counts(books), elapsed.as_secs_f64());
-    format!("right: {counts}, in {seconds:.1} s ({:.0} entries/s)", books.entries as f64 / seconds)
+/// One line about a verification without a fault: counts, duration, and rate.
+fn summary(totals: &LedgerTotals, elapsed: Duration) -> String {
+    let (counts, seconds) = (counts(totals), elapsed.as_secs_f64());
+    format!(
+        "verified: {counts}, in {seconds:.1} s ({:.0} entries/s)",
+        totals.entries as f64 / seconds
+    )
 }
 
-/// How many there are.
-pub fn counts(books: &LedgerTotals) -> String {
-    let LedgerTotals { accounts, entries, requests, .. } = books;
+/// The numbers of accounts, entries and requests, as text.
+pub fn counts(totals: &LedgerTotals) -> String {
+    let LedgerTotals { accounts, entries, requests, .. } = totals;
     format!("{accounts} accounts, {entries} entries, {requests} requests")
 }
 
-/// Where the money of each currency came from, and where it is.
-pub fn table(books: &LedgerTotals) -> String {
+/// A table with one row for each currency: the sum of each kind of transaction, and of the balances.
+pub fn table(totals: &LedgerTotals) -> String {
     let mut rows = vec![["currency", "accounts", "entries"].map(str::to_owned).to_vec()];
-    rows[0].extend(TransactionKind::ALL.map(|movement| movement.name().to_owned()));
+    rows[0].extend(TransactionKind::ALL.map(|kind| kind.name().to_owned()));
     rows[0].push("balances".to_owned());
-    for ((code, scale), totals) in &books.currencies {
+    for ((code, scale), currency_totals) in &totals.currencies {
         let currency = Currency::from_parts(code, *scale);
-        let mut row = vec![code.clone(), totals.accounts.to_string(), totals.entries.to_string()];
-        row.extend(totals.by_kind.map(|units| currency.format_units(units)));
-        row.push(currency.format_units(totals.balances));
+        let mut row = vec![
+            code.clone(),
+            currency_totals.accounts.to_string(),
+            currency_totals.entries.to_string(),
+        ];
+        row.extend(currency_totals.by_kind.map(|units| currency.format_units(units)));
+        row.push(currency.format_units(currency_totals.balances));
         rows.push(row);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Where the database is.
+//! The settings of the connection to the database.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use clap::{ArgMatches, Args, parser::ValueSource};
 
 use crate::storage::DatabaseUrl;
 
-/// Where the database is; shared by all verbs that need it.
+/// The database of a command.
 #[derive(Args, Clone)]
 pub struct DatabaseConfig {
-    /// Where the database is: sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/NAME.
+    /// The URL of the database: sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/NAME.
     ///
-    /// Several hosts, as in postgres://USER@H1:5432,H2:5432/NAME: the one that is the primary is
-    /// used, and looked for again when it moves.
+    /// With several hosts, as in postgres://USER@H1:5432,H2:5432/NAME, the server uses the primary
+    /// among them, and finds the new primary after a failover.
     ///
-    /// A password belongs into --database-password-file, or into the environment variable or the
-    /// configuration file as USER:PASSWORD@; on the command line everyone on the machine sees it.
+    /// Put a password into --database-password-file, or as USER:PASSWORD@ into the variable or the
+    /// file of settings. Every user of the machine can read a password on the command line.
     #[arg(
         long,
         env = "PASSBOOK_DATABASE_URL",
@@ -24,19 +24,19 @@ pub struct DatabaseConfig {
         hide_env_values = true,
         value_name = "URL"
     )]
-    // Not parsed by clap, which would repeat a wrong one, password and all.
+    // Parsed later: an error of clap would repeat an invalid URL with its password.
     database_url: String,
 
-    /// A file with the password of the database's user, and nothing else.
+    /// A file that contains only the password of the database user.
     #[arg(long, env = "PASSBOOK_DATABASE_PASSWORD_FILE", global = true, value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 }
 
 impl DatabaseConfig {
-    /// The URL.
+    /// The parsed URL, with the password of the file.
     ///
     /// # Errors
-    /// What is wrong with it, without the URL itself.
+    /// The fault of the URL or of the file, in words that do not repeat the URL.
     pub fn url(&self) -> Result<DatabaseUrl, String> {
         let url = DatabaseUrl::parse(&self.database_url)
             .map_err(|error| format!("database_url {error}"))?;
@@ -44,25 +44,25 @@ impl DatabaseConfig {
         let Some(path) = &self.database_password_file else { return Ok(url) };
         if DatabaseUrl::has_password(&self.database_url) {
             return Err(
-                "database_password_file is given, and database_url has a password, too".to_owned()
+                "database_password_file is set, and database_url has a password, too".to_owned()
             );
         }
         let password = std::fs::read_to_string(path).map_err(|error| {
             format!("database_password_file {} cannot be read: {error}", path.display())
         })?;
-        // As an editor left it.
+        // Editors add a byte order mark or a line break.
         let password = password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
         url.with_password(password)
-            .map_err(|error| format!("database_password_file is given, but database_url {error}"))
+            .map_err(|error| format!("database_password_file is set, but database_url {error}"))
     }
 }
 
-/// Whether the URL has a password and is on the command line, where everyone on the machine can read
-/// it.
-pub(crate) fn shows_password(matches: &ArgMatches) -> bool {
+/// Whether the command line has a database URL with a password, which every user of the machine can
+/// read.
+pub fn password_in_arguments(matches: &ArgMatches) -> bool {
     const ID: &str = "database_url";
-    if let Some((_, of_verb)) = matches.subcommand() {
-        return shows_password(of_verb);
+    if let Some((_, subcommand)) = matches.subcommand() {
+        return password_in_arguments(subcommand);
     }
     let Ok(Some(url)) = matches.try_get_one::<String>(ID) else { return false };
     matches.value_source(ID) == Some(ValueSource::CommandLine) && DatabaseUrl::has_password(url)

@@ -1,5 +1,5 @@
-//! The environment, as those who write it mean it: an empty variable is not set, a misspelt one is
-//! pointed out, and an error names the variable that the wrong value came from.
+//! Environment variables: an empty variable counts as not set, a misspelled one causes a warning, and
+//! an error names the variable that has the invalid value.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,14 @@ use clap::{
     parser::ValueSource,
 };
 
-use crate::config::file::{CONFIG, Settings, nearest};
+use crate::config::{
+    error_text::{one_line, suggestion},
+    file::{CONFIG_ID, Settings},
+};
 
 const PREFIX: &str = "PASSBOOK_";
-/// Those of this project's scripts and tests, which may be in the environment as well.
-const OF_SCRIPTS: [&str; 5] = [
+/// The prefixes of variables that are no settings: the scripts and tests of this project use them.
+const SCRIPT_PREFIXES: [&str; 5] = [
     "PASSBOOK_TEST_",
     "PASSBOOK_BENCH_",
     "PASSBOOK_POSTGRES_",
@@ -21,10 +24,10 @@ const OF_SCRIPTS: [&str; 5] = [
     "PASSBOOK_VERSION",
 ];
 
-/// The command without the variables that are empty: Compose, for one, hands over all variables
-/// that are not set as empty ones.
+/// The command without its empty variables. Compose, for example, passes a variable that is not set
+/// as an empty one.
 #[must_use]
-pub fn without_empty(command: Command) -> Command {
+pub fn without_empty_variables(command: Command) -> Command {
     command
         .mut_args(|argument| match empty_variable(&argument) {
             Some(name) => {
@@ -34,7 +37,7 @@ pub fn without_empty(command: Command) -> Command {
             }
             None => argument,
         })
-        .mut_subcommands(without_empty)
+        .mut_subcommands(without_empty_variables)
 }
 
 fn empty_variable(argument: &Arg) -> Option<String> {
@@ -43,7 +46,7 @@ fn empty_variable(argument: &Arg) -> Option<String> {
     value.trim().is_empty().then(|| name.to_owned())
 }
 
-/// What is wrong with a variable, in one line; None if the error is not about one.
+/// The error as one line that begins with the variable; None if the error is not about a variable.
 #[must_use]
 pub fn explain(error: &clap::Error, command: &Command) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
@@ -61,40 +64,34 @@ pub fn explain(error: &clap::Error, command: &Command) -> Option<String> {
     Some(format!("{variable}: {}", one_line(error)))
 }
 
-/// An error as one line, without what clap says of usage.
-pub(super) fn one_line(error: &clap::Error) -> String {
-    let rendered = error.render().to_string();
-    let lines = rendered.lines().map(str::trim);
-    let lines = lines.take_while(|line| !line.starts_with("For more information"));
-    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
-}
-
-/// The variables of our prefix that are no settings, and what to do about each.
+/// One warning for each `PASSBOOK_` variable that is no setting, with the most similar setting.
 #[must_use]
 pub fn unknown_variables(command: &Command) -> Vec<String> {
     let known = variables(command);
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut unknown: Vec<_> = names
         .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
-        .filter(|name| !OF_SCRIPTS.iter().any(|prefix| name.starts_with(prefix)))
-        .filter(|name| !is_of_kubernetes(name))
+        .filter(|name| !SCRIPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| !is_kubernetes_variable(name))
         .collect();
     unknown.sort_unstable();
-    // What all of them have in common would make them alike.
-    let bare = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let bare_known: Vec<_> = known.iter().map(|name| bare(name)).collect();
-    let advice = |name: &String| match nearest(&bare(name), bare_known.iter().map(String::as_str)) {
+    // The common prefix would make all names similar.
+    let without_prefix = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+    let settings: Vec<_> = known.iter().map(|name| without_prefix(name)).collect();
+    let advice = |name: &String| match suggestion(
+        &without_prefix(name),
+        settings.iter().map(String::as_str),
+    ) {
         Some(setting) => format!("{name} is no setting: did you mean {PREFIX}{setting}?"),
         None => format!("{name} is no setting: `passbook serve --help` shows all"),
     };
     unknown.iter().map(advice).collect()
 }
 
-/// Kubernetes sets these for every service of a namespace, such as one that is called passbook:
-/// `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_GRPC`, `_PORT`, `_PORT_50051_TCP`,
-/// `_PORT_50051_TCP_ADDR` ...
-fn is_of_kubernetes(name: &str) -> bool {
+/// Whether Kubernetes sets this variable. It sets several for each service of a namespace. Behind
+/// the name of the service they have `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_GRPC`, `_PORT`,
+/// `_PORT_50051_TCP`, `_PORT_50051_TCP_ADDR` ...
+fn is_kubernetes_variable(name: &str) -> bool {
     let is_link = |(_, rest): (&str, &str)| {
         let mut words = rest.split('_');
         let number = words.next().unwrap_or_default();
@@ -107,37 +104,38 @@ fn is_of_kubernetes(name: &str) -> bool {
         || name.split_once("_PORT_").is_some_and(is_link)
 }
 
-/// Those of the command and of all its verbs.
+/// The variables of the command and of all its subcommands.
 fn variables(command: &Command) -> BTreeSet<String> {
     let own = command.get_arguments().filter_map(Arg::get_env);
     let own = own.filter_map(|name| Some(name.to_str()?.to_owned()));
     own.chain(command.get_subcommands().flat_map(variables)).collect()
 }
 
-/// Where the settings that a message is about came from, unless it was a flag; to be put behind it.
+/// The variables and files that set the settings which a message names, in brackets. A caller
+/// appends this to the message. Empty if flags set them all.
 #[must_use]
 pub fn sources(message: &str, matches: &ArgMatches, file: Option<&Settings>) -> String {
-    let mut of_verb = matches;
-    while let Some((_, next)) = of_verb.subcommand() {
-        of_verb = next;
+    let mut subcommand = matches;
+    while let Some((_, next)) = subcommand.subcommand() {
+        subcommand = next;
     }
     let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
     let words: BTreeSet<&str> = message.split(|it| !is_name(it)).collect();
-    let source = |id: &str| match of_verb.value_source(id)? {
+    let source = |id: &str| match subcommand.value_source(id)? {
         ValueSource::EnvVariable => Some(format!("{id} is {PREFIX}{}", id.to_uppercase())),
-        ValueSource::DefaultValue => {
-            file.filter(|it| it.has(id)).map(|it| format!("{id} is in {}", it.path().display()))
-        }
+        ValueSource::DefaultValue => file
+            .filter(|it| it.contains_key(id))
+            .map(|it| format!("{id} is in {}", it.path().display())),
         _ => None,
     };
-    // Of a file that is wrong, the message begins with its name.
-    let is_its_file = |id: &str| {
-        let mut values = of_verb.get_raw(id).into_iter().flatten();
-        (id.ends_with("_file") || id == CONFIG)
+    // A message about the content of a file begins with its path.
+    let begins_with_file = |id: &str| {
+        let mut values = subcommand.get_raw(id).into_iter().flatten();
+        (id.ends_with("_file") || id == CONFIG_ID)
             && values.any(|it| message.starts_with(&format!("{}: ", it.to_string_lossy())))
     };
-    let ids = of_verb.ids().map(clap::Id::as_str);
-    let named = ids.filter(|id| words.contains(id) || is_its_file(id));
+    let ids = subcommand.ids().map(clap::Id::as_str);
+    let named = ids.filter(|id| words.contains(id) || begins_with_file(id));
     let sources: Vec<_> = named.filter_map(source).collect();
     if sources.is_empty() { String::new() } else { format!(" ({})", sources.join(", ")) }
 }
@@ -147,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubernetes_sets_for_a_service_is_known() {
+    fn variables_of_kubernetes_services_are_recognized() {
         for name in [
             "PASSBOOK_PORT",
             "PASSBOOK_SERVICE_HOST",
@@ -160,10 +158,10 @@ mod tests {
             "PASSBOOK_ADMIN_SERVICE_HOST",
             "PASSBOOK_ADMIN_PORT_9090_TCP_ADDR",
         ] {
-            assert!(is_of_kubernetes(name), "{name}");
+            assert!(is_kubernetes_variable(name), "{name}");
         }
         for name in ["PASSBOOK_DATBASE_URL", "PASSBOOK_SERVICE", "PASSBOOK_PORT_NUMBER"] {
-            assert!(!is_of_kubernetes(name), "{name}");
+            assert!(!is_kubernetes_variable(name), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The TOML file of settings. Its keys are the flags' names with `_` for `-`, and its values take
-//! the place of the defaults; so clap checks them like those of flags, and a flag or a variable
-//! wins over them.
+//! The TOML file of settings. A key is the name of a flag with `_` for `-`. The values replace the
+//! defaults of the command, so clap validates them like flags, and a flag or a variable overrides
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,15 @@ use std::{
 
 use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::ContextValue};
 
-use crate::{config::environment::one_line, toml_text};
+use crate::{
+    config::error_text::{one_line, suggestion},
+    toml_text,
+};
 
-/// The id of the setting that names the file. It cannot be set in the file.
-pub const CONFIG: &str = "config";
+/// The id of the setting with the path of the file. The file itself cannot set it.
+pub const CONFIG_ID: &str = "config";
 
-/// How much alike a wrong key and a setting must be for the latter to be offered; clap's own value
-/// for flags.
-const LIKENESS_MIN: f64 = 0.7;
-
-/// What is wrong with the file, in one line.
+/// An error in the file, as one line that begins with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}", path.display())]
 pub struct FileError {
@@ -26,18 +25,17 @@ pub struct FileError {
     what: String,
 }
 
-/// The values of a file, by their keys; they fit the settings in name and kind, and are not
-/// checked further.
+/// The values of a file by key. Keys and types are validated, the values are not yet parsed.
 pub struct Settings {
     path: PathBuf,
     values: BTreeMap<String, Vec<String>>,
 }
 
 impl Settings {
-    /// Reads a file whose keys are settings of this command or one of its verbs.
+    /// Reads a file whose keys are settings of `command` or of its subcommand `serve`.
     ///
     /// # Errors
-    /// It cannot be read, is no TOML, or has a key that is no setting, or a value of a wrong type.
+    /// The file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
     pub fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
         let fail = |what: String| FileError { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path)
@@ -47,19 +45,20 @@ impl Settings {
         let mut values = BTreeMap::new();
         for (key, value) in table {
             let Some(argument) = known.get(key.as_str()) else {
-                let advice = match nearest(&key, known.keys().copied()) {
+                let advice = match suggestion(&key, known.keys().copied()) {
                     Some(name) => format!("did you mean {name}?"),
                     None => "`passbook serve --help` shows all".to_owned(),
                 };
                 return Err(fail(format!("there is no setting {key:?}: {advice}")));
             };
-            let texts = texts(argument, value).map_err(|what| fail(format!("{key} {what}")))?;
-            values.insert(key, texts);
+            let arguments =
+                to_arguments(argument, value).map_err(|what| fail(format!("{key} {what}")))?;
+            values.insert(key, arguments);
         }
         Ok(Self { path: path.to_owned(), values })
     }
 
-    /// The command with these values as its defaults.
+    /// The command with the values of the file as defaults.
     #[must_use]
     pub fn apply(&self, command: Command) -> Command {
         command
@@ -69,20 +68,21 @@ impl Settings {
                 }
                 _ => argument,
             })
-            .mut_subcommands(|verb| self.apply(verb))
+            .mut_subcommands(|subcommand| self.apply(subcommand))
     }
 
-    /// Whether it has this key.
-    pub(super) fn has(&self, key: &str) -> bool {
+    /// Whether the file sets this key.
+    pub(super) fn contains_key(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// The file.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What clap says of a value that came from the file, since all others are right.
+    /// An error of clap as an error of the file. Flags and variables were parsed before without an
+    /// error, so the invalid value is from the file.
     #[must_use]
     pub fn explain(&self, error: &clap::Error) -> FileError {
         let text = |kind| match error.get(kind) {
@@ -96,9 +96,9 @@ impl Settings {
     }
 }
 
-/// The command with the key of each setting in its long help.
+/// The command with `[key: ...]` in the long help of each setting.
 #[must_use]
-pub fn name_keys(command: Command) -> Command {
+pub fn document_keys(command: Command) -> Command {
     command
         .mut_args(|argument| {
             let help = argument.get_long_help().or(argument.get_help()).cloned();
@@ -110,23 +110,24 @@ pub fn name_keys(command: Command) -> Command {
                 None => argument,
             }
         })
-        .mut_subcommands(name_keys)
+        .mut_subcommands(document_keys)
 }
 
-/// A setting is what has a variable; of those, the file cannot name itself.
+/// Whether an argument is a setting: it has a variable, and is not the path of the file.
 fn is_setting(argument: &Arg) -> bool {
-    argument.get_env().is_some() && argument.get_id() != CONFIG
+    argument.get_env().is_some() && argument.get_id() != CONFIG_ID
 }
 
-/// All settings of `serve`, and of all verbs.
+/// The settings of `serve` and the global ones, by key.
 fn settings(command: &Command) -> BTreeMap<&str, &Arg> {
-    let serve = command.get_subcommands().filter(|verb| verb.get_name() == "serve");
+    let serve = command.get_subcommands().filter(|it| it.get_name() == "serve");
     let arguments = command.get_arguments().chain(serve.flat_map(Command::get_arguments));
     arguments.filter(|it| is_setting(it)).map(|it| (it.get_id().as_str(), it)).collect()
 }
 
-/// A value as it would be written behind the flag; more than one where the flag may be repeated.
-fn texts(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
+/// The arguments that a flag would need for this value. A list is allowed if the flag can be
+/// repeated.
+fn to_arguments(argument: &Arg, value: toml::Value) -> Result<Vec<String>, String> {
     let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
     let is_list = matches!(argument.get_action(), ArgAction::Append);
     match value {
@@ -151,13 +152,4 @@ fn scalar(value: toml::Value) -> Option<String> {
         | toml::Value::Array(_)
         | toml::Value::Table(_) => None,
     }
-}
-
-/// The name that was probably meant.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |name: &str| name.replace('-', "_").to_lowercase();
-    let wanted = plain(wanted);
-    let best = names.map(|name| (strsim::jaro_winkler(&wanted, &plain(name)), name));
-    let best = best.max_by(|(left, _), (right, _)| left.total_cmp(right));
-    best.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| name)
 }

@@ -1,16 +1,17 @@
-//! What one server takes on, at most. More is refused before anything is done.
+//! The limits of load of one server. Load beyond a limit is shed before any work.
 
 use std::time::Duration;
 
 use clap::Args;
 use passbook_command::parse_duration;
 
-/// How much one server takes on.
+/// The limits of load of one server.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitsConfig {
-    /// Changes accepted and not yet answered; one more is refused with RESOURCE_EXHAUSTED. Too
-    /// low refuses bursts; too high lets callers wait for what they have given up on.
+    /// The most changes that are accepted and not yet answered. Further ones are shed with
+    /// RESOURCE_EXHAUSTED. Too low: bursts are shed. Too high: changes stay in the queue until their
+    /// callers have given up.
     #[arg(
         long,
         env = "PASSBOOK_QUEUE_CAPACITY",
@@ -20,8 +21,8 @@ pub struct LimitsConfig {
     )]
     pub queue_capacity: u32,
 
-    /// Calls under way, of all callers together, streams included. Too low refuses bursts; too
-    /// high takes memory, some 15 KiB a call.
+    /// The most calls in flight of all callers together, streams included. Too low: bursts are
+    /// shed. Too high: calls take memory, some 15 KiB each.
     #[arg(
         long,
         env = "PASSBOOK_CALLS_MAX",
@@ -31,8 +32,8 @@ pub struct LimitsConfig {
     )]
     pub calls_max: u32,
 
-    /// Calls under way of one identity; without authentication there are none. At calls_max, one
-    /// caller can keep all others out.
+    /// The most calls in flight of one identity. Has no effect without authentication. As high as
+    /// calls_max: one identity can exclude all others.
     #[arg(
         long,
         env = "PASSBOOK_IDENTITY_CALLS_MAX",
@@ -42,8 +43,8 @@ pub struct LimitsConfig {
     )]
     pub identity_calls_max: u32,
 
-    /// Calls a second of one identity, with a burst of as many; 0 for no limit. A batch or a
-    /// stream is one call. Without authentication there are no identities.
+    /// The most calls a second of one identity, with a burst of the same number. 0 means no limit. A
+    /// batch or a stream is one call. Has no effect without authentication.
     #[arg(
         long,
         env = "PASSBOOK_IDENTITY_RATE_MAX",
@@ -53,8 +54,8 @@ pub struct LimitsConfig {
     )]
     pub identity_rate_max: u32,
 
-    /// Open connections; beyond that, new ones wait to be accepted. Too high runs out of file
-    /// descriptors (ulimit -n).
+    /// The most open connections. Further connections wait until one is closed. Too high: the
+    /// process runs out of file descriptors (ulimit -n).
     #[arg(
         long,
         env = "PASSBOOK_CONNECTIONS_MAX",
@@ -64,7 +65,7 @@ pub struct LimitsConfig {
     )]
     pub connections_max: u32,
 
-    /// Calls at the same time on one connection; clients queue the others on their side.
+    /// The most calls in flight on one connection. Clients queue further calls on their side.
     #[arg(
         long,
         env = "PASSBOOK_STREAMS_PER_CONNECTION_MAX",
@@ -74,7 +75,7 @@ pub struct LimitsConfig {
     )]
     pub streams_per_connection_max: u32,
 
-    /// The largest message of a request, in bytes.
+    /// The largest request message, in bytes.
     #[arg(
         long,
         env = "PASSBOOK_MESSAGE_SIZE_MAX",
@@ -84,7 +85,7 @@ pub struct LimitsConfig {
     )]
     pub message_size_max: u32,
 
-    /// The headers of a request, in bytes, as HTTP/2 counts them.
+    /// The largest size of the headers of a call, in bytes as HTTP/2 counts them.
     #[arg(
         long,
         env = "PASSBOOK_HEADER_SIZE_MAX",
@@ -94,7 +95,7 @@ pub struct LimitsConfig {
     )]
     pub header_size_max: u32,
 
-    /// How often a connection on which nothing happens is asked for a sign of life.
+    /// The interval of HTTP/2 pings on an idle connection.
     #[arg(
         long,
         env = "PASSBOOK_KEEPALIVE_INTERVAL",
@@ -104,7 +105,7 @@ pub struct LimitsConfig {
     )]
     pub keepalive_interval: Duration,
 
-    /// How long it may take to give one, before it is closed.
+    /// How long a connection may take to answer an HTTP/2 ping before the server closes it.
     #[arg(
         long,
         env = "PASSBOOK_KEEPALIVE_TIMEOUT",
@@ -114,8 +115,8 @@ pub struct LimitsConfig {
     )]
     pub keepalive_timeout: Duration,
 
-    /// After how long a connection is asked to go (GOAWAY): calls on it end in peace, and the
-    /// client connects anew, perhaps to a server with less to do.
+    /// The age at which the server asks a client to leave a connection (GOAWAY). The calls on the
+    /// connection are completed, and the client connects again, possibly to a server with less load.
     #[arg(
         long,
         env = "PASSBOOK_CONNECTION_AGE_MAX",
@@ -125,7 +126,7 @@ pub struct LimitsConfig {
     )]
     pub connection_age_max: Duration,
 
-    /// How long a TLS handshake may take.
+    /// The timeout of a TLS handshake.
     #[arg(
         long,
         env = "PASSBOOK_HANDSHAKE_TIMEOUT",

@@ -1,10 +1,11 @@
-//! Every setting: its flag, its environment variable, its key in the TOML file, its default and
-//! its limits. One definition, clap's, serves all three; `file` reads the TOML file.
+//! The settings: flag, environment variable, key in the TOML file, default and limits of each. One
+//! definition for clap covers flag, variable and key.
 //!
-//! A flag wins over the environment, that over the file, that over the default.
+//! A flag overrides the variable, the variable overrides the file, and the file overrides the default.
 
 mod database;
 pub mod environment;
+mod error_text;
 pub mod file;
 mod limits;
 mod security;
@@ -16,9 +17,8 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 use passbook_command::parse_duration;
 
-pub(crate) use crate::config::database::shows_password;
 pub use crate::config::{
-    database::DatabaseConfig,
+    database::{DatabaseConfig, password_in_arguments},
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
     telemetry::TelemetryConfig,
@@ -32,8 +32,8 @@ use crate::{
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
 pub struct ServeConfig {
-    /// The address to serve gRPC on: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
-    /// this machine. Port 0 takes a free one.
+    /// The address of the gRPC server: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
+    /// this machine. Port 0 selects a free port.
     #[arg(
         long,
         env = "PASSBOOK_LISTEN",
@@ -47,12 +47,13 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub database: DatabaseConfig,
 
-    /// Migrate the database first. On SQLite this is always done.
+    /// Apply pending migrations before serving. On SQLite the server always does this.
     #[arg(long, env = "PASSBOOK_MIGRATE", value_parser = parse_switch)]
     pub migrate: bool,
 
-    /// A currency besides ISO 4217's, with its number of decimals (0-27), e.g. ETH=18. May be
-    /// given several times, or separated by commas. A currency keeps its decimals for ever.
+    /// A currency that is not in ISO 4217, with its number of decimals (0-27), such as ETH=18. Can
+    /// be repeated, or have several currencies separated by commas. The decimals of a currency
+    /// never change.
     #[arg(
         long,
         env = "PASSBOOK_CURRENCY",
@@ -61,7 +62,7 @@ pub struct ServeConfig {
     )]
     pub currency: Vec<CurrencyList>,
 
-    /// How long a call may take whose caller set no deadline (`grpc-timeout`).
+    /// The deadline of calls whose caller sets none (`grpc-timeout`).
     #[arg(
         long,
         env = "PASSBOOK_DEFAULT_DEADLINE",
@@ -71,9 +72,9 @@ pub struct ServeConfig {
     )]
     pub default_deadline: Duration,
 
-    /// How long to wait at the start for a database that does not answer yet: it is starting, or its
-    /// host's name is not known. Meanwhile the server listens, and calls get UNAVAILABLE. Errors that
-    /// will not pass, such as a wrong password, end the server at once.
+    /// How long the server waits at the start for a database that does not answer, because it is
+    /// starting or the name of its host is unknown. During the wait the server listens, and calls
+    /// get UNAVAILABLE. A permanent error, such as a wrong password, ends the server at once.
     #[arg(
         long,
         env = "PASSBOOK_DATABASE_WAIT",
@@ -83,9 +84,10 @@ pub struct ServeConfig {
     )]
     pub database_wait: Duration,
 
-    /// The most connections to PostgreSQL that this server opens: at least 3. It uses no more than
-    /// its role, the database and PostgreSQL allow to one; several servers share that, so divide
-    /// it. With fewer than about 20, reads and waits for locks of other programs are slower.
+    /// The most connections to PostgreSQL that this server opens, at least 3. The server stays
+    /// within the connection limits of its role, the database and PostgreSQL, but several servers
+    /// share these limits, so divide them. With fewer than about 20 connections, reads and waits for
+    /// foreign locks are slower.
     #[arg(
         long,
         env = "PASSBOOK_DATABASE_CONNECTIONS_MAX",
@@ -95,8 +97,8 @@ pub struct ServeConfig {
     )]
     pub database_connections_max: u32,
 
-    /// The most changes of accounts (legs) in one database transaction. Too low commits too often; too high makes
-    /// everyone in the batch wait for it.
+    /// The most legs in one database transaction. Too low: the server commits more often than it
+    /// needs to. Too high: each request waits longer for the rest of its batch.
     #[arg(
         long,
         env = "PASSBOOK_BATCH_SIZE_MAX",
@@ -106,11 +108,11 @@ pub struct ServeConfig {
     )]
     pub batch_size_max: u32,
 
-    /// TLS, and who may call.
+    /// TLS, authentication and authorization.
     #[command(flatten)]
     pub security: SecurityConfig,
 
-    /// How much the server takes on.
+    /// Limits of load.
     #[command(flatten)]
     pub limits: LimitsConfig,
 
@@ -118,8 +120,9 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 
-    /// After SIGTERM or ctrl-c: how long to go on taking connections and calls while health says
-    /// NOT_SERVING, so that load balancers turn away first. Kubernetes needs some seconds.
+    /// How long the server accepts connections and calls after SIGTERM or ctrl-c. Health reports
+    /// NOT_SERVING during this time, so that load balancers stop sending calls. Kubernetes needs
+    /// some seconds.
     #[arg(
         long,
         env = "PASSBOOK_SHUTDOWN_DELAY",
@@ -129,7 +132,7 @@ pub struct ServeConfig {
     )]
     pub shutdown_delay: Duration,
 
-    /// After that: how long to go on answering what was accepted.
+    /// How long the server completes accepted calls at shutdown, after the shutdown delay.
     #[arg(
         long,
         env = "PASSBOOK_SHUTDOWN_GRACE",
@@ -141,19 +144,19 @@ pub struct ServeConfig {
 }
 
 impl ServeConfig {
-    /// Refuses settings that contradict each other.
+    /// Checks that no two settings contradict each other.
     ///
     /// # Errors
-    /// What contradicts what, by the settings' names.
-    pub fn check(&self) -> Result<(), String> {
+    /// A contradiction, with the names of both settings.
+    pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
-        self.security.check(self.listen)
+        self.security.validate(self.listen)
     }
 
-    /// ISO 4217's currencies and those that are configured.
+    /// The currencies of ISO 4217 and the configured ones.
     ///
     /// # Errors
-    /// One of the latter makes no sense.
+    /// The code or the decimals of a configured currency are invalid.
     pub fn currencies(&self) -> Result<Currencies, String> {
         let configured: Vec<_> = self.currency.iter().flat_map(|list| list.0.clone()).collect();
         Currencies::new(&configured).map_err(|(code, error)| format!("currency {code}: {error}"))

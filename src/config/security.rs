@@ -1,4 +1,4 @@
-//! Who may call, and how that is made sure of.
+//! The settings of TLS, authentication and authorization.
 
 use std::{
     net::SocketAddr,
@@ -9,48 +9,50 @@ use clap::{Args, ValueEnum};
 
 use crate::{auth::CredentialFiles, config::values::parse_switch};
 
-/// Who may call, and how that is made sure of.
+/// TLS, authentication and authorization.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
-    /// Serve on an address that is not a loopback one although callers are not authenticated or
-    /// the connections not encrypted.
+    /// Serve on an address that other machines can reach, even without TLS or authentication.
     #[arg(long, env = "PASSBOOK_INSECURE", value_parser = parse_switch)]
     pub insecure: bool,
 
-    /// The server's certificate and what leads to its root, in PEM. Read again when it changes.
+    /// The certificate of the server and the chain to its root, in PEM. The server reads the file
+    /// again when it changes.
     #[arg(long, env = "PASSBOOK_TLS_CERTIFICATE_FILE", value_name = "FILE")]
     pub tls_certificate_file: Option<PathBuf>,
 
-    /// The certificate's private key, in PEM. Read again when it changes.
+    /// The private key of the server's certificate, in PEM. The server reads the file again when it
+    /// changes.
     #[arg(long, env = "PASSBOOK_TLS_KEY_FILE", value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// Mutual TLS: the authorities that callers' certificates must come from, in PEM. The
-    /// identity of a caller is its certificate's SPIFFE URI, or its first DNS name. With
-    /// tokens_file as well, a caller has either a certificate or a token. Read again when it
+    /// Mutual TLS: the authorities that issue the certificates of callers, in PEM. The identity of a
+    /// caller is the SPIFFE URI of its certificate, or its first DNS name. If tokens_file is set,
+    /// too, a caller needs a certificate or a token. The server reads the file again when it
     /// changes.
     #[arg(long, env = "PASSBOOK_TLS_CLIENT_CA_FILE", value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
 
-    /// The hashes of bearer tokens, and whose they are: `passbook token create` makes one. Read
-    /// again when it changes.
+    /// The hashes of bearer tokens and their identities. `passbook token create` creates an entry.
+    /// The server reads the file again when it changes.
     #[arg(long, env = "PASSBOOK_TOKENS_FILE", value_name = "FILE")]
     pub tokens_file: Option<PathBuf>,
 
-    /// What each identity may do; what is not in it is denied. Read again when it changes.
+    /// The policy: the calls that each identity may make. Calls that are not in it are denied. The
+    /// server reads the file again when it changes.
     #[arg(long, env = "PASSBOOK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
 
-    /// Serve although requests of this ledger were recorded under a name that no caller has any more:
-    /// authentication was switched on or off. A request that was made so and is sent again, as
-    /// callers do after a timeout, is made twice: `recorded_as` in the policy, which lets one
-    /// identity go on under that name, is the way that is safe.
+    /// Serve even if requests of this ledger are recorded under a name that no caller has now, because
+    /// authentication was switched on or off. A repeat of such a request, as after a timeout, is
+    /// applied a second time. `recorded_as` in the policy is the safe way: it lets one identity
+    /// continue under that name.
     #[arg(long, env = "PASSBOOK_CALLERS_CHANGED")]
     pub callers_changed: bool,
 
-    /// Who may ask for the contract by gRPC reflection, as grpcurl does. If callers are not
-    /// authenticated at all, `authenticated` is `public`.
+    /// Who may read the contract by gRPC reflection, as grpcurl does. On a server without
+    /// authentication, `authenticated` means `public`.
     #[arg(
         long,
         env = "PASSBOOK_REFLECTION",
@@ -60,7 +62,7 @@ pub struct SecurityConfig {
     )]
     pub reflection: Access,
 
-    /// Who may ask grpc.health.v1 whether the server serves. Orchestrators have no tokens.
+    /// Who may call the health service grpc.health.v1. Orchestrators have no tokens.
     #[arg(
         long,
         env = "PASSBOOK_HEALTH",
@@ -71,33 +73,33 @@ pub struct SecurityConfig {
     pub health: Access,
 }
 
-/// Who may use a service about the service.
+/// The callers that may use reflection or health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Access {
-    /// Everyone.
+    /// Every caller.
     Public,
-    /// Whoever has a valid credential.
+    /// Callers with a valid credential.
     Authenticated,
-    /// Nobody.
+    /// No caller: the service is not served.
     Off,
 }
 
-/// The files of a server that speaks TLS.
+/// The files of a server with TLS.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The server's certificates, its own first.
+    /// The certificate chain of the server, in PEM, its own certificate first.
     pub certificate: PathBuf,
-    /// The private key.
+    /// The private key of that certificate, in PEM.
     pub key: PathBuf,
-    /// What callers' certificates are verified against.
+    /// The authorities of callers' certificates, in PEM; None without mutual TLS.
     pub client_ca: Option<PathBuf>,
-    /// Whether a caller without a certificate is turned away in the handshake: there is nothing
-    /// else that it could show.
+    /// Whether the handshake fails without a certificate of the caller. True if callers have no
+    /// other credential.
     pub client_certificate_required: bool,
 }
 
 impl SecurityConfig {
-    /// The files for TLS; None if it is not spoken.
+    /// The files of TLS; None without TLS.
     #[must_use]
     pub fn tls(&self) -> Option<TlsFiles> {
         Some(TlsFiles {
@@ -108,39 +110,39 @@ impl SecurityConfig {
         })
     }
 
-    /// The files of tokens and of the policy; None if callers are not authenticated.
+    /// The files of policy and tokens; None without authentication.
     #[must_use]
     pub fn credential_files(&self) -> Option<CredentialFiles> {
         let policy = self.policy_file.clone()?;
         Some(CredentialFiles { policy, tokens: self.tokens_file.clone() })
     }
 
-    /// Whether callers are asked who they are.
+    /// Whether the server authenticates callers.
     #[must_use]
     pub fn is_authenticating(&self) -> bool {
         self.tokens_file.is_some() || self.tls_client_ca_file.is_some()
     }
 
-    pub(super) fn check(&self, listen: SocketAddr) -> Result<(), String> {
-        needs(
+    pub(super) fn validate(&self, listen: SocketAddr) -> Result<(), String> {
+        requires(
             "tls_certificate_file",
             &self.tls_certificate_file,
             "tls_key_file",
             &self.tls_key_file,
         )?;
-        needs(
+        requires(
             "tls_key_file",
             &self.tls_key_file,
             "tls_certificate_file",
             &self.tls_certificate_file,
         )?;
         let (ca, certificate) = (&self.tls_client_ca_file, &self.tls_certificate_file);
-        needs("tls_client_ca_file", ca, "tls_certificate_file", certificate)?;
-        needs("tokens_file", &self.tokens_file, "policy_file", &self.policy_file)?;
-        needs("tls_client_ca_file", ca, "policy_file", &self.policy_file)?;
+        requires("tls_client_ca_file", ca, "tls_certificate_file", certificate)?;
+        requires("tokens_file", &self.tokens_file, "policy_file", &self.policy_file)?;
+        requires("tls_client_ca_file", ca, "policy_file", &self.policy_file)?;
         if self.policy_file.is_some() && !self.is_authenticating() {
-            return Err("policy_file is given, but neither tokens_file nor tls_client_ca_file: \
-                        nobody could show who they are"
+            return Err("policy_file is set, but neither tokens_file nor tls_client_ca_file: \
+                        no caller could be authenticated"
                 .to_owned());
         }
         if self.insecure || listen.ip().is_loopback() {
@@ -156,13 +158,13 @@ impl SecurityConfig {
             }
         };
         Err(format!(
-            "listen {listen} can be reached from other machines, but there is no {missing}: set \
-             it up, or say insecure if something else protects that address"
+            "listen {listen} can be reached from other machines without {missing}: set up what is \
+             missing, or set insecure if something else protects that address"
         ))
     }
 }
 
-fn needs(
+fn requires(
     key: &str,
     value: &Option<PathBuf>,
     other_key: &str,
@@ -170,7 +172,7 @@ fn needs(
 ) -> Result<(), String> {
     match (value.as_deref().map(Path::display), other) {
         (Some(path), None) => {
-            Err(format!("{key} is given ({path}), so {other_key} is needed, too"))
+            Err(format!("{key} is set ({path}), so {other_key} is required, too"))
         }
         _ => Ok(()),
     }

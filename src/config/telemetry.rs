@@ -1,4 +1,4 @@
-//! What the server tells of itself.
+//! The settings of metrics, traces and slow calls.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,12 +7,12 @@ use passbook_command::parse_duration;
 
 use crate::config::values::parse_address;
 
-/// What the server tells of itself.
+/// Metrics, traces and slow calls.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryConfig {
-    /// An address for HTTP without TLS or authentication: /metrics (Prometheus), /livez, /readyz.
-    /// Not served unless it is given. For the inner network only.
+    /// The address of the admin port: /metrics (Prometheus), /livez and /readyz by HTTP, without TLS
+    /// or authentication. For the internal network only. Default: no admin port.
     #[arg(
         long,
         env = "PASSBOOK_ADMIN_LISTEN",
@@ -21,7 +21,7 @@ pub struct TelemetryConfig {
     )]
     pub admin_listen: Option<SocketAddr>,
 
-    /// A call that takes longer is logged as a warning. Streams are not meant.
+    /// The duration above which a unary call is logged as a warning.
     #[arg(
         long,
         env = "PASSBOOK_SLOW_REQUEST_THRESHOLD",
@@ -31,8 +31,8 @@ pub struct TelemetryConfig {
     )]
     pub slow_request_threshold: Duration,
 
-    /// Where traces go, by OTLP over gRPC, e.g. http://127.0.0.1:4317. None are made unless it is
-    /// given.
+    /// The collector of traces, by OTLP over gRPC, such as http://127.0.0.1:4317. Default: the server
+    /// records no traces.
     #[arg(
         long,
         env = "PASSBOOK_OTLP_ENDPOINT",
@@ -41,8 +41,8 @@ pub struct TelemetryConfig {
     )]
     pub otlp_endpoint: Option<String>,
 
-    /// The share of calls that are traced, 0 to 1, of those whose caller has not decided it
-    /// (`traceparent`).
+    /// The fraction of calls that are traced, from 0 to 1. If a caller sends `traceparent`, the
+    /// caller decides.
     #[arg(
         long,
         env = "PASSBOOK_TRACE_SAMPLE_RATIO",

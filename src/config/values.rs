@@ -1,17 +1,17 @@
-//! Values as people write them, to the flag, into the environment and into files.
+//! Parsers of values, which accept what people write into flags, variables and files.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// A switch, as the many programs write it that set variables.
+/// Parses a switch in all common spellings: tools that set variables differ in them.
 pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {
     match text.trim().to_lowercase().as_str() {
         "true" | "1" | "yes" | "y" | "on" | "t" => Ok(true),
         "false" | "0" | "no" | "n" | "off" | "f" => Ok(false),
-        _ => Err("must be true or false; 1 or 0, yes or no, on or off are taken, too"),
+        _ => Err("must be true or false; 1 or 0, yes or no, on or off are accepted, too"),
     }
 }
 
-/// An address to listen on, with its port. A name is looked up; `:PORT` is every IPv4 address.
+/// Parses a listening address with its port. A name is resolved. `:PORT` means all IPv4 addresses.
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     const EXAMPLE: &str = "must be ADDRESS:PORT, such as 127.0.0.1:50051, localhost:50051 or \
                            [::1]:50051, or :50051 for all addresses";
@@ -29,28 +29,28 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let port: u16 = port.parse().map_err(|_| format!("{EXAMPLE}; PORT is from 0 to 65535"))?;
     match host {
         "" | "*" => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
-        // Without asking the system, which may know it as ::1 only, or not at all.
+        // Not resolved by the system, which may know `localhost` as ::1 only, or not at all.
         _ if host.eq_ignore_ascii_case("localhost") => Ok((Ipv4Addr::LOCALHOST, port).into()),
         _ if host.contains([':', '[', ']']) => {
             Err(format!("an IPv6 address must be in brackets: {EXAMPLE}"))
         }
-        _ => look_up(host, port).map_err(|why| format!("{host} cannot be looked up: {why}")),
+        _ => resolve(host, port).map_err(|why| format!("{host} cannot be resolved: {why}")),
     }
 }
 
-/// An IPv4 address if there is one: clients are given those.
-fn look_up(host: &str, port: u16) -> Result<SocketAddr, String> {
+/// Resolves a name, to an IPv4 address if it has one: clients use those.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let addresses: Vec<_> =
         (host, port).to_socket_addrs().map_err(|error| error.to_string())?.collect();
     let first = addresses.iter().find(|it| it.is_ipv4()).or(addresses.first());
     first.copied().ok_or_else(|| "it has no address".to_owned())
 }
 
-/// Currencies with their decimals.
+/// Codes of currencies with their numbers of decimals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrencyList(pub Vec<(String, u32)>);
 
-/// Separated by commas; what is empty, and space around it, does not count.
+/// Parses `CODE=SCALE` items separated by commas. Empty items and spaces around items are ignored.
 pub(super) fn parse_currencies(text: &str) -> Result<CurrencyList, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items.map(parse_currency).collect::<Result<_, _>>().map(CurrencyList)
@@ -59,9 +59,9 @@ pub(super) fn parse_currencies(text: &str) -> Result<CurrencyList, String> {
 fn parse_currency(text: &str) -> Result<(String, u32), String> {
     let wrong = |what: &str| format!("{text:?} {what}");
     let (code, scale) =
-        text.split_once('=').ok_or_else(|| wrong("must be CODE=SCALE, e.g. ETH=18"))?;
+        text.split_once('=').ok_or_else(|| wrong("must be CODE=SCALE, such as ETH=18"))?;
     let scale = scale.trim().parse();
-    let scale = scale.map_err(|_| wrong("must have a whole number for SCALE, e.g. ETH=18"))?;
+    let scale = scale.map_err(|_| wrong("must have a whole number for SCALE, such as ETH=18"))?;
     Ok((code.trim().to_owned(), scale))
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_taken_as_people_write_them() {
+    fn all_spellings_of_addresses_are_parsed() {
         for (text, address) in [
             ("127.0.0.1:50051", "127.0.0.1:50051"),
             (" 0.0.0.0:0\n", "0.0.0.0:0"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_answered_with_an_example() {
+    fn errors_about_addresses_have_an_example() {
         for (text, words) in [
             ("50051", "127.0.0.1:50051, localhost:50051"),
             ("localhost", ":50051 for all addresses"),
@@ -102,11 +102,11 @@ mod tests {
             assert!(error.contains(words) && error.contains("127.0.0.1:50051"), "{text}: {error}");
         }
         let error = parse_address("no such host:1").expect_err("there is none");
-        assert!(error.starts_with("no such host cannot be looked up: "), "{error}");
+        assert!(error.starts_with("no such host cannot be resolved: "), "{error}");
     }
 
     #[test]
-    fn lists_of_currencies_may_have_space_and_gaps() {
+    fn lists_of_currencies_may_have_spaces_and_empty_items() {
         let two = CurrencyList(vec![("ETH".to_owned(), 18), ("PTS".to_owned(), 2)]);
         for text in ["ETH=18,PTS=2", " ETH=18 , PTS = 2,", ",ETH=18,,PTS=2\n"] {
             assert_eq!(parse_currencies(text), Ok(two.clone()), "{text}");

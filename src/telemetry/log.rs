@@ -1,8 +1,9 @@
-//! The log: lines on stderr. What is logged in the course of a call carries the call's names.
+//! The log: lines on stderr. Each line that is logged in the course of a call has the fields of the
+//! call.
 //!
-//! A span of `tracing` would do that, too, and cost some hundredths of all that the server can do:
-//! it is made, formatted and kept for every call, and hardly any call logs anything. So the names
-//! are formatted only with a line.
+//! This module attaches the fields without a span of `tracing`. Spans would take some hundredths of
+//! the server's capacity: a span is created, formatted and stored for every call, and few calls log a
+//! line. The fields here are formatted only with a line.
 
 use std::{cell::RefCell, fmt, io::IsTerminal, mem, net::SocketAddr, sync::Arc};
 
@@ -20,18 +21,18 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Console if stderr is a terminal, else JSON.
+    /// Console if stderr is a terminal, otherwise JSON.
     Auto,
-    /// For people.
+    /// Lines for people.
     Console,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// Begins to log.
+/// Installs the log for the process, with this filter and format.
 pub fn start(filter: EnvFilter, format: LogFormat) {
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -42,7 +43,7 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         LogFormat::Json => true,
     };
     if is_json {
-        // One object a line, all fields beside each other.
+        // One flat object on each line, without nested fields.
         let json = format::format().json().flatten_event(true);
         let json = json.with_current_span(false).with_span_list(false);
         let lines = lines.fmt_fields(JsonFields::new()).event_format(Json(json));
@@ -72,14 +73,14 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<CallNames>>> = const { RefCell::new(None) };
 }
 
-/// Until it is dropped, what this thread logs carries a call's names.
-pub struct Named(Option<Arc<CallNames>>);
+/// The guard of [`CallNames::enter`]. Dropping it restores the fields that were attached before.
+pub struct FieldsGuard(Option<Arc<CallNames>>);
 
 impl CallNames {
-    /// From now on, on this thread.
+    /// Attaches these fields to everything this thread logs until the guard is dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Named {
-        Named(CURRENT.with(|current| current.replace(Some(self.clone()))))
+    pub fn enter(self: &Arc<Self>) -> FieldsGuard {
+        FieldsGuard(CURRENT.with(|current| current.replace(Some(self.clone()))))
     }
 
     fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -94,7 +95,7 @@ impl CallNames {
     }
 }
 
-impl Drop for Named {
+impl Drop for FieldsGuard {
     fn drop(&mut self) {
         let before = mem::take(&mut self.0);
         CURRENT.with(|current| current.replace(before));
@@ -125,7 +126,7 @@ where
         self.0.format_event(context, Writer::new(&mut line), event)?;
         writer.write_str(line.trim_end().strip_suffix('}').unwrap_or_default())?;
         for (name, value) in names.fields() {
-            // As JSON's text.
+            // `Display` of a JSON value quotes and escapes the text.
             write!(writer, ",\"{name}\":{}", serde_json::Value::from(value))?;
         }
         writer.write_str("}\n")

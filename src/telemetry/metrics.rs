@@ -1,43 +1,45 @@
-//! Metrics for Prometheus. Everyone counts through the macros of the crate `metrics`; without
-//! [`install`] that does nothing and costs next to nothing.
+//! Metrics for Prometheus. All layers record them through the macros of the crate `metrics`, which
+//! have no effect and nearly no cost until [`install`] is called.
 //!
-//! No label has a value that callers make up: its values would be without bound, and each is a
-//! time series in Prometheus. In particular no account id is one.
+//! No label has a value that callers choose, such as an account id: the values would have no bound,
+//! and each value is a time series in Prometheus.
 
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Calls, in seconds: from a commit on a fast disk, some milliseconds, to what is far too long,
-/// the default deadline (10 s) and beyond. Two to three in a decade tell a median from a p99.
+/// Buckets of the duration of calls, in seconds. They begin below a commit on a fast disk (some
+/// milliseconds) and end above the default deadline (10 s). Two to three buckets in a decade are
+/// enough to distinguish a median from a p99.
 const CALL_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Steps of the write path, in seconds: a tenth of a call, so they begin a decade earlier. 20 ms,
-/// the lock timeout of a batch, is a boundary: beyond it someone else held a row.
+/// Buckets of the steps of the write path, in seconds. A step takes about a tenth of a call, so these
+/// buckets begin a decade lower. One boundary is 20 ms, the lock timeout of a batch: a longer wait
+/// means a foreign lock.
 const STEP_BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
-/// Requests in a transaction: 1 is nobody to share with, 1000 the default of `batch_size_max`,
-/// 10,000 the most that this can be.
+/// Buckets of the batch size, in requests: from a batch of one request to 10,000, the largest value
+/// of `batch_size_max`. Its default of 1000 is a boundary.
 const BATCH_BUCKETS: [f64; 12] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 10_000.0];
-/// How often what histograms were told is put into their buckets. It waits in memory until then,
-/// 8 bytes a value: at 50,000 calls a second some megabytes.
+/// The interval at which recorded values move into the buckets of histograms. Until then each value
+/// takes 8 bytes of memory, some megabytes at 50,000 calls a second.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was counted, as text for Prometheus.
+/// The recorded metrics of the process.
 #[derive(Clone)]
 pub struct Metrics {
     prometheus: PrometheusHandle,
     process: metrics_process::Collector,
 }
 
-/// From now on counts what the process does. To be called in its runtime, and before what counts
-/// is started.
+/// Installs the recorder of metrics for the process. The caller calls this within the tokio runtime,
+/// and before it starts tasks that record metrics.
 ///
 /// # Errors
-/// It was called before.
+/// A recorder is already installed.
 pub fn install() -> Result<Metrics, BuildError> {
     let named = |name: &str| Matcher::Full(name.to_owned());
     let mut builder = PrometheusBuilder::new()
@@ -63,7 +65,7 @@ pub fn install() -> Result<Metrics, BuildError> {
 }
 
 impl Metrics {
-    /// All so far, in Prometheus' text format.
+    /// All metrics, in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
@@ -72,58 +74,63 @@ impl Metrics {
 }
 
 fn describe() {
-    describe_counter!("grpc_server_started_total", "Calls that came in.");
-    describe_counter!(
-        "grpc_server_handled_total",
-        "Calls that ended, by the code of their status."
-    );
+    describe_counter!("grpc_server_started_total", "Calls that were received.");
+    describe_counter!("grpc_server_handled_total", "Calls that ended, by status code.");
     describe_histogram!(
         "grpc_server_handling_seconds",
-        "How long calls took, until their last byte was handed to the connection."
+        "Duration of calls in seconds, until the last byte of the response was written."
     );
-    describe_gauge!("passbook_calls_in_flight", "Calls under way, streams included.");
-    describe_counter!("passbook_calls_shed_total", "What was refused because of a limit.");
+    describe_gauge!("passbook_calls_in_flight", "Calls in flight, streams included.");
+    describe_counter!(
+        "passbook_calls_shed_total",
+        "Calls and requests that were shed, by the limit that was reached."
+    );
     describe_counter!(
         "passbook_requests_total",
-        "Changes that were asked for, by what their callers were told; those of batches and \
-         streams one by one, dry runs not."
+        "Requests that ended, by outcome and reason. Each request of a batch or a stream counts. \
+         Dry runs do not count."
     );
-    describe_counter!("passbook_replays_total", "Of those, repeats that got the first answer.");
-    describe_histogram!("passbook_batch_size", "Requests in one database transaction.");
+    describe_counter!(
+        "passbook_replays_total",
+        "Requests that were repeats and got the stored result."
+    );
+    describe_histogram!("passbook_batch_size", "Requests in a database transaction.");
     describe_histogram!(
         "passbook_queue_seconds",
-        "From a request's acceptance to the begin of the transaction that decided it."
+        "Time from the acceptance of a request to the BEGIN of its database transaction, in seconds."
     );
     describe_histogram!(
         "passbook_lock_wait_seconds",
-        "From BEGIN until all row locks are held and the accounts are read."
+        "Time from BEGIN until all rows are locked and read, in seconds."
     );
-    describe_histogram!("passbook_commit_seconds", "The COMMIT.");
-    describe_counter!("passbook_retries_total", "Attempts at a transaction that failed.");
-    describe_gauge!("passbook_queue_length", "Changes accepted and not yet answered.");
-    describe_gauge!("passbook_queue_capacity", "The most that may be so.");
-    describe_gauge!("passbook_database_connections", "Open connections to the database.");
+    describe_histogram!("passbook_commit_seconds", "Duration of COMMIT in seconds.");
+    describe_counter!("passbook_retries_total", "Database transactions that failed, by cause.");
+    describe_gauge!("passbook_queue_length", "Changes that are accepted and not yet answered.");
+    describe_gauge!(
+        "passbook_queue_capacity",
+        "The limit of passbook_queue_length. Changes beyond it are shed."
+    );
+    describe_gauge!("passbook_database_connections", "Open connections to the database, by state.");
     describe_gauge!(
         "passbook_database_oldest_snapshot_seconds",
-        "Age of the oldest snapshot of the database: vacuum clears nothing away that is younger."
+        "Age of the oldest snapshot of the database in seconds. VACUUM removes no row version that \
+         became dead within this time."
     );
-    describe_gauge!("passbook_ready", "1 if changes can be made now, 0 if not.");
+    describe_gauge!("passbook_ready", "1 if the server can apply changes now, 0 if it cannot.");
     describe_gauge!(
         "passbook_tls_certificate_expiry_timestamp_seconds",
-        "When the server's certificate expires."
+        "Time at which the certificate of the server expires, in seconds since 1970."
     );
-    describe_counter!(
-        "passbook_tls_handshake_failures_total",
-        "Connections that did not get as far as HTTP/2."
-    );
-    describe_gauge!("passbook_build_info", "1, labelled with the version.");
-    describe_gauge!("passbook_watchers", "WatchEntries under way.");
+    describe_counter!("passbook_tls_handshake_failures_total", "TLS handshakes that failed.");
+    describe_gauge!("passbook_build_info", "Always 1. The label has the version.");
+    describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
 }
 
-/// A counter that appears with its first count has no increase to alert on.
+/// Publishes counters with 0. A counter that appears with its first value has no increase on which
+/// an alert could fire.
 fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    // Until the first look at the database.
+    // The value until the first query of the database.
     gauge!("passbook_database_oldest_snapshot_seconds").set(0.0);
     for limit in ["calls", "identity_calls", "identity_rate", "buffered_bytes", "queue"] {
         counter!("passbook_calls_shed_total", "limit" => limit).absolute(0);

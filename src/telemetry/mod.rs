@@ -1,11 +1,11 @@
-//! What the process tells of itself: its log, its metrics, its traces.
+//! Telemetry of the process: log, metrics and traces.
 //!
-//! Beside the layers rather than in one: [`log`] and [`metrics`] are set up by `cli`, and then
-//! written to by everyone through the macros of `tracing` and `metrics`. [`traces`] is the only
-//! place that knows OpenTelemetry; `grpc` begins a call's span with it, `ledger` a transaction's.
+//! This module stands beside the layers. `cli` sets up [`log`] and [`metrics`], and all layers write
+//! to them through the macros of `tracing` and `metrics`. Only [`traces`] knows OpenTelemetry: `grpc`
+//! starts the spans of calls with it, and `ledger` those of database transactions.
 //!
-//! What must never be told: tokens and passwords, at any level; amounts, account ids and the
-//! ledger's request ids, at info or above, in a metric or in a trace.
+//! Telemetry never contains tokens or passwords, at any level. Amounts, account ids and the
+//! `request_id` of a change are in no log line at INFO or above, in no metric and in no trace.
 
 pub mod log;
 pub mod metrics;

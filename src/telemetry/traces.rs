@@ -1,13 +1,12 @@
-//! Traces, by OTLP over gRPC; all of OpenTelemetry is in this module, since its crates change
+//! Traces, exported by OTLP over gRPC. Only this module uses OpenTelemetry, because its crates change
 //! their interfaces with every other release.
 //!
-//! A call is a span, in the trace of its caller if that sent `traceparent`. A database transaction
-//! serves many calls, so it is no child of any: it is a span in a trace of its own, with a link to
-//! each call, and each call's span has a link to it.
+//! A call is a span, in the trace of its caller if the caller sent `traceparent`. A database
+//! transaction serves many calls, so its span is no child of a call: it has a trace of its own and a
+//! link to each call, and the span of each call has a link to it.
 //!
-//! The spans are made by hand, not of those of `tracing`: those would bring along what every
-//! library says of itself. Without an endpoint nothing of this is done but to look that there is
-//! none.
+//! This module creates the spans itself. Spans of `tracing` would include those of every library.
+//! Without an endpoint a call only checks that there is no tracer.
 
 use std::{
     net::IpAddr,
@@ -32,25 +31,26 @@ use opentelemetry_sdk::{
 };
 use tonic::transport::ClientTlsConfig;
 
-/// Links that a span has at most: the calls of the largest transaction that there is by default
-/// (`batch_size_max`). One takes some 50 bytes on its way to the collector.
+/// The most links of one span: the default of `batch_size_max`, which is the number of calls in the
+/// largest database transaction. A link takes some 50 bytes in an export.
 const LINKS_MAX: u32 = 1000;
-/// How long the collector may take to accept some spans. What it does not is dropped, as is what
-/// the queue before it has no place for: nobody who calls ever waits for it.
+/// The timeout of one export to the collector. Spans of a failed export are dropped, and so are spans
+/// beyond the limit of the export queue: no call waits for the collector.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last spans may take at shutdown, at which an orchestrator waits.
+/// The timeout of the last export at shutdown, for which an orchestrator waits.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// What makes traces; to be stopped at the end, for the last ones.
+/// The exporter of traces. [`Self::stop`] sends the last spans.
 pub struct Traces(SdkTracerProvider);
 
-/// Begins to make traces, for this collector, of this share of the calls whose caller has not
-/// decided it. To be called in the process's runtime, once.
+/// Starts tracing to the collector at `endpoint`. `sample_ratio` is the fraction of calls that are
+/// traced if their caller sends no `traceparent`. The process calls this once, within its tokio
+/// runtime.
 ///
 /// # Errors
-/// The endpoint is no URL of a collector.
+/// The endpoint is no valid URL.
 pub fn start(endpoint: &str, sample_ratio: f64) -> Result<Traces, String> {
     let mut exporter =
         SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
@@ -58,7 +58,7 @@ pub fn start(endpoint: &str, sample_ratio: f64) -> Result<Traces, String> {
         exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
     let exporter = exporter.build().map_err(|error| error.to_string())?;
-    // The environment's OTEL_RESOURCE_ATTRIBUTES are taken in, too.
+    // The builder adds the attributes of the variable OTEL_RESOURCE_ATTRIBUTES.
     let resource = Resource::builder()
         .with_service_name("passbook")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
@@ -71,13 +71,13 @@ pub fn start(endpoint: &str, sample_ratio: f64) -> Result<Traces, String> {
         .with_max_links_per_span(LINKS_MAX)
         .with_resource(resource)
         .build();
-    // Set already only if this was called before, which the caller does not.
+    // `set` fails only on a second call of this function.
     let _ = TRACER.set(provider.tracer("passbook"));
     Ok(Traces(provider))
 }
 
 impl Traces {
-    /// Sends the last spans, or gives up after two seconds.
+    /// Sends the last spans. Gives up after 2 s (`FLUSH_TIME_MAX`).
     pub async fn stop(self) {
         let stopping = tokio::task::spawn_blocking(move || {
             self.0.shutdown_with_timeout(FLUSH_TIME_MAX).map_err(|error| error.to_string())
@@ -88,8 +88,8 @@ impl Traces {
     }
 }
 
-/// A transaction is recorded if any of the calls that it serves is; its own trace would decide
-/// anew, and leave those calls with links to nothing.
+/// Samples a database transaction if one of its calls is sampled. Without this sampler the trace of
+/// the transaction would be sampled independently, and calls would have links to missing spans.
 #[derive(Clone, Debug)]
 struct LinkedSampler(Sampler);
 
@@ -109,16 +109,16 @@ impl ShouldSample for LinkedSampler {
     }
 }
 
-/// What belongs to one call. Cheap to copy; None without traces, or if this one is not sampled
-/// by whoever decides that.
+/// The span of one call. Cheap to clone. None without tracing.
 #[derive(Clone, Default)]
 pub struct CallTrace(Option<Context>);
 
 impl CallTrace {
-    /// Begins the span of a call: of this RPC, with these headers, from there.
+    /// Starts the span of a call to `method`. The headers have the trace of the caller, and `peer` is
+    /// the address of the client.
     pub fn begin(method: &'static str, headers: &HeaderMap, peer: Option<IpAddr>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
-        let parent = callers_context(headers).unwrap_or_default();
+        let parent = remote_context(headers).unwrap_or_default();
         let mut attributes =
             vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", method)];
         attributes.extend(peer.map(|peer| KeyValue::new("client.address", peer.to_string())));
@@ -128,25 +128,25 @@ impl CallTrace {
         Self(Some(parent.with_span(span)))
     }
 
-    /// Of whatever runs now; see [`Self::enter`].
+    /// The call that the current task or thread serves: see [`Self::enter`] and [`Self::run`].
     #[must_use]
     pub fn current() -> Self {
         Self(TRACER.get().map(|_| Context::current()))
     }
 
-    /// The trace's id, as it is written in the log.
+    /// The id of the trace, as hexadecimal digits for the log.
     #[must_use]
     pub fn trace_id(&self) -> Option<String> {
-        self.sampled_or_not().map(|span| span.trace_id().to_string())
+        self.span_context().map(|span| span.trace_id().to_string())
     }
 
-    /// Until the guard is dropped, [`Self::current`] is this one, on this thread.
+    /// Makes this the result of [`Self::current`] on this thread until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> Option<ContextGuard> {
         self.0.clone().map(Context::attach)
     }
 
-    /// Runs a future in it, on whatever threads.
+    /// Runs a future with this as the result of [`Self::current`], on whatever threads it runs.
     pub async fn run<T>(self, future: impl Future<Output = T>) -> T {
         match self.0 {
             Some(context) => future.with_context(context).await,
@@ -154,8 +154,8 @@ impl CallTrace {
         }
     }
 
-    /// Ends the span. `code` is the status's, by its name in capitals; `is_fault` if it is the
-    /// server's.
+    /// Ends the span. `code` is the name of the status code in capitals, and `is_fault` says whether
+    /// it means a fault of the server.
     pub fn end(&self, code: &'static str, is_fault: bool, call_id: &str) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
@@ -173,23 +173,24 @@ impl CallTrace {
         span.end();
     }
 
-    fn sampled_or_not(&self) -> Option<SpanContext> {
+    /// The context of the span, sampled or not; None without a valid one.
+    fn span_context(&self) -> Option<SpanContext> {
         let context = self.0.as_ref()?.span().span_context().clone();
         context.is_valid().then_some(context)
     }
 }
 
-/// The id of the caller's trace, for the log of a process that makes none.
+/// The trace id in the headers of a call, for the log of a server without tracing.
 #[must_use]
 pub fn callers_trace_id(headers: &HeaderMap) -> Option<String> {
-    let context = callers_context(headers)?;
+    let context = remote_context(headers)?;
     let span = context.span();
     let span = span.span_context();
     span.is_valid().then(|| span.trace_id().to_string())
 }
 
-/// By W3C's `traceparent` and `tracestate`.
-fn callers_context(headers: &HeaderMap) -> Option<Context> {
+/// The trace context of the caller, from the W3C headers `traceparent` and `tracestate`.
+fn remote_context(headers: &HeaderMap) -> Option<Context> {
     headers.contains_key("traceparent").then(|| {
         TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
     })
@@ -210,33 +211,33 @@ impl Extractor for Headers<'_> {
 /// The span of one database transaction.
 pub struct TransactionTrace(Option<Context>);
 
-/// What a transaction's span says of it.
+/// The attributes of the span of a database transaction.
 pub struct TransactionFacts {
-    /// `sqlite` or `postgresql`, by OpenTelemetry's names.
+    /// `sqlite` or `postgresql`, the names of OpenTelemetry.
     pub database: &'static str,
-    /// Requests in it.
+    /// The number of requests in the database transaction.
     pub batch_size: usize,
-    /// How often this batch has been tried, this time included.
+    /// The number of attempts of the batch, this one included.
     pub attempts: usize,
-    /// How long ago it began.
+    /// The time since the attempt began.
     pub since: Duration,
 }
 
 impl TransactionTrace {
-    /// Begins the span of a transaction for these calls, if one of them is recorded.
+    /// Starts the span of a database transaction that serves these calls, if one of them is sampled.
     pub fn begin<'a>(
         calls: impl Iterator<Item = &'a CallTrace>,
         facts: impl FnOnce() -> TransactionFacts,
     ) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
-        let recorded = |call: &&CallTrace| {
-            call.sampled_or_not().is_some_and(|span_context| span_context.is_sampled())
+        let is_sampled = |call: &&CallTrace| {
+            call.span_context().is_some_and(|span_context| span_context.is_sampled())
         };
-        let calls: Vec<&CallTrace> = calls.filter(recorded).take(LINKS_MAX as usize).collect();
+        let calls: Vec<&CallTrace> = calls.filter(is_sampled).take(LINKS_MAX as usize).collect();
         if calls.is_empty() {
             return Self(None);
         }
-        let links = calls.iter().filter_map(|call| call.sampled_or_not());
+        let links = calls.iter().filter_map(|call| call.span_context());
         let TransactionFacts { database, batch_size, attempts, since } = facts();
         let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let builder = tracer
@@ -258,11 +259,11 @@ impl TransactionTrace {
         Self(Some(context))
     }
 
-    /// Ends it; with the cause if it failed.
-    pub fn end(&self, failure: Option<&'static str>) {
+    /// Ends the span. `error` is the cause if the attempt failed.
+    pub fn end(&self, error: Option<&'static str>) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
-        if let Some(cause) = failure {
+        if let Some(cause) = error {
             span.set_attribute(KeyValue::new("error.type", cause));
             span.set_status(Status::error(cause));
         }

@@ -87,7 +87,7 @@ async fn a_file_that_replaces_the_open_database_file_is_not_touched() {
     let path = served.path("a.db");
     let url = format!("sqlite://{}", path.display());
     let verified = passbook(&["verify", "--database-url", &url]).await.must_succeed();
-    assert!(verified.stdout.contains("right: 1 accounts, 1 entries"), "{}", verified.stdout);
+    assert!(verified.stdout.contains("verified: 1 accounts, 1 entries"), "{}", verified.stdout);
     assert_eq!(balance_in(&path, "restored").await, "7.00");
 }
 

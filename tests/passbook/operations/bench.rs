@@ -122,5 +122,5 @@ async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
     let (run, ()) = tokio::join!(passbook(&arguments), thief);
 
     assert_eq!(run.code, Some(1), "{}", run.stdout);
-    assert!(run.stdout.contains("money was lost or made"), "{}", run.stdout);
+    assert!(run.stdout.contains("money was lost or created"), "{}", run.stdout);
 }

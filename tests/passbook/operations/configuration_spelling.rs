@@ -16,7 +16,7 @@ async fn a_switch_accepts_all_spellings_of_true_and_false() {
     }
     for off in ["0", "no", "off", "false", "FALSE", ""] {
         let outcome = check(&[open, ("PASSBOOK_INSECURE", off), ("PASSBOOK_MIGRATE", off)]).await;
-        assert!(outcome.must_fail(2).contains("or say insecure"), "{off:?} {}", outcome.stderr);
+        assert!(outcome.must_fail(2).contains("or set insecure"), "{off:?} {}", outcome.stderr);
     }
     let outcome = check(&[("PASSBOOK_MIGRATE", "perhaps")]).await;
     let said = outcome.must_fail(2);

@@ -244,7 +244,7 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
 
             let outcome = passbook(&["verify", "--database-url", database.url()]).await;
 
-            let expected = format!("wrong: account account-000, entry {sequence}: {words}");
+            let expected = format!("fault: account account-000, entry {sequence}: {words}");
             assert!(outcome.stdout.contains(&expected), "{}\n{expected}", outcome.stdout);
             assert_eq!(outcome.code, Some(1));
         }

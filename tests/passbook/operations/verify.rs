@@ -46,7 +46,7 @@ async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
 
         assert_eq!(outcome.code, Some(1), "{change}: {}{}", outcome.stdout, outcome.stderr);
         let said = outcome.stdout.trim_end();
-        assert!(said.starts_with("wrong: ") && said.lines().count() == 1, "{change}: {said}");
+        assert!(said.starts_with("fault: ") && said.lines().count() == 1, "{change}: {said}");
         assert!(said.contains(words), "{change}:\n{said}\ndoes not contain\n{words}");
         tampering.undo().await;
     }
@@ -66,7 +66,7 @@ async fn a_correct_ledger_verifies_with_a_table_of_totals(kind: Kind) {
     assert_eq!(rows[1].join(" "), "JPY 1 1 700 0 0 0 0 0 700");
     assert_eq!(rows[2].join(" "), "USD 2 5 150.05 -0.05 0.00 0.00 0.00 0.00 150.00");
     assert!(
-        outcome.stdout.contains("right: 3 accounts, 6 entries, 6 requests, in "),
+        outcome.stdout.contains("verified: 3 accounts, 6 entries, 6 requests, in "),
         "{}",
         outcome.stdout
     );

@@ -75,7 +75,7 @@ impl Model {
         let mut response = Response::default();
         match command {
             Command::GetAccount(it) => {
-                response.accounts.push(self.account_message(&it.account_id)?)
+                response.accounts.push(self.account_message(&it.account_id)?);
             }
             Command::BatchGetAccounts(it) => {
                 for account_id in &it.account_ids {

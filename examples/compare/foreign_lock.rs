@@ -1,4 +1,4 @@
-//! What the other accounts feel while psql holds one row.
+//! The load on other accounts while psql has locked one row.
 
 use std::{process::Stdio, time::Duration};
 
@@ -11,37 +11,37 @@ use crate::{
 };
 
 const LOAD: Load = Load { workload: "uniform", mode: "unary", in_flight: 512 };
-/// How long is measured; the row is held for all of it and the warm-up.
+/// The measured time. The lock lasts for it and for the warm-up.
 const MEASURED: Duration = Duration::from_secs(5);
 
-/// The rate and p99 of uniform load, without and with a row of it held.
+/// The rate and the p99 of uniform load, without a foreign lock and with one.
 pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let database = lab.database().await?;
     lab.migrate(&database.url).await?;
-    let accounts = crate::programs::insert_accounts("held", crate::figures::ACCOUNTS, 0);
+    let accounts = crate::programs::insert_accounts("locked", crate::figures::ACCOUNTS, 0);
     lab.sql(&database.url, &accounts).await?;
     let server = lab.serve(&database.url).await?;
-    let arguments = ["--target", server.target.as_str(), "--existing", "held"];
-    // Once for the caches, once without the lock.
+    let arguments = ["--target", server.target.as_str(), "--existing", "locked"];
+    // The first run fills the caches, the second measures without the lock.
     lab.bench(LOAD, &arguments, None, MEASURED).await?;
     let free = lab.bench(LOAD, &arguments, None, MEASURED).await?;
     let mut psql = Command::new(&lab.psql)
         .arg(&database.url)
         .args(["-q", "-c", "BEGIN"])
-        .args(["-c", "SELECT balance FROM accounts WHERE account_id = 'held.77' FOR UPDATE"])
+        .args(["-c", "SELECT balance FROM accounts WHERE account_id = 'locked.77' FOR UPDATE"])
         .args(["-c", "SELECT pg_sleep(7)"])
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .context("psql")?;
-    let held = lab.bench(LOAD, &arguments, None, MEASURED).await?;
+    let locked = lab.bench(LOAD, &arguments, None, MEASURED).await?;
     psql.wait().await?;
     drop(server);
     lab.drop(database).await?;
     Ok(vec![
         ("row free", rate(&free)?),
         ("row free p99", number(&free, "p99_ms")?),
-        ("row held", rate(&held)?),
-        ("row held p99", number(&held, "p99_ms")?),
+        ("row locked", rate(&locked)?),
+        ("row locked p99", number(&locked, "p99_ms")?),
     ])
 }

@@ -1,4 +1,4 @@
-//! The closed loop, and what it has measured.
+//! The closed loop: runs the load and measures it.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use passbook_command::{Failed, output};
+use passbook_command::{CliError, output};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -23,16 +23,17 @@ use crate::{
     workload::{Operation, Plan, dollars},
 };
 
-/// How long one request may take: far more than a healthy one.
+/// The deadline of one request. A healthy server needs far less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Requests under way on one stream; more are spread over several.
+/// The most requests in flight on one stream. More requests use several streams.
 const REQUESTS_PER_STREAM: u32 = 512;
-/// How often the rate is looked at, for the progress bar and the plot.
+/// The interval of the samples of the rate, for the progress bar and the plot. Also the pause between
+/// repeats of unresolved requests.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
-/// How often what got no answer is asked for again.
-const RESOLVE_TRIES_MAX: usize = 30;
+/// The most repeats of a request with an unknown outcome.
+const RESOLVE_ATTEMPTS_MAX: usize = 30;
 
-/// How to drive.
+/// The parameters of the load.
 #[derive(Clone)]
 pub struct Driver {
     pub plan: Arc<Plan>,
@@ -41,34 +42,34 @@ pub struct Driver {
     pub warmup: Duration,
     pub duration: Duration,
     pub seed: u64,
-    /// The first server's share of the callers, in percent.
+    /// The fraction of callers at the first server, in percent.
     pub first_share: Option<u32>,
-    /// Begins every request id: they must be new even for a seed that was used before.
+    /// The prefix of every request id. It makes the ids new, even with a seed that was used before.
     pub run: String,
 }
 
-/// What came of a run. Only what began and ended within the measured time is in `latencies`;
-/// all of it is in `net` and `entries`.
-pub struct Measured {
-    /// Of changes and reads, in microseconds.
+/// The measurements of a run. `latencies` has only the requests that began and ended within the
+/// measured time. `net` and `entries` include all requests.
+pub struct RunStats {
+    /// The latencies of changes and reads, in microseconds.
     pub latencies: Histogram<u64>,
-    /// The same by server.
+    /// The latencies by the number of the server.
     pub by_server: BTreeMap<usize, Histogram<u64>>,
-    /// Requests that were made, within the measured time.
-    pub made: u64,
-    /// Requests that failed, by reason, at any time.
+    /// Requests that succeeded within the measured time.
+    pub succeeded: u64,
+    /// Requests that ended with an error, by reason, in the whole run.
     pub errors: BTreeMap<String, u64>,
-    /// Seconds since the measured time began, and requests made a second.
+    /// Samples: seconds since the begin of the measured time, and successful requests a second.
     pub rates: Vec<(f64, f64)>,
-    /// Dollars that came in less those that went out.
+    /// The sum of deposits less the sum of withdrawals, in dollars.
     pub net: i64,
-    /// Entries that were made.
+    /// New entries.
     pub entries: i64,
-    /// What may have been made: to be asked for again.
+    /// Requests with an unknown outcome. They are sent again.
     unknown: Vec<(String, Operation)>,
 }
 
-/// One caller's share of a run.
+/// One caller of a run.
 struct Caller {
     driver: Driver,
     number: u64,
@@ -77,18 +78,18 @@ struct Caller {
     begin: Instant,
     end: Instant,
     progress: Arc<AtomicU64>,
-    measured: Measured,
+    stats: RunStats,
 }
 
 impl Driver {
-    /// Runs the load to its end.
-    pub async fn run(&self, servers: &Servers) -> Result<Measured, Failed> {
+    /// Runs the load and returns the measurements of all callers.
+    pub async fn run(&self, servers: &Servers) -> Result<RunStats, CliError> {
         let begin = Instant::now() + self.warmup;
         let end = begin + self.duration;
         let progress = Arc::new(AtomicU64::new(0));
         let callers = match self.mode {
             Mode::Unary => self.in_flight,
-            // At least one stream a server.
+            // At least one stream for each server.
             Mode::Stream => {
                 self.in_flight.div_ceil(REQUESTS_PER_STREAM).max(servers.count() as u32)
             }
@@ -105,28 +106,28 @@ impl Driver {
                 begin,
                 end,
                 progress: progress.clone(),
-                measured: Measured::new()?,
+                stats: RunStats::new()?,
             };
             let window = (self.in_flight / callers).max(1) as usize;
             tasks.spawn(async move {
-                let share = match caller.driver.mode {
+                let stats = match caller.driver.mode {
                     Mode::Unary => caller.call(client).await,
                     Mode::Stream => caller.stream(client, window).await,
                 };
-                (server, share)
+                (server, stats)
             });
         }
-        let mut measured = Measured::new()?;
-        measured.rates = sample(&progress, begin, end).await;
-        while let Some(share) = tasks.join_next().await {
-            let (server, share) = share.map_err(Failed::run)?;
-            measured.add(server, share).map_err(Failed::Run)?;
+        let mut stats = RunStats::new()?;
+        stats.rates = sample(&progress, begin, end).await;
+        while let Some(joined) = tasks.join_next().await {
+            let (server, caller_stats) = joined.map_err(CliError::run)?;
+            stats.add(server, caller_stats).map_err(CliError::Run)?;
         }
-        Ok(measured)
+        Ok(stats)
     }
 }
 
-/// Shows progress, and returns the rate over the measured time.
+/// Shows the progress until `end`, and returns the samples of the rate within the measured time.
 async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64, f64)> {
     let started = Instant::now();
     let total = end - started;
@@ -135,68 +136,69 @@ async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64,
     let (mut last_at, mut last) = (started, 0);
     while Instant::now() < end {
         tokio::time::sleep_until((last_at + SAMPLE_INTERVAL).min(end)).await;
-        let (now, made) = (Instant::now(), progress.load(Ordering::Relaxed));
-        let rate = (made - last) as f64 / (now - last_at).as_secs_f64();
+        let (now, succeeded) = (Instant::now(), progress.load(Ordering::Relaxed));
+        let rate = (succeeded - last) as f64 / (now - last_at).as_secs_f64();
         if last_at >= begin {
             rates.push(((now - begin).as_secs_f64(), rate));
         }
         bar.set_position((now - started).as_millis() as u64);
         bar.set_message(format!("{rate:.0}/s"));
-        (last_at, last) = (now, made);
+        (last_at, last) = (now, succeeded);
     }
     bar.finish_and_clear();
     rates
 }
 
 impl Caller {
-    /// One call after another.
-    async fn call(mut self, mut client: Client) -> Measured {
+    /// Sends one unary call after another.
+    async fn call(mut self, mut client: Client) -> RunStats {
         while Instant::now() < self.end {
             let (request_id, operation) = self.next();
             let began = Instant::now();
-            let answer = send(&mut client, &request_id, &operation).await;
-            self.record(request_id, operation, began, answer);
+            let result = send(&mut client, &request_id, &operation).await;
+            self.record(request_id, operation, began, result);
         }
-        self.measured
+        self.stats
     }
 
-    /// One stream, with this many requests under way.
-    async fn stream(mut self, mut client: Client, window: usize) -> Measured {
+    /// Sends requests on one stream, with `window` requests in flight.
+    async fn stream(mut self, mut client: Client, window: usize) -> RunStats {
         let (sender, receiver) = mpsc::channel(window);
-        let mut under_way = VecDeque::with_capacity(window);
+        let mut in_flight = VecDeque::with_capacity(window);
         let mut results =
             match client.accounts.stream_transactions(ReceiverStream::new(receiver)).await {
-                Ok(answer) => answer.into_inner(),
+                Ok(result) => result.into_inner(),
                 Err(status) => {
-                    self.measured.error(&status);
-                    return self.measured;
+                    self.stats.error(&status);
+                    return self.stats;
                 }
             };
         loop {
-            while under_way.len() < window && Instant::now() < self.end {
+            while in_flight.len() < window && Instant::now() < self.end {
                 let (request_id, operation) = self.next();
                 let request = Some(operation.posting(request_id.clone()));
-                under_way.push_back((request_id, operation, Instant::now()));
+                in_flight.push_back((request_id, operation, Instant::now()));
                 if sender.send(proto::StreamTransactionsRequest { request }).await.is_err() {
                     break;
                 }
             }
-            let Some((request_id, operation, began)) = under_way.pop_front() else { break };
-            let answer = match results.message().await {
-                Ok(Some(response)) => to_answer(response.result),
+            let Some((request_id, operation, began)) = in_flight.pop_front() else { break };
+            let result = match results.message().await {
+                Ok(Some(response)) => to_result(response.result),
                 Ok(None) => Err(Status::unavailable("the stream ended")),
                 Err(status) => Err(status),
             };
-            let is_broken = answer.as_ref().is_err_and(is_unknown);
-            self.record(request_id, operation, began, answer);
+            let is_broken = result.as_ref().is_err_and(is_unknown);
+            self.record(request_id, operation, began, result);
             if is_broken {
-                self.measured.unknown.extend(under_way.drain(..).map(|(id, it, _)| (id, it)));
+                self.stats.unknown.extend(in_flight.drain(..).map(|(id, it, _)| (id, it)));
                 break;
             }
         }
-        self.measured
+        self.stats
     }
 
+    /// The next request and its id.
     fn next(&mut self) -> (String, Operation) {
         self.count += 1;
         let request_id = format!("{}.{}.{}", self.driver.run, self.number, self.count);
@@ -208,39 +210,39 @@ impl Caller {
         request_id: String,
         operation: Operation,
         began: Instant,
-        answer: Result<(), Status>,
+        result: Result<(), Status>,
     ) {
         let now = Instant::now();
-        let measured = &mut self.measured;
-        match answer {
+        let stats = &mut self.stats;
+        match result {
             Ok(()) => {
-                measured.net += operation.net();
-                measured.entries += operation.entries();
+                stats.net += operation.net();
+                stats.entries += operation.entries();
                 self.progress.fetch_add(1, Ordering::Relaxed);
                 if began >= self.begin && now <= self.end {
-                    measured.made += 1;
+                    stats.succeeded += 1;
                     let microseconds = (now - began).as_micros() as u64;
-                    // The histogram has no upper bound that a time could exceed.
-                    measured.latencies.saturating_record(microseconds);
+                    // A latency above the bound of the histogram counts as that bound.
+                    stats.latencies.saturating_record(microseconds);
                 }
             }
             Err(status) => {
-                measured.error(&status);
+                stats.error(&status);
                 if is_unknown(&status) {
-                    measured.unknown.push((request_id, operation));
+                    stats.unknown.push((request_id, operation));
                 }
             }
         }
     }
 }
 
-impl Measured {
-    fn new() -> Result<Self, Failed> {
+impl RunStats {
+    fn new() -> Result<Self, CliError> {
         Ok(Self {
-            // Up to a minute, three digits.
-            latencies: Histogram::new_with_max(60_000_000, 3).map_err(Failed::run)?,
+            // Up to 60 s, with three significant digits.
+            latencies: Histogram::new_with_max(60_000_000, 3).map_err(CliError::run)?,
             by_server: BTreeMap::new(),
-            made: 0,
+            succeeded: 0,
             errors: BTreeMap::new(),
             rates: Vec::new(),
             net: 0,
@@ -249,20 +251,20 @@ impl Measured {
         })
     }
 
-    /// Adds what one caller of this server has measured.
-    fn add(&mut self, server: usize, share: Self) -> Result<(), String> {
-        self.latencies.add(&share.latencies).map_err(|error| error.to_string())?;
+    /// Adds the measurements of one caller of this server.
+    fn add(&mut self, server: usize, caller: Self) -> Result<(), String> {
+        self.latencies.add(&caller.latencies).map_err(|error| error.to_string())?;
         match self.by_server.entry(server) {
-            Entry::Vacant(entry) => drop(entry.insert(share.latencies)),
+            Entry::Vacant(entry) => drop(entry.insert(caller.latencies)),
             Entry::Occupied(mut entry) => {
-                entry.get_mut().add(&share.latencies).map_err(|error| error.to_string())?;
+                entry.get_mut().add(&caller.latencies).map_err(|error| error.to_string())?;
             }
         }
-        self.made += share.made;
-        self.net += share.net;
-        self.entries += share.entries;
-        self.unknown.extend(share.unknown);
-        for (reason, count) in share.errors {
+        self.succeeded += caller.succeeded;
+        self.net += caller.net;
+        self.entries += caller.entries;
+        self.unknown.extend(caller.unknown);
+        for (reason, count) in caller.errors {
             *self.errors.entry(reason).or_default() += count;
         }
         Ok(())
@@ -272,11 +274,11 @@ impl Measured {
         *self.errors.entry(reason(status)).or_default() += 1;
     }
 
-    /// Sends again what may have been made, with the same ids; returns how many are still not
-    /// known.
+    /// Sends the requests with an unknown outcome again, under the same ids. Returns the number of
+    /// requests whose outcome is still unknown.
     pub async fn resolve(&mut self, servers: &Servers) -> usize {
         let mut client = servers.client();
-        for _ in 0..RESOLVE_TRIES_MAX {
+        for _ in 0..RESOLVE_ATTEMPTS_MAX {
             let mut still_unknown = Vec::new();
             for (request_id, operation) in std::mem::take(&mut self.unknown) {
                 match send(&mut client, &request_id, &operation).await {
@@ -300,18 +302,18 @@ impl Measured {
     }
 }
 
-/// What an error is counted as.
+/// The reason of an error: that of its ErrorInfo, or the status code.
 pub fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
     info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason)
 }
 
-/// Whether the change may have been made.
+/// Whether the outcome is unknown: the change may have been applied.
 fn is_unknown(status: &Status) -> bool {
     let not_applied = status
         .get_details_error_info()
         .is_some_and(|info| info.metadata.get("outcome").is_some_and(|it| it == "not_applied"));
-    let is_open = matches!(
+    let may_be_applied = matches!(
         status.code(),
         Code::DeadlineExceeded
             | Code::Cancelled
@@ -319,21 +321,23 @@ fn is_unknown(status: &Status) -> bool {
             | Code::Unknown
             | Code::Internal
     );
-    is_open && !not_applied
+    may_be_applied && !not_applied
 }
 
-fn to_answer(result: Option<proto::PostTransactionResult>) -> Result<(), Status> {
+/// The result of one request on a stream, as of a unary call.
+fn to_result(result: Option<proto::PostTransactionResult>) -> Result<(), Status> {
     match result.and_then(|result| result.result) {
         Some(Outcome::Transaction(_)) => Ok(()),
         Some(Outcome::Error(error)) => {
             let details = prost::Message::encode_to_vec(&error).into();
             Err(Status::with_details(Code::from_i32(error.code), error.message, details))
         }
-        None => Err(Status::unknown("a result without a result")),
+        None => Err(Status::unknown("the result is empty")),
     }
 }
 
-/// Sends one request by its own RPC; the body is the same for the same arguments.
+/// Sends one request as a unary call. The same arguments give the same request body, so that a repeat
+/// is recognized as one.
 async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> Result<(), Status> {
     let request_id = request_id.to_owned();
     let amount = Some(dollars("1.00"));
@@ -341,12 +345,12 @@ async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> R
         Operation::Deposit { account_id } => {
             let request =
                 proto::DepositRequest { request_id, account_id, amount, ..Default::default() };
-            client.accounts.deposit(bounded(request)).await.map(drop)
+            client.accounts.deposit(with_deadline(request)).await.map(drop)
         }
         Operation::Withdraw { account_id } => {
             let request =
                 proto::WithdrawRequest { request_id, account_id, amount, ..Default::default() };
-            client.accounts.withdraw(bounded(request)).await.map(drop)
+            client.accounts.withdraw(with_deadline(request)).await.map(drop)
         }
         Operation::Transfer { source, destination } => {
             let request = proto::TransferRequest {
@@ -356,21 +360,22 @@ async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> R
                 amount,
                 ..Default::default()
             };
-            client.accounts.transfer(bounded(request)).await.map(drop)
+            client.accounts.transfer(with_deadline(request)).await.map(drop)
         }
         Operation::Read { account_id } => client
             .accounts
-            .get_account(bounded(proto::GetAccountRequest { account_id }))
+            .get_account(with_deadline(proto::GetAccountRequest { account_id }))
             .await
             .map(drop),
         Operation::Stats => {
-            let request = bounded(proto::GetWritePathStatsRequest {});
+            let request = with_deadline(proto::GetWritePathStatsRequest {});
             client.admin.get_write_path_stats(request).await.map(drop)
         }
     }
 }
 
-fn bounded<T>(message: T) -> Request<T> {
+/// The request with the deadline of the load.
+fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(REQUEST_TIMEOUT);
     request
