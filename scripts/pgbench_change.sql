@@ -1,5 +1,5 @@
--- One deposit as one transaction over the tables of Passbook: what `passbook bench` measures, without a server.
--- Variables: accounts, how many there are (pgbench.1, pgbench.2 ...).
+-- One deposit in one database transaction on the tables of Passbook, to compare with `passbook bench`.
+-- Variables: accounts, the number of accounts (pgbench.1, pgbench.2 ...).
 \set n random(1, :accounts)
 \set a random(1, 1000000000000000000)
 \set b random(1, 1000000000000000000)

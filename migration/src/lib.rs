@@ -1,7 +1,7 @@
-//! Passbook's database schema, one migration a file.
+//! The database schema of Passbook, with one file for each migration.
 //!
-//! A migration that was published is never changed: a later one mends it. Nothing here
-//! imports the entities of the service, which move on while migrations stay.
+//! A published migration is never changed: a later migration repairs its faults. Migrations never
+//! import the entities of the service, because those change and migrations do not.
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{
@@ -17,9 +17,10 @@ mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
 
-/// The table of what was applied.
+/// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
-/// Its name in the first versions, which is that of every program that uses SeaORM.
+/// The name of that table in the first versions. It is the default of SeaORM, so other programs use it,
+/// too.
 pub const FORMER_TABLE: &str = "seaql_migrations";
 
 /// All migrations, oldest first.
@@ -41,7 +42,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Runs the SQL that is for this database.
+/// Runs the SQL of the connected database.
 async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Result<(), DbErr> {
     let connection = manager.get_connection();
     match manager.get_database_backend() {
@@ -62,8 +63,8 @@ async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Resul
     Ok(())
 }
 
-/// The statements of PostgreSQL, each by itself: some poolers and extensions (Citus) take only one
-/// a call. What is between `$$` is one text.
+/// Splits SQL for PostgreSQL into statements, because some poolers and extensions (Citus) accept only
+/// one statement in a call. A text between `$$` is not split.
 fn statements(sql: &str) -> Vec<&str> {
     let (mut found, mut start, mut is_quoted) = (Vec::new(), 0, false);
     for (at, letter) in sql.char_indices() {

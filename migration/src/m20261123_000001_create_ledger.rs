@@ -1,7 +1,7 @@
-//! Accounts, entries, requests, currencies, and the guards around them.
+//! Creates accounts, entries, requests and currencies, with triggers that reject changes of entries.
 //!
-//! The two databases get the same tables and columns, written out for each, because what
-//! matters differs: collation, exact numbers, clustering, fill factor, triggers.
+//! Both databases have the same tables and columns. The SQL is separate, because collation, exact
+//! numbers, clustering, fill factor and triggers differ.
 
 use sea_orm_migration::prelude::*;
 
@@ -22,19 +22,18 @@ impl MigrationTrait for Migration {
     }
 }
 
-// Identifiers are collated "C": ORDER BY on them is the order in which locks are taken, and it
-// must be the same for every process whatever its locale.
+// Identifiers have the collation "C": locks are taken in their order, which must be the same for
+// every process with any locale.
 //
 // Amounts are unconstrained NUMERIC, which is exact and keeps its scale. NUMERIC has NaN, which
-// sorts above every number and so passes `>= 0`: it is excluded by name. The bound 1e28 is the
-// widest that any currency has (scale 0).
+// sorts above every number and so passes `>= 0`: a check excludes it. The bound 1e28 is that of a
+// currency with scale 0, the widest of all.
 //
-// accounts.fillfactor leaves room on each page for the next version of a row, so that an UPDATE
-// of a balance stays on its page and touches no index (a HOT update).
+// accounts.fillfactor leaves room on each page for the next version of a row, so that an UPDATE of
+// a balance stays on its page and changes no index (a HOT update).
 //
-// No foreign keys: every account that an entry names is locked by the transaction that writes
-// it, accounts are never deleted, and a foreign key would cost a look-up and a share lock for
-// every entry.
+// There are no foreign keys: the database transaction that writes an entry has locked its account,
+// accounts are never deleted, and a foreign key would cost a lookup and a share lock for every entry.
 const POSTGRES_UP: &str = r#"
 CREATE TABLE currencies (
     currency_code text COLLATE "C" PRIMARY KEY,
@@ -118,8 +117,8 @@ DROP FUNCTION passbook_refuse();
 ";
 
 // Amounts are TEXT: SQLite has no exact decimal type, and a column with any other affinity would
-// turn "0.10" into a float. Text compares byte by byte (BINARY), which is the "C" collation.
-// WITHOUT ROWID keeps each table in one b-tree, in the order of its key.
+// convert "0.10" to a float. Text compares byte by byte (BINARY), like the collation "C".
+// WITHOUT ROWID stores each table in one b-tree, in the order of its key.
 const SQLITE_UP: &str = "
 CREATE TABLE currencies (
     currency_code TEXT NOT NULL PRIMARY KEY,

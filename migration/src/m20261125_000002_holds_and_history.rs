@@ -1,4 +1,4 @@
-//! Holds, changes of accounts, and what a request did besides entries.
+//! Creates holds and account_changes, and adds the effects of a request that are no entries.
 
 use sea_orm_migration::prelude::*;
 
@@ -19,13 +19,13 @@ impl MigrationTrait for Migration {
     }
 }
 
-// requests.hold_id is set where the request placed or ended that hold, and
-// requests.reverses_transaction_id where it reversed that transaction; both only if it was
-// applied. Servers of the version before write neither. The unique index is the guard behind the
-// rule that a transaction is reversed once; it holds no other rows, so it costs them nothing.
+// requests.hold_id is the hold that an applied request placed or ended, and
+// requests.reverses_transaction_id the transaction that it reversed. Servers of the previous version
+// write neither. The unique index ensures that a transaction is reversed at most once. It contains only
+// reversals, so other requests do not pay for it.
 //
-// A hold that is open can be ended, once; nothing else of a hold ever changes. The partial indexes
-// find what is open on an account, and what of it has expired, however long its history is.
+// An open hold can be ended once, and no other column of a hold ever changes. The partial indexes find
+// the open and the expired holds of an account in a time that does not depend on its history.
 const POSTGRES_UP: &str = r#"
 ALTER TABLE requests ADD COLUMN hold_id text COLLATE "C";
 ALTER TABLE requests ADD COLUMN reverses_transaction_id uuid;
@@ -84,7 +84,7 @@ CREATE TRIGGER account_changes_are_immutable
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
 "#;
 
-// What was held is held no more: the holds are gone.
+// The holds are dropped, so no money is held.
 const POSTGRES_DOWN: &str = "
 UPDATE accounts SET held = 0
     WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');

@@ -1,7 +1,7 @@
-//! Who opened an account, placed a hold, ended it. Transactions and changes of accounts have had
-//! it from the beginning. Until now callers were not authenticated, and what there is was made by
-//! the caller without a name: the default is the truth, and a program of the version before,
-//! which does not name these columns, goes on.
+//! Adds the identity that opened an account, placed a hold, or ended a hold. Transactions and changes of
+//! accounts have it from the beginning. Callers were not authenticated before this version, so the
+//! empty identity is right for existing rows. It is the default, so a server of the previous version,
+//! which does not write these columns, continues to work.
 
 use sea_orm_migration::prelude::*;
 
@@ -41,7 +41,7 @@ CREATE TRIGGER who_placed_holds_is_kept BEFORE UPDATE OF caller ON holds
     BEGIN SELECT RAISE(ABORT, 'UPDATE of caller on holds is not allowed: it is kept'); END;
 ";
 
-// The triggers name the columns, so they go first.
+// The triggers depend on the columns, so they are dropped first.
 const POSTGRES_DOWN: &str = "
 DROP TRIGGER who_opened_accounts_is_kept ON accounts;
 DROP TRIGGER who_placed_holds_is_kept ON holds;

@@ -1,7 +1,7 @@
-//! The decimals of every currency in which there are accounts, not only of those that are configured:
-//! ISO 4217 changes them now and then, and an account keeps those it was opened with. Should accounts
-//! of one currency differ, those that have the most count, so that each can be used with all of its
-//! own. A trigger writes them down, so that a program of the version before, which does not, goes on.
+//! Stores the decimals of every currency that has accounts, not only those of configured currencies:
+//! ISO 4217 changes decimals now and then, and an account keeps those it was opened with. If accounts
+//! of one currency differ, the largest number of decimals is stored, which fits all of them. A trigger
+//! stores the decimals, so that a server of the previous version, which does not, continues to work.
 
 use sea_orm_migration::prelude::*;
 
@@ -21,8 +21,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-// First those that are there, without a lock on the accounts; what is opened meanwhile in a currency
-// that is new is written down by the next account of that currency.
+// Stores the decimals of existing accounts without a lock on them. The trigger stores those of a new
+// currency, at the latest with the next account that is opened in it.
 const POSTGRES_UP: &str = r#"
 INSERT INTO currencies (currency_code, currency_scale)
     SELECT currency_code, max(currency_scale) FROM accounts GROUP BY currency_code
@@ -62,7 +62,7 @@ CREATE TRIGGER scales_that_change_are_kept AFTER UPDATE OF currency_scale ON acc
         ON CONFLICT (currency_code) DO UPDATE SET currency_scale = excluded.currency_scale; END;
 ";
 
-// What was written down stays: to know it does no harm.
+// The stored decimals remain, because they do no harm.
 const POSTGRES_DOWN: &str = "
 DROP TRIGGER scales_are_kept ON accounts;
 DROP FUNCTION passbook_keep_scale();
