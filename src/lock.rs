@@ -5,19 +5,19 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Locks, also after a panic of whoever held the lock.
+/// Locks, also after a panic of the thread that had the lock.
 #[expect(clippy::disallowed_methods, reason = "the one place where it is allowed")]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks for reading, also after a panic of whoever held the lock.
+/// Locks for reading, also after a panic of the thread that had the lock.
 #[expect(clippy::disallowed_methods, reason = "the one place where it is allowed")]
 pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks for writing, also after a panic of whoever held the lock.
+/// Locks for writing, also after a panic of the thread that had the lock.
 #[expect(clippy::disallowed_methods, reason = "the one place where it is allowed")]
 pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)

@@ -18,7 +18,7 @@ pub enum StorageError {
     /// failure, a key that another transaction has just taken.
     #[error("transaction broken off: {0}")]
     Aborted(String),
-    /// A request has a verdict already that the attempt did not look up.
+    /// A request has a record already that the attempt did not look up.
     #[error("decided already: {0}")]
     RepeatedRequest(String),
     /// The database cannot be reached or written; the connection must not be used again.
@@ -128,11 +128,11 @@ pub(super) fn postgres_words(error: &Postgres) -> String {
 fn advice(code: &str, message: &str) -> Option<&'static str> {
     match code {
         "28P01" => Some(
-            "mend USER:PASSWORD@ in database_url, where %23 stands for #, %2F for /, %3F for ?, \
+            "correct USER:PASSWORD@ in database_url, where %23 stands for #, %2F for /, %3F for ?, \
              %40 for @ and %25 for %, or database_password_file",
         ),
-        "28000" => Some("mend the user in database_url, or the server's pg_hba.conf"),
-        "3D000" => Some("CREATE DATABASE, or mend its name in database_url"),
+        "28000" => Some("correct the user in database_url, or the server's pg_hba.conf"),
+        "3D000" => Some("CREATE DATABASE, or correct its name in database_url"),
         "53300" => Some("raise the server's max_connections, the role's or the database's limit"),
         "42501" if message.contains("for database") => {
             Some("GRANT CONNECT ON DATABASE to the user of database_url")

@@ -26,7 +26,7 @@ mod write;
 pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{
     budget::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections},
-    refusal::ConnectError,
+    connect_error::ConnectError,
     store::Store,
     url::{DatabaseUrl, DatabaseUrlError},
 };

@@ -77,11 +77,11 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | `unread_body` | drains the body that is left when a call is answered early | |
 /// | `telemetry` | counts, times, logs and traces the call | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
-/// | protocol errors | turns tonic's INTERNAL for malformed messages into a status with a reason | with INVALID_ARGUMENT |
+/// | protocol errors | gives malformed messages a reason instead of INTERNAL | with INVALID_ARGUMENT |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
-/// | `call_limit` | counts calls in flight | with RESOURCE_EXHAUSTED: headers, calls, calls or rate of one identity |
+/// | `call_limit` | counts calls in flight | with RESOURCE_EXHAUSTED: headers, calls, rate |
 /// | `deadline` | attaches the deadline | |
-/// | `body_budget` | charges incomplete messages to a budget | with RESOURCE_EXHAUSTED: message size, buffered bytes; with DEADLINE_EXCEEDED: a unary call whose message is late |
+/// | `body_budget` | charges incomplete messages | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED if late |
 ///
 /// Telemetry stands outside of everything that can reject, so that every rejection is counted and
 /// logged. Limits stand inside of authentication because they count by identity.

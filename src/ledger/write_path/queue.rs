@@ -226,7 +226,7 @@ impl CommandQueue {
 }
 
 impl State {
-    /// A busy account of the job.
+    /// An account of the job that is busy.
     fn busy_of(&self, job: &Job) -> Option<AccountId> {
         job.command.account_ids().find(|id| self.busy.contains_key(*id)).cloned()
     }

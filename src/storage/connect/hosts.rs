@@ -27,8 +27,8 @@ use tokio::time::timeout_at;
 use crate::lock::lock;
 use crate::storage::connect::{
     budget::CONNECTIONS_MIN,
+    connect_error::{ConnectError, HostError},
     pooler,
-    refusal::{ConnectError, Refusal},
     session::{self, Role, Session},
     target::{PROBE_TIME_MAX, TargetSession},
 };
@@ -143,8 +143,8 @@ impl Hosts {
     }
 
     /// Why the host in use cannot be used.
-    pub fn refused(&self, refusal: impl Into<Refusal>) -> ConnectError {
-        cannot_connect(self.current(), refusal)
+    pub fn refused(&self, host_error: impl Into<HostError>) -> ConnectError {
+        cannot_connect(self.current(), host_error)
     }
 
     /// Probes the hosts and selects the one to use.
@@ -248,16 +248,16 @@ impl Hosts {
         }
         reasons.sort_unstable();
         if reasons.len() == 1
-            && let Some((host, refusal)) = reasons.pop()
+            && let Some((host, host_error)) = reasons.pop()
         {
-            return Err(cannot_connect(&self.all[host], refusal));
+            return Err(cannot_connect(&self.all[host], host_error));
         }
-        let may_pass = reasons.iter().any(|(_, refusal)| refusal.may_pass);
-        let reason = |(host, refusal): &(usize, Refusal)| {
-            format!("{}: {}", self.name(*host), refusal.reason)
+        let may_pass = reasons.iter().any(|(_, host_error)| host_error.may_pass);
+        let reason = |(host, host_error): &(usize, HostError)| {
+            format!("{}: {}", self.name(*host), host_error.reason)
         };
         let reason = reasons.iter().map(reason).collect::<Vec<_>>().join("; ");
-        Err(ConnectError::new("none of the databases can be used", Refusal { reason, may_pass }))
+        Err(ConnectError::new("none of the databases can be used", HostError { reason, may_pass }))
     }
 
     /// Chooses among the hosts that can be used: the one in use, if it is among them.
@@ -311,7 +311,7 @@ impl Hosts {
     }
 
     /// Identifies a server, or says why it cannot be used.
-    async fn probe(&self, options: &PgConnectOptions) -> Result<Server, Refusal> {
+    async fn probe(&self, options: &PgConnectOptions) -> Result<Server, HostError> {
         // The role that needs most.
         let session = self.session(match self.target {
             TargetSession::Primary => Role::Writer,
@@ -320,18 +320,18 @@ impl Hosts {
         let probing = async {
             let connecting = session::start_up(options.clone());
             let mut connection =
-                connecting.connect().await.map_err(|error| Refusal::from(&error))?;
+                connecting.connect().await.map_err(|error| HostError::from(&error))?;
             let answer = match session.prepare(&mut connection).await {
                 Ok(()) if self.are_several() && self.target == TargetSession::Primary => {
-                    Server::identify(&mut connection).await.map_err(|error| Refusal::from(&error))
+                    Server::identify(&mut connection).await.map_err(|error| HostError::from(&error))
                 }
-                prepared => prepared.map(|()| Server::default()).map_err(Refusal::from),
+                prepared => prepared.map(|()| Server::default()).map_err(HostError::from),
             };
             // Whatever becomes of this connection now, it has reported what it was made for.
             let _ = connection.close().await;
             answer
         };
-        let late = |_| Refusal {
+        let late = |_| HostError {
             reason: format!("no answer within {} s", PROBE_TIME_MAX.as_secs()),
             may_pass: true,
         };
@@ -365,9 +365,9 @@ const CONNECTIONS_ALLOWED: &str = "\
     FROM pg_roles role, pg_database database \
     WHERE role.rolname = current_user AND database.datname = current_database()";
 
-fn cannot_connect(options: &PgConnectOptions, refusal: impl Into<Refusal>) -> ConnectError {
+fn cannot_connect(options: &PgConnectOptions, host_error: impl Into<HostError>) -> ConnectError {
     let what = format!("cannot connect to the database at {}", address(options));
-    ConnectError::new(&what, refusal)
+    ConnectError::new(&what, host_error)
 }
 
 fn address(options: &PgConnectOptions) -> String {

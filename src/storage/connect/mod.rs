@@ -5,16 +5,16 @@
 //! * `session`: the settings of a PostgreSQL session. `sqlite_file`: those of SQLite, and its file.
 //! * `pool`: pools of connections. `budget`: how many connections there are, and what for.
 //! * `write_lock`, `active_transactions`: what is being written at the moment.
-//! * `store`: the handle to a database; `refusal`: why there is none.
+//! * `store`: the handle to a database; `connect_error`: why it cannot be used.
 //!
 //! No file here knows a table of the ledger.
 
 pub mod active_transactions;
 pub mod budget;
+pub mod connect_error;
 pub mod hosts;
 pub mod pool;
 mod pooler;
-pub mod refusal;
 pub mod session;
 pub mod sqlite_file;
 mod sqlite_log;

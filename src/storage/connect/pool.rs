@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::storage::{
     StorageError,
     connect::{
+        connect_error::{ConnectError, cannot_open, reason},
         hosts::Hosts,
-        refusal::{ConnectError, cannot_open, reason},
         session::{self, Role},
         sqlite_file::DatabaseFile,
         target::TargetSession,

@@ -18,7 +18,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::connect::{refusal::reason, target::PROBE_TIME_MAX};
+use crate::storage::connect::{connect_error::reason, target::PROBE_TIME_MAX};
 
 /// How long to wait for the message. It takes milliseconds, unless a pooler never passes it on.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -33,7 +33,9 @@ pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
              that keeps sessions (PgBouncer's pool_mode = session)"
             .to_owned()),
         Err(error) if is_not_supported(&error) => {
-            tracing::warn!("cannot tell whether a pooler is between: the database has no LISTEN");
+            tracing::warn!(
+                "cannot find out whether a pooler is in between: the database has no LISTEN"
+            );
             Ok(())
         }
         Err(error) => Err(reason(&error)),

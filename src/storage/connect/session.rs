@@ -12,9 +12,9 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::connect::{refusal::reason, target::TargetSession};
+use crate::storage::connect::{connect_error::reason, target::TargetSession};
 
-/// The `application_name` of a server's connections: it tells peers' locks from foreign ones.
+/// The `application_name` of a server's connections: it distinguishes locks of peers from foreign ones.
 pub const APPLICATION_NAME: &str = "passbook";
 /// The `application_name` of maintenance, whose locks may last for hours: servers do not wait for
 /// them as for a peer's.
@@ -217,7 +217,7 @@ impl Session {
         for (index, (name, allowed)) in self.expected.iter().enumerate() {
             let value = column(index)?;
             if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
-                return Err(refusal(name, &value, allowed));
+                return Err(host_error(name, &value, allowed));
             }
         }
         let (is_standby, read_only) =
@@ -258,7 +258,7 @@ fn promised(name: &str, role: Role) -> Option<Vec<&'static str>> {
     Some(allowed.to_vec())
 }
 
-fn refusal(name: &str, value: &str, allowed: &[&str]) -> String {
+fn host_error(name: &str, value: &str, allowed: &[&str]) -> String {
     let allowed = allowed.join(" or ");
     let advice = match name {
         "server_encoding" => "create the database with ENCODING 'UTF8' TEMPLATE template0",

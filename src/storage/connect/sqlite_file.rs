@@ -25,7 +25,7 @@ use sea_orm::sqlx::{
 };
 
 use crate::storage::connect::{
-    refusal::{ConnectError, cannot_open},
+    connect_error::{ConnectError, cannot_open},
     session::Role,
     target::TargetSession,
 };

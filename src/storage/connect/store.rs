@@ -14,9 +14,9 @@ use crate::storage::{
     connect::{
         active_transactions::ActiveTransactions,
         budget::{Budget, CONNECTIONS_MAX_DEFAULT, Connections, ReadPermits},
+        connect_error::ConnectError,
         hosts::Hosts,
         pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
-        refusal::ConnectError,
         session::{self, Role},
         sqlite_file::DatabaseFile,
         target::TargetSession,

@@ -49,7 +49,7 @@ impl WriteFlag {
     }
 }
 
-/// Tells when SQLite's write lock was free.
+/// Finds out when SQLite's write lock was free.
 pub struct WriteLockProbe {
     /// One connection, made when it is needed.
     pool: SqlitePool,
@@ -97,7 +97,7 @@ impl WriteLockProbe {
 /// Returns when the write lock was free once or a commit was seen: the transaction that was open
 /// at the beginning has ended.
 async fn probe(pool: SqlitePool, flag: WriteFlag) -> Result<(), StorageError> {
-    // One connection for all probes: `data_version` tells it of commits on other connections.
+    // One connection for all probes: `data_version` shows it commits on other connections.
     let mut connection = pool.acquire().await?;
     let probed = probe_on(&mut connection, &flag).await;
     if probed.is_err() {

@@ -1,4 +1,4 @@
-//! The table `requests`: every request that has a verdict. The applied ones are the transactions.
+//! The table `requests`: every request that has a result. The applied ones are the transactions.
 
 use std::{collections::HashMap, sync::Arc};
 

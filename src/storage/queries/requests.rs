@@ -1,4 +1,4 @@
-//! Reading requests: their verdicts, and the transactions among them.
+//! Reading requests: their records, and the transactions among them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -46,7 +46,7 @@ impl Store {
         Ok(self.transactions_of(rows).await?.pop())
     }
 
-    /// The verdict of this request, as it was answered.
+    /// The record of this request, if there is one.
     pub async fn record(&self, key: &RequestKey) -> Result<Option<RequestRecord>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
         let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
@@ -125,7 +125,7 @@ pub static RECORDS: Sql = Sql::new(|kind| {
     )
 });
 
-/// The database's clock, and the verdicts of these requests.
+/// The database's clock, and the records of these requests.
 pub async fn records(
     transaction: &DatabaseTransaction,
     keys: &BTreeSet<RequestKey>,
@@ -144,7 +144,7 @@ pub async fn records(
     Ok((now_us, records.into_iter().collect()))
 }
 
-/// The verdicts in these rows, in their order, each with its effects.
+/// The records in these rows, in their order, each with its effects.
 async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,

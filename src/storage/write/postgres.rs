@@ -26,7 +26,7 @@ pub static INSERT_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
 // the rows of accounts are locked already, and nobody else can insert an entry for them. A
-// request id that has its verdict already breaks all of it off; ON CONFLICT would cost every
+// request id that has a record already aborts the statement; ON CONFLICT would cost every
 // other row a second search of the index and a second record in the log.
 pub static INSERT_POSTINGS: LazyLock<String> = LazyLock::new(|| {
     let mut parameters = Parameters::default();

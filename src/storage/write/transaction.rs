@@ -224,7 +224,7 @@ impl WriteTransaction {
         Ok(())
     }
 
-    /// The verdicts of these requests, and the time in microseconds since the Unix epoch by the
+    /// The records of these requests, and the time in microseconds since the Unix epoch by the
     /// database's clock. A statement after the lock: it sees what was committed during the wait.
     pub async fn records(
         &self,
@@ -264,7 +264,7 @@ impl WriteTransaction {
     /// Writes all changes of a unit of work.
     ///
     /// # Errors
-    /// [`StorageError::RepeatedRequest`] if a request id has a verdict already, which the work did not
+    /// [`StorageError::RepeatedRequest`] if a request id has a record already, which the work did not
     /// know; [`StorageError::Aborted`] if an account id was taken in the meantime.
     pub async fn write(&self, work: &UnitOfWork) -> Result<(), StorageError> {
         write::write(&self.transaction, work).await

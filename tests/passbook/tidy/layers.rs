@@ -12,7 +12,7 @@ use super::{
 const ARROWS: [(&str, &[&str]); 10] = [
     ("main", &["cli"]),
     ("cli", &["auth", "config", "domain", "grpc", "ledger", "server", "storage", "telemetry"]),
-    ("server", &["auth", "config", "domain", "grpc", "ledger", "proto", "telemetry"]),
+    ("server", &["auth", "config", "domain", "grpc", "ledger", "telemetry"]),
     ("grpc", &["auth", "domain", "ledger", "proto", "telemetry"]),
     ("config", &["auth", "domain", "storage"]),
     ("auth", &["domain", "proto"]),

@@ -23,8 +23,8 @@ impl ConnectError {
     }
 
     /// Joins what cannot be done and why.
-    pub(in crate::storage) fn new(what: &str, refusal: impl Into<Refusal>) -> Self {
-        let Refusal { reason, may_pass } = refusal.into();
+    pub(in crate::storage) fn new(what: &str, host_error: impl Into<HostError>) -> Self {
+        let HostError { reason, may_pass } = host_error.into();
         Self { text: format!("{what}: {reason}"), may_pass }
     }
 }
@@ -37,18 +37,18 @@ impl From<ConnectError> for StorageError {
 
 /// Why one server cannot be used.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::storage) struct Refusal {
+pub(in crate::storage) struct HostError {
     pub(in crate::storage) reason: String,
     pub(in crate::storage) may_pass: bool,
 }
 
-impl From<String> for Refusal {
+impl From<String> for HostError {
     fn from(reason: String) -> Self {
         Self { reason, may_pass: false }
     }
 }
 
-impl From<&SqlxError> for Refusal {
+impl From<&SqlxError> for HostError {
     fn from(error: &SqlxError) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
         // 57P03: the server is starting up. 53300: all connections are taken.
@@ -59,8 +59,11 @@ impl From<&SqlxError> for Refusal {
 }
 
 /// The file of a SQLite database cannot be opened.
-pub(in crate::storage) fn cannot_open(file: &Path, refusal: impl Into<Refusal>) -> ConnectError {
-    ConnectError::new(&format!("cannot open the database file {}", file.display()), refusal)
+pub(in crate::storage) fn cannot_open(
+    file: &Path,
+    host_error: impl Into<HostError>,
+) -> ConnectError {
+    ConnectError::new(&format!("cannot open the database file {}", file.display()), host_error)
 }
 
 /// The text of the server or the operating system, never with the URL.
