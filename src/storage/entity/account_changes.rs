@@ -35,7 +35,8 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// [`Attributes`] as they are stored.
+/// [`Attributes`] as they are stored. A new attribute needs `#[serde(default)]`, or rows of older
+/// versions are corrupt.
 #[derive(Serialize, Deserialize)]
 pub struct StoredAttributes {
     state: String,
