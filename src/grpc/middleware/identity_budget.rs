@@ -73,18 +73,20 @@ impl Reservation {
         let IdentityBudget { max, identity_max, .. } = *self.budget;
         let mut usage = self.budget.usage();
         let others = usage.total - self.amount;
-        let own = usage.by_identity.get(&self.identity).map_or(0, |own| own - self.amount);
         if others + amount > max {
             return Err(Exhausted::Total(max));
         }
-        if own + amount > identity_max && !self.identity.is_anonymous() {
-            return Err(Exhausted::Identity(identity_max));
+        if !self.identity.is_anonymous() {
+            let own = usage.by_identity.get(&self.identity).map_or(0, |own| own - self.amount);
+            if own + amount > identity_max {
+                return Err(Exhausted::Identity(identity_max));
+            }
+            match own + amount {
+                0 => usage.by_identity.remove(&self.identity),
+                own => usage.by_identity.insert(self.identity.clone(), own),
+            };
         }
         usage.total = others + amount;
-        match own + amount {
-            0 => usage.by_identity.remove(&self.identity),
-            own => usage.by_identity.insert(self.identity.clone(), own),
-        };
         drop(usage);
         self.amount = amount;
         Ok(())
