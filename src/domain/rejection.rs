@@ -10,8 +10,9 @@ use crate::domain::{
 };
 
 /// Why a well-formed request is rejected. The serialized form is stored under the request id, and
-/// the caller gets it as `ErrorInfo.metadata`: names of fields are part of the contract. A server of an older version cannot read a variant that it
-/// does not know, so a new variant is rolled out before requests can meet it.
+/// the caller gets it as `ErrorInfo.metadata`: names of fields are part of the contract. A server of
+/// an older version cannot read a variant that it does not know, so a new variant is rolled out before
+/// requests can meet it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
