@@ -44,7 +44,7 @@ pub fn new_account(
             currency: currency?,
             overdraft_limit: overdraft_limit?,
             unlimited_overdraft: request.unlimited_overdraft,
-            labels: request.labels.clone(),
+            labels: request.labels,
             created_by: caller.clone(),
         })
     })();

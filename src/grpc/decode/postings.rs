@@ -26,8 +26,8 @@ struct CommonFields<'a> {
     kind: TransactionKind,
     request_id: &'a str,
     amount: Option<&'a proto::Money>,
-    description: &'a str,
-    labels: &'a Labels,
+    description: String,
+    labels: Labels,
     condition: Option<&'a proto::Condition>,
     validate_only: bool,
 }
@@ -54,12 +54,12 @@ pub fn deposit(
         kind: TransactionKind::Deposit,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
-        description: &request.description,
-        labels: &request.labels,
+        description: request.description,
+        labels: request.labels,
         condition: request.condition.as_ref(),
         validate_only: request.validate_only,
     };
-    posting(currencies, caller, &common, Sides::Into("account_id", &request.account_id))
+    posting(currencies, caller, common, Sides::Into("account_id", &request.account_id))
 }
 
 /// A withdrawal, on behalf of `caller`.
@@ -72,12 +72,12 @@ pub fn withdraw(
         kind: TransactionKind::Withdrawal,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
-        description: &request.description,
-        labels: &request.labels,
+        description: request.description,
+        labels: request.labels,
         condition: request.condition.as_ref(),
         validate_only: request.validate_only,
     };
-    posting(currencies, caller, &common, Sides::From("account_id", &request.account_id))
+    posting(currencies, caller, common, Sides::From("account_id", &request.account_id))
 }
 
 /// A transfer, on behalf of `caller`.
@@ -90,20 +90,20 @@ pub fn transfer(
         kind: TransactionKind::Transfer,
         request_id: &request.request_id,
         amount: request.amount.as_ref(),
-        description: &request.description,
-        labels: &request.labels,
+        description: request.description,
+        labels: request.labels,
         condition: request.condition.as_ref(),
         validate_only: request.validate_only,
     };
     let source = ("source_account_id", request.source_account_id.as_str());
     let destination = ("destination_account_id", request.destination_account_id.as_str());
-    posting(currencies, caller, &common, Sides::Between(source, destination))
+    posting(currencies, caller, common, Sides::Between(source, destination))
 }
 
 fn posting(
     currencies: &Currencies,
     caller: &Identity,
-    common: &CommonFields<'_>,
+    common: CommonFields<'_>,
     sides: Sides<'_>,
 ) -> Result<Request, Invalid> {
     let mut decoder = Decoder::new(currencies);
@@ -124,8 +124,8 @@ fn posting(
     let money = decoder.amount("amount", common.amount, Sign::Positive);
     let currency = money.as_ref().map(|(currency, _)| currency);
     let condition = decoder.condition("condition", common.condition, currency);
-    decoder.description(common.description);
-    decoder.labels(common.labels);
+    decoder.description(&common.description);
+    decoder.labels(&common.labels);
     let legs = (|| {
         let (currency, amount) = money?;
         let leg = |account_id, amount, condition| Leg {
@@ -140,8 +140,8 @@ fn posting(
     })();
     let decoded = request_id.zip(legs).map(|(request_id, legs)| Request {
         action: Action::Post(common.kind, legs),
-        description: common.description.to_owned(),
-        labels: common.labels.clone(),
+        description: common.description,
+        labels: common.labels,
         validate_only: common.validate_only,
         ..empty_request(caller, request_id)
     });
