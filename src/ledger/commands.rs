@@ -18,7 +18,7 @@ use crate::{
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::job::{self, Completion, Permits},
+        write_path::job::{self, Completion},
     },
 };
 
@@ -32,24 +32,22 @@ impl PendingRequest {
     /// Waits for the result, until the deadline.
     ///
     /// # Errors
-    /// The request was rejected, for good, or it got no result.
+    /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        match self.0.wait().await? {
-            CommandResult::Request(result) => Ok(result),
-            CommandResult::Account(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
-        }
+        let CommandResult::Request(result) = self.0.wait().await? else {
+            return Err(MISMATCHED_RESULT);
+        };
+        Ok(result)
     }
 }
 
 /// Room in the queue for one request of a stream.
 pub struct StreamPermit(Option<OwnedSemaphorePermit>);
 
+/// # Errors
+/// Every command fails if the caller lacks the right, if the command is rejected, or if it gets no result.
 impl Ledger {
     /// Opens an account, or returns it if it was opened with the same attributes before.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the account was opened with other attributes, or the command
-    /// got no result.
     pub async fn create_account(
         &self,
         context: &CallContext,
@@ -60,9 +58,6 @@ impl Ledger {
     }
 
     /// Changes the attributes of an account. Needs no request id: repeating it changes nothing.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the update was rejected, or it got no result.
     pub async fn update_account(
         &self,
         context: &CallContext,
@@ -77,16 +72,12 @@ impl Ledger {
         command: Command,
         deadline: Instant,
     ) -> Result<Account, Error> {
-        match self.enqueue(command, deadline, None)?.wait().await? {
-            CommandResult::Account(account) => Ok(account),
-            CommandResult::Request(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
-        }
+        let result = self.enqueue(command, deadline, None)?.wait().await?;
+        let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
+        Ok(account)
     }
 
     /// Moves or holds money, exactly once per request id.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the request was rejected, for good, or it got no result.
     pub async fn execute(
         &self,
         context: &CallContext,
@@ -121,9 +112,6 @@ impl Ledger {
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.
-    ///
-    /// # Errors
-    /// The fence got no result.
     pub async fn fence(
         &self,
         context: &CallContext,
@@ -138,10 +126,9 @@ impl Ledger {
             validate_only: false,
         };
         let command = Command::Request(Arc::new(request));
-        match self.enqueue(command, context.deadline, None)?.wait().await? {
-            CommandResult::Record(record) => Ok(record),
-            CommandResult::Account(_) | CommandResult::Request(_) => Err(MISMATCHED_RESULT),
-        }
+        let result = self.enqueue(command, context.deadline, None)?.wait().await?;
+        let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
+        Ok(record)
     }
 
     /// Looks up the hold or the transaction that a request names: what never changes of it says
@@ -186,7 +173,7 @@ impl Ledger {
             self.shed.increment(1);
             return Err(Error::Overloaded { limit: self.limits.queue_capacity });
         };
-        let (job, completion) = job::new(command, deadline, Permits { queue, streams });
+        let (job, completion) = job::new(command, deadline, queue, streams);
         self.queue.enqueue(job);
         Ok(completion)
     }

@@ -74,15 +74,7 @@ impl Error {
             Self::DatabaseUnavailable(_) => Self::DatabaseUnavailable(outcome),
             Self::SchemaNotMigrated(_) => Self::SchemaNotMigrated(outcome),
             Self::Internal(_) => Self::Internal(outcome),
-            Self::Rejected(_)
-            | Self::PermissionDenied(_)
-            | Self::LockTimeout
-            | Self::Contention
-            | Self::Overloaded { .. }
-            | Self::TooManyWatchers { .. }
-            | Self::WatcherTooSlow { .. }
-            | Self::SequenceNotReached { .. }
-            | Self::ShuttingDown => self,
+            other => other,
         }
     }
 
@@ -92,23 +84,19 @@ impl Error {
             StorageError::Unavailable(_)
             | StorageError::LockTimeout(_)
             | StorageError::Aborted(_)
-            | StorageError::RepeatedRequest(_) => {
-                tracing::warn!(%error, "read failed");
-                Self::DatabaseUnavailable(None)
-            }
-            StorageError::Forbidden(_) => {
+            | StorageError::RepeatedRequest(_) => tracing::warn!(%error, "read failed"),
+            StorageError::Forbidden(_) | StorageError::SchemaNotMigrated(_) => {
                 tracing::error!(%error, "read failed");
-                Self::DatabaseUnavailable(None)
-            }
-            StorageError::SchemaNotMigrated(_) => {
-                tracing::error!(%error, "read failed");
-                Self::SchemaNotMigrated(None)
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(error = error.summary(), "read failed");
                 tracing::debug!(%error, "details of the failed read");
-                Self::Internal(None)
             }
+        }
+        match error {
+            StorageError::SchemaNotMigrated(_) => Self::SchemaNotMigrated(None),
+            StorageError::Data(_) | StorageError::Corrupt(_) => Self::Internal(None),
+            _ => Self::DatabaseUnavailable(None),
         }
     }
 }

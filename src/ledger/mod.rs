@@ -1,11 +1,5 @@
 //! The ledger: one write path for all changes, and the reads beside it.
 //!
-//! ```text
-//! Ledger::execute -> queue -> worker: takes all that waits and is free, 1..N jobs, into one transaction
-//!                          transaction: begin -> lock -> read -> apply -> write -> commit
-//!                             executor: only then: completes each job with its own result
-//! ```
-//!
 //! A request alone is a batch of one; there is no other way to change anything. The future of an
 //! RPC keeps nothing but a `write_path::job::Completion`: dropping it drops no transaction.
 //! Correctness rests on the row lock and the stored request ids, never on this process: an attempt
@@ -45,7 +39,10 @@ pub use crate::ledger::{
     watch::{Page, WatchPermit, Watcher},
 };
 use crate::{
-    ledger::{metrics::write_path::WritePathMetrics, write_path::queue::CommandQueue},
+    ledger::{
+        metrics::write_path::WritePathMetrics,
+        write_path::{WritePath, queue::CommandQueue},
+    },
     storage::{Connections, SchemaStatus, StorageError, Store},
 };
 
@@ -88,7 +85,7 @@ impl Ledger {
         // The permits bound the queue.
         let queue = Arc::new(CommandQueue::default());
         let stats = Arc::new(WritePathMetrics::default());
-        write_path::worker::spawn(&store, &queue, &stats, limits.batch_size_max);
+        WritePath::start(store.clone(), queue.clone(), stats.clone(), limits.batch_size_max);
         let feed = watch::EntryFeed::start(own_reads.clone());
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         Ok(Self {
@@ -106,19 +103,16 @@ impl Ledger {
     }
 
     /// Statistics of the write path since the start.
-    #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.snapshot()
     }
 
     /// The accounts for which requests wait, those with the most waits first.
-    #[must_use]
     pub fn most_contended_accounts(&self, limit: usize) -> Vec<ContendedAccount> {
         self.queue.contention.most_contended(limit)
     }
 
     /// The present load.
-    #[must_use]
     pub fn load(&self) -> LoadSnapshot {
         let readers = self.store.reader_connections();
         let own = self.own_reads.reader_connections();
@@ -132,13 +126,11 @@ impl Ledger {
     }
 
     /// The most commands that may be in the queue or in a transaction.
-    #[must_use]
     pub fn queue_capacity(&self) -> usize {
         self.limits.queue_capacity
     }
 
     /// Whether no command is in the queue or in a transaction.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queue_permits.available_permits() == self.limits.queue_capacity
     }
@@ -150,11 +142,9 @@ impl Ledger {
         let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
         // Fails only if the semaphore were closed, which nothing does.
         let _ = self.queue_permits.acquire_many(all).await;
-        if let Err(error) = self.own_reads.close_readers().await {
-            tracing::warn!(%error, "closing the database failed; nothing is lost");
-        }
-        if let Err(error) = self.store.close().await {
-            tracing::warn!(%error, "closing the database failed; nothing is lost");
+        let closed = [self.own_reads.close_readers().await, self.store.close().await];
+        for error in closed.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "cannot close the connections to the database; nothing is lost");
         }
     }
 
@@ -169,7 +159,12 @@ impl Ledger {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
                 self.measure_oldest_snapshot().await;
-                return self.check_writer().await;
+                // Opens a connection that writes, if the last attempt at it failed.
+                if self.stats.lacks_writer() {
+                    self.store.writer().await.map_err(|error| error.summary())?;
+                    self.stats.set_lacks_writer(false);
+                }
+                return Ok(());
             }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
                 return Err(format!("the schema is {status:?}"));
@@ -188,17 +183,5 @@ impl Ledger {
         if let Ok(age) = self.own_reads.oldest_snapshot().await {
             ::metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
         }
-    }
-
-    /// Opens a connection that writes, if the last attempt failed.
-    async fn check_writer(&self) -> Result<(), String> {
-        if !self.stats.lacks_writer() {
-            return Ok(());
-        }
-        match self.store.writer().await {
-            Ok(_) => self.stats.set_lacks_writer(false),
-            Err(error) => return Err(error.summary()),
-        }
-        Ok(())
     }
 }

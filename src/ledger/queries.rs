@@ -35,32 +35,26 @@ use crate::{
     storage::{Examined, Store, TransactionPage},
 };
 
+/// # Errors
+/// Every query fails if the caller lacks the right, if what it names does not exist, or if the database
+/// does not answer before the deadline.
 impl Ledger {
     /// Reads one account.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn account(
         &self,
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<Account, Error> {
         context.caller.grant.check_account(account_id)?;
-        let found = self
-            .with_expiry(
-                context.deadline,
-                false,
-                account_id.clone(),
-                |store, id, until_us| async move { store.account(&id, until_us).await },
-            )
-            .await?;
+        let query = |store: Arc<Store>, until_us| {
+            let id = account_id.clone();
+            async move { store.account(&id, until_us).await }
+        };
+        let found = self.with_expiry(context.deadline, false, query).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
     /// Whether the account exists.
-    ///
-    /// # Errors
-    /// The caller may not read it, or the read failed.
     pub async fn has_account(
         &self,
         context: &CallContext,
@@ -76,10 +70,10 @@ impl Ledger {
 
     /// Reads an account as recorded, without the holds that have expired since.
     async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Error> {
-        let (store, id) = (self.store.clone(), account_id.clone());
-        let found =
-            self.read(deadline, async move { store.account(&id, i64::MIN).await }).await?.value;
-        found.ok_or_else(|| not_found(account_id))
+        let id = account_id.clone();
+        let read =
+            self.read(deadline, false, |store| async move { store.account(&id, i64::MIN).await });
+        read.await?.value.ok_or_else(|| not_found(account_id))
     }
 
     /// Reads an account after all its changes with this time or an earlier one are committed.
@@ -101,21 +95,17 @@ impl Ledger {
     }
 
     /// Reads several accounts as of one instant, in the order of their ids in the request.
-    ///
-    /// # Errors
-    /// The caller lacks a right, an account does not exist, or the database does not answer in time.
     pub async fn accounts(
         &self,
         context: &CallContext,
         account_ids: &[AccountId],
     ) -> Result<Vec<Account>, Error> {
         account_ids.iter().try_for_each(|id| context.caller.grant.check_account(id))?;
-        let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found = self
-            .with_expiry(context.deadline, false, wanted, |store, ids, until_us| async move {
-                store.accounts(&ids, until_us).await
-            })
-            .await?;
+        let query = |store: Arc<Store>, until_us| {
+            let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
+            async move { store.accounts(&wanted, until_us).await }
+        };
+        let found = self.with_expiry(context.deadline, false, query).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -123,9 +113,6 @@ impl Ledger {
     }
 
     /// Reads a page of accounts, in order of their ids.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn list_accounts(
         &self,
         context: &CallContext,
@@ -133,35 +120,32 @@ impl Ledger {
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
-        let prefixes = &context.caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.clone(), after.cloned());
-        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
-        let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (filter, prefixes, after) = question;
-            store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
+        let page = |store: Arc<Store>, until_us| {
+            let (context, filter, after) = (context.clone(), filter.clone(), after.cloned());
+            async move {
+                let prefixes = &context.caller.grant.account_prefixes;
+                store.list_accounts(&filter, prefixes, after.as_ref(), limit, until_us).await
+            }
         };
-        self.with_expiry(context.deadline, !filter.is_empty(), question, page).await
+        self.with_expiry(context.deadline, !filter.is_empty(), page).await
     }
 
     /// Reads one transaction.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn transaction(
         &self,
         context: &CallContext,
         name: TransactionName,
     ) -> Result<Arc<Transaction>, Error> {
-        let found = match &name {
+        let found = match name.clone() {
             TransactionName::TransactionId(id) => {
-                let (store, id) = (self.store.clone(), *id);
-                self.read(context.deadline, async move { store.transaction(id).await }).await?
+                let read = |store: Arc<Store>| async move { store.transaction(id).await };
+                self.read(context.deadline, false, read).await?
             }
             TransactionName::RequestId(request_id) => {
-                let key = context.request_key(request_id.clone());
-                let store = self.store.clone();
-                let found = async move { store.transaction_of_request(&key).await };
-                self.read(context.deadline, found).await?
+                let key = context.request_key(request_id);
+                let read =
+                    |store: Arc<Store>| async move { store.transaction_of_request(&key).await };
+                self.read(context.deadline, false, read).await?
             }
         };
         let found = context.caller.grant.redact(found)?;
@@ -169,9 +153,6 @@ impl Ledger {
     }
 
     /// Reads a page of an account's entries.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_entries(
         &self,
         context: &CallContext,
@@ -182,18 +163,13 @@ impl Ledger {
         context.caller.grant.check_account(account_id)?;
         let account =
             self.settled(account_id, last_us(range.end_time_us), context.deadline).await?;
-        let (store, range) = (self.store.clone(), *range);
-        self.read(
-            context.deadline,
-            async move { store.list_entries(&account, &range, limit).await },
-        )
-        .await
+        let range = *range;
+        let page =
+            |store: Arc<Store>| async move { store.list_entries(&account, &range, limit).await };
+        self.read(context.deadline, false, page).await
     }
 
     /// Reads a page of the transactions of all accounts, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn list_transactions(
         &self,
         context: &CallContext,
@@ -205,19 +181,14 @@ impl Ledger {
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
         }
-        let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
-        let page = async move {
-            let _scan = scan;
+        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let page = |store: Arc<Store>| async move {
             store.list_transactions(&filter, before, limit).await
         };
-        self.read(context.deadline, page).await
+        self.read(context.deadline, is_scan, page).await
     }
 
     /// Reads a page of the transactions of one account, latest first.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_transactions_of_account(
         &self,
         context: &CallContext,
@@ -229,13 +200,12 @@ impl Ledger {
         context.caller.grant.check_account(account_id)?;
         let account =
             self.settled(account_id, last_us(filter.end_time_us), context.deadline).await?;
-        let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
-        let page = async move {
-            let _scan = scan;
+        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let TransactionPage { transactions, next } = self.read(context.deadline, page).await?;
+        let page = self.read(context.deadline, is_scan, page).await?;
+        let TransactionPage { transactions, next } = page;
         let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
         let transactions =
             seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
@@ -244,9 +214,6 @@ impl Ledger {
 
     /// Reads the balance of an account after all entries of this time or before (None: now), and the
     /// sequence of the last of them.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn balance_at(
         &self,
         context: &CallContext,
@@ -255,16 +222,13 @@ impl Ledger {
     ) -> Result<(Account, Amount, i64), Error> {
         context.caller.grant.check_account(account_id)?;
         let account = self.settled(account_id, time_us, context.deadline).await?;
-        let (store, of) = (self.store.clone(), account.clone());
-        let balance = async move { store.balance_at(&of, time_us).await };
-        let (balance, sequence) = self.read(context.deadline, balance).await?;
+        let of = account.clone();
+        let balance = |store: Arc<Store>| async move { store.balance_at(&of, time_us).await };
+        let (balance, sequence) = self.read(context.deadline, false, balance).await?;
         Ok((account, balance, sequence))
     }
 
     /// Reads a page of the changes of an account, oldest first.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_account_changes(
         &self,
         context: &CallContext,
@@ -274,16 +238,16 @@ impl Ledger {
     ) -> Result<Vec<AccountChange>, Error> {
         context.caller.grant.check_account(account_id)?;
         let account = self.known(account_id, context.deadline).await?;
-        let store = self.store.clone();
-        let page = async move { store.list_account_changes(&account, after_version, limit).await };
-        self.read(context.deadline, page).await
+        let page = |store: Arc<Store>| async move {
+            store.list_account_changes(&account, after_version, limit).await
+        };
+        self.read(context.deadline, false, page).await
     }
 
     /// Watches the entries of an account after `after_sequence`, existing and new ones.
     ///
     /// # Errors
-    /// The account does not exist or has fewer entries, all permits for watchers are taken, or the
-    /// database does not answer in time.
+    /// Also: the account has fewer entries, or all permits for watchers are taken.
     pub async fn watch(
         &self,
         context: &CallContext,
@@ -300,9 +264,6 @@ impl Ledger {
     }
 
     /// Recomputes an account from its entries and holds.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn verify_account(
         &self,
         context: &CallContext,
@@ -319,28 +280,17 @@ impl Ledger {
     }
 
     /// Reads one hold.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
-        let missing = || Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        let found = self
-            .with_expiry(
-                context.deadline,
-                false,
-                hold_id.clone(),
-                |store, id, until_us| async move { store.hold(&id, until_us).await },
-            )
-            .await?;
-        let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
-        context.caller.grant.check_resource("hold", account_id)?;
-        found.ok_or_else(missing)
+        let query = |store: Arc<Store>, until_us| {
+            let id = hold_id.clone();
+            async move { store.hold(&id, until_us).await }
+        };
+        let found = self.with_expiry(context.deadline, false, query).await?;
+        context.caller.grant.check_hold(found.as_ref())?;
+        found.ok_or_else(|| Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
     }
 
     /// Reads a page of an account's holds, in order of their ids.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_holds(
         &self,
         context: &CallContext,
@@ -350,26 +300,21 @@ impl Ledger {
     ) -> Result<Examined<Hold, HoldId>, Error> {
         context.caller.grant.check_account(account_id)?;
         let account = self.known(account_id, context.deadline).await?;
-        type Question = (Account, HoldFilter);
-        let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (account, filter) = question;
-            store.list_holds(&account, &filter, limit, until_us).await
+        let page = |store: Arc<Store>, until_us| {
+            let (account, filter) = (account.clone(), filter.clone());
+            async move { store.list_holds(&account, &filter, limit, until_us).await }
         };
-        self.with_expiry(context.deadline, filter.state.is_some(), (account, filter.clone()), page)
-            .await
+        self.with_expiry(context.deadline, filter.state.is_some(), page).await
     }
 
     /// Reads the record of a request, if there is one.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn request_record(
         &self,
         context: &CallContext,
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
-        let (store, key) = (self.store.clone(), context.request_key(request_id));
-        self.read(context.deadline, async move { store.record(&key).await }).await
+        let key = context.request_key(request_id);
+        self.read(context.deadline, false, |store| async move { store.record(&key).await }).await
     }
 }
 

@@ -3,26 +3,24 @@
 use crate::domain::{
     account::{Account, AccountState, AccountUpdate, AttributeChange, NewLimit},
     command::Command,
-    ids::{AccountId, Identity},
+    fixtures::{account, id, usd},
+    ids::Identity,
     rejection::Rejection,
-    unit_of_work::{
-        CommandResult, UnitOfWork,
-        tests::{account, usd, work},
-    },
+    unit_of_work::{CommandResult, UnitOfWork, tests::work},
 };
 
-fn change(work: &mut UnitOfWork, id: &str, change: AttributeChange) -> Result<Account, Rejection> {
-    change_at(work, id, change, None)
+fn change(work: &mut UnitOfWork, of: &str, change: AttributeChange) -> Result<Account, Rejection> {
+    change_at(work, of, change, None)
 }
 
 fn change_at(
     work: &mut UnitOfWork,
-    id: &str,
+    of: &str,
     change: AttributeChange,
     expected_version: Option<i64>,
 ) -> Result<Account, Rejection> {
     let update = AccountUpdate {
-        account_id: AccountId::parse(id).unwrap(),
+        account_id: id(of),
         change,
         expected_version,
         reason: "why".to_owned(),

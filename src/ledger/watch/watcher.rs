@@ -48,7 +48,6 @@ impl Watcher {
     }
 
     /// The sequence of the last entry that was yielded.
-    #[must_use]
     pub fn sequence(&self) -> i64 {
         self.account.after_sequence
     }
@@ -111,13 +110,5 @@ impl Watcher {
 
 /// Whether the same read may succeed a little later.
 fn is_transient(error: &StorageError) -> bool {
-    match error {
-        StorageError::LockTimeout(_)
-        | StorageError::Aborted(_)
-        | StorageError::RepeatedRequest(_)
-        | StorageError::Unavailable(_)
-        | StorageError::Forbidden(_)
-        | StorageError::SchemaNotMigrated(_) => true,
-        StorageError::Data(_) | StorageError::Corrupt(_) => false,
-    }
+    !matches!(error, StorageError::Data(_) | StorageError::Corrupt(_))
 }

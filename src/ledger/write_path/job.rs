@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{command::Command, ids::AccountId, unit_of_work::CommandResult},
+    domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{Error, Outcome},
     lock::lock,
     telemetry::traces::CallTrace,
@@ -68,19 +68,12 @@ impl State {
     }
 }
 
+/// The way to the caller, and the permits of the job, which are returned when it is completed or dropped.
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
-    _permits: Permits,
-}
-
-/// The permits of a job, returned when it is completed or dropped.
-pub struct Permits {
-    /// Of the queue.
-    #[expect(dead_code, reason = "held, not used")]
-    pub queue: OwnedSemaphorePermit,
+    _queue_permit: OwnedSemaphorePermit,
     /// Of the part of the queue that streams may fill, if the job comes in a stream.
-    #[expect(dead_code, reason = "held, not used")]
-    pub streams: Option<OwnedSemaphorePermit>,
+    _stream_permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
@@ -91,9 +84,15 @@ pub struct Completion {
 }
 
 /// Creates a job and the handle for its result.
-pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
+pub fn new(
+    command: Command,
+    deadline: Instant,
+    queue_permit: OwnedSemaphorePermit,
+    stream_permit: Option<OwnedSemaphorePermit>,
+) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
+    let reply = Reply { sender, _queue_permit: queue_permit, _stream_permit: stream_permit };
     let job = Arc::new(Job {
         command,
         accepted: Instant::now(),
@@ -102,7 +101,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, _permits: permits })),
+        reply: Mutex::new(Some(reply)),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -158,17 +157,20 @@ impl Job {
         reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
     }
 
-    /// Sends the result, unless the job has one. A caller who has gone gets none.
-    pub fn complete(&self, result: Result<CommandResult, Error>) {
-        let reply = lock(&self.reply).take();
-        if let Some(reply) = reply {
-            let _ = reply.sender.send(result);
+    /// Completes the job with its committed result.
+    pub fn complete(&self, result: Result<CommandResult, Rejection>) {
+        match result {
+            // An earlier attempt in doubt may have applied this very command, which has no record
+            // that would say so.
+            Err(rejection) if self.command.key().is_none() => self.fail(Error::Rejected(rejection)),
+            result => self.reply(result.map_err(Error::Rejected)),
         }
     }
 
-    /// Fails the job with a lock timeout if it has no time left, and returns whether that was so.
-    pub fn expire(&self) -> bool {
-        let has_expired = self.deadline <= Instant::now() + DEADLINE_MARGIN;
+    /// Fails the job with a lock timeout if no more than this time is left until its deadline, and
+    /// returns whether that was so.
+    pub fn expire(&self, time_needed: Duration) -> bool {
+        let has_expired = self.deadline <= Instant::now() + time_needed;
         if has_expired {
             self.fail(Error::LockTimeout);
         }
@@ -183,7 +185,15 @@ impl Job {
         } else {
             failure
         };
-        self.complete(Err(failure));
+        self.reply(Err(failure));
+    }
+
+    /// Sends the result, unless the job has one. A caller who has gone gets none.
+    fn reply(&self, result: Result<CommandResult, Error>) {
+        let reply = lock(&self.reply).take();
+        if let Some(reply) = reply {
+            let _ = reply.sender.send(result);
+        }
     }
 }
 
@@ -219,24 +229,12 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::domain::{
-        account::{Labels, NewAccount},
-        ids::{AccountId, Identity},
-        money::Currencies,
-    };
+    use crate::domain::fixtures::new_account;
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
-        let currency = Currencies::default().get("USD").unwrap();
-        let command = Command::CreateAccount(NewAccount {
-            created_by: Identity::anonymous(),
-            account_id: AccountId::parse("a").unwrap(),
-            overdraft_limit: currency.zero(),
-            currency,
-            unlimited_overdraft: false,
-            labels: Labels::new(),
-        });
+        let command = Command::CreateAccount(new_account("a"));
         let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        new(command, deadline, Permits { queue, streams: None })
+        new(command, deadline, queue, None)
     }
 
     fn soon() -> Instant {

@@ -191,7 +191,7 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
                 "UPDATE requests SET kind = 'transfer' WHERE kind = 'withdrawal' AND rejection IS NULL",
                 ": it is a transfer with the entries -0.05 USD; it should have two that sum to zero",
             ),
-            ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is none"),
+            ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is no kind of request"),
             (
                 "UPDATE requests SET kind = 'fence' WHERE kind = 'transfer'",
                 ": it is fence, and names 2 entries; it should have none",
