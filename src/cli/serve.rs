@@ -15,9 +15,8 @@ use crate::{
     auth::{Authenticator, CredentialFiles},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
-    grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
-    server::{Admin, Server, ServerConfig, Tls, file_watch},
+    server::{Admin, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -58,8 +57,8 @@ impl Serve {
             tokio::spawn(async move { tls.reload_on_change().await });
         }
         let served = async {
-            let server_config = server_config(&config, tls, authenticator.clone());
-            let server = Server::start(listener, server_config, admin).await;
+            let server =
+                Server::start(listener, config.clone(), tls, authenticator.clone(), admin).await;
             let mut server = server.map_err(CliError::run)?;
             let opened = open_ledger(url, &config, currencies, authenticator, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
@@ -81,24 +80,6 @@ impl Serve {
             traces.stop().await;
         }
         served
-    }
-}
-
-fn server_config(
-    config: &ServeConfig,
-    tls: Option<Arc<Tls>>,
-    authenticator: Arc<Authenticator>,
-) -> ServerConfig {
-    ServerConfig {
-        tls,
-        limits: config.limits.clone(),
-        authenticator,
-        reflection: config.security.reflection != Access::Off,
-        health: config.security.health != Access::Off,
-        deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
-        slow_request_threshold: config.telemetry.slow_request_threshold,
-        shutdown_delay: config.shutdown_delay,
-        shutdown_grace: config.shutdown_grace,
     }
 }
 
@@ -228,7 +209,8 @@ async fn reload(
         }
         Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
     };
-    file_watch::on_change(files.texts(), || files.texts(), reload).await;
+    let read = || files.texts();
+    file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
