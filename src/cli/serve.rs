@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     auth::{Authenticator, CredentialFiles},
+    cli::schema,
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
     ledger::{Ledger, Limits},
@@ -242,26 +243,13 @@ async fn connect(
 /// Applies pending migrations if that is allowed. Returns an error that names the right command if
 /// the schema is not that of this program.
 async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
-    let status = store.schema_status().await.map_err(CliError::run)?;
-    match (&status, migrate || store.kind() == DatabaseKind::Sqlite) {
-        (SchemaStatus::Current, _) => Ok(()),
-        (SchemaStatus::Missing | SchemaStatus::Behind(_), true) => {
+    match store.schema_status().await.map_err(CliError::run)? {
+        SchemaStatus::Missing | SchemaStatus::Behind(_)
+            if migrate || store.kind() == DatabaseKind::Sqlite =>
+        {
             store.migrate_up().await.map_err(CliError::run)
         }
-        (SchemaStatus::Missing, false) => Err(CliError::Run(
-            "the database has no schema yet: run `passbook migrate up`, or serve with --migrate"
-                .to_owned(),
-        )),
-        (SchemaStatus::Behind(pending), false) => Err(CliError::Run(format!(
-            "the database's schema is older than this program ({} not applied): run \
-             `passbook migrate up`, or serve with --migrate",
-            pending.join(", ")
-        ))),
-        (SchemaStatus::Ahead(unknown), _) => Err(CliError::Run(format!(
-            "the database's schema is newer than this program ({} not known): run a newer \
-             passbook, or revert the schema with its `passbook migrate down`",
-            unknown.join(", ")
-        ))),
+        status => schema::require_current(status),
     }
 }
 
