@@ -142,21 +142,20 @@ async fn check_recorded_identities(
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
     let message = match (config.is_authenticating(), first.as_str()) {
         (true, "") => format!(
-            "this ledger has requests of callers that were not authenticated, and their \
-             request_ids belong to no identity of the policy: {danger}. Give the identity that \
-             continues them `recorded_as = \"\"` in policy_file, or, if no caller repeats one of \
-             them, set callers_changed"
+            "the ledger has requests of callers that were not authenticated, and no identity of \
+             the policy continues them: {danger}. Set `recorded_as = \"\"` in policy_file for the \
+             identity that continues them, or set callers_changed if no caller repeats one of them"
         ),
         (false, name) => format!(
-            "this ledger has requests of identities such as {name:?}, and this server does not \
-             authenticate callers: {danger}. Serve with tokens_file or tls_client_ca_file and \
-             policy_file, or, if no caller repeats one of them, set callers_changed"
+            "the ledger has requests of identities such as {name:?}, but this server does not \
+             authenticate callers: {danger}. Set policy_file with tokens_file or \
+             tls_client_ca_file, or set callers_changed if no caller repeats one of them"
         ),
         (true, _) => {
             tracing::warn!(
                 identities = ?unknown,
-                "the ledger has requests of identities that are not in the policy: a renamed \
-                 identity needs `recorded_as`, or its repeats are applied a second time"
+                "the ledger has requests of identities that are not in the policy: if an identity \
+                 was renamed, set `recorded_as`, or its repeats are applied a second time"
             );
             return Ok(());
         }
