@@ -200,8 +200,8 @@ impl Bench {
         let verified = accounts.verify(&servers, &stats).await;
         let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watched = watchers.finish(&sequences).await;
-        let mut report = Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified);
-        report.add_watchers(&watched);
+        let report =
+            Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified, &watched);
         output::lines(&report.to_string())?;
         if let Some(path) = &self.json {
             report.write_json(path).map_err(CliError::run)?;
