@@ -22,7 +22,8 @@ pub enum AccountState {
 }
 
 impl AccountState {
-    const ALL: [Self; 3] = [Self::Open, Self::Frozen, Self::Closed];
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Frozen, Self::Closed];
 
     /// The name in SQL.
     #[must_use]

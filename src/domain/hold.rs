@@ -22,7 +22,8 @@ pub enum HoldState {
 }
 
 impl HoldState {
-    const ALL: [Self; 4] = [Self::Open, Self::Captured, Self::Released, Self::Expired];
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Captured, Self::Released, Self::Expired];
 
     /// The name in SQL and in errors.
     #[must_use]
