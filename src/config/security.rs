@@ -1,9 +1,6 @@
 //! The settings of TLS, authentication and authorization.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -14,62 +11,50 @@ use crate::{auth::CredentialFiles, config::values::parse_switch};
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
     /// Serve on an address that other machines can reach, even without TLS or authentication.
-    #[arg(long, env = "PASSBOOK_INSECURE", value_parser = parse_switch)]
+    #[arg(long, env, value_parser = parse_switch)]
     pub insecure: bool,
 
     /// The certificate of the server and the chain to its root, in PEM. The server reads the file
     /// again when it changes.
-    #[arg(long, env = "PASSBOOK_TLS_CERTIFICATE_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_certificate_file: Option<PathBuf>,
 
     /// The private key of the server's certificate, in PEM. The server reads the file again when it
     /// changes.
-    #[arg(long, env = "PASSBOOK_TLS_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 
     /// Mutual TLS: the authorities that issue the certificates of callers, in PEM. The identity of a
     /// caller is the SPIFFE URI of its certificate, or its first DNS name. If tokens_file is set,
     /// too, a caller needs a certificate or a token. The server reads the file again when it
     /// changes.
-    #[arg(long, env = "PASSBOOK_TLS_CLIENT_CA_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
 
     /// The hashes of bearer tokens and their identities. `passbook token create` creates an entry.
     /// The server reads the file again when it changes.
-    #[arg(long, env = "PASSBOOK_TOKENS_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tokens_file: Option<PathBuf>,
 
     /// The policy: the calls that each identity may make. Calls that are not in it are denied. The
     /// server reads the file again when it changes.
-    #[arg(long, env = "PASSBOOK_POLICY_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
 
-    /// Serve even if requests of this ledger are recorded under a name that no caller has now, because
-    /// authentication was switched on or off. A repeat of such a request, as after a timeout, is
-    /// applied a second time. `recorded_as` in the policy is the safe way: it lets one identity
-    /// continue under that name.
-    #[arg(long, env = "PASSBOOK_CALLERS_CHANGED")]
+    /// Serve even if the ledger has requests of identities that no caller has now, as after
+    /// authentication was switched on or off. If a caller repeats such a request, as after a
+    /// timeout, it is applied a second time. `recorded_as` in the policy is safer: with it, an
+    /// identity continues the requests of another one.
+    #[arg(long, env)]
     pub callers_changed: bool,
 
     /// Who may read the contract by gRPC reflection, as grpcurl does. On a server without
     /// authentication, `authenticated` means `public`.
-    #[arg(
-        long,
-        env = "PASSBOOK_REFLECTION",
-        value_enum,
-        default_value_t = Access::Authenticated,
-        value_name = "WHO"
-    )]
+    #[arg(long, env, value_enum, default_value_t = Access::Authenticated, value_name = "WHO")]
     pub reflection: Access,
 
     /// Who may call the health service grpc.health.v1. Orchestrators have no tokens.
-    #[arg(
-        long,
-        env = "PASSBOOK_HEALTH",
-        value_enum,
-        default_value_t = Access::Public,
-        value_name = "WHO"
-    )]
+    #[arg(long, env, value_enum, default_value_t = Access::Public, value_name = "WHO")]
     pub health: Access,
 }
 
@@ -124,25 +109,26 @@ impl SecurityConfig {
     }
 
     pub(super) fn validate(&self, listen: SocketAddr) -> Result<(), String> {
-        requires(
-            "tls_certificate_file",
-            &self.tls_certificate_file,
-            "tls_key_file",
-            &self.tls_key_file,
-        )?;
-        requires(
-            "tls_key_file",
-            &self.tls_key_file,
-            "tls_certificate_file",
-            &self.tls_certificate_file,
-        )?;
-        let (ca, certificate) = (&self.tls_client_ca_file, &self.tls_certificate_file);
-        requires("tls_client_ca_file", ca, "tls_certificate_file", certificate)?;
-        requires("tokens_file", &self.tokens_file, "policy_file", &self.policy_file)?;
-        requires("tls_client_ca_file", ca, "policy_file", &self.policy_file)?;
+        let certificate = ("tls_certificate_file", &self.tls_certificate_file);
+        let key = ("tls_key_file", &self.tls_key_file);
+        let client_ca = ("tls_client_ca_file", &self.tls_client_ca_file);
+        let tokens = ("tokens_file", &self.tokens_file);
+        let policy = ("policy_file", &self.policy_file);
+        for ((name, value), (required_name, required)) in [
+            (certificate, key),
+            (key, certificate),
+            (client_ca, certificate),
+            (tokens, policy),
+            (client_ca, policy),
+        ] {
+            if let (Some(path), None) = (value, required) {
+                let path = path.display();
+                return Err(format!("{name} is set ({path}), so {required_name} is required, too"));
+            }
+        }
         if self.policy_file.is_some() && !self.is_authenticating() {
-            return Err("policy_file is set, but neither tokens_file nor tls_client_ca_file: \
-                        no caller could be authenticated"
+            return Err("policy_file is set, but neither tokens_file nor tls_client_ca_file is: \
+                        the server could authenticate no caller"
                 .to_owned());
         }
         if self.insecure || listen.ip().is_loopback() {
@@ -158,22 +144,8 @@ impl SecurityConfig {
             }
         };
         Err(format!(
-            "listen {listen} can be reached from other machines without {missing}: set up what is \
-             missing, or set insecure if something else protects that address"
+            "listen {listen} can be reached by other machines, but the server lacks {missing}: set \
+             these settings, or set insecure if something else protects this address"
         ))
-    }
-}
-
-fn requires(
-    key: &str,
-    value: &Option<PathBuf>,
-    other_key: &str,
-    other: &Option<PathBuf>,
-) -> Result<(), String> {
-    match (value.as_deref().map(Path::display), other) {
-        (Some(path), None) => {
-            Err(format!("{key} is set ({path}), so {other_key} is required, too"))
-        }
-        _ => Ok(()),
     }
 }

@@ -92,7 +92,7 @@ fn describe() {
     );
     describe_counter!(
         "passbook_replays_total",
-        "Requests that were repeats and got the stored result."
+        "Repeated requests that got the stored result of the first one."
     );
     describe_histogram!("passbook_batch_size", "Requests in a database transaction.");
     describe_histogram!(
@@ -122,7 +122,10 @@ fn describe() {
         "Time at which the certificate of the server expires, in seconds since 1970."
     );
     describe_counter!("passbook_tls_handshake_failures_total", "TLS handshakes that failed.");
-    describe_gauge!("passbook_build_info", "Always 1. The label has the version.");
+    describe_gauge!(
+        "passbook_build_info",
+        "Always 1. The label `version` has the version of the server."
+    );
     describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
 }
 

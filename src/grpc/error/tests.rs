@@ -14,82 +14,50 @@ use crate::{
 };
 
 fn rejections() -> Vec<(Rejection, Code, &'static str)> {
-    let account_id = || AccountId::parse("a").unwrap();
-    let amount = |text| Currencies::default().get("USD").unwrap().parse(text).unwrap();
-    let currency_code = || "USD".to_owned();
+    use Code as C;
+    use Rejection as R;
+    let account_id = AccountId::parse("a").unwrap();
+    let id = || account_id.clone();
     let request_id = || RequestId::parse("r").unwrap();
+    let amount = |text| Currencies::default().get("USD").unwrap().parse(text).unwrap();
+    let currency_code = "USD".to_owned();
+    let currency_mismatch = R::CurrencyMismatch {
+        account_id: id(),
+        currency_code: currency_code.clone(),
+        account_currency_code: "EUR".to_owned(),
+    };
+    let out_of_range = R::BalanceOutOfRange {
+        account_id: id(),
+        currency_code: currency_code.clone(),
+        balance: amount("1"),
+        amount: amount("2"),
+    };
+    let condition_failed = R::ConditionFailed {
+        account_id: id(),
+        condition: "expected_version".to_owned(),
+        required: "1".to_owned(),
+        actual: "2".to_owned(),
+        version: 2,
+    };
+    let insufficient_funds = R::InsufficientFunds {
+        account_id: id(),
+        currency_code,
+        available: amount("1"),
+        required: amount("2"),
+        version: 3,
+    };
+    let transaction = TransactionName::RequestId(request_id());
     vec![
-        (
-            Rejection::RequestIdReused { request_id: request_id() },
-            Code::InvalidArgument,
-            "REQUEST_ID_REUSED",
-        ),
-        (
-            Rejection::AccountNotFound { account_id: account_id() },
-            Code::NotFound,
-            "ACCOUNT_NOT_FOUND",
-        ),
-        (
-            Rejection::TransactionNotFound(TransactionName::RequestId(request_id())),
-            Code::NotFound,
-            "TRANSACTION_NOT_FOUND",
-        ),
-        (
-            Rejection::AccountExists { account_id: account_id() },
-            Code::AlreadyExists,
-            "ACCOUNT_EXISTS",
-        ),
-        (
-            Rejection::AccountClosed { account_id: account_id() },
-            Code::FailedPrecondition,
-            "ACCOUNT_CLOSED",
-        ),
-        (
-            Rejection::AccountFrozen { account_id: account_id() },
-            Code::FailedPrecondition,
-            "ACCOUNT_FROZEN",
-        ),
-        (
-            Rejection::CurrencyMismatch {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                account_currency_code: "EUR".to_owned(),
-            },
-            Code::FailedPrecondition,
-            "CURRENCY_MISMATCH",
-        ),
-        (
-            Rejection::BalanceOutOfRange {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                balance: amount("1"),
-                amount: amount("2"),
-            },
-            Code::OutOfRange,
-            "BALANCE_OUT_OF_RANGE",
-        ),
-        (
-            Rejection::ConditionFailed {
-                account_id: account_id(),
-                condition: "expected_version".to_owned(),
-                required: "1".to_owned(),
-                actual: "2".to_owned(),
-                version: 2,
-            },
-            Code::FailedPrecondition,
-            "CONDITION_FAILED",
-        ),
-        (
-            Rejection::InsufficientFunds {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                available: amount("1"),
-                required: amount("2"),
-                version: 3,
-            },
-            Code::FailedPrecondition,
-            "INSUFFICIENT_FUNDS",
-        ),
+        (R::RequestIdReused { request_id: request_id() }, C::InvalidArgument, "REQUEST_ID_REUSED"),
+        (R::AccountNotFound { account_id: id() }, C::NotFound, "ACCOUNT_NOT_FOUND"),
+        (R::TransactionNotFound(transaction), C::NotFound, "TRANSACTION_NOT_FOUND"),
+        (R::AccountExists { account_id: id() }, C::AlreadyExists, "ACCOUNT_EXISTS"),
+        (R::AccountClosed { account_id: id() }, C::FailedPrecondition, "ACCOUNT_CLOSED"),
+        (R::AccountFrozen { account_id: id() }, C::FailedPrecondition, "ACCOUNT_FROZEN"),
+        (currency_mismatch, C::FailedPrecondition, "CURRENCY_MISMATCH"),
+        (out_of_range, C::OutOfRange, "BALANCE_OUT_OF_RANGE"),
+        (condition_failed, C::FailedPrecondition, "CONDITION_FAILED"),
+        (insufficient_funds, C::FailedPrecondition, "INSUFFICIENT_FUNDS"),
     ]
 }
 
@@ -138,69 +106,37 @@ fn insufficient_funds_say_what_was_available_and_what_was_needed() {
 
 #[test]
 fn every_error_without_a_result_has_its_outcome() {
-    let unknown = Some(Outcome::Unknown);
-    let not_applied = Some(Outcome::NotApplied);
+    use Code as C;
+    use Error as E;
+    let [unknown, not_applied] = [Some(Outcome::Unknown), Some(Outcome::NotApplied)];
+    let limit = std::time::Duration::from_secs(10);
+    let deadline = "DEADLINE_EXCEEDED";
     for (error, code, reason, outcome, retry) in [
-        (Error::LockTimeout, Code::Aborted, "LOCK_TIMEOUT", Some("not_applied"), true),
-        (Error::Contention, Code::Aborted, "CONTENTION", Some("not_applied"), true),
+        (E::LockTimeout, C::Aborted, "LOCK_TIMEOUT", "not_applied", true),
+        (E::Contention, C::Aborted, "CONTENTION", "not_applied", true),
+        (E::DeadlineExceeded(not_applied), C::DeadlineExceeded, deadline, "not_applied", false),
+        (E::DeadlineExceeded(unknown), C::DeadlineExceeded, deadline, "unknown", false),
+        (E::DeadlineExceeded(None), C::DeadlineExceeded, deadline, "", false),
+        (E::Overloaded { limit: 1 }, C::ResourceExhausted, "OVERLOADED", "not_applied", true),
+        (E::DatabaseUnavailable(unknown), C::Unavailable, "DATABASE_UNAVAILABLE", "unknown", true),
         (
-            Error::DeadlineExceeded(not_applied),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            Some("not_applied"),
-            false,
-        ),
-        (
-            Error::DeadlineExceeded(unknown),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            Some("unknown"),
-            false,
-        ),
-        (Error::DeadlineExceeded(None), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None, false),
-        (
-            Error::Overloaded { limit: 1 },
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            Some("not_applied"),
-            true,
-        ),
-        (
-            Error::DatabaseUnavailable(unknown),
-            Code::Unavailable,
-            "DATABASE_UNAVAILABLE",
-            Some("unknown"),
-            true,
-        ),
-        (
-            Error::SchemaNotMigrated(not_applied),
-            Code::Unavailable,
+            E::SchemaNotMigrated(not_applied),
+            C::Unavailable,
             "SCHEMA_NOT_MIGRATED",
-            Some("not_applied"),
+            "not_applied",
             false,
         ),
-        (Error::TooManyWatchers { limit: 1 }, Code::ResourceExhausted, "OVERLOADED", None, true),
-        (
-            Error::WatcherTooSlow { limit: std::time::Duration::from_secs(10) },
-            Code::ResourceExhausted,
-            "WATCHER_TOO_SLOW",
-            None,
-            false,
-        ),
-        (
-            Error::SequenceNotReached { sequence: 1 },
-            Code::InvalidArgument,
-            "INVALID_FILTER",
-            None,
-            false,
-        ),
-        (Error::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
-        (Error::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
+        (E::TooManyWatchers { limit: 1 }, C::ResourceExhausted, "OVERLOADED", "", true),
+        (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
+        (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
+        (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),
+        (E::Internal(unknown), C::Internal, "INTERNAL", "unknown", false),
     ] {
         let status = Status::from(error);
         let info = status.get_details_error_info().unwrap();
         assert_eq!((status.code(), info.reason.as_str()), (code, reason));
-        assert_eq!(info.metadata.get("outcome").map(String::as_str), outcome, "{reason}");
+        let expected = Some(outcome).filter(|it| !it.is_empty());
+        assert_eq!(info.metadata.get("outcome").map(String::as_str), expected, "{reason}");
         assert_eq!(status.get_details_retry_info().is_some(), retry, "{reason}");
     }
 }

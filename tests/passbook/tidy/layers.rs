@@ -11,7 +11,7 @@ use super::{
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
 const ARROWS: [(&str, &[&str]); 10] = [
     ("main", &["cli"]),
-    ("cli", &["auth", "config", "domain", "grpc", "ledger", "server", "storage", "telemetry"]),
+    ("cli", &["auth", "config", "domain", "ledger", "server", "storage", "telemetry"]),
     ("server", &["auth", "config", "domain", "grpc", "ledger", "telemetry"]),
     ("grpc", &["auth", "domain", "ledger", "proto", "telemetry"]),
     ("config", &["auth", "domain", "storage"]),
