@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_see_all_are_told_that_something_does_not_exist() {
+    fn only_callers_who_see_all_learn_that_something_does_not_exist() {
         assert_eq!(grant(&[""]).check_resource("hold", None), Ok(()));
         assert_eq!(
             grant(&["a"]).check_resource("hold", None),

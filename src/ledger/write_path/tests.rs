@@ -127,7 +127,7 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
+async fn what_does_not_fit_into_the_queue_is_shed_at_once() {
     let directory = TempDir::new().unwrap();
     let limits = Limits { queue_capacity: 2, batch_size_max: 100 };
     let ledger = Arc::new(ledger(&directory, limits).await);
@@ -150,7 +150,7 @@ async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
+async fn a_caller_whose_time_is_up_learns_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory, LIMITS).await;
     let failure = ledger.execute(&within(Instant::now()), deposit("too-late")).await.unwrap_err();
