@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_see_all_are_told_that_something_does_not_exist() {
+    fn only_callers_who_see_all_learn_that_something_does_not_exist() {
         let denied = Err(PermissionDenied::Named("hold"));
         let check = |prefix, ids: Option<&[AccountId]>| grant(&[prefix]).check_named("hold", ids);
         assert_eq!(check("", None), Ok(()));

@@ -65,7 +65,7 @@ fn a_change_counts_only_if_it_changes_something() {
 }
 
 #[test]
-fn only_an_empty_account_is_closed_and_then_for_ever() {
+fn only_an_empty_account_is_closed_and_then_permanently() {
     let mut held = account("held", "0.00");
     held.held = usd().parse("0.01").unwrap();
     let accounts = vec![account("full", "0.01"), held, account("owes", "-1.00")];

@@ -75,7 +75,7 @@ async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
 }
 
 #[tokio::test]
-async fn jobs_of_a_leased_account_are_parked_and_then_come_first() {
+async fn jobs_of_a_leased_account_are_passed_over_and_then_come_first() {
     let queue = queue("aab");
     let first = take(&queue, 10).await;
     assert_eq!(letters(&first.jobs), "aab");

@@ -96,7 +96,7 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
+async fn a_caller_whose_time_is_up_learns_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
     let ledger = ledger(&directory).await;
     let failure = ledger.execute(&within(Instant::now()), deposit("too-late")).await.unwrap_err();

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_field() {
+    fn a_fault_is_reported_with_its_line_and_field() {
         let (header, none, one) = (header(), trailer(0), trailer(1));
         let hold = r#"{"type":"hold","hold_id":"h","account_id":"a","amount":"1e5"}"#;
         let cases = [

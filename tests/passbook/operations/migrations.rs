@@ -12,11 +12,11 @@ on_both_databases! {
     migrations_go_up_and_down_and_up_again,
     five_processes_that_migrate_at_once_migrate_once,
     five_servers_that_migrate_at_start_all_get_ready,
-    a_schema_that_is_ahead_of_the_server_is_refused,
+    a_schema_that_is_ahead_of_the_server_is_not_served,
 }
 
 async fn migrate(database: &TestDatabase, command: &str) -> Outcome {
-    passbook(&["migrate", command, "--database-url", database.url()]).await
+    database.passbook(&["migrate", command]).await
 }
 
 async fn tables(database: &TestDatabase) -> Vec<String> {
@@ -34,7 +34,7 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
 }
 
 async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {
-    let (database, server, mut client) = start_server(kind).await;
+    let (database, server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     client.place_hold(hold("alice", "7")).await.expect("it is placed");
     drop(server);
@@ -110,7 +110,7 @@ async fn five_servers_that_migrate_at_start_all_get_ready(kind: Kind) {
     assert_eq!(database.count("passbook_migrations").await, MIGRATIONS);
 }
 
-async fn a_schema_that_is_ahead_of_the_server_is_refused(kind: Kind) {
+async fn a_schema_that_is_ahead_of_the_server_is_not_served(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
     database.execute(insert).await;
@@ -130,7 +130,7 @@ async fn serve(database: &TestDatabase, arguments: &[&str]) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_refuses_a_missing_schema_and_names_the_command() {
+async fn serve_does_not_start_without_a_schema_and_names_the_command() {
     let database = TestDatabase::create_empty(Kind::Postgres).await;
 
     let outcome = serve(&database, &[]).await;
@@ -142,7 +142,7 @@ async fn serve_refuses_a_missing_schema_and_names_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_refuses_an_old_schema_until_told_to_migrate() {
+async fn serve_does_not_start_on_an_old_schema_unless_it_may_migrate() {
     let database = TestDatabase::create(Kind::Postgres).await;
     migrate(&database, "down").await.must_succeed();
 

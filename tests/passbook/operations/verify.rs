@@ -14,21 +14,20 @@ on_both_databases! {
     transactions_that_contradict_their_kind_are_found,
     inconsistent_holds_are_found,
     verify_runs_beside_servers_under_load,
-    a_schema_that_is_not_this_program_s_is_refused,
+    a_schema_that_is_not_this_program_s_is_an_error,
 }
 
 async fn verify(database: &TestDatabase) -> Outcome {
-    passbook(&["verify", "--database-url", database.url()]).await
+    database.passbook(&["verify"]).await
 }
 
 /// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a rejection.
 async fn ledger(kind: Kind) -> TestDatabase {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "50.05").await;
     open_with(&client, account_of("yen", "JPY")).await;
-    let yen =
-        passbook::proto::DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
+    let yen = DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
     client.deposit(yen).await.expect("applied");
     client.withdraw(withdrawal("bob", "0.05")).await.expect("applied");
     client.transfer(transfer("alice", "bob", "30")).await.expect("applied");
@@ -158,7 +157,7 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
          SELECT caller, 'again', fingerprint, transaction_id, kind, rejection, description, \
             labels, entry_names, create_time_us FROM requests WHERE {bobs_deposit}"
     );
-    let refused = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
+    let rejected = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
     assert_found(
         &database,
         &[
@@ -168,7 +167,7 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
             (&unnamed, "account alice, entry 2: it is of transaction "),
             (leg_missing, "account bob, entry 3: it is missing: transaction "),
             (&doubled, ": two requests have this id, and name the same entries"),
-            (&refused, ": it is refused, and names 1 entries; it should have none"),
+            (&rejected, ": it is refused, and names 1 entries; it should have none"),
         ],
     )
     .await;
@@ -238,9 +237,7 @@ async fn inconsistent_holds_are_found(kind: Kind) {
 }
 
 async fn verify_runs_beside_servers_under_load(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
     let (accounts, _) = open_ring(&clients[0], 4).await;
     let (stop, stopped) = watch::channel(false);
     let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
@@ -267,7 +264,7 @@ async fn verify_runs_beside_servers_under_load(kind: Kind) {
     );
 }
 
-async fn a_schema_that_is_not_this_program_s_is_refused(kind: Kind) {
+async fn a_schema_that_is_not_this_program_s_is_an_error(kind: Kind) {
     let empty = TestDatabase::create_empty(kind).await;
     let ahead = empty.create_beside(kind).await;
     let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
