@@ -1,4 +1,4 @@
-//! Pages of lists: their size, their token, and the cut before the largest response.
+//! Pages of lists: their size, their token, and the cut before the largest page.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::grpc::encode::response_size::{self, RESPONSE_SIZE_MAX};
+use crate::grpc::encode::response_size;
 
 /// Rows in a page if the request does not say.
 const PAGE_SIZE_DEFAULT: u64 = 100;
@@ -15,6 +15,10 @@ const PAGE_SIZE_MAX: u64 = 1000;
 /// Bytes of the query's digest in a token: enough to notice a token of another query, which is a
 /// mistake and no attack.
 const DIGEST_LENGTH: usize = 8;
+
+/// The most bytes in a page, unless its first row alone has more: well below the 4 MiB that clients
+/// accept by default, so that many pages fit into the budget of unread responses.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// One page of a query.
 pub struct Page<Cursor> {
@@ -59,7 +63,7 @@ impl<Cursor> Page<Cursor> {
         self.encode_until(rows, next, cursor, encode)
     }
 
-    /// Encodes all rows that fit into one response, and the token of the next page. The next page
+    /// Encodes all rows that fit into one page, and the token of the next page. The next page
     /// begins after the last of them, if some did not fit; otherwise after `next`.
     pub fn encode_until<T, C: fmt::Display, M: Message>(
         &self,
@@ -68,7 +72,7 @@ impl<Cursor> Page<Cursor> {
         cursor: impl Fn(&T) -> C,
         encode: impl Fn(T) -> M,
     ) -> (Vec<M>, String) {
-        let mut room = RESPONSE_SIZE_MAX;
+        let mut room = PAGE_BYTES_MAX;
         let (mut messages, mut last) = (Vec::with_capacity(rows.len()), None);
         for row in rows {
             let at = cursor(&row);

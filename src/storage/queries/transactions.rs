@@ -31,6 +31,10 @@ use crate::{
 /// have from the transaction's own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 
+/// The most entries in a page of transactions, unless the first one alone has more: a page takes
+/// memory before it is cut to the size of a response.
+const PAGE_ENTRIES_MAX: usize = 5000;
+
 /// A page of transactions, latest first.
 pub struct TransactionPage<Cursor> {
     /// At most the requested number.
@@ -58,11 +62,10 @@ impl Store {
         let last = last.filter(is_cut);
         let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
         let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let more = cut(&mut rows, limit);
         let next = if more { rows.last().map(|row| row.transaction_id) } else { last };
         Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
     }
@@ -88,16 +91,15 @@ impl Store {
         let account_id = account.account_id.as_str().into();
         let range = [account_id, end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows =
+        let found =
             self.readers.query_all_raw(LIST_OF_ACCOUNT.statement(self.kind(), values)).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = match rows.last() {
-            Some(row) if more => Some(row.try_get("", "sequence")?),
+        let rows = found.iter().map(|row| Model::from_query_result(row, ""));
+        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let more = cut(&mut rows, limit);
+        let next = match rows.len().checked_sub(1) {
+            Some(last) if more => Some(found[last].try_get("", "sequence")?),
             _ => (last > first).then_some(last),
         };
-        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
         Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
     }
 
@@ -118,6 +120,20 @@ impl Store {
             .await?;
         rows.into_iter().map(|row| row.into_change(&account.currency)).collect()
     }
+}
+
+/// Cuts a page after `limit` transactions, or after fewer that have [`PAGE_ENTRIES_MAX`] entries.
+/// Returns whether more follow.
+fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
+    let found = rows.len();
+    let entries = rows.iter().map(|row| row.entry_names.as_array().map_or(0, Vec::len));
+    let sums = entries.scan(0, |sum, entries| {
+        *sum += entries;
+        Some(*sum)
+    });
+    let fitting = sums.take_while(|sum| *sum <= PAGE_ENTRIES_MAX).count().max(1);
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX).min(fitting));
+    rows.len() < found
 }
 
 pub static LIST: Sql = Sql::new(|kind| {
