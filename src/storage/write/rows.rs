@@ -7,7 +7,7 @@ use sea_orm::Value;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
+        account::{Account, AccountChange, Labels},
         hold::Hold,
         ids::TransactionId,
         money::Amount,
@@ -98,6 +98,12 @@ pub static NEW_ACCOUNTS: Rows<Account, 15> =
 
 pub static NEW_REQUESTS: Rows<NewRequestRecord, 12> =
     Rows::new(&REQUESTS, "request id", None, |kind, it| {
+        // What a rejected request would have written down is of no use, and would be kept for good.
+        let no_labels = Labels::new();
+        let (description, labels) = match it.record.result {
+            Ok(_) => (it.request.description.as_str(), &it.request.labels),
+            Err(_) => ("", &no_labels),
+        };
         [
             it.request.key.caller.as_str().into(),
             it.request.key.request_id.as_str().into(),
@@ -105,8 +111,8 @@ pub static NEW_REQUESTS: Rows<NewRequestRecord, 12> =
             uuid(kind, it.record.transaction_id),
             it.request.action.name().into(),
             nullable(kind, rejection_json(it).map(Value::from), ""),
-            it.request.description.as_str().into(),
-            labels_json(&it.request.labels).into(),
+            description.into(),
+            labels_json(labels).into(),
             entry_names_json(it).into(),
             it.create_time_us.into(),
             nullable(kind, hold_id(it).map(Value::from), ""),
