@@ -3,6 +3,7 @@
 //! # Modules, in reading order
 //!
 //! * [`domain`]: the rules, pure. What money is, when a withdrawal is rejected.
+//! * [`budget`]: shares of what the server has, for all callers, an identity or a connection.
 //! * [`ledger`]: the write path, the only code that begins and commits database transactions.
 //! * [`storage`]: everything that knows SeaORM and SQL.
 //! * [`auth`]: authenticates callers, and authorizes their methods.
@@ -16,6 +17,7 @@
 //! the invariants.
 
 pub mod auth;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod domain;

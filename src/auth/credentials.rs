@@ -1,6 +1,6 @@
 //! What callers send, and what the server compares it with.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use http::HeaderValue;
 
@@ -9,6 +9,7 @@ use crate::{
         policy::Policy,
         tokens::{self, Tokens},
     },
+    budget::Connection,
     domain::ids::Identity,
 };
 
@@ -19,6 +20,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The identity in the verified client certificate, if one was sent.
     pub certificate_identity: Option<Identity>,
+    /// The connection.
+    pub connection: Option<Arc<Connection>>,
 }
 
 /// The valid tokens, and the policy.

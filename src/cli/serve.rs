@@ -1,6 +1,6 @@
 //! `passbook serve`: runs a server until a signal ends it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use clap::Args;
 use passbook_command::{CliError, output};
@@ -13,10 +13,11 @@ use tokio::{
 
 use crate::{
     auth::{Authenticator, CredentialFiles},
+    budget::{BudgetConfig, Budgets},
     cli::schema,
-    config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
+    config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
-    ledger::{Ledger, Limits},
+    ledger::Ledger,
     server::{Admin, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
@@ -58,10 +59,18 @@ impl Serve {
             tokio::spawn(async move { tls.reload_on_change().await });
         }
         let served = async {
-            let server =
-                Server::start(listener, config.clone(), tls, authenticator.clone(), admin).await;
-            let mut server = server.map_err(CliError::run)?;
-            let opened = open_ledger(url, &config, currencies, authenticator, &mut signals).await?;
+            let budgets = Budgets::new(&budget_config(&config));
+            let server = Server::start(
+                listener,
+                config.clone(),
+                tls,
+                authenticator.clone(),
+                budgets.clone(),
+                admin,
+            );
+            let mut server = server.await.map_err(CliError::run)?;
+            let opened =
+                open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             if password_in_arguments {
@@ -84,6 +93,29 @@ impl Serve {
     }
 }
 
+fn budget_config(config: &ServeConfig) -> BudgetConfig {
+    let LimitsConfig {
+        queue_capacity,
+        calls_max,
+        identity_calls_max,
+        identity_rate_max,
+        records_max,
+        identity_records_max,
+        connections_max,
+        ..
+    } = config.limits;
+    BudgetConfig {
+        is_authenticated: config.security.is_authenticating(),
+        calls_max,
+        identity_calls_max,
+        identity_rate_max: NonZeroU32::new(identity_rate_max),
+        queue_capacity,
+        records_max,
+        identity_records_max,
+        connections_max,
+    }
+}
+
 /// Waits for the database, checks that it fits this program and these settings, and starts a ledger
 /// on it. None if a signal ends the wait.
 async fn open_ledger(
@@ -91,6 +123,7 @@ async fn open_ledger(
     config: &ServeConfig,
     currencies: Currencies,
     authenticator: Arc<Authenticator>,
+    budgets: Arc<Budgets>,
     signals: &mut mpsc::Receiver<()>,
 ) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
     let Some(store) = connect(url, config, signals).await? else { return Ok(None) };
@@ -110,11 +143,8 @@ async fn open_ledger(
         tokio::spawn(reload(files, currencies.clone(), authenticator));
     }
 
-    let limits = Limits {
-        queue_capacity: config.limits.queue_capacity as usize,
-        batch_size_max: config.batch_size_max as usize,
-    };
-    let ledger = Ledger::start(Arc::new(store), limits).await.map_err(CliError::run)?;
+    let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
+    let ledger = ledger.await.map_err(CliError::run)?;
     Ok(Some((Arc::new(ledger), currencies)))
 }
 

@@ -34,6 +34,29 @@ pub struct LimitsConfig {
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub identity_rate_max: u32,
 
+    /// The most records a minute that move no money: rejections, fences, and accounts that are opened
+    /// or changed. They are stored for good. A caller that has used it up gets RESOURCE_EXHAUSTED
+    /// for further changes until time has made up for it. Too high: callers whose requests are all
+    /// rejected fill the disk, 350 bytes each.
+    #[arg(
+        long,
+        env,
+        default_value_t = 600_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000_000)
+    )]
+    pub records_max: u32,
+
+    /// The most such records a minute of one identity. Has no effect without authentication.
+    #[arg(
+        long,
+        env,
+        default_value_t = 60_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000_000)
+    )]
+    pub identity_records_max: u32,
+
     /// The most open connections. Further connections wait until one is closed. Too high: the
     /// process runs out of file descriptors (ulimit -n).
     #[arg(long, env, default_value_t = 10_000)]

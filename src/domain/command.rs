@@ -101,6 +101,12 @@ pub struct TransactionRef {
 }
 
 impl Command {
+    /// Whether its result is stored, even if it is rejected.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        matches!(self, Self::Request(request) if !request.validate_only)
+    }
+
     /// The accounts whose rows must be locked.
     pub fn account_ids(&self) -> impl Iterator<Item = &AccountId> {
         let (mut ids, mut legs, mut entries): (_, &[Leg], &[Entry]) = ([None; 2], &[], &[]);

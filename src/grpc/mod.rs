@@ -23,4 +23,4 @@ pub mod services;
 mod stream_transactions;
 mod watch_entries;
 
-pub use middleware::{StackConfig, call_limit::CallLimits, deadline::DeadlinePolicy, stack};
+pub use middleware::{StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, stack};

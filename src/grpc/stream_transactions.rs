@@ -113,7 +113,7 @@ impl StreamContext {
                         let permit = tokio::select! {
                             // The permit is nearly always available.
                             biased;
-                            permit = self.ledger.stream_permit() => permit,
+                            permit = self.ledger.stream_permit(&self.call.caller) => permit,
                             _ = self.stopping.wait_for(|stop| *stop) => {
                                 return slot.send(Err(Status::from(Error::ShuttingDown)));
                             }

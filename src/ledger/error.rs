@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    budget::Exhausted,
     domain::{authorization::PermissionDenied, rejection::Rejection},
     storage::StorageError,
 };
@@ -14,6 +15,17 @@ pub enum Outcome {
     NotApplied,
     /// The change may have been applied. The record of its request id says which.
     Unknown,
+}
+
+impl Outcome {
+    /// The name in errors and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplied => "not_applied",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why a call failed. Only [`Error::Rejected`] is a result that is recorded.
@@ -29,16 +41,8 @@ pub enum Error {
     Contention,
     /// The deadline passed. A read has no outcome.
     DeadlineExceeded(Option<Outcome>),
-    /// The queue is full.
-    Overloaded {
-        /// Its capacity.
-        limit: usize,
-    },
-    /// All permits for watchers are taken.
-    TooManyWatchers {
-        /// The number of permits.
-        limit: usize,
-    },
+    /// A budget has no room for it.
+    Overloaded(Exhausted),
     /// A watcher did not read a message in time.
     WatcherTooSlow {
         /// The time that it had.
@@ -59,6 +63,12 @@ pub enum Error {
     Internal(Option<Outcome>),
 }
 
+impl From<Exhausted> for Error {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::Overloaded(exhausted)
+    }
+}
+
 impl From<PermissionDenied> for Error {
     fn from(denied: PermissionDenied) -> Self {
         Self::PermissionDenied(denied)
@@ -74,7 +84,14 @@ impl Error {
             Self::DatabaseUnavailable(_) => Self::DatabaseUnavailable(outcome),
             Self::SchemaNotMigrated(_) => Self::SchemaNotMigrated(outcome),
             Self::Internal(_) => Self::Internal(outcome),
-            other => other,
+            Self::Rejected(_)
+            | Self::PermissionDenied(_)
+            | Self::LockTimeout
+            | Self::Contention
+            | Self::Overloaded(_)
+            | Self::WatcherTooSlow { .. }
+            | Self::SequenceNotReached { .. }
+            | Self::ShuttingDown => self,
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::{
     domain::{
@@ -50,7 +50,7 @@ impl Ledger {
             let id = account_id.clone();
             async move { store.account(&id, until_us).await }
         };
-        let found = self.with_expiry(context.deadline, false, query).await?;
+        let found = self.with_expiry(context, false, query).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
@@ -61,7 +61,7 @@ impl Ledger {
         account_id: &AccountId,
     ) -> Result<bool, Error> {
         context.caller.grant.check_account(account_id)?;
-        match self.known(account_id, context.deadline).await {
+        match self.known(context, account_id).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected(_)) => Ok(false),
             Err(failure) => Err(failure),
@@ -69,26 +69,26 @@ impl Ledger {
     }
 
     /// Reads an account as recorded, without the holds that have expired since.
-    async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Error> {
+    async fn known(&self, context: &CallContext, account_id: &AccountId) -> Result<Account, Error> {
         let id = account_id.clone();
         let read =
-            self.read(deadline, false, |store| async move { store.account(&id, i64::MIN).await });
+            self.read(context, false, |store| async move { store.account(&id, i64::MIN).await });
         read.await?.value.ok_or_else(|| not_found(account_id))
     }
 
     /// Reads an account after all its changes with this time or an earlier one are committed.
     async fn settled(
         &self,
+        context: &CallContext,
         account_id: &AccountId,
         time_us: Option<i64>,
-        deadline: Instant,
     ) -> Result<Account, Error> {
-        let account = self.known(account_id, deadline).await?;
+        let account = self.known(context, account_id).await?;
         match time_us {
             // The times of an account never go back.
             Some(time_us) if time_us >= account.update_time_us => {
-                self.settle(time_us, deadline).await?;
-                self.known(account_id, deadline).await
+                self.settle(time_us, context.deadline).await?;
+                self.known(context, account_id).await
             }
             _ => Ok(account),
         }
@@ -105,7 +105,7 @@ impl Ledger {
             let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
             async move { store.accounts(&wanted, until_us).await }
         };
-        let found = self.with_expiry(context.deadline, false, query).await?;
+        let found = self.with_expiry(context, false, query).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -127,7 +127,7 @@ impl Ledger {
                 store.list_accounts(&filter, prefixes, after.as_ref(), limit, until_us).await
             }
         };
-        self.with_expiry(context.deadline, !filter.is_empty(), page).await
+        self.with_expiry(context, !filter.is_empty(), page).await
     }
 
     /// Reads one transaction.
@@ -139,13 +139,13 @@ impl Ledger {
         let found = match name.clone() {
             TransactionName::TransactionId(id) => {
                 let read = |store: Arc<Store>| async move { store.transaction(id).await };
-                self.read(context.deadline, false, read).await?
+                self.read(context, false, read).await?
             }
             TransactionName::RequestId(request_id) => {
                 let key = context.request_key(request_id);
                 let read =
                     |store: Arc<Store>| async move { store.transaction_of_request(&key).await };
-                self.read(context.deadline, false, read).await?
+                self.read(context, false, read).await?
             }
         };
         let found = context.caller.grant.redact(found)?;
@@ -161,12 +161,11 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<Entry>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account =
-            self.settled(account_id, last_us(range.end_time_us), context.deadline).await?;
+        let account = self.settled(context, account_id, last_us(range.end_time_us)).await?;
         let range = *range;
         let page =
             |store: Arc<Store>| async move { store.list_entries(&account, &range, limit).await };
-        self.read(context.deadline, false, page).await
+        self.read(context, false, page).await
     }
 
     /// Reads a page of the transactions of all accounts, latest first.
@@ -185,7 +184,7 @@ impl Ledger {
         let page = |store: Arc<Store>| async move {
             store.list_transactions(&filter, before, limit).await
         };
-        self.read(context.deadline, is_scan, page).await
+        self.read(context, is_scan, page).await
     }
 
     /// Reads a page of the transactions of one account, latest first.
@@ -198,13 +197,12 @@ impl Ledger {
         limit: u64,
     ) -> Result<TransactionPage<i64>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account =
-            self.settled(account_id, last_us(filter.end_time_us), context.deadline).await?;
+        let account = self.settled(context, account_id, last_us(filter.end_time_us)).await?;
         let (is_scan, filter) = (filter.is_selective(), filter.clone());
         let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let page = self.read(context.deadline, is_scan, page).await?;
+        let page = self.read(context, is_scan, page).await?;
         let TransactionPage { transactions, next } = page;
         let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
         let transactions =
@@ -221,10 +219,10 @@ impl Ledger {
         time_us: Option<i64>,
     ) -> Result<(Account, Amount, i64), Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.settled(account_id, time_us, context.deadline).await?;
+        let account = self.settled(context, account_id, time_us).await?;
         let of = account.clone();
         let balance = |store: Arc<Store>| async move { store.balance_at(&of, time_us).await };
-        let (balance, sequence) = self.read(context.deadline, false, balance).await?;
+        let (balance, sequence) = self.read(context, false, balance).await?;
         Ok((account, balance, sequence))
     }
 
@@ -237,17 +235,17 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<AccountChange>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, context.deadline).await?;
+        let account = self.known(context, account_id).await?;
         let page = |store: Arc<Store>| async move {
             store.list_account_changes(&account, after_version, limit).await
         };
-        self.read(context.deadline, false, page).await
+        self.read(context, false, page).await
     }
 
     /// Watches the entries of an account after `after_sequence`, existing and new ones.
     ///
     /// # Errors
-    /// Also: the account has fewer entries, or all permits for watchers are taken.
+    /// Also: the account has fewer entries, or there are too many watchers.
     pub async fn watch(
         &self,
         context: &CallContext,
@@ -255,12 +253,12 @@ impl Ledger {
         after_sequence: i64,
     ) -> Result<Watcher, Error> {
         context.caller.grant.check_account(account_id)?;
-        let permit = self.feed.permit()?;
-        let account = self.known(account_id, context.deadline).await?;
+        let share = self.budgets.watchers.take_one(&context.caller.identity)?;
+        let account = self.known(context, account_id).await?;
         if after_sequence > account.sequence {
             return Err(Error::SequenceNotReached { sequence: account.sequence });
         }
-        Ok(Watcher::new(self.feed.clone(), account, after_sequence, permit))
+        Ok(Watcher::new(self.feed.clone(), account, after_sequence, share))
     }
 
     /// Recomputes an account from its entries and holds.
@@ -272,6 +270,7 @@ impl Ledger {
         context.caller.grant.check_account(account_id)?;
         // Many short reads: it ends between two of them when the caller goes.
         let verified = timeout_at(context.deadline, async {
+            let _own = self.read_gate.enter(&context.caller.identity).await;
             let _permit = self.store.read_permit().await;
             self.store.verify_account(account_id).await
         });
@@ -285,7 +284,7 @@ impl Ledger {
             let id = hold_id.clone();
             async move { store.hold(&id, until_us).await }
         };
-        let found = self.with_expiry(context.deadline, false, query).await?;
+        let found = self.with_expiry(context, false, query).await?;
         context.caller.grant.check_hold(found.as_ref())?;
         found.ok_or_else(|| Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
     }
@@ -299,12 +298,12 @@ impl Ledger {
         limit: u64,
     ) -> Result<Examined<Hold, HoldId>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, context.deadline).await?;
+        let account = self.known(context, account_id).await?;
         let page = |store: Arc<Store>, until_us| {
             let (account, filter) = (account.clone(), filter.clone());
             async move { store.list_holds(&account, &filter, limit, until_us).await }
         };
-        self.with_expiry(context.deadline, filter.state.is_some(), page).await
+        self.with_expiry(context, filter.state.is_some(), page).await
     }
 
     /// Reads the record of a request, if there is one.
@@ -314,7 +313,7 @@ impl Ledger {
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
         let key = context.request_key(request_id);
-        self.read(context.deadline, false, |store| async move { store.record(&key).await }).await
+        self.read(context, false, |store| async move { store.record(&key).await }).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ledger::{Error, Ledger},
+    ledger::{CallContext, Error, Ledger},
     storage::{Expiring, StorageError, Store},
 };
 
@@ -15,11 +15,12 @@ use crate::{
 const READ_TIME_MAX: Duration = Duration::from_secs(7);
 
 impl Ledger {
-    /// Runs a read until its end, and returns its result if that comes before the deadline. A scan, which
-    /// may examine many rows to find few, also has the permit of scans until its end.
+    /// Runs a read until its end, and returns its result if that comes before the deadline. Meanwhile it
+    /// has a permit of its identity and one of all callers; a scan, which may examine many rows to find
+    /// few, also one of each for scans.
     pub(super) async fn read<T, Query>(
         &self,
-        deadline: Instant,
+        context: &CallContext,
         is_scan: bool,
         query: impl FnOnce(Arc<Store>) -> Query,
     ) -> Result<T, Error>
@@ -28,15 +29,21 @@ impl Ledger {
         Query: Future<Output = Result<T, StorageError>> + Send + 'static,
     {
         let late = |_| Error::DeadlineExceeded(None);
-        let scan_permit = match is_scan {
-            true => Some(timeout_at(deadline, self.store.scan_permit()).await.map_err(late)?),
-            false => None,
-        };
-        let permit = timeout_at(deadline, self.store.read_permit()).await.map_err(late)?;
+        let (deadline, identity) = (context.deadline, &context.caller.identity);
+        let permits = timeout_at(deadline, async {
+            let scan_permits = match is_scan {
+                true => {
+                    Some((self.scan_gate.enter(identity).await, self.store.scan_permit().await))
+                }
+                false => None,
+            };
+            (scan_permits, self.read_gate.enter(identity).await, self.store.read_permit().await)
+        });
+        let permits = permits.await.map_err(late)?;
         let query = query(self.store.clone());
         let reading = tokio::spawn(async move {
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
-            drop((permit, scan_permit));
+            drop(permits);
             result.unwrap_or_else(|_| {
                 let seconds = READ_TIME_MAX.as_secs();
                 let text = format!("no answer from the database within {seconds} s");
@@ -54,7 +61,7 @@ impl Ledger {
     /// that were in time and are not committed yet.
     pub(super) async fn with_expiry<T, Query>(
         &self,
-        deadline: Instant,
+        context: &CallContext,
         is_scan: bool,
         query: impl Fn(Arc<Store>, i64) -> Query,
     ) -> Result<T, Error>
@@ -63,10 +70,10 @@ impl Ledger {
         Query: Future<Output = Result<Expiring<T>, StorageError>> + Send + 'static,
     {
         let query = &query;
-        let ask = |until_us| self.read(deadline, is_scan, move |store| query(store, until_us));
+        let ask = |until_us| self.read(context, is_scan, move |store| query(store, until_us));
         let Expiring { value, expired_us } = ask(i64::MAX).await?;
         let Some(expired_us) = expired_us else { return Ok(value) };
-        self.settle(expired_us, deadline).await?;
+        self.settle(expired_us, context.deadline).await?;
         Ok(ask(expired_us).await?.value)
     }
 

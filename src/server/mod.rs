@@ -11,7 +11,6 @@ mod readiness;
 mod tls;
 
 use std::{
-    num::NonZeroU32,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -29,9 +28,10 @@ use tower::ServiceExt;
 pub use crate::server::{admin::Admin, readiness::Readiness, tls::Tls};
 use crate::{
     auth::Authenticator,
+    budget::Budgets,
     config::{Access, LimitsConfig, ServeConfig},
     domain::money::Currencies,
-    grpc::{self, CallLimits, DeadlinePolicy, StackConfig, services},
+    grpc::{self, DeadlinePolicy, SizeLimits, StackConfig, services},
     ledger::Ledger,
     server::readiness::ReadinessWatch,
 };
@@ -99,6 +99,7 @@ impl Server {
         config: ServeConfig,
         tls: Option<Arc<Tls>>,
         authenticator: Arc<Authenticator>,
+        budgets: Arc<Budgets>,
         admin: Option<Admin>,
     ) -> Result<Self, ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -119,10 +120,14 @@ impl Server {
         if let Some(admin) = admin {
             admin_task.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
         }
-        let incoming = listener::listen(listener, tls, &config.limits);
+        let (timeout, connections) = (config.limits.handshake_timeout, budgets.connections.clone());
+        let incoming = listener::listen(listener, tls, timeout, connections);
         let (stop, mut stopped) = watch::channel(false);
-        let server =
-            transport(&config.limits).layer(grpc::stack(stack_config(&config, authenticator)));
+        let server = transport(&config.limits).layer(grpc::stack(stack_config(
+            &config,
+            authenticator,
+            budgets,
+        )));
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
             // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -221,17 +226,19 @@ pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
         .max_connection_age(limits.connection_age_max)
 }
 
-fn stack_config(config: &ServeConfig, authenticator: Arc<Authenticator>) -> StackConfig {
+fn stack_config(
+    config: &ServeConfig,
+    authenticator: Arc<Authenticator>,
+    budgets: Arc<Budgets>,
+) -> StackConfig {
     let limits = &config.limits;
     StackConfig {
         authenticator,
-        call_limits: CallLimits {
-            calls_max: limits.calls_max,
-            identity_calls_max: limits.identity_calls_max,
-            identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
+        budgets,
+        sizes: SizeLimits {
             header_size_max: limits.header_size_max,
+            message_size_max: limits.message_size_max,
         },
-        message_size_max: limits.message_size_max as usize,
         deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
         slow_request_threshold: config.telemetry.slow_request_threshold,
     }

@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 
 pub use crate::grpc::error::{
-    limit::{call_shed, request_too_large, response_too_large},
+    limit::{overloaded, request_too_large, response_too_large},
     transport::{panic_response, remap_protocol_errors, waiting_for_database},
 };
 use crate::{ledger::Outcome, proto::ErrorReason};
@@ -70,8 +70,7 @@ impl StatusBuilder {
     fn with_outcome(self, outcome: Option<Outcome>) -> Self {
         match outcome {
             None => self,
-            Some(Outcome::NotApplied) => self.with("outcome", "not_applied"),
-            Some(Outcome::Unknown) => self.with("outcome", "unknown"),
+            Some(outcome) => self.with("outcome", outcome.name()),
         }
     }
 
@@ -84,7 +83,7 @@ impl StatusBuilder {
     /// Adds the delay after which a retry makes sense.
     fn with_retry(self, delay: Duration) -> Self {
         let retry_delay = prost_types::Duration {
-            // No delay of this server is longer than a second.
+            // No delay of this server is longer than a minute.
             seconds: delay.as_secs() as i64,
             nanos: delay.subsec_nanos() as i32,
         };

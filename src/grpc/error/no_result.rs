@@ -6,8 +6,9 @@ use tonic::{Code, Status};
 
 use crate::{
     auth::AuthError,
+    budget::Limit,
     domain::authorization::PermissionDenied,
-    grpc::error::{StatusBuilder, invalid::Invalid},
+    grpc::error::{StatusBuilder, invalid::Invalid, limit::overloaded},
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };
@@ -18,6 +19,10 @@ impl From<Error> for StatusBuilder {
         let not_applied = Some(Outcome::NotApplied);
         match error {
             Error::Rejected(rejection) => Self::from(rejection),
+            Error::Overloaded(exhausted) => {
+                // A watch changes nothing.
+                overloaded(exhausted, not_applied.filter(|_| exhausted.limit != Limit::Watchers))
+            }
             Error::PermissionDenied(denied) => {
                 let permission = match denied {
                     PermissionDenied::Account(_)
@@ -44,17 +49,6 @@ impl From<Error> for StatusBuilder {
                 let message = "the deadline passed before there was a result";
                 Self::new(Code::DeadlineExceeded, E::DeadlineExceeded, message)
                     .with_outcome(outcome)
-            }
-            Error::Overloaded { limit } => {
-                let message = format!("the queue of {limit} requests is full");
-                Self::new(Code::ResourceExhausted, E::Overloaded, message)
-                    .with_outcome(not_applied)
-                    .with_retry(Duration::from_millis(100))
-            }
-            Error::TooManyWatchers { limit } => {
-                let message = format!("the server has {limit} watchers, which is the limit");
-                Self::new(Code::ResourceExhausted, E::Overloaded, message)
-                    .with_retry(Duration::from_secs(1))
             }
             Error::WatcherTooSlow { limit } => {
                 let limit = humantime::format_duration(limit);

@@ -7,6 +7,7 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
+    budget::{Exhausted, Limit, Scope},
     domain::{
         ids::{AccountId, HoldId, RequestId},
         money::Currencies,
@@ -198,13 +199,19 @@ fn every_error_without_a_result_has_its_outcome() {
     let [unknown, not_applied] = [Some(Outcome::Unknown), Some(Outcome::NotApplied)];
     let limit = std::time::Duration::from_secs(10);
     let deadline = "DEADLINE_EXCEEDED";
+    let exhausted = Exhausted {
+        limit: Limit::Queue,
+        scope: Scope::Server,
+        max: 1,
+        retry_delay: std::time::Duration::from_millis(100),
+    };
     for (error, code, reason, outcome, retry) in [
         (E::LockTimeout, C::Aborted, "LOCK_TIMEOUT", "not_applied", true),
         (E::Contention, C::Aborted, "CONTENTION", "not_applied", true),
         (E::DeadlineExceeded(not_applied), C::DeadlineExceeded, deadline, "not_applied", false),
         (E::DeadlineExceeded(unknown), C::DeadlineExceeded, deadline, "unknown", false),
         (E::DeadlineExceeded(None), C::DeadlineExceeded, deadline, "", false),
-        (E::Overloaded { limit: 1 }, C::ResourceExhausted, "OVERLOADED", "not_applied", true),
+        (E::Overloaded(exhausted), C::ResourceExhausted, "OVERLOADED", "not_applied", true),
         (E::DatabaseUnavailable(unknown), C::Unavailable, "DATABASE_UNAVAILABLE", "unknown", true),
         (
             E::SchemaNotMigrated(not_applied),
@@ -213,7 +220,6 @@ fn every_error_without_a_result_has_its_outcome() {
             "not_applied",
             false,
         ),
-        (E::TooManyWatchers { limit: 1 }, C::ResourceExhausted, "OVERLOADED", "", true),
         (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
         (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
         (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),

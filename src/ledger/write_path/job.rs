@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    budget::{GatePermit, Rate, Share},
     domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{Error, Outcome},
     lock::lock,
@@ -71,9 +72,26 @@ impl State {
 /// The way to the caller, and the permits of the job, which are returned when it is completed or dropped.
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
-    _queue_permit: OwnedSemaphorePermit,
+    permits: Permits,
+}
+
+/// The permits of a job, returned when it is completed or dropped.
+pub struct Permits {
+    /// Of the queue.
+    pub queue: Share,
     /// Of the part of the queue that streams may fill, if the job comes in a stream.
-    _stream_permit: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "held, not used")]
+    pub stream: Option<StreamPermit>,
+    /// Charged with a record if the command is rejected.
+    pub records: Arc<Rate>,
+}
+
+/// Room in the queue for one request of a stream.
+pub struct StreamPermit {
+    /// Of what the streams of one identity may fill.
+    pub own: GatePermit,
+    /// Of what all streams may fill.
+    pub all: Option<OwnedSemaphorePermit>,
 }
 
 /// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
@@ -84,15 +102,9 @@ pub struct Completion {
 }
 
 /// Creates a job and the handle for its result.
-pub fn new(
-    command: Command,
-    deadline: Instant,
-    queue_permit: OwnedSemaphorePermit,
-    stream_permit: Option<OwnedSemaphorePermit>,
-) -> (Arc<Job>, Completion) {
+pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
-    let reply = Reply { sender, _queue_permit: queue_permit, _stream_permit: stream_permit };
     let job = Arc::new(Job {
         command,
         accepted: Instant::now(),
@@ -101,7 +113,7 @@ pub fn new(
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(reply)),
+        reply: Mutex::new(Some(Reply { sender, permits })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -192,7 +204,11 @@ impl Job {
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            let _ = reply.sender.send(result);
+            let Reply { sender, permits } = reply;
+            if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
+                permits.records.charge(permits.queue.identity(), Instant::now());
+            }
+            let _ = sender.send(result);
         }
     }
 }
@@ -226,15 +242,17 @@ impl Drop for Completion {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
-    use crate::domain::fixtures::new_account;
+    use crate::{
+        budget::Budgets,
+        domain::{fixtures::new_account, ids::Identity},
+    };
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
         let command = Command::CreateAccount(new_account("a"));
-        let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        new(command, deadline, queue, None)
+        let budgets = Budgets::for_tests(1);
+        let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
+        new(command, deadline, Permits { queue, stream: None, records: budgets.records.clone() })
     }
 
     fn soon() -> Instant {

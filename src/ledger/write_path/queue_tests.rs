@@ -3,9 +3,10 @@
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
+    budget::Budgets,
     domain::{
         account::Account,
         command::Command,
@@ -39,8 +40,10 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
     let account_ids: Vec<_> = account_ids.chars().map(String::from).collect();
     let changes: Vec<_> = account_ids.iter().map(|account_id| (&**account_id, "1")).collect();
     let command = Command::Request(Arc::new(posting("r", &changes)));
-    let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    job::new(command, deadline, queue, None)
+    let budgets = Budgets::for_tests(1);
+    let queue = budgets.queue.take_one(&crate::domain::ids::Identity::anonymous()).unwrap();
+    let permits = job::Permits { queue, stream: None, records: budgets.records.clone() };
+    job::new(command, deadline, permits)
 }
 
 fn queue(account_ids: &str) -> Arc<CommandQueue> {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::{
+    budget::Budgets,
     domain::{
         authorization::Caller,
         command::Request,
@@ -13,7 +14,7 @@ use crate::{
         unit_of_work::RequestResult,
     },
     ledger::{
-        CallContext, Error, Ledger, Limits, Outcome,
+        CallContext, Error, Ledger, Outcome,
         write_path::failpoints::{Point, arm},
     },
     storage::{DatabaseUrl, Store},
@@ -24,12 +25,10 @@ async fn ledger(directory: &TempDir) -> Ledger {
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
     let store = Store::connect(url).await.unwrap();
     store.migrate_up().await.unwrap();
-    let ledger = Ledger::start(Arc::new(store), LIMITS).await.unwrap();
+    let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(100), 100).await.unwrap();
     ledger.create_account(&within(soon()), new_account("a")).await.unwrap();
     ledger
 }
-
-const LIMITS: Limits = Limits { queue_capacity: 100, batch_size_max: 100 };
 
 fn within(deadline: Instant) -> CallContext {
     CallContext { caller: Caller::unrestricted(""), deadline }

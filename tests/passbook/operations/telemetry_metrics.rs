@@ -10,6 +10,10 @@ use sea_orm::ConnectionTrait;
 
 use crate::harness::{admin::Metrics, proxy::PostgresProxy, *};
 
+/// Those that a server without authentication has.
+const LIMITS: [&str; 7] =
+    ["calls", "control_calls", "queue", "records", "request_bytes", "response_bytes", "watchers"];
+
 on_both_databases! {
     known_calls_are_counted_exactly,
     prometheus_and_the_admin_service_agree,
@@ -117,8 +121,13 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     let mut shed: Vec<&str> =
         shed.filter_map(|it| it.strip_prefix("passbook_calls_shed_total")).collect();
     shed.sort_unstable();
-    let limits = ["buffered_bytes", "calls", "identity_calls", "identity_rate", "queue"];
-    assert_eq!(shed, limits.map(|limit| format!("{{limit=\"{limit}\"}}")));
+    let mut expected: Vec<_> = LIMITS
+        .iter()
+        .flat_map(|limit| ["connection", "identity", "server"].map(|scope| (limit, scope)))
+        .map(|(limit, scope)| format!("{{limit=\"{limit}\",scope=\"{scope}\"}}"))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(shed, expected);
     let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
     assert_eq!(calls("passbook_retries_total"), repeats, "only the statements of the lookup");
 }
