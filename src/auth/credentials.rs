@@ -10,7 +10,7 @@ use crate::{
         tokens::{self, Tokens},
     },
     budget::Connection,
-    domain::ids::Identity,
+    domain::{authorization::Caller, ids::Identity},
 };
 
 /// The other end of a connection.
@@ -47,6 +47,21 @@ pub enum AuthError {
         /// `AccountService/Deposit`
         method: String,
     },
+}
+
+impl AuthError {
+    /// The caller, without any right, if the caller was identified.
+    #[must_use]
+    pub fn caller(&self) -> Option<Caller> {
+        match self {
+            Self::Unauthenticated(_) => None,
+            Self::MethodDenied { identity, .. } => Some(Caller {
+                identity: identity.clone(),
+                recorded_as: identity.clone(),
+                grant: Arc::default(),
+            }),
+        }
+    }
 }
 
 impl Credentials {

@@ -52,7 +52,14 @@ where
         // Nothing further in needs the token, and what is not there cannot be logged.
         request.headers_mut().remove(AUTHORIZATION);
         match authorized {
-            Err(error) => Box::pin(async move { Ok(Status::from(error).into_http()) }),
+            Err(error) => {
+                let caller = error.caller();
+                let mut response = Status::from(error).into_http();
+                if let Some(caller) = caller {
+                    response.extensions_mut().insert(caller);
+                }
+                Box::pin(async move { Ok(response) })
+            }
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
                 let responding = self.inner.call(request);

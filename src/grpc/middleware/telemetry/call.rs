@@ -1,6 +1,7 @@
 //! The record of one call, from its headers to its status: metrics, log line, trace.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -27,9 +28,12 @@ use crate::{
 pub const CALL_ID_HEADER: &str = "x-request-id";
 /// A longer id is not taken over, because every line of the call has it.
 const CALL_ID_LENGTH_MAX: usize = 128;
-/// Log lines of one kind a second, for calls that failed, were slow or were denied. When a database
-/// is down, all calls fail, and the log must not fail as well.
+/// Log lines of one kind a second, for calls that failed or were slow. When a database is down, all
+/// calls fail, and the log must not fail as well. For denied calls, the lines of one caller and code.
 const LINES_A_SECOND_MAX: u32 = 10;
+/// Callers and codes with a limit of their own on the lines of denied calls. The identities of a
+/// policy are fewer, as a rule.
+const LIMITED_CALLERS_MAX: usize = 1000;
 
 /// Records the calls of a server.
 pub struct CallRecorder {
@@ -39,7 +43,7 @@ pub struct CallRecorder {
     faults: LogRateLimit,
     unavailable: LogRateLimit,
     slow: LogRateLimit,
-    denied: LogRateLimit,
+    denied: DeniedLogRateLimit,
 }
 
 /// A call in flight. Dropping it before its end records that the caller canceled it.
@@ -66,7 +70,7 @@ impl CallRecorder {
             faults: LogRateLimit::default(),
             unavailable: LogRateLimit::default(),
             slow: LogRateLimit::default(),
-            denied: LogRateLimit::default(),
+            denied: DeniedLogRateLimit::default(),
         }
     }
 
@@ -125,7 +129,7 @@ impl Call {
                 line!(warn, "slow call", recorder.slow.take());
             }
             Code::Unauthenticated | Code::PermissionDenied => {
-                line!(info, "call denied", recorder.denied.take());
+                line!(info, "call denied", recorder.denied.take(self.identity.as_ref(), code));
             }
             _ => tracing::debug!(code = code_name, duration_ms, identity, "call ended"),
         }
@@ -168,6 +172,30 @@ fn is_fault_to_traces(code: Code) -> bool {
 #[derive(Default)]
 struct LogRateLimit(Mutex<LogWindow>);
 
+impl LogRateLimit {
+    /// Takes a permit, as [`LogWindow::take`] does.
+    fn take(&self) -> Option<u64> {
+        lock(&self.0).take()
+    }
+}
+
+/// The same for each caller and code, so that the noise of one caller hides no other. All callers
+/// without an identity share one limit: they can come from any number of addresses.
+#[derive(Default)]
+struct DeniedLogRateLimit(Mutex<HashMap<CallerAndCode, LogWindow>>);
+
+type CallerAndCode = (Option<Identity>, Code);
+
+impl DeniedLogRateLimit {
+    /// Takes a permit, as [`LogWindow::take`] does.
+    fn take(&self, identity: Option<&Identity>, code: Code) -> Option<u64> {
+        let mut windows = lock(&self.0);
+        let key = (identity.cloned(), code);
+        let has_room = windows.len() < LIMITED_CALLERS_MAX || windows.contains_key(&key);
+        windows.entry(if has_room { key } else { (None, code) }).or_default().take()
+    }
+}
+
 #[derive(Default)]
 struct LogWindow {
     /// The start of the current second.
@@ -176,22 +204,21 @@ struct LogWindow {
     suppressed: u64,
 }
 
-impl LogRateLimit {
+impl LogWindow {
     /// Takes a permit for one line. Returns how many lines were suppressed since the last one, or
     /// None if this line must be suppressed.
-    fn take(&self) -> Option<u64> {
-        let mut window = lock(&self.0);
+    fn take(&mut self) -> Option<u64> {
         let is_over = |start: Instant| start.elapsed() >= Duration::from_secs(1);
-        if window.start.is_none_or(is_over) {
-            window.start = Some(Instant::now());
-            window.written = 0;
+        if self.start.is_none_or(is_over) {
+            self.start = Some(Instant::now());
+            self.written = 0;
         }
-        if window.written == LINES_A_SECOND_MAX {
-            window.suppressed += 1;
+        if self.written == LINES_A_SECOND_MAX {
+            self.suppressed += 1;
             return None;
         }
-        window.written += 1;
-        Some(std::mem::take(&mut window.suppressed))
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -206,6 +233,19 @@ mod tests {
         assert_eq!(passed, LINES_A_SECOND_MAX as usize);
         lock(&limit.0).start = None;
         assert_eq!((limit.take(), limit.take()), (Some(5), Some(0)));
+    }
+
+    #[test]
+    fn the_noise_of_one_caller_suppresses_no_line_of_another() {
+        let limit = DeniedLogRateLimit::default();
+        let (code, a) = (Code::PermissionDenied, Identity::from_stored("a"));
+        let noise = (0..1000).filter(|_| limit.take(None, code).is_some()).count();
+        assert_eq!(noise, LINES_A_SECOND_MAX as usize);
+        assert_eq!(limit.take(Some(&a), code), Some(0));
+        for number in 0..LIMITED_CALLERS_MAX * 2 {
+            limit.take(Some(&Identity::from_stored(&number.to_string())), code);
+        }
+        assert!(lock(&limit.0).len() <= LIMITED_CALLERS_MAX + 1);
     }
 
     #[test]
