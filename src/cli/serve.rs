@@ -1,6 +1,6 @@
 //! `passbook serve`: runs a server until a signal ends it.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{mem, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use clap::Args;
 use passbook_command::{CliError, output};
@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    audit::{AuditLog, Source},
     auth::{Authenticator, CredentialFiles},
     budget::{BudgetConfig, Budgets},
     cli::schema,
@@ -55,6 +56,7 @@ impl Serve {
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
         });
         let traces = traces.transpose()?;
+        let audit = audit_log(&config)?;
         if let Some(tls) = tls.clone() {
             tokio::spawn(async move { tls.reload_on_change().await });
         }
@@ -66,11 +68,13 @@ impl Serve {
                 tls,
                 authenticator.clone(),
                 budgets.clone(),
+                audit.clone(),
                 admin,
             );
             let mut server = server.await.map_err(CliError::run)?;
+            let callers = Callers { authenticator, audit: audit.clone() };
             let opened =
-                open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
+                open_ledger(url, &config, currencies, callers, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             if password_in_arguments {
@@ -86,6 +90,9 @@ impl Serve {
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;
+        if let Some(audit) = audit {
+            audit.stop().await;
+        }
         if let Some(traces) = traces {
             traces.stop().await;
         }
@@ -116,13 +123,36 @@ fn budget_config(config: &ServeConfig) -> BudgetConfig {
     }
 }
 
+/// Who identifies the callers, and who records a change of their credentials.
+struct Callers {
+    authenticator: Arc<Authenticator>,
+    audit: Option<Arc<AuditLog>>,
+}
+
+/// Starts the audit log, if there is one.
+fn audit_log(config: &ServeConfig) -> Result<Option<Arc<AuditLog>>, CliError> {
+    let files = config.security.credential_files();
+    let sources = files.map(|files| sources(&files)).unwrap_or_default();
+    let log = config.audit.config().map(|config| AuditLog::start(config, &sources));
+    log.transpose().map_err(CliError::Usage)
+}
+
+/// The files of credentials, as the audit log names them.
+fn sources(files: &CredentialFiles) -> Vec<Source> {
+    [Some(&files.policy), files.tokens.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|file| Source::read(file))
+        .collect()
+}
+
 /// Waits for the database, checks that it fits this program and these settings, and starts a ledger
 /// on it. None if a signal ends the wait.
 async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
     currencies: Currencies,
-    authenticator: Arc<Authenticator>,
+    callers: Callers,
     budgets: Arc<Budgets>,
     signals: &mut mpsc::Receiver<()>,
 ) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
@@ -134,13 +164,14 @@ async fn open_ledger(
         .map_err(CliError::run)?
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
+    let Callers { authenticator, audit } = callers;
     if let Some(files) = config.security.credential_files() {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
         authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
     if let Some(files) = config.security.credential_files() {
-        tokio::spawn(reload(files, currencies.clone(), authenticator));
+        tokio::spawn(reload(files, currencies.clone(), authenticator, audit));
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -231,13 +262,26 @@ async fn reload(
     files: CredentialFiles,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
+    audit: Option<Arc<AuditLog>>,
 ) {
-    let reload = || match files.load(&currencies) {
-        Ok(credentials) => {
-            tracing::info!(?credentials, "tokens and policy reloaded");
-            authenticator.replace(credentials);
+    let mut known = sources(&files);
+    let reload = || {
+        let loaded = files.load(&currencies);
+        if let Some(audit) = &audit {
+            let current = sources(&files);
+            let before = mem::replace(&mut known, current.clone());
+            let changed = before.iter().zip(&current).filter(|(old, new)| old.sha256 != new.sha256);
+            for (before, after) in changed {
+                audit.reloaded(before, after, loaded.as_ref().map(|_| ()).map_err(String::as_str));
+            }
         }
-        Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+        match loaded {
+            Ok(credentials) => {
+                tracing::info!(?credentials, "tokens and policy reloaded");
+                authenticator.replace(credentials);
+            }
+            Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+        }
     };
     let read = || files.texts();
     file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;

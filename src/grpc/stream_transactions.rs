@@ -52,7 +52,7 @@ pub enum PendingResult {
 
 impl StreamContext {
     /// Decodes and submits one posting.
-    pub fn submit(
+    pub async fn submit(
         &self,
         request: proto::PostTransactionRequest,
         permit: Option<StreamPermit>,
@@ -64,7 +64,7 @@ impl StreamContext {
             Err(invalid) => return PendingResult::failed(invalid, RequestMode::Execute),
         };
         let mode = RequestMode::of(&request);
-        match self.ledger.submit(&self.call, request, permit) {
+        match self.ledger.submit(&self.call, request, permit).await {
             Ok(pending) => PendingResult::Submitted(pending, mode),
             Err(error) => PendingResult::failed(error, mode),
         }
@@ -78,7 +78,10 @@ impl StreamContext {
         let requests = response_size::check_room(decode::batch(request)?)?;
         // All requests are submitted before the first result is awaited: one database transaction
         // can apply many of them.
-        let pending: Vec<_> = requests.into_iter().map(|it| self.submit(it, None)).collect();
+        let mut pending = Vec::with_capacity(requests.len());
+        for request in requests {
+            pending.push(self.submit(request, None).await);
+        }
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(pending.wait().await);
@@ -120,7 +123,7 @@ impl StreamContext {
                             () = sender.closed() => return,
                         };
                         self.call.deadline = deadline.for_item();
-                        slot.send(Ok(self.submit_message(message, permit)));
+                        slot.send(Ok(self.submit_message(message, permit).await));
                     }
                     Ok(None) => return,
                     Err(status) => return slot.send(Err(status)),
@@ -134,7 +137,7 @@ impl StreamContext {
         })
     }
 
-    fn submit_message(
+    async fn submit_message(
         &self,
         message: proto::StreamTransactionsRequest,
         permit: StreamPermit,
@@ -143,7 +146,7 @@ impl StreamContext {
             let invalid = Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
             return PendingResult::failed(invalid, RequestMode::Execute);
         };
-        self.submit(request, Some(permit))
+        self.submit(request, Some(permit)).await
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::{
+    audit::{PendingChange, Unavailable},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::Caller,
@@ -48,7 +49,6 @@ impl Ledger {
         context: &CallContext,
         new: NewAccount,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&new.account_id)?;
         self.execute_account_command(context, Command::CreateAccount(new)).await
     }
 
@@ -58,7 +58,6 @@ impl Ledger {
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&update.account_id)?;
         self.execute_account_command(context, Command::UpdateAccount(update)).await
     }
 
@@ -67,8 +66,9 @@ impl Ledger {
         context: &CallContext,
         command: Command,
     ) -> Result<Account, Error> {
+        context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command, None)?.wait().await?;
+        let result = self.enqueue(context, command, None).await?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
         Ok(account)
     }
@@ -81,7 +81,7 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        self.submit(context, request, None)?.wait().await
+        self.submit(context, request, None).await?.wait().await
     }
 
     /// Puts a posting into the queue. Postings are usually applied in the order in which they were
@@ -89,16 +89,17 @@ impl Ledger {
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
-    pub fn submit(
+    pub async fn submit(
         &self,
         context: &CallContext,
         request: Request,
         stream: Option<StreamPermit>,
     ) -> Result<PendingRequest, Error> {
-        context.caller.grant.check_request(&request)?;
+        let command = Command::Request(Arc::new(request));
+        context.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        self.enqueue(context, Command::Request(Arc::new(request)), stream).map(PendingRequest)
+        self.enqueue(context, command, stream).await.map(PendingRequest)
     }
 
     /// Waits until the streams of this caller have room in the queue for one more request.
@@ -124,7 +125,7 @@ impl Ledger {
         };
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
-        let result = self.enqueue(context, command, None)?.wait().await?;
+        let result = self.enqueue(context, command, None).await?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
         Ok(record)
     }
@@ -157,7 +158,7 @@ impl Ledger {
         }
     }
 
-    fn enqueue(
+    async fn enqueue(
         &self,
         context: &CallContext,
         command: Command,
@@ -171,8 +172,22 @@ impl Ledger {
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
         let permits = Permits { queue, stream, records: self.budgets.records.clone() };
-        let (job, completion) = job::new(command, context.deadline, permits);
+        let audit = begin_audit(context, &command).await?;
+        let (job, completion) = job::new(command, context.deadline, permits, audit);
         self.queue.enqueue(job);
         Ok(completion)
+    }
+}
+
+/// Begins the record of a change in the audit log, if there is one. A dry run is no change.
+async fn begin_audit(
+    context: &CallContext,
+    command: &Command,
+) -> Result<Option<PendingChange>, Error> {
+    let is_dry_run = matches!(command, Command::Request(request) if request.validate_only);
+    let Some(call) = context.audit.as_ref().filter(|_| !is_dry_run) else { return Ok(None) };
+    match timeout_at(context.deadline, call.begin(&context.caller.identity, command)).await {
+        Ok(begun) => begun.map(Some).map_err(|Unavailable| Error::AuditUnavailable),
+        Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }
 }

@@ -1,10 +1,16 @@
 //! What the ledger knows of the call that it works for.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use crate::domain::{
-    authorization::Caller,
-    ids::{RequestId, RequestKey},
+use crate::{
+    audit,
+    domain::{
+        authorization::{Caller, PermissionDenied},
+        command::Command,
+        ids::{RequestId, RequestKey},
+    },
 };
 
 /// The caller, and the time until which the caller waits.
@@ -14,11 +20,27 @@ pub struct CallContext {
     pub caller: Caller,
     /// When the answer must be on its way.
     pub deadline: Instant,
+    /// The call in the audit log, if there is one.
+    pub audit: Option<Arc<audit::Call>>,
 }
 
 impl CallContext {
     /// The key of a request of this caller.
     pub fn request_key(&self, request_id: RequestId) -> RequestKey {
         RequestKey { caller: self.caller.recorded_as.clone(), request_id }
+    }
+
+    /// Checks the right to execute a command, and records a denial.
+    pub(super) fn check(&self, command: &Command) -> Result<(), PermissionDenied> {
+        let grant = &self.caller.grant;
+        let checked = match command {
+            Command::CreateAccount(new) => grant.check_account(&new.account_id),
+            Command::UpdateAccount(update) => grant.check_account(&update.account_id),
+            Command::Request(request) => grant.check_request(request),
+        };
+        if let (Err(_), Some(call)) = (&checked, &self.audit) {
+            call.deny(&self.caller.identity, command);
+        }
+        checked
     }
 }

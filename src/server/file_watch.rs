@@ -20,7 +20,7 @@ pub async fn on_change<Content: PartialEq>(
     interval: Duration,
     mut seen: Content,
     read: impl Fn() -> Content,
-    reload: impl Fn(),
+    mut reload: impl FnMut(),
 ) {
     loop {
         sleep(interval).await;

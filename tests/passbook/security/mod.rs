@@ -2,6 +2,7 @@
 
 mod append_only_triggers;
 mod append_only_triggers_of_holds;
+mod audit;
 mod authorization_matrix;
 mod call_limits;
 mod http2_abuse;

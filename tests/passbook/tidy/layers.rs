@@ -9,16 +9,30 @@ use super::{
 };
 
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("main", &["cli"]),
-    ("cli", &["auth", "budget", "config", "domain", "ledger", "server", "storage", "telemetry"]),
-    ("server", &["auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
-    ("grpc", &["auth", "budget", "domain", "ledger", "proto", "telemetry"]),
-    ("config", &["auth", "domain", "storage"]),
+    (
+        "cli",
+        &[
+            "audit",
+            "auth",
+            "budget",
+            "config",
+            "domain",
+            "ledger",
+            "server",
+            "storage",
+            "telemetry",
+        ],
+    ),
+    ("server", &["audit", "auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
+    ("grpc", &["audit", "auth", "budget", "domain", "ledger", "proto", "telemetry"]),
+    ("config", &["audit", "auth", "domain", "storage"]),
     ("auth", &["budget", "domain", "proto"]),
-    ("ledger", &["budget", "domain", "storage", "telemetry"]),
+    ("ledger", &["audit", "budget", "domain", "storage", "telemetry"]),
     ("storage", &["domain"]),
     ("telemetry", &[]),
+    ("audit", &["domain"]),
     ("budget", &["domain"]),
     ("domain", &[]),
 ];

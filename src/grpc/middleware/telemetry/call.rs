@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use metrics::{Gauge, gauge};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
+    audit::{self, AuditLog, Credential},
     auth::Peer,
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
@@ -44,6 +45,7 @@ pub struct CallRecorder {
     unavailable: LogRateLimit,
     slow: LogRateLimit,
     denied: DeniedLogRateLimit,
+    audit: Option<Arc<AuditLog>>,
 }
 
 /// A call in flight. Dropping it before its end records that the caller canceled it.
@@ -57,12 +59,14 @@ pub struct Call {
     pub identity: Option<Identity>,
     /// Its trace.
     pub trace: CallTrace,
+    audit: Option<Arc<audit::Call>>,
     has_ended: bool,
 }
 
 impl CallRecorder {
-    /// A recorder that logs unary calls longer than `slow_threshold` at WARN.
-    pub fn new(slow_threshold: Duration) -> Self {
+    /// A recorder that logs unary calls longer than `slow_threshold` at WARN, and records denials in
+    /// the audit log.
+    pub fn new(slow_threshold: Duration, audit: Option<Arc<AuditLog>>) -> Self {
         Self {
             slow_threshold,
             in_flight: gauge!("passbook_calls_in_flight"),
@@ -71,23 +75,34 @@ impl CallRecorder {
             unavailable: LogRateLimit::default(),
             slow: LogRateLimit::default(),
             denied: DeniedLogRateLimit::default(),
+            audit,
         }
     }
 
-    /// Starts the record of a call.
-    pub fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
+    /// Starts the record of a call. The call in the audit log is attached to the request.
+    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>) -> Call {
         let (headers, extensions) = (request.headers(), request.extensions());
         let method = self.methods.of(request.uri().path());
         let given = headers.get(CALL_ID_HEADER).filter(|value| is_call_id(value));
         let call_id = given.cloned().unwrap_or_else(new_call_id);
-        let peer = extensions.get::<Peer>().and_then(|peer| peer.address);
+        let peer = extensions.get::<Peer>();
+        let audit = self.audit.as_ref().map(|log| {
+            let has_certificate = peer.is_some_and(|it| it.certificate_identity.is_some());
+            let credential = Credential::of(headers.get(AUTHORIZATION), has_certificate);
+            let address = peer.and_then(|it| it.address);
+            Arc::new(audit::Call::new(log.clone(), &method.name, address, credential))
+        });
+        let peer = peer.and_then(|peer| peer.address);
         let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
         let fields = Arc::new(CallFields { method: &method.name, call_id, trace_id, peer });
+        if let Some(audit) = audit.clone() {
+            request.extensions_mut().insert(audit);
+        }
         method.started.increment(1);
         self.in_flight.increment(1);
         let (recorder, start) = (self.clone(), Instant::now());
-        Call { recorder, method, start, fields, identity: None, trace, has_ended: false }
+        Call { recorder, method, start, fields, identity: None, trace, audit, has_ended: false }
     }
 }
 
@@ -104,6 +119,10 @@ impl Call {
         let call_id = self.fields.call_id.to_str().unwrap_or_default();
         self.trace.end(uppercase_name(code), is_fault_to_traces(code), call_id);
         self.log(code, elapsed);
+        if let (Some(audit), Some(reason)) = (&self.audit, denial(code)) {
+            let anonymous = Identity::anonymous();
+            audit.end_denied(self.identity.as_ref().unwrap_or(&anonymous), reason);
+        }
     }
 
     /// Writes the line of the call. docs/logging.md has the levels. Lines above DEBUG have a rate
@@ -139,6 +158,15 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
+    }
+}
+
+/// The reason of a denial in the audit log; None if the call was not denied.
+fn denial(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated => Some("unauthenticated"),
+        Code::PermissionDenied => Some("permission_denied"),
+        _ => None,
     }
 }
 
