@@ -252,7 +252,7 @@ async fn connect(
     let end = Instant::now() + config.database_wait;
     let mut is_announced = false;
     loop {
-        let connected = Store::connect_with(url.clone(), config.database_connections_max).await;
+        let connected = Store::connect(url.clone(), Some(config.database_connections_max)).await;
         match connected {
             Err(error) if error.may_pass() && Instant::now() < end => {
                 if !is_announced {

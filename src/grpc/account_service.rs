@@ -283,7 +283,7 @@ impl AccountService for AccountServiceImpl {
                 let (before, limit) = (page.cursor, page.limit);
                 let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
                 page.encode_until(
-                    found.transactions,
+                    found.rows,
                     found.next,
                     |last| last.transaction_id.unwrap_or_default(),
                     |it| encode::transaction(&it),
@@ -296,7 +296,7 @@ impl AccountService for AccountServiceImpl {
                     .list_transactions_of_account(&context, &account_id, &filter, before, limit)
                     .await?;
                 page.encode_until(
-                    found.transactions,
+                    found.rows,
                     found.next,
                     |last| last.last_sequence_of(&account_id),
                     |it| encode::transaction(&it),

@@ -178,7 +178,7 @@ impl Ledger {
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
-        self.store.find().await.map_err(|error| error.to_string())?;
+        self.store.select_server().await.map_err(|error| error.to_string())?;
         Err(failed)
     }
 

@@ -17,8 +17,9 @@ async fn serve_prints_one_line_when_ready(kind: Kind) {
         Kind::Postgres => "postgres",
     };
     let expected = format!(
-        "ready: listening on {}, database {database_name}, schema m20261126_000004_scales_are_kept",
-        server.address
+        "ready: listening on {}, database {database_name}, schema {}",
+        server.address,
+        passbook::storage::schema_version()
     );
     assert_eq!(server.stdout(), [expected]);
 }
