@@ -18,7 +18,7 @@ mod tokens;
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
     credentials::{AuthError, Credentials, Peer},
-    files::CredentialFiles,
+    files::{CredentialFiles, CredentialTexts},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     tokens::{Token, Tokens},
 };

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Authenticator, CredentialFiles},
+    auth::{Authenticator, CredentialFiles, CredentialTexts},
     budget::{BudgetConfig, Budgets},
     cli::schema,
     config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
@@ -134,13 +134,16 @@ async fn open_ledger(
         .map_err(CliError::run)?
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
-    if let Some(files) = config.security.credential_files() {
+    let files = config.security.credential_files();
+    let texts = files.as_ref().map(CredentialFiles::read).transpose().map_err(CliError::Usage)?;
+    let files = files.zip(texts);
+    if let Some((files, texts)) = &files {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
-        authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
+        authenticator.replace(files.parse(texts, &currencies).map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
-    if let Some(files) = config.security.credential_files() {
-        tokio::spawn(reload(files, currencies.clone(), authenticator));
+    if let Some((files, texts)) = files {
+        tokio::spawn(reload(files, texts, currencies.clone(), authenticator));
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -229,18 +232,16 @@ fn authenticator(
 /// a file is invalid, the last valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
+    in_force: CredentialTexts,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
 ) {
-    let reload = || match files.load(&currencies) {
-        Ok(credentials) => {
-            tracing::info!(?credentials, "tokens and policy reloaded");
-            authenticator.replace(credentials);
-        }
-        Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+    let reload = |texts: &CredentialTexts| {
+        authenticator.replace(files.parse(texts, &currencies)?);
+        Ok(())
     };
-    let read = || files.texts();
-    file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;
+    let read = || files.read();
+    file_watch::reload_on_change("tokens and policy", in_force, read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
