@@ -73,6 +73,9 @@ impl Serve {
                 open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
+            for warning in config.warnings() {
+                tracing::warn!("{warning}");
+            }
             if password_in_arguments {
                 tracing::warn!(
                     "the database's password is on the command line, where every user of this \
