@@ -13,6 +13,7 @@ mod authenticator;
 mod credentials;
 mod files;
 mod policy;
+mod stream_authorization;
 mod tokens;
 
 pub use crate::auth::{
@@ -20,6 +21,7 @@ pub use crate::auth::{
     credentials::{AuthError, Credentials, Peer},
     files::{CredentialFiles, CredentialTexts},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
+    stream_authorization::StreamAuthorization,
     tokens::{Token, Tokens},
 };
 pub use crate::domain::authorization::{Caller, Grant};

@@ -8,12 +8,12 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     auth::{Authenticator, CredentialFiles, CredentialTexts},
-    budget::{BudgetConfig, Budgets},
+    budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
     config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
@@ -25,6 +25,9 @@ use crate::{
 
 /// The pause after an error of the first connection to the database.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
+/// How long after an identity is removed its connections are closed. Until then its calls get their
+/// responses, and its streams their error.
+const REMOVED_CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -146,7 +149,8 @@ async fn open_ledger(
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
     if let Some((files, texts)) = files {
-        tokio::spawn(reload(files, texts, currencies.clone(), authenticator));
+        let connections = budgets.connections.clone();
+        tokio::spawn(reload(files, texts, currencies.clone(), authenticator, connections));
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -238,9 +242,17 @@ async fn reload(
     in_force: CredentialTexts,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
+    connections: Arc<Connections>,
 ) {
     let reload = |texts: &CredentialTexts| {
-        authenticator.replace(files.parse(texts, &currencies)?);
+        let removed = authenticator.replace(files.parse(texts, &currencies)?);
+        if !removed.is_empty() {
+            let connections = connections.clone();
+            tokio::spawn(async move {
+                sleep(REMOVED_CONNECTIONS_GRACE).await;
+                connections.close_those_of(|identity| removed.contains(identity));
+            });
+        }
         Ok(())
     };
     let read = || files.read();

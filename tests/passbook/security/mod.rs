@@ -8,4 +8,5 @@ mod credential_files;
 mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
+mod revocation;
 mod tls;
