@@ -69,9 +69,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let is_ambiguous = request.headers().get_all(AUTHORIZATION).iter().count() > 1;
         // Nothing further in reads the header, and what is not there cannot be logged.
         let authorization = request.headers_mut().remove(AUTHORIZATION);
-        match self.authorize(&mut request, authorization) {
+        let authorized = if is_ambiguous {
+            Err(AuthError::Unauthenticated("the call has more than one `authorization`"))
+        } else {
+            self.authorize(&mut request, authorization)
+        };
+        match authorized {
             Err(error) => Box::pin(async move { Ok(Status::from(error).into_http()) }),
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());

@@ -5,6 +5,7 @@ mod append_only_triggers_of_holds;
 mod authorization_matrix;
 mod call_limits;
 mod credential_files;
+mod front_door;
 mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;

@@ -114,6 +114,9 @@ where
             response.headers_mut().insert(name, call.fields.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
+            } else if response.status().is_client_error() {
+                // No gRPC call: the fault of who sent it.
+                call.end(Code::InvalidArgument);
             } else if response.status() != StatusCode::OK {
                 call.end(Code::Unknown);
             }
