@@ -66,6 +66,14 @@ impl Authenticator {
         credentials.policy.recorded_names().cloned().collect()
     }
 
+    /// Whether these credentials prove an identity. True if callers are not authenticated.
+    #[must_use]
+    pub fn identifies(&self, peer: Option<&Peer>, authorization: Option<&HeaderValue>) -> bool {
+        let Some(credentials) = &self.credentials else { return true };
+        let credentials = lock::read(credentials).clone();
+        credentials.identity(peer, authorization).is_ok()
+    }
+
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
     ///
     /// # Errors

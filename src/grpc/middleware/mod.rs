@@ -106,7 +106,7 @@ pub fn stack(
     let unread_bodies = UnreadBodies::default();
     ServiceBuilder::new()
         .map_request(move |request| unread_bodies.drain(request))
-        .layer(TelemetryLayer::new(slow_request_threshold))
+        .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone()))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
         .layer(FrontDoorLayer)
         .map_response(error::remap_protocol_errors)

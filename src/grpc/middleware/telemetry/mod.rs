@@ -22,6 +22,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::{
+    auth::Authenticator,
     domain::authorization::Caller,
     grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
 };
@@ -31,10 +32,11 @@ use crate::{
 pub struct TelemetryLayer(Arc<CallRecorder>);
 
 impl TelemetryLayer {
-    /// A layer that logs unary calls longer than `slow_threshold` at WARN.
+    /// A layer that logs unary calls longer than `slow_threshold` at WARN. Callers that
+    /// `authenticator` identifies decide whether their calls are traced.
     #[must_use]
-    pub fn new(slow_threshold: Duration) -> Self {
-        Self(Arc::new(CallRecorder::new(slow_threshold)))
+    pub fn new(slow_threshold: Duration, authenticator: Arc<Authenticator>) -> Self {
+        Self(Arc::new(CallRecorder::new(slow_threshold, authenticator)))
     }
 }
 
