@@ -16,6 +16,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use passbook_bench::Bench;
 use passbook_command::{CliError, output};
+use rustix::{fs::Mode, process::umask};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -88,6 +89,8 @@ enum Command {
 /// Parses the command line, runs its command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Only this user may read what this program creates: ledgers, exports, tokens.
+    umask(Mode::RWXG | Mode::RWXO);
     let (matches, file) = match parse() {
         Ok(parsed) => parsed,
         Err(error) => {

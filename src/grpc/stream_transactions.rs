@@ -5,6 +5,9 @@
 //! channel is bounded, and so are the requests and unread results that all streams together have. If a caller does not read its results, or sends faster than the ledger applies, the task stops
 //! reading, and flow control of HTTP/2 slows the caller down. If the caller disconnects, the channel
 //! closes, and requests that are not in a database transaction yet are canceled.
+//!
+//! Each request of a stream has the rights that its caller has when the request is read. A caller
+//! whose credential is no longer valid gets the results of its earlier requests, then the error.
 
 use std::sync::Arc;
 
@@ -13,6 +16,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
+    auth::StreamAuthorization,
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder},
@@ -35,7 +39,7 @@ const IN_FLIGHT_MAX: usize = 1024;
 pub struct StreamContext {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
-    /// The caller and the deadline of the call. Each request of a stream gets its own deadline.
+    /// The caller and the deadline of the call. Each request of a stream gets its own ones.
     pub call: CallContext,
     /// Turns true when the stream must stop to read requests.
     pub stopping: watch::Receiver<bool>,
@@ -90,6 +94,7 @@ impl StreamContext {
         mut self,
         mut requests: Streaming<proto::StreamTransactionsRequest>,
         deadline: Deadline,
+        mut authorization: StreamAuthorization,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
         // One stream must not fill the queue alone.
@@ -117,6 +122,11 @@ impl StreamContext {
                             }
                             () = sender.closed() => return,
                         };
+                        // Credentials may have changed since the last message.
+                        match authorization.caller() {
+                            Ok(caller) => self.call.caller = caller.clone(),
+                            Err(error) => return slot.send(Err(error.into())),
+                        }
                         self.call.deadline = deadline.for_item();
                         slot.send(Ok((self.submit_message(message), permit)));
                     }

@@ -28,6 +28,17 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+/// Why changes cannot be applied now. The text is for the log: it can have the names of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The schema is not that of this program.
+    #[error("{0}")]
+    Schema(String),
+    /// The database cannot be reached or written.
+    #[error("{0}")]
+    Database(String),
+}
+
 pub use crate::ledger::{
     commands::{PendingRequest, StreamPermit},
     context::CallContext,
@@ -156,29 +167,30 @@ impl Ledger {
     /// accepts a connection that writes.
     ///
     /// # Errors
-    /// The reason, for the log.
-    pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        self.store.check_backend().await?;
+    /// The reason.
+    pub async fn check_ready(&self, timeout: Duration) -> Result<(), NotReady> {
+        self.store.check_backend().await.map_err(NotReady::Database)?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
                 self.measure_oldest_snapshot().await;
                 // Opens a connection that writes, if the last attempt at it failed.
                 if self.stats.lacks_writer() {
-                    self.store.writer().await.map_err(|error| error.summary())?;
+                    let writer = self.store.writer().await;
+                    writer.map_err(|error| NotReady::Database(error.summary()))?;
                     self.stats.set_lacks_writer(false);
                 }
                 return Ok(());
             }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
-                return Err(format!("the schema is {status:?}"));
+                return Err(NotReady::Schema(format!("the schema is {status:?}")));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
-        self.store.select_server().await.map_err(|error| error.to_string())?;
-        Err(failed)
+        self.store.select_server().await.map_err(|error| NotReady::Database(error.to_string()))?;
+        Err(NotReady::Database(failed))
     }
 
     /// Measures the age of the oldest snapshot: old ones make changes of hot accounts slow.

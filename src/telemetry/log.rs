@@ -5,7 +5,15 @@
 //! the server's capacity: a span is created, formatted and stored for every call, and few calls log a
 //! line. The fields here are formatted only with a line.
 
-use std::{cell::RefCell, fmt, io::IsTerminal, mem, net::SocketAddr, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    cell::RefCell,
+    fmt,
+    io::IsTerminal,
+    mem,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use clap::ValueEnum;
 use http::HeaderValue;
@@ -21,6 +29,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::panic_message::panic_message;
+
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -32,7 +42,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Installs the log for the process, with this filter and format.
+/// Installs the log for the process, with this filter and format. Panics are lines of it.
 pub fn start(filter: EnvFilter, format: LogFormat) {
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -53,6 +63,15 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         let format = WithCallFields { format, is_json };
         subscriber.with(lines.with_ansi(is_terminal).event_format(format)).init();
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        // Empty unless RUST_BACKTRACE is set.
+        let backtrace = Backtrace::capture();
+        let backtrace =
+            matches!(backtrace.status(), BacktraceStatus::Captured).then(|| backtrace.to_string());
+        let message = panic_message(panic.payload());
+        tracing::error!(panic = message, location, backtrace, "panicked");
+    }));
 }
 
 /// The fields of each line that is logged in the course of a call.

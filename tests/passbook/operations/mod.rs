@@ -1,5 +1,6 @@
 //! The program as an operator sees it: commands, settings, start, migrations, telemetry.
 
+mod admin_port;
 mod bench;
 mod cli;
 mod closed_pipes;
