@@ -11,6 +11,7 @@ mod deploy_manifests;
 mod export_import;
 mod export_import_files;
 mod export_import_large;
+mod heads;
 mod migrations;
 mod migrations_beside_other_programs;
 mod readiness;
