@@ -13,7 +13,11 @@ use crate::{
         progress, schema,
     },
     config::DatabaseConfig,
-    domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
+    domain::{
+        money::Currency,
+        transaction::TransactionKind,
+        verification::{LedgerFault, LedgerTotals},
+    },
     storage::{VerifyError, VerifyProgress},
     witness::PublicKey,
 };
@@ -70,13 +74,22 @@ impl Verify {
                 continued.map_or(Ok(()), |it| output::line(format_args!("heads: {it}")))
             }
             Err(CheckError::Ledger(VerifyError::Fault(fault))) => {
-                output::line(format_args!("fault: {fault}"))?;
+                output::line(format_args!("fault: {}", without_controls(&fault)))?;
                 Err(CliError::Run("the ledger has a fault".to_owned()))
             }
             Err(CheckError::Ledger(error @ VerifyError::Storage(_))) => Err(CliError::run(error)),
             Err(CheckError::File(why)) => Err(CliError::Run(why)),
         }
     }
+}
+
+/// One line, in which control characters of stored values are escaped.
+fn without_controls(fault: &LedgerFault) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    fault.to_string().chars().map(escape).collect()
 }
 
 /// One line about a verification without a fault: counts, duration, and rate.

@@ -22,3 +22,4 @@ mod telemetry_logs;
 mod telemetry_metrics;
 mod telemetry_traces;
 mod verify;
+mod verify_columns;
