@@ -169,7 +169,7 @@ async fn mismatched_certificate_files_are_one_clear_line() {
     std::fs::write(&empty, "").expect("written");
     let missing = text(&authority.file("missing"));
     let policy = text(&authority.file("policy.toml"));
-    std::fs::write(&policy, "").expect("written");
+    std::fs::write(&policy, identity("a", &["read"], &[""])).expect("written");
 
     for (files, expected) in [
         ([&missing, &key, &certificate], format!("{missing}: cannot be read: No such file")),
