@@ -38,7 +38,7 @@ struct TokensFile {
 struct TokenEntry {
     identity: String,
     sha256: String,
-    /// A time, or `never`: an entry that is cut off must not be valid for ever.
+    /// A time, or `never`: an entry that is cut off must not be valid without a time limit.
     expire_time: toml::Value,
 }
 
