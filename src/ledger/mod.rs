@@ -29,7 +29,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub use crate::ledger::{
-    commands::PendingRequest,
+    commands::{PendingRequest, StreamPermit},
     context::CallContext,
     error::{Error, Outcome},
     metrics::{
@@ -37,7 +37,6 @@ pub use crate::ledger::{
         write_path::{LoadSnapshot, Summary, WritePathStats},
     },
     watch::{Page, Watcher},
-    write_path::job::StreamPermit,
 };
 use crate::{
     budget::{Budgets, Gate},
@@ -66,7 +65,7 @@ pub struct Ledger {
     /// Half of the reserved connections for the holds and transactions that changes of one identity
     /// name.
     reference_gate: Gate,
-    /// A quarter of the queue for the streams of one identity.
+    /// A quarter of the queue for the streams of one identity. Results that are not read yet count.
     stream_gate: Gate,
     /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
     /// they would keep the queue full, and all unary calls would be shed.
