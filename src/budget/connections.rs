@@ -104,6 +104,11 @@ impl Connections {
         self.max
     }
 
+    #[cfg(test)]
+    pub(super) fn established_budget(&self) -> Option<Arc<Budget>> {
+        self.established.clone()
+    }
+
     /// Adds a connection that was just accepted, and makes room for it.
     #[must_use]
     pub fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Arc<Connection> {
