@@ -2,7 +2,8 @@
 //!
 //! One task for each stream reads requests, submits them to the ledger, and sends a
 //! [`PendingResult`] for each into a channel, so results come in the order of the requests. The
-//! channel is bounded, and so are the requests and unread results that all streams together have. If a caller does not read its results, or sends faster than the ledger applies, the task stops
+//! channel is bounded, and so are the requests and unread results that all streams together have.
+//! If a caller does not read its results, or sends faster than the ledger applies, the task stops
 //! reading, and flow control of HTTP/2 slows the caller down. If the caller disconnects, the channel
 //! closes, and requests that are not in a database transaction yet are canceled.
 //!

@@ -43,8 +43,8 @@ impl PendingRequest {
     }
 }
 
-/// The right of a stream to one request that waits, is being applied, or has a result that the caller has
-/// not read.
+/// The right of a stream to one request that waits, is being applied, or has a result that the caller
+/// has not read.
 pub struct StreamPermit {
     /// Of all streams of the identity.
     _own: GatePermit,

@@ -30,9 +30,9 @@ use crate::{
 
 /// The length of the connection preface of HTTP/2, in bytes (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
-/// Bytes that are read of a connection before the tasks of the calls in them run. h2 keeps room for as many
-/// calls as were ever open at the same time, for as long as the connection lives: without this bound,
-/// the calls of one burst that are shed at once cost as much as calls in flight.
+/// Bytes that are read from a connection before the calls in them run. h2 keeps room for as many calls
+/// as were ever open at the same time, for as long as the connection lives: without this bound, a
+/// burst of calls that are denied at once costs as much as calls in flight.
 const READ_AT_A_TIME: usize = 16 * 1024;
 /// The pause after an error of accept, most likely too many open files: until a connection ends.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);

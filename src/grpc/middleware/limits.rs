@@ -134,7 +134,7 @@ where
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
         let message_size_max = layer.sizes.message_size_max as usize;
         let request = request.map(|body| {
-            let receive_until = method.has_one_request.then(|| deadline.to_receive());
+            let receive_until = method.has_one_request.then(|| deadline.receive_until());
             RequestBody::wrap(body, header_size, message_size_max, receive_until, received)
         });
         let budget = layer.budgets.response_bytes.clone();

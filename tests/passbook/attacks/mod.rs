@@ -1,4 +1,5 @@
-//! What a hostile peer can do with all defaults: the server's memory stays small, and others are served.
+//! What a hostile peer can do with all defaults: the server's memory stays small, and others are
+//! served.
 
 mod connections;
 mod elements;
