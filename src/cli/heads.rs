@@ -122,7 +122,7 @@ pub async fn check(
     let mut page = Vec::with_capacity(HEADS_PAGE);
     let mut count = 0;
     loop {
-        let head = reader.next().map_err(named)?;
+        let head = reader.next_head().map_err(named)?;
         let is_last = head.is_none();
         page.extend(head);
         if page.len() == HEADS_PAGE || is_last {

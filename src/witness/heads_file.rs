@@ -171,7 +171,7 @@ impl<R: BufRead> HeadsReader<R> {
     ///
     /// # Errors
     /// A line was changed, or lines are missing.
-    pub fn next(&mut self) -> Result<Option<Head>, String> {
+    pub fn next_head(&mut self) -> Result<Option<Head>, String> {
         self.number += 1;
         let text = read_line(&mut self.input).map_err(|error| self.error(&error.to_string()))?;
         if text.is_empty() {
@@ -245,10 +245,10 @@ mod tests {
         let block = document.split("```json\n").nth(1).and_then(|rest| rest.split("```").next());
         let file = block.expect("a block of JSON");
         let mut reader = HeadsReader::begin(file.as_bytes(), None).expect("a header");
-        let alice = reader.next().expect("a line").expect("a head");
+        let alice = reader.next_head().expect("a line").expect("a head");
         assert_eq!((alice.account_id.as_str(), alice.balance.as_str()), ("alice", "94.9"));
         assert_eq!(document.matches(&alice.hash).count(), 2, "the last entry of the example");
-        assert!(reader.next().expect("a line").is_some());
-        assert_eq!(reader.next(), Ok(None));
+        assert!(reader.next_head().expect("a line").is_some());
+        assert_eq!(reader.next_head(), Ok(None));
     }
 }
