@@ -215,21 +215,3 @@ async fn serve_secrets(server: &Server) -> Vec<String> {
     client.get_account(get_account("zebra-78")).await.expect_err("it is missing");
     request_ids
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_panic_is_a_line_of_the_log() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let server = Server::start_with(&database, &[]).await;
-    let client = server.client();
-    open(&client, "a").await;
-    // A number that nothing of this program has written: debug builds panic at the next one.
-    database.execute("UPDATE accounts SET version = 9223372036854775807").await;
-    client.deposit(deposit("a", "1")).await.expect_err("the version has no successor");
-
-    let lines = server.log_lines();
-    let panicked = lines.iter().find(|line| line["message"] == "panicked");
-    let panicked = panicked.unwrap_or_else(|| panic!("{}", server.log()));
-    assert_eq!(panicked["level"], "ERROR");
-    assert!(panicked["panic"].as_str().is_some_and(|text| text.contains("overflow")), "{panicked}");
-    assert!(panicked["location"].as_str().is_some_and(|text| text.contains("src/domain/")));
-}
