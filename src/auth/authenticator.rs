@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::{Extensions, HeaderValue};
@@ -21,6 +24,8 @@ use crate::{
 pub struct Authenticator {
     /// None: callers are not authenticated, and every caller may do everything.
     credentials: Option<RwLock<Arc<Credentials>>>,
+    /// Counts how often the credentials were replaced.
+    version: AtomicU64,
     /// The full names of services that need no credential.
     public: Vec<&'static str>,
 }
@@ -31,15 +36,24 @@ impl Authenticator {
     #[must_use]
     pub fn new(credentials: Option<Credentials>, public: Vec<&'static str>) -> Self {
         let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
-        Self { credentials, public }
+        Self { credentials, version: AtomicU64::new(0), public }
     }
 
-    /// Replaces the credentials for all calls that begin later. Does nothing if callers are not
-    /// authenticated.
-    pub fn replace(&self, credentials: Credentials) {
-        if let Some(current) = &self.credentials {
-            *lock::write(current) = Arc::new(credentials);
-        }
+    /// Replaces the credentials, also for streams that have begun. Returns the identities that callers
+    /// no longer have: without a place in the policy, or without any token where there was one. Does
+    /// nothing if callers are not authenticated.
+    pub fn replace(&self, credentials: Credentials) -> BTreeSet<Identity> {
+        let Some(current) = &self.credentials else { return BTreeSet::new() };
+        let credentials = Arc::new(credentials);
+        let before = std::mem::replace(&mut *lock::write(current), credentials.clone());
+        // After the credentials: who sees the new version, sees these or later ones.
+        self.version.fetch_add(1, Ordering::Release);
+        before.identities_missing_in(&credentials)
+    }
+
+    /// Changes with the credentials.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The names under which the requests of all known identities are recorded.
@@ -50,6 +64,14 @@ impl Authenticator {
         };
         let credentials = lock::read(credentials).clone();
         credentials.policy.recorded_names().cloned().collect()
+    }
+
+    /// Whether these credentials prove an identity. True if callers are not authenticated.
+    #[must_use]
+    pub fn identifies(&self, peer: Option<&Peer>, authorization: Option<&HeaderValue>) -> bool {
+        let Some(credentials) = &self.credentials else { return true };
+        let credentials = lock::read(credentials).clone();
+        credentials.identity(peer, authorization).is_ok()
     }
 
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
@@ -68,7 +90,7 @@ impl Authenticator {
         if self.public.contains(&service) {
             return Ok(anonymous_caller());
         }
-        let identity = credentials.identity(peer, authorization)?;
+        let (identity, expire_time) = credentials.identity(peer, authorization)?;
         let permission = credentials.policy.of(&identity);
         let grant = match permission.filter(|it| it.methods.contain(service, method)) {
             Some(permission) => permission.grant.clone(),
@@ -83,7 +105,7 @@ impl Authenticator {
         };
         let recorded_as = permission.and_then(|it| it.recorded_as.clone());
         let recorded_as = recorded_as.unwrap_or_else(|| identity.clone());
-        Ok(Caller { identity, recorded_as, grant })
+        Ok(Caller { identity, recorded_as, grant, expire_time })
     }
 }
 
@@ -98,5 +120,6 @@ fn anonymous_caller() -> Caller {
         identity: Identity::anonymous(),
         recorded_as: Identity::anonymous(),
         grant: Arc::default(),
+        expire_time: None,
     }
 }

@@ -1,6 +1,6 @@
 //! What callers send, and what the server compares it with.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use http::HeaderValue;
 
@@ -59,13 +59,14 @@ impl AuthError {
                 identity: identity.clone(),
                 recorded_as: identity.clone(),
                 grant: Arc::default(),
+                expire_time: None,
             }),
         }
     }
 }
 
 impl Credentials {
-    /// The identity of a caller, by its token, or else by its certificate.
+    /// The identity of a caller, by its token, or else by its certificate, and when the token expires.
     ///
     /// # Errors
     /// The token is malformed, unknown or expired, or the call has no credential at all.
@@ -73,16 +74,29 @@ impl Credentials {
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Identity, AuthError> {
+    ) -> Result<(Identity, Option<SystemTime>), AuthError> {
         if let Some(authorization) = authorization {
             let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
             let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
             let token = tokens::bearer(authorization).ok_or(malformed)?;
-            return self.tokens.identity_of(token, SystemTime::now()).ok_or(invalid);
+            let token = self.tokens.find(token, SystemTime::now()).ok_or(invalid)?;
+            return Ok((token.identity.clone(), token.expire_time));
         }
         let missing = AuthError::Unauthenticated(
             "no credential: send `authorization: Bearer TOKEN` or a client certificate",
         );
-        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)
+        let identity = peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)?;
+        Ok((identity, None))
+    }
+
+    /// The identities of these credentials that callers do not have with the others.
+    pub(super) fn identities_missing_in(&self, others: &Self) -> BTreeSet<Identity> {
+        let with_token = |of: &Self| of.tokens.0.iter().map(|it| it.identity.clone()).collect();
+        let (mut missing, kept): (BTreeSet<_>, BTreeSet<_>) =
+            (with_token(self), with_token(others));
+        missing.retain(|identity| !kept.contains(identity));
+        let of_policy = self.policy.0.keys().filter(|it| others.policy.of(it).is_none());
+        missing.extend(of_policy.cloned());
+        missing
     }
 }

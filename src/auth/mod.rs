@@ -13,13 +13,15 @@ mod authenticator;
 mod credentials;
 mod files;
 mod policy;
+mod stream_authorization;
 mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
     credentials::{AuthError, Credentials, Peer},
-    files::CredentialFiles,
+    files::{CredentialFiles, CredentialTexts},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
+    stream_authorization::StreamAuthorization,
     tokens::{Token, Tokens},
 };
 pub use crate::domain::authorization::{Caller, Grant};

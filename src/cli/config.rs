@@ -27,6 +27,9 @@ impl Config {
             files.load(&currencies).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         output::line("the settings are valid")
     }
 }

@@ -45,7 +45,7 @@ impl Import {
             }
             None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
         };
-        let store = Store::connect(url).await.map_err(CliError::run)?;
+        let store = Store::connect(url, None).await.map_err(CliError::run)?;
         match store.schema_status().await.map_err(CliError::run)? {
             SchemaStatus::Missing => store.migrate_up().await.map_err(CliError::run)?,
             status => schema::require_current(status)?,

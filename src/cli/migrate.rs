@@ -33,7 +33,7 @@ impl Migrate {
     pub async fn run(self) -> Result<(), CliError> {
         let url = self.database.url().map_err(CliError::Usage)?;
         let store = match self.direction {
-            Direction::Up | Direction::Down => Store::connect(url).await,
+            Direction::Up | Direction::Down => Store::connect(url, None).await,
             Direction::Status => Store::connect_to_read(url).await,
         };
         let store = store.map_err(CliError::run)?;

@@ -8,13 +8,13 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     audit::{AuditLog, Source},
-    auth::{Authenticator, CredentialFiles},
-    budget::{BudgetConfig, Budgets},
+    auth::{Authenticator, CredentialFiles, CredentialTexts},
+    budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
     config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
@@ -26,6 +26,9 @@ use crate::{
 
 /// The pause after an error of the first connection to the database.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
+/// How long after an identity is removed its connections are closed. Until then its calls get their
+/// responses, and its streams their error.
+const REMOVED_CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -77,6 +80,9 @@ impl Serve {
                 open_ledger(url, &config, currencies, callers, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
+            for warning in config.warnings() {
+                tracing::warn!("{warning}");
+            }
             if password_in_arguments {
                 tracing::warn!(
                     "the database's password is on the command line, where every user of this \
@@ -165,13 +171,18 @@ async fn open_ledger(
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
     let Callers { authenticator, audit } = callers;
-    if let Some(files) = config.security.credential_files() {
+    let files = config.security.credential_files();
+    let texts = files.as_ref().map(CredentialFiles::read).transpose().map_err(CliError::Usage)?;
+    let files = files.zip(texts);
+    if let Some((files, texts)) = &files {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
-        authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
+        authenticator.replace(files.parse(texts, &currencies).map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
-    if let Some(files) = config.security.credential_files() {
-        tokio::spawn(reload(files, currencies.clone(), authenticator, audit));
+    if let Some((files, texts)) = files {
+        let connections = budgets.connections.clone();
+        let reload = reload(files, texts, currencies.clone(), authenticator, connections, audit);
+        tokio::spawn(reload);
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -260,31 +271,35 @@ fn authenticator(
 /// a file is invalid, the last valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
+    in_force: CredentialTexts,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
+    connections: Arc<Connections>,
     audit: Option<Arc<AuditLog>>,
 ) {
     let mut known = sources(&files);
-    let reload = || {
-        let loaded = files.load(&currencies);
+    let reload = |texts: &CredentialTexts| {
+        let parsed = files.parse(texts, &currencies);
         if let Some(audit) = &audit {
             let current = sources(&files);
             let before = mem::replace(&mut known, current.clone());
             let changed = before.iter().zip(&current).filter(|(old, new)| old.sha256 != new.sha256);
             for (before, after) in changed {
-                audit.reloaded(before, after, loaded.as_ref().map(|_| ()).map_err(String::as_str));
+                audit.reloaded(before, after, parsed.as_ref().map(|_| ()).map_err(String::as_str));
             }
         }
-        match loaded {
-            Ok(credentials) => {
-                tracing::info!(?credentials, "tokens and policy reloaded");
-                authenticator.replace(credentials);
-            }
-            Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+        let removed = authenticator.replace(parsed?);
+        if !removed.is_empty() {
+            let connections = connections.clone();
+            tokio::spawn(async move {
+                sleep(REMOVED_CONNECTIONS_GRACE).await;
+                connections.close_those_of(|identity| removed.contains(identity));
+            });
         }
+        Ok(())
     };
-    let read = || files.texts();
-    file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;
+    let read = || files.read();
+    file_watch::reload_on_change("tokens and policy", in_force, read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
@@ -296,7 +311,7 @@ async fn connect(
     let end = Instant::now() + config.database_wait;
     let mut is_announced = false;
     loop {
-        let connected = Store::connect_with(url.clone(), config.database_connections_max).await;
+        let connected = Store::connect(url.clone(), Some(config.database_connections_max)).await;
         match connected {
             Err(error) if error.may_pass() && Instant::now() < end => {
                 if !is_announced {

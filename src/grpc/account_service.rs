@@ -10,7 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    auth,
+    auth::{self, StreamAuthorization},
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder, TransactionList},
@@ -21,7 +21,7 @@ use crate::{
         stream_transactions::StreamContext,
         watch_entries,
     },
-    ledger::{CallContext, Ledger},
+    ledger::{CallContext, Error, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
@@ -93,6 +93,12 @@ fn context<T>(request: &Request<T>) -> CallContext {
         deadline: Deadline::of(extensions).at,
         audit: extensions.get().cloned(),
     }
+}
+
+/// What the authentication layer attaches to a stream.
+fn stream_authorization<T>(request: &Request<T>) -> Result<StreamAuthorization, Error> {
+    // None would be a defect of the stack.
+    request.extensions().get().cloned().ok_or(Error::Internal(None))
 }
 
 /// Counts and encodes an error.
@@ -251,8 +257,10 @@ impl AccountService for AccountServiceImpl {
         request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
+        let authorization = stream_authorization(&request)?;
         let streams = self.stream_context(context(&request));
-        Ok(Response::new(Box::pin(streams.serve(request.into_inner(), deadline))))
+        let results = streams.serve(request.into_inner(), deadline, authorization);
+        Ok(Response::new(Box::pin(results)))
     }
 
     async fn reverse_transaction(
@@ -287,7 +295,7 @@ impl AccountService for AccountServiceImpl {
                 let (before, limit) = (page.cursor, page.limit);
                 let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
                 page.encode_until(
-                    found.transactions,
+                    found.rows,
                     found.next,
                     |last| last.transaction_id.unwrap_or_default(),
                     |it| encode::transaction(&it),
@@ -300,7 +308,7 @@ impl AccountService for AccountServiceImpl {
                     .list_transactions_of_account(&context, &account_id, &filter, before, limit)
                     .await?;
                 page.encode_until(
-                    found.transactions,
+                    found.rows,
                     found.next,
                     |last| last.last_sequence_of(&account_id),
                     |it| encode::transaction(&it),
@@ -393,9 +401,11 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
         let deadline = Deadline::of(request.extensions());
+        let authorization = stream_authorization(&request)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
         let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
-        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline);
+        let denied = watch_entries::denied(authorization, account_id);
+        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline, denied);
         Ok(Response::new(Box::pin(entries)))
     }
 

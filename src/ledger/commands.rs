@@ -2,11 +2,15 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 use crate::{
     audit::{PendingChange, Unavailable},
+    budget::{GatePermit, Share},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::Caller,
@@ -17,7 +21,7 @@ use crate::{
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::job::{self, Completion, Permits, StreamPermit},
+        write_path::job::{self, Completion, Permits},
     },
 };
 
@@ -38,6 +42,15 @@ impl PendingRequest {
         };
         Ok(result)
     }
+}
+
+/// The right of a stream to one request that waits, is being applied, or has a result that the caller
+/// has not read.
+pub struct StreamPermit {
+    /// Of all streams of the identity.
+    _own: GatePermit,
+    /// Of all streams.
+    _all: Option<OwnedSemaphorePermit>,
 }
 
 /// # Errors
@@ -68,7 +81,7 @@ impl Ledger {
     ) -> Result<Account, Error> {
         context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command, None).await?.wait().await?;
+        let result = self.enqueue(context, command).await?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
         Ok(account)
     }
@@ -81,7 +94,7 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        self.submit(context, request, None).await?.wait().await
+        self.submit(context, request).await?.wait().await
     }
 
     /// Puts a posting into the queue. Postings are usually applied in the order in which they were
@@ -93,20 +106,29 @@ impl Ledger {
         &self,
         context: &CallContext,
         request: Request,
-        stream: Option<StreamPermit>,
     ) -> Result<PendingRequest, Error> {
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        self.enqueue(context, command, stream).await.map(PendingRequest)
+        self.enqueue(context, command).await.map(PendingRequest)
     }
 
-    /// Waits until the streams of this caller have room in the queue for one more request.
+    /// Waits until the streams of this caller may have one more request.
     pub async fn stream_permit(&self, caller: &Caller) -> StreamPermit {
         let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
-        StreamPermit { own, all: self.stream_permits.clone().acquire_owned().await.ok() }
+        StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
+    }
+
+    /// Takes room for the results of a call, which stay in memory until the last one is there.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn response_room(&self, caller: &Caller, bytes: usize) -> Result<Share, Error> {
+        let mut room = self.budgets.response_bytes.share(caller.identity.clone(), None);
+        room.resize(bytes)?;
+        Ok(room)
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.
@@ -125,7 +147,7 @@ impl Ledger {
         };
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
-        let result = self.enqueue(context, command, None).await?.wait().await?;
+        let result = self.enqueue(context, command).await?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
         Ok(record)
     }
@@ -158,12 +180,7 @@ impl Ledger {
         }
     }
 
-    async fn enqueue(
-        &self,
-        context: &CallContext,
-        command: Command,
-        stream: Option<StreamPermit>,
-    ) -> Result<Completion, Error> {
+    async fn enqueue(&self, context: &CallContext, command: Command) -> Result<Completion, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
@@ -171,7 +188,7 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        let permits = Permits { queue, stream, records: self.budgets.records.clone() };
+        let permits = Permits { queue, records: self.budgets.records.clone() };
         let audit = begin_audit(context, &command).await?;
         let (job, completion) = job::new(command, context.deadline, permits, audit);
         self.queue.enqueue(job);

@@ -116,7 +116,11 @@ impl Error {
         match error {
             StorageError::SchemaNotMigrated(_) => Self::SchemaNotMigrated(None),
             StorageError::Data(_) | StorageError::Corrupt(_) => Self::Internal(None),
-            _ => Self::DatabaseUnavailable(None),
+            StorageError::Unavailable(_)
+            | StorageError::LockTimeout(_)
+            | StorageError::Aborted(_)
+            | StorageError::RepeatedRequest(_)
+            | StorageError::Forbidden(_) => Self::DatabaseUnavailable(None),
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::{
         verification::VerifiedAccount,
     },
     ledger::{CallContext, Error, Ledger, Watcher},
-    storage::{Examined, Store, TransactionPage},
+    storage::{Examined, Store},
 };
 
 /// # Errors
@@ -175,7 +175,7 @@ impl Ledger {
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
-    ) -> Result<TransactionPage<TransactionId>, Error> {
+    ) -> Result<Examined<Arc<Transaction>, TransactionId>, Error> {
         context.caller.grant.check_all_accounts()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
@@ -195,19 +195,17 @@ impl Ledger {
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<TransactionPage<i64>, Error> {
+    ) -> Result<Examined<Arc<Transaction>, i64>, Error> {
         context.caller.grant.check_account(account_id)?;
         let account = self.settled(context, account_id, last_us(filter.end_time_us)).await?;
         let (is_scan, filter) = (filter.is_selective(), filter.clone());
         let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let page = self.read(context, is_scan, page).await?;
-        let TransactionPage { transactions, next } = page;
-        let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
-        let transactions =
-            seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
-        Ok(TransactionPage { transactions, next })
+        let Examined { rows, next } = self.read(context, is_scan, page).await?;
+        let seen = rows.into_iter().map(|it| context.caller.grant.redact(Some(it)));
+        let rows = seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
+        Ok(Examined { rows, next })
     }
 
     /// Reads the balance of an account after all entries of this time or before (None: now), and the

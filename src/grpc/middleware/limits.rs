@@ -19,7 +19,9 @@ use crate::{
     grpc::{
         error,
         middleware::{
-            deadline::Deadline, request_body::RequestBody, response_body::ResponseBody,
+            deadline::Deadline,
+            request_body::RequestBody,
+            response_body::{Recipient, ResponseBody},
             telemetry::methods::METRICS_BY_METHOD,
         },
     },
@@ -132,14 +134,15 @@ where
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
         let message_size_max = layer.sizes.message_size_max as usize;
         let request = request.map(|body| {
-            let receive_until = method.has_one_request.then(|| deadline.to_receive());
+            let receive_until = method.has_one_request.then(|| deadline.receive_until());
             RequestBody::wrap(body, header_size, message_size_max, receive_until, received)
         });
-        let unread = layer.budgets.response_bytes.share(identity, connection_id);
+        let budget = layer.budgets.response_bytes.clone();
+        let recipient = Recipient { budget, identity, connection };
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            Ok(ResponseBody::wrap(response, method, call, unread, connection))
+            Ok(ResponseBody::wrap(response, method, call, recipient))
         })
     }
 }

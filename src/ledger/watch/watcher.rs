@@ -104,5 +104,13 @@ impl Watcher {
 
 /// Whether the same read may succeed a little later.
 fn is_transient(error: &StorageError) -> bool {
-    !matches!(error, StorageError::Data(_) | StorageError::Corrupt(_))
+    match error {
+        StorageError::LockTimeout(_)
+        | StorageError::Aborted(_)
+        | StorageError::RepeatedRequest(_)
+        | StorageError::Unavailable(_)
+        | StorageError::Forbidden(_)
+        | StorageError::SchemaNotMigrated(_) => true,
+        StorageError::Data(_) | StorageError::Corrupt(_) => false,
+    }
 }

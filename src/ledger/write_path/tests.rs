@@ -23,7 +23,7 @@ use crate::{
 async fn ledger(directory: &TempDir) -> Ledger {
     let path = directory.path().join("passbook.db");
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-    let store = Store::connect(url).await.unwrap();
+    let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
     let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(100), 100).await.unwrap();
     ledger.create_account(&within(soon()), new_account("a")).await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
-    QuerySelect, Value,
+    QuerySelect, Statement, TryGetable, Value,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::{
             account_changes,
             requests::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX},
+        queries::page::{self, EXAMINED_MAX, Examined},
         tables::REQUESTS,
     },
 };
@@ -35,14 +35,6 @@ const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 /// memory before it is cut to the size of a response.
 const PAGE_ENTRIES_MAX: usize = 5000;
 
-/// A page of transactions, latest first.
-pub struct TransactionPage<Cursor> {
-    /// At most the requested number.
-    pub transactions: Vec<Arc<Transaction>>,
-    /// The start of the next page; None on the last one.
-    pub next: Option<Cursor>,
-}
-
 impl Store {
     /// Lists transactions of all accounts with ids below `before`, latest first.
     pub async fn list_transactions(
@@ -50,7 +42,7 @@ impl Store {
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
-    ) -> Result<TransactionPage<TransactionId>, StorageError> {
+    ) -> Result<Examined<Arc<Transaction>, TransactionId>, StorageError> {
         let start = filter.start_time_us.map_or(Uuid::nil(), |time_us| id_at(time_us, false));
         let end = filter.end_time_us.map_or(Uuid::max(), |time_us| id_at(time_us, true));
         let before = before.map_or(end, |before| before.min(end));
@@ -62,12 +54,9 @@ impl Store {
         let last = last.filter(is_cut);
         let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
-        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let more = cut(&mut rows, limit);
-        let next = if more { rows.last().map(|row| row.transaction_id) } else { last };
-        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+        let statement = LIST.statement(self.kind(), values);
+        let (rows, more) = self.page(statement, limit, "transaction_id").await?;
+        Ok(Examined { rows, next: more.or(last) })
     }
 
     /// Lists transactions of an account whose last entry is below the sequence `before`, latest
@@ -78,7 +67,7 @@ impl Store {
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<TransactionPage<i64>, StorageError> {
+    ) -> Result<Examined<Arc<Transaction>, i64>, StorageError> {
         let (mut first, mut end) = (1, account.sequence + 1);
         if let Some(start_time_us) = filter.start_time_us {
             first = self.first_at(account, start_time_us).await?;
@@ -91,16 +80,26 @@ impl Store {
         let account_id = account.account_id.as_str().into();
         let range = [account_id, end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let found =
-            self.readers.query_all_raw(LIST_OF_ACCOUNT.statement(self.kind(), values)).await?;
+        let statement = LIST_OF_ACCOUNT.statement(self.kind(), values);
+        let (rows, more) = self.page(statement, limit, "sequence").await?;
+        Ok(Examined { rows, next: more.or((last > first).then_some(last)) })
+    }
+
+    /// The transactions in the first rows of a statement, and the cursor in the last of these if
+    /// there are more rows.
+    async fn page<Cursor: TryGetable>(
+        &self,
+        statement: Statement,
+        limit: u64,
+        cursor: &str,
+    ) -> Result<(Vec<Arc<Transaction>>, Option<Cursor>), StorageError> {
+        let found = self.readers.query_all_raw(statement).await?;
         let rows = found.iter().map(|row| Model::from_query_result(row, ""));
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let more = cut(&mut rows, limit);
-        let next = match rows.len().checked_sub(1) {
-            Some(last) if more => Some(found[last].try_get("", "sequence")?),
-            _ => (last > first).then_some(last),
-        };
-        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+        let has_more = cut(&mut rows, limit);
+        let last = rows.len().checked_sub(1).filter(|_| has_more);
+        let next = last.map(|last| found[last].try_get("", cursor)).transpose()?;
+        Ok((self.transactions_of(rows).await?, next))
     }
 
     /// At most `limit` changes of an account above this version, oldest first.

@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::ConnectionTrait;
 
-use crate::harness::{
-    auto_explain::{self, Execution, executions},
-    request::{one_of_each_kind, one_of_each_kind_rejected},
-    servers::PostgresServer,
-    *,
+use crate::{
+    harness::{
+        auto_explain::{self, Execution, executions},
+        request::{one_of_each_kind, one_of_each_kind_rejected},
+        servers::PostgresServer,
+        *,
+    },
+    tidy::files_under,
 };
 
 /// Rows in each table, of other accounts; times `PASSBOOK_TEST_SCALE`.
@@ -325,9 +328,11 @@ async fn plans_that_were_made_for_a_few_rows_are_right_at_many() {
 /// So that a statement that is added is listed above, and then executed by these tests.
 #[test]
 fn all_that_a_write_transaction_executes_is_listed() {
-    let writer = include_str!("../../../src/storage/write/transaction.rs");
-    let (_, methods) = writer.split_once("impl WriteTransaction {").expect("the methods");
-    let methods = methods.split("pub async fn ").skip(1).filter_map(|it| it.split('(').next());
+    let files = files_under(&["src/storage"]);
+    let impls = files.iter().flat_map(|it| it.text.split("impl WriteTransaction {\n").skip(1));
+    let methods = impls.filter_map(|it| it.split("\n}\n").next());
+    let methods = methods.flat_map(|it| it.split("pub async fn ").skip(1));
+    let methods = methods.filter_map(|it| it.split('(').next());
     let listed = STATEMENTS.iter().map(|(method, ..)| *method).chain(WITHOUT_TABLES);
     assert_eq!(methods.collect::<BTreeSet<_>>(), listed.collect());
 

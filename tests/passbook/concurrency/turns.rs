@@ -116,7 +116,7 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     }
     let _program = database.lock_account("of-a-program").await;
     let url = DatabaseUrl::parse(database.url()).expect("a URL");
-    let store = Store::connect(url).await.expect("the database is there");
+    let store = Store::connect(url, None).await.expect("the database is there");
     let (peer, writer) =
         (store.writer().await.expect("a writer"), store.writer().await.expect("a writer"));
     let ids = |ids: &[&str]| -> BTreeSet<AccountId> {

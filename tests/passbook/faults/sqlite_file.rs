@@ -196,7 +196,11 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
 
     for (file_mode, folder_mode, why) in [
         (0o444, 0o755, "this user may not write it".to_owned()),
-        (0o644, 0o555, format!("this user may not make files in its folder {}", ledger.display())),
+        (
+            0o644,
+            0o555,
+            format!("this user may not create files in its folder {}", ledger.display()),
+        ),
         (0o444, 0o555, "this user may not write it".to_owned()),
     ] {
         set_mode(&path, file_mode);
@@ -204,7 +208,11 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
         let outcome = run(&serve, &rwc).await;
         assert!(outcome.must_fail(1).starts_with(&(begin.clone() + &why)), "{}", outcome.stderr);
         let outcome = run(&["verify"], &rwc).await;
-        assert!(outcome.must_fail(1).ends_with("?mode=ro only reads it"), "{}", outcome.stderr);
+        assert!(
+            outcome.must_fail(1).ends_with("use ?mode=ro to only read it"),
+            "{}",
+            outcome.stderr
+        );
 
         for command in ["verify", "export"] {
             run(&[command], &ro).await.must_succeed();
@@ -212,7 +220,7 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
         let status = run(&["migrate", "status"], &ro).await.must_succeed();
         assert!(status.stdout.contains("applied"), "{}", status.stdout);
         for command in [&serve[..], &["migrate", "up"], &["import"]] {
-            run(command, &ro).await.must_fail_with(1, "mode=rw is for changes");
+            run(command, &ro).await.must_fail_with(1, "use mode=rw for changes");
         }
     }
     set_mode(&ledger, 0o755);
@@ -243,9 +251,9 @@ async fn a_missing_file_or_folder_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (path, parameters, why) in [
-        (at("a.db"), "", "there is no such file (?mode=rwc makes a new one)".to_owned()),
-        (at("a.db"), "?mode=ro", "there is no such file".to_owned()),
-        (at("none/a.db"), "?mode=rwc", format!("there is no folder {}", at("none"))),
+        (at("a.db"), "", "the file does not exist (?mode=rwc creates it)".to_owned()),
+        (at("a.db"), "?mode=ro", "the file does not exist".to_owned()),
+        (at("none/a.db"), "?mode=rwc", format!("its folder {} does not exist", at("none"))),
         (at(""), "?mode=rwc", "it is a folder".to_owned()),
     ] {
         let url = format!("sqlite://{path}{parameters}");

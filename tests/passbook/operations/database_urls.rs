@@ -108,12 +108,12 @@ async fn the_files_that_a_url_names_are_read_before_anything_else() {
     let url = |parameters: &str| format!("postgres://u@127.0.0.1:1/db?{parameters}");
     for (parameters, words) in [
         ("sslmode=verify-full&sslrootcert=/nope", "sslrootcert /nope: cannot be read: No such"),
-        ("sslmode=verify-ca&sslrootcert=NONSENSE", "sslrootcert NONSENSE: there is no certificate"),
+        ("sslmode=verify-ca&sslrootcert=NONSENSE", "sslrootcert NONSENSE: it has no certificate"),
         ("sslmode=verify-ca&sslrootcert=/", "sslrootcert /: cannot be read"),
         ("sslcert=CRT", "sslcert CRT: sslcert and sslkey go together"),
         ("sslcert=CRT&sslkey=/nope", "sslkey /nope: cannot be read"),
-        ("sslcert=CRT&sslkey=CRT", "sslkey CRT: there is no private key"),
-        ("sslcert=NONSENSE&sslkey=KEY", "sslcert NONSENSE: there is no certificate"),
+        ("sslcert=CRT&sslkey=CRT", "sslkey CRT: it has no private key"),
+        ("sslcert=NONSENSE&sslkey=KEY", "sslcert NONSENSE: it has no certificate"),
     ] {
         let paths = |text: &str| {
             text.replace("NONSENSE", &nonsense).replace("CRT", &crt).replace("KEY", &key)

@@ -56,10 +56,13 @@ async fn a_file_that_is_no_export_is_an_error_with_advice(kind: Kind) {
         (utf_16(b"\xff\xfe", u16::to_le_bytes), "UTF-16: iconv"),
         (utf_16(b"\xfe\xff", u16::to_be_bytes), "UTF-16: iconv"),
         (utf_16(b"", u16::to_le_bytes), "UTF-16: iconv"),
-        (b"SQLite format 3\0\x10\x00".to_vec(), "SQLite database and no export: passbook export"),
+        (
+            b"SQLite format 3\0\x10\x00".to_vec(),
+            "SQLite database, not an export: make one with passbook export",
+        ),
         (b"PGDMP\x01\x0e".to_vec(), "pg_restore"),
-        (b"".to_vec(), "there is nothing here"),
-        (b"\n\n".to_vec(), "there is nothing here"),
+        (b"".to_vec(), "the input is empty"),
+        (b"\n\n".to_vec(), "the input is empty"),
     ] {
         import(&database, &content).await.must_fail_with(1, words);
     }

@@ -74,7 +74,7 @@ async fn a_database_that_cannot_be_used_is_one_clear_line() {
 
     let several = format!("postgres://postgres@{nobody},{silent}/postgres");
     let expected = format!(
-        "error: none of the databases can be used: {nobody}: connection refused; \
+        "error: no database server can be used: {nobody}: connection refused; \
          {silent}: no answer within 2 s\n"
     );
     assert_eq!(serve(&several).await, (Some(1), expected));

@@ -36,7 +36,7 @@ async fn ledger(kind: Kind) -> TestDatabase {
 }
 
 /// Applies each change, expects these words, and reverts it.
-async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
+pub async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     let tampering = Tampering::begin(database).await;
     for (change, words) in cases {
         database.execute(change).await;
@@ -115,11 +115,11 @@ async fn a_tampered_account_is_found(kind: Kind) {
             (stray, "account yen: its last_hash is "),
             (
                 "DELETE FROM accounts WHERE account_id = 'yen'",
-                "account yen, entry 1: there is no such account",
+                "account yen, entry 1: its account does not exist",
             ),
             (
                 "DELETE FROM accounts WHERE account_id = 'alice'",
-                "account alice, entry 1: there is no such account",
+                "account alice, entry 1: its account does not exist",
             ),
             (
                 "UPDATE accounts SET held = '0.01' WHERE account_id = 'alice'",
@@ -161,13 +161,13 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
     assert_found(
         &database,
         &[
-            (&orphan, "account bob, entry 1: it is of transaction "),
-            (&other, "account alice, entry 1: it is of transaction "),
+            (&orphan, "account bob, entry 1: it belongs to transaction "),
+            (&other, "account alice, entry 1: it belongs to transaction "),
             (&twice, ": it names an entry twice"),
-            (&unnamed, "account alice, entry 2: it is of transaction "),
-            (leg_missing, "account bob, entry 3: it is missing: transaction "),
-            (&doubled, ": two requests have this id, and name the same entries"),
-            (&rejected, ": it is refused, and names 1 entries; it should have none"),
+            (&unnamed, "account alice, entry 2: it belongs to transaction "),
+            (leg_missing, "account bob, entry 3: it is missing, but transaction "),
+            (&doubled, ": two requests have this id and name the same entries"),
+            (&rejected, ": it is rejected but names 1 entries"),
         ],
     )
     .await;
@@ -193,7 +193,7 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
             ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is no kind of request"),
             (
                 "UPDATE requests SET kind = 'fence' WHERE kind = 'transfer'",
-                ": it is fence, and names 2 entries; it should have none",
+                ": it is fence but names 2 entries",
             ),
             (
                 "UPDATE requests SET rejection = NULL WHERE rejection IS NOT NULL",
@@ -221,8 +221,8 @@ async fn inconsistent_holds_are_found(kind: Kind) {
     assert_found(
         &database,
         &[
-            (&nobody, "hold h: there is no such account"),
-            (&not_captured, "hold h: it is captured, and its transaction is not"),
+            (&nobody, "hold h: its account does not exist"),
+            (&not_captured, "hold h: it is captured, but its transaction"),
             (&open, "account bob: its held is 0.00; its open holds sum to 5.00"),
         ],
     )

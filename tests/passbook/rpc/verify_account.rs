@@ -56,6 +56,8 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     let bytes = if kind == Kind::Sqlite { "x'00'" } else { r"'\x00'" };
     let unreadable = format!("UPDATE entries SET hash = {bytes}");
     let unreadable_account = format!("UPDATE accounts SET last_hash = {bytes}");
+    let balance = if kind == Kind::Sqlite { "'much'" } else { "0.001" };
+    let unreadable_balance = format!("UPDATE accounts SET balance = {balance}");
     let surplus = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
         balance_after, create_time_us, hash FROM entries";
     let cases = [
@@ -78,6 +80,7 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
         ("UPDATE accounts SET held = '1.00'", "true", 0, FaultKind::WrongHeld, "sum to 0.00"),
         (&unreadable, "sequence = 2", 2, FaultKind::Unreadable, "hash"),
         (&unreadable_account, "true", 0, FaultKind::Unreadable, "last_hash"),
+        (&unreadable_balance, "true", 0, FaultKind::Unreadable, "column balance"),
     ];
 
     for (change, which, sequence, kind, words) in cases {

@@ -9,7 +9,7 @@ use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, Credential, authorization, bearer, entry, identity},
+    credentials::{Callers, Credential, authorization, bearer, entry, entry_until, identity},
     *,
 };
 
@@ -64,7 +64,6 @@ fn everyone() -> Vec<Who> {
         none("a token that is cut off", bearer("own-clie")),
         none("another scheme", authorization(Some("Basic b3duLWNsaWVudDp4"))),
         none("a bare token", authorization(Some("own-client"))),
-        known("not-in-the-policy"),
         known("nothing-allowed"),
         Who { may_read: true, ..known("read-only") },
         Who { may_read: true, may_write: true, ..known("own-client") },
@@ -74,14 +73,7 @@ fn everyone() -> Vec<Who> {
 }
 
 fn callers() -> Callers {
-    let names = [
-        "not-in-the-policy",
-        "nothing-allowed",
-        "read-only",
-        "own-client",
-        "operator",
-        "everything",
-    ];
+    let names = ["nothing-allowed", "read-only", "own-client", "operator", "everything"];
     let policy = [
         identity("nothing-allowed", &[], &["own:"]),
         identity("read-only", &["read"], &["own:"]),
@@ -92,7 +84,7 @@ fn callers() -> Callers {
     ];
     let callers = Callers::new(&[], &policy.concat());
     let tokens: String = names.iter().map(|name| entry(name, name)).collect();
-    let expired = format!("{}expire_time = 2020-01-01T00:00:00Z\n", entry("everything", "expired"));
+    let expired = entry_until("everything", "expired", "2020-01-01T00:00:00Z");
     callers.set_tokens(&(tokens + &expired + &entry("fixture", "fixture")));
     callers
 }

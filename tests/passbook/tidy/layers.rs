@@ -9,7 +9,7 @@ use super::{
 };
 
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "server",
             "storage",
             "telemetry",
+            "witness",
         ],
     ),
     ("server", &["audit", "auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
@@ -34,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("telemetry", &[]),
     ("audit", &["domain"]),
     ("budget", &["domain"]),
+    ("witness", &["domain"]),
     ("domain", &[]),
 ];
 /// Helpers that every module may import, and that import no module.

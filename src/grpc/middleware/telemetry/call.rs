@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     audit::{self, AuditLog, Credential},
-    auth::Peer,
+    auth::{Authenticator, Peer},
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
         METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, uppercase_name,
@@ -39,6 +39,7 @@ const LIMITED_CALLERS_MAX: usize = 1000;
 /// Records the calls of a server.
 pub struct CallRecorder {
     slow_threshold: Duration,
+    authenticator: Arc<Authenticator>,
     in_flight: Gauge,
     methods: &'static MetricsByMethod,
     faults: LogRateLimit,
@@ -66,9 +67,14 @@ pub struct Call {
 impl CallRecorder {
     /// A recorder that logs unary calls longer than `slow_threshold` at WARN, and records denials in
     /// the audit log.
-    pub fn new(slow_threshold: Duration, audit: Option<Arc<AuditLog>>) -> Self {
+    pub fn new(
+        slow_threshold: Duration,
+        authenticator: Arc<Authenticator>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
         Self {
             slow_threshold,
+            authenticator,
             in_flight: gauge!("passbook_calls_in_flight"),
             methods: &METRICS_BY_METHOD,
             faults: LogRateLimit::default(),
@@ -92,8 +98,10 @@ impl CallRecorder {
             let address = peer.and_then(|it| it.address);
             Arc::new(audit::Call::new(log.clone(), &method.name, address, credential))
         });
+        let is_identified = || self.authenticator.identifies(peer, headers.get(AUTHORIZATION));
         let peer = peer.and_then(|peer| peer.address);
-        let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
+        let address = peer.map(|peer| peer.ip());
+        let trace = CallTrace::begin(&method.name, headers, is_identified, address);
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
         let fields = Arc::new(CallFields { method: &method.name, call_id, trace_id, peer });
         if let Some(audit) = audit.clone() {

@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 
 use crate::{
     audit::AuditLog,
+    auth::Authenticator,
     domain::authorization::Caller,
     grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
 };
@@ -33,10 +34,14 @@ pub struct TelemetryLayer(Arc<CallRecorder>);
 
 impl TelemetryLayer {
     /// A layer that logs unary calls longer than `slow_threshold` at WARN, and records denials in the
-    /// audit log.
+    /// audit log. Callers that `authenticator` identifies decide whether their calls are traced.
     #[must_use]
-    pub fn new(slow_threshold: Duration, audit: Option<Arc<AuditLog>>) -> Self {
-        Self(Arc::new(CallRecorder::new(slow_threshold, audit)))
+    pub fn new(
+        slow_threshold: Duration,
+        authenticator: Arc<Authenticator>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
+        Self(Arc::new(CallRecorder::new(slow_threshold, authenticator, audit)))
     }
 }
 
@@ -116,6 +121,9 @@ where
             response.headers_mut().insert(name, call.fields.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
+            } else if response.status().is_client_error() {
+                // No gRPC call: the fault of who sent it.
+                call.end(Code::InvalidArgument);
             } else if response.status() != StatusCode::OK {
                 call.end(Code::Unknown);
             }
