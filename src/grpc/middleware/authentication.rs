@@ -15,7 +15,7 @@ use crate::{
     grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
 };
 
-/// Attaches the [`Caller`](crate::domain::authorization::Caller) to the request, and to the response
+/// Attaches the [`Caller`] to the request, and to the response
 /// for the layers outside of this one; or denies the call. A stream also gets its
 /// [`StreamAuthorization`].
 #[derive(Clone)]

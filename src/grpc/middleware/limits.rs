@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::{
     auth::{self, Peer},
-    budget::{Budgets, Exhausted, Share},
+    budget::{Budgets, Connection, Exhausted, Share},
     domain::ids::Identity,
     grpc::{
         error,
@@ -73,15 +73,14 @@ impl LimitLayer {
         &self,
         path: &str,
         identity: &Identity,
-        peer: Option<&Peer>,
+        connection: Option<&Connection>,
     ) -> Result<Share, Exhausted> {
-        if let Some(connection) = peer.and_then(|it| it.connection.as_ref()) {
+        if let Some(connection) = connection {
             connection.establish(identity)?;
         }
         let is_limited = is_account_service(path);
         let budget = if is_limited { &self.budgets.calls } else { &self.budgets.control_calls };
-        let connection = peer.and_then(|it| it.connection.as_ref()).map(|it| it.id);
-        let mut call = budget.share(identity.clone(), connection);
+        let mut call = budget.share(identity.clone(), connection.map(|it| it.id));
         // Calls in flight come first: a call that they shed takes nothing from the rate.
         call.resize(1)?;
         if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| is_limited) {
@@ -121,7 +120,7 @@ where
         let identity = auth::caller(request.extensions()).identity;
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
-        let call = match layer.admit(request.uri().path(), &identity, peer) {
+        let call = match layer.admit(request.uri().path(), &identity, connection.as_deref()) {
             Ok(call) => call,
             Err(exhausted) => {
                 let status = error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status();
