@@ -1,19 +1,16 @@
 //! The records of a call and of its changes, from their begin to their end.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use uuid::Uuid;
 
 use crate::{
     audit::{
-        Credential, Outcome,
-        entry::{Change, Denial, Event, Origin},
+        Origin, Outcome,
+        entry::{Change, Denial},
         log::{AuditLog, Unavailable},
     },
     domain::{command::Command, ids::Identity},
@@ -24,7 +21,7 @@ use crate::{
 pub struct Call {
     log: Arc<AuditLog>,
     origin: Arc<Origin>,
-    /// Whether the denial of the call was recorded.
+    /// Whether a command of the call was denied.
     is_denied: AtomicBool,
 }
 
@@ -37,16 +34,10 @@ pub struct PendingChange {
 }
 
 impl Call {
-    /// A call of this method.
+    /// The record of a call from there.
     #[must_use]
-    pub fn new(
-        log: Arc<AuditLog>,
-        method: &'static str,
-        peer: Option<SocketAddr>,
-        credential: Credential,
-    ) -> Self {
-        let origin = Arc::new(Origin { method, peer, credential });
-        Self { log, origin, is_denied: AtomicBool::new(false) }
+    pub fn new(log: Arc<AuditLog>, origin: Origin) -> Self {
+        Self { log, origin: Arc::new(origin), is_denied: AtomicBool::new(false) }
     }
 
     /// Records that the policy denied a command of this call.
@@ -55,9 +46,11 @@ impl Call {
         self.push_denial(identity, "permission_denied", Some(command.clone()));
     }
 
-    /// Records that the call ended with a denial, unless [`Call::deny`] has recorded it.
+    /// Records that the call ended with a denial. A unary call ends so when its command is denied,
+    /// which [`Call::deny`] has recorded.
     pub fn end_denied(&self, identity: &Identity, reason: &'static str) {
-        if !self.is_denied.load(Ordering::Relaxed) {
+        let is_recorded = self.origin.is_unary && self.is_denied.load(Ordering::Relaxed);
+        if !is_recorded {
             self.push_denial(identity, reason, None);
         }
     }
@@ -67,24 +60,30 @@ impl Call {
         self.log.deny(Denial { origin, identity, reason, command });
     }
 
-    /// Begins the record of a change. If the audit log is required, waits until its intent is
-    /// written.
+    /// Begins the records of changes. If the audit log is required, waits until all their intents
+    /// are written, with one write.
     ///
     /// # Errors
-    /// The intent is required and cannot be written: the change must not be begun.
+    /// The intents are required and cannot be written: no change must be begun.
     pub async fn begin(
         &self,
         identity: &Identity,
-        command: &Command,
-    ) -> Result<PendingChange, Unavailable> {
-        let (origin, identity, command) = (self.origin.clone(), identity.clone(), command.clone());
-        let change = Arc::new(Change { change_id: Uuid::now_v7(), origin, identity, command });
-        let written = self.log.push_intent(&change)?;
-        let pending = PendingChange { log: self.log.clone(), change: Some(change) };
+        commands: Vec<Command>,
+    ) -> Result<Vec<PendingChange>, Unavailable> {
+        let change = |command| {
+            let (origin, identity) = (self.origin.clone(), identity.clone());
+            Arc::new(Change { change_id: Uuid::now_v7(), origin, identity, command })
+        };
+        let changes: Vec<_> = commands.into_iter().map(change).collect();
+        let written = self.log.push_intents(&changes)?;
+        let pending = |change| PendingChange { log: self.log.clone(), change: Some(change) };
+        let pending: Vec<_> = changes.into_iter().map(pending).collect();
         if let Some(written) = written
             && written.await.is_err()
         {
-            pending.end(Outcome::NotApplied("audit_unavailable"));
+            for pending in pending {
+                pending.end(Outcome::NotApplied("audit_unavailable"));
+            }
             return Err(Unavailable);
         }
         Ok(pending)
@@ -99,7 +98,7 @@ impl PendingChange {
 
     fn write(&mut self, outcome: Outcome) {
         if let Some(change) = self.change.take() {
-            self.log.push_result(Event::Result(change, outcome));
+            self.log.push_result(change, outcome);
         }
     }
 }
@@ -107,5 +106,38 @@ impl PendingChange {
 impl Drop for PendingChange {
     fn drop(&mut self) {
         self.write(Outcome::NotApplied("abandoned"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{
+        audit::{AuditConfig, Credential},
+        domain::fixtures::new_account,
+    };
+
+    /// The denials of a call in which a command was denied and that then ended with a denial.
+    async fn denials(is_unary: bool) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        let file: PathBuf = folder.path().join("audit");
+        let config = AuditConfig { file: file.clone(), is_required: false, has_amounts: false };
+        let log = AuditLog::start(config, &[]).unwrap();
+        let (method, peer, credential) = ("m", None, Credential::None);
+        let call = Call::new(log.clone(), Origin { method, is_unary, peer, credential });
+        let identity = Identity::from_stored("a");
+        call.deny(&identity, &Command::CreateAccount(new_account("a")));
+        call.end_denied(&identity, "permission_denied");
+        log.stop().await;
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().filter(|line| line.contains("\"event\":\"denial\"")).count()
+    }
+
+    #[tokio::test]
+    async fn a_stream_can_be_denied_after_one_of_its_requests() {
+        assert_eq!(denials(true).await, 1, "the same denial");
+        assert_eq!(denials(false).await, 2);
     }
 }

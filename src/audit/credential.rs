@@ -1,45 +1,37 @@
 //! The credential of a call, as the audit log names it.
 
-use http::HeaderValue;
-use sha2::{Digest, Sha256};
-
 /// The credential that a caller sent, valid or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// A bearer token, with the first bytes of the SHA-256 of its text, as `tokens_file` has it.
-    Token([u8; 4]),
-    /// A value of `authorization` that is no bearer token.
+    /// A bearer token, by the SHA-256 of its text.
+    Token([u8; 32]),
+    /// An `authorization` that is no bearer token, or more than one.
     Malformed,
-    /// A client certificate.
-    Certificate,
+    /// A verified client certificate, by its SHA-256 fingerprint.
+    Certificate([u8; 32]),
     /// None.
     None,
 }
 
-impl Credential {
-    /// The credential of a call: `authorization` counts before a certificate.
-    #[must_use]
-    pub fn of(authorization: Option<&HeaderValue>, has_certificate: bool) -> Self {
-        let Some(value) = authorization else {
-            return if has_certificate { Self::Certificate } else { Self::None };
-        };
-        let parts = value.to_str().ok().and_then(|text| text.split_once(' '));
-        match parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) {
-            Some((_, token)) => {
-                let sha256: [u8; 32] = Sha256::digest(token.trim()).into();
-                let [first, second, third, fourth, ..] = sha256;
-                Self::Token([first, second, third, fourth])
-            }
-            None => Self::Malformed,
-        }
-    }
+/// Bytes of the hash of a token. Enough to find its entry in `tokens_file`.
+const TOKEN_HASH_BYTES: usize = 8;
 
-    pub(super) fn kind(self) -> &'static str {
+impl Credential {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
             Self::Malformed => "malformed",
-            Self::Certificate => "certificate",
+            Self::Certificate(_) => "certificate",
             Self::None => "none",
+        }
+    }
+
+    /// What names the credential and does not reveal it.
+    pub(super) fn sha256(&self) -> Option<&[u8]> {
+        match self {
+            Self::Token(sha256) => Some(&sha256[..TOKEN_HASH_BYTES]),
+            Self::Certificate(sha256) => Some(sha256),
+            Self::Malformed | Self::None => None,
         }
     }
 }

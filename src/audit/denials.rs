@@ -37,7 +37,16 @@ pub struct DenialCount {
     pub count: u64,
 }
 
-type Counts = HashMap<(Denied, &'static str), u64>;
+/// The denials of one caller for one reason.
+#[derive(Default)]
+struct Count {
+    /// With a line of their own.
+    lines: u64,
+    /// Without one.
+    beyond: u64,
+}
+
+type Counts = HashMap<(Denied, &'static str), Count>;
 
 /// The denials of the current period.
 pub struct Denials {
@@ -52,8 +61,8 @@ impl Denials {
         Self { since: now, identities: Counts::new(), others: Counts::new() }
     }
 
-    /// Counts a denial, and returns whether it gets a line of its own.
-    pub fn count(&mut self, who: Denied, reason: &'static str) -> bool {
+    /// Counts a denial, and returns whether it gets a line of its own: only if there is room for it.
+    pub fn count(&mut self, who: Denied, reason: &'static str, has_room: bool) -> bool {
         let counts = match who {
             Denied::Identity(_) => &mut self.identities,
             Denied::Address(_) | Denied::Others => &mut self.others,
@@ -61,11 +70,11 @@ impl Denials {
         let key = (who, reason);
         if counts.len() < CALLERS_MAX || counts.contains_key(&key) {
             let count = counts.entry(key).or_default();
-            *count += 1;
-            return *count <= LINES_MAX;
+            let has_line = has_room && count.lines < LINES_MAX;
+            *(if has_line { &mut count.lines } else { &mut count.beyond }) += 1;
+            return has_line;
         }
-        // LINES_MAX stands for the lines that nobody of the others gets.
-        *self.others.entry((Denied::Others, reason)).or_insert(LINES_MAX) += 1;
+        self.others.entry((Denied::Others, reason)).or_default().beyond += 1;
         false
     }
 
@@ -78,11 +87,10 @@ impl Denials {
     pub fn take(&mut self, now: Instant) -> Vec<DenialCount> {
         self.since = now;
         let counts = mem::take(&mut self.identities).into_iter().chain(mem::take(&mut self.others));
-        let beyond = counts.map(|((who, reason), count)| {
-            let count = count.saturating_sub(LINES_MAX);
-            DenialCount { who, reason, count }
-        });
-        beyond.filter(|it| it.count > 0).collect()
+        counts
+            .map(|((who, reason), count)| DenialCount { who, reason, count: count.beyond })
+            .filter(|it| it.count > 0)
+            .collect()
     }
 }
 
@@ -102,16 +110,26 @@ mod tests {
     fn every_denial_is_a_line_or_in_a_count() {
         let now = Instant::now();
         let mut denials = Denials::new(now);
-        let lines = (0..100).filter(|_| denials.count(identity("a"), "denied")).count();
+        let lines = (0..100).filter(|_| denials.count(identity("a"), "denied", true)).count();
         assert_eq!(lines as u64, LINES_MAX);
-        assert!(denials.count(identity("b"), "denied"));
-        assert!(denials.count(identity("a"), "unauthenticated"), "another reason");
+        assert!(denials.count(identity("b"), "denied", true));
+        assert!(denials.count(identity("a"), "unauthenticated", true), "another reason");
 
         assert_eq!(denials.take_if_over(now), []);
         let counted = denials.take_if_over(now + PERIOD);
         let expected = DenialCount { who: identity("a"), reason: "denied", count: 100 - LINES_MAX };
         assert_eq!(counted, [expected]);
-        assert!(denials.count(identity("a"), "denied"), "a new period");
+        assert!(denials.count(identity("a"), "denied", true), "a new period");
+    }
+
+    #[test]
+    fn a_denial_without_room_for_its_line_is_counted() {
+        let now = Instant::now();
+        let mut denials = Denials::new(now);
+        assert!(!denials.count(identity("a"), "denied", false));
+        assert!(denials.count(identity("a"), "denied", true));
+        let expected = DenialCount { who: identity("a"), reason: "denied", count: 1 };
+        assert_eq!(denials.take(now), [expected]);
     }
 
     #[test]
@@ -121,9 +139,9 @@ mod tests {
         let total = CALLERS_MAX as u64 * 3;
         let mut lines = 0;
         for number in 0..total as u32 {
-            lines += u64::from(denials.count(address(number), "denied"));
+            lines += u64::from(denials.count(address(number), "denied", true));
         }
-        assert!(denials.count(identity("a"), "denied"));
+        assert!(denials.count(identity("a"), "denied", true));
         assert!(denials.others.len() <= CALLERS_MAX + 1);
         let counted = denials.take(now);
         assert_eq!(counted.len(), 1, "{counted:?}");

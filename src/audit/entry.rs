@@ -22,6 +22,11 @@ use crate::{
 /// Bytes of the hash of a `request_id`. Enough to find the line of a known id.
 const REQUEST_HASH_BYTES: usize = 8;
 
+/// About the memory of an entry without its command, and its part of the line.
+const ENTRY_BYTES: usize = 256;
+/// About the memory of an account in a command, and its part of the line.
+const ACCOUNT_BYTES: usize = 256;
+
 /// A line before it is formatted: that is the work of the thread that writes.
 pub struct Entry {
     pub time: SystemTime,
@@ -49,7 +54,11 @@ pub enum Event {
 pub struct Origin {
     /// `passbook.v1.AccountService/Deposit`
     pub method: &'static str,
+    /// Whether the method has one request and one response.
+    pub is_unary: bool,
+    /// The other end.
     pub peer: Option<SocketAddr>,
+    /// What the caller sent.
     pub credential: Credential,
 }
 
@@ -164,6 +173,17 @@ impl Entry {
 }
 
 impl Event {
+    /// About the memory that it takes until it is written.
+    pub fn bytes(&self) -> usize {
+        let command = match self {
+            Self::Intent(change) | Self::Result(change, _) => Some(&change.command),
+            Self::Denial(denial) => denial.command.as_ref(),
+            Self::DenialCount(_) | Self::Lost(_) | Self::Server(..) => None,
+        };
+        let of_command = |it: &Command| it.text_bytes() + it.account_ids().count() * ACCOUNT_BYTES;
+        ENTRY_BYTES + command.map_or(0, of_command)
+    }
+
     fn line(&self, has_amounts: bool) -> Line<'_> {
         match self {
             Self::Intent(change) => Line { event: "intent", ..change.line(has_amounts) },
@@ -230,16 +250,12 @@ fn of_call<'a>(
     command: Option<&'a Command>,
     has_amounts: bool,
 ) -> Line<'a> {
-    let sha256 = match origin.credential {
-        Credential::Token(sha256) => Some(hex(&sha256)),
-        Credential::Malformed | Credential::Certificate | Credential::None => None,
-    };
     let key = command.and_then(Command::key);
     let request = key.map(|key| Sha256::digest(key.request_id.as_str()));
     Line {
         identity: Some(identity.as_str()),
         credential: Some(origin.credential.kind()),
-        credential_sha256: sha256,
+        credential_sha256: origin.credential.sha256().map(hex),
         peer: origin.peer,
         method: Some(origin.method),
         account_ids: command.map(|it| it.account_ids().map(|id| id.as_str()).collect()),
@@ -288,4 +304,34 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_a_caller_can_forge_a_line() {
+        // A certificate can have such a name.
+        let name = "a\"}\n{\"event\":\"change\"\r\u{1b}[2K\u{2028}";
+        let origin =
+            Origin { method: "m", is_unary: true, peer: None, credential: Credential::None };
+        let denial = Denial {
+            origin: Arc::new(origin),
+            identity: Identity::from_stored(name),
+            reason: "permission_denied",
+            command: None,
+        };
+        let count =
+            DenialCount { who: Denied::Identity(denial.identity.clone()), reason: "r", count: 2 };
+        for event in [Event::Denial(denial), Event::DenialCount(count)] {
+            let mut text = Vec::new();
+            Entry::now(event).format(true, &mut text);
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+            let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&line["event"], &line["identity"]), (&"denial".into(), &name.into()));
+        }
+    }
 }

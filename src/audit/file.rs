@@ -21,6 +21,8 @@ pub struct AuditFile {
     /// None for standard output.
     path: Option<PathBuf>,
     file: File,
+    /// False for a pipe or a terminal, which has nothing to write to a disk.
+    is_regular: bool,
     /// Whether the file ends within a line, because the disk was full or the machine crashed.
     is_torn: bool,
 }
@@ -30,10 +32,22 @@ impl AuditFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new(STDOUT) {
             let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-            return Ok(Self { path: None, file, is_torn: false });
+            let is_regular = file.metadata()?.is_file();
+            return Ok(Self { path: None, file, is_regular, is_torn: false });
         }
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        Ok(Self { path: Some(path.to_owned()), file, is_torn: ends_within_a_line(path) })
+        let is_regular = file.metadata()?.is_file();
+        let is_torn = is_regular && ends_within_a_line(path);
+        if let (true, Some(folder)) = (is_regular, fs::canonicalize(path)?.parent()) {
+            // A new file is in its folder after a crash of the machine.
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(Self { path: Some(path.to_owned()), file, is_regular, is_torn })
+    }
+
+    /// Waits until what was appended is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        if self.is_regular { self.file.sync_data() } else { Ok(()) }
     }
 
     /// Appends lines, and removes from `text` those that were written as a whole.
@@ -78,12 +92,9 @@ impl AuditFile {
     }
 }
 
-/// Whether the last byte of a regular file is no line break. False for a file that may not be read.
+/// Whether the last byte of a file is no line break. False for a file that may not be read.
 fn ends_within_a_line(path: &Path) -> bool {
     let last = || -> io::Result<Option<u8>> {
-        if !fs::metadata(path)?.is_file() {
-            return Ok(None);
-        }
         let mut file = File::open(path)?;
         if file.seek(SeekFrom::End(0))? == 0 {
             return Ok(None);

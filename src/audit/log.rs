@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,15 +17,15 @@ use crate::{
     audit::{
         Source,
         denials::{DenialCount, Denials, Denied},
-        entry::{Change, Denial, Entry, Event},
+        entry::{Change, Denial, Entry, Event, Outcome},
         file::AuditFile,
     },
     lock::lock,
 };
 
-/// Entries that wait to be written. Lower, and a pause of the disk loses lines or stops changes;
-/// higher, and they take more memory: an entry has some hundred bytes.
-const ENTRIES_MAX: usize = 32_768;
+/// The memory of the entries that wait to be written. Less, and a pause of the disk loses lines or
+/// stops changes. An entry takes about 500 bytes, and 40 KiB with all legs and labels.
+const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long the thread lets entries gather for which nobody waits. One write for many lines.
 const GATHER_TIME: Duration = Duration::from_millis(5);
 /// The interval at which the thread looks for the end of a period of denials, and tries again after
@@ -60,7 +61,10 @@ pub struct AuditLog {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
-    /// Answered when the entries before them are written, dropped if they cannot be written.
+    /// About the memory of the entries.
+    bytes: usize,
+    /// Answered when the entries before them are written and, if the audit log is required, on the
+    /// disk. Dropped if they cannot be written.
     waiters: Vec<oneshot::Sender<()>>,
     /// Entries that were left out because the queue was full.
     lost: u64,
@@ -69,12 +73,12 @@ struct Queue {
 }
 
 impl AuditLog {
-    /// Opens the file, starts the thread that writes, and records the start of the server with its
-    /// files of credentials.
+    /// Opens the file, starts the thread that writes, and records the start of the server with the
+    /// files that it reads again when they change.
     ///
     /// # Errors
     /// The file cannot be opened, or there is no thread. One line, with the name of the file.
-    pub fn start(config: AuditConfig, sources: &[Source]) -> Result<Arc<Self>, String> {
+    pub fn start(config: AuditConfig, files: &[Source]) -> Result<Arc<Self>, String> {
         let failed = |error: io::Error| format!("audit_file {}: {error}", config.file.display());
         let file = AuditFile::open(&config.file).map_err(failed)?;
         let log = Arc::new(Self {
@@ -87,32 +91,32 @@ impl AuditLog {
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "audit_required": config.is_required,
-            "files": sources,
+            "files": files,
         });
-        log.push_result(Event::Server("start", fields));
+        log.push(Event::Server("start", fields), true);
         let writer = log.clone();
         let thread = thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(file)).map_err(failed)?;
         Ok(log)
     }
 
-    /// Records that a file of credentials has changed: the new content is in force, or the error is
-    /// why it is not.
-    pub fn reloaded(&self, before: &Source, after: &Source, result: Result<(), &str>) {
-        let (outcome, error) = match result {
-            Ok(()) => ("applied", None),
-            Err(error) => ("rejected", Some(error)),
-        };
-        let fields =
-            json!({ "before": before, "after": after, "outcome": outcome, "error": error });
-        self.push_result(Event::Server("reload", fields));
+    /// Records that files have a new content: it is in force, or the error is why it is not.
+    pub(super) fn reloaded(&self, before: &[Source], after: &[Source], error: Option<&String>) {
+        let mut fields = json!({ "before": before, "after": after, "outcome": "applied" });
+        if let Some(error) = error {
+            fields["outcome"] = "rejected".into();
+            fields["error"] = error.as_str().into();
+        }
+        self.push(Event::Server("reload", fields), true);
     }
 
     /// Records the end of the server, and waits for the last lines.
     pub async fn stop(&self) {
         self.push_denials(lock(&self.denials).take(Instant::now()));
-        let written = self.push_awaited(lock(&self.queue), Event::Server("stop", json!({})));
-        if !matches!(tokio::time::timeout(STOP_TIME_MAX, written).await, Ok(Ok(()))) {
+        self.push(Event::Server("stop", json!({})), true);
+        // After an error the thread tries again.
+        let written = async { while self.push_awaited(lock(&self.queue), []).await.is_err() {} };
+        if tokio::time::timeout(STOP_TIME_MAX, written).await.is_err() {
             tracing::error!("the last lines of the audit log were not written");
         }
     }
@@ -124,40 +128,42 @@ impl AuditLog {
             true => Denied::Address(address),
             false => Denied::Identity(denial.identity.clone()),
         };
-        if lock(&self.denials).count(who, denial.reason) {
-            self.push(Event::Denial(denial), false);
+        let has_room = lock(&self.queue).has_room();
+        if lock(&self.denials).count(who, denial.reason, has_room) {
+            self.push(Event::Denial(denial), true);
         }
     }
 
-    /// Records the intent of a change, if that is required, and returns what to wait for.
-    pub(super) fn push_intent(
+    /// Records the intents of changes, if that is required, and returns what to wait for.
+    pub(super) fn push_intents(
         &self,
-        change: &Arc<Change>,
+        changes: &[Arc<Change>],
     ) -> Result<Option<oneshot::Receiver<()>>, Unavailable> {
         if !self.config.is_required {
             return Ok(None);
         }
         let queue = lock(&self.queue);
-        if queue.is_failing || queue.entries.len() >= ENTRIES_MAX {
+        if queue.is_failing || !queue.has_room() {
             return Err(Unavailable);
         }
-        Ok(Some(self.push_awaited(queue, Event::Intent(change.clone()))))
+        let intents = changes.iter().map(|change| Event::Intent(change.clone()));
+        Ok(Some(self.push_awaited(queue, intents)))
     }
 
-    /// Records an event. If the audit log is required, its changes are never left out: the queue of
-    /// the ledger bounds how many have begun.
-    pub(super) fn push_result(&self, event: Event) {
-        self.push(event, self.config.is_required);
+    /// Records the result of a change. If the audit log is required, no result is left out: the
+    /// queue of the ledger bounds how many changes have begun.
+    pub(super) fn push_result(&self, change: Arc<Change>, outcome: Outcome) {
+        self.push(Event::Result(change, outcome), self.config.is_required);
     }
 
     fn push(&self, event: Event, beyond_the_limit: bool) {
         let mut queue = lock(&self.queue);
-        if queue.entries.len() >= ENTRIES_MAX && !beyond_the_limit {
+        if !queue.has_room() && !beyond_the_limit {
             queue.lost += 1;
             counter!("passbook_audit_lines_lost_total").increment(1);
             return;
         }
-        queue.entries.push(Entry::now(event));
+        queue.push(event);
         if queue.entries.len() == 1 {
             self.filled.notify_one();
         }
@@ -166,10 +172,12 @@ impl AuditLog {
     fn push_awaited(
         &self,
         mut queue: MutexGuard<'_, Queue>,
-        event: Event,
+        events: impl IntoIterator<Item = Event>,
     ) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        queue.entries.push(Entry::now(event));
+        for event in events {
+            queue.push(event);
+        }
         queue.waiters.push(sender);
         if queue.waiters.len() == 1 {
             self.filled.notify_one();
@@ -179,26 +187,40 @@ impl AuditLog {
 
     fn push_denials(&self, counts: Vec<DenialCount>) {
         for count in counts {
-            self.push_result(Event::DenialCount(count));
+            self.push(Event::DenialCount(count), true);
         }
     }
 
-    /// Writes, for as long as the process runs.
+    /// Writes, for as long as the process runs: a panic must not end the audit log.
     fn run(&self, mut file: AuditFile) {
         let mut unwritten = Vec::new();
         loop {
+            let write = AssertUnwindSafe(|| self.write(&mut file, &mut unwritten));
+            if catch_unwind(write).is_err() {
+                self.pause();
+            }
+        }
+    }
+
+    /// Writes the lines that the last write has left, or else waits for entries and writes them.
+    fn write(&self, file: &mut AuditFile, unwritten: &mut Vec<u8>) {
+        let waiters = if unwritten.is_empty() {
+            // While lines cannot be written, denials stay in their counts, which are bounded.
             let counts = lock(&self.denials).take_if_over(Instant::now());
             self.push_denials(counts);
-            let waiters = match unwritten.is_empty() {
-                true => self.take(&mut unwritten),
-                false => self.pause(),
-            };
-            let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
-            let result = file.append(&mut unwritten);
-            let left = unwritten.iter().filter(|byte| **byte == b'\n').count();
-            counter!("passbook_audit_lines_total").increment((lines - left) as u64);
-            self.finish(result, waiters);
+            self.take(unwritten)
+        } else {
+            self.pause();
+            Vec::new()
+        };
+        let count = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+        let lines = count(unwritten);
+        let mut result = file.append(unwritten);
+        if result.is_ok() && self.config.is_required && !waiters.is_empty() {
+            result = file.sync();
         }
+        counter!("passbook_audit_lines_total").increment((lines - count(unwritten)) as u64);
+        self.finish(result, waiters);
     }
 
     /// Waits for entries, for up to an interval, and formats them. Returns those who wait for them.
@@ -210,6 +232,7 @@ impl AuditLog {
         let mut queue = self.wait_while(queue, gather, is_unwanted);
         let (mut entries, waiters) = (mem::take(&mut queue.entries), mem::take(&mut queue.waiters));
         let lost = mem::take(&mut queue.lost);
+        queue.bytes = 0;
         drop(queue);
         if lost > 0 {
             entries.push(Entry::now(Event::Lost(lost)));
@@ -221,10 +244,9 @@ impl AuditLog {
     }
 
     /// Waits an interval after an error. Those who wait meanwhile get an error.
-    fn pause(&self) -> Vec<oneshot::Sender<()>> {
+    fn pause(&self) {
         let queue = lock(&self.queue);
         self.wait_while(queue, WAKE_INTERVAL, |_| true).waiters.clear();
-        Vec::new()
     }
 
     fn wait_while<'a>(
@@ -262,8 +284,78 @@ impl AuditLog {
     }
 }
 
+impl Queue {
+    fn has_room(&self) -> bool {
+        self.bytes < QUEUE_BYTES_MAX
+    }
+
+    fn push(&mut self, event: Event) {
+        self.bytes += event.bytes();
+        self.entries.push(Entry::now(event));
+    }
+}
+
 impl fmt::Debug for AuditLog {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("AuditLog").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::{Credential, Origin},
+        domain::ids::Identity,
+    };
+
+    fn log(is_required: bool) -> AuditLog {
+        AuditLog {
+            config: AuditConfig { file: PathBuf::new(), is_required, has_amounts: false },
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            denials: Mutex::new(Denials::new(Instant::now())),
+        }
+    }
+
+    fn denial() -> Denial {
+        let (method, peer, credential) = ("m", None, Credential::None);
+        Denial {
+            origin: Arc::new(Origin { method, is_unary: true, peer, credential }),
+            identity: Identity::from_stored("a"),
+            reason: "permission_denied",
+            command: None,
+        }
+    }
+
+    #[test]
+    fn a_full_queue_loses_neither_denials_nor_reloads() {
+        let log = log(false);
+        while lock(&log.queue).has_room() {
+            log.push(Event::Lost(0), false);
+        }
+        let count = lock(&log.queue).entries.len();
+        for _ in 0..3 {
+            log.deny(denial());
+        }
+        let who = Denied::Identity(Identity::from_stored("a"));
+        let counted = DenialCount { who, reason: "permission_denied", count: 3 };
+        assert_eq!(lock(&log.denials).take(Instant::now()), [counted]);
+        log.reloaded(&[], &[], None);
+        log.push(Event::Lost(0), false);
+        let queue = lock(&log.queue);
+        assert_eq!((queue.entries.len(), queue.lost), (count + 1, 1));
+    }
+
+    #[test]
+    fn a_required_log_that_cannot_be_written_takes_no_intent() {
+        let log = log(true);
+        let written = log.push_intents(&[]).unwrap().expect("required");
+        let waiters = mem::take(&mut lock(&log.queue).waiters);
+        log.finish(Err(io::ErrorKind::StorageFull.into()), waiters);
+        assert!(written.blocking_recv().is_err(), "not written");
+        assert_eq!(log.push_intents(&[]).unwrap_err(), Unavailable);
+        log.finish(Ok(()), Vec::new());
+        assert!(log.push_intents(&[]).is_ok(), "it can be written again");
     }
 }

@@ -18,10 +18,19 @@ use crate::{
 pub struct Peer {
     /// Address and port. None if the operating system does not say.
     pub address: Option<SocketAddr>,
-    /// The identity in the verified client certificate, if one was sent.
-    pub certificate_identity: Option<Identity>,
+    /// The verified client certificate, if one was sent.
+    pub certificate: Option<PeerCertificate>,
     /// The connection.
     pub connection: Option<Arc<Connection>>,
+}
+
+/// A verified client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// The identity that it proves, if it names one.
+    pub identity: Option<Identity>,
+    /// Its SHA-256 fingerprint.
+    pub sha256: [u8; 32],
 }
 
 /// The valid tokens, and the policy.
@@ -85,7 +94,8 @@ impl Credentials {
         let missing = AuthError::Unauthenticated(
             "no credential: send `authorization: Bearer TOKEN` or a client certificate",
         );
-        let identity = peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)?;
+        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let identity = certificate.and_then(|it| it.identity.clone()).ok_or(missing)?;
         Ok((identity, None))
     }
 

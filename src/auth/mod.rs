@@ -18,10 +18,10 @@ mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
-    credentials::{AuthError, Credentials, Peer},
+    credentials::{AuthError, Credentials, Peer, PeerCertificate},
     files::{CredentialFiles, CredentialTexts},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     stream_authorization::StreamAuthorization,
-    tokens::{Token, Tokens},
+    tokens::{Token, Tokens, bearer},
 };
 pub use crate::domain::authorization::{Caller, Grant};

@@ -1,6 +1,6 @@
 //! `passbook serve`: runs a server until a signal ends it.
 
-use std::{mem, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use clap::Args;
 use passbook_command::{CliError, output};
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::{AuditLog, Source},
+    audit::{AuditLog, Reloads, Source},
     auth::{Authenticator, CredentialFiles, CredentialTexts},
     budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
@@ -44,7 +44,9 @@ impl Serve {
         let config = self.config;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
-        let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
+        let credentials = read_credentials(&config.security)?;
+        let authenticator =
+            Arc::new(authenticator(&config.security, credentials.as_ref(), &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
         let url = config.database.url().map_err(CliError::Usage)?;
@@ -59,9 +61,17 @@ impl Serve {
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
         });
         let traces = traces.transpose()?;
-        let audit = audit_log(&config)?;
+        let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
+        let credential_sources = credential_sources.unwrap_or_default();
+        let audit = config.audit.config().map(|config| {
+            let tls_sources = tls.iter().flat_map(|tls| tls.sources());
+            let files: Vec<_> = tls_sources.chain(credential_sources.clone()).collect();
+            AuditLog::start(config, &files).map_err(CliError::Usage)
+        });
+        let audit = audit.transpose()?;
         if let Some(tls) = tls.clone() {
-            tokio::spawn(async move { tls.reload_on_change().await });
+            let audit = audit.clone();
+            tokio::spawn(async move { tls.reload_on_change(audit).await });
         }
         let served = async {
             let budgets = Budgets::new(&budget_config(&config));
@@ -75,7 +85,8 @@ impl Serve {
                 admin,
             );
             let mut server = server.await.map_err(CliError::run)?;
-            let callers = Callers { authenticator, audit: audit.clone() };
+            let reloads = Reloads::new(audit.clone(), credential_sources);
+            let callers = Callers { authenticator, reloads };
             let opened =
                 open_ledger(url, &config, currencies, callers, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
@@ -129,27 +140,33 @@ fn budget_config(config: &ServeConfig) -> BudgetConfig {
     }
 }
 
-/// Who identifies the callers, and who records a change of their credentials.
+/// The authenticator, and the record of its reloads.
 struct Callers {
     authenticator: Arc<Authenticator>,
-    audit: Option<Arc<AuditLog>>,
+    reloads: Reloads,
 }
 
-/// Starts the audit log, if there is one.
-fn audit_log(config: &ServeConfig) -> Result<Option<Arc<AuditLog>>, CliError> {
-    let files = config.security.credential_files();
-    let sources = files.map(|files| sources(&files)).unwrap_or_default();
-    let log = config.audit.config().map(|config| AuditLog::start(config, &sources));
-    log.transpose().map_err(CliError::Usage)
+/// Reads the files of tokens and policy, if they are set.
+fn read_credentials(
+    config: &SecurityConfig,
+) -> Result<Option<(CredentialFiles, CredentialTexts)>, CliError> {
+    let Some(files) = config.credential_files() else { return Ok(None) };
+    let texts = files.read().map_err(CliError::Usage)?;
+    Ok(Some((files, texts)))
 }
 
-/// The files of credentials, as the audit log names them.
-fn sources(files: &CredentialFiles) -> Vec<Source> {
-    [Some(&files.policy), files.tokens.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|file| Source::read(file))
-        .collect()
+/// The files of tokens and policy as the audit log names them, with their texts if they could be read.
+fn sources(files: &CredentialFiles, texts: Option<&CredentialTexts>) -> Vec<Source> {
+    match texts {
+        Some(texts) => {
+            let read = files.with_texts(texts);
+            read.map(|(file, text)| Source::new(file, text.as_bytes())).collect()
+        }
+        None => {
+            let files = [&files.policy].into_iter().chain(&files.tokens);
+            files.map(|file| Source::read(file)).collect()
+        }
+    }
 }
 
 /// Waits for the database, checks that it fits this program and these settings, and starts a ledger
@@ -170,18 +187,18 @@ async fn open_ledger(
         .map_err(CliError::run)?
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
-    let Callers { authenticator, audit } = callers;
-    let files = config.security.credential_files();
-    let texts = files.as_ref().map(CredentialFiles::read).transpose().map_err(CliError::Usage)?;
-    let files = files.zip(texts);
-    if let Some((files, texts)) = &files {
+    let Callers { authenticator, mut reloads } = callers;
+    let credentials = read_credentials(&config.security)?;
+    if let Some((files, texts)) = &credentials {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
-        authenticator.replace(files.parse(texts, &currencies).map_err(CliError::Usage)?);
+        let parsed = files.parse(texts, &currencies);
+        reloads.record(sources(files, Some(texts)), &parsed);
+        authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
-    if let Some((files, texts)) = files {
+    if let Some((files, texts)) = credentials {
         let connections = budgets.connections.clone();
-        let reload = reload(files, texts, currencies.clone(), authenticator, connections, audit);
+        let reload = reload(files, texts, currencies.clone(), authenticator, connections, reloads);
         tokio::spawn(reload);
     }
 
@@ -252,11 +269,11 @@ async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
 /// The authenticator of callers, with the credentials of the files that are set.
 fn authenticator(
     config: &SecurityConfig,
+    credentials: Option<&(CredentialFiles, CredentialTexts)>,
     currencies: &Currencies,
 ) -> Result<Authenticator, CliError> {
-    let files = config.credential_files();
-    let credentials =
-        files.map(|files| files.load(currencies)).transpose().map_err(CliError::Usage)?;
+    let credentials = credentials.map(|(files, texts)| files.parse(texts, currencies));
+    let credentials = credentials.transpose().map_err(CliError::Usage)?;
     let mut public = Vec::new();
     if config.health == Access::Public {
         public.push(HEALTH_SERVICE);
@@ -275,19 +292,13 @@ async fn reload(
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
     connections: Arc<Connections>,
-    audit: Option<Arc<AuditLog>>,
+    mut reloads: Reloads,
 ) {
-    let mut known = sources(&files);
-    let reload = |texts: &CredentialTexts| {
-        let parsed = files.parse(texts, &currencies);
-        if let Some(audit) = &audit {
-            let current = sources(&files);
-            let before = mem::replace(&mut known, current.clone());
-            let changed = before.iter().zip(&current).filter(|(old, new)| old.sha256 != new.sha256);
-            for (before, after) in changed {
-                audit.reloaded(before, after, parsed.as_ref().map(|_| ()).map_err(String::as_str));
-            }
-        }
+    let reload = |texts: Result<&CredentialTexts, &String>| {
+        let texts = texts.map_err(String::clone);
+        let read = sources(&files, texts.as_ref().ok().copied());
+        let parsed = texts.and_then(|texts| files.parse(texts, &currencies));
+        reloads.record(read, &parsed);
         let removed = authenticator.replace(parsed?);
         if !removed.is_empty() {
             let connections = connections.clone();

@@ -11,11 +11,11 @@ use crate::{audit::AuditConfig, config::values::parse_switch};
 #[command(next_help_heading = "Audit")]
 pub struct AuditSettings {
     /// The file of the audit log: a line of JSON for each change, each denial and each reload of
-    /// tokens and policy. `-` is standard output. Default: no audit log.
+    /// tokens, policy and certificates. `-` is standard output. Default: no audit log.
     #[arg(long, env, value_name = "FILE")]
     pub audit_file: Option<PathBuf>,
 
-    /// No audit, no change: apply a change only after a line with its intent is written. If the
+    /// No audit, no change: apply a change only after a line with its intent is on the disk. If the
     /// line cannot be written, the change gets UNAVAILABLE, and is not applied.
     #[arg(long, env, value_parser = parse_switch)]
     pub audit_required: bool,

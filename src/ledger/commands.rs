@@ -81,7 +81,7 @@ impl Ledger {
     ) -> Result<Account, Error> {
         context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command).await?.wait().await?;
+        let result = self.enqueue_one(context, command).await?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
         Ok(account)
     }
@@ -94,24 +94,33 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        self.submit(context, request).await?.wait().await
+        let command = self.check_request(context, request)?;
+        PendingRequest(self.enqueue_one(context, command).await?).wait().await
     }
 
-    /// Puts a posting into the queue. Postings are usually applied in the order in which they were
-    /// submitted, unless another program has locked a row or an attempt fails.
+    /// Puts postings into the queue. Postings are usually applied in the order in which they were
+    /// submitted, unless another program has locked a row or an attempt fails. Returns a result for
+    /// each, in their order.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
     pub async fn submit(
         &self,
         context: &CallContext,
-        request: Request,
-    ) -> Result<PendingRequest, Error> {
+        requests: Vec<Request>,
+    ) -> Vec<Result<PendingRequest, Error>> {
+        let commands = requests.into_iter().map(|request| self.check_request(context, request));
+        let completions = self.enqueue(context, commands.collect()).await.into_iter();
+        completions.map(|completion| completion.map(PendingRequest)).collect()
+    }
+
+    /// Checks what the caller and the budgets allow.
+    fn check_request(&self, context: &CallContext, request: Request) -> Result<Command, Error> {
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        self.enqueue(context, command).await.map(PendingRequest)
+        Ok(command)
     }
 
     /// Waits until the streams of this caller may have one more request.
@@ -147,7 +156,7 @@ impl Ledger {
         };
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
-        let result = self.enqueue(context, command).await?.wait().await?;
+        let result = self.enqueue_one(context, command).await?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
         Ok(record)
     }
@@ -180,7 +189,45 @@ impl Ledger {
         }
     }
 
-    async fn enqueue(&self, context: &CallContext, command: Command) -> Result<Completion, Error> {
+    async fn enqueue_one(
+        &self,
+        context: &CallContext,
+        command: Command,
+    ) -> Result<Completion, Error> {
+        let mut completions = self.enqueue(context, vec![Ok(command)]).await;
+        completions.pop().unwrap_or(Err(MISMATCHED_RESULT))
+    }
+
+    /// Puts commands into the queue, in their order, unless they have failed already. Their intents
+    /// are written together.
+    async fn enqueue(
+        &self,
+        context: &CallContext,
+        commands: Vec<Result<Command, Error>>,
+    ) -> Vec<Result<Completion, Error>> {
+        let admit = |command: Result<Command, Error>| {
+            let command = command?;
+            let permits = self.admit(context)?;
+            Ok((command, permits))
+        };
+        let admitted: Vec<Result<_, Error>> = commands.into_iter().map(admit).collect();
+        let mut records = begin_audit(context, &admitted).await.map(Vec::into_iter);
+        let enqueue = |admitted: Result<(Command, Permits), Error>| {
+            let (command, permits) = admitted?;
+            let record = match (is_change(&command), &mut records) {
+                (true, Ok(records)) => records.next(),
+                (true, Err(error)) => return Err(error.clone()),
+                (false, _) => None,
+            };
+            let (job, completion) = job::new(command, context.deadline, permits, record);
+            self.queue.enqueue(job);
+            Ok(completion)
+        };
+        admitted.into_iter().map(enqueue).collect()
+    }
+
+    /// Takes the permits of a command.
+    fn admit(&self, context: &CallContext) -> Result<Permits, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
@@ -188,23 +235,28 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        let permits = Permits { queue, records: self.budgets.records.clone() };
-        let audit = begin_audit(context, &command).await?;
-        let (job, completion) = job::new(command, context.deadline, permits, audit);
-        self.queue.enqueue(job);
-        Ok(completion)
+        Ok(Permits { queue, records: self.budgets.records.clone() })
     }
 }
 
-/// Begins the record of a change in the audit log, if there is one. A dry run is no change.
+/// Whether a command changes the ledger. A dry run does not.
+fn is_change(command: &Command) -> bool {
+    !matches!(command, Command::Request(request) if request.validate_only)
+}
+
+/// Begins the records of the changes in the audit log, if there is one.
 async fn begin_audit(
     context: &CallContext,
-    command: &Command,
-) -> Result<Option<PendingChange>, Error> {
-    let is_dry_run = matches!(command, Command::Request(request) if request.validate_only);
-    let Some(call) = context.audit.as_ref().filter(|_| !is_dry_run) else { return Ok(None) };
-    match timeout_at(context.deadline, call.begin(&context.caller.identity, command)).await {
-        Ok(begun) => begun.map(Some).map_err(|Unavailable| Error::AuditUnavailable),
+    admitted: &[Result<(Command, Permits), Error>],
+) -> Result<Vec<PendingChange>, Error> {
+    let Some(call) = &context.audit else { return Ok(Vec::new()) };
+    let commands = admitted.iter().flatten().map(|(command, _)| command);
+    let changes: Vec<_> = commands.filter(|command| is_change(command)).cloned().collect();
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    match timeout_at(context.deadline, call.begin(&context.caller.identity, changes)).await {
+        Ok(begun) => begun.map_err(|Unavailable| Error::AuditUnavailable),
         Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use metrics::gauge;
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::{
     Error, RootCertStore, ServerConfig,
@@ -18,7 +19,14 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::{extensions::GeneralName, prelude::*};
 
-use crate::{config::TlsFiles, domain::ids::Identity, lock, server::file_watch};
+use crate::{
+    audit::{AuditLog, Reloads, Source},
+    auth::PeerCertificate,
+    config::TlsFiles,
+    domain::ids::Identity,
+    lock,
+    server::file_watch,
+};
 
 /// ALPN's name for HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
@@ -65,15 +73,26 @@ impl Tls {
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
     /// as the future is polled. Files that do not fit together change nothing: a certificate is
     /// replaced before its key, or after it.
-    pub async fn reload_on_change(&self) {
+    pub async fn reload_on_change(&self, audit: Option<Arc<AuditLog>>) {
+        let mut reloads = Reloads::new(audit, self.sources());
         let read = || contents(&self.files);
-        let reload = |contents: &Contents| {
-            *lock::write(&self.current) = Arc::new(load(&self.files, contents.clone())?);
+        let reload = |contents: Result<&Contents, &String>| {
+            let contents = contents.map_err(String::clone);
+            let read = sources(&self.files, contents.as_ref().ok().copied());
+            let loaded = contents.and_then(|contents| load(&self.files, contents.clone()));
+            reloads.record(read, &loaded);
+            *lock::write(&self.current) = Arc::new(loaded?);
             Ok(())
         };
         let in_force = self.loaded().contents.clone();
         let reloading = file_watch::reload_on_change("certificates", in_force, read, reload);
         tokio::join!(reloading, self.report_expiry());
+    }
+
+    /// The files in force, as the audit log names them.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Source> {
+        sources(&self.files, Some(&self.loaded().contents))
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -102,11 +121,16 @@ impl Tls {
     }
 }
 
-/// The identity of a verified client certificate: its SPIFFE URI, else its first DNS name.
+/// What identifies the owner of a verified client certificate.
+#[must_use]
+pub fn peer_certificate(certificate: &CertificateDer<'_>) -> PeerCertificate {
+    PeerCertificate { identity: identity(certificate), sha256: Sha256::digest(certificate).into() }
+}
+
+/// The SPIFFE URI of a certificate, else its first DNS name.
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
-#[must_use]
-pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
     let names = || names.value.general_names.iter();
@@ -121,6 +145,18 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
         })
     };
     spiffe.or_else(dns).map(Identity::from_stored)
+}
+
+/// The files as the audit log names them, with their contents if they could be read.
+fn sources(files: &TlsFiles, contents: Option<&Contents>) -> Vec<Source> {
+    let paths = [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()];
+    match contents {
+        Some(contents) => {
+            let read = paths.into_iter().zip(contents);
+            read.filter_map(|(path, content)| Some(Source::new(path?, content))).collect()
+        }
+        None => paths.into_iter().flatten().map(|path| Source::read(path)).collect(),
+    }
 }
 
 fn contents(files: &TlsFiles) -> Result<Contents, String> {

@@ -4,21 +4,19 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read, Write},
-    net::SocketAddr,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::PathBuf,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::PermissionsExt,
     process::Command,
+    time::SystemTime,
 };
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::harness::{
-    credentials::{Callers, identity},
-    servers::free_port,
+    admin::ADMIN,
+    audit_log::{Audit, callers, end, sha256_hex, text},
     *,
 };
 
@@ -27,87 +25,7 @@ on_both_databases! {
     without_audit_nothing_changes,
     after_a_kill_every_applied_change_has_a_line,
     the_line_of_a_change_whose_caller_gave_up_says_what_became_of_it,
-}
-
-/// The file of an audit log.
-struct Audit {
-    folder: TempDir,
-}
-
-impl Audit {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("audit.jsonl")
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(self.path()).unwrap_or_default()
-    }
-
-    /// All lines. Each is an object, with a time.
-    fn lines(&self) -> Vec<Value> {
-        let text = self.text();
-        let lines: Vec<Value> = text
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-            })
-            .collect();
-        assert!(lines.iter().all(|line| line["time"].is_string()), "{text}");
-        lines
-    }
-
-    fn events(&self, event: &str) -> Vec<Value> {
-        self.lines().into_iter().filter(|line| line["event"] == event).collect()
-    }
-
-    /// The arguments of a server with this log.
-    fn arguments(&self, more: &[&str]) -> Vec<String> {
-        let path = self.path().to_str().expect("a plain path").to_owned();
-        let arguments = ["--audit-file".to_owned(), path].into_iter();
-        arguments.chain(more.iter().map(|it| (*it).to_owned())).collect()
-    }
-
-    /// A server with this log that authenticates its callers.
-    async fn serve(&self, database: &TestDatabase, callers: &Callers, more: &[&str]) -> Server {
-        let arguments = self.arguments(more);
-        callers.serve(database, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
-    }
-
-    /// The log is this file from now on: the path is a link.
-    fn link_to(&self, file: &str) {
-        let next = self.folder.path().join("next");
-        symlink(file, &next).expect("a link");
-        fs::rename(next, self.path()).expect("the link replaces the other one");
-    }
-}
-
-fn callers() -> Callers {
-    let policy = [
-        identity("all", &["*"], &[""]),
-        identity("east", &["read", "write"], &["east:"]),
-        identity("a", &["read"], &[""]),
-    ];
-    let tokens = [("all", "all-token"), ("east", "east-token"), ("a", "a-token")];
-    Callers::new(&tokens, &policy.concat())
-}
-
-/// Ends the server, so that all lines are written.
-async fn end(mut server: Server) {
-    server.terminate();
-    assert!(server.wait(PATIENCE).await.expect("it ends").success(), "{}", server.log());
-}
-
-fn text<'a>(line: &'a Value, field: &str) -> &'a str {
-    line[field].as_str().unwrap_or_default()
-}
-
-fn sha256_hex(text: &str, digits: usize) -> String {
-    let hex: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-    hex[..digits].to_owned()
+    every_intent_of_a_stream_that_is_cut_has_an_end,
 }
 
 fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
@@ -177,7 +95,7 @@ async fn every_change_has_one_line(kind: Kind) {
 
     let line = &changes[1];
     assert_eq!((text(line, "identity"), text(line, "credential")), ("east", "token"));
-    assert_eq!(text(line, "credential_sha256"), sha256_hex("east-token", 8));
+    assert_eq!(text(line, "credential_sha256"), sha256_hex("east-token", 16));
     assert_eq!(text(line, "request_sha256"), sha256_hex(&request.request_id, 16));
     assert_eq!(line["account_ids"], Value::from(vec!["east:1"]));
     assert!(text(line, "peer").starts_with("127.0.0.1:"), "{line}");
@@ -291,16 +209,60 @@ async fn the_line_of_a_change_whose_caller_gave_up_says_what_became_of_it(kind: 
     assert_eq!(text(&changes[1], "outcome"), "not_applied", "{}", audit.text());
 }
 
-/// The file is a pipe that is full: a write hangs, as on a network file system.
+async fn every_intent_of_a_stream_that_is_cut_has_an_end(kind: Kind) {
+    let (database, audit) = (TestDatabase::create(kind).await, Audit::new());
+    let arguments = audit.arguments(&["--audit-required"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Server::start_with(&database, &arguments).await;
+    let client = server.client();
+    open(&client, "a").await;
+    let foreign_lock = database.lock_account("a").await;
+    let (sender, messages) = mpsc::channel(10);
+    for _ in 0..10 {
+        sender.try_send(message(posting(&[("a", "1")]))).expect("there is room");
+    }
+    let results = client.stream_transactions(ReceiverStream::new(messages)).await;
+    let count = |event| audit.events(event).len();
+    eventually("all have begun", async || count("intent") == 11).await;
+    drop((results, sender));
+    drop(foreign_lock);
+    eventually("all have ended", async || count("change") == 11).await;
+    end(server).await;
+
+    let ids = |event| -> BTreeSet<String> {
+        audit.events(event).iter().map(|it| text(it, "change_id").to_owned()).collect()
+    };
+    assert_eq!(ids("intent"), ids("change"));
+    let changes = audit.events("change");
+    let applied = changes.iter().filter(|it| it["outcome"] == "applied").count();
+    assert_eq!(applied, 1 + database.count("requests").await as usize, "{}", audit.text());
+}
+
+/// An audit log in a pipe that is full: a write hangs, as on a network file system.
+struct FullPipe(fs::File);
+
+impl FullPipe {
+    const SIZE: usize = 64 * 1024;
+
+    fn new(audit: &Audit) -> Self {
+        let made = Command::new("mkfifo").arg(audit.path()).status();
+        assert!(made.expect("mkfifo runs").success());
+        let pipe = fs::OpenOptions::new().read(true).write(true).open(audit.path());
+        let mut pipe = pipe.expect("the pipe");
+        pipe.write_all(&vec![b'\n'; Self::SIZE]).expect("it is full now");
+        Self(pipe)
+    }
+
+    /// Makes room, so that the lines that follow are written.
+    fn drain(&mut self) {
+        self.0.read_exact(&mut vec![0; Self::SIZE]).expect("all of it");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_waits_for_its_intent_until_its_deadline() {
-    const PIPE_SIZE: usize = 64 * 1024;
     let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
-    let made = Command::new("mkfifo").arg(audit.path()).status();
-    assert!(made.expect("mkfifo runs").success());
-    let pipe = fs::OpenOptions::new().read(true).write(true).open(audit.path());
-    let mut pipe = pipe.expect("the pipe");
-    pipe.write_all(&vec![b'\n'; PIPE_SIZE]).expect("it is full now");
+    let mut pipe = FullPipe::new(&audit);
     let arguments = audit.arguments(&["--audit-required"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let server = Server::start_with(&database, &arguments).await;
@@ -311,8 +273,66 @@ async fn a_change_waits_for_its_intent_until_its_deadline() {
     assert_eq!(outcome(&status), "not_applied");
     assert_eq!(database.count("accounts").await, 0);
 
-    pipe.read_exact(&mut vec![0; PIPE_SIZE]).expect("all of it");
+    pipe.drain();
     open(&server.client(), "a").await;
+}
+
+/// If they were written one after another, the others would begin after the first write.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_intents_of_a_batch_are_written_together() {
+    const COUNT: usize = 20;
+    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
+    let mut pipe = FullPipe::new(&audit);
+    let arguments = audit.arguments(&[&["--audit-required"], &ADMIN[..]].concat());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Server::start_with(&database, &arguments).await;
+    let client = server.client();
+    let batch = tokio::spawn(async move {
+        // There is no such account: each request is rejected, which is a change as well.
+        let requests = (0..COUNT).map(|_| posting(&[("a", "1")])).collect();
+        client.batch_post_transactions(BatchPostTransactionsRequest { requests }).await
+    });
+    let started = "grpc_server_started_total{grpc_type=\"unary\",\
+                   grpc_service=\"passbook.v1.AccountService\",\
+                   grpc_method=\"BatchPostTransactions\"}";
+    let has_begun = async || server.admin().metrics().await.value(started) == 1.0;
+    eventually("the batch has begun", has_begun).await;
+    // Another change gives up, and the batch waits for longer.
+    let request = within(ms(500), account_of("b", "USD"));
+    must_fail(server.patient().create_account(request).await, Reason::DeadlineExceeded);
+
+    let drained = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    pipe.drain();
+    let results = batch.await.expect("it ends").expect("results").results;
+    assert_eq!(results.len(), COUNT);
+    let lines = BufReader::new(pipe.0).lines().map(|line| line.expect("a line"));
+    let lines = lines.map(|line| serde_json::from_str::<Value>(&line).expect("an object"));
+    let intents: Vec<_> = lines
+        .filter(|it| it["event"] == "intent" && text(it, "method").contains("Batch"))
+        .take(COUNT)
+        .collect();
+    for intent in &intents {
+        assert!(text(intent, "time") < drained.as_str(), "{intent} after {drained}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_go_on_with_a_full_disk_and_their_lines_follow() {
+    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
+    audit.link_to("/dev/full");
+    let server = audit.serve(&database, &callers(), &ADMIN).await;
+    let client = server.client_of("all-token");
+    open_funded(&client, "a", "1").await;
+    server.client().get_account(account_named("a")).await.expect_err("no token");
+    let failures = "passbook_audit_write_failures_total";
+    let is_counted = async || server.admin().metrics().await.value(failures) >= 1.0;
+    eventually("the failure is counted", is_counted).await;
+    let file = audit.folder.path().join("file");
+    audit.link_to(file.to_str().expect("a plain path"));
+    end(server).await;
+
+    let events: Vec<_> = audit.lines().iter().map(|it| text(it, "event").to_owned()).collect();
+    assert_eq!(events, ["start", "change", "change", "denial", "stop"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,79 +364,5 @@ async fn noise_hides_no_denial() {
         assert_eq!(counted, count, "{lines:?}");
         // A period may have ended meanwhile.
         assert!((11..=22).contains(&lines.len()), "{lines:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reload_names_the_file_and_both_contents() {
-    let (database, callers) = (TestDatabase::create(Kind::Sqlite).await, callers());
-    let audit = Audit::new();
-    let server = audit.serve(&database, &callers, &[]).await;
-    let policy = fs::read_to_string(callers.policy_file()).expect("the policy");
-    let invalid = "identity = 3";
-    callers.set_policy(invalid);
-    eventually("it is not in force", async || audit.events("reload").len() == 1).await;
-    let valid = identity("all", &["*"], &[""]);
-    callers.set_policy(&valid);
-    eventually("it is in force", async || audit.events("reload").len() == 2).await;
-    end(server).await;
-
-    let owner = fs::metadata(callers.policy_file()).expect("it exists").uid();
-    let contents = [policy.as_str(), invalid, &valid].map(|text| sha256_hex(text, 64));
-    let reloads = audit.events("reload");
-    for (index, outcome) in ["rejected", "applied"].into_iter().enumerate() {
-        let line = &reloads[index];
-        assert_eq!(text(line, "outcome"), outcome, "{line}");
-        assert_eq!(line["error"].is_string(), outcome == "rejected", "{line}");
-        assert_eq!(text(&line["before"], "sha256"), contents[index]);
-        assert_eq!(text(&line["after"], "sha256"), contents[index + 1]);
-        assert_eq!(text(&line["after"], "file"), callers.policy_file().to_str().expect("plain"));
-        assert_eq!(line["after"]["owner_uid"], owner);
-        assert!(line["after"]["modify_time"].is_string(), "{line}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_file_is_left_alone() {
-    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
-    let server = audit.serve(&database, &callers(), &["--audit-amounts"]).await;
-    let client = server.client_of("all-token");
-    open(&client, "a").await;
-    eventually("its line is there", async || audit.events("change").len() == 1).await;
-    let old = audit.folder.path().join("audit.jsonl.1");
-    fs::rename(audit.path(), &old).expect("renamed");
-    let before = fs::read_to_string(&old).expect("the old file");
-    deposited(&client, "a", "5").await;
-    eventually("its line is in a new file", async || audit.events("change").len() == 1).await;
-    end(server).await;
-
-    assert_eq!(fs::read_to_string(&old).expect("the old file"), before);
-    let amount = &audit.events("change")[0]["amounts"][0];
-    let fields = ["account_id", "currency_code", "value"].map(|field| text(amount, field));
-    assert_eq!(fields, ["a", "USD", "5.00"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn standard_output_can_be_the_audit_log() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let arguments = ["--database-url", database.url(), "--audit-file", "-"];
-    let server = Server::launch(address, &arguments).await;
-    let client = server.client();
-    let is_open = async || client.create_account(account_of("a", "USD")).await.is_ok();
-    eventually("it is ready", is_open).await;
-    let is_change = |line: &String| line.contains("\"event\":\"change\"");
-    eventually("its line is there", async || server.stdout().iter().any(is_change)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn settings_of_the_audit_log_must_fit() {
-    for (arguments, words) in [
-        (&["--audit-required"][..], "audit_required needs audit_file"),
-        (&["--audit-amounts"], "audit_amounts needs audit_file"),
-        (&["--audit-file", "/no/such/folder/audit"], "audit_file /no/such/folder/audit"),
-        (&["--audit-file", "/"], "audit_file /"),
-    ] {
-        passbook(&[&["config", "check"], arguments].concat()).await.must_fail_with(2, words);
     }
 }
