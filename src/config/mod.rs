@@ -112,7 +112,8 @@ impl ServeConfig {
         self.security.validate(self.listen)
     }
 
-    /// What is allowed and seldom right: files with secrets that other users of the machine can read.
+    /// What is allowed and seldom right: connections to a database that is not verified, and files
+    /// with secrets that other users of the machine can read.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let others = 0o007;
@@ -125,12 +126,10 @@ impl ServeConfig {
             ("database_password_file", self.database.password_file()),
         ];
         let exposed = files.into_iter().filter_map(|(name, path)| Some((name, path?)));
-        let exposed = exposed.filter(|(_, path)| is_exposed(path));
-        exposed
-            .map(|(name, path)| {
-                format!("{name} {} is open to all users of this machine", path.display())
-            })
-            .collect()
+        let exposed = exposed.filter(|(_, path)| is_exposed(path)).map(|(name, path)| {
+            format!("{name} {} is open to all users of this machine", path.display())
+        });
+        self.database.warning().into_iter().chain(exposed).collect()
     }
 
     /// The currencies of ISO 4217 and the configured ones.
