@@ -22,6 +22,6 @@ pub use crate::auth::{
     files::{CredentialFiles, CredentialTexts},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     stream_authorization::StreamAuthorization,
-    tokens::{Token, Tokens},
+    tokens::{Token, Tokens, bearer},
 };
 pub use crate::domain::authorization::{Caller, Grant};

@@ -18,7 +18,7 @@ use crate::{
     config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
     ledger::Ledger,
-    server::{Admin, Server, Tls, file_watch},
+    server::{Admin, AdminToken, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -52,7 +52,7 @@ impl Serve {
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
         let (listener, address) = listen(config.listen).await?;
-        let admin = admin(&config.telemetry).await?;
+        let admin = admin(&config.telemetry, tls.as_ref()).await?;
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -209,12 +209,21 @@ async fn check_recorded_identities(
 
 /// Listens on the admin address, if it is set, and installs the metrics recorder. Called before
 /// the tasks that record metrics start.
-async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
+async fn admin(
+    config: &TelemetryConfig,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Option<Admin>, CliError> {
     let Some(address) = config.admin_listen else { return Ok(None) };
+    let token = config.admin_token_file.clone().map(AdminToken::load).transpose();
+    let token = token.map_err(CliError::Usage)?.map(Arc::new);
     let (listener, address) = listen(address).await?;
     let metrics = metrics::install().map_err(CliError::run)?;
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
-    Ok(Some(Admin { listener, metrics }))
+    if let Some(token) = token.clone() {
+        tokio::spawn(async move { token.reload_on_change().await });
+    }
+    let tls = tls.filter(|_| config.admin_tls).cloned();
+    Ok(Some(Admin { listener, metrics, tls, token }))
 }
 
 /// The authenticator of callers, with the credentials of the files that are set.
