@@ -11,9 +11,10 @@
 //! | /readyz | 200 if changes can be applied, else 503 with the kind of reason |
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
     convert::Infallible,
     io,
+    net::IpAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -45,9 +46,8 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Connections at the same time, one request each. One more ends the oldest one that has not sent its
-/// request, so that silent clients keep no probe waiting. A server has one or two scrapers and a
-/// probe.
+/// Connections at the same time, one request each. One more ends another one, so that silent clients
+/// keep no probe waiting. A server has one or two scrapers and a probe.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may take, from accept to the end of the response. A client that takes
 /// longer does not send, or does not read.
@@ -92,9 +92,9 @@ impl Admin {
     ) {
         let Self { listener, metrics, tls, token } = self;
         let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
-        let mut connections = VecDeque::new();
+        let mut connections = Vec::new();
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, address)) = listener.accept().await else {
                 sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
@@ -103,7 +103,8 @@ impl Admin {
             let serving = handler.serve_connection(stream, has_request.clone());
             // Timeouts and disconnects are ignored: no client is left to answer.
             let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
-            connections.push_back(AdminConnection { task, has_request });
+            let address = address.ip();
+            connections.push(AdminConnection { task, address, has_request });
         }
     }
 }
@@ -111,19 +112,25 @@ impl Admin {
 /// An open connection of the admin port.
 struct AdminConnection {
     task: AbortHandle,
+    address: IpAddr,
     /// The client has sent its request.
     has_request: Arc<AtomicBool>,
 }
 
-/// Makes room for one more connection: ends the oldest one without a request, or else the oldest.
-fn make_room(connections: &mut VecDeque<AdminConnection>) {
+/// Makes room for one more connection: ends one of the address that has most of them, if possible
+/// one without a request, and of these the oldest. So a client that opens many connections ends its
+/// own, and not that of a probe in its handshake.
+fn make_room(connections: &mut Vec<AdminConnection>) {
     connections.retain(|it| !it.task.is_finished());
     if connections.len() < CONNECTIONS_MAX {
         return;
     }
-    let silent = connections.iter().position(|it| !it.has_request.load(Ordering::Relaxed));
-    if let Some(oldest) = connections.remove(silent.unwrap_or_default()) {
-        oldest.task.abort();
+    let of_address = |address| connections.iter().filter(|it| it.address == address).count();
+    let order = |(index, it): &(usize, &AdminConnection)| {
+        (of_address(it.address), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
+    };
+    if let Some((index, _)) = connections.iter().enumerate().max_by_key(order) {
+        connections.remove(index).task.abort();
     }
 }
 

@@ -1,15 +1,25 @@
 //! Hostile clients of an admin port with TLS keep no probe waiting, and read nothing.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, timeout},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    harness::{admin::status, *},
+    harness::{
+        admin::{Admin, status},
+        *,
+    },
     security::admin_port::{Target, request},
 };
 
@@ -66,6 +76,40 @@ async fn a_thousand_silent_clients_keep_no_probe_waiting() {
         target.assert_alive(&format!("silence {batch}")).await;
     }
     assert!(silent_after_handshake.len() > 100, "{}", silent_after_handshake.len());
+}
+
+/// Opens connections from an address of its own, as fast as it can.
+async fn flood(admin: Admin, opened: Arc<AtomicUsize>) {
+    let mut last = VecDeque::new();
+    loop {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // Leaves no port behind in TIME_WAIT.
+        socket.set_zero_linger().expect("set");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+        match socket.connect(admin.0).await {
+            Ok(stream) => last.push_back(stream),
+            Err(_) => sleep(ms(1)).await,
+        }
+        opened.fetch_add(1, Ordering::Relaxed);
+        if last.len() > 200 {
+            last.pop_front();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_connections_from_one_machine_ends_no_probe_of_another() {
+    let target = Target::start(true, &[]).await;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let floods: Vec<_> =
+        (0..2).map(|_| tokio::spawn(flood(target.admin, opened.clone()))).collect();
+    for probe in 0..50 {
+        let before = opened.load(Ordering::Relaxed);
+        eventually("more connections", async || opened.load(Ordering::Relaxed) > before + 64).await;
+        target.assert_alive(&format!("flood {probe}")).await;
+    }
+    floods.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("{} connections", opened.load(Ordering::Relaxed));
 }
 
 /// How long the port keeps a connection on which these bytes come one by one.
