@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
 
-use crate::{config::ServeConfig, server::Tls};
+use crate::{
+    config::ServeConfig,
+    server::{AdminToken, Tls},
+};
 
 #[derive(Args)]
 pub struct Config {
@@ -27,6 +30,8 @@ impl Config {
             files.load(&currencies).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
+        let admin_token_file = config.telemetry.admin_token_file.clone();
+        admin_token_file.map(AdminToken::load).transpose().map_err(CliError::Usage)?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

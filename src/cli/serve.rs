@@ -19,7 +19,7 @@ use crate::{
     config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
     ledger::Ledger,
-    server::{Admin, Server, Tls, file_watch},
+    server::{Admin, AdminToken, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -55,7 +55,7 @@ impl Serve {
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
         let (listener, address) = listen(config.listen).await?;
-        let admin = admin(&config.telemetry).await?;
+        let admin = admin(&config.telemetry, tls.as_ref()).await?;
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -63,15 +63,22 @@ impl Serve {
         let traces = traces.transpose()?;
         let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
         let credential_sources = credential_sources.unwrap_or_default();
+        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
         let audit = config.audit.config().map(|config| {
             let tls_sources = tls.iter().flat_map(|tls| tls.sources());
-            let files: Vec<_> = tls_sources.chain(credential_sources.clone()).collect();
+            let admin_source = admin_token.iter().map(|token| token.source());
+            let files: Vec<_> =
+                tls_sources.chain(admin_source).chain(credential_sources.clone()).collect();
             AuditLog::start(config, &files).map_err(CliError::Usage)
         });
         let audit = audit.transpose()?;
         if let Some(tls) = tls.clone() {
             let audit = audit.clone();
             tokio::spawn(async move { tls.reload_on_change(audit).await });
+        }
+        if let Some(token) = admin_token {
+            let audit = audit.clone();
+            tokio::spawn(async move { token.reload_on_change(audit).await });
         }
         let served = async {
             let budgets = Budgets::new(&budget_config(&config));
@@ -258,12 +265,18 @@ async fn check_recorded_identities(
 
 /// Listens on the admin address, if it is set, and installs the metrics recorder. Called before
 /// the tasks that record metrics start.
-async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
+async fn admin(
+    config: &TelemetryConfig,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Option<Admin>, CliError> {
     let Some(address) = config.admin_listen else { return Ok(None) };
+    let token = config.admin_token_file.clone().map(AdminToken::load).transpose();
+    let token = token.map_err(CliError::Usage)?.map(Arc::new);
     let (listener, address) = listen(address).await?;
     let metrics = metrics::install().map_err(CliError::run)?;
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
-    Ok(Some(Admin { listener, metrics }))
+    let tls = tls.filter(|_| config.admin_tls).cloned();
+    Ok(Some(Admin { listener, metrics, tls, token }))
 }
 
 /// The authenticator of callers, with the credentials of the files that are set.

@@ -32,6 +32,16 @@ impl DatabaseConfig {
         self.database_password_file.as_deref()
     }
 
+    /// A warning of connections to another machine that may not be the database.
+    pub(super) fn warning(&self) -> Option<String> {
+        let url = DatabaseUrl::parse(&self.database_url).ok()?;
+        let (host, mode) = url.unverified_host()?;
+        Some(format!(
+            "database_url has sslmode={mode} for the host {host}, so a machine in between could pose \
+             as the database: set sslmode=verify-full"
+        ))
+    }
+
     /// The parsed URL, with the password of the file.
     ///
     /// # Errors

@@ -116,10 +116,12 @@ impl ServeConfig {
     pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
         self.audit.validate()?;
-        self.security.validate(self.listen)
+        self.security.validate(self.listen)?;
+        self.telemetry.validate(&self.security)
     }
 
-    /// What is allowed and seldom right: files with secrets that other users of the machine can read.
+    /// What is allowed and seldom right: an admin port and connections to the database that other
+    /// machines can read, and files with secrets that other users of the machine can read.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let others = 0o007;
@@ -129,15 +131,15 @@ impl ServeConfig {
         let files = [
             ("tls_key_file", self.security.tls_key_file.as_deref()),
             ("tokens_file", self.security.tokens_file.as_deref()),
+            ("admin_token_file", self.telemetry.admin_token_file.as_deref()),
             ("database_password_file", self.database.password_file()),
         ];
         let exposed = files.into_iter().filter_map(|(name, path)| Some((name, path?)));
-        let exposed = exposed.filter(|(_, path)| is_exposed(path));
-        exposed
-            .map(|(name, path)| {
-                format!("{name} {} is open to all users of this machine", path.display())
-            })
-            .collect()
+        let exposed = exposed.filter(|(_, path)| is_exposed(path)).map(|(name, path)| {
+            format!("{name} {} is open to all users of this machine", path.display())
+        });
+        let to_others = [self.telemetry.warning(&self.security), self.database.warning()];
+        to_others.into_iter().flatten().chain(exposed).collect()
     }
 
     /// The currencies of ISO 4217 and the configured ones.

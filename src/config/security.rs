@@ -10,7 +10,8 @@ use crate::{auth::CredentialFiles, config::values::parse_switch};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
-    /// Serve on an address that other machines can reach, even without TLS or authentication.
+    /// Serve on addresses that other machines can reach, even without TLS or authentication. For the
+    /// admin port, too.
     #[arg(long, env, value_parser = parse_switch)]
     pub insecure: bool,
 

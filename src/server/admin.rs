@@ -1,7 +1,8 @@
 //! The admin port: HTTP/1 for Prometheus and orchestrators.
 //!
-//! The port has neither TLS nor authentication, so it belongs into the inner network only. No
-//! response says anything of what is in the ledger.
+//! With `admin_tls` the port has TLS, with the certificate of the gRPC port. With `admin_token_file`
+//! all paths but /livez and /readyz require a bearer token. No response says anything of what is in
+//! the ledger.
 //!
 //! | Path | Response |
 //! |---|---|
@@ -10,8 +11,10 @@
 //! | /readyz | 200 if changes can be applied, else 503 with the kind of reason |
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
     convert::Infallible,
+    io,
+    net::IpAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +23,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,22 +37,29 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
-use crate::{ledger::Ledger, server::readiness::Readiness, telemetry::metrics::Metrics};
+use crate::{
+    ledger::Ledger,
+    server::{admin_token::AdminToken, readiness::Readiness, tls::Tls},
+    telemetry::metrics::Metrics,
+};
 
-/// Connections at the same time, one request each. One more ends the oldest one that has not sent its
-/// request, so that silent clients keep no probe waiting. A server has one or two scrapers and a
-/// probe.
+/// Connections at the same time, one request each. One more ends another one, so that silent clients
+/// keep no probe waiting. A server has one or two scrapers and a probe.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may take, from accept to the end of the response. A client that takes
 /// longer does not send, or does not read.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a client may take to send its request.
+/// How long a client may take for the TLS handshake, and then to send its request.
 const REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
 /// The pause after an error of accept, most likely too many open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of Prometheus' text format, with the format's version.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How to authenticate (RFC 6750, 3).
+const CHALLENGE: &str = "Bearer realm=\"passbook\"";
 
 /// The admin port before it serves.
 pub struct Admin {
@@ -54,11 +67,17 @@ pub struct Admin {
     pub listener: TcpListener,
     /// The metrics to serve.
     pub metrics: Metrics,
+    /// None: without TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// None: no path requires a token.
+    pub token: Option<Arc<AdminToken>>,
 }
 
 /// Responds to the requests of the admin port.
 struct AdminHandler {
     metrics: Metrics,
+    tls: Option<Arc<Tls>>,
+    token: Option<Arc<AdminToken>>,
     /// Empty as long as the server waits for its database.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     readiness: watch::Receiver<Readiness>,
@@ -71,10 +90,11 @@ impl Admin {
         ledger: Arc<OnceLock<Arc<Ledger>>>,
         readiness: watch::Receiver<Readiness>,
     ) {
-        let handler = Arc::new(AdminHandler { metrics: self.metrics, ledger, readiness });
-        let mut connections = VecDeque::new();
+        let Self { listener, metrics, tls, token } = self;
+        let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
+        let mut connections = Vec::new();
         loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, address)) = listener.accept().await else {
                 sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
@@ -83,7 +103,8 @@ impl Admin {
             let serving = handler.serve_connection(stream, has_request.clone());
             // Timeouts and disconnects are ignored: no client is left to answer.
             let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
-            connections.push_back(AdminConnection { task, has_request });
+            let address = address.ip();
+            connections.push(AdminConnection { task, address, has_request });
         }
     }
 }
@@ -91,19 +112,25 @@ impl Admin {
 /// An open connection of the admin port.
 struct AdminConnection {
     task: AbortHandle,
+    address: IpAddr,
     /// The client has sent its request.
     has_request: Arc<AtomicBool>,
 }
 
-/// Makes room for one more connection: ends the oldest one without a request, or else the oldest.
-fn make_room(connections: &mut VecDeque<AdminConnection>) {
+/// Makes room for one more connection: ends one of the address that has most of them, if possible
+/// one without a request, and of these the oldest. So a client that opens many connections ends its
+/// own, and not that of a probe in its handshake.
+fn make_room(connections: &mut Vec<AdminConnection>) {
     connections.retain(|it| !it.task.is_finished());
     if connections.len() < CONNECTIONS_MAX {
         return;
     }
-    let silent = connections.iter().position(|it| !it.has_request.load(Ordering::Relaxed));
-    if let Some(oldest) = connections.remove(silent.unwrap_or_default()) {
-        oldest.task.abort();
+    let of_address = |address| connections.iter().filter(|it| it.address == address).count();
+    let order = |(index, it): &(usize, &AdminConnection)| {
+        (of_address(it.address), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
+    };
+    if let Some((index, _)) = connections.iter().enumerate().max_by_key(order) {
+        connections.remove(index).task.abort();
     }
 }
 
@@ -112,9 +139,12 @@ impl AdminHandler {
     async fn serve_connection(self: Arc<Self>, stream: TcpStream, has_request: Arc<AtomicBool>) {
         let service = service_fn(|request: Request<Incoming>| {
             has_request.store(true, Ordering::Relaxed);
-            let response = self.respond(request.method(), request.uri().path());
-            std::future::ready(Ok::<_, Infallible>(response))
+            std::future::ready(Ok::<_, Infallible>(self.respond(&request)))
         });
+        let stream = match self.handshake(stream).await {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%error, "TLS handshake of the admin port failed"),
+        };
         let connection = http1::Builder::new()
             .keep_alive(false)
             .timer(TokioTimer::new())
@@ -125,10 +155,30 @@ impl AdminHandler {
         }
     }
 
-    fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    /// Performs the TLS handshake, if the port has TLS.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
+        let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
+        let handshake = TlsAcceptor::from(tls.admin_config()).accept(stream);
+        timeout(REQUEST_TIME_MAX, handshake).await?.map(Either::Right)
+    }
+
+    /// Whether the request needs no token, or has the right one.
+    fn is_allowed<B>(&self, request: &Request<B>) -> bool {
+        let is_probe = ["/livez", "/readyz"].contains(&request.uri().path());
+        is_probe || self.token.as_ref().is_none_or(|token| token.is_in(request.headers()))
+    }
+
+    fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let plain = "text/plain; charset=utf-8";
-        let (status, content_type, text) = match path {
-            _ if method != Method::GET => {
+        let (status, content_type, text) = match request.uri().path() {
+            _ if !self.is_allowed(request) => {
+                let text = "the token is missing or wrong: send `authorization: Bearer TOKEN`\n";
+                (StatusCode::UNAUTHORIZED, plain, text.to_owned())
+            }
+            _ if request.method() != Method::GET => {
                 (StatusCode::METHOD_NOT_ALLOWED, plain, "the method must be GET\n".to_owned())
             }
             "/metrics" => (StatusCode::OK, METRICS_TYPE, self.metrics()),
@@ -146,8 +196,11 @@ impl AdminHandler {
         };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
-        let content_type = http::HeaderValue::from_static(content_type);
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
         response
     }
 

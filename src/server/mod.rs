@@ -5,6 +5,7 @@
 //! a call passes are in `grpc::middleware`.
 
 mod admin;
+mod admin_token;
 pub(crate) mod file_watch;
 mod listener;
 mod readiness;
@@ -25,7 +26,7 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-pub use crate::server::{admin::Admin, readiness::Readiness, tls::Tls};
+pub use crate::server::{admin::Admin, admin_token::AdminToken, readiness::Readiness, tls::Tls};
 use crate::{
     audit::AuditLog,
     auth::Authenticator,

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{
     Error, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use x509_parser::{extensions::GeneralName, prelude::*};
 
@@ -29,7 +29,9 @@ use crate::{
 };
 
 /// ALPN's name for HTTP/2.
-const PROTOCOL: &[u8] = b"h2";
+const GRPC_PROTOCOL: &[u8] = b"h2";
+/// ALPN's name for HTTP/1.1.
+const ADMIN_PROTOCOL: &[u8] = b"http/1.1";
 /// How long before its expiry the certificate causes a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// How often the time of expiry is published.
@@ -37,7 +39,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two such warnings.
 const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The TLS configuration of new connections.
+/// The TLS configuration of new connections, of the gRPC port and of the admin port.
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<Loaded>>,
@@ -49,6 +51,7 @@ type Contents = [Vec<u8>; 3];
 /// What was loaded from the files.
 struct Loaded {
     config: Arc<ServerConfig>,
+    admin_config: Arc<ServerConfig>,
     expire_time: SystemTime,
     contents: Contents,
 }
@@ -64,10 +67,17 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// The configuration for a new connection.
+    /// The configuration for a new connection of the gRPC port.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         self.loaded().config.clone()
+    }
+
+    /// The configuration for a new connection of the admin port. It asks for no client certificate:
+    /// the probes of orchestrators have none.
+    #[must_use]
+    pub fn admin_config(&self) -> Arc<ServerConfig> {
+        self.loaded().admin_config.clone()
     }
 
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
@@ -175,37 +185,47 @@ fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| format!("{}: has no private key in PEM", files.key.display()))?;
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = match &files.client_ca {
-        None => builder.with_no_client_auth(),
+    let config = |verifier: Arc<dyn ClientCertVerifier>, protocol: &[u8]| {
+        let mut config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|error| match error {
+                Error::InconsistentKeys(_) => {
+                    let (key, certificate) = (files.key.display(), files.certificate.display());
+                    format!("{key}: is not the key of {certificate}")
+                }
+                other => format!("{}: {other}", files.key.display()),
+            })?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        // No session is resumed: its client certificate was verified by authorities that may have
+        // been replaced since. Full handshakes cost little, because connections are few and long.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok::<_, String>(Arc::new(config))
+    };
+    let anyone = WebPkiClientVerifier::no_client_auth;
+    let callers = match &files.client_ca {
+        None => anyone(),
         Some(path) => {
             let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             let mut roots = RootCertStore::empty();
             for root in certificates(path, client_ca)? {
                 roots.add(root).map_err(|error| in_file(&error))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
             let verifier = match files.client_certificate_required {
                 true => verifier,
                 false => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| in_file(&error))?)
+            verifier.build().map_err(|error| in_file(&error))?
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-        Error::InconsistentKeys(_) => {
-            format!("{}: is not the key of {}", files.key.display(), files.certificate.display())
-        }
-        other => format!("{}: {other}", files.key.display()),
-    })?;
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    // No session is resumed: its client certificate was verified by authorities that may have been
-    // replaced since. Full handshakes cost little, because connections are few and long.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(Loaded { config: Arc::new(config), expire_time, contents })
+    let admin_config = config(anyone(), ADMIN_PROTOCOL)?;
+    let config = config(callers, GRPC_PROTOCOL)?;
+    Ok(Loaded { config, admin_config, expire_time, contents })
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

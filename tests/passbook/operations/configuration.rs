@@ -1,10 +1,17 @@
 //! Settings: each is a flag, a variable and a key, from one definition.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use tempfile::TempDir;
 
-use crate::harness::*;
+use crate::harness::{
+    certificates::{Authority, text},
+    *,
+};
 
 /// A setting as `serve --help` prints it.
 #[derive(Clone, Debug)]
@@ -190,7 +197,7 @@ async fn an_invalid_file_is_reported_in_one_line_that_names_the_key() {
 /// Files of a server with TLS and tokens. Their content does not matter here.
 fn files() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    for name in ["crt", "key", "ca", "tokens", "policy"] {
+    for name in ["crt", "key", "ca", "tokens", "policy", "admin-token"] {
         fs::write(folder.path().join(name), "").expect("written");
     }
     folder
@@ -202,6 +209,8 @@ async fn settings_that_contradict_each_other_are_an_error_that_names_them() {
     let (crt, key) = ("tls_certificate_file = \"crt\"", "tls_key_file = \"key\"");
     let (ca, tokens) = ("tls_client_ca_file = \"ca\"", "tokens_file = \"tokens\"");
     let (policy, open) = ("policy_file = \"policy\"", "listen = \"0.0.0.0:0\"");
+    let (admin, admin_tls) = ("admin_listen = \"0.0.0.0:0\"", "admin_tls = true");
+    let admin_token = "admin_token_file = \"admin-token\"";
     for (lines, names) in [
         (&[crt][..], &["tls_certificate_file", "tls_key_file"][..]),
         (&[key], &["tls_key_file", "tls_certificate_file"]),
@@ -212,6 +221,10 @@ async fn settings_that_contradict_each_other_are_an_error_that_names_them() {
         (&[open], &["listen", "TLS", "authentication", "insecure"]),
         (&[open, crt, key], &["listen", "authentication", "insecure"]),
         (&[open, tokens, policy], &["listen", "TLS", "insecure"]),
+        (&[admin_tls, crt, key], &["admin_tls", "admin_listen"]),
+        (&[admin_token], &["admin_token_file", "admin_listen"]),
+        (&[admin_tls, admin], &["admin_tls", "tls_certificate_file"]),
+        (&[admin, admin_token], &["admin_token_file", "admin_listen", "admin_tls", "insecure"]),
     ] {
         let text = lines.join("\n").replace("= \"", &format!("= \"{}/", folder.path().display()));
         let text = text.replace(&format!("{}/0.0.0.0", folder.path().display()), "0.0.0.0");
@@ -287,4 +300,60 @@ async fn a_password_in_the_arguments_is_warned_of() {
     let file = file.to_str().expect("a plain path");
     let kept = Server::start_by(&["--config", file]).await;
     assert!(!kept.log().contains(warning), "{}", kept.log());
+}
+
+/// The warnings of `config check`, and of a server with these arguments, which must be the same.
+async fn warnings(arguments: &[&str]) -> Vec<String> {
+    let checked = passbook(&[&["config", "check"], arguments].concat()).await.must_succeed();
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start_with(&database, arguments).await;
+    let messages = |log: &str| {
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let warnings = lines.filter(|line: &serde_json::Value| line["level"] == "WARN");
+        warnings.map(|line| line["message"].as_str().expect("a text").to_owned()).collect()
+    };
+    let warnings: Vec<String> = messages(&checked.stderr);
+    assert_eq!(messages(&server.log()), warnings, "{arguments:?}");
+    warnings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_port_that_other_machines_can_read_is_warned_of() {
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let token_file = text(&authority.file("admin-token"));
+    fs::write(&token_file, "token").expect("written");
+    for file in ["admin-token", "tls.key"] {
+        fs::set_permissions(authority.file(file), Permissions::from_mode(0o600)).expect("set");
+    }
+    let certificate = authority.arguments();
+    let certificate: Vec<&str> = certificate.iter().map(String::as_str).collect();
+    let tls = [&certificate[..], &["--admin-tls"]].concat();
+    let token = ["--admin-token-file", &token_file];
+    let both = [&tls[..], &token].concat();
+    let open = ["--admin-listen", "0.0.0.0:0"];
+    let neither = "has neither TLS nor a token: set admin_tls and admin_token_file";
+    for (more, why) in [
+        (&[][..], Some(neither)),
+        (&certificate, Some(neither)),
+        (&tls, Some("requires no token: set admin_token_file")),
+        (&both, None),
+        (&["--insecure"], None),
+        (&[&["--insecure"][..], &token].concat(), None),
+    ] {
+        let warnings = warnings(&[&open, more].concat()).await;
+        let expected = why.map(|why| {
+            format!("admin_listen 0.0.0.0:0 can be reached by other machines, and {why}")
+        });
+        assert_eq!(warnings, Vec::from_iter(expected), "{more:?}");
+    }
+    for loopback in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+        let port = ["--admin-listen", loopback];
+        assert_eq!(warnings(&port).await, [""; 0], "{loopback}");
+        assert_eq!(warnings(&[&port[..], &token].concat()).await, [""; 0], "{loopback}");
+    }
+    fs::set_permissions(&token_file, Permissions::from_mode(0o644)).expect("set");
+    let port = ["--admin-listen", "127.0.0.1:0"];
+    let exposed = format!("admin_token_file {token_file} is open to all users of this machine");
+    assert_eq!(warnings(&[&port[..], &token].concat()).await, [exposed]);
 }

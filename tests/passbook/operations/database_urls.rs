@@ -134,3 +134,55 @@ async fn the_files_that_a_url_names_are_read_before_anything_else() {
         check(&url(&parameters), &[]).await.must_succeed();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_on_another_machine_is_warned_of_unless_it_is_verified() {
+    let warning = |mode: &str, host: &str| {
+        format!(
+            "database_url has sslmode={mode} for the host {host}, so a machine in between could \
+             pose as the database: set sslmode=verify-full"
+        )
+    };
+    let prefer = "prefer (the default)";
+    for (url, warned_of) in [
+        ("u@db.example.org/db", Some((prefer, "db.example.org"))),
+        ("u:hunter2secret@db.example.org/db", Some((prefer, "db.example.org"))),
+        ("u@db.example.org/db?sslmode=disable", Some(("disable", "db.example.org"))),
+        ("u@db.example.org/db?sslmode=allow", Some(("allow", "db.example.org"))),
+        ("u@db.example.org/db?sslmode=prefer", Some((prefer, "db.example.org"))),
+        ("u@db.example.org/db?sslmode=require", Some(("require", "db.example.org"))),
+        ("u@db.example.org/db?sslmode=verify-ca", Some(("verify-ca", "db.example.org"))),
+        ("u@db.example.org/db?sslmode=verify-full", None),
+        ("u@db.example.org/db?sslrootcert=system", None),
+        ("u@10.0.0.7:5433/db?ssl-mode=require", Some(("require", "10.0.0.7"))),
+        ("u@[2001:db8::7]/db", Some((prefer, "2001:db8::7"))),
+        ("u@127.0.0.1,h2/db?sslmode=require", Some(("require", "h2"))),
+        ("/db?host=h1&user=u", Some((prefer, "h1"))),
+        ("/db?hostaddr=10.0.0.7&user=u", Some((prefer, "10.0.0.7"))),
+        ("u@localhost.example.org/db", Some((prefer, "localhost.example.org"))),
+        ("u@127.0.0.1.example.org/db", Some((prefer, "127.0.0.1.example.org"))),
+        ("u@127.0.0.1,[::1]:5433,LocalHost/db", None),
+        ("u@127.8.9.10/db?sslmode=disable", None),
+        ("/db?host=/run/postgresql&user=u", None),
+        ("u@%2Frun%2Fpostgresql/db", None),
+    ] {
+        let checked = check(&format!("postgres://{url}"), &[]).await.must_succeed();
+        let expected = warned_of.map(|(mode, host)| warning(mode, host));
+        let said = checked.stderr.trim_end();
+        match &expected {
+            Some(expected) => assert!(said.contains(expected), "{url}: {said}"),
+            None => assert_eq!(said, "", "{url}"),
+        }
+        assert!(said.lines().count() <= 1 && !said.contains("hunter2secret"), "{url}: {said}");
+    }
+    let by_variable = [("PGSSLMODE", "verify-full")];
+    let checked = check("postgres://u@db.example.org/db", &by_variable).await.must_succeed();
+    assert_eq!(checked.stderr, "");
+
+    // A server says the same when it starts. 0.0.0.0 is this machine, but not by a name of loopback.
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let address = listen_before(&database, "0.0.0.0:0").await;
+    let url = format!("postgres://postgres@{address}/{}", database.name());
+    let server = Server::start_at(&url, &[]).await;
+    assert!(server.log().contains(&warning(prefer, "0.0.0.0")), "{}", server.log());
+}

@@ -106,6 +106,7 @@ async fn the_settings_in_the_manifests_are_valid() {
         ("tls/tls.key", of_authority("tls.key")),
         ("tokens/tokens.toml", entry("billing", "billing-token")),
         ("policy/policy.toml", read("kubernetes/policy.toml")),
+        ("admin/token", "token".to_owned()),
     ] {
         let path = folder.join(file);
         fs::create_dir_all(path.parent().expect("a folder")).expect("applied");
@@ -116,7 +117,9 @@ async fn the_settings_in_the_manifests_are_valid() {
         let file = folder.join("passbook.toml");
         fs::write(&file, &settings).expect("written");
         let check = ["config", "check", "--config", &text(&file)];
-        passbook(&check).await.must_succeed();
+        let checked = passbook(&check).await.must_succeed();
+        let warnings = ["other machines", "sslmode"].map(|words| checked.stderr.contains(words));
+        assert_eq!(warnings, [false, false], "{name}: {}", checked.stderr);
         // A wrong setting would be found.
         fs::write(&file, settings.replace("admin_listen", "admin_lisen")).expect("written");
         let wrong = passbook(&check).await;

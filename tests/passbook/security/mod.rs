@@ -1,5 +1,7 @@
 //! Authorization, and what a hostile peer can reach.
 
+mod admin_port;
+mod admin_port_attacks;
 mod append_only_triggers;
 mod append_only_triggers_of_holds;
 mod audit;

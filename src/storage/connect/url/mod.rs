@@ -6,9 +6,13 @@ mod files;
 mod parameters;
 mod parts;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
-use sea_orm::sqlx::{ConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
+use sea_orm::sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::SqliteConnectOptions,
+};
 
 pub use self::error::DatabaseUrlError;
 use self::{files::NamedFile, parameters::Parameters, parts::Parts};
@@ -88,6 +92,22 @@ impl DatabaseUrl {
         files::check(&self.1)
     }
 
+    /// The first host on another machine whose name connections do not verify, and their `sslmode`.
+    #[must_use]
+    pub fn unverified_host(&self) -> Option<(&str, &'static str)> {
+        let Options::Postgres(hosts) = &self.0 else { return None };
+        let unverified = |options: &PgConnectOptions| match options.get_ssl_mode() {
+            PgSslMode::VerifyFull => None,
+            PgSslMode::VerifyCa => Some("verify-ca"),
+            PgSslMode::Require => Some("require"),
+            PgSslMode::Prefer => Some("prefer (the default)"),
+            PgSslMode::Allow => Some("allow"),
+            PgSslMode::Disable => Some("disable"),
+        };
+        let mut remote = hosts.iter().filter(|options| !is_local(options));
+        remote.find_map(|options| Some((options.get_host(), unverified(options)?)))
+    }
+
     /// The kind of database.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {
@@ -96,6 +116,14 @@ impl DatabaseUrl {
             Options::Postgres(_) => DatabaseKind::Postgres,
         }
     }
+}
+
+/// Whether a host is this machine: a socket, `localhost` or a loopback address.
+fn is_local(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    options.get_socket().is_some()
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl fmt::Debug for DatabaseUrl {

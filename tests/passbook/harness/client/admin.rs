@@ -6,7 +6,7 @@ use passbook::proto::{
     GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -61,18 +61,11 @@ impl Admin {
     }
 
     pub async fn ask(self, method: &str, path: &str) -> Option<(u16, String)> {
-        let ask = async {
-            let mut stream = TcpStream::connect(self.0).await?;
-            let request = format!("{method} {path} HTTP/1.1\r\nhost: passbook\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        let answer = timeout(PATIENCE, ask).await.expect("an answer in time").ok()?;
+        let stream = TcpStream::connect(self.0).await.ok()?;
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: passbook\r\n\r\n");
+        let answer = exchange(stream, request.as_bytes()).await;
         let (head, text) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Some((status.expect("a status"), text.to_owned()))
+        Some((status(head).expect("a status"), text.to_owned()))
     }
 
     pub async fn get(self, path: &str) -> (u16, String) {
@@ -84,6 +77,23 @@ impl Admin {
         assert_eq!(status, 200, "{text}");
         Metrics::parse(text)
     }
+}
+
+/// What a connection of an admin port answers to these bytes, until its end.
+pub async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> String {
+    let mut answer = Vec::new();
+    let exchange = async {
+        stream.write_all(request).await?;
+        stream.read_to_end(&mut answer).await
+    };
+    // The port may close the connection at any time. What came until then counts.
+    let _ = timeout(PATIENCE, exchange).await.expect("an end in time");
+    String::from_utf8(answer).expect("a text")
+}
+
+/// The status of an HTTP/1 response.
+pub fn status(answer: &str) -> Option<u16> {
+    answer.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()
 }
 
 /// A scrape of /metrics.
