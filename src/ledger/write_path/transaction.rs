@@ -73,8 +73,6 @@ pub struct OpenTransaction {
     transaction: WriteTransaction,
     /// Just before its BEGIN.
     pub start: Instant,
-    /// Whether it waited for the turn.
-    pub has_waited: bool,
 }
 
 /// Jobs that were left out of a transaction, each with the first account that was locked.
@@ -143,14 +141,12 @@ impl OpenTransaction {
         let start = Instant::now();
         let transaction = writer.begin().await?;
         let waited = match first {
-            WaitFor::Nothing => Ok(false),
+            WaitFor::Nothing => Ok(()),
             WaitFor::Turn => transaction.take_turn().await,
-            WaitFor::Row(account_id, time_max) => {
-                transaction.wait_for(account_id, time_max).await.map(|()| false)
-            }
+            WaitFor::Row(account_id, time_max) => transaction.wait_for(account_id, time_max).await,
         };
         match waited {
-            Ok(has_waited) => Ok(Self { transaction, start, has_waited }),
+            Ok(()) => Ok(Self { transaction, start }),
             Err(error) => Err(roll_back(transaction, error).await),
         }
     }

@@ -12,7 +12,7 @@ use crate::{
         executor::Executor,
         job::DEADLINE_MARGIN,
         shared::WritePath,
-        transaction::{Batch, ExecuteError, Lookup, OpenTransaction, WaitFor},
+        transaction::{Batch, ExecuteError, LeftOut, Lookup, OpenTransaction, WaitFor},
     },
     restart::spawn_restarting,
     storage::{DatabaseKind, LockMode, StorageError},
@@ -65,9 +65,9 @@ impl Worker {
             let has_taken = match self.executor.begin(first).await {
                 Ok(transaction) => {
                     if turn.is_some() {
-                        path.turns.record(transaction.has_waited);
+                        path.turns.record_turn();
                     }
-                    self.process(transaction, turn.is_some()).await
+                    self.process(transaction).await
                 }
                 // On SQLite BEGIN takes the lock; the only cure is to try again.
                 Err(StorageError::LockTimeout(_)) if turn.is_none() => {
@@ -99,7 +99,7 @@ impl Worker {
     }
 
     /// Executes all waiting jobs; returns whether there were any.
-    async fn process(&mut self, transaction: OpenTransaction, has_turn: bool) -> bool {
+    async fn process(&mut self, transaction: OpenTransaction) -> bool {
         let Self { path, executor, lookups, next_mode } = self;
         let Some(mut taken) = path.queue.try_dequeue(path.batch_size_max) else {
             executor.abandon(transaction).await;
@@ -114,6 +114,11 @@ impl Worker {
         let join = |locked: &[Account]| taken.join(locked, cost_left);
         match executor.execute(transaction, &mut batch, join).await {
             Ok(left_out) => {
+                if mode == LockMode::SkipLocked {
+                    let LeftOut { by_peers, elsewhere } = &left_out;
+                    let left = batch.jobs.len().saturating_sub(by_peers.len() + elsewhere.len());
+                    path.turns.record_left_out(by_peers.len(), left);
+                }
                 path.park(left_out.elsewhere, Some(taken));
                 // At the end of the queue, so that they do not keep others waiting.
                 for (job, account_id) in left_out.by_peers {
@@ -124,10 +129,7 @@ impl Worker {
             Err(ExecuteError::NotApplied(StorageError::LockTimeout(_)))
                 if mode == LockMode::Wait =>
             {
-                if has_turn {
-                    *next_mode = LockMode::SkipLocked;
-                }
-                path.turns.start();
+                *next_mode = LockMode::SkipLocked;
                 batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
             }

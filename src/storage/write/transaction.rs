@@ -114,14 +114,13 @@ pub(in crate::storage) async fn begin_in(
 
 impl WriteTransaction {
     /// Waits for the turn (see `turns` in the ledger) and keeps it until the transaction ends.
-    /// Returns whether it had to wait. Raises the lock timeout to that of a turn. Does nothing on
-    /// SQLite, where BEGIN takes the turn.
+    /// Raises the lock timeout to that of a turn. Does nothing on SQLite, where BEGIN takes the turn.
     ///
     /// # Errors
     /// [`StorageError::LockTimeout`] if the turn was not granted in time.
-    pub async fn take_turn(&self) -> Result<bool, StorageError> {
+    pub async fn take_turn(&self) -> Result<(), StorageError> {
         match DatabaseKind::of(&self.transaction) {
-            DatabaseKind::Sqlite => Ok(false),
+            DatabaseKind::Sqlite => Ok(()),
             DatabaseKind::Postgres => turn::take(&self.transaction).await,
         }
     }

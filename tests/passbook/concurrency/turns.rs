@@ -190,7 +190,6 @@ async fn requests_behind_a_peer_s_lock_go_back_into_the_queue() {
     let locked = Locked::by("passbook").await;
     let tried = async || {
         let timeouts = "passbook_retries_total{cause=\"lock_timeout\"}";
-        // The attempts: without a turn, in a turn, and again after the turn that skipped the row.
         locked.admin.metrics().await.value(timeouts) >= 3.0
     };
     eventually("the row is tried again", tried).await;
