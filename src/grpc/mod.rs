@@ -23,4 +23,6 @@ pub mod services;
 mod stream_transactions;
 mod watch_entries;
 
-pub use middleware::{StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, stack};
+pub use middleware::{
+    StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, request_body::STREAM_WINDOW, stack,
+};

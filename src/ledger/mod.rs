@@ -100,7 +100,7 @@ impl Ledger {
         let queue = Arc::new(CommandQueue::default());
         let stats = Arc::new(WritePathMetrics::default());
         WritePath::start(store.clone(), queue.clone(), stats.clone(), batch_size_max);
-        let feed = watch::EntryFeed::start(own_reads.clone());
+        let feed = watch::EntryFeed::start(own_reads.clone(), &budgets);
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         let queue_capacity = budgets.queue.capacity();
         Ok(Self {

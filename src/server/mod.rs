@@ -41,9 +41,6 @@ use crate::{
 /// How long closing the database may take after the grace period is over.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Unread bytes of one call: flow control stops a client that sends faster. Lower, and large
-/// messages over long distances are slow, because so many bytes travel in each round trip.
-const STREAM_WINDOW: u32 = 64 * 1024;
 /// Unread bytes of all calls of one connection. h2 also bounds the frames of unread data by half of
 /// this: a frame of less than 256 bytes counts with the difference, and a connection with more is
 /// closed, with all its calls. So the window must be far above what honest streams can have unread:
@@ -219,7 +216,7 @@ impl Server {
 pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(Some(limits.streams_per_connection_max))
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(grpc::STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(Some(
             limits.header_size_max.saturating_add(HEADER_SIZE_ANSWERED),

@@ -106,6 +106,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_longer_deadline_counts_as_the_longest_except_of_a_stream() {
+        let policy = DeadlinePolicy { default_timeout: Duration::from_secs(3600) };
+        let attached = |timeout: Option<&str>| {
+            let mut request = Request::new(());
+            if let Some(timeout) = timeout {
+                request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            }
+            Deadline::of(attach(request, policy).extensions())
+        };
+        let begin = Instant::now();
+        for timeout in [None, Some("301S"), Some("99999999H")] {
+            let deadline = attached(timeout);
+            let end = Instant::now() + TIMEOUT_MAX;
+            assert!((begin + TIMEOUT_MAX - MARGIN_MAX..end).contains(&deadline.at), "{timeout:?}");
+            assert!(deadline.for_item() <= Instant::now() + TIMEOUT_MAX, "{timeout:?}");
+        }
+        assert!(attached(Some("299S")).at < begin + TIMEOUT_MAX - MARGIN_MAX);
+        assert!(attached(Some("2H")).for_stream() > Some(begin + 2 * TIMEOUT_MAX));
+    }
+
+    #[test]
     fn a_timeout_is_eight_digits_and_a_unit() {
         assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));

@@ -29,6 +29,10 @@ use crate::{
     proto::account_service_server::SERVICE_NAME,
 };
 
+/// Bytes of one message of health, reflection or AdminService: it has names and numbers only, and
+/// reflection repeats it in each response.
+const CONTROL_MESSAGE_SIZE_MAX: u32 = 4 * 1024;
+
 /// The sizes that a single request may have.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeLimits {
@@ -66,6 +70,12 @@ impl LimitLayer {
             let message = format!("the headers have {size} bytes; at most {max} are allowed");
             error::request_too_large("header_size_max", max, message)
         })
+    }
+
+    fn message_size_max(&self, path: &str) -> usize {
+        let max = self.sizes.message_size_max;
+        let max = if is_account_service(path) { max } else { max.min(CONTROL_MESSAGE_SIZE_MAX) };
+        max as usize
     }
 
     /// Takes the share of one call.
@@ -131,7 +141,7 @@ where
         let connection_id = connection.as_ref().map(|it| it.id);
         let deadline = Deadline::of(request.extensions());
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
-        let message_size_max = layer.sizes.message_size_max as usize;
+        let message_size_max = layer.message_size_max(request.uri().path());
         let request = request.map(|body| {
             let receive_until = method.has_one_request.then(|| deadline.receive_until());
             RequestBody::wrap(body, header_size, message_size_max, receive_until, received)

@@ -7,7 +7,7 @@ pub mod authentication;
 pub mod deadline;
 mod front_door;
 pub mod limits;
-mod request_body;
+pub mod request_body;
 mod response_body;
 pub mod telemetry;
 pub mod unread_body;

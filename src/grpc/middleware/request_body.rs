@@ -20,12 +20,19 @@ use crate::{
 /// Headers and a message of at most this many bytes together are not charged: the limits on calls
 /// bound small requests, and large requests of others never shed a deposit.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one call that HTTP/2 keeps until the call reads them: flow control stops a client that
+/// sends faster. Lower, and large messages over long distances are slow, because so many bytes
+/// travel in each round trip.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// What HTTP/2 may keep of a stream that is not read: its window, and trailers.
+const UNREAD_MAX: usize = 2 * STREAM_WINDOW as usize;
 /// The prefix of a message: a byte that says whether it is compressed, and its length in four bytes.
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 const PREFIX_LENGTH: usize = 5;
 
 /// The body of a request. Its headers and its incomplete message are charged to a share: a message
-/// with the length in its prefix, as soon as the prefix has arrived.
+/// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
+/// that HTTP/2 may keep for it is charged.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -108,9 +115,10 @@ impl RequestBody {
         })
     }
 
-    /// Charges the headers and this many bytes of an incomplete message.
-    fn charge(&mut self, bytes: usize) -> Result<(), Status> {
-        let bytes = self.header_size + bytes.min(self.message_size_max);
+    /// Charges the headers and the incomplete message. `unread` is what HTTP/2 may keep beside them.
+    fn charge(&mut self, unread: usize) -> Result<(), Status> {
+        let incomplete = self.message.incomplete().min(self.message_size_max);
+        let bytes = self.header_size + incomplete.max(unread);
         let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
         charged.map_err(|exhausted| {
             error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status()
@@ -119,7 +127,7 @@ impl RequestBody {
 
     /// The body waits: its headers stay in memory, for a time that is bounded.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Err(status) = self.charge(self.message.incomplete()) {
+        if let Err(status) = self.charge(0) {
             return Poll::Ready(Some(Err(status)));
         }
         let Some(receive_until) = self.receive_until else { return Poll::Pending };
@@ -146,7 +154,11 @@ impl HttpBody for RequestBody {
                     let status = too_large(this.message.largest, this.message_size_max);
                     return Poll::Ready(Some(Err(status)));
                 }
-                Poll::Ready(Some(this.charge(this.message.incomplete()).map(|()| frame)))
+                // A unary call reads on. A stream may wait for its turn, while its client sends.
+                let may_wait = this.receive_until.is_none() && !this.body.is_end_stream();
+                Poll::Ready(Some(
+                    this.charge(if may_wait { UNREAD_MAX } else { 0 }).map(|()| frame),
+                ))
             }
             Poll::Pending => this.wait(context),
             other => other,
@@ -221,14 +233,27 @@ mod tests {
             message_size_max: 20 * MIB,
             share: budget.share(Identity::from_stored("mallory"), None),
         };
-        assert!(body.charge(SMALL_BYTES_MAX - 100).is_ok());
+        let announce = |body: &mut RequestBody, length: usize| {
+            body.message = MessageProgress::default();
+            let [a, b, c, d] = (length as u32).to_be_bytes();
+            body.message.advance(&[0, a, b, c, d]);
+            assert_eq!(body.message.incomplete(), length + PREFIX_LENGTH);
+        };
+        let small = SMALL_BYTES_MAX - 100 - PREFIX_LENGTH;
+        announce(&mut body, small);
+        assert!(body.charge(0).is_ok());
         assert_eq!(budget.used(), 0);
-        assert!(body.charge(SMALL_BYTES_MAX - 99).is_ok());
+        announce(&mut body, small + 1);
+        assert!(body.charge(0).is_ok());
         assert_eq!(budget.used(), SMALL_BYTES_MAX + 1, "the headers count");
-        assert!(body.charge(50 * MIB).is_ok(), "no more is received than 20 MiB");
+        assert!(body.charge(UNREAD_MAX).is_ok());
+        assert_eq!(budget.used(), UNREAD_MAX + 100, "a stream may send more meanwhile");
+        announce(&mut body, 50 * MIB);
+        assert!(body.charge(0).is_ok(), "no more is received than 20 MiB");
         assert_eq!(budget.used(), 20 * MIB + 100);
         let mut other = budget.share(Identity::from_stored("mallory"), None);
         assert!(other.resize(12 * MIB).is_err());
+        body.message = MessageProgress::default();
         assert!(body.charge(0).is_ok());
         assert!(other.resize(12 * MIB).is_ok());
     }

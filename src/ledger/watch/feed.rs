@@ -12,7 +12,12 @@ use tokio::{
 };
 
 use crate::{
-    domain::{account::Account, ids::AccountId, transaction::Entry},
+    budget::{Budgets, Gate},
+    domain::{
+        account::Account,
+        ids::{AccountId, Identity},
+        transaction::Entry,
+    },
     ledger::{Error, watch::page::Page},
     lock::lock,
     restart::spawn_restarting,
@@ -65,6 +70,8 @@ pub struct EntryFeed {
     subscriptions: Mutex<HashMap<AccountId, Subscription>>,
     subscribed: Notify,
     catch_up_reads: Semaphore,
+    /// Half of them for the watchers of one identity.
+    catch_up_gate: Gate,
     shared: Mutex<VecDeque<SharedPage>>,
 }
 
@@ -77,13 +84,14 @@ struct SharedPage {
 
 impl EntryFeed {
     /// Starts to poll.
-    pub fn start(store: Arc<Store>) -> Arc<Self> {
-        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1);
+    pub fn start(store: Arc<Store>, budgets: &Budgets) -> Arc<Self> {
+        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
         let feed = Arc::new(Self {
             store,
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
-            catch_up_reads: Semaphore::new(reads_max as usize),
+            catch_up_reads: Semaphore::new(reads_max),
+            catch_up_gate: budgets.gate(reads_max / 2),
             shared: Mutex::default(),
         });
         let running = feed.clone();
@@ -214,9 +222,15 @@ impl EntryFeed {
         }
     }
 
-    /// Reads the next entries of one account. A page that the feed knows to be full cannot change
-    /// and is shared.
-    pub async fn page_after(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
+    /// Reads the next entries of one account for a watcher of this identity. A page that the feed
+    /// knows to be full cannot change and is shared.
+    pub async fn page_after(
+        &self,
+        account: &WatchedAccount,
+        identity: &Identity,
+    ) -> Result<Arc<Page>, StorageError> {
+        // Taken before the page: others that share the page must not wait for this identity.
+        let _own = self.catch_up_gate.enter(identity).await;
         let size = WATCHER_PAGE_SIZE as i64;
         let start = account.after_sequence - account.after_sequence % size;
         let published = {

@@ -83,7 +83,7 @@ impl Watcher {
 
     /// Reads the next page from the database; None: try again.
     async fn read(&mut self) -> Result<Option<Arc<Page>>, Error> {
-        match self.feed.page_after(&self.account).await {
+        match self.feed.page_after(&self.account, self.share.identity()).await {
             Ok(page) => {
                 self.failing_since = None;
                 // The feed publishes all later entries: the subscription is older than this read.

@@ -1,8 +1,12 @@
-//! Messages of empty elements: two bytes each on the wire, and some hundred in memory.
+//! Messages that are small on the wire and large in memory: of empty elements, which have two bytes
+//! each, or compressed.
 
 use prost_types::FieldMask;
 
-use crate::attacks::*;
+use crate::{
+    attacks::*,
+    harness::http2::{self, Raw},
+};
 
 /// As many as fit into a message of 1 MiB.
 const ELEMENTS: usize = 520_000;
@@ -36,4 +40,30 @@ async fn empty_elements_are_not_made() {
     let get = BatchGetAccountsRequest { account_ids };
     all_invalid(async || client.batch_get_accounts(get.clone()).await).await;
     target.assert_memory("ids", 64);
+}
+
+/// No message is decompressed, so a small one cannot become a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_messages_are_an_error() {
+    let target = Target::start(&[]).await;
+    for encoding in ["gzip", "deflate", "zstd", "snappy"] {
+        let mut request = tonic::Request::new(deposit("of-b", "1"));
+        request.metadata_mut().insert("grpc-encoding", encoding.parse().expect("ASCII"));
+        let status = target.client("a").deposit(request).await.expect_err("not decompressed");
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+        assert!(status.message().contains(encoding), "{status:?}");
+        assert_eq!(metadata_of(&status, "grpc-accept-encoding"), "identity");
+    }
+    // A message with the flag alone.
+    let mut raw = Raw::connect(target.server.address, "Bearer a-token").await.expect("connected");
+    let stream = raw.open();
+    let message = http2::data(stream, &[1, 0, 0, 0, 1, 0]);
+    let call = [raw.call(stream, DEPOSIT), message, http2::end(stream)].concat();
+    raw.write(&call).await.expect("written");
+    raw.answer(stream).await.expect("an answer");
+    assert_eq!(target.admin.metrics().await.handled("Deposit", "InvalidArgument"), 1.0);
+}
+
+fn metadata_of<'a>(status: &'a Status, key: &str) -> &'a str {
+    status.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

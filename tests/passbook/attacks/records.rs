@@ -18,6 +18,13 @@ async fn until_shed<Answer>(call: impl AsyncFn(usize) -> Result<Answer, Status>)
     panic!("2000 records were not too many");
 }
 
+/// The size of the database.
+async fn stored_bytes(target: &Target) -> usize {
+    let size =
+        "SELECT CAST(page_count * page_size AS TEXT) FROM pragma_page_count, pragma_page_size";
+    target.database.text(size).await.parse().expect("a number")
+}
+
 /// What may be stored at first, and in the time that this takes: a hundred a minute.
 fn assert_few(what: &str, count: usize, started: tokio::time::Instant) {
     let max = 100 + started.elapsed().as_secs() as usize * 2 + 4;
@@ -33,13 +40,20 @@ async fn rejections_of_one_identity_are_few_and_have_no_labels() {
     open(&b, "alice").await;
     let labels: std::collections::BTreeMap<_, _> =
         (0..32).map(|it| (format!("label-{it}"), "v".repeat(60))).collect();
-    let withdrawals = until_shed(async |_| {
-        let labels = labels.clone();
-        a.withdraw(WithdrawRequest { labels, ..withdrawal("alice", "1") }).await
+    let before = stored_bytes(&target).await;
+    let withdrawals = until_shed(async |number| {
+        let (labels, request_id) = (labels.clone(), format!("{number:0>64}"));
+        let description = "d".repeat(1000);
+        let withdrawal = withdrawal(&"x".repeat(64), "1");
+        a.withdraw(WithdrawRequest { labels, request_id, description, ..withdrawal }).await
     })
     .await;
     assert_few("withdrawals", withdrawals, started);
-    let stored = target.database.texts("SELECT CAST(labels AS TEXT) FROM requests").await;
+    let bytes = (stored_bytes(&target).await - before) / withdrawals;
+    println!("{bytes} bytes for each");
+    assert!(bytes < 1024, "{bytes} bytes for each");
+    let stored =
+        target.database.texts("SELECT CAST(labels AS TEXT) FROM requests WHERE caller = 'a'").await;
     assert_eq!(stored.len(), withdrawals);
     assert!(stored.iter().all(|labels| !labels.contains("label-")), "{:?}", stored[0]);
     deposited(&b, "alice", "1").await;

@@ -1,64 +1,8 @@
 //! One identity, `a`, does its worst; the other one, `b`, is served.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{attacks::*, harness::http2::Raw};
-
-/// Calls of `b`, one after another. None of them may fail.
-async fn serve<Answer>(calls: usize, call: impl AsyncFn() -> Result<Answer, Status>) -> Duration {
-    let mut took = Vec::new();
-    for _ in 0..calls {
-        let start = Instant::now();
-        call().await.unwrap_or_else(|status| panic!("a call of another identity: {status:?}"));
-        took.push(start.elapsed());
-    }
-    took.sort();
-    took[took.len() * 99 / 100]
-}
-
-/// Tasks that repeat until they are dropped or `ended` is true.
-struct Attack {
-    tasks: JoinSet<usize>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Attack {
-    fn by<Call, Done>(callers: usize, call: Call) -> Self
-    where
-        Call: Fn() -> Done + Clone + Send + 'static,
-        Done: Future<Output = usize> + Send + 'static,
-    {
-        let (mut tasks, ended) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
-        for _ in 0..callers {
-            let (call, ended) = (call.clone(), ended.clone());
-            tasks.spawn(async move {
-                let mut count = 0;
-                while !ended.load(Ordering::Relaxed) {
-                    count += call().await;
-                }
-                count
-            });
-        }
-        Self { tasks, ended }
-    }
-
-    /// Ends, and returns the sum of what the calls returned.
-    async fn end(self) -> usize {
-        self.ended.store(true, Ordering::Relaxed);
-        self.tasks.join_all().await.into_iter().sum()
-    }
-}
 
 fn batch_of_a() -> BatchPostTransactionsRequest {
     let requests = (0..1000).map(|_| post(&[leg("alice", "1")])).collect();
@@ -68,10 +12,8 @@ fn batch_of_a() -> BatchPostTransactionsRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_of_one_identity_do_not_shed_the_deposits_of_another() {
     let target = Target::start(&[]).await;
-    let (a, b) = (target.client("a"), target.client("b"));
-    open_all(&b, &["alice", "bob"]).await;
-    let one = async || b.deposit(within(PATIENCE, deposit("bob", "1"))).await;
-    let before = serve(60, one).await;
+    let a = target.client("a");
+    open(&a, "alice").await;
     let attack = Attack::by(12, move || {
         let a = a.clone();
         async move {
@@ -84,21 +26,15 @@ async fn batches_of_one_identity_do_not_shed_the_deposits_of_another() {
     });
     eventually("the queue of a is full", async || target.shed("queue", "identity").await > 0.0)
         .await;
-    let during = serve(5, one).await;
-    let shed = attack.end().await;
+    target.withstands("12 callers of batches of 1000", IDENTITY_MIB_MAX).await;
+    println!("{} requests of a were shed", attack.end().await);
     assert_eq!(target.shed("queue", "server").await, 0.0);
-    println!("{shed} requests of a were shed");
-    let figure = format!("deposits beside batches: p99 {during:?}, {before:?} before");
-    times::figure(&figure, during <= before * 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_one_identity_do_not_shed_the_deposits_of_another() {
     let target = Target::start(&["--queue-capacity", "256"]).await;
-    let b = target.client("b");
-    open_all(&b, &["alice", "bob"]).await;
-    let one = async || b.deposit(within(PATIENCE, deposit("bob", "1"))).await;
-    let before = serve(60, one).await;
+    open(&target.client("a"), "alice").await;
     let mut streams = JoinSet::new();
     for _ in 0..12 {
         let a = target.client("a");
@@ -116,9 +52,7 @@ async fn streams_of_one_identity_do_not_shed_the_deposits_of_another() {
         target.admin.metrics().await.value("passbook_queue_length") >= 60.0
     })
     .await;
-    let during = serve(60, one).await;
-    let figure = format!("deposits beside streams: p99 {during:?}, {before:?} before");
-    times::figure(&figure, during <= before * 3);
+    target.withstands("12 streams without end", IDENTITY_MIB_MAX).await;
     assert!(streams.try_join_next().is_none(), "a stream has ended");
 }
 
@@ -133,18 +67,14 @@ async fn scans_that_are_given_up_leave_readers_to_others() {
     let target = Target::start(&[]).await;
     let (a, b) = (target.client("a"), target.client("b"));
     open_many(&b, 3000).await;
-    let one = async || b.get_account(within(PATIENCE, account_named("account-1"))).await;
-    let before = serve(100, one).await;
     let attack = Attack::by(24, move || {
         let a = a.clone();
         async move { usize::from(timeout(ms(100), a.list_accounts(scan())).await.is_err()) }
     });
     sleep(ms(300)).await;
-    let during = serve(100, one).await;
+    target.withstands("24 callers that give up scans", IDENTITY_MIB_MAX).await;
     b.list_accounts(within(PATIENCE, scan())).await.expect("a scan of another identity");
     println!("{} scans were given up", attack.end().await);
-    let figure = format!("reads beside scans: p99 {during:?}, {before:?} before");
-    times::figure(&figure, during <= before * 3);
 }
 
 /// Accounts with a label.
@@ -199,6 +129,6 @@ async fn watchers_of_one_identity_leave_half_to_others() {
     let shed = async || target.shed("watchers", "identity").await;
     eventually("the others are shed", async || shed().await >= 100.0).await;
     assert_eq!(shed().await, 100.0);
-    target.assert_memory("watchers", IDENTITY_MIB_MAX);
+    target.withstands("5000 watchers of an account without entries", IDENTITY_MIB_MAX).await;
     target.client("b").watch_entries(watch("alice", 0)).await.expect("watched");
 }

@@ -1,7 +1,5 @@
 //! Peers that do not read: what is kept for them is bounded, and dropped in time although they stay.
 
-use tokio::time::Instant;
-
 use crate::{
     attacks::*,
     harness::http2::{self, Raw},
@@ -46,16 +44,17 @@ async fn ask_for_pages(target: &Target, raw: &mut Raw) {
     .await;
 }
 
-/// Waits until the server has closed so many connections that were not read.
+/// How many connections the server has closed because they were not read.
+fn closed(target: &Target) -> usize {
+    let is_it = |line: &&serde_json::Value| {
+        line["message"] == "closing a connection that does not read its responses"
+    };
+    target.server.log_lines().iter().filter(is_it).count()
+}
+
+/// Waits until the server has closed so many connections.
 async fn closes(target: &Target, count: usize) {
-    eventually("the connections are closed", async || {
-        let lines = target.server.log_lines();
-        let is_it = |line: &&serde_json::Value| {
-            line["message"] == "closing a connection that does not read its responses"
-        };
-        lines.iter().filter(is_it).count() >= count
-    })
-    .await;
+    eventually("the connections are closed", async || closed(target) >= count).await;
     eventually("nothing is in flight", async || target.in_flight().await == 0.0).await;
 }
 
@@ -68,7 +67,7 @@ async fn unread_pages_are_bounded_and_dropped_in_time() {
     let mut windowless = Raw::without_window(address, "Bearer a-token").await.expect("connected");
     ask_for_pages(&target, &mut windowless).await;
     let started = Instant::now();
-    target.assert_memory("pages without a window", IDENTITY_MIB_MAX / 2);
+    target.withstands("240 pages without a window", IDENTITY_MIB_MAX / 2).await;
     // Others have a budget of their own.
     target.client("b").list_transactions(page()).await.expect("served");
     let mut unread = Raw::never_reading(address, "Bearer b-token").await.expect("connected");
@@ -77,6 +76,30 @@ async fn unread_pages_are_bounded_and_dropped_in_time() {
     closes(&target, 2).await;
     times::promise("unread pages are dropped", started.elapsed(), seconds(40));
     target.client("a").list_transactions(page()).await.expect("the budget is returned");
+}
+
+/// The budget is the identity's, however many connections it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_pages_on_many_connections_are_bounded() {
+    const CONNECTIONS: usize = 9;
+    let target = Target::start(&[]).await;
+    fill(&target.client("a")).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let address = target.server.address;
+        let mut raw = Raw::without_window(address, "Bearer a-token").await.expect("connected");
+        for _ in 0..PAGES / 4 {
+            let call = raw.unary(LIST_TRANSACTIONS, &page());
+            raw.write(&call).await.expect("written");
+        }
+        connections.push(raw);
+    }
+    eventually("more pages are asked for than may be unread", async || {
+        target.shed("response_bytes", "identity").await > 0.0
+    })
+    .await;
+    target.withstands("9 x 60 pages on 9 connections", IDENTITY_MIB_MAX / 2).await;
+    target.client("b").list_transactions(page()).await.expect("served");
 }
 
 /// Errors have no body, so no flow control bounds them.
@@ -96,7 +119,7 @@ async fn a_peer_that_does_not_read_its_socket_is_not_read() {
     while write().await {}
     println!("{written} calls were written");
     assert!(written < 400 * CALLS, "the server reads on");
-    target.assert_memory("errors that nobody reads", NOBODY_MIB_MAX / 4);
+    target.withstands("errors that nobody reads", NOBODY_MIB_MAX / 4).await;
     let status = target.client("a").get_account(missing_account()).await.expect_err("not found");
     assert_eq!(status.code(), Code::NotFound, "others are served");
     closes(&target, 1).await;
@@ -120,7 +143,7 @@ async fn calls_that_are_denied_at_once_take_no_memory() {
     }
     let denied = async || target.admin.metrics().await.handled("GetAccount", "Unauthenticated");
     eventually("all are denied", async || denied().await >= (CONNECTIONS * CALLS) as f64).await;
-    target.assert_memory("calls that are denied", 32);
+    target.withstands("16 x 8192 calls that are denied", 32).await;
 }
 
 /// Most results of this stream are errors, which take no time and no queue.
@@ -145,7 +168,7 @@ async fn unread_results_of_streams_are_bounded() {
     println!("{count} results of {}", STREAMS * 1024);
     // HTTP/2 has taken some of them before it knew the window.
     assert!(count < 6.0 * RESULTS_MAX, "{count} results");
-    target.assert_memory("results that are not read", 32);
+    target.withstands("64 streams with unread results", 32).await;
     // The streams of others go on.
     open(&target.client("b"), "bob").await;
     let request = StreamTransactionsRequest { request: Some(post(&[leg("bob", "1")])) };
@@ -153,6 +176,7 @@ async fn unread_results_of_streams_are_bounded() {
     let mut results = target.client("b").stream_transactions(requests).await.expect("a stream");
     let result = results.message().await.expect("no error").expect("a result");
     made(&result.result.expect("a result"));
+    assert_eq!(closed(&target), 0, "the stream of b has waited for the end of those of a");
 }
 
 /// A batch with one request that waits, and errors that wait with it.

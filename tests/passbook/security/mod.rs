@@ -10,7 +10,6 @@ mod authorization_matrix;
 mod call_limits;
 mod credential_files;
 mod front_door;
-mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
 mod revocation;

@@ -207,6 +207,14 @@ pub fn end(stream: u32) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, &[])
 }
 
+/// Trailers of so many fields, which HPACK makes one byte each.
+pub fn trailers(stream: u32, fields: usize) -> Vec<u8> {
+    // A literal that is added to the table (RFC 7541, 6.2.1), then the first entry of the table.
+    let mut block = vec![0x40, 1, b'x', 1, b'y'];
+    block.resize(block.len() + fields, 0x80 | 62);
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
+}
+
 pub fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }

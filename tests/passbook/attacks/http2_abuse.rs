@@ -1,25 +1,19 @@
 //! HTTP/2 abuse: the server survives, its memory stays small, and it serves other callers.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
-    task::JoinSet,
-    time::{Instant, sleep},
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+
+use crate::{
+    attacks::*,
+    harness::{
+        checker,
+        http2::{self, Raw},
+    },
 };
 
-use crate::harness::{
-    checker,
-    credentials::{Callers, identity},
-    http2::{self, Raw},
-    *,
-};
-
-const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
-const STREAM: &str = "/passbook.v1.AccountService/StreamTransactions";
-/// Upper bound of the server's memory, in KiB.
-const MEMORY_KIB_MAX: u64 = 256 * 1024;
+/// How long an attack lasts before others are measured.
+const ADVANCE: Duration = seconds(1);
 /// The part of a large message that is sent at a time, in bytes.
 const PART: usize = 16 * 1024;
 /// The prefix of each gRPC message.
@@ -34,7 +28,7 @@ async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Re
     if name == "slow handshakes" {
         return slow_handshakes(address, end).await;
     }
-    let mut raw = Raw::connect(address, "Bearer mallory-token").await?;
+    let mut raw = Raw::connect(address, "Bearer a-token").await?;
     let mut frames: u64 = 0;
     let mut stream = raw.open();
     match name {
@@ -139,42 +133,20 @@ async fn attackers(name: &'static str, address: SocketAddr, end: Instant) -> (u6
     attackers.join_all().await.into_iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
 }
 
-/// The 99th percentile of sequential calls, and their count.
-async fn serve_others(client: &Client, end: Instant) -> (Duration, usize) {
-    let mut took = Vec::new();
+/// Makes requests that are large enough to arrive in several DATA frames.
+async fn serve_batches(client: &Client, end: Instant) {
     while Instant::now() < end {
-        let start = Instant::now();
-        let change = within(PATIENCE, deposit("alice", "1"));
-        client.deposit(change).await.expect("others are served");
-        took.push(start.elapsed());
-        if took.len() % 20 == 0 {
-            // A request large enough to arrive in several DATA frames.
-            let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
-            let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
-            client.batch_post_transactions(batch).await.expect("batches are, too");
-        }
-        sleep(ms(2)).await;
+        let requests = (0..200).map(|_| post(&[leg("of-b", "1")])).collect();
+        let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
+        client.batch_post_transactions(batch).await.expect("batches are served");
+        sleep(ms(100)).await;
     }
-    took.sort();
-    (took[took.len() * 99 / 100], took.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_survives_abuse_stays_small_and_serves_others() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Load::Alone).await;
-    // The attacker has a valid token: others are refused before they can do harm.
-    let policy = [identity("alice", &["*"], &[""]), identity("mallory", &["write"], &["mallory"])];
-    let tokens = [("alice", "alice-token"), ("mallory", "mallory-token")];
-    let callers = Callers::new(&tokens, &policy.concat());
-    let arguments = ["--handshake-timeout", "1s", "--default-deadline", "2s"];
-    let mut server = callers.serve(&database, &arguments).await;
-    let client = server.client_of("alice-token");
-    client.create_account(account_of("alice", "USD")).await.expect("opened");
-    serve_others(&client, Instant::now() + seconds(1)).await;
-    let (before, _) = serve_others(&client, Instant::now() + seconds(2)).await;
-    println!("before: p99 {before:?}, {} KiB", server.memory_kib());
-    let p99_max = before * 3 + ms(20);
-
+    let mut target =
+        Target::start(&["--handshake-timeout", "1s", "--default-deadline", "2s"]).await;
     for name in [
         "rapid resets",
         "calls that never end",
@@ -188,22 +160,21 @@ async fn the_server_survives_abuse_stays_small_and_serves_others() {
         "small frames that nobody reads",
         "slow handshakes",
     ] {
-        let end = Instant::now() + seconds(2);
-        let (others, (frames, ended)) =
-            tokio::join!(serve_others(&client, end), attackers(name, server.address, end));
-        let (p99, calls) = others;
-        let memory_kib = server.memory_kib();
-        println!("{name}: {calls} calls, {frames} writes, {ended} connections ended");
-        assert!(memory_kib < MEMORY_KIB_MAX, "{name}: {memory_kib} KiB");
-        let figure = format!("{name}: p99 {p99:?}, {before:?} before; {memory_kib} KiB");
-        times::figure(&figure, p99 <= p99_max);
-        assert!(server.wait(ms(0)).await.is_none(), "{name}: the server ended");
+        let end = Instant::now() + ADVANCE + measured();
+        let measure = async {
+            sleep(ADVANCE).await;
+            target.withstands(name, NOBODY_MIB_MAX).await;
+        };
+        let (_, _, (frames, ended)) = tokio::join!(
+            measure,
+            serve_batches(&target.other, end),
+            attackers(name, target.server.address, end)
+        );
+        println!("{name}: {frames} writes, {ended} connections ended");
+        assert!(target.server.wait(ms(0)).await.is_none(), "{name}: the server ended");
     }
-    // The abused process has recovered.
-    let (after, _) = serve_others(&client, Instant::now() + seconds(2)).await;
-    let figure = format!("after: p99 {after:?}, {before:?} before; {} KiB", server.memory_kib());
-    times::figure(&figure, after <= p99_max);
-    checker::assert_consistent(&database).await;
+    target.withstands("after the abuse", NOBODY_MIB_MAX).await;
+    checker::assert_consistent(&target.database).await;
 }
 
 /// h2 counts frames of calls whose request is no longer read, and closes connections for them.
