@@ -29,6 +29,9 @@
 mod executor;
 #[cfg(test)]
 pub mod failpoints;
+mod fair_queue;
+#[cfg(test)]
+mod fair_queue_tests;
 pub mod job;
 mod lock_wait;
 pub mod queue;
