@@ -17,7 +17,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,7 +27,12 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     audit::{self, PendingChange},
     budget::{Rate, Share},
-    domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
+    domain::{
+        command::Command,
+        ids::{AccountId, Identity},
+        rejection::Rejection,
+        unit_of_work::CommandResult,
+    },
     ledger::{Error, Outcome, write_path::audited},
     lock::lock,
     telemetry::traces::CallTrace,
@@ -44,6 +49,9 @@ const ABANDONED: u8 = 2;
 pub struct Job {
     /// The command.
     pub command: Command,
+    /// Whose it is.
+    pub identity: Identity,
+    number: AtomicU64,
     /// When it was accepted.
     pub accepted: Instant,
     /// When the caller stops waiting.
@@ -101,6 +109,8 @@ pub fn new(
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
         command,
+        identity: permits.queue.identity().clone(),
+        number: AtomicU64::new(next_number()),
         accepted: Instant::now(),
         deadline,
         trace: CallTrace::current(),
@@ -112,7 +122,23 @@ pub fn new(
     (job, Completion { state, deadline, receiver })
 }
 
+/// A number that no job has had.
+fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Job {
+    /// The order among the jobs of the identity. Unique.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Puts the job behind all others of its identity. Not while it is in a queue.
+    pub fn renumber(&self) {
+        self.number.store(next_number(), Ordering::Relaxed);
+    }
+
     /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
     /// its deadline has passed.
     pub fn claim(&self) -> bool {
@@ -200,7 +226,7 @@ impl Job {
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
             if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
-                permits.records.charge(permits.queue.identity(), Instant::now());
+                permits.records.charge(&self.identity, Instant::now());
             }
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));

@@ -30,6 +30,9 @@ mod audited;
 mod executor;
 #[cfg(test)]
 pub mod failpoints;
+mod fair_queue;
+#[cfg(test)]
+mod fair_queue_tests;
 pub mod job;
 mod lock_wait;
 pub mod queue;

@@ -4,9 +4,11 @@
 //! that need one of them are parked until the lease ends, and then come first, or they join the batch.
 //! This is about speed only. Correctness rests on the row lock in the database, which other processes
 //! take, too.
+//!
+//! One identity does not wait for the backlog of another one: see [`FairQueue`].
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -17,6 +19,7 @@ use crate::{
     ledger::{
         metrics::contention::Contention,
         write_path::{
+            fair_queue::{Decision, FairQueue, Taken},
             job::{DEADLINE_MARGIN, Job},
             transaction::LockedJobs,
         },
@@ -35,11 +38,8 @@ pub struct CommandQueue {
 
 #[derive(Default)]
 struct State {
-    /// Jobs of several accounts, one of which was leased. They come first, and reserve their other
-    /// accounts until they are taken: two accounts that are never free at the same moment would
-    /// otherwise starve a transfer between them.
-    multi_account: VecDeque<Arc<Job>>,
-    ready: VecDeque<Arc<Job>>,
+    /// All jobs but the parked ones.
+    waiting: FairQueue,
     leased: HashMap<AccountId, Lease>,
     /// Leased accounts that have a foreign lock.
     foreign_locks: usize,
@@ -51,7 +51,7 @@ struct Lease {
     /// Another program has locked the row. Otherwise a batch uses the account.
     has_foreign_lock: bool,
     /// Jobs that wait for the account: all that need it if it has a foreign lock, otherwise those that
-    /// need no other account. They are older than all ready jobs.
+    /// need no other account.
     parked: Vec<Arc<Job>>,
 }
 
@@ -68,20 +68,23 @@ pub struct DequeuedBatch {
     pub jobs: Vec<Arc<Job>>,
     queue: Arc<CommandQueue>,
     accounts: HashSet<AccountId>,
+    cost: usize,
+    cost_max: usize,
 }
 
 impl CommandQueue {
     /// Appends a job.
     pub fn enqueue(&self, job: Arc<Job>) {
         let mut state = self.state();
+        job.renumber();
         // A job that no worker can take now wakes none.
         let leased = state.leased_of(&job);
         if let Some(account_id) = &leased {
             job.start_wait(account_id);
         }
         // Also if a batch uses its account: other jobs may have come before it.
-        if let Some(job) = state.park_if_locked(job) {
-            state.ready.push_back(job);
+        if !state.park_if_locked(&job) {
+            state.waiting.push(job);
         }
         drop(state);
         if leased.is_none() {
@@ -99,8 +102,8 @@ impl CommandQueue {
     /// Whether there is a job whose accounts are free. It may still be reserved for an older job.
     pub fn is_ready(&self) -> bool {
         let state = self.state();
-        let mut waiting = state.multi_account.iter().chain(&state.ready);
-        waiting.any(|job| !job.command.account_ids().any(|id| state.leased.contains_key(id)))
+        let is_free = |job: &Arc<Job>| state.leased_of(job).is_none();
+        state.waiting.iter().any(is_free)
     }
 
     /// Waits until a job arrives or an account is released.
@@ -111,51 +114,36 @@ impl CommandQueue {
     /// Takes all jobs whose accounts are free, up to this cost, or one larger job by itself.
     pub fn try_dequeue(self: &Arc<Self>, cost_max: usize) -> Option<DequeuedBatch> {
         let mut state = self.state();
-        let (mut jobs, mut accounts, mut cost) = (Vec::new(), HashSet::new(), 0);
         let mut given_up = Vec::new();
+        // Accounts of jobs that wait for another account: two accounts that are never free at the same
+        // moment would otherwise starve a transfer between them.
         let mut reserved = HashSet::new();
-        let mut queue = std::mem::take(&mut state.multi_account);
-        queue.append(&mut state.ready);
-        while let Some(job) = queue.pop_front() {
+        let mut waiting = std::mem::take(&mut state.waiting);
+        let taken = waiting.take(cost_max, |job, is_behind| {
             // An abandoned job must not delay others.
             if !job.has_waiter() {
-                given_up.push(job);
-                continue;
+                given_up.push(job.clone());
+                return Decision::Remove;
             }
-            let Some(job) = state.park_if_locked(job) else { continue };
-            let is_leased = state.leased_of(&job).is_some();
-            let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
-            if !is_leased && !is_reserved {
-                cost += job.command.cost();
-                if cost > cost_max && !jobs.is_empty() {
-                    queue.push_front(job);
-                    break;
-                }
-                accounts.extend(job.command.account_ids().cloned());
-                jobs.push(job);
-            } else {
-                if !job.command.has_one_account() {
-                    reserved.extend(job.command.account_ids().cloned());
-                }
-                state.set_aside(job);
-            }
-        }
-        let is_full = !queue.is_empty();
-        state.ready.append(&mut queue);
-        if jobs.is_empty() {
-            drop(state);
-            self.contention.end_waits(given_up.iter());
-            return None;
-        }
+            state.decide(job, is_behind, &mut reserved)
+        });
+        state.waiting = waiting;
+        let Taken { jobs, is_full, .. } = taken;
+        let account_ids = jobs.iter().flat_map(|job| job.command.account_ids());
+        let accounts: HashSet<_> = account_ids.cloned().collect();
         let lease = |account_id: &AccountId| (account_id.clone(), Lease::default());
         state.leased.extend(accounts.iter().map(lease));
         drop(state);
         self.contention.end_waits(jobs.iter().chain(&given_up));
+        if jobs.is_empty() {
+            return None;
+        }
         if is_full {
             // The rest is for another worker.
             self.arrived.notify_one();
         }
-        Some(DequeuedBatch { jobs, queue: self.clone(), accounts })
+        let cost = jobs.iter().map(|job| job.command.cost()).sum();
+        Some(DequeuedBatch { jobs, queue: self.clone(), accounts, cost, cost_max })
     }
 
     /// Parks jobs behind accounts that another program has locked, and ends the lease of the batch that
@@ -186,6 +174,12 @@ impl CommandQueue {
                 refused.push(job);
             }
         }
+        if !leases.is_empty() {
+            // They came before those that will be parked as they arrive.
+            let mut waiting = std::mem::take(&mut state.waiting);
+            waiting.retain(|job| !state.park_if_locked(job));
+            state.waiting = waiting;
+        }
         drop(state);
         self.arrived.notify_one();
         (leases, refused)
@@ -195,7 +189,7 @@ impl CommandQueue {
     /// database.
     pub fn expire(&self) {
         let mut state = self.state();
-        let State { multi_account, ready, leased, .. } = &mut *state;
+        let State { waiting, leased, .. } = &mut *state;
         let mut gone = Vec::new();
         let mut keep = |job: &Arc<Job>| {
             let is_kept = !job.expire(DEADLINE_MARGIN);
@@ -204,8 +198,7 @@ impl CommandQueue {
             }
             is_kept
         };
-        multi_account.retain(&mut keep);
-        ready.retain(&mut keep);
+        waiting.retain(&mut keep);
         leased.values_mut().for_each(|lease| lease.parked.retain(&mut keep));
         drop(state);
         self.contention.end_waits(gone.iter());
@@ -222,39 +215,54 @@ impl State {
         job.command.account_ids().find(|id| self.leased.contains_key(*id)).cloned()
     }
 
-    /// Parks a job behind an account of it that has a foreign lock, or returns the job if none has: a
-    /// foreign lock delays only the jobs that need that account.
-    fn park_if_locked(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
-        let is_locked =
-            |id: &&AccountId| self.leased.get(*id).is_some_and(|it| it.has_foreign_lock);
-        let locked = job.command.account_ids().find(is_locked).cloned();
-        let Some(account_id) = locked else { return Some(job) };
-        job.start_wait(&account_id);
-        self.leased.entry(account_id).or_default().parked.push(job);
-        None
-    }
-
-    /// Keeps a job until its accounts are free.
-    fn set_aside(&mut self, job: Arc<Job>) {
-        let account_id = self.leased_of(&job);
-        if let Some(account_id) = &account_id {
+    /// Whether a batch takes this job now. A job that is behind an earlier one of its identity is left.
+    fn decide(
+        &mut self,
+        job: &Arc<Job>,
+        is_behind: bool,
+        reserved: &mut HashSet<AccountId>,
+    ) -> Decision {
+        if self.park_if_locked(job) {
+            return Decision::Remove;
+        }
+        let leased = self.leased_of(job);
+        if let Some(account_id) = &leased {
             job.start_wait(account_id);
         }
-        if !job.command.has_one_account() {
-            self.multi_account.push_back(job);
-        } else if let Some(lease) = account_id.and_then(|id| self.leased.get_mut(&id)) {
-            lease.parked.push(job);
-        } else {
-            self.ready.push_back(job);
+        if let Some(lease) = leased.as_ref().and_then(|account_id| self.leased.get_mut(account_id))
+            && job.command.has_one_account()
+        {
+            lease.parked.push(job.clone());
+            return Decision::Remove;
         }
+        if is_behind {
+            return Decision::Leave;
+        }
+        let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
+        if leased.is_none() && !is_reserved {
+            return Decision::Take;
+        }
+        reserved.extend(job.command.account_ids().cloned());
+        Decision::Leave
     }
 
-    /// Ends the lease of an account. Its parked jobs come first: they are older than the ready ones.
+    /// Parks a job behind an account of it that has a foreign lock, and returns whether one has: a
+    /// foreign lock delays only the jobs that need that account.
+    fn park_if_locked(&mut self, job: &Arc<Job>) -> bool {
+        let is_locked =
+            |id: &&AccountId| self.leased.get(*id).is_some_and(|it| it.has_foreign_lock);
+        let Some(account_id) = job.command.account_ids().find(is_locked).cloned() else {
+            return false;
+        };
+        job.start_wait(&account_id);
+        self.leased.entry(account_id).or_default().parked.push(job.clone());
+        true
+    }
+
+    /// Ends the lease of an account.
     fn release(&mut self, account_id: &AccountId) {
-        let parked = self.leased.remove(account_id).unwrap_or_default().parked;
-        for job in parked.into_iter().rev() {
-            self.ready.push_front(job);
-        }
+        let lease = self.leased.remove(account_id).unwrap_or_default();
+        lease.parked.into_iter().for_each(|job| self.waiting.push(job));
     }
 }
 
@@ -269,16 +277,14 @@ impl AccountLease {
         first
     }
 
-    /// Takes the first parked jobs, up to this cost, or one larger job by itself.
+    /// Takes parked jobs, up to this cost, or one larger job by itself.
     pub fn take(&self, cost_max: usize) -> Vec<Arc<Job>> {
-        let mut cost = 0;
-        let jobs: Vec<_> = self.parked(|jobs| {
-            let fits = jobs.iter().take_while(|job| {
-                cost += job.command.cost();
-                cost <= cost_max
-            });
-            let count = fits.count().max(1).min(jobs.len());
-            jobs.drain(..count).collect()
+        let jobs = self.parked(|parked| {
+            let mut waiting = FairQueue::default();
+            parked.drain(..).for_each(|job| waiting.push(job));
+            let taken = waiting.take(cost_max, |_, _| Decision::Take);
+            parked.extend(waiting.into_jobs());
+            taken.jobs
         });
         self.queue.contention.end_waits(jobs.iter());
         jobs
@@ -304,36 +310,25 @@ impl Drop for AccountLease {
 }
 
 impl DequeuedBatch {
-    /// Takes, up to this cost, the jobs that need only these accounts, which the batch has locked. They
+    /// Takes the jobs that need only these accounts, which the batch has locked, as far as they fit. They
     /// have arrived since the batch was taken, and join it. A job that needs an account that did not
     /// exist when the batch locked its rows does not join: another server may have opened it since.
-    pub fn join(&self, locked: &[Account], cost_max: usize) -> Vec<Arc<Job>> {
-        let mut state = self.queue.state();
-        let State { multi_account, ready, leased, .. } = &mut *state;
+    pub fn join(&self, locked: &[Account]) -> Vec<Arc<Job>> {
+        if self.cost >= self.cost_max {
+            return Vec::new();
+        }
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
-        let (mut joined, mut cost) = (Vec::new(), 0);
-        // Accounts of jobs that stay in the queue: a later job must not overtake these.
-        let accounts = multi_account.iter().flat_map(|job| job.command.account_ids());
-        let mut passed: HashSet<AccountId> = accounts.cloned().collect();
-        let mut joins = |job: &Arc<Job>| {
-            let fits = cost + job.command.cost() <= cost_max;
-            let can = |id| locked.contains(id) && !passed.contains(id);
-            if fits && job.command.account_ids().all(can) {
-                cost += job.command.cost();
-                joined.push(job.clone());
-                return true;
-            }
-            let ours = job.command.account_ids().filter(|id| locked.contains(*id));
-            passed.extend(ours.cloned());
-            false
-        };
-        // Parked jobs came first.
+        let mut state = self.queue.state();
+        let State { waiting, leased, .. } = &mut *state;
         for account_id in &self.accounts {
             if let Some(lease) = leased.get_mut(account_id) {
-                lease.parked.retain(|job| !joins(job));
+                lease.parked.drain(..).for_each(|job| waiting.push(job));
             }
         }
-        ready.retain(|job| !joins(job));
+        let mut joined = waiting.take_more(self.cost, self.cost_max, |job, is_behind| {
+            let can_join = !is_behind && job.command.account_ids().all(|id| locked.contains(id));
+            if can_join { Decision::Take } else { Decision::Leave }
+        });
         drop(state);
         self.queue.contention.end_waits(joined.iter());
         joined.retain(|job| job.has_waiter());
@@ -344,9 +339,7 @@ impl DequeuedBatch {
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));
-        for job in jobs.into_iter().rev() {
-            state.ready.push_front(job);
-        }
+        jobs.into_iter().for_each(|job| state.waiting.push(job));
     }
 }
 

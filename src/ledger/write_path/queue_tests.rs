@@ -11,7 +11,7 @@ use crate::{
         account::Account,
         command::Command,
         fixtures::{account, id, posting},
-        ids::AccountId,
+        ids::{AccountId, Identity},
     },
     ledger::{
         Error,
@@ -23,9 +23,15 @@ use crate::{
 };
 
 /// A job of these accounts, one letter each.
-#[expect(clippy::mem_forget, reason = "someone waits for it as long as the test runs")]
 fn job(account_ids: &str) -> Arc<Job> {
-    let (job, completion) = job_until(account_ids, Instant::now() + Duration::from_secs(9));
+    job_of("", &split(account_ids))
+}
+
+/// A job of this identity.
+#[expect(clippy::mem_forget, reason = "someone waits for it as long as the test runs")]
+pub fn job_of(identity: &str, account_ids: &[String]) -> Arc<Job> {
+    let deadline = Instant::now() + Duration::from_secs(9);
+    let (job, completion) = job_until(identity, account_ids, deadline);
     // Someone waits for it as long as the test runs.
     std::mem::forget(completion);
     job
@@ -33,17 +39,20 @@ fn job(account_ids: &str) -> Arc<Job> {
 
 /// A job that has no time left for another attempt.
 fn late_job(account_ids: &str) -> (Arc<Job>, Completion) {
-    job_until(account_ids, Instant::now() + DEADLINE_MARGIN)
+    job_until("", &split(account_ids), Instant::now() + DEADLINE_MARGIN)
 }
 
-fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
-    let account_ids: Vec<_> = account_ids.chars().map(String::from).collect();
+fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<Job>, Completion) {
     let changes: Vec<_> = account_ids.iter().map(|account_id| (&**account_id, "1")).collect();
     let command = Command::Request(Arc::new(posting("r", &changes)));
     let budgets = Budgets::for_tests(1);
-    let queue = budgets.queue.take_one(&crate::domain::ids::Identity::anonymous()).unwrap();
+    let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
     job::new(command, deadline, permits, None)
+}
+
+fn split(letters: &str) -> Vec<String> {
+    letters.chars().map(String::from).collect()
 }
 
 fn queue(account_ids: &str) -> Arc<CommandQueue> {
@@ -72,7 +81,8 @@ fn parked(lease: &AccountLease) -> String {
     parked.into_inner()
 }
 
-async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
+/// The next batch.
+pub async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
     tokio::time::timeout(Duration::from_secs(5), queue.ready()).await.unwrap();
     queue.try_dequeue(cost_max).unwrap()
 }
@@ -227,7 +237,7 @@ async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() 
         queue.enqueue(job(account_ids));
     }
     // After "bc", which has to wait, nothing of b.
-    let joined = batch.join(&accounts("ab"), 10);
+    let joined = batch.join(&accounts("ab"));
     assert_eq!(letters(&joined), "aaba");
     drop(batch);
     assert_eq!(letters(&take(&queue, 10).await.jobs), "cbcbab");
@@ -236,9 +246,9 @@ async fn jobs_that_need_no_other_account_join_a_batch_and_nobody_is_overtaken() 
 #[tokio::test]
 async fn no_more_jobs_join_a_batch_than_fit() {
     let queue = queue("a");
-    let batch = take(&queue, 10).await;
+    let batch = take(&queue, 3).await;
     (0..3).for_each(|_| queue.enqueue(job("a")));
-    assert_eq!(letters(&batch.join(&accounts("a"), 2)), "aa");
+    assert_eq!(letters(&batch.join(&accounts("a"))), "aa");
     drop(batch);
     assert_eq!(letters(&take(&queue, 10).await.jobs), "a");
 }
@@ -248,7 +258,7 @@ async fn nobody_joins_for_an_account_that_was_not_there() {
     let queue = queue("ab");
     let batch = take(&queue, 10).await;
     ["b", "a"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
-    assert_eq!(letters(&batch.join(&accounts("a"), 10)), "a");
+    assert_eq!(letters(&batch.join(&accounts("a"))), "a");
 }
 
 #[tokio::test]
@@ -259,7 +269,7 @@ async fn nobody_joins_before_a_transfer_that_came_earlier() {
     // Another worker meets it, and lets it wait.
     assert!(queue.try_dequeue(10).is_none());
     queue.enqueue(job("x"));
-    assert_eq!(letters(&batch.join(&accounts("x"), 10)), "");
+    assert_eq!(letters(&batch.join(&accounts("x"))), "");
 }
 
 #[tokio::test]

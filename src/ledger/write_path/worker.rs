@@ -109,9 +109,7 @@ impl Worker {
         *lookups = lookups.saturating_sub(1);
         let mode = std::mem::replace(next_mode, LockMode::Wait);
         let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, lookup);
-        let cost: usize = batch.jobs.iter().map(|job| job.command.cost()).sum();
-        let cost_left = path.batch_size_max.saturating_sub(cost);
-        let join = |locked: &[Account]| taken.join(locked, cost_left);
+        let join = |locked: &[Account]| taken.join(locked);
         match executor.execute(transaction, &mut batch, join).await {
             Ok(left_out) => {
                 if mode == LockMode::SkipLocked {

@@ -9,11 +9,9 @@ fn batch_of_a() -> BatchPostTransactionsRequest {
     BatchPostTransactionsRequest { requests }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn batches_of_one_identity_do_not_shed_the_deposits_of_another() {
-    let target = Target::start(&[]).await;
+/// Batches of `a`, which fill its part of the queue. Returns how many of its requests were shed.
+async fn batches_of_a(target: &Target) -> Attack {
     let a = target.client("a");
-    open(&a, "alice").await;
     let attack = Attack::by(12, move || {
         let a = a.clone();
         async move {
@@ -26,9 +24,37 @@ async fn batches_of_one_identity_do_not_shed_the_deposits_of_another() {
     });
     eventually("the queue of a is full", async || target.shed("queue", "identity").await > 0.0)
         .await;
+    attack
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_one_identity_do_not_shed_the_deposits_of_another() {
+    let target = Target::start(&[]).await;
+    open(&target.client("a"), "alice").await;
+    let attack = batches_of_a(&target).await;
     target.withstands("12 callers of batches of 1000", IDENTITY_MIB_MAX).await;
     println!("{} requests of a were shed", attack.end().await);
     assert_eq!(target.shed("queue", "server").await, 0.0);
+}
+
+/// What waits of `a` fills 40 database transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_one_identity_do_not_come_before_the_deposits_of_another() {
+    let target = Target::start(&["--batch-size-max", "100"]).await;
+    let b = target.client("b");
+    open_all(&b, &["alice", "bob"]).await;
+    let transactions = async || target.admin.metrics().await.value("passbook_batch_size_count");
+    let attack = batches_of_a(&target).await;
+    let mut passed = Vec::new();
+    for _ in 0..15 {
+        let before = transactions().await;
+        b.deposit(within(PATIENCE, deposit("bob", "1"))).await.expect("served");
+        passed.push(transactions().await - before);
+    }
+    attack.end().await;
+    passed.sort_by(f64::total_cmp);
+    println!("database transactions during a deposit: {passed:?}");
+    assert!(passed[7] <= 10.0, "the deposits of b waited for those of a: {passed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,262 @@
+//! Waiting jobs, fair over identities.
+//!
+//! Each identity has a queue of its own, and the next job comes from the identity of which the least
+//! cost was taken. So an identity with one job does not wait for the thousands of another one.
+//! (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
+//!
+//! The jobs of an identity wait in the order of their arrival, wherever they have been meanwhile. A job
+//! that has to stay keeps back all later ones of its identity that need one of its accounts. Between
+//! identities there is no order.
+//!
+//! Costs count for as long as an identity has jobs. An identity whose first job comes begins with the
+//! least cost of the others: nothing is kept of an identity without jobs, and none saves up for a burst.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    domain::ids::{AccountId, Identity},
+    ledger::write_path::job::Job,
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct FairQueue {
+    /// The jobs of each identity that has some, by their numbers.
+    queues: BTreeMap<Rank, BTreeMap<u64, Arc<Job>>>,
+    ranks: HashMap<Identity, Rank>,
+    /// Identities that had to leave a job or whose job did not fit, the longest wait first. One job of
+    /// each is looked at before all others: by rank alone, others could come first every time and take
+    /// one of the accounts that a job of several accounts waits for.
+    delayed: VecDeque<Identity>,
+    /// How many ranks were given to identities.
+    ranks_given: u64,
+}
+
+/// The order of the identities.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// The cost that was taken.
+    taken: usize,
+    /// Unique. Decides between identities of which as much was taken.
+    number: u64,
+}
+
+/// What becomes of a job.
+pub enum Decision {
+    /// The job is taken if it fits.
+    Take,
+    /// The job stays where it is.
+    Leave,
+    /// The job leaves the queue.
+    Remove,
+}
+
+/// The jobs that were taken.
+pub struct Taken {
+    /// In the order in which they were taken.
+    pub jobs: Vec<Arc<Job>>,
+    /// There are more jobs: one of them did not fit.
+    pub is_full: bool,
+    /// The identities that had to leave a job.
+    delayed: VecDeque<Identity>,
+}
+
+impl FairQueue {
+    /// Adds a job.
+    pub fn push(&mut self, job: Arc<Job>) {
+        let rank = self.ranks.get(&job.identity).copied().unwrap_or_else(|| {
+            self.ranks_given += 1;
+            let taken = self.queues.first_key_value().map_or(0, |(rank, _)| rank.taken);
+            let rank = Rank { taken, number: self.ranks_given };
+            self.ranks.insert(job.identity.clone(), rank);
+            rank
+        });
+        self.queues.entry(rank).or_default().insert(job.number(), job);
+    }
+
+    /// All jobs.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.queues.values().flat_map(BTreeMap::values)
+    }
+
+    /// All jobs.
+    pub fn into_jobs(self) -> impl Iterator<Item = Arc<Job>> {
+        self.queues.into_values().flat_map(BTreeMap::into_values)
+    }
+
+    /// Keeps the jobs for which this is true.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&Arc<Job>) -> bool) {
+        self.queues.retain(|_, jobs| {
+            jobs.retain(|_, job| is_kept(job));
+            !jobs.is_empty()
+        });
+        self.ranks.retain(|_, rank| self.queues.contains_key(rank));
+    }
+
+    /// Takes the jobs for which `decide` says so, up to this cost, or one larger job by itself. The
+    /// second argument of `decide` is whether an earlier job of the same identity was left that needs
+    /// one of the accounts: then the job must not be taken.
+    pub fn take(
+        &mut self,
+        cost_max: usize,
+        decide: impl FnMut(&Arc<Job>, bool) -> Decision,
+    ) -> Taken {
+        let mut first = std::mem::take(&mut self.delayed);
+        let mut taken = self.pass(&mut first, 0, cost_max, decide);
+        self.delayed.append(&mut taken.delayed);
+        // Those that were not reached have waited less long.
+        self.delayed.append(&mut first);
+        taken
+    }
+
+    /// Takes jobs for a batch that has this cost already. Otherwise as [`Self::take`], but the order of
+    /// the next jobs does not depend on those that are left.
+    pub fn take_more(
+        &mut self,
+        cost: usize,
+        cost_max: usize,
+        decide: impl FnMut(&Arc<Job>, bool) -> Decision,
+    ) -> Vec<Arc<Job>> {
+        self.pass(&mut VecDeque::new(), cost, cost_max, decide).jobs
+    }
+
+    /// Looks at one job of each of the identities in `first`, and then at the jobs by rank, until one
+    /// does not fit. The identities in `first` that were not reached stay there.
+    fn pass(
+        &mut self,
+        first: &mut VecDeque<Identity>,
+        mut cost: usize,
+        cost_max: usize,
+        mut decide: impl FnMut(&Arc<Job>, bool) -> Decision,
+    ) -> Taken {
+        let mut taken = Taken { jobs: Vec::new(), is_full: false, delayed: VecDeque::new() };
+        let (mut left, mut emptied) = (Vec::new(), Vec::new());
+        let mut accounts_left: HashMap<Identity, HashSet<AccountId>> = HashMap::new();
+        while let Some((mut rank, mut queue)) = self.next(first) {
+            let Some((number, job)) = queue.pop_first() else { continue };
+            let identity = job.identity.clone();
+            let is_behind = accounts_left.get(&identity).is_some_and(|accounts| {
+                job.command.account_ids().any(|account_id| accounts.contains(account_id))
+            });
+            match decide(&job, is_behind) {
+                Decision::Take if cost > 0 && cost + job.command.cost() > cost_max => {
+                    taken.is_full = true;
+                    queue.insert(number, job);
+                    self.queues.insert(rank, queue);
+                    if !accounts_left.contains_key(&identity) {
+                        first.push_front(identity);
+                    }
+                    break;
+                }
+                Decision::Take => {
+                    cost += job.command.cost();
+                    rank.taken += job.command.cost();
+                    self.ranks.insert(identity.clone(), rank);
+                    taken.jobs.push(job);
+                }
+                Decision::Leave => {
+                    let accounts = accounts_left.entry(identity.clone()).or_insert_with(|| {
+                        taken.delayed.push_back(identity.clone());
+                        HashSet::new()
+                    });
+                    accounts.extend(job.command.account_ids().cloned());
+                    left.push(job);
+                }
+                // The next job of this identity is looked at instead.
+                Decision::Remove => first.push_front(identity.clone()),
+            }
+            if queue.is_empty() {
+                emptied.push(identity);
+            } else {
+                self.queues.insert(rank, queue);
+            }
+        }
+        left.into_iter().for_each(|job| self.push(job));
+        for identity in emptied {
+            if self.ranks.get(&identity).is_some_and(|rank| !self.queues.contains_key(rank)) {
+                self.ranks.remove(&identity);
+            }
+        }
+        taken
+    }
+
+    /// Removes the queue whose first job is looked at next.
+    fn next(&mut self, first: &mut VecDeque<Identity>) -> Option<(Rank, BTreeMap<u64, Arc<Job>>)> {
+        while let Some(identity) = first.pop_front() {
+            let rank = self.ranks.get(&identity);
+            if let Some(entry) = rank.and_then(|rank| self.queues.remove_entry(rank)) {
+                return Some(entry);
+            }
+        }
+        self.queues.pop_first()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::write_path::queue_tests::job_of;
+
+    fn push(queue: &mut FairQueue, identity: &str, account_ids: &[&str]) {
+        let account_ids: Vec<_> = account_ids.iter().map(|it| (*it).to_owned()).collect();
+        queue.push(job_of(identity, &account_ids));
+    }
+
+    /// A pass that leaves the jobs of the account `busy`. Returns whose jobs it looked at.
+    fn pass(queue: &mut FairQueue, cost_max: usize) -> String {
+        let mut looked_at = String::new();
+        queue.take(cost_max, |job, _| {
+            looked_at.push_str(job.identity.as_str());
+            let is_busy = job.command.account_ids().any(|it| it.as_str() == "busy");
+            if is_busy { Decision::Leave } else { Decision::Take }
+        });
+        looked_at
+    }
+
+    #[test]
+    fn an_identity_that_had_to_leave_a_job_is_first_in_the_next_pass() {
+        let mut queue = FairQueue::default();
+        push(&mut queue, "b", &["x"]);
+        push(&mut queue, "a", &["busy"]);
+        for _ in 0..9 {
+            push(&mut queue, "a", &["y"]);
+            push(&mut queue, "b", &["x"]);
+        }
+        assert_eq!(pass(&mut queue, 4), "baabab", "the last one did not fit");
+        // By rank, b comes first again.
+        assert_eq!(pass(&mut queue, 2), "abab");
+    }
+
+    #[test]
+    fn an_identity_whose_job_did_not_fit_stays_before_others() {
+        let mut queue = FairQueue::default();
+        push(&mut queue, "a", &["busy"]);
+        (0..9).for_each(|_| push(&mut queue, "a", &["x"]));
+        push(&mut queue, "b", &["busy"]);
+        push(&mut queue, "b", &["y"; 5]);
+        push(&mut queue, "b", &["y"; 3]);
+        assert_eq!(pass(&mut queue, 6), "aabba", "the last one did not fit");
+        queue.retain(|job| !job.command.account_ids().any(|it| it.as_str() == "busy"));
+        assert_eq!(pass(&mut queue, 3), "ab", "the job of b did not fit");
+        // By rank, a comes first.
+        assert_eq!(pass(&mut queue, 3), "ba");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_identity_without_jobs() {
+        let mut queue = FairQueue::default();
+        for identity in ["a", "b", "c"] {
+            push(&mut queue, identity, &["x"]);
+            push(&mut queue, identity, &["y"]);
+        }
+        queue.retain(|job| job.identity.as_str() != "a");
+        assert_eq!((queue.ranks.len(), queue.queues.len()), (2, 2));
+        queue.take(3, |_, _| Decision::Take);
+        assert_eq!((queue.ranks.len(), queue.queues.len()), (1, 1));
+        queue.take(3, |_, _| Decision::Remove);
+        assert_eq!((queue.ranks.len(), queue.queues.len(), queue.delayed.len()), (0, 0, 0));
+    }
+}
