@@ -16,7 +16,7 @@ use crate::{
         tokens::{Token, Tokens},
     },
     domain::{
-        authorization::Grant,
+        authorization::{Grant, Rule},
         ids::{AccountId, Identity},
         money::Currencies,
     },
@@ -160,7 +160,8 @@ fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission,
     };
     let limits = entry.amount_max.map(|limits| limits.into_iter().map(limit).collect());
     let amount_max = limits.transpose()?;
-    let grant = Arc::new(Grant { account_prefixes: entry.account_prefixes, amount_max });
+    let rule = Rule { account_prefixes: entry.account_prefixes, amount_max };
+    let grant = Arc::new(Grant { rules: vec![rule] });
     let recorded_as = entry.recorded_as.map(|name| match name.as_str() {
         "" => Ok(Identity::anonymous()),
         name => Identity::parse(name).map_err(|error| format!("recorded_as: {error}")),

@@ -23,9 +23,17 @@ pub struct Caller {
     pub grant: Arc<Grant>,
 }
 
-/// The accounts and amounts that a caller may touch.
+/// The accounts and amounts that a caller may touch: what at least one of the rules allows. Without
+/// rules, nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
+    /// One for each entry of the policy that applies to the caller.
+    pub rules: Vec<Rule>,
+}
+
+/// The accounts and amounts that one entry of the policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
     /// Accounts whose ids begin with one of these; the empty prefix is all of them.
     pub account_prefixes: Vec<String>,
     /// The most that one amount of a request may be, by the currency's code. A currency that is
@@ -56,7 +64,8 @@ impl Caller {
     /// A caller with all rights.
     #[must_use]
     pub fn unrestricted(identity: &str) -> Self {
-        let grant = Grant { account_prefixes: vec![String::new()], amount_max: None };
+        let grant =
+            Grant { rules: vec![Rule { account_prefixes: vec![String::new()], amount_max: None }] };
         let identity = Identity::from_stored(identity);
         Self { recorded_as: identity.clone(), identity, grant: Arc::new(grant) }
     }
@@ -66,11 +75,16 @@ impl Grant {
     /// Whether the caller may touch all accounts.
     #[must_use]
     pub fn covers_all_accounts(&self) -> bool {
-        self.account_prefixes.iter().any(String::is_empty)
+        self.account_prefixes().any(str::is_empty)
+    }
+
+    /// The prefixes of all accounts that the caller may touch.
+    pub fn account_prefixes(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().flat_map(|rule| &rule.account_prefixes).map(String::as_str)
     }
 
     fn covers(&self, account_id: &AccountId) -> bool {
-        self.account_prefixes.iter().any(|prefix| account_id.as_str().starts_with(prefix.as_str()))
+        self.rules.iter().any(|rule| rule.covers(account_id))
     }
 
     /// Checks the right to touch an account.
@@ -103,13 +117,13 @@ impl Grant {
             Action::Post(_, legs) => {
                 for leg in legs {
                     self.check_account(&leg.account_id)?;
-                    self.check_amount(&leg.currency, leg.amount)?;
+                    self.check_amount(&leg.account_id, &leg.currency, leg.amount)?;
                 }
                 Ok(())
             }
             Action::PlaceHold(new) => {
                 self.check_account(&new.account_id)?;
-                self.check_amount(&new.currency, new.amount)
+                self.check_amount(&new.account_id, &new.currency, new.amount)
             }
             Action::CaptureHold(Capture { hold, amount, destination_account_id }) => {
                 destination_account_id.iter().try_for_each(|id| self.check_account(id))?;
@@ -118,9 +132,11 @@ impl Grant {
                     "hold",
                     resolved.map(|hold| std::slice::from_ref(&hold.account_id)),
                 )?;
-                let whole = resolved.map(|hold| (&hold.currency, hold.amount));
+                let Some(hold) = resolved else { return Ok(()) };
                 let taken = amount.as_ref().map(|(currency, amount)| (currency, *amount));
-                taken.or(whole).map_or(Ok(()), |(currency, it)| self.check_amount(currency, it))
+                let (currency, taken) = taken.unwrap_or((&hold.currency, hold.amount));
+                let mut touched = destination_account_id.iter().chain([&hold.account_id]);
+                touched.try_for_each(|id| self.check_amount(id, currency, taken))
             }
             Action::ReleaseHold(hold) => {
                 let resolved = hold.resolved.as_deref();
@@ -133,8 +149,9 @@ impl Grant {
                 let entries = named.resolved.as_ref().map_or(&[][..], |it| &it.entries);
                 let ids: Vec<_> = entries.iter().map(|entry| entry.account_id.clone()).collect();
                 self.check_resource("transaction", named.resolved.as_ref().map(|_| &ids[..]))?;
-                let amounts = entries.iter().map(|entry| (&entry.currency, entry.amount));
-                amounts.into_iter().try_for_each(|(currency, it)| self.check_amount(currency, it))
+                entries.iter().try_for_each(|entry| {
+                    self.check_amount(&entry.account_id, &entry.currency, entry.amount)
+                })
             }
             Action::Fence => Ok(()),
         }
@@ -177,13 +194,29 @@ impl Grant {
         Ok(Some(transaction))
     }
 
-    fn check_amount(&self, currency: &Currency, amount: Amount) -> Result<(), PermissionDenied> {
-        let Some(limits) = &self.amount_max else { return Ok(()) };
-        let limit = limits.get(currency.code()).copied();
-        if limit.is_some_and(|limit| amount.decimal().abs() <= limit.decimal()) {
+    /// Checks the right to move an amount on an account that the caller may touch.
+    fn check_amount(
+        &self,
+        account_id: &AccountId,
+        currency: &Currency,
+        amount: Amount,
+    ) -> Result<(), PermissionDenied> {
+        let mut highest = None;
+        for rule in self.rules.iter().filter(|rule| rule.covers(account_id)) {
+            let Some(limits) = &rule.amount_max else { return Ok(()) };
+            highest = highest.max(limits.get(currency.code()).copied());
+        }
+        if highest.is_some_and(|limit| amount.decimal().abs() <= limit.decimal()) {
             return Ok(());
         }
-        Err(PermissionDenied::Amount { currency_code: currency.code().to_owned(), limit })
+        let currency_code = currency.code().to_owned();
+        Err(PermissionDenied::Amount { currency_code, limit: highest })
+    }
+}
+
+impl Rule {
+    fn covers(&self, account_id: &AccountId) -> bool {
+        self.account_prefixes.iter().any(|prefix| account_id.as_str().starts_with(prefix.as_str()))
     }
 }
 
@@ -215,9 +248,18 @@ impl fmt::Display for PermissionDenied {
 mod tests {
     use super::*;
 
+    fn rule(prefixes: &[&str], amount_max: &[(&Currency, &str)]) -> Rule {
+        let limit = |(currency, amount): &(&Currency, &str)| {
+            (currency.code().to_owned(), currency.parse(amount).unwrap())
+        };
+        Rule {
+            account_prefixes: prefixes.iter().map(|it| (*it).to_owned()).collect(),
+            amount_max: (!amount_max.is_empty()).then(|| amount_max.iter().map(limit).collect()),
+        }
+    }
+
     fn grant(prefixes: &[&str]) -> Grant {
-        let account_prefixes = prefixes.iter().map(|it| (*it).to_owned()).collect();
-        Grant { account_prefixes, amount_max: None }
+        Grant { rules: vec![rule(prefixes, &[])] }
     }
 
     fn id(text: &str) -> AccountId {
@@ -259,19 +301,37 @@ mod tests {
     #[test]
     fn an_amount_is_limited_whatever_its_sign_and_other_currencies_are_denied() {
         let (eur, usd) = (Currency::from_parts("EUR", 2), Currency::from_parts("USD", 2));
-        let limit = eur.parse("10.00").unwrap();
-        let amount_max = Some(BTreeMap::from([("EUR".to_owned(), limit)]));
-        let grant = Grant { amount_max, ..grant(&[""]) };
+        let grant = Grant { rules: vec![rule(&[""], &[(&eur, "10.00")])] };
+        let check = |currency: &Currency, amount: &str| {
+            grant.check_amount(&id("a"), currency, currency.parse(amount).unwrap())
+        };
         for allowed in ["10", "-10", "0.01"] {
-            assert_eq!(grant.check_amount(&eur, eur.parse(allowed).unwrap()), Ok(()), "{allowed}");
+            assert_eq!(check(&eur, allowed), Ok(()), "{allowed}");
         }
-        for denied in ["10.01", "-10.01"] {
-            let denied = grant.check_amount(&eur, eur.parse(denied).unwrap());
-            let currency_code = "EUR".to_owned();
-            assert_eq!(denied, Err(PermissionDenied::Amount { currency_code, limit: Some(limit) }));
+        let denied = |currency_code: &str, limit| {
+            Err(PermissionDenied::Amount { currency_code: currency_code.to_owned(), limit })
+        };
+        let limit = Some(eur.parse("10.00").unwrap());
+        assert_eq!(check(&eur, "10.01"), denied("EUR", limit));
+        assert_eq!(check(&eur, "-10.01"), denied("EUR", limit));
+        assert_eq!(check(&usd, "1"), denied("USD", None));
+    }
+
+    #[test]
+    fn a_limit_counts_for_the_accounts_of_its_own_rule() {
+        let eur = Currency::from_parts("EUR", 2);
+        let (low, high) = (rule(&["shop:"], &[(&eur, "10")]), rule(&["fees"], &[(&eur, "1000")]));
+        let grant = Grant { rules: vec![low.clone(), high] };
+        let check = |grant: &Grant, account_id: &str, amount: &str| {
+            grant.check_amount(&id(account_id), &eur, eur.parse(amount).unwrap()).is_ok()
+        };
+        assert!(check(&grant, "shop:1", "10") && check(&grant, "fees", "1000"));
+        assert!(!check(&grant, "shop:1", "11") && !check(&grant, "fees", "1001"));
+        // Of two rules for one account, the higher limit counts.
+        for other in [rule(&[""], &[(&eur, "20")]), rule(&[""], &[])] {
+            for rules in [vec![low.clone(), other.clone()], vec![other.clone(), low.clone()]] {
+                assert!(check(&Grant { rules }, "shop:1", "20"), "{other:?}");
+            }
         }
-        let denied = grant.check_amount(&usd, usd.parse("1").unwrap());
-        let currency_code = "USD".to_owned();
-        assert_eq!(denied, Err(PermissionDenied::Amount { currency_code, limit: None }));
     }
 }

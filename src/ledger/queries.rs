@@ -133,8 +133,8 @@ impl Ledger {
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
-        let prefixes = &context.caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.clone(), after.cloned());
+        let prefixes = context.caller.grant.account_prefixes().map(str::to_owned).collect();
+        let question = (filter.clone(), prefixes, after.cloned());
         type Question = (AccountFilter, Vec<String>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
             let (filter, prefixes, after) = question;
