@@ -1,16 +1,15 @@
 //! Identifies the caller of each call, and checks that it may call the method.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, RwLock},
-};
+use std::sync::{Arc, RwLock};
 
 use http::{Extensions, HeaderValue};
 
 use crate::{
     auth::{
         credentials::{AuthError, Credentials, Peer},
+        jwt::JwtIssuer,
         policy::ledger_methods,
+        principal::Principal,
     },
     domain::{authorization::Caller, ids::Identity},
     lock,
@@ -21,17 +20,23 @@ use crate::{
 pub struct Authenticator {
     /// None: callers are not authenticated, and every caller may do everything.
     credentials: Option<RwLock<Arc<Credentials>>>,
+    /// The issuer whose JWTs are accepted, if there is one.
+    issuer: Option<Arc<JwtIssuer>>,
     /// The full names of services that need no credential.
     public: Vec<&'static str>,
 }
 
 impl Authenticator {
     /// An authenticator with these credentials. Without credentials, callers are not authenticated.
-    /// The services in `public` need no credential.
+    /// JWTs of `issuer` are accepted, too. The services in `public` need no credential.
     #[must_use]
-    pub fn new(credentials: Option<Credentials>, public: Vec<&'static str>) -> Self {
+    pub fn new(
+        credentials: Option<Credentials>,
+        issuer: Option<Arc<JwtIssuer>>,
+        public: Vec<&'static str>,
+    ) -> Self {
         let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
-        Self { credentials, public }
+        Self { credentials, issuer, public }
     }
 
     /// Replaces the credentials for all calls that begin later. Does nothing if callers are not
@@ -42,14 +47,14 @@ impl Authenticator {
         }
     }
 
-    /// The names under which the requests of all known identities are recorded.
+    /// Whether a caller can have its requests recorded under this name.
     #[must_use]
-    pub fn recorded_names(&self) -> BTreeSet<Identity> {
-        let Some(credentials) = &self.credentials else {
-            return BTreeSet::from([Identity::anonymous()]);
-        };
-        let credentials = lock::read(credentials).clone();
-        credentials.policy.recorded_names().cloned().collect()
+    pub fn may_record_as(&self, name: &Identity) -> bool {
+        let Some(credentials) = &self.credentials else { return name.is_anonymous() };
+        let policy = &lock::read(credentials).policy;
+        // The identities of a group's members are in no file.
+        let is_member = name.is_of_jwt() && self.issuer.is_some() && !policy.groups.is_empty();
+        is_member || policy.recorded_names().any(|recorded| recorded == name)
     }
 
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
@@ -68,10 +73,11 @@ impl Authenticator {
         if self.public.contains(&service) {
             return Ok(anonymous_caller());
         }
-        let identity = credentials.identity(peer, authorization)?;
-        let permission = credentials.policy.of(&identity);
-        let grant = match permission.filter(|it| it.methods.contain(service, method)) {
-            Some(permission) => permission.grant.clone(),
+        let issuer = self.issuer.as_deref();
+        let Principal { identity, groups, expire_time } =
+            credentials.principal(peer, authorization, issuer)?;
+        let grant = match credentials.policy.grant(&identity, &groups, (service, method)) {
+            Some(grant) => grant,
             // Reflection, health, or no method at all, which gets UNIMPLEMENTED later.
             None if !ledger_methods().any(|it| it.service == service && it.name == method) => {
                 Arc::default()
@@ -81,9 +87,8 @@ impl Authenticator {
                 return Err(AuthError::MethodDenied { identity, method });
             }
         };
-        let recorded_as = permission.and_then(|it| it.recorded_as.clone());
-        let recorded_as = recorded_as.unwrap_or_else(|| identity.clone());
-        Ok(Caller { identity, recorded_as, grant })
+        let recorded_as = credentials.policy.recorded_as(&identity);
+        Ok(Caller { identity, recorded_as, grant, expire_time })
     }
 }
 
@@ -98,5 +103,6 @@ fn anonymous_caller() -> Caller {
         identity: Identity::anonymous(),
         recorded_as: Identity::anonymous(),
         grant: Arc::default(),
+        expire_time: None,
     }
 }

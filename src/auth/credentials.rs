@@ -1,12 +1,14 @@
 //! What callers send, and what the server compares it with.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use http::HeaderValue;
 
 use crate::{
     auth::{
+        jwt::{JwtError, JwtIssuer},
         policy::Policy,
+        principal::Principal,
         tokens::{self, Tokens},
     },
     domain::ids::Identity,
@@ -26,7 +28,7 @@ pub struct Peer {
 pub struct Credentials {
     /// The valid tokens.
     pub tokens: Tokens,
-    /// The permissions of each identity.
+    /// The permissions of identities and groups.
     pub policy: Policy,
 }
 
@@ -34,8 +36,8 @@ pub struct Credentials {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The call has no valid credential.
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
     /// The policy does not let the identity call this method.
     #[error("identity {identity:?} may not call {method}")]
     MethodDenied {
@@ -46,25 +48,62 @@ pub enum AuthError {
     },
 }
 
+/// Why a caller has no identity. The text says nothing that the caller has sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// Neither a token nor a certificate.
+    #[error("no credential: send `authorization: Bearer TOKEN` or a client certificate")]
+    NoCredential,
+    /// Another scheme, or no token behind it.
+    #[error("authorization is not `Bearer TOKEN`")]
+    NoBearerToken,
+    /// No valid token of the file, and no JWT.
+    #[error("the token is unknown or has expired")]
+    UnknownToken,
+    /// An invalid JWT.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+}
+
+impl Unauthenticated {
+    /// The label of metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoCredential => "no_credential",
+            Self::NoBearerToken => "no_bearer_token",
+            Self::UnknownToken => "unknown_token",
+            Self::Jwt(error) => error.reason(),
+        }
+    }
+}
+
 impl Credentials {
-    /// The identity of a caller, by its token, or else by its certificate.
+    /// The principal of a caller, by its token, or else by its certificate. What is no known token
+    /// can be a JWT of the issuer.
     ///
     /// # Errors
     /// The token is malformed, unknown or expired, or the call has no credential at all.
-    pub fn identity(
+    pub fn principal(
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Identity, AuthError> {
-        if let Some(authorization) = authorization {
-            let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
-            let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
-            let token = tokens::bearer(authorization).ok_or(malformed)?;
-            return self.tokens.identity_of(token, SystemTime::now()).ok_or(invalid);
+        issuer: Option<&JwtIssuer>,
+    ) -> Result<Principal, Unauthenticated> {
+        let Some(authorization) = authorization else {
+            let identity = peer.and_then(|peer| peer.certificate_identity.clone());
+            let identity = identity.ok_or(Unauthenticated::NoCredential)?;
+            return Ok(Principal { identity, groups: Arc::default(), expire_time: None });
+        };
+        let text = tokens::bearer(authorization).ok_or(Unauthenticated::NoBearerToken)?;
+        let now = SystemTime::now();
+        if let Some(token) = self.tokens.find(text, now) {
+            let (identity, expire_time) = (token.identity.clone(), token.expire_time);
+            return Ok(Principal { identity, groups: Arc::default(), expire_time });
         }
-        let missing = AuthError::Unauthenticated(
-            "no credential: send `authorization: Bearer TOKEN` or a client certificate",
-        );
-        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)
+        match issuer {
+            Some(issuer) if text.matches('.').count() == 2 => Ok(issuer.verify(text, now)?),
+            _ => Err(Unauthenticated::UnknownToken),
+        }
     }
 }

@@ -46,6 +46,8 @@ struct TokenEntry {
 struct PolicyFile {
     #[serde(default)]
     identity: Vec<PolicyEntry>,
+    #[serde(default)]
+    group: Vec<PolicyEntry>,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +118,11 @@ fn token(entry: TokenEntry) -> Result<Token, String> {
             .map_err(|_| format!("expire_time {text} must be in UTC, like 2027-01-01T00:00:00Z"))
     });
     let expire_time: Option<SystemTime> = expire_time.transpose()?;
-    Ok(Token { identity: Identity::parse(&entry.identity)?, sha256, expire_time })
+    let identity = Identity::parse(&entry.identity)?;
+    if identity.is_of_jwt() {
+        return Err(format!("identity {identity:?} can be proved by a JWT only"));
+    }
+    Ok(Token { identity, sha256, expire_time })
 }
 
 fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
@@ -126,8 +132,22 @@ fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
         let name = Identity::parse(&entry.name)?;
         let permission =
             permission(entry, currencies).map_err(|error| format!("identity {name:?}: {error}"))?;
-        if policy.0.insert(name.clone(), permission).is_some() {
+        if policy.identities.insert(name.clone(), permission).is_some() {
             return Err(format!("identity {name:?} is listed twice"));
+        }
+    }
+    for entry in file.group {
+        let name = entry.name.clone();
+        if name.is_empty() {
+            return Err("a group has no name".to_owned());
+        }
+        if entry.recorded_as.is_some() {
+            return Err(format!("group {name:?}: recorded_as is for identities"));
+        }
+        let permission =
+            permission(entry, currencies).map_err(|error| format!("group {name:?}: {error}"))?;
+        if policy.groups.insert(name.clone(), permission).is_some() {
+            return Err(format!("group {name:?} is listed twice"));
         }
     }
     let mut names = BTreeSet::new();
@@ -192,7 +212,9 @@ mod tests {
     fn errors_in_a_policy_name_the_problem() {
         let entry = |rest: &str| format!("[[identity]]\nname = \"a\"\n{rest}");
         let whole = "methods = [\"read\"]\naccount_prefixes = [\"\"]\n";
+        let in_group = |rest: &str| entry(&format!("{whole}{rest}")).replace("identity", "group");
         assert!(policy(&entry(whole), &currencies()).is_ok());
+        assert!(policy(&(entry(whole) + &in_group("")), &currencies()).is_ok(), "no common names");
         let cases = [
             (entry("methods = [\"read\"]"), "missing field `account_prefixes`"),
             (entry("account_prefixes = []"), "missing field `methods`"),
@@ -214,6 +236,13 @@ mod tests {
                 "two identities are recorded as \"a\"",
             ),
             ("identity = 3".to_owned(), "line 1"),
+            (in_group("recorded_as = \"a\""), "group \"a\": recorded_as is for identities"),
+            (
+                in_group("methods = [\"Pay\"]").replace(whole, "account_prefixes = []\n"),
+                "group \"a\": methods",
+            ),
+            (format!("{0}\n{0}", in_group("")), "group \"a\" is listed twice"),
+            (in_group("").replace("\"a\"", "\"\""), "a group has no name"),
         ];
         for (text, expected) in cases {
             let error = policy(&text, &currencies()).unwrap_err();
@@ -231,6 +260,7 @@ mod tests {
             (entry(""), "missing field `sha256`"),
             (entry("sha256 = \"secret\""), "token 1: sha256 must be 64 hexadecimal digits"),
             (entry(&whole.replace("T00:00:00Z", "")), "must be in UTC"),
+            (entry(&whole).replace("\"a\"", "\"jwt:a\""), "can be proved by a JWT only"),
         ];
         for (text, expected) in cases {
             let error = tokens(&text).unwrap_err();

@@ -1,10 +1,11 @@
 //! Authentication of callers, and authorization of their calls.
 //!
-//! A caller sends a bearer token (`authorization: Bearer TOKEN`) or, with mutual TLS, a client
-//! certificate. A token takes precedence; an invalid one is rejected even beside a valid
-//! certificate. The policy says which methods an identity may call, and which accounts and amounts
-//! it may touch. Everything else is denied. Methods are checked here, before the request is read;
-//! accounts and amounts by the ledger ([`crate::domain::authorization`]), which reads them.
+//! A caller sends a bearer token (`authorization: Bearer TOKEN`), which the file of tokens knows or
+//! which is a JWT of the issuer, or, with mutual TLS, a client certificate. A token takes precedence;
+//! an invalid one is rejected even beside a valid certificate. The policy says which methods an
+//! identity may call, and which accounts and amounts it may touch. Everything else is denied.
+//! Methods are checked here, before the request is read; accounts and amounts by the ledger
+//! ([`crate::domain::authorization`]), which reads them.
 //!
 //! This folder knows HTTP headers and the list of methods. It knows no tonic and no `Status`: an
 //! error is an [`AuthError`].
@@ -12,14 +13,18 @@
 mod authenticator;
 mod credentials;
 mod files;
+mod jwt;
 mod policy;
+mod principal;
 mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
-    credentials::{AuthError, Credentials, Peer},
+    credentials::{AuthError, Credentials, Peer, Unauthenticated},
     files::CredentialFiles,
+    jwt::{JwtError, JwtIssuer, JwtSettings, KeySet},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
+    principal::Principal,
     tokens::{Token, Tokens},
 };
 pub use crate::domain::authorization::{Caller, Grant};

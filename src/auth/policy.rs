@@ -13,22 +13,28 @@ use crate::{
 /// The beginnings of the names of methods that change nothing.
 const READ_PREFIXES: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
 
-/// The permissions of each identity. An identity that is missing may do nothing.
+/// The permissions of identities and groups. A caller without any of them may do nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Policy(pub HashMap<Identity, Permission>);
+pub struct Policy {
+    /// The permissions of identities.
+    pub identities: HashMap<Identity, Permission>,
+    /// The permissions of groups, which JWTs name. They are for identities without an own entry.
+    pub groups: HashMap<String, Permission>,
+}
 
-/// The permissions of one identity.
+/// The permissions of one identity or group.
 #[derive(Clone, Debug)]
 pub struct Permission {
-    /// The methods that the identity may call.
+    /// The methods that may be called.
     pub methods: AllowedMethods,
-    /// The accounts and amounts that the identity may touch.
+    /// The accounts and amounts that may be touched.
     pub grant: Arc<Grant>,
-    /// The name under which the identity's requests are recorded. None: the identity itself.
+    /// The name under which the identity's requests are recorded. None: the identity itself, as
+    /// always for groups.
     pub recorded_as: Option<Identity>,
 }
 
-/// The methods that an identity may call, as `SERVICE/METHOD`.
+/// The methods that an identity or a group may call, as `SERVICE/METHOD`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods(HashSet<String>);
 
@@ -43,12 +49,35 @@ pub struct MethodsError(String);
 impl Policy {
     /// The names under which requests are recorded, one for each identity.
     pub fn recorded_names(&self) -> impl Iterator<Item = &Identity> {
-        self.0.iter().map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
+        let identities = self.identities.iter();
+        identities.map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
     }
 
-    /// The permissions of this identity, if it has any.
-    pub(super) fn of(&self, identity: &Identity) -> Option<&Permission> {
-        self.0.get(identity)
+    /// The name under which the requests of this identity are recorded.
+    pub(super) fn recorded_as(&self, identity: &Identity) -> Identity {
+        let renamed = self.identities.get(identity).and_then(|it| it.recorded_as.as_ref());
+        renamed.unwrap_or(identity).clone()
+    }
+
+    /// What the caller may touch with this method; None if the caller may not call it. The entry of
+    /// the identity decides alone. Without one, each of the groups that may call the method adds its
+    /// rules.
+    pub(super) fn grant(
+        &self,
+        identity: &Identity,
+        groups: &[String],
+        (service, method): (&str, &str),
+    ) -> Option<Arc<Grant>> {
+        let own = self.identities.get(identity);
+        let groups = groups.iter().filter(|_| own.is_none()).filter_map(|it| self.groups.get(it));
+        let entries = own.into_iter().chain(groups);
+        let mut grants =
+            entries.filter(|it| it.methods.contain(service, method)).map(|it| &it.grant);
+        let mut grant = grants.next()?.clone();
+        for other in grants {
+            Arc::make_mut(&mut grant).rules.extend_from_slice(&other.rules);
+        }
+        Some(grant)
     }
 }
 
@@ -72,7 +101,7 @@ impl AllowedMethods {
         Ok(Self(chosen))
     }
 
-    /// Whether the identity may call this method.
+    /// Whether this method may be called.
     pub(super) fn contain(&self, service: &str, method: &str) -> bool {
         self.0.contains(&format!("{service}/{method}"))
     }

@@ -25,9 +25,9 @@ pub struct Token {
 pub struct Tokens(pub Vec<Token>);
 
 impl Tokens {
-    /// The identity of a token, if the token is known and has not expired. Compares every byte of
+    /// The entry of a token, if the token is known and has not expired. Compares every byte of
     /// every hash, so that the time taken reveals nothing of the hashes.
-    pub fn identity_of(&self, token: &str, now: SystemTime) -> Option<Identity> {
+    pub fn find(&self, token: &str, now: SystemTime) -> Option<&Token> {
         let sha256 = Sha256::digest(token.as_bytes());
         let mut found = u32::MAX;
         for (index, known) in (0..u32::MAX).zip(&self.0) {
@@ -36,7 +36,7 @@ impl Tokens {
         }
         let known = self.0.get(usize::try_from(found).ok()?)?;
         let is_valid = known.expire_time.is_none_or(|expire_time| now < expire_time);
-        is_valid.then(|| known.identity.clone())
+        is_valid.then_some(known)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
             token("billing", "new", None),
             token("shop", "gone", Some(now)),
         ]);
-        let identity = |text: &str, at| tokens.identity_of(text, at).map(|it| it.to_string());
+        let identity = |text: &str, at| tokens.find(text, at).map(|it| it.identity.to_string());
         assert_eq!(identity("old", now).as_deref(), Some("billing"));
         assert_eq!(identity("new", now).as_deref(), Some("billing"));
         assert_eq!(identity("old", now + second), None);
@@ -84,7 +84,7 @@ mod tests {
         for wrong in ["", "ol", "olds", "OLD"] {
             assert_eq!(identity(wrong, now), None, "{wrong}");
         }
-        assert_eq!(Tokens::default().identity_of("old", now), None);
+        assert!(Tokens::default().find("old", now).is_none());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
 
-use crate::{config::ServeConfig, server::Tls};
+use crate::{
+    config::ServeConfig,
+    server::{Jwks, Tls},
+};
 
 #[derive(Args)]
 pub struct Config {
@@ -25,6 +28,9 @@ impl Config {
         let currencies = config.currencies().map_err(CliError::Usage)?;
         if let Some(files) = config.security.credential_files() {
             files.load(&currencies).map_err(CliError::Usage)?;
+        }
+        if let Some(source) = &config.security.jwt_jwks {
+            Jwks::check(source).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         output::line("the settings are valid")

@@ -12,18 +12,22 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Authenticator, CredentialFiles},
-    config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
+    auth::{Authenticator, CredentialFiles, JwtIssuer, JwtSettings},
+    config::{Access, JwksSource, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
     grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
-    server::{Admin, Server, ServerConfig, Tls, file_watch},
+    server::{Admin, Jwks, Server, ServerConfig, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
 
 /// The pause after an error of the first connection to the database.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
+/// How long the start waits for the keys for JWTs. Without them no JWT can be verified.
+const JWKS_WAIT: Duration = Duration::from_secs(30);
+/// The pause after an error of the first fetch of these keys.
+const JWKS_BACKOFF: Duration = Duration::from_secs(1);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -39,7 +43,8 @@ impl Serve {
         let config = self.config;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
-        let authenticator = Arc::new(authenticator(&config.security, &currencies)?);
+        let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
+        let authenticator = Arc::new(authenticator(&config.security, issuer, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
         let url = config.database.url().map_err(CliError::Usage)?;
@@ -49,6 +54,11 @@ impl Serve {
 
         let (listener, address) = listen(config.listen).await?;
         let admin = admin(&config.telemetry).await?;
+        if let Some(jwks) = jwks
+            && !load_keys(jwks, &mut signals).await?
+        {
+            return Ok(());
+        }
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -152,10 +162,9 @@ async fn check_recorded_identities(
     authenticator: &Authenticator,
     config: &SecurityConfig,
 ) -> Result<(), CliError> {
-    let known = authenticator.recorded_names();
     let recorded = store.recorded_names().await.map_err(CliError::run)?;
-    let unknown: Vec<String> =
-        recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
+    let is_unknown = |name: &String| !authenticator.may_record_as(&Identity::from_stored(name));
+    let unknown: Vec<String> = recorded.into_iter().filter(is_unknown).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
     let message = match (config.is_authenticating(), first.as_str()) {
@@ -167,8 +176,8 @@ async fn check_recorded_identities(
         ),
         (false, name) => format!(
             "this ledger has requests of identities such as {name:?}, and this server does not \
-             authenticate callers: {danger}. Serve with tokens_file or tls_client_ca_file and \
-             policy_file, or, if no caller repeats one of them, set callers_changed"
+             authenticate callers: {danger}. Serve with policy_file and tokens_file, \
+             tls_client_ca_file or jwt_issuer, or, if no caller repeats one of them, set callers_changed"
         ),
         (true, _) => {
             tracing::warn!(
@@ -199,6 +208,7 @@ async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
 /// The authenticator of callers, with the credentials of the files that are set.
 fn authenticator(
     config: &SecurityConfig,
+    issuer: Option<Arc<JwtIssuer>>,
     currencies: &Currencies,
 ) -> Result<Authenticator, CliError> {
     let files = config.credential_files();
@@ -211,7 +221,36 @@ fn authenticator(
     if config.reflection == Access::Public {
         public.extend(REFLECTION_SERVICES);
     }
-    Ok(Authenticator::new(credentials, public))
+    Ok(Authenticator::new(credentials, issuer, public))
+}
+
+/// The issuer of JWTs, and its keys, which are not loaded yet.
+fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>, Jwks), CliError> {
+    Jwks::check(&source).map_err(CliError::Usage)?;
+    let issuer = Arc::new(JwtIssuer::new(settings));
+    let jwks = Jwks::new(source, issuer.clone()).map_err(CliError::Run)?;
+    Ok((issuer, jwks))
+}
+
+/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`], and reloads them from then on. False
+/// if a signal ends the wait.
+async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<bool, CliError> {
+    let end = Instant::now() + JWKS_WAIT;
+    let mut is_announced = false;
+    while let Err(error) = jwks.reload().await {
+        if Instant::now() >= end {
+            return Err(CliError::Run(format!("no keys for JWTs: {error}")));
+        }
+        if !is_announced {
+            tracing::warn!(error, "waiting for the keys for JWTs, up to 30 s");
+            is_announced = true;
+        }
+        if timeout(JWKS_BACKOFF, signals.recv()).await.is_ok() {
+            return Ok(false);
+        }
+    }
+    tokio::spawn(jwks.reload_on_change());
+    Ok(true)
 }
 
 /// Reads the files of tokens and policy again after each change, for as long as the server runs. If

@@ -1,7 +1,7 @@
 //! Callers, and the accounts and amounts that they may touch. The methods that they may call are
 //! checked in [`crate::auth`].
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use crate::domain::{
     command::{Action, Request},
@@ -21,6 +21,8 @@ pub struct Caller {
     pub recorded_as: Identity,
     /// The rights.
     pub grant: Arc<Grant>,
+    /// When the caller's credential expires. None: without a time limit.
+    pub expire_time: Option<SystemTime>,
 }
 
 /// The accounts and amounts that a caller may touch: what at least one of the rules allows. Without
@@ -67,7 +69,7 @@ impl Caller {
         let grant =
             Grant { rules: vec![Rule { account_prefixes: vec![String::new()], amount_max: None }] };
         let identity = Identity::from_stored(identity);
-        Self { recorded_as: identity.clone(), identity, grant: Arc::new(grant) }
+        Self { recorded_as: identity.clone(), identity, grant: Arc::new(grant), expire_time: None }
     }
 }
 

@@ -23,6 +23,9 @@ pub struct RequestId(Arc<str>);
 /// The longest identity, in bytes: it is stored with every change.
 pub const IDENTITY_LENGTH_MAX: usize = 256;
 
+/// The beginning of identities that a JWT proves. No other credential proves one of them.
+const JWT_PREFIX: &str = "jwt:";
+
 /// The name of a caller, as tokens, certificates and the policy have it. Empty where callers are not
 /// authenticated.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,6 +115,20 @@ impl Identity {
             ));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The identity of a JWT: `jwt:` and what its claim says.
+    ///
+    /// # Errors
+    /// As for [`Identity::parse`].
+    pub fn of_jwt(claimed: &str) -> Result<Self, String> {
+        Self::parse(&format!("{JWT_PREFIX}{claimed}"))
+    }
+
+    /// Whether only a JWT proves this identity.
+    #[must_use]
+    pub fn is_of_jwt(&self) -> bool {
+        self.0.starts_with(JWT_PREFIX)
     }
 
     /// An identity that was checked before, or that a certificate authority vouches for.

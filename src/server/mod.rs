@@ -6,6 +6,7 @@
 
 mod admin;
 pub(crate) mod file_watch;
+mod jwks;
 mod listener;
 mod readiness;
 mod tls;
@@ -26,7 +27,7 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-pub use crate::server::{admin::Admin, readiness::Readiness, tls::Tls};
+pub use crate::server::{admin::Admin, jwks::Jwks, readiness::Readiness, tls::Tls};
 use crate::{
     auth::Authenticator,
     config::LimitsConfig,

@@ -105,7 +105,8 @@ impl Tls {
     }
 }
 
-/// The identity of a verified client certificate: its SPIFFE URI, else its first DNS name.
+/// The identity of a verified client certificate: its SPIFFE URI, else its first DNS name. None if
+/// only a JWT proves that identity.
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
 #[must_use]
@@ -123,7 +124,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
             _ => None,
         })
     };
-    spiffe.or_else(dns).map(Identity::from_stored)
+    spiffe.or_else(dns).map(Identity::from_stored).filter(|identity| !identity.is_of_jwt())
 }
 
 /// The bytes of the files: certificate, key, authorities.

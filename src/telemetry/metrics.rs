@@ -122,6 +122,14 @@ fn describe() {
         "Time at which the certificate of the server expires, in seconds since 1970."
     );
     describe_counter!("passbook_tls_handshake_failures_total", "TLS handshakes that failed.");
+    describe_counter!(
+        "passbook_unauthenticated_total",
+        "Calls without a valid credential, by what was wrong with it."
+    );
+    describe_gauge!(
+        "passbook_jwks_fetch_timestamp_seconds",
+        "Time of the last successful fetch of the keys for JWTs, in seconds since 1970."
+    );
     describe_gauge!("passbook_build_info", "Always 1. The label has the version.");
     describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
 }

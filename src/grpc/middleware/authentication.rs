@@ -7,10 +7,11 @@ use std::{
 };
 
 use http::{Request, Response, header::AUTHORIZATION};
+use metrics::counter;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use crate::auth::{Authenticator, Peer};
+use crate::auth::{AuthError, Authenticator, Peer};
 
 /// Attaches the [`Caller`](crate::domain::authorization::Caller) to the request, and to the response
 /// for the layers outside of this one; or denies the call.
@@ -52,7 +53,13 @@ where
         // Nothing further in needs the token, and what is not there cannot be logged.
         request.headers_mut().remove(AUTHORIZATION);
         match authorized {
-            Err(error) => Box::pin(async move { Ok(Status::from(error).into_http()) }),
+            Err(error) => {
+                if let AuthError::Unauthenticated(error) = &error {
+                    let reason = error.reason();
+                    counter!("passbook_unauthenticated_total", "reason" => reason).increment(1);
+                }
+                Box::pin(async move { Ok(Status::from(error).into_http()) })
+            }
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());
                 let responding = self.inner.call(request);

@@ -7,4 +7,5 @@ mod call_limits;
 mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
+mod jwt;
 mod tls;

@@ -100,6 +100,11 @@ pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> Stri
     )
 }
 
+/// The TOML of one group.
+pub fn group(name: &str, methods: &[&str], account_prefixes: &[&str]) -> String {
+    identity(name, methods, account_prefixes).replace("[[identity]]", "[[group]]")
+}
+
 impl Server {
     /// A client that sends a credential with each call.
     pub fn client_of(&self, token: &str) -> NamedClient {
