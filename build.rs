@@ -26,12 +26,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(profile) = out.ancestors().nth(3).filter(|it| it.join("build").is_dir()) {
         fs::write(profile.join("passbook_descriptor.binpb"), &bytes)?;
     }
+    let mut config = prost_build::Config::new();
+    // The codec finds the descriptor of a message by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
+        .codec_path("crate::proto::counting_codec::CountingCodec")
         // Sorted maps: the same message is always the same bytes, so replays are byte-equal.
         .btree_map(".")
         // Written by hand, so that all who watch an account share what was encoded once.
         .extern_path(".passbook.v1.WatchEntriesResponse", "crate::proto::WatchEntriesResponse")
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

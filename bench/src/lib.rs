@@ -43,16 +43,12 @@ pub struct Bench {
 
     /// The database of the servers that the run starts. Default: a new SQLite file, which the run
     /// deletes at its end.
-    #[arg(long, env = "PASSBOOK_BENCH_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env, hide_env_values = true, value_name = "URL")]
     bench_database_url: Option<String>,
 
     /// The number of servers that the run starts.
-    #[arg(
-        long,
-        default_value_t = 1,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=16)
-    )]
+    #[arg(long, default_value_t = 1)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     servers: u32,
 
     /// The kind of requests.
@@ -64,12 +60,8 @@ pub struct Bench {
     mode: Mode,
 
     /// The number of accounts. The workload `hot` has one account.
-    #[arg(
-        long,
-        default_value_t = 10_000,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(2..=10_000_000)
-    )]
+    #[arg(long, default_value_t = 10_000)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
     accounts: u32,
 
     /// Use the existing accounts PREFIX.0, PREFIX.1 and so on, up to the number of accounts, to
@@ -79,41 +71,25 @@ pub struct Bench {
     existing: Option<String>,
 
     /// The number of requests in flight.
-    #[arg(
-        long,
-        default_value_t = 64,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=4096)
-    )]
+    #[arg(long, default_value_t = 64)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     in_flight: u32,
 
     /// The fraction of callers at the first server, in percent. The other servers get equal parts
     /// of the rest. Default: equal parts for all servers.
-    #[arg(
-        long,
-        value_name = "PERCENT",
-        value_parser = clap::value_parser!(u32).range(1..=99)
-    )]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
     first_share: Option<u32>,
 
     /// The number of WatchEntries streams that are open during the run, evenly over its accounts.
     /// If a stream misses an entry, the exit code is 1.
-    #[arg(
-        long,
-        default_value_t = 0,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(0..=10_000)
-    )]
+    #[arg(long, default_value_t = 0)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     watchers: u32,
 
     /// The number of threads that send requests. One thread is enough for a server on the same two
     /// cores, and saves a single caller the switches between threads.
-    #[arg(
-        long,
-        default_value_t = 1,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=256)
-    )]
+    #[arg(long, default_value_t = 1)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
 
     /// The measured time.
@@ -224,8 +200,8 @@ impl Bench {
         let verified = accounts.verify(&servers, &stats).await;
         let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
         let watched = watchers.finish(&sequences).await;
-        let mut report = Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified);
-        report.add_watchers(&watched);
+        let report =
+            Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified, &watched);
         output::lines(&report.to_string())?;
         if let Some(path) = &self.json {
             report.write_json(path).map_err(CliError::run)?;

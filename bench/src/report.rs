@@ -53,7 +53,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of these measurements, without those of the watchers.
+    /// The report of these measurements.
     pub fn new(
         bench: &Bench,
         servers: &Servers,
@@ -61,7 +61,10 @@ impl Report {
         mean_batch: Option<f64>,
         unresolved: usize,
         verified: &Result<(), String>,
+        watched: &Result<WatchStats, String>,
     ) -> Self {
+        let none = WatchStats::default();
+        let watch = watched.as_ref().unwrap_or(&none);
         let latencies = &stats.latencies;
         let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
         Self {
@@ -89,26 +92,13 @@ impl Report {
             unresolved,
             verification_error: verified.as_ref().err().cloned(),
             watchers: bench.watchers,
-            watched_entries: 0,
-            watched_messages: 0,
-            watch_cuts: BTreeMap::new(),
-            watch_caught_up_ms: 0.0,
-            watch_error: None,
+            watched_entries: watch.entries,
+            watched_messages: watch.messages,
+            watch_cuts: watch.cuts.clone(),
+            watch_caught_up_ms: watch.caught_up_after.as_secs_f64() * 1000.0,
+            watch_error: watched.as_ref().err().cloned(),
             rates: stats.rates.clone(),
             percentiles: PERCENTILES.iter().map(|it| (*it, at(*it))).collect(),
-        }
-    }
-
-    /// Adds the measurements of the watchers.
-    pub fn add_watchers(&mut self, watched: &Result<WatchStats, String>) {
-        match watched {
-            Ok(stats) => {
-                self.watched_entries = stats.entries;
-                self.watched_messages = stats.messages;
-                self.watch_cuts = stats.cuts.clone();
-                self.watch_caught_up_ms = stats.caught_up_after.as_secs_f64() * 1000.0;
-            }
-            Err(error) => self.watch_error = Some(error.clone()),
         }
     }
 

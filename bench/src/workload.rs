@@ -40,11 +40,7 @@ impl Plan {
                     sum
                 })
                 .collect(),
-            Workload::Hot
-            | Workload::Uniform
-            | Workload::Transfer
-            | Workload::Mixed
-            | Workload::Stats => Vec::new(),
+            _ => Vec::new(),
         };
         Self { workload, mode, account_ids, weights }
     }

@@ -15,39 +15,29 @@ use crate::CliError;
 /// A connection that sends the bearer token with every call.
 pub type Connection = InterceptedService<Channel, Authorization>;
 
-/// TLS and credentials of a client.
+/// TLS and credentials of a client. The program adds the prefix of the variables.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ClientConfig {
     /// The authorities that issue the certificate of an https:// server, in PEM. Default: the
     /// authorities of the system.
-    #[arg(long, env = "PASSBOOK_TLS_CA_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
     /// The name in the certificate of the server, if it differs from the host of the target.
-    #[arg(long, env = "PASSBOOK_TLS_SERVER_NAME", value_name = "NAME")]
+    #[arg(long, env, value_name = "NAME")]
     tls_server_name: Option<String>,
 
     /// Mutual TLS: the certificate of the client, in PEM.
-    #[arg(
-        long,
-        env = "PASSBOOK_TLS_CLIENT_CERTIFICATE_FILE",
-        value_name = "FILE",
-        requires = "tls_client_key_file"
-    )]
+    #[arg(long, env, value_name = "FILE", requires = "tls_client_key_file")]
     tls_client_certificate_file: Option<PathBuf>,
 
     /// The private key of the client's certificate, in PEM.
-    #[arg(
-        long,
-        env = "PASSBOOK_TLS_CLIENT_KEY_FILE",
-        value_name = "FILE",
-        requires = "tls_client_certificate_file"
-    )]
+    #[arg(long, env, value_name = "FILE", requires = "tls_client_certificate_file")]
     tls_client_key_file: Option<PathBuf>,
 
     /// A file that contains only the bearer token.
-    #[arg(long, env = "PASSBOOK_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 

@@ -165,8 +165,10 @@ pub fn markdown(
     let mut text = String::from(
         "# Benchmarks\n\n\
          Written by `scripts/compare`; do not edit. Everything runs on one machine: the load, the \
-         server and the\ndatabase share its cores. What each program does and why it is fast is in \
-         [performance.md](performance.md).\n\n",
+         server and the\ndatabase share its cores. [Performance](performance.md) explains the figures.\n\n\
+         A lock per request is `examples/lock_per_request`, pgbench runs \
+         `scripts/pgbench_change.sql`, and the UNNEST wall\nis one connection that writes 1,000 \
+         changes in each database transaction.\n\n",
     );
     let _ = writeln!(
         text,

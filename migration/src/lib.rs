@@ -5,11 +5,12 @@
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{
-    MigrationTrait, SchemaManager, async_trait,
+    MigrationName, MigrationTrait, SchemaManager, async_trait,
     sea_orm::{
         ConnectionTrait, DbBackend, DbErr, DynIden,
         sea_query::{Alias, IntoIden},
     },
+    util::get_file_stem,
 };
 
 mod m20261123_000001_create_ledger;
@@ -30,10 +31,10 @@ pub struct Migrator;
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![
-            Box::new(m20261123_000001_create_ledger::Migration),
-            Box::new(m20261125_000002_holds_and_history::Migration),
-            Box::new(m20261125_000003_who_asked::Migration),
-            Box::new(m20261126_000004_scales_are_kept::Migration),
+            Box::new(m20261123_000001_create_ledger::MIGRATION),
+            Box::new(m20261125_000002_holds_and_history::MIGRATION),
+            Box::new(m20261125_000003_who_asked::MIGRATION),
+            Box::new(m20261126_000004_scales_are_kept::MIGRATION),
         ]
     }
 
@@ -42,25 +43,56 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Runs the SQL of the connected database.
-async fn run(manager: &SchemaManager<'_>, postgres: &str, sqlite: &str) -> Result<(), DbErr> {
-    let connection = manager.get_connection();
-    match manager.get_database_backend() {
-        DbBackend::Postgres => {
-            for statement in statements(postgres) {
-                connection.execute_unprepared(statement).await?;
+/// A migration, named after its file.
+struct Migration {
+    file: &'static str,
+    up: Sql,
+    down: Sql,
+}
+
+/// The same statements for each database.
+struct Sql {
+    postgres: &'static str,
+    sqlite: &'static str,
+}
+
+impl MigrationName for Migration {
+    fn name(&self) -> &str {
+        get_file_stem(self.file)
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.up.run(manager).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        self.down.run(manager).await
+    }
+}
+
+impl Sql {
+    /// Runs the SQL of the connected database.
+    async fn run(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+        let connection = manager.get_connection();
+        match manager.get_database_backend() {
+            DbBackend::Postgres => {
+                for statement in statements(self.postgres) {
+                    connection.execute_unprepared(statement).await?;
+                }
+            }
+            DbBackend::Sqlite => {
+                connection.execute_unprepared(self.sqlite).await?;
+            }
+            other => {
+                let reason = format!("{other:?} is not supported: use PostgreSQL or SQLite");
+                return Err(DbErr::Migration(reason));
             }
         }
-        DbBackend::Sqlite => {
-            connection.execute_unprepared(sqlite).await?;
-        }
-        other => {
-            return Err(DbErr::Migration(format!(
-                "{other:?} is not supported: PostgreSQL or SQLite"
-            )));
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Splits SQL for PostgreSQL into statements, because some poolers and extensions (Citus) accept only

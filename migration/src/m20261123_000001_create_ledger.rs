@@ -3,24 +3,13 @@
 //! Both databases have the same tables and columns. The SQL is separate, because collation, exact
 //! numbers, clustering, fill factor and triggers differ.
 
-use sea_orm_migration::prelude::*;
+use crate::{Migration, Sql};
 
-use crate::run;
-
-/// The first migration.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_UP, SQLITE_UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_DOWN, SQLITE_DOWN).await
-    }
-}
+pub const MIGRATION: Migration = Migration {
+    file: file!(),
+    up: Sql { postgres: POSTGRES_UP, sqlite: SQLITE_UP },
+    down: Sql { postgres: POSTGRES_DOWN, sqlite: SQLITE_DOWN },
+};
 
 // Identifiers have the collation "C": locks are taken in their order, which must be the same for
 // every process with any locale.

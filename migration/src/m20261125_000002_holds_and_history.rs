@@ -1,23 +1,12 @@
 //! Creates holds and account_changes, and adds the effects of a request that are no entries.
 
-use sea_orm_migration::prelude::*;
+use crate::{Migration, Sql};
 
-use crate::run;
-
-/// The second migration.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_UP, SQLITE_UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_DOWN, SQLITE_DOWN).await
-    }
-}
+pub const MIGRATION: Migration = Migration {
+    file: file!(),
+    up: Sql { postgres: POSTGRES_UP, sqlite: SQLITE_UP },
+    down: Sql { postgres: DOWN, sqlite: DOWN },
+};
 
 // requests.hold_id is the hold that an applied request placed or ended, and
 // requests.reverses_transaction_id the transaction that it reversed. Servers of the previous version
@@ -84,17 +73,6 @@ CREATE TRIGGER account_changes_are_immutable
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
 "#;
 
-// The holds are dropped, so no money is held.
-const POSTGRES_DOWN: &str = "
-UPDATE accounts SET held = 0
-    WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
-DROP TABLE account_changes;
-DROP TABLE holds;
-DROP INDEX requests_reverses_transaction_id;
-ALTER TABLE requests DROP COLUMN reverses_transaction_id;
-ALTER TABLE requests DROP COLUMN hold_id;
-";
-
 const SQLITE_UP: &str = "
 ALTER TABLE requests ADD COLUMN hold_id TEXT;
 ALTER TABLE requests ADD COLUMN reverses_transaction_id BLOB;
@@ -156,7 +134,8 @@ CREATE TRIGGER account_changes_are_not_replaced BEFORE INSERT ON account_changes
     BEGIN SELECT RAISE(ABORT, 'REPLACE on account_changes is not allowed: the ledger is append-only'); END;
 ";
 
-const SQLITE_DOWN: &str = "
+// The holds are dropped, so no money is held.
+const DOWN: &str = "
 UPDATE accounts SET held = '0'
     WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
 DROP TABLE account_changes;

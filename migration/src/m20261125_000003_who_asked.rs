@@ -3,23 +3,13 @@
 //! empty identity is right for existing rows. It is the default, so a server of the previous version,
 //! which does not write these columns, continues to work.
 
-use sea_orm_migration::prelude::*;
+use crate::{Migration, Sql};
 
-use crate::run;
-
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_UP, SQLITE_UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_DOWN, SQLITE_DOWN).await
-    }
-}
+pub const MIGRATION: Migration = Migration {
+    file: file!(),
+    up: Sql { postgres: POSTGRES_UP, sqlite: SQLITE_UP },
+    down: Sql { postgres: POSTGRES_DOWN, sqlite: SQLITE_DOWN },
+};
 
 const POSTGRES_UP: &str = r#"
 ALTER TABLE accounts ADD COLUMN caller text COLLATE "C" NOT NULL DEFAULT '';

@@ -3,23 +3,13 @@
 //! of one currency differ, the largest number of decimals is stored, which fits all of them. A trigger
 //! stores the decimals, so that a server of the previous version, which does not, continues to work.
 
-use sea_orm_migration::prelude::*;
+use crate::{Migration, Sql};
 
-use crate::run;
-
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_UP, SQLITE_UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        run(manager, POSTGRES_DOWN, SQLITE_DOWN).await
-    }
-}
+pub const MIGRATION: Migration = Migration {
+    file: file!(),
+    up: Sql { postgres: POSTGRES_UP, sqlite: SQLITE_UP },
+    down: Sql { postgres: POSTGRES_DOWN, sqlite: SQLITE_DOWN },
+};
 
 // Stores the decimals of existing accounts without a lock on them. The trigger stores those of a new
 // currency, at the latest with the next account that is opened in it.

@@ -11,6 +11,7 @@ use crate::{
         principal::Principal,
         tokens::{self, Tokens},
     },
+    budget::Connection,
     domain::ids::Identity,
 };
 
@@ -21,6 +22,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The identity in the verified client certificate, if one was sent.
     pub certificate_identity: Option<Identity>,
+    /// The connection.
+    pub connection: Option<Arc<Connection>>,
 }
 
 /// The valid tokens, and the policy.

@@ -10,9 +10,6 @@ use crate::{
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
 };
 
-/// The beginnings of the names of methods that change nothing.
-const READ_PREFIXES: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
-
 /// The permissions of identities and groups. A caller without any of them may do nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -110,11 +107,10 @@ impl AllowedMethods {
 /// Whether a name in the policy means this method.
 fn matches(word: &str, method: &Method) -> bool {
     let (service, name) = (method.service.as_str(), method.name.as_str());
-    let is_read = READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     match word {
         "*" => true,
-        "read" => service == ACCOUNT_SERVICE && is_read,
-        "write" => service == ACCOUNT_SERVICE && !is_read,
+        "read" => service == ACCOUNT_SERVICE && method.is_read(),
+        "write" => service == ACCOUNT_SERVICE && !method.is_read(),
         "admin" => service == ADMIN_SERVICE,
         _ => match word.split_once('/') {
             None => service == ACCOUNT_SERVICE && word == name,

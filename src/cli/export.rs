@@ -33,10 +33,7 @@ pub struct Export {
 
 impl Export {
     pub async fn run(self) -> Result<(), CliError> {
-        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
-            .await
-            .map_err(CliError::run)?;
-        schema::require_current(&store).await?;
+        let store = schema::connect_to_read(&self.database).await?;
         let Some(path) = self.output else {
             let mut output = BufWriter::new(io::stdout());
             return write(&store, &mut output).await.map(drop);

@@ -15,22 +15,12 @@ use tonic_health::pb::{
 #[derive(Args)]
 pub struct Healthcheck {
     /// The server whose health is checked: http://HOST:PORT, https://HOST:PORT, or HOST:PORT.
-    #[arg(
-        long,
-        env = "PASSBOOK_TARGET",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env, default_value = "http://127.0.0.1:50051", value_name = "ADDRESS")]
     target: String,
 
     /// The timeout of the connection, and of the health check on it.
-    #[arg(
-        long,
-        env = "PASSBOOK_TIMEOUT",
-        default_value = "2s",
-        value_name = "DURATION",
-        value_parser = humantime::parse_duration
-    )]
+    #[arg(long, env, default_value = "2s")]
+    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Duration,
 
     #[command(flatten)]

@@ -45,11 +45,11 @@ impl Import {
             }
             None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
         };
-        let store = Store::connect(url).await.map_err(CliError::run)?;
-        if store.schema_status().await.map_err(CliError::run)? == SchemaStatus::Missing {
-            store.migrate_up().await.map_err(CliError::run)?;
+        let store = Store::connect(url, None).await.map_err(CliError::run)?;
+        match store.schema_status().await.map_err(CliError::run)? {
+            SchemaStatus::Missing => store.migrate_up().await.map_err(CliError::run)?,
+            status => schema::require_current(status)?,
         }
-        schema::require_current(&store).await?;
         let bar =
             output::bar(length, "{msg:10} {bar:40} {percent}%, {eta} left").with_message("reading");
         let progress = ImportProgress::default();

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
 
 use crate::{
+    cli::schema,
     config::DatabaseConfig,
     storage::{SchemaStatus, Store},
 };
@@ -32,43 +33,26 @@ impl Migrate {
     pub async fn run(self) -> Result<(), CliError> {
         let url = self.database.url().map_err(CliError::Usage)?;
         let store = match self.direction {
-            Direction::Up | Direction::Down => Store::connect(url).await,
+            Direction::Up | Direction::Down => Store::connect(url, None).await,
             Direction::Status => Store::connect_to_read(url).await,
         };
         let store = store.map_err(CliError::run)?;
-        match self.direction {
-            Direction::Up => {
-                reject_newer(&store).await?.migrate_up().await.map_err(CliError::run)?;
+        let status = store.schema_status().await.map_err(CliError::run)?;
+        match (&self.direction, &status) {
+            (Direction::Up | Direction::Down, SchemaStatus::Ahead(_)) => {
+                return schema::require_current(status);
             }
-            Direction::Down => {
-                reject_newer(&store).await?.migrate_down().await.map_err(CliError::run)?;
-            }
-            Direction::Status => {}
+            (Direction::Up, _) => store.migrate_up().await.map_err(CliError::run)?,
+            (Direction::Down, _) => store.migrate_down().await.map_err(CliError::run)?,
+            (Direction::Status, _) => {}
         }
         for (name, applied) in store.migrations().await.map_err(CliError::run)? {
             let state = if applied { "applied" } else { "pending" };
             output::line(format_args!("{state} {name}"))?;
         }
-        match (self.direction, store.schema_status().await.map_err(CliError::run)?) {
-            (Direction::Up | Direction::Down, _) | (_, SchemaStatus::Current) => Ok(()),
-            (Direction::Status, SchemaStatus::Missing | SchemaStatus::Behind(_)) => {
-                Err(CliError::Run("migrations are pending: run `passbook migrate up`".to_owned()))
-            }
-            (Direction::Status, SchemaStatus::Ahead(unknown)) => Err(newer(&unknown)),
+        match self.direction {
+            Direction::Up | Direction::Down => Ok(()),
+            Direction::Status => schema::require_current(status),
         }
     }
-}
-
-async fn reject_newer(store: &Store) -> Result<&Store, CliError> {
-    match store.schema_status().await.map_err(CliError::run)? {
-        SchemaStatus::Ahead(unknown) => Err(newer(&unknown)),
-        SchemaStatus::Missing | SchemaStatus::Behind(_) | SchemaStatus::Current => Ok(store),
-    }
-}
-
-fn newer(unknown: &[String]) -> CliError {
-    CliError::Run(format!(
-        "the database's schema is newer than this program ({} not known): run a newer passbook",
-        unknown.join(", ")
-    ))
 }

@@ -45,30 +45,18 @@ const LOG_DEFAULT: &str =
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
     /// A TOML file with settings, such as `listen = "127.0.0.1:50051"`.
-    #[arg(long, env = "PASSBOOK_CONFIG", value_name = "FILE", global = true)]
+    #[arg(long, env, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
     /// The filter of the log, which goes to stderr: a level, or levels by module, such as
     /// passbook=debug,h2=warn.
-    #[arg(
-        long,
-        env = "PASSBOOK_LOG",
-        default_value = LOG_DEFAULT,
-        value_name = "FILTER",
-        value_parser = str::parse::<EnvFilter>,
-        global = true
-    )]
+    #[arg(long, env, default_value = LOG_DEFAULT, global = true)]
+    #[arg(value_name = "FILTER", value_parser = str::parse::<EnvFilter>)]
     log: EnvFilter,
 
     /// The format of the log.
-    #[arg(
-        long,
-        env = "PASSBOOK_LOG_FORMAT",
-        value_enum,
-        default_value_t = LogFormat::Auto,
-        value_name = "FORMAT",
-        global = true
-    )]
+    #[arg(long, env, default_value_t = LogFormat::Auto, global = true)]
+    #[arg(value_enum, value_name = "FORMAT")]
     log_format: LogFormat,
 
     #[command(subcommand)]
@@ -109,19 +97,12 @@ pub fn main() -> ExitCode {
     };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     telemetry::log::start(cli.log, cli.log_format);
-    for unknown in environment::unknown_variables(&Cli::command()) {
+    for unknown in environment::unknown_variables(&command()) {
         tracing::warn!("{unknown}");
     }
     let runtime = match &cli.command {
         Command::Bench(bench) => bench.runtime(),
-        Command::Serve(_)
-        | Command::Config(_)
-        | Command::Token(_)
-        | Command::Migrate(_)
-        | Command::Verify(_)
-        | Command::Export(_)
-        | Command::Import(_)
-        | Command::Healthcheck(_) => Runtime::new(),
+        _ => Runtime::new(),
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -152,10 +133,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn command() -> clap::Command {
+    environment::with_prefix(Cli::command())
+}
+
 /// Parses flags and variables. If they name a file of settings, reads the file and parses flags and
 /// variables again with the values of the file as defaults.
 fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
-    let whole = file::document_keys(Cli::command());
+    let whole = file::document_keys(command());
     let command = environment::without_empty_variables(whole.clone());
     let matches = command
         .try_get_matches()

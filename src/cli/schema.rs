@@ -1,24 +1,35 @@
-//! The check of the schema in the commands that read the whole database.
+//! The check of the schema in the commands that use the whole database.
 
 use passbook_command::CliError;
 
-use crate::storage::{SchemaStatus, Store};
+use crate::{
+    config::DatabaseConfig,
+    storage::{SchemaStatus, Store},
+};
 
-/// Returns an error unless the schema of the database is exactly that of this program.
-pub async fn require_current(store: &Store) -> Result<(), CliError> {
-    Err(CliError::Run(match store.schema_status().await.map_err(CliError::run)? {
+/// Connects to a database that has exactly the schema of this program, to read from it.
+pub async fn connect_to_read(database: &DatabaseConfig) -> Result<Store, CliError> {
+    let url = database.url().map_err(CliError::Usage)?;
+    let store = Store::connect_to_read(url).await.map_err(CliError::run)?;
+    require_current(store.schema_status().await.map_err(CliError::run)?)?;
+    Ok(store)
+}
+
+/// Returns an error, which names the right command, unless the schema is that of this program.
+pub fn require_current(status: SchemaStatus) -> Result<(), CliError> {
+    Err(CliError::Run(match status {
         SchemaStatus::Current => return Ok(()),
-        SchemaStatus::Missing => {
-            "the database has no schema: check database_url, or run `passbook migrate up`"
-                .to_owned()
-        }
+        SchemaStatus::Missing => "the database has no schema: check database_url, or run \
+             `passbook migrate up` or `passbook serve --migrate`"
+            .to_owned(),
         SchemaStatus::Behind(pending) => format!(
             "the database's schema is older than this program ({} not applied): run \
-             `passbook migrate up`",
+             `passbook migrate up` or `passbook serve --migrate`",
             pending.join(", ")
         ),
         SchemaStatus::Ahead(unknown) => format!(
-            "the database's schema is newer than this program ({} not known): run a newer passbook",
+            "the database's schema is newer than this program ({} not known): run the newer \
+             passbook, or revert the schema with the newer passbook's `migrate down`",
             unknown.join(", ")
         ),
     }))

@@ -1,6 +1,6 @@
 //! `passbook serve`: runs a server until a signal ends it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use clap::Args;
 use passbook_command::{CliError, output};
@@ -13,11 +13,12 @@ use tokio::{
 
 use crate::{
     auth::{Authenticator, CredentialFiles, JwtIssuer, JwtSettings},
-    config::{Access, JwksSource, SecurityConfig, ServeConfig, TelemetryConfig},
+    budget::{BudgetConfig, Budgets},
+    cli::schema,
+    config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{ids::Identity, money::Currencies},
-    grpc::DeadlinePolicy,
-    ledger::{Ledger, Limits},
-    server::{Admin, Jwks, Server, ServerConfig, Tls, file_watch},
+    ledger::Ledger,
+    server::{Admin, Jwks, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -68,10 +69,18 @@ impl Serve {
             tokio::spawn(async move { tls.reload_on_change().await });
         }
         let served = async {
-            let server_config = server_config(&config, tls, authenticator.clone());
-            let server = Server::start(listener, server_config, admin).await;
-            let mut server = server.map_err(CliError::run)?;
-            let opened = open_ledger(url, &config, currencies, authenticator, &mut signals).await?;
+            let budgets = Budgets::new(&budget_config(&config));
+            let server = Server::start(
+                listener,
+                config.clone(),
+                tls,
+                authenticator.clone(),
+                budgets.clone(),
+                admin,
+            );
+            let mut server = server.await.map_err(CliError::run)?;
+            let opened =
+                open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             if password_in_arguments {
@@ -94,21 +103,26 @@ impl Serve {
     }
 }
 
-fn server_config(
-    config: &ServeConfig,
-    tls: Option<Arc<Tls>>,
-    authenticator: Arc<Authenticator>,
-) -> ServerConfig {
-    ServerConfig {
-        tls,
-        limits: config.limits.clone(),
-        authenticator,
-        reflection: config.security.reflection != Access::Off,
-        health: config.security.health != Access::Off,
-        deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
-        slow_request_threshold: config.telemetry.slow_request_threshold,
-        shutdown_delay: config.shutdown_delay,
-        shutdown_grace: config.shutdown_grace,
+fn budget_config(config: &ServeConfig) -> BudgetConfig {
+    let LimitsConfig {
+        queue_capacity,
+        calls_max,
+        identity_calls_max,
+        identity_rate_max,
+        records_max,
+        identity_records_max,
+        connections_max,
+        ..
+    } = config.limits;
+    BudgetConfig {
+        is_authenticated: config.security.is_authenticating(),
+        calls_max,
+        identity_calls_max,
+        identity_rate_max: NonZeroU32::new(identity_rate_max),
+        queue_capacity,
+        records_max,
+        identity_records_max,
+        connections_max,
     }
 }
 
@@ -119,6 +133,7 @@ async fn open_ledger(
     config: &ServeConfig,
     currencies: Currencies,
     authenticator: Arc<Authenticator>,
+    budgets: Arc<Budgets>,
     signals: &mut mpsc::Receiver<()>,
 ) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
     let Some(store) = connect(url, config, signals).await? else { return Ok(None) };
@@ -138,11 +153,8 @@ async fn open_ledger(
         tokio::spawn(reload(files, currencies.clone(), authenticator));
     }
 
-    let limits = Limits {
-        queue_capacity: config.limits.queue_capacity as usize,
-        batch_size_max: config.batch_size_max as usize,
-    };
-    let ledger = Ledger::start(Arc::new(store), limits).await.map_err(CliError::run)?;
+    let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
+    let ledger = ledger.await.map_err(CliError::run)?;
     Ok(Some((Arc::new(ledger), currencies)))
 }
 
@@ -169,21 +181,21 @@ async fn check_recorded_identities(
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
     let message = match (config.is_authenticating(), first.as_str()) {
         (true, "") => format!(
-            "this ledger has requests of callers that were not authenticated, and their \
-             request_ids belong to no identity of the policy: {danger}. Give the identity that \
-             continues them `recorded_as = \"\"` in policy_file, or, if no caller repeats one of \
-             them, set callers_changed"
+            "the ledger has requests of callers that were not authenticated, and no identity of \
+             the policy continues them: {danger}. Set `recorded_as = \"\"` in policy_file for the \
+             identity that continues them, or set callers_changed if no caller repeats one of them"
         ),
         (false, name) => format!(
-            "this ledger has requests of identities such as {name:?}, and this server does not \
-             authenticate callers: {danger}. Serve with policy_file and tokens_file, \
-             tls_client_ca_file or jwt_issuer, or, if no caller repeats one of them, set callers_changed"
+            "the ledger has requests of identities such as {name:?}, but this server does not \
+             authenticate callers: {danger}. Set policy_file with tokens_file, \
+             tls_client_ca_file or jwt_issuer, or set callers_changed if no caller repeats one of \
+             them"
         ),
         (true, _) => {
             tracing::warn!(
                 identities = ?unknown,
-                "the ledger has requests of identities that are not in the policy: a renamed \
-                 identity needs `recorded_as`, or its repeats are applied a second time"
+                "the ledger has requests of identities that are not in the policy: if an identity \
+                 was renamed, set `recorded_as`, or its repeats are applied a second time"
             );
             return Ok(());
         }
@@ -267,7 +279,8 @@ async fn reload(
         }
         Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
     };
-    file_watch::on_change(files.texts(), || files.texts(), reload).await;
+    let read = || files.texts();
+    file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.
@@ -279,7 +292,7 @@ async fn connect(
     let end = Instant::now() + config.database_wait;
     let mut is_announced = false;
     loop {
-        let connected = Store::connect_with(url.clone(), config.database_connections_max).await;
+        let connected = Store::connect(url.clone(), Some(config.database_connections_max)).await;
         match connected {
             Err(error) if error.may_pass() && Instant::now() < end => {
                 if !is_announced {
@@ -299,26 +312,13 @@ async fn connect(
 /// Applies pending migrations if that is allowed. Returns an error that names the right command if
 /// the schema is not that of this program.
 async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
-    let status = store.schema_status().await.map_err(CliError::run)?;
-    match (&status, migrate || store.kind() == DatabaseKind::Sqlite) {
-        (SchemaStatus::Current, _) => Ok(()),
-        (SchemaStatus::Missing | SchemaStatus::Behind(_), true) => {
+    match store.schema_status().await.map_err(CliError::run)? {
+        SchemaStatus::Missing | SchemaStatus::Behind(_)
+            if migrate || store.kind() == DatabaseKind::Sqlite =>
+        {
             store.migrate_up().await.map_err(CliError::run)
         }
-        (SchemaStatus::Missing, false) => Err(CliError::Run(
-            "the database has no schema yet: run `passbook migrate up`, or serve with --migrate"
-                .to_owned(),
-        )),
-        (SchemaStatus::Behind(pending), false) => Err(CliError::Run(format!(
-            "the database's schema is older than this program ({} not applied): run \
-             `passbook migrate up`, or serve with --migrate",
-            pending.join(", ")
-        ))),
-        (SchemaStatus::Ahead(unknown), _) => Err(CliError::Run(format!(
-            "the database's schema is newer than this program ({} not known): run a newer \
-             passbook, or revert the schema with its `passbook migrate down`",
-            unknown.join(", ")
-        ))),
+        status => schema::require_current(status),
     }
 }
 

@@ -67,8 +67,9 @@ impl Token {
             None => output::error_line(lines.trim_end()),
         }
         // The token is stored nowhere: a caller that did not get it needs an error.
-        writeln!(std::io::stdout(), "{token}")
-            .map_err(|error| CliError::Run(format!("the token is lost: {error}")))
+        writeln!(std::io::stdout(), "{token}").map_err(|error| {
+            CliError::Run(format!("the token is lost, because it could not be written: {error}"))
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     cli::{progress, schema},
     config::DatabaseConfig,
     domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
-    storage::{Store, VerifyError, VerifyProgress},
+    storage::{VerifyError, VerifyProgress},
 };
 
 /// The most connections of one verification. More connections do not make one disk or one database
@@ -31,10 +31,7 @@ pub struct Verify {
 
 impl Verify {
     pub async fn run(self) -> Result<(), CliError> {
-        let store = Store::connect_to_read(self.database.url().map_err(CliError::Usage)?)
-            .await
-            .map_err(CliError::run)?;
-        schema::require_current(&store).await?;
+        let store = schema::connect_to_read(&self.database).await?;
         let began = Instant::now();
         let progress = Arc::new(VerifyProgress::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -16,19 +16,13 @@ pub struct DatabaseConfig {
     ///
     /// Put a password into --database-password-file, or as USER:PASSWORD@ into the variable or the
     /// file of settings. Every user of the machine can read a password on the command line.
-    #[arg(
-        long,
-        env = "PASSBOOK_DATABASE_URL",
-        global = true,
-        default_value = "sqlite://passbook.db?mode=rwc",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
+    #[arg(long, env, hide_env_values = true, global = true, value_name = "URL")]
+    #[arg(default_value = "sqlite://passbook.db?mode=rwc")]
     // Parsed later: an error of clap would repeat an invalid URL with its password.
     database_url: String,
 
     /// A file that contains only the password of the database user.
-    #[arg(long, env = "PASSBOOK_DATABASE_PASSWORD_FILE", global = true, value_name = "FILE")]
+    #[arg(long, env, global = true, value_name = "FILE")]
     database_password_file: Option<PathBuf>,
 }
 
@@ -44,7 +38,7 @@ impl DatabaseConfig {
         let Some(path) = &self.database_password_file else { return Ok(url) };
         if DatabaseUrl::has_password(&self.database_url) {
             return Err(
-                "database_password_file is set, and database_url has a password, too".to_owned()
+                "database_password_file and database_url both have a password: keep one".to_owned()
             );
         }
         let password = std::fs::read_to_string(path).map_err(|error| {

@@ -1,7 +1,7 @@
 //! Environment variables: an empty variable counts as not set, a misspelled one causes a warning, and
 //! an error names the variable that has the invalid value.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::OsStr};
 
 use clap::{
     Arg, ArgMatches, Command,
@@ -23,6 +23,20 @@ const SCRIPT_PREFIXES: [&str; 5] = [
     "PASSBOOK_PREVIOUS_",
     "PASSBOOK_VERSION",
 ];
+
+/// The command with the prefix before the name of each variable, which clap derives from the field.
+#[must_use]
+pub fn with_prefix(command: Command) -> Command {
+    command
+        .mut_args(|argument| match argument.get_env().and_then(OsStr::to_str) {
+            Some(name) => {
+                let name = format!("{PREFIX}{name}");
+                argument.env(name)
+            }
+            None => argument,
+        })
+        .mut_subcommands(with_prefix)
+}
 
 /// The command without its empty variables. Compose, for example, passes a variable that is not set
 /// as an empty one.

@@ -1,5 +1,5 @@
-//! The settings: flag, environment variable, key in the TOML file, default and limits of each. One
-//! definition for clap covers flag, variable and key.
+//! The settings, each one a field. Its flag, its environment variable (`PASSBOOK_` and the name of
+//! the field) and its key in the TOML file are derived from it.
 //!
 //! A flag overrides the variable, the variable overrides the file, and the file overrides the default.
 
@@ -35,13 +35,8 @@ use crate::{
 pub struct ServeConfig {
     /// The address of the gRPC server: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
     /// this machine. Port 0 selects a free port.
-    #[arg(
-        long,
-        env = "PASSBOOK_LISTEN",
-        default_value = "127.0.0.1:50051",
-        value_name = "ADDRESS",
-        value_parser = parse_address
-    )]
+    #[arg(long, env, default_value = "127.0.0.1:50051")]
+    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     pub listen: SocketAddr,
 
     /// The database.
@@ -49,64 +44,39 @@ pub struct ServeConfig {
     pub database: DatabaseConfig,
 
     /// Apply pending migrations before serving. On SQLite the server always does this.
-    #[arg(long, env = "PASSBOOK_MIGRATE", value_parser = parse_switch)]
+    #[arg(long, env, value_parser = parse_switch)]
     pub migrate: bool,
 
     /// A currency that is not in ISO 4217, with its number of decimals (0-27), such as ETH=18. Can
     /// be repeated, or have several currencies separated by commas. The decimals of a currency
     /// never change.
-    #[arg(
-        long,
-        env = "PASSBOOK_CURRENCY",
-        value_name = "CODE=SCALE",
-        value_parser = parse_currencies
-    )]
+    #[arg(long, env, value_name = "CODE=SCALE", value_parser = parse_currencies)]
     pub currency: Vec<CurrencyList>,
 
-    /// The deadline of calls whose caller sets none (`grpc-timeout`).
-    #[arg(
-        long,
-        env = "PASSBOOK_DEFAULT_DEADLINE",
-        default_value = "10s",
-        value_name = "DURATION",
-        value_parser = parse_duration
-    )]
+    /// The deadline of calls that have none of their own (`grpc-timeout`).
+    #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     pub default_deadline: Duration,
 
     /// How long the server waits at the start for a database that does not answer, because it is
     /// starting or the name of its host is unknown. During the wait the server listens, and calls
     /// get UNAVAILABLE. A permanent error, such as a wrong password, ends the server at once.
-    #[arg(
-        long,
-        env = "PASSBOOK_DATABASE_WAIT",
-        default_value = "30s",
-        value_name = "DURATION",
-        value_parser = humantime::parse_duration
-    )]
+    #[arg(long, env, default_value = "30s")]
+    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub database_wait: Duration,
 
     /// The most connections to PostgreSQL that this server opens, at least 3. The server stays
     /// within the connection limits of its role, the database and PostgreSQL, but several servers
     /// share these limits, so divide them. With fewer than about 20 connections, reads and waits for
     /// foreign locks are slower.
-    #[arg(
-        long,
-        env = "PASSBOOK_DATABASE_CONNECTIONS_MAX",
-        default_value_t = CONNECTIONS_MAX_DEFAULT,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(i64::from(CONNECTIONS_MIN)..=1000)
-    )]
+    #[arg(long, env, default_value_t = CONNECTIONS_MAX_DEFAULT)]
+    #[arg(value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(i64::from(CONNECTIONS_MIN)..=1000))]
     pub database_connections_max: u32,
 
     /// The most legs in one database transaction. Too low: the server commits more often than it
     /// needs to. Too high: each request waits longer for the rest of its batch.
-    #[arg(
-        long,
-        env = "PASSBOOK_BATCH_SIZE_MAX",
-        default_value_t = 1000,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=10_000)
-    )]
+    #[arg(long, env, default_value_t = 1000)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch_size_max: u32,
 
     /// TLS, authentication and authorization.
@@ -124,23 +94,12 @@ pub struct ServeConfig {
     /// How long the server accepts connections and calls after SIGTERM or ctrl-c. Health reports
     /// NOT_SERVING during this time, so that load balancers stop sending calls. Kubernetes needs
     /// some seconds.
-    #[arg(
-        long,
-        env = "PASSBOOK_SHUTDOWN_DELAY",
-        default_value = "0s",
-        value_name = "DURATION",
-        value_parser = humantime::parse_duration
-    )]
+    #[arg(long, env, default_value = "0s")]
+    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub shutdown_delay: Duration,
 
     /// How long the server completes accepted calls at shutdown, after the shutdown delay.
-    #[arg(
-        long,
-        env = "PASSBOOK_SHUTDOWN_GRACE",
-        default_value = "10s",
-        value_name = "DURATION",
-        value_parser = parse_duration
-    )]
+    #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
 }
 

@@ -17,41 +17,41 @@ const IDENTITY_CLAIM: &str = "sub";
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
     /// Serve on an address that other machines can reach, even without TLS or authentication.
-    #[arg(long, env = "PASSBOOK_INSECURE", value_parser = parse_switch)]
+    #[arg(long, env, value_parser = parse_switch)]
     pub insecure: bool,
 
     /// The certificate of the server and the chain to its root, in PEM. The server reads the file
     /// again when it changes.
-    #[arg(long, env = "PASSBOOK_TLS_CERTIFICATE_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_certificate_file: Option<PathBuf>,
 
     /// The private key of the server's certificate, in PEM. The server reads the file again when it
     /// changes.
-    #[arg(long, env = "PASSBOOK_TLS_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 
     /// Mutual TLS: the authorities that issue the certificates of callers, in PEM. The identity of a
     /// caller is the SPIFFE URI of its certificate, or its first DNS name. If tokens_file or
     /// jwt_issuer is set, too, a caller needs a certificate or a token. The server reads the file
     /// again when it changes.
-    #[arg(long, env = "PASSBOOK_TLS_CLIENT_CA_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
 
     /// The hashes of bearer tokens and their identities. `passbook token create` creates an entry.
     /// The server reads the file again when it changes.
-    #[arg(long, env = "PASSBOOK_TOKENS_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub tokens_file: Option<PathBuf>,
 
     /// The policy: the calls that each identity may make. Calls that are not in it are denied. The
     /// server reads the file again when it changes.
-    #[arg(long, env = "PASSBOOK_POLICY_FILE", value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
 
     /// The issuer whose JSON Web Tokens (JWT, as of OpenID Connect) callers may send as bearer
     /// tokens: the text of the claim `iss`. Also required: jwt_audience, jwt_jwks and policy_file.
     #[arg(
         long,
-        env = "PASSBOOK_JWT_ISSUER",
+        env,
         value_parser = NonEmptyStringValueParser::new(),
         value_name = "TEXT"
     )]
@@ -60,7 +60,7 @@ pub struct SecurityConfig {
     /// The audience that a JWT must be for: the text of the claim `aud`, or one of its texts.
     #[arg(
         long,
-        env = "PASSBOOK_JWT_AUDIENCE",
+        env,
         value_parser = NonEmptyStringValueParser::new(),
         value_name = "TEXT"
     )]
@@ -69,13 +69,13 @@ pub struct SecurityConfig {
     /// The public keys of the issuer of JWTs, a JSON Web Key Set, for RS256, ES256 and EdDSA. The
     /// server reads a file again when it changes, and an https URL every 5 minutes and when a token
     /// names an unknown key.
-    #[arg(long, env = "PASSBOOK_JWT_JWKS", value_parser = parse_jwks, value_name = "FILE|URL")]
+    #[arg(long, env, value_parser = parse_jwks, value_name = "FILE|URL")]
     pub jwt_jwks: Option<JwksSource>,
 
     /// The claim of a JWT with the caller's identity, which the policy has with `jwt:` before it.
     #[arg(
         long,
-        env = "PASSBOOK_JWT_IDENTITY_CLAIM",
+        env,
         default_value = IDENTITY_CLAIM,
         value_parser = NonEmptyStringValueParser::new(),
         value_name = "CLAIM"
@@ -86,38 +86,26 @@ pub struct SecurityConfig {
     /// without an entry in the policy may do what the entries of its groups allow.
     #[arg(
         long,
-        env = "PASSBOOK_JWT_GROUPS_CLAIM",
+        env,
         value_parser = NonEmptyStringValueParser::new(),
         value_name = "CLAIM"
     )]
     pub jwt_groups_claim: Option<String>,
 
-    /// Serve even if requests of this ledger are recorded under a name that no caller has now, because
-    /// authentication was switched on or off. A repeat of such a request, as after a timeout, is
-    /// applied a second time. `recorded_as` in the policy is the safe way: it lets one identity
-    /// continue under that name.
-    #[arg(long, env = "PASSBOOK_CALLERS_CHANGED")]
+    /// Serve even if the ledger has requests of identities that no caller has now, as after
+    /// authentication was switched on or off. If a caller repeats such a request, as after a
+    /// timeout, it is applied a second time. `recorded_as` in the policy is safer: with it, an
+    /// identity continues the requests of another one.
+    #[arg(long, env)]
     pub callers_changed: bool,
 
     /// Who may read the contract by gRPC reflection, as grpcurl does. On a server without
     /// authentication, `authenticated` means `public`.
-    #[arg(
-        long,
-        env = "PASSBOOK_REFLECTION",
-        value_enum,
-        default_value_t = Access::Authenticated,
-        value_name = "WHO"
-    )]
+    #[arg(long, env, value_enum, default_value_t = Access::Authenticated, value_name = "WHO")]
     pub reflection: Access,
 
     /// Who may call the health service grpc.health.v1. Orchestrators have no tokens.
-    #[arg(
-        long,
-        env = "PASSBOOK_HEALTH",
-        value_enum,
-        default_value_t = Access::Public,
-        value_name = "WHO"
-    )]
+    #[arg(long, env, value_enum, default_value_t = Access::Public, value_name = "WHO")]
     pub health: Access,
 }
 
@@ -196,7 +184,7 @@ impl SecurityConfig {
         let groups_claim = ("jwt_groups_claim", self.jwt_groups_claim.clone());
         let identity_claim = Some(&self.jwt_identity_claim).filter(|it| *it != IDENTITY_CLAIM);
         let identity_claim = ("jwt_identity_claim", identity_claim.cloned());
-        for (setting, other) in [
+        for (setting, required) in [
             (&certificate, &key),
             (&key, &certificate),
             (&client_ca, &certificate),
@@ -210,13 +198,15 @@ impl SecurityConfig {
             (&identity_claim, &issuer),
             (&groups_claim, &issuer),
         ] {
-            if let ((key, Some(value)), (other_key, None)) = (setting, other) {
-                return Err(format!("{key} is set ({value}), so {other_key} is required, too"));
+            if let ((name, Some(value)), (required_name, None)) = (setting, required) {
+                return Err(format!(
+                    "{name} is set ({value}), so {required_name} is required, too"
+                ));
             }
         }
         if self.policy_file.is_some() && !self.is_authenticating() {
             return Err("policy_file is set, but neither tokens_file nor tls_client_ca_file nor \
-                        jwt_issuer: no caller could be authenticated"
+                        jwt_issuer is: the server could authenticate no caller"
                 .to_owned());
         }
         if self.insecure || listen.ip().is_loopback() {
@@ -234,8 +224,8 @@ impl SecurityConfig {
             }
         };
         Err(format!(
-            "listen {listen} can be reached from other machines without {missing}: set up what is \
-             missing, or set insecure if something else protects that address"
+            "listen {listen} can be reached by other machines, but the server lacks {missing}: set \
+             these settings, or set insecure if something else protects this address"
         ))
     }
 }

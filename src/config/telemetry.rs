@@ -13,43 +13,21 @@ use crate::config::values::parse_address;
 pub struct TelemetryConfig {
     /// The address of the admin port: /metrics (Prometheus), /livez and /readyz by HTTP, without TLS
     /// or authentication. For the internal network only. Default: no admin port.
-    #[arg(
-        long,
-        env = "PASSBOOK_ADMIN_LISTEN",
-        value_name = "ADDRESS",
-        value_parser = parse_address
-    )]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = parse_address)]
     pub admin_listen: Option<SocketAddr>,
 
     /// The duration above which a unary call is logged as a warning.
-    #[arg(
-        long,
-        env = "PASSBOOK_SLOW_REQUEST_THRESHOLD",
-        default_value = "1s",
-        value_name = "DURATION",
-        value_parser = parse_duration
-    )]
+    #[arg(long, env, default_value = "1s", value_name = "DURATION", value_parser = parse_duration)]
     pub slow_request_threshold: Duration,
 
     /// The collector of traces, by OTLP over gRPC, such as http://127.0.0.1:4317. Default: the server
     /// records no traces.
-    #[arg(
-        long,
-        env = "PASSBOOK_OTLP_ENDPOINT",
-        value_name = "URL",
-        value_parser = parse_endpoint
-    )]
+    #[arg(long, env, value_name = "URL", value_parser = parse_endpoint)]
     pub otlp_endpoint: Option<String>,
 
     /// The fraction of calls that are traced, from 0 to 1. If a caller sends `traceparent`, the
     /// caller decides.
-    #[arg(
-        long,
-        env = "PASSBOOK_TRACE_SAMPLE_RATIO",
-        default_value_t = 1.0,
-        value_name = "RATIO",
-        value_parser = parse_ratio
-    )]
+    #[arg(long, env, default_value_t = 1.0, value_name = "RATIO", value_parser = parse_ratio)]
     pub trace_sample_ratio: f64,
 }
 

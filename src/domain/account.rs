@@ -10,7 +10,7 @@ use crate::domain::{
 /// The caller's own key-value pairs, sorted.
 pub type Labels = BTreeMap<String, String>;
 
-/// What an account may do.
+/// Whether money may move in and out of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountState {
     /// Money moves in and out.
@@ -21,25 +21,11 @@ pub enum AccountState {
     Closed,
 }
 
-impl AccountState {
-    const ALL: [Self; 3] = [Self::Open, Self::Frozen, Self::Closed];
-
-    /// The name in SQL.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Frozen => "frozen",
-            Self::Closed => "closed",
-        }
-    }
-
-    /// The state with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
+stored_names!(AccountState {
+    Open = "open",
+    Frozen = "frozen",
+    Closed = "closed",
+});
 
 /// One account, as its row was read under its lock (or, for a read, as it was committed).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +42,7 @@ pub struct Account {
     pub overdraft_limit: Amount,
     /// No limit on how far below zero.
     pub unlimited_overdraft: bool,
-    /// What it may do.
+    /// Whether money may move.
     pub state: AccountState,
     /// The number of entries.
     pub sequence: i64,
@@ -138,7 +124,7 @@ pub enum NewLimit {
 /// The attributes of an account that can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
-    /// What it may do.
+    /// Whether money may move.
     pub state: AccountState,
     /// How far below zero the balance may go.
     pub overdraft_limit: Amount,
@@ -184,30 +170,15 @@ pub enum AccountChangeKind {
     Closed,
 }
 
-impl AccountChangeKind {
-    const ALL: [Self; 4] = [Self::Updated, Self::Frozen, Self::Unfrozen, Self::Closed];
-
-    /// The name in SQL.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Updated => "updated",
-            Self::Frozen => "frozen",
-            Self::Unfrozen => "unfrozen",
-            Self::Closed => "closed",
-        }
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+stored_names!(AccountChangeKind {
+    Updated = "updated",
+    Frozen = "frozen",
+    Unfrozen = "unfrozen",
+    Closed = "closed",
+});
 
 impl AttributeChange {
     /// The RPC of this change.
-    #[must_use]
     pub fn kind(&self) -> AccountChangeKind {
         match self {
             Self::Update { .. } => AccountChangeKind::Updated,
@@ -220,7 +191,6 @@ impl AttributeChange {
 
 impl Account {
     /// The attributes, as they are now.
-    #[must_use]
     pub fn attributes(&self) -> Attributes {
         Attributes {
             state: self.state,
@@ -231,7 +201,6 @@ impl Account {
     }
 
     /// Opens an account.
-    #[must_use]
     pub fn open(new: &NewAccount, now_us: i64) -> Self {
         Self {
             account_id: new.account_id.clone(),
@@ -259,20 +228,17 @@ impl Account {
     }
 
     /// The amount that can be spent: balance - held + overdraft limit.
-    #[must_use]
     pub fn available(&self) -> Amount {
         self.available_at(self.balance)
     }
 
     /// The amount that could be spent if the balance were this one.
-    #[must_use]
     pub fn available_at(&self, balance: Amount) -> Amount {
         balance.plus(-self.held).plus(self.overdraft_limit)
     }
 
-    /// Whether `new` describes this account as it was opened. Later changes of the account do not
-    /// matter: a retry of CreateAccount stays a retry.
-    #[must_use]
+    /// Whether `new` has the attributes with which this account was opened. Later changes do not matter: a
+    /// repeated CreateAccount is the same request, whatever has changed since.
     pub fn was_opened_by(&self, opening: &Attributes, new: &NewAccount) -> bool {
         let overdraft_limit = self.currency.convert(&new.currency, new.overdraft_limit);
         overdraft_limit == Some(opening.overdraft_limit)

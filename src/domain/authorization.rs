@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use crate::domain::{
     command::{Action, Request},
-    hold::Capture,
+    hold::{Capture, Hold},
     ids::{AccountId, Identity},
     money::{Amount, Currency},
     transaction::Transaction,
@@ -45,11 +45,13 @@ pub struct Rule {
 
 /// A right that the caller lacks. The answer depends on the request and the policy alone, so it
 /// does not reveal what exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PermissionDenied {
     /// To touch this account.
+    #[error("this identity may not touch account {0}")]
     Account(AccountId),
     /// To move so much of this currency at once; `limit` is None if it is not allowed at all.
+    #[error(fmt = amount_denied)]
     Amount {
         /// The currency's code.
         currency_code: String,
@@ -57,14 +59,15 @@ pub enum PermissionDenied {
         limit: Option<Amount>,
     },
     /// To touch what is named: a hold or a transaction, which may not exist at all.
+    #[error("there is no such {0}, or it is not on an account that this identity may touch")]
     Named(&'static str),
-    /// To ask for more than accounts of one's own: `account_id` must be given.
+    /// To list without naming an account.
+    #[error("this identity may touch some accounts only: account_id must be given")]
     AccountIdRequired,
 }
 
 impl Caller {
     /// A caller with all rights.
-    #[must_use]
     pub fn unrestricted(identity: &str) -> Self {
         let grant =
             Grant { rules: vec![Rule { account_prefixes: vec![String::new()], amount_max: None }] };
@@ -75,7 +78,6 @@ impl Caller {
 
 impl Grant {
     /// Whether the caller may touch all accounts.
-    #[must_use]
     pub fn covers_all_accounts(&self) -> bool {
         self.account_prefixes().any(str::is_empty)
     }
@@ -90,30 +92,18 @@ impl Grant {
     }
 
     /// Checks the right to touch an account.
-    ///
-    /// # Errors
-    /// The caller lacks the right.
     pub fn check_account(&self, account_id: &AccountId) -> Result<(), PermissionDenied> {
-        if self.covers(account_id) {
-            Ok(())
-        } else {
-            Err(PermissionDenied::Account(account_id.clone()))
-        }
+        let is_allowed = self.covers(account_id);
+        if is_allowed { Ok(()) } else { Err(PermissionDenied::Account(account_id.clone())) }
     }
 
     /// Checks the right to list without naming an account.
-    ///
-    /// # Errors
-    /// The caller lacks the right.
     pub fn check_all_accounts(&self) -> Result<(), PermissionDenied> {
         if self.covers_all_accounts() { Ok(()) } else { Err(PermissionDenied::AccountIdRequired) }
     }
 
-    /// Whether they may make a request, as far as its accounts are known: those of a hold or a
-    /// transaction that it names are known when that was looked up.
-    ///
-    /// # Errors
-    /// The caller lacks the right.
+    /// Checks the right to make a request. Its hold or transaction must have been looked up before, for
+    /// its accounts.
     pub fn check_request(&self, request: &Request) -> Result<(), PermissionDenied> {
         match &request.action {
             Action::Post(_, legs) => {
@@ -129,29 +119,21 @@ impl Grant {
             }
             Action::CaptureHold(Capture { hold, amount, destination_account_id }) => {
                 destination_account_id.iter().try_for_each(|id| self.check_account(id))?;
-                let resolved = hold.resolved.as_deref();
-                self.check_resource(
-                    "hold",
-                    resolved.map(|hold| std::slice::from_ref(&hold.account_id)),
-                )?;
-                let Some(hold) = resolved else { return Ok(()) };
+                let hold = hold.resolved.as_deref();
+                self.check_hold(hold)?;
+                let Some(hold) = hold else { return Ok(()) };
                 let taken = amount.as_ref().map(|(currency, amount)| (currency, *amount));
                 let (currency, taken) = taken.unwrap_or((&hold.currency, hold.amount));
                 let mut touched = destination_account_id.iter().chain([&hold.account_id]);
                 touched.try_for_each(|id| self.check_amount(id, currency, taken))
             }
-            Action::ReleaseHold(hold) => {
-                let resolved = hold.resolved.as_deref();
-                self.check_resource(
-                    "hold",
-                    resolved.map(|hold| std::slice::from_ref(&hold.account_id)),
-                )
-            }
+            Action::ReleaseHold(hold) => self.check_hold(hold.resolved.as_deref()),
             Action::Reverse(named) => {
-                let entries = named.resolved.as_ref().map_or(&[][..], |it| &it.entries);
-                let ids: Vec<_> = entries.iter().map(|entry| entry.account_id.clone()).collect();
-                self.check_resource("transaction", named.resolved.as_ref().map(|_| &ids[..]))?;
-                entries.iter().try_for_each(|entry| {
+                let entries = named.resolved.as_ref().map(|transaction| &transaction.entries[..]);
+                let ids = entries.map(|entries| entries.iter().map(|entry| &entry.account_id));
+                self.check_named("transaction", ids)?;
+                let mut entries = entries.unwrap_or_default().iter();
+                entries.try_for_each(|entry| {
                     self.check_amount(&entry.account_id, &entry.currency, entry.amount)
                 })
             }
@@ -159,25 +141,25 @@ impl Grant {
         }
     }
 
-    /// Checks the right to touch a hold or transaction by its accounts. None: it does not exist, and
-    /// only a caller with the right to all accounts may learn that.
-    ///
-    /// # Errors
-    /// The caller lacks the right.
-    pub fn check_resource(
+    /// Checks the right to touch a hold. None: it does not exist.
+    pub fn check_hold(&self, hold: Option<&Hold>) -> Result<(), PermissionDenied> {
+        self.check_named("hold", hold.map(|hold| std::iter::once(&hold.account_id)))
+    }
+
+    /// Checks the right to touch what is on these accounts. None: it does not exist, and only a caller
+    /// with the right to all accounts may learn that.
+    fn check_named<'a>(
         &self,
         kind: &'static str,
-        account_ids: Option<&[AccountId]>,
+        account_ids: Option<impl IntoIterator<Item = &'a AccountId>>,
     ) -> Result<(), PermissionDenied> {
         let is_allowed = self.covers_all_accounts()
-            || account_ids.is_some_and(|ids| ids.iter().all(|id| self.covers(id)));
+            || account_ids.is_some_and(|ids| ids.into_iter().all(|id| self.covers(id)));
         if is_allowed { Ok(()) } else { Err(PermissionDenied::Named(kind)) }
     }
 
-    /// What they may see of a transaction: the entries of their accounts.
-    ///
-    /// # Errors
-    /// Nothing, or there is no such transaction.
+    /// The part of a transaction that the caller may see: the entries of the caller's accounts. The error
+    /// is the same if there are none and if there is no such transaction.
     pub fn redact(
         &self,
         transaction: Option<Arc<Transaction>>,
@@ -222,33 +204,24 @@ impl Rule {
     }
 }
 
-impl fmt::Display for PermissionDenied {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Account(account_id) => {
-                write!(formatter, "this identity may not touch account {account_id}")
-            }
-            Self::Amount { currency_code, limit: Some(limit) } => write!(
-                formatter,
-                "this identity may not move more than {currency_code} {} at once",
-                limit.decimal()
-            ),
-            Self::Amount { currency_code, limit: None } => {
-                write!(formatter, "this identity may not move {currency_code}")
-            }
-            Self::Named(kind) => write!(
-                formatter,
-                "there is no such {kind}, or it is not on an account that this identity may touch"
-            ),
-            Self::AccountIdRequired => formatter
-                .write_str("this identity may touch some accounts only: account_id must be given"),
-        }
+fn amount_denied(
+    currency_code: &str,
+    limit: &Option<Amount>,
+    formatter: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match limit {
+        Some(limit) => write!(
+            formatter,
+            "this identity may not move more than {currency_code} {limit} at once"
+        ),
+        None => write!(formatter, "this identity may not move {currency_code}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::fixtures::id;
 
     fn rule(prefixes: &[&str], amount_max: &[(&Currency, &str)]) -> Rule {
         let limit = |(currency, amount): &(&Currency, &str)| {
@@ -262,10 +235,6 @@ mod tests {
 
     fn grant(prefixes: &[&str]) -> Grant {
         Grant { rules: vec![rule(prefixes, &[])] }
-    }
-
-    fn id(text: &str) -> AccountId {
-        AccountId::parse(text).unwrap()
     }
 
     #[test]
@@ -286,18 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_see_all_are_told_that_something_does_not_exist() {
-        assert_eq!(grant(&[""]).check_resource("hold", None), Ok(()));
-        assert_eq!(
-            grant(&["a"]).check_resource("hold", None),
-            Err(PermissionDenied::Named("hold"))
-        );
-        let (own, foreign) = ([id("a")], [id("a"), id("b")]);
-        assert_eq!(grant(&["a"]).check_resource("hold", Some(&own)), Ok(()));
-        assert_eq!(
-            grant(&["a"]).check_resource("hold", Some(&foreign)),
-            Err(PermissionDenied::Named("hold"))
-        );
+    fn only_callers_who_see_all_learn_that_something_does_not_exist() {
+        let denied = Err(PermissionDenied::Named("hold"));
+        let check = |prefix, ids: Option<&[AccountId]>| grant(&[prefix]).check_named("hold", ids);
+        assert_eq!(check("", None), Ok(()));
+        assert_eq!(check("a", None), denied);
+        assert_eq!(check("a", Some(&[id("a")])), Ok(()));
+        assert_eq!(check("a", Some(&[id("a"), id("b")])), denied);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::domain::{
     hold::{Capture, HoldRef, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
-    transaction::{Transaction, TransactionKind},
+    transaction::{Entry, Transaction, TransactionKind},
 };
 
 /// The kind of requests that place holds, in SQL and in fingerprints.
@@ -24,7 +24,7 @@ pub const FENCE: &str = "fence";
 pub enum Command {
     /// Open an account.
     CreateAccount(NewAccount),
-    /// Change what an account is.
+    /// Change an account's attributes.
     UpdateAccount(AccountUpdate),
     /// Move or hold money.
     Request(Arc<Request>),
@@ -35,15 +35,14 @@ pub enum Command {
 pub struct Request {
     /// The permanent name of the request: a repeat gets the recorded result.
     pub key: RequestKey,
-    /// The id that the transaction gets, if it is this very request that makes it. A stored
-    /// request with this id was therefore decided by an earlier attempt at this request, and
-    /// is not a replay to its caller.
+    /// The id of the transaction that this request will create. A record with this id comes from an
+    /// earlier attempt at this very request, so its result is no replay.
     pub transaction_id: TransactionId,
     /// The change.
     pub action: Action,
-    /// Kept with what it makes.
+    /// Stored with the transaction or hold.
     pub description: String,
-    /// Kept with what it makes.
+    /// Stored with the transaction or hold.
     pub labels: Labels,
     /// Validate the request and change nothing.
     pub validate_only: bool,
@@ -56,9 +55,9 @@ pub enum Action {
     Post(TransactionKind, Vec<Leg>),
     /// Set money aside.
     PlaceHold(NewHold),
-    /// Take what is held.
+    /// Take the money of a hold, all or part.
     CaptureHold(Capture),
-    /// Give a hold up.
+    /// Release a hold.
     ReleaseHold(HoldRef),
     /// Undo a transaction.
     Reverse(TransactionRef),
@@ -69,9 +68,9 @@ pub enum Action {
 /// One change of one account.
 #[derive(Clone, Debug)]
 pub struct Leg {
-    /// Whose balance.
+    /// The account whose balance changes.
     pub account_id: AccountId,
-    /// Of the amount, and of those in the condition.
+    /// The currency of the amount and of the amounts in the condition.
     pub currency: Currency,
     /// Signed, never zero.
     pub amount: Amount,
@@ -102,35 +101,37 @@ pub struct TransactionRef {
 }
 
 impl Command {
+    /// Whether its result is stored, even if it is rejected.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        matches!(self, Self::Request(request) if !request.validate_only)
+    }
+
     /// The accounts whose rows must be locked.
     pub fn account_ids(&self) -> impl Iterator<Item = &AccountId> {
-        let ids: (Option<&AccountId>, Option<&AccountId>, &[Leg], Option<&Transaction>) = match self
-        {
-            Self::CreateAccount(new) => (Some(&new.account_id), None, &[], None),
-            Self::UpdateAccount(update) => (Some(&update.account_id), None, &[], None),
+        let (mut ids, mut legs, mut entries): (_, &[Leg], &[Entry]) = ([None; 2], &[], &[]);
+        match self {
+            Self::CreateAccount(new) => ids[0] = Some(&new.account_id),
+            Self::UpdateAccount(update) => ids[0] = Some(&update.account_id),
             Self::Request(request) => match &request.action {
-                Action::Post(_, legs) => (None, None, legs, None),
-                Action::PlaceHold(new) => (Some(&new.account_id), None, &[], None),
-                Action::CaptureHold(capture) => {
-                    let destination = capture.destination_account_id.as_ref();
-                    (capture.hold.account_id(), destination, &[], None)
+                Action::Post(_, posted) => legs = posted,
+                Action::PlaceHold(new) => ids[0] = Some(&new.account_id),
+                Action::CaptureHold(Capture { hold, destination_account_id, .. }) => {
+                    ids = [hold.account_id(), destination_account_id.as_ref()];
                 }
-                Action::ReleaseHold(hold) => (hold.account_id(), None, &[], None),
-                Action::Reverse(named) => (None, None, &[], named.resolved.as_deref()),
-                Action::Fence => (None, None, &[], None),
+                Action::ReleaseHold(hold) => ids[0] = hold.account_id(),
+                Action::Reverse(named) => {
+                    entries = named.resolved.as_ref().map_or(&[], |it| &it.entries);
+                }
+                Action::Fence => {}
             },
-        };
-        let (first, second, legs, transaction) = ids;
-        let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
-        first
-            .into_iter()
-            .chain(second)
-            .chain(legs.iter().map(|leg| &leg.account_id))
-            .chain(entries.iter().map(|entry| &entry.account_id))
+        }
+        let of_legs = legs.iter().map(|leg| &leg.account_id);
+        let of_entries = entries.iter().map(|entry| &entry.account_id);
+        ids.into_iter().flatten().chain(of_legs).chain(of_entries)
     }
 
     /// The hold that must be read under the lock, where there is one.
-    #[must_use]
     pub fn hold_id(&self) -> Option<&HoldId> {
         match &self.request()?.action {
             Action::PlaceHold(new) => new.hold_id.as_ref(),
@@ -141,8 +142,7 @@ impl Command {
         }
     }
 
-    /// The transaction of which must be read whether it was reversed, where there is one.
-    #[must_use]
+    /// The transaction to reverse, if there is one: whether it was reversed before must be read.
     pub fn reverses(&self) -> Option<TransactionId> {
         match &self.request()?.action {
             Action::Reverse(named) => named.resolved.as_ref().map(|_| named.transaction_id),
@@ -150,8 +150,7 @@ impl Command {
         }
     }
 
-    /// The account that it opens, if it does.
-    #[must_use]
+    /// The account that the command opens, if it opens one.
     pub fn opens(&self) -> Option<&AccountId> {
         match self {
             Self::CreateAccount(new) => Some(&new.account_id),
@@ -159,29 +158,25 @@ impl Command {
         }
     }
 
-    /// Whether it touches one account only, with however many legs.
-    #[must_use]
+    /// Whether all legs are on one account.
     pub fn has_one_account(&self) -> bool {
         let mut account_ids = self.account_ids();
         let first = account_ids.next();
         account_ids.all(|account_id| Some(account_id) == first)
     }
 
-    /// The share of a database transaction that it takes: its changes of accounts.
-    #[must_use]
+    /// The part of `batch_size_max` that the command takes: its number of changes of accounts, or 1.
     pub fn cost(&self) -> usize {
         self.account_ids().count().max(1)
     }
 
     /// Whether the record under its request id must be looked up first: the command inserts no
     /// record that would collide with it, or it returns the record.
-    #[must_use]
     pub fn needs_lookup(&self) -> bool {
         self.request().is_some_and(|it| it.validate_only || matches!(it.action, Action::Fence))
     }
 
     /// The request id to look up, where there is one.
-    #[must_use]
     pub fn key(&self) -> Option<&RequestKey> {
         self.request().map(|request| &request.key)
     }
@@ -195,8 +190,8 @@ impl Command {
 }
 
 impl Leg {
-    /// The same of an account whose currency has the same code and other decimals; None if it has not,
-    /// or an amount has more decimals than it has.
+    /// This leg with the decimals of the account's `own` currency. None if it has these decimals already,
+    /// if the code is another one, or if an amount has more decimals.
     #[must_use]
     pub fn in_scale_of(&self, own: &Currency) -> Option<Self> {
         if self.currency == *own {
@@ -232,7 +227,6 @@ impl Request {
     /// same id. Fields are length-prefixed and named, and those at their default are left
     /// out, so that a field added later does not change the fingerprints of old requests.
     /// `validate_only` is not part of it: a dry run and the real one are the same request.
-    #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut body = Fingerprint(Sha256::new());
         body.field("kind", self.action.name());
@@ -259,7 +253,6 @@ impl Request {
 
 impl Action {
     /// The kind of request in SQL and in fingerprints.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Post(kind, _) => kind.name(),

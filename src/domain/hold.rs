@@ -21,26 +21,12 @@ pub enum HoldState {
     Expired,
 }
 
-impl HoldState {
-    const ALL: [Self; 4] = [Self::Open, Self::Captured, Self::Released, Self::Expired];
-
-    /// The name in SQL and in errors.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Captured => "captured",
-            Self::Released => "released",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// The state with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
+stored_names!(HoldState {
+    Open = "open",
+    Captured = "captured",
+    Released = "released",
+    Expired = "expired",
+});
 
 /// An amount of an account that is reserved. Only `state`, `captured`,
 /// `ended_by` and `update_time_us` ever change, and those once.
@@ -89,18 +75,15 @@ impl Hold {
     /// The hold as of this time: expired, even if no change has recorded that yet.
     #[must_use]
     pub fn at(mut self, now_us: i64) -> Self {
-        if let Some(expire_time_us) = self.expire_time_us.filter(|it| *it <= now_us)
-            && self.state == HoldState::Open
-        {
+        if let Some(expire_time_us) = self.expired_us(now_us) {
             self.end(HoldState::Expired, expire_time_us);
         }
         self
     }
 
-    /// Whether its time has passed while it is recorded as open.
-    #[must_use]
-    pub fn is_expired(&self, now_us: i64) -> bool {
-        self.state == HoldState::Open && self.expire_time_us.is_some_and(|it| it <= now_us)
+    /// Its expire time, if that has passed while the hold is recorded as open.
+    pub fn expired_us(&self, now_us: i64) -> Option<i64> {
+        self.expire_time_us.filter(|it| *it <= now_us && self.state == HoldState::Open)
     }
 
     /// The hold as it was placed.
@@ -125,9 +108,9 @@ impl Hold {
 pub struct NewHold {
     /// The caller's name for it; without one the request's own id names it.
     pub hold_id: Option<HoldId>,
-    /// Whose money.
+    /// The account that owns the money.
     pub account_id: AccountId,
-    /// Of the amount.
+    /// The currency of the amount.
     pub currency: Currency,
     /// Above zero.
     pub amount: Amount,

@@ -8,17 +8,55 @@ use uuid::Uuid;
 /// The longest account id and request id, in bytes.
 pub const ID_LENGTH_MAX: usize = 64;
 
-/// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AccountId(Arc<str>);
+/// Defines an id as a text with a grammar.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $alphabet:literal, $is_allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub struct $name(Arc<str>);
 
-/// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct HoldId(Arc<str>);
+        impl $name {
+            /// Reads an id.
+            ///
+            /// # Errors
+            /// Empty, too long, or outside the alphabet.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                check(text, $is_allowed, $alphabet).map(Self)
+            }
 
-/// 1-64 printable ASCII characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RequestId(Arc<str>);
+            /// An id that was checked when it was stored.
+            pub fn from_stored(text: &str) -> Self {
+                Self(text.into())
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
+    AccountId, "[A-Za-z0-9._:-]", is_plain
+}
+
+text_id! {
+    /// `[A-Za-z0-9._:-]{1,64}`; compared byte by byte.
+    HoldId, "[A-Za-z0-9._:-]", is_plain
+}
+
+text_id! {
+    /// 1-64 printable ASCII characters.
+    RequestId, "printable ASCII", |byte| (0x20..=0x7e).contains(&byte)
+}
 
 /// The longest identity, in bytes: it is stored with every change.
 pub const IDENTITY_LENGTH_MAX: usize = 256;
@@ -64,7 +102,6 @@ pub fn transaction_id_at(asked: TransactionId, time_us: i64) -> TransactionId {
 }
 
 /// The lowest id with the millisecond of this time; of times that no UUIDv7 can have, the nearest.
-#[must_use]
 pub fn lowest_id_at(time_us: i64) -> Uuid {
     // 48 bits of milliseconds.
     let milliseconds = time_us.div_euclid(1000).clamp(0, (1 << 48) - 1).unsigned_abs();
@@ -72,7 +109,6 @@ pub fn lowest_id_at(time_us: i64) -> Uuid {
 }
 
 /// Whether both are ids of the same attempt, whatever their times.
-#[must_use]
 pub fn is_same_attempt(left: TransactionId, right: TransactionId) -> bool {
     random_bits(left) == random_bits(right)
 }
@@ -97,7 +133,6 @@ pub enum IdError {
 
 impl Identity {
     /// Callers who are not authenticated.
-    #[must_use]
     pub fn anonymous() -> Self {
         Self("".into())
     }
@@ -132,100 +167,32 @@ impl Identity {
     }
 
     /// An identity that was checked before, or that a certificate authority vouches for.
-    #[must_use]
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())
     }
 
     /// Whether nobody was authenticated.
-    #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl AccountId {
-    /// Reads an account id.
-    ///
-    /// # Errors
-    /// Empty, too long, or outside the alphabet.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        check(text, is_plain, "[A-Za-z0-9._:-]").map(Self)
-    }
-
     /// A new id, for an account whose caller gave none.
-    #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid.to_string().into())
-    }
-
-    /// An id that was checked when it was stored.
-    #[must_use]
-    pub fn from_stored(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
 impl HoldId {
-    /// Reads a hold id.
-    ///
-    /// # Errors
-    /// Empty, too long, or outside the alphabet.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        check(text, is_plain, "[A-Za-z0-9._:-]").map(Self)
-    }
-
     /// A new id, for a hold whose caller gave none.
-    #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid.to_string().into())
-    }
-
-    /// An id that was checked when it was stored.
-    #[must_use]
-    pub fn from_stored(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl RequestId {
-    /// Reads a request id.
-    ///
-    /// # Errors
-    /// Empty, too long, or not printable ASCII.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
-        let printable = |byte: u8| (0x20..=0x7e).contains(&byte);
-        check(text, printable, "printable ASCII").map(Self)
-    }
-
-    /// An id that was checked when it was stored.
-    #[must_use]
-    pub fn from_stored(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -255,23 +222,5 @@ impl fmt::Display for Identity {
 impl fmt::Debug for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, formatter)
-    }
-}
-
-impl fmt::Display for AccountId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for HoldId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
     }
 }

@@ -8,9 +8,33 @@
 //! In here: rules as functions of their arguments. Not in here: anything of the wire, the database
 //! or the runtime.
 
+/// Gives each value of an enum its name in SQL, in errors and in fingerprints.
+macro_rules! stored_names {
+    ($enum:ident { $($value:ident = $name:literal,)+ }) => {
+        impl $enum {
+            /// All values.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$value),+];
+
+            /// The name of this value.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name,)+
+                }
+            }
+
+            /// The value with this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+    };
+}
+
 pub mod account;
 pub mod authorization;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod hold;
 pub mod ids;
 pub mod money;

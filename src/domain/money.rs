@@ -39,8 +39,8 @@ pub enum CurrencyError {
     NoScale(String),
     /// Withdrawn from ISO 4217.
     #[error(
-        "was withdrawn from ISO 4217, and is for accounts that there are: new ones need it \
-         configured on this server (--currency {code}={scale})"
+        "was withdrawn from ISO 4217: for a new account it must be configured on this server \
+         (--currency {code}={scale})"
     )]
     Withdrawn {
         /// The currency.
@@ -51,9 +51,9 @@ pub enum CurrencyError {
     /// Configured with two different numbers of decimals.
     #[error("is configured twice, with {first} and with {second} decimals")]
     TwoScales {
-        /// The decimals that it has where it is first.
+        /// The decimals of the first setting.
         first: u32,
-        /// And later.
+        /// The decimals of the later setting.
         second: u32,
     },
     /// Configured with too many decimals.
@@ -61,8 +61,8 @@ pub enum CurrencyError {
     ScaleTooLarge(u32),
     /// Configured with other decimals than ISO 4217 gives it.
     #[error(
-        "has {iso} decimals in ISO 4217 and cannot be given {configured}: take a code of your own \
-         for it, e.g. {own}={configured}"
+        "has {iso} decimals in ISO 4217 and cannot be given {configured}: choose another code, e.g. \
+         {own}={configured}"
     )]
     ScaleNotIso {
         /// A code that could be taken instead.
@@ -100,25 +100,21 @@ pub enum AmountError {
 
 impl Currency {
     /// A currency as the database keeps it with each account.
-    #[must_use]
     pub fn from_parts(code: &str, scale: u32) -> Self {
         Self { code: code.into(), scale }
     }
 
     /// The ISO 4217 or configured code.
-    #[must_use]
     pub fn code(&self) -> &str {
         &self.code
     }
 
     /// The number of decimals.
-    #[must_use]
     pub fn scale(&self) -> u32 {
         self.scale
     }
 
-    /// Nothing of this currency.
-    #[must_use]
+    /// The amount zero.
     pub fn zero(&self) -> Amount {
         Amount(Decimal::new(0, self.scale))
     }
@@ -173,8 +169,8 @@ impl Currency {
         (number.scale() == self.scale && self.within_limit(number)).then_some(Amount(number))
     }
 
-    /// An amount of a currency of the same code, which may have had other decimals when this one was
-    /// met. None if it has more than this one has.
+    /// Converts an amount of a currency with the same code and perhaps other decimals. None if the code
+    /// is another one, or the amount has more decimals than this currency.
     #[must_use]
     pub fn convert(&self, currency: &Self, amount: Amount) -> Option<Amount> {
         if self.code != currency.code { None } else { self.amount(amount.0) }
@@ -187,9 +183,8 @@ impl Currency {
         self.within_limit(sum).then_some(Amount(sum))
     }
 
-    /// A sum of any number of amounts, given in the currency's smallest unit, as it is shown: it
-    /// may be far beyond the limit of one amount.
-    #[must_use]
+    /// Formats a sum of amounts, given in the currency's smallest unit. It may be far beyond the limit of
+    /// one amount.
     pub fn format_units(&self, units: i128) -> String {
         let scale = self.scale as usize;
         let sign = if units < 0 { "-" } else { "" };
@@ -217,19 +212,16 @@ pub struct Amount(Decimal);
 
 impl Amount {
     /// Above zero.
-    #[must_use]
     pub fn is_positive(self) -> bool {
         self.0 > Decimal::ZERO
     }
 
     /// Below zero.
-    #[must_use]
     pub fn is_negative(self) -> bool {
         self.0 < Decimal::ZERO
     }
 
     /// The number, for the database.
-    #[must_use]
     pub fn decimal(self) -> Decimal {
         self.0
     }
@@ -266,12 +258,12 @@ impl fmt::Display for Amount {
 #[derive(Clone, Debug, Default)]
 pub struct Currencies {
     configured: BTreeMap<String, Currency>,
-    /// Those of the ledger, which ISO 4217 may have given other decimals since.
+    /// The currencies of the ledger's accounts. ISO 4217 may have changed their decimals since.
     kept: BTreeMap<String, Currency>,
 }
 
 impl Currencies {
-    /// ISO 4217 and these.
+    /// The currencies of ISO 4217 and the configured ones.
     ///
     /// # Errors
     /// The first code that is malformed, has too many decimals, or contradicts ISO 4217 or itself.
@@ -288,8 +280,8 @@ impl Currencies {
         Ok(Self { configured: currencies, kept: BTreeMap::new() })
     }
 
-    /// The same, where these keep the decimals that they have in a ledger. What is neither in ISO 4217
-    /// nor configured stays unknown.
+    /// These currencies, where those of `kept` have the decimals that they have in the ledger. A code that
+    /// is neither in ISO 4217 nor configured stays unknown.
     #[must_use]
     pub fn with_kept(mut self, kept: impl Iterator<Item = Currency>) -> Self {
         self.kept = kept.map(|currency| (currency.code().to_owned(), currency)).collect();
@@ -297,9 +289,6 @@ impl Currencies {
     }
 
     /// The currency of this code.
-    ///
-    /// # Errors
-    /// Malformed or unknown.
     pub fn get(&self, code: &str) -> Result<Currency, CurrencyError> {
         if let Some(currency) = self.configured.get(code) {
             return Ok(currency.clone());
@@ -317,11 +306,8 @@ impl Currencies {
         }
     }
 
-    /// The same for an account that is to be opened: codes that were withdrawn from ISO 4217 have
-    /// to be configured.
-    ///
-    /// # Errors
-    /// Malformed, unknown or withdrawn.
+    /// The currency of this code for a new account: codes that were withdrawn from ISO 4217 have to be
+    /// configured.
     pub fn get_for_new_account(&self, code: &str) -> Result<Currency, CurrencyError> {
         let currency = self.get(code)?;
         if is_withdrawn(code) && !self.configured.contains_key(code) {
@@ -331,7 +317,7 @@ impl Currencies {
         Ok(currency)
     }
 
-    /// Those that were configured, in order of their codes.
+    /// The configured currencies, in order of their codes.
     pub fn configured(&self) -> impl Iterator<Item = &Currency> {
         self.configured.values()
     }
@@ -361,7 +347,7 @@ fn is_currency_code(code: &str) -> bool {
         && code.starts_with(|first: char| first.is_ascii_uppercase())
 }
 
-/// A code that says of which currency it is a part: a hundredth of a cent is no cent.
+/// A code for a smaller unit of a currency, e.g. USDMICRO.
 fn own_code(code: &str, scale: u32) -> String {
     match scale {
         3 => format!("{code}MILLI"),
@@ -371,7 +357,7 @@ fn own_code(code: &str, scale: u32) -> String {
     }
 }
 
-/// Whether ISO 4217 has it in its list of historic codes only. VES is not, whatever the table says:
+/// Whether ISO 4217 lists the code as historic only. The table has VES as historic, which is wrong:
 /// Venezuela has two codes for one currency.
 fn is_withdrawn(code: &str) -> bool {
     let iso = iso_currency::Currency::from_code(code);

@@ -1,4 +1,4 @@
-//! What a list is asked for: filters and ranges.
+//! Filters and ranges of lists.
 
 use crate::domain::{
     account::{AccountState, Labels},
@@ -20,7 +20,6 @@ pub struct AccountFilter {
 
 impl AccountFilter {
     /// Whether every account matches.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.currency_code.is_none() && self.state.is_none() && self.labels.is_empty()
     }
@@ -65,7 +64,6 @@ pub struct TransactionFilter {
 
 impl TransactionFilter {
     /// Whether a page may examine many transactions to find few.
-    #[must_use]
     pub fn is_selective(&self) -> bool {
         self.kind.is_some() || !self.labels.is_empty()
     }

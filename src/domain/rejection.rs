@@ -5,8 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    account::Account,
     ids::{AccountId, HoldId, RequestId, TransactionId},
-    money::Amount,
+    money::{Amount, Currency},
 };
 
 /// Why a well-formed request is rejected. The serialized form is stored under the request id, and
@@ -87,13 +88,45 @@ pub enum Rejection {
     VersionMismatch { account_id: AccountId, expected_version: i64, version: i64 },
 }
 
+impl Rejection {
+    /// An amount in `currency` is not one of the account's currency.
+    pub(super) fn currency_mismatch(account: &Account, currency: &Currency) -> Self {
+        Self::CurrencyMismatch {
+            account_id: account.account_id.clone(),
+            currency_code: currency.code().to_owned(),
+            account_currency_code: account.currency.code().to_owned(),
+        }
+    }
+
+    /// A change by this amount goes beyond the limit of an amount.
+    pub(super) fn out_of_range(account: &Account, amount: Amount) -> Self {
+        Self::BalanceOutOfRange {
+            account_id: account.account_id.clone(),
+            currency_code: account.currency.code().to_owned(),
+            balance: account.balance,
+            amount,
+        }
+    }
+
+    /// The account has less than this amount available.
+    pub(super) fn insufficient_funds(account: &Account, required: Amount) -> Self {
+        Self::InsufficientFunds {
+            account_id: account.account_id.clone(),
+            currency_code: account.currency.code().to_owned(),
+            available: account.available(),
+            required,
+            version: account.version,
+        }
+    }
+}
+
 /// One of the two names of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionName {
-    /// Ours.
+    /// The id that the ledger gave it.
     TransactionId(TransactionId),
-    /// Its caller's.
+    /// The id of its request, which its caller chose.
     RequestId(RequestId),
 }
 

@@ -27,36 +27,14 @@ pub enum TransactionKind {
     Reversal,
 }
 
-impl TransactionKind {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::Deposit,
-        Self::Withdrawal,
-        Self::Transfer,
-        Self::Posting,
-        Self::Capture,
-        Self::Reversal,
-    ];
-
-    /// The name in SQL and in fingerprints.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Deposit => "deposit",
-            Self::Withdrawal => "withdrawal",
-            Self::Transfer => "transfer",
-            Self::Posting => "posting",
-            Self::Capture => "capture",
-            Self::Reversal => "reversal",
-        }
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+stored_names!(TransactionKind {
+    Deposit = "deposit",
+    Withdrawal = "withdrawal",
+    Transfer = "transfer",
+    Posting = "posting",
+    Capture = "capture",
+    Reversal = "reversal",
+});
 
 /// A change of balances: all of its entries or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +84,6 @@ pub struct Entry {
 
 impl Transaction {
     /// The sequence of its last entry on this account; 0 if it has none there.
-    #[must_use]
     pub fn last_sequence_of(&self, account_id: &AccountId) -> i64 {
         let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);
         own.map(|entry| entry.sequence).max().unwrap_or_default()
@@ -116,7 +93,6 @@ impl Transaction {
 impl Entry {
     /// The hash that belongs to this entry after one with the hash `previous` (zeros before
     /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
-    #[must_use]
     pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut previous_hex = [0; 64];
         for (pair, byte) in previous_hex.chunks_exact_mut(2).zip(previous) {

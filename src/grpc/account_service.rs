@@ -1,4 +1,7 @@
-//! AccountService: the table of its RPCs. Their bodies are in [`crate::grpc::rpc`].
+//! AccountService: all its RPCs. Each decodes its request, calls the ledger, and encodes the result.
+//!
+//! Rules belong to the domain, and the order of locks and commits to the ledger. Commands count
+//! their outcome ([`metrics`]).
 
 use std::{pin::Pin, sync::Arc};
 
@@ -7,48 +10,90 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    domain::money::Currencies,
+    auth,
+    domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
-        context::unpack,
-        decode,
+        decode::{self, Decoder, TransactionList},
+        encode::{self, response_size},
+        error::{StatusBuilder, invalid::Invalid},
+        metrics::{self, RequestMode},
         middleware::deadline::Deadline,
-        rpc::{
-            commands::Commands, queries::Queries, stream_transactions::StreamContext, watch_entries,
-        },
+        stream_transactions::StreamContext,
+        watch_entries,
     },
     ledger::{CallContext, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
+type Reply<T> = Result<Response<T>, Status>;
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves `passbook.v1.AccountService`.
 pub struct AccountServiceImpl {
-    commands: Commands,
-    queries: Queries,
-    stopping: watch::Receiver<bool>,
+    pub ledger: Arc<Ledger>,
+    pub currencies: Arc<Currencies>,
+    /// Turns true when streams must end.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl AccountServiceImpl {
-    /// A service over this ledger, in these currencies. Its streams end when `stopping` turns true.
-    #[must_use]
-    pub fn new(
-        ledger: Arc<Ledger>,
-        currencies: Arc<Currencies>,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        let queries = Queries { ledger: ledger.clone(), currencies: currencies.clone() };
-        Self { commands: Commands { ledger, currencies }, queries, stopping }
+    /// Splits a request into its context and its message, and decodes the message.
+    fn decode<T, D>(
+        &self,
+        request: Request<T>,
+        read: impl FnOnce(&mut Decoder<'_>, T) -> Option<D>,
+    ) -> Result<(CallContext, D), Invalid> {
+        let context = context(&request);
+        let caller = &context.caller.recorded_as;
+        let decoded = Decoder::decode(&self.currencies, caller, request.into_inner(), read)?;
+        Ok((context, decoded))
+    }
+
+    /// Executes a request that moves or holds money.
+    async fn execute<T>(
+        &self,
+        request: Request<T>,
+        read: impl FnOnce(&mut Decoder<'_>, T) -> Option<command::Request>,
+    ) -> Result<RequestResult, Status> {
+        let (context, request) = self.decode(request, read).map_err(counted)?;
+        let mode = RequestMode::of(&request);
+        let result = self.ledger.execute(&context, request).await;
+        let result = result.map_err(|error| metrics::counted(error, mode).into_status())?;
+        metrics::count_applied(result.replayed, mode);
+        Ok(result)
+    }
+
+    /// Executes an update of an account's attributes or state.
+    async fn update<T>(
+        &self,
+        request: Request<T>,
+        read: impl FnOnce(&mut Decoder<'_>, T) -> Option<AccountUpdate>,
+    ) -> Result<proto::Account, Status> {
+        let (context, update) = self.decode(request, read).map_err(counted)?;
+        let account = self.ledger.update_account(&context, update).await.map_err(counted)?;
+        metrics::count_applied(false, RequestMode::Execute);
+        Ok(encode::account(account))
     }
 
     fn stream_context(&self, call: CallContext) -> StreamContext {
         StreamContext {
-            ledger: self.commands.ledger.clone(),
-            currencies: self.commands.currencies.clone(),
+            ledger: self.ledger.clone(),
+            currencies: self.currencies.clone(),
             call,
             stopping: self.stopping.clone(),
         }
     }
+}
+
+/// The caller and the deadline of a call.
+fn context<T>(request: &Request<T>) -> CallContext {
+    let extensions = request.extensions();
+    CallContext { caller: auth::caller(extensions), deadline: Deadline::of(extensions).at }
+}
+
+/// Counts and encodes an error.
+fn counted(error: impl Into<StatusBuilder>) -> Status {
+    metrics::counted(error, RequestMode::Execute).into_status()
 }
 
 #[tonic::async_trait]
@@ -56,65 +101,142 @@ impl AccountService for AccountServiceImpl {
     async fn create_account(
         &self,
         request: Request<proto::CreateAccountRequest>,
-    ) -> Result<Response<proto::CreateAccountResponse>, Status> {
-        self.commands.create_account(request).await
+    ) -> Reply<proto::CreateAccountResponse> {
+        let (context, new) = self.decode(request, decode::new_account).map_err(counted)?;
+        let caller = &context.caller.recorded_as;
+        let checked =
+            Decoder::decode(&self.currencies, caller, &new, decode::currency_of_new_account);
+        // A repeated call gets the account, even if no more accounts are opened in its currency.
+        if let Err(invalid) = checked
+            && !self.ledger.has_account(&context, &new.account_id).await?
+        {
+            return Err(counted(invalid));
+        }
+        let account = self.ledger.create_account(&context, new).await.map_err(counted)?;
+        metrics::count_applied(false, RequestMode::Execute);
+        let account = Some(encode::account(account));
+        Ok(Response::new(proto::CreateAccountResponse { account }))
     }
 
     async fn get_account(
         &self,
         request: Request<proto::GetAccountRequest>,
-    ) -> Result<Response<proto::GetAccountResponse>, Status> {
-        self.queries.get_account(request).await
+    ) -> Reply<proto::GetAccountResponse> {
+        let (context, account_id) = self.decode(request, |decoder, request| {
+            decoder.account_id("account_id", &request.account_id)
+        })?;
+        let account = Some(encode::account(self.ledger.account(&context, &account_id).await?));
+        Ok(Response::new(proto::GetAccountResponse { account }))
     }
 
     async fn batch_get_accounts(
         &self,
         request: Request<proto::BatchGetAccountsRequest>,
-    ) -> Result<Response<proto::BatchGetAccountsResponse>, Status> {
-        self.queries.batch_get_accounts(request).await
+    ) -> Reply<proto::BatchGetAccountsResponse> {
+        let (context, account_ids) = self.decode(request, decode::account_ids)?;
+        let accounts = self.ledger.accounts(&context, &account_ids).await?;
+        let accounts = response_size::accounts(accounts)?;
+        Ok(Response::new(proto::BatchGetAccountsResponse { accounts }))
     }
 
     async fn list_accounts(
         &self,
         request: Request<proto::ListAccountsRequest>,
-    ) -> Result<Response<proto::ListAccountsResponse>, Status> {
-        self.queries.list_accounts(request).await
+    ) -> Reply<proto::ListAccountsResponse> {
+        let (context, (filter, page)) = self.decode(request, decode::account_list)?;
+        let after = page.cursor.as_ref();
+        let list = self.ledger.list_accounts(&context, &filter, after, page.limit + 1).await?;
+        let (accounts, next_page_token) =
+            page.encode(list.rows, list.next, |last| last.account_id.clone(), encode::account);
+        Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
+    }
+
+    async fn update_account(
+        &self,
+        request: Request<proto::UpdateAccountRequest>,
+    ) -> Reply<proto::UpdateAccountResponse> {
+        let account = Some(self.update(request, decode::account_update).await?);
+        Ok(Response::new(proto::UpdateAccountResponse { account }))
+    }
+
+    async fn freeze_account(
+        &self,
+        request: Request<proto::FreezeAccountRequest>,
+    ) -> Reply<proto::FreezeAccountResponse> {
+        let account = Some(self.update(request, decode::freeze).await?);
+        Ok(Response::new(proto::FreezeAccountResponse { account }))
+    }
+
+    async fn unfreeze_account(
+        &self,
+        request: Request<proto::UnfreezeAccountRequest>,
+    ) -> Reply<proto::UnfreezeAccountResponse> {
+        let account = Some(self.update(request, decode::unfreeze).await?);
+        Ok(Response::new(proto::UnfreezeAccountResponse { account }))
+    }
+
+    async fn close_account(
+        &self,
+        request: Request<proto::CloseAccountRequest>,
+    ) -> Reply<proto::CloseAccountResponse> {
+        let account = Some(self.update(request, decode::close).await?);
+        Ok(Response::new(proto::CloseAccountResponse { account }))
+    }
+
+    async fn list_account_changes(
+        &self,
+        request: Request<proto::ListAccountChangesRequest>,
+    ) -> Reply<proto::ListAccountChangesResponse> {
+        let (context, (account_id, page)) = self.decode(request, decode::account_change_list)?;
+        let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
+        let changes = self.ledger.list_account_changes(&context, &account_id, after, limit).await?;
+        let (changes, next_page_token) =
+            page.encode(changes, None, |last| last.version, encode::account_change);
+        Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
     async fn deposit(
         &self,
         request: Request<proto::DepositRequest>,
-    ) -> Result<Response<proto::DepositResponse>, Status> {
-        self.commands.execute(request, decode::deposit).await
+    ) -> Reply<proto::DepositResponse> {
+        let result = self.execute(request, decode::deposit).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        Ok(Response::new(proto::DepositResponse { transaction, replayed: result.replayed }))
     }
 
     async fn withdraw(
         &self,
         request: Request<proto::WithdrawRequest>,
-    ) -> Result<Response<proto::WithdrawResponse>, Status> {
-        self.commands.execute(request, decode::withdraw).await
+    ) -> Reply<proto::WithdrawResponse> {
+        let result = self.execute(request, decode::withdraw).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        Ok(Response::new(proto::WithdrawResponse { transaction, replayed: result.replayed }))
     }
 
     async fn transfer(
         &self,
         request: Request<proto::TransferRequest>,
-    ) -> Result<Response<proto::TransferResponse>, Status> {
-        self.commands.execute(request, decode::transfer).await
+    ) -> Reply<proto::TransferResponse> {
+        let result = self.execute(request, decode::transfer).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        Ok(Response::new(proto::TransferResponse { transaction, replayed: result.replayed }))
     }
 
     async fn post_transaction(
         &self,
         request: Request<proto::PostTransactionRequest>,
-    ) -> Result<Response<proto::PostTransactionResponse>, Status> {
-        self.commands.execute(request, decode::transaction).await
+    ) -> Reply<proto::PostTransactionResponse> {
+        let result = self.execute(request, decode::transaction).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        Ok(Response::new(proto::PostTransactionResponse { transaction, replayed: result.replayed }))
     }
 
     async fn batch_post_transactions(
         &self,
         request: Request<proto::BatchPostTransactionsRequest>,
-    ) -> Result<Response<proto::BatchPostTransactionsResponse>, Status> {
-        let (call, request) = unpack(request);
-        let results = self.stream_context(call).post_batch(request).await?;
+    ) -> Reply<proto::BatchPostTransactionsResponse> {
+        let streams = self.stream_context(context(&request));
+        let results = streams.post_batch(request.into_inner()).await?;
         Ok(Response::new(proto::BatchPostTransactionsResponse { results }))
     }
 
@@ -123,115 +245,141 @@ impl AccountService for AccountServiceImpl {
     async fn stream_transactions(
         &self,
         request: Request<Streaming<proto::StreamTransactionsRequest>>,
-    ) -> Result<Response<Self::StreamTransactionsStream>, Status> {
+    ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
-        let (call, requests) = unpack(request);
-        Ok(Response::new(Box::pin(self.stream_context(call).serve(requests, deadline))))
-    }
-
-    async fn get_transaction(
-        &self,
-        request: Request<proto::GetTransactionRequest>,
-    ) -> Result<Response<proto::GetTransactionResponse>, Status> {
-        self.queries.get_transaction(request).await
-    }
-
-    async fn list_entries(
-        &self,
-        request: Request<proto::ListEntriesRequest>,
-    ) -> Result<Response<proto::ListEntriesResponse>, Status> {
-        self.queries.list_entries(request).await
-    }
-
-    async fn update_account(
-        &self,
-        request: Request<proto::UpdateAccountRequest>,
-    ) -> Result<Response<proto::UpdateAccountResponse>, Status> {
-        self.commands.update(request, decode::account_update).await
-    }
-
-    async fn freeze_account(
-        &self,
-        request: Request<proto::FreezeAccountRequest>,
-    ) -> Result<Response<proto::FreezeAccountResponse>, Status> {
-        self.commands.update(request, decode::freeze).await
-    }
-
-    async fn unfreeze_account(
-        &self,
-        request: Request<proto::UnfreezeAccountRequest>,
-    ) -> Result<Response<proto::UnfreezeAccountResponse>, Status> {
-        self.commands.update(request, decode::unfreeze).await
-    }
-
-    async fn close_account(
-        &self,
-        request: Request<proto::CloseAccountRequest>,
-    ) -> Result<Response<proto::CloseAccountResponse>, Status> {
-        self.commands.update(request, decode::close).await
-    }
-
-    async fn list_account_changes(
-        &self,
-        request: Request<proto::ListAccountChangesRequest>,
-    ) -> Result<Response<proto::ListAccountChangesResponse>, Status> {
-        self.queries.list_account_changes(request).await
-    }
-
-    async fn place_hold(
-        &self,
-        request: Request<proto::PlaceHoldRequest>,
-    ) -> Result<Response<proto::PlaceHoldResponse>, Status> {
-        self.commands.execute(request, decode::new_hold).await
-    }
-
-    async fn capture_hold(
-        &self,
-        request: Request<proto::CaptureHoldRequest>,
-    ) -> Result<Response<proto::CaptureHoldResponse>, Status> {
-        self.commands.execute(request, decode::capture).await
-    }
-
-    async fn release_hold(
-        &self,
-        request: Request<proto::ReleaseHoldRequest>,
-    ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
-        self.commands.execute(request, decode::release).await
-    }
-
-    async fn get_hold(
-        &self,
-        request: Request<proto::GetHoldRequest>,
-    ) -> Result<Response<proto::GetHoldResponse>, Status> {
-        self.queries.get_hold(request).await
-    }
-
-    async fn list_holds(
-        &self,
-        request: Request<proto::ListHoldsRequest>,
-    ) -> Result<Response<proto::ListHoldsResponse>, Status> {
-        self.queries.list_holds(request).await
+        let streams = self.stream_context(context(&request));
+        Ok(Response::new(Box::pin(streams.serve(request.into_inner(), deadline))))
     }
 
     async fn reverse_transaction(
         &self,
         request: Request<proto::ReverseTransactionRequest>,
-    ) -> Result<Response<proto::ReverseTransactionResponse>, Status> {
-        self.commands.execute(request, decode::reversal).await
+    ) -> Reply<proto::ReverseTransactionResponse> {
+        let result = self.execute(request, decode::reversal).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        Ok(Response::new(proto::ReverseTransactionResponse {
+            transaction,
+            replayed: result.replayed,
+        }))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<proto::GetTransactionRequest>,
+    ) -> Reply<proto::GetTransactionResponse> {
+        let (context, name) = self.decode(request, decode::transaction_name)?;
+        let transaction = self.ledger.transaction(&context, name).await?;
+        let transaction = Some(encode::transaction(&transaction));
+        Ok(Response::new(proto::GetTransactionResponse { transaction }))
     }
 
     async fn list_transactions(
         &self,
         request: Request<proto::ListTransactionsRequest>,
-    ) -> Result<Response<proto::ListTransactionsResponse>, Status> {
-        self.queries.list_transactions(request).await
+    ) -> Reply<proto::ListTransactionsResponse> {
+        let (context, list) = self.decode(request, decode::transaction_list)?;
+        let (transactions, next_page_token) = match list {
+            TransactionList::All(filter, page) => {
+                let (before, limit) = (page.cursor, page.limit);
+                let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
+                page.encode_until(
+                    found.rows,
+                    found.next,
+                    |last| last.transaction_id.unwrap_or_default(),
+                    |it| encode::transaction(&it),
+                )
+            }
+            TransactionList::OfAccount(account_id, filter, page) => {
+                let (before, limit) = (page.cursor, page.limit);
+                let found = self
+                    .ledger
+                    .list_transactions_of_account(&context, &account_id, &filter, before, limit)
+                    .await?;
+                page.encode_until(
+                    found.rows,
+                    found.next,
+                    |last| last.last_sequence_of(&account_id),
+                    |it| encode::transaction(&it),
+                )
+            }
+        };
+        Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<proto::ListEntriesRequest>,
+    ) -> Reply<proto::ListEntriesResponse> {
+        let (context, (account_id, range, page)) = self.decode(request, decode::entry_list)?;
+        let limit = page.limit + 1;
+        let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
+        let (entries, next_page_token) =
+            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it));
+        Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
     async fn get_balance(
         &self,
         request: Request<proto::GetBalanceRequest>,
-    ) -> Result<Response<proto::GetBalanceResponse>, Status> {
-        self.queries.get_balance(request).await
+    ) -> Reply<proto::GetBalanceResponse> {
+        let (context, (account_id, time_us)) = self.decode(request, decode::balance)?;
+        let (account, balance, sequence) =
+            self.ledger.balance_at(&context, &account_id, time_us).await?;
+        let balance = Some(encode::money(&account.currency, balance));
+        Ok(Response::new(proto::GetBalanceResponse { balance, sequence }))
+    }
+
+    async fn place_hold(
+        &self,
+        request: Request<proto::PlaceHoldRequest>,
+    ) -> Reply<proto::PlaceHoldResponse> {
+        let result = self.execute(request, decode::new_hold).await?;
+        let hold = result.effects.hold.as_deref().map(encode::hold);
+        Ok(Response::new(proto::PlaceHoldResponse { hold, replayed: result.replayed }))
+    }
+
+    async fn capture_hold(
+        &self,
+        request: Request<proto::CaptureHoldRequest>,
+    ) -> Reply<proto::CaptureHoldResponse> {
+        let result = self.execute(request, decode::capture).await?;
+        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
+        let hold = result.effects.hold.as_deref().map(encode::hold);
+        Ok(Response::new(proto::CaptureHoldResponse {
+            transaction,
+            hold,
+            replayed: result.replayed,
+        }))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<proto::ReleaseHoldRequest>,
+    ) -> Reply<proto::ReleaseHoldResponse> {
+        let result = self.execute(request, decode::release).await?;
+        let hold = result.effects.hold.as_deref().map(encode::hold);
+        Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed: result.replayed }))
+    }
+
+    async fn get_hold(
+        &self,
+        request: Request<proto::GetHoldRequest>,
+    ) -> Reply<proto::GetHoldResponse> {
+        let (context, hold_id) =
+            self.decode(request, |decoder, request| decoder.hold_id(&request.hold_id))?;
+        let hold = Some(encode::hold(&self.ledger.hold(&context, &hold_id).await?));
+        Ok(Response::new(proto::GetHoldResponse { hold }))
+    }
+
+    async fn list_holds(
+        &self,
+        request: Request<proto::ListHoldsRequest>,
+    ) -> Reply<proto::ListHoldsResponse> {
+        let (context, (account_id, filter, page)) = self.decode(request, decode::hold_list)?;
+        let list = self.ledger.list_holds(&context, &account_id, &filter, page.limit + 1).await?;
+        let (holds, next_page_token) =
+            page.encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it));
+        Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 
     type WatchEntriesStream = ResponseStream<proto::WatchEntriesResponse>;
@@ -239,12 +387,10 @@ impl AccountService for AccountServiceImpl {
     async fn watch_entries(
         &self,
         request: Request<proto::WatchEntriesRequest>,
-    ) -> Result<Response<Self::WatchEntriesStream>, Status> {
+    ) -> Reply<Self::WatchEntriesStream> {
         let deadline = Deadline::of(request.extensions());
-        let (context, request) = unpack(request);
-        let account_id = decode::watch(&self.queries.currencies, &request)?;
-        let watcher =
-            self.queries.ledger.watch(&context, &account_id, request.after_sequence).await?;
+        let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
+        let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
         let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline);
         Ok(Response::new(Box::pin(entries)))
     }
@@ -252,21 +398,31 @@ impl AccountService for AccountServiceImpl {
     async fn get_request_outcome(
         &self,
         request: Request<proto::GetRequestOutcomeRequest>,
-    ) -> Result<Response<proto::GetRequestOutcomeResponse>, Status> {
-        self.queries.get_request_outcome(request).await
+    ) -> Reply<proto::GetRequestOutcomeResponse> {
+        let (context, request_id) =
+            self.decode(request, |decoder, request| decoder.request_id(&request.request_id))?;
+        let record = self.ledger.request_record(&context, request_id).await?;
+        Ok(Response::new(encode::outcome(record)))
     }
 
     async fn fence_request(
         &self,
         request: Request<proto::FenceRequestRequest>,
-    ) -> Result<Response<proto::FenceRequestResponse>, Status> {
-        self.commands.fence_request(request).await
+    ) -> Reply<proto::FenceRequestResponse> {
+        let (context, request_id) =
+            self.decode(request, |decoder, request| decoder.request_id(&request.request_id))?;
+        let record = self.ledger.fence(&context, request_id).await?;
+        Ok(Response::new(encode::fenced(record)))
     }
 
     async fn verify_account(
         &self,
         request: Request<proto::VerifyAccountRequest>,
-    ) -> Result<Response<proto::VerifyAccountResponse>, Status> {
-        self.queries.verify_account(request).await
+    ) -> Reply<proto::VerifyAccountResponse> {
+        let (context, account_id) = self.decode(request, |decoder, request| {
+            decoder.account_id("account_id", &request.account_id)
+        })?;
+        let verified = self.ledger.verify_account(&context, &account_id).await?;
+        Ok(Response::new(encode::verified_account(verified)))
     }
 }

@@ -15,15 +15,7 @@ const CONTENDED_DEFAULT: usize = 20;
 
 /// Serves `passbook.v1.AdminService`.
 pub struct AdminServiceImpl {
-    ledger: Arc<Ledger>,
-}
-
-impl AdminServiceImpl {
-    /// A service over this ledger.
-    #[must_use]
-    pub fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger }
-    }
+    pub ledger: Arc<Ledger>,
 }
 
 #[tonic::async_trait]

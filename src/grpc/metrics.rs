@@ -48,16 +48,17 @@ pub fn count_applied(replayed: bool, mode: RequestMode) {
     }
 }
 
-/// Counts a request that was rejected, was not applied, or whose outcome is unknown.
-pub fn count_error(error: &StatusBuilder, mode: RequestMode) {
-    if mode == RequestMode::ValidateOnly {
-        return;
+/// Counts the error of a request that was rejected, was not applied, or whose outcome is unknown.
+pub fn counted(error: impl Into<StatusBuilder>, mode: RequestMode) -> StatusBuilder {
+    let error = error.into();
+    if mode == RequestMode::Execute {
+        let outcome = match error.outcome() {
+            Some("not_applied") => "not_applied",
+            Some(_) => "unknown",
+            None => "rejected",
+        };
+        let reason = reason_name(error.reason).to_ascii_lowercase();
+        counter!("passbook_requests_total", "outcome" => outcome, "reason" => reason).increment(1);
     }
-    let outcome = match error.outcome() {
-        Some("not_applied") => "not_applied",
-        Some(_) => "unknown",
-        None => "rejected",
-    };
-    let reason = reason_name(error.reason).to_ascii_lowercase();
-    counter!("passbook_requests_total", "outcome" => outcome, "reason" => reason).increment(1);
+    error
 }

@@ -1,18 +1,24 @@
-//! Pages of lists: their size, their token, and the cut before the largest response.
+//! Pages of lists: their size, their token, and the cut before the largest page.
 
 use std::fmt;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
+use sha2::{Digest, Sha256};
 
-use crate::grpc::{
-    encode::response_size::{self, RESPONSE_SIZE_MAX},
-    page_token,
-};
+use crate::grpc::encode::response_size;
 
 /// Rows in a page if the request does not say.
 const PAGE_SIZE_DEFAULT: u64 = 100;
 /// The most rows in a page.
 const PAGE_SIZE_MAX: u64 = 1000;
+/// Bytes of the query's digest in a token: enough to notice a token of another query, which is a
+/// mistake and no attack.
+const DIGEST_LENGTH: usize = 8;
+
+/// The most bytes in a page, unless its first row alone has more: well below the 4 MiB that clients
+/// accept by default, so that many pages fit into the budget of unread responses.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// One page of a query.
 pub struct Page<Cursor> {
@@ -36,7 +42,9 @@ impl<Cursor> Page<Cursor> {
 
     /// The cursor in a token, or None if the token was not made for this query.
     pub fn cursor_in(&self, token: &str) -> Option<String> {
-        page_token::decode(&self.query, token)
+        let token = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let cursor = token.strip_prefix(&self.digest())?;
+        String::from_utf8(cursor.to_vec()).ok()
     }
 
     /// Encodes at most `limit` rows, and the token of the next page. The next page begins after the
@@ -55,7 +63,7 @@ impl<Cursor> Page<Cursor> {
         self.encode_until(rows, next, cursor, encode)
     }
 
-    /// Encodes all rows that fit into one response, and the token of the next page. The next page
+    /// Encodes all rows that fit into one page, and the token of the next page. The next page
     /// begins after the last of them, if some did not fit; otherwise after `next`.
     pub fn encode_until<T, C: fmt::Display, M: Message>(
         &self,
@@ -64,7 +72,7 @@ impl<Cursor> Page<Cursor> {
         cursor: impl Fn(&T) -> C,
         encode: impl Fn(T) -> M,
     ) -> (Vec<M>, String) {
-        let mut room = RESPONSE_SIZE_MAX;
+        let mut room = PAGE_BYTES_MAX;
         let (mut messages, mut last) = (Vec::with_capacity(rows.len()), None);
         for row in rows {
             let at = cursor(&row);
@@ -81,10 +89,16 @@ impl<Cursor> Page<Cursor> {
         (messages, self.token(next))
     }
 
-    /// The token of the page after `cursor`. Empty if no page follows.
+    /// The token of the page after `cursor`: the digest of the query, and the cursor. Empty if no
+    /// page follows.
     fn token(&self, cursor: Option<impl fmt::Display>) -> String {
-        cursor
-            .map(|cursor| page_token::encode(&self.query, &cursor.to_string()))
-            .unwrap_or_default()
+        let Some(cursor) = cursor else { return String::new() };
+        URL_SAFE_NO_PAD.encode([&self.digest()[..], cursor.to_string().as_bytes()].concat())
+    }
+
+    fn digest(&self) -> [u8; DIGEST_LENGTH] {
+        let mut head = [0; DIGEST_LENGTH];
+        head.copy_from_slice(&Sha256::digest(&self.query)[..DIGEST_LENGTH]);
+        head
     }
 }

@@ -56,9 +56,9 @@ pub fn all_routes(
     stopping: watch::Receiver<bool>,
     message_size_max: usize,
 ) -> Routes {
-    let accounts = AccountServiceImpl::new(ledger.clone(), currencies, stopping);
+    let accounts = AccountServiceImpl { ledger: ledger.clone(), currencies, stopping };
     let accounts = AccountServiceServer::new(accounts).max_decoding_message_size(message_size_max);
-    let admin = AdminServiceImpl::new(ledger.clone());
+    let admin = AdminServiceImpl { ledger: ledger.clone() };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(message_size_max);
     base.clone().add_service(accounts).add_service(admin).prepare()
 }

@@ -2,15 +2,13 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
+        authorization::Caller,
         command::{Action, Command, Request},
         hold::Capture,
         ids::RequestId,
@@ -18,7 +16,7 @@ use crate::{
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::job::{self, Completion, Permits},
+        write_path::job::{self, Completion, Permits, StreamPermit},
     },
 };
 
@@ -32,67 +30,56 @@ impl PendingRequest {
     /// Waits for the result, until the deadline.
     ///
     /// # Errors
-    /// The request was rejected, for good, or it got no result.
+    /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        match self.0.wait().await? {
-            CommandResult::Request(result) => Ok(result),
-            CommandResult::Account(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
-        }
+        let CommandResult::Request(result) = self.0.wait().await? else {
+            return Err(MISMATCHED_RESULT);
+        };
+        Ok(result)
     }
 }
 
-/// Room in the queue for one request of a stream.
-pub struct StreamPermit(Option<OwnedSemaphorePermit>);
-
+/// # Errors
+/// Every command fails if the caller lacks the right, if the command is rejected, or if it gets no result.
 impl Ledger {
     /// Opens an account, or returns it if it was opened with the same attributes before.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the account was opened with other attributes, or the command
-    /// got no result.
     pub async fn create_account(
         &self,
         context: &CallContext,
         new: NewAccount,
     ) -> Result<Account, Error> {
         context.caller.grant.check_account(&new.account_id)?;
-        self.execute_account_command(Command::CreateAccount(new), context.deadline).await
+        self.execute_account_command(context, Command::CreateAccount(new)).await
     }
 
     /// Changes the attributes of an account. Needs no request id: repeating it changes nothing.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the update was rejected, or it got no result.
     pub async fn update_account(
         &self,
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
         context.caller.grant.check_account(&update.account_id)?;
-        self.execute_account_command(Command::UpdateAccount(update), context.deadline).await
+        self.execute_account_command(context, Command::UpdateAccount(update)).await
     }
 
     async fn execute_account_command(
         &self,
+        context: &CallContext,
         command: Command,
-        deadline: Instant,
     ) -> Result<Account, Error> {
-        match self.enqueue(command, deadline, None)?.wait().await? {
-            CommandResult::Account(account) => Ok(account),
-            CommandResult::Request(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
-        }
+        self.budgets.records.take(&context.caller.identity, Instant::now())?;
+        let result = self.enqueue(context, command, None)?.wait().await?;
+        let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
+        Ok(account)
     }
 
     /// Moves or holds money, exactly once per request id.
-    ///
-    /// # Errors
-    /// The caller lacks the right, the request was rejected, for good, or it got no result.
     pub async fn execute(
         &self,
         context: &CallContext,
         mut request: Request,
     ) -> Result<RequestResult, Error> {
-        let resolved = self.resolve_references(&mut request.action, context.deadline).await;
+        let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
         self.submit(context, request, None)?.wait().await
     }
@@ -109,21 +96,19 @@ impl Ledger {
         stream: Option<StreamPermit>,
     ) -> Result<PendingRequest, Error> {
         context.caller.grant.check_request(&request)?;
-        let stream = stream.and_then(|permit| permit.0);
-        let command = Command::Request(Arc::new(request));
-        self.enqueue(command, context.deadline, stream).map(PendingRequest)
+        // A request that is rejected is charged then.
+        self.budgets.records.check(&context.caller.identity, Instant::now())?;
+        self.enqueue(context, Command::Request(Arc::new(request)), stream).map(PendingRequest)
     }
 
-    /// Waits until streams have room in the queue for one more request.
-    pub async fn stream_permit(&self) -> StreamPermit {
+    /// Waits until the streams of this caller have room in the queue for one more request.
+    pub async fn stream_permit(&self, caller: &Caller) -> StreamPermit {
+        let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
-        StreamPermit(self.stream_permits.clone().acquire_owned().await.ok())
+        StreamPermit { own, all: self.stream_permits.clone().acquire_owned().await.ok() }
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.
-    ///
-    /// # Errors
-    /// The fence got no result.
     pub async fn fence(
         &self,
         context: &CallContext,
@@ -137,34 +122,36 @@ impl Ledger {
             labels: Labels::new(),
             validate_only: false,
         };
+        self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
-        match self.enqueue(command, context.deadline, None)?.wait().await? {
-            CommandResult::Record(record) => Ok(record),
-            CommandResult::Account(_) | CommandResult::Request(_) => Err(MISMATCHED_RESULT),
-        }
+        let result = self.enqueue(context, command, None)?.wait().await?;
+        let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
+        Ok(record)
     }
 
     /// Looks up the hold or the transaction that a request names: what never changes of it says
     /// which accounts to lock.
     async fn resolve_references(
         &self,
+        context: &CallContext,
         action: &mut Action,
-        deadline: Instant,
     ) -> Result<(), Error> {
-        let store = &self.own_reads;
+        let (store, identity) = (&self.own_reads, &context.caller.identity);
         let look_up = async {
             match action {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                    let _own = self.reference_gate.enter(identity).await;
                     hold.resolved = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
                 }
                 Action::Reverse(transaction) => {
+                    let _own = self.reference_gate.enter(identity).await;
                     transaction.resolved = store.transaction(transaction.transaction_id).await?;
                 }
                 Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }
             Ok(())
         };
-        match timeout_at(deadline, look_up).await {
+        match timeout_at(context.deadline, look_up).await {
             Ok(result) => result.map_err(Error::from_read),
             Err(_) => Err(Error::DeadlineExceeded(None)),
         }
@@ -172,21 +159,19 @@ impl Ledger {
 
     fn enqueue(
         &self,
+        context: &CallContext,
         command: Command,
-        deadline: Instant,
-        streams: Option<OwnedSemaphorePermit>,
+        stream: Option<StreamPermit>,
     ) -> Result<Completion, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
-        if deadline <= Instant::now() {
+        if context.deadline <= Instant::now() {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
-        let Ok(queue) = self.queue_permits.clone().try_acquire_owned() else {
-            self.shed.increment(1);
-            return Err(Error::Overloaded { limit: self.limits.queue_capacity });
-        };
-        let (job, completion) = job::new(command, deadline, Permits { queue, streams });
+        let queue = self.budgets.queue.take_one(&context.caller.identity)?;
+        let permits = Permits { queue, stream, records: self.budgets.records.clone() };
+        let (job, completion) = job::new(command, context.deadline, permits);
         self.queue.enqueue(job);
         Ok(completion)
     }

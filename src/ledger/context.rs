@@ -18,7 +18,6 @@ pub struct CallContext {
 
 impl CallContext {
     /// The key of a request of this caller.
-    #[must_use]
     pub fn request_key(&self, request_id: RequestId) -> RequestKey {
         RequestKey { caller: self.caller.recorded_as.clone(), request_id }
     }

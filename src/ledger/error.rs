@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    budget::Exhausted,
     domain::{authorization::PermissionDenied, rejection::Rejection},
     storage::StorageError,
 };
@@ -14,6 +15,17 @@ pub enum Outcome {
     NotApplied,
     /// The change may have been applied. The record of its request id says which.
     Unknown,
+}
+
+impl Outcome {
+    /// The name in errors and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplied => "not_applied",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why a call failed. Only [`Error::Rejected`] is a result that is recorded.
@@ -29,16 +41,8 @@ pub enum Error {
     Contention,
     /// The deadline passed. A read has no outcome.
     DeadlineExceeded(Option<Outcome>),
-    /// The queue is full.
-    Overloaded {
-        /// Its capacity.
-        limit: usize,
-    },
-    /// All permits for watchers are taken.
-    TooManyWatchers {
-        /// The number of permits.
-        limit: usize,
-    },
+    /// A budget has no room for it.
+    Overloaded(Exhausted),
     /// A watcher did not read a message in time.
     WatcherTooSlow {
         /// The time that it had.
@@ -57,6 +61,12 @@ pub enum Error {
     ShuttingDown,
     /// A defect, which is logged where it occurs. A read has no outcome.
     Internal(Option<Outcome>),
+}
+
+impl From<Exhausted> for Error {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::Overloaded(exhausted)
+    }
 }
 
 impl From<PermissionDenied> for Error {
@@ -78,8 +88,7 @@ impl Error {
             | Self::PermissionDenied(_)
             | Self::LockTimeout
             | Self::Contention
-            | Self::Overloaded { .. }
-            | Self::TooManyWatchers { .. }
+            | Self::Overloaded(_)
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
             | Self::ShuttingDown => self,
@@ -92,23 +101,23 @@ impl Error {
             StorageError::Unavailable(_)
             | StorageError::LockTimeout(_)
             | StorageError::Aborted(_)
-            | StorageError::RepeatedRequest(_) => {
-                tracing::warn!(%error, "read failed");
-                Self::DatabaseUnavailable(None)
-            }
-            StorageError::Forbidden(_) => {
+            | StorageError::RepeatedRequest(_) => tracing::warn!(%error, "read failed"),
+            StorageError::Forbidden(_) | StorageError::SchemaNotMigrated(_) => {
                 tracing::error!(%error, "read failed");
-                Self::DatabaseUnavailable(None)
-            }
-            StorageError::SchemaNotMigrated(_) => {
-                tracing::error!(%error, "read failed");
-                Self::SchemaNotMigrated(None)
             }
             StorageError::Data(_) | StorageError::Corrupt(_) => {
                 tracing::error!(error = error.summary(), "read failed");
                 tracing::debug!(%error, "details of the failed read");
-                Self::Internal(None)
             }
+        }
+        match error {
+            StorageError::SchemaNotMigrated(_) => Self::SchemaNotMigrated(None),
+            StorageError::Data(_) | StorageError::Corrupt(_) => Self::Internal(None),
+            StorageError::Unavailable(_)
+            | StorageError::LockTimeout(_)
+            | StorageError::Aborted(_)
+            | StorageError::RepeatedRequest(_)
+            | StorageError::Forbidden(_) => Self::DatabaseUnavailable(None),
         }
     }
 }

@@ -1,11 +1,5 @@
 //! The ledger: one write path for all changes, and the reads beside it.
 //!
-//! ```text
-//! Ledger::execute -> queue -> worker: takes all that waits and is free, 1..N jobs, into one transaction
-//!                          transaction: begin -> lock -> read -> apply -> write -> commit
-//!                             executor: only then: completes each job with its own result
-//! ```
-//!
 //! A request alone is a batch of one; there is no other way to change anything. The future of an
 //! RPC keeps nothing but a `write_path::job::Completion`: dropping it drops no transaction.
 //! Correctness rests on the row lock and the stored request ids, never on this process: an attempt
@@ -35,28 +29,24 @@ use std::{
 use tokio::sync::Semaphore;
 
 pub use crate::ledger::{
-    commands::{PendingRequest, StreamPermit},
+    commands::PendingRequest,
     context::CallContext,
     error::{Error, Outcome},
     metrics::{
         contention::ContendedAccount,
         write_path::{LoadSnapshot, Summary, WritePathStats},
     },
-    watch::{Page, WatchPermit, Watcher},
+    watch::{Page, Watcher},
+    write_path::job::StreamPermit,
 };
 use crate::{
-    ledger::{metrics::write_path::WritePathMetrics, write_path::queue::CommandQueue},
+    budget::{Budgets, Gate},
+    ledger::{
+        metrics::write_path::WritePathMetrics,
+        write_path::{WritePath, queue::CommandQueue},
+    },
     storage::{Connections, SchemaStatus, StorageError, Store},
 };
-
-/// The sizes of the queue and of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Commands in the queue or in a transaction. One more is shed as overloaded.
-    pub queue_capacity: usize,
-    /// Changes of accounts (legs) in one database transaction.
-    pub batch_size_max: usize,
-}
 
 /// The ledger, with one method for each RPC.
 pub struct Ledger {
@@ -67,94 +57,99 @@ pub struct Ledger {
     queue: Arc<CommandQueue>,
     stats: Arc<WritePathMetrics>,
     feed: Arc<watch::EntryFeed>,
-    /// One for each command that may be in the queue or in a transaction.
-    queue_permits: Arc<Semaphore>,
+    /// What commands, reads and watchers take shares of.
+    budgets: Arc<Budgets>,
+    /// Half of the readers for one identity.
+    read_gate: Gate,
+    /// One read that examines many rows, for one identity.
+    scan_gate: Gate,
+    /// Half of the reserved connections for the holds and transactions that changes of one identity
+    /// name.
+    reference_gate: Gate,
+    /// A quarter of the queue for the streams of one identity.
+    stream_gate: Gate,
     /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
     /// they would keep the queue full, and all unary calls would be shed.
     stream_permits: Arc<Semaphore>,
-    /// Commands that were shed because the queue was full.
-    shed: ::metrics::Counter,
-    limits: Limits,
     closed: AtomicBool,
 }
 
 impl Ledger {
-    /// Starts the workers and the entry feed.
+    /// Starts the workers and the entry feed. A database transaction gets at most `batch_size_max`
+    /// changes of accounts (legs).
     ///
     /// # Errors
     /// On SQLite, the file cannot be opened.
-    pub async fn start(store: Arc<Store>, limits: Limits) -> Result<Self, StorageError> {
+    pub async fn start(
+        store: Arc<Store>,
+        budgets: Arc<Budgets>,
+        batch_size_max: usize,
+    ) -> Result<Self, StorageError> {
         let own_reads = Arc::new(store.reserve().await?);
-        // The permits bound the queue.
+        // The budget bounds the queue.
         let queue = Arc::new(CommandQueue::default());
         let stats = Arc::new(WritePathMetrics::default());
-        write_path::worker::spawn(&store, &queue, &stats, limits.batch_size_max);
+        WritePath::start(store.clone(), queue.clone(), stats.clone(), batch_size_max);
         let feed = watch::EntryFeed::start(own_reads.clone());
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
+        let queue_capacity = budgets.queue.capacity();
         Ok(Self {
+            read_gate: budgets.gate(store.budget().readers as usize / 2),
+            scan_gate: budgets.gate(1),
+            reference_gate: budgets.gate(store.budget().reserved as usize / 2),
+            stream_gate: budgets.gate(queue_capacity / 4),
+            stream_permits: Arc::new(Semaphore::new((queue_capacity / 2).max(1))),
             store,
             own_reads,
             queue,
             stats,
             feed,
-            queue_permits: Arc::new(Semaphore::new(limits.queue_capacity)),
-            stream_permits: Arc::new(Semaphore::new((limits.queue_capacity / 2).max(1))),
-            shed: ::metrics::counter!("passbook_calls_shed_total", "limit" => "queue"),
-            limits,
+            budgets,
             closed: AtomicBool::new(false),
         })
     }
 
     /// Statistics of the write path since the start.
-    #[must_use]
     pub fn write_path_stats(&self) -> WritePathStats {
         self.stats.snapshot()
     }
 
     /// The accounts for which requests wait, those with the most waits first.
-    #[must_use]
     pub fn most_contended_accounts(&self, limit: usize) -> Vec<ContendedAccount> {
         self.queue.contention.most_contended(limit)
     }
 
     /// The present load.
-    #[must_use]
     pub fn load(&self) -> LoadSnapshot {
         let readers = self.store.reader_connections();
         let own = self.own_reads.reader_connections();
         let in_use = readers.in_use + own.in_use + self.stats.writers();
         LoadSnapshot {
-            queue_length: self.limits.queue_capacity - self.queue_permits.available_permits(),
-            queue_capacity: self.limits.queue_capacity,
-            watchers: self.feed.watchers(),
+            queue_length: self.budgets.queue.used(),
+            queue_capacity: self.budgets.queue.capacity(),
+            watchers: self.budgets.watchers.used(),
             connections: Connections { in_use, idle: readers.idle + own.idle },
         }
     }
 
     /// The most commands that may be in the queue or in a transaction.
-    #[must_use]
     pub fn queue_capacity(&self) -> usize {
-        self.limits.queue_capacity
+        self.budgets.queue.capacity()
     }
 
     /// Whether no command is in the queue or in a transaction.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.queue_permits.available_permits() == self.limits.queue_capacity
+        self.budgets.queue.used() == 0
     }
 
     /// Accepts no more commands, waits until all accepted ones are answered, and closes the
     /// database.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        let all = u32::try_from(self.limits.queue_capacity).unwrap_or(u32::MAX);
-        // Fails only if the semaphore were closed, which nothing does.
-        let _ = self.queue_permits.acquire_many(all).await;
-        if let Err(error) = self.own_reads.close_readers().await {
-            tracing::warn!(%error, "closing the database failed; nothing is lost");
-        }
-        if let Err(error) = self.store.close().await {
-            tracing::warn!(%error, "closing the database failed; nothing is lost");
+        self.budgets.queue.idle().await;
+        let closed = [self.own_reads.close_readers().await, self.store.close().await];
+        for error in closed.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "cannot close the connections to the database; nothing is lost");
         }
     }
 
@@ -169,7 +164,12 @@ impl Ledger {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
                 self.measure_oldest_snapshot().await;
-                return self.check_writer().await;
+                // Opens a connection that writes, if the last attempt at it failed.
+                if self.stats.lacks_writer() {
+                    self.store.writer().await.map_err(|error| error.summary())?;
+                    self.stats.set_lacks_writer(false);
+                }
+                return Ok(());
             }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
                 return Err(format!("the schema is {status:?}"));
@@ -178,7 +178,7 @@ impl Ledger {
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
-        self.store.find().await.map_err(|error| error.to_string())?;
+        self.store.select_server().await.map_err(|error| error.to_string())?;
         Err(failed)
     }
 
@@ -188,17 +188,5 @@ impl Ledger {
         if let Ok(age) = self.own_reads.oldest_snapshot().await {
             ::metrics::gauge!("passbook_database_oldest_snapshot_seconds").set(age.as_secs_f64());
         }
-    }
-
-    /// Opens a connection that writes, if the last attempt failed.
-    async fn check_writer(&self) -> Result<(), String> {
-        if !self.stats.lacks_writer() {
-            return Ok(());
-        }
-        match self.store.writer().await {
-            Ok(_) => self.stats.set_lacks_writer(false),
-            Err(error) => return Err(error.summary()),
-        }
-        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::{
     domain::{
@@ -32,42 +32,36 @@ use crate::{
         verification::VerifiedAccount,
     },
     ledger::{CallContext, Error, Ledger, Watcher},
-    storage::{Examined, Store, TransactionPage},
+    storage::{Examined, Store},
 };
 
+/// # Errors
+/// Every query fails if the caller lacks the right, if what it names does not exist, or if the database
+/// does not answer before the deadline.
 impl Ledger {
     /// Reads one account.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn account(
         &self,
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<Account, Error> {
         context.caller.grant.check_account(account_id)?;
-        let found = self
-            .with_expiry(
-                context.deadline,
-                false,
-                account_id.clone(),
-                |store, id, until_us| async move { store.account(&id, until_us).await },
-            )
-            .await?;
+        let query = |store: Arc<Store>, until_us| {
+            let id = account_id.clone();
+            async move { store.account(&id, until_us).await }
+        };
+        let found = self.with_expiry(context, false, query).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
     /// Whether the account exists.
-    ///
-    /// # Errors
-    /// The caller may not read it, or the read failed.
     pub async fn has_account(
         &self,
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<bool, Error> {
         context.caller.grant.check_account(account_id)?;
-        match self.known(account_id, context.deadline).await {
+        match self.known(context, account_id).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected(_)) => Ok(false),
             Err(failure) => Err(failure),
@@ -75,47 +69,43 @@ impl Ledger {
     }
 
     /// Reads an account as recorded, without the holds that have expired since.
-    async fn known(&self, account_id: &AccountId, deadline: Instant) -> Result<Account, Error> {
-        let (store, id) = (self.store.clone(), account_id.clone());
-        let found =
-            self.read(deadline, async move { store.account(&id, i64::MIN).await }).await?.value;
-        found.ok_or_else(|| not_found(account_id))
+    async fn known(&self, context: &CallContext, account_id: &AccountId) -> Result<Account, Error> {
+        let id = account_id.clone();
+        let read =
+            self.read(context, false, |store| async move { store.account(&id, i64::MIN).await });
+        read.await?.value.ok_or_else(|| not_found(account_id))
     }
 
     /// Reads an account after all its changes with this time or an earlier one are committed.
     async fn settled(
         &self,
+        context: &CallContext,
         account_id: &AccountId,
         time_us: Option<i64>,
-        deadline: Instant,
     ) -> Result<Account, Error> {
-        let account = self.known(account_id, deadline).await?;
+        let account = self.known(context, account_id).await?;
         match time_us {
             // The times of an account never go back.
             Some(time_us) if time_us >= account.update_time_us => {
-                self.settle(time_us, deadline).await?;
-                self.known(account_id, deadline).await
+                self.settle(time_us, context.deadline).await?;
+                self.known(context, account_id).await
             }
             _ => Ok(account),
         }
     }
 
     /// Reads several accounts as of one instant, in the order of their ids in the request.
-    ///
-    /// # Errors
-    /// The caller lacks a right, an account does not exist, or the database does not answer in time.
     pub async fn accounts(
         &self,
         context: &CallContext,
         account_ids: &[AccountId],
     ) -> Result<Vec<Account>, Error> {
         account_ids.iter().try_for_each(|id| context.caller.grant.check_account(id))?;
-        let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
-        let found = self
-            .with_expiry(context.deadline, false, wanted, |store, ids, until_us| async move {
-                store.accounts(&ids, until_us).await
-            })
-            .await?;
+        let query = |store: Arc<Store>, until_us| {
+            let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
+            async move { store.accounts(&wanted, until_us).await }
+        };
+        let found = self.with_expiry(context, false, query).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -123,9 +113,6 @@ impl Ledger {
     }
 
     /// Reads a page of accounts, in order of their ids.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn list_accounts(
         &self,
         context: &CallContext,
@@ -133,35 +120,33 @@ impl Ledger {
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
-        let prefixes = context.caller.grant.account_prefixes().map(str::to_owned).collect();
-        let question = (filter.clone(), prefixes, after.cloned());
-        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
-        let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (filter, prefixes, after) = question;
-            store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
+        let page = |store: Arc<Store>, until_us| {
+            let (context, filter, after) = (context.clone(), filter.clone(), after.cloned());
+            async move {
+                let prefixes =
+                    context.caller.grant.account_prefixes().map(str::to_owned).collect::<Vec<_>>();
+                store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
+            }
         };
-        self.with_expiry(context.deadline, !filter.is_empty(), question, page).await
+        self.with_expiry(context, !filter.is_empty(), page).await
     }
 
     /// Reads one transaction.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn transaction(
         &self,
         context: &CallContext,
         name: TransactionName,
     ) -> Result<Arc<Transaction>, Error> {
-        let found = match &name {
+        let found = match name.clone() {
             TransactionName::TransactionId(id) => {
-                let (store, id) = (self.store.clone(), *id);
-                self.read(context.deadline, async move { store.transaction(id).await }).await?
+                let read = |store: Arc<Store>| async move { store.transaction(id).await };
+                self.read(context, false, read).await?
             }
             TransactionName::RequestId(request_id) => {
-                let key = context.request_key(request_id.clone());
-                let store = self.store.clone();
-                let found = async move { store.transaction_of_request(&key).await };
-                self.read(context.deadline, found).await?
+                let key = context.request_key(request_id);
+                let read =
+                    |store: Arc<Store>| async move { store.transaction_of_request(&key).await };
+                self.read(context, false, read).await?
             }
         };
         let found = context.caller.grant.redact(found)?;
@@ -169,9 +154,6 @@ impl Ledger {
     }
 
     /// Reads a page of an account's entries.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_entries(
         &self,
         context: &CallContext,
@@ -180,44 +162,33 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<Entry>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account =
-            self.settled(account_id, last_us(range.end_time_us), context.deadline).await?;
-        let (store, range) = (self.store.clone(), *range);
-        self.read(
-            context.deadline,
-            async move { store.list_entries(&account, &range, limit).await },
-        )
-        .await
+        let account = self.settled(context, account_id, last_us(range.end_time_us)).await?;
+        let range = *range;
+        let page =
+            |store: Arc<Store>| async move { store.list_entries(&account, &range, limit).await };
+        self.read(context, false, page).await
     }
 
     /// Reads a page of the transactions of all accounts, latest first.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn list_transactions(
         &self,
         context: &CallContext,
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
-    ) -> Result<TransactionPage<TransactionId>, Error> {
+    ) -> Result<Examined<Arc<Transaction>, TransactionId>, Error> {
         context.caller.grant.check_all_accounts()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
         }
-        let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
-        let page = async move {
-            let _scan = scan;
+        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let page = |store: Arc<Store>| async move {
             store.list_transactions(&filter, before, limit).await
         };
-        self.read(context.deadline, page).await
+        self.read(context, is_scan, page).await
     }
 
     /// Reads a page of the transactions of one account, latest first.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_transactions_of_account(
         &self,
         context: &CallContext,
@@ -225,28 +196,21 @@ impl Ledger {
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<TransactionPage<i64>, Error> {
+    ) -> Result<Examined<Arc<Transaction>, i64>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account =
-            self.settled(account_id, last_us(filter.end_time_us), context.deadline).await?;
-        let (store, filter) = (self.store.clone(), filter.clone());
-        let scan = self.scan_permit(filter.is_selective(), context.deadline).await?;
-        let page = async move {
-            let _scan = scan;
+        let account = self.settled(context, account_id, last_us(filter.end_time_us)).await?;
+        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let TransactionPage { transactions, next } = self.read(context.deadline, page).await?;
-        let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
-        let transactions =
-            seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
-        Ok(TransactionPage { transactions, next })
+        let Examined { rows, next } = self.read(context, is_scan, page).await?;
+        let seen = rows.into_iter().map(|it| context.caller.grant.redact(Some(it)));
+        let rows = seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
+        Ok(Examined { rows, next })
     }
 
     /// Reads the balance of an account after all entries of this time or before (None: now), and the
     /// sequence of the last of them.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn balance_at(
         &self,
         context: &CallContext,
@@ -254,17 +218,14 @@ impl Ledger {
         time_us: Option<i64>,
     ) -> Result<(Account, Amount, i64), Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.settled(account_id, time_us, context.deadline).await?;
-        let (store, of) = (self.store.clone(), account.clone());
-        let balance = async move { store.balance_at(&of, time_us).await };
-        let (balance, sequence) = self.read(context.deadline, balance).await?;
+        let account = self.settled(context, account_id, time_us).await?;
+        let of = account.clone();
+        let balance = |store: Arc<Store>| async move { store.balance_at(&of, time_us).await };
+        let (balance, sequence) = self.read(context, false, balance).await?;
         Ok((account, balance, sequence))
     }
 
     /// Reads a page of the changes of an account, oldest first.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_account_changes(
         &self,
         context: &CallContext,
@@ -273,17 +234,17 @@ impl Ledger {
         limit: u64,
     ) -> Result<Vec<AccountChange>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, context.deadline).await?;
-        let store = self.store.clone();
-        let page = async move { store.list_account_changes(&account, after_version, limit).await };
-        self.read(context.deadline, page).await
+        let account = self.known(context, account_id).await?;
+        let page = |store: Arc<Store>| async move {
+            store.list_account_changes(&account, after_version, limit).await
+        };
+        self.read(context, false, page).await
     }
 
     /// Watches the entries of an account after `after_sequence`, existing and new ones.
     ///
     /// # Errors
-    /// The account does not exist or has fewer entries, all permits for watchers are taken, or the
-    /// database does not answer in time.
+    /// Also: the account has fewer entries, or there are too many watchers.
     pub async fn watch(
         &self,
         context: &CallContext,
@@ -291,18 +252,15 @@ impl Ledger {
         after_sequence: i64,
     ) -> Result<Watcher, Error> {
         context.caller.grant.check_account(account_id)?;
-        let permit = self.feed.permit()?;
-        let account = self.known(account_id, context.deadline).await?;
+        let share = self.budgets.watchers.take_one(&context.caller.identity)?;
+        let account = self.known(context, account_id).await?;
         if after_sequence > account.sequence {
             return Err(Error::SequenceNotReached { sequence: account.sequence });
         }
-        Ok(Watcher::new(self.feed.clone(), account, after_sequence, permit))
+        Ok(Watcher::new(self.feed.clone(), account, after_sequence, share))
     }
 
     /// Recomputes an account from its entries and holds.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn verify_account(
         &self,
         context: &CallContext,
@@ -311,6 +269,7 @@ impl Ledger {
         context.caller.grant.check_account(account_id)?;
         // Many short reads: it ends between two of them when the caller goes.
         let verified = timeout_at(context.deadline, async {
+            let _own = self.read_gate.enter(&context.caller.identity).await;
             let _permit = self.store.read_permit().await;
             self.store.verify_account(account_id).await
         });
@@ -319,28 +278,17 @@ impl Ledger {
     }
 
     /// Reads one hold.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
-        let missing = || Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        let found = self
-            .with_expiry(
-                context.deadline,
-                false,
-                hold_id.clone(),
-                |store, id, until_us| async move { store.hold(&id, until_us).await },
-            )
-            .await?;
-        let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
-        context.caller.grant.check_resource("hold", account_id)?;
-        found.ok_or_else(missing)
+        let query = |store: Arc<Store>, until_us| {
+            let id = hold_id.clone();
+            async move { store.hold(&id, until_us).await }
+        };
+        let found = self.with_expiry(context, false, query).await?;
+        context.caller.grant.check_hold(found.as_ref())?;
+        found.ok_or_else(|| Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
     }
 
     /// Reads a page of an account's holds, in order of their ids.
-    ///
-    /// # Errors
-    /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn list_holds(
         &self,
         context: &CallContext,
@@ -349,27 +297,22 @@ impl Ledger {
         limit: u64,
     ) -> Result<Examined<Hold, HoldId>, Error> {
         context.caller.grant.check_account(account_id)?;
-        let account = self.known(account_id, context.deadline).await?;
-        type Question = (Account, HoldFilter);
-        let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (account, filter) = question;
-            store.list_holds(&account, &filter, limit, until_us).await
+        let account = self.known(context, account_id).await?;
+        let page = |store: Arc<Store>, until_us| {
+            let (account, filter) = (account.clone(), filter.clone());
+            async move { store.list_holds(&account, &filter, limit, until_us).await }
         };
-        self.with_expiry(context.deadline, filter.state.is_some(), (account, filter.clone()), page)
-            .await
+        self.with_expiry(context, filter.state.is_some(), page).await
     }
 
     /// Reads the record of a request, if there is one.
-    ///
-    /// # Errors
-    /// The database does not answer in time.
     pub async fn request_record(
         &self,
         context: &CallContext,
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
-        let (store, key) = (self.store.clone(), context.request_key(request_id));
-        self.read(context.deadline, async move { store.record(&key).await }).await
+        let key = context.request_key(request_id);
+        self.read(context, false, |store| async move { store.record(&key).await }).await
     }
 }
 

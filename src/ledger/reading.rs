@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    ledger::{Error, Ledger},
+    ledger::{CallContext, Error, Ledger},
     storage::{Expiring, StorageError, Store},
 };
 
@@ -18,17 +15,35 @@ use crate::{
 const READ_TIME_MAX: Duration = Duration::from_secs(7);
 
 impl Ledger {
-    /// Runs a read until its end, and returns its result if that comes before the deadline.
-    pub(super) async fn read<T: Send + 'static>(
+    /// Runs a read until its end, and returns its result if that comes before the deadline. Meanwhile it
+    /// has a permit of its identity and one of all callers; a scan, which may examine many rows to find
+    /// few, also one of each for scans.
+    pub(super) async fn read<T, Query>(
         &self,
-        deadline: Instant,
-        query: impl Future<Output = Result<T, StorageError>> + Send + 'static,
-    ) -> Result<T, Error> {
+        context: &CallContext,
+        is_scan: bool,
+        query: impl FnOnce(Arc<Store>) -> Query,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        Query: Future<Output = Result<T, StorageError>> + Send + 'static,
+    {
         let late = |_| Error::DeadlineExceeded(None);
-        let permit = timeout_at(deadline, self.store.read_permit()).await.map_err(late)?;
+        let (deadline, identity) = (context.deadline, &context.caller.identity);
+        let permits = timeout_at(deadline, async {
+            let scan_permits = match is_scan {
+                true => {
+                    Some((self.scan_gate.enter(identity).await, self.store.scan_permit().await))
+                }
+                false => None,
+            };
+            (scan_permits, self.read_gate.enter(identity).await, self.store.read_permit().await)
+        });
+        let permits = permits.await.map_err(late)?;
+        let query = query(self.store.clone());
         let reading = tokio::spawn(async move {
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
-            drop(permit);
+            drop(permits);
             result.unwrap_or_else(|_| {
                 let seconds = READ_TIME_MAX.as_secs();
                 let text = format!("no answer from the database within {seconds} s");
@@ -41,47 +56,24 @@ impl Ledger {
         }
     }
 
-    /// Waits for the permit of reads that examine many rows, if this is one. The query keeps the
-    /// permit until its end.
-    pub(super) async fn scan_permit(
-        &self,
-        is_scan: bool,
-        deadline: Instant,
-    ) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        if !is_scan {
-            return Ok(None);
-        }
-        let permit = timeout_at(deadline, self.store.scan_permit()).await;
-        permit.map_err(|_| Error::DeadlineExceeded(None))
-    }
-
     /// Runs a read that depends on holds, some of which may have expired without a record of it. A
     /// caller who has seen a hold expired must never see it captured, so the read waits for captures
     /// that were in time and are not committed yet.
-    pub(super) async fn with_expiry<Question, T, Query>(
+    pub(super) async fn with_expiry<T, Query>(
         &self,
-        deadline: Instant,
+        context: &CallContext,
         is_scan: bool,
-        question: Question,
-        query: impl Fn(Arc<Store>, Question, i64) -> Query,
+        query: impl Fn(Arc<Store>, i64) -> Query,
     ) -> Result<T, Error>
     where
-        Question: Clone,
         T: Send + 'static,
         Query: Future<Output = Result<Expiring<T>, StorageError>> + Send + 'static,
     {
-        let ask = async |until_us| {
-            let scan = self.scan_permit(is_scan, deadline).await?;
-            let query = query(self.store.clone(), question.clone(), until_us);
-            let query = async move {
-                let _scan = scan;
-                query.await
-            };
-            self.read(deadline, query).await
-        };
+        let query = &query;
+        let ask = |until_us| self.read(context, is_scan, move |store| query(store, until_us));
         let Expiring { value, expired_us } = ask(i64::MAX).await?;
         let Some(expired_us) = expired_us else { return Ok(value) };
-        self.settle(expired_us, deadline).await?;
+        self.settle(expired_us, context.deadline).await?;
         Ok(ask(expired_us).await?.value)
     }
 

@@ -10,6 +10,9 @@ pub const ACCOUNT_SERVICE: &str = "passbook.v1.AccountService";
 /// The full name of AdminService.
 pub const ADMIN_SERVICE: &str = "passbook.v1.AdminService";
 
+/// The beginnings of the names of methods that change nothing.
+const READ_PREFIXES: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
+
 /// All methods, read from the descriptors that reflection serves, so that none is missing.
 pub static METHODS: LazyLock<Vec<Method>> = LazyLock::new(read);
 
@@ -27,6 +30,12 @@ pub struct Method {
 }
 
 impl Method {
+    /// Whether it changes nothing, which its name says.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        READ_PREFIXES.iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
     /// The path of the method's HTTP/2 requests: `/passbook.v1.AccountService/Deposit`.
     #[must_use]
     pub fn path(&self) -> String {

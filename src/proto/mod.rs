@@ -1,5 +1,5 @@
 //! The contract of `proto/passbook/v1` as prost and tonic generate it, and one message written by
-//! hand. Nothing else of this crate enters here.
+//! hand; `counting_codec`, which bounds their lists. Nothing else of this crate enters here.
 
 mod generated {
     #![allow(
@@ -12,6 +12,7 @@ mod generated {
 
     tonic::include_proto!("passbook.v1");
 }
+mod counting_codec;
 pub mod methods;
 mod watch_entries_response;
 

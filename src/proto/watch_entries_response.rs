@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use prost::{
-    DecodeError, Message,
+    DecodeError, Message, Name,
     bytes::{Buf, BufMut},
     encoding::{self, DecodeContext, WireType},
 };
@@ -34,6 +34,11 @@ impl WatchEntriesResponse {
     pub fn encoded(bytes: &Arc<[u8]>) -> Self {
         Self { encoded: Some(bytes.clone()), ..Self::default() }
     }
+}
+
+impl Name for WatchEntriesResponse {
+    const NAME: &'static str = "WatchEntriesResponse";
+    const PACKAGE: &'static str = "passbook.v1";
 }
 
 impl Message for WatchEntriesResponse {

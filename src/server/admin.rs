@@ -99,7 +99,7 @@ impl AdminHandler {
         let plain = "text/plain; charset=utf-8";
         let (status, content_type, text) = match path {
             _ if method != Method::GET => {
-                (StatusCode::METHOD_NOT_ALLOWED, plain, "only GET\n".to_owned())
+                (StatusCode::METHOD_NOT_ALLOWED, plain, "the method must be GET\n".to_owned())
             }
             "/metrics" => (StatusCode::OK, METRICS_TYPE, self.metrics()),
             "/livez" => (StatusCode::OK, plain, "alive\n".to_owned()),

@@ -14,17 +14,9 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Calls `reload` after every change of the files, for as long as the future is polled.
 ///
 /// `read` returns what identifies the content: a text, a digest, or the error of a file that cannot
-/// be read. `seen` is the content that is in force. A content that `reload` cannot use is passed to
-/// it once, not at every poll.
+/// be read. `seen` is the content that is in force. A content that `reload` cannot use causes one
+/// call, not one at every poll.
 pub async fn on_change<Content: PartialEq>(
-    seen: Content,
-    read: impl Fn() -> Content,
-    reload: impl Fn(),
-) {
-    poll(POLL_INTERVAL, seen, read, reload).await;
-}
-
-async fn poll<Content: PartialEq>(
     interval: Duration,
     mut seen: Content,
     read: impl Fn() -> Content,
@@ -54,7 +46,7 @@ mod tests {
             polls.set(polls.get() + 1);
             contents.borrow_mut().next().unwrap_or(1)
         };
-        let polling = poll(Duration::ZERO, 1, read, || reloads.set(reloads.get() + 1));
+        let polling = on_change(Duration::ZERO, 1, read, || reloads.set(reloads.get() + 1));
         tokio::select! {
             () = polling => {}
             () = async { while polls.get() < 10 { tokio::task::yield_now().await } } => {}

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -23,7 +23,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     auth::Peer,
-    config::LimitsConfig,
+    budget::{self, Connections},
     server::tls::{self, Tls},
 };
 
@@ -36,6 +36,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub struct Connection {
     io: Either<TcpStream, TlsStream<TcpStream>>,
     peer: Peer,
+    connection: Arc<budget::Connection>,
     /// None after the preface of HTTP/2.
     preface_timer: Option<PrefaceTimer>,
     /// The write has let the tasks that were ready run first. See `poll_write`.
@@ -55,14 +56,12 @@ struct PrefaceTimer {
 pub fn listen(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    limits: &LimitsConfig,
+    handshake_timeout: Duration,
+    connections: Arc<Connections>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    let acceptor = Acceptor {
-        tls,
-        handshake_timeout: limits.handshake_timeout,
-        permits: Arc::new(Semaphore::new(limits.connections_max as usize)),
-    };
+    let permits = Arc::new(Semaphore::new(connections.capacity()));
+    let acceptor = Acceptor { tls, handshake_timeout, permits, connections };
     tokio::spawn(accept(listener, Arc::new(acceptor), sender));
     ReceiverStream::new(receiver)
 }
@@ -72,27 +71,30 @@ struct Acceptor {
     handshake_timeout: Duration,
     /// A connection has a permit from accept on: no other limit bounds the handshakes in flight.
     permits: Arc<Semaphore>,
+    connections: Arc<Connections>,
 }
 
 async fn accept(
     listener: TcpListener,
     acceptor: Arc<Acceptor>,
-    connections: mpsc::Sender<io::Result<Connection>>,
+    opened: mpsc::Sender<io::Result<Connection>>,
 ) {
     let mut handshakes = JoinSet::new();
+    let mut sweep = pin!(acceptor.connections.clone().sweep());
     loop {
         let accepted = tokio::select! {
             accepted = acceptor.next(&listener) => accepted,
             Some(_) = handshakes.join_next() => continue,
-            () = connections.closed() => return,
+            () = &mut sweep => continue,
+            () = opened.closed() => return,
         };
         match accepted {
             Ok((stream, permit)) => {
-                let (acceptor, connections) = (acceptor.clone(), connections.clone());
+                let (acceptor, opened) = (acceptor.clone(), opened.clone());
                 handshakes.spawn(async move {
                     if let Some(connection) = acceptor.open(stream, permit).await {
                         // Sending fails only if the server is ending.
-                        let _ = connections.send(Ok(connection)).await;
+                        let _ = opened.send(Ok(connection)).await;
                     }
                 });
             }
@@ -115,6 +117,7 @@ impl Acceptor {
     /// Performs the TLS handshake. None if the handshake failed.
     async fn open(&self, stream: TcpStream, permit: OwnedSemaphorePermit) -> Option<Connection> {
         let address = stream.peer_addr().ok();
+        let connection = self.connections.open(address.map(|address| address.ip()));
         // With Nagle's algorithm, small responses wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
         let (io, certificate_identity) = match &self.tls {
@@ -133,8 +136,15 @@ impl Acceptor {
         };
         let deadline = Box::pin(sleep(self.handshake_timeout));
         let preface_timer = Some(PrefaceTimer { received: 0, deadline });
-        let peer = Peer { address, certificate_identity };
-        Some(Connection { io, peer, preface_timer, has_yielded: false, _permit: permit })
+        let peer = Peer { address, certificate_identity, connection: Some(connection.clone()) };
+        Some(Connection {
+            io,
+            peer,
+            connection,
+            preface_timer,
+            has_yielded: false,
+            _permit: permit,
+        })
     }
 }
 
@@ -159,6 +169,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.connection.poll_closing(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let Some(timer) = &mut self.preface_timer else { return read };

@@ -12,7 +12,6 @@ mod readiness;
 mod tls;
 
 use std::{
-    num::NonZeroU32,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -30,9 +29,10 @@ use tower::ServiceExt;
 pub use crate::server::{admin::Admin, jwks::Jwks, readiness::Readiness, tls::Tls};
 use crate::{
     auth::Authenticator,
-    config::LimitsConfig,
+    budget::Budgets,
+    config::{Access, LimitsConfig, ServeConfig},
     domain::money::Currencies,
-    grpc::{self, CallLimits, DeadlinePolicy, StackConfig, services},
+    grpc::{self, DeadlinePolicy, SizeLimits, StackConfig, services},
     ledger::Ledger,
     server::readiness::ReadinessWatch,
 };
@@ -55,29 +55,6 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// get 431 or the end of the connection from h2, which callers cannot interpret.
 const HEADER_SIZE_ANSWERED: u32 = 128 * 1024;
 
-/// The settings of a server.
-#[derive(Clone)]
-pub struct ServerConfig {
-    /// None: connections are not encrypted.
-    pub tls: Option<Arc<Tls>>,
-    /// The limits on connections, calls and messages.
-    pub limits: LimitsConfig,
-    /// Authenticates callers.
-    pub authenticator: Arc<Authenticator>,
-    /// Serves gRPC reflection.
-    pub reflection: bool,
-    /// Serves grpc.health.v1.
-    pub health: bool,
-    /// The deadline of calls that bring none.
-    pub deadlines: DeadlinePolicy,
-    /// A unary call that takes longer is logged at WARN.
-    pub slow_request_threshold: Duration,
-    /// How long the server keeps serving after the signal to end, while health says NOT_SERVING.
-    pub shutdown_delay: Duration,
-    /// How long accepted calls may take after the delay.
-    pub shutdown_grace: Duration,
-}
-
 /// Why a server did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -98,7 +75,7 @@ pub enum ServerError {
 /// all other calls with UNAVAILABLE. Afterwards it serves everything, on the same connections and
 /// through the same layers.
 pub struct Server {
-    config: ServerConfig,
+    config: ServeConfig,
     /// The services that need no database.
     base_routes: Routes,
     /// All services; empty as long as the server waits for its database.
@@ -114,19 +91,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on `listener` and on the admin port.
+    /// Serves on `listener`, with TLS if there are files for it, and on the admin port.
     ///
     /// # Errors
     /// The services could not be set up.
     pub async fn start(
         listener: TcpListener,
-        config: ServerConfig,
+        config: ServeConfig,
+        tls: Option<Arc<Tls>>,
+        authenticator: Arc<Authenticator>,
+        budgets: Arc<Budgets>,
         admin: Option<Admin>,
     ) -> Result<Self, ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        let readiness = ReadinessWatch::new(health, &services::READY_NAMES).await;
-        let health_service = config.health.then_some(health_service);
-        let base_routes = services::base_routes(health_service, config.reflection)
+        let readiness = ReadinessWatch::new(health).await;
+        let health_service = (config.security.health != Access::Off).then_some(health_service);
+        let reflection = config.security.reflection != Access::Off;
+        let base_routes = services::base_routes(health_service, reflection)
             .map_err(|error| ServerError::Failed(error.to_string()))?;
         let waiting_routes = services::waiting_routes(&base_routes);
         let all_routes = Arc::new(OnceLock::<Routes>::new());
@@ -140,9 +121,14 @@ impl Server {
         if let Some(admin) = admin {
             admin_task.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
         }
-        let incoming = listener::listen(listener, config.tls.clone(), &config.limits);
+        let (timeout, connections) = (config.limits.handshake_timeout, budgets.connections.clone());
+        let incoming = listener::listen(listener, tls, timeout, connections);
         let (stop, mut stopped) = watch::channel(false);
-        let server = transport(&config.limits).layer(grpc::stack(stack_config(&config)));
+        let server = transport(&config.limits).layer(grpc::stack(stack_config(
+            &config,
+            authenticator,
+            budgets,
+        )));
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
             // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -217,9 +203,7 @@ impl Server {
             return Err(interrupted);
         }
         // A half-open connection can keep hyper's graceful shutdown from ending (hyper#4170).
-        tracing::warn!(
-            "closing connections that are still open, after the last change was answered"
-        );
+        tracing::warn!("all changes are answered: closing the connections that are still open");
         // The next server cleans up what is not closed within this time.
         let _ = timeout(CLOSE_TIME_MAX, ledger.close()).await;
         Ok(())
@@ -243,19 +227,21 @@ pub fn transport(limits: &LimitsConfig) -> tonic::transport::Server {
         .max_connection_age(limits.connection_age_max)
 }
 
-fn stack_config(config: &ServerConfig) -> StackConfig {
+fn stack_config(
+    config: &ServeConfig,
+    authenticator: Arc<Authenticator>,
+    budgets: Arc<Budgets>,
+) -> StackConfig {
     let limits = &config.limits;
     StackConfig {
-        authenticator: config.authenticator.clone(),
-        call_limits: CallLimits {
-            calls_max: limits.calls_max,
-            identity_calls_max: limits.identity_calls_max,
-            identity_rate_max: NonZeroU32::new(limits.identity_rate_max),
+        authenticator,
+        budgets,
+        sizes: SizeLimits {
             header_size_max: limits.header_size_max,
+            message_size_max: limits.message_size_max,
         },
-        message_size_max: limits.message_size_max as usize,
-        deadlines: config.deadlines,
-        slow_request_threshold: config.slow_request_threshold,
+        deadlines: DeadlinePolicy { default_timeout: config.default_deadline },
+        slow_request_threshold: config.telemetry.slow_request_threshold,
     }
 }
 

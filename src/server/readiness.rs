@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tonic_health::server::HealthReporter;
 
-use crate::ledger::Ledger;
+use crate::{grpc::services::READY_NAMES, ledger::Ledger};
 
 /// The pause between probes while the server is ready.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,26 +37,24 @@ pub type Readiness = Result<(), String>;
 pub struct ReadinessWatch {
     state: Arc<watch::Sender<Readiness>>,
     health: HealthReporter,
-    /// The names that are SERVING while the server is ready.
-    names: &'static [&'static str],
     /// One task at most. A set, because dropping it aborts the task.
     probe_task: JoinSet<()>,
 }
 
 impl ReadinessWatch {
     /// Live, and not ready.
-    pub async fn new(health: HealthReporter, names: &'static [&'static str]) -> Self {
+    pub async fn new(health: HealthReporter) -> Self {
         set_serving(&health, &[LIVENESS], true).await;
-        set_serving(&health, names, false).await;
+        set_serving(&health, &READY_NAMES, false).await;
         let state = Arc::new(watch::Sender::new(Err(STARTING.to_owned())));
-        Self { state, health, names, probe_task: JoinSet::new() }
+        Self { state, health, probe_task: JoinSet::new() }
     }
 
     /// Becomes ready, and starts to probe. Call it when the database has just answered.
     pub async fn start(&mut self, ledger: Arc<Ledger>) {
         let _ = self.state.send_replace(Ok(()));
-        set_serving(&self.health, self.names, true).await;
-        self.probe_task.spawn(probe(ledger, self.state.clone(), self.health.clone(), self.names));
+        set_serving(&self.health, &READY_NAMES, true).await;
+        self.probe_task.spawn(probe(ledger, self.state.clone(), self.health.clone()));
     }
 
     /// The current state, and every change of it.
@@ -68,24 +66,19 @@ impl ReadinessWatch {
     pub async fn end(&mut self) {
         self.probe_task.abort_all();
         let _ = self.state.send_replace(Err("shutting down".to_owned()));
-        set_serving(&self.health, self.names, false).await;
+        set_serving(&self.health, &READY_NAMES, false).await;
     }
 
     /// Ends the streams of clients that watch the health service. They would keep their connections
     /// open.
     pub async fn end_streams(&mut self) {
-        for name in self.names.iter().chain(&[LIVENESS]) {
+        for name in READY_NAMES.iter().chain(&[LIVENESS]) {
             self.health.clear_service_status(name).await;
         }
     }
 }
 
-async fn probe(
-    ledger: Arc<Ledger>,
-    state: Arc<watch::Sender<Readiness>>,
-    health: HealthReporter,
-    names: &'static [&'static str],
-) {
+async fn probe(ledger: Arc<Ledger>, state: Arc<watch::Sender<Readiness>>, health: HealthReporter) {
     let mut hysteresis = Hysteresis::default();
     loop {
         let probed = ledger.check_ready(PROBE_TIMEOUT).await;
@@ -95,7 +88,7 @@ async fn probe(
                 Ok(()) => tracing::info!("ready"),
                 Err(reason) => tracing::warn!(reason, "not ready"),
             }
-            set_serving(&health, names, change.is_ok()).await;
+            set_serving(&health, &READY_NAMES, change.is_ok()).await;
             let _ = state.send_replace(change);
         }
         tokio::time::sleep(interval).await;

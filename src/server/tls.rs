@@ -69,14 +69,15 @@ impl Tls {
     /// replaced before its key, or after it.
     pub async fn reload_on_change(&self) {
         let read = || contents(&self.files).map(|contents| digest(&contents));
-        let reloading =
-            file_watch::on_change(Ok(self.loaded().digest), read, || match load(&self.files) {
-                Ok(loaded) => {
-                    *lock::write(&self.current) = loaded;
-                    tracing::info!("certificates reloaded");
-                }
-                Err(error) => tracing::error!(error, "certificates not reloaded"),
-            });
+        let reload = || match load(&self.files) {
+            Ok(loaded) => {
+                *lock::write(&self.current) = loaded;
+                tracing::info!("certificates reloaded");
+            }
+            Err(error) => tracing::error!(error, "certificates not reloaded"),
+        };
+        let seen = Ok(self.loaded().digest);
+        let reloading = file_watch::on_change(POLL_INTERVAL, seen, read, reload);
         tokio::join!(reloading, self.report_expiry());
     }
 

@@ -76,14 +76,6 @@ impl DatabaseKind {
         }
     }
 
-    /// The aggregate that joins the texts of an expression.
-    pub(in crate::storage) fn joined(self, text: &str, separator: &str) -> String {
-        match self {
-            Self::Sqlite => format!("group_concat({text}, {separator})"),
-            Self::Postgres => format!("string_agg({text}, {separator})"),
-        }
-    }
-
     /// The text of a column of UUIDs; on SQLite without hyphens.
     pub(in crate::storage) fn uuid_text(self, column: &str) -> String {
         match self {
@@ -152,17 +144,6 @@ impl DatabaseKind {
             Self::Sqlite => "?",
             Self::Postgres => "$1",
         }
-    }
-
-    /// A statement's text with the placeholders `{1}` to `{4}` written as the database has them.
-    pub(in crate::storage) fn with_placeholders(self, template: &str) -> String {
-        let sign = match self {
-            Self::Sqlite => '?',
-            Self::Postgres => '$',
-        };
-        (1..=4).fold(template.to_owned(), |sql, number| {
-            sql.replace(&format!("{{{number}}}"), &format!("{sign}{number}"))
-        })
     }
 }
 

@@ -12,14 +12,14 @@ use sea_orm::{
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// A lock was not granted in time.
-    #[error("lock not available in time: {0}")]
+    #[error("lock not granted in time: {0}")]
     LockTimeout(String),
     /// The database aborted the transaction for a transient reason: a deadlock, a serialization
     /// failure, a key that another transaction has just taken.
-    #[error("transaction broken off: {0}")]
+    #[error("transaction aborted: {0}")]
     Aborted(String),
     /// A request has a record already that the attempt did not look up.
-    #[error("decided already: {0}")]
+    #[error("request recorded already: {0}")]
     RepeatedRequest(String),
     /// The database cannot be reached or written; the connection must not be used again.
     #[error("database unavailable: {0}")]
@@ -32,7 +32,7 @@ pub enum StorageError {
     SchemaNotMigrated(String),
     /// The database refused a value or a row: a request of the batch has an invalid value that no
     /// check has caught.
-    #[error("data refused: {0}")]
+    #[error("the database refused the data: {0}")]
     Data(String),
     /// A row has a value that this service never wrote.
     #[error("unreadable row: {0}")]
@@ -107,6 +107,14 @@ impl From<DbErr> for CommitError {
     }
 }
 
+/// The name of the column whose value the driver could not decode.
+pub(super) fn undecodable_column(error: &DbErr) -> Option<&str> {
+    match sqlx_error(error)? {
+        SqlxError::ColumnDecode { index, .. } => Some(index.trim_matches('"')),
+        _ => None,
+    }
+}
+
 fn words(error: &DbErr) -> String {
     let of_postgres = sqlx_error(error).and_then(of_postgres);
     of_postgres.map_or_else(|| error.to_string(), postgres_words)
@@ -132,7 +140,7 @@ fn advice(code: &str, message: &str) -> Option<&'static str> {
              %40 for @ and %25 for %, or database_password_file",
         ),
         "28000" => Some("correct the user in database_url, or the server's pg_hba.conf"),
-        "3D000" => Some("CREATE DATABASE, or correct its name in database_url"),
+        "3D000" => Some("create the database, or correct its name in database_url"),
         "53300" => Some("raise the server's max_connections, the role's or the database's limit"),
         "42501" if message.contains("for database") => {
             Some("GRANT CONNECT ON DATABASE to the user of database_url")

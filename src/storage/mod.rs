@@ -14,6 +14,7 @@ mod connect;
 mod dialect;
 mod entity;
 mod error;
+mod hex;
 mod queries;
 mod schema;
 mod snapshot;
@@ -33,13 +34,13 @@ pub use connect::{
 pub use dialect::DatabaseKind;
 pub use error::{CommitError, StorageError};
 pub use queries::{
+    accounts::{LockMode, LockedAccounts},
     currencies::CurrencyConflict,
     holds::EXPIRED_PER_TRANSACTION_MAX,
     new_entries::WatchedAccount,
     page::{EXAMINED_MAX, Examined, Expiring},
-    transactions::TransactionPage,
 };
-pub use schema::{SchemaStatus, schema_version};
+pub use schema::{SchemaStatus, migration_names, schema_version};
 pub use snapshot::Snapshot;
 pub use verify::{VerifyError, VerifyProgress};
-pub use write::transaction::{LockMode, LockedAccounts, WriteTransaction, Writer};
+pub use write::transaction::{WriteTransaction, Writer};

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, SqliteTransactionMode};
 
-use crate::storage::{StorageError, Store, dialect::DatabaseKind, write::transaction};
+use crate::storage::{
+    StorageError, Store, connect::session::Role, dialect::DatabaseKind, write::transaction,
+};
 
 /// A snapshot is read by key, page after page. Scanning the index is right for that, whatever the
 /// size of the tables.
@@ -40,20 +39,25 @@ impl Store {
         Ok(Snapshot { connections: connections.into_iter().map(Arc::new).collect() })
     }
 
+    async fn begin_reading(&self) -> Result<DatabaseTransaction, StorageError> {
+        let connection = self.open(Role::Snapshot).await?;
+        transaction::begin_in(&connection, SqliteTransactionMode::Deferred).await
+    }
+
     /// The first transaction exports its snapshot, and the others import it.
     async fn postgres_snapshot(
         &self,
         connections: usize,
     ) -> Result<Vec<DatabaseTransaction>, StorageError> {
-        let first = begin_reading(&self.snapshot_connection().await?).await?;
+        let first = self.begin_reading().await?;
         let export = DatabaseKind::Postgres.statement("SELECT pg_export_snapshot()", []);
         let Some(row) = first.query_one_raw(export).await? else {
-            return Err(StorageError::Unavailable("no snapshot was exported".to_owned()));
+            return Err(StorageError::Unavailable("the database exported no snapshot".to_owned()));
         };
         let name: String = row.try_get_by_index(0)?;
         let mut all = vec![first];
         while all.len() < connections {
-            let next = begin_reading(&self.snapshot_connection().await?).await?;
+            let next = self.begin_reading().await?;
             // The server made the name, of hexadecimal digits and hyphens.
             next.execute_unprepared(&format!("SET TRANSACTION SNAPSHOT '{name}'")).await?;
             all.push(next);
@@ -72,14 +76,13 @@ impl Store {
         // A read-only file has no write lock to take: one connection sees one instant.
         let (lock, connections) = match self.is_read_only() {
             true => (None, 1),
-            false => (
-                Some(transaction::begin(&self.maintenance_connection().await?).await?),
-                connections,
-            ),
+            false => {
+                (Some(transaction::begin(&self.open(Role::Maintenance).await?).await?), connections)
+            }
         };
         let mut all = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let next = begin_reading(&self.snapshot_connection().await?).await?;
+            let next = self.begin_reading().await?;
             next.execute_unprepared(SQLITE_SETTINGS).await?;
             // The snapshot is taken by the first read, not by BEGIN.
             next.execute_unprepared("SELECT 1 FROM sqlite_schema LIMIT 1").await?;
@@ -97,17 +100,6 @@ impl Snapshot {
     pub(super) fn connections(&self) -> &[Arc<DatabaseTransaction>] {
         &self.connections
     }
-}
-
-async fn begin_reading(
-    connection: &DatabaseConnection,
-) -> Result<DatabaseTransaction, StorageError> {
-    let is_sqlite = DatabaseKind::of(connection) == DatabaseKind::Sqlite;
-    let options = TransactionOptions {
-        sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Deferred),
-        ..TransactionOptions::default()
-    };
-    Ok(connection.begin_with_options(options).await?)
 }
 
 /// On PostgreSQL, makes a transaction read along indexes, page by page.

@@ -14,19 +14,20 @@ WITH new_requests AS (INSERT INTO requests (caller, request_id, fingerprint, tra
 rejection, description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id)
 SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), description,
 labels::jsonb, entry_names::jsonb, create_time_us, NULLIF(hold_id, ''),
-NULLIF(reverses_transaction_id, '')::uuid FROM UNNEST($1::text[], $2::text[], $3::bytea[],
-$4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[],
-$12::text[]) AS new(caller, request_id, fingerprint, transaction_id, kind, rejection, description,
-labels, entry_names, create_time_us, hold_id, reverses_transaction_id)), new_entries AS (INSERT INTO
-entries (account_id, sequence, transaction_id, amount, balance_after, create_time_us, hash) SELECT
-account_id, sequence, transaction_id, amount, balance_after, create_time_us, hash FROM
-UNNEST($13::text[], $14::bigint[], $15::uuid[], $16::numeric[], $17::numeric[], $18::bigint[],
-$19::bytea[]) AS new(account_id, sequence, transaction_id, amount, balance_after, create_time_us,
-hash)) UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version
-= new.version, last_hash = new.last_hash, update_time_us = new.update_time_us FROM
-UNNEST($20::text[], $21::numeric[], $22::numeric[], $23::bigint[], $24::bigint[], $25::bytea[],
-$26::bigint[]) AS new(account_id, balance, held, sequence, version, last_hash, update_time_us) WHERE
-accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
+NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000') FROM UNNEST($1::text[],
+$2::text[], $3::bytea[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+$10::bigint[], $11::text[], $12::uuid[]) AS new(caller, request_id, fingerprint, transaction_id,
+kind, rejection, description, labels, entry_names, create_time_us, hold_id,
+reverses_transaction_id)), new_entries AS (INSERT INTO entries (account_id, sequence,
+transaction_id, amount, balance_after, create_time_us, hash) SELECT account_id, sequence,
+transaction_id, amount, balance_after, create_time_us, hash FROM UNNEST($13::text[], $14::bigint[],
+$15::uuid[], $16::numeric[], $17::numeric[], $18::bigint[], $19::bytea[]) AS new(account_id,
+sequence, transaction_id, amount, balance_after, create_time_us, hash)) UPDATE accounts SET balance
+= new.balance, held = new.held, sequence = new.sequence, version = new.version, last_hash =
+new.last_hash, update_time_us = new.update_time_us FROM UNNEST($20::text[], $21::numeric[],
+$22::numeric[], $23::bigint[], $24::bigint[], $25::bytea[], $26::bigint[]) AS new(account_id,
+balance, held, sequence, version, last_hash, update_time_us) WHERE accounts.account_id = ANY
+(ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
 WITH new_changes AS (INSERT INTO account_changes (account_id, version, kind, reason, caller,
@@ -47,20 +48,21 @@ COLLATE "C"])
 INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
 transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
 SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
-NULLIF(transaction_id, '')::uuid, request_id, description, labels::jsonb, create_time_us,
-update_time_us, caller, end_caller FROM UNNEST($1::text[], $2::text[], $3::numeric[], $4::text[],
-$5::bigint[], $6::numeric[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[],
-$12::bigint[], $13::text[], $14::text[]) AS new(hold_id, account_id, amount, state, expire_time_us,
-captured_amount, transaction_id, request_id, description, labels, create_time_us, update_time_us,
-caller, end_caller)
+NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, description,
+labels::jsonb, create_time_us, update_time_us, caller, end_caller FROM UNNEST($1::text[],
+$2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::numeric[], $7::uuid[], $8::text[],
+$9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[]) AS new(hold_id,
+account_id, amount, state, expire_time_us, captured_amount, transaction_id, request_id, description,
+labels, create_time_us, update_time_us, caller, end_caller)
 
 -- UPDATE_HOLDS, postgres
 UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), transaction_id
-= NULLIF(new.transaction_id, '')::uuid, update_time_us = new.update_time_us, end_caller =
-new.end_caller FROM UNNEST($1::text[], $2::text[], $3::text[], $4::numeric[], $5::text[],
-$6::bigint[], $7::text[]) AS new(account_id, hold_id, state, captured_amount, transaction_id,
-update_time_us, end_caller) WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE "C"]) AND
-holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
+= NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us =
+new.update_time_us, end_caller = new.end_caller FROM UNNEST($1::text[], $2::text[], $3::text[],
+$4::numeric[], $5::uuid[], $6::bigint[], $7::text[]) AS new(account_id, hold_id, state,
+captured_amount, transaction_id, update_time_us, end_caller) WHERE holds.account_id = ANY
+(ARRAY[new.account_id COLLATE "C"]) AND holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id
+<= new.hold_id COLLATE "C"
 
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
@@ -115,14 +117,14 @@ r.description, r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_
 FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1)
 r ON true
 
--- entries::BY_NAME, postgres
+-- entries::BY_KEY, postgres
 SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
 e.hash, a.currency_code, a.currency_scale FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id,
 sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_id = name.account_id COLLATE
 "C" AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT a.currency_code,
 a.currency_scale FROM accounts a WHERE a.account_id = e.account_id LIMIT 1) a
 
--- entries::BY_NAME, sqlite
+-- entries::BY_KEY, sqlite
 SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
 e.hash, a.currency_code, a.currency_scale FROM json_each(?) name JOIN entries e ON e.account_id =
 name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON a.account_id = e.account_id

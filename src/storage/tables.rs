@@ -1,9 +1,17 @@
-//! The tables of the ledger and their columns.
+//! The tables of the ledger and their columns, as the entities have them.
 //!
-//! Statements, the lines of an export and the order of values follow from these lists; a test
-//! compares the entities with them. What a column means is said in the migration that made it.
+//! Statements, the lines of an export and the order of values follow from these lists. What a
+//! column means is said in the migration that made it.
 
-use sea_orm::sea_query::ArrayType;
+use std::sync::LazyLock;
+
+use rust_decimal::Decimal;
+use sea_orm::{
+    ColumnTrait, ColumnType as EntityType, EntityTrait, Iterable, Value, sea_query::ArrayType,
+};
+use uuid::Uuid;
+
+use crate::storage::entity::{account_changes, accounts, currencies, entries, holds, requests};
 
 /// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +26,9 @@ pub enum ColumnType {
     Flag,
     /// A decimal: NUMERIC in PostgreSQL, text in SQLite.
     Amount,
+    /// A decimal that travels to PostgreSQL as text and so keeps its zeros: as a number, 0.00
+    /// arrives as 0. No table has such a column; the import makes them of amounts.
+    AmountAsText,
     /// Bytes.
     Bytes,
     /// A UUID: 16 bytes in SQLite.
@@ -27,7 +38,7 @@ pub enum ColumnType {
 }
 
 /// A column of a table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
     pub name: &'static str,
     pub kind: ColumnType,
@@ -42,10 +53,19 @@ pub struct Table {
     pub row_name: &'static str,
     /// The first columns, so many, are the primary key.
     pub key_length: usize,
-    pub columns: &'static [Column],
+    pub columns: Vec<Column>,
 }
 
 impl Table {
+    fn of<E: EntityTrait>(row_name: &'static str) -> Self {
+        Self {
+            name: E::default().table_name(),
+            row_name,
+            key_length: E::PrimaryKey::iter().count(),
+            columns: E::Column::iter().map(Column::of).collect(),
+        }
+    }
+
     /// The names of the columns, separated by commas, each with this prefix: `r.` or none.
     pub fn column_list(&self, prefix: &str) -> String {
         let names = self.columns.iter().map(|column| format!("{prefix}{}", column.name));
@@ -53,201 +73,94 @@ impl Table {
     }
 
     /// The columns of the primary key.
-    pub fn key(&self) -> &'static [Column] {
+    pub fn key(&self) -> &[Column] {
         &self.columns[..self.key_length]
     }
 }
 
-// PostgreSQL's arrays travel without null: a nullable column has a value instead that it never
-// stores otherwise, an empty text or zero. A nullable UUID travels as text for that.
+/// Null, as a value of any column.
+pub const NULL: Value = Value::String(None);
+
 impl Column {
-    /// The element type of the array in which the column's values travel to PostgreSQL.
-    pub fn array_type(&self) -> ArrayType {
+    #[expect(clippy::unimplemented, reason = "each test that uses the table meets such a column")]
+    fn of(column: impl ColumnTrait) -> Self {
+        let definition = column.def();
+        let kind = match definition.get_column_type() {
+            EntityType::String(_) | EntityType::Text => ColumnType::Text,
+            EntityType::SmallInteger => ColumnType::SmallInteger,
+            EntityType::BigInteger => ColumnType::Integer,
+            EntityType::Boolean => ColumnType::Flag,
+            EntityType::Decimal(_) => ColumnType::Amount,
+            EntityType::VarBinary(_) => ColumnType::Bytes,
+            EntityType::Uuid => ColumnType::Uuid,
+            EntityType::Json => ColumnType::Json,
+            other => unimplemented!("a column of type {other:?}"),
+        };
+        Self { name: column.as_str(), kind, is_nullable: definition.is_null() }
+    }
+
+    /// The type of the elements of an array of the column's values, and the array's type in
+    /// PostgreSQL.
+    pub fn array_type(&self) -> (ArrayType, &'static str) {
         match self.kind {
-            ColumnType::Text | ColumnType::Json => ArrayType::String,
-            ColumnType::SmallInteger => ArrayType::SmallInt,
-            ColumnType::Integer => ArrayType::BigInt,
-            ColumnType::Flag => ArrayType::Bool,
-            ColumnType::Amount => ArrayType::Decimal,
-            ColumnType::Bytes => ArrayType::Bytes,
-            ColumnType::Uuid if self.is_nullable => ArrayType::String,
-            ColumnType::Uuid => ArrayType::Uuid,
+            ColumnType::Text | ColumnType::Json | ColumnType::AmountAsText => {
+                (ArrayType::String, "text[]")
+            }
+            ColumnType::SmallInteger => (ArrayType::SmallInt, "smallint[]"),
+            ColumnType::Integer => (ArrayType::BigInt, "bigint[]"),
+            ColumnType::Flag => (ArrayType::Bool, "boolean[]"),
+            ColumnType::Amount => (ArrayType::Decimal, "numeric[]"),
+            ColumnType::Bytes => (ArrayType::Bytes, "bytea[]"),
+            ColumnType::Uuid => (ArrayType::Uuid, "uuid[]"),
         }
     }
 
-    /// The name of that type in PostgreSQL.
-    pub fn array_type_name(&self) -> &'static str {
+    /// These values of the column as one array, as they travel to PostgreSQL. Arrays have no nulls:
+    /// in their place stands a value that the column never has.
+    pub fn array(&self, mut values: Vec<Value>) -> Value {
+        if self.is_nullable {
+            for value in values.iter_mut().filter(|value| **value == NULL) {
+                *value = self.null_in_arrays().0;
+            }
+        }
+        Value::Array(self.array_type().0, Some(Box::new(values)))
+    }
+
+    /// The value that stands for null in an array, and its SQL.
+    pub fn null_in_arrays(&self) -> (Value, &'static str) {
         match self.kind {
-            ColumnType::Text | ColumnType::Json => "text[]",
-            ColumnType::SmallInteger => "smallint[]",
-            ColumnType::Integer => "bigint[]",
-            ColumnType::Flag => "boolean[]",
-            ColumnType::Amount => "numeric[]",
-            ColumnType::Bytes => "bytea[]",
-            ColumnType::Uuid if self.is_nullable => "text[]",
-            ColumnType::Uuid => "uuid[]",
+            ColumnType::Integer => (0_i64.into(), "0"),
+            ColumnType::Amount => (Decimal::ZERO.into(), "0"),
+            ColumnType::Uuid => (Uuid::nil().into(), "'00000000-0000-0000-0000-000000000000'"),
+            _ => ("".into(), "''"),
         }
     }
 
     /// The expression that makes an element of that array, named `value`, a value of the column.
     pub fn element_value(&self, value: &str) -> String {
-        let is_number = matches!(self.kind, ColumnType::Integer | ColumnType::Amount);
-        let value = match (self.is_nullable, is_number) {
-            (false, _) => value.to_owned(),
-            (true, true) => format!("NULLIF({value}, 0)"),
-            (true, false) => format!("NULLIF({value}, '')"),
+        let value = match self.is_nullable {
+            true => format!("NULLIF({value}, {})", self.null_in_arrays().1),
+            false => value.to_owned(),
         };
         match self.kind {
             ColumnType::Json => format!("{value}::jsonb"),
-            ColumnType::Uuid if self.is_nullable => format!("{value}::uuid"),
+            ColumnType::AmountAsText => format!("{value}::numeric"),
             _ => value,
         }
     }
 }
 
-const fn column(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, is_nullable: false }
-}
-
-const fn nullable(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, is_nullable: true }
-}
-
-pub const CURRENCIES: Table = Table {
-    name: "currencies",
-    row_name: "currency",
-    key_length: 1,
-    columns: &[
-        column("currency_code", ColumnType::Text),
-        column("currency_scale", ColumnType::SmallInteger),
-    ],
-};
-
-pub const ACCOUNTS: Table = Table {
-    name: "accounts",
-    row_name: "account",
-    key_length: 1,
-    columns: &[
-        column("account_id", ColumnType::Text),
-        column("currency_code", ColumnType::Text),
-        column("currency_scale", ColumnType::SmallInteger),
-        column("balance", ColumnType::Amount),
-        column("held", ColumnType::Amount),
-        column("overdraft_limit", ColumnType::Amount),
-        column("unlimited_overdraft", ColumnType::Flag),
-        column("state", ColumnType::Text),
-        column("sequence", ColumnType::Integer),
-        column("version", ColumnType::Integer),
-        column("last_hash", ColumnType::Bytes),
-        column("labels", ColumnType::Json),
-        column("create_time_us", ColumnType::Integer),
-        column("update_time_us", ColumnType::Integer),
-        column("caller", ColumnType::Text),
-    ],
-};
-
-pub const REQUESTS: Table = Table {
-    name: "requests",
-    row_name: "request",
-    key_length: 2,
-    columns: &[
-        column("caller", ColumnType::Text),
-        column("request_id", ColumnType::Text),
-        column("fingerprint", ColumnType::Bytes),
-        column("transaction_id", ColumnType::Uuid),
-        column("kind", ColumnType::Text),
-        nullable("rejection", ColumnType::Text),
-        column("description", ColumnType::Text),
-        column("labels", ColumnType::Json),
-        column("entry_names", ColumnType::Json),
-        column("create_time_us", ColumnType::Integer),
-        nullable("hold_id", ColumnType::Text),
-        nullable("reverses_transaction_id", ColumnType::Uuid),
-    ],
-};
-
-pub const ENTRIES: Table = Table {
-    name: "entries",
-    row_name: "entry",
-    key_length: 2,
-    columns: &[
-        column("account_id", ColumnType::Text),
-        column("sequence", ColumnType::Integer),
-        column("transaction_id", ColumnType::Uuid),
-        column("amount", ColumnType::Amount),
-        column("balance_after", ColumnType::Amount),
-        column("create_time_us", ColumnType::Integer),
-        column("hash", ColumnType::Bytes),
-    ],
-};
-
-pub const HOLDS: Table = Table {
-    name: "holds",
-    row_name: "hold",
-    key_length: 1,
-    columns: &[
-        column("hold_id", ColumnType::Text),
-        column("account_id", ColumnType::Text),
-        column("amount", ColumnType::Amount),
-        column("state", ColumnType::Text),
-        nullable("expire_time_us", ColumnType::Integer),
-        nullable("captured_amount", ColumnType::Amount),
-        nullable("transaction_id", ColumnType::Uuid),
-        column("request_id", ColumnType::Text),
-        column("description", ColumnType::Text),
-        column("labels", ColumnType::Json),
-        column("create_time_us", ColumnType::Integer),
-        column("update_time_us", ColumnType::Integer),
-        column("caller", ColumnType::Text),
-        column("end_caller", ColumnType::Text),
-    ],
-};
-
-pub const ACCOUNT_CHANGES: Table = Table {
-    name: "account_changes",
-    row_name: "account_change",
-    key_length: 2,
-    columns: &[
-        column("account_id", ColumnType::Text),
-        column("version", ColumnType::Integer),
-        column("kind", ColumnType::Text),
-        column("reason", ColumnType::Text),
-        column("caller", ColumnType::Text),
-        column("attributes_before", ColumnType::Json),
-        column("attributes_after", ColumnType::Json),
-        column("create_time_us", ColumnType::Integer),
-    ],
-};
+pub static CURRENCIES: LazyLock<Table> =
+    LazyLock::new(|| Table::of::<currencies::Entity>("currency"));
+pub static ACCOUNTS: LazyLock<Table> = LazyLock::new(|| Table::of::<accounts::Entity>("account"));
+pub static REQUESTS: LazyLock<Table> = LazyLock::new(|| Table::of::<requests::Entity>("request"));
+pub static ENTRIES: LazyLock<Table> = LazyLock::new(|| Table::of::<entries::Entity>("entry"));
+pub static HOLDS: LazyLock<Table> = LazyLock::new(|| Table::of::<holds::Entity>("hold"));
+pub static ACCOUNT_CHANGES: LazyLock<Table> =
+    LazyLock::new(|| Table::of::<account_changes::Entity>("account_change"));
 
 /// All tables, in the order of an export.
-pub const TABLES: [&Table; 6] =
+pub static TABLES: [&LazyLock<Table>; TABLE_COUNT] =
     [&CURRENCIES, &ACCOUNTS, &REQUESTS, &ENTRIES, &HOLDS, &ACCOUNT_CHANGES];
-
-#[cfg(test)]
-mod tests {
-    use sea_orm::{EntityTrait, IdenStatic, Iterable};
-
-    use super::*;
-    use crate::storage::entity;
-
-    fn check<E: EntityTrait>(table: &Table)
-    where
-        E::Column: IdenStatic,
-    {
-        let names: Vec<_> = E::Column::iter().map(|column| column.as_str()).collect();
-        let expected: Vec<_> = table.columns.iter().map(|column| column.name).collect();
-        assert_eq!(names, expected, "{}", table.name);
-        assert_eq!(E::PrimaryKey::iter().count(), table.key_length, "{}", table.name);
-        assert_eq!(E::default().table_name(), table.name);
-    }
-
-    #[test]
-    fn entities_have_the_columns_of_their_tables() {
-        check::<entity::currencies::Entity>(&CURRENCIES);
-        check::<entity::accounts::Entity>(&ACCOUNTS);
-        check::<entity::requests::Entity>(&REQUESTS);
-        check::<entity::entries::Entity>(&ENTRIES);
-        check::<entity::holds::Entity>(&HOLDS);
-        check::<entity::account_changes::Entity>(&ACCOUNT_CHANGES);
-    }
-}
+/// The number of tables.
+pub const TABLE_COUNT: usize = 6;

@@ -46,37 +46,36 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         // One flat object on each line, without nested fields.
         let json = format::format().json().flatten_event(true);
         let json = json.with_current_span(false).with_span_list(false);
-        let lines = lines.fmt_fields(JsonFields::new()).event_format(Json(json));
-        subscriber.with(lines).init();
+        let format = WithCallFields { format: json, is_json };
+        subscriber.with(lines.fmt_fields(JsonFields::new()).event_format(format)).init();
     } else {
-        let lines = lines
-            .with_ansi(is_terminal)
-            .event_format(Console(format::format().with_ansi(is_terminal)));
-        subscriber.with(lines).init();
+        let format = format::format().with_ansi(is_terminal);
+        let format = WithCallFields { format, is_json };
+        subscriber.with(lines.with_ansi(is_terminal).event_format(format)).init();
     }
 }
 
-/// What names a call in the log.
+/// The fields of each line that is logged in the course of a call.
 #[derive(Debug)]
-pub struct CallNames {
+pub struct CallFields {
     /// `passbook.v1.AccountService/Deposit`
     pub method: &'static str,
     /// The caller's `x-request-id`, or a generated id: printable ASCII.
     pub call_id: HeaderValue,
-    /// The trace that it is a part of.
+    /// The trace of the call.
     pub trace_id: Option<String>,
-    /// Who is at the other end.
+    /// The address of the client.
     pub peer: Option<SocketAddr>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<CallNames>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<CallFields>>> = const { RefCell::new(None) };
 }
 
-/// The guard of [`CallNames::enter`]. Dropping it restores the fields that were attached before.
-pub struct FieldsGuard(Option<Arc<CallNames>>);
+/// The guard of [`CallFields::enter`]. Dropping it restores the fields that were attached before.
+pub struct FieldsGuard(Option<Arc<CallFields>>);
 
-impl CallNames {
+impl CallFields {
     /// Attaches these fields to everything this thread logs until the guard is dropped.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> FieldsGuard {
@@ -102,16 +101,17 @@ impl Drop for FieldsGuard {
     }
 }
 
-fn current() -> Option<Arc<CallNames>> {
-    CURRENT.with(|current| current.borrow().clone())
+/// Adds the fields of the current call to the lines of another format.
+struct WithCallFields<F> {
+    format: F,
+    is_json: bool,
 }
 
-struct Json(format::Format<format::Json>);
-
-impl<S, N> FormatEvent<S, N> for Json
+impl<S, N, F> FormatEvent<S, N> for WithCallFields<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
 {
     fn format_event(
         &self,
@@ -119,42 +119,24 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(names) = current() else {
-            return self.0.format_event(context, writer, event);
+        let Some(call) = CURRENT.with(|current| current.borrow().clone()) else {
+            return self.format.format_event(context, writer, event);
         };
         let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        writer.write_str(line.trim_end().strip_suffix('}').unwrap_or_default())?;
-        for (name, value) in names.fields() {
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        if !self.is_json {
+            writer.write_str(line)?;
+            for (name, value) in call.fields() {
+                write!(writer, " {name}={value:?}")?;
+            }
+            return writer.write_str("\n");
+        }
+        writer.write_str(line.strip_suffix('}').unwrap_or_default())?;
+        for (name, value) in call.fields() {
             // `Display` of a JSON value quotes and escapes the text.
             write!(writer, ",\"{name}\":{}", serde_json::Value::from(value))?;
         }
         writer.write_str("}\n")
-    }
-}
-
-struct Console(format::Format);
-
-impl<S, N> FormatEvent<S, N> for Console
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let Some(names) = current() else {
-            return self.0.format_event(context, writer, event);
-        };
-        let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        writer.write_str(line.trim_end())?;
-        for (name, value) in names.fields() {
-            write!(writer, " {name}={value:?}")?;
-        }
-        writer.write_str("\n")
     }
 }

@@ -83,7 +83,7 @@ fn describe() {
     describe_gauge!("passbook_calls_in_flight", "Calls in flight, streams included.");
     describe_counter!(
         "passbook_calls_shed_total",
-        "Calls and requests that were shed, by the limit that was reached."
+        "Calls and requests that were shed, by the limit that was reached and its scope."
     );
     describe_counter!(
         "passbook_requests_total",
@@ -92,7 +92,7 @@ fn describe() {
     );
     describe_counter!(
         "passbook_replays_total",
-        "Requests that were repeats and got the stored result."
+        "Repeated requests that got the stored result of the first one."
     );
     describe_histogram!("passbook_batch_size", "Requests in a database transaction.");
     describe_histogram!(
@@ -130,7 +130,10 @@ fn describe() {
         "passbook_jwks_fetch_timestamp_seconds",
         "Time of the last successful fetch of the keys for JWTs, in seconds since 1970."
     );
-    describe_gauge!("passbook_build_info", "Always 1. The label has the version.");
+    describe_gauge!(
+        "passbook_build_info",
+        "Always 1. The label `version` has the version of the server."
+    );
     describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
 }
 
@@ -140,9 +143,6 @@ fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // The value until the first query of the database.
     gauge!("passbook_database_oldest_snapshot_seconds").set(0.0);
-    for limit in ["calls", "identity_calls", "identity_rate", "buffered_bytes", "queue"] {
-        counter!("passbook_calls_shed_total", "limit" => limit).absolute(0);
-    }
     counter!("passbook_requests_total", "outcome" => "applied", "reason" => "").absolute(0);
     for reason in ["deadline_exceeded", "database_unavailable", "internal"] {
         counter!("passbook_requests_total", "outcome" => "unknown", "reason" => reason).absolute(0);

@@ -1,4 +1,4 @@
-//! Changes of what an account is: labels, overdraft, state.
+//! Changes of an account's attributes: labels, overdraft, state.
 
 use crate::domain::{
     account::{
@@ -102,11 +102,7 @@ fn updated(
     }
     if let Some(NewLimit::Amount(currency, limit)) = overdraft_limit {
         let Some(limit) = account.currency.convert(currency, *limit) else {
-            return Err(Rejection::CurrencyMismatch {
-                account_id: account.account_id.clone(),
-                currency_code: currency.code().to_owned(),
-                account_currency_code: account.currency.code().to_owned(),
-            });
+            return Err(Rejection::currency_mismatch(account, currency));
         };
         after.overdraft_limit = limit;
         after.unlimited_overdraft &= !limit.is_positive();
@@ -121,21 +117,16 @@ fn updated(
     Ok(after)
 }
 
-/// What was spent of an overdraft cannot be taken back.
+/// An overdraft cannot be reduced below what is used of it.
 fn is_covered(account: &Account, after: &Attributes) -> Result<(), Rejection> {
-    let available = account.available();
-    let available_after = available.plus(-account.overdraft_limit).plus(after.overdraft_limit);
+    let reduced_by = account.overdraft_limit.plus(-after.overdraft_limit);
+    let available_after = account.available().plus(-reduced_by);
     let is_same = account.overdraft_limit == after.overdraft_limit
         && account.unlimited_overdraft == after.unlimited_overdraft;
     if is_same || after.unlimited_overdraft || !available_after.is_negative() {
         return Ok(());
     }
-    Err(Rejection::InsufficientFunds {
-        account_id: account.account_id.clone(),
-        currency_code: account.currency.code().to_owned(),
-        available,
-        // What is to be taken away; nothing, where there was no limit before.
-        required: account.overdraft_limit.plus(-after.overdraft_limit).max(account.currency.zero()),
-        version: account.version,
-    })
+    // Where the overdraft was unlimited before, nothing is known to be required.
+    let required = reduced_by.max(account.currency.zero());
+    Err(Rejection::insufficient_funds(account, required))
 }

@@ -3,26 +3,24 @@
 use crate::domain::{
     account::{Account, AccountState, AccountUpdate, AttributeChange, NewLimit},
     command::Command,
-    ids::{AccountId, Identity},
+    fixtures::{account, id, usd},
+    ids::Identity,
     rejection::Rejection,
-    unit_of_work::{
-        CommandResult, UnitOfWork,
-        tests::{account, usd, work},
-    },
+    unit_of_work::{CommandResult, UnitOfWork, tests::work},
 };
 
-fn change(work: &mut UnitOfWork, id: &str, change: AttributeChange) -> Result<Account, Rejection> {
-    change_at(work, id, change, None)
+fn change(work: &mut UnitOfWork, of: &str, change: AttributeChange) -> Result<Account, Rejection> {
+    change_at(work, of, change, None)
 }
 
 fn change_at(
     work: &mut UnitOfWork,
-    id: &str,
+    of: &str,
     change: AttributeChange,
     expected_version: Option<i64>,
 ) -> Result<Account, Rejection> {
     let update = AccountUpdate {
-        account_id: AccountId::parse(id).unwrap(),
+        account_id: id(of),
         change,
         expected_version,
         reason: "why".to_owned(),
@@ -67,7 +65,7 @@ fn a_change_counts_only_if_it_changes_something() {
 }
 
 #[test]
-fn only_an_empty_account_is_closed_and_then_for_ever() {
+fn only_an_empty_account_is_closed_and_then_permanently() {
     let mut held = account("held", "0.00");
     held.held = usd().parse("0.01").unwrap();
     let accounts = vec![account("full", "0.01"), held, account("owes", "-1.00")];

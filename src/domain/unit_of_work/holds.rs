@@ -14,12 +14,12 @@ use crate::domain::{
 };
 
 impl UnitOfWork {
-    /// Ends the open holds whose time has passed, on the accounts that are ours.
+    /// Ends the open holds whose time has passed, on the locked accounts.
     pub(super) fn expire_holds(&mut self) {
-        for hold in self.holds.values_mut().filter(|hold| hold.state == HoldState::Open) {
-            let expire_time_us = hold.expire_time_us.filter(|it| *it <= self.now_us);
-            let account = self.accounts.get_mut(&hold.account_id);
-            if let (Some(expire_time_us), Some(account)) = (expire_time_us, account) {
+        for hold in self.holds.values_mut() {
+            if let Some(expire_time_us) = hold.expired_us(self.now_us)
+                && let Some(account) = self.accounts.get_mut(&hold.account_id)
+            {
                 hold.end(HoldState::Expired, expire_time_us);
                 account.expire_hold(hold.amount, expire_time_us);
                 self.ended.insert(hold.hold_id.clone());
@@ -28,19 +28,42 @@ impl UnitOfWork {
         }
     }
 
+    /// The rules of a new hold that need no account.
+    pub(super) fn check_new_hold(&self, new: &NewHold) -> Result<(), Rejection> {
+        if let Some(hold_id) = new.hold_id.as_ref().filter(|id| self.holds.contains_key(id)) {
+            return Err(Rejection::HoldExists { hold_id: hold_id.clone() });
+        }
+        match new.expire_time_us.filter(|it| *it <= self.now_us) {
+            None => Ok(()),
+            Some(expire_time_us) => {
+                Err(Rejection::ExpireTimePassed { expire_time_us, now_us: self.now_us })
+            }
+        }
+    }
+
+    /// The rules of a capture that need no account.
+    pub(super) fn check_capture(&self, capture: &Capture) -> Result<(), Rejection> {
+        let hold = self.open_hold(&capture.hold)?;
+        let amount = capture.amount.as_ref();
+        let amount = amount.and_then(|(currency, it)| hold.currency.convert(currency, *it));
+        match amount.filter(|amount| *amount > hold.amount) {
+            None => Ok(()),
+            Some(required) => Err(Rejection::HoldAmountExceeded {
+                hold_id: hold.hold_id.clone(),
+                currency_code: hold.currency.code().to_owned(),
+                held: hold.amount,
+                required,
+            }),
+        }
+    }
+
     pub(super) fn place_hold(
         &mut self,
         request: &Request,
         new: &NewHold,
     ) -> Result<Effects, Rejection> {
-        let made_up = || HoldId::from_uuid(request.transaction_id);
-        let hold_id = new.hold_id.clone().unwrap_or_else(made_up);
-        if self.holds.contains_key(&hold_id) {
-            return Err(Rejection::HoldExists { hold_id });
-        }
-        if let Some(expire_time_us) = new.expire_time_us.filter(|it| *it <= self.now_us) {
-            return Err(Rejection::ExpireTimePassed { expire_time_us, now_us: self.now_us });
-        }
+        let generated = || HoldId::from_uuid(request.transaction_id);
+        let hold_id = new.hold_id.clone().unwrap_or_else(generated);
         let account = self.account(&new.account_id)?;
         let is_other = account.currency != new.currency;
         let own = is_other.then(|| account.currency.convert(&new.currency, new.amount)).flatten();
@@ -84,14 +107,6 @@ impl UnitOfWork {
             own.map_or((currency, amount), |amount| (hold.currency.clone(), amount))
         };
         let (currency, amount) = capture.amount.clone().map_or(whole, own);
-        if currency == hold.currency && amount > hold.amount {
-            return Err(Rejection::HoldAmountExceeded {
-                hold_id: hold.hold_id.clone(),
-                currency_code: currency.code().to_owned(),
-                held: hold.amount,
-                required: amount,
-            });
-        }
         let leg = |account_id: &AccountId, amount: Amount| Leg {
             account_id: account_id.clone(),
             currency: currency.clone(),
@@ -124,7 +139,7 @@ impl UnitOfWork {
         Ok(Effects { transaction: None, hold })
     }
 
-    fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
+    pub(super) fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
         let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
         // A hold that was placed since the request arrived does not count: its account is not locked.
         named.resolved.as_ref().ok_or_else(missing)?;
@@ -168,28 +183,13 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
         AccountState::Frozen => return Err(Rejection::AccountFrozen { account_id: account_id() }),
     }
     if account.currency != new.currency {
-        return Err(Rejection::CurrencyMismatch {
-            account_id: account_id(),
-            currency_code: new.currency.code().to_owned(),
-            account_currency_code: account.currency.code().to_owned(),
-        });
+        return Err(Rejection::currency_mismatch(account, &new.currency));
     }
     let Some(held) = account.currency.add(account.held, new.amount) else {
-        return Err(Rejection::BalanceOutOfRange {
-            account_id: account_id(),
-            currency_code: account.currency.code().to_owned(),
-            balance: account.balance,
-            amount: new.amount,
-        });
+        return Err(Rejection::out_of_range(account, new.amount));
     };
     if account.unlimited_overdraft || account.available() >= new.amount {
         return Ok(held);
     }
-    Err(Rejection::InsufficientFunds {
-        account_id: account_id(),
-        currency_code: account.currency.code().to_owned(),
-        available: account.available(),
-        required: new.amount,
-        version: account.version,
-    })
+    Err(Rejection::insufficient_funds(account, new.amount))
 }

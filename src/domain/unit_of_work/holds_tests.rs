@@ -5,20 +5,21 @@ use std::sync::Arc;
 use crate::domain::{
     account::AccountState,
     command::{Action, Command, Request, TransactionRef},
+    fixtures::{NOW, account, account_in, id, posting, request, usd},
     hold::{Capture, Hold, HoldRef, HoldState, NewHold},
-    ids::{AccountId, HoldId, Identity},
+    ids::{HoldId, Identity},
     rejection::Rejection,
     transaction::Transaction,
     unit_of_work::{
         CommandResult, LockedState, UnitOfWork,
-        tests::{NOW, account, make, posting, request, usd, work},
+        tests::{make, work},
     },
 };
 
-fn new_hold(account_id: &str, amount: &str) -> NewHold {
+fn new_hold(account: &str, amount: &str) -> NewHold {
     NewHold {
         hold_id: None,
-        account_id: AccountId::parse(account_id).unwrap(),
+        account_id: id(account),
         currency: usd(),
         amount: usd().parse(amount).unwrap(),
         expire_time_us: None,
@@ -33,10 +34,13 @@ fn named(hold: &Arc<Hold>) -> HoldRef {
     HoldRef { hold_id: hold.hold_id.clone(), resolved: Some(hold.clone()) }
 }
 
-fn capture(id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
+fn capture(request_id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
     let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
-    let destination_account_id = to.map(|to| AccountId::parse(to).unwrap());
-    request(id, Action::CaptureHold(Capture { hold: named(hold), amount, destination_account_id }))
+    let destination_account_id = to.map(id);
+    request(
+        request_id,
+        Action::CaptureHold(Capture { hold: named(hold), amount, destination_account_id }),
+    )
 }
 
 fn release(id: &str, hold: &Arc<Hold>) -> Request {
@@ -147,22 +151,19 @@ fn rejections_of_holds_come_in_one_fixed_order() {
         currency: crate::domain::money::Currencies::default().get("EUR").unwrap(),
         ..new_hold("missing", "99.00")
     };
-    let mut closed = account("closed", "0.00");
-    closed.state = AccountState::Closed;
-    let mut frozen = account("frozen", "0.00");
-    frozen.state = AccountState::Frozen;
+    let closed = account_in(AccountState::Closed, "closed");
+    let frozen = account_in(AccountState::Frozen, "frozen");
     let mut work = work(vec![account("a", "1.00"), closed, frozen]);
     let taken = NewHold { hold_id: named_hold("taken").hold_id, ..new_hold("a", "1.00") };
     place(&mut work, "0", taken).unwrap();
-    let on = |id: &str| AccountId::parse(id).unwrap();
     let in_time = NewHold { expire_time_us: Some(NOW + 1), ..named_hold("free") };
     let news = [
         named_hold("taken"),
         named_hold("free"),
         in_time.clone(),
-        NewHold { account_id: on("closed"), ..in_time.clone() },
-        NewHold { account_id: on("frozen"), ..in_time.clone() },
-        NewHold { account_id: on("a"), ..in_time },
+        NewHold { account_id: id("closed"), ..in_time.clone() },
+        NewHold { account_id: id("frozen"), ..in_time.clone() },
+        NewHold { account_id: id("a"), ..in_time },
         new_hold("a", &format!("{}.00", "9".repeat(26))),
         new_hold("a", "0.01"),
     ];

@@ -4,7 +4,8 @@
 //! their locks, and drops it at its end. The transaction writes what the unit of work has changed
 //! after all commands, in a constant number of statements.
 //!
-//! One file a kind of rule: `posting` (balances), `holds`, `attributes`.
+//! One file a kind of rule: `requests` (what needs no account), `posting` (balances), `holds`,
+//! `attributes`.
 
 mod attributes;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod holds;
 #[cfg(test)]
 mod holds_tests;
 mod posting;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +25,9 @@ use std::{
 
 use crate::domain::{
     account::{Account, AccountChange, Attributes, NewAccount},
-    command::{Action, Command, Request},
+    command::{Command, Request},
     hold::Hold,
-    ids::{AccountId, HoldId, RequestKey, TransactionId, is_same_attempt},
+    ids::{AccountId, HoldId, RequestKey, TransactionId},
     rejection::Rejection,
     transaction::Transaction,
 };
@@ -50,6 +52,7 @@ pub struct LockedState {
 
 /// The accounts, holds and requests that a batch of commands touches, and what it changes in
 /// them.
+#[derive(Default)]
 pub struct UnitOfWork {
     accounts: BTreeMap<AccountId, Account>,
     holds: BTreeMap<HoldId, Hold>,
@@ -117,7 +120,6 @@ pub enum CommandResult {
 
 impl UnitOfWork {
     /// Starts from the locked rows, and expires the holds whose time has passed.
-    #[must_use]
     pub fn new(locked: LockedState) -> Self {
         let LockedState { accounts, holds, records, reversed_by, openings, now_us } = locked;
         let mut work = Self {
@@ -127,12 +129,7 @@ impl UnitOfWork {
             reversed_by,
             openings,
             now_us,
-            created: BTreeSet::new(),
-            changed: BTreeSet::new(),
-            placed: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            account_changes: Vec::new(),
-            new_records: Vec::new(),
+            ..Self::default()
         };
         work.expire_holds();
         work
@@ -173,13 +170,11 @@ impl UnitOfWork {
     }
 
     /// The changes of accounts' attributes, in the order in which they were applied.
-    #[must_use]
     pub fn account_changes(&self) -> &[AccountChange] {
         &self.account_changes
     }
 
     /// The records that this batch adds, in the order of its commands.
-    #[must_use]
     pub fn new_records(&self) -> &[NewRequestRecord] {
         &self.new_records
     }
@@ -207,54 +202,6 @@ impl UnitOfWork {
             .unwrap_or_else(|| account.attributes())
     }
 
-    fn request(&mut self, request: &Arc<Request>) -> Result<CommandResult, Rejection> {
-        let fingerprint = request.fingerprint();
-        let is_fence = matches!(request.action, Action::Fence);
-        if let Some(record) = self.records.get(&request.key) {
-            return match is_fence {
-                true => Ok(CommandResult::Record(record.clone())),
-                false => replay(record, request, &fingerprint).map(CommandResult::Request),
-            };
-        }
-        let result = match &request.action {
-            Action::Post(kind, legs) => {
-                let planned = self.evaluate(legs, None);
-                if request.validate_only {
-                    let transaction = Some(Arc::new(planned?.into_preview(request, *kind)));
-                    let effects = Effects { transaction, hold: None };
-                    return Ok(CommandResult::Request(RequestResult { effects, replayed: false }));
-                }
-                planned.map(|planned| Effects {
-                    transaction: Some(Arc::new(self.post(request, *kind, planned))),
-                    hold: None,
-                })
-            }
-            Action::PlaceHold(new) => self.place_hold(request, new),
-            Action::CaptureHold(capture) => self.capture_hold(request, capture),
-            Action::ReleaseHold(hold) => self.release_hold(request, hold),
-            Action::Reverse(transaction) => self.reverse(request, transaction),
-            Action::Fence => {
-                Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })
-            }
-        };
-        let transaction = result.as_ref().ok().and_then(|effects| effects.transaction.as_ref());
-        let transaction_id = transaction.and_then(|transaction| transaction.transaction_id);
-        let transaction_id = transaction_id.unwrap_or(request.transaction_id);
-        let create_time_us = transaction.map_or(self.now_us, |it| it.create_time_us);
-        let record = RequestRecord { fingerprint, transaction_id, result };
-        self.records.insert(request.key.clone(), record.clone());
-        self.new_records.push(NewRequestRecord {
-            request: request.clone(),
-            create_time_us,
-            record: record.clone(),
-        });
-        if is_fence {
-            return Ok(CommandResult::Record(record));
-        }
-        let effects = record.result?;
-        Ok(CommandResult::Request(RequestResult { effects, replayed: false }))
-    }
-
     /// Changes an account: its next version, at the time of this batch.
     fn change(&mut self, account_id: &AccountId, act: impl FnOnce(&mut Account)) {
         // The account is here: its rules were checked a moment ago.
@@ -270,23 +217,4 @@ impl UnitOfWork {
         let missing = || Rejection::AccountNotFound { account_id: account_id.clone() };
         self.accounts.get(account_id).ok_or_else(missing)
     }
-}
-
-/// Answers a repeated request with its record. Another body under the same id is rejected; so is
-/// every body under a fence.
-fn replay(
-    record: &RequestRecord,
-    request: &Request,
-    fingerprint: &[u8; 32],
-) -> Result<RequestResult, Rejection> {
-    if let Err(fenced @ Rejection::RequestFenced { .. }) = &record.result {
-        return Err(fenced.clone());
-    }
-    if record.fingerprint != *fingerprint {
-        return Err(Rejection::RequestIdReused { request_id: request.key.request_id.clone() });
-    }
-    let effects = record.result.clone()?;
-    // An earlier attempt at this same request, whose commit was in doubt, is no replay.
-    let replayed = !is_same_attempt(record.transaction_id, request.transaction_id);
-    Ok(RequestResult { effects, replayed })
 }

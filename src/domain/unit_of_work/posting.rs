@@ -38,7 +38,7 @@ impl UnitOfWork {
             let (sequence, balance) =
                 running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
             *sequence += 1;
-            // Amounts of different scales are not added; `has_the_currency` refuses them.
+            // Amounts of different scales are not added; `has_the_currency` rejects them.
             *balance = balance
                 .filter(|_| account.currency == leg.currency)
                 .and_then(|balance| account.currency.add(balance, leg.amount));
@@ -46,14 +46,8 @@ impl UnitOfWork {
             let reserved = reserved.filter(|hold| hold.account_id == leg.account_id);
             let reserved = reserved.map(|hold| hold.amount);
             let final_balance = None;
-            checks.push(LegCheck {
-                account,
-                leg,
-                reserved,
-                sequence,
-                balance_after,
-                final_balance,
-            });
+            let check = LegCheck { account, leg, reserved, sequence, balance_after, final_balance };
+            checks.push(check);
         }
         for check in &mut checks {
             check.final_balance = running.get(&check.leg.account_id).and_then(|it| it.1);
@@ -102,7 +96,7 @@ impl UnitOfWork {
                 account.sequence = entry.sequence;
                 account.last_hash = entry.hash;
                 account.update_time_us = entry.create_time_us;
-                // However many legs it has, to the account it is one change.
+                // To the account, all legs together are one change.
                 if touched.insert(entry.account_id.clone()) {
                     account.version += 1;
                 }
@@ -124,9 +118,6 @@ impl UnitOfWork {
             let name = TransactionName::TransactionId(transaction_id);
             return Err(Rejection::TransactionNotFound(name));
         };
-        if let Some(&reversed_by_transaction_id) = self.reversed_by.get(&transaction_id) {
-            return Err(Rejection::AlreadyReversed { transaction_id, reversed_by_transaction_id });
-        }
         let mirrored = |entry: &Entry| Leg {
             account_id: entry.account_id.clone(),
             currency: entry.currency.clone(),
@@ -149,7 +140,7 @@ pub(super) struct PlannedEntries {
 }
 
 impl PlannedEntries {
-    /// The transaction as a dry run answers it.
+    /// The transaction as the result of a dry run.
     pub(super) fn into_preview(self, request: &Request, kind: TransactionKind) -> Transaction {
         Transaction {
             transaction_id: None,
@@ -183,8 +174,8 @@ struct LegCheck<'a> {
 }
 
 impl<'a> LegCheck<'a> {
-    /// After the accounts' existence, in the order of precedence of `ErrorReason`: each rule is
-    /// put to every leg before the next rule is.
+    /// The rules after the existence of the accounts, in the order of `ErrorReason`. Each rule is checked
+    /// on all legs before the next rule.
     const RULES: [Rule<'a>; 6] = [
         Self::is_not_closed,
         Self::is_not_frozen,
@@ -215,23 +206,14 @@ impl<'a> LegCheck<'a> {
         if self.account.currency == self.leg.currency {
             return Ok(());
         }
-        Err(Rejection::CurrencyMismatch {
-            account_id: self.leg.account_id.clone(),
-            currency_code: self.leg.currency.code().to_owned(),
-            account_currency_code: self.account.currency.code().to_owned(),
-        })
+        Err(Rejection::currency_mismatch(self.account, &self.leg.currency))
     }
 
     fn is_within_the_limit(&self) -> Result<(), Rejection> {
         if self.balance_after.is_some() {
             return Ok(());
         }
-        Err(Rejection::BalanceOutOfRange {
-            account_id: self.leg.account_id.clone(),
-            currency_code: self.account.currency.code().to_owned(),
-            balance: self.account.balance,
-            amount: self.leg.amount,
-        })
+        Err(Rejection::out_of_range(self.account, self.leg.amount))
     }
 
     fn meets_its_condition(&self) -> Result<(), Rejection> {
@@ -251,8 +233,8 @@ impl<'a> LegCheck<'a> {
         Ok(())
     }
 
-    /// Only what takes money out, all legs taken together, can lack it: a deposit goes through
-    /// even where the account is below its limit already.
+    /// Only a posting whose legs together take money from the account can lack funds. A deposit is applied
+    /// even if the account is already below its limit.
     fn has_funds(&self) -> Result<(), Rejection> {
         let taken = self.account.balance.plus(-self.final_balance());
         let reserved = self.reserved.unwrap_or(self.account.currency.zero());
@@ -261,13 +243,7 @@ impl<'a> LegCheck<'a> {
         if !taken.is_positive() || unlimited || !available_after.is_negative() {
             return Ok(());
         }
-        Err(Rejection::InsufficientFunds {
-            account_id: self.leg.account_id.clone(),
-            currency_code: self.account.currency.code().to_owned(),
-            available: self.account.available(),
-            required: taken,
-            version: self.account.version,
-        })
+        Err(Rejection::insufficient_funds(self.account, taken))
     }
 
     /// The balance after all legs, for the rules that come after `is_within_the_limit`.

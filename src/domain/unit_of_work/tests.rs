@@ -5,71 +5,18 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::domain::{
-    account::{Account, AccountState, Labels, NewAccount},
-    command::{Action, Command, Condition, Leg, Request},
-    ids::{
-        AccountId, ID_TIME_DISTANCE_MAX_US, Identity, RequestId, RequestKey, is_same_attempt,
-        transaction_id_at,
-    },
-    money::{Currencies, Currency},
+    account::{Account, AccountState, NewAccount},
+    command::{Action, Command, Leg, Request},
+    fixtures::{NOW, account, account_in, legs, new_account, posting, usd},
+    ids::{ID_TIME_DISTANCE_MAX_US, RequestId, is_same_attempt, transaction_id_at},
+    money::Currencies,
     rejection::Rejection,
-    transaction::{Transaction, TransactionKind},
+    transaction::Transaction,
     unit_of_work::{CommandResult, Effects, LockedState, UnitOfWork},
 };
 
-pub const NOW: i64 = 1_700_000_000_000_000;
-
-pub fn usd() -> Currency {
-    Currencies::default().get("USD").unwrap()
-}
-
-fn new_account(id: &str) -> NewAccount {
-    NewAccount {
-        created_by: Identity::anonymous(),
-        account_id: AccountId::parse(id).unwrap(),
-        currency: usd(),
-        overdraft_limit: usd().zero(),
-        unlimited_overdraft: false,
-        labels: Labels::new(),
-    }
-}
-
-pub fn account(id: &str, balance: &str) -> Account {
-    let mut account = Account::open(&new_account(id), NOW);
-    account.balance = usd().parse(balance).unwrap();
-    account
-}
-
 pub fn work(accounts: Vec<Account>) -> UnitOfWork {
     UnitOfWork::new(LockedState { accounts, now_us: NOW, ..LockedState::default() })
-}
-
-pub fn request(request_id: &str, action: Action) -> Request {
-    Request {
-        key: RequestKey {
-            caller: Identity::anonymous(),
-            request_id: RequestId::parse(request_id).unwrap(),
-        },
-        transaction_id: Uuid::now_v7(),
-        action,
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-    }
-}
-
-fn legs(legs: &[(&str, &str)]) -> Vec<Leg> {
-    let leg = |(id, amount): &(&str, &str)| Leg {
-        account_id: AccountId::parse(id).unwrap(),
-        currency: usd(),
-        amount: usd().parse(amount).unwrap(),
-        condition: Condition::default(),
-    };
-    legs.iter().map(leg).collect()
-}
-
-pub fn posting(request_id: &str, changes: &[(&str, &str)]) -> Request {
-    request(request_id, Action::Post(TransactionKind::Posting, legs(changes)))
 }
 
 fn legs_of(request: &mut Request) -> &mut Vec<Leg> {
@@ -217,10 +164,8 @@ fn a_clock_that_was_set_back_puts_no_entry_before_an_earlier_one() {
 /// Two things wrong at a time: the one earlier in this list is reported.
 #[test]
 fn rejections_come_in_one_fixed_order() {
-    let mut closed = account("closed", "0.00");
-    closed.state = AccountState::Closed;
-    let mut frozen = account("frozen", "0.00");
-    frozen.state = AccountState::Frozen;
+    let closed = account_in(AccountState::Closed, "closed");
+    let frozen = account_in(AccountState::Frozen, "frozen");
     let mut euros = account("euros", "0.00");
     euros.currency = Currencies::default().get("EUR").unwrap();
     let full = account("full", &format!("{}.00", "9".repeat(26)));

@@ -1,8 +1,7 @@
-//! Whether an account is what its entries and holds say.
+//! Checks an account against its entries and holds.
 //!
-//! A [`AccountVerifier`] is fed an account's entries in their order and stops at the first
-//! [`Fault`]. It believes nothing that a row says of itself: sums, sequence and hashes are worked
-//! out again from the first entry on.
+//! An [`AccountVerifier`] takes the entries of an account in their order and stops at the first
+//! [`Fault`]. It computes sums, sequence and hashes again from the first entry on.
 
 use std::fmt;
 
@@ -28,18 +27,17 @@ pub enum FaultKind {
     MissingEntry,
     /// An entry that the account's sequence does not count.
     SurplusEntry,
-    /// The balance after an entry is not the one before it and the amount.
+    /// The balance after an entry is not the sum of the balance before it and its amount.
     WrongSum,
     /// The hash is not that of the entry and of the one before it.
     WrongHash,
-    /// The account's row does not say what its last entry does.
+    /// The balance or hash in the account's row is not that of its last entry.
     WrongBalance,
     /// `held` is not the sum of the open holds.
     WrongHeld,
-    /// The time of an entry is before that of the entry before it: what was at a time is found by
-    /// a search that relies on their order.
+    /// An entry has an earlier time than the entry before it. Searches by time rely on this order.
     WrongTime,
-    /// A row holds what this service never wrote.
+    /// A row has a value that this service never wrote.
     Unreadable,
 }
 
@@ -66,7 +64,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What the row of an account says of its entries and holds.
+/// The row of an account, as far as its entries and holds determine it.
 #[derive(Clone, Debug)]
 pub struct StoredAccount {
     /// The account.
@@ -97,27 +95,23 @@ pub struct AccountVerifier {
 
 impl AccountVerifier {
     /// Starts before the first entry.
-    #[must_use]
     pub fn new(claim: StoredAccount) -> Self {
         let balance = claim.currency.zero();
         Self { claim, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
     }
 
     /// Starts after this entry, which another verifier checks.
-    #[must_use]
     pub fn after(claim: StoredAccount, entry: &Entry) -> Self {
         let Entry { sequence, balance_after: balance, hash, create_time_us: time_us, .. } = *entry;
         Self { claim, sequence, balance, hash, time_us }
     }
 
     /// The account.
-    #[must_use]
     pub fn claim(&self) -> &StoredAccount {
         &self.claim
     }
 
     /// The number of entries that were pushed.
-    #[must_use]
     pub fn sequence(&self) -> i64 {
         self.sequence
     }
@@ -139,28 +133,27 @@ impl AccountVerifier {
         }
         let sum = self.claim.currency.add(self.balance, entry.amount);
         if sum != Some(entry.balance_after) {
-            let (found, amount, before) = (entry.balance_after, entry.amount, self.balance);
             let sum = sum.map_or("beyond the limit".to_owned(), |sum| sum.to_string());
             let description = format!(
-                "its balance_after is {found}; {before} before it and its amount of {amount} \
-                 are {sum}"
+                "its balance_after is {}; {} before it and its amount of {} are {sum}",
+                entry.balance_after, self.balance, entry.amount
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongSum, description));
         }
         let hash = entry.chained_hash(&self.hash);
         if hash != entry.hash {
-            let (found, expected) = (hex(&entry.hash), hex(&hash));
             let description = format!(
-                "its hash is {found}; with the entry before it, its content has {expected}: one \
-                 of them was changed or moved"
+                "its hash is {}; with the entry before it, its content has {}: one of them was \
+                 changed or moved",
+                hex(&entry.hash),
+                hex(&hash)
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongHash, description));
         }
         if entry.create_time_us < self.time_us {
-            let (found, before) = (entry.create_time_us, self.time_us);
             let description = format!(
-                "its create_time is {found} microseconds since 1970, before the {before} of the \
-                 entry before it"
+                "its create_time is {} microseconds since 1970, before the {} of the entry before it",
+                entry.create_time_us, self.time_us
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongTime, description));
         }
@@ -171,10 +164,7 @@ impl AccountVerifier {
         Ok(())
     }
 
-    /// There was no further entry up to this one.
-    ///
-    /// # Errors
-    /// There should have been.
+    /// Checks that no entry up to this one is missing, after the last one up to it was pushed.
     pub fn require_through(&self, sequence: i64) -> Result<(), Fault> {
         if self.sequence >= sequence {
             return Ok(());
@@ -182,10 +172,8 @@ impl AccountVerifier {
         Err(self.missing(format!("the account's sequence is {}", self.claim.sequence)))
     }
 
-    /// There was no further entry at all.
-    ///
-    /// # Errors
-    /// There should have been, or the account's row does not say what its entries and holds do.
+    /// Checks, after the last entry was pushed, that none is missing, and that the account's row has the
+    /// sums of its entries and holds.
     pub fn finish(&self) -> Result<(), Fault> {
         self.require_through(self.claim.sequence)?;
         let StoredAccount { balance, held, last_hash, open_holds, .. } = self.claim;
@@ -213,16 +201,14 @@ impl AccountVerifier {
         Ok(())
     }
 
-    /// An entry that there should not be.
-    #[must_use]
+    /// The fault of an entry that the account's sequence does not count.
     pub fn surplus(&self, sequence: i64) -> Fault {
         let description =
             format!("it is surplus: the account's sequence is {}", self.claim.sequence);
         self.fault(sequence, FaultKind::SurplusEntry, description)
     }
 
-    /// A row that cannot be read, at the entry that should come next.
-    #[must_use]
+    /// The fault of a row that cannot be read: this entry, or else the one that should come next.
     pub fn unreadable(&self, sequence: Option<i64>, column: &str) -> Fault {
         let sequence = sequence.unwrap_or(self.sequence + 1);
         let description = format!("its column {column} cannot be read");

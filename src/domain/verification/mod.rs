@@ -1,4 +1,4 @@
-//! Whether what is stored is what it says: one account, and the ledger as a whole.
+//! Checks of stored data: one account, and the ledger as a whole.
 
 mod account;
 #[cfg(test)]

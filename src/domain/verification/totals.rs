@@ -1,5 +1,5 @@
 //! Checks of the ledger as a whole: the entries of each kind of transaction, and the balances of each
-//! currency against the money that came in.
+//! currency against the sum of all entries.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -39,7 +39,7 @@ pub enum LedgerFault {
         /// The stored value and the expected one.
         description: String,
     },
-    /// The balances of a currency are not the deposits minus the withdrawals.
+    /// The balances of a currency are not the sum of its entries.
     Currency {
         /// Its name.
         currency_code: String,
@@ -72,22 +72,19 @@ impl fmt::Display for LedgerFault {
 const KINDS_WITHOUT_ENTRIES: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
 
 impl TransactionKind {
-    /// How an applied request of this kind moves money; None if it moves none.
+    /// The kind of transaction that requests of this kind make; None if they move no money.
     ///
     /// # Errors
     /// There is no such kind.
     pub fn of_kind(kind: &str) -> Result<Option<Self>, String> {
         let movement = Self::from_name(kind);
         if movement.is_none() && !KINDS_WITHOUT_ENTRIES.contains(&kind) {
-            return Err(format!("its kind is {kind:?}, which is none"));
+            return Err(format!("its kind is {kind:?}, which is no kind of request"));
         }
         Ok(movement)
     }
 
-    /// Whether such a transaction may have entries of these amounts.
-    ///
-    /// # Errors
-    /// What is wrong with them.
+    /// Checks that a transaction of this kind may have entries of these amounts.
     pub fn check(self, amounts: &[(&Currency, Amount)]) -> Result<(), String> {
         let is_right = match (self, amounts) {
             (Self::Deposit, [(_, amount)]) => amount.is_positive(),
@@ -101,10 +98,9 @@ impl TransactionKind {
         if is_right {
             return Ok(());
         }
-        let amounts: Vec<_> = amounts
-            .iter()
-            .map(|(currency, amount)| format!("{amount} {}", currency.code()))
-            .collect();
+        let text =
+            |(currency, amount): &(&Currency, Amount)| format!("{amount} {}", currency.code());
+        let amounts: Vec<_> = amounts.iter().map(text).collect();
         let amounts = if amounts.is_empty() { "none".to_owned() } else { amounts.join(", ") };
         let expected = match self {
             Self::Deposit => "one above zero",
@@ -152,10 +148,7 @@ impl LedgerTotals {
         self.currencies.entry((currency.code().to_owned(), currency.scale())).or_default()
     }
 
-    /// Adds the totals of another partition.
-    ///
-    /// # Errors
-    /// A sum is beyond 2^127.
+    /// Adds the totals of another partition. Fails if a sum is beyond 2^127.
     pub fn add(&mut self, other: Self) -> Result<(), LedgerFault> {
         self.accounts += other.accounts;
         self.entries += other.entries;
@@ -168,15 +161,11 @@ impl LedgerTotals {
     }
 
     /// Entries that transactions name.
-    #[must_use]
     pub fn entries_named(&self) -> u64 {
         self.currencies.values().map(|totals| totals.entries).sum()
     }
 
-    /// Checks that the balances of each currency are the money that came in and has not gone out.
-    ///
-    /// # Errors
-    /// The first currency whose balances differ.
+    /// Checks that the balances of each currency are the sum of its entries.
     pub fn check(&self) -> Result<(), LedgerFault> {
         for ((code, scale), totals) in &self.currencies {
             let moved = totals.by_kind.iter().try_fold(0_i128, |sum, it| sum.checked_add(*it));

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         account::Labels,
         command::{Action, Condition, Request},
-        ids::{AccountId, HoldId, IdError, Identity, RequestId, RequestKey, TransactionId},
+        ids::{AccountId, HoldId, Identity, RequestId, RequestKey, TransactionId},
         money::{Amount, AmountError, Currencies, Currency},
     },
     grpc::{
@@ -34,24 +34,26 @@ pub enum Sign {
 /// Reads the fields of one request. A method that reads a field returns None, and adds a violation,
 /// if the field is invalid.
 pub struct Decoder<'a> {
-    currencies: &'a Currencies,
+    pub currencies: &'a Currencies,
+    /// The identity under which requests of the caller are recorded.
+    pub caller: &'a Identity,
     violations: Vec<Violation>,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder for one request.
-    pub fn new(currencies: &'a Currencies) -> Self {
-        Self { currencies, violations: Vec::new() }
-    }
-
-    /// Returns `decoded`, or the violations. `decoded` is None only after a violation.
-    pub fn finish<T>(mut self, decoded: Option<T>) -> Result<T, Invalid> {
+    /// Decodes a request with `read`, which returns None only after a violation.
+    pub fn decode<T, D>(
+        currencies: &'a Currencies,
+        caller: &'a Identity,
+        request: T,
+        read: impl FnOnce(&mut Decoder<'_>, T) -> Option<D>,
+    ) -> Result<D, Invalid> {
+        let mut decoder = Self { currencies, caller, violations: Vec::new() };
+        let decoded = read(&mut decoder, request);
+        let mut violations = decoder.violations;
         // The sort is stable: fields with the same reason stay in the order of reading.
-        self.violations.sort_by_key(|violation| violation.reason as i32);
-        match decoded {
-            Some(decoded) if self.violations.is_empty() => Ok(decoded),
-            _ => Err(Invalid(self.violations)),
-        }
+        violations.sort_by_key(|violation| violation.reason as i32);
+        decoded.filter(|_| violations.is_empty()).ok_or(Invalid(violations))
     }
 
     /// Adds a violation. `field` is a path, best as `format_args!`, which is formatted only here.
@@ -64,60 +66,40 @@ impl<'a> Decoder<'a> {
         self.violations.push(Violation::new(reason, field, description));
     }
 
-    /// An account id.
-    pub fn account_id(&mut self, field: impl fmt::Display, text: &str) -> Option<AccountId> {
-        self.id(ErrorReason::InvalidAccountId, field, AccountId::parse(text))
-    }
-
-    /// A request id.
-    pub fn request_id(&mut self, field: impl fmt::Display, text: &str) -> Option<RequestId> {
-        self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
-    }
-
-    /// A hold id.
-    pub fn hold_id(&mut self, field: impl fmt::Display, text: &str) -> Option<HoldId> {
-        self.id(ErrorReason::InvalidHoldId, field, HoldId::parse(text))
-    }
-
-    fn id<T>(
+    /// The value of a field, if it is valid.
+    pub fn check<T, E: ToString>(
         &mut self,
         reason: ErrorReason,
         field: impl fmt::Display,
-        id: Result<T, IdError>,
+        value: Result<T, E>,
     ) -> Option<T> {
-        id.map_err(|error| self.report(reason, field, error)).ok()
+        value.map_err(|error| self.report(reason, field, error)).ok()
+    }
+
+    /// An account id.
+    pub fn account_id(&mut self, field: impl fmt::Display, text: &str) -> Option<AccountId> {
+        self.check(ErrorReason::InvalidAccountId, field, AccountId::parse(text))
+    }
+
+    /// A request id.
+    pub fn request_id(&mut self, text: &str) -> Option<RequestId> {
+        self.check(ErrorReason::InvalidRequestId, "request_id", RequestId::parse(text))
+    }
+
+    /// A hold id.
+    pub fn hold_id(&mut self, text: &str) -> Option<HoldId> {
+        self.check(ErrorReason::InvalidHoldId, "hold_id", HoldId::parse(text))
     }
 
     /// A transaction id.
-    pub fn transaction_id(
-        &mut self,
-        field: impl fmt::Display,
-        text: &str,
-    ) -> Option<TransactionId> {
-        let report = |_| {
-            self.report(ErrorReason::InvalidTransactionId, field, "must be a UUID");
-        };
-        Uuid::try_parse(text).map_err(report).ok()
+    pub fn transaction_id(&mut self, text: &str) -> Option<TransactionId> {
+        let id = Uuid::try_parse(text).map_err(|_| "must be a UUID");
+        self.check(ErrorReason::InvalidTransactionId, "transaction_id", id)
     }
 
     /// A currency by its code.
     pub fn currency(&mut self, field: impl fmt::Display, code: &str) -> Option<Currency> {
-        self.currencies
-            .get(code)
-            .map_err(|error| self.report(ErrorReason::InvalidCurrencyCode, field, error))
-            .ok()
-    }
-
-    /// A currency in which accounts may be opened.
-    pub fn currency_of_new_account(
-        &mut self,
-        field: impl fmt::Display,
-        code: &str,
-    ) -> Option<Currency> {
-        self.currencies
-            .get_for_new_account(code)
-            .map_err(|error| self.report(ErrorReason::InvalidCurrencyCode, field, error))
-            .ok()
+        self.check(ErrorReason::InvalidCurrencyCode, field, self.currencies.get(code))
     }
 
     /// An amount of any sign; in the `prescribed` currency, if there is one.
@@ -135,23 +117,22 @@ impl<'a> Decoder<'a> {
             self.report(ErrorReason::InvalidCurrencyCode, field, description);
             return None;
         }
-        match currency.parse(&money.value) {
-            Ok(amount) => Some((currency, amount)),
-            Err(error) => {
-                let description = error.to_string();
-                let (reason, limit) = match error {
-                    AmountError::Malformed | AmountError::TooManyDecimals { .. } => {
-                        (ErrorReason::InvalidAmount, None)
-                    }
-                    AmountError::OutOfRange { limit } => {
-                        (ErrorReason::BalanceOutOfRange, Some(limit))
-                    }
-                };
-                let field = format!("{field}.value");
-                self.violations.push(Violation { reason, field, description, limit });
-                None
+        let error = match currency.parse(&money.value) {
+            Ok(amount) => return Some((currency, amount)),
+            Err(error) => error,
+        };
+        let reason = match error {
+            AmountError::Malformed | AmountError::TooManyDecimals { .. } => {
+                ErrorReason::InvalidAmount
             }
+            AmountError::OutOfRange { .. } => ErrorReason::BalanceOutOfRange,
+        };
+        let mut violation = Violation::new(reason, format_args!("{field}.value"), &error);
+        if let AmountError::OutOfRange { limit } = error {
+            violation.limit = Some(limit);
         }
+        self.violations.push(violation);
+        None
     }
 
     /// A required amount of this sign, in any currency.
@@ -178,9 +159,25 @@ impl<'a> Decoder<'a> {
         Some((currency, amount))
     }
 
-    /// Checks the description of a request.
-    pub fn description(&mut self, text: &str) {
-        self.text(ErrorReason::InvalidDescription, "description", text);
+    /// A request with this action, and with the fields that most requests have.
+    pub fn request(
+        &mut self,
+        request_id: &str,
+        action: Option<Action>,
+        description: String,
+        labels: Labels,
+    ) -> Option<Request> {
+        let request_id = self.request_id(request_id);
+        self.text(ErrorReason::InvalidDescription, "description", &description);
+        self.labels(&labels);
+        Some(Request {
+            key: RequestKey { caller: self.caller.clone(), request_id: request_id? },
+            transaction_id: Uuid::now_v7(),
+            action: action?,
+            description,
+            labels,
+            validate_only: false,
+        })
     }
 
     /// Checks a text for people.
@@ -190,11 +187,8 @@ impl<'a> Decoder<'a> {
                 format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
             self.report(reason, field, description);
         } else if text.chars().any(char::is_control) {
-            self.report(
-                reason,
-                field,
-                "has a control character: write spaces for line feeds and tabs",
-            );
+            let description = "has a control character: write spaces for line feeds and tabs";
+            self.report(reason, field, description);
         }
     }
 
@@ -210,12 +204,13 @@ impl<'a> Decoder<'a> {
         for (key, value) in labels {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
             if key.is_empty() || key.len() > LABEL_KEY_LENGTH_MAX || !key.bytes().all(allowed) {
-                let description =
-                    format!("a key must be 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]");
+                let description = format!(
+                    "has a key that is not 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]"
+                );
                 self.report(reason, "labels", description);
             } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(char::is_control) {
                 let description = format!(
-                    "the value must be at most {LABEL_VALUE_LENGTH_MAX} bytes without control characters"
+                    "must have at most {LABEL_VALUE_LENGTH_MAX} bytes, without control characters"
                 );
                 self.report(reason, format_args!("labels[{key}]"), description);
             }
@@ -230,11 +225,8 @@ impl<'a> Decoder<'a> {
         currency: Option<&Currency>,
     ) -> Option<Condition> {
         let Some(condition) = condition else { return Some(Condition::default()) };
-        let reason = ErrorReason::InvalidCondition;
-        if condition.expected_version.is_some_and(|version| version < 1) {
-            self.report(reason, format_args!("{field}.expected_version"), "must be at least 1");
-            return None;
-        }
+        let expected_version = condition.expected_version;
+        self.version(format_args!("{field}.expected_version"), expected_version)?;
         let mut bound = |name: &str, money: &Option<proto::Money>| match money {
             None => Some(None),
             Some(money) => {
@@ -247,30 +239,28 @@ impl<'a> Decoder<'a> {
         if let (Some(min), Some(max)) = (min_balance_after, max_balance_after)
             && min > max
         {
+            let field = format_args!("{field}.max_balance_after");
             let description = "must not be below min_balance_after";
-            self.report(reason, format_args!("{field}.max_balance_after"), description);
+            self.report(ErrorReason::InvalidCondition, field, description);
             return None;
         }
-        let expected_version = condition.expected_version;
         Some(Condition { expected_version, min_balance_after, max_balance_after })
     }
 
-    /// A time of a filter, in microseconds since the Unix epoch, rounded up. Entries have whole
-    /// microseconds, so "at this time or later" and "before this time" both mean the next whole one.
-    pub fn time(
-        &mut self,
-        field: impl fmt::Display,
-        time: Option<&prost_types::Timestamp>,
-    ) -> Option<i64> {
-        self.time_or(field, time, ErrorReason::InvalidFilter)
+    /// Checks the version that an account must have.
+    pub fn version(&mut self, field: impl fmt::Display, version: Option<i64>) -> Option<()> {
+        let version =
+            if version.is_some_and(|it| it < 1) { Err("must be at least 1") } else { Ok(()) };
+        self.check(ErrorReason::InvalidCondition, field, version)
     }
 
-    /// A time like that of [`Decoder::time`], with another reason for a violation.
-    pub fn time_or(
+    /// A time in microseconds since the Unix epoch, rounded up. Entries have whole microseconds, so
+    /// "at this time or later" and "before this time" both mean the next whole one.
+    pub fn time(
         &mut self,
-        field: impl fmt::Display,
-        time: Option<&prost_types::Timestamp>,
         reason: ErrorReason,
+        field: &str,
+        time: Option<&prost_types::Timestamp>,
     ) -> Option<i64> {
         let time = time?;
         let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -284,14 +274,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// A request without an action, description or labels, for the decoders to fill in.
-pub fn empty_request(caller: &Identity, request_id: RequestId) -> Request {
-    Request {
-        key: RequestKey { caller: caller.clone(), request_id },
-        transaction_id: Uuid::now_v7(),
-        action: Action::Fence,
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-    }
+/// The text of a field that may be empty.
+pub fn given(text: &str) -> Option<&str> {
+    Some(text).filter(|it| !it.is_empty())
 }

@@ -2,93 +2,45 @@
 
 use crate::{
     domain::{
+        account::Labels,
         command::{Action, Request},
         hold::{Capture, HoldRef, NewHold},
-        ids::Identity,
-        money::Currencies,
     },
-    grpc::{
-        decode::decoder::{Decoder, Sign, empty_request},
-        error::invalid::Invalid,
-    },
+    grpc::decode::decoder::{Decoder, Sign, given},
     proto::{self, ErrorReason},
 };
 
-/// A hold to place, on behalf of `caller`.
-pub fn new_hold(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::PlaceHoldRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
-    let hold_id = (!request.hold_id.is_empty())
-        .then(|| decoder.hold_id("hold_id", &request.hold_id))
-        .flatten();
+/// A hold to place.
+pub fn new_hold(decoder: &mut Decoder<'_>, request: proto::PlaceHoldRequest) -> Option<Request> {
+    let hold_id = given(&request.hold_id).and_then(|it| decoder.hold_id(it));
     let account_id = decoder.account_id("account_id", &request.account_id);
     let money = decoder.amount("amount", request.amount.as_ref(), Sign::Positive);
-    let reason = ErrorReason::InvalidExpireTime;
     let expire_time = request.expire_time.as_ref();
-    let expire_time_us = decoder.time_or("expire_time", expire_time, reason);
-    decoder.description(&request.description);
-    decoder.labels(&request.labels);
-    let decoded = request_id.zip(account_id).zip(money);
-    let decoded = decoded.map(|((request_id, account_id), (currency, amount))| Request {
-        action: Action::PlaceHold(NewHold {
-            hold_id,
-            account_id,
-            currency,
-            amount,
-            expire_time_us,
-        }),
-        description: request.description,
-        labels: request.labels,
-        ..empty_request(caller, request_id)
+    let expire_time_us = decoder.time(ErrorReason::InvalidExpireTime, "expire_time", expire_time);
+    let action = account_id.zip(money).map(|(account_id, (currency, amount))| {
+        Action::PlaceHold(NewHold { hold_id, account_id, currency, amount, expire_time_us })
     });
-    decoder.finish(decoded)
+    decoder.request(&request.request_id, action, request.description, request.labels)
 }
 
-/// A hold to capture, on behalf of `caller`.
-pub fn capture(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::CaptureHoldRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
-    let hold_id = decoder.hold_id("hold_id", &request.hold_id);
+/// A hold to capture.
+pub fn capture(decoder: &mut Decoder<'_>, request: proto::CaptureHoldRequest) -> Option<Request> {
+    let hold_id = decoder.hold_id(&request.hold_id);
     let money = request.amount.as_ref();
     let amount = money.and_then(|money| decoder.amount("amount", Some(money), Sign::Positive));
-    let destination = request.destination_account_id;
-    let destination_account_id = (!destination.is_empty())
-        .then(|| decoder.account_id("destination_account_id", &destination))
-        .flatten();
-    decoder.description(&request.description);
-    decoder.labels(&request.labels);
-    let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| {
+    let destination = given(&request.destination_account_id);
+    let destination_account_id =
+        destination.and_then(|it| decoder.account_id("destination_account_id", it));
+    let action = hold_id.map(|hold_id| {
         let hold = HoldRef { hold_id, resolved: None };
-        Request {
-            action: Action::CaptureHold(Capture { hold, amount, destination_account_id }),
-            description: request.description,
-            labels: request.labels,
-            ..empty_request(caller, request_id)
-        }
+        Action::CaptureHold(Capture { hold, amount, destination_account_id })
     });
-    decoder.finish(decoded)
+    decoder.request(&request.request_id, action, request.description, request.labels)
 }
 
-/// A hold to release, on behalf of `caller`.
-pub fn release(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::ReleaseHoldRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
-    let hold_id = decoder.hold_id("hold_id", &request.hold_id);
-    let decoded = request_id.zip(hold_id).map(|(request_id, hold_id)| Request {
-        action: Action::ReleaseHold(HoldRef { hold_id, resolved: None }),
-        ..empty_request(caller, request_id)
-    });
-    decoder.finish(decoded)
+/// A hold to release.
+pub fn release(decoder: &mut Decoder<'_>, request: proto::ReleaseHoldRequest) -> Option<Request> {
+    let hold_id = decoder.hold_id(&request.hold_id);
+    let action = hold_id.map(|hold_id| Action::ReleaseHold(HoldRef { hold_id, resolved: None }));
+    decoder.request(&request.request_id, action, String::new(), Labels::new())
 }

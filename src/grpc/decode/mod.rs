@@ -11,14 +11,13 @@ mod holds;
 mod postings;
 mod queries;
 
-pub use accounts::{
-    account_update, check_currency_of_new_account, close, freeze, new_account, unfreeze,
-};
+pub use accounts::{account_update, close, currency_of_new_account, freeze, new_account, unfreeze};
+pub use decoder::Decoder;
 pub use holds::{capture, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
 pub use queries::{
-    TransactionList, account_change_list, account_id, account_ids, account_list, balance,
-    entry_list, hold_id, hold_list, request_id, transaction_list, transaction_name, watch,
+    TransactionList, account_change_list, account_ids, account_list, balance, entry_list,
+    hold_list, transaction_list, transaction_name, watch,
 };
 
 /// The longest description, in bytes.

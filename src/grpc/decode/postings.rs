@@ -5,188 +5,100 @@ use std::fmt;
 
 use crate::{
     domain::{
-        account::Labels,
-        command::{Action, Leg, Request, TransactionRef},
-        ids::Identity,
-        money::Currencies,
+        command::{Action, Condition, Leg, Request, TransactionRef},
+        ids::AccountId,
         transaction::TransactionKind,
     },
     grpc::{
         decode::{
             BATCH_LEGS_MAX, BATCH_POST_MAX, LEGS_MAX,
-            decoder::{Decoder, Sign, empty_request},
+            decoder::{Decoder, Sign},
         },
         error::invalid::Invalid,
     },
     proto::{self, ErrorReason},
 };
 
-/// The fields that deposits, withdrawals and transfers share.
-struct CommonFields<'a> {
-    kind: TransactionKind,
-    request_id: &'a str,
-    amount: Option<&'a proto::Money>,
-    description: String,
-    labels: Labels,
-    condition: Option<&'a proto::Condition>,
-    validate_only: bool,
+/// A deposit.
+pub fn deposit(decoder: &mut Decoder<'_>, request: proto::DepositRequest) -> Option<Request> {
+    let account_id = decoder.account_id("account_id", &request.account_id);
+    let (amount, condition) = (request.amount.as_ref(), request.condition.as_ref());
+    let leg = leg(decoder, "", account_id, amount, Sign::Positive, condition);
+    let action = leg.map(|leg| Action::Post(TransactionKind::Deposit, vec![leg]));
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { validate_only: request.validate_only, ..decoded })
 }
 
-/// The accounts of a deposit, a withdrawal or a transfer, each as (name of the field, value). The
-/// condition is on the first account.
-#[derive(Clone, Copy)]
-enum Sides<'a> {
-    /// A deposit into the account.
-    Into(&'a str, &'a str),
-    /// A withdrawal from the account.
-    From(&'a str, &'a str),
-    /// A transfer from the first account to the second.
-    Between((&'a str, &'a str), (&'a str, &'a str)),
+/// A withdrawal.
+pub fn withdraw(decoder: &mut Decoder<'_>, request: proto::WithdrawRequest) -> Option<Request> {
+    let account_id = decoder.account_id("account_id", &request.account_id);
+    let (amount, condition) = (request.amount.as_ref(), request.condition.as_ref());
+    let leg = leg(decoder, "", account_id, amount, Sign::Positive, condition);
+    let leg = leg.map(|leg| Leg { amount: -leg.amount, ..leg });
+    let action = leg.map(|leg| Action::Post(TransactionKind::Withdrawal, vec![leg]));
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { validate_only: request.validate_only, ..decoded })
 }
 
-/// A deposit, on behalf of `caller`.
-pub fn deposit(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::DepositRequest,
-) -> Result<Request, Invalid> {
-    let common = CommonFields {
-        kind: TransactionKind::Deposit,
-        request_id: &request.request_id,
-        amount: request.amount.as_ref(),
-        description: request.description,
-        labels: request.labels,
-        condition: request.condition.as_ref(),
-        validate_only: request.validate_only,
-    };
-    posting(currencies, caller, common, Sides::Into("account_id", &request.account_id))
-}
-
-/// A withdrawal, on behalf of `caller`.
-pub fn withdraw(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::WithdrawRequest,
-) -> Result<Request, Invalid> {
-    let common = CommonFields {
-        kind: TransactionKind::Withdrawal,
-        request_id: &request.request_id,
-        amount: request.amount.as_ref(),
-        description: request.description,
-        labels: request.labels,
-        condition: request.condition.as_ref(),
-        validate_only: request.validate_only,
-    };
-    posting(currencies, caller, common, Sides::From("account_id", &request.account_id))
-}
-
-/// A transfer, on behalf of `caller`.
-pub fn transfer(
-    currencies: &Currencies,
-    caller: &Identity,
-    request: proto::TransferRequest,
-) -> Result<Request, Invalid> {
-    let common = CommonFields {
-        kind: TransactionKind::Transfer,
-        request_id: &request.request_id,
-        amount: request.amount.as_ref(),
-        description: request.description,
-        labels: request.labels,
-        condition: request.condition.as_ref(),
-        validate_only: request.validate_only,
-    };
-    let source = ("source_account_id", request.source_account_id.as_str());
-    let destination = ("destination_account_id", request.destination_account_id.as_str());
-    posting(currencies, caller, common, Sides::Between(source, destination))
-}
-
-fn posting(
-    currencies: &Currencies,
-    caller: &Identity,
-    common: CommonFields<'_>,
-    sides: Sides<'_>,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", common.request_id);
-    let (first, second, is_in) = match sides {
-        Sides::Into(field, text) => (decoder.account_id(field, text), None, true),
-        Sides::From(field, text) => (decoder.account_id(field, text), None, false),
-        Sides::Between((source_field, source), (field, destination)) => {
-            let source = decoder.account_id(source_field, source);
-            let destination = decoder.account_id(field, destination);
-            if source.is_some() && source == destination {
-                let reason = ErrorReason::InvalidAccountId;
-                decoder.report(reason, field, format!("must not be the {source_field}"));
-            }
-            (source, destination, false)
-        }
-    };
-    let money = decoder.amount("amount", common.amount, Sign::Positive);
-    let currency = money.as_ref().map(|(currency, _)| currency);
-    let condition = decoder.condition("condition", common.condition, currency);
-    decoder.description(&common.description);
-    decoder.labels(&common.labels);
-    let legs = (|| {
-        let (currency, amount) = money?;
-        let leg = |account_id, amount, condition| Leg {
-            account_id,
-            currency: currency.clone(),
-            amount,
-            condition,
-        };
-        let mut legs = vec![leg(first?, if is_in { amount } else { -amount }, condition?)];
-        legs.extend(second.map(|second| leg(second, amount, Default::default())));
-        Some(legs)
-    })();
-    let decoded = request_id.zip(legs).map(|(request_id, legs)| Request {
-        action: Action::Post(common.kind, legs),
-        description: common.description,
-        labels: common.labels,
-        validate_only: common.validate_only,
-        ..empty_request(caller, request_id)
+/// A transfer. The condition is on the source account.
+pub fn transfer(decoder: &mut Decoder<'_>, request: proto::TransferRequest) -> Option<Request> {
+    let source = decoder.account_id("source_account_id", &request.source_account_id);
+    let field = "destination_account_id";
+    let destination = decoder.account_id(field, &request.destination_account_id);
+    if source.is_some() && source == destination {
+        decoder.report(ErrorReason::InvalidAccountId, field, "must not be the source_account_id");
+    }
+    let (amount, condition) = (request.amount.as_ref(), request.condition.as_ref());
+    let source = leg(decoder, "", source, amount, Sign::Positive, condition);
+    let action = source.zip(destination).map(|(source, account_id)| {
+        let (currency, amount) = (source.currency.clone(), source.amount);
+        let source = Leg { amount: -amount, ..source };
+        let destination = Leg { account_id, currency, amount, condition: Condition::default() };
+        Action::Post(TransactionKind::Transfer, vec![source, destination])
     });
-    decoder.finish(decoded)
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { validate_only: request.validate_only, ..decoded })
 }
 
-/// A transaction of any legs, on behalf of `caller`.
+/// A posting of any legs.
 pub fn transaction(
-    currencies: &Currencies,
-    caller: &Identity,
+    decoder: &mut Decoder<'_>,
     request: proto::PostTransactionRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
+) -> Option<Request> {
     if request.legs.is_empty() || request.legs.len() > LEGS_MAX {
         let description = format!("has {} legs; 1-{LEGS_MAX} are allowed", request.legs.len());
         decoder.report(ErrorReason::InvalidLegs, "legs", description);
-        return decoder.finish(None);
+        decoder.request_id(&request.request_id);
+        return None;
     }
-    let mut legs = Some(Vec::with_capacity(request.legs.len()));
+    let mut legs = Vec::with_capacity(request.legs.len());
     for (index, encoded) in request.legs.iter().enumerate() {
-        let decoded = leg(&mut decoder, format_args!("legs[{index}]"), encoded);
-        legs = legs.zip(decoded).map(|(mut legs, leg)| {
-            legs.push(leg);
-            legs
-        });
+        let path = format_args!("legs[{index}].");
+        let account_id = decoder.account_id(format_args!("{path}account_id"), &encoded.account_id);
+        let (amount, condition) = (encoded.amount.as_ref(), encoded.condition.as_ref());
+        legs.extend(leg(decoder, path, account_id, amount, Sign::NotZero, condition));
     }
-    decoder.description(&request.description);
-    decoder.labels(&request.labels);
-    let decoded = request_id.zip(legs).map(|(request_id, legs)| Request {
-        action: Action::Post(TransactionKind::Posting, legs),
-        description: request.description,
-        labels: request.labels,
-        validate_only: request.validate_only,
-        ..empty_request(caller, request_id)
-    });
-    decoder.finish(decoded)
+    let action = Some(Action::Post(TransactionKind::Posting, legs));
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { validate_only: request.validate_only, ..decoded })
 }
 
-fn leg(decoder: &mut Decoder<'_>, field: impl fmt::Display, leg: &proto::Leg) -> Option<Leg> {
-    let account_id = decoder.account_id(format_args!("{field}.account_id"), &leg.account_id);
-    let money = decoder.amount(format_args!("{field}.amount"), leg.amount.as_ref(), Sign::NotZero);
+/// A leg. `path` is the beginning of the fields' paths.
+fn leg(
+    decoder: &mut Decoder<'_>,
+    path: impl fmt::Display,
+    account_id: Option<AccountId>,
+    amount: Option<&proto::Money>,
+    sign: Sign,
+    condition: Option<&proto::Condition>,
+) -> Option<Leg> {
+    let money = decoder.amount(format_args!("{path}amount"), amount, sign);
     let currency = money.as_ref().map(|(currency, _)| currency);
-    let condition =
-        decoder.condition(format_args!("{field}.condition"), leg.condition.as_ref(), currency);
+    let condition = decoder.condition(format_args!("{path}condition"), condition, currency);
     let (currency, amount) = money?;
     Some(Leg { account_id: account_id?, currency, amount, condition: condition? })
 }
@@ -208,22 +120,13 @@ pub fn batch(
     Ok(request.requests)
 }
 
-/// A transaction to reverse, on behalf of `caller`.
+/// A transaction to reverse.
 pub fn reversal(
-    currencies: &Currencies,
-    caller: &Identity,
+    decoder: &mut Decoder<'_>,
     request: proto::ReverseTransactionRequest,
-) -> Result<Request, Invalid> {
-    let mut decoder = Decoder::new(currencies);
-    let request_id = decoder.request_id("request_id", &request.request_id);
-    let transaction_id = decoder.transaction_id("transaction_id", &request.transaction_id);
-    decoder.description(&request.description);
-    decoder.labels(&request.labels);
-    let decoded = request_id.zip(transaction_id).map(|(request_id, transaction_id)| Request {
-        action: Action::Reverse(TransactionRef { transaction_id, resolved: None }),
-        description: request.description,
-        labels: request.labels,
-        ..empty_request(caller, request_id)
-    });
-    decoder.finish(decoded)
+) -> Option<Request> {
+    let transaction_id = decoder.transaction_id(&request.transaction_id);
+    let action = transaction_id
+        .map(|transaction_id| Action::Reverse(TransactionRef { transaction_id, resolved: None }));
+    decoder.request(&request.request_id, action, request.description, request.labels)
 }

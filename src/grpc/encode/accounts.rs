@@ -27,7 +27,8 @@ pub fn account(account: Account) -> proto::Account {
     }
 }
 
-fn account_state(state: AccountState) -> proto::AccountState {
+/// Encodes the state of an account.
+pub fn account_state(state: AccountState) -> proto::AccountState {
     match state {
         AccountState::Open => proto::AccountState::Open,
         AccountState::Frozen => proto::AccountState::Frozen,
@@ -58,35 +59,5 @@ pub fn account_change(change: AccountChange) -> proto::AccountChange {
         after: Some(attributes(change.after)),
         create_time: Some(time(change.create_time_us)),
         created_by: change.created_by.to_string(),
-    }
-}
-
-impl From<Account> for proto::CreateAccountResponse {
-    fn from(changed: Account) -> Self {
-        Self { account: Some(account(changed)) }
-    }
-}
-
-impl From<Account> for proto::UpdateAccountResponse {
-    fn from(changed: Account) -> Self {
-        Self { account: Some(account(changed)) }
-    }
-}
-
-impl From<Account> for proto::FreezeAccountResponse {
-    fn from(changed: Account) -> Self {
-        Self { account: Some(account(changed)) }
-    }
-}
-
-impl From<Account> for proto::UnfreezeAccountResponse {
-    fn from(changed: Account) -> Self {
-        Self { account: Some(account(changed)) }
-    }
-}
-
-impl From<Account> for proto::CloseAccountResponse {
-    fn from(changed: Account) -> Self {
-        Self { account: Some(account(changed)) }
     }
 }

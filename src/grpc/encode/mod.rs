@@ -11,9 +11,9 @@ mod transactions;
 mod values;
 mod verification;
 
-pub use accounts::{account, account_change};
-pub use holds::hold;
+pub use accounts::{account, account_change, account_state};
+pub use holds::{hold, hold_state};
 pub use requests::{fenced, outcome};
-pub use transactions::{entry, transaction, watched_entries};
+pub use transactions::{entry, transaction, transaction_kind, watched_entries};
 pub use values::money;
 pub use verification::verified_account;

@@ -13,15 +13,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
     let mut encoded = proto::Transaction {
         transaction_id: id(transaction.transaction_id),
         request_id: transaction.request_id.to_string(),
-        kind: match transaction.kind {
-            TransactionKind::Deposit => proto::TransactionKind::Deposit,
-            TransactionKind::Withdrawal => proto::TransactionKind::Withdrawal,
-            TransactionKind::Transfer => proto::TransactionKind::Transfer,
-            TransactionKind::Posting => proto::TransactionKind::Posting,
-            TransactionKind::Capture => proto::TransactionKind::Capture,
-            TransactionKind::Reversal => proto::TransactionKind::Reversal,
-        }
-        .into(),
+        kind: transaction_kind(transaction.kind).into(),
         entries: transaction.entries.iter().map(entry).collect(),
         description: transaction.description.clone(),
         labels: transaction.labels.clone(),
@@ -40,6 +32,18 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         }
     }
     encoded
+}
+
+/// Encodes the kind of a transaction.
+pub fn transaction_kind(kind: TransactionKind) -> proto::TransactionKind {
+    match kind {
+        TransactionKind::Deposit => proto::TransactionKind::Deposit,
+        TransactionKind::Withdrawal => proto::TransactionKind::Withdrawal,
+        TransactionKind::Transfer => proto::TransactionKind::Transfer,
+        TransactionKind::Posting => proto::TransactionKind::Posting,
+        TransactionKind::Capture => proto::TransactionKind::Capture,
+        TransactionKind::Reversal => proto::TransactionKind::Reversal,
+    }
 }
 
 /// Encodes an entry.

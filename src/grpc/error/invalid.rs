@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 
 use crate::{
-    grpc::error::{StatusBuilder, detail},
+    grpc::error::StatusBuilder,
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };
@@ -48,24 +48,20 @@ impl Invalid {
 
 impl From<Invalid> for StatusBuilder {
     fn from(Invalid(violations): Invalid) -> Self {
-        let Some(first) = violations.first().cloned() else {
-            // A defect: a decoder finished with neither a result nor a violation.
-            return Self::from(&Error::Internal(Some(Outcome::NotApplied)));
+        let Some(first) = violations.first() else {
+            // A defect: a decoder ended with neither a result nor a violation.
+            return Self::from(Error::Internal(Some(Outcome::NotApplied)));
         };
         let code = match first.reason {
             ErrorReason::BalanceOutOfRange => Code::OutOfRange,
             _ => Code::InvalidArgument,
         };
-        Self {
-            code,
-            reason: first.reason,
-            message: format!("{} {}", first.field, first.description),
-            metadata: [("field", Some(first.field)), ("limit", first.limit)]
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-                .collect(),
-            details: vec![bad_request(violations)],
+        let message = format!("{} {}", first.field, first.description);
+        let mut status = Self::new(code, first.reason, message).with("field", &first.field);
+        if let Some(limit) = &first.limit {
+            status = status.with("limit", limit);
         }
+        status.with_detail("BadRequest", &bad_request(violations))
     }
 }
 
@@ -75,22 +71,15 @@ impl From<Invalid> for Status {
     }
 }
 
-/// The detail with the first violations, and the number of the others.
-pub fn bad_request(violations: Vec<Violation>) -> prost_types::Any {
+/// The first violations, and the number of the others.
+pub fn bad_request(mut violations: Vec<Violation>) -> pb::BadRequest {
     let more = violations.len().saturating_sub(VIOLATIONS_MAX);
-    let last = (more > 0).then(|| pb::bad_request::FieldViolation {
-        description: format!("and {more} more"),
-        ..pb::bad_request::FieldViolation::default()
+    violations.truncate(VIOLATIONS_MAX);
+    let violations = violations.into_iter().map(|it| (it.field, it.description));
+    let last = (more > 0).then(|| (String::new(), format!("and {more} more")));
+    let encoded = violations.chain(last).map(|(field, description)| {
+        let (reason, localized_message) = (String::new(), None);
+        pb::bad_request::FieldViolation { field, description, reason, localized_message }
     });
-    let field_violations = violations
-        .into_iter()
-        .take(VIOLATIONS_MAX)
-        .map(|violation| pb::bad_request::FieldViolation {
-            field: violation.field,
-            description: violation.description,
-            ..pb::bad_request::FieldViolation::default()
-        })
-        .chain(last)
-        .collect();
-    detail("BadRequest", &pb::BadRequest { field_violations })
+    pb::BadRequest { field_violations: encoded.collect() }
 }

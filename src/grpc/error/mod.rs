@@ -14,17 +14,17 @@ mod rejection;
 mod tests;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
 pub use crate::grpc::error::{
-    limit::{call_shed, request_too_large, response_too_large},
+    limit::{overloaded, request_too_large, response_too_large},
     transport::{panic_response, remap_protocol_errors, waiting_for_database},
 };
-use crate::proto::ErrorReason;
+use crate::{ledger::Outcome, proto::ErrorReason};
 
 /// The value of `domain` in ErrorInfo.
 const DOMAIN: &str = "passbook";
@@ -55,6 +55,41 @@ pub struct StatusBuilder {
 }
 
 impl StatusBuilder {
+    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        let (metadata, details) = (BTreeMap::new(), Vec::new());
+        Self { code, reason, message: message.into(), metadata, details }
+    }
+
+    /// Adds a value to the metadata.
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Adds the outcome of a change. A query has none.
+    fn with_outcome(self, outcome: Option<Outcome>) -> Self {
+        match outcome {
+            None => self,
+            Some(outcome) => self.with("outcome", outcome.name()),
+        }
+    }
+
+    /// Adds a detail of the package `google.rpc`.
+    fn with_detail(mut self, name: &str, message: &impl Message) -> Self {
+        self.details.push(packed(name, message));
+        self
+    }
+
+    /// Adds the delay after which a retry makes sense.
+    fn with_retry(self, delay: Duration) -> Self {
+        let retry_delay = prost_types::Duration {
+            // No delay of this server is longer than a minute.
+            seconds: delay.as_secs() as i64,
+            nanos: delay.subsec_nanos() as i32,
+        };
+        self.with_detail("RetryInfo", &pb::RetryInfo { retry_delay: Some(retry_delay) })
+    }
+
     /// The outcome of the request: `not_applied`, `unknown`, or None for a final error.
     pub fn outcome(&self) -> Option<&str> {
         self.metadata.get("outcome").map(String::as_str)
@@ -74,7 +109,7 @@ impl StatusBuilder {
             domain: DOMAIN.to_owned(),
             metadata: self.metadata,
         };
-        let mut details = vec![detail("ErrorInfo", &info)];
+        let mut details = vec![packed("ErrorInfo", &info)];
         details.extend(self.details);
         pb::Status { code: self.code as i32, message: self.message, details }
     }
@@ -86,8 +121,7 @@ pub fn reason_name(reason: ErrorReason) -> &'static str {
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
-/// Packs a detail of the package `google.rpc`.
-fn detail(name: &str, message: &impl Message) -> prost_types::Any {
+fn packed(name: &str, message: &impl Message) -> prost_types::Any {
     prost_types::Any {
         type_url: format!("type.googleapis.com/google.rpc.{name}"),
         value: message.encode_to_vec(),

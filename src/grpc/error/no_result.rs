@@ -1,22 +1,28 @@
 //! Errors of calls without a result.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use tonic::{Code, Status};
 
 use crate::{
     auth::AuthError,
+    budget::Limit,
     domain::authorization::PermissionDenied,
-    grpc::error::{StatusBuilder, invalid::Invalid, limit::retry_info},
+    grpc::error::{StatusBuilder, invalid::Invalid, limit::overloaded},
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };
 
-impl From<&Error> for StatusBuilder {
-    fn from(error: &Error) -> Self {
+impl From<Error> for StatusBuilder {
+    fn from(error: Error) -> Self {
         use ErrorReason as E;
-        let (code, reason, message, outcome, retry) = match error {
-            Error::Rejected(rejection) => return Self::from(rejection),
+        let not_applied = Some(Outcome::NotApplied);
+        match error {
+            Error::Rejected(rejection) => Self::from(rejection),
+            Error::Overloaded(exhausted) => {
+                // A watch changes nothing.
+                overloaded(exhausted, not_applied.filter(|_| exhausted.limit != Limit::Watchers))
+            }
             Error::PermissionDenied(denied) => {
                 let permission = match denied {
                     PermissionDenied::Account(_)
@@ -24,96 +30,63 @@ impl From<&Error> for StatusBuilder {
                     | PermissionDenied::AccountIdRequired => "account",
                     PermissionDenied::Amount { .. } => "amount",
                 };
-                return permission_denied(permission, denied.to_string());
+                permission_denied(permission, denied.to_string())
             }
-            Error::LockTimeout => (
-                Code::Aborted,
-                E::LockTimeout,
-                "an account is locked by another transaction".to_owned(),
-                Some(Outcome::NotApplied),
-                Some(Duration::from_millis(200)),
-            ),
-            Error::Contention => (
-                Code::Aborted,
-                E::Contention,
-                "the database aborted the transaction repeatedly".to_owned(),
-                Some(Outcome::NotApplied),
-                Some(Duration::from_millis(100)),
-            ),
+            Error::LockTimeout => {
+                let message =
+                    "another database transaction kept an account locked until the deadline";
+                Self::new(Code::Aborted, E::LockTimeout, message)
+                    .with_outcome(not_applied)
+                    .with_retry(Duration::from_millis(200))
+            }
+            Error::Contention => {
+                let message = "the database aborted the change repeatedly";
+                Self::new(Code::Aborted, E::Contention, message)
+                    .with_outcome(not_applied)
+                    .with_retry(Duration::from_millis(100))
+            }
             Error::DeadlineExceeded(outcome) => {
-                let message = "the deadline passed before there was a result".to_owned();
-                (Code::DeadlineExceeded, E::DeadlineExceeded, message, *outcome, None)
+                let message = "the deadline passed before there was a result";
+                Self::new(Code::DeadlineExceeded, E::DeadlineExceeded, message)
+                    .with_outcome(outcome)
             }
-            Error::Overloaded { limit } => (
-                Code::ResourceExhausted,
-                E::Overloaded,
-                format!("{limit} requests are waiting already"),
-                Some(Outcome::NotApplied),
-                Some(Duration::from_millis(100)),
-            ),
-            Error::TooManyWatchers { limit } => (
-                Code::ResourceExhausted,
-                E::Overloaded,
-                format!("{limit} watchers are connected already"),
-                None,
-                Some(Duration::from_secs(1)),
-            ),
             Error::WatcherTooSlow { limit } => {
-                let limit = humantime::format_duration(*limit);
+                let limit = humantime::format_duration(limit);
                 let message = format!(
                     "a message was not read for {limit}; watch again from the last sequence that you have"
                 );
-                (Code::ResourceExhausted, E::WatcherTooSlow, message, None, None)
+                Self::new(Code::ResourceExhausted, E::WatcherTooSlow, message)
             }
             Error::SequenceNotReached { sequence } => {
                 let description = format!("is above the account's sequence, which is {sequence}");
-                return Self::from(Invalid::new(E::InvalidFilter, "after_sequence", description));
+                Self::from(Invalid::new(E::InvalidFilter, "after_sequence", description))
             }
-            Error::DatabaseUnavailable(outcome) => (
-                Code::Unavailable,
-                E::DatabaseUnavailable,
-                "the database cannot be reached or written".to_owned(),
-                *outcome,
-                Some(Duration::from_secs(1)),
-            ),
-            Error::SchemaNotMigrated(outcome) => (
-                Code::Unavailable,
-                E::SchemaNotMigrated,
-                "the database's schema is not this server's; see `passbook migrate status`"
-                    .to_owned(),
-                *outcome,
-                None,
-            ),
-            Error::ShuttingDown => (
-                Code::Unavailable,
-                E::ShuttingDown,
-                "the server is shutting down".to_owned(),
-                Some(Outcome::NotApplied),
-                Some(Duration::from_millis(100)),
-            ),
+            Error::DatabaseUnavailable(outcome) => {
+                let message = "the database cannot be reached or written";
+                Self::new(Code::Unavailable, E::DatabaseUnavailable, message)
+                    .with_outcome(outcome)
+                    .with_retry(Duration::from_secs(1))
+            }
+            Error::SchemaNotMigrated(outcome) => {
+                let message = "the database does not have this server's schema; see `passbook migrate status`";
+                Self::new(Code::Unavailable, E::SchemaNotMigrated, message).with_outcome(outcome)
+            }
+            Error::ShuttingDown => {
+                Self::new(Code::Unavailable, E::ShuttingDown, "the server is shutting down")
+                    .with_outcome(not_applied)
+                    .with_retry(Duration::from_millis(100))
+            }
             Error::Internal(outcome) => {
-                let message = "internal error; see the server's log".to_owned();
-                (Code::Internal, E::Internal, message, *outcome, None)
+                let message = "internal error; see the server's log";
+                Self::new(Code::Internal, E::Internal, message).with_outcome(outcome)
             }
-        };
-        let outcome = outcome.map(|outcome| match outcome {
-            Outcome::NotApplied => ("outcome".to_owned(), "not_applied".to_owned()),
-            Outcome::Unknown => ("outcome".to_owned(), "unknown".to_owned()),
-        });
-        let metadata = outcome.into_iter().collect();
-        Self {
-            code,
-            reason,
-            message,
-            metadata,
-            details: retry.map(retry_info).into_iter().collect(),
         }
     }
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        StatusBuilder::from(&error).into_status()
+        StatusBuilder::from(error).into_status()
     }
 }
 
@@ -122,20 +95,15 @@ impl From<AuthError> for Status {
         let message = error.to_string();
         let builder = match error {
             AuthError::MethodDenied { .. } => permission_denied("method", message),
-            AuthError::Unauthenticated(_) => StatusBuilder {
-                code: Code::Unauthenticated,
-                reason: ErrorReason::Unauthenticated,
-                message,
-                metadata: BTreeMap::new(),
-                details: vec![],
-            },
+            AuthError::Unauthenticated(_) => {
+                StatusBuilder::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message)
+            }
         };
         builder.into_status()
     }
 }
 
 fn permission_denied(permission: &str, message: String) -> StatusBuilder {
-    let metadata = BTreeMap::from([("permission".to_owned(), permission.to_owned())]);
-    let (code, reason) = (Code::PermissionDenied, ErrorReason::PermissionDenied);
-    StatusBuilder { code, reason, message, metadata, details: vec![] }
+    StatusBuilder::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message)
+        .with("permission", permission)
 }

@@ -8,98 +8,74 @@ use tonic_types::pb;
 use crate::{
     domain::rejection::Rejection,
     grpc::error::{
-        StatusBuilder, detail,
+        StatusBuilder,
         invalid::{Violation, bad_request},
         reason_name,
     },
     proto::ErrorReason,
 };
 
-impl From<&Rejection> for StatusBuilder {
-    fn from(rejection: &Rejection) -> Self {
-        use Rejection as R;
-        let account = "passbook.v1.Account";
-        let (code, reason, detail) = match rejection {
-            R::RequestIdReused { .. } => {
-                let violation = Violation {
-                    reason: ErrorReason::RequestIdReused,
-                    field: "request_id".to_owned(),
-                    description: rejection.to_string(),
-                    limit: None,
-                };
-                (Code::InvalidArgument, ErrorReason::RequestIdReused, bad_request(vec![violation]))
-            }
-            R::RequestFenced { request_id } => {
-                precondition(ErrorReason::RequestFenced, request_id.as_str(), rejection)
-            }
-            R::HoldNotFound { hold_id } => (
-                Code::NotFound,
-                ErrorReason::HoldNotFound,
-                resource_info("passbook.v1.Hold", hold_id.as_str(), rejection),
-            ),
-            R::HoldExists { hold_id } => (
-                Code::AlreadyExists,
-                ErrorReason::HoldExists,
-                resource_info("passbook.v1.Hold", hold_id.as_str(), rejection),
-            ),
-            R::HoldNotOpen { hold_id, .. } => {
-                precondition(ErrorReason::HoldNotOpen, hold_id.as_str(), rejection)
-            }
-            R::ExpireTimePassed { .. } => {
-                precondition(ErrorReason::ExpireTimePassed, "expire_time", rejection)
-            }
-            R::AlreadyReversed { transaction_id, .. } => {
-                precondition(ErrorReason::AlreadyReversed, &transaction_id.to_string(), rejection)
-            }
-            R::HoldAmountExceeded { hold_id, .. } => {
-                precondition(ErrorReason::HoldAmountExceeded, hold_id.as_str(), rejection)
-            }
-            R::AccountNotEmpty { account_id, .. } => {
-                precondition(ErrorReason::AccountNotEmpty, account_id.as_str(), rejection)
-            }
-            R::VersionMismatch { account_id, .. } => {
-                let (_, reason, detail) =
-                    precondition(ErrorReason::VersionMismatch, account_id.as_str(), rejection);
-                (Code::Aborted, reason, detail)
-            }
-            R::AccountNotFound { account_id } => (
-                Code::NotFound,
-                ErrorReason::AccountNotFound,
-                resource_info(account, account_id.as_str(), rejection),
-            ),
-            R::TransactionNotFound(name) => (
-                Code::NotFound,
-                ErrorReason::TransactionNotFound,
-                resource_info("passbook.v1.Transaction", &name.to_string(), rejection),
-            ),
-            R::AccountExists { account_id } => (
-                Code::AlreadyExists,
-                ErrorReason::AccountExists,
-                resource_info(account, account_id.as_str(), rejection),
-            ),
-            R::AccountClosed { account_id } => {
-                precondition(ErrorReason::AccountClosed, account_id.as_str(), rejection)
-            }
-            R::AccountFrozen { account_id } => {
-                precondition(ErrorReason::AccountFrozen, account_id.as_str(), rejection)
-            }
-            R::CurrencyMismatch { account_id, .. } => {
-                precondition(ErrorReason::CurrencyMismatch, account_id.as_str(), rejection)
-            }
-            R::BalanceOutOfRange { account_id, .. } => {
-                let (_, reason, detail) =
-                    precondition(ErrorReason::BalanceOutOfRange, account_id.as_str(), rejection);
-                (Code::OutOfRange, reason, detail)
-            }
-            R::ConditionFailed { account_id, .. } => {
-                precondition(ErrorReason::ConditionFailed, account_id.as_str(), rejection)
-            }
-            R::InsufficientFunds { account_id, .. } => {
-                precondition(ErrorReason::InsufficientFunds, account_id.as_str(), rejection)
-            }
+impl From<Rejection> for StatusBuilder {
+    fn from(rejection: Rejection) -> Self {
+        use Code::{
+            Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
         };
-        let message = rejection.to_string();
-        Self { code, reason, message, metadata: metadata(rejection), details: vec![detail] }
+        use ErrorReason as E;
+        use Rejection as R;
+        // With the field whose value the error is about.
+        let (code, reason, field) = match rejection {
+            R::RequestIdReused { .. } => (InvalidArgument, E::RequestIdReused, "request_id"),
+            R::RequestFenced { .. } => (FailedPrecondition, E::RequestFenced, "request_id"),
+            R::HoldNotFound { .. } => (NotFound, E::HoldNotFound, "hold_id"),
+            R::HoldExists { .. } => (AlreadyExists, E::HoldExists, "hold_id"),
+            R::HoldNotOpen { .. } => (FailedPrecondition, E::HoldNotOpen, "hold_id"),
+            R::HoldAmountExceeded { .. } => (FailedPrecondition, E::HoldAmountExceeded, "hold_id"),
+            R::ExpireTimePassed { .. } => (FailedPrecondition, E::ExpireTimePassed, "expire_time"),
+            R::TransactionNotFound(_) => (NotFound, E::TransactionNotFound, "transaction_id"),
+            R::AlreadyReversed { .. } => (FailedPrecondition, E::AlreadyReversed, "transaction_id"),
+            R::AccountNotFound { .. } => (NotFound, E::AccountNotFound, "account_id"),
+            R::AccountExists { .. } => (AlreadyExists, E::AccountExists, "account_id"),
+            R::AccountClosed { .. } => (FailedPrecondition, E::AccountClosed, "account_id"),
+            R::AccountFrozen { .. } => (FailedPrecondition, E::AccountFrozen, "account_id"),
+            R::AccountNotEmpty { .. } => (FailedPrecondition, E::AccountNotEmpty, "account_id"),
+            R::VersionMismatch { .. } => (Aborted, E::VersionMismatch, "account_id"),
+            R::CurrencyMismatch { .. } => (FailedPrecondition, E::CurrencyMismatch, "account_id"),
+            R::BalanceOutOfRange { .. } => (OutOfRange, E::BalanceOutOfRange, "account_id"),
+            R::ConditionFailed { .. } => (FailedPrecondition, E::ConditionFailed, "account_id"),
+            R::InsufficientFunds { .. } => (FailedPrecondition, E::InsufficientFunds, "account_id"),
+        };
+        let description = rejection.to_string();
+        let metadata = metadata(&rejection);
+        let subject = match &rejection {
+            R::TransactionNotFound(name) => name.to_string(),
+            // The metadata has no `expire_time`: the field itself is the subject.
+            _ => metadata.get(field).map_or(field, String::as_str).to_owned(),
+        };
+        let status = Self { metadata, ..Self::new(code, reason, description.clone()) };
+        match code {
+            InvalidArgument => {
+                let violation = Violation::new(reason, field, description);
+                status.with_detail("BadRequest", &bad_request(vec![violation]))
+            }
+            NotFound | AlreadyExists => {
+                let resource_type = match field {
+                    "account_id" => "passbook.v1.Account",
+                    "hold_id" => "passbook.v1.Hold",
+                    _ => "passbook.v1.Transaction",
+                };
+                let (resource_type, owner) = (resource_type.to_owned(), String::new());
+                let resource_name = subject;
+                let info = pb::ResourceInfo { resource_type, resource_name, owner, description };
+                status.with_detail("ResourceInfo", &info)
+            }
+            _ => {
+                let r#type = reason_name(reason).to_owned();
+                let violation =
+                    pb::precondition_failure::Violation { r#type, subject, description };
+                let failure = pb::PreconditionFailure { violations: vec![violation] };
+                status.with_detail("PreconditionFailure", &failure)
+            }
+        }
     }
 }
 
@@ -116,28 +92,4 @@ fn metadata(rejection: &Rejection) -> BTreeMap<String, String> {
             other => (name, other.to_string()),
         })
         .collect()
-}
-
-fn precondition(
-    reason: ErrorReason,
-    subject: &str,
-    rejection: &Rejection,
-) -> (Code, ErrorReason, prost_types::Any) {
-    let violation = pb::precondition_failure::Violation {
-        r#type: reason_name(reason).to_owned(),
-        subject: subject.to_owned(),
-        description: rejection.to_string(),
-    };
-    let failure = pb::PreconditionFailure { violations: vec![violation] };
-    (Code::FailedPrecondition, reason, detail("PreconditionFailure", &failure))
-}
-
-fn resource_info(kind: &str, name: &str, rejection: &Rejection) -> prost_types::Any {
-    let info = pb::ResourceInfo {
-        resource_type: kind.to_owned(),
-        resource_name: name.to_owned(),
-        description: rejection.to_string(),
-        ..pb::ResourceInfo::default()
-    };
-    detail("ResourceInfo", &info)
 }

@@ -1,11 +1,15 @@
 //! Every error: its code, reason, metadata and details.
 
+use std::collections::BTreeSet;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
 use crate::{
+    budget::{Exhausted, Limit, Scope},
     domain::{
-        ids::{AccountId, RequestId},
+        ids::{AccountId, HoldId, RequestId},
         money::Currencies,
         rejection::{Rejection, TransactionName},
     },
@@ -13,103 +17,154 @@ use crate::{
     proto::ErrorReason,
 };
 
-fn rejections() -> Vec<(Rejection, Code, &'static str)> {
+/// One of each variant.
+fn rejections() -> Vec<Rejection> {
     let account_id = || AccountId::parse("a").unwrap();
+    let hold_id = || HoldId::parse("h").unwrap();
+    let request_id = || RequestId::parse("r").unwrap();
     let amount = |text| Currencies::default().get("USD").unwrap().parse(text).unwrap();
     let currency_code = || "USD".to_owned();
-    let request_id = || RequestId::parse("r").unwrap();
+    let text = |text: &str| text.to_owned();
     vec![
-        (
-            Rejection::RequestIdReused { request_id: request_id() },
-            Code::InvalidArgument,
-            "REQUEST_ID_REUSED",
-        ),
-        (
-            Rejection::AccountNotFound { account_id: account_id() },
-            Code::NotFound,
-            "ACCOUNT_NOT_FOUND",
-        ),
-        (
-            Rejection::TransactionNotFound(TransactionName::RequestId(request_id())),
-            Code::NotFound,
-            "TRANSACTION_NOT_FOUND",
-        ),
-        (
-            Rejection::AccountExists { account_id: account_id() },
-            Code::AlreadyExists,
-            "ACCOUNT_EXISTS",
-        ),
-        (
-            Rejection::AccountClosed { account_id: account_id() },
-            Code::FailedPrecondition,
-            "ACCOUNT_CLOSED",
-        ),
-        (
-            Rejection::AccountFrozen { account_id: account_id() },
-            Code::FailedPrecondition,
-            "ACCOUNT_FROZEN",
-        ),
-        (
-            Rejection::CurrencyMismatch {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                account_currency_code: "EUR".to_owned(),
-            },
-            Code::FailedPrecondition,
-            "CURRENCY_MISMATCH",
-        ),
-        (
-            Rejection::BalanceOutOfRange {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                balance: amount("1"),
-                amount: amount("2"),
-            },
-            Code::OutOfRange,
-            "BALANCE_OUT_OF_RANGE",
-        ),
-        (
-            Rejection::ConditionFailed {
-                account_id: account_id(),
-                condition: "expected_version".to_owned(),
-                required: "1".to_owned(),
-                actual: "2".to_owned(),
-                version: 2,
-            },
-            Code::FailedPrecondition,
-            "CONDITION_FAILED",
-        ),
-        (
-            Rejection::InsufficientFunds {
-                account_id: account_id(),
-                currency_code: currency_code(),
-                available: amount("1"),
-                required: amount("2"),
-                version: 3,
-            },
-            Code::FailedPrecondition,
-            "INSUFFICIENT_FUNDS",
-        ),
+        Rejection::RequestIdReused { request_id: request_id() },
+        Rejection::RequestFenced { request_id: request_id() },
+        Rejection::HoldNotFound { hold_id: hold_id() },
+        Rejection::HoldExists { hold_id: hold_id() },
+        Rejection::HoldNotOpen { hold_id: hold_id(), state: text("captured") },
+        Rejection::ExpireTimePassed { expire_time_us: 1, now_us: 2 },
+        Rejection::AlreadyReversed {
+            transaction_id: Uuid::from_u128(1),
+            reversed_by_transaction_id: Uuid::from_u128(2),
+        },
+        Rejection::AccountNotFound { account_id: account_id() },
+        Rejection::TransactionNotFound(TransactionName::RequestId(request_id())),
+        Rejection::AccountExists { account_id: account_id() },
+        Rejection::AccountClosed { account_id: account_id() },
+        Rejection::AccountFrozen { account_id: account_id() },
+        Rejection::CurrencyMismatch {
+            account_id: account_id(),
+            currency_code: currency_code(),
+            account_currency_code: text("EUR"),
+        },
+        Rejection::BalanceOutOfRange {
+            account_id: account_id(),
+            currency_code: currency_code(),
+            balance: amount("1"),
+            amount: amount("2"),
+        },
+        Rejection::ConditionFailed {
+            account_id: account_id(),
+            condition: text("expected_version"),
+            required: text("1"),
+            actual: text("2"),
+            version: 2,
+        },
+        Rejection::InsufficientFunds {
+            account_id: account_id(),
+            currency_code: currency_code(),
+            available: amount("1"),
+            required: amount("2"),
+            version: 3,
+        },
+        Rejection::HoldAmountExceeded {
+            hold_id: hold_id(),
+            currency_code: currency_code(),
+            held: amount("1"),
+            required: amount("2"),
+        },
+        Rejection::AccountNotEmpty {
+            account_id: account_id(),
+            currency_code: currency_code(),
+            balance: amount("1"),
+            held: amount("2"),
+        },
+        Rejection::VersionMismatch { account_id: account_id(), expected_version: 1, version: 2 },
     ]
 }
 
-#[test]
-fn every_rejection_has_its_code_reason_and_metadata() {
-    for (rejection, code, reason) in rejections() {
-        let status = Status::from(Error::Rejected(rejection.clone()));
-        assert_eq!(status.code(), code, "{reason}");
-        assert_eq!(status.message(), rejection.to_string());
-        let info = status.get_details_error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "passbook"));
-        assert!(ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).is_some());
-        let named = ["account_id", "request_id"].iter().any(|it| info.metadata.contains_key(*it));
-        assert!(named, "{reason} names what it is about: {:?}", info.metadata);
+/// Code, reason and the keys of the metadata. A new variant does not compile without them.
+fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
+    use {ErrorReason as E, Rejection as R};
+    match rejection {
+        R::RequestIdReused { .. } => (Code::InvalidArgument, E::RequestIdReused, "request_id"),
+        R::RequestFenced { .. } => (Code::FailedPrecondition, E::RequestFenced, "request_id"),
+        R::HoldNotFound { .. } => (Code::NotFound, E::HoldNotFound, "hold_id"),
+        R::HoldExists { .. } => (Code::AlreadyExists, E::HoldExists, "hold_id"),
+        R::HoldNotOpen { .. } => (Code::FailedPrecondition, E::HoldNotOpen, "hold_id state"),
+        R::ExpireTimePassed { .. } => {
+            (Code::FailedPrecondition, E::ExpireTimePassed, "expire_time_us now_us")
+        }
+        R::AlreadyReversed { .. } => {
+            let keys = "reversed_by_transaction_id transaction_id";
+            (Code::FailedPrecondition, E::AlreadyReversed, keys)
+        }
+        R::AccountNotFound { .. } => (Code::NotFound, E::AccountNotFound, "account_id"),
+        R::TransactionNotFound(TransactionName::RequestId(_)) => {
+            (Code::NotFound, E::TransactionNotFound, "request_id")
+        }
+        R::TransactionNotFound(TransactionName::TransactionId(_)) => {
+            (Code::NotFound, E::TransactionNotFound, "transaction_id")
+        }
+        R::AccountExists { .. } => (Code::AlreadyExists, E::AccountExists, "account_id"),
+        R::AccountClosed { .. } => (Code::FailedPrecondition, E::AccountClosed, "account_id"),
+        R::AccountFrozen { .. } => (Code::FailedPrecondition, E::AccountFrozen, "account_id"),
+        R::CurrencyMismatch { .. } => {
+            let keys = "account_currency_code account_id currency_code";
+            (Code::FailedPrecondition, E::CurrencyMismatch, keys)
+        }
+        R::BalanceOutOfRange { .. } => {
+            let keys = "account_id amount balance currency_code";
+            (Code::OutOfRange, E::BalanceOutOfRange, keys)
+        }
+        R::ConditionFailed { .. } => {
+            let keys = "account_id actual condition required version";
+            (Code::FailedPrecondition, E::ConditionFailed, keys)
+        }
+        R::InsufficientFunds { .. } => {
+            let keys = "account_id available currency_code required version";
+            (Code::FailedPrecondition, E::InsufficientFunds, keys)
+        }
+        R::HoldAmountExceeded { .. } => {
+            let keys = "currency_code held hold_id required";
+            (Code::FailedPrecondition, E::HoldAmountExceeded, keys)
+        }
+        R::AccountNotEmpty { .. } => {
+            let keys = "account_id balance currency_code held";
+            (Code::FailedPrecondition, E::AccountNotEmpty, keys)
+        }
+        R::VersionMismatch { .. } => {
+            (Code::Aborted, E::VersionMismatch, "account_id expected_version version")
+        }
     }
 }
 
 #[test]
+fn every_rejection_has_its_code_reason_and_metadata() {
+    for rejection in rejections() {
+        let (code, reason, keys) = expected(&rejection);
+        let status = Status::from(Error::Rejected(rejection.clone()));
+        assert_eq!(status.code(), code, "{rejection:?}");
+        assert_eq!(status.message(), rejection.to_string());
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.domain, "passbook");
+        let name = format!("ERROR_REASON_{}", info.reason);
+        assert_eq!(ErrorReason::from_str_name(&name), Some(reason), "{rejection:?}");
+        let sorted: BTreeSet<&str> = info.metadata.keys().map(String::as_str).collect();
+        assert_eq!(sorted.into_iter().collect::<Vec<_>>().join(" "), keys, "{rejection:?}");
+    }
+}
+
+/// The reasons by state are 20 to 49.
+#[test]
+fn every_reason_by_state_is_among_the_rejections() {
+    let tested = rejections().iter().map(|it| expected(it).1 as i32).collect::<BTreeSet<_>>();
+    let known = (20..50).filter(|number| ErrorReason::try_from(*number).is_ok());
+    assert_eq!(tested, known.collect());
+}
+
+#[test]
 fn a_rejection_is_the_same_after_it_was_stored() {
-    for (rejection, ..) in rejections() {
+    for rejection in rejections() {
         let stored = serde_json::to_string(&rejection).unwrap();
         let read: Rejection = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, rejection);
@@ -120,7 +175,8 @@ fn a_rejection_is_the_same_after_it_was_stored() {
 
 #[test]
 fn insufficient_funds_say_what_was_available_and_what_was_needed() {
-    let (rejection, ..) = rejections().pop().unwrap();
+    let is_meant = |it: &Rejection| matches!(it, Rejection::InsufficientFunds { .. });
+    let rejection = rejections().into_iter().find(is_meant).unwrap();
     let status = Status::from(Error::Rejected(rejection));
     let metadata = status.get_details_error_info().unwrap().metadata;
     for (name, value) in [
@@ -138,69 +194,42 @@ fn insufficient_funds_say_what_was_available_and_what_was_needed() {
 
 #[test]
 fn every_error_without_a_result_has_its_outcome() {
-    let unknown = Some(Outcome::Unknown);
-    let not_applied = Some(Outcome::NotApplied);
+    use Code as C;
+    use Error as E;
+    let [unknown, not_applied] = [Some(Outcome::Unknown), Some(Outcome::NotApplied)];
+    let limit = std::time::Duration::from_secs(10);
+    let deadline = "DEADLINE_EXCEEDED";
+    let exhausted = Exhausted {
+        limit: Limit::Queue,
+        scope: Scope::Server,
+        max: 1,
+        retry_delay: std::time::Duration::from_millis(100),
+    };
     for (error, code, reason, outcome, retry) in [
-        (Error::LockTimeout, Code::Aborted, "LOCK_TIMEOUT", Some("not_applied"), true),
-        (Error::Contention, Code::Aborted, "CONTENTION", Some("not_applied"), true),
+        (E::LockTimeout, C::Aborted, "LOCK_TIMEOUT", "not_applied", true),
+        (E::Contention, C::Aborted, "CONTENTION", "not_applied", true),
+        (E::DeadlineExceeded(not_applied), C::DeadlineExceeded, deadline, "not_applied", false),
+        (E::DeadlineExceeded(unknown), C::DeadlineExceeded, deadline, "unknown", false),
+        (E::DeadlineExceeded(None), C::DeadlineExceeded, deadline, "", false),
+        (E::Overloaded(exhausted), C::ResourceExhausted, "OVERLOADED", "not_applied", true),
+        (E::DatabaseUnavailable(unknown), C::Unavailable, "DATABASE_UNAVAILABLE", "unknown", true),
         (
-            Error::DeadlineExceeded(not_applied),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            Some("not_applied"),
-            false,
-        ),
-        (
-            Error::DeadlineExceeded(unknown),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            Some("unknown"),
-            false,
-        ),
-        (Error::DeadlineExceeded(None), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None, false),
-        (
-            Error::Overloaded { limit: 1 },
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            Some("not_applied"),
-            true,
-        ),
-        (
-            Error::DatabaseUnavailable(unknown),
-            Code::Unavailable,
-            "DATABASE_UNAVAILABLE",
-            Some("unknown"),
-            true,
-        ),
-        (
-            Error::SchemaNotMigrated(not_applied),
-            Code::Unavailable,
+            E::SchemaNotMigrated(not_applied),
+            C::Unavailable,
             "SCHEMA_NOT_MIGRATED",
-            Some("not_applied"),
+            "not_applied",
             false,
         ),
-        (Error::TooManyWatchers { limit: 1 }, Code::ResourceExhausted, "OVERLOADED", None, true),
-        (
-            Error::WatcherTooSlow { limit: std::time::Duration::from_secs(10) },
-            Code::ResourceExhausted,
-            "WATCHER_TOO_SLOW",
-            None,
-            false,
-        ),
-        (
-            Error::SequenceNotReached { sequence: 1 },
-            Code::InvalidArgument,
-            "INVALID_FILTER",
-            None,
-            false,
-        ),
-        (Error::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", Some("not_applied"), true),
-        (Error::Internal(unknown), Code::Internal, "INTERNAL", Some("unknown"), false),
+        (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
+        (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
+        (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),
+        (E::Internal(unknown), C::Internal, "INTERNAL", "unknown", false),
     ] {
         let status = Status::from(error);
         let info = status.get_details_error_info().unwrap();
         assert_eq!((status.code(), info.reason.as_str()), (code, reason));
-        assert_eq!(info.metadata.get("outcome").map(String::as_str), outcome, "{reason}");
+        let expected = Some(outcome).filter(|it| !it.is_empty());
+        assert_eq!(info.metadata.get("outcome").map(String::as_str), expected, "{reason}");
         assert_eq!(status.get_details_retry_info().is_some(), retry, "{reason}");
     }
 }

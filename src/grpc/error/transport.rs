@@ -40,7 +40,7 @@ pub fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
 /// The response to a call of AccountService or AdminService while the server waits for its database.
 #[must_use]
 pub fn waiting_for_database() -> Response<Body> {
-    let mut builder = StatusBuilder::from(&Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
+    let mut builder = StatusBuilder::from(Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
     builder.message = "the server is starting and waits for its database".to_owned();
     builder.into_status().into_http()
 }

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// How long the only message of a call may take to arrive, within the deadline. Meanwhile the call
+/// takes memory, and nothing is done for it.
+const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// How much earlier than the caller's deadline the response is sent: a tenth of the timeout, within
 /// these bounds.
 const MARGIN_MIN: Duration = Duration::from_millis(1);
@@ -42,6 +45,11 @@ impl Deadline {
         let policy = DeadlinePolicy { default_timeout: Duration::ZERO };
         let none = || Self { at: Instant::now(), client_deadline: None, policy };
         extensions.get().copied().unwrap_or_else(none)
+    }
+
+    /// When the only message of the call must have arrived, read now.
+    pub fn to_receive(self) -> Instant {
+        self.at.min(Instant::now() + RECEIVE_TIME_MAX)
     }
 
     /// The deadline of a whole stream, if the caller set one.

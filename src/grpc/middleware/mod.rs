@@ -4,10 +4,10 @@
 //! message, no RPC and no ledger: what needs one of these belongs to the service.
 
 pub mod authentication;
-pub mod body_budget;
-pub mod call_limit;
 pub mod deadline;
-pub mod identity_budget;
+pub mod limits;
+mod request_body;
+mod response_body;
 pub mod telemetry;
 pub mod unread_body;
 
@@ -24,13 +24,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     auth::Authenticator,
+    budget::Budgets,
     grpc::{
         error,
         middleware::{
             authentication::AuthenticationLayer,
-            body_budget::BodyBudget,
-            call_limit::{CallLimitLayer, CallLimits},
             deadline::DeadlinePolicy,
+            limits::{LimitLayer, SizeLimits},
             telemetry::TelemetryLayer,
             unread_body::UnreadBodies,
         },
@@ -41,10 +41,10 @@ use crate::{
 pub struct StackConfig {
     /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// The limits on calls in flight, their rate and their headers.
-    pub call_limits: CallLimits,
-    /// The largest message of a request, in bytes.
-    pub message_size_max: usize,
+    /// What calls take shares of.
+    pub budgets: Arc<Budgets>,
+    /// The limits on the sizes of requests.
+    pub sizes: SizeLimits,
     /// The deadline of calls that bring none.
     pub deadlines: DeadlinePolicy,
     /// A unary call that takes longer is logged at WARN.
@@ -52,10 +52,10 @@ pub struct StackConfig {
 }
 
 /// The layers of [`stack`], innermost first, as tower names their types.
-type Layers<Drain, Remap, Admit> = Stack<
-    MapRequestLayer<Admit>,
+type Layers<Drain, Remap, Attach> = Stack<
+    LimitLayer,
     Stack<
-        CallLimitLayer,
+        MapRequestLayer<Attach>,
         Stack<
             AuthenticationLayer,
             Stack<
@@ -79,9 +79,8 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
 /// | protocol errors | gives malformed messages a reason instead of INTERNAL | with INVALID_ARGUMENT |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
-/// | `call_limit` | counts calls in flight | with RESOURCE_EXHAUSTED: headers, calls, rate |
 /// | `deadline` | attaches the deadline | |
-/// | `body_budget` | charges incomplete messages | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED if late |
+/// | `limits` | takes shares for the call and its bytes | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED |
 ///
 /// Telemetry stands outside of everything that can reject, so that every rejection is counted and
 /// logged. Limits stand inside of authentication because they count by identity.
@@ -97,21 +96,14 @@ pub fn stack(
         impl FnMut(Request<Body>) -> Request<Body> + Clone,
     >,
 > {
-    let StackConfig {
-        authenticator,
-        call_limits,
-        message_size_max,
-        deadlines,
-        slow_request_threshold,
-    } = config;
+    let StackConfig { authenticator, budgets, sizes, deadlines, slow_request_threshold } = config;
     let unread_bodies = UnreadBodies::default();
-    let body_budget = BodyBudget::new(message_size_max);
     ServiceBuilder::new()
         .map_request(move |request| unread_bodies.drain(request))
         .layer(TelemetryLayer::new(slow_request_threshold))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
         .map_response(error::remap_protocol_errors)
         .layer(AuthenticationLayer(authenticator))
-        .layer(CallLimitLayer::new(call_limits))
-        .map_request(move |request| body_budget.track(deadline::attach(request, deadlines)))
+        .map_request(move |request| deadline::attach(request, deadlines))
+        .layer(LimitLayer::new(budgets, sizes))
 }

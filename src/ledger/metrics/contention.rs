@@ -2,12 +2,11 @@
 //! Agrawal and El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams"
 //! (ICDT 2005).
 //!
-//! It knows a fixed number of accounts. One that it does not know takes the place of the one with
-//! the fewest waits, and inherits their number, which is from then on its error: how many it may
-//! not have had. So every account that has had more waits than the fewest known is known.
+//! The sketch counts a fixed number of accounts. Another account replaces the one with the fewest waits
+//! and inherits its number, which becomes the error of the new one: the waits that it may not have had.
+//! So every account with more waits than the fewest counted is in the sketch.
 //!
-//! All numbers halve every [`HALF_LIFE`], or what was contended at some time would hide what is
-//! so now.
+//! All numbers halve every [`HALF_LIFE`]. Otherwise past contention would hide the present one.
 
 use std::{
     collections::HashMap,
@@ -19,22 +18,22 @@ use tokio::time::Instant;
 
 use crate::{domain::ids::AccountId, ledger::write_path::job::Job, lock::lock};
 
-/// Accounts that are known. With as many, an account that has one of 500 waits is known for sure.
+/// Accounts in the sketch. An account with more than one of 500 waits is certainly among them.
 const ACCOUNTS_MAX: usize = 500;
-/// After this time a wait counts half: long enough to look at after an alert, and the next day
-/// there is nothing left of it.
+/// After this time a wait counts half: it can still be seen when an operator looks after an alert, and
+/// is gone the next day.
 const HALF_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// An account that made requests wait.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContendedAccount {
-    /// Which.
+    /// The account.
     pub account_id: AccountId,
     /// How many requests waited for it.
     pub waits: f64,
-    /// By how much that is too many, at most.
+    /// The most by which `waits` may be too high.
     pub waits_error: f64,
-    /// How long they waited, together, since it is known.
+    /// How long they waited in sum, since the account came into the sketch.
     pub waited: Duration,
 }
 
@@ -78,8 +77,7 @@ impl Contention {
 
     /// The accounts with the most waits.
     pub fn most_contended(&self, limit: usize) -> Vec<ContendedAccount> {
-        let mut sketch = lock(&self.0);
-        sketch.most_contended(limit, Instant::now())
+        lock(&self.0).most_contended(limit, Instant::now())
     }
 }
 
@@ -140,7 +138,7 @@ impl Sketch {
             counted.error *= share;
             counted.seconds *= share;
         }
-        // What is left of less than one wait is nothing that anyone looks for.
+        // Less than half a wait is left: not worth an entry.
         self.accounts.retain(|_, counted| counted.waits >= 0.5);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use metrics::{counter, histogram};
 
 use crate::{
-    ledger::write_path::transaction::{ExecuteError, Executed, Timings},
+    ledger::write_path::transaction::{ExecuteError, Executed},
     lock::lock,
     storage::{Connections, StorageError},
 };
@@ -32,19 +32,19 @@ pub struct Summary {
     pub max: u64,
 }
 
-/// The statistics of the write path.
+/// The statistics of the write path: a summary of each, or what records it.
 #[derive(Clone, Copy, Debug)]
-pub struct WritePathStats {
+pub struct WritePathStats<T = Summary> {
     /// Requests in a transaction, a value a transaction.
-    pub batch_size: Summary,
+    pub batch_size: T,
     /// From a request's acceptance to the begin of its transaction, a value a request.
-    pub queue_time: Summary,
+    pub queue_time: T,
     /// From BEGIN until the rows were locked and read, a value a transaction.
-    pub lock_wait: Summary,
+    pub lock_wait: T,
     /// From there until all was written, a value a transaction.
-    pub write_time: Summary,
+    pub write_time: T,
     /// The COMMIT, a value a transaction.
-    pub commit_time: Summary,
+    pub commit_time: T,
 }
 
 /// The present load of a process.
@@ -62,7 +62,7 @@ pub struct LoadSnapshot {
 
 /// Records transactions, with one lock each. Prometheus gets the same values.
 pub struct WritePathMetrics {
-    recorders: Mutex<Recorders>,
+    recorders: Mutex<WritePathStats<Recorder>>,
     writers: Arc<()>,
     /// The last attempt to open a connection that writes failed.
     lacks_writer: AtomicBool,
@@ -70,14 +70,6 @@ pub struct WritePathMetrics {
 
 /// Keeps a writer counted as open.
 pub struct WriterGuard(#[expect(dead_code, reason = "it is counted, not read")] Arc<()>);
-
-struct Recorders {
-    batch_size: Recorder,
-    queue_time: Recorder,
-    lock_wait: Recorder,
-    write_time: Recorder,
-    commit_time: Recorder,
-}
 
 struct Recorder {
     prometheus: metrics::Histogram,
@@ -90,7 +82,7 @@ struct Recorder {
 impl Default for WritePathMetrics {
     fn default() -> Self {
         let recorder = |prometheus| Recorder { prometheus, histogram: None, sum: 0 };
-        let recorders = Mutex::new(Recorders {
+        let recorders = Mutex::new(WritePathStats {
             batch_size: recorder(histogram!("passbook_batch_size")),
             queue_time: recorder(histogram!("passbook_queue_seconds")),
             lock_wait: recorder(histogram!("passbook_lock_wait_seconds")),
@@ -132,20 +124,19 @@ impl WritePathMetrics {
 
     /// Records a committed attempt.
     pub fn record(&self, executed: &Executed) {
-        let Timings { start, lock_wait, write_time, commit_time } = executed.timings;
-        let mut recorders = self.recorders();
+        let mut recorders = lock(&self.recorders);
         recorders.batch_size.add_number(executed.completed.len());
-        recorders.lock_wait.add_time(lock_wait);
-        recorders.write_time.add_time(write_time);
-        recorders.commit_time.add_time(commit_time);
+        recorders.lock_wait.add_time(executed.lock_wait);
+        recorders.write_time.add_time(executed.write_time);
+        recorders.commit_time.add_time(executed.commit_time);
         for (job, _) in &executed.completed {
-            recorders.queue_time.add_time(start.saturating_duration_since(job.accepted));
+            recorders.queue_time.add_time(executed.start.saturating_duration_since(job.accepted));
         }
     }
 
     /// The statistics so far.
     pub fn snapshot(&self) -> WritePathStats {
-        let recorders = self.recorders();
+        let recorders = lock(&self.recorders);
         WritePathStats {
             batch_size: recorders.batch_size.snapshot(),
             queue_time: recorders.queue_time.snapshot(),
@@ -153,10 +144,6 @@ impl WritePathMetrics {
             write_time: recorders.write_time.snapshot(),
             commit_time: recorders.commit_time.snapshot(),
         }
-    }
-
-    fn recorders(&self) -> MutexGuard<'_, Recorders> {
-        lock(&self.recorders)
     }
 }
 
@@ -196,8 +183,16 @@ impl Recorder {
 }
 
 /// All that [`error_label`] can be.
-const ERROR_LABELS: [&str; 7] =
-    ["lock_timeout", "repeat", "aborted", "unavailable", "schema", "data", "commit_unknown"];
+const ERROR_LABELS: [&str; 8] = [
+    "lock_timeout",
+    "repeat",
+    "aborted",
+    "unavailable",
+    "forbidden",
+    "schema",
+    "data",
+    "commit_unknown",
+];
 
 /// Why an attempt failed, in a word.
 pub fn error_label(error: &ExecuteError) -> &'static str {

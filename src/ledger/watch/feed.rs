@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, broadcast},
+    sync::{Notify, OnceCell, Semaphore, broadcast},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -19,8 +19,6 @@ use crate::{
     storage::{StorageError, Store, WatchedAccount},
 };
 
-/// Watchers of one process. Each may keep one or two unread pages in memory.
-pub const WATCHERS_MAX: usize = 10_000;
 /// How often the feed polls. Entries of one interval travel together: a shorter interval costs more
 /// statements and messages, a longer one delays entries.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -66,13 +64,9 @@ pub struct EntryFeed {
     store: Arc<Store>,
     subscriptions: Mutex<HashMap<AccountId, Subscription>>,
     subscribed: Notify,
-    permits: Arc<Semaphore>,
     catch_up_reads: Semaphore,
     shared: Mutex<VecDeque<SharedPage>>,
 }
-
-/// Admits one watcher until it is dropped.
-pub struct WatchPermit(#[expect(dead_code, reason = "held, not used")] OwnedSemaphorePermit);
 
 /// A full page, which cannot change, read by the first watcher that needs it.
 struct SharedPage {
@@ -89,7 +83,6 @@ impl EntryFeed {
             store,
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
-            permits: Arc::new(Semaphore::new(WATCHERS_MAX)),
             catch_up_reads: Semaphore::new(reads_max as usize),
             shared: Mutex::default(),
         });
@@ -99,20 +92,6 @@ impl EntryFeed {
             async move { feed.run().await }
         });
         feed
-    }
-
-    /// The number of watchers.
-    pub fn watchers(&self) -> usize {
-        WATCHERS_MAX - self.permits.available_permits()
-    }
-
-    /// A permit for one more watcher.
-    ///
-    /// # Errors
-    /// [`WATCHERS_MAX`] are watching already.
-    pub fn permit(&self) -> Result<WatchPermit, Error> {
-        let permit = self.permits.clone().try_acquire_owned();
-        permit.map(WatchPermit).map_err(|_| Error::TooManyWatchers { limit: WATCHERS_MAX })
     }
 
     /// Subscribes to the entries after those that `account` has.

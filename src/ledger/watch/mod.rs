@@ -19,6 +19,6 @@ mod feed;
 mod page;
 mod watcher;
 
-pub use feed::{EntryFeed, WatchPermit};
+pub use feed::EntryFeed;
 pub use page::Page;
 pub use watcher::Watcher;

@@ -8,13 +8,12 @@ use tokio::{
 };
 
 use crate::{
+    budget::Share,
     domain::account::Account,
     ledger::{
         Error,
         watch::{
-            feed::{
-                EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update, WATCHER_PAGE_SIZE, WatchPermit,
-            },
+            feed::{EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update, WATCHER_PAGE_SIZE},
             page::Page,
         },
     },
@@ -30,25 +29,19 @@ pub struct Watcher {
     /// Entries may exist that the feed published before, or will not publish.
     is_behind: bool,
     failing_since: Option<Instant>,
-    permit: WatchPermit,
+    share: Share,
 }
 
 impl Watcher {
     /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
-    pub fn new(
-        feed: Arc<EntryFeed>,
-        account: Account,
-        after_sequence: i64,
-        permit: WatchPermit,
-    ) -> Self {
+    pub fn new(feed: Arc<EntryFeed>, account: Account, after_sequence: i64, share: Share) -> Self {
         let updates = feed.subscribe(&account);
         let Account { account_id, currency, .. } = account;
         let account = WatchedAccount { account_id, currency, after_sequence };
-        Self { feed, account, updates, is_behind: true, failing_since: None, permit }
+        Self { feed, account, updates, is_behind: true, failing_since: None, share }
     }
 
     /// The sequence of the last entry that was yielded.
-    #[must_use]
     pub fn sequence(&self) -> i64 {
         self.account.after_sequence
     }
@@ -82,10 +75,10 @@ impl Watcher {
         }
     }
 
-    /// Ends the watch and returns its permit.
+    /// Ends the watch and returns its share.
     #[must_use]
-    pub fn end(self) -> WatchPermit {
-        self.permit
+    pub fn end(self) -> Share {
+        self.share
     }
 
     /// Reads the next page from the database; None: try again.

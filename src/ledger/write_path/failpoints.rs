@@ -1,4 +1,4 @@
-//! Panics on arm, for the tests of this module.
+//! Panics that the tests of this module order.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ static ORDERS: Mutex<Vec<(String, Point, usize)>> = Mutex::new(Vec::new());
 
 /// Makes the next attempts with this request in them panic.
 pub fn arm(request_id: &str, point: Point, times: usize) {
-    orders().push((request_id.to_owned(), point, times));
+    lock(&ORDERS).push((request_id.to_owned(), point, times));
 }
 
 /// Panics if that was ordered.
@@ -27,14 +27,10 @@ pub fn hit(point: Point, jobs: &[Arc<Job>]) {
         let mut keys = jobs.iter().filter_map(|job| job.command.key());
         keys.any(|key| key.request_id.as_str() == request_id)
     };
-    let mut orders = orders();
+    let mut orders = lock(&ORDERS);
     let due = orders.iter_mut().find(|(id, at, times)| *at == point && *times > 0 && has(id));
     if let Some((request_id, _, times)) = due {
         *times -= 1;
         panic!("ordered by the test of {request_id} at {point:?}");
     }
-}
-
-fn orders() -> std::sync::MutexGuard<'static, Vec<(String, Point, usize)>> {
-    lock(&ORDERS)
 }

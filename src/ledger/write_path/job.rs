@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    domain::{command::Command, ids::AccountId, unit_of_work::CommandResult},
+    budget::{GatePermit, Rate, Share},
+    domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{Error, Outcome},
     lock::lock,
     telemetry::traces::CallTrace,
@@ -68,19 +69,29 @@ impl State {
     }
 }
 
+/// The way to the caller, and the permits of the job, which are returned when it is completed or dropped.
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
-    _permits: Permits,
+    permits: Permits,
 }
 
 /// The permits of a job, returned when it is completed or dropped.
 pub struct Permits {
     /// Of the queue.
-    #[expect(dead_code, reason = "held, not used")]
-    pub queue: OwnedSemaphorePermit,
+    pub queue: Share,
     /// Of the part of the queue that streams may fill, if the job comes in a stream.
     #[expect(dead_code, reason = "held, not used")]
-    pub streams: Option<OwnedSemaphorePermit>,
+    pub stream: Option<StreamPermit>,
+    /// Charged with a record if the command is rejected.
+    pub records: Arc<Rate>,
+}
+
+/// Room in the queue for one request of a stream.
+pub struct StreamPermit {
+    /// Of what the streams of one identity may fill.
+    pub own: GatePermit,
+    /// Of what all streams may fill.
+    pub all: Option<OwnedSemaphorePermit>,
 }
 
 /// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
@@ -102,7 +113,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, _permits: permits })),
+        reply: Mutex::new(Some(Reply { sender, permits })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -158,17 +169,20 @@ impl Job {
         reply.as_ref().is_some_and(|reply| !reply.sender.is_closed())
     }
 
-    /// Sends the result, unless the job has one. A caller who has gone gets none.
-    pub fn complete(&self, result: Result<CommandResult, Error>) {
-        let reply = lock(&self.reply).take();
-        if let Some(reply) = reply {
-            let _ = reply.sender.send(result);
+    /// Completes the job with its committed result.
+    pub fn complete(&self, result: Result<CommandResult, Rejection>) {
+        match result {
+            // An earlier attempt in doubt may have applied this very command, which has no record
+            // that would say so.
+            Err(rejection) if self.command.key().is_none() => self.fail(Error::Rejected(rejection)),
+            result => self.reply(result.map_err(Error::Rejected)),
         }
     }
 
-    /// Fails the job with a lock timeout if it has no time left, and returns whether that was so.
-    pub fn expire(&self) -> bool {
-        let has_expired = self.deadline <= Instant::now() + DEADLINE_MARGIN;
+    /// Fails the job with a lock timeout if no more than this time is left until its deadline, and
+    /// returns whether that was so.
+    pub fn expire(&self, time_needed: Duration) -> bool {
+        let has_expired = self.deadline <= Instant::now() + time_needed;
         if has_expired {
             self.fail(Error::LockTimeout);
         }
@@ -183,7 +197,19 @@ impl Job {
         } else {
             failure
         };
-        self.complete(Err(failure));
+        self.reply(Err(failure));
+    }
+
+    /// Sends the result, unless the job has one. A caller who has gone gets none.
+    fn reply(&self, result: Result<CommandResult, Error>) {
+        let reply = lock(&self.reply).take();
+        if let Some(reply) = reply {
+            let Reply { sender, permits } = reply;
+            if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
+                permits.records.charge(permits.queue.identity(), Instant::now());
+            }
+            let _ = sender.send(result);
+        }
     }
 }
 
@@ -216,27 +242,17 @@ impl Drop for Completion {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
-    use crate::domain::{
-        account::{Labels, NewAccount},
-        ids::{AccountId, Identity},
-        money::Currencies,
+    use crate::{
+        budget::Budgets,
+        domain::{fixtures::new_account, ids::Identity},
     };
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
-        let currency = Currencies::default().get("USD").unwrap();
-        let command = Command::CreateAccount(NewAccount {
-            created_by: Identity::anonymous(),
-            account_id: AccountId::parse("a").unwrap(),
-            overdraft_limit: currency.zero(),
-            currency,
-            unlimited_overdraft: false,
-            labels: Labels::new(),
-        });
-        let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        new(command, deadline, Permits { queue, streams: None })
+        let command = Command::CreateAccount(new_account("a"));
+        let budgets = Budgets::for_tests(1);
+        let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
+        new(command, deadline, Permits { queue, stream: None, records: budgets.records.clone() })
     }
 
     fn soon() -> Instant {

@@ -1,101 +1,97 @@
-//! Jobs that wait for an account whose row another program has locked.
+//! Lock waits: jobs that need a row which another program has locked.
 //!
 //! A long foreign lock must delay only jobs that need that account. So these jobs, and all new ones,
-//! are parked behind the account in the queue, and a retry waits for the row on a connection of its
+//! are parked behind the account in the queue, and a task waits for the row on a connection of its
 //! own, until the earliest of their deadlines.
+//!
+//! A transaction that waits for one row has locked no other meanwhile, and then locks the other rows
+//! of its jobs only if they are free (SKIP LOCKED). So it delays nobody while it waits, and cannot
+//! deadlock, whatever the order of the ids.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    domain::ids::AccountId,
     ledger::write_path::{
-        job::{self, Job},
-        queue::CommandQueue,
+        job::{DEADLINE_MARGIN, Job},
+        queue::{AccountLease, DequeuedBatch},
+        shared::WritePath,
+        transaction::{Batch, LockedJobs, Lookup, WaitFor},
     },
+    storage::{LockMode, StorageError},
 };
 
+/// The pause before a job with a foreign lock goes back into the queue while all connections for row
+/// waits are in use: the job makes a worker wait for its row once more.
+const LOCK_WAITS_FULL_PAUSE: Duration = Duration::from_millis(50);
 /// The longest single wait in the database. After it, callers who have gone are dropped.
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(1);
-/// How long a retry waits for the row without any job, so that the next job for an account with a long
+/// How long a task waits for the row without any job, so that the next job for an account with a long
 /// foreign lock does not delay a batch again.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// An account whose jobs are parked. When it is dropped, they go back into the queue.
-pub struct AccountLease {
-    queue: Arc<CommandQueue>,
-    account_id: AccountId,
-    /// When a job last waited for it.
-    wanted_at: Instant,
-}
-
-impl AccountLease {
-    /// A lease of an account that the queue has marked as leased.
-    pub fn new(queue: Arc<CommandQueue>, account_id: AccountId) -> Self {
-        Self { queue, account_id, wanted_at: Instant::now() }
-    }
-
-    /// The account.
-    pub fn account_id(&self) -> &AccountId {
-        &self.account_id
-    }
-
-    /// Whether to go on waiting for the row.
-    pub fn has_waiter(&mut self) -> bool {
-        if self.retain(|job| job.has_waiter()) > 0 {
-            self.wanted_at = Instant::now();
+impl WritePath {
+    /// Parks jobs behind the accounts that are locked elsewhere, and starts to wait for their rows.
+    /// Releases the other accounts of the batch that found the locks.
+    pub(super) fn park(self: &Arc<Self>, left_out: LockedJobs, batch: Option<DequeuedBatch>) {
+        if left_out.is_empty() {
+            return;
         }
-        self.wanted_at.elapsed() < IDLE_TIME_MAX
-    }
-
-    /// How long to wait for the row: until shortly before the earliest deadline of the jobs.
-    pub fn lock_timeout(&self) -> Duration {
-        let first = self.parked(|jobs| jobs.iter().map(|job| job.deadline).min());
-        let Some(first) = first else { return LOCK_TIMEOUT_MAX };
-        let left = first.saturating_duration_since(Instant::now());
-        left.saturating_sub(job::DEADLINE_MARGIN / 2).min(LOCK_TIMEOUT_MAX)
-    }
-
-    /// Fails the jobs that have no time left.
-    pub fn expire(&self) {
-        self.retain(|job| !job.expire());
-    }
-
-    /// Takes as many jobs as go into one transaction, in their order.
-    pub fn take(&self, cost_max: usize) -> Vec<Arc<Job>> {
-        let mut cost = 0;
-        let jobs: Vec<_> = self.parked(|jobs| {
-            let fits = jobs.iter().take_while(|job| {
-                cost += job.command.cost();
-                cost <= cost_max
+        let locks_max = self.store.budget().row_waits as usize;
+        let (leases, mut refused) = self.queue.park(left_out, batch, locks_max);
+        for lease in leases {
+            let account_id = &lease.account_id;
+            tracing::debug!(%account_id, "account locked elsewhere, its requests are parked");
+            tokio::spawn(self.clone().wait_for_row(lease));
+        }
+        refused.retain(|job| !job.expire(LOCK_WAITS_FULL_PAUSE));
+        if !refused.is_empty() {
+            let queue = self.queue.clone();
+            tokio::spawn(async move {
+                sleep(LOCK_WAITS_FULL_PAUSE).await;
+                refused.into_iter().for_each(|job| queue.enqueue(job));
             });
-            // A larger job goes by itself.
-            let count = fits.count().max(1).min(jobs.len());
-            jobs.drain(..count).collect()
-        });
-        self.queue.contention.end_waits(jobs.iter());
-        jobs
+        }
     }
 
-    /// Keeps the jobs for which `is_kept` is true, and returns how many are left.
-    fn retain(&self, is_kept: impl Fn(&Job) -> bool) -> usize {
-        let (gone, left) = self.parked(|jobs| {
-            let (kept, gone): (Vec<_>, Vec<_>) = jobs.drain(..).partition(|job| is_kept(job));
-            *jobs = kept;
-            (gone, jobs.len())
-        });
-        self.queue.contention.end_waits(gone.iter());
-        left
-    }
-
-    fn parked<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
-        self.queue.parked(&self.account_id, act)
-    }
-}
-
-impl Drop for AccountLease {
-    fn drop(&mut self) {
-        self.queue.end_lease(&self.account_id);
+    /// Waits for the row of an account for as long as jobs need it, and executes them when it is free.
+    /// Jobs that arrive during the execution are parked, too, until the lease ends with this.
+    async fn wait_for_row(self: Arc<Self>, lease: AccountLease) {
+        let mut executor = self.executor();
+        let mut wanted_at = Instant::now();
+        let transaction = loop {
+            let is_kept = |job: &Job| job.has_waiter() && !job.expire(DEADLINE_MARGIN);
+            let time_max = match lease.retain(is_kept) {
+                Some(deadline) => {
+                    wanted_at = Instant::now();
+                    let left = deadline.saturating_duration_since(wanted_at);
+                    left.saturating_sub(DEADLINE_MARGIN / 2)
+                }
+                None if wanted_at.elapsed() < IDLE_TIME_MAX => LOCK_TIMEOUT_MAX,
+                None => return,
+            };
+            let row = WaitFor::Row(&lease.account_id, time_max.min(LOCK_TIMEOUT_MAX));
+            match executor.begin(row).await {
+                Ok(transaction) => break transaction,
+                Err(StorageError::LockTimeout(_)) => {}
+                // The parked jobs go back into the queue.
+                Err(error) => {
+                    let error = error.summary();
+                    tracing::warn!(error, "the wait for a locked account failed");
+                    return;
+                }
+            }
+        };
+        let jobs = lease.take(self.batch_size_max);
+        if jobs.is_empty() {
+            return executor.abandon(transaction).await;
+        }
+        // The jobs have waited for long, and may have been tried before.
+        let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before);
+        match executor.execute(transaction, &mut batch, |_| Vec::new()).await {
+            Ok(left_out) => self.park(left_out.all(), None),
+            Err(error) => self.retry(batch, error),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  enqueue -> queue -> worker -> executor { transaction } -> complete
 //!               ^        |
-//!               |        +- rows locked by another program: jobs parked, a retry waits for the row
+//!               |        +- rows locked by another program: jobs parked, a lock wait waits for the row
 //!               |        +- any other error: a retry repeats the batch
 //!               +--------+- rows locked by another server: jobs back into the queue
 //! ```
@@ -26,7 +26,7 @@
 //! In here: what happens to a job between the queue and its result. Not in here: SQL, rules about
 //! money, types of the wire.
 
-pub mod executor;
+mod executor;
 #[cfg(test)]
 pub mod failpoints;
 pub mod job;
@@ -35,8 +35,11 @@ pub mod queue;
 #[cfg(test)]
 mod queue_tests;
 mod retry;
+mod shared;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
 mod turns;
-pub mod worker;
+mod worker;
+
+pub use shared::WritePath;

@@ -1,22 +1,25 @@
 //! The queue of jobs that wait for a worker.
 //!
-//! Workers of one process would wait for each other's row locks, so an account of a running batch is
-//! *busy*: jobs that need it are parked until it is released, and then come first, or they join the
-//! batch. This is about speed only. Correctness rests on the row lock in the database, which other
-//! processes take, too.
+//! Workers of one process would wait for each other's row locks. So a batch leases its accounts: jobs
+//! that need one of them are parked until the lease ends, and then come first, or they join the batch.
+//! This is about speed only. Correctness rests on the row lock in the database, which other processes
+//! take, too.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     domain::{account::Account, ids::AccountId},
     ledger::{
         metrics::contention::Contention,
-        write_path::{job::Job, transaction::LockedJobs},
+        write_path::{
+            job::{DEADLINE_MARGIN, Job},
+            transaction::LockedJobs,
+        },
     },
     lock::lock,
 };
@@ -32,26 +35,34 @@ pub struct CommandQueue {
 
 #[derive(Default)]
 struct State {
-    /// Jobs of several accounts, one of which was busy. They come first, and reserve their other
+    /// Jobs of several accounts, one of which was leased. They come first, and reserve their other
     /// accounts until they are taken: two accounts that are never free at the same moment would
     /// otherwise starve a transfer between them.
     multi_account: VecDeque<Arc<Job>>,
     ready: VecDeque<Arc<Job>>,
-    /// Accounts of running batches, and leased ones.
-    busy: HashMap<AccountId, BusyAccount>,
-    leases: usize,
+    leased: HashMap<AccountId, Lease>,
+    /// Leased accounts that have a foreign lock.
+    foreign_locks: usize,
 }
 
-/// An account of a running batch, or a leased one.
+/// The state of a leased account.
 #[derive(Default)]
-struct BusyAccount {
-    is_leased: bool,
-    /// Jobs that wait for it: all that need it if it is leased, otherwise those that need no other
-    /// account. They are older than all ready jobs.
+struct Lease {
+    /// Another program has locked the row. Otherwise a batch uses the account.
+    has_foreign_lock: bool,
+    /// Jobs that wait for the account: all that need it if it has a foreign lock, otherwise those that
+    /// need no other account. They are older than all ready jobs.
     parked: Vec<Arc<Job>>,
 }
 
-/// The jobs of one batch. Their accounts are released when it is dropped.
+/// The lease of an account with a foreign lock. It ends when this is dropped.
+pub struct AccountLease {
+    /// The account.
+    pub account_id: AccountId,
+    queue: Arc<CommandQueue>,
+}
+
+/// The jobs of one batch, with the lease of their accounts, which ends when this is dropped.
 pub struct DequeuedBatch {
     /// At least one.
     pub jobs: Vec<Arc<Job>>,
@@ -64,16 +75,16 @@ impl CommandQueue {
     pub fn enqueue(&self, job: Arc<Job>) {
         let mut state = self.state();
         // A job that no worker can take now wakes none.
-        let busy = state.busy_of(&job);
-        if let Some(account_id) = &busy {
+        let leased = state.leased_of(&job);
+        if let Some(account_id) = &leased {
             job.start_wait(account_id);
         }
-        // Also if its account is busy with a batch: other jobs may have come before it.
-        if let Some(job) = state.park_if_leased(job) {
+        // Also if a batch uses its account: other jobs may have come before it.
+        if let Some(job) = state.park_if_locked(job) {
             state.ready.push_back(job);
         }
         drop(state);
-        if busy.is_none() {
+        if leased.is_none() {
             self.arrived.notify_one();
         }
     }
@@ -89,7 +100,7 @@ impl CommandQueue {
     pub fn is_ready(&self) -> bool {
         let state = self.state();
         let mut waiting = state.multi_account.iter().chain(&state.ready);
-        waiting.any(|job| !job.command.account_ids().any(|id| state.busy.contains_key(id)))
+        waiting.any(|job| !job.command.account_ids().any(|id| state.leased.contains_key(id)))
     }
 
     /// Waits until a job arrives or an account is released.
@@ -111,10 +122,10 @@ impl CommandQueue {
                 given_up.push(job);
                 continue;
             }
-            let Some(job) = state.park_if_leased(job) else { continue };
-            let is_busy = state.busy_of(&job).is_some();
+            let Some(job) = state.park_if_locked(job) else { continue };
+            let is_leased = state.leased_of(&job).is_some();
             let is_reserved = job.command.account_ids().any(|id| reserved.contains(id));
-            if !is_busy && !is_reserved {
+            if !is_leased && !is_reserved {
                 cost += job.command.cost();
                 if cost > cost_max && !jobs.is_empty() {
                     queue.push_front(job);
@@ -136,8 +147,8 @@ impl CommandQueue {
             self.contention.end_waits(given_up.iter());
             return None;
         }
-        let busy = |account_id: &AccountId| (account_id.clone(), BusyAccount::default());
-        state.busy.extend(accounts.iter().map(busy));
+        let lease = |account_id: &AccountId| (account_id.clone(), Lease::default());
+        state.leased.extend(accounts.iter().map(lease));
         drop(state);
         self.contention.end_waits(jobs.iter().chain(&given_up));
         if is_full {
@@ -147,67 +158,47 @@ impl CommandQueue {
         Some(DequeuedBatch { jobs, queue: self.clone(), accounts })
     }
 
-    /// Parks jobs behind accounts that another program has locked, and releases the accounts of the
-    /// batch that found the locks. Returns the newly leased accounts, and the jobs that would need more
-    /// than `leases_max` leases.
+    /// Parks jobs behind accounts that another program has locked, and ends the lease of the batch that
+    /// found the locks. Returns the new leases, and the jobs of further accounts if there are already
+    /// `locks_max` accounts with foreign locks.
     pub fn park(
-        &self,
+        self: &Arc<Self>,
         left_out: LockedJobs,
-        batch: Option<&mut DequeuedBatch>,
-        leases_max: usize,
-    ) -> (Vec<AccountId>, Vec<Arc<Job>>) {
-        let (mut leased, mut refused) = (Vec::new(), Vec::new());
+        mut batch: Option<DequeuedBatch>,
+        locks_max: usize,
+    ) -> (Vec<AccountLease>, Vec<Arc<Job>>) {
+        let (mut leases, mut refused) = (Vec::new(), Vec::new());
         // In one step, so that no worker takes another job for such an account in between.
         let mut state = self.state();
-        if let Some(batch) = batch {
+        if let Some(batch) = &mut batch {
             batch.accounts.drain().for_each(|account_id| state.release(&account_id));
         }
         for (job, account_id) in left_out {
             job.start_wait(&account_id);
-            if let Some(busy) = state.busy.get_mut(&account_id) {
-                busy.parked.push(job);
-            } else if state.leases < leases_max {
-                state.leases += 1;
-                let busy = BusyAccount { is_leased: true, parked: vec![job] };
-                state.busy.insert(account_id.clone(), busy);
-                leased.push(account_id);
+            if let Some(lease) = state.leased.get_mut(&account_id) {
+                lease.parked.push(job);
+            } else if state.foreign_locks < locks_max {
+                state.foreign_locks += 1;
+                let lease = Lease { has_foreign_lock: true, parked: vec![job] };
+                state.leased.insert(account_id.clone(), lease);
+                leases.push(AccountLease { account_id, queue: self.clone() });
             } else {
                 refused.push(job);
             }
         }
         drop(state);
         self.arrived.notify_one();
-        (leased, refused)
-    }
-
-    /// Runs `act` on the jobs that are parked behind an account.
-    pub fn parked<T>(
-        &self,
-        account_id: &AccountId,
-        act: impl FnOnce(&mut Vec<Arc<Job>>) -> T,
-    ) -> T {
-        match self.state().busy.get_mut(account_id) {
-            Some(busy) => act(&mut busy.parked),
-            None => act(&mut Vec::new()),
-        }
-    }
-
-    /// Ends the lease of an account.
-    pub fn end_lease(&self, account_id: &AccountId) {
-        let mut state = self.state();
-        state.leases -= 1;
-        state.release(account_id);
-        self.arrived.notify_one();
+        (leases, refused)
     }
 
     /// Fails the jobs that have no time left, because all of them wait for the lock of the whole
     /// database.
     pub fn expire(&self) {
         let mut state = self.state();
-        let State { multi_account, ready, busy, .. } = &mut *state;
+        let State { multi_account, ready, leased, .. } = &mut *state;
         let mut gone = Vec::new();
         let mut keep = |job: &Arc<Job>| {
-            let is_kept = !job.expire();
+            let is_kept = !job.expire(DEADLINE_MARGIN);
             if !is_kept {
                 gone.push(job.clone());
             }
@@ -215,7 +206,7 @@ impl CommandQueue {
         };
         multi_account.retain(&mut keep);
         ready.retain(&mut keep);
-        busy.values_mut().for_each(|busy| busy.parked.retain(&mut keep));
+        leased.values_mut().for_each(|lease| lease.parked.retain(&mut keep));
         drop(state);
         self.contention.end_waits(gone.iter());
     }
@@ -226,50 +217,89 @@ impl CommandQueue {
 }
 
 impl State {
-    /// An account of the job that is busy.
-    fn busy_of(&self, job: &Job) -> Option<AccountId> {
-        job.command.account_ids().find(|id| self.busy.contains_key(*id)).cloned()
+    /// The first leased account of the job.
+    fn leased_of(&self, job: &Job) -> Option<AccountId> {
+        job.command.account_ids().find(|id| self.leased.contains_key(*id)).cloned()
     }
 
-    /// Parks a job behind a leased account of it, or returns the job if none is leased: a foreign lock
-    /// delays only the jobs that need that account.
-    fn park_if_leased(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
-        let mut account_ids = job.command.account_ids();
-        let leased =
-            account_ids.find(|id| self.busy.get(*id).is_some_and(|it| it.is_leased)).cloned();
-        drop(account_ids);
-        let Some(account_id) = leased else { return Some(job) };
+    /// Parks a job behind an account of it that has a foreign lock, or returns the job if none has: a
+    /// foreign lock delays only the jobs that need that account.
+    fn park_if_locked(&mut self, job: Arc<Job>) -> Option<Arc<Job>> {
+        let is_locked =
+            |id: &&AccountId| self.leased.get(*id).is_some_and(|it| it.has_foreign_lock);
+        let locked = job.command.account_ids().find(is_locked).cloned();
+        let Some(account_id) = locked else { return Some(job) };
         job.start_wait(&account_id);
-        match self.busy.get_mut(&account_id) {
-            Some(busy) => {
-                busy.parked.push(job);
-                None
-            }
-            None => Some(job),
-        }
+        self.leased.entry(account_id).or_default().parked.push(job);
+        None
     }
 
     /// Keeps a job until its accounts are free.
     fn set_aside(&mut self, job: Arc<Job>) {
-        let account_id = self.busy_of(&job);
+        let account_id = self.leased_of(&job);
         if let Some(account_id) = &account_id {
             job.start_wait(account_id);
         }
         if !job.command.has_one_account() {
             self.multi_account.push_back(job);
-        } else if let Some(busy) = account_id.and_then(|id| self.busy.get_mut(&id)) {
-            busy.parked.push(job);
+        } else if let Some(lease) = account_id.and_then(|id| self.leased.get_mut(&id)) {
+            lease.parked.push(job);
         } else {
             self.ready.push_back(job);
         }
     }
 
-    /// Releases an account. Its parked jobs come first: they are older than the ready ones.
+    /// Ends the lease of an account. Its parked jobs come first: they are older than the ready ones.
     fn release(&mut self, account_id: &AccountId) {
-        let parked = self.busy.remove(account_id).unwrap_or_default().parked;
+        let parked = self.leased.remove(account_id).unwrap_or_default().parked;
         for job in parked.into_iter().rev() {
             self.ready.push_front(job);
         }
+    }
+}
+
+impl AccountLease {
+    /// Keeps the parked jobs for which `is_kept` is true. Returns the earliest of their deadlines.
+    pub fn retain(&self, is_kept: impl Fn(&Job) -> bool) -> Option<Instant> {
+        let (gone, first) = self.parked(|jobs| {
+            let gone: Vec<_> = jobs.extract_if(.., |job| !is_kept(job)).collect();
+            (gone, jobs.iter().map(|job| job.deadline).min())
+        });
+        self.queue.contention.end_waits(gone.iter());
+        first
+    }
+
+    /// Takes the first parked jobs, up to this cost, or one larger job by itself.
+    pub fn take(&self, cost_max: usize) -> Vec<Arc<Job>> {
+        let mut cost = 0;
+        let jobs: Vec<_> = self.parked(|jobs| {
+            let fits = jobs.iter().take_while(|job| {
+                cost += job.command.cost();
+                cost <= cost_max
+            });
+            let count = fits.count().max(1).min(jobs.len());
+            jobs.drain(..count).collect()
+        });
+        self.queue.contention.end_waits(jobs.iter());
+        jobs
+    }
+
+    /// Runs `act` on the parked jobs.
+    fn parked<T>(&self, act: impl FnOnce(&mut Vec<Arc<Job>>) -> T) -> T {
+        match self.queue.state().leased.get_mut(&self.account_id) {
+            Some(lease) => act(&mut lease.parked),
+            None => act(&mut Vec::new()),
+        }
+    }
+}
+
+impl Drop for AccountLease {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.foreign_locks -= 1;
+        state.release(&self.account_id);
+        drop(state);
+        self.queue.arrived.notify_one();
     }
 }
 
@@ -279,7 +309,7 @@ impl DequeuedBatch {
     /// exist when the batch locked its rows does not join: another server may have opened it since.
     pub fn join(&self, locked: &[Account], cost_max: usize) -> Vec<Arc<Job>> {
         let mut state = self.queue.state();
-        let State { multi_account, ready, busy, .. } = &mut *state;
+        let State { multi_account, ready, leased, .. } = &mut *state;
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
         let (mut joined, mut cost) = (Vec::new(), 0);
         // Accounts of jobs that stay in the queue: a later job must not overtake these.
@@ -299,8 +329,8 @@ impl DequeuedBatch {
         };
         // Parked jobs came first.
         for account_id in &self.accounts {
-            if let Some(busy) = busy.get_mut(account_id) {
-                busy.parked.retain(|job| !joins(job));
+            if let Some(lease) = leased.get_mut(account_id) {
+                lease.parked.retain(|job| !joins(job));
             }
         }
         ready.retain(|job| !joins(job));
@@ -310,7 +340,7 @@ impl DequeuedBatch {
         joined
     }
 
-    /// Releases the accounts and puts the jobs back at the front.
+    /// Ends the lease and puts the jobs back at the front of the queue.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));

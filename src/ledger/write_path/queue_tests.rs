@@ -1,30 +1,26 @@
 //! Who is taken when, and who waits for whom.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
+    budget::Budgets,
     domain::{
-        account::{Account, Labels, NewAccount},
-        command::{Action, Command, Condition, Leg, Request},
-        ids::{AccountId, Identity, RequestId, RequestKey},
-        money::Currencies,
-        transaction::TransactionKind,
+        account::Account,
+        command::Command,
+        fixtures::{account, id, posting},
+        ids::AccountId,
     },
     ledger::{
         Error,
         write_path::{
             job::{self, Completion, DEADLINE_MARGIN, Job},
-            queue::{CommandQueue, DequeuedBatch},
+            queue::{AccountLease, CommandQueue, DequeuedBatch},
         },
     },
 };
-
-fn id(account_id: &str) -> AccountId {
-    AccountId::parse(account_id).unwrap()
-}
 
 /// A job of these accounts, one letter each.
 #[expect(clippy::mem_forget, reason = "someone waits for it as long as the test runs")]
@@ -41,26 +37,13 @@ fn late_job(account_ids: &str) -> (Arc<Job>, Completion) {
 }
 
 fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
-    let currency = Currencies::default().get("USD").unwrap();
-    let leg = |account_id: char| Leg {
-        account_id: id(&account_id.to_string()),
-        amount: currency.parse("1").unwrap(),
-        currency: currency.clone(),
-        condition: Condition::default(),
-    };
-    let command = Command::Request(Arc::new(Request {
-        key: RequestKey {
-            caller: Identity::anonymous(),
-            request_id: RequestId::parse("r").unwrap(),
-        },
-        transaction_id: uuid::Uuid::now_v7(),
-        action: Action::Post(TransactionKind::Posting, account_ids.chars().map(leg).collect()),
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-    }));
-    let queue = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    job::new(command, deadline, job::Permits { queue, streams: None })
+    let account_ids: Vec<_> = account_ids.chars().map(String::from).collect();
+    let changes: Vec<_> = account_ids.iter().map(|account_id| (&**account_id, "1")).collect();
+    let command = Command::Request(Arc::new(posting("r", &changes)));
+    let budgets = Budgets::for_tests(1);
+    let queue = budgets.queue.take_one(&crate::domain::ids::Identity::anonymous()).unwrap();
+    let permits = job::Permits { queue, stream: None, records: budgets.records.clone() };
+    job::new(command, deadline, permits)
 }
 
 fn queue(account_ids: &str) -> Arc<CommandQueue> {
@@ -71,21 +54,22 @@ fn queue(account_ids: &str) -> Arc<CommandQueue> {
 
 /// These accounts, one letter each.
 fn accounts(account_ids: &str) -> Vec<Account> {
-    let currency = Currencies::default().get("USD").unwrap();
-    let new = |account_id: char| NewAccount {
-        created_by: Identity::anonymous(),
-        account_id: id(&account_id.to_string()),
-        overdraft_limit: currency.zero(),
-        currency: currency.clone(),
-        unlimited_overdraft: false,
-        labels: Labels::new(),
-    };
-    account_ids.chars().map(|account_id| Account::open(&new(account_id), 0)).collect()
+    account_ids.chars().map(|account_id| account(&account_id.to_string(), "0")).collect()
 }
 
 /// The accounts of jobs, one letter each.
 fn letters(jobs: &[Arc<Job>]) -> String {
     jobs.iter().flat_map(|job| job.command.account_ids()).map(AccountId::as_str).collect()
+}
+
+/// The accounts of the jobs that are parked behind this lease, one letter each.
+fn parked(lease: &AccountLease) -> String {
+    let parked = RefCell::new(String::new());
+    lease.retain(|job| {
+        parked.borrow_mut().extend(job.command.account_ids().map(AccountId::as_str));
+        true
+    });
+    parked.into_inner()
 }
 
 async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
@@ -94,7 +78,7 @@ async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
 }
 
 #[tokio::test]
-async fn jobs_of_a_busy_account_stand_aside_and_then_come_first() {
+async fn jobs_of_a_leased_account_are_passed_over_and_then_come_first() {
     let queue = queue("aab");
     let first = take(&queue, 10).await;
     assert_eq!(letters(&first.jobs), "aab");
@@ -132,15 +116,15 @@ async fn a_transfer_between_two_accounts_that_are_never_free_together_is_not_sta
 }
 
 #[tokio::test]
-async fn a_leased_account_holds_up_only_those_who_need_it() {
+async fn a_foreign_lock_holds_up_only_jobs_that_need_the_account() {
     let queue = queue("x");
-    let mut batch = take(&queue, 10).await;
+    let batch = take(&queue, 10).await;
     let left_out = vec![(batch.jobs[0].clone(), id("x"))];
-    queue.park(left_out, Some(&mut batch), 1);
+    let (leases, _) = queue.park(left_out, Some(batch), 1);
     ["xy", "y"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
     let next = take(&queue, 10).await;
     assert_eq!(letters(&next.jobs), "y");
-    assert_eq!(queue.parked(&id("x"), |jobs| letters(jobs)), "xxy");
+    assert_eq!(parked(&leases[0]), "xxy");
 }
 
 #[tokio::test]
@@ -178,32 +162,34 @@ async fn a_batch_has_a_weight_and_what_is_left_is_taken_by_another() {
 }
 
 #[tokio::test]
-async fn a_parked_job_waits_for_the_account_that_is_leased() {
+async fn a_parked_job_waits_for_the_account_with_the_foreign_lock() {
     let queue = queue("aab");
     let mut first = take(&queue, 1).await;
     let left_out = vec![(first.jobs.remove(0), id("a"))];
-    queue.park(left_out, Some(&mut first), 1);
+    let (leases, _) = queue.park(left_out, Some(first), 1);
     assert_eq!(letters(&take(&queue, 10).await.jobs), "b");
-    let waits = queue.parked(&id("a"), |jobs| jobs.iter().filter_map(|job| job.end_wait()).count());
+    let waits = leases[0].take(10).len();
     assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
+    let contended = queue.contention.most_contended(1);
+    assert_eq!((&contended[0].account_id, contended[0].waits), (&id("a"), 2.0));
 }
 
 #[tokio::test]
-async fn a_leased_account_stays_busy_until_its_lease_ends() {
+async fn an_account_with_a_foreign_lock_stays_leased_until_its_lease_ends() {
     let queue = queue("ab");
-    let mut batch = take(&queue, 10).await;
+    let batch = take(&queue, 10).await;
     queue.enqueue(job("a"));
     let left_out = vec![(batch.jobs[0].clone(), id("a"))];
-    let (leased, refused) = queue.park(left_out, Some(&mut batch), 1);
-    assert_eq!((leased, refused.len()), (vec![id("a")], 0));
+    let (leases, refused) = queue.park(left_out, Some(batch), 1);
+    assert_eq!((&leases[0].account_id, leases.len(), refused.len()), (&id("a"), 1, 0));
     // b is free again, a is not.
     "ab".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
     let next = take(&queue, 10).await;
     assert_eq!(letters(&next.jobs), "b");
-    assert_eq!(queue.parked(&id("a"), |jobs| letters(jobs)), "aaa");
-    let (leased, refused) = queue.park(vec![(job("c"), id("c"))], None, 1);
-    assert_eq!((leased.len(), refused.len()), (0, 1), "there is one lease already");
-    queue.end_lease(&id("a"));
+    assert_eq!(parked(&leases[0]), "aaa");
+    let (more, refused) = queue.park(vec![(job("c"), id("c"))], None, 1);
+    assert_eq!((more.len(), refused.len()), (0, 1), "there is one foreign lock already");
+    drop(leases);
     let last = take(&queue, 10).await;
     assert_eq!(letters(&last.jobs), "aaa");
 }

@@ -4,45 +4,31 @@ use std::{sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::{
+    budget::Budgets,
     domain::{
-        account::{Labels, NewAccount},
         authorization::Caller,
-        command::{Action, Condition, Leg, Request},
-        ids::{AccountId, Identity, RequestId, RequestKey},
-        money::Currencies,
-        transaction::TransactionKind,
+        command::Request,
+        fixtures::{id, new_account, posting},
         unit_of_work::RequestResult,
     },
     ledger::{
-        CallContext, Error, Ledger, Limits, Outcome,
+        CallContext, Error, Ledger, Outcome,
         write_path::failpoints::{Point, arm},
     },
     storage::{DatabaseUrl, Store},
 };
 
-async fn ledger(directory: &TempDir, limits: Limits) -> Ledger {
+async fn ledger(directory: &TempDir) -> Ledger {
     let path = directory.path().join("passbook.db");
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-    let store = Store::connect(url).await.unwrap();
+    let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
-    let ledger = Ledger::start(Arc::new(store), limits).await.unwrap();
-    let currency = Currencies::default().get("USD").unwrap();
-    let new = NewAccount {
-        created_by: Identity::anonymous(),
-        account_id: AccountId::parse("a").unwrap(),
-        overdraft_limit: currency.zero(),
-        currency,
-        unlimited_overdraft: false,
-        labels: Labels::new(),
-    };
-    ledger.create_account(&within(soon()), new).await.unwrap();
+    let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(100), 100).await.unwrap();
+    ledger.create_account(&within(soon()), new_account("a")).await.unwrap();
     ledger
 }
-
-const LIMITS: Limits = Limits { queue_capacity: 100, batch_size_max: 100 };
 
 fn within(deadline: Instant) -> CallContext {
     CallContext { caller: Caller::unrestricted(""), deadline }
@@ -53,35 +39,17 @@ fn soon() -> Instant {
 }
 
 fn deposit(request_id: &str) -> Request {
-    let currency = Currencies::default().get("USD").unwrap();
-    let legs = vec![Leg {
-        account_id: AccountId::parse("a").unwrap(),
-        amount: currency.parse("1.00").unwrap(),
-        currency,
-        condition: Condition::default(),
-    }];
-    Request {
-        key: RequestKey {
-            caller: Identity::anonymous(),
-            request_id: RequestId::parse(request_id).unwrap(),
-        },
-        transaction_id: Uuid::now_v7(),
-        action: Action::Post(TransactionKind::Deposit, legs),
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-    }
+    posting(request_id, &[("a", "1.00")])
 }
 
 async fn balance(ledger: &Ledger) -> String {
-    let account_id = AccountId::parse("a").unwrap();
-    ledger.account(&within(soon()), &account_id).await.unwrap().balance.to_string()
+    ledger.account(&within(soon()), &id("a")).await.unwrap().balance.to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
     let directory = TempDir::new().unwrap();
-    let ledger = ledger(&directory, LIMITS).await;
+    let ledger = ledger(&directory).await;
     arm("panic-before-write", Point::BeforeWrite, 1);
     let RequestResult { replayed, .. } =
         ledger.execute(&within(soon()), deposit("panic-before-write")).await.unwrap();
@@ -92,7 +60,7 @@ async fn a_panic_inside_the_transaction_is_rolled_back_and_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
     let directory = TempDir::new().unwrap();
-    let ledger = ledger(&directory, LIMITS).await;
+    let ledger = ledger(&directory).await;
     arm("panic-after-commit", Point::AfterCommit, 1);
     let RequestResult { replayed, .. } =
         ledger.execute(&within(soon()), deposit("panic-after-commit")).await.unwrap();
@@ -103,7 +71,7 @@ async fn a_panic_after_the_commit_is_looked_up_and_not_applied_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_that_always_panics_does_not_hold_up_the_others() {
     let directory = TempDir::new().unwrap();
-    let ledger = Arc::new(ledger(&directory, LIMITS).await);
+    let ledger = Arc::new(ledger(&directory).await);
     arm("panic-always", Point::BeforeWrite, usize::MAX);
     let doomed = {
         let (ledger, deadline) = (ledger.clone(), Instant::now() + Duration::from_secs(2));
@@ -127,32 +95,9 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_into_the_queue_is_refused_at_once() {
+async fn a_caller_whose_time_is_up_learns_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();
-    let limits = Limits { queue_capacity: 2, batch_size_max: 100 };
-    let ledger = Arc::new(ledger(&directory, limits).await);
-    let calls: Vec<_> = (0..20)
-        .map(|index| {
-            let ledger = ledger.clone();
-            let posting = deposit(&format!("overload-{index}"));
-            tokio::spawn(async move { ledger.execute(&within(soon()), posting).await })
-        })
-        .collect();
-    let mut applied = 0;
-    for call in calls {
-        match call.await.unwrap() {
-            Ok(_) => applied += 1,
-            Err(failure) => assert_eq!(failure, Error::Overloaded { limit: 2 }),
-        }
-    }
-    assert!((1..20).contains(&applied), "{applied} of 20");
-    assert_eq!(balance(&ledger).await, format!("{applied}.00"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_time_is_up_is_told_that_nothing_was_applied() {
-    let directory = TempDir::new().unwrap();
-    let ledger = ledger(&directory, LIMITS).await;
+    let ledger = ledger(&directory).await;
     let failure = ledger.execute(&within(Instant::now()), deposit("too-late")).await.unwrap_err();
     assert_eq!(failure, Error::DeadlineExceeded(Some(Outcome::NotApplied)));
     assert_eq!(balance(&ledger).await, "0.00");

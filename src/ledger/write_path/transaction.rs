@@ -22,9 +22,60 @@ use crate::{
     ledger::write_path::job::Job,
     storage::{
         CommitError, EXPIRED_PER_TRANSACTION_MAX, LockMode, LockedAccounts, StorageError,
-        WriteTransaction,
+        WriteTransaction, Writer,
     },
 };
+
+/// Jobs that are executed together.
+pub struct Batch {
+    /// At least one.
+    pub jobs: Vec<Arc<Job>>,
+    /// How to treat locked rows.
+    pub mode: LockMode,
+    /// When to look up records.
+    pub lookup: Lookup,
+    /// When the batch was first tried.
+    pub started_at: Instant,
+    /// How often it was tried, the present attempt included.
+    pub attempts: usize,
+}
+
+impl Batch {
+    /// A batch for its first attempt.
+    pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup) -> Self {
+        Self { jobs, mode, lookup, started_at: Instant::now(), attempts: 1 }
+    }
+}
+
+/// When to look up the records of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Before the batch is executed. A record that is committed in between is found by the insert.
+    Before,
+    /// Only after a conflict: all requests are taken for new, which saves a round trip. If one has a
+    /// record, the insert finds it, and the attempt fails with [`StorageError::RepeatedRequest`].
+    OnConflict,
+}
+
+/// What a transaction waits for before it locks its rows.
+#[derive(Clone, Copy)]
+pub enum WaitFor<'a> {
+    /// It does not wait.
+    Nothing,
+    /// The turn among the servers.
+    Turn,
+    /// One row, for at most this time.
+    Row(&'a AccountId, Duration),
+}
+
+/// A transaction that has begun.
+pub struct OpenTransaction {
+    transaction: WriteTransaction,
+    /// Just before its BEGIN.
+    pub start: Instant,
+    /// Whether it waited for the turn.
+    pub has_waited: bool,
+}
 
 /// Jobs that were left out of a transaction, each with the first account that was locked.
 pub type LockedJobs = Vec<(Arc<Job>, AccountId)>;
@@ -51,15 +102,6 @@ pub struct Executed {
     pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
     /// Jobs that need a row that was locked.
     pub left_out: LeftOut,
-    /// Where the time went.
-    pub timings: Timings,
-    /// No job was executed: the transaction only recorded some of very many expired holds.
-    is_partial: bool,
-}
-
-/// Where the time of one committed transaction went.
-#[derive(Clone, Copy, Debug)]
-pub struct Timings {
     /// Just before its BEGIN.
     pub start: Instant,
     /// From BEGIN until the rows were locked and read.
@@ -90,140 +132,159 @@ impl ExecuteError {
     pub fn summary(&self) -> String {
         match self {
             Self::NotApplied(error) => error.summary(),
-            Self::Unknown(text) => text.clone(),
-            Self::Partial => self.to_string(),
+            Self::Unknown(_) | Self::Partial => self.to_string(),
         }
     }
 }
 
-/// When to look up the records of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// Before the batch is executed. A record that is committed in between is found by the insert.
-    Before,
-    /// Only after a conflict: all requests are taken for new, which saves a round trip. If one has a
-    /// record, the insert finds it, and the attempt fails with [`StorageError::RepeatedRequest`].
-    OnConflict,
-}
+impl OpenTransaction {
+    /// Begins a transaction, and waits for what must come first.
+    pub async fn begin(writer: &Writer, first: WaitFor<'_>) -> Result<Self, StorageError> {
+        let start = Instant::now();
+        let transaction = writer.begin().await?;
+        let waited = match first {
+            WaitFor::Nothing => Ok(false),
+            WaitFor::Turn => transaction.take_turn().await,
+            WaitFor::Row(account_id, time_max) => {
+                transaction.wait_for(account_id, time_max).await.map(|()| false)
+            }
+        };
+        match waited {
+            Ok(has_waited) => Ok(Self { transaction, start, has_waited }),
+            Err(error) => Err(roll_back(transaction, error).await),
+        }
+    }
 
-/// Executes the jobs in a transaction that began at `start`, and commits or rolls it back. Jobs of the
-/// same accounts that have arrived when the rows are locked join through `join`.
-pub async fn execute(
-    transaction: WriteTransaction,
-    start: Instant,
-    jobs: &mut Vec<Arc<Job>>,
-    mode: LockMode,
-    lookup: Lookup,
-    join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
-) -> Result<Executed, ExecuteError> {
-    match evaluate(&transaction, start, jobs, mode, lookup, join).await {
-        Ok(mut executed) => match transaction.commit().await {
-            Ok(()) if executed.is_partial => Err(ExecuteError::Partial),
+    /// Ends a transaction that has no jobs.
+    pub async fn abandon(self) -> Result<(), StorageError> {
+        self.transaction.roll_back().await
+    }
+
+    /// Executes the batch, and commits or rolls back. Jobs of the same accounts that have arrived when
+    /// the rows are locked join the batch through `join`.
+    pub async fn execute(
+        self,
+        batch: &mut Batch,
+        join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
+    ) -> Result<Executed, ExecuteError> {
+        let executed = match self.evaluate(batch, join).await {
+            Ok(executed) => executed,
+            Err(error) => return Err(roll_back(self.transaction, error).await.into()),
+        };
+        match self.transaction.commit().await {
             Ok(()) => {
-                let timings = &mut executed.timings;
-                let before = timings.lock_wait + timings.write_time;
-                timings.commit_time = start.elapsed().saturating_sub(before);
+                let mut executed = executed.ok_or(ExecuteError::Partial)?;
+                let before = executed.lock_wait + executed.write_time;
+                executed.commit_time = self.start.elapsed().saturating_sub(before);
                 #[cfg(test)]
-                super::failpoints::hit(super::failpoints::Point::AfterCommit, jobs);
+                super::failpoints::hit(super::failpoints::Point::AfterCommit, &batch.jobs);
                 Ok(executed)
             }
             Err(CommitError::NotCommitted(error)) => Err(ExecuteError::NotApplied(error)),
             Err(CommitError::Unknown(error)) => Err(ExecuteError::Unknown(error)),
-        },
-        Err(error) => Err(roll_back(transaction, error).await.into()),
+        }
+    }
+
+    /// Everything but the COMMIT. None: the transaction only records some of very many expired holds.
+    async fn evaluate(
+        &self,
+        batch: &mut Batch,
+        join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
+    ) -> Result<Option<Executed>, StorageError> {
+        let Self { transaction, start, .. } = self;
+        let Batch { jobs, mode, lookup, .. } = batch;
+
+        // 1. Lock the accounts. If all are locked, jobs that need no others may join. (The clock was
+        //    read while they were locked, so the time of such a job can lie before its arrival.)
+        let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
+        let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
+            transaction.lock(&account_ids, *mode).await?;
+        let lock_wait = start.elapsed();
+        if *mode == LockMode::Wait {
+            jobs.extend(join(&accounts));
+        }
+        let (elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
+        let (by_peers, ours) = split_locked(ours, &locked_by_peers);
+        let left_out = LeftOut { by_peers, elsewhere };
+
+        // 2. Read the records, in a statement after the lock.
+        let (now_us, records) = match now_us {
+            Some(now_us)
+                if *lookup == Lookup::OnConflict
+                    && !ours.iter().any(|it| it.command.needs_lookup()) =>
+            {
+                (now_us, HashMap::new())
+            }
+            _ => {
+                let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
+                transaction.records(&keys).await?
+            }
+        };
+
+        // 3. Read the named holds and those that may have expired.
+        let hold_ids: BTreeSet<_> =
+            ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
+        let with_holds = accounts.iter().filter(|account| account.held.is_positive());
+        let with_holds: BTreeSet<_> =
+            with_holds.map(|account| account.account_id.clone()).collect();
+        let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
+            true => (now_us, Vec::new()),
+            false => transaction.holds(&hold_ids, &with_holds).await?,
+        };
+
+        // If more holds have expired than one transaction records, no command can be applied yet.
+        let expired = holds.iter().filter(|hold| hold.expired_us(now_us).is_some()).count();
+        if expired >= EXPIRED_PER_TRANSACTION_MAX {
+            let locked = LockedState { accounts, holds, now_us, ..LockedState::default() };
+            transaction.write(&UnitOfWork::new(locked)).await?;
+            return Ok(None);
+        }
+
+        // 4. Read which of the transactions to reverse were reversed before.
+        let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
+        let reversed_by = transaction.reversed_by(&reversals).await?;
+
+        // 5. Read the opening attributes of accounts that are to be opened again.
+        let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
+        let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
+        let openings = transaction.opening_attributes(opened).await?;
+
+        // 6. Apply each command in turn, in memory, except those of abandoned jobs.
+        let mut work = UnitOfWork::new(LockedState {
+            accounts,
+            holds,
+            records,
+            reversed_by,
+            openings,
+            now_us,
+        });
+        let apply = |job: Arc<Job>| {
+            let result = work.apply(&job.command);
+            (job, result)
+        };
+        let completed = ours.into_iter().filter(|job| job.claim()).map(apply).collect();
+
+        #[cfg(test)]
+        super::failpoints::hit(super::failpoints::Point::BeforeWrite, jobs);
+
+        // 7. Write the changes. The caller commits.
+        transaction.write(&work).await?;
+        let write_time = start.elapsed().saturating_sub(lock_wait);
+        let (start, commit_time) = (*start, Duration::ZERO);
+        Ok(Some(Executed { completed, left_out, start, lock_wait, write_time, commit_time }))
     }
 }
 
 /// Rolls back a transaction that failed with `error`, and returns the error. If the rollback fails,
 /// too, the connection is lost, and the transaction with it: the error says that the connection must
 /// not be used again.
-pub async fn roll_back(transaction: WriteTransaction, error: StorageError) -> StorageError {
+async fn roll_back(transaction: WriteTransaction, error: StorageError) -> StorageError {
     match transaction.roll_back().await {
         Ok(()) => error,
         Err(rollback) => {
             StorageError::Unavailable(format!("{error}; and the rollback failed: {rollback}"))
         }
     }
-}
-
-async fn evaluate(
-    transaction: &WriteTransaction,
-    start: Instant,
-    jobs: &mut Vec<Arc<Job>>,
-    mode: LockMode,
-    lookup: Lookup,
-    join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
-) -> Result<Executed, StorageError> {
-    // 1. Lock the accounts. If all are locked, jobs that need no others may join. (The clock was read
-    //    while they were locked, so the time of such a job can lie before its arrival.)
-    let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
-    let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
-        transaction.lock(&account_ids, mode).await?;
-    let lock_wait = start.elapsed();
-    if mode == LockMode::Wait {
-        jobs.extend(join(&accounts));
-    }
-    let (elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
-    let (by_peers, ours) = split_locked(ours, &locked_by_peers);
-    let left_out = LeftOut { by_peers, elsewhere };
-
-    // 2. Read the records, in a statement after the lock.
-    let (now_us, records) = match now_us {
-        Some(now_us)
-            if lookup == Lookup::OnConflict && !ours.iter().any(|it| it.command.needs_lookup()) =>
-        {
-            (now_us, HashMap::new())
-        }
-        _ => {
-            let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
-            transaction.records(&keys).await?
-        }
-    };
-
-    // 3. Read the named holds and those that may have expired.
-    let hold_ids: BTreeSet<_> =
-        ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
-    let with_holds = accounts.iter().filter(|account| account.held.is_positive());
-    let with_holds: BTreeSet<_> = with_holds.map(|account| account.account_id.clone()).collect();
-    let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
-        true => (now_us, Vec::new()),
-        false => transaction.holds(&hold_ids, &with_holds).await?,
-    };
-
-    let expired = holds.iter().filter(|hold| hold.is_expired(now_us)).count();
-    let is_partial = expired >= EXPIRED_PER_TRANSACTION_MAX;
-
-    // 4. Read which of the transactions to reverse were reversed before.
-    let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
-    let reversed_by = transaction.reversed_by(&reversals).await?;
-
-    // 5. Read the opening attributes of accounts that are to be opened again.
-    let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
-    let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
-    let openings = transaction.opening_attributes(opened).await?;
-
-    // 6. Apply each command in turn, in memory, except those of abandoned jobs. If more holds have
-    //    expired than are recorded at once, no command can be applied yet.
-    let ours = if is_partial { Vec::new() } else { ours };
-    let mut work =
-        UnitOfWork::new(LockedState { accounts, holds, records, reversed_by, openings, now_us });
-    let completed = ours
-        .into_iter()
-        .filter(|job| job.claim())
-        .map(|job| {
-            let result = work.apply(&job.command);
-            (job, result)
-        })
-        .collect();
-
-    #[cfg(test)]
-    super::failpoints::hit(super::failpoints::Point::BeforeWrite, jobs);
-
-    // 7. Write the changes. The caller commits.
-    transaction.write(&work).await?;
-    let write_time = start.elapsed().saturating_sub(lock_wait);
-    let timings = Timings { start, lock_wait, write_time, commit_time: Duration::ZERO };
-    Ok(Executed { completed, left_out, timings, is_partial })
 }
 
 /// The jobs that need one of these accounts, with the first such, and the others.

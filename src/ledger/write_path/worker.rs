@@ -1,37 +1,21 @@
 //! Workers: one transaction after another, each with all waiting jobs whose accounts are free.
 //!
-//! ```text
-//!            +-> wait for a job -> BEGIN -> [take the turn] -> take all that waits -> execute --+
-//!            |                                                                                  |
-//!            +-- a lock timed out: jobs back into the queue, next time in a turn <------------+
-//!            +-- a lock timed out in a turn: jobs back, next time without the locked rows <-------+
-//!            +-- left out, a peer has the row: back into the queue <----------------------------+
-//!            +-- left out, a foreign lock: parked, a retry waits for the row <---------------+
-//!            +-- any other error: a retry takes the batch over <--------------------------------+
-//! ```
-//!
 //! A worker takes the jobs after BEGIN, and after the wait for the turn if there is one, so jobs that
 //! arrive meanwhile are in the same transaction. Jobs of the same accounts that arrive before the rows
 //! are locked join it, too. A batch that failed delays no other: [`super::retry`] takes it over.
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::{
     domain::account::Account,
-    ledger::{
-        metrics::write_path::WritePathMetrics,
-        write_path::{
-            executor::{Batch, Executor, WaitFor},
-            queue::CommandQueue,
-            retry::RetryPool,
-            transaction::{ExecuteError, Lookup},
-            turns::Turns,
-        },
+    ledger::write_path::{
+        executor::Executor,
+        job::DEADLINE_MARGIN,
+        shared::WritePath,
+        transaction::{Batch, ExecuteError, Lookup, OpenTransaction, WaitFor},
     },
     restart::spawn_restarting,
-    storage::{DatabaseKind, LockMode, StorageError, Store, WriteTransaction},
+    storage::{DatabaseKind, LockMode, StorageError},
 };
 
 /// After a request that turned out to have a record, the records of so many batches are looked up
@@ -40,154 +24,121 @@ const LOOKUP_BATCHES_AFTER_REPEAT: usize = 64;
 
 /// See the module.
 struct Worker {
+    path: Arc<WritePath>,
     executor: Executor,
-    queue: Arc<CommandQueue>,
-    turns: Arc<Turns>,
-    retries: RetryPool,
-    batch_size_max: usize,
     /// Batches whose records are still to be looked up first.
     lookups: usize,
-    /// The next batch leaves out locked rows.
-    skips_locked: bool,
+    /// How the next batch treats locked rows.
+    next_mode: LockMode,
 }
 
-/// Starts the workers and keeps them running.
-pub fn spawn(
-    store: &Arc<Store>,
-    queue: &Arc<CommandQueue>,
-    stats: &Arc<WritePathMetrics>,
-    batch_size_max: usize,
-) {
-    let workers = match store.kind() {
-        DatabaseKind::Sqlite => 1,
-        DatabaseKind::Postgres => store.budget().workers,
-    };
-    let turns = Arc::new(Turns::new(store.kind()));
-    let retries = RetryPool::new(store.clone(), queue.clone(), stats.clone(), batch_size_max);
-    for _ in 0..workers {
-        let (store, stats) = (store.clone(), stats.clone());
-        let (queue, turns, retries) = (queue.clone(), turns.clone(), retries.clone());
-        spawn_restarting("worker", move || {
-            let worker = Worker {
-                executor: Executor::new(store.clone(), stats.clone()),
-                queue: queue.clone(),
-                turns: turns.clone(),
-                retries: retries.clone(),
-                batch_size_max,
-                lookups: 0,
-                skips_locked: false,
-            };
-            worker.run()
-        });
+impl WritePath {
+    /// Starts the workers and keeps them running.
+    pub(super) fn spawn_workers(self: &Arc<Self>) {
+        let workers = match self.store.kind() {
+            DatabaseKind::Sqlite => 1,
+            DatabaseKind::Postgres => self.store.budget().workers,
+        };
+        for _ in 0..workers {
+            let path = self.clone();
+            spawn_restarting("worker", move || {
+                let (path, executor) = (path.clone(), path.executor());
+                Worker { path, executor, lookups: 0, next_mode: LockMode::Wait }.run()
+            });
+        }
     }
 }
 
 impl Worker {
     async fn run(mut self) {
-        // Before reads can take all connections. If it fails, the first batch tries again.
-        let _ = self.executor.connect().await;
-        let turns = self.turns.clone();
+        // Before reads can take all connections.
+        self.executor.connect().await;
+        let path = self.path.clone();
         loop {
-            self.queue.ready().await;
-            let turn = turns.claim().await;
+            path.queue.ready().await;
+            let turn = path.turns.claim().await;
             // Another worker may have taken all jobs during the wait.
-            if !self.queue.is_ready() {
+            if !path.queue.is_ready() {
                 continue;
             }
             let first = if turn.is_some() { WaitFor::Turn } else { WaitFor::Nothing };
-            let start = Instant::now();
             let has_taken = match self.executor.begin(first).await {
-                Ok((transaction, has_waited)) => {
+                Ok(transaction) => {
                     if turn.is_some() {
-                        turns.record(has_waited);
+                        path.turns.record(transaction.has_waited);
                     }
-                    self.process(transaction, start, turn.is_some()).await
+                    self.process(transaction, turn.is_some()).await
                 }
                 // On SQLite BEGIN takes the lock; the only cure is to try again.
                 Err(StorageError::LockTimeout(_)) if turn.is_none() => {
-                    self.queue.expire();
+                    path.queue.expire();
                     true
                 }
                 // The server that has the turn may hang. Lock what is free without it.
                 Err(StorageError::LockTimeout(_)) => {
-                    turns.stop();
-                    self.skips_locked = true;
+                    path.turns.stop();
+                    self.next_mode = LockMode::SkipLocked;
                     true
                 }
-                Err(error) => self.hand_over(error.into()),
+                Err(error) => match path.queue.try_dequeue(path.batch_size_max) {
+                    Some(mut taken) => {
+                        let jobs = std::mem::take(&mut taken.jobs);
+                        let batch = Batch::new(jobs, LockMode::Wait, Lookup::Before);
+                        path.retry(batch, error.into());
+                        true
+                    }
+                    None => false,
+                },
             };
             drop(turn);
             if !has_taken {
                 // The waiting jobs are reserved, or another worker has just taken them.
-                self.queue.changed().await;
+                path.queue.changed().await;
             }
         }
     }
 
     /// Executes all waiting jobs; returns whether there were any.
-    async fn process(
-        &mut self,
-        transaction: WriteTransaction,
-        start: Instant,
-        has_turn: bool,
-    ) -> bool {
-        let Some(mut taken) = self.queue.try_dequeue(self.batch_size_max) else {
-            self.executor.abandon(transaction).await;
+    async fn process(&mut self, transaction: OpenTransaction, has_turn: bool) -> bool {
+        let Self { path, executor, lookups, next_mode } = self;
+        let Some(mut taken) = path.queue.try_dequeue(path.batch_size_max) else {
+            executor.abandon(transaction).await;
             return false;
         };
-        let mode = match std::mem::take(&mut self.skips_locked) {
-            true => LockMode::SkipLocked,
-            false => LockMode::Wait,
-        };
-        let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, self.lookup());
+        let lookup = if *lookups > 0 { Lookup::Before } else { Lookup::OnConflict };
+        *lookups = lookups.saturating_sub(1);
+        let mode = std::mem::replace(next_mode, LockMode::Wait);
+        let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, lookup);
         let cost: usize = batch.jobs.iter().map(|job| job.command.cost()).sum();
-        let cost_left = self.batch_size_max.saturating_sub(cost);
+        let cost_left = path.batch_size_max.saturating_sub(cost);
         let join = |locked: &[Account]| taken.join(locked, cost_left);
-        match self.executor.execute(transaction, start, &mut batch, join).await {
+        match executor.execute(transaction, &mut batch, join).await {
             Ok(left_out) => {
-                self.retries.park(left_out.elsewhere, Some(&mut taken));
-                drop(taken);
+                path.park(left_out.elsewhere, Some(taken));
                 // At the end of the queue, so that they do not keep others waiting.
                 for (job, account_id) in left_out.by_peers {
                     job.start_wait(&account_id);
-                    self.queue.enqueue(job);
+                    path.queue.enqueue(job);
                 }
             }
             Err(ExecuteError::NotApplied(StorageError::LockTimeout(_)))
                 if mode == LockMode::Wait =>
             {
-                self.skips_locked = has_turn;
-                self.turns.start();
-                batch.jobs.retain(|job| !job.expire());
+                if has_turn {
+                    *next_mode = LockMode::SkipLocked;
+                }
+                path.turns.start();
+                batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
             }
             Err(ExecuteError::NotApplied(StorageError::RepeatedRequest(_)))
-                if batch.lookup == Lookup::OnConflict =>
+                if lookup == Lookup::OnConflict =>
             {
-                self.lookups = LOOKUP_BATCHES_AFTER_REPEAT;
+                *lookups = LOOKUP_BATCHES_AFTER_REPEAT;
                 taken.put_back(batch.jobs);
             }
-            Err(error) => self.retries.retry(batch, error),
+            Err(error) => path.retry(batch, error),
         }
         true
-    }
-
-    /// Hands all waiting jobs to a retry, because a transaction cannot begin; returns whether there
-    /// were any.
-    fn hand_over(&mut self, error: ExecuteError) -> bool {
-        let Some(mut taken) = self.queue.try_dequeue(self.batch_size_max) else { return false };
-        let jobs = std::mem::take(&mut taken.jobs);
-        let batch = Batch::new(jobs, LockMode::Wait, self.lookup());
-        self.retries.retry(batch, error);
-        true
-    }
-
-    /// When to look up the records of the next batch.
-    fn lookup(&mut self) -> Lookup {
-        if self.lookups == 0 {
-            return Lookup::OnConflict;
-        }
-        self.lookups -= 1;
-        Lookup::Before
     }
 }

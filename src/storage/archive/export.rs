@@ -5,7 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, Value};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, TryGetable, Value};
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,6 +14,7 @@ use super::{Counts, FORMAT, FORMAT_VERSION, trailer};
 use crate::storage::{
     Snapshot, StorageError,
     dialect::DatabaseKind,
+    hex::to_hex,
     schema_version,
     tables::{Column, ColumnType, TABLES, Table},
 };
@@ -104,13 +106,11 @@ fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
     let key = table.key().iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
     let after = match (has_key, table.key_length) {
         (false, _) => String::new(),
-        (true, 1) => format!("WHERE {key} > {{1}}"),
-        (true, _) => format!("WHERE ({key}) > ({{1}}, {{2}})"),
+        (true, 1) => format!("WHERE {key} > $1"),
+        (true, _) => format!("WHERE ({key}) > ($1, $2)"),
     };
     let name = table.name;
-    kind.with_placeholders(&format!(
-        "SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}"
-    ))
+    format!("SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}")
 }
 
 fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
@@ -150,15 +150,15 @@ fn write_cell(
     row: &QueryResult,
 ) -> Result<(), String> {
     let value = match column.kind {
-        ColumnType::Text | ColumnType::Amount => {
-            row.try_get_by_index::<Option<String>>(index).map(|it| json!(it))
+        ColumnType::Text | ColumnType::Amount | ColumnType::AmountAsText => {
+            get::<String>(row, index)
         }
-        ColumnType::SmallInteger => row.try_get_by_index::<Option<i16>>(index).map(|it| json!(it)),
-        ColumnType::Integer => row.try_get_by_index::<Option<i64>>(index).map(|it| json!(it)),
-        ColumnType::Flag => row.try_get_by_index::<Option<bool>>(index).map(|it| json!(it)),
-        ColumnType::Uuid => row.try_get_by_index::<Option<Uuid>>(index).map(|it| json!(it)),
+        ColumnType::SmallInteger => get::<i16>(row, index),
+        ColumnType::Integer => get::<i64>(row, index),
+        ColumnType::Flag => get::<bool>(row, index),
+        ColumnType::Uuid => get::<Uuid>(row, index),
         ColumnType::Bytes => {
-            row.try_get_by_index::<Option<Vec<u8>>>(index).map(|it| json!(it.map(|it| hex(&it))))
+            row.try_get_by_index::<Option<Vec<u8>>>(index).map(|it| json!(it.map(|it| to_hex(&it))))
         }
         ColumnType::Json => {
             let json: String = row.try_get_by_index(index).map_err(|error| error.to_string())?;
@@ -172,6 +172,9 @@ fn write_cell(
     serde_json::to_writer(text, &value).map_err(|error| error.to_string())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn get<T: TryGetable + Serialize>(
+    row: &QueryResult,
+    index: usize,
+) -> Result<serde_json::Value, DbErr> {
+    row.try_get_by_index::<Option<T>>(index).map(|value| json!(value))
 }

@@ -12,18 +12,23 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
     insert::{insert, rows_max},
-    reader::{LineError, Record, RecordReader, Row},
+    reader::{RecordReader, Row},
 };
 use crate::{
     domain::verification::LedgerTotals,
     storage::{
-        CommitError, StorageError, Store, VerifyError, VerifyProgress, dialect::DatabaseKind,
-        snapshot::look_up_by_index, tables::TABLES, verify::verify, write::transaction,
+        CommitError, StorageError, Store, VerifyError, VerifyProgress,
+        connect::session::Role,
+        dialect::DatabaseKind,
+        snapshot::look_up_by_index,
+        tables::{TABLE_COUNT, TABLES, Table},
+        verify::verify,
+        write::transaction,
     },
 };
 
-/// Bytes of one table's rows that are collected before they are inserted.
-const CHUNK_BYTES: usize = 4 << 20;
+/// Bytes of one table's lines that are collected before they are inserted.
+const CHUNK_BYTES: u64 = 4 << 20;
 
 /// The progress of an import.
 #[derive(Debug, Default)]
@@ -40,11 +45,11 @@ pub struct ImportProgress {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A table has rows already.
-    #[error("the database is not empty: there are rows in {0}. Import into a new one")]
+    #[error("the database is not empty: the table {0} has rows; import into a new database")]
     NotEmpty(String),
     /// A line is not one of an export.
     #[error("{0}")]
-    Line(LineError),
+    Line(String),
     /// The database refused some rows.
     #[error("lines {from}-{to}, of type {line}: {error}")]
     Refused {
@@ -58,7 +63,7 @@ pub enum ImportError {
         error: StorageError,
     },
     /// The imported ledger has a fault.
-    #[error("the input is not right: {0}")]
+    #[error("the imported ledger is inconsistent: {0}")]
     Verify(#[from] VerifyError),
     /// The database does not answer.
     #[error(transparent)]
@@ -66,12 +71,6 @@ pub enum ImportError {
     /// COMMIT was not confirmed.
     #[error(transparent)]
     Commit(#[from] CommitError),
-}
-
-impl From<LineError> for ImportError {
-    fn from(error: LineError) -> Self {
-        Self::Line(error)
-    }
 }
 
 impl From<DbErr> for ImportError {
@@ -91,7 +90,7 @@ impl Store {
         input: impl BufRead + Send,
         progress: &ImportProgress,
     ) -> Result<LedgerTotals, ImportError> {
-        let transaction = transaction::begin(&self.maintenance_connection().await?).await?;
+        let transaction = transaction::begin(&self.open(Role::Maintenance).await?).await?;
         let kind = DatabaseKind::of(&transaction);
         look_up_by_index(&transaction).await?;
         let names = TABLES.map(|table| table.name).join(", ");
@@ -107,12 +106,13 @@ impl Store {
         }
         progress.is_verifying.store(true, Ordering::Relaxed);
         let transaction = Arc::new(transaction);
-        let books = verify(std::slice::from_ref(&transaction), &progress.verify).await?;
+        let totals = verify(std::slice::from_ref(&transaction), &progress.verify).await?;
         // All tasks that shared the transaction ended with the verification.
-        let transaction = Arc::into_inner(transaction)
-            .ok_or_else(|| StorageError::Unavailable("the transaction is in use".to_owned()))?;
+        let transaction = Arc::into_inner(transaction).ok_or_else(|| {
+            StorageError::Unavailable("the import's transaction is still in use".to_owned())
+        })?;
         transaction.commit().await.map_err(CommitError::from)?;
-        Ok(books)
+        Ok(totals)
     }
 }
 
@@ -132,7 +132,7 @@ async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportEr
 #[derive(Default)]
 struct Chunk {
     rows: Vec<Row>,
-    bytes: usize,
+    bytes: u64,
     first_line: u64,
 }
 
@@ -142,14 +142,16 @@ async fn fill(
     progress: &ImportProgress,
 ) -> Result<(), ImportError> {
     let rows_max = rows_max(DatabaseKind::of(transaction));
-    let mut records = RecordReader::begin(input)?;
-    let mut chunks: [Chunk; TABLES.len()] = Default::default();
-    while let Some(Record { table, row }) = records.next()? {
+    let mut records = RecordReader::begin(input).map_err(ImportError::Line)?;
+    let mut chunks: [Chunk; TABLE_COUNT] = Default::default();
+    let mut bytes = records.bytes;
+    while let Some((table, row)) = records.next().map_err(ImportError::Line)? {
         let chunk = &mut chunks[table];
         if chunk.rows.is_empty() {
             chunk.first_line = records.number;
         }
-        chunk.bytes += row.iter().flatten().map(String::len).sum::<usize>();
+        chunk.bytes += records.bytes - bytes;
+        bytes = records.bytes;
         chunk.rows.push(row);
         if chunk.rows.len() == rows_max || chunk.bytes > CHUNK_BYTES {
             flush(transaction, table, std::mem::take(chunk), records.number).await?;
@@ -171,7 +173,7 @@ async fn flush(
     mut chunk: Chunk,
     to: u64,
 ) -> Result<(), ImportError> {
-    let (table, from) = (TABLES[table], chunk.first_line);
+    let (table, from): (&Table, _) = (TABLES[table], chunk.first_line);
     let refused = |error| ImportError::Refused { from, to, line: table.row_name, error };
     if table.row_name == "currency" {
         // Skips those that are there already with the same decimals.
@@ -191,7 +193,7 @@ async fn existing_currencies(transaction: &DatabaseTransaction) -> Result<Vec<Ro
     for row in transaction.query_all_raw(statement).await? {
         let code: String = row.try_get_by_index(0)?;
         let scale: i16 = row.try_get_by_index(1)?;
-        currencies.push(vec![Some(code), Some(scale.to_string())]);
+        currencies.push(vec![code.into(), scale.into()]);
     }
     Ok(currencies)
 }

@@ -9,14 +9,17 @@ const BEGINNING_LENGTH: usize = 32;
 
 /// The first bytes of other formats, and what to do with such a file.
 const OTHERS: [(&[u8], &str); 12] = [
-    (b"SQLite format 3\0", "is a SQLite database and no export: passbook export makes one of it"),
-    (b"\x1f\x8b", "is compressed by gzip: gzip -dc FILE | passbook import"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by zstd: zstd -dc FILE | passbook import"),
-    (b"\xfd7zXZ\0", "is compressed by xz: xz -dc FILE | passbook import"),
-    (b"BZh", "is compressed by bzip2: bzip2 -dc FILE | passbook import"),
+    (b"SQLite format 3\0", "is a SQLite database, not an export: make one with passbook export"),
+    (b"\x1f\x8b", "is compressed with gzip: gzip -dc FILE | passbook import"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd: zstd -dc FILE | passbook import"),
+    (b"\xfd7zXZ\0", "is compressed with xz: xz -dc FILE | passbook import"),
+    (b"BZh", "is compressed with bzip2: bzip2 -dc FILE | passbook import"),
     (b"PK\x03\x04", "is a zip archive: unzip -p FILE | passbook import"),
-    (b"PGDMP", "is a dump of PostgreSQL's and no export: pg_restore reads it"),
-    (b"--\n-- PostgreSQL database dump", "is a dump of PostgreSQL's and no export: psql reads it"),
+    (b"PGDMP", "is a PostgreSQL dump, not an export: restore it with pg_restore"),
+    (
+        b"--\n-- PostgreSQL database dump",
+        "is a PostgreSQL dump, not an export: restore it with psql",
+    ),
     (b"\xff\xfe", UTF_16),
     (b"\xfe\xff", UTF_16),
     (b"{\0", UTF_16),

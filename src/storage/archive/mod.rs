@@ -1,7 +1,7 @@
 //! Export and import: the whole ledger as lines of JSON, to move it to another database.
 //!
 //! ```text
-//! {"type":"header","format":"passbook","format_version":1,"schema_version":"m2026...",...}
+//! {"type":"header","format":"passbook","format_version":1,"schema_version":"m...",...}
 //! {"type":"currency","currency_code":"ETH","currency_scale":18}
 //! {"type":"account","account_id":"alice",...}
 //! {"type":"request",...}  {"type":"entry",...}  {"type":"hold",...}  {"type":"account_change",...}
@@ -22,7 +22,7 @@ mod reader;
 pub use export::ExportError;
 pub use import::{ImportError, ImportProgress};
 
-use crate::storage::tables::TABLES;
+use crate::storage::tables::{TABLE_COUNT, TABLES};
 
 /// The name in the header.
 const FORMAT: &str = "passbook";
@@ -30,7 +30,7 @@ const FORMAT: &str = "passbook";
 const FORMAT_VERSION: u64 = 1;
 
 /// The number of lines of each table, in the order of [`TABLES`].
-type Counts = [u64; TABLES.len()];
+type Counts = [u64; TABLE_COUNT];
 
 /// The trailer line with these counts.
 fn trailer(counts: &Counts) -> serde_json::Value {

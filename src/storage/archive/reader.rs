@@ -1,54 +1,29 @@
 //! Reading an export: lines to rows, and errors with the line and the field.
 
 use std::{
-    fmt,
+    fmt::Display,
     io::{BufRead, Chain, Cursor},
 };
 
-use serde_json::{Map, Value};
+use rust_decimal::Decimal;
+use sea_orm::Value;
+use serde_json::{Map, Value as Json};
+use uuid::Uuid;
 
 use crate::storage::archive::{Counts, FORMAT, FORMAT_VERSION, input, trailer};
 use crate::storage::{
+    hex::from_hex,
     schema_version,
-    tables::{Column, ColumnType, TABLES, Table},
+    tables::{Column, ColumnType, NULL, TABLES, Table},
 };
 
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
 const LINE_LENGTH_MAX: u64 = 1 << 20;
 
-/// Why a line cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct LineError {
-    /// The number of the line, from 1.
-    pub line: u64,
-    /// The field, or empty for the whole line.
-    pub field: String,
-    /// The reason.
-    pub description: String,
-}
+/// The values of a row, in the order of the table's columns.
+pub type Row = Vec<Value>;
 
-impl fmt::Display for LineError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "line {}", self.line)?;
-        if !self.field.is_empty() {
-            write!(formatter, ", field {}", self.field)?;
-        }
-        write!(formatter, ": {}", self.description)
-    }
-}
-
-/// The cells of a row as text; None for null.
-pub type Row = Vec<Option<String>>;
-
-/// A row and its table.
-pub struct Record {
-    /// The index in [`TABLES`].
-    pub table: usize,
-    /// A cell for each column.
-    pub row: Row,
-}
-
-/// Reads an export line by line.
+/// Reads an export line by line. Its errors name the line, and the field if it is one.
 pub struct RecordReader<R> {
     input: Chain<Cursor<Vec<u8>>, R>,
     /// The number of the line read last.
@@ -58,62 +33,51 @@ pub struct RecordReader<R> {
     counts: Counts,
 }
 
-/// Why a field cannot be read.
-struct FieldError {
-    field: String,
-    description: String,
-}
-
-fn field_error(field: &str, description: impl Into<String>) -> FieldError {
-    FieldError { field: field.to_owned(), description: description.into() }
-}
-
 impl<R: BufRead> RecordReader<R> {
     /// Reads and checks the header.
-    pub fn begin(input: R) -> Result<Self, LineError> {
-        let error = |description| LineError { line: 1, field: String::new(), description };
-        let input = input::begin(input).map_err(error)?;
+    pub fn begin(input: R) -> Result<Self, String> {
+        let input = input::begin(input).map_err(|what| format!("line 1: {what}"))?;
         let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
         let Some(header) = lines.object()? else {
-            return Err(lines.error(field_error("", "there is nothing here")));
+            return Err(lines.error("the input is empty"));
         };
-        check_header(&header).map_err(|error| lines.error(error))?;
+        check_header(&header).map_err(|error| lines.field_error(error))?;
         Ok(lines)
     }
 
-    /// The next row; None after the trailer, which is the last line.
-    pub fn next(&mut self) -> Result<Option<Record>, LineError> {
+    /// The next row and the index of its table in [`TABLES`]; None after the trailer, which is the
+    /// last line.
+    pub fn next(&mut self) -> Result<Option<(usize, Row)>, String> {
         let Some(object) = self.object()? else {
-            let description = "the trailer is missing: the file was cut off";
-            return Err(self.error(field_error("", description)));
+            return Err(self.error("the trailer is missing: the file was cut off"));
         };
-        let name = object.get("type").and_then(Value::as_str).unwrap_or_default();
+        let name = object.get("type").and_then(Json::as_str).unwrap_or_default();
         if name == "trailer" {
             return self.end(&object).map(|()| None);
         }
         let Some(table) = TABLES.iter().position(|table| table.row_name == name) else {
-            return Err(self.error(field_error("type", format!("{name:?} is not a type of line"))));
+            return Err(self.field_error(format!("type: {name:?} is not a type of line")));
         };
-        let row = row(TABLES[table], &object).map_err(|error| self.error(error))?;
+        let row = row(TABLES[table], &object).map_err(|error| self.field_error(error))?;
         self.counts[table] += 1;
-        Ok(Some(Record { table, row }))
+        Ok(Some((table, row)))
     }
 
-    fn end(&mut self, object: &Map<String, Value>) -> Result<(), LineError> {
-        let expected = trailer(&self.counts);
-        if object.get("lines") != expected.get("lines") {
-            let said = object.get("lines").map(Value::to_string).unwrap_or_default();
-            let found = &expected["lines"];
-            return Err(self.error(field_error("lines", format!("is {said}; there are {found}"))));
+    fn end(&mut self, object: &Map<String, Json>) -> Result<(), String> {
+        let (said, expected) = (object.get("lines"), &trailer(&self.counts)["lines"]);
+        if said != Some(expected) {
+            let said = said.unwrap_or(&Json::Null);
+            let what = format!("lines: says {said}, but the file has {expected}");
+            return Err(self.field_error(what));
         }
         match self.object()? {
             None => Ok(()),
-            Some(_) => Err(self.error(field_error("", "comes after the trailer"))),
+            Some(_) => Err(self.error("follows the trailer, which must be the last line")),
         }
     }
 
     /// The next line; None at the end of the file. Only the last lines may be empty.
-    fn object(&mut self) -> Result<Option<Map<String, Value>>, LineError> {
+    fn object(&mut self) -> Result<Option<Map<String, Json>>, String> {
         let mut is_empty = false;
         loop {
             let Some(text) = self.text()? else { return Ok(None) };
@@ -123,43 +87,45 @@ impl<R: BufRead> RecordReader<R> {
             }
             if is_empty {
                 self.number -= 1;
-                return Err(self.error(field_error("", "is empty, and there is more after it")));
+                return Err(self.error("is empty, but more lines follow"));
             }
-            let object = serde_json::from_slice(&text);
-            return object.map(Some).map_err(|error| {
+            return serde_json::from_slice(&text).map(Some).map_err(|error| {
                 // Only the line feed may be missing from the last line.
                 if text.last() != Some(&b'\n') {
-                    return self.error(field_error("", "was cut off"));
+                    return self.error("was cut off");
                 }
                 // The error's own line is always 1.
-                let column = error.column();
-                self.error(field_error("", format!("is not a JSON object (at byte {column})")))
+                self.error(&format!("is not a JSON object (at byte {})", error.column()))
             });
         }
     }
 
     /// The next line with its line feed, if it has one; None at the end of the file.
-    fn text(&mut self) -> Result<Option<Vec<u8>>, LineError> {
+    fn text(&mut self) -> Result<Option<Vec<u8>>, String> {
         let mut text = Vec::new();
         let mut limited = std::io::Read::take(&mut self.input, LINE_LENGTH_MAX + 1);
         let read = limited.read_until(b'\n', &mut text);
         self.number += 1;
-        let length = read.map_err(|error| self.error(field_error("", error.to_string())))? as u64;
+        let length = read.map_err(|error| self.error(&error.to_string()))? as u64;
         self.bytes += length;
         if length > LINE_LENGTH_MAX {
-            let description = format!("is longer than {LINE_LENGTH_MAX} bytes");
-            return Err(self.error(field_error("", description)));
+            return Err(self.error(&format!("is longer than {LINE_LENGTH_MAX} bytes")));
         }
         Ok((length > 0).then_some(text))
     }
 
-    fn error(&self, FieldError { field, description }: FieldError) -> LineError {
-        LineError { line: self.number, field, description }
+    fn error(&self, description: &str) -> String {
+        format!("line {}: {description}", self.number)
+    }
+
+    fn field_error(&self, what: impl Display) -> String {
+        format!("line {}, field {what}", self.number)
     }
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(), FieldError> {
-    let expected: [(&str, Value); 4] = [
+/// The error begins with the name of the field.
+fn check_header(header: &Map<String, Json>) -> Result<(), String> {
+    let expected: [(&str, Json); 4] = [
         ("type", "header".into()),
         ("format", FORMAT.into()),
         ("format_version", FORMAT_VERSION.into()),
@@ -169,71 +135,64 @@ fn check_header(header: &Map<String, Value>) -> Result<(), FieldError> {
         match header.get(field) {
             Some(found) if *found == expected => {}
             Some(found) => {
-                let description = format!("is {found}; this program reads {expected}");
-                return Err(field_error(field, description));
+                return Err(format!("{field}: is {found}; this program reads {expected}"));
             }
-            None => return Err(field_error(field, "is missing: this is no export of Passbook's")),
+            None => {
+                return Err(format!("{field}: is missing: the input is not a Passbook export"));
+            }
         }
     }
     Ok(())
 }
 
-fn row(table: &Table, object: &Map<String, Value>) -> Result<Row, FieldError> {
-    let mut row = Vec::with_capacity(table.columns.len());
-    for column in table.columns {
-        let Some(value) = object.get(column.name) else {
-            return Err(field_error(column.name, "is missing"));
-        };
-        row.push(cell(column, value)?);
-    }
+/// The row of a line. The error begins with the name of the field.
+fn row(table: &Table, object: &Map<String, Json>) -> Result<Row, String> {
+    let cell = |column: &Column| match object.get(column.name) {
+        Some(json) => {
+            value(column, json).map_err(|what| format!("{}: must be {what}", column.name))
+        }
+        None => Err(format!("{}: is missing", column.name)),
+    };
+    let row = table.columns.iter().map(cell).collect::<Result<_, _>>()?;
     let is_known = |name: &str| name == "type" || table.columns.iter().any(|it| it.name == name);
     match object.keys().find(|name| !is_known(name)) {
-        Some(unknown) => {
-            Err(field_error(unknown, format!("is not a field of {:?}", table.row_name)))
-        }
+        Some(name) => Err(format!("{name}: is not a field of {:?}", table.row_name)),
         None => Ok(row),
     }
 }
 
-/// The value as the text of its column, None for null.
-fn cell(column: &Column, value: &Value) -> Result<Option<String>, FieldError> {
-    let is = |what: &str| field_error(column.name, format!("must be {what}"));
-    if value.is_null() && column.is_nullable {
-        return Ok(None);
+/// The value of a column, or what it must be.
+fn value(column: &Column, json: &Json) -> Result<Value, &'static str> {
+    let text = json.as_str();
+    if column.is_nullable && json.is_null() {
+        return Ok(NULL);
     }
-    let text = value.as_str();
-    let text = match column.kind {
-        ColumnType::Text => text.ok_or_else(|| is("a string"))?.to_owned(),
-        ColumnType::Amount => {
-            text.filter(|it| is_amount(it)).ok_or_else(|| is("a decimal"))?.to_owned()
+    let (value, expected): (Option<Value>, _) = match column.kind {
+        ColumnType::Text => (text.map(Value::from), "a string"),
+        ColumnType::Amount | ColumnType::AmountAsText => {
+            (text.filter(|it| is_amount(it)).map(Value::from), "a decimal")
         }
         ColumnType::Uuid => {
-            let parsed = text.and_then(|it| uuid::Uuid::try_parse(it).ok());
-            parsed.ok_or_else(|| is("a UUID"))?.to_string()
+            (text.and_then(|it| Uuid::try_parse(it).ok()).map(Value::from), "a UUID")
         }
-        ColumnType::Bytes => {
-            let is_hex = |it: &&str| {
-                it.len().is_multiple_of(2) && it.bytes().all(|it| it.is_ascii_hexdigit())
-            };
-            text.filter(is_hex).ok_or_else(|| is("hexadecimal"))?.to_owned()
-        }
+        ColumnType::Bytes => (text.and_then(from_hex).map(Value::from), "hexadecimal"),
         ColumnType::SmallInteger => {
-            let number = value.as_i64().and_then(|it| i16::try_from(it).ok());
-            number.ok_or_else(|| is("a whole number of 16 bits"))?.to_string()
+            let number = json.as_i64().and_then(|it| i16::try_from(it).ok());
+            (number.map(Value::from), "a whole number of 16 bits")
         }
-        ColumnType::Integer => {
-            value.as_i64().ok_or_else(|| is("a whole number of 64 bits"))?.to_string()
+        ColumnType::Integer => (json.as_i64().map(Value::from), "a whole number of 64 bits"),
+        ColumnType::Flag => (json.as_bool().map(Value::from), "true or false"),
+        ColumnType::Json => {
+            let is_json = json.is_object() || json.is_array();
+            (is_json.then(|| json.to_string().into()), "an object or an array")
         }
-        ColumnType::Flag => value.as_bool().ok_or_else(|| is("true or false"))?.to_string(),
-        ColumnType::Json if value.is_object() || value.is_array() => value.to_string(),
-        ColumnType::Json => return Err(is("an object or an array")),
     };
-    // No nullable column has empty texts, so an empty text stands for null on the way to
-    // PostgreSQL.
-    if column.is_nullable && text.is_empty() {
-        return Err(is("null or not empty"));
+    let value = value.ok_or(expected)?;
+    // PostgreSQL would store null.
+    if column.is_nullable && value == column.null_in_arrays().0 {
+        return Err("null or not empty");
     }
-    Ok(Some(text))
+    Ok(value)
 }
 
 /// Whether a text is a plain decimal with no more digits than an amount can have.
@@ -241,15 +200,15 @@ fn is_amount(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
-    are_digits(whole) && are_digits(fraction) && rust_decimal::Decimal::from_str_exact(text).is_ok()
+    are_digits(whole) && are_digits(fraction) && Decimal::from_str_exact(text).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LineError, RecordReader};
+    use super::RecordReader;
     use crate::storage::schema_version;
 
-    fn read(text: &str) -> Result<usize, LineError> {
+    fn read(text: &str) -> Result<usize, String> {
         let mut lines = RecordReader::begin(text.as_bytes())?;
         let mut count = 0;
         while lines.next()?.is_some() {
@@ -265,12 +224,8 @@ mod tests {
         )
     }
 
-    fn trailer(currencies: usize) -> String {
-        let lines = serde_json::json!({
-            "currency": currencies, "account": 0, "request": 0, "entry": 0, "hold": 0,
-            "account_change": 0,
-        });
-        format!(r#"{{"type":"trailer","lines":{lines}}}"#)
+    fn trailer(currencies: u64) -> String {
+        super::trailer(&[currencies, 0, 0, 0, 0, 0]).to_string()
     }
 
     const ETHER: &str = r#"{"type":"currency","currency_code":"ETH","currency_scale":18}"#;
@@ -297,25 +252,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_field() {
+    fn a_fault_is_reported_with_its_line_and_field() {
         let (header, none, one) = (header(), trailer(0), trailer(1));
         let hold = r#"{"type":"hold","hold_id":"h","account_id":"a","amount":"1e5"}"#;
+        let with = |name: &str, value: &str| {
+            let begin = r#"{"type":"hold","hold_id":"h","account_id":"a","amount":"1""#;
+            let nulls = r#""state":"open","expire_time_us":null,"captured_amount":null,"#;
+            let line = format!(r#"{begin},{nulls}"transaction_id":null}}"#);
+            line.replace(&format!("\"{name}\":null"), &format!("\"{name}\":{value}"))
+        };
+        let nil = "\"00000000-0000-0000-0000-000000000000\"";
         let cases = [
-            (String::new(), "line 1: there is nothing here"),
+            (String::new(), "line 1: the input is empty"),
             ("{}\n".to_owned(), "line 1, field type: is missing"),
             (header.replace("_version\":1", "_version\":2") + "\n", "field format_version: is 2;"),
             (format!("{header}\n"), "line 2: the trailer is missing"),
             (format!("{header}\n{}", &ETHER[..40]), "line 2: was cut off"),
             (format!("{header}\n{ETHER}"), "line 3: the trailer is missing"),
-            (format!("{header}\n\n{none}\n"), "line 2: is empty, and there is more"),
-            (format!("{header}\n{none}\n\n{ETHER}\n"), "line 3: is empty, and there is more"),
+            (format!("{header}\n\n{none}\n"), "line 2: is empty, but more"),
+            (format!("{header}\n{none}\n\n{ETHER}\n"), "line 3: is empty, but more"),
             ("SQLite format 3\0".to_owned(), "line 1: is a SQLite database"),
             ("\0{\0\"".to_owned(), "line 1: is in UTF-16: iconv"),
             ("PK\u{3}\u{4}".to_owned(), "line 1: is a zip archive"),
-            ("--\n-- PostgreSQL database dump\n".to_owned(), "psql reads it"),
-            (format!("{header}\n{ETHER}\n{none}\n"), "line 3, field lines: is {"),
-            (format!("{header}\n{one}\n"), "line 2, field lines: is {"),
-            (format!("{header}\n{none}\n{ETHER}\n"), "line 3: comes after the trailer"),
+            ("--\n-- PostgreSQL database dump\n".to_owned(), "with psql"),
+            (format!("{header}\n{ETHER}\n{none}\n"), "line 3, field lines: says {"),
+            (format!("{header}\n{one}\n"), "line 2, field lines: says {"),
+            (format!("{header}\n{none}\n{ETHER}\n"), "line 3: follows the trailer"),
             (format!("{header}\nnonsense\n"), "line 2: is not a JSON object (at byte"),
             (format!("{header}\n[]\n"), "line 2: is not a JSON object"),
             (
@@ -333,10 +295,18 @@ mod tests {
             ),
             (format!("{header}\n{}\n", ETHER.replace("currency\"", "coin\"")), "\"coin\" is not a"),
             (format!("{header}\n{hold}\n"), "line 2, field amount: must be a decimal"),
+            (
+                format!("{header}\n{}\n", with("expire_time_us", "0")),
+                "expire_time_us: must be null",
+            ),
+            (
+                format!("{header}\n{}\n", with("transaction_id", nil)),
+                "transaction_id: must be null",
+            ),
             (format!("{header}\n{}\n", " ".repeat(2 << 20)), "line 2: is longer than"),
         ];
         for (text, words) in cases {
-            let error = read(&text).expect_err(words).to_string();
+            let error = read(&text).expect_err(words);
             assert!(error.contains(words), "{error}\n{words}");
         }
     }

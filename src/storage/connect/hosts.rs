@@ -80,7 +80,7 @@ impl Server {
             (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text";
         let row = sqlx::raw_sql(sql).fetch_one(connection).await?;
         let text = |index: usize| row.try_get::<String, _>(index);
-        let protocol = |_| SqlxError::Protocol("the server's timeline is no number".to_owned());
+        let protocol = |_| SqlxError::Protocol("the server's identity is not a number".to_owned());
         Ok(Self {
             system: text(0)?,
             timeline: u32::from_str_radix(&text(1)?, 16).map_err(protocol)?,
@@ -116,7 +116,7 @@ impl Hosts {
 
     /// The host in use.
     pub fn current(&self) -> &PgConnectOptions {
-        // `select` is the only place that sets the index, to that of a host.
+        // `switch_to` is the only place that sets the index, to that of a host.
         &self.all[self.lock().host]
     }
 
@@ -137,11 +137,6 @@ impl Hosts {
         Session::new(self.current(), role, self.target)
     }
 
-    /// The settings that the URL overrides, for the log; empty if there are none.
-    pub fn overridden(&self) -> String {
-        session::overridden(self.current()).join(", ")
-    }
-
     /// Why the host in use cannot be used.
     pub fn refused(&self, host_error: impl Into<HostError>) -> ConnectError {
         cannot_connect(self.current(), host_error)
@@ -151,7 +146,7 @@ impl Hosts {
     ///
     /// # Errors
     /// None of them is, and why.
-    pub async fn find(&self) -> Result<(), ConnectError> {
+    pub async fn select_server(&self) -> Result<(), ConnectError> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
         if let Some((at, result)) = &*last
@@ -197,7 +192,7 @@ impl Hosts {
             Some((at, Ok(()))) => at.elapsed() > PROBE_INTERVAL,
             Some((_, Err(_))) | None => true,
         };
-        if self.are_several() && is_due { self.find().await } else { Ok(()) }
+        if self.are_several() && is_due { self.select_server().await } else { Ok(()) }
     }
 
     /// Checks once for each host that connections keep their sessions. A standby has no NOTIFY; it
@@ -237,7 +232,7 @@ impl Hosts {
         found.sort_unstable_by_key(|(host, _)| *host);
         match self.choose(&found) {
             Ok(Some((host, server))) => {
-                self.select(host, server);
+                self.switch_to(host, server);
                 return Ok(());
             }
             Ok(None) => {}
@@ -257,7 +252,7 @@ impl Hosts {
             format!("{}: {}", self.name(*host), host_error.reason)
         };
         let reason = reasons.iter().map(reason).collect::<Vec<_>>().join("; ");
-        Err(ConnectError::new("none of the databases can be used", HostError { reason, may_pass }))
+        Err(ConnectError::new("no database server can be used", HostError { reason, may_pass }))
     }
 
     /// Chooses among the hosts that can be used: the one in use, if it is among them.
@@ -277,8 +272,8 @@ impl Hosts {
             // Changes at the wrong one would be lost: none is made until one of them is stopped.
             self.invalidate_connections();
             let reason = format!(
-                "is a primary ({server}), and so is {} ({other}): one of them must be stopped, and \
-                 nothing is changed until then",
+                "is a primary ({server}), and so is {} ({other}): stop one of them; nothing is \
+                 changed until then",
                 self.name(*other_host)
             );
             return Err((*host, reason));
@@ -286,11 +281,13 @@ impl Hosts {
         match known {
             Some(known) if known.system != server.system => Err((
                 *host,
-                format!("is another database cluster ({server}) than was used so far ({known})"),
+                format!(
+                    "belongs to another cluster ({server}) than the server used before ({known})"
+                ),
             )),
             Some(known) if known.timeline > server.timeline => Err((
                 *host,
-                format!("is an old primary ({server}): a later one was used so far ({known})"),
+                format!("is an outdated primary ({server}): a later one was used before ({known})"),
             )),
             _ => Ok(Some((*host, server.clone()))),
         }
@@ -301,7 +298,7 @@ impl Hosts {
     fn report(&self, host: usize, reason: &str) {
         let mut current = self.lock();
         if current.server.is_some() && current.reported != reason {
-            tracing::error!(host = self.name(host), reason, "a database must not be used");
+            tracing::error!(host = self.name(host), reason, "a database server must not be used");
             reason.clone_into(&mut current.reported);
         }
     }
@@ -338,7 +335,7 @@ impl Hosts {
         tokio::time::timeout(PROBE_TIME_MAX, probing).await.map_err(late)?
     }
 
-    fn select(&self, host: usize, server: Server) {
+    fn switch_to(&self, host: usize, server: Server) {
         let mut current = self.lock();
         current.server = Some(server);
         current.reported.clear();
@@ -346,7 +343,7 @@ impl Hosts {
             return;
         }
         let (from, to) = (self.name(current.host), self.name(host));
-        tracing::warn!(%from, %to, "the primary is another server");
+        tracing::warn!(%from, %to, "switched to another primary");
         current.host = host;
         current.trusted_since = Instant::now();
     }

@@ -108,7 +108,7 @@ pub async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, StorageE
             Ok(pool) => Ok(pool),
             Err(SqlxError::PoolTimedOut) => {
                 // The pool retried and does not say why; a probe of the host does.
-                hosts.find().await?;
+                hosts.select_server().await?;
                 Err(SqlxError::PoolTimedOut.into())
             }
             Err(error) => Err(match StorageError::from(error) {

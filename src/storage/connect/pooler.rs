@@ -29,12 +29,12 @@ const NOT_SUPPORTED: &str = "0A000";
 pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
     match keeps_sessions(options).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err("a pooler gives each transaction another session: Passbook needs one \
-             that keeps sessions (PgBouncer's pool_mode = session)"
+        Ok(false) => Err("a connection pooler gives each transaction another session: \
+             Passbook needs one that keeps sessions (PgBouncer's pool_mode = session)"
             .to_owned()),
         Err(error) if is_not_supported(&error) => {
             tracing::warn!(
-                "cannot find out whether a pooler is in between: the database has no LISTEN"
+                "cannot check for a connection pooler: the database does not support LISTEN"
             );
             Ok(())
         }

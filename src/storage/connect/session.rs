@@ -35,7 +35,7 @@ const READER_IDLE_TIMEOUT: &str = "10s";
 /// How long a writer's transaction, which holds locks, may be idle: between two of its statements
 /// lie milliseconds. Below the time of an attempt, so that a retry finds the rows free.
 const WRITER_IDLE_TIMEOUT: &str = "5s";
-/// How soon a kind that waits for a lock notices that its server process was killed.
+/// How soon a session that waits for a lock notices that its server process was killed.
 const CONNECTION_CHECK: &str = "2s";
 /// TCP keepalives of the database's host: the first probe after this many seconds of silence, then
 /// this many more, a second apart; then the session ends. Without them, a session whose packets
@@ -64,20 +64,24 @@ pub enum Role {
 /// A setting and its value, which the URL may override.
 type Setting = (&'static str, &'static str);
 
-/// The settings on which promises rest, and the values that keep them.
-const PROMISES: [(&str, &[&str]); 7] = [
-    // An acknowledged change is on disk.
-    ("synchronous_commit", &["on", "remote_apply"]),
+/// The settings on which promises rest: the URL must not give them another value.
+const PROMISES: [&str; 5] = [
+    // An acknowledged change is on disk. `remote_apply` promises more, and is allowed, too.
+    "synchronous_commit",
     // Servers recognize each other by it.
-    ("application_name", &[APPLICATION_NAME]),
-    ("client_encoding", &["UTF8"]),
-    ("standard_conforming_strings", &["on"]),
+    "application_name",
+    "client_encoding",
+    "standard_conforming_strings",
+    // At a higher level a statement after the lock does not see what was committed during the wait.
+    "default_transaction_isolation",
+];
+
+/// Settings that are not set here, and the values that promises need.
+const REQUIRED: [(&str, &[&str]); 2] = [
     // Any other encoding refuses some texts. SQL_ASCII keeps bytes as they are.
     ("server_encoding", &["UTF8", "SQL_ASCII"]),
     // Under `replica` no trigger guards the entries.
     ("session_replication_role", &["origin", "local"]),
-    // At a higher level a statement after the lock does not see what was committed during the wait.
-    ("default_transaction_isolation", &["read committed"]),
 ];
 
 /// The settings of every session.
@@ -171,21 +175,22 @@ impl Session {
         let mut of_url = settings_in(options.get_options().unwrap_or_default());
         let (mut columns, mut expected) = (Vec::new(), Vec::new());
         for (name, value) in role.settings() {
-            let promised = promised(name, role);
             let given = of_url.remove(name);
-            let allowed = match (promised, &given) {
-                (Some(allowed), _) => allowed,
-                (None, Some(_)) => Vec::new(),
-                (None, None) if name.starts_with(NOT_COMPARED) => Vec::new(),
-                (None, None) => vec![value],
+            let is_promise = PROMISES.contains(&name);
+            let allowed = match name {
+                "synchronous_commit" => vec![value, "remote_apply"],
+                _ if is_promise || given.is_none() && !name.starts_with(NOT_COMPARED) => {
+                    vec![value]
+                }
+                _ => Vec::new(),
             };
             columns.push(set(name, given.as_deref().unwrap_or(value)));
             expected.push((name, allowed));
         }
-        for name in ["server_encoding", "session_replication_role"] {
+        for (name, allowed) in REQUIRED {
             of_url.remove(name);
             columns.push(format!("current_setting('{name}')"));
-            expected.push((name, promised(name, role).unwrap_or_default()));
+            expected.push((name, allowed.to_vec()));
         }
         columns.push("pg_is_in_recovery()::text".to_owned());
         columns.push("current_setting('transaction_read_only')".to_owned());
@@ -217,7 +222,7 @@ impl Session {
         for (index, (name, allowed)) in self.expected.iter().enumerate() {
             let value = column(index)?;
             if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
-                return Err(host_error(name, &value, allowed));
+                return Err(unsafe_setting(name, &value, allowed));
             }
         }
         let (is_standby, read_only) =
@@ -246,24 +251,12 @@ pub fn overridden(options: &PgConnectOptions) -> Vec<String> {
     given.map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// The values that keep the promise that rests on a setting, if one does.
-fn promised(name: &str, role: Role) -> Option<Vec<&'static str>> {
-    if (name, role) == ("default_transaction_isolation", Role::Snapshot) {
-        return Some(vec!["repeatable read"]);
-    }
-    if name == "application_name" && matches!(role, Role::Maintenance | Role::Snapshot) {
-        return Some(vec![MAINTENANCE_APPLICATION_NAME]);
-    }
-    let (_, allowed) = PROMISES.iter().find(|(promise, _)| *promise == name)?;
-    Some(allowed.to_vec())
-}
-
-fn host_error(name: &str, value: &str, allowed: &[&str]) -> String {
+fn unsafe_setting(name: &str, value: &str, allowed: &[&str]) -> String {
     let allowed = allowed.join(" or ");
     let advice = match name {
         "server_encoding" => "create the database with ENCODING 'UTF8' TEMPLATE template0",
-        "session_replication_role" => "take it from the role and the database (ALTER ... RESET)",
-        _ => "take it out of the options of database_url and of PGOPTIONS",
+        "session_replication_role" => "reset it for the role and the database (ALTER ... RESET)",
+        _ => "remove it from the options of database_url and from PGOPTIONS",
     };
     format!("{name} is {value} and must be {allowed}: {advice}")
 }

@@ -128,7 +128,7 @@ impl DatabaseFile {
         let folder = self.folder();
         if mode == Mode::Read && target == TargetSession::Primary {
             let reason = "mode=ro and immutable=1 are for `verify` and `export`, which only read; \
-                 mode=rw is for changes, and mode=rwc makes a file that is not there";
+                 use mode=rw for changes, or mode=rwc to create a missing file also";
             return Some(reason.to_owned());
         }
         match fs::metadata(path) {
@@ -138,16 +138,18 @@ impl DatabaseFile {
                 denied.map(|why| format!("this user may not read it ({why})"))
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Some(error.to_string()),
-            Err(_) if !folder.is_dir() => Some(format!("there is no folder {}", folder.display())),
+            Err(_) if !folder.is_dir() => {
+                Some(format!("its folder {} does not exist", folder.display()))
+            }
             Err(_) if mode != Mode::Create => {
-                Some("there is no such file (?mode=rwc makes a new one)".to_owned())
+                Some("the file does not exist (?mode=rwc creates it)".to_owned())
             }
             Err(_) => None,
         }
         .or_else(|| {
             (mode != Mode::Read).then(|| self.not_writable()).flatten().map(|reason| {
                 if target == TargetSession::Any {
-                    format!("{reason}: ?mode=ro only reads it")
+                    format!("{reason}: use ?mode=ro to only read it")
                 } else {
                     reason
                 }
@@ -167,7 +169,7 @@ impl DatabaseFile {
         let denied = accessible(&folder, Access::WRITE_OK | Access::EXEC_OK).err();
         denied.map(|why| {
             let folder = folder.display();
-            format!("this user may not make files in its folder {folder}, as its log ({why})")
+            format!("this user may not create files in its folder {folder}, where its log must be ({why})")
         })
     }
 

@@ -6,7 +6,10 @@ use sea_orm::ConnectionTrait;
 
 use crate::storage::{
     StorageError,
-    connect::store::{Backend, Store},
+    connect::{
+        session::Role,
+        store::{Backend, Store},
+    },
     dialect::DatabaseKind,
 };
 
@@ -27,7 +30,7 @@ impl Store {
     /// # Errors
     /// The log could not be moved, which the next server does at its start.
     pub async fn close(&self) -> Result<(), StorageError> {
-        let Backend::Sqlite { file, write_lock, .. } = self.backend() else {
+        let Backend::Sqlite { file, write_lock, .. } = &*self.backend else {
             return self.close_readers().await;
         };
         write_lock.close().await;
@@ -37,7 +40,7 @@ impl Store {
             return self.close_readers().await;
         }
         self.close_readers().await?;
-        let admin = self.maintenance_connection().await?;
+        let admin = self.open(Role::Maintenance).await?;
         // If another process is reading, its own close moves the log.
         admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
         admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
@@ -49,7 +52,7 @@ impl Store {
     /// it is another file, moves the log into the open one, so that no part of the log stays beside
     /// a file to which it does not belong.
     pub async fn check_backend(&self) -> Result<(), String> {
-        let file = match self.backend() {
+        let file = match &*self.backend {
             Backend::Sqlite { file, .. } => file,
             Backend::Postgres { hosts, .. } => {
                 return hosts.probe_if_due().await.map_err(|error| error.to_string());
@@ -69,8 +72,12 @@ impl Store {
         let folding = self.readers.execute_unprepared(fold);
         match tokio::time::timeout(FOLD_TIME_MAX, folding).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the log stays beside the database file"),
-            Err(_) => tracing::warn!("someone reads for long: the log is moved later"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot move the write-ahead log into the database file");
+            }
+            Err(_) => tracing::warn!(
+                "a long read delays the move of the write-ahead log into the database file"
+            ),
         }
     }
 
@@ -78,11 +85,11 @@ impl Store {
     /// moment without readers. Writers wait meanwhile, for at most a tenth of a second. Returns
     /// whether a reader prevented it.
     pub async fn shorten_log(&self) -> Result<bool, StorageError> {
-        let Backend::Sqlite { file, .. } = self.backend() else { return Ok(false) };
+        let Backend::Sqlite { file, .. } = &*self.backend else { return Ok(false) };
         if !file.has_long_log() {
             return Ok(false);
         }
-        let admin = self.maintenance_connection().await?;
+        let admin = self.open(Role::Maintenance).await?;
         let wait = format!("PRAGMA busy_timeout = {SHORTEN_WAIT_MAX_MS}");
         admin.execute_unprepared(&wait).await?;
         // Most of the work, beside writers.

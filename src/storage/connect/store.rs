@@ -28,7 +28,7 @@ use crate::storage::{
 
 /// A database, and the connections that reads share.
 pub struct Store {
-    backend: Arc<Backend>,
+    pub(in crate::storage) backend: Arc<Backend>,
     pub(in crate::storage) readers: DatabaseConnection,
     read_permits: ReadPermits,
     budget: Budget,
@@ -51,24 +51,17 @@ pub(in crate::storage) enum Backend {
 }
 
 impl Store {
-    /// Connects to a database that takes changes. Does not look at the schema.
-    ///
-    /// # Errors
-    /// It cannot be reached or opened, or it is a standby.
-    pub async fn connect(url: DatabaseUrl) -> Result<Self, ConnectError> {
-        Self::connect_to(url, TargetSession::Primary, None).await
-    }
-
-    /// Connects to a database that takes changes, for a server that opens at most this many
-    /// connections, and no more than its role, the database and PostgreSQL allow.
+    /// Connects to a database that takes changes. Does not look at the schema. A server opens at
+    /// most `connections_max` connections, and no more than its role, the database and PostgreSQL
+    /// allow.
     ///
     /// # Errors
     /// It cannot be reached or opened, it is a standby, or it allows too few connections.
-    pub async fn connect_with(
+    pub async fn connect(
         url: DatabaseUrl,
-        connections_max: u32,
+        connections_max: Option<u32>,
     ) -> Result<Self, ConnectError> {
-        Self::connect_to(url, TargetSession::Primary, Some(connections_max)).await
+        Self::connect_to(url, TargetSession::Primary, connections_max).await
     }
 
     /// How the connections are divided.
@@ -117,10 +110,11 @@ impl Store {
             Options::Postgres(all) => {
                 let hosts = Arc::new(Hosts::new(all, target));
                 // A pool would not say why it has no connection.
-                hosts.find().await?;
-                let overridden = hosts.overridden();
+                hosts.select_server().await?;
+                let overridden = session::overridden(hosts.current());
                 if !overridden.is_empty() {
-                    tracing::warn!(settings = overridden, "the database's URL overrides settings");
+                    let settings = overridden.join(", ");
+                    tracing::warn!(settings, "the database's URL overrides settings");
                 }
                 let budget = Budget::new(match connections_max {
                     Some(connections_max) => hosts.connections_allowed(connections_max).await?,
@@ -144,10 +138,6 @@ impl Store {
             Backend::Sqlite { .. } => DatabaseKind::Sqlite,
             Backend::Postgres { .. } => DatabaseKind::Postgres,
         }
-    }
-
-    pub(in crate::storage) fn backend(&self) -> &Backend {
-        &self.backend
     }
 
     /// A permit to read, in the order in which permits are asked for.
@@ -177,23 +167,9 @@ impl Store {
         }
     }
 
-    /// A connection for migrations and imports, without time limits.
-    pub(in crate::storage) async fn maintenance_connection(
-        &self,
-    ) -> Result<DatabaseConnection, StorageError> {
-        self.open(Role::Maintenance).await
-    }
-
     /// Whether the database is a file that is open for reading only.
     pub(in crate::storage) fn is_read_only(&self) -> bool {
         matches!(&*self.backend, Backend::Sqlite { file, .. } if file.is_read_only())
-    }
-
-    /// A connection on which each transaction reads one snapshot and writes nothing.
-    pub(in crate::storage) async fn snapshot_connection(
-        &self,
-    ) -> Result<DatabaseConnection, StorageError> {
-        self.open(Role::Snapshot).await
     }
 
     /// Opens a pool of one connection. SeaORM gets a finished pool: its own `connect` would log the
@@ -209,7 +185,7 @@ impl Store {
             }
             Backend::Postgres { hosts, .. } => {
                 if hosts.are_several() {
-                    self.find().await?;
+                    self.select_server().await?;
                 }
                 let room = self.read_permits.make_room(self.readers.get_postgres_connection_pool());
                 let opened = tokio::select! {
@@ -223,10 +199,10 @@ impl Store {
         }
     }
 
-    /// Finds the server to use and points the readers at it. Does nothing on SQLite.
-    pub async fn find(&self) -> Result<(), ConnectError> {
+    /// Selects the server to use and points the readers at it. Does nothing on SQLite.
+    pub async fn select_server(&self) -> Result<(), ConnectError> {
         let Backend::Postgres { hosts, pools, .. } = &*self.backend else { return Ok(()) };
-        hosts.find().await?;
+        hosts.select_server().await?;
         if hosts.are_several() {
             for pool in lock(pools).iter() {
                 pool.set_connect_options(session::start_up(hosts.current().clone()));

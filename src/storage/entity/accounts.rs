@@ -58,12 +58,8 @@ impl TryFrom<Model> for Account {
             state: AccountState::from_name(&row.state).ok_or_else(|| corrupt("state"))?,
             sequence: row.sequence,
             version: row.version,
-            last_hash: row.last_hash.try_into().map_err(|_| {
-                StorageError::Corrupt(format!("account {}: column last_hash", row.account_id))
-            })?,
-            labels: serde_json::from_value(row.labels).map_err(|_| {
-                StorageError::Corrupt(format!("account {}: column labels", row.account_id))
-            })?,
+            last_hash: row.last_hash.try_into().map_err(|_| corrupt("last_hash"))?,
+            labels: serde_json::from_value(row.labels).map_err(|_| corrupt("labels"))?,
             currency,
             create_time_us: row.create_time_us,
             update_time_us: row.update_time_us,

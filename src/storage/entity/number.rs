@@ -1,8 +1,10 @@
 //! An exact decimal column on both databases.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 use sea_orm::{
-    ColIdx, ColumnType, DbErr, QueryResult, TryGetError, TryGetable, Value,
+    ColIdx, ColumnType, DbErr, QueryResult, RuntimeErr, SqlxError, TryGetError, TryGetable, Value,
     sea_query::{ArrayType, Nullable, ValueType, ValueTypeErr},
 };
 
@@ -23,9 +25,12 @@ impl TryGetable for Number {
             return Decimal::try_get_by(row, index).map(Self);
         }
         let text = String::try_get_by(row, index)?;
-        Decimal::from_str_exact(&text)
-            .map(Self)
-            .map_err(|error| DbErr::Type(format!("{text:?} is not a decimal: {error}")).into())
+        // The error of the driver for other values that it cannot decode: it names the column.
+        Decimal::from_str_exact(&text).map(Self).map_err(|error| {
+            let source = format!("{text:?} is not a decimal: {error}").into();
+            let error = SqlxError::ColumnDecode { index: format!("{index:?}"), source };
+            DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))).into()
+        })
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Model {
     pub rejection: Option<String>,
     pub description: String,
     pub labels: Json,
-    /// JSON of the entries' names, in order; empty if the request was rejected.
+    /// JSON of the entries' keys, in order; empty if the request was rejected.
     pub entry_names: Json,
     pub create_time_us: i64,
     /// The hold that the request placed or closed.
@@ -44,12 +44,12 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The name of an entry: its account and sequence.
-pub type EntryName = (AccountId, i64);
+/// The primary key of an entry: its account and sequence.
+pub type EntryKey = (AccountId, i64);
 
 impl Model {
-    /// The names of the request's entries.
-    pub fn entry_names(&self) -> Result<Vec<EntryName>, StorageError> {
+    /// The keys of the request's entries.
+    pub fn entry_keys(&self) -> Result<Vec<EntryKey>, StorageError> {
         serde_json::from_value(self.entry_names.clone()).map_err(|_| self.corrupt("entry_names"))
     }
 
@@ -61,7 +61,7 @@ impl Model {
     /// The request's record. `entries` and `holds` include those of the request.
     pub fn into_record(
         self,
-        entries: &HashMap<EntryName, Entry>,
+        entries: &HashMap<EntryKey, Entry>,
         holds: &HashMap<HoldId, Hold>,
     ) -> Result<RequestRecord, StorageError> {
         let fingerprint =
@@ -80,7 +80,7 @@ impl Model {
     /// The effects of the request at its time: a hold that it placed may be closed since.
     fn effects(
         &self,
-        entries: &HashMap<EntryName, Entry>,
+        entries: &HashMap<EntryKey, Entry>,
         holds: &HashMap<HoldId, Hold>,
     ) -> Result<Effects, StorageError> {
         let hold = match self.hold_id() {
@@ -100,12 +100,12 @@ impl Model {
     fn transaction(
         &self,
         kind: TransactionKind,
-        entries: &HashMap<EntryName, Entry>,
+        entries: &HashMap<EntryKey, Entry>,
     ) -> Result<Transaction, StorageError> {
         let entries = self
-            .entry_names()?
+            .entry_keys()?
             .iter()
-            .map(|name| entries.get(name).cloned().ok_or_else(|| self.corrupt("entry_names")))
+            .map(|key| entries.get(key).cloned().ok_or_else(|| self.corrupt("entry_names")))
             .collect::<Result<_, _>>()?;
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),

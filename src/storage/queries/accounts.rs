@@ -138,10 +138,10 @@ async fn read(
     expire_until_us: i64,
 ) -> Result<Expiring<Vec<Account>>, StorageError> {
     let kind = DatabaseKind::of(connection);
-    let holds = kind.joined("h.amount || '@' || h.expire_time_us", "' '");
     let (least, clock) = (kind.least(), kind.statement_clock());
     let expired = format!(
-        "(SELECT {holds} FROM holds h WHERE h.account_id = accounts.account_id \
+        "(SELECT string_agg(h.amount || '@' || h.expire_time_us, ' ') FROM holds h \
+          WHERE h.account_id = accounts.account_id \
           AND h.state = 'open' AND h.expire_time_us <= {least}({clock}, {}))",
         kind.placeholder()
     );
@@ -161,8 +161,9 @@ impl ReadRow {
                 let amount = Decimal::from_str_exact(amount).ok()?;
                 Some((account.currency.amount(amount)?, time.parse().ok()?))
             });
-            let corrupt =
-                || StorageError::Corrupt(format!("holds of account {}", account.account_id));
+            let corrupt = || {
+                StorageError::Corrupt(format!("account {}: the expired holds", account.account_id))
+            };
             let (amount, expire_time_us) = expired.ok_or_else(corrupt)?;
             account.expire_hold(amount, expire_time_us);
             *expired_us = Ord::max(*expired_us, Some(expire_time_us));
@@ -171,64 +172,55 @@ impl ReadRow {
     }
 }
 
-/// The accounts that a statement has locked, and the time.
+/// What a transaction does about a row that another transaction has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Wait for each row, in order of ids, for as long as the transaction's lock timeout says.
+    Wait,
+    /// Leave the row out.
+    SkipLocked,
+}
+
+/// The outcome of locking rows. An id in none of the three sets does not exist.
 #[derive(Default)]
-pub struct LockedRows {
-    /// In order of their ids.
+pub struct LockedAccounts {
+    /// The rows that are now locked by this transaction.
     pub accounts: Vec<Account>,
-    /// Microseconds since the Unix epoch by the database's clock, which comes with each row. None
-    /// if no row was locked.
+    /// The rows that a transaction of another Passbook server has locked. It ends soon.
+    pub locked_by_peers: BTreeSet<AccountId>,
+    /// The rows that another program has locked, nobody knows for how long.
+    pub locked_elsewhere: BTreeSet<AccountId>,
+    /// The time in microseconds since the Unix epoch by the database's clock, if there was a
+    /// row to bring it.
     pub now_us: Option<i64>,
 }
 
-/// A row of the locking statement.
-#[derive(FromQueryResult)]
-struct LockedRow {
-    #[sea_orm(nested)]
-    account: Model,
-    now_us: i64,
-}
-
-/// Locks these accounts, waiting for each, and reads them.
+/// Locks these accounts and reads them, in order of their ids. Does not find out who has locked
+/// those that are left out.
 pub async fn lock(
     transaction: &DatabaseTransaction,
     account_ids: &BTreeSet<AccountId>,
-) -> Result<LockedRows, StorageError> {
-    lock_rows(transaction, account_ids, QuerySelect::lock_exclusive).await
-}
-
-/// Locks the accounts that no other transaction has locked, without waiting, and reads them.
-pub async fn lock_unlocked(
-    transaction: &DatabaseTransaction,
-    account_ids: &BTreeSet<AccountId>,
-) -> Result<LockedRows, StorageError> {
-    let lock = |query: Select<Entity>| {
-        query.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-    };
-    lock_rows(transaction, account_ids, lock).await
-}
-
-async fn lock_rows(
-    transaction: &DatabaseTransaction,
-    account_ids: &BTreeSet<AccountId>,
-    lock: impl FnOnce(Select<Entity>) -> Select<Entity>,
-) -> Result<LockedRows, StorageError> {
+    mode: LockMode,
+) -> Result<LockedAccounts, StorageError> {
     let kind = DatabaseKind::of(transaction);
-    let rows = lock(select(kind, account_ids).order_by_asc(Column::AccountId)).into_query();
+    let rows = select(kind, account_ids).order_by_asc(Column::AccountId);
+    let rows = match mode {
+        LockMode::Wait => rows.lock_exclusive(),
+        LockMode::SkipLocked => rows.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+    };
     // The clock stands outside of the locking statement: inside, PostgreSQL may read it before it
     // waits for a lock, and a change would get an earlier time than the one it waited for.
     let rows = Query::select()
         .column(Asterisk)
         .expr_as(Expr::cust(kind.clock()), "now_us")
-        .from_subquery(rows, "locked")
+        .from_subquery(rows.into_query(), "locked")
         .to_owned();
-    let rows = transaction.query_all(&rows).await?;
-    let rows = rows.iter().map(|row| LockedRow::from_query_result(row, ""));
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(LockedRows {
-        now_us: rows.iter().map(|row| row.now_us).max(),
-        accounts: to_accounts(rows.into_iter().map(|row| row.account).collect())?,
-    })
+    let mut locked = LockedAccounts::default();
+    for row in transaction.query_all(&rows).await? {
+        locked.accounts.push(Model::from_query_result(&row, "")?.try_into()?);
+        locked.now_us = Ord::max(locked.now_us, row.try_get("", "now_us")?);
+    }
+    Ok(locked)
 }
 
 /// Who has locked a row: PostgreSQL writes the transaction id of the owner into the row (`xmax`),
@@ -290,8 +282,4 @@ fn begins_with(prefix: &str) -> SimpleExpr {
     }
     let end = String::from_utf8_lossy(&end).into_owned();
     Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
-}
-
-fn to_accounts(rows: Vec<Model>) -> Result<Vec<Account>, StorageError> {
-    rows.into_iter().map(Account::try_from).collect()
 }

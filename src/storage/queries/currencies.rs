@@ -6,6 +6,7 @@ use crate::{
     domain::money::Currency,
     storage::{
         StorageError, Store,
+        connect::session::Role,
         entity::currencies::{ActiveModel, Column, Entity, currency},
     },
 };
@@ -45,14 +46,11 @@ impl Store {
                 configured: currency.scale(),
             })
         });
-        match conflict {
-            Some(conflict) => Ok(Err(conflict)),
-            None => {
-                let kept =
-                    stored.iter().map(|row| currency(&row.currency_code, row.currency_scale));
-                Ok(Ok(kept.collect::<Result<_, _>>()?))
-            }
+        if let Some(conflict) = conflict {
+            return Ok(Err(conflict));
         }
+        let kept = stored.iter().map(|row| currency(&row.currency_code, row.currency_scale));
+        Ok(Ok(kept.collect::<Result<_, _>>()?))
     }
 
     async fn insert_currencies(&self, configured: &[&Currency]) -> Result<(), StorageError> {
@@ -63,7 +61,7 @@ impl Store {
         });
         Entity::insert_many(rows)
             .on_conflict(OnConflict::column(Column::CurrencyCode).do_nothing().to_owned())
-            .exec_without_returning(&self.maintenance_connection().await?)
+            .exec_without_returning(&self.open(Role::Maintenance).await?)
             .await?;
         Ok(())
     }

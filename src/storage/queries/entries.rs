@@ -19,9 +19,9 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::{
-            currencies::currency,
+            currencies::currency_of,
             entries::{Column, Entity, Model},
-            requests::EntryName,
+            requests::EntryKey,
         },
         tables::ENTRIES,
     },
@@ -106,7 +106,7 @@ impl Store {
     }
 }
 
-pub static BY_NAME: Sql = Sql::new(|kind| {
+pub static BY_KEY: Sql = Sql::new(|kind| {
     let columns = ENTRIES.column_list("e.");
     let from = match kind {
         DatabaseKind::Sqlite => {
@@ -126,22 +126,20 @@ pub static BY_NAME: Sql = Sql::new(|kind| {
     format!("SELECT {columns}, a.currency_code, a.currency_scale FROM {from}")
 });
 
-/// The entries with these names.
-pub async fn by_name(
+/// The entries with these keys.
+pub async fn by_key(
     connection: &impl ConnectionTrait,
-    names: &[EntryName],
-) -> Result<HashMap<EntryName, Entry>, StorageError> {
-    if names.is_empty() {
+    keys: &[EntryKey],
+) -> Result<HashMap<EntryKey, Entry>, StorageError> {
+    if keys.is_empty() {
         return Ok(HashMap::new());
     }
     let kind = DatabaseKind::of(connection);
-    let pairs = names.iter().map(|(id, sequence)| (id.to_string(), *sequence));
-    let statement = BY_NAME.statement(kind, kind.pairs(pairs));
-    let mut entries = HashMap::with_capacity(names.len());
+    let pairs = keys.iter().map(|(id, sequence)| (id.to_string(), *sequence));
+    let statement = BY_KEY.statement(kind, kind.pairs(pairs));
+    let mut entries = HashMap::with_capacity(keys.len());
     for row in connection.query_all_raw(statement).await? {
-        let (code, scale): (String, i16) =
-            (row.try_get("", "currency_code")?, row.try_get("", "currency_scale")?);
-        let entry = Model::from_query_result(&row, "")?.into_entry(&currency(&code, scale)?)?;
+        let entry = Model::from_query_result(&row, "")?.into_entry(&currency_of(&row)?)?;
         entries.insert((entry.account_id.clone(), entry.sequence), entry);
     }
     Ok(entries)

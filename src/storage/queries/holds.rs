@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect,
+    QueryResult, QuerySelect, QueryTrait,
     sea_query::{Cond, Expr, ExprTrait, SimpleExpr},
 };
 
@@ -19,11 +19,12 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::{
-            currencies::currency,
+            currencies::currency_of,
             holds::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
+        queries::page::{self, EXAMINED_MAX, Examined, Expiring, now_us},
         tables::HOLDS,
+        write::transaction::WriteTransaction,
     },
 };
 
@@ -78,11 +79,26 @@ impl Store {
             }
             query = query.filter(is_in(state, &time(kind, expire_until_us)));
         }
-        let rows = query.into_model::<Row>().all(&self.readers).await?;
-        let hold = |row: Row| Ok((row.hold.into_hold(&account.currency)?, row.now_us));
-        let holds = rows.into_iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
+        let rows = self.readers.query_all(&query.into_query()).await?;
+        let hold = |row: &QueryResult| {
+            let hold = Model::from_query_result(row, "")?.into_hold(&account.currency)?;
+            Ok((hold, row.try_get("", "now_us")?))
+        };
+        let holds = rows.iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
         let Expiring { value: rows, expired_us } = as_of(holds.into_iter());
         Ok(Expiring { value: Examined { rows, next }, expired_us })
+    }
+}
+
+impl WriteTransaction {
+    /// The time, the holds with these ids, and the expired holds on these accounts, which must be
+    /// locked.
+    pub async fn holds(
+        &self,
+        hold_ids: &BTreeSet<HoldId>,
+        account_ids: &BTreeSet<AccountId>,
+    ) -> Result<(i64, Vec<Hold>), StorageError> {
+        by_key(&self.transaction, hold_ids, account_ids).await
     }
 }
 
@@ -99,14 +115,6 @@ fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> Expiring<Vec<Hold>> {
         value.push(hold);
     }
     Expiring { value, expired_us }
-}
-
-/// A row with the time at which it was read.
-#[derive(FromQueryResult)]
-struct Row {
-    #[sea_orm(nested)]
-    hold: Model,
-    now_us: i64,
 }
 
 /// The time as of which holds are read.
@@ -195,10 +203,6 @@ pub async fn by_key(
     ];
     let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;
-    let now_us = match rows.first() {
-        Some(row) => row.try_get("", "now_us")?,
-        None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
-    };
     // An expired hold that is also named comes twice.
     let mut holds = HashMap::new();
     for row in &rows {
@@ -206,7 +210,7 @@ pub async fn by_key(
             holds.insert(hold.hold_id.clone(), hold);
         }
     }
-    Ok((now_us, holds.into_values().collect()))
+    Ok((now_us(&rows)?, holds.into_values().collect()))
 }
 
 /// The hold of a row; None for the row of the clock alone.
@@ -215,8 +219,5 @@ fn hold_of(row: &QueryResult) -> Result<Option<Hold>, StorageError> {
     if hold_id.is_none() {
         return Ok(None);
     }
-    let (code, scale): (String, i16) =
-        (row.try_get("", "currency_code")?, row.try_get("", "currency_scale")?);
-    let hold = Model::from_query_result(row, "")?.into_hold(&currency(&code, scale)?)?;
-    Ok(Some(hold))
+    Ok(Some(Model::from_query_result(row, "")?.into_hold(&currency_of(row)?)?))
 }

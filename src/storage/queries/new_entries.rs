@@ -23,7 +23,7 @@ pub struct WatchedAccount {
     pub after_sequence: i64,
 }
 
-/// The new entries of one account, in order and without a gap; or why they cannot be list.
+/// The new entries of one account, in order and without a gap; or why they cannot be read.
 pub type NewEntries = Result<Vec<Entry>, StorageError>;
 
 pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
@@ -68,7 +68,9 @@ impl Store {
             let position = usize::try_from(row.try_get::<i64>("", "position")?).ok();
             let of_row = position.and_then(|it| Some((accounts.get(it)?, lists.get_mut(it)?)));
             let Some((account, list)) = of_row else {
-                return Err(StorageError::Corrupt(format!("an account at {position:?}")));
+                return Err(StorageError::Corrupt(format!(
+                    "new entries of account number {position:?}, which was not asked for"
+                )));
             };
             // An unreadable entry is a fault of its account only.
             match (entry(&row, account), list.as_mut()) {

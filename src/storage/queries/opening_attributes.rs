@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+use sea_orm::{ConnectionTrait, FromQueryResult};
 
 use crate::{
     domain::{
@@ -14,6 +14,7 @@ use crate::{
         dialect::{DatabaseKind, Sql},
         entity::account_changes::Model,
         tables::ACCOUNT_CHANGES,
+        write::transaction::WriteTransaction,
     },
 };
 
@@ -36,26 +37,29 @@ pub static OPENINGS: Sql = Sql::new(|kind| {
     format!("SELECT {columns} FROM {from}")
 });
 
-/// The accounts among these whose attributes have changed, with their attributes at the opening.
-pub async fn opening_attributes(
-    transaction: &DatabaseTransaction,
-    accounts: impl Iterator<Item = &Account>,
-) -> Result<HashMap<AccountId, Attributes>, StorageError> {
-    let accounts: BTreeMap<&str, &Account> =
-        accounts.map(|account| (account.account_id.as_str(), account)).collect();
-    if accounts.is_empty() {
-        return Ok(HashMap::new());
+impl WriteTransaction {
+    /// The accounts among these, which must be locked, whose attributes have changed, with their
+    /// attributes before the first change.
+    pub async fn opening_attributes(
+        &self,
+        accounts: impl Iterator<Item = &Account>,
+    ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
+        let accounts: BTreeMap<&str, &Account> =
+            accounts.map(|account| (account.account_id.as_str(), account)).collect();
+        if accounts.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let kind = DatabaseKind::of(&self.transaction);
+        let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
+        let statement = OPENINGS.statement(kind, [ids]);
+        let mut openings = HashMap::new();
+        for row in self.transaction.query_all_raw(statement).await? {
+            let row = Model::from_query_result(&row, "")?;
+            // The statement selects no others.
+            let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
+            let change = row.into_change(&account.currency)?;
+            openings.insert(change.account_id, change.before);
+        }
+        Ok(openings)
     }
-    let kind = DatabaseKind::of(transaction);
-    let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
-    let statement = OPENINGS.statement(kind, [ids]);
-    let mut openings = HashMap::new();
-    for row in transaction.query_all_raw(statement).await? {
-        let row = Model::from_query_result(&row, "")?;
-        // The statement selects no others.
-        let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
-        let change = row.into_change(&account.currency)?;
-        openings.insert(change.account_id, change.before);
-    }
-    Ok(openings)
 }

@@ -1,8 +1,8 @@
 //! Bounds of what one page of a list reads.
 
 use sea_orm::{
-    ConnectionTrait, EntityTrait, IdenStatic, Order, QueryOrder, QuerySelect, QueryTrait, Select,
-    TryGetable,
+    ConnectionTrait, EntityTrait, IdenStatic, Order, QueryOrder, QueryResult, QuerySelect,
+    QueryTrait, Select, TryGetable,
     sea_query::{Expr, Query},
 };
 
@@ -32,6 +32,14 @@ pub struct Examined<Row, Cursor> {
     pub rows: Vec<Row>,
     /// The last row that was examined, if there may be more behind it.
     pub next: Option<Cursor>,
+}
+
+/// The database's clock, which a statement reads into the column `now_us` of all its rows.
+pub fn now_us(rows: &[QueryResult]) -> Result<i64, StorageError> {
+    match rows.first() {
+        Some(row) => Ok(row.try_get("", "now_us")?),
+        None => Err(StorageError::Corrupt("the statement for the clock has no row".to_owned())),
+    }
 }
 
 /// How many rows of a range there are in order of `key`, up to `limit`, and the key of the last.

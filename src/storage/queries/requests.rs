@@ -6,8 +6,8 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
-    QueryResult, QuerySelect, sea_query::Expr,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
+    QuerySelect, sea_query::Expr,
 };
 
 use crate::{
@@ -20,8 +20,9 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::requests::{Column, Entity, Model},
-        queries::{entries, holds},
+        queries::{entries, holds, page::now_us},
         tables::REQUESTS,
+        write::transaction::WriteTransaction,
     },
 };
 
@@ -72,8 +73,7 @@ impl Store {
     }
 }
 
-/// The reversed ones among these transactions, with their reversals.
-pub async fn reversed_by(
+async fn reversed_by(
     connection: &impl ConnectionTrait,
     transaction_ids: &BTreeSet<TransactionId>,
 ) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
@@ -125,23 +125,31 @@ pub static RECORDS: Sql = Sql::new(|kind| {
     )
 });
 
-/// The database's clock, and the records of these requests.
-pub async fn records(
-    transaction: &DatabaseTransaction,
-    keys: &BTreeSet<RequestKey>,
-) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
-    let kind = DatabaseKind::of(transaction);
-    let pairs = keys.iter().map(|key| (key.caller.to_string(), key.request_id.to_string()));
-    let statement = RECORDS.statement(kind, kind.pairs(pairs));
-    let rows = transaction.query_all_raw(statement).await?;
-    let now_us = match rows.first() {
-        Some(row) => row.try_get("", "now_us")?,
-        None => return Err(StorageError::Corrupt("the clock did not answer".to_owned())),
-    };
-    let models =
-        rows.iter().filter_map(|row| model_of(row).transpose()).collect::<Result<Vec<_>, _>>()?;
-    let records = with_effects(transaction, models).await?;
-    Ok((now_us, records.into_iter().collect()))
+impl WriteTransaction {
+    /// The time in microseconds since the Unix epoch by the database's clock, and the records of
+    /// these requests. A statement after the lock: it sees what was committed during the wait.
+    pub async fn records(
+        &self,
+        keys: &BTreeSet<RequestKey>,
+    ) -> Result<(i64, HashMap<RequestKey, RequestRecord>), StorageError> {
+        let kind = DatabaseKind::of(&self.transaction);
+        let pairs = keys.iter().map(|key| (key.caller.to_string(), key.request_id.to_string()));
+        let statement = RECORDS.statement(kind, kind.pairs(pairs));
+        let rows = self.transaction.query_all_raw(statement).await?;
+        let models = rows.iter().filter_map(|row| model_of(row).transpose());
+        let models = models.collect::<Result<Vec<_>, _>>()?;
+        let records = with_effects(&self.transaction, models).await?;
+        Ok((now_us(&rows)?, records.into_iter().collect()))
+    }
+
+    /// The reversed ones among these transactions, with their reversals. A reversal locks the
+    /// transaction's accounts, so a statement after the lock sees it.
+    pub async fn reversed_by(
+        &self,
+        transaction_ids: &BTreeSet<TransactionId>,
+    ) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
+        reversed_by(&self.transaction, transaction_ids).await
+    }
 }
 
 /// The records in these rows, in their order, each with its effects.
@@ -149,11 +157,11 @@ async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,
 ) -> Result<Vec<(RequestKey, RequestRecord)>, StorageError> {
-    let mut names = Vec::new();
+    let mut keys = Vec::new();
     for row in &rows {
-        names.extend(row.entry_names()?);
+        keys.extend(row.entry_keys()?);
     }
-    let entries = entries::by_name(connection, &names).await?;
+    let entries = entries::by_key(connection, &keys).await?;
     let hold_ids: BTreeSet<_> = rows.iter().filter_map(Model::hold_id).collect();
     let holds = match hold_ids.is_empty() {
         true => Vec::new(),

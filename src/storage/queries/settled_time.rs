@@ -35,7 +35,7 @@ impl Store {
     /// begins afterwards sees all changes that are ever made at this time or before. Does not wait
     /// for a time that is more than a second ahead.
     pub async fn settle(&self, time_us: i64) -> Result<(), StorageError> {
-        match self.backend() {
+        match &*self.backend {
             Backend::Sqlite { .. } if is_before(time_us, TRANSACTION_TIME_MAX) => Ok(()),
             Backend::Sqlite { write_lock, .. } => {
                 self.wait_for_clock(time_us).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
-    QuerySelect, Value,
+    QuerySelect, Statement, TryGetable, Value,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::{
             account_changes,
             requests::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX},
+        queries::page::{self, EXAMINED_MAX, Examined},
         tables::REQUESTS,
     },
 };
@@ -31,13 +31,9 @@ use crate::{
 /// have from the transaction's own.
 const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 
-/// A page of transactions, latest first.
-pub struct TransactionPage<Cursor> {
-    /// At most the requested number.
-    pub transactions: Vec<Arc<Transaction>>,
-    /// The start of the next page; None on the last one.
-    pub next: Option<Cursor>,
-}
+/// The most entries in a page of transactions, unless the first one alone has more: a page takes
+/// memory before it is cut to the size of a response.
+const PAGE_ENTRIES_MAX: usize = 5000;
 
 impl Store {
     /// Lists transactions of all accounts with ids below `before`, latest first.
@@ -46,7 +42,7 @@ impl Store {
         filter: &TransactionFilter,
         before: Option<TransactionId>,
         limit: u64,
-    ) -> Result<TransactionPage<TransactionId>, StorageError> {
+    ) -> Result<Examined<Arc<Transaction>, TransactionId>, StorageError> {
         let start = filter.start_time_us.map_or(Uuid::nil(), |time_us| id_at(time_us, false));
         let end = filter.end_time_us.map_or(Uuid::max(), |time_us| id_at(time_us, true));
         let before = before.map_or(end, |before| before.min(end));
@@ -58,13 +54,9 @@ impl Store {
         let last = last.filter(is_cut);
         let range = [before.into(), last.unwrap_or(start).into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows = self.readers.query_all_raw(LIST.statement(self.kind(), values)).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let next = if more { rows.last().map(|row| row.transaction_id) } else { last };
-        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+        let statement = LIST.statement(self.kind(), values);
+        let (rows, more) = self.page(statement, limit, "transaction_id").await?;
+        Ok(Examined { rows, next: more.or(last) })
     }
 
     /// Lists transactions of an account whose last entry is below the sequence `before`, latest
@@ -75,7 +67,7 @@ impl Store {
         filter: &TransactionFilter,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<TransactionPage<i64>, StorageError> {
+    ) -> Result<Examined<Arc<Transaction>, i64>, StorageError> {
         let (mut first, mut end) = (1, account.sequence + 1);
         if let Some(start_time_us) = filter.start_time_us {
             first = self.first_at(account, start_time_us).await?;
@@ -88,17 +80,26 @@ impl Store {
         let account_id = account.account_id.as_str().into();
         let range = [account_id, end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
-        let mut rows =
-            self.readers.query_all_raw(LIST_OF_ACCOUNT.statement(self.kind(), values)).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = match rows.last() {
-            Some(row) if more => Some(row.try_get("", "sequence")?),
-            _ => (last > first).then_some(last),
-        };
-        let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        Ok(TransactionPage { transactions: self.transactions_of(rows).await?, next })
+        let statement = LIST_OF_ACCOUNT.statement(self.kind(), values);
+        let (rows, more) = self.page(statement, limit, "sequence").await?;
+        Ok(Examined { rows, next: more.or((last > first).then_some(last)) })
+    }
+
+    /// The transactions in the first rows of a statement, and the cursor in the last of these if
+    /// there are more rows.
+    async fn page<Cursor: TryGetable>(
+        &self,
+        statement: Statement,
+        limit: u64,
+        cursor: &str,
+    ) -> Result<(Vec<Arc<Transaction>>, Option<Cursor>), StorageError> {
+        let found = self.readers.query_all_raw(statement).await?;
+        let rows = found.iter().map(|row| Model::from_query_result(row, ""));
+        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let has_more = cut(&mut rows, limit);
+        let last = rows.len().checked_sub(1).filter(|_| has_more);
+        let next = last.map(|last| found[last].try_get("", cursor)).transpose()?;
+        Ok((self.transactions_of(rows).await?, next))
     }
 
     /// At most `limit` changes of an account above this version, oldest first.
@@ -118,6 +119,20 @@ impl Store {
             .await?;
         rows.into_iter().map(|row| row.into_change(&account.currency)).collect()
     }
+}
+
+/// Cuts a page after `limit` transactions, or after fewer that have [`PAGE_ENTRIES_MAX`] entries.
+/// Returns whether more follow.
+fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
+    let found = rows.len();
+    let entries = rows.iter().map(|row| row.entry_names.as_array().map_or(0, Vec::len));
+    let sums = entries.scan(0, |sum, entries| {
+        *sum += entries;
+        Some(*sum)
+    });
+    let fitting = sums.take_while(|sum| *sum <= PAGE_ENTRIES_MAX).count().max(1);
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX).min(fitting));
+    rows.len() < found
 }
 
 pub static LIST: Sql = Sql::new(|kind| {

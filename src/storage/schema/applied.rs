@@ -22,13 +22,9 @@ struct Tables {
     has_former: bool,
 }
 
-#[derive(FromQueryResult)]
-struct Version {
-    version: String,
-}
-
-/// The names of all migrations that this program knows.
-pub fn names() -> BTreeSet<String> {
+/// The names of all migrations that this program knows, oldest first.
+#[must_use]
+pub fn migration_names() -> BTreeSet<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
@@ -43,7 +39,7 @@ pub async fn applied(connection: &impl ConnectionTrait) -> Result<BTreeSet<Strin
     }
     if let Some(former) = former {
         // Unknown names in the former table are another program's.
-        let names = names();
+        let names = migration_names();
         applied.retain(|name| !names.contains(name));
         applied.extend(former.intersection(&names).cloned());
     }
@@ -70,7 +66,7 @@ pub async fn hand_back(transaction: &DatabaseTransaction) -> Result<(), StorageE
 /// Replaces our rows of one table by those of the other.
 async fn copy(transaction: &DatabaseTransaction, from: &str, to: &str) -> Result<(), StorageError> {
     // The names are this program's, and plain.
-    let names: Vec<_> = names().iter().map(|name| format!("'{name}'")).collect();
+    let names: Vec<_> = migration_names().iter().map(|name| format!("'{name}'")).collect();
     let of_ours = format!("WHERE version IN ({})", names.join(", "));
     transaction.execute_unprepared(&format!("DELETE FROM {to} {of_ours}")).await?;
     let insert = format!(
@@ -90,7 +86,7 @@ async fn former(
     }
     let versions = versions(connection, FORMER_TABLE).await?;
     // The first migration is applied as long as any is.
-    let is_ours = names().first().is_some_and(|first| versions.contains(first));
+    let is_ours = migration_names().first().is_some_and(|first| versions.contains(first));
     Ok(is_ours.then_some(versions))
 }
 
@@ -112,7 +108,9 @@ async fn tables(connection: &impl ConnectionTrait) -> Result<Tables, StorageErro
     };
     let tables = Tables::find_by_statement(kind.statement(sql, []));
     let tables = tables.one(connection).await?;
-    tables.ok_or_else(|| StorageError::Corrupt("no row of which tables there are".to_owned()))
+    tables.ok_or_else(|| {
+        StorageError::Corrupt("the statement for the migration tables has no row".to_owned())
+    })
 }
 
 async fn versions(
@@ -120,7 +118,7 @@ async fn versions(
     table: &str,
 ) -> Result<BTreeSet<String>, StorageError> {
     let kind = DatabaseKind::of(connection);
-    let sql = format!("SELECT version FROM {table}");
-    let rows = Version::find_by_statement(kind.statement(sql, []));
-    Ok(rows.all(connection).await?.into_iter().map(|row| row.version).collect())
+    let statement = kind.statement(format!("SELECT version FROM {table}"), []);
+    let rows = connection.query_all_raw(statement).await?;
+    Ok(rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?)
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
+pub use self::applied::migration_names;
 use crate::storage::{
     DatabaseKind, StorageError, Store,
-    schema::applied::{applied, hand_back, names, take_over},
+    connect::session::Role,
+    schema::applied::{applied, hand_back, take_over},
     write::transaction,
 };
 
@@ -49,14 +51,14 @@ pub enum SchemaStatus {
 /// The name of the newest migration that this program knows: its schema version.
 #[must_use]
 pub fn schema_version() -> String {
-    names().into_iter().next_back().unwrap_or_default()
+    migration_names().into_iter().next_back().unwrap_or_default()
 }
 
 impl Store {
     /// Compares the database's schema with this program's. Changes nothing.
     pub async fn schema_status(&self) -> Result<SchemaStatus, StorageError> {
         let applied = applied(&self.readers).await?;
-        let known = names();
+        let known = migration_names();
         let unknown: Vec<_> = applied.difference(&known).cloned().collect();
         let pending: Vec<_> = known.difference(&applied).cloned().collect();
         Ok(match (applied.is_empty(), unknown.is_empty(), pending.is_empty()) {
@@ -82,7 +84,10 @@ impl Store {
     /// Every migration that this program knows, with whether it has been applied.
     pub async fn migrations(&self) -> Result<Vec<(String, bool)>, StorageError> {
         let applied = applied(&self.readers).await?;
-        Ok(names().into_iter().map(|name| (name.clone(), applied.contains(&name))).collect())
+        Ok(migration_names()
+            .into_iter()
+            .map(|name| (name.clone(), applied.contains(&name)))
+            .collect())
     }
 
     /// Applies all pending migrations or none. Other processes wait meanwhile.
@@ -93,7 +98,7 @@ impl Store {
     pub async fn migrate_up(&self) -> Result<(), StorageError> {
         self.migrate(async |transaction| {
             let applied = applied(transaction).await?;
-            if applied == names() {
+            if applied == migration_names() {
                 return Ok(());
             }
             preconditions::require_right(transaction).await?;
@@ -117,18 +122,19 @@ impl Store {
         &self,
         steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let admin = self.maintenance_connection().await?;
+        let admin = self.open(Role::Maintenance).await?;
         for _ in 0..MIGRATION_ATTEMPTS_MAX {
             match try_to_migrate(&admin, &steps).await {
                 Err(StorageError::LockTimeout(_)) => {
-                    tracing::warn!("a long transaction uses the tables; trying again");
+                    tracing::warn!(
+                        "a long transaction uses the tables; the migration is tried again"
+                    );
                     tokio::time::sleep(MIGRATION_BACKOFF).await;
                 }
                 done => return done,
             }
         }
-        let reason =
-            "a long transaction (an export, a backup?) uses the tables; nothing was changed";
+        let reason = "a long transaction, such as a backup, uses the tables; nothing was changed";
         Err(StorageError::LockTimeout(reason.to_owned()))
     }
 }

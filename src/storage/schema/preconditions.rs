@@ -1,12 +1,9 @@
 //! Checks before the first migration: no foreign tables of the same names, and the right to create
 //! tables. PostgreSQL's own errors would not say what to do.
 
-use sea_orm::{DatabaseTransaction, FromQueryResult};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
-use crate::storage::{StorageError, dialect::DatabaseKind};
-
-/// The names of the ledger's tables, but for that of the migrations.
-const TABLES: &str = "'accounts', 'entries', 'requests', 'holds', 'account_changes', 'currencies'";
+use crate::storage::{StorageError, dialect::DatabaseKind, tables::TABLES};
 
 /// The role that creates tables, and the schema; the names are quoted for SQL.
 #[derive(FromQueryResult)]
@@ -16,11 +13,6 @@ struct Grants {
     schema: Option<String>,
     may_create: Option<bool>,
     search_path: String,
-}
-
-#[derive(FromQueryResult)]
-struct Table {
-    name: String,
 }
 
 /// Fails, with advice, if the role may not create tables.
@@ -42,7 +34,7 @@ pub async fn require_right(transaction: &DatabaseTransaction) -> Result<(), Stor
         }
         Some(Grants { role, schema: None, search_path, .. }) => {
             Err(StorageError::Forbidden(format!(
-                "there is no schema that {role} may use in the search_path ({search_path}): GRANT \
+                "{role} may use no schema of the search_path ({search_path}): GRANT \
                  USAGE, CREATE ON SCHEMA ... TO {role}, or CREATE SCHEMA passbook AUTHORIZATION \
                  {role}, with options[search_path]=passbook in database_url"
             )))
@@ -54,10 +46,11 @@ pub async fn require_right(transaction: &DatabaseTransaction) -> Result<(), Stor
 /// Fails, with advice, if there are foreign tables of the same names.
 pub async fn require_free(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
     let kind = DatabaseKind::of(transaction);
+    let tables = TABLES.map(|table| format!("'{}'", table.name)).join(", ");
     let (sql, way_out) = match kind {
         DatabaseKind::Sqlite => (
             format!(
-                "SELECT name FROM sqlite_schema WHERE name IN ({TABLES}) ORDER BY name LIMIT 1"
+                "SELECT name FROM sqlite_schema WHERE name IN ({tables}) ORDER BY name LIMIT 1"
             ),
             "give the ledger a file of its own",
         ),
@@ -65,17 +58,17 @@ pub async fn require_free(transaction: &DatabaseTransaction) -> Result<(), Stora
             format!(
                 "SELECT relname::text AS name FROM pg_class \
                  WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) \
-                 AND relname IN ({TABLES}) ORDER BY relname LIMIT 1"
+                 AND relname IN ({tables}) ORDER BY relname LIMIT 1"
             ),
             "give the ledger a database of its own, or a schema of its own: CREATE SCHEMA \
              passbook, and options[search_path]=passbook in database_url",
         ),
     };
-    let table = Table::find_by_statement(kind.statement(sql, []));
-    match table.one(transaction).await? {
-        None => Ok(()),
-        Some(Table { name }) => Err(StorageError::SchemaNotMigrated(format!(
-            "there is a table {name} already, which no migration of Passbook's has made: {way_out}"
-        ))),
-    }
+    let Some(row) = transaction.query_one_raw(kind.statement(sql, [])).await? else {
+        return Ok(());
+    };
+    let name: String = row.try_get("", "name")?;
+    Err(StorageError::SchemaNotMigrated(format!(
+        "the table {name} exists already, and no migration of Passbook has created it: {way_out}"
+    )))
 }

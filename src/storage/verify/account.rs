@@ -9,7 +9,7 @@ use crate::{
     },
     storage::{
         StorageError, Store,
-        verify::rows::{self, EntryLine, account_columns, entry_columns, get, packed, read_packed},
+        verify::rows::{self, EntryLine, account_columns, entry_columns, read_packed},
     },
 };
 
@@ -28,11 +28,10 @@ impl Store {
         // see an entry that was committed in between, together with the row.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
-                WHERE e.account_id = a.account_id AND e.sequence > a.sequence) \
-             FROM accounts a WHERE a.account_id = {{1}}",
+                WHERE e.account_id = a.account_id AND e.sequence > a.sequence) AS surplus \
+             FROM accounts a WHERE a.account_id = $1",
             account_columns(kind)
         );
-        let sql = kind.with_placeholders(&sql);
         let statement = kind.statement(sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
         let claim = match rows::stored_account(&row) {
@@ -41,7 +40,7 @@ impl Store {
                 return Ok(Some(VerifiedAccount { entries_verified: 0, fault: Some(fault) }));
             }
         };
-        let surplus = get(&row, 8, "sequence").unwrap_or_default();
+        let surplus = row.try_get("", "surplus").unwrap_or_default();
         let mut verification = AccountVerifier::new(claim);
         let verified = self.verify_entries(&mut verification, surplus).await?;
         let (entries_verified, fault) = (verification.sequence(), verified.err());
@@ -54,12 +53,11 @@ impl Store {
         verification: &mut AccountVerifier,
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
-        let kind = self.kind();
-        let from = kind.with_placeholders(&format!(
-            "FROM entries WHERE account_id = {{1}} AND sequence > {{2}} \
-                    AND sequence <= {{3}} ORDER BY sequence LIMIT {PAGE}"
-        ));
-        let sql = packed(kind, &entry_columns(kind), &from);
+        let from = format!(
+            "FROM entries WHERE account_id = $1 AND sequence > $2 \
+                    AND sequence <= $3 ORDER BY sequence LIMIT {PAGE}"
+        );
+        let columns = entry_columns(self.kind());
         let (account_id, currency, sequence) = {
             let claim = verification.claim();
             (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
@@ -68,7 +66,7 @@ impl Store {
         let mut after = i64::MIN;
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];
-            let page = read_packed(&self.readers, &sql, values).await?;
+            let page = read_packed(&self.readers, &columns, &from, values).await?;
             for line in page.text.lines().map(EntryLine::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&account_id, &currency) {

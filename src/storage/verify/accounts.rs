@@ -9,7 +9,7 @@ use crate::storage::verify::{
     error::VerifyError,
     partitions::{self, LAST},
     progress::VerifyProgress,
-    rows::{self, EntryLine, account_columns, entry_columns, packed, read_packed},
+    rows::{self, EntryLine, account_columns, entry_columns, read_packed},
 };
 use crate::{
     domain::{
@@ -37,7 +37,7 @@ struct Partition {
 }
 
 impl Partition {
-    /// The entry before which this partition's first account was partition_all, if it was.
+    /// The entry after which this partition's first account was split, if it was.
     fn resumes_after(&self) -> Option<i64> {
         let first = self.accounts.first()?;
         (first.account_id.as_str() == self.after.0).then_some(self.after.1)
@@ -63,19 +63,33 @@ pub async fn verify(
     partitions::for_each(connections, partition_all, work).await
 }
 
+/// Sends partitions, each from the end of the one before.
+struct Partitioner {
+    partitions: mpsc::Sender<Partition>,
+    after: Key,
+}
+
+impl Partitioner {
+    /// Returns whether more partitions are wanted.
+    async fn send(&mut self, accounts: Vec<StoredAccount>, until: Key) -> bool {
+        let after = std::mem::replace(&mut self.after, until.clone());
+        self.partitions.send(Partition { accounts, after, until }).await.is_ok()
+    }
+}
+
 async fn partition_all(
     connection: Arc<DatabaseTransaction>,
     partitions: mpsc::Sender<Partition>,
 ) -> Result<(), VerifyError> {
     let kind = DatabaseKind::of(&*connection);
     let columns = account_columns(kind);
-    let page = kind.with_placeholders(&format!(
-        "SELECT {columns} FROM accounts a WHERE a.account_id > {{1}} \
+    let page = format!(
+        "SELECT {columns} FROM accounts a WHERE a.account_id > $1 \
              ORDER BY a.account_id LIMIT {ACCOUNT_PAGE}"
-    ));
-    let mut after: Key = (String::new(), i64::MIN);
+    );
+    let mut partitioner = Partitioner { partitions, after: (String::new(), i64::MIN) };
     loop {
-        let values = [after.0.as_str().into()];
+        let values = [partitioner.after.0.as_str().into()];
         let statement = kind.statement(page.as_str(), values);
         let rows = connection.query_all_raw(statement).await?;
         let mut accounts = Vec::new();
@@ -93,32 +107,25 @@ async fn partition_all(
             let mut end = PARTITION_ENTRIES;
             while sequence - end > PARTITION_ENTRIES {
                 let claim = accounts.last().cloned();
-                let until = (account_id.clone(), end);
-                let partition = Partition { accounts, after, until: until.clone() };
-                if partitions.send(partition).await.is_err() {
+                if !partitioner.send(accounts, (account_id.clone(), end)).await {
                     return Ok(());
                 }
-                (after, accounts) = (until, claim.into_iter().collect());
+                accounts = claim.into_iter().collect();
                 end += PARTITION_ENTRIES;
             }
-            let until = (account_id, i64::MAX);
-            let partition = Partition { accounts, after, until: until.clone() };
-            if partitions.send(partition).await.is_err() {
+            if !partitioner.send(accounts, (account_id, i64::MAX)).await {
                 return Ok(());
             }
-            (after, accounts, entries) = (until, Vec::new(), 0);
+            (accounts, entries) = (Vec::new(), 0);
         }
         let is_last = rows.len() < ACCOUNT_PAGE;
         let last = accounts.last().map(|claim| claim.account_id.to_string());
         // The last partition reaches beyond the last account, where there should be no entry.
         let until = if is_last { Some(LAST.to_owned()) } else { last };
-        if let Some(account_id) = until {
-            let until = (account_id, i64::MAX);
-            let partition = Partition { accounts, after, until: until.clone() };
-            if partitions.send(partition).await.is_err() {
-                return Ok(());
-            }
-            after = until;
+        if let Some(account_id) = until
+            && !partitioner.send(accounts, (account_id, i64::MAX)).await
+        {
+            return Ok(());
         }
         if is_last {
             return Ok(());
@@ -131,13 +138,12 @@ async fn recompute(
     partition: Partition,
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let kind = DatabaseKind::of(&*connection);
-    let from = kind.with_placeholders(&format!(
-        "FROM entries WHERE (account_id, sequence) > ({{1}}, {{2}}) \
-                AND (account_id, sequence) <= ({{3}}, {{4}}) \
+    let from = format!(
+        "FROM entries WHERE (account_id, sequence) > ($1, $2) \
+                AND (account_id, sequence) <= ($3, $4) \
              ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
-    ));
-    let sql = packed(kind, &entry_columns(kind), &from);
+    );
+    let columns = entry_columns(DatabaseKind::of(&*connection));
     let Some(mut check) = PartitionVerifier::begin(&connection, &partition).await? else {
         return Ok(LedgerTotals::default());
     };
@@ -145,7 +151,7 @@ async fn recompute(
     loop {
         let values =
             [after.0.as_str().into(), after.1.into(), until.0.as_str().into(), until.1.into()];
-        let page = read_packed(&*connection, &sql, values).await?;
+        let page = read_packed(&*connection, &columns, &from, values).await?;
         let mut last = after.clone();
         for line in page.text.lines().map(EntryLine::new) {
             last = (line.account_id.to_owned(), line.sequence.unwrap_or_default());
@@ -176,12 +182,10 @@ impl PartitionVerifier {
         let mut accounts = partition.accounts.clone().into_iter();
         let current = match (accounts.next(), partition.resumes_after()) {
             (Some(claim), Some(sequence)) => {
-                let kind = DatabaseKind::of(connection);
-                let from = kind
-                    .with_placeholders("FROM entries WHERE account_id = {1} AND sequence = {2}");
-                let sql = packed(kind, &entry_columns(kind), &from);
+                let columns = entry_columns(DatabaseKind::of(connection));
+                let from = "FROM entries WHERE account_id = $1 AND sequence = $2";
                 let values = [claim.account_id.as_str().into(), sequence.into()];
-                let page = read_packed(connection, &sql, values).await?;
+                let page = read_packed(connection, &columns, from, values).await?;
                 let line = page.text.lines().next().map(EntryLine::new);
                 let read =
                     |line: EntryLine<'_>| line.entry(&claim.account_id, &claim.currency).ok();
@@ -208,7 +212,7 @@ impl PartitionVerifier {
             return Err(LedgerFault::Entry {
                 account_id: AccountId::from_stored(account_id),
                 sequence: sequence.unwrap_or_default(),
-                description: "there is no such account".to_owned(),
+                description: "its account does not exist".to_owned(),
             }
             .into());
         };

@@ -24,8 +24,8 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
     let Some(row) = connection.query_one_raw(statement).await? else { return Ok(()) };
     let hold_id = row.try_get_by_index(0)?;
     let description = match row.try_get_by_index(1)? {
-        true => "it is captured, and its transaction is not that of a request that captured it",
-        false => "there is no such account as it is on",
+        true => "it is captured, but its transaction belongs to no request that captured it",
+        false => "its account does not exist",
     };
     Err(LedgerFault::Hold { hold_id, description: description.to_owned() }.into())
 }

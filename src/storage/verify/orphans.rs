@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{ids::AccountId, verification::LedgerFault},
-    storage::{dialect::DatabaseKind, entity::requests::EntryName, verify::error::VerifyError},
+    storage::{dialect::DatabaseKind, entity::requests::EntryKey, verify::error::VerifyError},
 };
 
 /// Rows in one page.
@@ -16,12 +16,12 @@ const PAGE: usize = 10_000;
 pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let names = kind.text("r.entry_names");
-    let page = kind.with_placeholders(&format!(
+    let page = format!(
         "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
              LEFT JOIN requests r ON r.transaction_id = e.transaction_id AND r.rejection IS NULL \
-             WHERE (e.account_id, e.sequence) > ({{1}}, {{2}}) \
+             WHERE (e.account_id, e.sequence) > ($1, $2) \
              ORDER BY e.account_id, e.sequence LIMIT {PAGE}"
-    ));
+    );
     let mut after = (String::new(), i64::MIN);
     loop {
         let values = [after.0.as_str().into(), after.1.into()];
@@ -31,14 +31,16 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, Veri
             after = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             let transaction_id: Uuid = row.try_get_by_index(2)?;
             let names: Option<String> = row.try_get_by_index(3)?;
-            let name: EntryName = (AccountId::from_stored(&after.0), after.1);
+            let name: EntryKey = (AccountId::from_stored(&after.0), after.1);
             let description = match names {
                 None => format!(
-                    "it is of transaction {transaction_id}, and there is no applied request of \
-                     that id"
+                    "it belongs to transaction {transaction_id}, but no applied request has that \
+                     id"
                 ),
                 Some(names) if !has(&names, &name) => {
-                    format!("it is of transaction {transaction_id}, whose request does not name it")
+                    format!(
+                        "it belongs to transaction {transaction_id}, whose request does not name it"
+                    )
                 }
                 Some(_) => continue,
             };
@@ -58,11 +60,11 @@ async fn duplicate_transaction_id(
         HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";
     let row = connection.query_one_raw(kind.statement(sql, [])).await?;
     let transaction_id = row.map_or(Ok(Uuid::nil()), |row| row.try_get_by_index(0))?;
-    let description = "two requests have this id, and name the same entries".to_owned();
+    let description = "two requests have this id and name the same entries".to_owned();
     Ok(LedgerFault::Transaction { transaction_id, description })
 }
 
-fn has(names: &str, name: &EntryName) -> bool {
-    let names: Vec<EntryName> = serde_json::from_str(names).unwrap_or_default();
+fn has(names: &str, name: &EntryKey) -> bool {
+    let names: Vec<EntryKey> = serde_json::from_str(names).unwrap_or_default();
     names.contains(name)
 }

@@ -59,7 +59,7 @@ where
     let mut totals = LedgerTotals::default();
     let mut first: Option<(u64, VerifyError)> = None;
     while let Some(worker) = workers.join_next().await {
-        match worker.map_err(broken_off)? {
+        match worker.map_err(task_failed)? {
             Ok(found) => totals.add(found)?,
             Err(error) if first.as_ref().is_none_or(|first| error.0 < first.0) => {
                 first = Some(error);
@@ -67,10 +67,10 @@ where
             Err(_) => {}
         }
     }
-    let partitioned = partitioning.await.map_err(broken_off)?;
+    let partitioned = partitioning.await.map_err(task_failed)?;
     first.map_or(Ok(()), |(_, error)| Err(error)).and(partitioned).map(|()| totals)
 }
 
-fn broken_off(error: JoinError) -> VerifyError {
-    StorageError::Unavailable(format!("a part of the verification broke off: {error}")).into()
+fn task_failed(error: JoinError) -> VerifyError {
+    StorageError::Unavailable(format!("a task of the verification failed: {error}")).into()
 }

@@ -13,7 +13,7 @@ use crate::storage::verify::{
     error::VerifyError,
     partitions::{self, LAST},
     progress::VerifyProgress,
-    rows::{amount_of, packed, read_packed},
+    rows::{amount_of, read_packed},
 };
 use crate::{
     domain::{
@@ -21,7 +21,7 @@ use crate::{
         transaction::TransactionKind,
         verification::{LedgerFault, LedgerTotals},
     },
-    storage::{dialect::DatabaseKind, entity::requests::EntryName},
+    storage::{dialect::DatabaseKind, entity::requests::EntryKey},
 };
 
 /// Requests in a partition: some tens of megabytes even with a hundred entries each.
@@ -34,7 +34,7 @@ type Key = (String, String);
 struct Applied {
     transaction_id: Uuid,
     movement: TransactionKind,
-    names: Vec<EntryName>,
+    names: Vec<EntryKey>,
 }
 
 /// An entry that a request names; without an amount if that cannot be read.
@@ -60,10 +60,10 @@ async fn partition_all(
 ) -> Result<(), VerifyError> {
     let kind = DatabaseKind::of(&*connection);
     let offset = PARTITION_REQUESTS - 1;
-    let end_sql = kind.with_placeholders(&format!(
-        "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ({{1}}, {{2}}) \
+    let end_sql = format!(
+        "SELECT caller, request_id FROM requests WHERE (caller, request_id) > ($1, $2) \
              ORDER BY caller, request_id LIMIT 1 OFFSET {offset}"
-    ));
+    );
     let mut after: Key = Key::default();
     loop {
         let values = [after.0.as_str().into(), after.1.as_str().into()];
@@ -89,19 +89,16 @@ async fn look_up(
     let kind = DatabaseKind::of(&*connection);
     let (id, names) = (kind.uuid_text("transaction_id"), kind.text("entry_names"));
     let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
-    let from = kind.with_placeholders(
-        "FROM requests WHERE (caller, request_id) > ({1}, {2}) \
-            AND (caller, request_id) <= ({3}, {4}) ORDER BY caller, request_id",
-    );
-    let columns = [&id, "kind", is_applied, &names].map(str::to_owned);
-    let sql = packed(kind, &columns, &from);
+    let from = "FROM requests WHERE (caller, request_id) > ($1, $2) \
+        AND (caller, request_id) <= ($3, $4) ORDER BY caller, request_id";
+    let columns = format!("{id}, kind, {is_applied}, {names}");
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
-    let page = read_packed(&*connection, &sql, values).await?;
+    let page = read_packed(&*connection, &columns, from, values).await?;
     let mut applied = Vec::with_capacity(page.count);
     for line in page.text.lines() {
         applied.extend(read(line)?);
     }
-    let named: Vec<&EntryName> = applied.iter().flat_map(|it| &it.names).collect();
+    let named: Vec<&EntryKey> = applied.iter().flat_map(|it| &it.names).collect();
     let found = find(&connection, &named).await?;
     progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
     let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
@@ -119,17 +116,16 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
     let (kind, is_applied, names) = (next(), next() == "1", next());
-    let names: Vec<EntryName> = serde_json::from_str(names)
+    let names: Vec<EntryKey> = serde_json::from_str(names)
         .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
     let movement = TransactionKind::of_kind(kind).map_err(fault)?;
     match movement.filter(|_| is_applied) {
         Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
         None if names.is_empty() => Ok(None),
         None => {
-            let why = if is_applied { kind } else { "refused" };
+            let why = if is_applied { kind } else { "rejected" };
             let count = names.len();
-            Err(fault(format!("it is {why}, and names {count} entries; it should have none"))
-                .into())
+            Err(fault(format!("it is {why} but names {count} entries")).into())
         }
     }
 }
@@ -149,13 +145,13 @@ fn check<'a>(
             description,
         };
         let Some(entry) = found.next().and_then(Option::as_ref) else {
-            let description = format!("it is missing: transaction {transaction_id} names it");
+            let description = format!("it is missing, but transaction {transaction_id} names it");
             return Err(fault(description).into());
         };
         if entry.transaction_id != transaction_id {
             let other = entry.transaction_id;
             return Err(fault(format!(
-                "it is of transaction {other}; transaction {transaction_id} names it"
+                "it belongs to transaction {other}, but transaction {transaction_id} names it"
             ))
             .into());
         }
@@ -164,7 +160,7 @@ fn check<'a>(
         amounts.push((currency, *amount));
     }
     let fault = |description| LedgerFault::Transaction { transaction_id, description };
-    let distinct: HashSet<&EntryName> = request.names.iter().collect();
+    let distinct: HashSet<&EntryKey> = request.names.iter().collect();
     if distinct.len() != request.names.len() {
         return Err(fault("it names an entry twice".to_owned()).into());
     }
@@ -181,12 +177,12 @@ fn check<'a>(
 /// The entries with these names, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
-    names: &[&EntryName],
+    names: &[&EntryKey],
 ) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
         DatabaseKind::Sqlite => (
-            "FROM json_each(?1) n \
+            "FROM json_each($1) n \
                 JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
                 JOIN accounts a ON a.account_id = e.account_id",
             "n.key",
@@ -202,9 +198,8 @@ async fn find(
     };
     let values = kind.pairs(names.iter().map(|(id, sequence)| (id.to_string(), *sequence)));
     let id = kind.uuid_text("e.transaction_id");
-    let columns = [position, &id, "a.currency_code", "a.currency_scale", "e.amount"];
-    let sql = packed(kind, &columns.map(str::to_owned), from);
-    let page = read_packed(connection, &sql, values).await?;
+    let columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
+    let page = read_packed(connection, &columns, from, values).await?;
     let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);
     // Few currencies, each with many entries.

@@ -100,6 +100,6 @@ pub fn expect_all(what: &str, written: u64, expected: usize) -> Result<(), Stora
         return Ok(());
     }
     Err(StorageError::Aborted(format!(
-        "{written} of {expected} rows written: {what} taken meanwhile"
+        "{written} of {expected} rows written: another transaction has taken the {what}"
     )))
 }

@@ -8,7 +8,8 @@
 mod changes;
 pub mod postgres;
 pub mod rows;
-pub mod sqlite;
+mod sqlite;
+pub mod statements;
 pub mod transaction;
 mod turn;
 

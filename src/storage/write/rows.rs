@@ -1,270 +1,208 @@
 //! The rows of a write: columns and values of each kind, the same for both databases.
 
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
-use rust_decimal::Decimal;
 use sea_orm::Value;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
+        account::{Account, AccountChange, Labels},
         hold::Hold,
-        ids::TransactionId,
-        money::Amount,
         transaction::Entry,
         unit_of_work::NewRequestRecord,
     },
     storage::{
-        dialect::DatabaseKind,
-        tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, REQUESTS, Table},
-        write::changes::{
-            attributes_json, entry_names_json, hold_id, labels_json, rejection_json, reverses,
+        tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
+        write::{
+            changes::{
+                attributes_json, entry_names_json, hold_id, labels_json, rejection_json, reverses,
+            },
+            statements::{Parameters, sqlite_insert, sqlite_update},
         },
     },
 };
 
-/// The columns that are written of a kind of row, and their values.
-pub struct Rows<R: 'static, const N: usize> {
-    pub table: &'static Table,
-    /// The columns of an update in the order of the values, with the keys first; None for an insert,
-    /// which writes all columns.
-    updated: Option<[&'static str; N]>,
-    /// The number of key columns of an update.
-    pub keys: usize,
-    pub values: fn(DatabaseKind, &R) -> [Value; N],
+/// The value of a column.
+type ValueOf<R> = fn(&R) -> Value;
+/// A column by its name, and the value that it gets. Their order means nothing, except that the
+/// keys of an update come first.
+type NamedValue<R> = (&'static str, ValueOf<R>);
+
+/// The columns that are written of a kind of row, each with its value.
+pub struct Rows<R: 'static> {
+    table: &'static Table,
+    /// How many of the first columns name the row of an update; 0 for new rows.
+    key_count: usize,
     /// What a missing row has in common with another one, for the error.
     pub what: &'static str,
+    pub cells: Vec<(&'static Column, ValueOf<R>)>,
     /// The statement for SQLite, up to its rows and from there on.
-    pub sqlite: OnceLock<[String; 2]>,
-    columns: OnceLock<Vec<&'static Column>>,
+    pub sqlite: [String; 2],
 }
 
-impl<R: 'static, const N: usize> Rows<R, N> {
-    const fn new(
+#[expect(clippy::expect_used, reason = "the lists are constant, and a test builds all of them")]
+impl<R> Rows<R> {
+    /// New rows, with a value for every column of the table.
+    fn insert(table: &'static Table, what: &'static str, values: &[&[NamedValue<R>]]) -> Self {
+        let values = values.concat();
+        let cell = |column: &'static Column| {
+            let value = values.iter().find(|(name, _)| *name == column.name);
+            (column, value.expect("every column has a value").1)
+        };
+        let cells: Vec<_> = table.columns.iter().map(cell).collect();
+        assert_eq!(values.len(), cells.len(), "every value has a column");
+        let sqlite = sqlite_insert(table, &columns(&cells));
+        Self { table, key_count: 0, what, cells, sqlite }
+    }
+
+    /// Rows that are there. The first values, so many, are those of the row's key.
+    fn update(
         table: &'static Table,
         what: &'static str,
-        updated: Option<[&'static str; N]>,
-        values: fn(DatabaseKind, &R) -> [Value; N],
+        key_count: usize,
+        values: &[&[NamedValue<R>]],
     ) -> Self {
-        let sqlite = OnceLock::new();
-        Self { table, updated, keys: 1, values, what, sqlite, columns: OnceLock::new() }
+        let cell = |(name, value): NamedValue<R>| {
+            let column = table.columns.iter().find(|column| column.name == name);
+            (column.expect("every value has a column"), value)
+        };
+        let cells: Vec<_> = values.concat().into_iter().map(cell).collect();
+        let sqlite = sqlite_update(table, &columns(&cells), key_count);
+        Self { table, key_count, what, cells, sqlite }
     }
 
-    const fn with_two_keys(mut self) -> Self {
-        self.keys = 2;
-        self
-    }
-
-    pub fn is_update(&self) -> bool {
-        self.updated.is_some()
-    }
-
-    /// The columns in the order of the values.
-    pub fn columns(&self) -> &[&'static Column] {
-        self.columns.get_or_init(|| {
-            let all = self.table.columns.iter();
-            match &self.updated {
-                None => all.collect(),
-                Some(names) => {
-                    let column = |name: &&str| all.clone().find(|column| column.name == *name);
-                    names.iter().filter_map(column).collect()
-                }
-            }
-        })
+    /// The statement for PostgreSQL, or a part of one, with the next parameters.
+    pub fn postgres(&self, parameters: &mut Parameters) -> String {
+        match self.key_count {
+            0 => parameters.insert(self.table, &columns(&self.cells)),
+            key_count => parameters.update(self.table, &columns(&self.cells), key_count),
+        }
     }
 }
 
-pub static NEW_ACCOUNTS: Rows<Account, 15> =
-    Rows::new(&ACCOUNTS, "account id", None, |kind, it| {
-        [
-            it.account_id.as_str().into(),
-            it.currency.code().into(),
-            // At most 27.
-            (it.currency.scale() as i16).into(),
-            amount(kind, it.balance),
-            amount(kind, it.held),
-            amount(kind, it.overdraft_limit),
-            it.unlimited_overdraft.into(),
-            it.state.name().into(),
-            it.sequence.into(),
-            it.version.into(),
-            it.last_hash.to_vec().into(),
-            labels_json(&it.labels).into(),
-            it.create_time_us.into(),
-            it.update_time_us.into(),
-            it.created_by.as_str().into(),
-        ]
-    });
-
-pub static NEW_REQUESTS: Rows<NewRequestRecord, 12> =
-    Rows::new(&REQUESTS, "request id", None, |kind, it| {
-        [
-            it.request.key.caller.as_str().into(),
-            it.request.key.request_id.as_str().into(),
-            it.record.fingerprint.to_vec().into(),
-            uuid(kind, it.record.transaction_id),
-            it.request.action.name().into(),
-            nullable(kind, rejection_json(it).map(Value::from), ""),
-            it.request.description.as_str().into(),
-            labels_json(&it.request.labels).into(),
-            entry_names_json(it).into(),
-            it.create_time_us.into(),
-            nullable(kind, hold_id(it).map(Value::from), ""),
-            nullable_uuid(kind, reverses(it)),
-        ]
-    });
-
-pub static NEW_ENTRIES: Rows<Entry, 7> = Rows::new(&ENTRIES, "entry", None, |kind, it| {
-    [
-        it.account_id.as_str().into(),
-        it.sequence.into(),
-        uuid(kind, it.transaction_id),
-        amount(kind, it.amount),
-        amount(kind, it.balance_after),
-        it.create_time_us.into(),
-        it.hash.to_vec().into(),
-    ]
-});
-
-/// The columns of an account that an entry changes.
-pub static BALANCE_UPDATES: Rows<Account, 7> = Rows::new(
-    &ACCOUNTS,
-    "account",
-    Some(["account_id", "balance", "held", "sequence", "version", "last_hash", "update_time_us"]),
-    balance_values,
-);
-
-/// The columns of an account that any command may change.
-pub static ACCOUNT_UPDATES: Rows<Account, 11> = Rows::new(
-    &ACCOUNTS,
-    "account",
-    Some([
-        "account_id",
-        "balance",
-        "held",
-        "sequence",
-        "version",
-        "last_hash",
-        "update_time_us",
-        "state",
-        "overdraft_limit",
-        "unlimited_overdraft",
-        "labels",
-    ]),
-    |kind, it| {
-        let [id, balance, held, sequence, version, hash, time] = balance_values(kind, it);
-        let state = it.state.name().into();
-        let limit = amount(kind, it.overdraft_limit);
-        let unlimited = it.unlimited_overdraft.into();
-        let labels = labels_json(&it.labels).into();
-        [id, balance, held, sequence, version, hash, time, state, limit, unlimited, labels]
-    },
-);
-
-pub static NEW_ACCOUNT_CHANGES: Rows<AccountChange, 8> =
-    Rows::new(&ACCOUNT_CHANGES, "change", None, |_, it| {
-        [
-            it.account_id.as_str().into(),
-            it.version.into(),
-            it.kind.name().into(),
-            it.reason.as_str().into(),
-            it.created_by.as_str().into(),
-            attributes_json(&it.before).into(),
-            attributes_json(&it.after).into(),
-            it.create_time_us.into(),
-        ]
-    });
-
-pub static NEW_HOLDS: Rows<Hold, 14> = Rows::new(&HOLDS, "hold id", None, |kind, it| {
-    [
-        it.hold_id.as_str().into(),
-        it.account_id.as_str().into(),
-        amount(kind, it.amount),
-        it.state.name().into(),
-        nullable(kind, it.expire_time_us.map(Value::from), 0_i64),
-        nullable_amount(kind, it.captured.map(|captured| captured.amount)),
-        nullable_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
-        it.request_id.as_str().into(),
-        it.description.as_str().into(),
-        labels_json(&it.labels).into(),
-        it.create_time_us.into(),
-        it.update_time_us.into(),
-        it.created_by.as_str().into(),
-        it.ended_by.as_str().into(),
-    ]
-});
-
-/// Named by account, too, so that it does not matter which index PostgreSQL searches: while the table
-/// has one row or none, `holds_of_account` costs the same as the primary key, and by the hold's id
-/// alone all of it is read.
-pub static CLOSED_HOLDS: Rows<Hold, 7> = Rows::new(
-    &HOLDS,
-    "hold",
-    Some([
-        "account_id",
-        "hold_id",
-        "state",
-        "captured_amount",
-        "transaction_id",
-        "update_time_us",
-        "end_caller",
-    ]),
-    |kind, it: &Hold| {
-        [
-            it.account_id.as_str().into(),
-            it.hold_id.as_str().into(),
-            it.state.name().into(),
-            nullable_amount(kind, it.captured.map(|captured| captured.amount)),
-            nullable_uuid(kind, it.captured.map(|captured| captured.transaction_id)),
-            it.update_time_us.into(),
-            it.ended_by.as_str().into(),
-        ]
-    },
-)
-.with_two_keys();
-
-fn balance_values(kind: DatabaseKind, account: &Account) -> [Value; 7] {
-    [
-        account.account_id.as_str().into(),
-        amount(kind, account.balance),
-        amount(kind, account.held),
-        account.sequence.into(),
-        account.version.into(),
-        account.last_hash.to_vec().into(),
-        account.update_time_us.into(),
-    ]
+fn columns<R>(cells: &[(&'static Column, ValueOf<R>)]) -> Vec<&'static Column> {
+    cells.iter().map(|(column, _)| *column).collect()
 }
 
-fn amount(kind: DatabaseKind, amount: Amount) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => amount.to_string().into(),
-        DatabaseKind::Postgres => amount.decimal().into(),
-    }
-}
+/// What an entry changes of an account.
+const BALANCE: &[NamedValue<Account>] = &[
+    ("account_id", |it| it.account_id.as_str().into()),
+    ("balance", |it| it.balance.decimal().into()),
+    ("held", |it| it.held.decimal().into()),
+    ("sequence", |it| it.sequence.into()),
+    ("version", |it| it.version.into()),
+    ("last_hash", |it| it.last_hash.to_vec().into()),
+    ("update_time_us", |it| it.update_time_us.into()),
+];
 
-fn uuid(kind: DatabaseKind, id: TransactionId) -> Value {
-    match kind {
-        DatabaseKind::Sqlite => id.as_bytes().to_vec().into(),
-        DatabaseKind::Postgres => id.into(),
-    }
-}
+/// What only a change of the account itself changes.
+const ATTRIBUTES: &[NamedValue<Account>] = &[
+    ("state", |it| it.state.name().into()),
+    ("overdraft_limit", |it| it.overdraft_limit.decimal().into()),
+    ("unlimited_overdraft", |it| it.unlimited_overdraft.into()),
+    ("labels", |it| labels_json(&it.labels).into()),
+];
 
-/// The value of a nullable column. PostgreSQL gets `none` for null: see `Column::element_value`.
-fn nullable(kind: DatabaseKind, value: Option<Value>, none: impl Into<Value>) -> Value {
-    value.unwrap_or_else(|| match kind {
-        DatabaseKind::Sqlite => Value::String(None),
-        DatabaseKind::Postgres => none.into(),
-    })
-}
+/// What never changes of an account.
+const OPENING: &[NamedValue<Account>] = &[
+    ("currency_code", |it| it.currency.code().into()),
+    // At most 27.
+    ("currency_scale", |it| (it.currency.scale() as i16).into()),
+    ("create_time_us", |it| it.create_time_us.into()),
+    ("caller", |it| it.created_by.as_str().into()),
+];
 
-fn nullable_amount(kind: DatabaseKind, value: Option<Amount>) -> Value {
-    nullable(kind, value.map(|value| amount(kind, value)), Decimal::ZERO)
-}
+pub static NEW_ACCOUNTS: LazyLock<Rows<Account>> =
+    LazyLock::new(|| Rows::insert(&ACCOUNTS, "account id", &[BALANCE, ATTRIBUTES, OPENING]));
 
-fn nullable_uuid(kind: DatabaseKind, id: Option<TransactionId>) -> Value {
-    let value = id.map(|id| match kind {
-        DatabaseKind::Sqlite => uuid(kind, id),
-        DatabaseKind::Postgres => id.to_string().into(),
-    });
-    nullable(kind, value, "")
+pub static BALANCE_UPDATES: LazyLock<Rows<Account>> =
+    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[BALANCE]));
+
+pub static ACCOUNT_UPDATES: LazyLock<Rows<Account>> =
+    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[BALANCE, ATTRIBUTES]));
+
+const REQUEST: &[NamedValue<NewRequestRecord>] = &[
+    ("caller", |it| it.request.key.caller.as_str().into()),
+    ("request_id", |it| it.request.key.request_id.as_str().into()),
+    ("fingerprint", |it| it.record.fingerprint.to_vec().into()),
+    ("transaction_id", |it| it.record.transaction_id.into()),
+    ("kind", |it| it.request.action.name().into()),
+    ("rejection", |it| nullable(rejection_json(it))),
+    // What a rejected request would have written down is of no use, and would be kept for good.
+    ("description", |it| match it.record.result {
+        Ok(_) => it.request.description.as_str().into(),
+        Err(_) => "".into(),
+    }),
+    ("labels", |it| match it.record.result {
+        Ok(_) => labels_json(&it.request.labels).into(),
+        Err(_) => labels_json(&Labels::new()).into(),
+    }),
+    ("entry_names", |it| entry_names_json(it).into()),
+    ("create_time_us", |it| it.create_time_us.into()),
+    ("hold_id", |it| nullable(hold_id(it))),
+    ("reverses_transaction_id", |it| nullable(reverses(it))),
+];
+
+pub static NEW_REQUESTS: LazyLock<Rows<NewRequestRecord>> =
+    LazyLock::new(|| Rows::insert(&REQUESTS, "request id", &[REQUEST]));
+
+const ENTRY: &[NamedValue<Entry>] = &[
+    ("account_id", |it| it.account_id.as_str().into()),
+    ("sequence", |it| it.sequence.into()),
+    ("transaction_id", |it| it.transaction_id.into()),
+    ("amount", |it| it.amount.decimal().into()),
+    ("balance_after", |it| it.balance_after.decimal().into()),
+    ("create_time_us", |it| it.create_time_us.into()),
+    ("hash", |it| it.hash.to_vec().into()),
+];
+
+pub static NEW_ENTRIES: LazyLock<Rows<Entry>> =
+    LazyLock::new(|| Rows::insert(&ENTRIES, "entry", &[ENTRY]));
+
+const ACCOUNT_CHANGE: &[NamedValue<AccountChange>] = &[
+    ("account_id", |it| it.account_id.as_str().into()),
+    ("version", |it| it.version.into()),
+    ("kind", |it| it.kind.name().into()),
+    ("reason", |it| it.reason.as_str().into()),
+    ("caller", |it| it.created_by.as_str().into()),
+    ("attributes_before", |it| attributes_json(&it.before).into()),
+    ("attributes_after", |it| attributes_json(&it.after).into()),
+    ("create_time_us", |it| it.create_time_us.into()),
+];
+
+pub static NEW_ACCOUNT_CHANGES: LazyLock<Rows<AccountChange>> =
+    LazyLock::new(|| Rows::insert(&ACCOUNT_CHANGES, "change", &[ACCOUNT_CHANGE]));
+
+/// What the end of a hold changes. The account is a part of the key, so that it does not matter
+/// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs
+/// the same as the primary key, and by the hold's id alone all of it is read.
+const HOLD_END: &[NamedValue<Hold>] = &[
+    ("account_id", |it| it.account_id.as_str().into()),
+    ("hold_id", |it| it.hold_id.as_str().into()),
+    ("state", |it| it.state.name().into()),
+    ("captured_amount", |it| nullable(it.captured.map(|captured| captured.amount.decimal()))),
+    ("transaction_id", |it| nullable(it.captured.map(|captured| captured.transaction_id))),
+    ("update_time_us", |it| it.update_time_us.into()),
+    ("end_caller", |it| it.ended_by.as_str().into()),
+];
+
+/// What never changes of a hold.
+const PLACEMENT: &[NamedValue<Hold>] = &[
+    ("amount", |it| it.amount.decimal().into()),
+    ("expire_time_us", |it| nullable(it.expire_time_us)),
+    ("request_id", |it| it.request_id.as_str().into()),
+    ("description", |it| it.description.as_str().into()),
+    ("labels", |it| labels_json(&it.labels).into()),
+    ("create_time_us", |it| it.create_time_us.into()),
+    ("caller", |it| it.created_by.as_str().into()),
+];
+
+pub static NEW_HOLDS: LazyLock<Rows<Hold>> =
+    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_END, PLACEMENT]));
+
+pub static CLOSED_HOLDS: LazyLock<Rows<Hold>> =
+    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_END]));
+
+fn nullable(value: Option<impl Into<Value>>) -> Value {
+    value.map_or(NULL, Into::into)
 }

@@ -1,18 +1,18 @@
-//! SQLite: rows travel as bound values, several in a statement. The numbers of rows are few, so
-//! that each statement is prepared once.
+//! SQLite: several rows in a statement. The numbers of rows are few, so that each statement is
+//! prepared once.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use crate::storage::{
     StorageError,
     dialect::DatabaseKind,
-    tables::Column,
     write::{
         changes::{Changes, expect_all},
         rows::{
             ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
             NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
         },
+        statements::sqlite_rows,
     },
 };
 
@@ -36,17 +36,16 @@ pub async fn write(
     execute(transaction, &CLOSED_HOLDS, &changes.closed_holds).await
 }
 
-async fn execute<R: 'static, const N: usize>(
+async fn execute<R>(
     transaction: &DatabaseTransaction,
-    rows: &'static Rows<R, N>,
+    rows: &Rows<R>,
     mut left: &[&R],
 ) -> Result<(), StorageError> {
-    let [before, after] = rows.sqlite.get_or_init(|| text(rows));
-    let row = format!("({})", vec!["?"; N].join(", "));
+    let [before, after] = &rows.sqlite;
     for count in ROW_COUNTS {
         while let Some((now, later)) = left.split_at_checked(count) {
-            let sql = format!("{before}{}{after}", vec![row.as_str(); count].join(", "));
-            let values = now.iter().flat_map(|row| (rows.values)(DatabaseKind::Sqlite, row));
+            let sql = format!("{before}{}{after}", sqlite_rows(rows.cells.len(), count));
+            let values = now.iter().flat_map(|row| rows.cells.iter().map(|(_, value)| value(row)));
             let statement = DatabaseKind::Sqlite.statement(sql, values);
             let written = transaction.execute_raw(statement).await?.rows_affected();
             expect_all(rows.what, written, count)?;
@@ -54,20 +53,4 @@ async fn execute<R: 'static, const N: usize>(
         }
     }
     Ok(())
-}
-
-/// A statement up to its rows, and from there on.
-pub fn text<R: 'static, const N: usize>(rows: &Rows<R, N>) -> [String; 2] {
-    let (table, columns) = (rows.table.name, rows.columns());
-    if !rows.is_update() {
-        let names = rows.table.column_list("");
-        return [format!("INSERT INTO {table} ({names}) VALUES "), String::new()];
-    }
-    let equals = |(index, it): (usize, &&Column)| format!("{} = new.column{}", it.name, index + 1);
-    let (keys, set) = columns.split_at(rows.keys);
-    let set = set.iter().enumerate().map(|(index, it)| equals((index + rows.keys, it)));
-    let set = set.collect::<Vec<_>>().join(", ");
-    let keys = keys.iter().enumerate().map(|key| format!("{table}.{}", equals(key)));
-    let keys = keys.collect::<Vec<_>>().join(" AND ");
-    [format!("UPDATE {table} SET {set} FROM (VALUES "), format!(") AS new WHERE {keys}")]
 }

@@ -33,7 +33,7 @@ pub async fn take(transaction: &DatabaseTransaction) -> Result<bool, StorageErro
     let statement = DatabaseKind::Postgres.statement(TAKE, values);
     let answer = transaction.query_one_raw(statement).await?;
     let Some(answer) = answer else {
-        return Err(StorageError::Corrupt("the turn did not answer".to_owned()));
+        return Err(StorageError::Corrupt("the statement for the turn has no row".to_owned()));
     };
     let answer: String = answer.try_get("", "answer")?;
     Ok(answer != LOCK_TIMEOUT)

@@ -2,29 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use passbook::proto::{Condition, DepositRequest, TransferRequest, WithdrawRequest};
 use prost::Message;
-use tonic::{Code, Status};
 
 use crate::harness::{checker, *};
 
 on_both_databases! {
     nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects,
     nine_copies_of_a_hundred_requests_in_one_process_have_a_hundred_effects,
-    another_body_under_the_same_id_is_refused,
+    another_body_under_the_same_id_is_rejected,
     a_repeat_may_differ_in_form_but_not_in_meaning,
-    a_refused_withdrawal_stays_refused_after_the_money_arrives,
+    a_rejected_withdrawal_stays_rejected_after_the_money_arrives,
     answers_survive_a_restart_of_the_server,
-    copies_of_a_refused_request_get_one_and_the_same_refusal,
+    copies_of_a_rejected_request_get_one_and_the_same_rejection,
 }
 
 const REQUESTS: usize = 100;
 const COPIES: usize = 9;
 
 async fn nine_copies_of_a_hundred_requests_over_three_processes_have_a_hundred_effects(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 3).await;
-    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (database, _servers, clients) = start_loaded(kind, 3).await;
     a_hundred_effects(&database, &clients).await;
 }
 
@@ -81,8 +77,8 @@ async fn a_hundred_effects(database: &TestDatabase, clients: &[Client]) {
     checker::assert_consistent(database).await;
 }
 
-async fn another_body_under_the_same_id_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+async fn another_body_under_the_same_id_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "100").await;
     open_funded(&client, "b", "100").await;
     open_with(&client, account_of("euro", "EUR")).await;
@@ -96,29 +92,23 @@ async fn another_body_under_the_same_id_is_refused(kind: Kind) {
         DepositRequest { account_id: "b".to_owned(), ..same() },
         DepositRequest { account_id: "nobody".to_owned(), ..same() },
         DepositRequest { description: "two".to_owned(), ..same() },
-        DepositRequest { labels: [("a".to_owned(), "b".to_owned())].into(), ..same() },
+        DepositRequest { labels: labels(&[("a", "b")]), ..same() },
         DepositRequest { condition, ..same() },
     ];
-    let is_refused = |answer: Result<(), Status>| {
-        let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-        assert_eq!(fields(&status), ["request_id"]);
-    };
-
-    for other in others {
-        is_refused(client.deposit(other).await.map(drop));
-    }
     let request_id = same().request_id;
-    let other = WithdrawRequest { request_id: request_id.clone(), ..withdrawal("a", "1") };
-    is_refused(client.withdraw(other).await.map(drop));
-    let other = TransferRequest { request_id, ..transfer("a", "b", "1") };
-    is_refused(client.transfer(other).await.map(drop));
+    let withdrawal = WithdrawRequest { request_id: request_id.clone(), ..withdrawal("a", "1") };
+    let transfer = TransferRequest { request_id, ..transfer("a", "b", "1") };
+
+    let others = others.map(Change::Deposit).into_iter();
+    let others = others.chain([withdrawal.into(), transfer.into()]);
+    assert_request_id_reused(&client, others).await;
 
     assert_eq!(balance(&client, "a").await, "101.00");
     assert_eq!(balance(&client, "b").await, "100.00");
 }
 
 async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let request = DepositRequest { condition: Some(Condition::default()), ..deposit("a", "1.50") };
     client.deposit(request.clone()).await.expect("applied");
@@ -129,36 +119,24 @@ async fn a_repeat_may_differ_in_form_but_not_in_meaning(kind: Kind) {
         DepositRequest { condition: None, ..request },
     ];
     for request in same {
-        let answer = client.deposit(request).await.expect("it is the same request").into_inner();
+        let answer = client.deposit(request).await.expect("it is the same request");
         assert!(answer.replayed);
     }
 
     assert_eq!(balance(&client, "a").await, "1.50");
 }
 
-fn assert_same_rejection(left: &Status, right: &Status) {
-    assert_eq!(left.code(), right.code());
-    assert_eq!(left.message(), right.message());
-    assert_eq!(left.details(), right.details(), "the same error details, byte for byte");
-}
-
-async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let mut client = servers[0].client();
+async fn a_rejected_withdrawal_stays_rejected_after_the_money_arrives(kind: Kind) {
+    let (_database, servers, client) = start_two_servers(kind).await;
     open_funded(&client, "a", "10").await;
     let request = withdrawal("a", "10.01");
-    let answer = client.withdraw(request.clone()).await;
-    let rejection = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let rejection = must_fail(client.withdraw(request.clone()).await, Reason::InsufficientFunds);
 
     client.deposit(deposit("a", "1000")).await.expect("the money arrives");
 
     for server in servers.iter().cycle().take(20) {
         let again = server.client().withdraw(request.clone()).await;
-        assert_same_rejection(
-            &rejection,
-            &refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS"),
-        );
+        assert_repeated(&rejection, &must_fail(again, Reason::InsufficientFunds));
     }
     assert_eq!(balance(&client, "a").await, "1010.00");
     // A new request id is judged anew.
@@ -168,15 +146,15 @@ async fn a_refused_withdrawal_stays_refused_after_the_money_arrives(kind: Kind) 
 async fn answers_survive_a_restart_of_the_server(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start(&database).await;
-    let mut client = server.client();
+    let client = server.client();
     open_funded(&client, "a", "10").await;
     open(&client, "b").await;
     let made = TransferRequest {
         description: "rent".to_owned(),
-        labels: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
+        labels: labels(&[("b", "2"), ("a", "1")]),
         ..transfer("a", "b", "4")
     };
-    let first = client.transfer(made.clone()).await.expect("applied").into_inner();
+    let first = client.transfer(made.clone()).await.expect("applied");
     let rejections = [
         Change::Withdraw(withdrawal("a", "6.01")),
         Change::Deposit(deposit("nobody", "1")),
@@ -187,44 +165,44 @@ async fn answers_survive_a_restart_of_the_server(kind: Kind) {
     ];
     let mut before = Vec::new();
     for change in &rejections {
-        before.push(change.send(&client, PATIENCE).await.expect_err("it is refused"));
+        before.push(change.send(&client, PATIENCE).await.expect_err("it is rejected"));
     }
 
     server.kill9();
     server.restart().await;
 
-    let again = client.transfer(made).await.expect("it is replayed").into_inner();
+    let again = client.transfer(made).await.expect("it is replayed");
     assert!(again.replayed);
     assert_eq!(
         again.transaction.expect("a transaction").encode_to_vec(),
         first.transaction.expect("a transaction").encode_to_vec()
     );
     for (change, before) in rejections.iter().zip(&before) {
-        let after = change.send(&client, PATIENCE).await.expect_err("it stays refused");
-        assert_same_rejection(before, &after);
+        let after = change.send(&client, PATIENCE).await.expect_err("it stays rejected");
+        assert_repeated(before, &after);
     }
 }
 
-async fn copies_of_a_refused_request_get_one_and_the_same_refusal(kind: Kind) {
+async fn copies_of_a_rejected_request_get_one_and_the_same_rejection(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let servers = Server::start_fleet(&database, 3).await;
     open_funded(&servers[0].client(), "a", "10").await;
     let request = withdrawal("a", "500");
     let mut calls = tokio::task::JoinSet::new();
     for call in 0..60 {
-        let mut client = servers[call % 3].client();
+        let client = servers[call % 3].client();
         let request = request.clone();
         // Deposits in between would change the answer if a request were judged twice.
         calls.spawn(async move {
             client.deposit(deposit("a", "1")).await.expect("applied");
-            client.withdraw(request).await.expect_err("it is refused")
+            client.withdraw(request).await.expect_err("it is rejected")
         });
     }
 
     let rejections = calls.join_all().await;
 
     for rejection in &rejections {
-        assert_same_rejection(&rejections[0], rejection);
+        assert_repeated(&rejections[0], rejection);
     }
     assert_eq!(balance(&servers[0].client(), "a").await, "70.00");
 }

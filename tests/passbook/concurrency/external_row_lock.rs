@@ -8,7 +8,6 @@ use std::{
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
-use tonic::{Code, Status};
 
 use crate::harness::{checker, ring::lost_to_foreign_updates, *};
 
@@ -148,14 +147,12 @@ async fn a_foreign_update_under_the_row_lock_is_respected() {
     for round in 1..=10 {
         let locked = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
         cron.execute_unprepared(locked).await.expect("the row is locked");
-        let mut deposit_client = client.clone();
-        let waiting =
-            tokio::spawn(async move { deposit_client.deposit(deposit("alice", "1")).await });
+        let waiting = spawn_deposit(&client, "alice", "1");
         eventually("it waits for the row", async || database.lock_waits().await > 0).await;
         let update = "UPDATE accounts SET balance = balance + 5 WHERE account_id = 'alice'; COMMIT";
         cron.execute_unprepared(update).await.expect("the balance is changed");
 
-        let answer = waiting.await.expect("the call ends").expect("applied").into_inner();
+        let answer = waiting.await.expect("the call ends").expect("applied");
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(value(&entry.balance_after), format!("{}.00", 100 + 6 * round));
     }
@@ -176,8 +173,7 @@ async fn while_another_process_writes_to_the_sqlite_file_calls_end_by_their_dead
     let server = Server::start_with(&database, &OTHER_DEADLINE).await;
     let client = server.client();
     open_funded(&client, "hot", "100").await;
-    let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
+    let foreign = database.lock_account("").await;
     let (mut calls, patient) = (JoinSet::new(), server.patient());
     for number in 0..12 {
         let client = patient.clone();
@@ -215,11 +211,7 @@ async fn a_call_succeeds_when_the_foreign_lock_ends_before_its_deadline() {
     open_funded(&client, "hot", "100").await;
     let psql = psql_holds_the_row(&database).await;
 
-    let change = Change::Deposit(deposit("hot", "1"));
-    let calling = {
-        let client = client.clone();
-        tokio::spawn(async move { change.send(&client, PATIENCE).await })
-    };
+    let calling = spawn_deposit(&client, "hot", "1");
     eventually("it waits for the row", async || database.lock_waits().await > 0).await;
     psql.lets_go();
     let answer = calling.await.expect("no panic").expect("the row is free in time");
@@ -231,14 +223,13 @@ async fn a_call_succeeds_when_the_foreign_lock_ends_before_its_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_client_deadline_the_server_default_bounds_the_lock_wait() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let server = Server::start_with(&database, &["--default-deadline", "600ms"]).await;
-    let client = server.client();
+    let (database, _server, client) =
+        start_server_with(Kind::Postgres, &["--default-deadline", "600ms"]).await;
     open_funded(&client, "hot", "100").await;
     let psql = psql_holds_the_row(&database).await;
     let started = Instant::now();
 
-    let answer = client.clone().deposit(deposit("hot", "1")).await;
+    let answer = client.deposit(deposit("hot", "1")).await;
 
     says_not_applied(&answer.expect_err("a foreign lock is on the row"));
     let taken = started.elapsed();

@@ -2,11 +2,6 @@
 //! expiry; reads report it before that. A hold that was reported expired is never captured (see
 //! `settled_times`).
 
-use passbook::proto::{
-    BatchGetAccountsRequest, CaptureHoldRequest, Hold, HoldState, ListAccountsRequest,
-};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
@@ -53,10 +48,10 @@ async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
     assert_eq!(account.sequence, before.sequence);
     assert_eq!(account.update_time, placed.expire_time, "its end is the latest change");
     let request = BatchGetAccountsRequest { account_ids: vec!["alice".to_owned()] };
-    let batch = client.clone().batch_get_accounts(request).await.expect("an answer").into_inner();
+    let batch = client.batch_get_accounts(request).await.expect("an answer");
     assert_eq!(batch.accounts, std::slice::from_ref(&account));
     let request = ListAccountsRequest::default();
-    let list = client.clone().list_accounts(request).await.expect("an answer").into_inner();
+    let list = client.list_accounts(request).await.expect("an answer");
     assert_eq!(list.accounts, [account]);
     assert_eq!(database.text("SELECT state FROM holds").await, "open", "a read records nothing");
     checker::assert_consistent(&database).await;
@@ -66,7 +61,7 @@ async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     with_an_expired_hold(&database, &client).await;
 
-    client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
+    client.withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
 
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
     assert_eq!(database.text("SELECT state FROM holds").await, "expired");
@@ -74,22 +69,14 @@ async fn a_withdrawal_of_everything_works_once_a_hold_has_expired(kind: Kind) {
 }
 
 async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     let placed = with_an_expired_hold(&database, &client).await;
-    let part = CaptureHoldRequest { amount: money("1"), ..capture("h") };
+    let changes: [Change; 3] =
+        [capture("h").into(), capture_part("h", "1").into(), release("h").into()];
 
-    for request in [capture("h"), part] {
-        for _ in 0..2 {
-            let answer = client.capture_hold(request.clone()).await;
-            let status = refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
-            assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), ["h", "expired"]);
-        }
-    }
-    let request = release("h");
-    for _ in 0..2 {
-        let answer = client.release_hold(request.clone()).await;
-        let status = refused(answer, Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), ["h", "expired"]);
+    for change in changes.iter().flat_map(|change| [change, change]) {
+        let status = must_fail(change.send(&client, PATIENCE).await, Reason::HoldNotOpen);
+        assert_metadata(&status, &[("hold_id", "h"), ("state", "expired")]);
     }
 
     // The rejections have recorded the expiry and nothing else.
@@ -101,9 +88,7 @@ async fn an_expired_hold_can_be_neither_captured_nor_released(kind: Kind) {
 }
 
 async fn a_read_reports_an_expiry_as_a_change_records_it(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (database, servers, client) = start_two_servers(kind).await;
     let placed = with_an_expired_hold(&database, &client).await;
 
     // The account is already open, so only the expiry is recorded.
@@ -138,7 +123,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.50", "9.50", "9"]);
 
     for number in 0..3 {
-        client.clone().deposit(deposit("alice", "1")).await.expect("applied");
+        client.deposit(deposit("alice", "1")).await.expect("applied");
         let version = get(&client, "alice").await.version;
         assert_eq!(version, 10 + number, "no expiry is counted twice");
     }
@@ -151,7 +136,7 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
 /// More than one transaction records, and more than all attempts of a change record together.
 async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     const HOLDS: usize = 36_000;
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "40000").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -211,10 +196,10 @@ async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind)
     for number in 0..20 {
         let hold_id = format!("h-{number}");
         place_briefly(&client, hold_named(&hold_id, "alice", "1")).await;
-        let was_captured = client.clone().capture_hold(capture(&hold_id)).await.is_ok();
+        let was_captured = client.capture_hold(capture(&hold_id)).await.is_ok();
         let other = format!("other-{number}");
         place_briefly(&client, hold_named(&other, "alice", "1")).await;
-        let was_released = client.clone().release_hold(release(&other)).await.is_ok();
+        let was_released = client.release_hold(release(&other)).await.is_ok();
         if was_captured && was_released {
             ended = vec![hold_id, other];
             break;
@@ -231,7 +216,7 @@ async fn a_hold_that_is_captured_or_released_in_time_does_not_expire(kind: Kind)
 
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     assert_eq!((before.0.state(), before.1.state()), (HoldState::Captured, HoldState::Released));
-    client.clone().deposit(deposit("alice", "1")).await.expect("applied");
+    client.deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!((get_hold(&client, &ended[0]).await, get_hold(&client, &ended[1]).await), before);
     checker::assert_consistent(&database).await;
 }

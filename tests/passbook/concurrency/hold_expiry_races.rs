@@ -5,9 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use passbook::proto::{Hold, HoldState, Transaction};
 use tokio::task::JoinSet;
-use tonic::Status;
 
 use crate::harness::{
     checker,

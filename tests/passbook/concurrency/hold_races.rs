@@ -1,8 +1,5 @@
 //! Concurrent servers place and end a hold once.
 
-use passbook::proto::{Hold, HoldState};
-use tonic::{Code, Status};
-
 use crate::harness::{
     checker,
     race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
@@ -55,8 +52,7 @@ async fn assert_standing(arena: &Arena, what: &str, expected: impl Fn(usize) -> 
 
 #[track_caller]
 fn assert_not_open(status: &Status, state: &str) {
-    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-    assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
+    assert_reason(status, Reason::HoldNotOpen);
     assert_eq!(metadata(status, "state"), state, "{status:?}");
 }
 
@@ -119,8 +115,7 @@ async fn one_of_two_holds_with_the_same_id_is_placed(kind: Kind) {
             Winner::Left(..) => ("a", winner),
             Winner::Right(..) => ("b", winner),
         };
-        assert_eq!(status.code(), Code::AlreadyExists, "{status:?}");
-        assert_eq!(reason(status), "HOLD_EXISTS");
+        assert_reason(status, Reason::HoldExists);
         assert_eq!(metadata(status, "hold_id"), name("h", round));
         assert_eq!(seen.account_id, name(what, round));
         assert_eq!((seen.state(), Some(&seen)), (HoldState::Open, made.hold.as_ref()));

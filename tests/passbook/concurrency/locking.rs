@@ -38,7 +38,7 @@ async fn no_update_is_lost(kind: Kind, processes: usize) {
     let (total, taken) = (history.len(), started.elapsed());
     println!("{kind:?}: {processes} processes, {applied} of {total} changes applied, {taken:?}");
     assert_eq!(history.len(), CALLERS * CHANGES_EACH + accounts.len());
-    assert!(applied > history.len() / 2, "the load is mostly refused: it shows little");
+    assert!(applied > history.len() / 2, "the load is mostly rejected: it shows little");
     checker::assert_sound(&database, &history).await;
     let dump = LedgerDump::read(&database).await;
     assert!(
@@ -52,20 +52,15 @@ async fn a_batch_of_the_server_waits_for_a_row_that_another_session_has_locked()
     use sea_orm::ConnectionTrait;
     let (database, _server, client) = start_server(Kind::Postgres).await;
     open_funded(&client, "alice", "1000").await;
-    let foreign = database.connect().await;
-    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
-    foreign.execute_unprepared(lock).await.expect("the row is locked");
+    let foreign = database.lock_account("alice").await;
 
-    let mut deposit_client = client.clone();
-    let waiting =
-        tokio::spawn(async move { deposit_client.deposit(deposit("alice", "100")).await });
+    let waiting = spawn_deposit(&client, "alice", "100");
 
     eventually("the server waits for the row", async || database.lock_waits().await > 0).await;
     assert!(!waiting.is_finished());
     let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE account_id = 'alice'; COMMIT";
     foreign.execute_unprepared(withdraw).await.expect("the foreign withdrawal is made");
-    let answer =
-        waiting.await.expect("the call ends").expect("the deposit is applied").into_inner();
+    let answer = waiting.await.expect("the call ends").expect("the deposit is applied");
 
     let entry = &answer.transaction.expect("a transaction").entries[0];
     assert_eq!(value(&entry.balance_after), "1000.00", "the joint account: 1000 - 100 + 100");

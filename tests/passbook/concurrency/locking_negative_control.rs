@@ -1,7 +1,6 @@
 //! Negative controls: the load of `locking` without the lock must lose updates, and the checker
 //! must find that. A checker that finds nothing here proves nothing elsewhere.
 
-use passbook::proto::{Entry, Transaction};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use crate::harness::{

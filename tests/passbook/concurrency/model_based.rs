@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use passbook::proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient};
 use tokio::task::JoinSet;
 
 use crate::harness::{model::caller::Caller, *};
@@ -65,9 +64,7 @@ async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kin
 }
 
 async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (_database, servers, clients) = start_loaded(kind, 2).await;
     let seed = seed();
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
@@ -85,7 +82,7 @@ async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind
     assert_eq!(missing(&results), Vec::<&str>::new(), "never met");
     let mut sizes = Vec::new();
     for server in &servers {
-        sizes.push(largest_batch(server).await);
+        sizes.push(server.write_path_stats().await.batch_size.unwrap_or_default().max);
     }
     println!("largest batches: {sizes:?}");
     assert!(sizes.iter().all(|size| *size > 1.0), "calls of several callers share commits");
@@ -93,11 +90,4 @@ async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind
 
 fn missing(results: &BTreeMap<String, usize>) -> Vec<&'static str> {
     MET.into_iter().filter(|result| !results.contains_key(*result)).collect()
-}
-
-async fn largest_batch(server: &Server) -> f64 {
-    let target = format!("http://{}", server.address);
-    let mut client = AdminServiceClient::connect(target).await.expect("it listens");
-    let answer = client.get_write_path_stats(GetWritePathStatsRequest {}).await;
-    answer.expect("it answers").into_inner().batch_size.unwrap_or_default().max
 }

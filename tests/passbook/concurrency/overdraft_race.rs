@@ -1,8 +1,5 @@
 //! Two hundred withdrawals of 1.00 at once, against 50.00.
 
-use passbook::proto::CreateAccountRequest;
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
@@ -35,9 +32,7 @@ async fn race(
     expected_balance: &str,
     change: impl Fn(usize) -> Change,
 ) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 3).await;
-    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (database, _servers, clients) = start_loaded(kind, 3).await;
     let request =
         CreateAccountRequest { overdraft_limit: money(limit), ..account_of("pot", "USD") };
     open_with(&clients[0], request).await;
@@ -60,7 +55,7 @@ async fn race(
     for (_, result) in &history[1..] {
         match result {
             RequestResult::Applied(_) => applied += 1,
-            RequestResult::Refused(status) => {
+            RequestResult::Rejected(status) => {
                 assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
                 assert_eq!(reason(status), "INSUFFICIENT_FUNDS");
             }

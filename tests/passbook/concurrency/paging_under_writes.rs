@@ -11,10 +11,6 @@ use std::{
     time::SystemTime,
 };
 
-use passbook::proto::{
-    CaptureHoldRequest, Entry, EntryOrder, Hold, HoldState, ListEntriesRequest, ListHoldsRequest,
-    ListTransactionsRequest, PlaceHoldRequest, ReleaseHoldRequest, Transaction, TransactionKind,
-};
 use tokio::task::JoinSet;
 
 use crate::harness::{checker::hex, *};
@@ -166,21 +162,21 @@ impl Writer {
         let transaction = match random.u8(0..4) {
             0 => {
                 let answer = client.deposit(deposit("busy", "1")).await;
-                answer.expect("applied").into_inner().transaction
+                answer.expect("applied").transaction
             }
             1 => {
                 let answer = client.transfer(transfer("busy", "other", "1")).await;
-                answer.expect("applied").into_inner().transaction
+                answer.expect("applied").transaction
             }
             // Several entries on one account, which a page may split.
             2 => {
                 let legs = [leg("busy", "2"), leg("other", "1"), leg("busy", "-1")];
                 let answer = client.post_transaction(post(&legs)).await;
-                answer.expect("applied").into_inner().transaction
+                answer.expect("applied").transaction
             }
             _ => {
                 let answer = client.deposit(deposit("other", "1")).await;
-                answer.expect("applied").into_inner().transaction
+                answer.expect("applied").transaction
             }
         };
         let mut made = self.made.lock().expect("the lock");
@@ -199,7 +195,7 @@ impl Writer {
             Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => return,
             placed => placed.expect("it is placed"),
         };
-        let placed = placed.into_inner().hold.expect("a hold");
+        let placed = placed.hold.expect("a hold");
         let request_id = new_request_id();
         match random.u8(0..3) {
             _ if expire_time.is_some() => {
@@ -208,7 +204,6 @@ impl Writer {
             0 => {
                 let request = CaptureHoldRequest { request_id, hold_id, ..Default::default() };
                 let answer = self.client.capture_hold(request).await.expect("it is captured");
-                let answer = answer.into_inner();
                 let mut made = self.made.lock().expect("the lock");
                 made.transactions.extend(answer.transaction);
                 made.captured.extend(answer.hold);
@@ -217,26 +212,21 @@ impl Writer {
                 let request = ReleaseHoldRequest { request_id, hold_id };
                 let answer = self.client.release_hold(request).await.expect("it is released");
                 let mut made = self.made.lock().expect("the lock");
-                made.released.extend(answer.into_inner().hold);
+                made.released.extend(answer.hold);
             }
             _ => self.made.lock().expect("the lock").left_open.push(placed),
         }
     }
 }
 
-async fn entries(
-    mut client: Client,
-    page_token: String,
-    order: EntryOrder,
-) -> (Vec<Entry>, String) {
+async fn entries(client: Client, page_token: String, order: EntryOrder) -> (Vec<Entry>, String) {
     let request = ListEntriesRequest {
-        account_id: "busy".to_owned(),
         order: order.into(),
         page_size: PAGE_SIZE,
         page_token,
-        ..Default::default()
+        ..entries_of("busy")
     };
-    let page = client.list_entries(request).await.expect("a page").into_inner();
+    let page = client.list_entries(request).await.expect("a page");
     (page.entries, page.next_page_token)
 }
 
@@ -285,7 +275,7 @@ async fn a_descending_statement_goes_back_to_the_first_entry_without_a_gap(kind:
 }
 
 async fn transactions(
-    mut client: Client,
+    client: Client,
     page_token: String,
     account_id: &str,
     kind: TransactionKind,
@@ -297,7 +287,7 @@ async fn transactions(
         page_token,
         ..Default::default()
     };
-    let page = client.list_transactions(request).await.expect("a page").into_inner();
+    let page = client.list_transactions(request).await.expect("a page");
     (page.transactions, page.next_page_token)
 }
 
@@ -357,14 +347,14 @@ fn lists_all(there: &BTreeSet<String>, listed: &[String]) {
     assert!(skipped.is_empty(), "{} of {} skipped: {skipped:?}", skipped.len(), there.len());
 }
 
-async fn holds(mut client: Client, page_token: String, state: HoldState) -> (Vec<Hold>, String) {
+async fn holds(client: Client, page_token: String, state: HoldState) -> (Vec<Hold>, String) {
     let request = ListHoldsRequest {
         account_id: "busy".to_owned(),
         state: state.into(),
         page_size: PAGE_SIZE,
         page_token,
     };
-    let page = client.list_holds(request).await.expect("a page").into_inner();
+    let page = client.list_holds(request).await.expect("a page");
     (page.holds, page.next_page_token)
 }
 

@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use passbook::proto::{DepositRequest, UpdateAccountRequest};
 use sea_orm::ConnectionTrait;
-use tonic::Code;
 
-use crate::harness::{
-    auto_explain::{self, Execution, executions},
-    request::{one_of_each_kind, one_of_each_kind_refused},
-    servers::PostgresServer,
-    *,
+use crate::{
+    harness::{
+        auto_explain::{self, Execution, executions},
+        request::{one_of_each_kind, one_of_each_kind_rejected},
+        servers::PostgresServer,
+        *,
+    },
+    tidy::files_under,
 };
 
 /// Rows in each table, of other accounts; times `PASSBOOK_TEST_SCALE`.
@@ -87,7 +88,7 @@ impl Ledger {
     async fn start(beginning: Beginning) -> Self {
         let slot = slots::take(Load::Heavy).await;
         let postgres = auto_explain::start().await;
-        passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
+        postgres.migrate().await;
         let database = TestDatabase::outside(&postgres.url(), slot);
         if beginning == Beginning::AnalyzedFew {
             let server = Server::start(&database).await;
@@ -122,13 +123,8 @@ impl Ledger {
 
     /// Another program has the account's row, until somebody waits for it.
     async fn change_behind_a_lock(&self, client: &Client, account_id: &str) {
-        let other = self.database.connect().await;
-        let lock =
-            format!("BEGIN; SELECT 1 FROM accounts WHERE account_id = '{account_id}' FOR UPDATE");
-        other.execute_unprepared(&lock).await.expect("the row is locked");
-        let mut waiting = client.clone();
-        let request = within(PATIENCE, deposit(account_id, "1"));
-        let waiting = tokio::spawn(async move { waiting.deposit(request).await });
+        let other = self.database.lock_account(account_id).await;
+        let waiting = spawn_deposit(client, account_id, "1");
         // A worker's wait is over in a moment, and does not count.
         let waits = "pg_stat_activity WHERE application_name = 'passbook'
             AND wait_event_type = 'Lock' AND state_change < clock_timestamp() - interval '50 ms'";
@@ -200,54 +196,48 @@ async fn a_few_rows(client: &Client) {
     place(client, hold("few", "1")).await;
 }
 
-/// Requests of every kind: applied, refused by state, both of them repeated, in conflict with
+/// Requests of every kind: applied, rejected, both of them repeated, in conflict with
 /// another, tried only, asked for, and fenced; and a hold that expires.
 async fn changes(client: &Client, account_id: &str) {
-    let mut client = client.clone();
     // While there are no other holds, or one.
     let first = format!("{account_id}-first");
-    open_funded(&client, &first, "1").await;
-    place(&client, hold_named(&first, &first, "1")).await;
-    captured(&client, capture(&first)).await;
-    for request in one_of_each_kind(&client, account_id).await {
-        request.send(&client, PATIENCE).await.expect("it is made");
-        let again = request.send(&client, PATIENCE).await.expect("it is made only once");
+    open_funded(client, &first, "1").await;
+    place(client, hold_named(&first, &first, "1")).await;
+    captured(client, capture(&first)).await;
+    for request in one_of_each_kind(client, account_id).await {
+        request.send(client, PATIENCE).await.expect("it is made");
+        let again = request.send(client, PATIENCE).await.expect("it is made only once");
         assert!(again.replayed);
     }
-    let left = place(&client, hold(account_id, "1")).await;
-    for request in one_of_each_kind_refused(account_id, &left.hold_id) {
+    let left = place(client, hold(account_id, "1")).await;
+    for request in one_of_each_kind_rejected(account_id, &left.hold_id) {
         for _ in 0..2 {
-            request.send(&client, PATIENCE).await.expect_err("it is refused");
+            request.send(client, PATIENCE).await.expect_err("it is rejected");
         }
     }
-    place_and_expire(&client, hold(account_id, "1")).await;
+    place_and_expire(client, hold(account_id, "1")).await;
     let request = deposit(account_id, "1");
     client.deposit(request.clone()).await.expect("it is made");
     let other = DepositRequest { amount: money("2"), ..request.clone() };
-    refused(client.deposit(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    must_fail(client.deposit(other).await, Reason::RequestIdReused);
     let tried = DepositRequest { validate_only: true, ..deposit(account_id, "1") };
     client.deposit(tried).await.expect("it would be made");
     for request_id in [request.request_id, new_request_id()] {
-        request_outcome(&client, &request_id).await;
-        fence(&client, &request_id).await;
+        request_outcome(client, &request_id).await;
+        fence(client, &request_id).await;
     }
 }
 
 /// An account in each of its states, updated, and opened again.
 async fn changes_of_accounts(client: &Client, account_id: &str) {
-    let mut client = client.clone();
-    freeze(&client, account_id).await;
-    let request = UpdateAccountRequest {
-        account_id: account_id.to_owned(),
-        overdraft_limit: money("5"),
-        ..Default::default()
-    };
+    freeze(client, account_id).await;
+    let request = limit_of(account_id, "5");
     client.update_account(request).await.expect("it is updated");
-    open(&client, account_id).await;
-    unfreeze(&client, account_id).await;
+    open(client, account_id).await;
+    unfreeze(client, account_id).await;
     let closed = format!("{account_id}-closed");
-    open(&client, &closed).await;
-    close(&client, &closed).await.expect("it is closed");
+    open(client, &closed).await;
+    close(client, &closed).await.expect("it is closed");
 }
 
 /// Fails unless each of these executions found its rows by their keys.
@@ -338,9 +328,11 @@ async fn plans_that_were_made_for_a_few_rows_are_right_at_many() {
 /// So that a statement that is added is listed above, and then executed by these tests.
 #[test]
 fn all_that_a_write_transaction_executes_is_listed() {
-    let writer = include_str!("../../../src/storage/write/transaction.rs");
-    let (_, methods) = writer.split_once("impl WriteTransaction {").expect("the methods");
-    let methods = methods.split("pub async fn ").skip(1).filter_map(|it| it.split('(').next());
+    let files = files_under(&["src/storage"]);
+    let impls = files.iter().flat_map(|it| it.text.split("impl WriteTransaction {\n").skip(1));
+    let methods = impls.filter_map(|it| it.split("\n}\n").next());
+    let methods = methods.flat_map(|it| it.split("pub async fn ").skip(1));
+    let methods = methods.filter_map(|it| it.split('(').next());
     let listed = STATEMENTS.iter().map(|(method, ..)| *method).chain(WITHOUT_TABLES);
     assert_eq!(methods.collect::<BTreeSet<_>>(), listed.collect());
 

@@ -1,7 +1,6 @@
 //! A request that the database rejects fails alone in its batch.
 
 use tokio::task::JoinSet;
-use tonic::Code;
 
 use crate::harness::{checker, *};
 
@@ -46,7 +45,7 @@ async fn a_request_that_the_database_rejects_fails_alone(kind: Kind) {
         match (is_poison, answer) {
             (false, answer) => assert!(!answer.expect("a neighbour is not harmed").replayed),
             (true, answer) => {
-                let status = refused(answer, Code::Internal, "INTERNAL");
+                let status = must_fail(answer, Reason::Internal);
                 assert_eq!(outcome(&status), "not_applied");
                 let said = format!("{status:?}").to_lowercase();
                 for inside in ["constraint", "trigger", "sql", "violates", "abort"] {
@@ -61,6 +60,6 @@ async fn a_request_that_the_database_rejects_fails_alone(kind: Kind) {
         assert_eq!(balance(&client, &format!("healthy-{number}")).await, "10.00");
     }
     assert_eq!(database.count("entries").await, 91);
-    client.clone().withdraw(withdrawal("poison", "1")).await.expect("the account itself is well");
+    client.withdraw(withdrawal("poison", "1")).await.expect("the account itself is well");
     checker::assert_consistent(&database).await;
 }

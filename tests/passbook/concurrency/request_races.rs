@@ -1,12 +1,6 @@
 //! Mutually exclusive requests on several servers: one is applied, and the error of the other
 //! agrees.
 
-use passbook::proto::{
-    Account, AccountState, FreezeAccountRequest, GetRequestOutcomeResponse, GetTransactionRequest,
-    ListAccountChangesRequest, RequestOutcome, get_transaction_request::Lookup,
-};
-use tonic::{Code, Status};
-
 use crate::harness::{
     checker,
     race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
@@ -56,18 +50,17 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
         assert_eq!(made.reverses_transaction_id, original.transaction_id);
         assert_eq!(value(&made.entries[0].amount), "-7.00");
         for status in results.iter().filter_map(|it| it.as_ref().err()) {
-            assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-            assert_eq!(reason(status), "ALREADY_REVERSED", "{status:?}");
+            assert_reason(status, Reason::AlreadyReversed);
             let reversed_by = metadata(status, "reversed_by_transaction_id");
             assert_eq!(reversed_by, made.transaction_id);
         }
         reversals.push(made.transaction_id);
     }
-    let read = |mut client: Client, round: usize| {
-        let lookup = Some(Lookup::TransactionId(ids[round].clone()));
+    let read = |client: Client, round: usize| {
+        let request = transaction_by_id(&ids[round]);
         async move {
-            let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
-            answer.expect("it exists").into_inner().transaction.expect("a transaction")
+            let answer = client.get_transaction(request).await;
+            answer.expect("it exists").transaction.expect("a transaction")
         }
     };
     for (seen, reversal) in arena.each(read).await.into_iter().zip(reversals) {
@@ -208,8 +201,7 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
                 assert!(fence.fenced);
                 for result in copies.iter().chain([&again]) {
                     let status = result.as_ref().expect_err("it is fenced");
-                    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-                    assert_eq!(reason(status), "REQUEST_FENCED", "{status:?}");
+                    assert_reason(status, Reason::RequestFenced);
                 }
             }
             other => panic!("{other:?}: {copies:#?}"),
@@ -226,18 +218,14 @@ async fn a_concurrently_fenced_request_is_applied_or_fenced_for_good(kind: Kind)
 /// On one server, so that both join one transaction.
 async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     let arena = Arena::open(kind).await;
-    let mut client = arena.clients[0].clone();
+    let client = arena.clients[0].clone();
 
     let freezes = arena.race(|round| {
-        let (opening, mut freezing) = (client.clone(), client.clone());
+        let (opening, freezing) = (client.clone(), client.clone());
         async move {
             let account_id = round.name("a");
-            let freeze = FreezeAccountRequest {
-                account_id: account_id.clone(),
-                reason: "why".to_owned(),
-                ..Default::default()
-            };
-            tokio::join!(open(&opening, &account_id), freezing.freeze_account(freeze)).1
+            let freeze = set_state(&freezing, &account_id, AccountState::Frozen, "why", None);
+            tokio::join!(open(&opening, &account_id), freeze).1
         }
     });
     let freezes = freezes.await;
@@ -246,8 +234,7 @@ async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     let mut count = 0;
     for round in frozen {
         let account_id = name("a", round);
-        let request = ListAccountChangesRequest { account_id, ..Default::default() };
-        let answer = client.list_account_changes(request).await.expect("an answer").into_inner();
+        let answer = client.list_account_changes(changes_of(&account_id)).await.expect("an answer");
         let kept: Vec<_> =
             answer.changes.iter().map(|it| (it.version, it.reason.as_str())).collect();
         assert_eq!(kept, [(2, "why")], "{}", name("a", round));

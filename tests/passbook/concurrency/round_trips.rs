@@ -1,7 +1,5 @@
 //! Round trips to PostgreSQL per change.
 
-use tokio::task::JoinSet;
-
 use crate::harness::{proxy::PostgresProxy, *};
 
 /// BEGIN, lock, write, COMMIT.
@@ -57,15 +55,7 @@ async fn round_trips_do_not_grow_with_the_batch_size() {
     let client = server.client();
     for _ in 0..3 {
         let before = proxy.round_trips();
-        let mut calls = JoinSet::new();
-        for _ in 0..400 {
-            let client = client.clone();
-            calls.spawn(async move {
-                let change = Change::Deposit(deposit("a", "1"));
-                change.send(&client, PATIENCE).await.expect("applied");
-            });
-        }
-        calls.join_all().await;
+        deposit_at_once(&client, "a", 400).await;
         let taken = proxy.round_trips() - before;
         println!("{taken} round trips for 400 deposits at once");
         assert!(taken < 400, "{taken} round trips for 400 deposits at once");
@@ -77,16 +67,8 @@ async fn round_trips_do_not_grow_with_the_batch_size() {
 async fn a_server_that_is_alone_again_stops_taking_turns() {
     let Counted { proxy, server, database } = start().await;
     let other = Server::start(&database).await;
-    let mut calls = JoinSet::new();
-    for number in 0..400 {
-        let client = [&server, &other][number % 2].client();
-        calls.spawn(async move {
-            let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("applied");
-        });
-    }
-    calls.join_all().await;
-    let client = server.client();
+    let (client, of_other) = (server.client(), other.client());
+    tokio::join!(deposit_at_once(&client, "a", 200), deposit_at_once(&of_other, "a", 200));
     let mut fewest = usize::MAX;
 
     // The next 64 transactions take one more round trip each.

@@ -4,12 +4,8 @@
 
 use std::collections::HashSet;
 
-use passbook::proto::{
-    GetBalanceRequest, HoldState, ListEntriesRequest, ListTransactionsRequest, PlaceHoldRequest,
-};
 use prost_types::Timestamp;
 use sea_orm::ConnectionTrait;
-use tonic::Code;
 
 use crate::harness::{
     ring::{RingLoad, open_ring},
@@ -32,7 +28,7 @@ fn later_than(time: &Timestamp) -> bool {
 
 async fn balance_at(client: &Client, account_id: &str, time: Timestamp) -> (String, i64) {
     let request = GetBalanceRequest { account_id: account_id.to_owned(), at_time: Some(time) };
-    let answer = client.clone().get_balance(request).await.expect("an answer").into_inner();
+    let answer = client.get_balance(request).await.expect("an answer");
     (value(&answer.balance).to_owned(), answer.sequence)
 }
 
@@ -61,7 +57,7 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
     let servers = Server::start_fleet(&database, 2).await;
     let clients: Vec<_> = servers.iter().map(Server::client).collect();
     let (accounts, _) = open_ring(&clients[0], 3).await;
-    let mut client = servers[1].client();
+    let client = servers[1].client();
     let began = now();
     let load = RingLoad::start(&accounts, 8, &clients, seed());
 
@@ -78,7 +74,7 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
             page_size: 1000,
             ..Default::default()
         };
-        let page = client.list_entries(request).await.expect("an answer").into_inner();
+        let page = client.list_entries(request).await.expect("an answer");
         assert_eq!(page.next_page_token, "", "one page");
         entries.extend(page.entries.into_iter().map(|entry| entry.sequence));
         let request = ListTransactionsRequest {
@@ -87,7 +83,7 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
             page_size: 1000,
             ..Default::default()
         };
-        let page = client.list_transactions(request).await.expect("an answer").into_inner();
+        let page = client.list_transactions(request).await.expect("an answer");
         assert_eq!(page.next_page_token, "", "one page");
         transactions.extend(page.transactions.into_iter().map(|it| it.transaction_id));
         start = end;
@@ -109,31 +105,18 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
     assert_eq!(transactions.len() as i64, database.count(&made(posted)).await, "transactions");
 }
 
-/// Locks an account as another program would.
-async fn locked(database: &TestDatabase, kind: Kind) -> sea_orm::DatabaseConnection {
-    let session = database.connect().await;
-    let lock = match kind {
-        Kind::Sqlite => "BEGIN IMMEDIATE",
-        Kind::Postgres => "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE",
-    };
-    session.execute_unprepared(lock).await.expect("it is locked");
-    session
-}
-
 /// Delays the commit by a trigger that waits for an advisory lock, as a COMMIT waits for a standby.
 /// SQLite has nothing similar; there the load above covers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
-    let (client, other) = (server.client(), server.client());
+    let client = server.client();
     open_funded(&client, "alice", "1").await;
     open_funded(&client, "bob", "1").await;
     hold_up_commits(&database).await;
     let gate = shut_gate(&database).await;
-    let under_way = tokio::spawn(async move {
-        other.clone().deposit(within(PATIENCE, deposit("alice", "10"))).await
-    });
+    let under_way = spawn_deposit(&server.client(), "alice", "10");
     eventually("it commits", async || waits_at_commit(&database).await).await;
     let time = now();
 
@@ -141,7 +124,7 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
         account_id: account_id.to_owned(),
         at_time: Some(time),
     };
-    let answer = client.clone().get_balance(within(ms(300), request("alice"))).await;
+    let answer = client.get_balance(within(ms(300), request("alice"))).await;
     assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);
     assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
     let reader = client.clone();
@@ -180,7 +163,7 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     open_funded(&client, "alice", "10").await;
     place_and_expire(&client, hold_named("h", "alice", "7")).await;
     assert_eq!(database.text("SELECT state FROM holds").await, "open", "the expiry is unrecorded");
-    let session = locked(&database, kind).await;
+    let session = database.lock_account("alice").await;
 
     // The deadline of each read. On SQLite a read waits for a second, since the owner of the lock
     // is unknown.
@@ -188,11 +171,11 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["10.00", "0.00", "10.00", "4"]);
     assert_eq!(get_hold(&client, "h").await.state(), HoldState::Expired);
     let request = ListTransactionsRequest { end_time: Some(now()), ..Default::default() };
-    let page = client.clone().list_transactions(request).await.expect("an answer").into_inner();
+    let page = client.list_transactions(request).await.expect("an answer");
     assert_eq!(page.transactions.len(), 1);
 
     session.execute_unprepared("ROLLBACK").await.expect("the row is free");
-    client.clone().withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
+    client.withdraw(withdrawal("alice", "10")).await.expect("nothing is held");
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
 }
 
@@ -210,9 +193,7 @@ async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     place(&client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
     let gate = shut_gate(&database).await;
     let capturing =
-        tokio::spawn(
-            async move { other.clone().capture_hold(within(PATIENCE, capture("h"))).await },
-        );
+        tokio::spawn(async move { other.capture_hold(within(PATIENCE, capture("h"))).await });
     eventually("it commits", async || waits_at_commit(&database).await).await;
     eventually("its time has passed", async || later_than(&expire_time)).await;
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use passbook::{
     domain::ids::AccountId,
-    proto::{GetWritePathStatsRequest, admin_service_client::AdminServiceClient},
     storage::{DatabaseUrl, LockMode, LockedAccounts, Store},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection};
@@ -33,9 +32,7 @@ const TAKE_TURN: &str = "SELECT pg_advisory_lock(1885434739, 'accounts'::regclas
 async fn transactions(servers: &[Server]) -> i64 {
     let mut transactions = 0;
     for server in servers {
-        let mut client = AdminServiceClient::new(server.channel());
-        let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await;
-        let batch_size = stats.expect("an answer").into_inner().batch_size;
+        let batch_size = server.write_path_stats().await.batch_size;
         transactions += batch_size.map_or(0, |it| it.count);
     }
     transactions
@@ -61,8 +58,10 @@ async fn transfer_at_once(servers: &[Server], account_ids: &[String], transfers:
                 let source = random.usize(..account_ids.len());
                 let step = random.usize(1..account_ids.len());
                 let destination = &account_ids[(source + step) % account_ids.len()];
-                let change = Change::Transfer(transfer(&account_ids[source], destination, "1"));
-                change.send(&client, PATIENCE).await.expect("applied");
+                client
+                    .transfer(within(PATIENCE, transfer(&account_ids[source], destination, "1")))
+                    .await
+                    .expect("applied");
             }
         });
     }
@@ -115,11 +114,9 @@ async fn locks_of_servers_are_distinguished_from_locks_of_programs() {
     for account_id in ["of-a-peer", "of-a-program", "free"] {
         open(&server.client(), account_id).await;
     }
-    let program = database.connect().await;
-    let lock = "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'of-a-program' FOR UPDATE";
-    program.execute_unprepared(lock).await.expect("the row is locked");
+    let _program = database.lock_account("of-a-program").await;
     let url = DatabaseUrl::parse(database.url()).expect("a URL");
-    let store = Store::connect(url).await.expect("the database is there");
+    let store = Store::connect(url, None).await.expect("the database is there");
     let (peer, writer) =
         (store.writer().await.expect("a writer"), store.writer().await.expect("a writer"));
     let ids = |ids: &[&str]| -> BTreeSet<AccountId> {
@@ -172,8 +169,7 @@ impl Locked {
         );
         holder.execute_unprepared(&lock).await.expect("the row is locked");
         let waiting = tokio::spawn(async move {
-            let change = Change::Deposit(deposit("hot", "1"));
-            change.send(&client, PATIENCE).await.expect("applied");
+            client.deposit(within(PATIENCE, deposit("hot", "1"))).await.expect("applied");
         });
         Self { database, server, admin, holder, waiting }
     }

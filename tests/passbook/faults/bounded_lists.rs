@@ -8,12 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passbook::proto::{HoldState, ListAccountsRequest, ListAccountsResponse, ListHoldsRequest};
-
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    credentials::{Callers, bearer, identity},
+    credentials::{Callers, identity},
     *,
 };
 
@@ -47,44 +45,38 @@ async fn label(database: &TestDatabase, account_id: &str) {
 }
 
 fn rare() -> ListAccountsRequest {
-    let labels = [("rare".to_owned(), "yes".to_owned())].into();
+    let labels = labels(&[("rare", "yes")]);
     ListAccountsRequest { labels, ..Default::default() }
 }
 
-/// The ids of all pages.
-async fn pages(
-    mut request: ListAccountsRequest,
-    mut ask: impl AsyncFnMut(ListAccountsRequest) -> ListAccountsResponse,
-) -> Vec<Vec<String>> {
-    let mut pages = Vec::new();
-    loop {
-        let page = ask(request.clone()).await;
-        pages.push(page.accounts.into_iter().map(|account| account.account_id).collect());
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return pages;
-        }
-        assert!(pages.len() < 50_000, "paging does not end");
-    }
+fn ids(pages: Vec<Vec<Account>>) -> Vec<Vec<String>> {
+    let of_page = |page: Vec<Account>| page.into_iter().map(|it| it.account_id).collect();
+    pages.into_iter().map(of_page).collect()
 }
 
 async fn a_page_of_accounts_scans_a_bounded_number_of_rows(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open(&client, "pattern").await;
-    let ask =
-        async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
     copy_account(&database, "a-", 24_000).await;
     for account_id in ["a-00001", "a-12000", "a-23999"] {
         label(&database, account_id).await;
     }
 
     let expected = [vec!["a-00001"], vec!["a-12000"], vec!["a-23999"]];
-    assert_eq!(pages(rare(), ask).await, expected, "10,000 accounts a page");
+    assert_eq!(
+        ids(all_pages!(client.list_accounts(rare()).accounts)),
+        expected,
+        "10,000 accounts a page"
+    );
     let by_one = ListAccountsRequest { page_size: 1, ..rare() };
-    let found: Vec<_> = pages(by_one, ask).await.concat();
+    let found: Vec<_> = ids(all_pages!(client.list_accounts(by_one).accounts)).concat();
     assert_eq!(found, expected.concat());
     let none = ListAccountsRequest { currency_code: "EUR".to_owned(), ..Default::default() };
-    assert_eq!(pages(none, ask).await, [[""; 0]; 3], "nothing is no reason to go on");
+    assert_eq!(
+        ids(all_pages!(client.list_accounts(none).accounts)),
+        [[""; 0]; 3],
+        "nothing is no reason to go on"
+    );
 }
 
 async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
@@ -101,21 +93,19 @@ async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
         label(&database, account_id).await;
     }
     let server = callers.serve(&database, &[]).await;
-    let client = server.client_that(bearer("clerk-token"));
-    let ask =
-        async |request| client.clone().list_accounts(request).await.expect("a page").into_inner();
+    let client = server.client_of("clerk-token");
 
     // Accounts outside the prefixes are not scanned: 6000 of a-, 4000 of c-, then the rest.
     let expected = [vec!["a-00001", "a-06000", "c-04000"], vec!["c-04001"]];
-    assert_eq!(pages(rare(), ask).await, expected);
+    assert_eq!(ids(all_pages!(client.list_accounts(rare()).accounts)), expected);
     let by_one = ListAccountsRequest { page_size: 1, ..rare() };
-    assert_eq!(pages(by_one, ask).await.concat(), expected.concat());
+    assert_eq!(ids(all_pages!(client.list_accounts(by_one).accounts)).concat(), expected.concat());
     let all = ListAccountsRequest { page_size: 1000, ..Default::default() };
-    assert_eq!(pages(all, ask).await.concat().len(), 12_000);
+    assert_eq!(ids(all_pages!(client.list_accounts(all).accounts)).concat().len(), 12_000);
 }
 
 async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -132,18 +122,9 @@ async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
 
     let mut pages = Vec::new();
     for state in [HoldState::Expired, HoldState::Open] {
-        let mut request = ListHoldsRequest {
-            account_id: "alice".to_owned(),
-            state: state.into(),
-            ..Default::default()
-        };
-        loop {
-            let page = client.list_holds(request.clone()).await.expect("a page").into_inner();
-            pages.push(page.holds.into_iter().map(|hold| hold.hold_id).collect::<Vec<_>>());
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                break;
-            }
+        let request = ListHoldsRequest { state: state.into(), ..holds_of("alice") };
+        for page in all_pages!(client.list_holds(request).holds) {
+            pages.push(page.into_iter().map(|hold| hold.hold_id).collect::<Vec<_>>());
         }
     }
     let none = Vec::<&str>::new();
@@ -164,7 +145,7 @@ async fn capture_times(client: &Client, holds: std::ops::Range<usize>) -> Vec<Du
     times
 }
 
-/// No call is refused, the server stays ready, and captures, which look up their hold first,
+/// No call is shed, the server stays ready, and captures, which look up their hold first,
 /// continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn captures_continue_while_forty_callers_list_without_a_match() {
@@ -186,12 +167,12 @@ async fn captures_continue_while_forty_callers_list_without_a_match() {
     let mut lists = JoinSet::new();
     let is_over = Arc::new(AtomicBool::new(false));
     for _ in 0..40 {
-        let (mut client, is_over) = (server.patient(), is_over.clone());
+        let (client, is_over) = (server.patient(), is_over.clone());
         lists.spawn(async move {
             let (mut pages, mut request) = (0, rare());
             while !is_over.load(Ordering::Relaxed) {
                 let page = client.list_accounts(within(PATIENCE, request.clone())).await;
-                request.page_token = page.expect("nobody is refused").into_inner().next_page_token;
+                request.page_token = page.expect("no call is shed").next_page_token;
                 pages += 1;
             }
             pages

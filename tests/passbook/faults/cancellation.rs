@@ -19,9 +19,7 @@ on_both_databases! {
 }
 
 async fn five_thousand_calls_canceled_within_20_ms_leave_nothing_behind(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_loaded_server(kind).await;
     let (accounts, mut history) = open_ring(&client, 6).await;
     let mut random = fastrand::Rng::with_seed(seed());
 
@@ -98,10 +96,7 @@ async fn the_pool_is_whole(client: &Client, accounts: &[String]) {
         let (client, account_id) = (client.clone(), accounts[number % accounts.len()].clone());
         calls.spawn(async move {
             get(&client, &account_id).await;
-            let dry = passbook::proto::DepositRequest {
-                validate_only: true,
-                ..deposit(&account_id, "1")
-            };
+            let dry = DepositRequest { validate_only: true, ..deposit(&account_id, "1") };
             Change::Deposit(dry).send(&client, PATIENCE).await.expect("valid");
         });
     }

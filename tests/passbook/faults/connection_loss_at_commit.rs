@@ -1,7 +1,5 @@
 //! The connection to PostgreSQL is cut at COMMIT, before or after it takes effect.
 
-use tonic::Code;
-
 use crate::harness::{
     checker,
     proxy::PostgresProxy,
@@ -78,7 +76,7 @@ async fn a_cut_after_commit_is_answered_with_the_commit_s_own_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
+async fn a_rejection_whose_commit_was_cut_is_the_same_rejection() {
     let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
     open_funded(&client, "a", "10").await;
     let change = Change::Withdraw(withdrawal("a", "11"));
@@ -87,9 +85,9 @@ async fn a_refusal_whose_commit_was_cut_is_the_same_refusal() {
     let first = change.send(&client, PATIENCE).await;
     let again = change.send(&client, PATIENCE).await;
 
-    let first = refused(first, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    let again = refused(again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    assert_eq!(first.details(), again.details());
+    let first = must_fail(first, Reason::InsufficientFunds);
+    let again = must_fail(again, Reason::InsufficientFunds);
+    assert_repeated(&first, &again);
     assert_eq!(proxy.cuts_made(), 1);
     checker::assert_consistent(&database).await;
 }

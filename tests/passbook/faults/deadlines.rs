@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
-use tonic::{Code, Status};
 
 use crate::harness::{
     checker::{self, Outcomes},
@@ -23,13 +22,11 @@ const ROUNDS_MAX: u32 = 10;
 const FEWEST: usize = CALLS / 50;
 
 on_both_databases! {
-    at_its_deadline_a_caller_is_told_the_truth,
+    at_its_deadline_a_caller_gets_the_true_outcome,
 }
 
-async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+async fn at_its_deadline_a_caller_gets_the_true_outcome(kind: Kind) {
+    let (database, servers, clients) = start_loaded(kind, 2).await;
     let (accounts, mut history) = open_ring(&clients[0], 4).await;
     let patients: Vec<Patient> = servers.iter().map(Server::patient).collect();
     let mut random = fastrand::Rng::with_seed(seed());
@@ -59,7 +56,7 @@ async fn at_its_deadline_a_caller_is_told_the_truth(kind: Kind) {
     for (change, answer) in answers {
         let result = match answer.expect("it waits for its answer") {
             Ok(answer) => RequestResult::Applied(answer),
-            Err(status) if request::is_definite(&status) => RequestResult::Refused(status),
+            Err(status) if request::is_definite(&status) => RequestResult::Rejected(status),
             Err(status) => {
                 unknown += usize::from(claim(&status) == "unknown");
                 change.settle(&clients).await

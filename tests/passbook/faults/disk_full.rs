@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use tonic::Code;
 
 use crate::harness::{
     checker,
@@ -21,7 +20,7 @@ fn small_disk() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a small file system: scripts/disk_full"]
+#[ignore = "needs root, for a small file system: run scripts/disk_full after changes to storage or retries"]
 async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
     let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
@@ -31,14 +30,14 @@ async fn nothing_is_lost_on_a_full_disk_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a small file system: scripts/disk_full"]
+#[ignore = "needs root, for a small file system: run scripts/disk_full after changes to storage or retries"]
 async fn nothing_is_lost_on_a_full_disk_on_postgres() {
     let slot = slots::take(Load::Alone).await;
     let disk = small_disk();
     // No WAL is kept or preallocated, which would leave room for a long time.
     let settings = ["wal_keep_size=0", "max_wal_size=32MB", "min_wal_size=32MB"];
     let server = PostgresServer::start_in(Some(&disk), &settings).await;
-    passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
+    server.migrate().await;
     fill_and_empty(&TestDatabase::outside(&server.url(), slot), &disk).await;
 }
 
@@ -67,7 +66,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
                 assert!(codes.contains(&status.code()), "{status:?}");
                 refused += 1;
                 outcomes.push(claim);
-                RequestResult::Refused(status)
+                RequestResult::Rejected(status)
             }
         };
         times::promise("an answer", start.elapsed(), seconds(6));

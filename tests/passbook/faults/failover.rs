@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Code;
 
 use crate::harness::{
     checker,
@@ -21,9 +20,8 @@ const RECOVERY_TIME_MAX: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_double_none() {
     let slot = slots::take(Load::Heavy).await;
-    let mut primary = PostgresServer::start().await;
+    let mut primary = PostgresServer::start_migrated().await;
     let mut standby = primary.standby().await;
-    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
     // The order does not matter: the second one is the primary after the first failover.
     let url = servers::url(&[&standby, &primary]);
     let server = Server::start_at(&url, &[]).await;
@@ -44,8 +42,8 @@ async fn failovers_to_a_synchronous_standby_lose_no_acknowledged_change_and_doub
         let promoted = Instant::now();
         first_change(&client, &accounts[0], &mut history).await;
         recoveries.push(promoted.elapsed());
-        let read = passbook::proto::GetAccountRequest { account_id: accounts[0].clone() };
-        client.clone().get_account(within(PATIENCE, read)).await.expect("reads are back, too");
+        let read = GetAccountRequest { account_id: accounts[0].clone() };
+        client.get_account(within(PATIENCE, read)).await.expect("reads are back, too");
         // The old primary returns as a standby at its address.
         std::mem::swap(&mut primary, &mut standby);
         standby.follow(&primary).await;
@@ -88,9 +86,8 @@ async fn first_change(client: &Client, account_id: &str, history: &mut checker::
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     let slot = slots::take(Load::Light).await;
-    let primary = PostgresServer::start().await;
+    let primary = PostgresServer::start_migrated().await;
     let mut standby = primary.standby().await;
-    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 2).await;
@@ -105,7 +102,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
     assert_eq!(outcome(&status), "unknown", "{status:?}");
     let seen = balance(&client, &accounts[0]).await;
     assert_eq!(seen, "100.00", "an unreplicated change is not visible");
-    history.push((lost, RequestResult::Refused(status)));
+    history.push((lost, RequestResult::Rejected(status)));
     let log = primary.log();
     assert!(!log.contains("canceling wait for synchronous replication"), "{log}");
     // On the same account the row is locked; on another account the next commit waits as well.
@@ -114,7 +111,7 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
         let status = change.send(&patient, seconds(2)).await.expect_err("no standby has it");
         let expected = [Code::DeadlineExceeded, Code::Aborted, Code::Unavailable];
         assert!(expected.contains(&status.code()), "{status:?}");
-        history.push((change, RequestResult::Refused(status)));
+        history.push((change, RequestResult::Rejected(status)));
     }
 
     standby.run().await;
@@ -134,9 +131,8 @@ async fn a_commit_that_waits_for_a_lost_standby_is_unknown_until_one_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_find_the_new_primary_without_any_write() {
     let _slot = slots::take(Load::Heavy).await;
-    let mut primary = PostgresServer::start().await;
+    let mut primary = PostgresServer::start_migrated().await;
     let standby = primary.standby().await;
-    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
@@ -150,14 +146,13 @@ async fn reads_find_the_new_primary_without_any_write() {
 
     primary.crash();
     // A standby answers, but must not be read.
-    let read = passbook::proto::GetAccountRequest { account_id: "alice".to_owned() };
-    let answer = client.clone().get_account(within(seconds(4), read.clone())).await;
-    answer.expect_err("there is no primary");
+    let read = account_named("alice");
+    client.get_account(within(seconds(4), read.clone())).await.expect_err("there is no primary");
     standby.promote().await;
 
     let promoted = Instant::now();
     eventually("reads are back", async || {
-        client.clone().get_account(within(seconds(1), read.clone())).await.is_ok()
+        client.get_account(within(seconds(1), read.clone())).await.is_ok()
     })
     .await;
     times::promise("reads are back", promoted.elapsed(), RECOVERY_TIME_MAX);
@@ -166,9 +161,8 @@ async fn reads_find_the_new_primary_without_any_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_verified_and_exported_but_not_served() {
     let _slot = slots::take(Load::Heavy).await;
-    let primary = PostgresServer::start().await;
+    let primary = PostgresServer::start_migrated().await;
     let standby = primary.standby().await;
-    passbook(&["migrate", "--database-url", &primary.url(), "up"]).await.must_succeed();
     let server = Server::start_at(&primary.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     let at_standby = standby.session().await;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use passbook::proto::{ListAccountChangesRequest, ListTransactionsRequest};
 use sea_orm::ConnectionTrait;
 use tokio::task::JoinSet;
 
@@ -33,7 +32,7 @@ async fn sessions(database: &TestDatabase, name: &str) -> i64 {
 fn read_all(client: &Client, count: usize) -> JoinSet<Result<(), tonic::Status>> {
     let read = |client: Client| async move {
         let request = within(PATIENCE, ListTransactionsRequest::default());
-        client.clone().list_transactions(request).await.map(drop)
+        client.list_transactions(request).await.map(drop)
     };
     (0..count).map(|_| read(client.clone())).collect()
 }
@@ -50,7 +49,7 @@ async fn changes_are_applied_with_a_small_connection_limit() {
         let mut reads = read_all(&client, 200);
         for _ in 0..20 {
             let request = within(PATIENCE, deposit("alice", "1"));
-            client.clone().deposit(request).await.expect("a change is made beside the reads");
+            client.deposit(request).await.expect("a change is made beside the reads");
         }
         while let Some(read) = reads.join_next().await {
             read.expect("no panic").expect("a read is slower, and is made");
@@ -58,13 +57,8 @@ async fn changes_are_applied_with_a_small_connection_limit() {
         assert_eq!(admin.get("/readyz").await.0, 200);
         assert_eq!(balance(&client, "alice").await, "20.00");
         // A lock wait needs its own connection, which is taken from the reads.
-        let session = database.connect().await;
-        let lock = "BEGIN; SELECT 1 FROM accounts WHERE account_id = 'alice' FOR UPDATE";
-        session.execute_unprepared(lock).await.expect("it is locked");
-        let waiting = tokio::spawn({
-            let client = client.clone();
-            async move { client.clone().deposit(within(PATIENCE, deposit("alice", "1"))).await }
-        });
+        let session = database.lock_account("alice").await;
+        let waiting = spawn_deposit(&client, "alice", "1");
         open(&client, "bob").await;
         session.execute_unprepared("ROLLBACK").await.expect("it is free");
         waiting.await.expect("no panic").expect("it is made in the end");
@@ -77,7 +71,7 @@ async fn changes_are_applied_with_a_small_connection_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_low_a_connection_limit_is_refused_with_the_number_needed() {
+async fn too_low_a_connection_limit_is_an_error_with_the_number_needed() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (url, name) = role(&database, 2).await;
 
@@ -98,9 +92,8 @@ async fn too_low_a_connection_limit_is_refused_with_the_number_needed() {
 /// Starts reads that wait for a table lock of another program.
 fn slow_reads(client: &Client, count: usize) -> JoinSet<()> {
     let read = |client: Client| async move {
-        let request =
-            ListAccountChangesRequest { account_id: "alice".to_owned(), ..Default::default() };
-        let _ = client.clone().list_account_changes(within(ms(500), request)).await;
+        let request = changes_of("alice");
+        let _ = client.list_account_changes(within(ms(500), request)).await;
     };
     (0..count).map(|_| read(client.clone())).collect()
 }
@@ -111,9 +104,7 @@ async fn long_reads_are_limited_and_block_no_capture() {
     let server = Server::start_with(&database, &["--admin-listen", "127.0.0.1:0"]).await;
     let (client, admin) = (server.client(), server.admin());
     open_funded(&client, "alice", "10").await;
-    for hold_id in ["a", "b", "c"] {
-        place(&client, hold_named(hold_id, "alice", "1")).await;
-    }
+    place_all(&client, "alice", "1", &["a", "b", "c"]).await;
     let session = database.connect().await;
     let lock = "BEGIN; LOCK TABLE account_changes IN ACCESS EXCLUSIVE MODE";
     session.execute_unprepared(lock).await.expect("it is locked");

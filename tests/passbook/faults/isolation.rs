@@ -2,7 +2,6 @@
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
-use tonic::Code;
 
 use crate::harness::{checker, proxy::PostgresProxy, *};
 
@@ -20,21 +19,15 @@ async fn an_account_whose_row_was_tampered_with_fails_alone(kind: Kind) {
     // The sequence of its next entry is taken.
     database.execute("UPDATE accounts SET sequence = 0 WHERE account_id = 'broken'").await;
 
-    let mut calls = JoinSet::new();
-    for number in 0..50 {
-        let client = client.clone();
-        calls.spawn(async move {
-            let is_broken = number % 10 == 9;
-            let account_id =
-                if is_broken { "broken".to_owned() } else { format!("healthy-{}", number % 10) };
-            let change = Change::Deposit(deposit(&account_id, "1"));
-            (is_broken, change.send(&client, PATIENCE).await)
-        });
-    }
-
-    for (is_broken, answer) in calls.join_all().await {
-        if is_broken {
-            assert_eq!(outcome(&refused(answer, Code::Internal, "INTERNAL")), "not_applied");
+    let account_id = |number| match number % 10 {
+        9 => "broken".to_owned(),
+        healthy => format!("healthy-{healthy}"),
+    };
+    let calls =
+        (0..50).map(|number| client.deposit(within(PATIENCE, deposit(&account_id(number), "1"))));
+    for (number, answer) in join_all(calls).await.into_iter().enumerate() {
+        if number % 10 == 9 {
+            assert_eq!(outcome(&must_fail(answer, Reason::Internal)), "not_applied");
         } else {
             answer.expect("a neighbour is not harmed");
         }
@@ -54,8 +47,10 @@ async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Ki
 
     assert!(change.send(&client, PATIENCE).await.expect("a replay reads all tables").replayed);
     for _ in 0..3 {
-        let change = Change::Deposit(deposit("alice", "1"));
-        change.send(&client, PATIENCE).await.expect("the new column has no part in it");
+        client
+            .deposit(within(PATIENCE, deposit("alice", "1")))
+            .await
+            .expect("the new column has no part in it");
     }
     assert_eq!(balance(&client, "alice").await, "5.00");
 }
@@ -63,8 +58,7 @@ async fn a_column_added_by_a_newer_server_does_not_disturb_running_ones(kind: Ki
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() {
     let (database, server, client) = start_server(Kind::Postgres).await;
-    open(&client, "a").await;
-    open(&client, "b").await;
+    open_all(&client, &["a", "b"]).await;
     let other = database.connect().await;
     let insert =
         "INSERT INTO requests SELECT '', 'taken', sha256('x'), gen_random_uuid(), 'deposit',
@@ -72,7 +66,8 @@ async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() 
     other.execute_unprepared("BEGIN").await.expect("a transaction");
     other.execute_unprepared(insert).await.expect("a key");
 
-    let taken = Change::Deposit(DepositRequestOf::id("taken", "a"));
+    let request_id = "taken".to_owned();
+    let taken = Change::Deposit(DepositRequest { request_id, ..deposit("a", "1") });
     let waiting = {
         let (client, taken) = (client.clone(), taken.clone());
         tokio::spawn(async move { taken.send(&client, 2 * PATIENCE).await })
@@ -81,15 +76,13 @@ async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() 
     let mut slowest = ms(0);
     for _ in 0..20 {
         let started = Instant::now();
-        let change = Change::Deposit(deposit("b", "1"));
-        change.send(&client, PATIENCE).await.expect("nobody is in its way");
+        client.deposit(within(PATIENCE, deposit("b", "1"))).await.expect("nobody is in its way");
         slowest = slowest.max(started.elapsed());
     }
     times::figure(&format!("the slowest of the others: {slowest:?}"), slowest < ms(500));
     assert!(!waiting.is_finished(), "it still waits");
     waiting.abort();
-    let answer = taken.send(&server.patient(), seconds(1)).await;
-    let status = answer.expect_err("the key is not free");
+    let status = taken.send(&server.patient(), seconds(1)).await.expect_err("the key is not free");
     assert_eq!(outcome(&status), "not_applied", "{status:?}");
 
     other.execute_unprepared("ROLLBACK").await.expect("the key is free");
@@ -99,20 +92,8 @@ async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() 
     });
 }
 
-/// Not in the harness: no other test chooses a request id.
-struct DepositRequestOf;
-
-impl DepositRequestOf {
-    fn id(request_id: &str, account_id: &str) -> passbook::proto::DepositRequest {
-        passbook::proto::DepositRequest {
-            request_id: request_id.to_owned(),
-            ..deposit(account_id, "1")
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_refused_early_however_many_rows_are_locked() {
+async fn no_call_fails_early_however_many_rows_are_locked() {
     let (database, _server, client) = start_server(Kind::Postgres).await;
     for number in 0..25 {
         open(&client, &format!("held-{number}")).await;
@@ -146,9 +127,7 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
     open_funded(&client, "cold", "1").await;
     fill_the_pool_of_readers(&database, &client).await;
     // A lock waiter with its own connection waits for this row.
-    let other = database.connect().await;
-    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'hot' FOR UPDATE";
-    other.execute_unprepared(lock).await.expect("the row is held");
+    let other = database.lock_account("hot").await;
     let parked = Change::Deposit(deposit("hot", "1"));
     let waiting = {
         let (client, parked) = (client.clone(), parked.clone());
@@ -159,21 +138,14 @@ async fn the_service_recovers_within_ten_seconds_when_all_connections_fall_silen
     proxy.silence_connections();
     other.execute_unprepared("COMMIT").await.expect("the row is free");
     // More canceled reads than the pool has connections.
-    let mut reads = JoinSet::new();
-    for _ in 0..16 {
-        let mut client = client.clone();
-        reads.spawn(async move {
-            let request = passbook::proto::GetAccountRequest { account_id: "cold".to_owned() };
-            client.get_account(within(ms(300), request)).await.is_ok()
-        });
-    }
-    reads.join_all().await;
+    let reads = (0..16).map(|_| client.get_account(within(ms(300), account_named("cold"))));
+    join_all(reads).await;
     waiting.await.expect("the call ends").expect_err("nobody answers");
 
     let silent_since = Instant::now();
     eventually("reads are back", async || {
-        let request = passbook::proto::GetAccountRequest { account_id: "cold".to_owned() };
-        client.clone().get_account(within(seconds(2), request)).await.is_ok()
+        let request = account_named("cold");
+        client.get_account(within(seconds(2), request)).await.is_ok()
     })
     .await;
     for account_id in ["cold", "hot"] {
@@ -195,12 +167,7 @@ async fn fill_the_pool_of_readers(database: &TestDatabase, client: &Client) {
         database.name()
     );
     eventually("there are eight readers and a writer", async || {
-        let mut reads = JoinSet::new();
-        for _ in 0..100 {
-            let client = client.clone();
-            reads.spawn(async move { get(&client, "cold").await });
-        }
-        reads.join_all().await;
+        join_all((0..100).map(|_| get(client, "cold"))).await;
         database.count(&connections).await >= 9
     })
     .await;

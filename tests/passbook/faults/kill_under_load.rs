@@ -48,8 +48,7 @@ async fn twenty_kills_under_load_lose_no_acknowledged_change_and_double_none(kin
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_of_postgres_under_load_lose_no_acknowledged_change_and_double_none() {
     let slot = slots::take(Load::Heavy).await;
-    let mut postgres = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
+    let mut postgres = PostgresServer::start_migrated().await;
     let server = Server::start_at(&postgres.url(), &[]).await;
     let client = server.client();
     let (accounts, mut history) = open_ring(&client, 5).await;
@@ -87,7 +86,7 @@ async fn every_answer_is_given_again(client: &Client, history: &checker::History
                 assert!(after.replayed);
                 assert_eq!(before.transaction, after.transaction);
             }
-            (RequestResult::Refused(before), Err(after)) => {
+            (RequestResult::Rejected(before), Err(after)) => {
                 assert_eq!(
                     (before.message(), before.details()),
                     (after.message(), after.details())
@@ -114,8 +113,10 @@ async fn a_kill_leaves_no_lock_behind(kind: Kind) {
     doomed.kill9();
 
     for account_id in &accounts {
-        let change = Change::Deposit(deposit(account_id, "1"));
-        change.send(&client, PATIENCE).await.expect("no lock of the dead process is in the way");
+        client
+            .deposit(within(PATIENCE, deposit(account_id, "1")))
+            .await
+            .expect("no lock of the dead process is in the way");
     }
     calling.abort();
     checker::assert_consistent(&database).await;
@@ -123,9 +124,7 @@ async fn a_kill_leaves_no_lock_behind(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_an_operator_terminates_under_load_lose_nothing() {
-    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_loaded_server(Kind::Postgres).await;
     let (accounts, mut history) = open_ring(&client, 5).await;
     let load = RingLoad::start(&accounts, 24, std::slice::from_ref(&client), seed());
     let terminate = "SELECT CAST(pg_terminate_backend(pid) AS TEXT) FROM pg_stat_activity

@@ -1,8 +1,7 @@
-//! Load beyond the server's limits is refused at once, with the reason.
+//! Load beyond the server's limits is shed at once, with the reason.
 
 use sea_orm::ConnectionTrait;
 use tokio::{task::JoinSet, time::Instant};
-use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{
@@ -22,12 +21,7 @@ async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kin
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "4"]).await;
     let client = server.client();
     open(&client, "hot").await;
-    let foreign = database.connect().await;
-    let lock = match kind {
-        Kind::Sqlite => "BEGIN IMMEDIATE",
-        Kind::Postgres => "BEGIN; SELECT balance FROM accounts FOR UPDATE",
-    };
-    foreign.execute_unprepared(lock).await.expect("the lock is had");
+    let foreign = database.lock_account("hot").await;
     let mut taken = JoinSet::new();
     for _ in 0..4 {
         let client = client.clone();
@@ -38,9 +32,9 @@ async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kin
     eventually("it is full", is_full).await;
 
     let started = Instant::now();
-    let refused_change = Change::Deposit(deposit("hot", "1"));
-    let answer = refused_change.send(&client, PATIENCE).await;
-    let status = refused(answer, Code::ResourceExhausted, "OVERLOADED");
+    let shed_change = Change::Deposit(deposit("hot", "1"));
+    let answer = shed_change.send(&client, PATIENCE).await;
+    let status = must_fail(answer, Reason::Overloaded);
     assert_eq!(outcome(&status), "not_applied");
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
     assert!(status.message().contains('4'), "the message names the limit: {}", status.message());
@@ -52,7 +46,7 @@ async fn a_full_queue_sheds_at_once_and_accepts_again_when_it_has_room(kind: Kin
         answer.expect("what was taken on is done");
     }
     assert_eq!(balance(&client, "hot").await, "4.00");
-    refused_change.send(&client, PATIENCE).await.expect("there is room again");
+    shed_change.send(&client, PATIENCE).await.expect("there is room again");
     checker::assert_consistent(&database).await;
 }
 
@@ -69,22 +63,15 @@ async fn batches_of_one_are_as_correct_as_batches_of_many(kind: Kind) {
 }
 
 async fn a_hundred_callers_on_one_account_share_transactions(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_loaded_server(kind).await;
     open(&client, "hot").await;
-    let mut calls = JoinSet::new();
-    for _ in 0..100 {
-        let client = client.clone();
-        calls.spawn(async move {
-            for _ in 0..10 {
-                let change = Change::Deposit(deposit("hot", "1"));
-                change.send(&client, PATIENCE).await.expect("applied");
-            }
-        });
-    }
+    let calls = (0..100).map(async |_| {
+        for _ in 0..10 {
+            client.deposit(within(PATIENCE, deposit("hot", "1"))).await.expect("applied");
+        }
+    });
 
-    calls.join_all().await;
+    join_all(calls).await;
 
     assert_eq!(balance(&client, "hot").await, "1000.00");
     // Entries of one transaction share its time, so distinct times count transactions.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use passbook::proto::GetAccountRequest;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::harness::{
@@ -59,8 +58,8 @@ async fn all_are_back_after_a_partition_of(length: Duration) {
     let mut sequence = 0;
     eventually("reads are back", async || {
         let request = GetAccountRequest { account_id: accounts[0].clone() };
-        let answer = client.clone().get_account(within(seconds(2), request)).await;
-        let account = answer.ok().and_then(|answer| answer.into_inner().account);
+        let answer = client.get_account(within(seconds(2), request)).await;
+        let account = answer.ok().and_then(|answer| answer.account);
         sequence = account.as_ref().map_or(0, |account| account.sequence);
         account.is_some()
     })

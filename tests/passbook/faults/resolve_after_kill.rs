@@ -6,9 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use passbook::proto::{GetRequestOutcomeResponse, RequestOutcome};
 use tokio::task::JoinSet;
-use tonic::Status;
 
 use crate::harness::{
     checker,
@@ -25,12 +23,12 @@ const ANSWERED_STEP: usize = 5;
 const REPEATED_STEP: usize = 20;
 
 on_both_databases! {
-    after_a_kill_another_server_tells_the_truth_about_every_call,
+    after_a_kill_another_server_reports_the_outcome_of_every_call,
 }
 
 type Outcomes = Vec<(Change, Result<Answer, Status>)>;
 
-async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind) {
+async fn after_a_kill_another_server_reports_the_outcome_of_every_call(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let mut doomed = Server::start(&database).await;
     let witness = Server::start(&database).await;
@@ -57,8 +55,10 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
                 let resolved = request_outcome(&client, change.request_id()).await;
                 is_as_answered(&answer, &resolved);
             }
-            history
-                .push((change, answer.map_or_else(RequestResult::Refused, RequestResult::Applied)));
+            history.push((
+                change,
+                answer.map_or_else(RequestResult::Rejected, RequestResult::Applied),
+            ));
         }
         doomed.restart().await;
     }
@@ -74,7 +74,7 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
     // The restarted server agrees: on all fenced requests, and on some of the others.
     let is_fenced = |result: &RequestResult| match result {
         RequestResult::Applied(_) => false,
-        RequestResult::Refused(status) => !is_definite(status),
+        RequestResult::Rejected(status) => !is_definite(status),
     };
     for (number, (change, result)) in history.iter().enumerate() {
         if number % REPEATED_STEP != 0 && !is_fenced(result) {
@@ -85,10 +85,12 @@ async fn after_a_kill_another_server_tells_the_truth_about_every_call(kind: Kind
             (RequestResult::Applied(before), Ok(after)) => {
                 assert_eq!(before.transaction, after.transaction);
             }
-            (RequestResult::Refused(before), Err(after)) if is_definite(before) => {
+            (RequestResult::Rejected(before), Err(after)) if is_definite(before) => {
                 assert_eq!(before.message(), after.message());
             }
-            (RequestResult::Refused(_), Err(after)) => assert_eq!(reason(&after), "REQUEST_FENCED"),
+            (RequestResult::Rejected(_), Err(after)) => {
+                assert_eq!(reason(&after), "REQUEST_FENCED");
+            }
             (before, after) => panic!("{}: {before:?}, then {after:?}", change.request_id()),
         }
     }
@@ -179,9 +181,9 @@ fn result_of(resolved: GetRequestOutcomeResponse) -> RequestResult {
         }
         RequestOutcome::Rejected => {
             let error = resolved.error.expect("an error");
-            RequestResult::Refused(Status::new(error.code.into(), error.message))
+            RequestResult::Rejected(Status::new(error.code.into(), error.message))
         }
-        RequestOutcome::NotSeen => RequestResult::Refused(Status::unknown("fenced")),
+        RequestOutcome::NotSeen => RequestResult::Rejected(Status::unknown("fenced")),
         RequestOutcome::Unspecified => panic!("{resolved:?}"),
     }
 }

@@ -2,7 +2,6 @@
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{
@@ -68,7 +67,7 @@ async fn call(
         match change.send(&client, PATIENCE).await {
             Ok(answer) => history.push((change, RequestResult::Applied(answer))),
             Err(status) if request::is_definite(&status) => {
-                history.push((change, RequestResult::Refused(status)));
+                history.push((change, RequestResult::Rejected(status)));
             }
             Err(status) => errors.push((change, status)),
         }
@@ -126,15 +125,12 @@ async fn at_shutdown_health_changes_first_and_calls_are_still_answered(kind: Kin
     server.terminate();
     let terminated = Instant::now();
 
-    eventually("it is said", async || {
-        serving_status(&server, "").await == ServingStatus::NotServing
-    })
-    .await;
+    becomes(&server, "", ServingStatus::NotServing).await;
     let (ready, why) = admin.get("/readyz").await;
     assert_eq!((ready, admin.get("/livez").await.0), (503, 200), "{why}");
     while terminated.elapsed() < ms(1500) {
         // On an existing connection and on a new one.
-        client.clone().deposit(deposit("alice", "1")).await.expect("still answered");
+        client.deposit(deposit("alice", "1")).await.expect("still answered");
         server.client().deposit(deposit("alice", "1")).await.expect("still let in");
         tokio::time::sleep(ms(50)).await;
     }

@@ -10,7 +10,6 @@ use std::{
 
 use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
-use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::*;
@@ -40,16 +39,13 @@ impl Served {
     }
 
     /// Waits until the server is not ready and rejects changes as not applied.
-    async fn refuses_changes(&self) {
-        eventually("it is not serving", async || {
-            serving_status(&self.server, "").await == ServingStatus::NotServing
-        })
-        .await;
+    async fn applies_no_change(&self) {
+        becomes(&self.server, "", ServingStatus::NotServing).await;
         let request = within(seconds(2), deposit("alice", "1"));
-        let refused = self.server.client().deposit(request).await.expect_err("not into this file");
+        let status = self.server.client().deposit(request).await.expect_err("not into this file");
         let codes = [Code::Unavailable, Code::DeadlineExceeded];
-        assert!(codes.contains(&refused.code()), "{refused:?}");
-        assert_eq!(outcome(&refused), "not_applied", "{refused:?}");
+        assert!(codes.contains(&status.code()), "{status:?}");
+        assert_eq!(outcome(&status), "not_applied", "{status:?}");
         let log = self.server.log();
         assert!(log.contains("was moved, replaced or deleted"), "{log}");
     }
@@ -81,7 +77,7 @@ async fn a_file_that_replaces_the_open_database_file_is_not_touched() {
     other.wait(seconds(20)).await.expect("it ends");
 
     fs::rename(&backup, served.path("a.db")).expect("it is moved");
-    served.refuses_changes().await;
+    served.applies_no_change().await;
     served.end().await;
 
     let path = served.path("a.db");
@@ -97,7 +93,7 @@ async fn nothing_is_acknowledged_once_the_file_is_deleted() {
     for name in ["a.db", "a.db-wal", "a.db-shm"] {
         fs::remove_file(served.path(name)).expect("it is removed");
     }
-    served.refuses_changes().await;
+    served.applies_no_change().await;
     served.end().await;
     assert!(!served.path("a.db").exists(), "no new one was requested");
 }
@@ -107,7 +103,7 @@ async fn a_folder_that_is_moved_has_all_that_was_acknowledged() {
     let mut served = Served::start().await;
     let moved = served.folder.path().join("moved");
     fs::rename(served.folder.path().join("ledger"), &moved).expect("it is moved");
-    served.refuses_changes().await;
+    served.applies_no_change().await;
     served.end().await;
     assert!(!served.folder.path().join("ledger").exists());
     fs::remove_file(moved.join("a.db-wal")).ok();
@@ -119,17 +115,14 @@ async fn a_moved_database_file_is_complete_and_served_again_when_back() {
     let mut served = Served::start().await;
     let moved = served.folder.path().join("moved.db");
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
-    served.refuses_changes().await;
+    served.applies_no_change().await;
 
     fs::rename(&moved, served.path("a.db")).expect("it is moved back");
-    eventually("it is serving", async || {
-        serving_status(&served.server, "").await == ServingStatus::Serving
-    })
-    .await;
+    becomes(&served.server, "", ServingStatus::Serving).await;
     served.server.client().deposit(deposit("alice", "1")).await.expect("applied");
 
     fs::rename(served.path("a.db"), &moved).expect("it is moved");
-    served.refuses_changes().await;
+    served.applies_no_change().await;
     served.end().await;
     assert_eq!(balance_in(&moved, "alice").await, "4.00");
 }
@@ -138,7 +131,7 @@ async fn a_moved_database_file_is_complete_and_served_again_when_back() {
 async fn a_deleted_wal_is_already_in_the_database_file() {
     let mut served = Served::start().await;
     fs::remove_file(served.path("a.db-wal")).expect("it is removed");
-    served.refuses_changes().await;
+    served.applies_no_change().await;
     served.end().await;
     assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");
 }
@@ -203,7 +196,11 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
 
     for (file_mode, folder_mode, why) in [
         (0o444, 0o755, "this user may not write it".to_owned()),
-        (0o644, 0o555, format!("this user may not make files in its folder {}", ledger.display())),
+        (
+            0o644,
+            0o555,
+            format!("this user may not create files in its folder {}", ledger.display()),
+        ),
         (0o444, 0o555, "this user may not write it".to_owned()),
     ] {
         set_mode(&path, file_mode);
@@ -211,7 +208,11 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
         let outcome = run(&serve, &rwc).await;
         assert!(outcome.must_fail(1).starts_with(&(begin.clone() + &why)), "{}", outcome.stderr);
         let outcome = run(&["verify"], &rwc).await;
-        assert!(outcome.must_fail(1).ends_with("?mode=ro only reads it"), "{}", outcome.stderr);
+        assert!(
+            outcome.must_fail(1).ends_with("use ?mode=ro to only read it"),
+            "{}",
+            outcome.stderr
+        );
 
         for command in ["verify", "export"] {
             run(&[command], &ro).await.must_succeed();
@@ -219,8 +220,7 @@ async fn a_read_only_file_is_readable_with_mode_ro_and_not_served() {
         let status = run(&["migrate", "status"], &ro).await.must_succeed();
         assert!(status.stdout.contains("applied"), "{}", status.stdout);
         for command in [&serve[..], &["migrate", "up"], &["import"]] {
-            let outcome = run(command, &ro).await;
-            assert!(outcome.must_fail(1).contains("mode=rw is for changes"), "{}", outcome.stderr);
+            run(command, &ro).await.must_fail_with(1, "use mode=rw for changes");
         }
     }
     set_mode(&ledger, 0o755);
@@ -251,9 +251,9 @@ async fn a_missing_file_or_folder_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (path, parameters, why) in [
-        (at("a.db"), "", "there is no such file (?mode=rwc makes a new one)".to_owned()),
-        (at("a.db"), "?mode=ro", "there is no such file".to_owned()),
-        (at("none/a.db"), "?mode=rwc", format!("there is no folder {}", at("none"))),
+        (at("a.db"), "", "the file does not exist (?mode=rwc creates it)".to_owned()),
+        (at("a.db"), "?mode=ro", "the file does not exist".to_owned()),
+        (at("none/a.db"), "?mode=rwc", format!("its folder {} does not exist", at("none"))),
         (at(""), "?mode=rwc", "it is a folder".to_owned()),
     ] {
         let url = format!("sqlite://{path}{parameters}");
@@ -306,9 +306,7 @@ async fn the_wal_stays_bounded_while_reads_overlap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_read_does_not_block_changes() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, _server, client) = start_loaded_server(Kind::Sqlite).await;
     open_funded(&client, "alice", "1").await;
     let reader = database.connect().await;
     for sql in ["BEGIN", "SELECT count(*) FROM accounts"] {
@@ -323,7 +321,7 @@ async fn an_endless_read_does_not_block_changes() {
     let end = tokio::time::Instant::now() + seconds(12);
     while tokio::time::Instant::now() < end {
         let request = within(seconds(2), deposit("alice", "1"));
-        client.clone().deposit(request).await.expect("it is made in time");
+        client.deposit(request).await.expect("it is made in time");
         tokio::time::sleep(ms(20)).await;
     }
 }

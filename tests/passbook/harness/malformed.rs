@@ -1,39 +1,33 @@
 //! Malformed input, and a ledger that it must leave alone.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Debug};
 
-use tonic::{Code, Status};
-
-use super::{
-    Kind, Server, TestDatabase, capture, captured, deposit, fields, hold_named, open_funded, place,
-    refused,
-};
+use super::*;
 
 /// A server with two funded accounts and a hold, and the rows that bad input must leave alone.
 pub struct Fixture {
     database: TestDatabase,
     pub server: Server,
+    pub client: Client,
     before: Vec<String>,
 }
 
 impl Fixture {
     pub async fn start(kind: Kind) -> Self {
-        let database = TestDatabase::create(kind).await;
-        let server = Server::start(&database).await;
-        let client = server.client();
+        let (database, server, client) = start_server(kind).await;
         open_funded(&client, "a", "100").await;
         open_funded(&client, "b", "100").await;
         place(&client, hold_named("h", "a", "10")).await;
         let before = picture(&database).await;
-        Self { database, server, before }
+        Self { database, server, client, before }
     }
 
     pub async fn assert_nothing_changed(&self) {
         assert_eq!(picture(&self.database).await, self.before);
         assert!(!self.server.log().contains("panicked"), "{}", self.server.log());
         // The service still works.
-        self.server.client().deposit(deposit("a", "1")).await.expect("good input is accepted");
-        captured(&self.server.client(), capture("h")).await;
+        self.client.deposit(deposit("a", "1")).await.expect("good input is accepted");
+        captured(&self.client, capture("h")).await;
     }
 }
 
@@ -42,55 +36,43 @@ async fn picture(database: &TestDatabase) -> Vec<String> {
     for table in ["requests", "entries", "account_changes", "holds"] {
         rows.push(format!("{table}: {}", database.count(table).await));
     }
-    let accounts = "SELECT account_id || ' ' || balance || ' ' || held || ' ' || overdraft_limit \
-                    || ' ' || state || ' ' || version || ' ' || labels FROM accounts \
-                    ORDER BY account_id";
-    rows.extend(database.texts(accounts).await);
-    rows.extend(database.texts("SELECT hold_id || ' ' || state FROM holds").await);
+    rows.extend(database.accounts().await);
+    rows.extend(database.holds().await);
     rows
 }
 
+/// Asserts that a request was invalid for this reason, and that the error names this field first.
 #[track_caller]
-pub fn assert_field_refused<T: std::fmt::Debug>(
-    answer: Result<T, Status>,
-    expected_reason: &str,
+pub fn must_be_invalid<Answer: Debug>(
+    answer: Result<Answer, Status>,
+    expected: Reason,
     field: &str,
+    input: impl Debug,
 ) {
-    let status = refused(answer, Code::InvalidArgument, expected_reason);
-    assert_eq!(fields(&status).first().map(String::as_str), Some(field), "{status:?}");
+    let input: String = format!("{input:?}").chars().take(400).collect();
+    let status = answer.expect_err(&input);
+    assert_eq!(
+        reason_and_code(&status),
+        (Some(expected), code_of(expected)),
+        "{input}: {status:?}"
+    );
+    assert_eq!(fields(&status).first().map(String::as_str), Some(field), "{input}: {status:?}");
+    assert_eq!(metadata(&status, "field"), field, "{input}: {status:?}");
     assert!(status.message().len() < 500, "an error does not echo its whole input");
 }
 
 /// Invalid account ids.
 pub fn bad_account_ids() -> Vec<String> {
-    let bad = [
-        "",
-        " ",
-        "a b",
-        "a\u{0}",
-        "\u{0}",
-        "ä",
-        "a/b",
-        "a'b",
-        "'; DROP TABLE accounts; --",
-        "a\n",
-        "a\"",
-        "\u{202e}a",
-        "ａ",
-        "a%",
-        "*",
-        "a\\",
-        "a\u{7f}",
-        "a;b",
-        "{a}",
+    let short = [
+        "", " ", "a b", "a\u{0}", "\u{0}", "ä", "a/b", "a'b", "a\n", "a\"", "ａ", "a%", "*", "a\\",
+        "a\u{7f}", "a;b", "{a}",
     ];
-    bad.iter()
-        .map(|id| (*id).to_owned())
-        .chain([65, 10_000].map(|length| "x".repeat(length)))
-        .collect()
+    let long = ["'; DROP TABLE accounts; --", "\u{202e}a"];
+    let short = short.into_iter().chain(long).map(str::to_owned);
+    short.chain([65, 10_000].map(|length| "x".repeat(length))).collect()
 }
 
-/// Labels that are refused, with the field that the error names.
+/// Invalid labels, with the field that the error names.
 pub fn bad_labels() -> [(BTreeMap<String, String>, &'static str); 9] {
     let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     [
@@ -104,4 +86,35 @@ pub fn bad_labels() -> [(BTreeMap<String, String>, &'static str); 9] {
         (label("key", &"v".repeat(257)), "labels[key]"),
         ((0..33).map(|number| (format!("key-{number}"), String::new())).collect(), "labels"),
     ]
+}
+
+/// A fault of shape, with its reason.
+pub type Flaw<Request> = (Reason, fn(&mut Request));
+
+/// Every pair of faults that do not exclude each other, with the reason that must be reported. The
+/// faults are in the order of `ErrorReason`.
+pub fn pairs<Request: Clone>(
+    good: &Request,
+    flaws: &[Flaw<Request>],
+    exclude_each_other: fn(Reason, Reason) -> bool,
+) -> Vec<(Request, Reason)> {
+    let mut pairs = Vec::new();
+    for (index, (first_reason, first_flaw)) in flaws.iter().enumerate() {
+        for (second_reason, second_flaw) in &flaws[index..] {
+            if exclude_each_other(*first_reason, *second_reason) {
+                continue;
+            }
+            let mut request = good.clone();
+            second_flaw(&mut request);
+            first_flaw(&mut request);
+            pairs.push((request, *first_reason));
+        }
+    }
+    pairs
+}
+
+pub fn break_amount(amount: &mut Option<Money>, value: &str) {
+    if let Some(amount) = amount {
+        value.clone_into(&mut amount.value);
+    }
 }

@@ -1,4 +1,5 @@
-//! The harness of the tests: databases, server processes, clients, loads, and a model.
+//! The harness of the tests: databases, server processes, clients, loads, and a model. A test imports
+//! all of it, with the messages of the contract.
 
 pub mod client;
 pub mod database;
@@ -14,11 +15,17 @@ use std::time::Duration;
 
 pub use client::*;
 pub use database::*;
+pub use futures_util::future::join_all;
 pub use load::*;
+pub use passbook::proto::*;
 pub use postgres::*;
-pub use server::{Outcome, Server, passbook, passbook_in, passbook_of, start_server};
+pub use server::{
+    Outcome, Server, passbook, passbook_in, passbook_of, start_loaded, start_loaded_server,
+    start_server, start_server_with, start_two_servers,
+};
 pub use slots::Load;
 pub use times::PATIENCE;
+pub use tonic::{Code, Status};
 
 /// Makes two tests of each `async fn(kind: Kind)`: `name::on_sqlite` and `name::on_postgres`. A
 /// function that is not listed is dead code, which clippy rejects.

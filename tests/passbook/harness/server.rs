@@ -12,10 +12,11 @@ use std::{
 };
 
 use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
+use passbook::proto::account_service_client::AccountServiceClient;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, Kind, PATIENCE, Patient, TestDatabase, eventually};
+use super::{Client, Kind, Load, PATIENCE, Patient, TestDatabase, eventually};
 
 /// The time limit of a command. Some commands move a large ledger.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(300);
@@ -106,7 +107,7 @@ impl Server {
 
     /// A client with one connection, opened on first use and reopened when lost.
     pub fn client(&self) -> Client {
-        Client::new(self.channel())
+        Client::anonymous(self.channel())
     }
 
     /// A client that sends its deadline to the server and waits for the answer without one of its
@@ -114,7 +115,7 @@ impl Server {
     pub fn patient(&self) -> Patient {
         let http = Http::builder(TokioExecutor::new()).http2_only(true).build_http();
         let origin = format!("http://{}", self.address).parse().expect("an address");
-        Patient::with_origin(http, origin)
+        Patient { raw: AccountServiceClient::with_origin(http, origin) }
     }
 
     pub fn channel(&self) -> Channel {
@@ -177,6 +178,38 @@ pub async fn start_server(kind: Kind) -> (TestDatabase, Server, Client) {
     (database, server, client)
 }
 
+/// The same with these arguments of the server.
+pub async fn start_server_with(kind: Kind, arguments: &[&str]) -> (TestDatabase, Server, Client) {
+    let database = TestDatabase::create(kind).await;
+    let server = Server::start_with(&database, arguments).await;
+    let client = server.client();
+    (database, server, client)
+}
+
+/// The same with two servers and a client of the first.
+pub async fn start_two_servers(kind: Kind) -> (TestDatabase, Vec<Server>, Client) {
+    let database = TestDatabase::create(kind).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    let client = servers[0].client();
+    (database, servers, client)
+}
+
+/// A new ledger for a heavy load, with `count` servers and a client of each.
+pub async fn start_loaded(kind: Kind, count: usize) -> (TestDatabase, Vec<Server>, Vec<Client>) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let servers = Server::start_fleet(&database, count).await;
+    let clients = servers.iter().map(Server::client).collect();
+    (database, servers, clients)
+}
+
+/// The same with one server.
+pub async fn start_loaded_server(kind: Kind) -> (TestDatabase, Server, Client) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let server = Server::start(&database).await;
+    let client = server.client();
+    (database, server, client)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -212,6 +245,20 @@ impl Outcome {
         let why = why.unwrap_or_else(|| panic!("not an error's line: {}", self.stderr));
         assert_eq!(why.lines().count(), 1, "{}", self.stderr);
         why
+    }
+
+    /// Asserts also that the line contains these words.
+    #[track_caller]
+    pub fn must_fail_with(&self, code: i32, words: &str) {
+        let why = self.must_fail(code);
+        assert!(why.contains(words), "{words:?} is not in: {why}");
+    }
+}
+
+impl TestDatabase {
+    /// Runs a command on this database.
+    pub async fn passbook(&self, arguments: &[&str]) -> Outcome {
+        passbook(&[arguments, &["--database-url", self.url()]].concat()).await
     }
 }
 

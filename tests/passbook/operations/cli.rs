@@ -4,27 +4,27 @@ use crate::harness::*;
 
 on_both_databases! {
     serve_prints_one_line_when_ready,
-    healthcheck_tells_serving_from_not_serving_by_its_exit_code,
-    migrate_status_tells_what_is_applied,
+    healthcheck_reports_serving_or_not_by_its_exit_code,
+    migrate_status_lists_what_is_applied,
 }
 
 async fn serve_prints_one_line_when_ready(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open(&server.client(), "alice").await;
+    let (_database, server, client) = start_server(kind).await;
+    open(&client, "alice").await;
 
     let database_name = match kind {
         Kind::Sqlite => "sqlite",
         Kind::Postgres => "postgres",
     };
     let expected = format!(
-        "ready: listening on {}, database {database_name}, schema m20261126_000004_scales_are_kept",
-        server.address
+        "ready: listening on {}, database {database_name}, schema {}",
+        server.address,
+        passbook::storage::schema_version()
     );
     assert_eq!(server.stdout(), [expected]);
 }
 
-async fn healthcheck_tells_serving_from_not_serving_by_its_exit_code(kind: Kind) {
+async fn healthcheck_reports_serving_or_not_by_its_exit_code(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start(&database).await;
     let target = server.address.to_string();
@@ -38,12 +38,12 @@ async fn healthcheck_tells_serving_from_not_serving_by_its_exit_code(kind: Kind)
     assert!(!down.stderr.is_empty());
 }
 
-async fn migrate_status_tells_what_is_applied(kind: Kind) {
+async fn migrate_status_lists_what_is_applied(kind: Kind) {
     let database = TestDatabase::create_empty(kind).await;
-    let status = async || passbook(&["migrate", "status", "--database-url", database.url()]).await;
+    let status = async || database.passbook(&["migrate", "status"]).await;
 
     let before = status().await;
-    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+    database.passbook(&["migrate", "up"]).await.must_succeed();
     let after = status().await.must_succeed();
 
     assert_ne!(before.stdout, after.stdout);
@@ -109,7 +109,7 @@ async fn a_server_does_not_start_on_an_address_that_is_taken() {
     let server = Server::start(&database).await;
     let taken = server.address.to_string();
 
-    let outcome = passbook(&["serve", "--listen", &taken, "--database-url", database.url()]).await;
+    let outcome = database.passbook(&["serve", "--listen", &taken]).await;
 
     let why = outcome.must_fail(1);
     assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");

@@ -26,9 +26,8 @@ fn unread(arguments: &[&str]) -> Output {
 }
 
 async fn commands_end_quietly_when_their_output_pipe_is_closed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open_funded(&server.client(), "alice", "5").await;
+    let (database, server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "5").await;
     let (url, target) = (database.url(), format!("http://{}", server.address));
     for (arguments, code) in [
         (&["--help"][..], 0),

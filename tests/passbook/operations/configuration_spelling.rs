@@ -41,8 +41,7 @@ async fn an_empty_variable_is_not_set() {
     let file = folder.path().join("passbook.toml");
     fs::write(&file, "listen = \"0.0.0.0:0\"\n").expect("written");
     let by_file = ["config", "check", "--config", file.to_str().expect("a plain path")];
-    let outcome = passbook_in(&all, &by_file).await;
-    assert!(outcome.must_fail(2).contains("listen 0.0.0.0:0 can be reached"), "{}", outcome.stderr);
+    passbook_in(&all, &by_file).await.must_fail_with(2, "listen 0.0.0.0:0 can be reached");
     let with_all = passbook_in(&all, &["serve", "--help"]).await.must_succeed().stdout;
     for name in names {
         assert!(with_all.contains(&format!("[env: {name}=]")), "{name}");

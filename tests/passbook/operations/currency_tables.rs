@@ -1,9 +1,7 @@
 //! ISO 4217 changes the decimals of a currency, and a newer program follows: existing accounts keep
 //! their decimals and work as before.
 
-use passbook::proto::{CreateAccountRequest, UpdateAccountRequest};
 use sea_orm::ConnectionTrait;
-use tonic::Code;
 
 use crate::harness::{checker, *};
 
@@ -16,7 +14,7 @@ on_both_databases! {
 /// As if the program that began this ledger had given the dollar three decimals.
 async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
     let database = TestDatabase::create(kind).await;
-    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+    database.passbook(&["migrate", "up"]).await.must_succeed();
     let sql = "INSERT INTO currencies (currency_code, currency_scale) VALUES ('USD', 3)";
     database.connect().await.execute_unprepared(sql).await.expect("written");
     database
@@ -25,7 +23,7 @@ async fn begun_with_three_decimals(kind: Kind) -> TestDatabase {
 async fn a_ledger_keeps_its_first_currency_decimals(kind: Kind) {
     let database = begun_with_three_decimals(kind).await;
     let server = Server::start(&database).await;
-    let mut client = server.client();
+    let client = server.client();
 
     let request =
         CreateAccountRequest { overdraft_limit: money("0.125"), ..account_of("alice", "USD") };
@@ -35,20 +33,18 @@ async fn a_ledger_keeps_its_first_currency_decimals(kind: Kind) {
     client.deposit(deposit("alice", "1")).await.expect("none");
     assert_eq!(balance(&client, "alice").await, "2.005");
     assert_eq!(open_with(&client, request).await.version, 3, "a retry");
-    let answer = client.deposit(deposit("alice", "1.0005")).await;
-    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    must_fail(client.deposit(deposit("alice", "1.0005")).await, Reason::InvalidAmount);
     // Other currencies have ISO's decimals.
     open_with(&client, account_of("yen", "JPY")).await;
     assert_eq!(balance(&client, "yen").await, "0");
-    passbook(&["verify", "--database-url", database.url()]).await.must_succeed();
+    database.passbook(&["verify"]).await.must_succeed();
     checker::assert_consistent(&database).await;
 }
 
 async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_with(&client, account_of("three", "USD")).await;
-    open(&client, "none").await;
-    open(&client, "two").await;
+    open_all(&client, &["none", "two"]).await;
     let connection = database.connect().await;
     for (account_id, scale) in [("three", 3), ("none", 0)] {
         let sql = format!(
@@ -62,11 +58,7 @@ async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
         client.withdraw(withdrawal(account_id, "1")).await.expect("withdrawn");
         place(&client, hold_named(account_id, account_id, "2.00")).await;
         captured(&client, capture(account_id)).await;
-        let update = UpdateAccountRequest {
-            account_id: account_id.to_owned(),
-            overdraft_limit: money("3.00"),
-            ..Default::default()
-        };
+        let update = limit_of(account_id, "3.00");
         client.update_account(update).await.expect("updated");
         let again = open_with(&client, account_of(account_id, "USD")).await;
         assert_eq!(again.account_id, account_id, "a retry");
@@ -77,17 +69,15 @@ async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
     client.transfer(transfer("none", "two", "4.00")).await.expect("between all of them");
     assert_eq!(balance(&client, "two").await, "11.00");
     // Excess decimals are rejected, and never rounded.
-    let answer = client.deposit(deposit("none", "0.50")).await;
-    refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    must_fail(client.deposit(deposit("none", "0.50")).await, Reason::CurrencyMismatch);
     assert_eq!(balance(&client, "none").await, "7");
 
     // A server that starts now reads them, and accepts all decimals in use.
     let server = Server::start(&database).await;
-    let mut client = server.client();
+    let client = server.client();
     client.deposit(deposit("three", "0.005")).await.expect("three decimals");
     assert_eq!(balance(&client, "three").await, "3.005");
-    let answer = client.deposit(deposit("two", "0.005")).await;
-    refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    must_fail(client.deposit(deposit("two", "0.005")).await, Reason::CurrencyMismatch);
     client.deposit(deposit("two", "0.05")).await.expect("two decimals");
     assert_eq!(balance(&client, "two").await, "11.05");
 }
@@ -101,10 +91,10 @@ async fn a_migration_records_the_decimals_of_an_older_ledger(kind: Kind) {
     server.terminate();
     server.wait(PATIENCE).await.expect("it ends");
     // As in the previous version.
-    passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
+    database.passbook(&["migrate", "down"]).await.must_succeed();
     database.connect().await.execute_unprepared("DELETE FROM currencies").await.expect("gone");
 
-    passbook(&["migrate", "up", "--database-url", database.url()]).await.must_succeed();
+    database.passbook(&["migrate", "up"]).await.must_succeed();
 
     let count = async |rows: &str| database.count(&format!("currencies WHERE {rows}")).await;
     assert_eq!(count("currency_code = 'USD' AND currency_scale = 2").await, 1);

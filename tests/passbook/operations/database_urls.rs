@@ -70,8 +70,9 @@ async fn an_ipv6_address_connects_alone_and_among_others() {
         let server = Server::start_at(&format!("postgres://{place}"), &[]).await;
         open(&server.client(), &format!("account-{number}")).await;
     }
-    let nobody = passbook(&["verify", "--database-url", "postgres://postgres@[::1]:1/db"]).await;
-    assert!(nobody.must_fail(1).contains("at [::1]:1: connection refused"), "{}", nobody.stderr);
+    passbook(&["verify", "--database-url", "postgres://postgres@[::1]:1/db"])
+        .await
+        .must_fail_with(1, "at [::1]:1: connection refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,8 +88,8 @@ async fn database_urls_of_common_providers_are_accepted() {
 
     assert!(migrated.stderr.contains("channel_binding=require"), "{}", migrated.stderr);
     let unknown = format!("{url}&gssencmode=require");
-    let refused = passbook(&["migrate", "up", "--database-url", &unknown]).await;
-    assert!(refused.stderr.contains("gssencmode=disable, or leave it out"), "{}", refused.stderr);
+    let failed = passbook(&["migrate", "up", "--database-url", &unknown]).await;
+    assert!(failed.stderr.contains("gssencmode=disable, or leave it out"), "{}", failed.stderr);
 }
 
 /// Runs `config check` with this URL, and with an environment if there is one.
@@ -107,12 +108,12 @@ async fn the_files_that_a_url_names_are_read_before_anything_else() {
     let url = |parameters: &str| format!("postgres://u@127.0.0.1:1/db?{parameters}");
     for (parameters, words) in [
         ("sslmode=verify-full&sslrootcert=/nope", "sslrootcert /nope: cannot be read: No such"),
-        ("sslmode=verify-ca&sslrootcert=NONSENSE", "sslrootcert NONSENSE: there is no certificate"),
+        ("sslmode=verify-ca&sslrootcert=NONSENSE", "sslrootcert NONSENSE: it has no certificate"),
         ("sslmode=verify-ca&sslrootcert=/", "sslrootcert /: cannot be read"),
         ("sslcert=CRT", "sslcert CRT: sslcert and sslkey go together"),
         ("sslcert=CRT&sslkey=/nope", "sslkey /nope: cannot be read"),
-        ("sslcert=CRT&sslkey=CRT", "sslkey CRT: there is no private key"),
-        ("sslcert=NONSENSE&sslkey=KEY", "sslcert NONSENSE: there is no certificate"),
+        ("sslcert=CRT&sslkey=CRT", "sslkey CRT: it has no private key"),
+        ("sslcert=NONSENSE&sslkey=KEY", "sslcert NONSENSE: it has no certificate"),
     ] {
         let paths = |text: &str| {
             text.replace("NONSENSE", &nonsense).replace("CRT", &crt).replace("KEY", &key)
@@ -122,8 +123,9 @@ async fn the_files_that_a_url_names_are_read_before_anything_else() {
         let served = passbook(&["serve", "--database-url", &url(&paths(parameters))]).await;
         assert!(served.must_fail(2).contains(&paths(words)), "{parameters}: {}", served.stderr);
     }
-    let by_variable = check(&url("sslmode=verify-full"), &[("PGSSLROOTCERT", "/nope")]).await;
-    assert!(by_variable.must_fail(2).contains("sslrootcert /nope"), "{}", by_variable.stderr);
+    check(&url("sslmode=verify-full"), &[("PGSSLROOTCERT", "/nope")])
+        .await
+        .must_fail_with(2, "sslrootcert /nope");
     for parameters in [
         format!("sslmode=verify-full&sslrootcert={ca}&sslcert={crt}&sslkey={key}"),
         "sslmode=verify-full&sslrootcert=system".to_owned(),

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use passbook::proto::account_service_client::AccountServiceClient;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use tonic::Code;
 
 use crate::harness::{
     certificates::{Authority, text},
@@ -69,15 +67,15 @@ async fn dashboard_and_alerts_query_existing_metrics() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (server, admin) = Server::start_with_admin(&database, &arguments).await;
     let channel = authority.connect(&server, None).await.expect("connected");
-    let mut client = AccountServiceClient::with_interceptor(channel, bearer("billing-token"));
+    let client = Client::over(channel, bearer("billing-token"));
     // A series appears with its first count: an applied request, a repeat, a shed call, and a
     // failed TLS handshake.
     client.create_account(account_of("a", "USD")).await.expect("opened");
     let change = deposit("a", "1");
     client.deposit(change.clone()).await.expect("deposited");
     client.deposit(change).await.expect("repeated");
-    let refused = client.deposit(deposit("a", "1")).await.expect_err("one too many");
-    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let status = client.deposit(deposit("a", "1")).await.expect_err("one too many");
+    assert_eq!(status.code(), Code::ResourceExhausted);
     let mut without_tls = TcpStream::connect(server.address).await.expect("connected");
     without_tls.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
 

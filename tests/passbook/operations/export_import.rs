@@ -6,19 +6,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use passbook::proto::{
-    CaptureHoldRequest, DepositRequest, FenceRequestRequest, FreezeAccountRequest,
-    GetTransactionRequest, PlaceHoldRequest, ReleaseHoldRequest, ReverseTransactionRequest,
-};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
     every_request_keeps_its_outcome_after_an_import,
     every_column_of_every_table_is_carried,
     an_import_needs_an_empty_database,
-    a_damaged_file_is_refused_and_leaves_nothing,
+    a_damaged_file_is_an_error_and_leaves_nothing,
     an_import_that_is_killed_leaves_nothing,
     an_export_file_appears_only_when_it_is_complete,
     an_import_creates_a_missing_schema,
@@ -32,14 +26,14 @@ fn other(kind: Kind) -> Kind {
 }
 
 async fn export(database: &TestDatabase) -> String {
-    passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
+    database.passbook(&["export"]).await.must_succeed().stdout
 }
 
 async fn import(database: &TestDatabase, text: &str) -> Outcome {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("it is written");
     let path = file.path().to_string_lossy().into_owned();
-    passbook(&["import", "--database-url", database.url(), "--input", &path]).await
+    database.passbook(&["import", "--input", &path]).await
 }
 
 async fn assert_empty(database: &TestDatabase) {
@@ -50,14 +44,10 @@ async fn assert_empty(database: &TestDatabase) {
 
 /// A ledger with rows in every table.
 async fn ledger(kind: Kind) -> (TestDatabase, Server) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
-    let mut client = server.client();
+    let (database, server, client) = start_server_with(kind, &["--currency", "ETH=18"]).await;
     open_funded(&client, "alice", "100").await;
-    let labelled = passbook::proto::CreateAccountRequest {
-        labels: [("team", "ä \"quoted\" \\ one"), ("a", "b")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+    let labelled = CreateAccountRequest {
+        labels: labels(&[("team", "ä \"quoted\" \\ one"), ("a", "b")]),
         ..account_of("bob", "USD")
     };
     open_with(&client, labelled).await;
@@ -71,46 +61,26 @@ async fn ledger(kind: Kind) -> (TestDatabase, Server) {
     };
     client.deposit(described).await.expect("applied");
     let open_hold = PlaceHoldRequest {
-        hold_id: "open".to_owned(),
         expire_time: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 1000 }),
         description: "why".to_owned(),
-        ..hold("alice", "2.50")
+        ..hold_named("open", "alice", "2.50")
     };
-    client.place_hold(open_hold).await.expect("it is placed");
-    for hold_id in ["released", "captured"] {
-        let request = PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold("alice", "1") };
-        client.place_hold(request).await.expect("it is placed");
-    }
-    let (request_id, hold_id) = (new_request_id(), "released".to_owned());
-    client.release_hold(ReleaseHoldRequest { request_id, hold_id }).await.expect("released");
-    let capture = CaptureHoldRequest {
-        request_id: new_request_id(),
-        hold_id: "captured".to_owned(),
-        destination_account_id: "bob".to_owned(),
-        ..CaptureHoldRequest::default()
-    };
-    let captured = client.capture_hold(capture).await.expect("captured").into_inner();
-    let reversal = ReverseTransactionRequest {
-        request_id: new_request_id(),
-        transaction_id: captured.transaction.expect("a transaction").transaction_id,
-        ..ReverseTransactionRequest::default()
-    };
-    client.reverse_transaction(reversal).await.expect("reversed");
-    let (account_id, reason) = ("bob".to_owned(), "because".to_owned());
-    client
-        .freeze_account(FreezeAccountRequest { account_id, reason, ..Default::default() })
-        .await
-        .expect("frozen");
-    let fence = FenceRequestRequest { request_id: "fenced".to_owned() };
-    client.fence_request(fence).await.expect("fenced");
+    place(&client, open_hold).await;
+    place_all(&client, "alice", "1", &["released", "captured"]).await;
+    released(&client, release("released")).await;
+    let captured = captured(&client, capture_to("bob", "captured", "1")).await.transaction;
+    let transaction_id = captured.expect("a transaction").transaction_id;
+    reversed(&client, reversal(&transaction_id)).await;
+    freeze(&client, "bob").await;
+    fence(&client, "fenced").await;
     (database, server)
 }
 
 async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
     let (source, server) = ledger(kind).await;
-    let mut client = server.client();
+    let client = server.client();
     let made = deposit("alice", "0.50");
-    let first = client.deposit(made.clone()).await.expect("applied").into_inner();
+    let first = client.deposit(made.clone()).await.expect("applied");
     let too_much = withdrawal("alice", "500");
     client.withdraw(too_much.clone()).await.expect_err("she has 98");
     let target = source.create_beside(other(kind)).await;
@@ -118,23 +88,21 @@ async fn every_request_keeps_its_outcome_after_an_import(kind: Kind) {
     let imported = import(&target, &export(&source).await).await.must_succeed();
 
     assert!(imported.stdout.contains("imported: 3 accounts, 11 entries, 13 requests"));
-    passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
+    target.passbook(&["verify"]).await.must_succeed();
     assert_eq!(target.count("requests WHERE kind = 'fence'").await, 1);
     let server = Server::start_with(&target, &["--currency", "ETH=18"]).await;
-    let mut client = server.client();
-    let again = client.deposit(made).await.expect("the same answer").into_inner();
+    let client = server.client();
+    let again = client.deposit(made).await.expect("the same answer");
     assert_eq!((again.transaction.clone(), again.replayed), (first.transaction, true));
     client.deposit(deposit("alice", "1000")).await.expect("now she has enough");
     let refused_again = client.withdraw(too_much).await;
-    let status = refused(refused_again, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = must_fail(refused_again, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "98.00");
     let fenced = DepositRequest { request_id: "fenced".to_owned(), ..deposit("alice", "1") };
-    refused(client.deposit(fenced).await, Code::FailedPrecondition, "REQUEST_FENCED");
-    let lookup = passbook::proto::get_transaction_request::Lookup::TransactionId(
-        again.transaction.expect("a transaction").transaction_id,
-    );
-    let found = client.get_transaction(GetTransactionRequest { lookup: Some(lookup) }).await;
-    assert_eq!(found.expect("it exists").into_inner().transaction.expect("it").entries.len(), 1);
+    must_fail(client.deposit(fenced).await, Reason::RequestFenced);
+    let transaction = again.transaction.expect("a transaction");
+    let found = client.get_transaction(transaction_by_id(&transaction.transaction_id)).await;
+    assert_eq!(found.expect("it exists").transaction.expect("it").entries.len(), 1);
 }
 
 async fn every_column_of_every_table_is_carried(kind: Kind) {
@@ -204,7 +172,7 @@ async fn an_import_needs_an_empty_database(kind: Kind) {
     assert!(outcome.stderr.contains("of type currency"), "{}", outcome.stderr);
 }
 
-async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
+async fn a_damaged_file_is_an_error_and_leaves_nothing(kind: Kind) {
     let (source, _server) = ledger(kind).await;
     let text = export(&source).await;
     let target = source.create_beside(other(kind)).await;
@@ -222,9 +190,9 @@ async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
     let cases = [
         (text[..text.len() / 2].to_owned(), "was cut off"),
         (text.replace(last, "").trim_end().to_owned() + "\n", "the trailer is missing"),
-        (String::new(), "line 1: there is nothing here"),
-        (without(entry), "field lines: is"),
-        (without("\"request\""), "field lines: is"),
+        (String::new(), "line 1: the input is empty"),
+        (without(entry), "field lines: says"),
+        (without("\"request\""), "field lines: says"),
         (without("\"header\""), "line 1, field type"),
         (text.replace("\"100.00\"", "\"100.0.0\""), "field balance: must be a decimal"),
         (text.replace("\"100.00\"", "100.00"), "field balance: must be a decimal"),
@@ -237,7 +205,10 @@ async fn a_damaged_file_is_refused_and_leaves_nothing(kind: Kind) {
             text.replacen("\"amount\":\"100.00\"", "\"amount\":\"100.01\"", 1),
             "account alice, entry 1",
         ),
-        (text.replace("m20261126_000004", "m29991125_000003"), "field schema_version"),
+        (
+            text.replace(&passbook::storage::schema_version(), "m29991125_000003"),
+            "field schema_version",
+        ),
     ];
 
     for (changed, words) in cases {
@@ -282,7 +253,7 @@ async fn an_import_that_is_killed_leaves_nothing(kind: Kind) {
     assert_empty(&target).await;
     assert!(words().await, "the state is unchanged");
     eventually("the import can be made", async || target.count("accounts").await == 3).await;
-    passbook(&["verify", "--database-url", target.url()]).await.must_succeed();
+    target.passbook(&["verify"]).await.must_succeed();
 }
 
 async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
@@ -291,10 +262,7 @@ async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
     let file = directory.path().join("ledger.jsonl");
     let path = file.to_string_lossy().into_owned();
 
-    let said = passbook(&["export", "--database-url", source.url(), "--output", &path])
-        .await
-        .must_succeed()
-        .stdout;
+    let said = source.passbook(&["export", "--output", &path]).await.must_succeed().stdout;
 
     let text = std::fs::read_to_string(&file).expect("the file exists");
     let rows = text.lines().count() - 2;
@@ -305,7 +273,7 @@ async fn an_export_file_appears_only_when_it_is_complete(kind: Kind) {
     assert_eq!(body(&text), body(&export(&source).await), "standard output has the same");
     let nowhere = directory.path().join("no/such/folder");
     let nowhere = nowhere.to_string_lossy().into_owned();
-    let outcome = passbook(&["export", "--database-url", source.url(), "--output", &nowhere]).await;
+    let outcome = source.passbook(&["export", "--output", &nowhere]).await;
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains(&nowhere), "{}", outcome.stderr);
 }
@@ -319,7 +287,7 @@ async fn an_import_creates_a_missing_schema(kind: Kind) {
 
     assert_eq!(target.count("entries").await, 10);
     let empty = source.create_empty_beside(kind).await;
-    let outcome = passbook(&["export", "--database-url", empty.url()]).await;
+    let outcome = empty.passbook(&["export"]).await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
     assert!(outcome.stderr.contains("no schema"), "{}", outcome.stderr);
 }

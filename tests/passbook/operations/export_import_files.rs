@@ -4,21 +4,21 @@ use crate::harness::*;
 
 on_both_databases! {
     an_export_survives_what_editors_do_to_text,
-    a_file_that_is_no_export_is_refused_with_advice,
+    a_file_that_is_no_export_is_an_error_with_advice,
 }
 
 async fn import(database: &TestDatabase, content: &[u8]) -> Outcome {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), content).expect("it is written");
     let path = file.path().to_string_lossy().into_owned();
-    passbook(&["import", "--database-url", database.url(), "--input", &path]).await
+    database.passbook(&["import", "--input", &path]).await
 }
 
 async fn export_of_two_accounts(database: &TestDatabase) -> String {
     let server = Server::start(database).await;
     open_funded(&server.client(), "alice", "5").await;
     open(&server.client(), "bob").await;
-    passbook(&["export", "--database-url", database.url()]).await.must_succeed().stdout
+    database.passbook(&["export"]).await.must_succeed().stdout
 }
 
 async fn an_export_survives_what_editors_do_to_text(kind: Kind) {
@@ -37,14 +37,12 @@ async fn an_export_survives_what_editors_do_to_text(kind: Kind) {
     }
     let other = database.create_beside(kind).await;
     let blank = text.replacen('\n', "\n\n", 1);
-    let refused = import(&other, blank.as_bytes()).await;
-    assert!(refused.must_fail(1).contains("line 2: is empty"), "{}", refused.stderr);
-    let cut = import(&other, &text.as_bytes()[..text.len() - 20]).await;
-    assert!(cut.must_fail(1).contains("was cut off"), "{}", cut.stderr);
+    import(&other, blank.as_bytes()).await.must_fail_with(1, "line 2: is empty");
+    import(&other, &text.as_bytes()[..text.len() - 20]).await.must_fail_with(1, "was cut off");
     assert_eq!(other.count("accounts").await, 0);
 }
 
-async fn a_file_that_is_no_export_is_refused_with_advice(kind: Kind) {
+async fn a_file_that_is_no_export_is_an_error_with_advice(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let utf_16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
         let units = "{\"type\":\"header\"}\n".encode_utf16().flat_map(bytes);
@@ -58,13 +56,15 @@ async fn a_file_that_is_no_export_is_refused_with_advice(kind: Kind) {
         (utf_16(b"\xff\xfe", u16::to_le_bytes), "UTF-16: iconv"),
         (utf_16(b"\xfe\xff", u16::to_be_bytes), "UTF-16: iconv"),
         (utf_16(b"", u16::to_le_bytes), "UTF-16: iconv"),
-        (b"SQLite format 3\0\x10\x00".to_vec(), "SQLite database and no export: passbook export"),
+        (
+            b"SQLite format 3\0\x10\x00".to_vec(),
+            "SQLite database, not an export: make one with passbook export",
+        ),
         (b"PGDMP\x01\x0e".to_vec(), "pg_restore"),
-        (b"".to_vec(), "there is nothing here"),
-        (b"\n\n".to_vec(), "there is nothing here"),
+        (b"".to_vec(), "the input is empty"),
+        (b"\n\n".to_vec(), "the input is empty"),
     ] {
-        let outcome = import(&database, &content).await;
-        assert!(outcome.must_fail(1).contains(words), "{words}: {}", outcome.stderr);
+        import(&database, &content).await.must_fail_with(1, words);
     }
     assert_eq!(database.count("accounts").await, 0);
 }

@@ -141,22 +141,10 @@ fn ledger(deposits: usize, transfers: usize) -> String {
 
 /// All entries of these accounts, read by ListEntries.
 async fn statements(server: &Server, accounts: &[&str]) -> Vec<proto::Entry> {
-    let mut entries = Vec::new();
+    let (client, mut entries) = (server.client(), Vec::new());
     for account_id in accounts {
-        let mut request = ListEntriesRequest {
-            account_id: (*account_id).to_owned(),
-            page_size: 1000,
-            ..ListEntriesRequest::default()
-        };
-        loop {
-            let answer = server.client().list_entries(request.clone()).await.expect("a page");
-            let answer = answer.into_inner();
-            entries.extend(answer.entries);
-            if answer.next_page_token.is_empty() {
-                break;
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let request = ListEntriesRequest { page_size: 1000, ..entries_of(account_id) };
+        entries.extend(all_pages!(client.list_entries(request).entries).concat());
     }
     entries
 }
@@ -200,7 +188,7 @@ async fn there_and_back(deposits: usize, transfers: usize) {
         [0, 1, 2, 3].map(|number| body(&directory.path().join(format!("{number}.jsonl"))));
     assert!(sqlite == postgres, "the lines from PostgreSQL are those from SQLite");
     assert!(postgres == back, "and so are those after the way back");
-    let verified = passbook(&["verify", "--database-url", databases[1].url()]).await;
+    let verified = databases[1].passbook(&["verify"]).await;
     verified.must_succeed();
     let there = Server::start(&databases[1]).await;
     let back_again = Server::start(&databases[2]).await;
@@ -242,7 +230,7 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
             let which = format!("account_id = 'account-000' AND sequence = {sequence}");
             database.execute(&format!("{change} WHERE {which}")).await;
 
-            let outcome = passbook(&["verify", "--database-url", database.url()]).await;
+            let outcome = database.passbook(&["verify"]).await;
 
             let expected = format!("fault: account account-000, entry {sequence}: {words}");
             assert!(outcome.stdout.contains(&expected), "{}\n{expected}", outcome.stdout);

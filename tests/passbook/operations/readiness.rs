@@ -9,8 +9,7 @@ use crate::harness::{proxy::PostgresProxy, servers::PostgresServer, *};
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_an_outage_and_liveness_does_not() {
     let _slot = slots::take(Load::Light).await;
-    let mut postgres = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &postgres.url(), "up"]).await.must_succeed();
+    let mut postgres = PostgresServer::start_migrated().await;
     let server = Server::start_at(&postgres.url(), &[]).await;
     for service in ["", "passbook.v1.AccountService", "liveness"] {
         assert_eq!(serving_status(&server, service).await, ServingStatus::Serving, "{service:?}");
@@ -19,10 +18,7 @@ async fn readiness_follows_an_outage_and_liveness_does_not() {
     postgres.crash();
     let gone = Instant::now();
     for service in ["", "passbook.v1.AccountService"] {
-        eventually("it is not serving", async || {
-            serving_status(&server, service).await == ServingStatus::NotServing
-        })
-        .await;
+        becomes(&server, service, ServingStatus::NotServing).await;
     }
     println!("not ready {:?} after the database was gone", gone.elapsed());
     assert_eq!(serving_status(&server, "liveness").await, ServingStatus::Serving);
@@ -34,10 +30,7 @@ async fn readiness_follows_an_outage_and_liveness_does_not() {
 
     postgres.run().await;
     let back = Instant::now();
-    eventually("it is serving", async || {
-        serving_status(&server, "").await == ServingStatus::Serving
-    })
-    .await;
+    becomes(&server, "", ServingStatus::Serving).await;
     println!("ready {:?} after the database was back", back.elapsed());
 }
 

@@ -10,7 +10,6 @@ use std::{
     time::Instant,
 };
 
-use passbook::proto::*;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::sync::watch;
 
@@ -38,9 +37,7 @@ const NEXT_MIGRATION: [&str; 9] = [
 ];
 
 async fn a_running_server_continues_when_a_newer_one_migrates(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (database, server, client) = start_loaded_server(kind).await;
     let (accounts, mut history) = open_ring(&client, 4).await;
     let (stop, stopped) = watch::channel(false);
     let made = Arc::new(AtomicUsize::new(0));
@@ -80,7 +77,7 @@ async fn call(
         let change = random_change(&mut random, &accounts);
         let result = match change.send(&client, PATIENCE).await {
             Ok(answer) => RequestResult::Applied(answer),
-            Err(status) if request::is_definite(&status) => RequestResult::Refused(status),
+            Err(status) if request::is_definite(&status) => RequestResult::Rejected(status),
             Err(status) => panic!("{status:?}"),
         };
         history.push((change, result));
@@ -92,7 +89,6 @@ async fn call(
 /// Reads and writes every table in every way, on an account of its own. Returns the postings.
 async fn use_everything(client: &mut Client, round: &str) -> History {
     open(client, round).await;
-    let account_id = round.to_owned();
     let once = Change::Deposit(deposit(round, "5"));
     let deposited = once.send(client, PATIENCE).await.expect("a deposit");
     let transaction_id = deposited.transaction().transaction_id.clone();
@@ -102,22 +98,15 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
     }
     let captured = captured(client, capture(&placed[0])).await;
     released(client, release(&placed[1])).await;
-    let labels = [("round".to_owned(), round.to_owned())].into();
-    let update =
-        UpdateAccountRequest { account_id: account_id.clone(), labels, ..Default::default() };
+    let update = UpdateAccountRequest { labels: labels(&[("round", round)]), ..update_of(round) };
     client.update_account(update).await.expect("updated");
 
-    let lookup = Some(get_transaction_request::Lookup::TransactionId(transaction_id));
-    client.get_transaction(GetTransactionRequest { lookup }).await.expect("found");
+    client.get_transaction(transaction_by_id(&transaction_id)).await.expect("found");
     get_hold(client, &placed[0]).await;
-    let request = ListEntriesRequest { account_id: account_id.clone(), ..Default::default() };
-    client.list_entries(request).await.expect("entries");
-    let request = ListTransactionsRequest { account_id: account_id.clone(), ..Default::default() };
-    client.list_transactions(request).await.expect("transactions");
-    let request = ListHoldsRequest { account_id: account_id.clone(), ..Default::default() };
-    client.list_holds(request).await.expect("holds");
-    let request = ListAccountChangesRequest { account_id, ..Default::default() };
-    client.list_account_changes(request).await.expect("changes");
+    client.list_entries(entries_of(round)).await.expect("entries");
+    client.list_transactions(transactions_of(round)).await.expect("transactions");
+    client.list_holds(holds_of(round)).await.expect("holds");
+    client.list_account_changes(changes_of(round)).await.expect("changes");
     client.list_accounts(ListAccountsRequest::default()).await.expect("accounts");
 
     // For the balance a capture is a withdrawal.
@@ -136,7 +125,7 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
     // Back to before the migration that adds columns, which needs exclusive locks.
     for _ in 0..2 {
-        passbook(&["migrate", "down", "--database-url", database.url()]).await.must_succeed();
+        database.passbook(&["migrate", "down"]).await.must_succeed();
     }
     let reader = database.connect().await;
     let reading = reader.begin().await.expect("a transaction");
@@ -164,7 +153,7 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
 
 /// The full rehearsal with the binary of the previous version: `scripts/rolling_update`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the binary of the version before: scripts/rolling_update"]
+#[ignore = "builds the version before: run scripts/rolling_update after a new migration and before a release"]
 async fn servers_of_the_version_before_are_replaced_under_load() {
     let previous = std::env::var("PASSBOOK_TEST_PREVIOUS").expect("PASSBOOK_TEST_PREVIOUS");
     let previous = Path::new(&previous);

@@ -1,5 +1,5 @@
 //! Each PostgreSQL session has the settings that the service needs, whatever is in between and
-//! whatever the defaults of role and database. Otherwise it is refused by name.
+//! whatever the defaults of role and database. Otherwise it is an error that names it.
 
 use crate::harness::{pgbouncer::PgBouncer, proxy::PostgresProxy, servers::PostgresServer, *};
 
@@ -40,7 +40,7 @@ const HOSTILE: [(&str, &str); 12] = [
 
 async fn start_hostile(settings: &[&str]) -> PostgresServer {
     let server = PostgresServer::start_in(None, settings).await;
-    passbook(&["migrate", "--database-url", &server.url(), "up"]).await.must_succeed();
+    server.migrate().await;
     for (name, value) in HOSTILE {
         server.execute(&format!("ALTER DATABASE postgres SET {name} = '{value}'")).await;
     }
@@ -137,10 +137,9 @@ async fn acknowledged_changes_survive_a_crash_behind_pgbouncer_in_session_mode()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pgbouncer_in_transaction_mode_is_refused() {
+async fn pgbouncer_in_transaction_mode_is_an_error() {
     let _slot = slots::take(Load::Light).await;
-    let database = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let database = PostgresServer::start_migrated().await;
     for mode in ["transaction", "statement"] {
         let mode = format!("pool_mode = {mode}");
         let lines = [&*mode, "ignore_startup_parameters = extra_float_digits, options"];
@@ -158,10 +157,9 @@ async fn pgbouncer_in_transaction_mode_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_with_an_unsafe_setting_is_refused_by_name() {
+async fn a_session_with_an_unsafe_setting_is_an_error_that_names_it() {
     let _slot = slots::take(Load::Light).await;
-    let database = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let database = PostgresServer::start_migrated().await;
     let latin = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
     database.execute(latin).await;
     database.execute("CREATE ROLE replicating SUPERUSER LOGIN").await;
@@ -217,7 +215,7 @@ async fn a_database_without_an_encoding_keeps_bytes() {
     open(&client, "alice").await;
     let mut request = deposit("alice", "1");
     request.description = "10 € für Łukasz".to_owned();
-    let made = client.clone().deposit(request.clone()).await.expect("applied").into_inner();
+    let made = client.deposit(request.clone()).await.expect("applied");
 
     let transaction = made.transaction.expect("a transaction");
     assert_eq!(transaction.description, request.description);
@@ -226,8 +224,7 @@ async fn a_database_without_an_encoding_keeps_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
     let _slot = slots::take(Load::Light).await;
-    let database = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let database = PostgresServer::start_migrated().await;
     watch_settings(&database).await;
     let url = format!(
         "{}&options[plan_cache_mode]=auto&options=-c%20synchronous_commit%3Dremote_apply%20\
@@ -256,8 +253,7 @@ async fn plan_and_limit_settings_in_a_url_apply_and_are_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
     let _slot = slots::take(Load::Light).await;
-    let database = PostgresServer::start().await;
-    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    let database = PostgresServer::start_migrated().await;
     let server = Server::start_at(&database.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
     drop(server);
@@ -323,7 +319,7 @@ async fn commands_send_one_statement_per_call() {
 async fn a_snapshot_begins_with_one_statement() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start_in(None, &["log_statement=all"]).await;
-    passbook(&["migrate", "--database-url", &database.url(), "up"]).await.must_succeed();
+    database.migrate().await;
     passbook(&["export", "--database-url", &database.url()]).await.must_succeed();
     let log = database.log();
     assert!(log.contains("pg_export_snapshot"), "{log}");

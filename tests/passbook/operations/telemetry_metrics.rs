@@ -3,17 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use passbook::proto::{
-    BatchPostTransactionsRequest, DepositRequest, GetAccountRequest, GetWritePathStatsRequest,
-    StreamTransactionsRequest, WatchEntriesRequest, WithdrawRequest,
-    admin_service_client::AdminServiceClient,
-};
-use tonic::{Code, Request, client::Grpc};
+use tonic::{Request, client::Grpc};
 use tonic_prost::ProstCodec;
 
 use sea_orm::ConnectionTrait;
 
 use crate::harness::{admin::Metrics, proxy::PostgresProxy, *};
+
+/// Those that a server without authentication has.
+const LIMITS: [&str; 7] =
+    ["calls", "control_calls", "queue", "records", "request_bytes", "response_bytes", "watchers"];
 
 on_both_databases! {
     known_calls_are_counted_exactly,
@@ -50,25 +49,20 @@ const NAMES: [&str; 20] = [
 async fn known_calls_are_counted_exactly(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
-    let mut client = server.client();
+    let client = server.client();
 
     open(&client, "a").await;
     let known = deposit("a", "5");
     for _ in 0..3 {
         client.deposit(known.clone()).await.expect("it is made, or was");
     }
-    refused(
-        client.withdraw(withdrawal("a", "6")).await,
-        Code::FailedPrecondition,
-        "INSUFFICIENT_FUNDS",
-    );
-    refused(client.deposit(deposit("a", "-1")).await, Code::InvalidArgument, "INVALID_AMOUNT");
+    must_fail(client.withdraw(withdrawal("a", "6")).await, Reason::InsufficientFunds);
+    must_fail(client.deposit(deposit("a", "-1")).await, Reason::InvalidAmount);
     let dry = DepositRequest { validate_only: true, ..deposit("a", "1") };
     client.deposit(dry).await.expect("valid");
     let dry = WithdrawRequest { validate_only: true, ..withdrawal("a", "9") };
     client.withdraw(dry).await.expect_err("it would not be made");
-    let nobody = GetAccountRequest { account_id: "b".to_owned() };
-    refused(client.get_account(nobody).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    must_fail(client.get_account(account_named("b")).await, Reason::AccountNotFound);
     let requests = vec![posting(&[("a", "1")]), posting(&[("b", "1")]), posting(&[("a", "1")])];
     client
         .batch_post_transactions(BatchPostTransactionsRequest { requests })
@@ -76,8 +70,8 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
         .expect("results");
     let requests =
         (0..4).map(|_| StreamTransactionsRequest { request: Some(posting(&[("a", "1")])) });
-    let results = client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
-    let mut results = results.into_inner();
+    let mut results =
+        client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
     while results.message().await.expect("a result").is_some() {}
 
     let metrics = admin.metrics().await;
@@ -127,8 +121,13 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
     let mut shed: Vec<&str> =
         shed.filter_map(|it| it.strip_prefix("passbook_calls_shed_total")).collect();
     shed.sort_unstable();
-    let limits = ["buffered_bytes", "calls", "identity_calls", "identity_rate", "queue"];
-    assert_eq!(shed, limits.map(|limit| format!("{{limit=\"{limit}\"}}")));
+    let mut expected: Vec<_> = LIMITS
+        .iter()
+        .flat_map(|limit| ["connection", "identity", "server"].map(|scope| (limit, scope)))
+        .map(|(limit, scope)| format!("{{limit=\"{limit}\",scope=\"{scope}\"}}"))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(shed, expected);
     let repeats = metrics.value("passbook_retries_total{cause=\"repeat\"}");
     assert_eq!(calls("passbook_retries_total"), repeats, "only the statements of the lookup");
 }
@@ -137,9 +136,7 @@ async fn prometheus_and_the_admin_service_agree(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     open_funded(&server.client(), "a", "5").await;
-    let mut client = AdminServiceClient::new(server.channel());
-    let stats = client.get_write_path_stats(GetWritePathStatsRequest {}).await.expect("an answer");
-    let stats = stats.into_inner();
+    let stats = server.write_path_stats().await;
     let metrics = admin.metrics().await;
     for (name, distribution) in [
         ("passbook_batch_size", stats.batch_size),
@@ -160,14 +157,13 @@ async fn prometheus_and_the_admin_service_agree(kind: Kind) {
 async fn an_account_id_is_in_no_metric(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
-    let mut client = server.client();
+    let client = server.client();
     open_funded(&client, "zebra-77", "91.73").await;
     let known = deposit("zebra-77", "1");
     let request_id = known.request_id.clone();
     client.deposit(known).await.expect("applied");
     client.withdraw(withdrawal("zebra-77", "1000")).await.expect_err("too much");
-    let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
-    client.get_account(nobody).await.expect_err("it is missing");
+    client.get_account(account_named("zebra-78")).await.expect_err("it is missing");
 
     let Metrics { text, .. } = &admin.metrics().await;
     for secret in ["zebra", "91.73", &request_id] {
@@ -211,10 +207,9 @@ async fn methods_that_do_not_exist_are_counted_as_one(kind: Kind) {
 async fn queue_length_and_watchers_are_metrics(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, admin) = Server::start_with_admin(&database, &["--queue-capacity", "77"]).await;
-    let mut client = server.client();
+    let client = server.client();
     open(&client, "a").await;
-    let request = WatchEntriesRequest { account_id: "a".to_owned(), after_sequence: 0 };
-    let watching = client.watch_entries(request).await.expect("it watches");
+    let watching = client.watch_entries(watch("a", 0)).await.expect("it watches");
     let metrics = admin.metrics().await;
     assert_eq!(metrics.value("passbook_watchers"), 1.0);
     assert_eq!(metrics.value("passbook_calls_in_flight"), 1.0);
@@ -261,10 +256,7 @@ async fn a_draining_server_is_alive_and_not_ready() {
     let client = server.client();
     open(&client, "a").await;
     database.execute("BEGIN; SELECT * FROM accounts WHERE account_id = 'a' FOR UPDATE").await;
-    let slow = tokio::spawn({
-        let mut client = client.clone();
-        async move { client.deposit(within(PATIENCE, deposit("a", "1"))).await }
-    });
+    let slow = spawn_deposit(&client, "a", "1");
     let waits = async || admin.metrics().await.value("passbook_queue_length") == 1.0;
     eventually("the deposit waits", waits).await;
 

@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
-use passbook::proto::{GetAccountRequest, Leg, PostTransactionRequest, StreamTransactionsRequest};
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio::{net::TcpListener, time::Instant};
 use tonic::Request;
 
 use crate::harness::{
@@ -67,9 +66,9 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     let server = start(&database, &collector, &["--trace-sample-ratio", "0"]).await;
     let mut client = server.client();
     open(&client, "zebra-77").await;
-    let answer = client.deposit(traced(deposit("zebra-77", "7391.73"), true)).await;
+    let answer = client.raw.deposit(traced(deposit("zebra-77", "7391.73"), true)).await;
     let answer = answer.expect("applied");
-    let nobody = GetAccountRequest { account_id: "zebra-78".to_owned() };
+    let nobody = account_named("zebra-78");
     client.get_account(traced(nobody, true)).await.expect_err("it is missing");
     let lines = server.log_lines();
 
@@ -91,12 +90,12 @@ async fn a_call_is_part_of_its_callers_trace(kind: Kind) {
     assert_eq!(links(transaction), BTreeSet::from([id(call)]), "of the call that is recorded");
     assert_eq!(links(call), BTreeSet::from([id(transaction)]));
     // A rejection by the caller's fault is no error of the span.
-    let [refused] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
+    let [failed] = named(&spans, "passbook.v1.AccountService/GetAccount")[..] else {
         panic!("one: {spans:?}")
     };
-    assert_eq!(attribute(refused, "rpc.response.status_code"), "NOT_FOUND");
-    let status = refused.status.clone().unwrap_or_default();
-    assert_eq!(status.code(), StatusCode::Unset, "{refused:?}");
+    assert_eq!(attribute(failed, "rpc.response.status_code"), "NOT_FOUND");
+    let status = failed.status.clone().unwrap_or_default();
+    assert_eq!(status.code(), StatusCode::Unset, "{failed:?}");
     let text = format!("{spans:?}");
     assert!(!text.contains("zebra") && !text.contains("7391"), "{text}");
 
@@ -110,22 +109,14 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     let server = start(&database, &collector, &[]).await;
     let client = server.client();
     open(&client, "a").await;
-    let mut calls = JoinSet::new();
-    for _ in 0..60 {
-        let mut client = client.clone();
-        calls.spawn(async move { client.deposit(deposit("a", "1")).await });
-    }
-    for answer in calls.join_all().await {
-        answer.expect("applied");
-    }
+    deposit_at_once(&client, "a", 60).await;
+
     let requests = (0..5).map(|_| {
-        let leg = Leg { account_id: "a".to_owned(), amount: money("1"), ..Leg::default() };
-        let (request_id, legs) = (new_request_id(), vec![leg]);
-        let request = PostTransactionRequest { request_id, legs, ..Default::default() };
+        let request = post(&[leg("a", "1")]);
         StreamTransactionsRequest { request: Some(request) }
     });
-    let results = client.clone().stream_transactions(tokio_stream::iter(requests)).await;
-    let mut results = results.expect("results").into_inner();
+    let results = client.stream_transactions(tokio_stream::iter(requests)).await;
+    let mut results = results.expect("results");
     while results.message().await.expect("a result").is_some() {}
 
     let spans = spans(server, &collector).await;
@@ -162,7 +153,7 @@ async fn a_call_whose_parent_is_not_sampled_is_not_traced(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let collector = Collector::start().await;
     let server = start(&database, &collector, &[]).await;
-    let mut client = server.client();
+    let client = server.client();
     open(&client, "a").await;
     client.deposit(traced(deposit("a", "1"), false)).await.expect("applied");
     let lines = server.log_lines();

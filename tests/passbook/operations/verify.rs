@@ -14,21 +14,20 @@ on_both_databases! {
     transactions_that_contradict_their_kind_are_found,
     inconsistent_holds_are_found,
     verify_runs_beside_servers_under_load,
-    a_schema_that_is_not_this_program_s_is_refused,
+    a_schema_that_is_not_this_program_s_is_an_error,
 }
 
 async fn verify(database: &TestDatabase) -> Outcome {
-    passbook(&["verify", "--database-url", database.url()]).await
+    database.passbook(&["verify"]).await
 }
 
 /// Two accounts in dollars and one in yen, with deposits, a withdrawal, a transfer and a rejection.
 async fn ledger(kind: Kind) -> TestDatabase {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "100").await;
     open_funded(&client, "bob", "50.05").await;
     open_with(&client, account_of("yen", "JPY")).await;
-    let yen =
-        passbook::proto::DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
+    let yen = DepositRequest { amount: money_of("JPY", "700"), ..deposit("yen", "1") };
     client.deposit(yen).await.expect("applied");
     client.withdraw(withdrawal("bob", "0.05")).await.expect("applied");
     client.transfer(transfer("alice", "bob", "30")).await.expect("applied");
@@ -116,11 +115,11 @@ async fn a_tampered_account_is_found(kind: Kind) {
             (stray, "account yen: its last_hash is "),
             (
                 "DELETE FROM accounts WHERE account_id = 'yen'",
-                "account yen, entry 1: there is no such account",
+                "account yen, entry 1: its account does not exist",
             ),
             (
                 "DELETE FROM accounts WHERE account_id = 'alice'",
-                "account alice, entry 1: there is no such account",
+                "account alice, entry 1: its account does not exist",
             ),
             (
                 "UPDATE accounts SET held = '0.01' WHERE account_id = 'alice'",
@@ -158,17 +157,17 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
          SELECT caller, 'again', fingerprint, transaction_id, kind, rejection, description, \
             labels, entry_names, create_time_us FROM requests WHERE {bobs_deposit}"
     );
-    let refused = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
+    let rejected = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
     assert_found(
         &database,
         &[
-            (&orphan, "account bob, entry 1: it is of transaction "),
-            (&other, "account alice, entry 1: it is of transaction "),
+            (&orphan, "account bob, entry 1: it belongs to transaction "),
+            (&other, "account alice, entry 1: it belongs to transaction "),
             (&twice, ": it names an entry twice"),
-            (&unnamed, "account alice, entry 2: it is of transaction "),
-            (leg_missing, "account bob, entry 3: it is missing: transaction "),
-            (&doubled, ": two requests have this id, and name the same entries"),
-            (&refused, ": it is refused, and names 1 entries; it should have none"),
+            (&unnamed, "account alice, entry 2: it belongs to transaction "),
+            (leg_missing, "account bob, entry 3: it is missing, but transaction "),
+            (&doubled, ": two requests have this id and name the same entries"),
+            (&rejected, ": it is rejected but names 1 entries"),
         ],
     )
     .await;
@@ -191,10 +190,10 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
                 "UPDATE requests SET kind = 'transfer' WHERE kind = 'withdrawal' AND rejection IS NULL",
                 ": it is a transfer with the entries -0.05 USD; it should have two that sum to zero",
             ),
-            ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is none"),
+            ("UPDATE requests SET kind = 'gift' WHERE kind = 'transfer'", "\"gift\", which is no kind of request"),
             (
                 "UPDATE requests SET kind = 'fence' WHERE kind = 'transfer'",
-                ": it is fence, and names 2 entries; it should have none",
+                ": it is fence but names 2 entries",
             ),
             (
                 "UPDATE requests SET rejection = NULL WHERE rejection IS NOT NULL",
@@ -222,8 +221,8 @@ async fn inconsistent_holds_are_found(kind: Kind) {
     assert_found(
         &database,
         &[
-            (&nobody, "hold h: there is no such account"),
-            (&not_captured, "hold h: it is captured, and its transaction is not"),
+            (&nobody, "hold h: its account does not exist"),
+            (&not_captured, "hold h: it is captured, but its transaction"),
             (&open, "account bob: its held is 0.00; its open holds sum to 5.00"),
         ],
     )
@@ -238,9 +237,7 @@ async fn inconsistent_holds_are_found(kind: Kind) {
 }
 
 async fn verify_runs_beside_servers_under_load(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
     let (accounts, _) = open_ring(&clients[0], 4).await;
     let (stop, stopped) = watch::channel(false);
     let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
@@ -267,7 +264,7 @@ async fn verify_runs_beside_servers_under_load(kind: Kind) {
     );
 }
 
-async fn a_schema_that_is_not_this_program_s_is_refused(kind: Kind) {
+async fn a_schema_that_is_not_this_program_s_is_an_error(kind: Kind) {
     let empty = TestDatabase::create_empty(kind).await;
     let ahead = empty.create_beside(kind).await;
     let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";

@@ -1,6 +1,3 @@
-use passbook::proto::{Account, BatchGetAccountsRequest};
-use tonic::{Code, Status};
-
 use crate::harness::{
     decimal::Decimal,
     ring::{RingLoad, Stop, open_ring},
@@ -10,23 +7,21 @@ use crate::harness::{
 on_both_databases! {
     accounts_come_in_the_order_of_the_request,
     the_first_account_that_is_missing_is_named,
-    an_id_that_is_there_twice_is_refused,
-    an_empty_list_and_too_many_ids_are_refused,
+    an_id_that_is_there_twice_is_invalid,
+    an_empty_list_and_too_many_ids_are_invalid,
     a_thousand_accounts_are_read_at_once,
     a_batch_is_one_snapshot_while_money_moves,
 }
 
 async fn batch_get(client: &Client, account_ids: &[&str]) -> Result<Vec<Account>, Status> {
     let account_ids = account_ids.iter().map(|id| (*id).to_owned()).collect();
-    let answer = client.clone().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await?;
-    Ok(answer.into_inner().accounts)
+    let answer = client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await?;
+    Ok(answer.accounts)
 }
 
 async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
-    for account_id in ["a", "b", "C", "d"] {
-        open(&client, account_id).await;
-    }
+    open_all(&client, &["a", "b", "C", "d"]).await;
 
     let accounts = batch_get(&client, &["d", "a", "C"]).await.expect("all exist");
 
@@ -36,59 +31,46 @@ async fn accounts_come_in_the_order_of_the_request(kind: Kind) {
 }
 
 async fn the_first_account_that_is_missing_is_named(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open(&server.client(), "a").await;
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
 
-    let answer = batch_get(&server.client(), &["a", "missing-z", "missing-b"]).await;
+    let answer = batch_get(&client, &["a", "missing-z", "missing-b"]).await;
 
-    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let status = must_fail(answer, Reason::AccountNotFound);
     assert_eq!(metadata(&status, "account_id"), "missing-z");
 }
 
-async fn an_id_that_is_there_twice_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open(&server.client(), "a").await;
+async fn an_id_that_is_there_twice_is_invalid(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
 
-    let answer = batch_get(&server.client(), &["a", "b", "a"]).await;
-
-    let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    let status = must_fail(batch_get(&client, &["a", "b", "a"]).await, Reason::InvalidAccountId);
     assert_eq!(fields(&status), ["account_ids[2]"]);
 }
 
-async fn an_empty_list_and_too_many_ids_are_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
+async fn an_empty_list_and_too_many_ids_are_invalid(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let ids: Vec<String> = (0..1001).map(|number| format!("account-{number}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
 
     for ids in [&[][..], &ids] {
-        let answer = batch_get(&server.client(), ids).await;
-        let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+        let status = must_fail(batch_get(&client, ids).await, Reason::InvalidAccountId);
         assert_eq!(fields(&status), ["account_ids"]);
     }
-    let answer = batch_get(&server.client(), &["fine", "not fine"]).await;
-    let status = refused(answer, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    let answer = batch_get(&client, &["fine", "not fine"]).await;
+    let status = must_fail(answer, Reason::InvalidAccountId);
     assert_eq!(fields(&status), ["account_ids[1]"]);
 }
 
 async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
+    let (_database, _server, client) = start_server(kind).await;
     let ids: Vec<String> = (0..1000).map(|number| format!("account-{number}")).collect();
-    let mut opening = tokio::task::JoinSet::new();
-    for id in ids.clone() {
-        let client = server.client();
-        opening.spawn(async move { open(&client, &id).await });
-        if opening.len() >= 50 {
-            opening.join_next().await;
-        }
+    for some in ids.chunks(50) {
+        join_all(some.iter().map(|id| open(&client, id))).await;
     }
-    opening.join_all().await;
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
 
-    let accounts = batch_get(&server.client(), &ids).await.expect("all exist");
+    let accounts = batch_get(&client, &ids).await.expect("all exist");
 
     assert!(accounts.iter().zip(&ids).all(|(account, id)| account.account_id == *id));
     assert_eq!(accounts.len(), 1000);
@@ -97,9 +79,7 @@ async fn a_thousand_accounts_are_read_at_once(kind: Kind) {
 async fn a_batch_is_one_snapshot_while_money_moves(kind: Kind) {
     const READS: usize = 300;
     const MOMENTS: usize = 100;
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<Client> = servers.iter().map(Server::client).collect();
+    let (_database, _servers, clients) = start_loaded(kind, 2).await;
     let (accounts, _) = open_ring(&clients[0], 8).await;
     let ids: Vec<&str> = accounts.iter().map(String::as_str).collect();
     let (stop, stopped) = tokio::sync::watch::channel(false);

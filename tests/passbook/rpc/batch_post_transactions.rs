@@ -1,8 +1,3 @@
-use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, PostTransactionRequest, PostTransactionResult,
-};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
@@ -14,16 +9,14 @@ on_both_databases! {
 
 async fn send(client: &Client, requests: &[PostTransactionRequest]) -> Vec<PostTransactionResult> {
     let batch = BatchPostTransactionsRequest { requests: requests.to_vec() };
-    let answer = client.clone().batch_post_transactions(batch).await.expect("an answer");
-    let results = answer.into_inner().results;
+    let results = client.batch_post_transactions(batch).await.expect("an answer").results;
     assert_eq!(results.len(), requests.len());
     results
 }
 
 async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
-    open(&client, "a").await;
-    open(&client, "b").await;
+    open_all(&client, &["a", "b"]).await;
     let too_much = post(&[leg("a", "-1000")]);
     let requests = [
         post(&[leg("a", "10")]),
@@ -44,7 +37,7 @@ async fn batched_requests_are_independent_and_answered_in_order(kind: Kind) {
     assert_eq!(reason(&error(&results[4])), "ACCOUNT_NOT_FOUND");
     assert_eq!(value(&made(&results[5]).entries[0].balance_after), "0.00");
     // The error equals that of the unary call.
-    let alone = client.clone().post_transaction(too_much).await.expect_err("it was refused");
+    let alone = client.post_transaction(too_much).await.expect_err("it was rejected");
     assert_eq!(alone.details(), error(&results[3]).details());
     assert_eq!(database.count("requests").await, 5, "the malformed one is not kept");
     checker::assert_consistent(&database).await;
@@ -76,7 +69,7 @@ async fn a_batch_sent_again_is_replayed(kind: Kind) {
     let first = send(&client, &requests).await;
     assert!(!first[0].replayed && first[2].replayed, "one id, one effect");
     assert_eq!(made(&first[0]), made(&first[2]));
-    client.clone().deposit(deposit("a", "100")).await.expect("a deposit is accepted");
+    client.deposit(deposit("a", "100")).await.expect("a deposit is accepted");
 
     let again = send(&client, &requests).await;
     assert!(again[0].replayed && again[2].replayed);
@@ -91,15 +84,15 @@ async fn a_batch_has_limits(kind: Kind) {
     let too_many_legs = vec![post(&vec![leg("a", "1"); 100]); 51];
     for requests in [vec![], vec![post(&[leg("a", "1")]); 1001], too_many_legs] {
         let batch = BatchPostTransactionsRequest { requests };
-        let status = client.clone().batch_post_transactions(batch).await;
-        let status = refused(status, Code::InvalidArgument, "INVALID_REQUESTS");
+        let status = client.batch_post_transactions(batch).await;
+        let status = must_fail(status, Reason::InvalidRequests);
         assert_eq!(fields(&status), ["requests"]);
     }
     assert_eq!(database.count("requests").await, 0);
 
     // A hundred legs with two faults each: the error still fits into a header.
-    let status = client.clone().post_transaction(post(&vec![Leg::default(); 100])).await;
-    let status = refused(status, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    let status = client.post_transaction(post(&vec![Leg::default(); 100])).await;
+    let status = must_fail(status, Reason::InvalidAccountId);
     assert_eq!(fields(&status).len(), 17, "sixteen, and how many more");
     assert!(status.details().len() < 4096, "{}", status.details().len());
 }

@@ -1,6 +1,3 @@
-use passbook::proto::{DepositRequest, TransactionKind};
-use tonic::Code;
-
 use crate::harness::{checker, ledger_dump::LedgerDump, *};
 
 on_both_databases! {
@@ -8,19 +5,19 @@ on_both_databases! {
     amounts_come_out_in_the_currency_s_own_decimals,
     description_and_labels_are_stored_as_sent,
     a_frozen_account_takes_deposits_and_a_closed_one_does_not,
-    a_deposit_in_another_currency_is_refused,
-    a_deposit_to_a_missing_account_is_refused,
-    a_balance_beyond_the_limit_is_refused_and_exact_up_to_it,
+    a_deposit_in_another_currency_is_rejected,
+    a_deposit_to_a_missing_account_is_rejected,
+    a_balance_beyond_the_limit_is_rejected_and_exact_up_to_it,
     an_account_overdrawn_beyond_its_limit_accepts_deposits,
     each_hash_covers_the_entry_before,
 }
 
 async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "0.01").await;
     let request = deposit("alice", "100");
 
-    let answer = client.deposit(request.clone()).await.expect("applied").into_inner();
+    let answer = client.deposit(request.clone()).await.expect("applied");
 
     assert!(!answer.replayed);
     let transaction = answer.transaction.expect("a transaction");
@@ -44,7 +41,7 @@ async fn a_deposit_adds_to_the_balance_and_is_one_entry(kind: Kind) {
 }
 
 async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     let cases = [
         ("USD", "7", "7.00"),
         ("USD", "7.5", "7.50"),
@@ -56,10 +53,9 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
     for (number, (currency_code, sent, expected)) in cases.into_iter().enumerate() {
         let account_id = format!("account-{number}");
         open_with(&client, account_of(&account_id, currency_code)).await;
-        let request =
-            DepositRequest { amount: money_of(currency_code, sent), ..deposit(&account_id, "") };
+        let request = deposit_in(&account_id, currency_code, sent);
 
-        let answer = client.deposit(request).await.expect("applied").into_inner();
+        let answer = client.deposit(request).await.expect("applied");
 
         let entry = &answer.transaction.expect("a transaction").entries[0];
         assert_eq!(entry.amount, money_of(currency_code, expected));
@@ -69,20 +65,16 @@ async fn amounts_come_out_in_the_currency_s_own_decimals(kind: Kind) {
 }
 
 async fn description_and_labels_are_stored_as_sent(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let request = DepositRequest {
         description: "für Robert'); DROP TABLE entries;-- \"$1\" %s ?".to_owned(),
-        labels: [
-            ("a/b.c_d-1".to_owned(), String::new()),
-            ("z".to_owned(), "{\"x\": [1]}".to_owned()),
-        ]
-        .into(),
+        labels: labels(&[("a/b.c_d-1", ""), ("z", "{\"x\": [1]}")]),
         ..deposit("alice", "1")
     };
 
-    let made = client.deposit(request.clone()).await.expect("applied").into_inner();
-    let again = client.deposit(request.clone()).await.expect("it is replayed").into_inner();
+    let made = client.deposit(request.clone()).await.expect("applied");
+    let again = client.deposit(request.clone()).await.expect("it is replayed");
 
     for transaction in [made.transaction.expect("one"), again.transaction.expect("one")] {
         assert_eq!(transaction.description, request.description);
@@ -91,73 +83,58 @@ async fn description_and_labels_are_stored_as_sent(kind: Kind) {
 }
 
 async fn a_frozen_account_takes_deposits_and_a_closed_one_does_not(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
-    open(&client, "frozen").await;
-    open(&client, "closed").await;
+    let (database, _server, client) = start_server(kind).await;
+    open_all(&client, &["frozen", "closed"]).await;
     database.execute("UPDATE accounts SET state = account_id").await;
 
     client.deposit(deposit("frozen", "1")).await.expect("a deposit is accepted");
-    let answer = client.deposit(deposit("closed", "1")).await;
-
-    let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
+    let status = must_fail(client.deposit(deposit("closed", "1")).await, Reason::AccountClosed);
     assert_eq!(metadata(&status, "account_id"), "closed");
     assert_eq!(balance(&client, "frozen").await, "1.00");
     assert_eq!(balance(&client, "closed").await, "0.00");
 }
 
-async fn a_deposit_in_another_currency_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open(&server.client(), "alice").await;
-    let request = DepositRequest { amount: money_of("EUR", "1"), ..deposit("alice", "") };
+async fn a_deposit_in_another_currency_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    let request = deposit_in("alice", "EUR", "1");
 
-    let answer = server.client().deposit(request).await;
-
-    let status = refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
-    assert_eq!(metadata(&status, "account_id"), "alice");
-    assert_eq!(metadata(&status, "currency_code"), "EUR");
-    assert_eq!(metadata(&status, "account_currency_code"), "USD");
+    let status = must_fail(client.deposit(request).await, Reason::CurrencyMismatch);
+    let names = ["account_id", "currency_code", "account_currency_code"];
+    assert_eq!(names.map(|name| metadata(&status, name)), ["alice", "EUR", "USD"]);
 }
 
-async fn a_deposit_to_a_missing_account_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+async fn a_deposit_to_a_missing_account_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     let request = deposit("nobody", "1");
 
-    let status =
-        refused(client.deposit(request.clone()).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let status = must_fail(client.deposit(request.clone()).await, Reason::AccountNotFound);
     assert_eq!(metadata(&status, "account_id"), "nobody");
 
     // The rejection is final, although the account exists now.
     open(&client, "nobody").await;
-    refused(client.deposit(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    must_fail(client.deposit(request).await, Reason::AccountNotFound);
     assert_eq!(balance(&client, "nobody").await, "0.00");
 }
 
-async fn a_balance_beyond_the_limit_is_refused_and_exact_up_to_it(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+async fn a_balance_beyond_the_limit_is_rejected_and_exact_up_to_it(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
-    let largest = "99999999999999999999999999.99";
-    client.deposit(deposit("alice", largest)).await.expect("the largest amount");
-    assert_eq!(balance(&client, "alice").await, largest);
+    client.deposit(deposit("alice", LARGEST)).await.expect("the largest amount");
+    assert_eq!(balance(&client, "alice").await, LARGEST);
 
-    let status = refused(
-        client.deposit(deposit("alice", "0.01")).await,
-        Code::OutOfRange,
-        "BALANCE_OUT_OF_RANGE",
-    );
+    let status =
+        must_fail(client.deposit(deposit("alice", "0.01")).await, Reason::BalanceOutOfRange);
 
-    assert_eq!(metadata(&status, "account_id"), "alice");
-    assert_eq!(metadata(&status, "currency_code"), "USD");
-    assert_eq!(metadata(&status, "balance"), largest);
-    assert_eq!(metadata(&status, "amount"), "0.01");
-    let emptied = client.withdraw(withdrawal("alice", largest)).await;
-    emptied.expect("to the last cent");
+    let names = ["account_id", "currency_code", "balance", "amount"];
+    assert_eq!(names.map(|name| metadata(&status, name)), ["alice", "USD", LARGEST, "0.01"]);
+    client.withdraw(withdrawal("alice", LARGEST)).await.expect("to the last cent");
     assert_eq!(balance(&client, "alice").await, "0.00");
     checker::assert_consistent(&database).await;
 }
 
 async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     if kind == Kind::Postgres {
         // The database rejects such an account now; old data may have one.
         let drop = "ALTER TABLE accounts DROP CONSTRAINT accounts_available_is_not_negative";
@@ -170,19 +147,17 @@ async fn an_account_overdrawn_beyond_its_limit_accepts_deposits(kind: Kind) {
 
     assert_eq!(balance(&client, "alice").await, "-30.00");
     let answer = client.withdraw(withdrawal("alice", "0.01")).await;
-    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "-30.00");
 }
 
 async fn each_hash_covers_the_entry_before(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start_with(&database, &["--currency", "ETH=18"]).await;
-    let mut client = server.client();
+    let (database, _server, client) = start_server_with(kind, &["--currency", "ETH=18"]).await;
     open(&client, "alice").await;
     open_with(&client, account_of("ether", "ETH")).await;
     for amount in ["100", "0.5", "10.10", "99999"] {
         client.deposit(deposit("alice", amount)).await.expect("applied");
-        let ether = DepositRequest { amount: money_of("ETH", amount), ..deposit("ether", "") };
+        let ether = deposit_in("ether", "ETH", amount);
         client.deposit(ether).await.expect("applied");
     }
 

@@ -2,12 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use passbook::proto::{
-    Account, DepositRequest, GetTransactionRequest, get_transaction_request::Lookup,
-};
 use sea_orm::ConnectionTrait;
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
 
 use crate::harness::{checker, request::one_of_each_kind, *};
 
@@ -24,14 +20,8 @@ on_both_databases! {
 
 #[track_caller]
 fn is_fenced(answer: Result<Answer, Status>, request_id: &str) {
-    let status = refused(answer, Code::FailedPrecondition, "REQUEST_FENCED");
+    let status = must_fail(answer, Reason::RequestFenced);
     assert_eq!(metadata(&status, "request_id"), request_id);
-}
-
-async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
-    let servers = Server::start_fleet(database, 2).await;
-    let clients = servers.iter().map(Server::client).collect();
-    (servers, clients)
 }
 
 async fn a_fence_comes_after_the_shape_and_before_everything_else(kind: Kind) {
@@ -43,8 +33,7 @@ async fn a_fence_comes_after_the_shape_and_before_everything_else(kind: Kind) {
 
     // A malformed request is not looked up.
     let malformed = DepositRequest { amount: money("1e1"), ..request.clone() };
-    let answer = client.clone().deposit(malformed).await;
-    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    must_fail(client.deposit(malformed).await, Reason::InvalidAmount);
     // `validate_only` shows what would happen.
     let dry = Change::Deposit(DepositRequest { validate_only: true, ..request });
     is_fenced(dry.send(&client, PATIENCE).await, &fenced);
@@ -53,28 +42,26 @@ async fn a_fence_comes_after_the_shape_and_before_everything_else(kind: Kind) {
 }
 
 async fn a_fenced_request_is_never_applied(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
-    let mut client = clients[0].clone();
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
+    let client = clients[0].clone();
     let each = one_of_each_kind(&client, "alice").await;
-    let refused_anyway = Change::ReleaseHold(release("no-such-hold"));
+    let rejected_anyway = Change::ReleaseHold(release("no-such-hold"));
     let before = Standing::read(&database, &client).await;
 
-    for (number, asked) in each.iter().chain([&refused_anyway]).enumerate() {
+    for (number, asked) in each.iter().chain([&rejected_anyway]).enumerate() {
         let fenced_at = &clients[number % 2];
         assert_eq!(fence(fenced_at, asked.request_id()).await, not_seen(true));
         assert_final_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
     }
     // They arrive a second later, as requests delayed in a network may.
     tokio::time::sleep(seconds(1)).await;
-    for asked in each.iter().chain([&refused_anyway]) {
+    for asked in each.iter().chain([&rejected_anyway]) {
         for client in [&clients[0], &clients[1], &clients[0]] {
             is_fenced(asked.send(client, PATIENCE).await, asked.request_id());
         }
         assert_final_everywhere(&clients, asked.request_id(), &not_seen(true)).await;
-        let lookup = Some(Lookup::RequestId(asked.request_id().to_owned()));
-        let answer = client.get_transaction(GetTransactionRequest { lookup }).await;
-        refused(answer, Code::NotFound, "TRANSACTION_NOT_FOUND");
+        let answer = client.get_transaction(transaction_by_request_id(asked.request_id())).await;
+        must_fail(answer, Reason::TransactionNotFound);
     }
 
     assert_eq!(Standing::read(&database, &client).await, before, "something was made");
@@ -108,8 +95,7 @@ impl Standing {
 }
 
 async fn concurrent_request_and_fence_agree(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
     open(&clients[0], "alice").await;
     let mut random = fastrand::Rng::with_seed(seed());
     let (mut meetings, mut made) = (JoinSet::new(), Vec::new());
@@ -150,7 +136,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     let (results, fences) = (sends.join_all().await, fences.join_all().await);
     let transaction = results.iter().find_map(|result| match result {
         RequestResult::Applied(answer) => Some(answer.transaction().clone()),
-        RequestResult::Refused(_) => None,
+        RequestResult::Rejected(_) => None,
     });
     let expected = match &transaction {
         Some(it) => applied(&Answer { transaction: Some(it.clone()), hold: None, replayed: false }),
@@ -159,7 +145,7 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
     for result in results {
         match (result, &transaction) {
             (RequestResult::Applied(answer), Some(it)) => assert_eq!(answer.transaction(), it),
-            (RequestResult::Refused(status), None) => is_fenced(Err(status), &id),
+            (RequestResult::Rejected(status), None) => is_fenced(Err(status), &id),
             (result, _) => panic!("{id}: {result:?}, and {transaction:?}"),
         }
     }
@@ -171,13 +157,10 @@ async fn meet(clients: Vec<Client>, mut random: fastrand::Rng) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
-    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
+    let (database, _servers, clients) = start_loaded(Kind::Postgres, 2).await;
     let waiting_ones = one_of_each_kind(&clients[0], "alice").await;
     let before = Standing::read(&database, &clients[0]).await;
-    let foreign = database.connect().await;
-    let lock = "BEGIN; SELECT balance FROM accounts WHERE account_id = 'alice' FOR UPDATE";
-    foreign.execute_unprepared(lock).await.expect("the row is locked");
+    let foreign = database.lock_account("alice").await;
     // Half of them wait on each server. One more is not fenced, which shows that they could be
     // applied.
     let mut calls = JoinSet::new();
@@ -223,11 +206,9 @@ async fn a_request_behind_a_row_lock_is_fenced_by_any_server() {
 /// There is one lock, so a fence waits as well, and may come before or after its request.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
+    let (database, _servers, clients) = start_loaded(Kind::Sqlite, 2).await;
     open(&clients[0], "alice").await;
-    let foreign = database.connect().await;
-    foreign.execute_unprepared("BEGIN IMMEDIATE").await.expect("the write lock");
+    let foreign = database.lock_account("").await;
     let (mut calls, mut fences) = (JoinSet::new(), JoinSet::new());
     for number in 0..12 {
         let asked = Change::Deposit(deposit("alice", "1"));
@@ -256,9 +237,9 @@ async fn request_and_fence_that_wait_for_the_sqlite_lock_agree() {
                 made += 1;
                 assert_eq!(fence, &applied(&answer));
             }
-            refused => {
+            rejection => {
                 assert_eq!(fence, &not_seen(true));
-                is_fenced(refused, asked.request_id());
+                is_fenced(rejection, asked.request_id());
             }
         }
     }

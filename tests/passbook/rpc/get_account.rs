@@ -1,5 +1,3 @@
-use passbook::proto::GetAccountRequest;
-use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::*;
@@ -11,11 +9,10 @@ on_both_databases! {
 }
 
 async fn an_account_is_read_as_of_its_last_change(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let opened = open_funded(&server.client(), "alice", "12.5").await;
+    let (_database, _server, client) = start_server(kind).await;
+    let opened = open_funded(&client, "alice", "12.5").await;
 
-    let account = get(&server.client(), "alice").await;
+    let account = get(&client, "alice").await;
 
     assert_eq!(account, opened);
     assert_eq!((value(&account.balance), value(&account.available)), ("12.50", "12.50"));
@@ -26,9 +23,8 @@ async fn an_account_is_read_as_of_its_last_change(kind: Kind) {
 }
 
 async fn a_change_made_by_one_process_is_seen_by_another(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    open(&servers[0].client(), "alice").await;
+    let (_database, servers, client) = start_two_servers(kind).await;
+    open(&client, "alice").await;
 
     for number in 1..=20 {
         let deposited = servers[number % 2].client().deposit(deposit("alice", "1")).await;
@@ -39,12 +35,9 @@ async fn a_change_made_by_one_process_is_seen_by_another(kind: Kind) {
 }
 
 async fn a_missing_account_is_not_found_by_name(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let request = GetAccountRequest { account_id: "nobody".to_owned() };
-
+    let (_database, _server, client) = start_server(kind).await;
     let status =
-        refused(server.client().get_account(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+        must_fail(client.get_account(account_named("nobody")).await, Reason::AccountNotFound);
 
     assert_eq!(metadata(&status, "account_id"), "nobody");
     assert!(status.message().contains("nobody"), "{}", status.message());

@@ -1,6 +1,4 @@
-use passbook::proto::{Entry, GetBalanceRequest};
 use prost_types::Timestamp;
-use tonic::Code;
 
 use crate::harness::*;
 
@@ -10,7 +8,6 @@ on_both_databases! {
     without_a_time_or_in_the_future_it_is_the_current_balance,
     before_the_first_entry_it_is_zero,
     holds_and_changes_of_an_account_do_not_count,
-    the_balance_of_a_missing_account_is_not_found,
 }
 
 fn at(account_id: &str, at_time: Option<Timestamp>) -> GetBalanceRequest {
@@ -19,8 +16,7 @@ fn at(account_id: &str, at_time: Option<Timestamp>) -> GetBalanceRequest {
 
 /// Returns balance and sequence.
 async fn balance_at(client: &Client, account_id: &str, time: Option<Timestamp>) -> (String, i64) {
-    let answer = client.clone().get_balance(at(account_id, time)).await.expect("an answer");
-    let answer = answer.into_inner();
+    let answer = client.get_balance(at(account_id, time)).await.expect("an answer");
     (value(&answer.balance).to_owned(), answer.sequence)
 }
 
@@ -30,19 +26,10 @@ async fn statement(client: &Client, account_id: &str, count: usize) -> Vec<Entry
     let mut entries = Vec::new();
     for number in 0..count {
         let amount = format!("{}.0{}", number % 7 + 1, number % 10);
-        let answer = match number % 3 {
-            2 => client
-                .clone()
-                .withdraw(withdrawal(account_id, "0.50"))
-                .await
-                .map(|answer| answer.into_inner().transaction),
-            _ => client
-                .clone()
-                .deposit(deposit(account_id, &amount))
-                .await
-                .map(|answer| answer.into_inner().transaction),
+        let transaction = match number % 3 {
+            2 => withdrawn(client, account_id, "0.50").await,
+            _ => deposited(client, account_id, &amount).await,
         };
-        let transaction = answer.expect("applied").expect("a transaction");
         entries.extend(transaction.entries);
         if number % 4 == 0 {
             tokio::time::sleep(ms(3)).await;
@@ -80,8 +67,7 @@ async fn times_are_compared_by_the_microsecond(kind: Kind) {
     open(&client, "alice").await;
     let mut times = Vec::new();
     for amount in ["1", "2"] {
-        let answer = client.clone().deposit(deposit("alice", amount)).await.expect("applied");
-        times.push(answer.into_inner().transaction.expect("one").create_time.expect("a time"));
+        times.push(deposited(&client, "alice", amount).await.create_time.expect("a time"));
         tokio::time::sleep(ms(5)).await;
     }
     let [_, second] = times[..] else { panic!("{times:?}") };
@@ -135,8 +121,8 @@ async fn before_the_first_entry_it_is_zero(kind: Kind) {
     for time in [None, Some(timestamp(0)), Some(from_now(seconds(60)))] {
         assert_eq!(balance_at(&client, "empty", time).await, ("0".to_owned(), 0));
     }
-    let answer = client.clone().get_balance(at("empty", None)).await.expect("an answer");
-    assert_eq!(answer.into_inner().balance, money_of("JPY", "0"));
+    let answer = client.get_balance(at("empty", None)).await.expect("an answer");
+    assert_eq!(answer.balance, money_of("JPY", "0"));
 }
 
 async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
@@ -156,21 +142,7 @@ async fn holds_and_changes_of_an_account_do_not_count(kind: Kind) {
 
 /// With a clock of milliseconds the deposit may share its time with the capture.
 async fn entries_before(client: &Client, time_us: i64) -> (String, i64) {
-    let request = passbook::proto::ListEntriesRequest {
-        account_id: "alice".to_owned(),
-        ..Default::default()
-    };
-    let answer = client.clone().list_entries(request).await.expect("a page").into_inner();
+    let request = entries_of("alice");
+    let answer = client.list_entries(request).await.expect("a page");
     expected(&answer.entries, time_us - 1)
-}
-
-async fn the_balance_of_a_missing_account_is_not_found(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-
-    for time in [None, Some(timestamp(0))] {
-        let answer = server.client().get_balance(at("nobody", time)).await;
-        let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
-        assert_eq!(metadata(&status, "account_id"), "nobody");
-    }
 }

@@ -1,11 +1,8 @@
 //! GetRequestOutcome: what became of a request. It reads, and changes nothing.
 
-use passbook::proto::DepositRequest;
-use tonic::Code;
-
 use crate::harness::{
     checker,
-    request::{one_of_each_kind, one_of_each_kind_refused},
+    request::{one_of_each_kind, one_of_each_kind_rejected},
     *,
 };
 
@@ -15,15 +12,8 @@ on_both_databases! {
     a_request_without_a_result_is_not_seen,
 }
 
-async fn two_servers(database: &TestDatabase) -> (Vec<Server>, Vec<Client>) {
-    let servers = Server::start_fleet(database, 2).await;
-    let clients = servers.iter().map(Server::client).collect();
-    (servers, clients)
-}
-
 async fn an_applied_request_has_its_response_as_outcome(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
+    let (_database, _servers, clients) = start_loaded(kind, 2).await;
     let mut history = Vec::new();
     for asked in one_of_each_kind(&clients[0], "alice").await {
         assert_eq!(request_outcome(&clients[1], asked.request_id()).await, not_seen(false));
@@ -50,27 +40,25 @@ async fn an_applied_request_has_its_response_as_outcome(kind: Kind) {
 }
 
 async fn a_rejected_request_has_its_error_as_outcome(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let (_servers, clients) = two_servers(&database).await;
+    let (_database, _servers, clients) = start_loaded(kind, 2).await;
     open_funded(&clients[0], "alice", "100").await;
-    let placed = clients[0].clone().place_hold(hold("alice", "1")).await.expect("it is placed");
-    let hold_id = placed.into_inner().hold.expect("a hold").hold_id;
+    let hold_id = place(&clients[0], hold("alice", "1")).await.hold_id;
     let mut history = Vec::new();
-    for asked in one_of_each_kind_refused("alice", &hold_id) {
+    for asked in one_of_each_kind_rejected("alice", &hold_id) {
         assert_eq!(request_outcome(&clients[1], asked.request_id()).await, not_seen(false));
-        let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is refused");
+        let status = asked.send(&clients[0], PATIENCE).await.expect_err("it is rejected");
         assert!(request::is_definite(&status), "{status:?}");
         history.push((asked, status));
     }
 
     // A rejection is final, whatever becomes possible later.
     open_funded(&clients[0], "nobody", "1").await;
-    clients[0].clone().deposit(deposit("alice", "100000")).await.expect("applied");
+    clients[0].deposit(deposit("alice", "100000")).await.expect("applied");
 
     let before = get(&clients[0], "alice").await;
     for (asked, status) in history {
         assert_final_everywhere(&clients, asked.request_id(), &rejected(&status)).await;
-        let again = asked.send(&clients[1], PATIENCE).await.expect_err("it is refused");
+        let again = asked.send(&clients[1], PATIENCE).await.expect_err("it is rejected");
         assert_eq!(rejected(&again), rejected(&status));
     }
     assert_eq!(get(&clients[0], "alice").await, before);
@@ -83,12 +71,11 @@ async fn a_request_without_a_result_is_not_seen(kind: Kind) {
     let id = request.request_id.clone();
 
     let malformed = DepositRequest { amount: money("1e1"), ..request.clone() };
-    let answer = client.clone().deposit(malformed).await;
-    refused(answer, Code::InvalidArgument, "INVALID_AMOUNT");
+    must_fail(client.deposit(malformed).await, Reason::InvalidAmount);
     assert_eq!(request_outcome(&client, &id).await, not_seen(false));
 
     let dry = DepositRequest { validate_only: true, ..request.clone() };
-    client.clone().deposit(dry).await.expect("valid");
+    client.deposit(dry).await.expect("valid");
     assert_eq!(request_outcome(&client, &id).await, not_seen(false));
 
     // The lookup has recorded nothing.
@@ -97,7 +84,7 @@ async fn a_request_without_a_result_is_not_seen(kind: Kind) {
 
     // A rejected reuse of the id is no request of its own.
     let another = DepositRequest { amount: money("2"), ..request };
-    refused(client.clone().deposit(another).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    must_fail(client.deposit(another).await, Reason::RequestIdReused);
     assert_final_everywhere(std::slice::from_ref(&client), &id, &applied(&made)).await;
     checker::assert_consistent(&database).await;
 }

@@ -3,7 +3,6 @@
 use prost::Message;
 use prost_types::FileDescriptorProto;
 use tokio_stream::StreamExt;
-use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };

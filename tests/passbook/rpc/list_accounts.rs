@@ -1,13 +1,9 @@
-use passbook::proto::{Account, AccountState, CreateAccountRequest, ListAccountsRequest};
-use tonic::Code;
-
 use crate::harness::*;
 
 on_both_databases! {
     accounts_are_listed_in_byte_order_a_page_at_a_time,
     filters_narrow_the_list_and_all_must_match,
-    a_page_token_of_another_query_is_refused,
-    a_forged_page_token_is_refused,
+    a_page_token_of_another_query_is_invalid,
     paging_meets_every_account_once_while_others_are_opened,
 }
 
@@ -22,9 +18,7 @@ fn ids(accounts: &[Account]) -> Vec<&str> {
 async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     // A database's own collation would sort "a" before "B" and skip over the punctuation.
-    for account_id in ["b", "B", "a", "a-b", "ab", "a.b", "_", "1", "10", "2"] {
-        open(&client, account_id).await;
-    }
+    open_all(&client, &["b", "B", "a", "a-b", "ab", "a.b", "_", "1", "10", "2"]).await;
 
     let pages =
         all_pages(&client, ListAccountsRequest { page_size: 4, ..Default::default() }).await;
@@ -41,7 +35,7 @@ async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
 
 async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
-    let label = |value: &str| [("team".to_owned(), value.to_owned())].into();
+    let label = |value: &str| labels(&[("team", value)]);
     for (account_id, currency_code, team) in
         [("a", "USD", "red"), ("b", "EUR", "red"), ("c", "USD", "blue"), ("d", "USD", "red")]
     {
@@ -75,54 +69,31 @@ async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
     }
 }
 
-async fn a_page_token_of_another_query_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
-    for account_id in ["a", "b", "c"] {
-        open(&client, account_id).await;
-    }
+async fn a_page_token_of_another_query_is_invalid(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open_all(&client, &["a", "b", "c"]).await;
     let first = ListAccountsRequest { page_size: 1, ..Default::default() };
-    let page = client.list_accounts(first.clone()).await.expect("a page").into_inner();
-    let same = ListAccountsRequest { page_token: page.next_page_token, ..first };
 
-    let others = [
-        ListAccountsRequest { currency_code: "USD".to_owned(), ..same.clone() },
-        ListAccountsRequest { state: AccountState::Open.into(), ..same.clone() },
-        ListAccountsRequest { labels: [("a".to_owned(), "b".to_owned())].into(), ..same.clone() },
-    ];
-    for other in others {
-        let answer = client.list_accounts(other).await;
-        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
-        assert_eq!(fields(&status), ["page_token"]);
-    }
-
-    // The page size is not part of the query.
-    let rest = ListAccountsRequest { page_size: 10, ..same };
-    let page = client.list_accounts(rest).await.expect("the rest").into_inner();
-    assert_eq!(ids(&page.accounts), ["b", "c"]);
-}
-
-async fn a_forged_page_token_is_refused(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    let long = "A".repeat(10_000);
-
-    for token in ["x", "a", "' OR 1=1 --", "////", "AAAA", "\u{0}", "٣", &long] {
-        let request = ListAccountsRequest { page_token: token.to_owned(), ..Default::default() };
-        let answer = server.client().list_accounts(request).await;
-        let status = refused(answer, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
-        assert_eq!(fields(&status), ["page_token"]);
-    }
+    let others = |same: ListAccountsRequest| {
+        [
+            ListAccountsRequest { currency_code: "USD".to_owned(), ..same.clone() },
+            ListAccountsRequest { state: AccountState::Open.into(), ..same.clone() },
+            ListAccountsRequest { labels: labels(&[("a", "b")]), ..same },
+        ]
+    };
+    let rest = rest_of_the_only_query!(client.list_accounts(first).accounts, others);
+    assert_eq!(ids(&rest), ["b", "c"]);
 }
 
 async fn paging_meets_every_account_once_while_others_are_opened(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     for number in 0..20 {
         open(&client, &format!("old-{number:02}")).await;
     }
     let mut request = ListAccountsRequest { page_size: 3, ..Default::default() };
     let (mut seen, mut opened) = (Vec::new(), 0);
     loop {
-        let page = client.list_accounts(request.clone()).await.expect("a page").into_inner();
+        let page = client.list_accounts(request.clone()).await.expect("a page");
         seen.extend(page.accounts.into_iter().map(|account| account.account_id));
         // One account before all that were seen, one after all others.
         open(&client, &format!("a-new-{opened:02}")).await;

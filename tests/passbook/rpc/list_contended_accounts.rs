@@ -1,15 +1,12 @@
 //! ListContendedAccounts: the requests that wait for an account, and for how long.
 
-use passbook::proto::{
-    ContendedAccount, ListContendedAccountsRequest, admin_service_client::AdminServiceClient,
-};
-use tokio::{task::JoinSet, time::Instant};
-use tonic::Code;
+use passbook::proto::admin_service_client::AdminServiceClient;
+use tokio::time::Instant;
 
 use crate::harness::*;
 
 on_both_databases! {
-    only_busy_accounts_are_contended,
+    only_accounts_that_requests_wait_for_are_contended,
     a_page_has_the_requested_size,
 }
 
@@ -19,28 +16,14 @@ async fn contended(server: &Server, page_size: i32) -> Vec<ContendedAccount> {
     client.list_contended_accounts(request).await.expect("an answer").into_inner().accounts
 }
 
-/// Concurrent deposits on this account.
-async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
-    let mut calls = JoinSet::new();
-    for _ in 0..count {
-        let (mut client, deposit) = (client.clone(), deposit(account_id, "1"));
-        calls.spawn(async move { client.deposit(within(PATIENCE, deposit)).await });
-    }
-    for answer in calls.join_all().await {
-        answer.expect("applied");
-    }
-}
-
-async fn only_busy_accounts_are_contended(kind: Kind) {
+async fn only_accounts_that_requests_wait_for_are_contended(kind: Kind) {
     let (_database, server, client) = start_server(kind).await;
-    for account_id in ["hot", "cold"] {
-        open(&client, account_id).await;
-    }
-    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
+    open_all(&client, &["hot", "cold"]).await;
+    client.deposit(deposit("cold", "1")).await.expect("applied");
     assert_eq!(contended(&server, 0).await, []);
 
     deposit_at_once(&client, "hot", 200).await;
-    client.clone().deposit(deposit("cold", "1")).await.expect("applied");
+    client.deposit(deposit("cold", "1")).await.expect("applied");
     let accounts = contended(&server, 0).await;
     let [hot] = accounts.as_slice() else { panic!("one: {accounts:?}") };
     assert_eq!((hot.account_id.as_str(), hot.waits_error), ("hot", 0.0));
@@ -54,9 +37,7 @@ async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let (server, admin) = Server::start_with_admin(&database, &[]).await;
     let client = server.client();
-    for account_id in ["locked", "free"] {
-        open(&client, account_id).await;
-    }
+    open_all(&client, &["locked", "free"]).await;
     database.execute("BEGIN; SELECT * FROM accounts WHERE account_id = 'locked' FOR UPDATE").await;
     let waiting = tokio::spawn({
         let client = client.clone();
@@ -66,7 +47,7 @@ async fn a_request_behind_a_foreign_lock_counts_as_waiting_once() {
     let wait = async || admin.metrics().await.value("passbook_queue_length") == 5.0;
     eventually("all of them wait", wait).await;
     tokio::time::sleep(ms(600)).await;
-    client.clone().deposit(deposit("free", "1")).await.expect("applied");
+    client.deposit(deposit("free", "1")).await.expect("applied");
     let late = server.patient().deposit(within(ms(200), deposit("locked", "1"))).await;
     let code = late.expect_err("it is locked").code();
     assert!([Code::Aborted, Code::DeadlineExceeded].contains(&code), "{code:?}");
@@ -103,6 +84,5 @@ async fn a_page_has_the_requested_size(kind: Kind) {
     assert_eq!(contended(&server, 2).await.len(), 2);
     let mut client = AdminServiceClient::new(server.channel());
     let negative = ListContendedAccountsRequest { page_size: -1 };
-    let answer = client.list_contended_accounts(negative).await;
-    refused(answer, Code::InvalidArgument, "INVALID_PAGE_SIZE");
+    must_fail(client.list_contended_accounts(negative).await, Reason::InvalidPageSize);
 }

@@ -1,6 +1,4 @@
-use passbook::proto::{CreateAccountRequest, Hold, HoldState, PlaceHoldRequest};
 use prost_types::Timestamp;
-use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -10,12 +8,12 @@ on_both_databases! {
     a_hold_without_an_id_gets_one_from_the_server,
     the_time_of_expiry_is_rounded_up_to_a_microsecond,
     a_repeat_answers_the_hold_as_it_was_placed,
-    a_request_id_that_was_used_for_another_hold_is_refused,
+    a_request_id_that_was_used_for_another_hold_is_rejected,
     holds_add_up_to_the_last_cent_that_is_available,
     an_account_without_a_limit_holds_up_to_the_limit_of_money,
     every_rejection_has_its_reason_and_is_recorded_alone,
     a_hold_id_is_never_reused,
-    a_time_that_has_passed_is_refused_with_both_times,
+    a_time_that_has_passed_is_rejected_with_both_times,
 }
 
 async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
@@ -25,13 +23,11 @@ async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
     let request = PlaceHoldRequest {
         expire_time,
         description: "für Zimmer 12'; --".to_owned(),
-        labels: [("room".to_owned(), "12".to_owned()), ("z".to_owned(), String::new())].into(),
+        labels: labels(&[("room", "12"), ("z", "")]),
         ..hold_named("room-12", "alice", "7.5")
     };
 
-    let answer = client.clone().place_hold(request.clone()).await.expect("it is placed");
-
-    let answer = answer.into_inner();
+    let answer = client.place_hold(request.clone()).await.expect("it is placed");
     assert!(!answer.replayed);
     let hold = answer.hold.expect("a hold");
     let expected = Hold {
@@ -57,10 +53,10 @@ async fn a_hold_reduces_available_and_not_the_balance(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["10.00", "7.50", "2.50", "3"]);
     assert_eq!(account.sequence, 1, "it is no entry");
     assert_eq!(account.update_time, hold.create_time);
-    let answer = client.clone().withdraw(withdrawal("alice", "2.51")).await;
-    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let answer = client.withdraw(withdrawal("alice", "2.51")).await;
+    let status = must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "2.50");
-    client.clone().withdraw(withdrawal("alice", "2.5")).await.expect("what is not held is free");
+    client.withdraw(withdrawal("alice", "2.5")).await.expect("what is not held is free");
     checker::assert_consistent(&database).await;
 }
 
@@ -101,9 +97,7 @@ async fn the_time_of_expiry_is_rounded_up_to_a_microsecond(kind: Kind) {
 }
 
 async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (database, servers, client) = start_two_servers(kind).await;
     open_funded(&client, "alice", "30").await;
     let [kept, to_capture, to_release] =
         ["kept", "to-capture", "to-release"].map(|hold_id| hold_named(hold_id, "alice", "1"));
@@ -126,7 +120,6 @@ async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
         // Another server, which has never seen it, is asked as well.
         for server in &servers {
             let again = server.client().place_hold(request.clone()).await.expect("the answer");
-            let again = again.into_inner();
             assert!(again.replayed);
             assert_eq!(again.hold, Some(first.clone()));
         }
@@ -136,8 +129,8 @@ async fn a_repeat_answers_the_hold_as_it_was_placed(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+async fn a_request_id_that_was_used_for_another_hold_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     let first = PlaceHoldRequest {
@@ -145,7 +138,6 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
         ..hold_named("h", "alice", "1")
     };
     place(&client, first.clone()).await;
-    let label = [("a".to_owned(), "b".to_owned())];
     let others = [
         PlaceHoldRequest { hold_id: "other".to_owned(), ..first.clone() },
         PlaceHoldRequest { hold_id: String::new(), ..first.clone() },
@@ -154,35 +146,29 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
         PlaceHoldRequest { amount: money_of("EUR", "1"), ..first.clone() },
         PlaceHoldRequest { expire_time: None, ..first.clone() },
         PlaceHoldRequest { description: "d".to_owned(), ..first.clone() },
-        PlaceHoldRequest { labels: label.into(), ..first.clone() },
+        PlaceHoldRequest { labels: labels(&[("a", "b")]), ..first.clone() },
     ];
+    // A deposit is a different request, whatever its fields.
+    let other = DepositRequest { request_id: first.request_id.clone(), ..deposit("alice", "1") };
 
-    for other in others {
-        let answer = client.place_hold(other).await;
-        let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-        assert_eq!(metadata(&status, "request_id"), first.request_id);
-        assert_eq!(fields(&status), ["request_id"]);
-    }
+    let others = others.map(Change::PlaceHold).into_iter().chain([other.into()]);
+    assert_request_id_reused(&client, others).await;
     // Another spelling of the same amount is the same request.
     let same = PlaceHoldRequest { amount: money("001.00"), ..first.clone() };
-    assert!(client.place_hold(same).await.expect("the answer").into_inner().replayed);
-    // A deposit is a different request, whatever its fields.
-    let other =
-        passbook::proto::DepositRequest { request_id: first.request_id, ..deposit("alice", "1") };
-    refused(client.deposit(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    assert!(client.place_hold(same).await.expect("the answer").replayed);
     assert_eq!(standing(&client, "alice").await, ["10.00", "1.00", "9.00", "3"]);
 }
 
 async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
+    client.deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold_named("a", "alice", "14.99")).await;
     place(&client, hold_named("b", "alice", "0.01")).await;
     assert_eq!(standing(&client, "alice").await, ["10.00", "15.00", "0.00", "4"]);
 
-    let rejection = (Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    let status = rejected_twice(&database, &client, hold("alice", "0.01"), rejection).await;
+    let status =
+        rejected_twice(&database, &client, hold("alice", "0.01"), Reason::InsufficientFunds).await;
 
     let names = ["account_id", "currency_code", "available", "required", "version"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "0.00", "0.01", "4"]);
@@ -193,18 +179,16 @@ async fn holds_add_up_to_the_last_cent_that_is_available(kind: Kind) {
 
 async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
-    let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("bank", "USD") };
-    open_with(&client, request).await;
-    let largest = "99999999999999999999999999.99";
-    place(&client, hold_named("all", "bank", largest)).await;
+    open_unlimited(&client, "bank").await;
+    place(&client, hold_named("all", "bank", LARGEST)).await;
 
-    let rejection = (Code::OutOfRange, "BALANCE_OUT_OF_RANGE");
-    let status = rejected_twice(&database, &client, hold("bank", "0.01"), rejection).await;
+    let status =
+        rejected_twice(&database, &client, hold("bank", "0.01"), Reason::BalanceOutOfRange).await;
 
     let names = ["account_id", "currency_code", "balance", "amount"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["bank", "USD", "0.00", "0.01"]);
-    let negative = format!("-{largest}");
-    assert_eq!(standing(&client, "bank").await, ["0.00", largest, &negative, "2"]);
+    let negative = format!("-{LARGEST}");
+    assert_eq!(standing(&client, "bank").await, ["0.00", LARGEST, &negative, "2"]);
     captured(&client, capture("all")).await;
     assert_eq!(standing(&client, "bank").await, [&negative, "0.00", &negative, "3"]);
     checker::assert_consistent(&database).await;
@@ -213,68 +197,33 @@ async fn an_account_without_a_limit_holds_up_to_the_limit_of_money(kind: Kind) {
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
-    for account_id in ["frozen", "closed"] {
-        open(&client, account_id).await;
-    }
+    open_all(&client, &["frozen", "closed"]).await;
     open_funded(&client, "poor", "1").await;
     freeze(&client, "frozen").await;
     close(&client, "closed").await.expect("it is closed");
     place(&client, hold_named("taken", "alice", "1")).await;
     let euro = PlaceHoldRequest { amount: money_of("EUR", "1"), ..hold("alice", "") };
-    let failed = Code::FailedPrecondition;
-    let cases = [
-        (
-            hold_named("taken", "alice", "1"),
-            (Code::AlreadyExists, "HOLD_EXISTS"),
-            vec![("hold_id", "taken")],
-        ),
-        (
-            hold("nobody", "1"),
-            (Code::NotFound, "ACCOUNT_NOT_FOUND"),
-            vec![("account_id", "nobody")],
-        ),
-        (hold("closed", "1"), (failed, "ACCOUNT_CLOSED"), vec![("account_id", "closed")]),
-        (hold("frozen", "1"), (failed, "ACCOUNT_FROZEN"), vec![("account_id", "frozen")]),
-        (
-            euro,
-            (failed, "CURRENCY_MISMATCH"),
-            vec![
-                ("account_id", "alice"),
-                ("currency_code", "EUR"),
-                ("account_currency_code", "USD"),
-            ],
-        ),
-        (
-            hold("poor", "1.01"),
-            (failed, "INSUFFICIENT_FUNDS"),
-            vec![("account_id", "poor"), ("available", "1.00"), ("required", "1.01")],
-        ),
+    let not_dollars =
+        [("account_id", "alice"), ("currency_code", "EUR"), ("account_currency_code", "USD")];
+    let poor = [("account_id", "poor"), ("available", "1.00"), ("required", "1.01")];
+    let cases: [RejectedCase<'_>; 6] = [
+        (hold_named("taken", "alice", "1").into(), Reason::HoldExists, &[("hold_id", "taken")]),
+        (hold("nobody", "1").into(), Reason::AccountNotFound, &[("account_id", "nobody")]),
+        (hold("closed", "1").into(), Reason::AccountClosed, &[("account_id", "closed")]),
+        (hold("frozen", "1").into(), Reason::AccountFrozen, &[("account_id", "frozen")]),
+        (euro.into(), Reason::CurrencyMismatch, &not_dollars),
+        (hold("poor", "1.01").into(), Reason::InsufficientFunds, &poor),
     ];
 
-    let mut sent = Vec::new();
-    for (request, rejection, said) in cases {
-        let is_there = request.account_id != "nobody";
-        let before = if is_there { Some(get(&client, &request.account_id).await) } else { None };
-        let status = rejected_twice(&database, &client, request.clone(), rejection).await;
-        for (name, text) in said {
-            assert_eq!(metadata(&status, name), text, "{status:?}");
-        }
-        if let Some(before) = before {
-            assert_eq!(get(&client, &request.account_id).await, before);
-        }
-        sent.push((request, rejection, status));
-    }
+    let rejections = all_rejected(&database, &client, &cases).await;
 
     // The obstacles are gone, but the rejections are final.
     open_funded(&client, "nobody", "10").await;
     unfreeze(&client, "frozen").await;
     for account_id in ["frozen", "poor"] {
-        client.clone().deposit(deposit(account_id, "10")).await.expect("applied");
+        deposited(&client, account_id, "10").await;
     }
-    for (request, (code, expected_reason), first) in sent {
-        let again = client.clone().place_hold(request).await;
-        assert_repeated(&first, &refused(again, code, expected_reason));
-    }
+    assert_still_rejected(&client, &rejections).await;
     for account_id in ["nobody", "frozen", "poor"] {
         assert_eq!(value(&get(&client, account_id).await.held), "0.00");
     }
@@ -285,18 +234,18 @@ async fn a_hold_id_is_never_reused(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
-    for hold_id in ["open", "captured", "released"] {
-        place(&client, hold_named(hold_id, "alice", "1")).await;
-    }
+    place_all(&client, "alice", "1", &["open", "captured", "released"]).await;
     captured(&client, capture("captured")).await;
     released(&client, release("released")).await;
     place_and_expire(&client, hold_named("expired", "alice", "1")).await;
+    // The rejection records the expiry.
+    let again = client.place_hold(hold_named("expired", "alice", "1")).await;
+    must_fail(again, Reason::HoldExists);
 
     for hold_id in ["open", "captured", "released", "expired"] {
-        let rejection = (Code::AlreadyExists, "HOLD_EXISTS");
         for account_id in ["alice", "bob", "nobody"] {
             let request = hold_named(hold_id, account_id, "1");
-            let status = rejected_twice(&database, &client, request, rejection).await;
+            let status = rejected_twice(&database, &client, request, Reason::HoldExists).await;
             assert_eq!(metadata(&status, "hold_id"), hold_id);
             let info = status.get_details_resource_info().expect("ResourceInfo");
             assert_eq!(info.resource_name, hold_id);
@@ -307,7 +256,7 @@ async fn a_hold_id_is_never_reused(kind: Kind) {
     checker::assert_consistent(&database).await;
 }
 
-async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
+async fn a_time_that_has_passed_is_rejected_with_both_times(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
     let opened = before.create_time;
@@ -316,8 +265,7 @@ async fn a_time_that_has_passed_is_refused_with_both_times(kind: Kind) {
 
     for expire_time in [opened, epoch, early] {
         let request = PlaceHoldRequest { expire_time, ..hold("alice", "1") };
-        let rejection = (Code::FailedPrecondition, "EXPIRE_TIME_PASSED");
-        let status = rejected_twice(&database, &client, request, rejection).await;
+        let status = rejected_twice(&database, &client, request, Reason::ExpireTimePassed).await;
         let said = metadata(&status, "expire_time_us");
         assert_eq!(said, microseconds(&expire_time).to_string());
         let now: i64 = metadata(&status, "now_us").parse().expect("a number");

@@ -1,28 +1,23 @@
-use passbook::proto::{
-    Condition, GetTransactionRequest, Leg, TransactionKind, get_transaction_request::Lookup,
-};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
     a_transaction_has_an_entry_for_each_leg_in_their_order,
-    a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all,
-    several_legs_on_one_account_are_judged_by_their_sum,
+    a_transaction_of_several_currencies_is_applied_as_a_whole_or_not_at_all,
+    several_legs_on_one_account_are_checked_by_their_sum,
     each_leg_has_a_condition_of_its_own,
     a_repeat_gets_the_same_transaction_and_another_body_an_error,
     legs_have_limits_and_their_fields_are_named,
 }
 
 async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "shop", "0.01").await;
     open_funded(&client, "customer", "100").await;
     open(&client, "tax").await;
 
     let request =
         post(&[leg("customer", "-100"), leg("shop", "81"), leg("tax", "19"), leg("shop", "-0.01")]);
-    let answer = client.post_transaction(request.clone()).await.expect("applied").into_inner();
+    let answer = client.post_transaction(request.clone()).await.expect("applied");
 
     let made = answer.transaction.expect("a transaction");
     assert_eq!((made.kind(), answer.replayed), (TransactionKind::Posting, false));
@@ -42,14 +37,14 @@ async fn a_transaction_has_an_entry_for_each_leg_in_their_order(kind: Kind) {
     assert_eq!(said, expected);
     // For the shop's version it is one change, with two entries.
     assert_eq!(get(&client, "shop").await.version, 3);
-    let lookup = Some(Lookup::RequestId(request.request_id));
-    let found = client.get_transaction(GetTransactionRequest { lookup }).await.expect("it exists");
-    assert_eq!(found.into_inner().transaction, Some(made));
+    let found = transaction_by_request_id(&request.request_id);
+    let found = client.get_transaction(found).await.expect("it exists");
+    assert_eq!(found.transaction, Some(made));
     checker::assert_consistent(&database).await;
 }
 
-async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+async fn a_transaction_of_several_currencies_is_applied_as_a_whole_or_not_at_all(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "dollars", "100").await;
     open(&client, "desk-usd").await;
     for account_id in ["euros", "desk-eur"] {
@@ -63,7 +58,7 @@ async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(ki
     ];
 
     let status = client.post_transaction(post(&exchange)).await;
-    let status = refused(status, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = must_fail(status, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "account_id"), "desk-eur");
     assert_eq!(balance(&client, "dollars").await, "100.00");
     assert_eq!(balance(&client, "desk-usd").await, "0.00");
@@ -75,12 +70,12 @@ async fn a_transaction_of_several_currencies_is_made_as_a_whole_or_not_at_all(ki
     assert_eq!(balance(&client, "dollars").await, "90.00");
 
     let mixed_up = post(&[leg("dollars", "-1"), leg("euros", "1")]);
-    refused(client.post_transaction(mixed_up).await, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    must_fail(client.post_transaction(mixed_up).await, Reason::CurrencyMismatch);
     checker::assert_consistent(&database).await;
 }
 
-async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+async fn several_legs_on_one_account_are_checked_by_their_sum(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
 
     let fee_first = post(&[leg("a", "-25"), leg("a", "20")]);
@@ -88,35 +83,31 @@ async fn several_legs_on_one_account_are_judged_by_their_sum(kind: Kind) {
     assert_eq!(balance(&client, "a").await, "5.00");
 
     let status = client.post_transaction(post(&[leg("a", "-4"), leg("a", "-2")])).await;
-    let status = refused(status, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
-    assert_eq!(metadata(&status, "available"), "5.00");
-    assert_eq!(metadata(&status, "required"), "6.00");
+    let status = must_fail(status, Reason::InsufficientFunds);
+    assert_metadata(&status, &[("available", "5.00"), ("required", "6.00")]);
     checker::assert_consistent(&database).await;
 }
 
 async fn each_leg_has_a_condition_of_its_own(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "10").await;
     let mut request = post(&[leg("a", "-1"), leg("b", "1")]);
     let at_most = Condition { max_balance_after: money("10.99"), ..Default::default() };
     request.legs[1].condition = Some(at_most);
 
-    let status = client.post_transaction(request).await;
-    let status = refused(status, Code::FailedPrecondition, "CONDITION_FAILED");
-    assert_eq!(metadata(&status, "account_id"), "b");
-    assert_eq!(metadata(&status, "condition"), "max_balance_after");
+    let status = must_fail(client.post_transaction(request).await, Reason::ConditionFailed);
+    assert_metadata(&status, &[("account_id", "b"), ("condition", "max_balance_after")]);
     assert_eq!(balance(&client, "a").await, "10.00");
 }
 
 async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
-    open(&client, "a").await;
-    open(&client, "b").await;
+    let (_database, _server, client) = start_server(kind).await;
+    open_all(&client, &["a", "b"]).await;
     let request = post(&[leg("a", "3"), leg("b", "4")]);
 
-    let first = client.post_transaction(request.clone()).await.expect("applied").into_inner();
-    let again = client.post_transaction(request.clone()).await.expect("a replay").into_inner();
+    let first = client.post_transaction(request.clone()).await.expect("applied");
+    let again = client.post_transaction(request.clone()).await.expect("a replay");
     assert!(again.replayed);
     assert_eq!(first.transaction, again.transaction);
 
@@ -124,14 +115,12 @@ async fn a_repeat_gets_the_same_transaction_and_another_body_an_error(kind: Kind
     bodies[0].legs.swap(0, 1);
     bodies[1].legs[1].amount = money("4.01");
     bodies[2].legs.pop();
-    for body in bodies {
-        refused(client.post_transaction(body).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    }
+    assert_request_id_reused(&client, bodies.into_iter().map(Change::Post)).await;
     assert_eq!(balance(&client, "a").await, "3.00");
 }
 
 async fn legs_have_limits_and_their_fields_are_named(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let without_amount = Leg { amount: None, ..leg("a", "1") };
     let contradiction = Leg {
@@ -139,19 +128,22 @@ async fn legs_have_limits_and_their_fields_are_named(kind: Kind) {
         ..leg("a", "1")
     };
     let cases = [
-        (post(&[]), "INVALID_LEGS", "legs"),
-        (post(&vec![leg("a", "1"); 101]), "INVALID_LEGS", "legs"),
-        (post(&[leg("a", "1"), leg("a", "0")]), "INVALID_AMOUNT", "legs[1].amount.value"),
-        (post(&[leg("a", "-0.00")]), "INVALID_AMOUNT", "legs[0].amount.value"),
-        (post(&[leg("a", "1e2")]), "INVALID_AMOUNT", "legs[0].amount.value"),
-        (post(&[without_amount]), "INVALID_AMOUNT", "legs[0].amount"),
-        (post(&[leg("a b", "1")]), "INVALID_ACCOUNT_ID", "legs[0].account_id"),
-        (post(&[leg_in("a", "usd", "1")]), "INVALID_CURRENCY_CODE", "legs[0].amount.currency_code"),
-        (post(&[contradiction]), "INVALID_CONDITION", "legs[0].condition.expected_version"),
+        (post(&[]), Reason::InvalidLegs, "legs"),
+        (post(&vec![leg("a", "1"); 101]), Reason::InvalidLegs, "legs"),
+        (post(&[leg("a", "1"), leg("a", "0")]), Reason::InvalidAmount, "legs[1].amount.value"),
+        (post(&[leg("a", "-0.00")]), Reason::InvalidAmount, "legs[0].amount.value"),
+        (post(&[leg("a", "1e2")]), Reason::InvalidAmount, "legs[0].amount.value"),
+        (post(&[without_amount]), Reason::InvalidAmount, "legs[0].amount"),
+        (post(&[leg("a b", "1")]), Reason::InvalidAccountId, "legs[0].account_id"),
+        (
+            post(&[leg_in("a", "usd", "1")]),
+            Reason::InvalidCurrencyCode,
+            "legs[0].amount.currency_code",
+        ),
+        (post(&[contradiction]), Reason::InvalidCondition, "legs[0].condition.expected_version"),
     ];
-    for (request, expected_reason, field) in cases {
-        let status = client.post_transaction(request).await;
-        let status = refused(status, Code::InvalidArgument, expected_reason);
+    for (request, expected, field) in cases {
+        let status = must_fail(client.post_transaction(request).await, expected);
         assert_eq!(fields(&status), [field]);
     }
     assert_eq!(database.count("requests").await, 0);

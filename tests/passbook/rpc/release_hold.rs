@@ -1,5 +1,3 @@
-use passbook::proto::{Hold, HoldState, ReleaseHoldRequest};
-use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -8,7 +6,7 @@ on_both_databases! {
     a_release_makes_all_of_it_available_again,
     a_frozen_account_s_holds_can_be_released,
     a_repeat_answers_the_same_and_releases_nothing,
-    a_request_id_that_was_used_for_another_hold_is_refused,
+    a_request_id_that_was_used_for_another_hold_is_rejected,
     every_rejection_has_its_reason_and_is_recorded_alone,
 }
 
@@ -18,9 +16,7 @@ async fn a_release_makes_all_of_it_available_again(kind: Kind) {
     let placed = place(&client, hold_named("h", "alice", "7.50")).await;
     place(&client, hold_named("other", "alice", "1")).await;
 
-    let answer = client.clone().release_hold(release("h")).await.expect("it is released");
-
-    let answer = answer.into_inner();
+    let answer = client.release_hold(release("h")).await.expect("it is released");
     assert!(!answer.replayed);
     let hold = answer.hold.expect("a hold");
     let expected =
@@ -30,7 +26,7 @@ async fn a_release_makes_all_of_it_available_again(kind: Kind) {
     assert_eq!(get_hold(&client, "h").await, hold);
     assert_eq!(standing(&client, "alice").await, ["10.00", "1.00", "9.00", "5"]);
     assert_eq!(database.count("entries").await, 1, "no money has moved");
-    client.clone().withdraw(withdrawal("alice", "9")).await.expect("it is available");
+    client.withdraw(withdrawal("alice", "9")).await.expect("it is available");
     checker::assert_consistent(&database).await;
 }
 
@@ -47,9 +43,7 @@ async fn a_frozen_account_s_holds_can_be_released(kind: Kind) {
 }
 
 async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (_database, servers, client) = start_two_servers(kind).await;
     open_funded(&client, "alice", "10").await;
     place(&client, hold_named("h", "alice", "7.50")).await;
     let request = release("h");
@@ -58,7 +52,6 @@ async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
 
     for server in &servers {
         let again = server.client().release_hold(request.clone()).await.expect("the answer");
-        let again = again.into_inner();
         assert!(again.replayed);
         assert_eq!(again.hold.as_ref(), Some(&first));
     }
@@ -66,23 +59,17 @@ async fn a_repeat_answers_the_same_and_releases_nothing(kind: Kind) {
     assert_eq!(get(&client, "alice").await, before);
 }
 
-async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+async fn a_request_id_that_was_used_for_another_hold_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
-    for hold_id in ["h", "other"] {
-        place(&client, hold_named(hold_id, "alice", "3")).await;
-    }
+    place_all(&client, "alice", "3", &["h", "other"]).await;
     let first = release("h");
     released(&client, first.clone()).await;
 
     let other = ReleaseHoldRequest { hold_id: "other".to_owned(), ..first.clone() };
-    let status =
-        refused(client.release_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    assert_eq!(metadata(&status, "request_id"), first.request_id);
     // The same request id in another RPC.
-    let other =
-        passbook::proto::CaptureHoldRequest { request_id: first.request_id, ..capture("h") };
-    refused(client.capture_hold(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let capture = CaptureHoldRequest { request_id: first.request_id, ..capture("h") };
+    assert_request_id_reused(&client, [other.into(), capture.into()]).await;
 
     assert_eq!(standing(&client, "alice").await, ["10.00", "3.00", "7.00", "5"]);
 }
@@ -90,30 +77,24 @@ async fn a_request_id_that_was_used_for_another_hold_is_refused(kind: Kind) {
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
-    for hold_id in ["captured", "released"] {
-        place(&client, hold_named(hold_id, "alice", "1")).await;
-    }
+    place_all(&client, "alice", "1", &["captured", "released"]).await;
     captured(&client, capture("captured")).await;
     released(&client, release("released")).await;
-    let before = get(&client, "alice").await;
 
     let missing = release("missing");
-    let rejection = (Code::NotFound, "HOLD_NOT_FOUND");
-    let status = rejected_twice(&database, &client, missing.clone(), rejection).await;
+    let status = rejected_twice(&database, &client, missing.clone(), Reason::HoldNotFound).await;
     assert_eq!(metadata(&status, "hold_id"), "missing");
     let info = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(info.resource_name, "missing");
     for state in ["captured", "released"] {
-        let rejection = (Code::FailedPrecondition, "HOLD_NOT_OPEN");
-        let status = rejected_twice(&database, &client, release(state), rejection).await;
+        let status = rejected_twice(&database, &client, release(state), Reason::HoldNotOpen).await;
         assert_eq!(["hold_id", "state"].map(|it| metadata(&status, it)), [state, state]);
         assert!(status.get_details_precondition_failure().is_some());
     }
-    assert_eq!(get(&client, "alice").await, before);
 
     // A later hold with this id does not turn the rejection into a release.
     place(&client, hold_named("missing", "alice", "1")).await;
-    refused(client.clone().release_hold(missing).await, Code::NotFound, "HOLD_NOT_FOUND");
+    must_fail(client.release_hold(missing).await, Reason::HoldNotFound);
     assert_eq!(get_hold(&client, "missing").await.state(), HoldState::Open);
     checker::assert_consistent(&database).await;
 }

@@ -1,9 +1,3 @@
-use passbook::proto::{
-    CaptureHoldRequest, CreateAccountRequest, DepositRequest, GetTransactionRequest, HoldState,
-    Leg, PostTransactionRequest, ReverseTransactionRequest, Transaction, TransactionKind,
-    get_transaction_request::Lookup,
-};
-use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -13,7 +7,7 @@ on_both_databases! {
     every_kind_of_transaction_can_be_reversed,
     a_reversal_can_be_reversed_and_each_of_them_once,
     a_repeat_answers_the_same_and_reverses_nothing,
-    a_request_id_that_was_used_for_another_reversal_is_refused,
+    a_request_id_that_was_used_for_another_reversal_is_rejected,
     reversed_transactions_name_their_reversal,
     every_rejection_has_its_reason_and_is_recorded_alone,
     a_transaction_can_be_reversed_after_a_rejected_reversal,
@@ -21,52 +15,26 @@ on_both_databases! {
 }
 
 async fn transaction(client: &Client, transaction_id: &str) -> Transaction {
-    let lookup = Some(Lookup::TransactionId(transaction_id.to_owned()));
-    let answer = client.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    answer.expect("it exists").into_inner().transaction.expect("a transaction")
+    let answer = client.get_transaction(transaction_by_id(transaction_id)).await;
+    answer.expect("it exists").transaction.expect("a transaction")
 }
-
-async fn deposited(client: &Client, account_id: &str, amount: &str) -> String {
-    let answer = client.clone().deposit(deposit(account_id, amount)).await.expect("applied");
-    answer.into_inner().transaction.expect("a transaction").transaction_id
-}
-
-/// A transaction, the error of its reversal, the account in the error, and further metadata.
-type Case<'a> = (&'a str, (Code, &'static str), &'static str, Vec<(&'a str, &'a str)>);
 
 async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open(&client, "bob").await;
     open_with(&client, account_of("yen", "JPY")).await;
-    let legs = [
-        ("alice", money("-7")),
-        ("bob", money("2.5")),
-        ("yen", money_of("JPY", "300")),
-        ("alice", money("1")),
-    ];
-    let leg = |(account_id, amount): (&str, _)| Leg {
-        account_id: account_id.to_owned(),
-        amount,
-        condition: None,
-    };
-    let request = PostTransactionRequest {
-        request_id: new_request_id(),
-        legs: legs.map(leg).into(),
-        description: "the first".to_owned(),
-        ..Default::default()
-    };
-    let original = client.post_transaction(request).await.expect("applied").into_inner();
-    let original = original.transaction.expect("a transaction");
+    let legs =
+        [leg("alice", "-7"), leg("bob", "2.5"), leg_in("yen", "JPY", "300"), leg("alice", "1")];
+    let request = PostTransactionRequest { description: "the first".to_owned(), ..post(&legs) };
+    let original = posted(&client, request).await;
     let request = ReverseTransactionRequest {
         description: "a mistake".to_owned(),
-        labels: [("ticket".to_owned(), "17'".to_owned())].into(),
+        labels: labels(&[("ticket", "17'")]),
         ..reversal(&original.transaction_id)
     };
 
     let answer = client.reverse_transaction(request.clone()).await.expect("it is reversed");
-
-    let answer = answer.into_inner();
     assert!(!answer.replayed);
     let made = answer.transaction.expect("a transaction");
     let id = uuid::Uuid::parse_str(&made.transaction_id).expect("a UUID");
@@ -103,26 +71,18 @@ async fn a_reversal_is_the_mirror_image_with_the_entries_in_their_order(kind: Ki
 }
 
 async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     open_funded(&client, "bob", "10").await;
     place(&client, hold_named("h", "alice", "6")).await;
     let before = (standing(&client, "alice").await, standing(&client, "bob").await);
     assert_eq!(before.0[..3], ["10.00", "6.00", "4.00"]);
-    let deposit = client.deposit(deposit("alice", "1")).await.expect("applied");
-    let withdrawal = client.withdraw(withdrawal("alice", "1")).await.expect("applied");
     let transfer = client.transfer(transfer("bob", "alice", "1")).await.expect("applied");
-    let to_bob = CaptureHoldRequest {
-        amount: money("5"),
-        destination_account_id: "bob".to_owned(),
-        ..capture("h")
-    };
-    let capture = captured(&client, to_bob).await;
     let made = [
-        deposit.into_inner().transaction,
-        withdrawal.into_inner().transaction,
-        transfer.into_inner().transaction,
-        capture.transaction,
+        Some(deposited(&client, "alice", "1").await),
+        Some(withdrawn(&client, "alice", "1").await),
+        transfer.transaction,
+        captured(&client, capture_to("bob", "h", "5")).await.transaction,
     ];
 
     for original in made {
@@ -147,11 +107,9 @@ async fn every_kind_of_transaction_can_be_reversed(kind: Kind) {
 }
 
 async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (database, servers, client) = start_two_servers(kind).await;
     open(&client, "alice").await;
-    let mut last = deposited(&client, "alice", "1").await;
+    let mut last = deposited(&client, "alice", "1").await.transaction_id;
     let mut chain = Vec::new();
     for expected in ["0.00", "1.00", "0.00"] {
         let made = reversed(&client, reversal(&last)).await;
@@ -162,10 +120,10 @@ async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
     }
 
     for (transaction_id, by) in &chain {
-        let rejection = (Code::FailedPrecondition, "ALREADY_REVERSED");
         for server in &servers {
             let request = reversal(&transaction_id.to_uppercase());
-            let status = rejected_twice(&database, &server.client(), request, rejection).await;
+            let status =
+                rejected_twice(&database, &server.client(), request, Reason::AlreadyReversed).await;
             let names = ["transaction_id", "reversed_by_transaction_id"];
             assert_eq!(names.map(|it| metadata(&status, it)), [transaction_id.as_str(), by]);
             assert!(status.get_details_precondition_failure().is_some());
@@ -177,66 +135,54 @@ async fn a_reversal_can_be_reversed_and_each_of_them_once(kind: Kind) {
 }
 
 async fn a_repeat_answers_the_same_and_reverses_nothing(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (_database, servers, client) = start_two_servers(kind).await;
     open(&client, "alice").await;
     let original = deposit("alice", "1");
-    let deposited = client.clone().deposit(original.clone()).await.expect("applied");
-    let deposited = deposited.into_inner().transaction.expect("a transaction");
+    let deposited = client.deposit(original.clone()).await.expect("applied").transaction;
+    let deposited = deposited.expect("a transaction");
     let request = reversal(&deposited.transaction_id);
     let first = reversed(&client, request.clone()).await;
     reversed(&client, reversal(&first.transaction_id)).await;
     let before = get(&client, "alice").await;
 
     for server in &servers {
-        let mut client = server.client();
+        let client = server.client();
         let again = client.reverse_transaction(request.clone()).await.expect("the answer");
-        let again = again.into_inner();
         assert!(again.replayed);
         // As in its first answer: without its later reversal.
         assert_eq!(again.transaction.as_ref(), Some(&first));
-        let again = client.deposit(original.clone()).await.expect("the answer").into_inner();
+        let again = client.deposit(original.clone()).await.expect("the answer");
         assert_eq!((again.replayed, again.transaction.as_ref()), (true, Some(&deposited)));
     }
 
     assert_eq!(get(&client, "alice").await, before);
 }
 
-async fn a_request_id_that_was_used_for_another_reversal_is_refused(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+async fn a_request_id_that_was_used_for_another_reversal_is_rejected(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
-    let transaction_id = deposited(&client, "alice", "1").await;
-    let other = deposited(&client, "alice", "2").await;
+    let transaction_id = deposited(&client, "alice", "1").await.transaction_id;
+    let other = deposited(&client, "alice", "2").await.transaction_id;
     let first = reversal(&transaction_id);
     reversed(&client, first.clone()).await;
     let others = [
         ReverseTransactionRequest { transaction_id: other, ..first.clone() },
         ReverseTransactionRequest { description: "d".to_owned(), ..first.clone() },
-        ReverseTransactionRequest {
-            labels: [("a".to_owned(), "b".to_owned())].into(),
-            ..first.clone()
-        },
+        ReverseTransactionRequest { labels: labels(&[("a", "b")]), ..first.clone() },
     ];
 
-    for other in others {
-        let answer = client.reverse_transaction(other).await;
-        let status = refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-        assert_eq!(metadata(&status, "request_id"), first.request_id);
-    }
+    assert_request_id_reused(&client, others.map(Change::Reverse)).await;
     // The same id in upper case is the same request.
     let upper = first.transaction_id.to_uppercase();
     let same = ReverseTransactionRequest { transaction_id: upper, ..first };
-    assert!(client.reverse_transaction(same).await.expect("the answer").into_inner().replayed);
+    assert!(client.reverse_transaction(same).await.expect("the answer").replayed);
     assert_eq!(balance(&client, "alice").await, "2.00");
 }
 
 async fn reversed_transactions_name_their_reversal(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (_database, servers, client) = start_two_servers(kind).await;
     open(&client, "alice").await;
-    let transaction_id = deposited(&client, "alice", "1").await;
+    let transaction_id = deposited(&client, "alice", "1").await.transaction_id;
     let before = transaction(&client, &transaction_id).await;
     assert_eq!(before.reversed_by_transaction_id, "");
 
@@ -246,98 +192,73 @@ async fn reversed_transactions_name_their_reversal(kind: Kind) {
         Transaction { reversed_by_transaction_id: made.transaction_id.clone(), ..before };
     let other = servers[1].client();
     assert_eq!(transaction(&other, &transaction_id).await, expected);
-    let lookup = Some(Lookup::RequestId(expected.request_id.clone()));
-    let by_request = other.clone().get_transaction(GetTransactionRequest { lookup }).await;
-    assert_eq!(by_request.expect("it exists").into_inner().transaction, Some(expected));
+    let by_request = transaction_by_request_id(&expected.request_id);
+    let by_request = other.get_transaction(by_request).await;
+    assert_eq!(by_request.expect("it exists").transaction, Some(expected));
 }
 
 async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
-    for account_id in ["spent", "frozen", "closed", "held"] {
-        open(&client, account_id).await;
-    }
-    let request = CreateAccountRequest { unlimited_overdraft: true, ..account_of("deep", "USD") };
-    open_with(&client, request).await;
-    let largest = "99999999999999999999999999.99";
-    let spent = deposited(&client, "spent", "5").await;
-    client.withdraw(withdrawal("spent", "0.01")).await.expect("applied");
-    let held = deposited(&client, "held", "5").await;
+    let (database, _server, client) = start_server(kind).await;
+    open_all(&client, &["spent", "frozen", "closed", "held"]).await;
+    open_unlimited(&client, "deep").await;
+    let spent = deposited(&client, "spent", "5").await.transaction_id;
+    withdrawn(&client, "spent", "0.01").await;
+    let held = deposited(&client, "held", "5").await.transaction_id;
     place(&client, hold_named("h", "held", "0.01")).await;
-    let frozen = deposited(&client, "frozen", "5").await;
+    let frozen = deposited(&client, "frozen", "5").await.transaction_id;
     freeze(&client, "frozen").await;
-    let closed = deposited(&client, "closed", "5").await;
-    client.withdraw(withdrawal("closed", "5")).await.expect("applied");
+    let closed = deposited(&client, "closed", "5").await.transaction_id;
+    withdrawn(&client, "closed", "5").await;
     close(&client, "closed").await.expect("it is empty");
-    let deep = deposited(&client, "deep", "5").await;
-    client.withdraw(withdrawal("deep", "5")).await.expect("applied");
-    client.withdraw(withdrawal("deep", largest)).await.expect("applied");
-    let missing = "0197a1b2-0000-7000-8000-000000000000";
-    let failed = Code::FailedPrecondition;
-    let negative = format!("-{largest}");
-    let cases: [Case<'_>; 6] = [
-        (missing, (Code::NotFound, "TRANSACTION_NOT_FOUND"), "", vec![("transaction_id", missing)]),
-        (&closed, (failed, "ACCOUNT_CLOSED"), "closed", vec![]),
-        (&frozen, (failed, "ACCOUNT_FROZEN"), "frozen", vec![]),
-        (
-            &deep,
-            (Code::OutOfRange, "BALANCE_OUT_OF_RANGE"),
-            "deep",
-            vec![("currency_code", "USD"), ("balance", &negative), ("amount", "-5.00")],
-        ),
-        (
-            &spent,
-            (failed, "INSUFFICIENT_FUNDS"),
-            "spent",
-            vec![
-                ("currency_code", "USD"),
-                ("available", "4.99"),
-                ("required", "5.00"),
-                ("version", "3"),
-            ],
-        ),
-        (&held, (failed, "INSUFFICIENT_FUNDS"), "held", vec![("available", "4.99")]),
+    let deep = deposited(&client, "deep", "5").await.transaction_id;
+    withdrawn(&client, "deep", "5").await;
+    withdrawn(&client, "deep", LARGEST).await;
+    let negative = format!("-{LARGEST}");
+    let out_of_range = [
+        ("account_id", "deep"),
+        ("currency_code", "USD"),
+        ("balance", &negative),
+        ("amount", "-5.00"),
+    ];
+    let insufficient = [
+        ("account_id", "spent"),
+        ("currency_code", "USD"),
+        ("available", "4.99"),
+        ("required", "5.00"),
+        ("version", "3"),
+    ];
+    let not_found = [("transaction_id", MISSING_TRANSACTION), ("account_id", "")];
+    let on_hold = [("account_id", "held"), ("available", "4.99")];
+    let cases: [RejectedCase<'_>; 6] = [
+        (reversal(MISSING_TRANSACTION).into(), Reason::TransactionNotFound, &not_found),
+        (reversal(&closed).into(), Reason::AccountClosed, &[("account_id", "closed")]),
+        (reversal(&frozen).into(), Reason::AccountFrozen, &[("account_id", "frozen")]),
+        (reversal(&deep).into(), Reason::BalanceOutOfRange, &out_of_range),
+        (reversal(&spent).into(), Reason::InsufficientFunds, &insufficient),
+        (reversal(&held).into(), Reason::InsufficientFunds, &on_hold),
     ];
 
-    let mut sent = Vec::new();
-    for (transaction_id, rejection, account_id, said) in cases {
-        let mut before = None;
-        if !account_id.is_empty() {
-            before = Some(get(&client, account_id).await);
-        }
-        let request = reversal(transaction_id);
-        let status = rejected_twice(&database, &client, request.clone(), rejection).await;
-        assert_eq!(metadata(&status, "account_id"), account_id);
-        for (name, text) in said {
-            assert_eq!(metadata(&status, name), text, "{status:?}");
-        }
-        if let Some(before) = before {
-            assert_eq!(get(&client, account_id).await, before);
-        }
-        sent.push((request, rejection, status));
-    }
+    let rejections = all_rejected(&database, &client, &cases).await;
 
     // The obstacles are gone, but the rejections are final.
     unfreeze(&client, "frozen").await;
     for account_id in ["spent", "deep", "held"] {
-        client.deposit(deposit(account_id, "100")).await.expect("applied");
+        deposited(&client, account_id, "100").await;
     }
-    for (request, (code, expected_reason), first) in sent {
-        let again = client.reverse_transaction(request).await;
-        assert_repeated(&first, &refused(again, code, expected_reason));
-    }
+    assert_still_rejected(&client, &rejections).await;
     checker::assert_consistent(&database).await;
 }
 
 async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
-    let transaction_id = deposited(&client, "alice", "5").await;
-    client.withdraw(withdrawal("alice", "1")).await.expect("applied");
+    let transaction_id = deposited(&client, "alice", "5").await.transaction_id;
+    withdrawn(&client, "alice", "1").await;
     let answer = client.reverse_transaction(reversal(&transaction_id)).await;
-    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(transaction(&client, &transaction_id).await.reversed_by_transaction_id, "");
 
-    client.deposit(deposit("alice", "1")).await.expect("applied");
+    deposited(&client, "alice", "1").await;
     reversed(&client, reversal(&transaction_id)).await;
 
     assert_eq!(balance(&client, "alice").await, "0.00");
@@ -345,10 +266,9 @@ async fn a_transaction_can_be_reversed_after_a_rejected_reversal(kind: Kind) {
 }
 
 async fn only_applied_transactions_can_be_reversed(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "1").await;
-    let answer = client.withdraw(withdrawal("alice", "2")).await;
-    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    must_fail(client.withdraw(withdrawal("alice", "2")).await, Reason::InsufficientFunds);
     place(&client, hold_named("h", "alice", "1")).await;
     released(&client, release("h")).await;
     let dry = DepositRequest { validate_only: true, ..deposit("alice", "1") };
@@ -363,8 +283,8 @@ async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     assert_eq!(ids.len(), 3);
 
     for transaction_id in ids {
-        let rejection = (Code::NotFound, "TRANSACTION_NOT_FOUND");
-        rejected_twice(&database, &client, reversal(&transaction_id), rejection).await;
+        let request = reversal(&transaction_id);
+        rejected_twice(&database, &client, request, Reason::TransactionNotFound).await;
     }
 
     assert_eq!(standing(&client, "alice").await, ["1.00", "0.00", "1.00", "4"]);

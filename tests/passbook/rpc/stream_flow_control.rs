@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use passbook::proto::{GetAccountRequest, PostTransactionRequest, StreamTransactionsRequest};
 use sea_orm::ConnectionTrait;
 use tokio::{process::Command, sync::OnceCell, task::yield_now};
 use tokio_stream::{Stream, StreamExt};
@@ -107,8 +106,8 @@ async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
 
 /// Writes to one stream as fast as it can. Returns the number of results, all of them applied.
 async fn results_of(client: &Client, requests: usize) -> usize {
-    let answer = client.clone().stream_transactions(one_a_frame(requests)).await.expect("a stream");
-    let (mut results, mut count) = (answer.into_inner(), 0);
+    let mut results = client.stream_transactions(one_a_frame(requests)).await.expect("a stream");
+    let mut count = 0;
     while let Some(response) = results.next().await {
         made(&response.expect("a result").result.expect("always there"));
         count += 1;
@@ -148,10 +147,10 @@ struct OtherCalls {
 impl OtherCalls {
     fn on(client: &Client) -> Self {
         let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (mut client, is_over, counter) = (client.clone(), over.clone(), count.clone());
+        let (client, is_over, counter) = (client.clone(), over.clone(), count.clone());
         let calls = tokio::spawn(async move {
             while !is_over.load(Relaxed) {
-                let request = GetAccountRequest { account_id: OTHER.to_owned() };
+                let request = account_named(OTHER);
                 client.get_account(within(PATIENCE, request)).await.expect("others go on");
                 counter.fetch_add(1, Relaxed);
                 tokio::time::sleep(ms(1)).await;

@@ -3,7 +3,6 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use passbook::proto::{PostTransactionRequest, StreamTransactionsRequest};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
@@ -21,12 +20,12 @@ fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
 }
 
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open(&client, "hot").await;
     let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
 
-    let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
-    let mut results = answer.into_inner();
+    let mut results =
+        client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
 
     let mut sequence = 0;
     while let Some(response) = results.next().await {
@@ -40,7 +39,7 @@ async fn results_come_in_the_order_of_the_requests(kind: Kind) {
 }
 
 async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let requests = vec![
         message(post(&[leg("a", "1")])),
@@ -52,7 +51,6 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
 
     let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
     let results: Vec<_> = answer
-        .into_inner()
         .map(|response| response.expect("a result").result.expect("always there"))
         .collect()
         .await;
@@ -64,13 +62,12 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
 }
 
 async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
-    open(&client, "a").await;
-    open(&client, "b").await;
+    let (database, _server, client) = start_server(kind).await;
+    open_all(&client, &["a", "b"]).await;
     let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();
     let messages: Vec<_> = requests.iter().cloned().map(message).collect();
-    let answer = client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
-    let mut results = answer.into_inner();
+    let mut results =
+        client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     for _ in 0..100 {
         results.next().await.expect("not the end").expect("a result");
     }
@@ -89,7 +86,7 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
 async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "5m"]).await;
-    let mut client = server.client();
+    let client = server.client();
     open(&client, "hot").await;
     let (sender, receiver) = mpsc::channel(1);
     let sending = tokio::spawn(async move {
@@ -97,8 +94,8 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
             tokio::time::sleep(ms(1)).await;
         }
     });
-    let answer = client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
-    let mut results = answer.into_inner();
+    let mut results =
+        client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
     let mut count = 0;
     let end = loop {
         match results.next().await.expect("an end with a status") {
@@ -123,9 +120,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
 /// The server stops reading long before its memory grows, and continues when its results are read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_results_are_not_read_is_not_read_from() {
-    let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+    let (_database, _server, client) = start_loaded_server(Kind::Sqlite).await;
     open(&client, "hot").await;
     let sent = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = mpsc::channel(1);
@@ -142,8 +137,8 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
             counter.fetch_add(1, Relaxed);
         }
     });
-    let answer = client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
-    let mut results = answer.into_inner();
+    let mut results =
+        client.stream_transactions(ReceiverStream::new(receiver)).await.expect("a stream");
 
     let mut at_rest = 0;
     eventually("unread results stop the intake", async || {

@@ -1,6 +1,3 @@
-use passbook::proto::{Account, AccountState, CreateAccountRequest, UpdateAccountRequest};
-use prost_types::FieldMask;
-use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{checker, *};
@@ -18,50 +15,30 @@ on_both_databases! {
     every_rejection_has_its_reason_and_changes_nothing,
 }
 
-fn of(account_id: &str) -> UpdateAccountRequest {
-    UpdateAccountRequest { account_id: account_id.to_owned(), ..Default::default() }
-}
-
-fn mask(paths: &[&str]) -> Option<FieldMask> {
-    Some(FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
-}
-
-fn limit(account_id: &str, amount: &str) -> UpdateAccountRequest {
-    UpdateAccountRequest { overdraft_limit: money(amount), ..of(account_id) }
-}
-
 async fn try_update(client: &Client, request: UpdateAccountRequest) -> Result<Account, Status> {
-    let answer = client.clone().update_account(request).await?;
-    Ok(answer.into_inner().account.expect("an account"))
+    let answer = client.update_account(request).await?;
+    Ok(answer.account.expect("an account"))
 }
 
 async fn update(client: &Client, request: UpdateAccountRequest) -> Account {
     try_update(client, request).await.expect("it is updated")
 }
 
-async fn open_unlimited(client: &Client, account_id: &str) -> Account {
-    let request =
-        CreateAccountRequest { unlimited_overdraft: true, ..account_of(account_id, "USD") };
-    open_with(client, request).await
-}
-
 async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (database, servers, client) = start_two_servers(kind).await;
     let request = CreateAccountRequest {
         labels: labels(&[("team", "a"), ("gone", "")]),
         ..account_of("alice", "USD")
     };
     open_with(&client, request).await;
-    client.clone().deposit(deposit("alice", "10")).await.expect("applied");
+    client.deposit(deposit("alice", "10")).await.expect("applied");
     place(&client, hold("alice", "4")).await;
     let before = get(&client, "alice").await;
     let request = UpdateAccountRequest {
         update_mask: mask(&["labels", "overdraft_limit"]),
         labels: labels(&[("team", "b'; --"), ("new", "{\"ä\": 1}")]),
         expected_version: Some(3),
-        ..limit("alice", "5.5")
+        ..limit_of("alice", "5.5")
     };
 
     let after = update(&client, request.clone()).await;
@@ -77,14 +54,14 @@ async fn an_update_changes_all_mutable_fields_and_nothing_else(kind: Kind) {
     assert_eq!(after, expected);
     assert!(microseconds(&after.update_time) >= microseconds(&before.update_time));
     assert_eq!(get(&servers[1].client(), "alice").await, after);
-    client.clone().withdraw(withdrawal("alice", "11.5")).await.expect("it is available");
+    client.withdraw(withdrawal("alice", "11.5")).await.expect("it is available");
     checker::assert_consistent(&database).await;
 }
 
 async fn a_mask_chooses_what_is_changed(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "1").await;
-    let all = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..limit("alice", "2") };
+    let all = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..limit_of("alice", "2") };
 
     let with = |paths| UpdateAccountRequest { update_mask: mask(paths), ..all.clone() };
     let account = update(&client, with(&["labels"])).await;
@@ -93,7 +70,7 @@ async fn a_mask_chooses_what_is_changed(kind: Kind) {
     let account = update(&client, with(&["overdraft_limit", "overdraft_limit"])).await;
     assert_eq!((value(&account.overdraft_limit), account.version), ("2.00", 3));
     // An empty mask is no mask.
-    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..limit("alice", "3") };
+    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..limit_of("alice", "3") };
     let request = UpdateAccountRequest { update_mask: mask(&[]), ..request };
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("3.00", labels(&[("c", "d")])));
@@ -108,17 +85,17 @@ async fn without_a_mask_the_fields_that_are_set_are_changed(kind: Kind) {
     };
     open_with(&client, request).await;
 
-    let account = update(&client, limit("alice", "2")).await;
+    let account = update(&client, limit_of("alice", "2")).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("2.00", labels(&[("a", "b")])));
-    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..of("alice") };
+    let request = UpdateAccountRequest { labels: labels(&[("c", "d")]), ..update_of("alice") };
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("2.00", labels(&[("c", "d")])));
-    let request = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
+    let request = UpdateAccountRequest { unlimited_overdraft: true, ..update_of("alice") };
     let account = update(&client, request).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("0.00", labels(&[("c", "d")])));
     assert!(account.unlimited_overdraft);
     // Zero counts as set.
-    let account = update(&client, limit("alice", "0")).await;
+    let account = update(&client, limit_of("alice", "0")).await;
     assert!(account.unlimited_overdraft, "only a limit above zero ends it");
 }
 
@@ -131,8 +108,10 @@ async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
     };
     open_with(&client, request).await;
     open_unlimited(&client, "bank").await;
-    let with =
-        |account_id, paths| UpdateAccountRequest { update_mask: mask(paths), ..of(account_id) };
+    let with = |account_id, paths| UpdateAccountRequest {
+        update_mask: mask(paths),
+        ..update_of(account_id)
+    };
 
     let account = update(&client, with("alice", &["labels"])).await;
     assert_eq!((value(&account.overdraft_limit), account.labels), ("1.00", labels(&[])));
@@ -146,23 +125,22 @@ async fn a_field_in_the_mask_that_is_absent_gets_its_default(kind: Kind) {
 async fn setting_an_overdraft_limit_clears_unlimited_and_vice_versa(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "5").await;
-    let unlimited = UpdateAccountRequest { unlimited_overdraft: true, ..of("alice") };
+    let unlimited = UpdateAccountRequest { unlimited_overdraft: true, ..update_of("alice") };
 
     let account = update(&client, unlimited).await;
     assert!(account.unlimited_overdraft);
     assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["0.00", "0.00"]);
-    client.clone().withdraw(withdrawal("alice", "7")).await.expect("there is no limit");
+    client.withdraw(withdrawal("alice", "7")).await.expect("there is no limit");
 
-    let account = update(&client, limit("alice", "7")).await;
+    let account = update(&client, limit_of("alice", "7")).await;
     assert!(!account.unlimited_overdraft);
     assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["7.00", "0.00"]);
-    let answer = client.clone().withdraw(withdrawal("alice", "0.01")).await;
-    refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    must_fail(client.withdraw(withdrawal("alice", "0.01")).await, Reason::InsufficientFunds);
     // Both in one update, if the limit is zero.
     let request = UpdateAccountRequest {
         update_mask: mask(&["overdraft_limit", "unlimited_overdraft"]),
         unlimited_overdraft: true,
-        ..limit("alice", "0")
+        ..limit_of("alice", "0")
     };
     assert!(update(&client, request).await.unlimited_overdraft);
     checker::assert_consistent(&database).await;
@@ -180,7 +158,7 @@ async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind)
     let same = UpdateAccountRequest {
         labels: labels(&[("c", "d"), ("a", "b")]),
         expected_version: Some(1),
-        ..limit("alice", "005.0")
+        ..limit_of("alice", "005.0")
     };
     for _ in 0..2 {
         assert_eq!(update(&client, same.clone()).await, before);
@@ -193,35 +171,32 @@ async fn an_update_that_changes_nothing_leaves_the_account_as_it_was(kind: Kind)
 async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_with_overdraft(&client, "alice", "10").await;
-    client.clone().withdraw(withdrawal("alice", "3")).await.expect("applied");
+    client.withdraw(withdrawal("alice", "3")).await.expect("applied");
     place(&client, hold("alice", "2")).await;
     let before = get(&client, "alice").await;
 
-    let status = refused(
-        try_update(&client, limit("alice", "4.99")).await,
-        Code::FailedPrecondition,
-        "INSUFFICIENT_FUNDS",
-    );
+    let status =
+        must_fail(try_update(&client, limit_of("alice", "4.99")).await, Reason::InsufficientFunds);
     let names = ["account_id", "currency_code", "available", "required", "version"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "USD", "5.00", "5.01", "3"]);
     assert_eq!(get(&client, "alice").await, before);
 
-    let account = update(&client, limit("alice", "5")).await;
+    let account = update(&client, limit_of("alice", "5")).await;
     assert_eq!([value(&account.overdraft_limit), value(&account.available)], ["5.00", "0.00"]);
 
     // The use of an unlimited overdraft stays covered as well.
     open_unlimited(&client, "bank").await;
-    client.clone().withdraw(withdrawal("bank", "3")).await.expect("applied");
-    let finite = UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..of("bank") };
-    for request in [finite, limit("bank", "2.99")] {
-        let answer = try_update(&client, request).await;
-        refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    client.withdraw(withdrawal("bank", "3")).await.expect("applied");
+    let finite =
+        UpdateAccountRequest { update_mask: mask(&["unlimited_overdraft"]), ..update_of("bank") };
+    for request in [finite, limit_of("bank", "2.99")] {
+        must_fail(try_update(&client, request).await, Reason::InsufficientFunds);
     }
     assert!(get(&client, "bank").await.unlimited_overdraft);
     // Its labels can still be updated.
-    let request = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..of("bank") };
+    let request = UpdateAccountRequest { labels: labels(&[("a", "b")]), ..update_of("bank") };
     update(&client, request).await;
-    update(&client, limit("bank", "3")).await;
+    update(&client, limit_of("bank", "3")).await;
     assert_eq!(standing(&client, "bank").await, ["-3.00", "0.00", "0.00", "4"]);
     checker::assert_consistent(&database).await;
 }
@@ -229,12 +204,14 @@ async fn an_overdraft_limit_can_be_lowered_to_the_used_amount(kind: Kind) {
 async fn an_update_needs_the_expected_version(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     let before = open_funded(&client, "alice", "10").await;
-    let expecting =
-        |version| UpdateAccountRequest { expected_version: Some(version), ..limit("alice", "1") };
+    let expecting = |version| UpdateAccountRequest {
+        expected_version: Some(version),
+        ..limit_of("alice", "1")
+    };
 
     for version in [1, 3, i64::MAX] {
         let answer = try_update(&client, expecting(version)).await;
-        let status = refused(answer, Code::Aborted, "VERSION_MISMATCH");
+        let status = must_fail(answer, Reason::VersionMismatch);
         let names = ["account_id", "expected_version", "version"];
         let expected = ["alice", &version.to_string(), "2"];
         assert_eq!(names.map(|it| metadata(&status, it)), expected);
@@ -243,25 +220,23 @@ async fn an_update_needs_the_expected_version(kind: Kind) {
     assert_eq!(get(&client, "alice").await, before);
     assert_eq!(update(&client, expecting(2)).await.version, 3);
     // Even if nothing would change.
-    refused(try_update(&client, expecting(2)).await, Code::Aborted, "VERSION_MISMATCH");
+    must_fail(try_update(&client, expecting(2)).await, Reason::VersionMismatch);
     assert_eq!(update(&client, expecting(3)).await.version, 3);
 }
 
 async fn frozen_accounts_are_updated_and_closed_ones_are_not(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
-    for account_id in ["frozen", "closed"] {
-        open(&client, account_id).await;
-    }
+    open_all(&client, &["frozen", "closed"]).await;
     freeze(&client, "frozen").await;
     let closed = close(&client, "closed").await.expect("it is closed");
 
-    let account = update(&client, limit("frozen", "1")).await;
+    let account = update(&client, limit_of("frozen", "1")).await;
     assert_eq!(account.state(), AccountState::Frozen);
     assert_eq!((value(&account.overdraft_limit), account.version), ("1.00", 3));
     // Not even to its current value.
     for amount in ["0", "1"] {
-        let answer = try_update(&client, limit("closed", amount)).await;
-        let status = refused(answer, Code::FailedPrecondition, "ACCOUNT_CLOSED");
+        let answer = try_update(&client, limit_of("closed", amount)).await;
+        let status = must_fail(answer, Reason::AccountClosed);
         assert_eq!(metadata(&status, "account_id"), "closed");
     }
     assert_eq!(get(&client, "closed").await, closed);
@@ -271,18 +246,17 @@ async fn every_rejection_has_its_reason_and_changes_nothing(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     let before = open(&client, "alice").await;
 
-    let answer = try_update(&client, limit("nobody", "1")).await;
-    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let answer = try_update(&client, limit_of("nobody", "1")).await;
+    let status = must_fail(answer, Reason::AccountNotFound);
     assert_eq!(metadata(&status, "account_id"), "nobody");
     let info = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(info.resource_name, "nobody");
     let euro = UpdateAccountRequest {
         overdraft_limit: money_of("EUR", "1"),
         labels: labels(&[("a", "b")]),
-        ..of("alice")
+        ..update_of("alice")
     };
-    let answer = try_update(&client, euro).await;
-    let status = refused(answer, Code::FailedPrecondition, "CURRENCY_MISMATCH");
+    let status = must_fail(try_update(&client, euro).await, Reason::CurrencyMismatch);
     let names = ["account_id", "currency_code", "account_currency_code"];
     assert_eq!(names.map(|it| metadata(&status, it)), ["alice", "EUR", "USD"]);
     assert!(status.get_details_precondition_failure().is_some());

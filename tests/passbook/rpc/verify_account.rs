@@ -1,8 +1,5 @@
-use passbook::proto::{
-    VerificationFaultKind as FaultKind, VerifyAccountRequest, VerifyAccountResponse,
-};
+use passbook::proto::VerificationFaultKind as FaultKind;
 use tokio::sync::watch;
-use tonic::Code;
 
 use crate::harness::{
     ring::{RingLoad, Stop, open_ring},
@@ -20,35 +17,22 @@ on_both_databases! {
 
 async fn verify(client: &Client, account_id: &str) -> VerifyAccountResponse {
     let request = VerifyAccountRequest { account_id: account_id.to_owned() };
-    let answer = client.clone().verify_account(within(PATIENCE, request)).await;
-    answer.expect("an answer").into_inner()
+    let answer = client.verify_account(within(PATIENCE, request)).await;
+    answer.expect("an answer")
 }
 
 /// Opens an account with three entries, of 10, -3 and 5.
 async fn open_with_entries(client: &Client, account_id: &str) {
     open_funded(client, account_id, "10").await;
-    client.clone().withdraw(withdrawal(account_id, "3")).await.expect("applied");
-    client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
+    client.withdraw(withdrawal(account_id, "3")).await.expect("applied");
+    client.deposit(deposit(account_id, "5")).await.expect("applied");
 }
 
 async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     // More entries than the server reads at a time.
-    for _ in 0..21 {
-        let requests = (0..100).map(|_| passbook::proto::PostTransactionRequest {
-            request_id: new_request_id(),
-            legs: vec![passbook::proto::Leg {
-                account_id: "alice".to_owned(),
-                amount: money("0.01"),
-                ..Default::default()
-            }],
-            ..Default::default()
-        });
-        let request =
-            passbook::proto::BatchPostTransactionsRequest { requests: requests.collect() };
-        client.clone().batch_post_transactions(request).await.expect("all are applied");
-    }
+    post_many(&client, "alice", 2100).await;
 
     let answer = verify(&client, "alice").await;
 
@@ -56,11 +40,10 @@ async fn a_correct_account_is_verified_to_its_last_entry(kind: Kind) {
 }
 
 async fn an_account_without_entries_is_correct(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open(&server.client(), "alice").await;
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
 
-    let answer = verify(&server.client(), "alice").await;
+    let answer = verify(&client, "alice").await;
 
     assert_eq!(answer, VerifyAccountResponse { valid: true, entries_verified: 0, fault: None });
 }
@@ -73,6 +56,8 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     let bytes = if kind == Kind::Sqlite { "x'00'" } else { r"'\x00'" };
     let unreadable = format!("UPDATE entries SET hash = {bytes}");
     let unreadable_account = format!("UPDATE accounts SET last_hash = {bytes}");
+    let balance = if kind == Kind::Sqlite { "'much'" } else { "0.001" };
+    let unreadable_balance = format!("UPDATE accounts SET balance = {balance}");
     let surplus = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
         balance_after, create_time_us, hash FROM entries";
     let cases = [
@@ -95,6 +80,7 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
         ("UPDATE accounts SET held = '1.00'", "true", 0, FaultKind::WrongHeld, "sum to 0.00"),
         (&unreadable, "sequence = 2", 2, FaultKind::Unreadable, "hash"),
         (&unreadable_account, "true", 0, FaultKind::Unreadable, "last_hash"),
+        (&unreadable_balance, "true", 0, FaultKind::Unreadable, "column balance"),
     ];
 
     for (change, which, sequence, kind, words) in cases {
@@ -141,9 +127,7 @@ async fn unrecorded_expired_holds_count_as_open(kind: Kind) {
 async fn concurrent_changes_are_no_fault(kind: Kind) {
     const VERIFIED: usize = 200;
     const CHANGES: i64 = 500;
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
     let (accounts, _) = open_ring(&clients[0], 3).await;
     let (stop, stopped) = watch::channel(false);
     let load = RingLoad::on(&accounts, 16, Stop::When(stopped), seed());
@@ -168,14 +152,13 @@ async fn concurrent_changes_are_no_fault(kind: Kind) {
 }
 
 async fn an_account_that_does_not_exist_cannot_be_verified(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
+    let (_database, _server, client) = start_server(kind).await;
     let request = |account_id: &str| VerifyAccountRequest { account_id: account_id.to_owned() };
 
-    let missing = server.client().verify_account(request("nobody")).await;
-    let malformed = server.client().verify_account(request("no body")).await;
+    let missing = client.verify_account(request("nobody")).await;
+    let malformed = client.verify_account(request("no body")).await;
 
-    refused(missing, Code::NotFound, "ACCOUNT_NOT_FOUND");
-    let status = refused(malformed, Code::InvalidArgument, "INVALID_ACCOUNT_ID");
+    must_fail(missing, Reason::AccountNotFound);
+    let status = must_fail(malformed, Reason::InvalidAccountId);
     assert_eq!(fields(&status), ["account_id"]);
 }

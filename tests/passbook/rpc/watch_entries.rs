@@ -1,6 +1,4 @@
-use passbook::proto::{Entry, ListEntriesRequest, PostTransactionRequest};
 use tokio::time::{Instant, timeout};
-use tonic::Code;
 
 use crate::harness::*;
 
@@ -11,23 +9,18 @@ on_both_databases! {
     every_watcher_receives_entries_from_its_own_start,
     a_transaction_of_several_legs_arrives_whole_and_in_order,
     a_watcher_of_a_quiet_account_gets_heartbeats_only,
-    malformed_requests_to_watch_are_refused,
+    malformed_requests_to_watch_are_invalid,
     only_the_client_deadline_ends_the_stream,
     a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it,
 }
 
 async fn deposit_one(client: &Client, account_id: &str) -> Entry {
-    let answer = client.clone().deposit(deposit(account_id, "1")).await.expect("applied");
-    answer.into_inner().transaction.expect("a transaction").entries.remove(0)
+    deposited(client, account_id, "1").await.entries.remove(0)
 }
 
 async fn listed(client: &Client, account_id: &str) -> Vec<Entry> {
-    let request = ListEntriesRequest {
-        account_id: account_id.to_owned(),
-        page_size: 1000,
-        ..ListEntriesRequest::default()
-    };
-    client.clone().list_entries(request).await.expect("a page").into_inner().entries
+    let request = ListEntriesRequest { page_size: 1000, ..entries_of(account_id) };
+    client.list_entries(request).await.expect("a page").entries
 }
 
 async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
@@ -62,9 +55,8 @@ async fn existing_entries_come_first_and_then_new_ones(kind: Kind) {
 }
 
 async fn entries_of_another_server_are_streamed(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let (here, there) = (servers[0].client(), servers[1].client());
+    let (_database, servers, client) = start_two_servers(kind).await;
+    let (here, there) = (client, servers[1].client());
     open(&there, "alice").await;
     let mut watching = Watching::begin(&here, "alice", 0).await;
 
@@ -78,9 +70,7 @@ async fn entries_of_another_server_are_streamed(kind: Kind) {
 }
 
 async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let servers = Server::start_fleet(&database, 2).await;
-    let client = servers[0].client();
+    let (_database, servers, client) = start_two_servers(kind).await;
     open(&client, "alice").await;
     deposit_one(&client, "alice").await;
     let mut watching = Watching::begin(&client, "alice", 0).await;
@@ -100,8 +90,7 @@ async fn a_cut_stream_resumes_after_its_last_sequence(kind: Kind) {
 
 async fn every_watcher_receives_entries_from_its_own_start(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
-    open(&client, "alice").await;
-    open(&client, "bob").await;
+    open_all(&client, &["alice", "bob"]).await;
     let mut first = Watching::begin(&client, "alice", 0).await;
     let mut of_bob = Watching::begin(&client, "bob", 0).await;
     let writing = async {
@@ -141,8 +130,8 @@ async fn a_transaction_of_several_legs_arrives_whole_and_in_order(kind: Kind) {
     let mut made = Vec::new();
     for _ in 0..5 {
         let request = PostTransactionRequest { legs: legs.clone(), ..post(&[]) };
-        let answer = client.clone().post_transaction(request).await.expect("applied");
-        let entries = answer.into_inner().transaction.expect("a transaction").entries;
+        let answer = client.post_transaction(request).await.expect("applied");
+        let entries = answer.transaction.expect("a transaction").entries;
         made.extend(entries.into_iter().filter(|entry| entry.account_id == "alice"));
     }
 
@@ -156,8 +145,7 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
     database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'frozen'").await;
     let began = Instant::now();
     let mut watching = Watching::begin(&client, "frozen", 1).await;
-    let answer = client.clone().withdraw(withdrawal("frozen", "1")).await;
-    refused(answer, Code::FailedPrecondition, "ACCOUNT_FROZEN");
+    must_fail(client.withdraw(withdrawal("frozen", "1")).await, Reason::AccountFrozen);
     deposit_one(&client, "busy").await;
 
     for number in 1..=2 {
@@ -172,46 +160,42 @@ async fn a_watcher_of_a_quiet_account_gets_heartbeats_only(kind: Kind) {
     assert_eq!(watching.until(2).await, [made]);
 }
 
-async fn malformed_requests_to_watch_are_refused(kind: Kind) {
+async fn malformed_requests_to_watch_are_invalid(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "5").await;
     let cases = [
-        (watch("", 0), "INVALID_ACCOUNT_ID", vec!["account_id"]),
-        (watch("a b", -1), "INVALID_ACCOUNT_ID", vec!["account_id", "after_sequence"]),
-        (watch("alice", -1), "INVALID_FILTER", vec!["after_sequence"]),
-        (watch("alice", i64::MIN), "INVALID_FILTER", vec!["after_sequence"]),
-        (watch("alice", 2), "INVALID_FILTER", vec!["after_sequence"]),
-        (watch("alice", i64::MAX), "INVALID_FILTER", vec!["after_sequence"]),
+        (watch("", 0), Reason::InvalidAccountId, vec!["account_id"]),
+        (watch("a b", -1), Reason::InvalidAccountId, vec!["account_id", "after_sequence"]),
+        (watch("alice", -1), Reason::InvalidFilter, vec!["after_sequence"]),
+        (watch("alice", i64::MIN), Reason::InvalidFilter, vec!["after_sequence"]),
+        (watch("alice", 2), Reason::InvalidFilter, vec!["after_sequence"]),
+        (watch("alice", i64::MAX), Reason::InvalidFilter, vec!["after_sequence"]),
     ];
     for (request, expected, expected_fields) in cases {
-        let answer = client.clone().watch_entries(request.clone()).await;
-        let status = refused(answer, Code::InvalidArgument, expected);
+        let status = must_fail(client.watch_entries(request.clone()).await, expected);
         assert_eq!(fields(&status), expected_fields, "{request:?}");
     }
-    let answer = client.clone().watch_entries(watch("alice", 2)).await;
-    let status = answer.expect_err("there is one entry");
+    let status = client.watch_entries(watch("alice", 2)).await.expect_err("there is one entry");
     assert!(status.message().contains("which is 1"), "{}", status.message());
 
-    let answer = client.clone().watch_entries(watch("nobody", 7)).await;
-    let status = refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    let status = must_fail(client.watch_entries(watch("nobody", 7)).await, Reason::AccountNotFound);
     assert_eq!(metadata(&status, "account_id"), "nobody");
     Watching::begin(&client, "alice", 1).await;
 }
 
 async fn only_the_client_deadline_ends_the_stream(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start_with(&database, &["--default-deadline", "500ms"]).await;
-    let client = server.client();
+    let (_database, server, client) =
+        start_server_with(kind, &["--default-deadline", "500ms"]).await;
     open(&client, "alice").await;
     let mut watching = Watching::begin(&client, "alice", 0).await;
     let began = Instant::now();
 
     let request = within(ms(1500), watch("alice", 0));
-    let mut patient = server.patient();
-    let mut stream = patient.watch_entries(request).await.expect("a stream").into_inner();
+    let patient = server.patient();
+    let mut stream = patient.watch_entries(request).await.expect("a stream");
     let end = stream.message().await.expect_err("the deadline passes");
 
-    assert_eq!((end.code(), reason(&end).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    assert_reason(&end, Reason::DeadlineExceeded);
     assert_eq!(outcome(&end), "", "nothing was to be changed");
     let passed = began.elapsed();
     assert!(passed > ms(1300), "{passed:?}");
@@ -232,7 +216,7 @@ async fn a_server_that_shuts_down_ends_the_stream_and_does_not_wait_for_it(kind:
     server.terminate();
 
     let end = timeout(PATIENCE, caught_up.end()).await.expect("the stream ends");
-    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert_reason(&end, Reason::ShuttingDown);
     let status = server.wait(PATIENCE).await.expect("no delay");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     // The message was sent before the end of the stream, and is read after it.

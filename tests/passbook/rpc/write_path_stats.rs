@@ -1,10 +1,5 @@
 //! GetWritePathStats adds up to the requests that were made.
 
-use passbook::proto::{
-    GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
-};
-use tokio::task::JoinSet;
-
 use crate::harness::*;
 
 on_both_databases! {
@@ -12,28 +7,14 @@ on_both_databases! {
     a_repeat_in_a_batch_of_new_requests_is_replayed,
 }
 
-async fn stats(server: &Server) -> GetWritePathStatsResponse {
-    let target = format!("http://{}", server.address);
-    let mut client = AdminServiceClient::connect(target).await.expect("it listens");
-    client.get_write_path_stats(GetWritePathStatsRequest {}).await.expect("it answers").into_inner()
-}
-
 async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
     let (_database, server, client) = start_server(kind).await;
-    assert_eq!(stats(&server).await.batch_size.unwrap_or_default().count, 0);
+    assert_eq!(server.write_path_stats().await.batch_size.unwrap_or_default().count, 0);
     open(&client, "a").await;
 
-    let mut calls = JoinSet::new();
-    for _ in 0..60 {
-        let client = client.clone();
-        calls.spawn(async move {
-            let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("applied");
-        });
-    }
-    calls.join_all().await;
+    deposit_at_once(&client, "a", 60).await;
 
-    let stats = stats(&server).await;
+    let stats = server.write_path_stats().await;
     let batches = stats.batch_size.unwrap_or_default();
     assert_eq!(batches.sum, 61.0, "the account and 60 deposits: {batches:?}");
     assert!(batches.count < 61, "nothing was shared: {batches:?}");
@@ -49,25 +30,21 @@ async fn every_decided_request_is_counted_in_one_batch(kind: Kind) {
 async fn a_repeat_in_a_batch_of_new_requests_is_replayed(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
-    let known = Change::Deposit(deposit("a", "1000"));
-    known.send(&client, PATIENCE).await.expect("applied");
+    let known = deposit("a", "1000");
+    client.deposit(known.clone()).await.expect("applied");
 
     // More requests than are looked up after one repeat, so that in each round the worker expects
     // no repeat.
     for round in 0..3 {
-        let mut calls = JoinSet::new();
-        for number in 0..100 {
-            let (client, known) = (client.clone(), known.clone());
-            calls.spawn(async move {
-                let new = Change::Deposit(deposit("a", "1"));
-                let change = if number == 50 { known } else { new };
-                change.send(&client, PATIENCE).await.expect("it is answered");
-            });
+        let calls = (0..100).map(|number| {
+            let new = deposit("a", "1");
+            client.deposit(within(PATIENCE, if number == 50 { known.clone() } else { new }))
+        });
+        for answer in join_all(calls).await {
+            answer.expect("it is answered");
         }
-        calls.join_all().await;
         for _ in 0..100 {
-            let change = Change::Deposit(deposit("a", "1"));
-            change.send(&client, PATIENCE).await.expect("applied");
+            client.deposit(within(PATIENCE, deposit("a", "1"))).await.expect("applied");
         }
         assert_eq!(database.count("entries").await, 1 + 199 * (round + 1));
     }

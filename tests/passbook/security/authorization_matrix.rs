@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use passbook::proto::{admin_service_client::AdminServiceClient, *};
+use passbook::proto::admin_service_client::AdminServiceClient;
 use prost::Message;
-use tokio_stream::StreamExt;
-use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor};
+use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor};
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, Credential, NamedClient, authorization, bearer, entry, identity},
+    credentials::{Callers, Credential, authorization, bearer, entry, identity},
     *,
 };
 
@@ -120,7 +119,14 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
                 let target = fresh.as_ref().unwrap_or(&untouched[usize::from(!is_own)]);
                 let answer = match service.as_str() {
                     "AdminService" => call_admin(&server, &who.credential, &method).await,
-                    _ => call(server.client_that(who.credential.clone()), &method, target).await,
+                    _ => {
+                        call(
+                            Client::over(server.channel(), who.credential.clone()),
+                            &method,
+                            target,
+                        )
+                        .await
+                    }
                 };
                 let found = found(&answer);
                 if found != Some(expected) {
@@ -144,8 +150,8 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     assert_eq!(cells.len(), 4, "all kinds of answers were seen: {cells:?}");
     for target in untouched {
         let request = GetAccountRequest { account_id: target.account_id };
-        let account = fixture.clone().get_account(request).await.expect("it exists");
-        let account = account.into_inner().account.expect("an account");
+        let account = fixture.get_account(request).await.expect("it exists");
+        let account = account.account.expect("an account");
         assert_eq!((account.version, account.sequence), (4, 2), "{account:?}");
     }
 }
@@ -192,8 +198,7 @@ fn methods() -> Vec<(String, String)> {
     methods.collect()
 }
 
-async fn target(fixture: &NamedClient, prefix: &str) -> Target {
-    let mut client = fixture.clone();
+async fn target(client: &Client, prefix: &str) -> Target {
     let id = || format!("{prefix}{}", &new_request_id()[14..]);
     let target = Target {
         account_id: id(),
@@ -203,16 +208,12 @@ async fn target(fixture: &NamedClient, prefix: &str) -> Target {
         hold_id: new_request_id(),
         transaction_id: String::new(),
     };
-    for account_id in [&target.account_id, &target.second_account_id, &target.empty_account_id] {
-        client.create_account(account_of(account_id, "USD")).await.expect("an account");
-    }
-    client.deposit(deposit(&target.account_id, "50")).await.expect("a deposit");
-    let made = client.deposit(deposit(&target.account_id, "100")).await.expect("a deposit");
-    let transaction = made.into_inner().transaction.expect("a transaction");
-    let hold_id = target.hold_id.clone();
-    let hold = PlaceHoldRequest { hold_id, ..hold(&target.account_id, "5") };
-    client.place_hold(hold).await.expect("a hold");
-    Target { transaction_id: transaction.transaction_id, ..target }
+    open_all(client, &[&target.account_id, &target.second_account_id, &target.empty_account_id])
+        .await;
+    deposited(client, &target.account_id, "50").await;
+    let transaction_id = deposited(client, &target.account_id, "100").await.transaction_id;
+    place(client, hold_named(&target.hold_id, &target.account_id, "5")).await;
+    Target { transaction_id, ..target }
 }
 
 async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> Code {
@@ -239,125 +240,70 @@ async fn call_admin(server: &Server, credential: &Credential, method: &str) -> R
 }
 
 /// Calls a method with a valid request for the target.
-async fn call(mut client: NamedClient, method: &str, target: &Target) -> Result<(), Status> {
-    let account_id = target.account_id.clone();
-    let hold_id = target.hold_id.clone();
-    let (request_id, reason) = (new_request_id(), "a test".to_owned());
+async fn call(client: Client, method: &str, target: &Target) -> Result<(), Status> {
+    let id = target.account_id.as_str();
+    let state = async |id, state| set_state(&client, id, state, "a test", None).await.map(drop);
     match method {
         "CreateAccount" => {
             client.create_account(account_of(&target.new_account_id, "USD")).await.map(drop)
         }
-        "GetAccount" => client.get_account(GetAccountRequest { account_id }).await.map(drop),
-        "BatchGetAccounts" => {
-            let account_ids = vec![account_id, target.second_account_id.clone()];
-            client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
-        }
-        "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
         "UpdateAccount" => {
-            let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
-            let request =
-                UpdateAccountRequest { account_id, update_mask, ..UpdateAccountRequest::default() };
+            let update_mask = mask(&["labels"]);
+            let request = UpdateAccountRequest { update_mask, ..update_of(id) };
             client.update_account(request).await.map(drop)
         }
-        "FreezeAccount" => client
-            .freeze_account(FreezeAccountRequest { account_id, reason, ..Default::default() })
-            .await
-            .map(drop),
-        "UnfreezeAccount" => client
-            .unfreeze_account(UnfreezeAccountRequest { account_id, reason, ..Default::default() })
-            .await
-            .map(drop),
-        "CloseAccount" => {
-            let account_id = target.empty_account_id.clone();
-            client
-                .close_account(CloseAccountRequest { account_id, reason, ..Default::default() })
-                .await
-                .map(drop)
-        }
-        "ListAccountChanges" => {
-            let request =
-                ListAccountChangesRequest { account_id, ..ListAccountChangesRequest::default() };
-            client.list_account_changes(request).await.map(drop)
-        }
-        "Deposit" => client.deposit(deposit(&account_id, "1")).await.map(drop),
-        "Withdraw" => client.withdraw(withdrawal(&account_id, "1")).await.map(drop),
-        "Transfer" => {
-            let request = transfer(&account_id, &target.second_account_id, "1");
-            client.transfer(request).await.map(drop)
-        }
-        "PostTransaction" => {
-            client.post_transaction(posting(&[(&account_id, "1")])).await.map(drop)
-        }
+        "FreezeAccount" => state(id, AccountState::Frozen).await,
+        "UnfreezeAccount" => state(id, AccountState::Open).await,
+        "CloseAccount" => state(&target.empty_account_id, AccountState::Closed).await,
+        "Deposit" => client.deposit(deposit(id, "1")).await.map(drop),
+        "Withdraw" => client.withdraw(withdrawal(id, "1")).await.map(drop),
+        "Transfer" => client.transfer(transfer(id, &target.second_account_id, "1")).await.map(drop),
+        "PostTransaction" => client.post_transaction(posting(&[(id, "1")])).await.map(drop),
         "BatchPostTransactions" => {
-            let requests = vec![posting(&[(&account_id, "1")])];
-            let request = BatchPostTransactionsRequest { requests };
-            let answer = client.batch_post_transactions(request).await?.into_inner();
-            of_result(answer.results.into_iter().next())
+            Change::PostInBatch(posting(&[(id, "1")])).send(&client, PATIENCE).await.map(drop)
         }
         "StreamTransactions" => {
-            let request =
-                StreamTransactionsRequest { request: Some(posting(&[(&account_id, "1")])) };
-            let stream = tokio_stream::iter([request]);
-            let mut results = client.stream_transactions(stream).await?.into_inner();
-            let answer = results.next().await.expect("an answer")?;
-            of_result(answer.result)
+            Change::PostInStream(posting(&[(id, "1")])).send(&client, PATIENCE).await.map(drop)
         }
-        "PlaceHold" => client.place_hold(hold(&account_id, "1")).await.map(drop),
-        "CaptureHold" => {
-            let request =
-                CaptureHoldRequest { request_id, hold_id, ..CaptureHoldRequest::default() };
-            client.capture_hold(request).await.map(drop)
-        }
-        "ReleaseHold" => {
-            let request = ReleaseHoldRequest { request_id, hold_id };
-            client.release_hold(request).await.map(drop)
-        }
-        "GetHold" => client.get_hold(GetHoldRequest { hold_id }).await.map(drop),
-        "ListHolds" => {
-            let request = ListHoldsRequest { account_id, ..ListHoldsRequest::default() };
-            client.list_holds(request).await.map(drop)
-        }
+        "PlaceHold" => client.place_hold(hold(id, "1")).await.map(drop),
+        "CaptureHold" => client.capture_hold(capture(&target.hold_id)).await.map(drop),
+        "ReleaseHold" => client.release_hold(release(&target.hold_id)).await.map(drop),
         "ReverseTransaction" => {
-            let transaction_id = target.transaction_id.clone();
-            let request = ReverseTransactionRequest {
-                request_id,
-                transaction_id,
-                ..ReverseTransactionRequest::default()
-            };
-            client.reverse_transaction(request).await.map(drop)
+            client.reverse_transaction(reversal(&target.transaction_id)).await.map(drop)
         }
         _ => call_a_reading_method(client, method, target).await,
     }
 }
 
 async fn call_a_reading_method(
-    mut client: NamedClient,
+    client: Client,
     method: &str,
     target: &Target,
 ) -> Result<(), Status> {
-    let account_id = target.account_id.clone();
+    let id = target.account_id.as_str();
+    let account_id = id.to_owned();
     match method {
+        "GetAccount" => client.get_account(GetAccountRequest { account_id }).await.map(drop),
+        "BatchGetAccounts" => {
+            let account_ids = vec![account_id, target.second_account_id.clone()];
+            client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
+        }
+        "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
+        "ListAccountChanges" => client.list_account_changes(changes_of(id)).await.map(drop),
+        "GetHold" => {
+            let hold_id = target.hold_id.clone();
+            client.get_hold(GetHoldRequest { hold_id }).await.map(drop)
+        }
+        "ListHolds" => client.list_holds(holds_of(id)).await.map(drop),
         "GetTransaction" => {
-            let name =
-                get_transaction_request::Lookup::TransactionId(target.transaction_id.clone());
-            client.get_transaction(GetTransactionRequest { lookup: Some(name) }).await.map(drop)
+            client.get_transaction(transaction_by_id(&target.transaction_id)).await.map(drop)
         }
-        "ListTransactions" => {
-            let request =
-                ListTransactionsRequest { account_id, ..ListTransactionsRequest::default() };
-            client.list_transactions(request).await.map(drop)
-        }
-        "ListEntries" => {
-            let request = ListEntriesRequest { account_id, ..ListEntriesRequest::default() };
-            client.list_entries(request).await.map(drop)
-        }
+        "ListTransactions" => client.list_transactions(transactions_of(id)).await.map(drop),
+        "ListEntries" => client.list_entries(entries_of(id)).await.map(drop),
         "GetBalance" => {
             client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
         }
-        "WatchEntries" => {
-            let request = WatchEntriesRequest { account_id, after_sequence: 0 };
-            client.watch_entries(request).await.map(drop)
-        }
+        "WatchEntries" => client.watch_entries(watch(id, 0)).await.map(drop),
         "GetRequestOutcome" => {
             let request = GetRequestOutcomeRequest { request_id: new_request_id() };
             client.get_request_outcome(request).await.map(drop)
@@ -370,13 +316,5 @@ async fn call_a_reading_method(
             client.verify_account(VerifyAccountRequest { account_id }).await.map(drop)
         }
         _ => panic!("there is no call of {method} in this test"),
-    }
-}
-
-/// The error of one result, as the unary call would have returned it.
-fn of_result(result: Option<PostTransactionResult>) -> Result<(), Status> {
-    match result.and_then(|result| result.result).expect("a result") {
-        post_transaction_result::Result::Transaction(_) => Ok(()),
-        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use passbook::proto::BatchPostTransactionsRequest;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -12,7 +11,7 @@ use tokio::{
 
 use crate::harness::{
     checker,
-    credentials::{Callers, NamedClient, identity},
+    credentials::{Callers, identity},
     http2::{self, Raw},
     *,
 };
@@ -141,18 +140,18 @@ async fn attackers(name: &'static str, address: SocketAddr, end: Instant) -> (u6
 }
 
 /// The 99th percentile of sequential calls, and their count.
-async fn serve_others(client: &NamedClient, end: Instant) -> (Duration, usize) {
+async fn serve_others(client: &Client, end: Instant) -> (Duration, usize) {
     let mut took = Vec::new();
     while Instant::now() < end {
         let start = Instant::now();
         let change = within(PATIENCE, deposit("alice", "1"));
-        client.clone().deposit(change).await.expect("others are served");
+        client.deposit(change).await.expect("others are served");
         took.push(start.elapsed());
         if took.len() % 20 == 0 {
             // A request large enough to arrive in several DATA frames.
             let requests = (0..200).map(|_| post(&[leg("alice", "1")])).collect();
             let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
-            client.clone().batch_post_transactions(batch).await.expect("batches are, too");
+            client.batch_post_transactions(batch).await.expect("batches are, too");
         }
         sleep(ms(2)).await;
     }
@@ -170,7 +169,7 @@ async fn the_server_survives_abuse_stays_small_and_serves_others() {
     let arguments = ["--handshake-timeout", "1s", "--default-deadline", "2s"];
     let mut server = callers.serve(&database, &arguments).await;
     let client = server.client_of("alice-token");
-    client.clone().create_account(account_of("alice", "USD")).await.expect("opened");
+    client.create_account(account_of("alice", "USD")).await.expect("opened");
     serve_others(&client, Instant::now() + seconds(1)).await;
     let (before, _) = serve_others(&client, Instant::now() + seconds(2)).await;
     println!("before: p99 {before:?}, {} KiB", server.memory_kib());
@@ -219,7 +218,7 @@ async fn calls_refused_while_sending_do_not_end_their_connection() {
         let stream = raw.open();
         let call = raw.call(stream, STREAM);
         raw.write(&call).await.expect("written");
-        raw.answer(stream).await.expect("refused");
+        raw.answer(stream).await.expect("shed");
         let rest = [http2::data(stream, &[0]).repeat(100), http2::reset(stream)].concat();
         raw.write_data(&rest, 100).await.expect("the connection is there");
     }

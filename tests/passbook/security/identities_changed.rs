@@ -1,10 +1,6 @@
 //! Authentication is switched on or off, or an identity is renamed, between a request and its
 //! repeat: nothing is applied twice unless the operator allows it.
 
-use passbook::proto::{
-    DepositRequest, GetAccountRequest, GetRequestOutcomeRequest, RequestOutcome,
-};
-
 use crate::harness::{
     checker,
     credentials::{Callers, identity},
@@ -29,7 +25,7 @@ fn policy(names: &[(&str, Option<&str>)]) -> String {
 }
 
 /// The line with which a server refuses to start.
-async fn refused_to_serve(database: &TestDatabase, callers: Option<&Callers>) -> String {
+async fn does_not_serve(database: &TestDatabase, callers: Option<&Callers>) -> String {
     let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
     let more = callers.map(Callers::arguments);
     arguments.extend(more.iter().flatten().map(String::as_str));
@@ -42,7 +38,7 @@ async fn made_before(database: &TestDatabase) -> DepositRequest {
     let client = server.client();
     open(&client, "alice").await;
     let request = deposit("alice", "10");
-    client.clone().deposit(request.clone()).await.expect("applied");
+    client.deposit(request.clone()).await.expect("applied");
     server.terminate();
     server.wait(PATIENCE).await.expect("it ends");
     request
@@ -53,35 +49,30 @@ async fn a_request_from_before_authentication_is_not_applied_twice(kind: Kind) {
     let request = made_before(&database).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None), ("shop", None)]));
 
-    let why = refused_to_serve(&database, Some(&callers)).await;
+    let why = does_not_serve(&database, Some(&callers)).await;
     assert!(why.contains("recorded_as = \"\"") && why.contains("callers_changed"), "{why}");
 
     callers.set_policy(&policy(&[("billing", Some("")), ("shop", None)]));
     let server = callers.serve(&database, &[]).await;
-    let mut billing = server.client_of("billing-token");
-    let again = billing.deposit(request.clone()).await.expect("found").into_inner();
+    let billing = server.client_of("billing-token");
+    let again = billing.deposit(request.clone()).await.expect("found");
     assert!(again.replayed, "it was made before");
-    let request_id = request.request_id.clone();
-    let lookup = GetRequestOutcomeRequest { request_id };
-    let found = billing.get_request_outcome(lookup.clone()).await.expect("read").into_inner();
+    let found = request_outcome(&billing, &request.request_id).await;
     assert_eq!(found.outcome(), RequestOutcome::Applied);
     // New requests are found as well, by this caller only.
     let new = deposit("alice", "1");
     billing.deposit(new.clone()).await.expect("applied");
-    assert!(billing.deposit(new.clone()).await.expect("found").into_inner().replayed);
-    let mut shop = server.client_of("shop-token");
-    let found = shop.get_request_outcome(lookup).await.expect("read").into_inner();
-    assert_eq!(found.outcome(), RequestOutcome::NotSeen);
-    let request_of_account = GetAccountRequest { account_id: "alice".to_owned() };
-    let account = billing.get_account(request_of_account).await.expect("read").into_inner();
-    assert_eq!(value(&account.account.expect("an account").balance), "11.00");
+    assert!(billing.deposit(new.clone()).await.expect("found").replayed);
+    let shop = server.client_of("shop-token");
+    assert_eq!(request_outcome(&shop, &request.request_id).await, not_seen(false));
+    assert_eq!(balance(&billing, "alice").await, "11.00");
     drop(server);
 
     // With the operator's consent the old behavior applies.
     callers.set_policy(&policy(&[("billing", None), ("shop", None)]));
     let server = callers.serve(&database, &["--callers-changed"]).await;
-    let mut billing = server.client_of("billing-token");
-    assert!(!billing.deposit(request).await.expect("applied").into_inner().replayed);
+    let billing = server.client_of("billing-token");
+    assert!(!billing.deposit(request).await.expect("applied").replayed);
     checker::assert_consistent(&database).await;
 }
 
@@ -90,8 +81,8 @@ async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     let tokens = [("billing", "billing-token"), ("invoicing", "invoicing-token")];
     let callers = Callers::new(&tokens, &policy(&[("billing", None)]));
     let server = callers.serve(&database, &[]).await;
-    let mut billing = server.client_of("billing-token");
-    billing.create_account(account_of("alice", "USD")).await.expect("opened");
+    let billing = server.client_of("billing-token");
+    open(&billing, "alice").await;
     let request = deposit("alice", "10");
     billing.deposit(request.clone()).await.expect("applied");
     drop(server);
@@ -102,8 +93,8 @@ async fn a_request_of_a_renamed_identity_is_not_applied_twice(kind: Kind) {
     drop(server);
     callers.set_policy(&policy(&[("invoicing", Some("billing"))]));
     let server = callers.serve(&database, &[]).await;
-    let mut invoicing = server.client_of("invoicing-token");
-    let again = invoicing.deposit(request).await.expect("found").into_inner();
+    let invoicing = server.client_of("invoicing-token");
+    let again = invoicing.deposit(request).await.expect("found");
 
     assert!(again.replayed, "it was made before");
     assert_eq!(again.transaction.expect("a transaction").created_by, "billing");
@@ -115,12 +106,12 @@ async fn a_request_of_an_identity_is_not_applied_twice_without_authentication(ki
     let database = TestDatabase::create(kind).await;
     let callers = Callers::new(&TOKENS, &policy(&[("billing", None)]));
     let server = callers.serve(&database, &[]).await;
-    let mut billing = server.client_of("billing-token");
-    billing.create_account(account_of("alice", "USD")).await.expect("opened");
+    let billing = server.client_of("billing-token");
+    open(&billing, "alice").await;
     billing.deposit(deposit("alice", "10")).await.expect("applied");
     drop(server);
 
-    let why = refused_to_serve(&database, None).await;
+    let why = does_not_serve(&database, None).await;
 
     assert!(why.contains("\"billing\"") && why.contains("callers_changed"), "{why}");
     let server = Server::start_with(&database, &["--callers-changed"]).await;

@@ -1,7 +1,6 @@
 //! JSON Web Tokens: which are accepted, whom they name, and how the keys are replaced.
 
 use ::ring::hmac;
-use passbook::proto::{GetAccountRequest, account_service_client::AccountServiceClient};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
@@ -9,7 +8,7 @@ use tonic::Code;
 use crate::harness::{
     admin::Admin,
     certificates::Authority,
-    credentials::{NamedClient, bearer, entry, group, identity},
+    credentials::{bearer, entry, group, identity},
     jwt::{
         AUDIENCE, Files, JwksServer, SigningKey, base64, claims_of, key_set, message,
         seconds_from_now, with,
@@ -41,13 +40,13 @@ async fn code(server: &Server, token: &str) -> Code {
 /// Why a token is not accepted.
 async fn rejection(server: &Server, token: &str) -> String {
     let answer = server.client_of(token).get_account(missing_account()).await;
-    let status = refused(answer, Code::Unauthenticated, "UNAUTHENTICATED");
+    let status = must_fail(answer, Reason::Unauthenticated);
     status.message().to_owned()
 }
 
-async fn create(client: &NamedClient, account_id: &str) -> Result<String, Code> {
-    let created = client.clone().create_account(account_of(account_id, "USD")).await;
-    let account = created.map_err(|status| status.code())?.into_inner().account;
+async fn create(client: &Client, account_id: &str) -> Result<String, Code> {
+    let created = client.create_account(account_of(account_id, "USD")).await;
+    let account = created.map_err(|status| status.code())?.account;
     Ok(account.expect("an account").created_by)
 }
 
@@ -66,8 +65,7 @@ async fn a_token_of_each_algorithm_is_accepted_and_names_the_caller() {
             let account_id = new_request_id();
             assert_eq!(create(&client, &account_id).await.as_deref(), Ok("jwt:alice"));
             // The second call with a token finds it verified.
-            let request = GetAccountRequest { account_id };
-            client.clone().get_account(request).await.expect("the same caller");
+            client.get_account(account_named(&account_id)).await.expect("the same caller");
         }
         // Clocks differ.
         let edge = json!({"exp": seconds_from_now(-20), "nbf": seconds_from_now(20)});
@@ -199,9 +197,9 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
         let claims = json!({"email": email, "groups": groups});
         server.client_of(&key.sign(&with(claims_of("ignored"), claims)))
     };
-    let read = async |client: &NamedClient, account_id: &str| {
-        let request = GetAccountRequest { account_id: account_id.to_owned() };
-        client.clone().get_account(request).await.map_or_else(|it| it.code(), |_| Code::Ok)
+    let read = async |client: &Client, account_id: &str| {
+        let answer = client.get_account(account_named(account_id)).await;
+        answer.map_or_else(|it| it.code(), |_| Code::Ok)
     };
 
     // The rights of two groups stand side by side: the prefix of one does not widen the other.
@@ -211,7 +209,7 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
     assert_eq!(create(&both, "other").await, Err(Code::PermissionDenied));
     assert_eq!(read(&both, "other").await, Code::NotFound);
     let pay = async |account_id: &str, amount: &str| {
-        let answer = both.clone().deposit(deposit(account_id, amount)).await;
+        let answer = both.deposit(deposit(account_id, amount)).await;
         answer.map_or_else(|it| it.code(), |_| Code::Ok)
     };
     assert_eq!(pay("shop:1", "10").await, Code::Ok);
@@ -277,14 +275,13 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     for (name, expected) in [("alice", Code::Ok), ("jwt:alice", Code::Unauthenticated)] {
         let signed = authority.sign(&[name], &[]);
         let channel = authority.connect(&server, Some(&signed)).await.expect("connected");
-        let answer = AccountServiceClient::new(channel).create_account(request.clone()).await;
+        let answer = Client::anonymous(channel).create_account(request.clone()).await;
         assert_eq!(answer.map_or_else(|it| it.code(), |_| Code::Ok), expected, "{name}");
     }
     let channel = authority.connect(&server, None).await.expect("connected");
-    let token = bearer(&key.sign(&claims_of("only")));
-    let mut client = AccountServiceClient::with_interceptor(channel, token);
+    let client = Client::over(channel, bearer(&key.sign(&claims_of("only"))));
     let answer = client.get_account(missing_account()).await;
-    refused(answer, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    must_fail(answer, Reason::AccountNotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,11 @@
 
 use std::{io::ErrorKind, net::SocketAddr};
 
-use passbook::proto::{WatchEntriesRequest, account_service_client::AccountServiceClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tonic::{Code, transport::Channel};
 
 use crate::harness::{
     certificates::{Authority, Signed, text},
@@ -24,7 +22,7 @@ async fn serve(database: &TestDatabase, arguments: &[String]) -> Server {
 /// The result of a call on a new connection.
 async fn ask(authority: &Authority, server: &Server, own: Option<&Signed>) -> Result<Code, String> {
     let channel = authority.connect(server, own).await.map_err(|error| format!("{error:?}"))?;
-    code(AccountServiceClient::new(channel).get_account(missing_account()).await.map(drop))
+    code(Client::anonymous(channel).get_account(missing_account()).await.map(drop))
 }
 
 /// Reads the server's answer. In TLS 1.3 a client learns only at its first read that it was
@@ -102,7 +100,7 @@ async fn a_client_certificate_names_the_caller() {
     assert!(foreign.is_err(), "one that is shown must be right: {foreign:?}");
     let channel = authority.connect(&server, None).await.expect("connected");
     let with = |token| {
-        let mut client = AccountServiceClient::with_interceptor(channel.clone(), bearer(token));
+        let client = Client::over(channel.clone(), bearer(token));
         async move { code(client.get_account(missing_account()).await.map(drop)) }
     };
     assert_eq!(with("reports-token").await, Ok(Code::NotFound));
@@ -120,10 +118,10 @@ async fn changes_by_certificate_name_the_caller() {
     let server = serve(&database, &arguments).await;
     let own = authority.sign(&["billing"], &[]);
     let channel = authority.connect(&server, Some(&own)).await.expect("connected");
-    let mut client = AccountServiceClient::new(channel);
+    let client = Client::anonymous(channel);
 
-    client.create_account(account_of("shop:1", "USD")).await.expect("opened");
-    let made = client.deposit(deposit("shop:1", "1")).await.expect("applied").into_inner();
+    open(&client, "shop:1").await;
+    let made = client.deposit(deposit("shop:1", "1")).await.expect("applied");
     assert_eq!(made.transaction.expect("a transaction").created_by, "billing");
     let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
     assert_eq!(error.code(), Code::PermissionDenied);
@@ -136,9 +134,9 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     old.install(&old.sign(&["localhost"], &[]));
     let server = serve(&database, &old.arguments()).await;
     let channel = old.connect(&server, None).await.expect("connected");
-    let mut client = AccountServiceClient::new(channel);
-    client.create_account(account_of("alice", "USD")).await.expect("opened");
-    let mut entries = watch(&mut client).await;
+    let client = Client::anonymous(channel);
+    open(&client, "alice").await;
+    let mut entries = client.watch_entries(watch("alice", 0)).await.expect("watched");
 
     // The certificate comes first, as in a slow copy. Its key does not match yet, so the old pair
     // stays.
@@ -158,13 +156,6 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     client.deposit(deposit("alice", "1")).await.expect("applied");
     let message = timeout(PATIENCE, entries.message()).await.expect("in time").expect("no error");
     assert_eq!(message.expect("a message").entries.len(), 1);
-}
-
-async fn watch(
-    client: &mut AccountServiceClient<Channel>,
-) -> tonic::Streaming<passbook::proto::WatchEntriesResponse> {
-    let request = WatchEntriesRequest { account_id: "alice".to_owned(), after_sequence: 0 };
-    client.watch_entries(request).await.expect("watched").into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,8 +231,8 @@ async fn connections_without_a_handshake_are_closed() {
         times::promise(&format!("the end after {words:?}"), patience, seconds(2));
     }
     // A connection may be idle after its preface.
-    let mut client = plain.client();
-    client.create_account(account_of("alice", "USD")).await.expect("opened");
+    let client = plain.client();
+    open(&client, "alice").await;
     tokio::time::sleep(seconds(2)).await;
     client.deposit(deposit("alice", "1")).await.expect("applied");
     assert_eq!(ask(&authority, &encrypted, None).await, Ok(Code::NotFound));
@@ -252,15 +243,15 @@ async fn connections_beyond_the_limit_wait() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--connections-max", "2"]).await;
     let first = server.client();
-    first.clone().create_account(account_of("alice", "USD")).await.expect("opened");
+    open(&first, "alice").await;
     let second = server.client();
-    second.clone().get_account(missing_account()).await.expect_err("not found");
+    second.get_account(missing_account()).await.expect_err("not found");
 
-    let mut third = server.client();
+    let third = server.client();
     let waiting = tokio::spawn(async move { third.get_account(missing_account()).await.map(drop) });
     tokio::time::sleep(seconds(1)).await;
     assert!(!waiting.is_finished(), "there is no place");
-    first.clone().deposit(deposit("alice", "1")).await.expect("who is in is served");
+    first.deposit(deposit("alice", "1")).await.expect("who is in is served");
     drop(second);
 
     let answer = timeout(PATIENCE, waiting).await.expect("a place is free").expect("no panic");

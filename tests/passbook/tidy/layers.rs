@@ -9,16 +9,17 @@ use super::{
 };
 
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("main", &["cli"]),
-    ("cli", &["auth", "config", "domain", "grpc", "ledger", "server", "storage", "telemetry"]),
-    ("server", &["auth", "config", "domain", "grpc", "ledger", "telemetry"]),
-    ("grpc", &["auth", "domain", "ledger", "proto", "telemetry"]),
+    ("cli", &["auth", "budget", "config", "domain", "ledger", "server", "storage", "telemetry"]),
+    ("server", &["auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
+    ("grpc", &["auth", "budget", "domain", "ledger", "proto", "telemetry"]),
     ("config", &["auth", "domain", "storage"]),
-    ("auth", &["domain", "proto"]),
-    ("ledger", &["domain", "storage", "telemetry"]),
+    ("auth", &["budget", "domain", "proto"]),
+    ("ledger", &["budget", "domain", "storage", "telemetry"]),
     ("storage", &["domain"]),
     ("telemetry", &[]),
+    ("budget", &["domain"]),
     ("domain", &[]),
 ];
 /// Helpers that every module may import, and that import no module.

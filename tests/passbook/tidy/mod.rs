@@ -15,10 +15,10 @@ const FILE_LENGTH_MAX: usize = 450;
 /// Where the program is written: the service's crate, and the other members.
 const PRODUCT: [&str; 4] = ["src", "bench/src", "command/src", "migration/src"];
 
-struct SourceFile {
+pub struct SourceFile {
     /// From the root of the repository, with `/`.
     path: String,
-    text: String,
+    pub text: String,
 }
 
 impl SourceFile {
@@ -56,7 +56,7 @@ fn root() -> &'static Path {
 }
 
 /// All Rust files under these folders.
-fn files_under(folders: &[&str]) -> Vec<SourceFile> {
+pub fn files_under(folders: &[&str]) -> Vec<SourceFile> {
     let mut pending: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut files = Vec::new();
     while let Some(path) = pending.pop() {

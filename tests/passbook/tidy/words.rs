@@ -1,4 +1,4 @@
-//! Words that the glossary bans, in code, contract and documents.
+//! Words that the glossary bans, in code, contract and documents, also within the names of functions.
 
 use std::{fs, path::PathBuf};
 
@@ -31,15 +31,25 @@ fn banned(glossary: &str) -> Vec<(String, String)> {
     words.collect()
 }
 
+/// The name of the function that this line declares, as a sentence: `fn all_is_well(` has the words
+/// of `all is well`.
+fn function_name(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("fn ")?;
+    let name = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()?;
+    Some(name.replace('_', " "))
+}
+
 /// Lines of a text that have a banned word, with what to use instead.
 fn hits(path: &str, text: &str, banned: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let lower = line.to_lowercase();
+        let name = function_name(line);
         for (word, instead) in banned {
             let is_name = word.chars().any(char::is_uppercase);
             let line = if is_name { line } else { lower.as_str() };
-            if contains_word(line, word) {
+            let in_name = name.as_deref().is_some_and(|name| contains_word(name, word));
+            if in_name || contains_word(line, word) {
                 found.push(format!("{path}:{}: `{word}`, use {instead}", index + 1));
             }
         }
@@ -81,10 +91,15 @@ fn a_banned_word_is_seen() {
     let glossary = "## Banned words\n\n| Word | Use |\n|---|---|\n| `lane` | lock wait |\n\
                     | `Book` | `UnitOfWork` |\n\n## More\n| `queue` | nothing |\n";
     let banned = banned(glossary);
-    let text = "a Lane of its own\nplane, lanes\nlet book = 1;\nstruct Book;\nqueue";
+    let text = "a Lane of its own\nplane, lanes\nlet book = 1;\nstruct Book;\nqueue\n\
+                async fn it_has_a_lane_of_its_own(kind: Kind) {\nfn lanes_are_not_banned() {";
     let found = hits("src/a.rs", text, &banned);
     assert_eq!(
         found,
-        ["src/a.rs:1: `lane`, use lock wait", "src/a.rs:4: `Book`, use `UnitOfWork`",]
+        [
+            "src/a.rs:1: `lane`, use lock wait",
+            "src/a.rs:4: `Book`, use `UnitOfWork`",
+            "src/a.rs:6: `lane`, use lock wait",
+        ]
     );
 }

@@ -1,8 +1,5 @@
 //! `condition` on Deposit, Withdraw and Transfer.
 
-use passbook::proto::{Condition, DepositRequest, TransferRequest, WithdrawRequest};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
@@ -26,15 +23,13 @@ async fn an_expected_version_lets_one_of_two_changes_through(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let servers = Server::start_fleet(&database, 2).await;
     let account = open_funded(&servers[0].client(), "alice", "10").await;
-    let mut calls = tokio::task::JoinSet::new();
-    for call in 0..10 {
-        let mut client = servers[call % 2].client();
+    let clients = [servers[0].client(), servers[1].client()];
+    let calls = (0..10).map(|call| {
         let condition = version(account.version);
-        let request = DepositRequest { condition, ..deposit("alice", "1") };
-        calls.spawn(async move { client.deposit(request).await.is_ok() });
-    }
+        clients[call % 2].deposit(DepositRequest { condition, ..deposit("alice", "1") })
+    });
 
-    let made = calls.join_all().await.into_iter().filter(|made| *made).count();
+    let made = join_all(calls).await.into_iter().filter(Result::is_ok).count();
 
     assert_eq!(made, 1, "all others saw another version");
     assert_eq!(balance(&servers[0].client(), "alice").await, "11.00");
@@ -42,9 +37,9 @@ async fn an_expected_version_lets_one_of_two_changes_through(kind: Kind) {
 }
 
 async fn balance_after_bounds_are_inclusive(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
-    let mut dry = async |amount: &str, condition| {
+    let dry = async |amount: &str, condition| {
         let request = DepositRequest { condition, validate_only: true, ..deposit("alice", amount) };
         client.deposit(request).await.is_ok()
     };
@@ -56,7 +51,7 @@ async fn balance_after_bounds_are_inclusive(kind: Kind) {
 }
 
 async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let cases = [
         (version(7), ["alice", "expected_version", "7", "2", "2"]),
@@ -74,8 +69,7 @@ async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
 
     for (condition, expected) in cases {
         let request = WithdrawRequest { condition, ..withdrawal("alice", "1") };
-        let answer = client.withdraw(request).await;
-        let status = refused(answer, Code::FailedPrecondition, "CONDITION_FAILED");
+        let status = must_fail(client.withdraw(request).await, Reason::ConditionFailed);
         let names = ["account_id", "condition", "required", "actual", "version"];
         assert_eq!(names.map(|name| metadata(&status, name)), expected);
     }
@@ -84,7 +78,7 @@ async fn a_failed_condition_says_what_was_required_and_what_is(kind: Kind) {
 }
 
 async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open_funded(&client, "b", "1000").await;
     let keep = |amount| TransferRequest {
@@ -95,7 +89,7 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
     let rejection = client.transfer(keep("5.01")).await;
     client.transfer(keep("5")).await.expect("exactly 5.00 stay");
 
-    let status = refused(rejection, Code::FailedPrecondition, "CONDITION_FAILED");
+    let status = must_fail(rejection, Reason::ConditionFailed);
     assert_eq!(metadata(&status, "account_id"), "a");
     assert_eq!(
         (balance(&client, "a").await.as_str(), balance(&client, "b").await.as_str()),
@@ -104,7 +98,7 @@ async fn a_transfer_s_condition_is_about_its_source(kind: Kind) {
 }
 
 async fn a_rejection_by_condition_is_recorded(kind: Kind) {
-    let (_database, _server, mut client) = start_server(kind).await;
+    let (_database, _server, client) = start_server(kind).await;
     open_funded(&client, "alice", "10").await;
     let request = DepositRequest { condition: version(3), ..deposit("alice", "1") };
 
@@ -112,8 +106,8 @@ async fn a_rejection_by_condition_is_recorded(kind: Kind) {
     client.deposit(deposit("alice", "1")).await.expect("now the version is 3");
     let second = client.deposit(request).await;
 
-    let first = refused(first, Code::FailedPrecondition, "CONDITION_FAILED");
-    let second = refused(second, Code::FailedPrecondition, "CONDITION_FAILED");
+    let first = must_fail(first, Reason::ConditionFailed);
+    let second = must_fail(second, Reason::ConditionFailed);
     assert_eq!((first.message(), first.details()), (second.message(), second.details()));
     assert_eq!(balance(&client, "alice").await, "11.00");
 }

@@ -1,21 +1,13 @@
-//! Oversized messages are refused with the limit, and no answer is larger than a stock client
+//! Oversized messages are an error with the limit, and no answer is larger than a stock client
 //! accepts.
 
-use passbook::proto::{
-    BatchGetAccountsRequest, BatchPostTransactionsRequest, CreateAccountRequest,
-    FreezeAccountRequest, GetRequestOutcomeRequest, ListAccountChangesRequest, ListAccountsRequest,
-    ListHoldsRequest, ListTransactionsRequest, PostTransactionRequest, RequestOutcome,
-    StreamTransactionsRequest, UnfreezeAccountRequest,
-};
-use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use tonic::{Code, Status};
 
 use crate::harness::*;
 
 on_both_databases! {
     a_page_ends_before_its_answer_gets_too_large,
-    a_batch_of_accounts_too_large_for_one_answer_is_refused,
+    a_batch_of_accounts_too_large_for_one_answer_is_an_error,
 }
 
 type Labels = std::collections::BTreeMap<String, String>;
@@ -28,147 +20,96 @@ fn large_labels() -> Labels {
 /// Accounts `a-000` and so on, each with large labels.
 async fn open_large(client: &Client, count: usize) -> Vec<String> {
     let account_ids: Vec<_> = (0..count).map(|number| format!("a-{number:0>3}")).collect();
-    let mut calls = JoinSet::new();
-    for account_id in &account_ids {
-        let request =
-            CreateAccountRequest { labels: large_labels(), ..account_of(account_id, "USD") };
-        let mut client = client.clone();
-        calls.spawn(async move { client.create_account(request).await.expect("opened") });
-    }
-    calls.join_all().await;
+    let calls = account_ids.iter().map(|account_id| {
+        let labels = large_labels();
+        open_with(client, CreateAccountRequest { labels, ..account_of(account_id, "USD") })
+    });
+    join_all(calls).await;
     account_ids
 }
 
-async fn a_batch_of_accounts_too_large_for_one_answer_is_refused(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let mut client = server.client();
+async fn a_batch_of_accounts_too_large_for_one_answer_is_an_error(kind: Kind) {
+    let (_database, _server, client) = start_loaded_server(kind).await;
     let account_ids = open_large(&client, 500).await;
 
     let request = BatchGetAccountsRequest { account_ids: account_ids.clone() };
     let status = client.batch_get_accounts(request).await.expect_err("4.9 MB");
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::ResourceExhausted, "RESPONSE_TOO_LARGE",)
-    );
+    assert_reason(&status, Reason::ResponseTooLarge);
     let limit = (metadata(&status, "limit"), metadata(&status, "max"));
     assert_eq!(limit, ("response_size".into(), "4128768".into()));
     let request = BatchGetAccountsRequest { account_ids: account_ids[..400].to_vec() };
-    let answer = client.batch_get_accounts(request).await.expect("3.9 MB").into_inner();
+    let answer = client.batch_get_accounts(request).await.expect("3.9 MB");
     assert_eq!(answer.accounts.len(), 400);
 }
 
-/// Reads a list to its end. Returns the rows and the number of pages. No page exceeds the limit of
-/// tonic's client.
-async fn all<T>(
-    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Status>,
-) -> (Vec<T>, usize) {
-    let (mut rows, mut pages, mut token) = (Vec::new(), 0, String::new());
-    loop {
-        let (more, next) = page(token).await.expect("a page");
-        assert!(!more.is_empty(), "no page is empty here");
-        rows.extend(more);
-        pages += 1;
-        token = next;
-        if token.is_empty() {
-            return (rows, pages);
-        }
-    }
+/// The rows of these pages, and their number. A page has 1 MiB at most.
+fn rows<T: Clone>(pages: &[Vec<T>]) -> (Vec<T>, usize) {
+    assert!(pages.iter().all(|page| !page.is_empty()), "no page is empty here");
+    (pages.concat(), pages.len())
 }
 
 async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
     const COUNT: usize = 500;
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let server = Server::start(&database).await;
-    let client = server.client();
+    let (_database, _server, client) = start_loaded_server(kind).await;
     let account_ids = open_large(&client, COUNT).await;
     open_funded(&client, "hot", "1000000").await;
-    let mut calls = JoinSet::new();
-    for number in 0..COUNT {
-        let mut client = client.clone();
-        calls.spawn(async move {
-            let labels = large_labels();
-            // Several entries on the account.
-            let legs = [leg("hot", "1"), leg("hot", "1"), leg("hot", "-1")];
-            let posting = PostTransactionRequest { labels: labels.clone(), ..post(&legs) };
-            client.post_transaction(posting).await.expect("posted");
-            let mut request = hold("hot", "1");
-            (request.hold_id, request.labels) = (format!("h-{number:0>3}"), labels);
-            client.place_hold(request).await.expect("placed");
-        });
-    }
-    calls.join_all().await;
-    let mut operator = client.clone();
+    let calls = (0..COUNT).map(async |number| {
+        let labels = large_labels();
+        // Several entries on the account.
+        let legs = [leg("hot", "1"), leg("hot", "1"), leg("hot", "-1")];
+        posted(&client, PostTransactionRequest { labels: labels.clone(), ..post(&legs) }).await;
+        let request = hold_named(&format!("h-{number:0>3}"), "hot", "1");
+        place(&client, PlaceHoldRequest { labels, ..request }).await;
+    });
+    join_all(calls).await;
     for _ in 0..COUNT / 4 {
-        let (account_id, reason) = (account_ids[0].clone(), "x".repeat(200));
-        let request = FreezeAccountRequest { account_id, reason, ..Default::default() };
-        operator.freeze_account(request.clone()).await.expect("frozen");
-        let FreezeAccountRequest { account_id, reason, .. } = request;
-        let request = UnfreezeAccountRequest { account_id, reason, ..Default::default() };
-        operator.unfreeze_account(request).await.expect("unfrozen");
+        for state in [AccountState::Frozen, AccountState::Open] {
+            let answer = set_state(&client, &account_ids[0], state, &"x".repeat(200), None).await;
+            answer.expect("it is set");
+        }
     }
 
     let page_size = 1000;
-    let (accounts, pages) = all(async |page_token| {
-        let request = ListAccountsRequest { page_size, page_token, ..Default::default() };
-        let answer = client.clone().list_accounts(request).await?.into_inner();
-        Ok((answer.accounts, answer.next_page_token))
-    })
-    .await;
+    let request = ListAccountsRequest { page_size, ..Default::default() };
+    let (accounts, pages) = rows(&all_pages!(client.list_accounts(request).accounts));
     let listed: Vec<_> = accounts.into_iter().map(|it| it.account_id).collect();
     let expected: Vec<_> = account_ids.iter().cloned().chain(["hot".to_owned()]).collect();
-    assert_eq!((listed, pages), (expected, 2), "accounts");
+    assert_eq!((listed, pages), (expected, 5), "accounts");
 
-    let (holds, pages) = all(async |page_token| {
-        let account_id = "hot".to_owned();
-        let request = ListHoldsRequest { account_id, page_size, page_token, ..Default::default() };
-        let answer = client.clone().list_holds(request).await?.into_inner();
-        Ok((answer.holds, answer.next_page_token))
-    })
-    .await;
+    let request = ListHoldsRequest { page_size, ..holds_of("hot") };
+    let (holds, pages) = rows(&all_pages!(client.list_holds(request).holds));
     let listed: Vec<_> = holds.into_iter().map(|it| it.hold_id).collect();
     let expected: Vec<_> = (0..COUNT).map(|number| format!("h-{number:0>3}")).collect();
-    assert_eq!((listed, pages), (expected, 2), "holds");
+    assert_eq!((listed, pages), (expected, 5), "holds");
 
     for account_id in ["hot", ""] {
-        let (transactions, pages) = all(async |page_token| {
-            let account_id = account_id.to_owned();
-            let request =
-                ListTransactionsRequest { account_id, page_size, page_token, ..Default::default() };
-            let answer = client.clone().list_transactions(request).await?.into_inner();
-            Ok((answer.transactions, answer.next_page_token))
-        })
-        .await;
+        let request = ListTransactionsRequest { page_size, ..transactions_of(account_id) };
+        let pages = all_pages!(client.list_transactions(request).transactions);
+        let (transactions, pages) = rows(&pages);
         let mut listed: Vec<_> = transactions.into_iter().map(|it| it.transaction_id).collect();
         listed.sort();
         listed.dedup();
-        assert_eq!((listed.len(), pages), (COUNT + 1, 2), "transactions of {account_id:?}");
+        assert_eq!((listed.len(), pages), (COUNT + 1, 6), "transactions of {account_id:?}");
     }
 
-    let (changes, pages) = all(async |page_token| {
-        let account_id = account_ids[0].clone();
-        let request = ListAccountChangesRequest { account_id, page_size, page_token };
-        let answer = client.clone().list_account_changes(request).await?.into_inner();
-        Ok((answer.changes, answer.next_page_token))
-    })
-    .await;
+    let request = ListAccountChangesRequest { page_size, ..changes_of(&account_ids[0]) };
+    let (changes, pages) = rows(&all_pages!(client.list_account_changes(request).changes));
     let versions: Vec<_> = changes.into_iter().map(|it| it.version).collect();
     let expected: Vec<_> = (2..).take(COUNT / 4 * 2).collect();
-    assert_eq!((versions, pages), (expected, 2), "changes of an account");
+    assert_eq!((versions, pages), (expected, 5), "changes of an account");
 }
 
 /// Earlier requests of the stream have their results. The oversized one and later ones are not
 /// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it() {
-    let (_database, _server, mut client) = start_server(Kind::Sqlite).await;
+    let (_database, _server, client) = start_server(Kind::Sqlite).await;
     open(&client, "alice").await;
     let mut requests: Vec<_> = (0..4).map(|_| post(&[leg("alice", "1")])).collect();
     requests[2].description = "x".repeat(1_100_000);
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let answer = client.stream_transactions(messages).await.expect("a stream");
-    let mut results = answer.into_inner();
+    let mut results = client.stream_transactions(messages).await.expect("a stream");
 
     for (number, request) in requests.iter().cloned().enumerate() {
         let _ = sender.send(StreamTransactionsRequest { request: Some(request) }).await;
@@ -183,19 +124,16 @@ async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it()
     }
 
     assert_eq!(balance(&client, "alice").await, "2.00");
-    let request_id = requests[2].request_id.clone();
-    let resolve = GetRequestOutcomeRequest { request_id };
-    let answer = client.get_request_outcome(resolve).await.expect("resolved").into_inner();
-    assert_eq!(answer.outcome(), RequestOutcome::NotSeen);
+    assert_eq!(request_outcome(&client, &requests[2].request_id).await, not_seen(false));
 }
 
 /// A batch within the limit of requests.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
+async fn a_batch_that_is_too_large_in_bytes_is_an_error_with_the_limit() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let server = Server::start_with(&database, &["--message-size-max", "33554432"]).await;
     let standard = Server::start(&database).await;
-    let mut client = server.client();
+    let client = server.client();
     open(&client, "alice").await;
     let batch = |labels: &Labels| {
         let description = "x".repeat(1000);
@@ -212,7 +150,7 @@ async fn a_batch_that_is_too_large_in_bytes_is_refused_with_the_limit() {
     let status = standard.client().batch_post_transactions(batch(&labels)).await;
     assert_too_large(&status.expect_err("2 MB"), "message_size_max", "1048576");
     let answer = client.batch_post_transactions(batch(&labels)).await.expect("within the limit");
-    assert_eq!(answer.into_inner().results.len(), 1000);
+    assert_eq!(answer.results.len(), 1000);
 
     // With a higher limit the answer could be too large for the caller.
     let status = client.batch_post_transactions(batch(&large_labels())).await;

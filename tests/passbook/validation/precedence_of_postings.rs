@@ -1,9 +1,6 @@
 //! Of two faults in a request the lower number of `ErrorReason` is always reported.
 
-use passbook::proto::{Condition, DepositRequest, ErrorReason, TransferRequest, WithdrawRequest};
-use tonic::Status;
-
-use crate::harness::*;
+use crate::harness::{malformed::*, *};
 
 on_both_databases! {
     the_lower_numbered_reason_of_two_malformed_fields_wins,
@@ -11,84 +8,55 @@ on_both_databases! {
     shape_is_checked_before_the_account,
 }
 
-#[track_caller]
-fn assert_reason<T: std::fmt::Debug>(answer: Result<T, Status>, expected: ErrorReason) -> Status {
-    let status = answer.expect_err("a fault is found");
-    let name = format!("ERROR_REASON_{}", reason(&status));
-    assert_eq!(ErrorReason::from_str_name(&name), Some(expected), "{status:?}");
-    status
-}
-
-/// A fault of shape, with its reason.
-type Flaw = (ErrorReason, fn(&mut TransferRequest));
-
 /// In the order of `ErrorReason`.
-const FLAWS: [Flaw; 8] = [
-    (ErrorReason::InvalidRequestId, |request| request.request_id.clear()),
-    (ErrorReason::InvalidAccountId, |request| request.destination_account_id = "?".to_owned()),
-    (ErrorReason::InvalidCurrencyCode, |request| {
-        request.condition.get_or_insert_default().min_balance_after = money_of("nope", "1");
+const FLAWS: [Flaw<TransferRequest>; 8] = [
+    (Reason::InvalidRequestId, |it| it.request_id.clear()),
+    (Reason::InvalidAccountId, |it| it.destination_account_id = "?".to_owned()),
+    (Reason::InvalidCurrencyCode, |it| {
+        it.condition.get_or_insert_default().min_balance_after = money_of("nope", "1");
     }),
-    (ErrorReason::InvalidAmount, |request| {
-        if let Some(amount) = &mut request.amount {
-            amount.value = "1e2".to_owned();
-        }
+    (Reason::InvalidAmount, |it| break_amount(&mut it.amount, "1e2")),
+    (Reason::InvalidCondition, |it| {
+        it.condition.get_or_insert_default().expected_version = Some(0);
     }),
-    (ErrorReason::InvalidCondition, |request| {
-        request.condition.get_or_insert_default().expected_version = Some(0);
-    }),
-    (ErrorReason::InvalidDescription, |request| request.description = "\n".to_owned()),
-    (ErrorReason::InvalidLabels, |request| {
-        request.labels.insert(String::new(), String::new());
-    }),
-    (ErrorReason::BalanceOutOfRange, |request| {
-        if let Some(amount) = &mut request.amount {
-            amount.value = "9".repeat(40);
-        }
-    }),
+    (Reason::InvalidDescription, |it| it.description = "\n".to_owned()),
+    (Reason::InvalidLabels, |it| it.labels = labels(&[("", "")])),
+    (Reason::BalanceOutOfRange, |it| break_amount(&mut it.amount, &"9".repeat(40))),
 ];
 
 async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
-    let database = TestDatabase::create(kind).await;
-    let server = Server::start(&database).await;
-    open_funded(&server.client(), "a", "10").await;
-    open(&server.client(), "b").await;
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "a", "10").await;
+    open(&client, "b").await;
+    // Both are faults of the same field, which can have only one.
+    let are_of_one_field = |first, second| {
+        matches!(
+            (first, second),
+            (Reason::InvalidAmount, Reason::BalanceOutOfRange)
+                | (Reason::InvalidCurrencyCode, Reason::InvalidCondition)
+        )
+    };
 
-    for (first, (first_reason, first_flaw)) in FLAWS.iter().enumerate() {
-        for (second_reason, second_flaw) in &FLAWS[first..] {
-            // Both faults are of the same field, which can have only one.
-            let pair = (*first_reason, *second_reason);
-            if matches!(
-                pair,
-                (ErrorReason::InvalidAmount, ErrorReason::BalanceOutOfRange)
-                    | (ErrorReason::InvalidCurrencyCode, ErrorReason::InvalidCondition)
-            ) {
-                continue;
-            }
-            let mut request = transfer("a", "b", "1");
-            second_flaw(&mut request);
-            first_flaw(&mut request);
-            assert_reason(server.client().transfer(request).await, *first_reason);
-        }
+    for (request, expected) in pairs(&transfer("a", "b", "1"), &FLAWS, are_of_one_field) {
+        must_fail(client.transfer(request).await, expected);
     }
 
     assert_eq!(database.count("requests").await, 1, "nothing malformed was kept");
 }
 
 async fn shape_is_checked_before_the_account(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
 
     let request = DepositRequest { description: "\n".to_owned(), ..deposit("nobody", "1") };
-    assert_reason(client.deposit(request).await, ErrorReason::InvalidDescription);
+    must_fail(client.deposit(request).await, Reason::InvalidDescription);
     let request = DepositRequest { amount: money("0"), ..deposit("nobody", "") };
-    assert_reason(client.deposit(request).await, ErrorReason::InvalidAmount);
+    must_fail(client.deposit(request).await, Reason::InvalidAmount);
     assert_eq!(database.count("requests").await, 0);
 }
 
 async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     prepare_accounts(&database, &client).await;
-    use ErrorReason as E;
     let wrong_version = || Some(Condition { expected_version: Some(99), ..Default::default() });
     let out = |account_id: &str, currency_code: &str, value: &str, condition: Option<Condition>| {
         let amount = money_of(currency_code, value);
@@ -96,16 +64,16 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
     };
     // The request also has every fault of a higher number.
     let withdrawals = [
-        (out("nobody", "EUR", "5", wrong_version()), E::AccountNotFound),
-        (out("closed", "EUR", "5", wrong_version()), E::AccountClosed),
-        (out("frozen", "EUR", "5", wrong_version()), E::AccountFrozen),
-        (out("open", "EUR", "5", wrong_version()), E::CurrencyMismatch),
-        (out("rock-bottom", "USD", "1", wrong_version()), E::BalanceOutOfRange),
-        (out("open", "USD", "5", wrong_version()), E::ConditionFailed),
-        (out("open", "USD", "5", None), E::InsufficientFunds),
+        (out("nobody", "EUR", "5", wrong_version()), Reason::AccountNotFound),
+        (out("closed", "EUR", "5", wrong_version()), Reason::AccountClosed),
+        (out("frozen", "EUR", "5", wrong_version()), Reason::AccountFrozen),
+        (out("open", "EUR", "5", wrong_version()), Reason::CurrencyMismatch),
+        (out("rock-bottom", "USD", "1", wrong_version()), Reason::BalanceOutOfRange),
+        (out("open", "USD", "5", wrong_version()), Reason::ConditionFailed),
+        (out("open", "USD", "5", None), Reason::InsufficientFunds),
     ];
     for (request, expected) in withdrawals {
-        assert_reason(client.withdraw(request).await, expected);
+        must_fail(client.withdraw(request).await, expected);
     }
 
     // With different rejections of two accounts the lower number wins, on either side.
@@ -113,16 +81,16 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         TransferRequest { condition, ..transfer(source, destination, "5") }
     };
     let transfers = [
-        (move_money("closed", "nobody", None), E::AccountNotFound, "nobody"),
-        (move_money("frozen", "closed", None), E::AccountClosed, "closed"),
-        (move_money("frozen", "euro", None), E::AccountFrozen, "frozen"),
-        (move_money("open", "euro", wrong_version()), E::CurrencyMismatch, "euro"),
-        (move_money("open", "full", wrong_version()), E::BalanceOutOfRange, "full"),
-        (move_money("open", "frozen", wrong_version()), E::ConditionFailed, "open"),
-        (move_money("open", "frozen", None), E::InsufficientFunds, "open"),
+        (move_money("closed", "nobody", None), Reason::AccountNotFound, "nobody"),
+        (move_money("frozen", "closed", None), Reason::AccountClosed, "closed"),
+        (move_money("frozen", "euro", None), Reason::AccountFrozen, "frozen"),
+        (move_money("open", "euro", wrong_version()), Reason::CurrencyMismatch, "euro"),
+        (move_money("open", "full", wrong_version()), Reason::BalanceOutOfRange, "full"),
+        (move_money("open", "frozen", wrong_version()), Reason::ConditionFailed, "open"),
+        (move_money("open", "frozen", None), Reason::InsufficientFunds, "open"),
     ];
     for (request, expected, account_id) in transfers {
-        let status = assert_reason(client.transfer(request).await, expected);
+        let status = must_fail(client.transfer(request).await, expected);
         assert_eq!(metadata(&status, "account_id"), account_id);
     }
 
@@ -130,22 +98,16 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
     let taken = deposit("open", "1");
     client.deposit(taken.clone()).await.expect("applied");
     let other = WithdrawRequest { request_id: taken.request_id, ..withdrawal("nobody", "5") };
-    assert_reason(client.withdraw(other).await, E::RequestIdReused);
+    must_fail(client.withdraw(other).await, Reason::RequestIdReused);
 }
 
 /// Empty accounts in every state, and two at the limits of money.
 async fn prepare_accounts(database: &TestDatabase, client: &Client) {
-    for account_id in ["open", "frozen", "closed", "full", "rock-bottom"] {
-        let request = passbook::proto::CreateAccountRequest {
-            unlimited_overdraft: account_id == "rock-bottom",
-            ..account_of(account_id, "USD")
-        };
-        open_with(client, request).await;
-    }
+    open_all(client, &["open", "frozen", "closed", "full"]).await;
+    open_unlimited(client, "rock-bottom").await;
     open_with(client, account_of("euro", "EUR")).await;
-    let largest = "99999999999999999999999999.99";
-    client.clone().deposit(deposit("full", largest)).await.expect("applied");
-    client.clone().withdraw(withdrawal("rock-bottom", largest)).await.expect("applied");
+    client.deposit(deposit("full", LARGEST)).await.expect("applied");
+    client.withdraw(withdrawal("rock-bottom", LARGEST)).await.expect("applied");
     let states = "UPDATE accounts SET state = account_id WHERE account_id IN ('frozen', 'closed')";
     database.execute(states).await;
 }

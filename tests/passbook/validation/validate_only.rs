@@ -1,8 +1,5 @@
 //! `validate_only`: the same checks under the same lock, and nothing is recorded.
 
-use passbook::proto::{DepositRequest, TransferRequest, WithdrawRequest};
-use tonic::Code;
-
 use crate::harness::{checker, *};
 
 on_both_databases! {
@@ -12,11 +9,11 @@ on_both_databases! {
 }
 
 async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     let before = (open_funded(&client, "a", "10").await, open(&client, "b").await);
 
     let request = TransferRequest { validate_only: true, ..transfer("a", "b", "4") };
-    let transferred = client.transfer(request).await.expect("valid").into_inner();
+    let transferred = client.transfer(request).await.expect("valid");
     let request = DepositRequest { validate_only: true, ..deposit("a", "4") };
     client.deposit(request).await.expect("valid");
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "10") };
@@ -37,13 +34,11 @@ async fn validate_only_shows_the_effect_and_records_nothing(kind: Kind) {
 }
 
 async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let request = WithdrawRequest { validate_only: true, ..withdrawal("a", "11") };
 
-    let answer = client.withdraw(request.clone()).await;
-
-    let status = refused(answer, Code::FailedPrecondition, "INSUFFICIENT_FUNDS");
+    let status = must_fail(client.withdraw(request.clone()).await, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "10.00");
     assert_eq!(database.count("requests").await, 1);
     client.deposit(deposit("a", "5")).await.expect("applied");
@@ -51,14 +46,14 @@ async fn validate_only_shows_the_rejection_and_records_nothing(kind: Kind) {
 }
 
 async fn the_real_request_may_follow_under_the_same_id(kind: Kind) {
-    let (database, _server, mut client) = start_server(kind).await;
+    let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     let real = deposit("a", "1");
 
     let dry = DepositRequest { validate_only: true, ..real.clone() };
     client.deposit(dry.clone()).await.expect("valid");
-    let made = client.deposit(real.clone()).await.expect("applied").into_inner();
-    let dry = client.deposit(dry).await.expect("applied").into_inner();
+    let made = client.deposit(real.clone()).await.expect("applied");
+    let dry = client.deposit(dry).await.expect("applied");
 
     assert!(!made.replayed && dry.replayed);
     assert_eq!(made.transaction, dry.transaction);

@@ -18,7 +18,7 @@ use crate::{
     },
     lock::lock,
     telemetry::{
-        log::CallNames,
+        log::CallFields,
         traces::{CallTrace, callers_trace_id},
     },
 };
@@ -48,7 +48,7 @@ pub struct Call {
     method: &'static MethodMetrics,
     start: Instant,
     /// The fields of its log lines.
-    pub names: Arc<CallNames>,
+    pub fields: Arc<CallFields>,
     /// The caller's identity; set with the response.
     pub identity: Option<Identity>,
     /// Its trace.
@@ -79,11 +79,11 @@ impl CallRecorder {
         let peer = extensions.get::<Peer>().and_then(|peer| peer.address);
         let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
-        let names = Arc::new(CallNames { method: &method.name, call_id, trace_id, peer });
+        let fields = Arc::new(CallFields { method: &method.name, call_id, trace_id, peer });
         method.started.increment(1);
         self.in_flight.increment(1);
         let (recorder, start) = (self.clone(), Instant::now());
-        Call { recorder, method, start, names, identity: None, trace, has_ended: false }
+        Call { recorder, method, start, fields, identity: None, trace, has_ended: false }
     }
 }
 
@@ -97,7 +97,7 @@ impl Call {
         self.method.handled(code).increment(1);
         self.method.seconds().record(elapsed);
         self.recorder.in_flight.decrement(1);
-        let call_id = self.names.call_id.to_str().unwrap_or_default();
+        let call_id = self.fields.call_id.to_str().unwrap_or_default();
         self.trace.end(uppercase_name(code), is_fault_to_traces(code), call_id);
         self.log(code, elapsed);
     }
@@ -105,7 +105,7 @@ impl Call {
     /// Writes the line of the call. docs/logging.md has the levels. Lines above DEBUG have a rate
     /// limit.
     fn log(&self, code: Code, elapsed: Duration) {
-        let _names = self.names.enter();
+        let _fields = self.fields.enter();
         let recorder = &self.recorder;
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
         let (identity, code_name) = (self.identity.as_ref().map(Identity::as_str), name(code));

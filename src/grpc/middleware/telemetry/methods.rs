@@ -29,6 +29,10 @@ pub struct MethodMetrics {
     pub name: String,
     /// One request message, one response message.
     pub is_unary: bool,
+    /// One request message.
+    pub has_one_request: bool,
+    /// Changes nothing.
+    pub is_read: bool,
     labels: [(&'static str, String); 3],
     /// Counts the calls that have begun.
     pub started: Counter,
@@ -44,7 +48,8 @@ impl MetricsByMethod {
 
     fn of_all() -> Self {
         let by_path = METHODS.iter().map(|method| {
-            (method.path(), MethodMetrics::new(kind(method), &method.service, &method.name))
+            let metrics = MethodMetrics::new(kind(method), &method.service, &method.name);
+            (method.path(), MethodMetrics { is_read: method.is_read(), ..metrics })
         });
         Self {
             by_path: by_path.collect(),
@@ -77,6 +82,8 @@ impl MethodMetrics {
         Self {
             name,
             is_unary: kind == "unary",
+            has_one_request: !matches!(kind, "client_stream" | "bidi_stream"),
+            is_read: true,
             started: counter!("grpc_server_started_total", &labels),
             labels,
             // Created at the first call: a histogram is many series, and most methods are never called.

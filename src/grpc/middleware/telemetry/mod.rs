@@ -111,7 +111,7 @@ where
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
             call.identity = caller.filter(|identity| !identity.is_anonymous());
             let name = HeaderName::from_static(CALL_ID_HEADER);
-            response.headers_mut().insert(name, call.names.call_id.clone());
+            response.headers_mut().insert(name, call.fields.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
             } else if response.status() != StatusCode::OK {
@@ -168,7 +168,7 @@ impl Call {
     /// Runs a step of the call. What the step logs, and the spans that it begins, belong to the call.
     fn run<T>(&self, step: impl FnOnce() -> T) -> T {
         let _trace = self.trace.enter();
-        let _names = self.names.enter();
+        let _fields = self.fields.enter();
         step()
     }
 }

@@ -17,8 +17,8 @@ pub enum DatabaseUrlError {
     InMemory,
     /// A SQLite URL that cannot be parsed.
     #[error(
-        "is not a valid URL: SQLite's are sqlite://FILE or sqlite://FILE?mode=rwc, with %3F for a \
-         ? in the file's name; mode, cache, immutable and vfs are its only parameters"
+        "is not a valid URL: for SQLite write sqlite://FILE or sqlite://FILE?mode=rwc, with %3F for \
+         a ? in the file's name; mode, cache, immutable and vfs are its only parameters"
     )]
     MalformedSqlite,
     /// A PostgreSQL URL that cannot be parsed.
@@ -44,8 +44,8 @@ pub enum DatabaseUrlError {
     },
     /// An unknown parameter.
     #[error(
-        "has an unknown parameter: {0}; leave it out, or write options[NAME]=VALUE for a setting \
-         of PostgreSQL's"
+        "has an unknown parameter: {0}; leave it out, or write options[NAME]=VALUE for a \
+         PostgreSQL setting"
     )]
     Unknown(String),
     /// An unknown parameter that may be a part of a password.
@@ -60,6 +60,6 @@ pub enum DatabaseUrlError {
     #[error("has more than {HOSTS_MAX} hosts")]
     HostsMax,
     /// SQLite knows no passwords.
-    #[error("is not PostgreSQL's")]
+    #[error("is a SQLite URL, which has no password")]
     NoPassword,
 }

@@ -61,14 +61,14 @@ pub(super) fn check(files: &[NamedFile]) -> Result<(), String> {
             Content::Certificates => CertificateDer::from_pem_slice(&text).map(drop),
             Content::Key => PrivateKeyDer::from_pem_slice(&text).map(drop),
             Content::Alone => {
-                return Err(wrong("sslcert and sslkey go together, and one is missing".to_owned()));
+                return Err(wrong("sslcert and sslkey go together, but one is missing".to_owned()));
             }
         };
         first.map_err(|_| {
             wrong(match content {
-                Content::Key => "there is no private key in it, in PEM".to_owned(),
+                Content::Key => "it has no private key in PEM format".to_owned(),
                 Content::Certificates | Content::Alone => {
-                    "there is no certificate in it, in PEM".to_owned()
+                    "it has no certificate in PEM format".to_owned()
                 }
             })
         })

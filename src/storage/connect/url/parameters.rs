@@ -9,103 +9,95 @@ use crate::storage::connect::url::{
     parts::{Pairs, port_number, without_brackets},
 };
 
-/// Parameters that sqlx understands. Others it would log, with their values, and ignore.
-const KEPT: [&str; 14] = [
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "host",
-];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// libpq's parameters that change nothing here, with the values for which that is true (empty:
-/// all). Connections have their own time limits and keepalives, the primary is found in any case,
-/// and the character set is UTF-8.
-const DROPPED: [(&str, &[&str]); 25] = [
-    ("connect_timeout", &[]),
-    ("keepalives", &[]),
-    ("keepalives_idle", &[]),
-    ("keepalives_interval", &[]),
-    ("keepalives_count", &[]),
-    ("tcp_user_timeout", &[]),
-    ("fallback_application_name", &[]),
-    ("load_balance_hosts", &[]),
-    ("krbsrvname", &[]),
-    ("gsslib", &[]),
-    ("sslsni", &[]),
-    ("sslcompression", &[]),
-    ("channel_binding", &["disable", "prefer", "require"]),
-    ("gssencmode", &["disable", "prefer"]),
-    ("gssdelegation", &["0"]),
-    ("target_session_attrs", &["any", "read-write", "primary"]),
-    ("client_encoding", &["UTF8", "utf8", "UTF-8", "utf-8", "auto"]),
-    ("sslnegotiation", &["postgres"]),
-    ("sslcertmode", &["allow", "disable"]),
-    ("ssl_min_protocol_version", &["", "TLSv1", "TLSv1.1", "TLSv1.2"]),
-    ("ssl_max_protocol_version", &["", "TLSv1.3"]),
-    ("min_protocol_version", &["3.0"]),
-    ("max_protocol_version", &[]),
-    ("requiressl", &["0"]),
-    ("sslkeylogfile", &[""]),
-];
+/// Whether sqlx understands a parameter. It would log others with their values, and ignore them.
+fn is_known_to_sqlx(name: &str) -> bool {
+    match name {
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
+        | "ssl-key" | "dbname" | "user" | "password" | "host" | "application_name" | "options" => {
+            true
+        }
+        _ => name.starts_with("options[") && name.ends_with(']'),
+    }
+}
 
-const LEAVE_OUT: &str = "it cannot be done here: leave it out";
-const WRITE_SSL_MODE: &str = "write sslmode=verify-full, or sslmode=require, instead";
-const WRITE_SEARCH_PATH: &str = "write options[search_path]=NAME instead";
-const WRITE_PLACE: &str = "write it where a URL has it: postgres://USER:PASSWORD@HOST:PORT/NAME";
-const WRITE_PASSWORD_FILE: &str = "name the file in database_password_file instead";
+/// Whether a parameter of libpq's changes nothing here. Connections have their own time limits and
+/// keepalives, the primary is found in any case, and the character set is UTF-8.
+fn changes_nothing(name: &str, value: &str) -> bool {
+    match name {
+        "connect_timeout"
+        | "keepalives"
+        | "keepalives_idle"
+        | "keepalives_interval"
+        | "keepalives_count"
+        | "tcp_user_timeout"
+        | "fallback_application_name"
+        | "load_balance_hosts"
+        | "krbsrvname"
+        | "gsslib"
+        | "sslsni"
+        | "sslcompression"
+        | "max_protocol_version" => true,
+        "channel_binding" => matches!(value, "disable" | "prefer" | "require"),
+        "gssencmode" => matches!(value, "disable" | "prefer"),
+        "gssdelegation" | "requiressl" => value == "0",
+        "target_session_attrs" => matches!(value, "any" | "read-write" | "primary"),
+        "client_encoding" => matches!(value, "UTF8" | "utf8" | "UTF-8" | "utf-8" | "auto"),
+        "sslnegotiation" => value == "postgres",
+        "sslcertmode" => matches!(value, "allow" | "disable"),
+        "ssl_min_protocol_version" => matches!(value, "" | "TLSv1" | "TLSv1.1" | "TLSv1.2"),
+        "ssl_max_protocol_version" => matches!(value, "" | "TLSv1.3"),
+        "min_protocol_version" => value == "3.0",
+        "sslkeylogfile" => value.is_empty(),
+        _ => false,
+    }
+}
 
-/// Parameters that cannot be used as they are, and what to do instead.
-const ADVICE: [(&str, &str); 38] = [
-    ("sslmode", "it must be disable, allow, prefer, require, verify-ca or verify-full"),
-    ("port", "it must be a number from 1 to 65535"),
-    ("statement-cache-capacity", "it must be a whole number"),
-    ("hostaddr", "it must be an IP address"),
-    ("target_session_attrs", "changes go to the primary: write read-write, or leave it out"),
-    ("gssencmode", "connections are encrypted by TLS: write gssencmode=disable, or leave it out"),
-    ("channel_binding", "it must be disable, prefer or require"),
-    ("client_encoding", "it is always UTF8: leave it out"),
-    ("sslnegotiation", "it must be postgres: write that, or leave it out"),
-    ("sslcertmode", LEAVE_OUT),
-    ("ssl_min_protocol_version", "TLS 1.2 and 1.3 are spoken: leave it out"),
-    ("ssl_max_protocol_version", "TLS 1.2 and 1.3 are spoken: leave it out"),
-    ("min_protocol_version", LEAVE_OUT),
-    ("gssdelegation", LEAVE_OUT),
-    ("requiressl", WRITE_SSL_MODE),
-    ("ssl", WRITE_SSL_MODE),
-    ("tls", WRITE_SSL_MODE),
-    ("sslaccept", WRITE_SSL_MODE),
-    ("sslpassword", "give a key without a passphrase in sslkey, and leave it out"),
-    ("sslcrl", "lists of revoked certificates are not looked at: leave it out"),
-    ("sslcrldir", "lists of revoked certificates are not looked at: leave it out"),
-    ("sslkeylogfile", LEAVE_OUT),
-    ("passfile", WRITE_PASSWORD_FILE),
-    ("service", "write what the service's file says into the URL"),
-    ("servicefile", "write what the service's file says into the URL"),
-    ("require_auth", LEAVE_OUT),
-    ("requirepeer", LEAVE_OUT),
-    ("replication", LEAVE_OUT),
-    ("search_path", WRITE_SEARCH_PATH),
-    ("schema", WRITE_SEARCH_PATH),
-    ("currentSchema", WRITE_SEARCH_PATH),
-    ("database", WRITE_PLACE),
-    ("username", WRITE_PLACE),
-    ("pgbouncer", LEAVE_OUT),
-    ("connection_limit", LEAVE_OUT),
-    ("pool_timeout", LEAVE_OUT),
-    ("pool_max_conns", LEAVE_OUT),
-    ("sslrootcert", "system goes with sslmode=verify-full only"),
-];
+/// What to do about a parameter that cannot be used as it is.
+fn advice_on(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "sslmode" | "ssl-mode" => {
+            "it must be disable, allow, prefer, require, verify-ca or verify-full"
+        }
+        "port" => "it must be a number from 1 to 65535",
+        "statement-cache-capacity" => "it must be a whole number",
+        "hostaddr" => "it must be an IP address",
+        "target_session_attrs" => "changes go to the primary: write read-write, or leave it out",
+        "gssencmode" => "TLS encrypts connections: write gssencmode=disable, or leave it out",
+        "channel_binding" => "it must be disable, prefer or require",
+        "client_encoding" => "it is always UTF8: leave it out",
+        "sslnegotiation" => "it must be postgres: write that, or leave it out",
+        "ssl_min_protocol_version" | "ssl_max_protocol_version" => {
+            "connections use TLS 1.2 or 1.3: leave it out"
+        }
+        "requiressl" | "ssl" | "tls" | "sslaccept" => {
+            "write sslmode=verify-full, or sslmode=require, instead"
+        }
+        "sslrootcert" => "system goes with sslmode=verify-full only",
+        "sslpassword" => "leave it out, and name a key without a passphrase in sslkey",
+        "sslcrl" | "sslcrldir" => "lists of revoked certificates are not supported: leave it out",
+        "passfile" => "name the file in database_password_file instead",
+        "service" | "servicefile" => "write the settings of the service into the URL instead",
+        "search_path" | "schema" | "currentSchema" => "write options[search_path]=NAME instead",
+        "database" | "username" => {
+            "write it in its place in the URL: postgres://USER:PASSWORD@HOST:PORT/NAME"
+        }
+        "sslcertmode"
+        | "min_protocol_version"
+        | "gssdelegation"
+        | "sslkeylogfile"
+        | "require_auth"
+        | "requirepeer"
+        | "replication"
+        | "pgbouncer"
+        | "connection_limit"
+        | "pool_timeout"
+        | "pool_max_conns" => "it is not supported: leave it out",
+        _ => return None,
+    })
+}
+
 /// The longest name that an error repeats.
 const NAME_LENGTH_MAX: usize = 40;
 
@@ -156,9 +148,7 @@ fn value_to_keep(
     value: String,
     is_behind_password: bool,
 ) -> Result<Option<String>, DatabaseUrlError> {
-    if let Some((_, values)) = DROPPED.iter().find(|(dropped, _)| *dropped == name)
-        && (values.is_empty() || values.contains(&&*value))
-    {
+    if changes_nothing(name, &value) {
         if (name, &*value) == ("channel_binding", "require") {
             warn_of_channel_binding();
         }
@@ -172,7 +162,7 @@ fn value_to_keep(
         "port" => port_number(&value).is_some(),
         "hostaddr" => value.parse::<std::net::IpAddr>().is_ok(),
         "statement-cache-capacity" => value.parse::<usize>().is_ok(),
-        _ => KEPT.contains(&name) || (name.starts_with("options[") && name.ends_with(']')),
+        _ => is_known_to_sqlx(name),
     };
     match (is_right, name) {
         (true, "host") => Ok(Some(without_brackets(&value).to_owned())),
@@ -182,10 +172,9 @@ fn value_to_keep(
 }
 
 fn advice(name: &str, is_behind_password: bool) -> DatabaseUrlError {
-    let known = ADVICE.iter().find(|(known, _)| *known == name.replace("ssl-mode", "sslmode"));
     let is_plain = name.bytes().all(|it| it.is_ascii_alphanumeric() || b"_-.".contains(&it));
-    match known {
-        Some((_, advice)) => DatabaseUrlError::Parameter { name: name.to_owned(), advice },
+    match advice_on(name) {
+        Some(advice) => DatabaseUrlError::Parameter { name: name.to_owned(), advice },
         // `?password=a&b=c` may have the password `a&b=c`.
         None if is_behind_password || !is_plain || name.len() > NAME_LENGTH_MAX => {
             DatabaseUrlError::Unnamed
@@ -199,8 +188,8 @@ fn warn_of_channel_binding() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::warn!(
-            "database_url has channel_binding=require, which is not done here: \
-             sslmode=verify-full makes as sure that it is the right server"
+            "database_url has channel_binding=require, which is not supported; \
+             sslmode=verify-full proves the identity of the server, too"
         );
     });
 }

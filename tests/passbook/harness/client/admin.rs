@@ -1,7 +1,10 @@
-//! The admin port: metrics and probes.
+//! The admin port: metrics and probes. AdminService: figures of the write path.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use passbook::proto::{
+    GetWritePathStatsRequest, GetWritePathStatsResponse, admin_service_client::AdminServiceClient,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,6 +36,13 @@ impl Server {
             lines.iter().find(|line| line["message"] == "serving /metrics, /livez and /readyz");
         let address = line.and_then(|line| line["address"].as_str()?.parse().ok());
         Admin(address.unwrap_or_else(|| panic!("no admin port in the log: {}", self.log())))
+    }
+
+    /// The answer of AdminService.
+    pub async fn write_path_stats(&self) -> GetWritePathStatsResponse {
+        let mut client = AdminServiceClient::new(self.channel());
+        let answer = client.get_write_path_stats(GetWritePathStatsRequest {}).await;
+        answer.expect("the stats").into_inner()
     }
 
     /// The lines of a JSON log.

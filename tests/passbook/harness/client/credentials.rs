@@ -2,23 +2,18 @@
 
 use std::path::PathBuf;
 
-use passbook::proto::account_service_client::AccountServiceClient;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
+    service::Interceptor,
 };
 
-use crate::harness::{Server, TestDatabase};
-
-/// A client that sends a credential with each call.
-pub type NamedClient = AccountServiceClient<InterceptedService<Channel, Credential>>;
+use crate::harness::{Client, Server, TestDatabase};
 
 /// Adds the `authorization` header to each call, if there is one.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Credential(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Credential {
@@ -106,12 +101,8 @@ pub fn group(name: &str, methods: &[&str], account_prefixes: &[&str]) -> String 
 }
 
 impl Server {
-    /// A client that sends a credential with each call.
-    pub fn client_of(&self, token: &str) -> NamedClient {
-        self.client_that(bearer(token))
-    }
-
-    pub fn client_that(&self, credential: Credential) -> NamedClient {
-        AccountServiceClient::with_interceptor(self.channel(), credential)
+    /// A client with this bearer token.
+    pub fn client_of(&self, token: &str) -> Client {
+        Client::over(self.channel(), bearer(token))
     }
 }

@@ -1,5 +1,8 @@
 //! Reads what an error says: its reason, its outcome, its fields.
 
+use std::fmt::Debug;
+
+pub use passbook::proto::ErrorReason as Reason;
 use passbook::proto::{
     PostTransactionResult, Transaction, post_transaction_result::Result as Outcome,
 };
@@ -41,17 +44,88 @@ pub fn fields(status: &Status) -> Vec<String> {
     violations.into_iter().map(|violation| violation.field).collect()
 }
 
-/// Asserts code and reason, and returns the error for further assertions.
+/// Asserts that a call failed for this reason, with the reason's code and a message. Returns the
+/// error for further assertions.
 #[track_caller]
-pub fn refused<Answer: std::fmt::Debug>(
-    answer: Result<Answer, Status>,
-    code: Code,
-    expected_reason: &str,
-) -> Status {
-    let status = answer.expect_err("this should have been refused");
-    assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{status:?}");
-    assert!(!status.message().is_empty(), "an error has a message");
+pub fn must_fail<Answer: Debug>(answer: Result<Answer, Status>, expected: Reason) -> Status {
+    let status = answer.expect_err("this call must fail");
+    assert_reason(&status, expected);
     status
+}
+
+/// Asserts the reason of an error, with the reason's code and a message.
+#[track_caller]
+pub fn assert_reason(status: &Status, expected: Reason) {
+    assert_eq!(reason_and_code(status), (Some(expected), code_of(expected)), "{status:?}");
+    assert!(!status.message().is_empty(), "an error has a message");
+}
+
+/// The reason, if the contract has it, and the code.
+pub fn reason_and_code(status: &Status) -> (Option<Reason>, Code) {
+    let name = format!("ERROR_REASON_{}", reason(status));
+    (Reason::from_str_name(&name), status.code())
+}
+
+/// The code of every error with this reason.
+pub fn code_of(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidRequestId
+        | Reason::InvalidAccountId
+        | Reason::InvalidTransactionId
+        | Reason::InvalidCurrencyCode
+        | Reason::InvalidAmount
+        | Reason::InvalidCondition
+        | Reason::InvalidDescription
+        | Reason::InvalidLabels
+        | Reason::InvalidFilter
+        | Reason::InvalidPageSize
+        | Reason::InvalidPageToken
+        | Reason::InvalidLegs
+        | Reason::InvalidRequests
+        | Reason::InvalidUpdateMask
+        | Reason::InvalidHoldId
+        | Reason::InvalidExpireTime
+        | Reason::InvalidReason
+        | Reason::InvalidMessage
+        | Reason::RequestIdReused => Code::InvalidArgument,
+        Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::PermissionDenied => Code::PermissionDenied,
+        Reason::HoldNotFound | Reason::AccountNotFound | Reason::TransactionNotFound => {
+            Code::NotFound
+        }
+        Reason::HoldExists | Reason::AccountExists => Code::AlreadyExists,
+        Reason::RequestFenced
+        | Reason::HoldNotOpen
+        | Reason::ExpireTimePassed
+        | Reason::HoldAmountExceeded
+        | Reason::AlreadyReversed
+        | Reason::AccountClosed
+        | Reason::AccountFrozen
+        | Reason::CurrencyMismatch
+        | Reason::ConditionFailed
+        | Reason::InsufficientFunds
+        | Reason::AccountNotEmpty => Code::FailedPrecondition,
+        Reason::BalanceOutOfRange => Code::OutOfRange,
+        Reason::VersionMismatch | Reason::LockTimeout | Reason::Contention => Code::Aborted,
+        Reason::DeadlineExceeded => Code::DeadlineExceeded,
+        Reason::Overloaded
+        | Reason::WatcherTooSlow
+        | Reason::RequestTooLarge
+        | Reason::ResponseTooLarge => Code::ResourceExhausted,
+        Reason::DatabaseUnavailable | Reason::SchemaNotMigrated | Reason::ShuttingDown => {
+            Code::Unavailable
+        }
+        Reason::Internal => Code::Internal,
+        Reason::Unspecified => panic!("no error has this reason"),
+    }
+}
+
+/// Asserts these pairs of the error's metadata.
+#[track_caller]
+pub fn assert_metadata(status: &Status, expected: &[(&str, &str)]) {
+    for (key, value) in expected {
+        assert_eq!(metadata(status, key), *value, "{key}: {status:?}");
+    }
 }
 
 /// Asserts that two errors are equal, byte by byte.
@@ -70,23 +144,60 @@ pub fn assert_too_large(status: &Status, limit: &str, max: &str) {
     assert!(status.message().contains(max), "it says the limit: {}", status.message());
 }
 
-/// Sends a request twice, and asserts that the rejection is recorded once and nothing else is.
+/// Sends a request twice, and asserts that the rejection is recorded once and nothing else changes.
 pub async fn rejected_twice(
     database: &TestDatabase,
     client: &Client,
     request: impl Into<Change>,
-    (code, expected_reason): (Code, &str),
+    expected: Reason,
 ) -> Status {
-    let counts = async || {
-        let count = async |table| database.count(table).await;
-        [count("requests").await, count("entries").await, count("holds").await]
+    let state = async || {
+        let (entries, accounts) = (database.count("entries").await, database.accounts().await);
+        (entries, accounts, database.holds().await)
     };
-    let (request, [requests, entries, holds]) = (request.into(), counts().await);
-    let first = refused(request.send(client, PATIENCE).await, code, expected_reason);
-    let again = refused(request.send(client, PATIENCE).await, code, expected_reason);
+    let (request, requests) = (request.into(), database.count("requests").await);
+    let before = state().await;
+    let first = must_fail(request.send(client, PATIENCE).await, expected);
+    let again = must_fail(request.send(client, PATIENCE).await, expected);
     assert_repeated(&first, &again);
-    assert_eq!(counts().await, [requests + 1, entries, holds]);
+    assert_eq!(state().await, before, "{first:?}");
+    assert_eq!(database.count("requests").await, requests + 1, "{first:?}");
     first
+}
+
+/// A request, the reason of its rejection, and pairs of the metadata.
+pub type RejectedCase<'a> = (Change, Reason, &'a [(&'a str, &'a str)]);
+
+/// Sends requests that must be rejected so, as [`rejected_twice`] does. Returns them with their errors.
+pub async fn all_rejected(
+    database: &TestDatabase,
+    client: &Client,
+    cases: &[RejectedCase<'_>],
+) -> Vec<(Change, Status)> {
+    let mut rejections = Vec::new();
+    for (request, expected, metadata) in cases {
+        let status = rejected_twice(database, client, request.clone(), *expected).await;
+        assert_metadata(&status, metadata);
+        rejections.push((request.clone(), status));
+    }
+    rejections
+}
+
+/// Asserts that repeats of these requests get the same errors.
+pub async fn assert_still_rejected(client: &Client, rejections: &[(Change, Status)]) {
+    for (request, first) in rejections {
+        let again = request.send(client, PATIENCE).await.expect_err("a rejection is final");
+        assert_repeated(first, &again);
+    }
+}
+
+/// Sends other requests under the `request_id` of one that was applied.
+pub async fn assert_request_id_reused(client: &Client, others: impl IntoIterator<Item = Change>) {
+    for other in others {
+        let status = must_fail(other.send(client, PATIENCE).await, Reason::RequestIdReused);
+        assert_eq!(metadata(&status, "request_id"), other.request_id(), "{other:?}");
+        assert_eq!(fields(&status), ["request_id"], "{other:?}");
+    }
 }
 
 pub fn made(result: &PostTransactionResult) -> &Transaction {

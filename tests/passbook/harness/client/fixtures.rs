@@ -2,27 +2,22 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper_util::client::legacy::{Client as Http, connect::HttpConnector};
-use passbook::proto::{
-    Account, BatchPostTransactionsRequest, CaptureHoldRequest, CaptureHoldResponse,
-    CloseAccountRequest, CreateAccountRequest, DepositRequest, FreezeAccountRequest,
-    GetAccountRequest, GetHoldRequest, Hold, Leg, Money, PlaceHoldRequest, PostTransactionRequest,
-    ReleaseHoldRequest, ReverseTransactionRequest, Transaction, TransferRequest,
-    UnfreezeAccountRequest, WithdrawRequest, account_service_client::AccountServiceClient,
-};
-use prost_types::Timestamp;
-use tonic::{Request, Status, body::Body, transport::Channel};
+use futures_util::future::join_all;
+use passbook::proto::*;
+use prost_types::{FieldMask, Timestamp};
+use tokio::task::JoinHandle;
+use tonic::{Request, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{Server, eventually, ms, reason};
+use crate::harness::{Client, PATIENCE, Server, eventually, ms, reason};
 
-pub type Client = AccountServiceClient<Channel>;
+/// The largest amount in US dollars.
+pub const LARGEST: &str = "99999999999999999999999999.99";
 
-/// A client that leaves the deadline to the server. tonic's own client gives up at the deadline,
-/// and on a busy machine before it reads an answer that arrived in time.
-pub type Patient = AccountServiceClient<Http<HttpConnector, Body>>;
+/// A well-formed id of a transaction that does not exist.
+pub const MISSING_TRANSACTION: &str = "0197a1b2-0000-7000-8000-000000000000";
 
 /// An amount in US dollars.
 pub fn money(value: &str) -> Option<Money> {
@@ -49,6 +44,10 @@ pub fn deposit(account_id: &str, amount: &str) -> DepositRequest {
         amount: money(amount),
         ..DepositRequest::default()
     }
+}
+
+pub fn deposit_in(account_id: &str, currency_code: &str, amount: &str) -> DepositRequest {
+    DepositRequest { amount: money_of(currency_code, amount), ..deposit(account_id, "") }
 }
 
 pub fn withdrawal(account_id: &str, amount: &str) -> WithdrawRequest {
@@ -96,6 +95,12 @@ pub async fn open(client: &Client, account_id: &str) -> Account {
     open_with(client, account_of(account_id, "USD")).await
 }
 
+pub async fn open_all(client: &Client, account_ids: &[&str]) {
+    for account_id in account_ids {
+        open(client, account_id).await;
+    }
+}
+
 /// Opens an account in US dollars with an overdraft limit.
 pub async fn open_with_overdraft(client: &Client, account_id: &str, limit: &str) -> Account {
     let request =
@@ -103,27 +108,55 @@ pub async fn open_with_overdraft(client: &Client, account_id: &str, limit: &str)
     open_with(client, request).await
 }
 
+/// Opens an account in US dollars without an overdraft limit.
+pub async fn open_unlimited(client: &Client, account_id: &str) -> Account {
+    let request =
+        CreateAccountRequest { unlimited_overdraft: true, ..account_of(account_id, "USD") };
+    open_with(client, request).await
+}
+
 pub async fn open_with(client: &Client, request: CreateAccountRequest) -> Account {
-    let answer = client.clone().create_account(request).await.expect("the account is opened");
-    answer.into_inner().account.expect("an account")
+    let answer = client.create_account(request).await.expect("the account is opened");
+    answer.account.expect("an account")
+}
+
+/// Makes concurrent deposits of 1.00. All of them are applied.
+pub async fn deposit_at_once(client: &Client, account_id: &str, count: usize) {
+    let calls = (0..count).map(|_| client.deposit(within(PATIENCE, deposit(account_id, "1"))));
+    for answer in join_all(calls).await {
+        answer.expect("applied");
+    }
+}
+
+/// Begins a deposit, which may have to wait.
+pub fn spawn_deposit(
+    client: &Client,
+    account_id: &str,
+    amount: &str,
+) -> JoinHandle<Result<DepositResponse, Status>> {
+    let (client, request) = (client.clone(), within(PATIENCE, deposit(account_id, amount)));
+    tokio::spawn(async move { client.deposit(request).await })
 }
 
 /// Opens an account in US dollars with money on it.
 pub async fn open_funded(client: &Client, account_id: &str, amount: &str) -> Account {
     open(client, account_id).await;
-    client.clone().deposit(deposit(account_id, amount)).await.expect("the deposit is applied");
+    deposited(client, account_id, amount).await;
     get(client, account_id).await
 }
 
 pub async fn get(client: &Client, account_id: &str) -> Account {
-    let request = GetAccountRequest { account_id: account_id.to_owned() };
-    let answer = client.clone().get_account(request).await.expect("the account is there");
-    answer.into_inner().account.expect("an account")
+    let answer = client.get_account(account_named(account_id)).await.expect("the account is there");
+    answer.account.expect("an account")
+}
+
+pub fn account_named(account_id: &str) -> GetAccountRequest {
+    GetAccountRequest { account_id: account_id.to_owned() }
 }
 
 /// A read of an account that does not exist.
 pub fn missing_account() -> GetAccountRequest {
-    GetAccountRequest { account_id: "nobody".to_owned() }
+    account_named("nobody")
 }
 
 pub async fn balance(client: &Client, account_id: &str) -> String {
@@ -159,9 +192,21 @@ pub fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
     post(&legs.iter().map(|(account_id, amount)| leg(account_id, amount)).collect::<Vec<_>>())
 }
 
+/// Deposits US dollars.
+pub async fn deposited(client: &Client, account_id: &str, amount: &str) -> Transaction {
+    let answer = client.deposit(deposit(account_id, amount)).await.expect("it is deposited");
+    answer.transaction.expect("a transaction")
+}
+
+/// Withdraws US dollars.
+pub async fn withdrawn(client: &Client, account_id: &str, amount: &str) -> Transaction {
+    let answer = client.withdraw(withdrawal(account_id, amount)).await.expect("it is withdrawn");
+    answer.transaction.expect("a transaction")
+}
+
 pub async fn posted(client: &Client, request: PostTransactionRequest) -> Transaction {
-    let answer = client.clone().post_transaction(request).await.expect("the posting is applied");
-    answer.into_inner().transaction.expect("a transaction")
+    let answer = client.post_transaction(request).await.expect("the posting is applied");
+    answer.transaction.expect("a transaction")
 }
 
 /// Posts `count` transactions with one leg of 1.00 each.
@@ -171,8 +216,8 @@ pub async fn post_many(client: &Client, account_id: &str, count: usize) {
         let now = left.min(1000);
         let requests = (0..now).map(|_| post(&[leg(account_id, "1")])).collect();
         let answer =
-            client.clone().batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
-        assert_eq!(answer.expect("all are made").into_inner().results.len(), now);
+            client.batch_post_transactions(BatchPostTransactionsRequest { requests }).await;
+        assert_eq!(answer.expect("all are made").results.len(), now);
         left -= now;
     }
 }
@@ -196,6 +241,12 @@ pub fn capture_part(hold_id: &str, amount: &str) -> CaptureHoldRequest {
     CaptureHoldRequest { amount: money(amount), ..capture(hold_id) }
 }
 
+/// Captures a part of the hold, to this account.
+pub fn capture_to(destination: &str, hold_id: &str, amount: &str) -> CaptureHoldRequest {
+    let destination_account_id = destination.to_owned();
+    CaptureHoldRequest { destination_account_id, ..capture_part(hold_id, amount) }
+}
+
 pub fn release(hold_id: &str) -> ReleaseHoldRequest {
     ReleaseHoldRequest { request_id: new_request_id(), hold_id: hold_id.to_owned() }
 }
@@ -209,58 +260,90 @@ pub fn reversal(transaction_id: &str) -> ReverseTransactionRequest {
 }
 
 pub async fn place(client: &Client, request: PlaceHoldRequest) -> Hold {
-    let answer = client.clone().place_hold(request).await.expect("the hold is placed");
-    answer.into_inner().hold.expect("a hold")
+    let answer = client.place_hold(request).await.expect("the hold is placed");
+    answer.hold.expect("a hold")
+}
+
+/// Places holds of one amount with these ids.
+pub async fn place_all(client: &Client, account_id: &str, amount: &str, hold_ids: &[&str]) {
+    for hold_id in hold_ids {
+        place(client, hold_named(hold_id, account_id, amount)).await;
+    }
 }
 
 pub async fn captured(client: &Client, request: CaptureHoldRequest) -> CaptureHoldResponse {
-    client.clone().capture_hold(request).await.expect("the hold is captured").into_inner()
+    client.capture_hold(request).await.expect("the hold is captured")
 }
 
 pub async fn released(client: &Client, request: ReleaseHoldRequest) -> Hold {
-    let answer = client.clone().release_hold(request).await.expect("the hold is released");
-    answer.into_inner().hold.expect("a hold")
+    let answer = client.release_hold(request).await.expect("the hold is released");
+    answer.hold.expect("a hold")
 }
 
 pub async fn reversed(client: &Client, request: ReverseTransactionRequest) -> Transaction {
-    let answer = client.clone().reverse_transaction(request).await.expect("it is reversed");
-    answer.into_inner().transaction.expect("a transaction")
+    let answer = client.reverse_transaction(request).await.expect("it is reversed");
+    answer.transaction.expect("a transaction")
 }
 
 pub async fn get_hold(client: &Client, hold_id: &str) -> Hold {
     let request = GetHoldRequest { hold_id: hold_id.to_owned() };
-    let answer = client.clone().get_hold(request).await.expect("the hold is there");
-    answer.into_inner().hold.expect("a hold")
+    let answer = client.get_hold(request).await.expect("the hold is there");
+    answer.hold.expect("a hold")
 }
 
-pub async fn freeze(client: &Client, account_id: &str) -> Account {
-    let request = FreezeAccountRequest {
-        account_id: account_id.to_owned(),
-        reason: "f".into(),
-        ..Default::default()
+/// Freezes, unfreezes or closes an account.
+pub async fn set_state(
+    client: &Client,
+    account_id: &str,
+    state: AccountState,
+    reason: &str,
+    expected_version: Option<i64>,
+) -> Result<Account, Status> {
+    let (account_id, reason) = (account_id.to_owned(), reason.to_owned());
+    let account = match state {
+        AccountState::Frozen => {
+            let request = FreezeAccountRequest { account_id, reason, expected_version };
+            client.freeze_account(request).await?.account
+        }
+        AccountState::Closed => {
+            let request = CloseAccountRequest { account_id, reason, expected_version };
+            client.close_account(request).await?.account
+        }
+        AccountState::Open | AccountState::Unspecified => {
+            let request = UnfreezeAccountRequest { account_id, reason, expected_version };
+            client.unfreeze_account(request).await?.account
+        }
     };
-    let answer = client.clone().freeze_account(request).await.expect("it is frozen");
-    answer.into_inner().account.expect("an account")
+    Ok(account.expect("an account"))
+}
+
+pub const STATES: [AccountState; 3] =
+    [AccountState::Open, AccountState::Frozen, AccountState::Closed];
+
+pub async fn freeze(client: &Client, account_id: &str) -> Account {
+    set_state(client, account_id, AccountState::Frozen, "f", None).await.expect("it is frozen")
 }
 
 pub async fn unfreeze(client: &Client, account_id: &str) -> Account {
-    let request = UnfreezeAccountRequest {
-        account_id: account_id.to_owned(),
-        reason: "u".into(),
-        ..Default::default()
-    };
-    let answer = client.clone().unfreeze_account(request).await.expect("it is open");
-    answer.into_inner().account.expect("an account")
+    set_state(client, account_id, AccountState::Open, "u", None).await.expect("it is open")
 }
 
 pub async fn close(client: &Client, account_id: &str) -> Result<Account, Status> {
-    let request = CloseAccountRequest {
-        account_id: account_id.to_owned(),
-        reason: "c".into(),
-        ..Default::default()
-    };
-    let answer = client.clone().close_account(request).await?;
-    Ok(answer.into_inner().account.expect("an account"))
+    set_state(client, account_id, AccountState::Closed, "c", None).await
+}
+
+/// An update of this account that sets nothing yet.
+pub fn update_of(account_id: &str) -> UpdateAccountRequest {
+    UpdateAccountRequest { account_id: account_id.to_owned(), ..Default::default() }
+}
+
+/// An update of the overdraft limit.
+pub fn limit_of(account_id: &str, amount: &str) -> UpdateAccountRequest {
+    UpdateAccountRequest { overdraft_limit: money(amount), ..update_of(account_id) }
+}
+
+pub fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
 }
 
 /// Balance, held, available and version of an account.
@@ -301,8 +384,8 @@ pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
             expire_time: Some(from_now(time)),
             ..request.clone()
         };
-        match client.clone().place_hold(request).await {
-            Ok(answer) => return answer.into_inner().hold.expect("a hold"),
+        match client.place_hold(request).await {
+            Ok(answer) => return answer.hold.expect("a hold"),
             // The machine is slow: the time had passed on arrival.
             Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => time *= 2,
             Err(status) => panic!("{status:?}"),
@@ -321,23 +404,11 @@ pub async fn place_and_expire(client: &Client, request: PlaceHoldRequest) -> Hol
     hold
 }
 
-/// Reads a list to its end. Returns a Vec of pages.
-macro_rules! all_pages {
-    ($client:ident.$rpc:ident($request:expr).$items:ident) => {{
-        let mut request = $request;
-        let mut pages = Vec::new();
-        loop {
-            let page = $client.clone().$rpc(request.clone()).await.expect("a page").into_inner();
-            pages.push(page.$items);
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                break pages;
-            }
-            assert!(pages.len() < 100, "paging does not end");
-        }
-    }};
+/// Waits until a service has this status.
+pub async fn becomes(server: &Server, service: &str, wanted: ServingStatus) {
+    let what = format!("{service:?} is {wanted:?}");
+    eventually(&what, async || serving_status(server, service).await == wanted).await;
 }
-pub(crate) use all_pages;
 
 pub async fn serving_status(server: &Server, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.to_owned() };

@@ -9,12 +9,16 @@ mod fixtures;
 pub mod http2;
 pub mod jwt;
 mod outcomes;
+mod queries;
 pub mod request;
+mod service_client;
 pub mod trace_collector;
 mod watch;
 
 pub use errors::*;
 pub use fixtures::*;
 pub use outcomes::*;
+pub use queries::*;
 pub use request::{Answer, Change, RequestResult};
+pub use service_client::{Client, Patient, ServiceClient};
 pub use watch::*;

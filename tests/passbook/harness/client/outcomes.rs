@@ -12,16 +12,16 @@ use crate::harness::{Answer, Client, reason, seconds, within};
 /// Calls GetRequestOutcome.
 pub async fn request_outcome(client: &Client, request_id: &str) -> GetRequestOutcomeResponse {
     let request = GetRequestOutcomeRequest { request_id: request_id.to_owned() };
-    let answer = client.clone().get_request_outcome(within(seconds(10), request)).await;
-    answer.expect("the outcome").into_inner()
+    let answer = client.get_request_outcome(within(seconds(10), request)).await;
+    answer.expect("the outcome")
 }
 
 /// Calls FenceRequest, and repeats it after CONTENTION. Its response has the fields of the other.
 pub async fn fence(client: &Client, request_id: &str) -> GetRequestOutcomeResponse {
     let request = FenceRequestRequest { request_id: request_id.to_owned() };
     for _ in 0..20 {
-        match client.clone().fence_request(within(seconds(10), request.clone())).await {
-            Ok(answer) => return as_outcome(answer.into_inner()),
+        match client.fence_request(within(seconds(10), request.clone())).await {
+            Ok(answer) => return as_outcome(answer),
             Err(status) => assert_eq!(reason(&status), "CONTENTION", "{status:?}"),
         }
     }

@@ -4,18 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
-use passbook::proto::{
-    BatchPostTransactionsRequest, CaptureHoldRequest, DepositRequest, Hold, PlaceHoldRequest,
-    PostTransactionRequest, PostTransactionResult, ReleaseHoldRequest, ReverseTransactionRequest,
-    StreamTransactionsRequest, Transaction, TransferRequest, WithdrawRequest,
-    account_service_client::AccountServiceClient, post_transaction_result::Result as Posted,
-};
-use tokio_stream::StreamExt;
+use passbook::proto::{post_transaction_result::Result as Posted, *};
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::harness::{
-    Client, PATIENCE, capture_part, deposit, hold, new_request_id, open, open_funded, place,
-    posting, release, reversal, status_of, transfer, withdrawal, within,
+    Client, PATIENCE, ServiceClient, capture_part, deposit, deposited, hold, new_request_id, open,
+    open_funded, place, posting, release, reversal, status_of, transfer, withdrawal, within,
 };
 
 #[derive(Clone, Debug)]
@@ -44,6 +38,10 @@ macro_rules! changes {
     )+};
 }
 changes! {
+    DepositRequest => Deposit,
+    WithdrawRequest => Withdraw,
+    TransferRequest => Transfer,
+    PostTransactionRequest => Post,
     PlaceHoldRequest => PlaceHold,
     CaptureHoldRequest => CaptureHold,
     ReleaseHoldRequest => ReleaseHold,
@@ -51,11 +49,33 @@ changes! {
 }
 
 /// The answer to a request that was applied.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     pub transaction: Option<Transaction>,
     pub hold: Option<Hold>,
     pub replayed: bool,
+}
+
+macro_rules! answers {
+    ($($response:ident { $($effect:ident),+ })+) => {$(
+        impl From<$response> for Answer {
+            fn from(response: $response) -> Self {
+                let mut answer = Self { replayed: response.replayed, ..Self::default() };
+                $(answer.$effect = response.$effect;)+
+                answer
+            }
+        }
+    )+};
+}
+answers! {
+    DepositResponse { transaction }
+    WithdrawResponse { transaction }
+    TransferResponse { transaction }
+    PostTransactionResponse { transaction }
+    PlaceHoldResponse { hold }
+    CaptureHoldResponse { transaction, hold }
+    ReleaseHoldResponse { hold }
+    ReverseTransactionResponse { transaction }
 }
 
 impl Answer {
@@ -70,7 +90,7 @@ impl Answer {
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub enum RequestResult {
     Applied(Answer),
-    Refused(Status),
+    Rejected(Status),
 }
 
 impl Change {
@@ -91,7 +111,7 @@ impl Change {
 
     pub async fn send<Transport>(
         &self,
-        client: &AccountServiceClient<Transport>,
+        client: &ServiceClient<Transport>,
         deadline: Duration,
     ) -> Result<Answer, Status>
     where
@@ -99,55 +119,34 @@ impl Change {
         Transport::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send>,
         Transport::ResponseBody: Send + 'static,
     {
-        let mut client = client.clone();
-        let (transaction, hold, replayed) = match self.clone() {
-            Self::Deposit(request) => {
-                let answer = client.deposit(within(deadline, request)).await?.into_inner();
-                (answer.transaction, None, answer.replayed)
-            }
-            Self::Withdraw(request) => {
-                let answer = client.withdraw(within(deadline, request)).await?.into_inner();
-                (answer.transaction, None, answer.replayed)
-            }
-            Self::Transfer(request) => {
-                let answer = client.transfer(within(deadline, request)).await?.into_inner();
-                (answer.transaction, None, answer.replayed)
-            }
-            Self::Post(request) => {
-                let answer = client.post_transaction(within(deadline, request)).await?.into_inner();
-                (answer.transaction, None, answer.replayed)
-            }
+        let answer = match self.clone() {
+            Self::Deposit(request) => client.deposit(within(deadline, request)).await?.into(),
+            Self::Withdraw(request) => client.withdraw(within(deadline, request)).await?.into(),
+            Self::Transfer(request) => client.transfer(within(deadline, request)).await?.into(),
+            Self::Post(request) => client.post_transaction(within(deadline, request)).await?.into(),
             Self::PostInBatch(request) => {
                 let batch = BatchPostTransactionsRequest { requests: vec![request] };
-                let answer = client.batch_post_transactions(within(deadline, batch)).await?;
-                return posted(answer.into_inner().results.pop());
+                let mut answer = client.batch_post_transactions(within(deadline, batch)).await?;
+                return posted(answer.results.pop());
             }
             Self::PostInStream(request) => {
                 let message = StreamTransactionsRequest { request: Some(request) };
-                let messages = tokio_stream::iter([message]);
-                let answer = client.stream_transactions(within(deadline, messages)).await?;
-                let response = answer.into_inner().next().await.transpose()?;
-                return posted(response.and_then(|response| response.result));
+                let messages = within(deadline, tokio_stream::iter([message]));
+                let mut answers = client.stream_transactions(messages).await?;
+                return posted(answers.message().await?.and_then(|response| response.result));
             }
-            Self::PlaceHold(request) => {
-                let answer = client.place_hold(within(deadline, request)).await?.into_inner();
-                (None, answer.hold, answer.replayed)
-            }
+            Self::PlaceHold(request) => client.place_hold(within(deadline, request)).await?.into(),
             Self::CaptureHold(request) => {
-                let answer = client.capture_hold(within(deadline, request)).await?.into_inner();
-                (answer.transaction, answer.hold, answer.replayed)
+                client.capture_hold(within(deadline, request)).await?.into()
             }
             Self::ReleaseHold(request) => {
-                let answer = client.release_hold(within(deadline, request)).await?.into_inner();
-                (None, answer.hold, answer.replayed)
+                client.release_hold(within(deadline, request)).await?.into()
             }
             Self::Reverse(request) => {
-                let request = within(deadline, request);
-                let answer = client.reverse_transaction(request).await?.into_inner();
-                (answer.transaction, None, answer.replayed)
+                client.reverse_transaction(within(deadline, request)).await?.into()
             }
         };
-        Ok(Answer { transaction, hold, replayed })
+        Ok(answer)
     }
 
     /// Sends it to one server after another until the answer is certain, as the contract asks
@@ -166,7 +165,7 @@ impl Change {
             let client = &clients[(first + attempt) % clients.len()];
             match self.send(client, Duration::from_secs(5)).await {
                 Ok(answer) => return RequestResult::Applied(answer),
-                Err(status) if is_definite(&status) => return RequestResult::Refused(status),
+                Err(status) if is_definite(&status) => return RequestResult::Rejected(status),
                 Err(status) => last = format!("{status:?}"),
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
@@ -186,7 +185,7 @@ fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {
 /// Repeats the requests of the history whose error is not definite, and records their results.
 pub async fn settle_the_rest(history: &mut Vec<(Change, RequestResult)>, client: &Client) {
     let is_open =
-        |result: &RequestResult| matches!(result, RequestResult::Refused(it) if !is_definite(it));
+        |result: &RequestResult| matches!(result, RequestResult::Rejected(it) if !is_definite(it));
     let open: Vec<_> = history.extract_if(.., |(_, result)| is_open(result)).collect();
     for (change, _) in open {
         let result = change.settle(std::slice::from_ref(client)).await;
@@ -212,8 +211,7 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
     let other = format!("{account_id}-other");
     open_funded(client, account_id, "100").await;
     open(client, &other).await;
-    let transaction = client.clone().deposit(deposit(account_id, "5")).await.expect("applied");
-    let transaction = transaction.into_inner().transaction.expect("a transaction");
+    let transaction = deposited(client, account_id, "5").await;
     let mut held = Vec::new();
     for _ in 0..2 {
         held.push(place(client, hold(account_id, "10")).await.hold_id);
@@ -235,7 +233,7 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
 
 /// One request of each kind that is rejected by state, with different reasons where possible. The
 /// account must have an open hold of this id and less than 1000 US dollars.
-pub fn one_of_each_kind_refused(account_id: &str, hold_id: &str) -> Vec<Change> {
+pub fn one_of_each_kind_rejected(account_id: &str, hold_id: &str) -> Vec<Change> {
     let too_much = [(account_id, "-1000")];
     vec![
         Change::Deposit(deposit("nobody", "1")),

@@ -28,8 +28,7 @@ impl Watching {
         account_id: &str,
         after_sequence: i64,
     ) -> Result<Self, Status> {
-        let answer = client.clone().watch_entries(watch(account_id, after_sequence)).await?;
-        let stream = answer.into_inner();
+        let stream = client.watch_entries(watch(account_id, after_sequence)).await?;
         Ok(Self { stream, account_id: account_id.to_owned(), sequence: after_sequence })
     }
 

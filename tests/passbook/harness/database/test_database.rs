@@ -157,6 +157,14 @@ impl TestDatabase {
         }
     }
 
+    /// Runs statements that the database must reject with these words.
+    pub async fn must_refuse(&self, statements: &[impl AsRef<str>], words: &str) {
+        for statement in statements {
+            let said = self.refused(statement.as_ref()).await;
+            assert!(said.contains(words), "{}: {said}", statement.as_ref());
+        }
+    }
+
     pub async fn rows(&self, sql: &str) -> Vec<QueryResult> {
         rows(self.raw().await, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
@@ -170,6 +178,36 @@ impl TestDatabase {
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let rows = self.rows(sql).await;
         rows.iter().map(|row| row.try_get_by_index(0).expect("a column of text")).collect()
+    }
+
+    /// Locks this account in a session of its own, as another program would: its row, or the file of
+    /// SQLite.
+    pub async fn lock_account(&self, account_id: &str) -> DatabaseConnection {
+        let session = self.connect().await;
+        let lock = match self.kind {
+            Kind::Sqlite => "BEGIN IMMEDIATE".to_owned(),
+            Kind::Postgres => {
+                format!(
+                    "BEGIN; SELECT 1 FROM accounts WHERE account_id = '{account_id}' FOR UPDATE"
+                )
+            }
+        };
+        session.execute_unprepared(&lock).await.expect("it is locked");
+        session
+    }
+
+    /// All accounts, each as a text.
+    pub async fn accounts(&self) -> Vec<String> {
+        let columns = "account_id || currency_code || balance || held || overdraft_limit || \
+            unlimited_overdraft || state || sequence || version || labels || update_time_us";
+        self.texts(&format!("SELECT {columns} FROM accounts ORDER BY account_id")).await
+    }
+
+    /// All holds, each as a text.
+    pub async fn holds(&self) -> Vec<String> {
+        let columns = "hold_id || account_id || amount || state || coalesce(expire_time_us, 0) || \
+            request_id || description || labels || create_time_us || update_time_us";
+        self.texts(&format!("SELECT {columns} FROM holds ORDER BY hold_id")).await
     }
 
     /// Rows numbered from 1, as a table `numbers` with the column `n`, for a FROM.

@@ -4,14 +4,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use passbook::proto::{
-    BatchPostTransactionsRequest, Leg, PostTransactionRequest, Transaction,
-    post_transaction_result::Result as Posted,
+    BatchPostTransactionsRequest, Transaction, post_transaction_result::Result as Posted,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Answer, Change, Client, Kind, Load, Server, TestDatabase, money, new_request_id, open, seconds,
+    Answer, Change, Client, Kind, Server, TestDatabase, leg, open, post, seconds, start_loaded,
     within,
 };
 
@@ -54,9 +53,7 @@ pub fn name(what: &str, round: usize) -> String {
 
 impl Arena {
     pub async fn open(kind: Kind) -> Self {
-        let database = TestDatabase::create_for(kind, Load::Heavy).await;
-        let servers = Server::start_fleet(&database, SERVERS).await;
-        let clients = servers.iter().map(Server::client).collect();
+        let (database, servers, clients) = start_loaded(kind, SERVERS).await;
         Self { database, clients, _servers: servers }
     }
 
@@ -71,19 +68,11 @@ impl Arena {
 
     /// Deposits to the account of each round, and returns the transactions in order.
     pub async fn fund(&self, what: &str, amount: &str) -> Vec<Transaction> {
-        let request = |round| PostTransactionRequest {
-            request_id: new_request_id(),
-            legs: vec![Leg {
-                account_id: name(what, round),
-                amount: money(amount),
-                condition: None,
-            }],
-            ..PostTransactionRequest::default()
-        };
+        let request = |round| post(&[leg(&name(what, round), amount)]);
         let batch = BatchPostTransactionsRequest { requests: (0..ROUNDS).map(request).collect() };
-        let mut client = self.clients[0].clone();
+        let client = self.clients[0].clone();
         let answer = client.batch_post_transactions(within(seconds(60), batch)).await;
-        let results = answer.expect("the batch is answered").into_inner().results;
+        let results = answer.expect("the batch is answered").results;
         let posted = results.into_iter().map(|it| match it.result {
             Some(Posted::Transaction(transaction)) => transaction,
             other => panic!("{other:?}"),

@@ -6,16 +6,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use passbook::proto::{
-    BatchGetAccountsRequest, GetHoldRequest, GetRequestOutcomeRequest, ListAccountChangesRequest,
-    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest,
-};
+use passbook::proto::*;
 
 use crate::harness::{
-    Client,
+    Client, changes_of, entries_of, holds_of,
     model::command::{Command, Reply, Response},
     model::random::Generator,
     model::{Model, microseconds, units},
+    transactions_of,
 };
 
 /// The number of calls between comparisons of all accounts.
@@ -116,17 +114,14 @@ impl Caller {
     async fn compare_all(&mut self) {
         self.compare_accounts().await;
         for account_id in self.model.accounts.keys().cloned().collect::<Vec<_>>() {
-            let entries =
-                ListEntriesRequest { account_id: account_id.clone(), ..Default::default() };
-            let entries = self.call(Command::ListEntries(entries)).await.expect("entries");
-            assert_balances(&entries);
-            let holds = ListHoldsRequest { account_id: account_id.clone(), ..Default::default() };
-            self.call(Command::ListHolds(holds)).await.expect("holds");
-            let changes =
-                ListAccountChangesRequest { account_id: account_id.clone(), ..Default::default() };
-            self.call(Command::ListAccountChanges(changes)).await.expect("changes");
-            let transactions = ListTransactionsRequest { account_id, ..Default::default() };
-            self.call(Command::ListTransactions(transactions)).await.expect("transactions");
+            let entries = Command::ListEntries(entries_of(&account_id));
+            assert_balances(&self.call(entries).await.expect("entries"));
+            let holds = Command::ListHolds(holds_of(&account_id));
+            self.call(holds).await.expect("holds");
+            let changes = Command::ListAccountChanges(changes_of(&account_id));
+            self.call(changes).await.expect("changes");
+            let transactions = Command::ListTransactions(transactions_of(&account_id));
+            self.call(transactions).await.expect("transactions");
         }
         let labels = BTreeMap::from([("caller".to_owned(), self.generator.caller.clone())]);
         let transactions = ListTransactionsRequest { labels, ..Default::default() };

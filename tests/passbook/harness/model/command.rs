@@ -1,22 +1,13 @@
 //! The calls of the model test and their replies: one type for all RPCs, so that the model and the
 //! server get the same call and their replies are compared as a whole.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use passbook::proto::{
-    Account, AccountChange, BatchGetAccountsRequest, BatchPostTransactionsRequest,
-    CaptureHoldRequest, CloseAccountRequest, CreateAccountRequest, DepositRequest, Entry,
-    FenceRequestRequest, FreezeAccountRequest, GetAccountRequest, GetBalanceRequest,
-    GetHoldRequest, GetRequestOutcomeRequest, GetRequestOutcomeResponse, GetTransactionRequest,
-    Hold, ListAccountChangesRequest, ListAccountsRequest, ListEntriesRequest, ListHoldsRequest,
-    ListTransactionsRequest, Money, PlaceHoldRequest, PostTransactionRequest, ReleaseHoldRequest,
-    ReverseTransactionRequest, StreamTransactionsRequest, Transaction, TransferRequest,
-    UnfreezeAccountRequest, UpdateAccountRequest, WithdrawRequest, post_transaction_result,
-};
+use passbook::proto::*;
 use tonic::{Code, Request, Status};
 use tonic_types::{StatusExt, pb};
 
-use crate::harness::{Client, as_outcome, seconds, status_of, within};
+use crate::harness::{Answer, Change, Client, as_outcome, seconds, status_of, within};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -208,7 +199,7 @@ impl Command {
             if let Some(rejection) = Rejection::of(&status) {
                 return Err(rejection);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("no result for {self:?}")
     }
@@ -218,57 +209,26 @@ impl Command {
         client: &Client,
         random: &mut fastrand::Rng,
     ) -> Result<Response, Status> {
-        let mut client = client.clone();
+        let client = client.clone();
         match self {
-            Self::CreateAccount(it) => {
-                Ok(account(client.create_account(timed(it)).await?.into_inner().account))
-            }
-            Self::UpdateAccount(it) => {
-                Ok(account(client.update_account(timed(it)).await?.into_inner().account))
-            }
-            Self::Freeze(it) => {
-                Ok(account(client.freeze_account(timed(it)).await?.into_inner().account))
-            }
-            Self::Unfreeze(it) => {
-                Ok(account(client.unfreeze_account(timed(it)).await?.into_inner().account))
-            }
-            Self::Close(it) => {
-                Ok(account(client.close_account(timed(it)).await?.into_inner().account))
-            }
-            Self::Deposit(it) => {
-                let it = client.deposit(timed(it)).await?.into_inner();
-                Ok(made(it.transaction, None, it.replayed))
-            }
-            Self::Withdraw(it) => {
-                let it = client.withdraw(timed(it)).await?.into_inner();
-                Ok(made(it.transaction, None, it.replayed))
-            }
-            Self::Transfer(it) => {
-                let it = client.transfer(timed(it)).await?.into_inner();
-                Ok(made(it.transaction, None, it.replayed))
-            }
+            Self::CreateAccount(it) => Ok(account(client.create_account(timed(it)).await?.account)),
+            Self::UpdateAccount(it) => Ok(account(client.update_account(timed(it)).await?.account)),
+            Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
+            Self::Unfreeze(it) => Ok(account(client.unfreeze_account(timed(it)).await?.account)),
+            Self::Close(it) => Ok(account(client.close_account(timed(it)).await?.account)),
+            Self::Deposit(it) => Ok(made(client.deposit(timed(it)).await?)),
+            Self::Withdraw(it) => Ok(made(client.withdraw(timed(it)).await?)),
+            Self::Transfer(it) => Ok(made(client.transfer(timed(it)).await?)),
             Self::Post(it) => post(client, it, random).await,
-            Self::PlaceHold(it) => {
-                let it = client.place_hold(timed(it)).await?.into_inner();
-                Ok(made(None, it.hold, it.replayed))
-            }
-            Self::CaptureHold(it) => {
-                let it = client.capture_hold(timed(it)).await?.into_inner();
-                Ok(made(it.transaction, it.hold, it.replayed))
-            }
-            Self::ReleaseHold(it) => {
-                let it = client.release_hold(timed(it)).await?.into_inner();
-                Ok(made(None, it.hold, it.replayed))
-            }
-            Self::Reverse(it) => {
-                let it = client.reverse_transaction(timed(it)).await?.into_inner();
-                Ok(made(it.transaction, None, it.replayed))
-            }
+            Self::PlaceHold(it) => Ok(made(client.place_hold(timed(it)).await?)),
+            Self::CaptureHold(it) => Ok(made(client.capture_hold(timed(it)).await?)),
+            Self::ReleaseHold(it) => Ok(made(client.release_hold(timed(it)).await?)),
+            Self::Reverse(it) => Ok(made(client.reverse_transaction(timed(it)).await?)),
             Self::GetRequestOutcome(it) => {
-                Ok(outcome(client.get_request_outcome(timed(it)).await?.into_inner()))
+                Ok(outcome(client.get_request_outcome(timed(it)).await?))
             }
             Self::FenceRequest(it) => {
-                Ok(outcome(as_outcome(client.fence_request(timed(it)).await?.into_inner())))
+                Ok(outcome(as_outcome(client.fence_request(timed(it)).await?)))
             }
             read => crate::harness::model::reads::send(read, client).await,
         }
@@ -278,51 +238,37 @@ impl Command {
 fn outcome(it: GetRequestOutcomeResponse) -> Response {
     let outcome = Some((it.outcome, it.fenced));
     let rejection = it.error.map(Rejection::of_message);
-    Response { outcome, rejection, ..made(it.transaction, it.hold, false) }
+    let answer = Answer { transaction: it.transaction, hold: it.hold, replayed: false };
+    Response { outcome, rejection, ..made(answer) }
 }
 
 /// Posts one transaction: unary, as a batch of one, or as a stream of one.
 async fn post(
-    mut client: Client,
+    client: Client,
     request: PostTransactionRequest,
     random: &mut fastrand::Rng,
 ) -> Result<Response, Status> {
-    let result = match random.u8(0..4) {
-        0 => {
-            let requests = vec![request];
-            let batch = timed(BatchPostTransactionsRequest { requests });
-            client.batch_post_transactions(batch).await?.into_inner().results.pop()
-        }
-        1 => {
-            let request = StreamTransactionsRequest { request: Some(request) };
-            let stream = tokio_stream::iter([request]);
-            let mut results = client.stream_transactions(stream).await?.into_inner();
-            results.message().await?.and_then(|message| message.result)
-        }
-        _ => {
-            let it = client.post_transaction(timed(request)).await?.into_inner();
-            return Ok(made(it.transaction, None, it.replayed));
-        }
+    let change = match random.u8(0..4) {
+        0 => Change::PostInBatch(request),
+        1 => Change::PostInStream(request),
+        _ => Change::Post(request),
     };
-    let result = result.expect("a result for the request");
-    match result.result.expect("a result") {
-        post_transaction_result::Result::Transaction(transaction) => {
-            Ok(made(Some(transaction), None, result.replayed))
-        }
-        post_transaction_result::Result::Error(error) => Err(status_of(&error)),
-    }
+    change.send(&client, DEADLINE).await.map(made)
 }
 
 /// A deadline that no call should ever reach.
+const DEADLINE: Duration = seconds(30);
+
 pub fn timed<T>(message: T) -> Request<T> {
-    within(seconds(30), message)
+    within(DEADLINE, message)
 }
 
 fn account(account: Option<Account>) -> Response {
     Response { accounts: account.into_iter().collect(), ..Response::default() }
 }
 
-fn made(transaction: Option<Transaction>, hold: Option<Hold>, replayed: bool) -> Response {
+fn made(answer: impl Into<Answer>) -> Response {
+    let Answer { transaction, hold, replayed } = answer.into();
     let transactions = transaction.into_iter().collect();
     Response { transactions, holds: hold.into_iter().collect(), replayed, ..Response::default() }
 }

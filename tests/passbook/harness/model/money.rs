@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use passbook::proto::{
-    AccountState, Condition, Entry, Money, ReverseTransactionRequest, Transaction, TransactionKind,
-};
+use passbook::proto::*;
 use tonic::Code;
 
 use crate::harness::{

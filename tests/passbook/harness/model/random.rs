@@ -4,10 +4,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use passbook::proto::{
-    AccountState, CloseAccountRequest, Condition, CreateAccountRequest, FreezeAccountRequest,
-    Money, UnfreezeAccountRequest, UpdateAccountRequest,
-};
+use passbook::proto::*;
 use prost_types::FieldMask;
 
 use crate::harness::{

@@ -1,11 +1,6 @@
 //! The reads of the model: how they are sent, page by page, and their expected replies.
 
-use passbook::proto::{
-    AccountState, Entry, EntryOrder, GetAccountRequest, GetBalanceRequest, GetHoldRequest,
-    GetTransactionRequest, Hold, HoldState, ListAccountChangesRequest, ListAccountsRequest,
-    ListEntriesRequest, ListHoldsRequest, ListTransactionsRequest, Transaction, TransactionKind,
-    get_transaction_request::Lookup,
-};
+use passbook::proto::{get_transaction_request::Lookup, *};
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 
@@ -23,7 +18,7 @@ macro_rules! all_pages {
         let mut request = $request;
         let mut all = Vec::new();
         loop {
-            let page = $client.$rpc(timed(request.clone())).await?.into_inner();
+            let page = $client.$rpc(timed(request.clone())).await?;
             all.extend(page.$items);
             if page.next_page_token.is_empty() {
                 break all;
@@ -33,14 +28,14 @@ macro_rules! all_pages {
     }};
 }
 
-pub async fn send(command: Command, mut client: Client) -> Result<Response, Status> {
+pub async fn send(command: Command, client: Client) -> Result<Response, Status> {
     let mut response = Response::default();
     match command {
         Command::GetAccount(it) => {
-            response.accounts.extend(client.get_account(timed(it)).await?.into_inner().account);
+            response.accounts.extend(client.get_account(timed(it)).await?.account);
         }
         Command::BatchGetAccounts(it) => {
-            response.accounts = client.batch_get_accounts(timed(it)).await?.into_inner().accounts;
+            response.accounts = client.batch_get_accounts(timed(it)).await?.accounts;
         }
         Command::ListAccounts(it) => {
             response.accounts = all_pages!(client.list_accounts(it).accounts);
@@ -49,11 +44,11 @@ pub async fn send(command: Command, mut client: Client) -> Result<Response, Stat
             response.account_changes = all_pages!(client.list_account_changes(it).changes);
         }
         Command::GetHold(it) => {
-            response.holds.extend(client.get_hold(timed(it)).await?.into_inner().hold);
+            response.holds.extend(client.get_hold(timed(it)).await?.hold);
         }
         Command::ListHolds(it) => response.holds = all_pages!(client.list_holds(it).holds),
         Command::GetTransaction(it) => {
-            let answer = client.get_transaction(timed(it)).await?.into_inner();
+            let answer = client.get_transaction(timed(it)).await?;
             response.transactions.extend(answer.transaction);
         }
         Command::ListTransactions(it) => {
@@ -61,7 +56,7 @@ pub async fn send(command: Command, mut client: Client) -> Result<Response, Stat
         }
         Command::ListEntries(it) => response.entries = all_pages!(client.list_entries(it).entries),
         Command::GetBalance(it) => {
-            let answer = client.get_balance(timed(it)).await?.into_inner();
+            let answer = client.get_balance(timed(it)).await?;
             response.balance = answer.balance.map(|balance| (balance, answer.sequence));
         }
         change => panic!("not a read: {change:?}"),

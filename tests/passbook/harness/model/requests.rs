@@ -1,10 +1,6 @@
 //! Random requests that move or hold money, and repeats of them.
 
-use passbook::proto::{
-    AccountState, CaptureHoldRequest, Condition, DepositRequest, FenceRequestRequest,
-    GetRequestOutcomeRequest, Leg, Money, PlaceHoldRequest, PostTransactionRequest,
-    ReleaseHoldRequest, ReverseTransactionRequest, TransferRequest, WithdrawRequest,
-};
+use passbook::proto::*;
 
 use crate::harness::{
     model::command::Command,

@@ -6,11 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use passbook::proto::{
-    Account as AccountMessage, AccountAttributes, AccountChange, AccountChangeKind, AccountState,
-    CreateAccountRequest, Entry, Hold as HoldMessage, Money, RequestOutcome, Transaction,
-    UpdateAccountRequest,
-};
+use passbook::proto::{Account as AccountMessage, Hold as HoldMessage, *};
 use prost_types::Timestamp;
 use tonic::Code;
 

@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use crate::harness::{database::connect, eventually};
+use crate::harness::{database::connect, eventually, passbook};
 
 /// Ports below the kernel's ephemeral range, so that a stopped server can bind its port again.
 /// scripts/postgres uses ports above.
@@ -33,7 +33,18 @@ impl PostgresServer {
         Self::start_in(None, &[]).await
     }
 
-    /// The same with its data in this directory and additional settings.
+    /// Starts a new server with the schema.
+    pub async fn start_migrated() -> Self {
+        let server = Self::start().await;
+        server.migrate().await;
+        server
+    }
+
+    pub async fn migrate(&self) {
+        passbook(&["migrate", "--database-url", &self.url(), "up"]).await.must_succeed();
+    }
+
+    /// Starts a new server with its data in this directory and additional settings.
     pub async fn start_in(parent: Option<&Path>, settings: &[&str]) -> Self {
         let mut server = Self::empty(parent);
         server.settings = settings.iter().map(|it| (*it).to_owned()).collect();

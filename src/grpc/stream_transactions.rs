@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 use crate::{
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
-        decode,
+        decode::{self, Decoder},
         encode::{self, response_size},
         error::{StatusBuilder, invalid::Invalid},
         metrics::{self, RequestMode},
@@ -58,14 +58,15 @@ impl StreamContext {
         permit: Option<StreamPermit>,
     ) -> PendingResult {
         let caller = &self.call.caller.recorded_as;
-        let request = match decode::transaction(&self.currencies, caller, request) {
+        let decoded = Decoder::decode(&self.currencies, caller, request, decode::transaction);
+        let request = match decoded {
             Ok(request) => request,
-            Err(invalid) => return PendingResult::invalid(invalid),
+            Err(invalid) => return PendingResult::failed(invalid, RequestMode::Execute),
         };
         let mode = RequestMode::of(&request);
         match self.ledger.submit(&self.call, request, permit) {
             Ok(pending) => PendingResult::Submitted(pending, mode),
-            Err(error) => PendingResult::Ready(Box::new(failed((&error).into(), mode))),
+            Err(error) => PendingResult::failed(error, mode),
         }
     }
 
@@ -112,7 +113,7 @@ impl StreamContext {
                         let permit = tokio::select! {
                             // The permit is nearly always available.
                             biased;
-                            permit = self.ledger.stream_permit() => permit,
+                            permit = self.ledger.stream_permit(&self.call.caller) => permit,
                             _ = self.stopping.wait_for(|stop| *stop) => {
                                 return slot.send(Err(Status::from(Error::ShuttingDown)));
                             }
@@ -138,42 +139,40 @@ impl StreamContext {
         message: proto::StreamTransactionsRequest,
         permit: StreamPermit,
     ) -> PendingResult {
-        match message.request {
-            Some(request) => self.submit(request, Some(permit)),
-            None => {
-                let reason = ErrorReason::InvalidRequests;
-                PendingResult::invalid(Invalid::new(reason, "request", "is required"))
-            }
-        }
+        let Some(request) = message.request else {
+            let invalid = Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
+            return PendingResult::failed(invalid, RequestMode::Execute);
+        };
+        self.submit(request, Some(permit))
     }
 }
 
 impl PendingResult {
-    fn invalid(invalid: Invalid) -> Self {
-        Self::Ready(Box::new(failed(invalid.into(), RequestMode::Execute)))
+    fn failed(error: impl Into<StatusBuilder>, mode: RequestMode) -> Self {
+        Self::Ready(Box::new(failed(error, mode)))
     }
 
     /// Waits for the result.
     pub async fn wait(self) -> proto::PostTransactionResult {
-        match self {
-            Self::Ready(result) => *result,
-            Self::Submitted(pending, mode) => match pending.wait().await {
-                Ok(result) => {
-                    let RequestResult { effects, replayed } = result;
-                    metrics::count_applied(replayed, mode);
-                    let transaction = effects.transaction.map(|it| encode::transaction(&it));
-                    let result = transaction.map(post_transaction_result::Result::Transaction);
-                    proto::PostTransactionResult { result, replayed }
-                }
-                Err(error) => failed((&error).into(), mode),
-            },
+        let (pending, mode) = match self {
+            Self::Ready(result) => return *result,
+            Self::Submitted(pending, mode) => (pending, mode),
+        };
+        match pending.wait().await {
+            Ok(RequestResult { effects, replayed }) => {
+                metrics::count_applied(replayed, mode);
+                let transaction = effects.transaction.as_deref().map(encode::transaction);
+                let result = transaction.map(post_transaction_result::Result::Transaction);
+                proto::PostTransactionResult { result, replayed }
+            }
+            Err(error) => failed(error, mode),
         }
     }
 }
 
 /// Counts an error, and encodes it as the result of one request.
-fn failed(error: StatusBuilder, mode: RequestMode) -> proto::PostTransactionResult {
-    metrics::count_error(&error, mode);
-    let result = Some(post_transaction_result::Result::Error(error.into_proto()));
+fn failed(error: impl Into<StatusBuilder>, mode: RequestMode) -> proto::PostTransactionResult {
+    let error = metrics::counted(error, mode).into_proto();
+    let result = Some(post_transaction_result::Result::Error(error));
     proto::PostTransactionResult { result, replayed: false }
 }

@@ -1,0 +1,307 @@
+//! Open connections.
+//!
+//! A connection is *provisional* until a call on it has brought a valid credential. Provisional
+//! connections have a small place of their own and a short age, so peers without a credential cannot
+//! keep callers out: when the place is full, the oldest one of the address with the most goes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Context,
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use crate::{
+    budget::{
+        Limit,
+        share::{Budget, Exhausted, Maxima, Share},
+    },
+    domain::ids::Identity,
+    lock::lock,
+};
+
+/// How old a connection may become without a credential.
+const PROVISIONAL_AGE_MAX: Duration = Duration::from_secs(60);
+/// The most provisional connections; at most a quarter of all.
+const PROVISIONAL_MAX: usize = 512;
+/// Part of the time in which a response must be read. See [`UNREAD_PERIODS`].
+const PERIOD: Duration = Duration::from_secs(10);
+/// A response must be read within two to three periods, so within 20 s.
+const UNREAD_PERIODS: usize = 4;
+/// How often connections are checked for what is too old.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The open connections of a server.
+#[derive(Debug)]
+pub struct Connections {
+    max: usize,
+    provisional_max: usize,
+    /// Connections after a credential was accepted. None: no credential is asked for.
+    established: Option<Arc<Budget>>,
+    /// By number, so the oldest come first.
+    open: Mutex<BTreeMap<u64, Weak<Connection>>>,
+    next: AtomicU64,
+    /// The present period.
+    period: AtomicU32,
+}
+
+/// An open connection, for its calls.
+#[derive(Debug)]
+pub struct Connection {
+    /// The number of the connection.
+    pub id: u64,
+    address: Option<IpAddr>,
+    opened: Instant,
+    /// The identity of the first credential, with the share of the connection.
+    established: OnceLock<Share>,
+    is_closing: AtomicBool,
+    /// The task that reads from the connection.
+    reader: AtomicWaker,
+    /// Responses that are not read yet, by the period in which they began, modulo their number.
+    unread: [AtomicU32; UNREAD_PERIODS],
+    connections: Arc<Connections>,
+}
+
+/// A response, or a part of one, that the caller has not read yet. If it is not dropped in time, the
+/// connection is closed: nothing else makes HTTP/2 drop what a peer does not read.
+#[derive(Debug)]
+pub struct Unread {
+    connection: Arc<Connection>,
+    period: usize,
+}
+
+impl Connections {
+    /// Room for this many connections.
+    pub(super) fn new(max: usize, is_authenticated: bool) -> Arc<Self> {
+        let provisional_max = (max / 4).clamp(1, PROVISIONAL_MAX);
+        let established_max = max.saturating_sub(provisional_max).max(1);
+        let maxima = Maxima {
+            server: established_max,
+            identity: established_max.div_ceil(2),
+            anonymous: 0,
+            connection: usize::MAX,
+        };
+        Arc::new(Self {
+            max,
+            provisional_max,
+            established: is_authenticated.then(|| Budget::new(Limit::Connections, maxima)),
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+            period: AtomicU32::new(0),
+        })
+    }
+
+    /// The most connections of all kinds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.max
+    }
+
+    /// Adds a connection that was just accepted, and makes room for it.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            address,
+            opened: Instant::now(),
+            established: OnceLock::new(),
+            is_closing: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            unread: Default::default(),
+            connections: self.clone(),
+        });
+        lock(&self.open).insert(connection.id, Arc::downgrade(&connection));
+        if self.established.is_some() {
+            self.close_excess();
+        }
+        connection
+    }
+
+    /// Closes provisional connections beyond their number.
+    fn close_excess(&self) {
+        let provisional = self.provisional();
+        let excess = provisional.len().saturating_sub(self.provisional_max);
+        for _ in 0..excess {
+            let mut by_address: HashMap<Option<IpAddr>, Vec<&Arc<Connection>>> = HashMap::new();
+            for connection in provisional.iter().filter(|it| !it.is_closing()) {
+                by_address.entry(connection.address).or_default().push(connection);
+            }
+            if let Some(most) = by_address.values().max_by_key(|those| those.len()) {
+                most[0].close();
+            }
+        }
+    }
+
+    /// The provisional connections that are not being closed, oldest first.
+    fn provisional(&self) -> Vec<Arc<Connection>> {
+        self.matching(|connection| connection.established.get().is_none())
+    }
+
+    /// The connections that are not being closed, oldest first, of which this is true.
+    fn matching(&self, is_meant: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
+        // Upgraded and dropped outside of the lock: dropping the last reference takes it.
+        let open: Vec<_> = lock(&self.open).values().filter_map(Weak::upgrade).collect();
+        open.into_iter().filter(|it| !it.is_closing() && is_meant(it)).collect()
+    }
+
+    /// Closes the connections of the identities of which this is true.
+    pub fn close_those_of(&self, is_meant: impl Fn(&Identity) -> bool) {
+        let meant =
+            |it: &Connection| it.established.get().is_some_and(|it| is_meant(it.identity()));
+        self.matching(meant).iter().for_each(|connection| connection.close());
+    }
+
+    /// Closes, for as long as this is polled, provisional connections that are too old, and
+    /// connections with responses that were not read in time.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut next_period = Instant::now() + PERIOD;
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            if self.established.is_some() {
+                let is_old = |it: &Connection| it.opened.elapsed() > PROVISIONAL_AGE_MAX;
+                self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
+            }
+            if Instant::now() >= next_period {
+                next_period += PERIOD;
+                self.begin_period();
+            }
+        }
+    }
+
+    /// Begins the next period. What is unread since the oldest one is too late.
+    fn begin_period(&self) {
+        let oldest = self.period.fetch_add(1, Ordering::Relaxed).wrapping_add(2);
+        let slot = oldest as usize % UNREAD_PERIODS;
+        let is_late = |it: &Connection| it.unread[slot].load(Ordering::Relaxed) > 0;
+        for connection in self.matching(is_late) {
+            tracing::info!(
+                peer = ?connection.address,
+                "closing a connection that does not read its responses"
+            );
+            connection.close();
+        }
+    }
+}
+
+impl Connection {
+    /// Gives the connection the place of this identity, unless an earlier call has.
+    ///
+    /// # Errors
+    /// The server or the identity has too many connections.
+    pub fn establish(&self, identity: &Identity) -> Result<(), Exhausted> {
+        let Some(budget) = &self.connections.established else { return Ok(()) };
+        if self.established.get().is_none() && !identity.is_anonymous() {
+            let share = budget.take_one(identity)?;
+            // Another call was faster: the share is returned.
+            let _ = self.established.set(share);
+        }
+        Ok(())
+    }
+
+    /// Counts something that the caller has not read yet.
+    #[must_use]
+    pub fn unread(this: &Arc<Self>) -> Unread {
+        let period = this.connections.period.load(Ordering::Relaxed) as usize % UNREAD_PERIODS;
+        this.unread[period].fetch_add(1, Ordering::Relaxed);
+        Unread { connection: this.clone(), period }
+    }
+
+    /// Makes the task of the connection end it.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Whether the connection is to be ended. If not, wakes the task when that changes.
+    pub fn poll_closing(&self, context: &mut Context<'_>) -> bool {
+        self.reader.register(context.waker());
+        self.is_closing()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        lock(&self.connections.open).remove(&self.id);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.connection.unread[self.period].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([127, 0, 0, last]))
+    }
+
+    fn named(name: &str) -> Identity {
+        Identity::from_stored(name)
+    }
+
+    #[test]
+    fn peers_without_a_credential_do_not_keep_callers_out() {
+        let connections = Connections::new(40, true);
+        let of_others: Vec<_> = (0..9).map(|_| connections.open(address(1))).collect();
+        let of_one = connections.open(address(2));
+        let caller = connections.open(address(3));
+        assert!(of_others[0].is_closing(), "the oldest one of the address with the most");
+        assert!(of_others[1..].iter().chain([&of_one, &caller]).all(|it| !it.is_closing()));
+        caller.establish(&named("caller")).unwrap();
+        let more: Vec<_> = (0..20).map(|_| connections.open(address(1))).collect();
+        assert!(!caller.is_closing() && !of_one.is_closing());
+        assert_eq!(more.iter().filter(|it| !it.is_closing()).count(), 9);
+    }
+
+    #[test]
+    fn one_identity_leaves_half_of_the_connections_to_others() {
+        let connections = Connections::new(40, true);
+        let open = |name| {
+            let connection = connections.open(address(1));
+            connection.establish(&named(name)).map(|()| connection)
+        };
+        let all: Vec<_> = (0..40).filter_map(|_| open("greedy").ok()).collect();
+        assert_eq!(all.len(), 15);
+        assert!(open("other").is_ok());
+        drop(all);
+        assert!(open("greedy").is_ok());
+    }
+
+    #[test]
+    fn a_response_that_is_not_read_for_some_periods_closes_its_connection() {
+        let connections = Connections::new(40, false);
+        let (slow, quick) = (connections.open(None), connections.open(None));
+        let _unread = Connection::unread(&slow);
+        drop(Connection::unread(&quick));
+        connections.begin_period();
+        connections.begin_period();
+        assert!(!slow.is_closing());
+        connections.begin_period();
+        assert!(slow.is_closing() && !quick.is_closing());
+    }
+
+    #[test]
+    fn connections_of_an_identity_that_was_removed_are_closed() {
+        let connections = Connections::new(40, true);
+        let (gone, kept) = (connections.open(None), connections.open(None));
+        gone.establish(&named("gone")).unwrap();
+        kept.establish(&named("kept")).unwrap();
+        connections.close_those_of(|identity| *identity == named("gone"));
+        assert!(gone.is_closing() && !kept.is_closing());
+    }
+}

@@ -1,0 +1,230 @@
+//! Shares of what a server has, so that no caller takes all of it.
+//!
+//! Every limit on load is here, in up to three scopes: the server, an identity (callers without a
+//! credential are one), a connection.
+//!
+//! | What | Is |
+//! |---|---|
+//! | [`Budget`] | an amount; [`Share::resize`] takes a share or fails, dropping the share returns it |
+//! | [`Rate`] | an amount a minute or a second; [`Rate::charge`] takes it for good |
+//! | [`Gate`] | so many of one identity at the same time; more of them wait |
+//! | [`Connections`] | open connections, which have a place of their own after a credential was accepted |
+//!
+//! A budget that is exhausted is one error, [`Exhausted`], whatever it was a budget of.
+//! docs/operations/limits.md has the table of all limits; a test compares it with this module.
+//!
+//! In here: counting. Not in here: headers, messages, accounts, or what is done about a call.
+
+mod connections;
+mod gate;
+mod rate;
+mod share;
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+pub use crate::budget::{
+    connections::{Connection, Connections, Unread},
+    gate::{Gate, GatePermit},
+    rate::Rate,
+    share::{Budget, Exhausted, Maxima, Scope, Share},
+};
+
+/// Calls in flight of health, reflection and AdminService, which no call of AccountService can shed:
+/// an orchestrator kills an overloaded server that fails its health checks.
+const CONTROL_CALLS: Maxima =
+    Maxima { server: 1024, identity: 256, anonymous: 512, connection: 64 };
+/// Bytes of the requests that are being received, headers included. Too low sheds honest callers,
+/// which send far less at a time; too high exhausts the memory.
+const REQUEST_BYTES: Maxima =
+    Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
+/// Bytes of responses that their callers have not read yet.
+const RESPONSE_BYTES: Maxima =
+    Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
+/// Streams of WatchEntries. Each may keep one or two unread pages in memory.
+const WATCHERS: Maxima =
+    Maxima { server: 10_000, identity: 5000, anonymous: 0, connection: usize::MAX };
+const MIB: usize = 1024 * 1024;
+
+/// What is limited, with its name in errors, metrics and docs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Calls of AccountService in flight.
+    Calls,
+    /// Calls in flight of health, reflection and AdminService.
+    ControlCalls,
+    /// Calls a second of an identity.
+    CallRate,
+    /// Bytes of requests that are being received.
+    RequestBytes,
+    /// Bytes of responses that are not read yet.
+    ResponseBytes,
+    /// Changes in the queue or in a transaction.
+    Queue,
+    /// Streams of WatchEntries.
+    Watchers,
+    /// Records a minute that move no money and are stored for good.
+    Records,
+    /// Connections of callers whose credential was accepted.
+    Connections,
+}
+
+impl Limit {
+    /// All limits.
+    pub const ALL: [Self; 9] = [
+        Self::Calls,
+        Self::ControlCalls,
+        Self::CallRate,
+        Self::RequestBytes,
+        Self::ResponseBytes,
+        Self::Queue,
+        Self::Watchers,
+        Self::Records,
+        Self::Connections,
+    ];
+
+    /// The name in errors, metrics and docs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::ControlCalls => "control_calls",
+            Self::CallRate => "call_rate",
+            Self::RequestBytes => "request_bytes",
+            Self::ResponseBytes => "response_bytes",
+            Self::Queue => "queue",
+            Self::Watchers => "watchers",
+            Self::Records => "records",
+            Self::Connections => "connections",
+        }
+    }
+
+    /// What is used up, for a message.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Calls => "calls in flight",
+            Self::ControlCalls => "calls of health, reflection and AdminService in flight",
+            Self::CallRate => "calls a second",
+            Self::RequestBytes => "bytes of requests that are being received",
+            Self::ResponseBytes => "bytes of responses that are not read yet",
+            Self::Queue => "changes that wait or are being applied",
+            Self::Watchers => "watchers",
+            Self::Records => "rejections, fences and changes of accounts a minute",
+            Self::Connections => "connections",
+        }
+    }
+}
+
+/// The settings that budgets follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct BudgetConfig {
+    /// Whether callers have identities. Without authentication all callers are one, which may then
+    /// use all that the server has.
+    pub is_authenticated: bool,
+    /// Calls of AccountService in flight.
+    pub calls_max: u32,
+    /// Of one identity.
+    pub identity_calls_max: u32,
+    /// Calls a second of one identity, with a burst of as many. None: no limit.
+    pub identity_rate_max: Option<NonZeroU32>,
+    /// Changes in the queue or in a transaction.
+    pub queue_capacity: u32,
+    /// Records a minute that move no money.
+    pub records_max: u32,
+    /// Of one identity.
+    pub identity_records_max: u32,
+    /// Open connections.
+    pub connections_max: u32,
+}
+
+/// All budgets of one server.
+pub struct Budgets {
+    /// [`Limit::Calls`].
+    pub calls: Arc<Budget>,
+    /// [`Limit::ControlCalls`].
+    pub control_calls: Arc<Budget>,
+    /// [`Limit::CallRate`]. None: no limit.
+    pub call_rate: Option<Rate>,
+    /// [`Limit::RequestBytes`].
+    pub request_bytes: Arc<Budget>,
+    /// [`Limit::ResponseBytes`].
+    pub response_bytes: Arc<Budget>,
+    /// [`Limit::Queue`].
+    pub queue: Arc<Budget>,
+    /// [`Limit::Watchers`].
+    pub watchers: Arc<Budget>,
+    /// [`Limit::Records`].
+    pub records: Arc<Rate>,
+    /// [`Limit::Connections`].
+    pub connections: Arc<Connections>,
+    is_authenticated: bool,
+}
+
+impl Budgets {
+    /// The budgets that follow from these settings.
+    ///
+    /// Call it after metrics are installed: the budgets look up their counters here.
+    #[must_use]
+    pub fn new(config: &BudgetConfig) -> Arc<Self> {
+        let is_authenticated = config.is_authenticated;
+        let budget = |limit, maxima: Maxima| {
+            Budget::new(limit, if is_authenticated { maxima } else { maxima.of_one_identity() })
+        };
+        let (queue, calls) = (config.queue_capacity as usize, config.calls_max as usize);
+        let calls = Maxima {
+            server: calls,
+            identity: config.identity_calls_max as usize,
+            anonymous: 0,
+            // HTTP/2 bounds the calls of a connection.
+            connection: usize::MAX,
+        };
+        let queue = Maxima {
+            server: queue,
+            identity: (queue / 2).max(1),
+            anonymous: 0,
+            connection: usize::MAX,
+        };
+        let per_minute = Duration::from_secs(60);
+        let records = Rate::new(
+            Limit::Records,
+            Some(config.records_max),
+            is_authenticated.then_some(config.identity_records_max),
+            per_minute,
+        );
+        let rate = config.identity_rate_max.filter(|_| is_authenticated);
+        Arc::new(Self {
+            calls: budget(Limit::Calls, calls),
+            control_calls: budget(Limit::ControlCalls, CONTROL_CALLS),
+            call_rate: rate.map(|rate| {
+                Rate::new(Limit::CallRate, None, Some(rate.get()), Duration::from_secs(1))
+            }),
+            request_bytes: budget(Limit::RequestBytes, REQUEST_BYTES),
+            response_bytes: budget(Limit::ResponseBytes, RESPONSE_BYTES),
+            queue: budget(Limit::Queue, queue),
+            watchers: budget(Limit::Watchers, WATCHERS),
+            records: Arc::new(records),
+            connections: Connections::new(config.connections_max as usize, is_authenticated),
+            is_authenticated,
+        })
+    }
+
+    /// Budgets for unit tests of the ledger.
+    #[cfg(test)]
+    pub fn for_tests(queue_capacity: u32) -> Arc<Self> {
+        Self::new(&BudgetConfig {
+            is_authenticated: false,
+            calls_max: 1000,
+            identity_calls_max: 1000,
+            identity_rate_max: None,
+            queue_capacity,
+            records_max: 1000,
+            identity_records_max: 1000,
+            connections_max: 100,
+        })
+    }
+
+    /// A gate that lets at most `max` of one identity in. It is open if all callers are one identity.
+    #[must_use]
+    pub fn gate(&self, max: usize) -> Gate {
+        Gate::new(self.is_authenticated.then_some(max.max(1)))
+    }
+}

@@ -1,0 +1,109 @@
+//! Requests: repeats, and the rules that need no account.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    command::{Action, Request, TransactionRef},
+    ids::is_same_attempt,
+    rejection::Rejection,
+    unit_of_work::{
+        CommandResult, Effects, NewRequestRecord, RequestRecord, RequestResult, UnitOfWork,
+    },
+};
+
+impl UnitOfWork {
+    pub(super) fn request(&mut self, request: &Arc<Request>) -> Result<CommandResult, Rejection> {
+        let fingerprint = request.fingerprint();
+        let is_fence = matches!(request.action, Action::Fence);
+        if let Some(record) = self.records.get(&request.key) {
+            return match is_fence {
+                true => Ok(CommandResult::Record(record.clone())),
+                false => replay(record, request, &fingerprint).map(CommandResult::Request),
+            };
+        }
+        let result = self.check_without_accounts(request).and_then(|()| self.execute(request));
+        if request.validate_only {
+            let effects = result?;
+            return Ok(CommandResult::Request(RequestResult { effects, replayed: false }));
+        }
+        let transaction = result.as_ref().ok().and_then(|effects| effects.transaction.as_ref());
+        let transaction_id = transaction.and_then(|transaction| transaction.transaction_id);
+        let transaction_id = transaction_id.unwrap_or(request.transaction_id);
+        let create_time_us = transaction.map_or(self.now_us, |it| it.create_time_us);
+        let record = RequestRecord { fingerprint, transaction_id, result };
+        self.records.insert(request.key.clone(), record.clone());
+        self.new_records.push(NewRequestRecord {
+            request: request.clone(),
+            create_time_us,
+            record: record.clone(),
+        });
+        if is_fence {
+            return Ok(CommandResult::Record(record));
+        }
+        let effects = record.result?;
+        Ok(CommandResult::Request(RequestResult { effects, replayed: false }))
+    }
+
+    /// The rules that need no account, in the order of their numbers in `ErrorReason`. They come before
+    /// all rules about accounts. A rule for requests of every kind stands before the `match`, or behind it
+    /// if its number is higher.
+    fn check_without_accounts(&self, request: &Request) -> Result<(), Rejection> {
+        match &request.action {
+            Action::PlaceHold(new) => self.check_new_hold(new),
+            Action::CaptureHold(capture) => self.check_capture(capture),
+            Action::ReleaseHold(hold) => self.open_hold(hold).map(|_| ()),
+            Action::Reverse(transaction) => self.is_not_reversed(transaction),
+            Action::Post(..) | Action::Fence => Ok(()),
+        }
+    }
+
+    fn is_not_reversed(&self, named: &TransactionRef) -> Result<(), Rejection> {
+        let transaction_id = named.transaction_id;
+        match self.reversed_by.get(&transaction_id) {
+            None => Ok(()),
+            Some(&reversed_by_transaction_id) => {
+                Err(Rejection::AlreadyReversed { transaction_id, reversed_by_transaction_id })
+            }
+        }
+    }
+
+    /// Checks the rules about accounts, and makes the change unless it is only validated.
+    fn execute(&mut self, request: &Request) -> Result<Effects, Rejection> {
+        match &request.action {
+            Action::Post(kind, legs) => {
+                let planned = self.evaluate(legs, None)?;
+                let transaction = match request.validate_only {
+                    true => planned.into_preview(request, *kind),
+                    false => self.post(request, *kind, planned),
+                };
+                Ok(Effects { transaction: Some(Arc::new(transaction)), hold: None })
+            }
+            Action::PlaceHold(new) => self.place_hold(request, new),
+            Action::CaptureHold(capture) => self.capture_hold(request, capture),
+            Action::ReleaseHold(hold) => self.release_hold(request, hold),
+            Action::Reverse(transaction) => self.reverse(request, transaction),
+            Action::Fence => {
+                Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })
+            }
+        }
+    }
+}
+
+/// Answers a repeated request with its record. Another body under the same id is rejected; so is
+/// every body under a fence.
+fn replay(
+    record: &RequestRecord,
+    request: &Request,
+    fingerprint: &[u8; 32],
+) -> Result<RequestResult, Rejection> {
+    if let Err(fenced @ Rejection::RequestFenced { .. }) = &record.result {
+        return Err(fenced.clone());
+    }
+    if record.fingerprint != *fingerprint {
+        return Err(Rejection::RequestIdReused { request_id: request.key.request_id.clone() });
+    }
+    let effects = record.result.clone()?;
+    // An earlier attempt at this same request, whose commit was in doubt, is no replay.
+    let replayed = !is_same_attempt(record.transaction_id, request.transaction_id);
+    Ok(RequestResult { effects, replayed })
+}

@@ -1,0 +1,166 @@
+//! Takes the shares of each call, and sheds the call if a budget is exhausted: before its body is
+//! read, and before anything is done for it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    auth::{self, Peer},
+    budget::{Budgets, Exhausted, Share},
+    domain::ids::Identity,
+    grpc::{
+        error,
+        middleware::{
+            deadline::Deadline, request_body::RequestBody, response_body::ResponseBody,
+            telemetry::methods::METRICS_BY_METHOD,
+        },
+    },
+    ledger::Outcome,
+    proto::account_service_server::SERVICE_NAME,
+};
+
+/// The sizes that a single request may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeLimits {
+    /// Bytes of the headers of one call, of any service, as HTTP/2 counts them.
+    pub header_size_max: u32,
+    /// Bytes of one message.
+    pub message_size_max: u32,
+}
+
+/// Sheds calls beyond the limits. Stands inside of authentication, which identifies the callers, and
+/// of the deadline, which bounds the time to receive a request.
+#[derive(Clone)]
+pub struct LimitLayer {
+    budgets: Arc<Budgets>,
+    sizes: SizeLimits,
+}
+
+/// The service of a [`LimitLayer`].
+#[derive(Clone)]
+pub struct LimitService<S> {
+    layer: LimitLayer,
+    inner: S,
+}
+
+impl LimitLayer {
+    /// A layer that takes from these budgets.
+    #[must_use]
+    pub fn new(budgets: Arc<Budgets>, sizes: SizeLimits) -> Self {
+        Self { budgets, sizes }
+    }
+
+    fn too_large(&self, size: usize) -> Option<Status> {
+        let max = self.sizes.header_size_max;
+        (size > max as usize).then(|| {
+            let message = format!("the headers have {size} bytes; at most {max} are allowed");
+            error::request_too_large("header_size_max", max, message)
+        })
+    }
+
+    /// Takes the share of one call.
+    fn admit(
+        &self,
+        path: &str,
+        identity: &Identity,
+        peer: Option<&Peer>,
+    ) -> Result<Share, Exhausted> {
+        if let Some(connection) = peer.and_then(|it| it.connection.as_ref()) {
+            connection.establish(identity)?;
+        }
+        let is_limited = is_account_service(path);
+        let budget = if is_limited { &self.budgets.calls } else { &self.budgets.control_calls };
+        let connection = peer.and_then(|it| it.connection.as_ref()).map(|it| it.id);
+        let mut call = budget.share(identity.clone(), connection);
+        // Calls in flight come first: a call that they shed takes nothing from the rate.
+        call.resize(1)?;
+        if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| is_limited) {
+            rate.take(identity, Instant::now())?;
+        }
+        Ok(call)
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = LimitService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LimitService { layer: self.clone(), inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for LimitService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let layer = &self.layer;
+        let header_size = header_size(&request);
+        if let Some(status) = layer.too_large(header_size) {
+            return Box::pin(async move { Ok(status.into_http()) });
+        }
+        let identity = auth::caller(request.extensions()).identity;
+        let peer = request.extensions().get::<Peer>();
+        let connection = peer.and_then(|it| it.connection.clone());
+        let call = match layer.admit(request.uri().path(), &identity, peer) {
+            Ok(call) => call,
+            Err(exhausted) => {
+                let status = error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status();
+                return Box::pin(async move { Ok(status.into_http()) });
+            }
+        };
+        let method = METRICS_BY_METHOD.of(request.uri().path());
+        let connection_id = connection.as_ref().map(|it| it.id);
+        let deadline = Deadline::of(request.extensions());
+        let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
+        let message_size_max = layer.sizes.message_size_max as usize;
+        let request = request.map(|body| {
+            let receive_until = method.has_one_request.then(|| deadline.to_receive());
+            RequestBody::wrap(body, header_size, message_size_max, receive_until, received)
+        });
+        let unread = layer.budgets.response_bytes.share(identity, connection_id);
+        let response = self.inner.call(request);
+        Box::pin(async move {
+            let response = response.await?;
+            Ok(ResponseBody::wrap(response, method, call, unread, connection))
+        })
+    }
+}
+
+/// The size of the headers by RFC 9113, 10.5.1: each field's name and value, and 32 bytes a field.
+fn header_size<B>(request: &Request<B>) -> usize {
+    const FIELD: usize = 32;
+    let uri = request.uri();
+    let pseudo = [
+        (":method", request.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", |it| it.as_str())),
+        (":path", uri.path_and_query().map_or("", |it| it.as_str())),
+    ];
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    fields.sum::<usize>()
+        + pseudo.iter().map(|(name, value)| name.len() + value.len() + FIELD).sum::<usize>()
+}
+
+fn is_account_service(path: &str) -> bool {
+    let service = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
+    service.is_some_and(|rest| rest.starts_with('/'))
+}

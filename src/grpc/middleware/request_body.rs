@@ -1,0 +1,235 @@
+//! Bounds the memory of requests that are being received, and the time for which a call waits for the
+//! rest of its only message.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body};
+
+use crate::{
+    budget::Share,
+    grpc::error,
+    ledger::{Error, Outcome},
+};
+
+/// Headers and a message of at most this many bytes together are not charged: the limits on calls
+/// bound small requests, and large requests of others never shed a deposit.
+const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// The prefix of a message: a byte that says whether it is compressed, and its length in four bytes.
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+const PREFIX_LENGTH: usize = 5;
+
+/// The body of a request. Its headers and its incomplete message are charged to a share: a message
+/// with the length in its prefix, as soon as the prefix has arrived.
+pub struct RequestBody {
+    body: Body,
+    header_size: usize,
+    /// When the request must be complete. None for a stream, which may wait for its client.
+    receive_until: Option<Instant>,
+    /// Created when the body first waits. Most bodies never wait.
+    timer: Option<Pin<Box<Sleep>>>,
+    message: MessageProgress,
+    /// A message whose prefix has a greater length is rejected before it is received.
+    message_size_max: usize,
+    share: Share,
+}
+/// How much of the current message has arrived.
+struct MessageProgress {
+    prefix: [u8; PREFIX_LENGTH],
+    received: usize,
+    /// The length of the message with its prefix; that of the prefix until the prefix is complete.
+    total: usize,
+    /// The length of the largest message of the body so far, without its prefix.
+    largest: usize,
+}
+
+impl Default for MessageProgress {
+    fn default() -> Self {
+        let prefix = [0; PREFIX_LENGTH];
+        Self { prefix, received: 0, total: PREFIX_LENGTH, largest: 0 }
+    }
+}
+
+impl MessageProgress {
+    /// Counts bytes that have arrived.
+    fn advance(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.received < PREFIX_LENGTH {
+                self.prefix[self.received] = bytes[0];
+                self.received += 1;
+                bytes = &bytes[1..];
+                if self.received == PREFIX_LENGTH {
+                    let [_, a, b, c, d] = self.prefix;
+                    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+                    self.total = PREFIX_LENGTH.saturating_add(length);
+                    self.largest = self.largest.max(length);
+                }
+            } else {
+                let taken = bytes.len().min(self.total - self.received);
+                self.received += taken;
+                bytes = &bytes[taken..];
+            }
+            if self.received == self.total && self.received >= PREFIX_LENGTH {
+                (self.received, self.total) = (0, PREFIX_LENGTH);
+            }
+        }
+    }
+
+    /// The length of the message that is incomplete.
+    fn incomplete(&self) -> usize {
+        if self.received < PREFIX_LENGTH { self.received } else { self.total }
+    }
+}
+
+impl RequestBody {
+    /// Wraps a body. Messages have at most `message_size_max` bytes.
+    pub fn wrap(
+        body: Body,
+        header_size: usize,
+        message_size_max: usize,
+        receive_until: Option<Instant>,
+        share: Share,
+    ) -> Body {
+        // Most requests are complete when they arrive, and small: they are never charged.
+        let message = MessageProgress::default();
+        Body::new(Self {
+            body,
+            header_size,
+            receive_until,
+            timer: None,
+            message,
+            message_size_max,
+            share,
+        })
+    }
+
+    /// Charges the headers and this many bytes of an incomplete message.
+    fn charge(&mut self, bytes: usize) -> Result<(), Status> {
+        let bytes = self.header_size + bytes.min(self.message_size_max);
+        let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
+        charged.map_err(|exhausted| {
+            error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status()
+        })
+    }
+
+    /// The body waits: its headers stay in memory, for a time that is bounded.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Err(status) = self.charge(self.message.incomplete()) {
+            return Poll::Ready(Some(Err(status)));
+        }
+        let Some(receive_until) = self.receive_until else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(receive_until)));
+        let late = || Error::DeadlineExceeded(Some(Outcome::NotApplied));
+        timer.as_mut().poll(context).map(|()| Some(Err(Status::from(late()))))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+                this.message.advance(data);
+                if this.message.largest > this.message_size_max {
+                    let status = too_large(this.message.largest, this.message_size_max);
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(Some(this.charge(this.message.incomplete()).map(|()| frame)))
+            }
+            Poll::Pending => this.wait(context),
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The error for a message that is too large. In a stream, earlier messages get their results; the
+/// rest of the frame is dropped.
+fn too_large(length: usize, max: usize) -> Status {
+    let message = format!(
+        "the message has {length} bytes; at most {max} are allowed: send less at a time, e.g. fewer \
+         requests in a batch"
+    );
+    error::request_too_large("message_size_max", max as u32, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        budget::{Budget, Limit, Maxima},
+        domain::ids::Identity,
+    };
+
+    #[test]
+    fn a_message_counts_until_it_is_complete_however_it_is_cut() {
+        let message = |length: usize| {
+            let mut bytes = vec![0];
+            bytes.extend((length as u32).to_be_bytes());
+            bytes.extend(vec![7; length]);
+            bytes
+        };
+        let all = [message(3), message(0), message(10), message(300)].concat();
+        for chunk_size in 1..all.len() {
+            let mut progress = MessageProgress::default();
+            let mut at = 0;
+            for bytes in all.chunks(chunk_size) {
+                at += bytes.len();
+                // The bounds of the four messages.
+                let bounds = [(0, 8), (8, 13), (13, 28), (28, 333), (333, 333)];
+                let (begin, end) = bounds.into_iter().rfind(|(begin, _)| *begin <= at).unwrap();
+                let is_announced = at - begin >= PREFIX_LENGTH;
+                let needs = if is_announced { end - begin } else { at - begin };
+                progress.advance(bytes);
+                assert_eq!(progress.incomplete(), needs, "{chunk_size} bytes at a time, {at}");
+            }
+            assert_eq!(progress.largest, 300);
+        }
+    }
+
+    #[test]
+    fn small_requests_are_free_and_others_are_charged_up_to_the_largest_that_is_received() {
+        const MIB: usize = 1024 * 1024;
+        let maxima =
+            Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 0, connection: usize::MAX };
+        let budget = Budget::new(Limit::RequestBytes, maxima);
+        let mut body = RequestBody {
+            body: Body::empty(),
+            header_size: 100,
+            receive_until: None,
+            timer: None,
+            message: MessageProgress::default(),
+            message_size_max: 20 * MIB,
+            share: budget.share(Identity::from_stored("mallory"), None),
+        };
+        assert!(body.charge(SMALL_BYTES_MAX - 100).is_ok());
+        assert_eq!(budget.used(), 0);
+        assert!(body.charge(SMALL_BYTES_MAX - 99).is_ok());
+        assert_eq!(budget.used(), SMALL_BYTES_MAX + 1, "the headers count");
+        assert!(body.charge(50 * MIB).is_ok(), "no more is received than 20 MiB");
+        assert_eq!(budget.used(), 20 * MIB + 100);
+        let mut other = budget.share(Identity::from_stored("mallory"), None);
+        assert!(other.resize(12 * MIB).is_err());
+        assert!(body.charge(0).is_ok());
+        assert!(other.resize(12 * MIB).is_ok());
+    }
+}

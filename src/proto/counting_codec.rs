@@ -1,0 +1,229 @@
+//! Bounds the elements of a message before prost makes values of them: an empty element is two bytes
+//! on the wire, and some hundred in memory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    sync::LazyLock,
+};
+
+use bytes::Buf;
+use prost::{
+    Message, Name,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+use prost_types::{
+    DescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use crate::proto::FILE_DESCRIPTOR_SET;
+
+/// A message of at most this many bytes is not counted: its elements take little memory, whatever
+/// they are.
+const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// The most elements of one list. Each list has a lower limit of its own, which is checked when the
+/// message is decoded, with a better error.
+const LIST_LENGTH_MAX: usize = 4096;
+/// The most elements of all lists of a message: more than a batch of 1000 requests with 5 legs and
+/// 32 labels each has.
+const ELEMENTS_MAX: usize = 65_536;
+
+/// prost's codec, with a bound on the elements of what it decodes.
+pub struct CountingCodec<T, U>(PhantomData<(T, U)>);
+
+/// The decoder of a [`CountingCodec`].
+pub struct CountingDecoder<U>(ProstDecoder<U>);
+
+impl<T, U> Default for CountingCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for CountingCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Name + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = CountingDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        CountingDecoder(ProstCodec::<T, U>::default().decoder())
+    }
+}
+
+impl<U: Message + Default + Name> Decoder for CountingDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // tonic's buffer is one piece.
+        let bytes = buffer.chunk();
+        if bytes.len() > SMALL_BYTES_MAX
+            && let Some(fields) = MESSAGES.request(&U::full_name())
+        {
+            count(fields, bytes, &mut 0).map_err(Status::internal)?;
+        }
+        self.0.decode(buffer)
+    }
+}
+
+/// The messages of the contract.
+static MESSAGES: LazyLock<Messages> = LazyLock::new(Messages::read);
+
+/// What a count must know of messages.
+#[derive(Default)]
+struct Messages {
+    /// The full names of the messages that callers send.
+    requests: HashSet<String>,
+    by_name: HashMap<String, Fields>,
+}
+
+/// The fields of a message that are lists or messages, by number.
+type Fields = HashMap<u32, Field>;
+
+struct Field {
+    name: String,
+    is_list: bool,
+    /// The full name of the message, if it is one.
+    message: Option<String>,
+}
+
+impl Messages {
+    fn read() -> Self {
+        let mut messages = Self::default();
+        // Decoding cannot fail: the build of this crate wrote the descriptors.
+        let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+        for file in set.file {
+            for message in &file.message_type {
+                messages.add(file.package(), message);
+            }
+            let methods = file.service.iter().flat_map(|service| &service.method);
+            let inputs = methods.map(|method| method.input_type().trim_start_matches('.'));
+            messages.requests.extend(inputs.map(str::to_owned));
+        }
+        messages
+    }
+
+    fn add(&mut self, scope: &str, message: &DescriptorProto) {
+        let name = format!("{scope}.{}", message.name());
+        for nested in &message.nested_type {
+            self.add(&name, nested);
+        }
+        let fields = message.field.iter().filter_map(|field| {
+            let is_list = field.label() == Label::Repeated;
+            let type_name = field.type_name().trim_start_matches('.').to_owned();
+            let message = (field.r#type() == Type::Message).then_some(type_name);
+            let number = u32::try_from(field.number()).ok()?;
+            let name = field.name().to_owned();
+            (is_list || message.is_some()).then_some((number, Field { name, is_list, message }))
+        });
+        self.by_name.insert(name, fields.collect());
+    }
+
+    /// The fields of a message that callers send.
+    fn request(&self, name: &str) -> Option<&Fields> {
+        self.by_name.get(name).filter(|_| self.requests.contains(name))
+    }
+}
+
+/// Counts the elements of the lists of a message, and of the messages in it. Stops where the bytes
+/// are malformed, as prost does.
+fn count(fields: &Fields, mut bytes: &[u8], elements: &mut usize) -> Result<(), String> {
+    let mut lengths: HashMap<u32, usize> = HashMap::new();
+    while let Ok((number, wire_type)) = decode_key(&mut bytes) {
+        let field = fields.get(&number).filter(|_| wire_type == WireType::LengthDelimited);
+        let Some(field) = field else {
+            match skip_field(wire_type, number, &mut bytes, DecodeContext::default()) {
+                Ok(()) => continue,
+                Err(_) => break,
+            }
+        };
+        if field.is_list {
+            let length = lengths.entry(number).or_default();
+            *length += 1;
+            *elements += 1;
+            if *length > LIST_LENGTH_MAX {
+                return Err(format!("{} has more than {LIST_LENGTH_MAX} elements", field.name));
+            } else if *elements > ELEMENTS_MAX {
+                return Err(format!("all its lists have more than {ELEMENTS_MAX} elements"));
+            }
+        }
+        let length = decode_varint(&mut bytes).ok().and_then(|length| usize::try_from(length).ok());
+        let Some((value, rest)) = length.and_then(|length| bytes.split_at_checked(length)) else {
+            break;
+        };
+        if let Some(fields) = field.message.as_ref().and_then(|name| MESSAGES.by_name.get(name)) {
+            count(fields, value, elements)?;
+        }
+        bytes = rest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{
+        BatchPostTransactionsRequest, Leg, PostTransactionRequest, UpdateAccountRequest,
+    };
+
+    fn check<T: Message + Name>(message: &T) -> Result<(), String> {
+        count(MESSAGES.request(&T::full_name()).unwrap(), &message.encode_to_vec(), &mut 0)
+    }
+
+    fn transaction(legs: usize, labels: usize) -> PostTransactionRequest {
+        PostTransactionRequest {
+            legs: vec![Leg::default(); legs],
+            labels: (0..labels).map(|it| (it.to_string(), String::new())).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_largest_batch_that_is_allowed_is_within_the_bounds() {
+        let requests = vec![transaction(5, 32); 1000];
+        assert_eq!(check(&BatchPostTransactionsRequest { requests }), Ok(()));
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_named_wherever_it_is() {
+        let legs = Err(format!("legs has more than {LIST_LENGTH_MAX} elements"));
+        assert_eq!(check(&transaction(LIST_LENGTH_MAX, 0)), Ok(()));
+        assert_eq!(check(&transaction(LIST_LENGTH_MAX + 1, 0)), legs);
+        let requests = vec![transaction(LIST_LENGTH_MAX + 1, 0)];
+        assert_eq!(check(&BatchPostTransactionsRequest { requests }), legs);
+        let paths = vec![String::new(); LIST_LENGTH_MAX + 1];
+        let update_mask = Some(prost_types::FieldMask { paths });
+        let update = UpdateAccountRequest { update_mask, ..Default::default() };
+        assert!(check(&update).unwrap_err().starts_with("paths has more"));
+    }
+
+    #[test]
+    fn lists_in_lists_count_in_sum() {
+        let requests = vec![transaction(ELEMENTS_MAX / 100, 0); 101];
+        let error = check(&BatchPostTransactionsRequest { requests }).unwrap_err();
+        assert_eq!(error, format!("all its lists have more than {ELEMENTS_MAX} elements"));
+    }
+
+    #[test]
+    fn malformed_bytes_are_left_to_prost() {
+        let fields = MESSAGES.request("passbook.v1.PostTransactionRequest").unwrap();
+        for bytes in [&[0x12][..], &[0x12, 0xff], &[0xff; 20], &[0x13, 0x12, 0x05]] {
+            assert_eq!(count(fields, bytes, &mut 0), Ok(()), "{bytes:?}");
+        }
+    }
+}
