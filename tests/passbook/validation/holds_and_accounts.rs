@@ -184,7 +184,17 @@ async fn malformed_texts_are_refused(kind: Kind) {
     let mut client = fixture.server.client();
     let long = "ä".repeat(513);
 
-    for text in ["a\u{0}b", "\n", "tab\there", "\u{1b}[31m", "\u{85}", "\u{7f}", &long] {
+    for text in [
+        "a\u{0}b",
+        "\n",
+        "tab\there",
+        "\u{1b}[31m",
+        "\u{85}",
+        "\u{7f}",
+        "\u{2029}",
+        "\u{200b}",
+        &long,
+    ] {
         let (expected, field) = ("INVALID_DESCRIPTION", "description");
         let description = || text.to_owned();
         let request = PlaceHoldRequest { description: description(), ..hold("a", "1") };

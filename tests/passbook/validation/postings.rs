@@ -202,8 +202,17 @@ async fn malformed_texts_and_labels_are_refused(kind: Kind) {
     let mut client = fixture.server.client();
 
     let expected = (Code::InvalidArgument, "INVALID_DESCRIPTION");
-    for text in ["a\u{0}b", "\n", "tab\there", "\u{1b}[31m", "\u{85}", "\u{7f}", &"ä".repeat(513)]
-    {
+    for text in [
+        "a\u{0}b",
+        "\n",
+        "tab\there",
+        "\u{1b}[31m",
+        "\u{85}",
+        "\u{7f}",
+        "\u{2028}",
+        "\u{202e}a",
+        &"ä".repeat(513),
+    ] {
         let request = DepositRequest { description: text.to_owned(), ..deposit("a", "1") };
         assert_refused(client.deposit(request).await, expected, "description", text);
     }
