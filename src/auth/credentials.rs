@@ -17,8 +17,9 @@ use crate::{
 pub struct Peer {
     /// Address and port. None if the operating system does not say.
     pub address: Option<SocketAddr>,
-    /// The identity in the verified client certificate, if one was sent.
-    pub certificate_identity: Option<Identity>,
+    /// The identity in the verified client certificate, if one was sent, or why it is not one of a
+    /// caller.
+    pub certificate: Option<Result<Identity, &'static str>>,
 }
 
 /// The valid tokens, and the policy.
@@ -50,21 +51,23 @@ impl Credentials {
     /// The identity of a caller, by its token, or else by its certificate.
     ///
     /// # Errors
-    /// The token is malformed, unknown or expired, or the call has no credential at all.
+    /// The certificate is not one of a caller, the token is malformed, unknown or expired, or the call
+    /// has no credential at all.
     pub fn identity(
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Identity, AuthError> {
+        let certificate = peer.and_then(|peer| peer.certificate.clone()).transpose();
+        let certificate = certificate.map_err(AuthError::Unauthenticated)?;
         if let Some(authorization) = authorization {
             let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
             let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
             let token = tokens::bearer(authorization).ok_or(malformed)?;
             return self.tokens.identity_of(token, SystemTime::now()).ok_or(invalid);
         }
-        let missing = AuthError::Unauthenticated(
+        certificate.ok_or(AuthError::Unauthenticated(
             "no credential: send `authorization: Bearer TOKEN` or a client certificate",
-        );
-        peer.and_then(|peer| peer.certificate_identity.clone()).ok_or(missing)
+        ))
     }
 }

@@ -22,7 +22,7 @@ pub struct Policy(pub HashMap<Identity, Permission>);
 pub struct Permission {
     /// The methods that the identity may call.
     pub methods: AllowedMethods,
-    /// The accounts and amounts that the identity may touch.
+    /// The rights of the identity on accounts.
     pub grant: Arc<Grant>,
     /// The name under which the identity's requests are recorded. None: the identity itself.
     pub recorded_as: Option<Identity>,

@@ -14,7 +14,10 @@ use tokio::{
 use crate::{
     auth::{Authenticator, CredentialFiles},
     config::{Access, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::{ids::Identity, money::Currencies},
+    domain::{
+        ids::{Identity, IdentityKind},
+        money::Currencies,
+    },
     grpc::DeadlinePolicy,
     ledger::{Ledger, Limits},
     server::{Admin, Server, ServerConfig, Tls, file_watch},
@@ -157,20 +160,29 @@ async fn check_recorded_identities(
     let unknown: Vec<String> =
         recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
+    // Older versions recorded the requests of a caller with a DNS name under the name alone.
+    let renamed = unknown.iter().find(|name| {
+        Identity::new(IdentityKind::Dns, name).is_ok_and(|identity| known.contains(&identity))
+    });
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
-    let message = match (config.is_authenticating(), first.as_str()) {
-        (true, "") => format!(
+    let message = match (config.is_authenticating(), first.as_str(), renamed) {
+        (true, "", _) => format!(
             "this ledger has requests of callers that were not authenticated, and their \
              request_ids belong to no identity of the policy: {danger}. Give the identity that \
              continues them `recorded_as = \"\"` in policy_file, or, if no caller repeats one of \
              them, set callers_changed"
         ),
-        (false, name) => format!(
+        (false, name, _) => format!(
             "this ledger has requests of identities such as {name:?}, and this server does not \
              authenticate callers: {danger}. Serve with tokens_file or tls_client_ca_file and \
              policy_file, or, if no caller repeats one of them, set callers_changed"
         ),
-        (true, _) => {
+        (true, _, Some(name)) => format!(
+            "this ledger has requests of {name:?}, an identity of older versions that is \
+             \"dns:{name}\" now: {danger}. Give the identity `recorded_as = {name:?}` in policy_file, \
+             or, if no caller repeats one of them, set callers_changed"
+        ),
+        (true, _, None) => {
             tracing::warn!(
                 identities = ?unknown,
                 "the ledger has requests of identities that are not in the policy: a renamed \

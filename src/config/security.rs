@@ -28,7 +28,7 @@ pub struct SecurityConfig {
     pub tls_key_file: Option<PathBuf>,
 
     /// Mutual TLS: the authorities that issue the certificates of callers, in PEM. The identity of a
-    /// caller is the SPIFFE URI of its certificate, or its first DNS name. If tokens_file is set,
+    /// caller is the SPIFFE ID of its certificate, or its DNS name. If tokens_file is set,
     /// too, a caller needs a certificate or a token. The server reads the file again when it
     /// changes.
     #[arg(long, env = "PASSBOOK_TLS_CLIENT_CA_FILE", value_name = "FILE")]

@@ -11,9 +11,10 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
+        authorization::Grant,
         command::{Action, Command, Request},
         hold::Capture,
-        ids::RequestId,
+        ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
@@ -26,7 +27,11 @@ use crate::{
 const MISMATCHED_RESULT: Error = Error::Internal(Some(Outcome::Unknown));
 
 /// A request in the queue. Dropping it cancels the request, unless a transaction has it already.
-pub struct PendingRequest(Completion);
+pub struct PendingRequest {
+    completion: Completion,
+    /// The caller's.
+    grant: Arc<Grant>,
+}
 
 impl PendingRequest {
     /// Waits for the result, until the deadline.
@@ -34,9 +39,16 @@ impl PendingRequest {
     /// # Errors
     /// The request was rejected, for good, or it got no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        match self.0.wait().await? {
-            CommandResult::Request(result) => Ok(result),
-            CommandResult::Account(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
+        match self.completion.wait().await {
+            Ok(CommandResult::Request(result)) => {
+                let effects = self.grant.visible_effects(result.effects);
+                Ok(RequestResult { effects, ..result })
+            }
+            Ok(CommandResult::Account(_) | CommandResult::Record(_)) => Err(MISMATCHED_RESULT),
+            Err(Error::Rejected(rejection)) => {
+                Err(Error::Rejected(self.grant.visible_rejection(rejection)))
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -55,8 +67,7 @@ impl Ledger {
         context: &CallContext,
         new: NewAccount,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&new.account_id)?;
-        self.execute_account_command(Command::CreateAccount(new), context.deadline).await
+        self.execute_account_command(context, Command::CreateAccount(new)).await
     }
 
     /// Changes the attributes of an account. Needs no request id: repeating it changes nothing.
@@ -68,16 +79,15 @@ impl Ledger {
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&update.account_id)?;
-        self.execute_account_command(Command::UpdateAccount(update), context.deadline).await
+        self.execute_account_command(context, Command::UpdateAccount(update)).await
     }
 
     async fn execute_account_command(
         &self,
+        context: &CallContext,
         command: Command,
-        deadline: Instant,
     ) -> Result<Account, Error> {
-        match self.enqueue(command, deadline, None)?.wait().await? {
+        match self.enqueue(context, command, None)?.wait().await? {
             CommandResult::Account(account) => Ok(account),
             CommandResult::Request(_) | CommandResult::Record(_) => Err(MISMATCHED_RESULT),
         }
@@ -92,7 +102,7 @@ impl Ledger {
         context: &CallContext,
         mut request: Request,
     ) -> Result<RequestResult, Error> {
-        let resolved = self.resolve_references(&mut request.action, context.deadline).await;
+        let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
         self.submit(context, request, None)?.wait().await
     }
@@ -108,10 +118,10 @@ impl Ledger {
         request: Request,
         stream: Option<StreamPermit>,
     ) -> Result<PendingRequest, Error> {
-        context.caller.grant.check_request(&request)?;
         let stream = stream.and_then(|permit| permit.0);
         let command = Command::Request(Arc::new(request));
-        self.enqueue(command, context.deadline, stream).map(PendingRequest)
+        let completion = self.enqueue(context, command, stream)?;
+        Ok(PendingRequest { completion, grant: context.caller.grant.clone() })
     }
 
     /// Waits until streams have room in the queue for one more request.
@@ -123,7 +133,7 @@ impl Ledger {
     /// Makes sure that a request which has no record yet is never applied, and returns the record.
     ///
     /// # Errors
-    /// The fence got no result.
+    /// The caller lacks the right, or the fence got no result.
     pub async fn fence(
         &self,
         context: &CallContext,
@@ -138,8 +148,8 @@ impl Ledger {
             validate_only: false,
         };
         let command = Command::Request(Arc::new(request));
-        match self.enqueue(command, context.deadline, None)?.wait().await? {
-            CommandResult::Record(record) => Ok(record),
+        match self.enqueue(context, command, None)?.wait().await? {
+            CommandResult::Record(record) => Ok(context.caller.grant.visible_record(record)),
             CommandResult::Account(_) | CommandResult::Request(_) => Err(MISMATCHED_RESULT),
         }
     }
@@ -148,34 +158,41 @@ impl Ledger {
     /// which accounts to lock.
     async fn resolve_references(
         &self,
+        context: &CallContext,
         action: &mut Action,
-        deadline: Instant,
     ) -> Result<(), Error> {
-        let store = &self.own_reads;
+        let (store, grant) = (&self.own_reads, &context.caller.grant);
         let look_up = async {
             match action {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
-                    hold.resolved = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
+                    let hold_ids = context.hold_ids(&hold.hold_id);
+                    let found = store.hold(&hold_ids, i64::MIN, |_| true).await?;
+                    hold.resolved = found.value.map(Arc::new);
                 }
                 Action::Reverse(transaction) => {
-                    transaction.resolved = store.transaction(transaction.transaction_id).await?;
+                    let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);
+                    let found = store.transaction(transaction.transaction_id, may_reverse).await?;
+                    transaction.resolved = found;
                 }
                 Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }
             Ok(())
         };
-        match timeout_at(deadline, look_up).await {
+        match timeout_at(context.deadline, look_up).await {
             Ok(result) => result.map_err(Error::from_read),
             Err(_) => Err(Error::DeadlineExceeded(None)),
         }
     }
 
+    /// Checks the caller's rights, and puts the command into the queue.
     fn enqueue(
         &self,
+        context: &CallContext,
         command: Command,
-        deadline: Instant,
         streams: Option<OwnedSemaphorePermit>,
     ) -> Result<Completion, Error> {
+        context.caller.grant.check(&command)?;
+        let deadline = context.deadline;
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }

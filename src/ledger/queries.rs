@@ -20,12 +20,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
-        authorization::PermissionDenied,
+        account::{Account, AccountChange, NewAccount},
+        authorization::Grant,
+        command::Command,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
-        query::{AccountFilter, EntryRange, HoldFilter, TransactionFilter},
+        query::{AccountFilter, AccountRange, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
@@ -45,7 +46,7 @@ impl Ledger {
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let found = self
             .with_expiry(
                 context.deadline,
@@ -57,17 +58,17 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// Whether the account exists.
+    /// Whether the account that is to be opened exists.
     ///
     /// # Errors
-    /// The caller may not read it, or the read failed.
+    /// The caller may not open it, or the read failed.
     pub async fn has_account(
         &self,
         context: &CallContext,
-        account_id: &AccountId,
+        new: &NewAccount,
     ) -> Result<bool, Error> {
-        context.caller.grant.check_account(account_id)?;
-        match self.known(account_id, context.deadline).await {
+        context.caller.grant.check(&Command::CreateAccount(new.clone()))?;
+        match self.known(&new.account_id, context.deadline).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected(_)) => Ok(false),
             Err(failure) => Err(failure),
@@ -109,7 +110,7 @@ impl Ledger {
         context: &CallContext,
         account_ids: &[AccountId],
     ) -> Result<Vec<Account>, Error> {
-        account_ids.iter().try_for_each(|id| context.caller.grant.check_account(id))?;
+        account_ids.iter().try_for_each(|id| context.caller.grant.check_read(id))?;
         let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
         let found = self
             .with_expiry(context.deadline, false, wanted, |store, ids, until_us| async move {
@@ -133,12 +134,11 @@ impl Ledger {
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
-        let prefixes = &context.caller.grant.account_prefixes;
-        let question = (filter.clone(), prefixes.clone(), after.cloned());
-        type Question = (AccountFilter, Vec<String>, Option<AccountId>);
+        let question = (filter.clone(), context.caller.grant.readable(), after.cloned());
+        type Question = (AccountFilter, Vec<AccountRange>, Option<AccountId>);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
-            let (filter, prefixes, after) = question;
-            store.list_accounts(&filter, &prefixes, after.as_ref(), limit, until_us).await
+            let (filter, ranges, after) = question;
+            store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await
         };
         self.with_expiry(context.deadline, !filter.is_empty(), question, page).await
     }
@@ -152,20 +152,27 @@ impl Ledger {
         context: &CallContext,
         name: TransactionName,
     ) -> Result<Arc<Transaction>, Error> {
+        let grant = context.caller.grant.clone();
+        let is_visible = move |ids: &[AccountId]| ids.iter().any(|id| grant.may_read(id));
+        let store = self.store.clone();
         let found = match &name {
             TransactionName::TransactionId(id) => {
-                let (store, id) = (self.store.clone(), *id);
-                self.read(context.deadline, async move { store.transaction(id).await }).await?
+                let id = *id;
+                let found = async move { store.transaction(id, is_visible).await };
+                self.read(context.deadline, found).await?
             }
             TransactionName::RequestId(request_id) => {
                 let key = context.request_key(request_id.clone());
-                let store = self.store.clone();
-                let found = async move { store.transaction_of_request(&key).await };
+                let found = async move { store.transaction_of_request(&key, is_visible).await };
                 self.read(context.deadline, found).await?
             }
         };
-        let found = context.caller.grant.redact(found)?;
-        found.ok_or(Error::Rejected(Rejection::TransactionNotFound(name)))
+        let grant = &context.caller.grant;
+        match (found, grant.hidden("transaction")) {
+            (Some(transaction), _) => Ok(grant.visible_transaction(transaction)),
+            (None, Some(denied)) => Err(denied.into()),
+            (None, None) => Err(Error::Rejected(Rejection::TransactionNotFound(name))),
+        }
     }
 
     /// Reads a page of an account's entries.
@@ -179,7 +186,7 @@ impl Ledger {
         range: &EntryRange,
         limit: u64,
     ) -> Result<Vec<Entry>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account =
             self.settled(account_id, last_us(range.end_time_us), context.deadline).await?;
         let (store, range) = (self.store.clone(), *range);
@@ -201,7 +208,7 @@ impl Ledger {
         before: Option<TransactionId>,
         limit: u64,
     ) -> Result<TransactionPage<TransactionId>, Error> {
-        context.caller.grant.check_all_accounts()?;
+        context.caller.grant.check_read_of_all()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
         }
@@ -226,7 +233,7 @@ impl Ledger {
         before: Option<i64>,
         limit: u64,
     ) -> Result<TransactionPage<i64>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account =
             self.settled(account_id, last_us(filter.end_time_us), context.deadline).await?;
         let (store, filter) = (self.store.clone(), filter.clone());
@@ -236,10 +243,9 @@ impl Ledger {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
         let TransactionPage { transactions, next } = self.read(context.deadline, page).await?;
-        let seen = transactions.into_iter().map(|it| context.caller.grant.redact(Some(it)));
-        let transactions =
-            seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
-        Ok(TransactionPage { transactions, next })
+        let grant = &context.caller.grant;
+        let transactions = transactions.into_iter().map(|it| grant.visible_transaction(it));
+        Ok(TransactionPage { transactions: transactions.collect(), next })
     }
 
     /// Reads the balance of an account after all entries of this time or before (None: now), and the
@@ -253,7 +259,7 @@ impl Ledger {
         account_id: &AccountId,
         time_us: Option<i64>,
     ) -> Result<(Account, Amount, i64), Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.settled(account_id, time_us, context.deadline).await?;
         let (store, of) = (self.store.clone(), account.clone());
         let balance = async move { store.balance_at(&of, time_us).await };
@@ -272,7 +278,7 @@ impl Ledger {
         after_version: i64,
         limit: u64,
     ) -> Result<Vec<AccountChange>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.known(account_id, context.deadline).await?;
         let store = self.store.clone();
         let page = async move { store.list_account_changes(&account, after_version, limit).await };
@@ -290,7 +296,7 @@ impl Ledger {
         account_id: &AccountId,
         after_sequence: i64,
     ) -> Result<Watcher, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let permit = self.feed.permit()?;
         let account = self.known(account_id, context.deadline).await?;
         if after_sequence > account.sequence {
@@ -308,7 +314,7 @@ impl Ledger {
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<VerifiedAccount, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         // Many short reads: it ends between two of them when the caller goes.
         let verified = timeout_at(context.deadline, async {
             let _permit = self.store.read_permit().await;
@@ -323,18 +329,20 @@ impl Ledger {
     /// # Errors
     /// The caller lacks the right, it does not exist, or the database does not answer in time.
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
-        let missing = || Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() });
-        let found = self
-            .with_expiry(
-                context.deadline,
-                false,
-                hold_id.clone(),
-                |store, id, until_us| async move { store.hold(&id, until_us).await },
-            )
-            .await?;
-        let account_id = found.as_ref().map(|it| std::slice::from_ref(&it.account_id));
-        context.caller.grant.check_resource("hold", account_id)?;
-        found.ok_or_else(missing)
+        let question = (context.hold_ids(hold_id), context.caller.grant.clone());
+        type Question = ([HoldId; 2], Arc<Grant>);
+        // A hold that the caller may not read causes no wait for its expiry.
+        let found = |store: Arc<Store>, (hold_ids, grant): Question, until_us| async move {
+            store.hold(&hold_ids, until_us, |hold| grant.may_read(&hold.account_id)).await
+        };
+        let found = self.with_expiry(context.deadline, false, question, found).await?;
+        match (found, context.caller.grant.hidden("hold")) {
+            (Some(hold), _) => Ok(hold),
+            (None, Some(denied)) => Err(denied.into()),
+            (None, None) => {
+                Err(Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
+            }
+        }
     }
 
     /// Reads a page of an account's holds, in order of their ids.
@@ -348,7 +356,7 @@ impl Ledger {
         filter: &HoldFilter,
         limit: u64,
     ) -> Result<Examined<Hold, HoldId>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.known(account_id, context.deadline).await?;
         type Question = (Account, HoldFilter);
         let page = move |store: Arc<Store>, question: Question, until_us| async move {
@@ -369,7 +377,8 @@ impl Ledger {
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
         let (store, key) = (self.store.clone(), context.request_key(request_id));
-        self.read(context.deadline, async move { store.record(&key).await }).await
+        let record = self.read(context.deadline, async move { store.record(&key).await }).await?;
+        Ok(record.map(|record| context.caller.grant.visible_record(record)))
     }
 }
 

@@ -133,9 +133,9 @@ fn is_covered(account: &Account, after: &Attributes) -> Result<(), Rejection> {
     Err(Rejection::InsufficientFunds {
         account_id: account.account_id.clone(),
         currency_code: account.currency.code().to_owned(),
-        available,
+        available: Some(available),
         // What is to be taken away; nothing, where there was no limit before.
         required: account.overdraft_limit.plus(-after.overdraft_limit).max(account.currency.zero()),
-        version: account.version,
+        version: Some(account.version),
     })
 }

@@ -33,9 +33,13 @@ impl UnitOfWork {
         request: &Request,
         new: &NewHold,
     ) -> Result<Effects, Rejection> {
-        let made_up = || HoldId::from_uuid(request.transaction_id);
-        let hold_id = new.hold_id.clone().unwrap_or_else(made_up);
-        if self.holds.contains_key(&hold_id) {
+        let caller = &request.key.caller;
+        let named = new.hold_id.as_ref();
+        let hold_id = named.map(|name| name.placed_by(caller));
+        let hold_id = hold_id.unwrap_or_else(|| HoldId::from_uuid(request.transaction_id));
+        // Older versions stored the name alone. It still belongs to its caller, and to no other.
+        let former = named.and_then(|name| self.holds.get(name));
+        if self.holds.contains_key(&hold_id) || former.is_some_and(|it| it.created_by == *caller) {
             return Err(Rejection::HoldExists { hold_id });
         }
         if let Some(expire_time_us) = new.expire_time_us.filter(|it| *it <= self.now_us) {
@@ -88,7 +92,7 @@ impl UnitOfWork {
             return Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),
                 currency_code: currency.code().to_owned(),
-                held: hold.amount,
+                held: Some(hold.amount),
                 required: amount,
             });
         }
@@ -127,8 +131,8 @@ impl UnitOfWork {
     fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
         let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
         // A hold that was placed since the request arrived does not count: its account is not locked.
-        named.resolved.as_ref().ok_or_else(missing)?;
-        let hold = self.holds.get(&named.hold_id).ok_or_else(missing)?;
+        let resolved = named.resolved.as_ref().ok_or_else(missing)?;
+        let hold = self.holds.get(&resolved.hold_id).ok_or_else(missing)?;
         match hold.state {
             HoldState::Open => Ok(hold),
             HoldState::Captured | HoldState::Released | HoldState::Expired => {
@@ -178,7 +182,7 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
         return Err(Rejection::BalanceOutOfRange {
             account_id: account_id(),
             currency_code: account.currency.code().to_owned(),
-            balance: account.balance,
+            balance: Some(account.balance),
             amount: new.amount,
         });
     };
@@ -188,8 +192,8 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
     Err(Rejection::InsufficientFunds {
         account_id: account_id(),
         currency_code: account.currency.code().to_owned(),
-        available: account.available(),
+        available: Some(account.available()),
         required: new.amount,
-        version: account.version,
+        version: Some(account.version),
     })
 }

@@ -229,7 +229,7 @@ impl<'a> LegCheck<'a> {
         Err(Rejection::BalanceOutOfRange {
             account_id: self.leg.account_id.clone(),
             currency_code: self.account.currency.code().to_owned(),
-            balance: self.account.balance,
+            balance: Some(self.account.balance),
             amount: self.leg.amount,
         })
     }
@@ -264,9 +264,9 @@ impl<'a> LegCheck<'a> {
         Err(Rejection::InsufficientFunds {
             account_id: self.leg.account_id.clone(),
             currency_code: self.account.currency.code().to_owned(),
-            available: self.account.available(),
+            available: Some(self.account.available()),
             required: taken,
-            version: self.account.version,
+            version: Some(self.account.version),
         })
     }
 
@@ -298,8 +298,8 @@ impl<'a> LegCheck<'a> {
             account_id: self.leg.account_id.clone(),
             condition: condition.to_owned(),
             required: required.to_string(),
-            actual: actual.to_string(),
-            version: self.account.version,
+            actual: Some(actual.to_string()),
+            version: Some(self.account.version),
         }
     }
 }

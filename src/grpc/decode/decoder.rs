@@ -74,7 +74,12 @@ impl<'a> Decoder<'a> {
         self.id(ErrorReason::InvalidRequestId, field, RequestId::parse(text))
     }
 
-    /// A hold id.
+    /// The name of a new hold.
+    pub fn new_hold_id(&mut self, field: impl fmt::Display, text: &str) -> Option<HoldId> {
+        self.id(ErrorReason::InvalidHoldId, field, HoldId::parse_new(text))
+    }
+
+    /// The id of a hold.
     pub fn hold_id(&mut self, field: impl fmt::Display, text: &str) -> Option<HoldId> {
         self.id(ErrorReason::InvalidHoldId, field, HoldId::parse(text))
     }

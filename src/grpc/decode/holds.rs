@@ -23,7 +23,7 @@ pub fn new_hold(
     let mut decoder = Decoder::new(currencies);
     let request_id = decoder.request_id("request_id", &request.request_id);
     let hold_id = (!request.hold_id.is_empty())
-        .then(|| decoder.hold_id("hold_id", &request.hold_id))
+        .then(|| decoder.new_hold_id("hold_id", &request.hold_id))
         .flatten();
     let account_id = decoder.account_id("account_id", &request.account_id);
     let money = decoder.amount("amount", request.amount.as_ref(), Sign::Positive);

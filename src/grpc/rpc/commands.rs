@@ -71,7 +71,7 @@ impl Commands {
             .map_err(invalid)?;
         // A repeated call gets the account, even if no more accounts are opened in its currency.
         if let Err(violation) = decode::check_currency_of_new_account(&self.currencies, &new)
-            && !self.ledger.has_account(&context, &new.account_id).await?
+            && !self.ledger.has_account(&context, &new).await?
         {
             return Err(invalid(violation));
         }

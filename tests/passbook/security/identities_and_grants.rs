@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    credentials::{Callers, NamedClient, bearer, entry, identity},
+    credentials::{Callers, NamedClient, allow, bearer, entry, identity, identity_with},
     *,
 };
 
@@ -88,23 +88,28 @@ async fn records_name_the_caller(kind: Kind) {
     let mut held = Vec::new();
     for hold_id in ["captured", "released", "open"] {
         let request = PlaceHoldRequest { hold_id: hold_id.to_owned(), ..hold("east:1", "1") };
-        held.push(east.place_hold(request).await.expect("placed").into_inner().hold);
+        let placed = east.place_hold(request).await.expect("placed").into_inner().hold;
+        held.push(placed.expect("a hold"));
     }
+    let ids: Vec<_> = held.iter().map(|it| it.hold_id.as_str()).collect();
+    assert_eq!(ids, ["captured@east", "released@east", "open@east"]);
     let capture = CaptureHoldRequest {
         request_id: "capture".to_owned(),
-        hold_id: "captured".to_owned(),
+        hold_id: "captured@east".to_owned(),
         ..CaptureHoldRequest::default()
     };
     all.capture_hold(capture).await.expect("captured");
-    let release =
-        ReleaseHoldRequest { request_id: "release".to_owned(), hold_id: "released".to_owned() };
+    let release = ReleaseHoldRequest {
+        request_id: "release".to_owned(),
+        hold_id: "released@east".to_owned(),
+    };
     all.release_hold(release).await.expect("released");
     east.freeze_account(freeze).await.expect("frozen");
 
     let request = GetAccountRequest { account_id: "east:1".to_owned() };
     let account = east.get_account(request).await.expect("found").into_inner().account;
     assert_eq!(account.expect("an account").created_by, "all");
-    for (hold, ended_by) in held.into_iter().flatten().zip(["all", "all", ""]) {
+    for (hold, ended_by) in held.into_iter().zip(["all", "all", ""]) {
         assert_eq!((&*hold.created_by, &*hold.ended_by), ("east", ""), "as it was placed");
         let request = GetHoldRequest { hold_id: hold.hold_id };
         let hold = east.get_hold(request).await.expect("found").into_inner().hold;
@@ -129,8 +134,10 @@ async fn records_name_the_caller(kind: Kind) {
 
 async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let limited = identity("limited", &["read", "write"], &[""]);
-    let policy = |limit: &str| format!("{limited}amount_max = {{ USD = \"{limit}\" }}\n");
+    let policy = |limit: &str| {
+        let limit = format!("{{ USD = \"{limit}\" }}");
+        identity_with("limited", &[allow(&["*"], &["read", "credit", "debit"], &limit)])
+    };
     let callers = Callers::new(
         &[("limited", "token"), ("all", "all-token")],
         &(policy("10") + &identity("all", &["*"], &[""])),

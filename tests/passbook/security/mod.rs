@@ -7,4 +7,6 @@ mod call_limits;
 mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
+mod names_of_others;
+mod rights;
 mod tls;
