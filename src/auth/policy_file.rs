@@ -278,6 +278,24 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_in_the_documents_are_valid() {
+        let pages = [
+            include_str!("../../docs/reference/policy.md"),
+            include_str!("../../docs/security.md"),
+            include_str!("../../docs/operations/install.md"),
+        ];
+        let blocks = pages.iter().flat_map(|page| page.split("```toml\n").skip(1));
+        let examples = blocks.map(|block| block.split("```").next().unwrap_or_default());
+        let examples: Vec<_> = examples.filter(|it| it.contains("[[identity]]")).collect();
+        assert!(examples.len() >= 7, "{examples:?}");
+        for example in examples {
+            let policy =
+                parse(example, &currencies()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            assert_eq!(policy.0.len(), 1, "{example}");
+        }
+    }
+
+    #[test]
     fn a_policy_that_is_cut_off_grants_less_or_is_an_error() {
         let limit = "[[identity.rule]]\naccounts = [\"*\"]\nallow = [\"debit\"]\n\
                      amount_max = { EUR = \"10.00\", USD = \"10.00\" }\n";

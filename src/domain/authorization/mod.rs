@@ -7,6 +7,8 @@ mod rule;
 #[cfg(test)]
 mod tests;
 mod visible;
+#[cfg(test)]
+mod visible_tests;
 
 use std::{fmt, sync::Arc};
 

@@ -167,7 +167,7 @@ async fn a_client_certificate_must_be_one_of_a_caller() {
             true => assert_eq!(answer, Ok(Code::NotFound), "{name}"),
             // rustls denies some in the handshake.
             false => {
-                assert!(matches!(answer, Err(_) | Ok(Code::Unauthenticated)), "{name}: {answer:?}")
+                assert!(matches!(answer, Err(_) | Ok(Code::Unauthenticated)), "{name}: {answer:?}");
             }
         }
         let Ok(channel) = authority.connect(&server, Some(&signed)).await else { continue };
