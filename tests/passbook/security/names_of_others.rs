@@ -122,6 +122,9 @@ async fn a_hold_of_an_older_version_keeps_its_id(kind: Kind) {
     let answer = east.place_hold(hold_named("order-1", "shared:1", "2")).await;
     refused(answer, Code::AlreadyExists, "HOLD_EXISTS");
     assert_eq!(place(&mut west, "order-1", "shared:1").await.hold_id, "order-1@west");
+    let request = GetHoldRequest { hold_id: "order-1".to_owned() };
+    let found = west.get_hold(request).await.expect("found").into_inner().hold;
+    assert_eq!(found.expect("a hold").hold_id, "order-1@west", "its own comes first");
     let captured = east.capture_hold(capture("order-1")).await.expect("its own").into_inner();
     assert_eq!(captured.hold.expect("a hold").hold_id, "order-1");
 }
