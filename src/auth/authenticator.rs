@@ -53,7 +53,8 @@ impl Authenticator {
         let Some(credentials) = &self.credentials else { return name.is_anonymous() };
         let policy = &lock::read(credentials).policy;
         // The identities of a group's members are in no file.
-        let is_member = name.is_of_jwt() && self.issuer.is_some() && !policy.groups.is_empty();
+        let is_member =
+            name.is_known_by_jwt() && self.issuer.is_some() && !policy.groups.is_empty();
         is_member || policy.recorded_names().any(|recorded| recorded == name)
     }
 

@@ -20,8 +20,9 @@ use crate::{
 pub struct Peer {
     /// Address and port. None if the operating system does not say.
     pub address: Option<SocketAddr>,
-    /// The identity in the verified client certificate, if one was sent.
-    pub certificate_identity: Option<Identity>,
+    /// The identity in the verified client certificate, if one was sent, or why it is not one of a
+    /// caller.
+    pub certificate: Option<Result<Identity, &'static str>>,
     /// The connection.
     pub connection: Option<Arc<Connection>>,
 }
@@ -63,6 +64,9 @@ pub enum Unauthenticated {
     /// No valid token of the file, and no JWT.
     #[error("the token is unknown or has expired")]
     UnknownToken,
+    /// A certificate that is not one of a caller.
+    #[error("{0}")]
+    Certificate(&'static str),
     /// An invalid JWT.
     #[error(transparent)]
     Jwt(#[from] JwtError),
@@ -76,6 +80,7 @@ impl Unauthenticated {
             Self::NoCredential => "no_credential",
             Self::NoBearerToken => "no_bearer_token",
             Self::UnknownToken => "unknown_token",
+            Self::Certificate(_) => "certificate",
             Self::Jwt(error) => error.reason(),
         }
     }
@@ -86,16 +91,18 @@ impl Credentials {
     /// can be a JWT of the issuer.
     ///
     /// # Errors
-    /// The token is malformed, unknown or expired, or the call has no credential at all.
+    /// The certificate is not one of a caller, the token is malformed, unknown or expired, or the call
+    /// has no credential at all.
     pub fn principal(
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
         issuer: Option<&JwtIssuer>,
     ) -> Result<Principal, Unauthenticated> {
+        let certificate = peer.and_then(|peer| peer.certificate.clone()).transpose();
+        let certificate = certificate.map_err(Unauthenticated::Certificate)?;
         let Some(authorization) = authorization else {
-            let identity = peer.and_then(|peer| peer.certificate_identity.clone());
-            let identity = identity.ok_or(Unauthenticated::NoCredential)?;
+            let identity = certificate.ok_or(Unauthenticated::NoCredential)?;
             return Ok(Principal { identity, groups: Arc::default(), expire_time: None });
         };
         let text = tokens::bearer(authorization).ok_or(Unauthenticated::NoBearerToken)?;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    domain::{authorization::Grant, ids::Identity},
+    domain::{
+        authorization::{Effect, Grant},
+        ids::Identity,
+    },
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
 };
 
@@ -24,7 +27,7 @@ pub struct Policy {
 pub struct Permission {
     /// The methods that may be called.
     pub methods: AllowedMethods,
-    /// The accounts and amounts that may be touched.
+    /// The rights on accounts.
     pub grant: Arc<Grant>,
     /// The name under which the identity's requests are recorded. None: the identity itself, as
     /// always for groups.
@@ -56,25 +59,28 @@ impl Policy {
         renamed.unwrap_or(identity).clone()
     }
 
-    /// What the caller may touch with this method; None if the caller may not call it. The entry of
+    /// The rights of the caller with this method; None if the caller may not call it. The entry of
     /// the identity decides alone. Without one, each of the groups that may call the method adds its
-    /// rules.
+    /// rules. The denials of all groups count.
     pub(super) fn grant(
         &self,
         identity: &Identity,
         groups: &[String],
         (service, method): (&str, &str),
     ) -> Option<Arc<Grant>> {
-        let own = self.identities.get(identity);
-        let groups = groups.iter().filter(|_| own.is_none()).filter_map(|it| self.groups.get(it));
-        let entries = own.into_iter().chain(groups);
-        let mut grants =
-            entries.filter(|it| it.methods.contain(service, method)).map(|it| &it.grant);
-        let mut grant = grants.next()?.clone();
-        for other in grants {
-            Arc::make_mut(&mut grant).rules.extend_from_slice(&other.rules);
+        let may_call = |entry: &Permission| entry.methods.contain(service, method);
+        if let Some(own) = self.identities.get(identity) {
+            return may_call(own).then(|| own.grant.clone());
         }
-        Some(grant)
+        let entries = || groups.iter().filter_map(|name| self.groups.get(name));
+        if !entries().any(may_call) {
+            return None;
+        }
+        let rules = entries().flat_map(|entry| {
+            let may_call = may_call(entry);
+            entry.grant.rules.iter().filter(move |rule| may_call || rule.effect == Effect::Deny)
+        });
+        Some(Arc::new(Grant { rules: rules.cloned().collect() }))
     }
 }
 

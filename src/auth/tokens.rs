@@ -97,5 +97,3 @@ mod tests {
         }
     }
 }
-
-// NEED Identity

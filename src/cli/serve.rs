@@ -16,7 +16,10 @@ use crate::{
     budget::{BudgetConfig, Budgets},
     cli::schema,
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::{ids::Identity, money::Currencies},
+    domain::{
+        ids::{Identity, IdentityKind},
+        money::Currencies,
+    },
     ledger::Ledger,
     server::{Admin, Jwks, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
@@ -178,20 +181,30 @@ async fn check_recorded_identities(
     let is_unknown = |name: &String| !authenticator.may_record_as(&Identity::from_stored(name));
     let unknown: Vec<String> = recorded.into_iter().filter(is_unknown).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
+    // Older versions recorded the requests of a caller with a DNS name under the name alone.
+    let renamed = unknown.iter().find(|name| {
+        let identity = Identity::new(IdentityKind::Dns, name);
+        identity.is_ok_and(|identity| authenticator.may_record_as(&identity))
+    });
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
-    let message = match (config.is_authenticating(), first.as_str()) {
-        (true, "") => format!(
+    let message = match (config.is_authenticating(), first.as_str(), renamed) {
+        (true, "", _) => format!(
             "the ledger has requests of callers that were not authenticated, and no identity of \
              the policy continues them: {danger}. Set `recorded_as = \"\"` in policy_file for the \
              identity that continues them, or set callers_changed if no caller repeats one of them"
         ),
-        (false, name) => format!(
+        (false, name, _) => format!(
             "the ledger has requests of identities such as {name:?}, but this server does not \
              authenticate callers: {danger}. Set policy_file with tokens_file, \
              tls_client_ca_file or jwt_issuer, or set callers_changed if no caller repeats one of \
              them"
         ),
-        (true, _) => {
+        (true, _, Some(name)) => format!(
+            "the ledger has requests of {name:?}, an identity of older versions that is \
+             \"dns:{name}\" now: {danger}. Set `recorded_as = {name:?}` in policy_file for this \
+             identity, or set callers_changed if no caller repeats one of them"
+        ),
+        (true, _, None) => {
             tracing::warn!(
                 identities = ?unknown,
                 "the ledger has requests of identities that are not in the policy: if an identity \

@@ -31,9 +31,9 @@ pub struct SecurityConfig {
     pub tls_key_file: Option<PathBuf>,
 
     /// Mutual TLS: the authorities that issue the certificates of callers, in PEM. The identity of a
-    /// caller is the SPIFFE URI of its certificate, or its first DNS name. If tokens_file or
-    /// jwt_issuer is set, too, a caller needs a certificate or a token. The server reads the file
-    /// again when it changes.
+    /// caller is the SPIFFE ID of its certificate, or its DNS name. If tokens_file or jwt_issuer is
+    /// set, too, a caller needs a certificate or a token. The server reads the file again when it
+    /// changes.
     #[arg(long, env, value_name = "FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
 
@@ -72,7 +72,8 @@ pub struct SecurityConfig {
     #[arg(long, env, value_parser = parse_jwks, value_name = "FILE|URL")]
     pub jwt_jwks: Option<JwksSource>,
 
-    /// The claim of a JWT with the caller's identity, which the policy has with `jwt:` before it.
+    /// The claim of a JWT with the caller's identity, the `name` of an identity with
+    /// `known_by = "jwt"` in the policy.
     #[arg(
         long,
         env,

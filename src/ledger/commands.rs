@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
-        authorization::Caller,
+        authorization::{Caller, Grant},
         command::{Action, Command, Request},
         hold::Capture,
-        ids::RequestId,
+        ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
@@ -24,7 +24,11 @@ use crate::{
 const MISMATCHED_RESULT: Error = Error::Internal(Some(Outcome::Unknown));
 
 /// A request in the queue. Dropping it cancels the request, unless a transaction has it already.
-pub struct PendingRequest(Completion);
+pub struct PendingRequest {
+    completion: Completion,
+    /// The caller's.
+    grant: Arc<Grant>,
+}
 
 impl PendingRequest {
     /// Waits for the result, until the deadline.
@@ -32,10 +36,15 @@ impl PendingRequest {
     /// # Errors
     /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        let CommandResult::Request(result) = self.0.wait().await? else {
-            return Err(MISMATCHED_RESULT);
+        let result = match self.completion.wait().await {
+            Err(Error::Rejected(rejection)) => {
+                return Err(Error::Rejected(self.grant.visible_rejection(rejection)));
+            }
+            result => result?,
         };
-        Ok(result)
+        let CommandResult::Request(result) = result else { return Err(MISMATCHED_RESULT) };
+        let effects = self.grant.visible_effects(result.effects);
+        Ok(RequestResult { effects, ..result })
     }
 }
 
@@ -48,7 +57,6 @@ impl Ledger {
         context: &CallContext,
         new: NewAccount,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&new.account_id)?;
         self.execute_account_command(context, Command::CreateAccount(new)).await
     }
 
@@ -58,7 +66,6 @@ impl Ledger {
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(&update.account_id)?;
         self.execute_account_command(context, Command::UpdateAccount(update)).await
     }
 
@@ -67,6 +74,7 @@ impl Ledger {
         context: &CallContext,
         command: Command,
     ) -> Result<Account, Error> {
+        context.caller.grant.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let result = self.enqueue(context, command, None)?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
@@ -95,10 +103,12 @@ impl Ledger {
         request: Request,
         stream: Option<StreamPermit>,
     ) -> Result<PendingRequest, Error> {
-        context.caller.grant.check_request(&request)?;
+        let command = Command::Request(Arc::new(request));
+        context.caller.grant.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        self.enqueue(context, Command::Request(Arc::new(request)), stream).map(PendingRequest)
+        let completion = self.enqueue(context, command, stream)?;
+        Ok(PendingRequest { completion, grant: context.caller.grant.clone() })
     }
 
     /// Waits until the streams of this caller have room in the queue for one more request.
@@ -122,11 +132,12 @@ impl Ledger {
             labels: Labels::new(),
             validate_only: false,
         };
-        self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
+        context.caller.grant.check(&command)?;
+        self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let result = self.enqueue(context, command, None)?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
-        Ok(record)
+        Ok(context.caller.grant.visible_record(record))
     }
 
     /// Looks up the hold or the transaction that a request names: what never changes of it says
@@ -141,11 +152,16 @@ impl Ledger {
             match action {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
-                    hold.resolved = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
+                    let hold_ids = context.hold_ids(&hold.hold_id);
+                    let found = store.hold(&hold_ids, i64::MIN, |_| true).await?;
+                    hold.resolved = found.value.map(Arc::new);
                 }
                 Action::Reverse(transaction) => {
                     let _own = self.reference_gate.enter(identity).await;
-                    transaction.resolved = store.transaction(transaction.transaction_id).await?;
+                    let grant = &context.caller.grant;
+                    let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);
+                    let found = store.transaction(transaction.transaction_id, may_reverse).await?;
+                    transaction.resolved = found;
                 }
                 Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }

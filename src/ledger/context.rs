@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::domain::{
     authorization::Caller,
-    ids::{RequestId, RequestKey},
+    ids::{HoldId, RequestId, RequestKey},
 };
 
 /// The caller, and the time until which the caller waits.
@@ -20,5 +20,11 @@ impl CallContext {
     /// The key of a request of this caller.
     pub fn request_key(&self, request_id: RequestId) -> RequestKey {
         RequestKey { caller: self.caller.recorded_as.clone(), request_id }
+    }
+
+    /// The ids that this caller may mean by a hold's id, the likelier first: its own hold of this
+    /// name, or the hold with this very id.
+    pub fn hold_ids(&self, hold_id: &HoldId) -> [HoldId; 2] {
+        [hold_id.placed_by(&self.caller.recorded_as), hold_id.clone()]
     }
 }

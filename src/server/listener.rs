@@ -120,7 +120,7 @@ impl Acceptor {
         let connection = self.connections.open(address.map(|address| address.ip()));
         // With Nagle's algorithm, small responses wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
-        let (io, certificate_identity) = match &self.tls {
+        let (io, certificate) = match &self.tls {
             None => (Either::Left(stream), None),
             Some(tls) => {
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
@@ -129,14 +129,14 @@ impl Acceptor {
                     Ok(Err(error)) => return handshake_failed(&error),
                     Err(_) => return handshake_failed(&"the handshake timed out"),
                 };
-                let certificate = stream.get_ref().1.peer_certificates();
-                let identity = certificate.and_then(|chain| tls::identity(chain.first()?));
-                (Either::Right(stream), identity)
+                let chain = stream.get_ref().1.peer_certificates();
+                let certificate = chain.and_then(|chain| chain.first()).map(tls::identity);
+                (Either::Right(stream), certificate)
             }
         };
         let deadline = Box::pin(sleep(self.handshake_timeout));
         let preface_timer = Some(PrefaceTimer { received: 0, deadline });
-        let peer = Peer { address, certificate_identity, connection: Some(connection.clone()) };
+        let peer = Peer { address, certificate, connection: Some(connection.clone()) };
         Some(Connection {
             io,
             peer,

@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::ids::Identity;
+    use crate::domain::ids::{Identity, IdentityKind};
 
     fn set(keys: &[Value]) -> String {
         json!({ "keys": keys }).to_string()
@@ -196,7 +196,7 @@ mod tests {
             hash
         };
         let until = |second| Principal {
-            identity: Identity::of_jwt("a").unwrap(),
+            identity: Identity::new(IdentityKind::Jwt, "a").unwrap(),
             groups: Arc::default(),
             expire_time: Some(at(second)),
         };

@@ -17,7 +17,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 pub use crate::auth::jwt::keys::KeySet;
-use crate::{auth::principal::Principal, domain::ids::Identity, lock};
+use crate::{
+    auth::principal::Principal,
+    domain::ids::{Identity, IdentityKind},
+    lock,
+};
 
 /// How far the clocks of issuer and server may differ: a token is accepted for so long before its
 /// `nbf` and after its `exp`.
@@ -144,7 +148,7 @@ impl JwtIssuer {
         let malformed = |claim: &str| JwtError::Claim(claim.to_owned());
         let claim = &self.settings.identity_claim;
         let identity = claims.get(claim).and_then(Value::as_str);
-        let identity = identity.and_then(|claimed| Identity::of_jwt(claimed).ok());
+        let identity = identity.and_then(|claimed| Identity::new(IdentityKind::Jwt, claimed).ok());
         let identity = identity.ok_or_else(|| malformed(claim))?;
         let groups = match &self.settings.groups_claim {
             None => Vec::new(),

@@ -9,7 +9,7 @@ use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, Credential, authorization, bearer, entry, identity},
+    credentials::{Callers, Credential, allow, authorization, bearer, deny, entry, identity},
     *,
 };
 
@@ -44,7 +44,11 @@ struct Who {
     may_write: bool,
     may_admin: bool,
     may_touch_others: bool,
+    /// On the accounts that it may touch.
+    rights: &'static [&'static str],
 }
+
+const ALL_RIGHTS: [&str; 5] = ["read", "credit", "debit", "manage", "overdraft"];
 
 fn everyone() -> Vec<Who> {
     let none = |name, credential| Who {
@@ -55,6 +59,7 @@ fn everyone() -> Vec<Who> {
         may_write: false,
         may_admin: false,
         may_touch_others: false,
+        rights: &ALL_RIGHTS,
     };
     let known = |name| Who { is_known: true, ..none(name, bearer(name)) };
     vec![
@@ -68,21 +73,32 @@ fn everyone() -> Vec<Who> {
         known("nothing-allowed"),
         Who { may_read: true, ..known("read-only") },
         Who { may_read: true, may_write: true, ..known("own-client") },
+        Who { may_read: true, may_write: true, ..known("all-but-other") },
+        Who { may_read: true, may_write: true, rights: &["read"], ..known("reads") },
+        Who { may_read: true, may_write: true, rights: &["credit"], ..known("credits") },
+        Who { may_read: true, may_write: true, rights: &["debit"], ..known("debits") },
+        Who { may_read: true, may_write: true, rights: &["credit", "debit"], ..known("moves") },
+        Who { may_read: true, may_write: true, rights: &["read", "manage"], ..known("manages") },
         Who { may_admin: true, ..known("operator") },
         Who { may_touch_others: true, may_read: true, may_write: true, ..known("everything") },
     ]
 }
 
 fn callers() -> Callers {
-    let names = [
-        "not-in-the-policy",
-        "nothing-allowed",
-        "read-only",
-        "own-client",
-        "operator",
-        "everything",
-    ];
+    let names: Vec<_> = everyone().iter().filter(|who| who.is_known).map(|who| who.name).collect();
+    let read_write = |name| identity(name, &["read", "write"], &[]);
+    let with = |name, rights: &[&str], amount_max| {
+        read_write(name) + &allow(&["own:*"], rights, amount_max)
+    };
     let policy = [
+        read_write("all-but-other")
+            + &deny(&["other:*"], &ALL_RIGHTS)
+            + &allow(&["*"], &ALL_RIGHTS, "\"unlimited\""),
+        with("reads", &["read"], ""),
+        with("credits", &["credit"], "\"unlimited\""),
+        with("debits", &["debit"], "{ USD = \"1000\" }"),
+        with("moves", &["credit", "debit"], "\"unlimited\""),
+        with("manages", &["read", "manage"], "{ USD = \"0.01\" }"),
         identity("nothing-allowed", &[], &["own:"]),
         identity("read-only", &["read"], &["own:"]),
         identity("own-client", &["read", "write"], &["own:"]),
@@ -92,8 +108,9 @@ fn callers() -> Callers {
     ];
     let callers = Callers::new(&[], &policy.concat());
     let tokens: String = names.iter().map(|name| entry(name, name)).collect();
+    let tokens = tokens + &entry("fixture", "fixture");
     let expired = format!("{}expire_time = 2020-01-01T00:00:00Z\n", entry("everything", "expired"));
-    callers.set_tokens(&(tokens + &expired + &entry("fixture", "fixture")));
+    callers.set_tokens(&(tokens + &expired));
     callers
 }
 
@@ -165,15 +182,38 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
         _ if is_read => who.may_read,
         _ => who.may_write,
     };
-    // RPCs that name no account, or show only visible ones.
-    let is_about_all = matches!(method, "ListAccounts" | "GetRequestOutcome" | "FenceRequest")
-        || service == "AdminService";
-    match (who.is_known, may_call) {
-        (false, _) => Expected::Unauthenticated,
-        (true, false) => Expected::MethodDenied,
-        (true, true) if is_own || who.may_touch_others || is_about_all => Expected::Answered,
-        (true, true) => Expected::AccountDenied,
+    let has_rights = match service {
+        "AdminService" => true,
+        _ => has_rights(who, method, is_own || who.may_touch_others),
+    };
+    match (who.is_known, may_call, has_rights) {
+        (false, _, _) => Expected::Unauthenticated,
+        (true, false, _) => Expected::MethodDenied,
+        (true, true, true) => Expected::Answered,
+        (true, true, false) => Expected::AccountDenied,
     }
+}
+
+/// Whether an identity with these rights, on the accounts of the call or on others, may make it.
+fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
+    let needed: &[&str] = match method {
+        // They name no account, or show only visible ones.
+        "ListAccounts" | "GetRequestOutcome" => return true,
+        // Some account is enough.
+        "FenceRequest" => return ["credit", "debit"].iter().any(|it| who.rights.contains(it)),
+        "CreateAccount" | "UpdateAccount" | "FreezeAccount" | "UnfreezeAccount"
+        | "CloseAccount" => &["manage", "read"],
+        // The calls of this test are deposits.
+        "Deposit" | "PostTransaction" | "BatchPostTransactions" | "StreamTransactions" => {
+            &["credit"]
+        }
+        "Transfer" => &["credit", "debit"],
+        "Withdraw" | "PlaceHold" | "CaptureHold" | "ReleaseHold" | "ReverseTransaction" => {
+            &["debit"]
+        }
+        _ => &["read"],
+    };
+    on_these && needed.iter().all(|right| who.rights.contains(right))
 }
 
 fn found(answer: &Result<(), Status>) -> Option<Expected> {
@@ -212,8 +252,9 @@ async fn target(client: &Client, prefix: &str) -> Target {
         .await;
     deposited(client, &target.account_id, "50").await;
     let transaction_id = deposited(client, &target.account_id, "100").await.transaction_id;
-    place(client, hold_named(&target.hold_id, &target.account_id, "5")).await;
-    Target { transaction_id, ..target }
+    let hold = hold_named(&target.hold_id, &target.account_id, "5");
+    let hold_id = place(client, hold).await.hold_id;
+    Target { hold_id, transaction_id, ..target }
 }
 
 async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> Code {

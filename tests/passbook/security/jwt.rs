@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::harness::{
     admin::Admin,
     certificates::Authority,
-    credentials::{bearer, entry, group, identity},
+    credentials::{allow, bearer, deny, entry, group, identity, identity_known_by},
     jwt::{
         AUDIENCE, Files, JwksServer, SigningKey, base64, claims_of, key_set, message,
         seconds_from_now, with,
@@ -53,7 +53,7 @@ async fn create(client: &Client, account_id: &str) -> Result<String, Code> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_each_algorithm_is_accepted_and_names_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let keys = [SigningKey::rsa("one"), SigningKey::ec("two"), SigningKey::ed("three")];
     let jwks = files.write("jwks.json", &key_set(&keys.each_ref()));
     let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
@@ -77,7 +77,7 @@ async fn a_token_of_each_algorithm_is_accepted_and_names_the_caller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_token_is_rejected_with_the_reason_and_never_logged() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (rsa, ec, other) = (SigningKey::rsa("rsa"), SigningKey::ec("ec"), SigningKey::ec("other"));
     let jwks = files.write("jwks.json", &key_set(&[&rsa, &ec]));
     let groups = ["--jwt-groups-claim", "groups", "--log", "trace"];
@@ -167,7 +167,7 @@ async fn an_invalid_token_is_rejected_with_the_reason_and_never_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_verified_before_still_expires() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let key = SigningKey::ed("one");
     let jwks = files.write("jwks.json", &key_set(&[&key]));
     let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
@@ -181,12 +181,13 @@ async fn a_token_that_was_verified_before_still_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let limited = group("shop-writers", &["read", "write"], &["shop:"]);
+    let writers = allow(&["shop:*"], &["read", "credit", "manage"], "{ USD = \"10\" }");
     let policy = [
-        identity("jwt:bob", &["read"], &["bob:"]),
-        group("readers", &["read"], &[""]),
-        limited + "amount_max = { USD = \"10\" }\n",
-        group("fees", &["Deposit"], &["fees"]),
+        identity_known_by("jwt", "bob", &["read"], &["bob:"]),
+        group("readers", &["read"], &[allow(&["*"], &["read"], "")]),
+        group("shop-writers", &["read", "write"], &[writers]),
+        group("fees", &["Deposit"], &[allow(&["fees"], &["credit"], "\"unlimited\"")]),
+        group("guarded", &["GetAccount"], &[deny(&["shop:vault"], &["credit"])]),
     ];
     let files = Files::new(&policy.concat());
     let key = SigningKey::ed("one");
@@ -208,13 +209,20 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
     assert_eq!(create(&both, "fees").await, Err(Code::PermissionDenied));
     assert_eq!(create(&both, "other").await, Err(Code::PermissionDenied));
     assert_eq!(read(&both, "other").await, Code::NotFound);
-    let pay = async |account_id: &str, amount: &str| {
-        let answer = both.deposit(deposit(account_id, amount)).await;
+    let pay = async |client: &Client, account_id: &str, amount: &str| {
+        let answer = client.deposit(deposit(account_id, amount)).await;
         answer.map_or_else(|it| it.code(), |_| Code::Ok)
     };
-    assert_eq!(pay("shop:1", "10").await, Code::Ok);
-    assert_eq!(pay("shop:1", "10.01").await, Code::PermissionDenied);
-    assert_eq!(pay("fees", "10.01").await, Code::NotFound, "there is no limit for fees");
+    assert_eq!(pay(&both, "shop:1", "10").await, Code::Ok);
+    assert_eq!(pay(&both, "shop:1", "10.01").await, Code::PermissionDenied);
+    assert_eq!(pay(&both, "fees", "10.01").await, Code::NotFound, "there is no limit for fees");
+
+    // The denials of a group count for all methods, also for those that it does not allow.
+    create(&both, "shop:vault").await.expect("opened");
+    assert_eq!(pay(&both, "shop:vault", "1").await, Code::Ok);
+    let guarded = client("frank@shop.test", json!(["shop-writers", "guarded"]));
+    assert_eq!(pay(&guarded, "shop:1", "1").await, Code::Ok);
+    assert_eq!(pay(&guarded, "shop:vault", "1").await, Code::PermissionDenied);
 
     let one = client("dave@shop.test", json!("readers"));
     assert_eq!(read(&one, "shop:1").await, Code::Ok, "a text is one group");
@@ -244,8 +252,9 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     authority.install(&authority.sign(&["localhost"], &[]));
     let policy = [
         identity("alice", &["read", "write"], &[""]),
-        identity("jwt:alice", &["read"], &[""]),
-        identity("jwt:only", &["read"], &[""]),
+        identity_known_by("dns", "alice", &["read", "write"], &[""]),
+        identity_known_by("jwt", "alice", &["read"], &[""]),
+        identity_known_by("jwt", "only", &["read"], &[""]),
     ];
     let files = Files::new(&policy.concat());
     let key = SigningKey::ec("one");
@@ -265,7 +274,7 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     let checked = [&["config".to_owned(), "check".to_owned()], &settings[..]].concat();
     let checked: Vec<&str> = checked.iter().map(String::as_str).collect();
     let error = passbook(&checked).await;
-    assert!(error.must_fail(2).contains("\"jwt:alice\" can be proved by a JWT only"));
+    assert!(error.must_fail(2).contains("the identity of a token cannot be \"jwt:alice\""));
 
     // With JWTs configured, a caller needs a certificate or a token.
     let mut settings = arguments(&files, &jwks, &[]);
@@ -287,7 +296,7 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (old, new) = (SigningKey::ec("old"), SigningKey::ed("new"));
     let jwks = files.write("jwks.json", &key_set(&[&old]));
     let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
@@ -316,7 +325,7 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_at_a_url_are_fetched_again_for_an_unknown_key_and_stay_while_it_is_away() {
     let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (old, new) = (SigningKey::rsa("old"), SigningKey::ed("new"));
     let issuer = JwksServer::start().await;
 
@@ -366,7 +375,7 @@ async fn keys_at_a_url_are_fetched_again_for_an_unknown_key_and_stay_while_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_does_not_start_without_keys() {
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let issuer = JwksServer::start().await;
     let url = issuer.url();
     let settings = arguments(&files, &url, &["--listen", "127.0.0.1:0"]);
@@ -379,7 +388,7 @@ async fn a_server_does_not_start_without_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn config_check_finds_what_is_missing_or_unusable() {
-    let files = Files::new(&identity("jwt:alice", &["*"], &[""]));
+    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let key = SigningKey::ec("one");
     let whole = files.write("whole.json", &key_set(&[&key]));
     let check =

@@ -8,4 +8,6 @@ mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
 mod jwt;
+mod names_of_others;
+mod rights;
 mod tls;
