@@ -10,6 +10,7 @@
 //! * [`proto`]: the contract, generated.
 //! * [`grpc`]: the wire, the only code that knows messages and statuses.
 //! * [`server`]: connections, readiness, shutdown.
+//! * [`witness`]: signed heads, which show later whether the ledger was rewritten.
 //! * [`config`], [`cli`]: settings and commands.
 //! * [`telemetry`]: log, metrics, traces.
 //!
@@ -31,3 +32,4 @@ pub mod server;
 pub mod storage;
 pub mod telemetry;
 mod toml_text;
+pub mod witness;

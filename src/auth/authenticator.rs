@@ -1,6 +1,12 @@
 //! Identifies the caller of each call, and checks that it may call the method.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use http::{Extensions, HeaderValue};
 
@@ -22,6 +28,8 @@ pub struct Authenticator {
     credentials: Option<RwLock<Arc<Credentials>>>,
     /// The issuer whose JWTs are accepted, if there is one.
     issuer: Option<Arc<JwtIssuer>>,
+    /// Counts how often the credentials were replaced.
+    version: AtomicU64,
     /// The full names of services that need no credential.
     public: Vec<&'static str>,
 }
@@ -36,15 +44,26 @@ impl Authenticator {
         public: Vec<&'static str>,
     ) -> Self {
         let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
-        Self { credentials, issuer, public }
+        Self { credentials, issuer, version: AtomicU64::new(0), public }
     }
 
-    /// Replaces the credentials for all calls that begin later. Does nothing if callers are not
-    /// authenticated.
-    pub fn replace(&self, credentials: Credentials) {
-        if let Some(current) = &self.credentials {
-            *lock::write(current) = Arc::new(credentials);
-        }
+    /// Replaces the credentials, also for streams that have begun. Returns the identities that callers
+    /// no longer have: without a place in the policy, or without any token where there was one. Does
+    /// nothing if callers are not authenticated.
+    pub fn replace(&self, credentials: Credentials) -> BTreeSet<Identity> {
+        let Some(current) = &self.credentials else { return BTreeSet::new() };
+        let credentials = Arc::new(credentials);
+        let before = std::mem::replace(&mut *lock::write(current), credentials.clone());
+        // After the credentials: who sees the new version, sees these or later ones.
+        self.version.fetch_add(1, Ordering::Release);
+        before.identities_missing_in(&credentials)
+    }
+
+    /// Changes with the credentials and with the keys for JWTs.
+    pub(super) fn version(&self) -> u64 {
+        let keys_version = self.issuer.as_ref().map_or(0, |issuer| issuer.keys_version());
+        // Both only grow, so the sum grows with each of them.
+        self.version.load(Ordering::Acquire) + keys_version
     }
 
     /// Whether a caller can have its requests recorded under this name.
@@ -56,6 +75,14 @@ impl Authenticator {
         let is_member =
             name.is_known_by_jwt() && self.issuer.is_some() && !policy.groups.is_empty();
         is_member || policy.recorded_names().any(|recorded| recorded == name)
+    }
+
+    /// Whether these credentials prove an identity. True if callers are not authenticated.
+    #[must_use]
+    pub fn identifies(&self, peer: Option<&Peer>, authorization: Option<&HeaderValue>) -> bool {
+        let Some(credentials) = &self.credentials else { return true };
+        let credentials = lock::read(credentials).clone();
+        credentials.principal(peer, authorization, self.issuer.as_deref()).is_ok()
     }
 
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
@@ -74,9 +101,8 @@ impl Authenticator {
         if self.public.contains(&service) {
             return Ok(anonymous_caller());
         }
-        let issuer = self.issuer.as_deref();
         let Principal { identity, groups, expire_time } =
-            credentials.principal(peer, authorization, issuer)?;
+            credentials.principal(peer, authorization, self.issuer.as_deref())?;
         let grant = match credentials.policy.grant(&identity, &groups, (service, method)) {
             Some(grant) => grant,
             // Reflection, health, or no method at all, which gets UNIMPLEMENTED later.

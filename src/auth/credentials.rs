@@ -1,6 +1,6 @@
 //! What callers send, and what the server compares it with.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use http::HeaderValue;
 
@@ -61,6 +61,9 @@ pub enum Unauthenticated {
     /// Another scheme, or no token behind it.
     #[error("authorization is not `Bearer TOKEN`")]
     NoBearerToken,
+    /// Which one counts would be a guess.
+    #[error("the call has more than one `authorization`")]
+    SeveralAuthorizations,
     /// No valid token of the file, and no JWT.
     #[error("the token is unknown or has expired")]
     UnknownToken,
@@ -79,6 +82,7 @@ impl Unauthenticated {
         match self {
             Self::NoCredential => "no_credential",
             Self::NoBearerToken => "no_bearer_token",
+            Self::SeveralAuthorizations => "several_authorizations",
             Self::UnknownToken => "unknown_token",
             Self::Certificate(_) => "certificate",
             Self::Jwt(error) => error.reason(),
@@ -115,5 +119,17 @@ impl Credentials {
             Some(issuer) if text.matches('.').count() == 2 => Ok(issuer.verify(text, now)?),
             _ => Err(Unauthenticated::UnknownToken),
         }
+    }
+
+    /// The identities of these credentials that callers do not have with the others.
+    pub(super) fn identities_missing_in(&self, others: &Self) -> BTreeSet<Identity> {
+        let with_token = |of: &Self| of.tokens.0.iter().map(|it| it.identity.clone()).collect();
+        let (mut missing, kept): (BTreeSet<_>, BTreeSet<_>) =
+            (with_token(self), with_token(others));
+        missing.retain(|identity| !kept.contains(identity));
+        let of_policy = self.policy.identities.keys();
+        let of_policy = of_policy.filter(|it| !others.policy.identities.contains_key(it));
+        missing.extend(of_policy.cloned());
+        missing
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the files of tokens (TOML) and of the policy.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use crate::{
     auth::{
         credentials::Credentials,
+        policy::Policy,
         policy_file,
         tokens::{Token, Tokens},
     },
@@ -35,7 +37,8 @@ struct TokensFile {
 struct TokenEntry {
     identity: String,
     sha256: String,
-    expire_time: Option<toml::value::Datetime>,
+    /// A time, or `never`: an entry that is cut off must not be valid without a time limit.
+    expire_time: toml::Value,
 }
 
 /// The paths of both files.
@@ -47,53 +50,90 @@ pub struct CredentialFiles {
     pub tokens: Option<PathBuf>,
 }
 
+/// The content of both files.
+#[derive(PartialEq, Eq)]
+pub struct CredentialTexts {
+    policy: String,
+    tokens: Option<String>,
+}
+
 impl CredentialFiles {
+    /// Reads and parses both files.
+    ///
+    /// # Errors
+    /// See [`Self::read`] and [`Self::parse`].
+    pub fn load(&self, currencies: &Currencies) -> Result<Credentials, String> {
+        self.parse(&self.read()?, currencies)
+    }
+
     /// Reads both files.
     ///
     /// # Errors
-    /// A file cannot be read or is not valid. One line, with the name of the file.
-    pub fn load(&self, currencies: &Currencies) -> Result<Credentials, String> {
-        let policy = in_file(&self.policy, |text| policy_file::parse(text, currencies))?;
-        let tokens = match &self.tokens {
-            Some(tokens_file) => in_file(tokens_file, tokens)?,
-            None => Tokens::default(),
+    /// A file cannot be read. One line, with the name of the file.
+    pub fn read(&self) -> Result<CredentialTexts, String> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+        };
+        let policy = read(&self.policy)?;
+        Ok(CredentialTexts { policy, tokens: self.tokens.as_ref().map(read).transpose()? })
+    }
+
+    /// Parses the texts of both files.
+    ///
+    /// # Errors
+    /// A file is not valid, or they do not fit together. One line, with the name of the file.
+    pub fn parse(
+        &self,
+        texts: &CredentialTexts,
+        currencies: &Currencies,
+    ) -> Result<Credentials, String> {
+        let policy = in_file(&self.policy, policy_file::parse(&texts.policy, currencies))?;
+        let tokens = match (&self.tokens, &texts.tokens) {
+            (Some(path), Some(text)) => in_file(path, tokens(text, &policy))?,
+            _ => Tokens::default(),
         };
         Ok(Credentials { tokens, policy })
     }
-
-    /// The texts of the files, to notice changes. None for a file that cannot be read.
-    #[must_use]
-    pub fn texts(&self) -> [Option<String>; 2] {
-        [Some(&self.policy), self.tokens.as_ref()].map(|file| std::fs::read_to_string(file?).ok())
-    }
 }
 
-fn in_file<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+fn in_file<T>(path: &Path, parsed: Result<T, String>) -> Result<T, String> {
+    parsed.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn tokens(text: &str) -> Result<Tokens, String> {
+fn tokens(text: &str, policy: &Policy) -> Result<Tokens, String> {
     let file: TokensFile = toml_text::parse(text)?;
     if file.token.len() > TOKENS_MAX {
         return Err(format!("has {} tokens; at most {TOKENS_MAX} are allowed", file.token.len()));
     }
-    let tokens = file.token.into_iter().enumerate().map(|(index, entry)| {
-        token(entry).map_err(|error| format!("token {}: {error}", index + 1))
-    });
-    tokens.collect::<Result<_, _>>().map(Tokens)
+    if file.token.is_empty() {
+        return Err("has no token".to_owned());
+    }
+    let mut tokens = Tokens::default();
+    let mut hashes = BTreeSet::new();
+    for (index, entry) in file.token.into_iter().enumerate() {
+        let in_entry = |error: String| format!("token {}: {error}", index + 1);
+        let token = token(entry).map_err(in_entry)?;
+        if !policy.identities.contains_key(&token.identity) {
+            return Err(in_entry(format!("identity {:?} is not in the policy", token.identity)));
+        }
+        if !hashes.insert(token.sha256) {
+            return Err(in_entry("an earlier token has the same sha256".to_owned()));
+        }
+        tokens.0.push(token);
+    }
+    Ok(tokens)
 }
 
 fn token(entry: TokenEntry) -> Result<Token, String> {
     let sha256 = hex_digits(&entry.sha256)
         .ok_or("sha256 must be 64 hexadecimal digits; `passbook token create` prints them")?;
-    let expire_time = entry.expire_time.map(|it| it.to_string());
-    let expire_time = expire_time.map(|text| {
-        humantime::parse_rfc3339(&text)
-            .map_err(|_| format!("expire_time {text} must be in UTC, like 2027-01-01T00:00:00Z"))
-    });
-    let expire_time: Option<SystemTime> = expire_time.transpose()?;
+    let expire_time: Option<SystemTime> = match &entry.expire_time {
+        toml::Value::String(text) if text == "never" => None,
+        other => Some(humantime::parse_rfc3339(&other.to_string()).map_err(|_| {
+            "expire_time must be a time in UTC, like 2027-01-01T00:00:00Z, or \"never\"".to_owned()
+        })?),
+    };
     let identity = Identity::new(IdentityKind::Token, &entry.identity)?;
     Ok(Token { identity, sha256, expire_time })
 }
@@ -116,17 +156,29 @@ mod tests {
     #[test]
     fn errors_in_a_file_of_tokens_name_the_problem() {
         let hash = "ab".repeat(32);
-        let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}");
+        let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}\n");
         let whole = format!("sha256 = \"{hash}\"\nexpire_time = 2027-01-01T00:00:00Z");
-        assert_eq!(tokens(&entry(&whole)).unwrap().0[0].sha256, [0xab; 32]);
+        let known = "[[identity]]\nname = \"a\"\nknown_by = \"token\"\nmethods = []";
+        let known = policy_file::parse(known, &Currencies::new(&[]).unwrap()).unwrap();
+        assert_eq!(tokens(&entry(&whole), &known).unwrap().0[0].sha256, [0xab; 32]);
+        let never = entry(&whole.replace("2027-01-01T00:00:00Z", "\"never\""));
+        assert_eq!(tokens(&never, &known).unwrap().0[0].expire_time, None);
         let cases = [
             (entry(""), "missing field `sha256`"),
-            (entry("sha256 = \"secret\""), "token 1: sha256 must be 64 hexadecimal digits"),
-            (entry(&whole.replace("T00:00:00Z", "")), "must be in UTC"),
+            (
+                entry(&whole.replace(&hash, "secret")),
+                "token 1: sha256 must be 64 hexadecimal digits",
+            ),
+            (entry(&whole.replace("T00:00:00Z", "")), "must be a time in UTC"),
+            (entry(&whole.replace("2027-01-01T00:00:00Z", "\"2027\"")), "must be a time in UTC"),
+            (entry(&format!("sha256 = \"{hash}\"")), "missing field `expire_time`"),
+            (entry(&whole).repeat(2), "token 2: an earlier token has the same sha256"),
             (entry(&whole).replace("\"a\"", "\"jwt:a\""), "cannot be \"jwt:a\""),
+            (entry(&whole).replace("\"a\"", "\"b\""), "identity \"b\" is not in the policy"),
+            (String::new(), "has no token"),
         ];
         for (text, expected) in cases {
-            let error = tokens(&text).unwrap_err();
+            let error = tokens(&text, &known).unwrap_err();
             assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
             assert!(!error.contains("secret\""), "{error}");
         }

@@ -18,15 +18,17 @@ mod jwt;
 mod policy;
 mod policy_file;
 mod principal;
+mod stream_authorization;
 mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
     credentials::{AuthError, Credentials, Peer, Unauthenticated},
-    files::CredentialFiles,
+    files::{CredentialFiles, CredentialTexts},
     jwt::{JwtError, JwtIssuer, JwtSettings, KeySet},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     principal::Principal,
+    stream_authorization::StreamAuthorization,
     tokens::{Token, Tokens},
 };
 pub use crate::domain::authorization::{Caller, Grant};

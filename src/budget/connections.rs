@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::Context,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -102,6 +102,11 @@ impl Connections {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.max
+    }
+
+    #[cfg(test)]
+    pub(super) fn established_budget(&self) -> Option<Arc<Budget>> {
+        self.established.clone()
     }
 
     /// Adds a connection that was just accepted, and makes room for it.
@@ -219,10 +224,10 @@ impl Connection {
         self.reader.wake();
     }
 
-    /// Whether the connection is to be ended. If not, wakes the task when that changes.
-    pub fn poll_closing(&self, context: &mut Context<'_>) -> bool {
+    /// Ready when the connection is to be ended.
+    pub fn poll_closing(&self, context: &mut Context<'_>) -> Poll<()> {
         self.reader.register(context.waker());
-        self.is_closing()
+        if self.is_closing() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn is_closing(&self) -> bool {

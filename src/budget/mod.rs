@@ -228,3 +228,73 @@ impl Budgets {
         Gate::new(self.is_authenticated.then_some(max.max(1)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = include_str!("../../docs/operations/limits.md");
+
+    /// The cells of the rows whose first cell is a name.
+    fn rows() -> Vec<Vec<&'static str>> {
+        let rows =
+            TABLE.lines().filter(|line| line.starts_with("| `") && !line.contains("`limit`"));
+        rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    /// The number in a cell: `1,024`, "64 MiB", or the default beside the name of a setting.
+    fn number(cell: &str) -> Option<usize> {
+        let is_number = |word: &&str| word.starts_with(|it: char| it.is_ascii_digit());
+        let digits: String = cell.split([' ', ',']).filter(is_number).collect();
+        let number: usize = digits.parse().ok()?;
+        Some(if cell.ends_with("MiB") { number * MIB } else { number })
+    }
+
+    #[test]
+    fn the_table_of_limits_has_each_limit_in_order() {
+        let names: Vec<_> = rows().iter().map(|row| row[0].trim_matches('`')).collect();
+        assert_eq!(names, Limit::ALL.map(Limit::name));
+    }
+
+    #[test]
+    fn the_table_of_limits_has_the_numbers_of_this_module() {
+        let row =
+            |limit: Limit| rows().into_iter().find(|row| row[0].contains(limit.name())).unwrap();
+        let default =
+            |limit, column: usize| u32::try_from(number(row(limit)[column]).unwrap()).unwrap();
+        let budgets = Budgets::new(&BudgetConfig {
+            is_authenticated: true,
+            calls_max: default(Limit::Calls, 2),
+            identity_calls_max: default(Limit::Calls, 3),
+            identity_rate_max: None,
+            queue_capacity: default(Limit::Queue, 2),
+            records_max: default(Limit::Records, 2),
+            identity_records_max: default(Limit::Records, 3),
+            connections_max: 10_000,
+        });
+        let established = budgets.connections.established_budget().unwrap();
+        for (limit, budget) in [
+            (Limit::Calls, &budgets.calls),
+            (Limit::ControlCalls, &budgets.control_calls),
+            (Limit::RequestBytes, &budgets.request_bytes),
+            (Limit::ResponseBytes, &budgets.response_bytes),
+            (Limit::Queue, &budgets.queue),
+            (Limit::Watchers, &budgets.watchers),
+            (Limit::Connections, &established),
+        ] {
+            let Maxima { server, identity, anonymous, connection } = budget.maxima();
+            let cells = row(limit);
+            let expected = |column: usize, default: usize| match cells[column] {
+                "half" => server / 2,
+                cell => number(cell).unwrap_or(default),
+            };
+            assert_eq!(server, expected(2, server), "{limit:?} of the server");
+            assert_eq!(identity, expected(3, 0), "{limit:?} of an identity");
+            assert_eq!(anonymous, expected(4, usize::MAX), "{limit:?} of nobody");
+            // HTTP/2 bounds the calls of a connection.
+            if limit != Limit::Calls {
+                assert_eq!(connection, expected(5, usize::MAX), "{limit:?} of a connection");
+            }
+        }
+    }
+}

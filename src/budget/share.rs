@@ -172,6 +172,11 @@ impl Budget {
         self.maxima.server
     }
 
+    #[cfg(test)]
+    pub(super) fn maxima(&self) -> Maxima {
+        self.maxima
+    }
+
     /// What is taken of it.
     #[must_use]
     pub fn used(&self) -> usize {

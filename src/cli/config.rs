@@ -33,6 +33,9 @@ impl Config {
             Jwks::check(source).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         output::line("the settings are valid")
     }
 }

@@ -2,10 +2,12 @@
 
 mod config;
 mod export;
+mod heads;
 mod healthcheck;
 mod import;
 mod migrate;
 mod progress;
+mod published_file;
 mod schema;
 mod serve;
 mod token;
@@ -16,6 +18,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use passbook_bench::Bench;
 use passbook_command::{CliError, output};
+use rustix::{fs::Mode, process::umask};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
@@ -79,6 +82,8 @@ enum Command {
     Export(export::Export),
     /// Read an export into an empty database.
     Import(import::Import),
+    /// Sign where the chain of each account's entries ends: `verify --heads` checks it later.
+    Heads(heads::Heads),
     /// Load servers, measure them, and check the balances: exit code 1 if money was lost or created.
     Bench(Bench),
     /// Ask a server for its health: exit code 0 if it serves, 1 if it does not.
@@ -88,6 +93,8 @@ enum Command {
 /// Parses the command line, runs its command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Only this user may read what this program creates: ledgers, exports, tokens.
+    umask(Mode::RWXG | Mode::RWXO);
     let (matches, file) = match parse() {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -117,6 +124,7 @@ pub fn main() -> ExitCode {
             Command::Verify(verify) => verify.run().await,
             Command::Export(export) => export.run().await,
             Command::Import(import) => import.run().await,
+            Command::Heads(heads) => heads.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::Healthcheck(healthcheck) => healthcheck.run().await,
         }

@@ -28,7 +28,7 @@ pub async fn draw<T>(
 
 /// Shows the progress of a verification, which visits each entry twice.
 pub fn show_verify(bar: &ProgressBar, progress: &VerifyProgress) {
-    bar.set_length(2 * progress.entries.load(Ordering::Relaxed));
+    bar.set_length(progress.entries.load(Ordering::Relaxed).saturating_mul(2));
     bar.set_position(progress.looked_at.load(Ordering::Relaxed));
     bar.set_message("verifying");
 }

@@ -8,12 +8,12 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    auth::{Authenticator, CredentialFiles, JwtIssuer, JwtSettings},
-    budget::{BudgetConfig, Budgets},
+    auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
+    budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{
@@ -32,6 +32,9 @@ const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
 const JWKS_WAIT: Duration = Duration::from_secs(30);
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
+/// How long after an identity is removed its connections are closed. Until then its calls get their
+/// responses, and its streams their error.
+const REMOVED_CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 const REFLECTION_SERVICES: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -86,6 +89,9 @@ impl Serve {
                 open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
+            for warning in config.warnings() {
+                tracing::warn!("{warning}");
+            }
             if password_in_arguments {
                 tracing::warn!(
                     "the database's password is on the command line, where every user of this \
@@ -147,13 +153,17 @@ async fn open_ledger(
         .map_err(CliError::run)?
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
-    if let Some(files) = config.security.credential_files() {
+    let files = config.security.credential_files();
+    let texts = files.as_ref().map(CredentialFiles::read).transpose().map_err(CliError::Usage)?;
+    let files = files.zip(texts);
+    if let Some((files, texts)) = &files {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
-        authenticator.replace(files.load(&currencies).map_err(CliError::Usage)?);
+        authenticator.replace(files.parse(texts, &currencies).map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
-    if let Some(files) = config.security.credential_files() {
-        tokio::spawn(reload(files, currencies.clone(), authenticator));
+    if let Some((files, texts)) = files {
+        let connections = budgets.connections.clone();
+        tokio::spawn(reload(files, texts, currencies.clone(), authenticator, connections));
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -262,7 +272,7 @@ fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>,
 async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<bool, CliError> {
     let end = Instant::now() + JWKS_WAIT;
     let mut is_announced = false;
-    while let Err(error) = jwks.reload().await {
+    while let Err(error) = jwks.load().await {
         if Instant::now() >= end {
             return Err(CliError::Run(format!("no keys for JWTs: {error}")));
         }
@@ -282,18 +292,24 @@ async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<b
 /// a file is invalid, the last valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
+    in_force: CredentialTexts,
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
+    connections: Arc<Connections>,
 ) {
-    let reload = || match files.load(&currencies) {
-        Ok(credentials) => {
-            tracing::info!(?credentials, "tokens and policy reloaded");
-            authenticator.replace(credentials);
+    let reload = |texts: &CredentialTexts| {
+        let removed = authenticator.replace(files.parse(texts, &currencies)?);
+        if !removed.is_empty() {
+            let connections = connections.clone();
+            tokio::spawn(async move {
+                sleep(REMOVED_CONNECTIONS_GRACE).await;
+                connections.close_those_of(|identity| removed.contains(identity));
+            });
         }
-        Err(error) => tracing::error!(error, "tokens and policy not reloaded"),
+        Ok(())
     };
-    let read = || files.texts();
-    file_watch::on_change(file_watch::POLL_INTERVAL, read(), read, reload).await;
+    let read = || files.read();
+    file_watch::reload_on_change("tokens and policy", in_force, read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.

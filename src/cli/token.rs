@@ -53,14 +53,18 @@ impl Token {
         let sha256 = Sha256::digest(&token);
         let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         let quoted = toml::Value::from(identity.as_str());
-        let mut lines = format!("[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\n");
-        if let Some(duration) = expires_in {
-            let time = SystemTime::now().checked_add(duration);
-            let time =
-                time.ok_or_else(|| CliError::Usage("--expires-in is too long".to_owned()))?;
-            let time = humantime::format_rfc3339_seconds(time);
-            lines.push_str(&format!("expire_time = {time}\n"));
-        }
+        let expire_time = match expires_in {
+            None => "\"never\"".to_owned(),
+            Some(duration) => {
+                let time = SystemTime::now().checked_add(duration);
+                let time =
+                    time.ok_or_else(|| CliError::Usage("--expires-in is too long".to_owned()))?;
+                humantime::format_rfc3339_seconds(time).to_string()
+            }
+        };
+        let lines = format!(
+            "[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\nexpire_time = {expire_time}\n"
+        );
         match append {
             Some(path) => append_to(&path, &lines)
                 .map_err(|error| CliError::Run(format!("{}: {error}", path.display())))?,

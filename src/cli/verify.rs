@@ -1,6 +1,6 @@
 //! `passbook verify`: recomputes the whole ledger.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -8,10 +8,18 @@ use passbook_command::{CliError, output};
 use tokio::time::Instant;
 
 use crate::{
-    cli::{progress, schema},
+    cli::{
+        heads::{self, CheckError},
+        progress, schema,
+    },
     config::DatabaseConfig,
-    domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
+    domain::{
+        money::Currency,
+        transaction::TransactionKind,
+        verification::{LedgerFault, LedgerTotals},
+    },
     storage::{VerifyError, VerifyProgress},
+    witness::PublicKey,
 };
 
 /// The most connections of one verification. More connections do not make one disk or one database
@@ -27,31 +35,61 @@ const CONNECTIONS_MAX: usize = 8;
 pub struct Verify {
     #[command(flatten)]
     database: DatabaseConfig,
+
+    /// Signed heads of `passbook heads sign` or `export --heads`: checks that the ledger continues
+    /// from them.
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+
+    /// The public key that must have signed the heads: Ed25519, PEM. Default: the key in the file of
+    /// heads, which is printed.
+    #[arg(long, value_name = "FILE", requires = "heads")]
+    heads_public_key: Option<PathBuf>,
 }
 
 impl Verify {
     pub async fn run(self) -> Result<(), CliError> {
+        let public_key = self.heads_public_key.as_deref().map(PublicKey::read);
+        let public_key = public_key.transpose().map_err(CliError::Usage)?;
         let store = schema::connect_to_read(&self.database).await?;
         let began = Instant::now();
         let progress = Arc::new(VerifyProgress::default());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let verifying =
-            async { store.snapshot(cores.min(CONNECTIONS_MAX)).await?.verify(&progress).await };
+        let verifying = async {
+            let snapshot = store.snapshot(cores.min(CONNECTIONS_MAX)).await;
+            let snapshot = snapshot.map_err(|error| CheckError::Ledger(error.into()))?;
+            let continued = match &self.heads {
+                Some(path) => Some(heads::check(&snapshot, path, public_key.as_ref()).await?),
+                None => None,
+            };
+            let totals = snapshot.verify(&progress).await.map_err(CheckError::Ledger)?;
+            Ok((totals, continued))
+        };
         let bar = output::bar(0, "{msg:10} {bar:40} {percent}%, {eta} left");
         let show = |bar: &ProgressBar| progress::show_verify(bar, &progress);
-        let verified = progress::draw(&bar, show, verifying).await;
-        match verified {
-            Ok(totals) => {
+        match progress::draw(&bar, show, verifying).await {
+            Ok((totals, continued)) => {
                 output::lines(&table(&totals))?;
-                output::line(summary(&totals, began.elapsed()))
+                output::line(summary(&totals, began.elapsed()))?;
+                continued.map_or(Ok(()), |it| output::line(format_args!("heads: {it}")))
             }
-            Err(VerifyError::Fault(fault)) => {
-                output::line(format_args!("fault: {fault}"))?;
+            Err(CheckError::Ledger(VerifyError::Fault(fault))) => {
+                output::line(format_args!("fault: {}", without_controls(&fault)))?;
                 Err(CliError::Run("the ledger has a fault".to_owned()))
             }
-            Err(error @ VerifyError::Storage(_)) => Err(CliError::run(error)),
+            Err(CheckError::Ledger(error @ VerifyError::Storage(_))) => Err(CliError::run(error)),
+            Err(CheckError::File(why)) => Err(CliError::Run(why)),
         }
     }
+}
+
+/// One line, in which control characters of stored values are escaped.
+fn without_controls(fault: &LedgerFault) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    fault.to_string().chars().map(escape).collect()
 }
 
 /// One line about a verification without a fault: counts, duration, and rate.

@@ -1,6 +1,6 @@
 //! The settings of the connection to the database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, parser::ValueSource};
 
@@ -27,6 +27,11 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// The file with the password, if it is set.
+    pub(super) fn password_file(&self) -> Option<&Path> {
+        self.database_password_file.as_deref()
+    }
+
     /// The parsed URL, with the password of the file.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ mod security;
 mod telemetry;
 mod values;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use clap::Args;
 use passbook_command::parse_duration;
@@ -111,6 +111,27 @@ impl ServeConfig {
     pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
         self.security.validate(self.listen)
+    }
+
+    /// What is allowed and seldom right: files with secrets that other users of the machine can read.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let others = 0o007;
+        let is_exposed = |path: &Path| {
+            path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & others != 0)
+        };
+        let files = [
+            ("tls_key_file", self.security.tls_key_file.as_deref()),
+            ("tokens_file", self.security.tokens_file.as_deref()),
+            ("database_password_file", self.database.password_file()),
+        ];
+        let exposed = files.into_iter().filter_map(|(name, path)| Some((name, path?)));
+        let exposed = exposed.filter(|(_, path)| is_exposed(path));
+        exposed
+            .map(|(name, path)| {
+                format!("{name} {} is open to all users of this machine", path.display())
+            })
+            .collect()
     }
 
     /// The currencies of ISO 4217 and the configured ones.

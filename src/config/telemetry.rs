@@ -26,7 +26,7 @@ pub struct TelemetryConfig {
     pub otlp_endpoint: Option<String>,
 
     /// The fraction of calls that are traced, from 0 to 1. If a caller sends `traceparent`, the
-    /// caller decides.
+    /// caller decides, unless the server authenticates callers and does not know this one.
     #[arg(long, env, default_value_t = 1.0, value_name = "RATIO", value_parser = parse_ratio)]
     pub trace_sample_ratio: f64,
 }

@@ -10,6 +10,10 @@ use crate::domain::{
 /// The caller's own key-value pairs, sorted.
 pub type Labels = BTreeMap<String, String>;
 
+/// The highest sequence and version of an account. An account that changes a million times a second
+/// gets there in 146,000 years. The room above it keeps additions from overflowing.
+pub const COUNT_MAX: i64 = i64::MAX / 2;
+
 /// Whether money may move in and out of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountState {

@@ -10,7 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    auth,
+    auth::{self, StreamAuthorization},
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder, TransactionList},
@@ -21,7 +21,7 @@ use crate::{
         stream_transactions::StreamContext,
         watch_entries,
     },
-    ledger::{CallContext, Ledger},
+    ledger::{CallContext, Error, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
@@ -89,6 +89,12 @@ impl AccountServiceImpl {
 fn context<T>(request: &Request<T>) -> CallContext {
     let extensions = request.extensions();
     CallContext { caller: auth::caller(extensions), deadline: Deadline::of(extensions).at }
+}
+
+/// What the authentication layer attaches to a stream.
+fn stream_authorization<T>(request: &Request<T>) -> Result<StreamAuthorization, Error> {
+    // None would be a defect of the stack.
+    request.extensions().get().cloned().ok_or(Error::Internal(None))
 }
 
 /// Counts and encodes an error.
@@ -247,8 +253,10 @@ impl AccountService for AccountServiceImpl {
         request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
+        let authorization = stream_authorization(&request)?;
         let streams = self.stream_context(context(&request));
-        Ok(Response::new(Box::pin(streams.serve(request.into_inner(), deadline))))
+        let results = streams.serve(request.into_inner(), deadline, authorization);
+        Ok(Response::new(Box::pin(results)))
     }
 
     async fn reverse_transaction(
@@ -389,9 +397,11 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
         let deadline = Deadline::of(request.extensions());
+        let authorization = stream_authorization(&request)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
         let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
-        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline);
+        let denied = watch_entries::denied(authorization, account_id);
+        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline, denied);
         Ok(Response::new(Box::pin(entries)))
     }
 

@@ -2,10 +2,13 @@
 //!
 //! One task for each stream reads requests, submits them to the ledger, and sends a
 //! [`PendingResult`] for each into a channel, so results come in the order of the requests. The
-//! channel is bounded, and so are the permits of the ledger's queue that all streams together have.
+//! channel is bounded, and so are the requests and unread results that all streams together have.
 //! If a caller does not read its results, or sends faster than the ledger applies, the task stops
 //! reading, and flow control of HTTP/2 slows the caller down. If the caller disconnects, the channel
 //! closes, and requests that are not in a database transaction yet are canceled.
+//!
+//! Each request of a stream has the rights that its caller has when the request is read. A caller
+//! whose credential is no longer valid gets the results of its earlier requests, then the error.
 
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
+    auth::StreamAuthorization,
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder},
@@ -22,7 +26,7 @@ use crate::{
         metrics::{self, RequestMode},
         middleware::deadline::Deadline,
     },
-    ledger::{CallContext, Error, Ledger, PendingRequest, StreamPermit},
+    ledger::{CallContext, Error, Ledger, PendingRequest},
     proto::{self, ErrorReason, post_transaction_result},
     telemetry::traces::CallTrace,
 };
@@ -36,7 +40,7 @@ const IN_FLIGHT_MAX: usize = 1024;
 pub struct StreamContext {
     pub ledger: Arc<Ledger>,
     pub currencies: Arc<Currencies>,
-    /// The caller and the deadline of the call. Each request of a stream gets its own deadline.
+    /// The caller and the deadline of the call. Each request of a stream gets its own ones.
     pub call: CallContext,
     /// Turns true when the stream must stop to read requests.
     pub stopping: watch::Receiver<bool>,
@@ -52,11 +56,7 @@ pub enum PendingResult {
 
 impl StreamContext {
     /// Decodes and submits one posting.
-    pub fn submit(
-        &self,
-        request: proto::PostTransactionRequest,
-        permit: Option<StreamPermit>,
-    ) -> PendingResult {
+    pub fn submit(&self, request: proto::PostTransactionRequest) -> PendingResult {
         let caller = &self.call.caller.recorded_as;
         let decoded = Decoder::decode(&self.currencies, caller, request, decode::transaction);
         let request = match decoded {
@@ -64,7 +64,7 @@ impl StreamContext {
             Err(invalid) => return PendingResult::failed(invalid, RequestMode::Execute),
         };
         let mode = RequestMode::of(&request);
-        match self.ledger.submit(&self.call, request, permit) {
+        match self.ledger.submit(&self.call, request) {
             Ok(pending) => PendingResult::Submitted(pending, mode),
             Err(error) => PendingResult::failed(error, mode),
         }
@@ -75,10 +75,13 @@ impl StreamContext {
         &self,
         request: proto::BatchPostTransactionsRequest,
     ) -> Result<Vec<proto::PostTransactionResult>, Status> {
-        let requests = response_size::check_room(decode::batch(request)?)?;
+        let requests = decode::batch(request)?;
+        // Results without a request in the queue, such as errors, count as well.
+        let size = response_size::check_room(&requests)?;
+        let _room = self.ledger.response_room(&self.call.caller, size)?;
         // All requests are submitted before the first result is awaited: one database transaction
         // can apply many of them.
-        let pending: Vec<_> = requests.into_iter().map(|it| self.submit(it, None)).collect();
+        let pending: Vec<_> = requests.into_iter().map(|it| self.submit(it)).collect();
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(pending.wait().await);
@@ -92,6 +95,7 @@ impl StreamContext {
         mut self,
         mut requests: Streaming<proto::StreamTransactionsRequest>,
         deadline: Deadline,
+        mut authorization: StreamAuthorization,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
         // One stream must not fill the queue alone.
@@ -119,8 +123,13 @@ impl StreamContext {
                             }
                             () = sender.closed() => return,
                         };
+                        // Credentials may have changed since the last message.
+                        match authorization.caller() {
+                            Ok(caller) => self.call.caller = caller.clone(),
+                            Err(error) => return slot.send(Err(error.into())),
+                        }
                         self.call.deadline = deadline.for_item();
-                        slot.send(Ok(self.submit_message(message, permit)));
+                        slot.send(Ok((self.submit_message(message), permit)));
                     }
                     Ok(None) => return,
                     Err(status) => return slot.send(Err(status)),
@@ -128,22 +137,19 @@ impl StreamContext {
             }
         };
         tokio::spawn(CallTrace::current().run(read));
-        ReceiverStream::new(results).then(|pending: Result<PendingResult, Status>| async move {
-            let result = Some(pending?.wait().await);
-            Ok(proto::StreamTransactionsResponse { result })
+        ReceiverStream::new(results).then(|pending: Result<_, Status>| async move {
+            // The permit is returned when the caller's flow control lets the result be sent.
+            let (pending, _permit): (PendingResult, _) = pending?;
+            Ok(proto::StreamTransactionsResponse { result: Some(pending.wait().await) })
         })
     }
 
-    fn submit_message(
-        &self,
-        message: proto::StreamTransactionsRequest,
-        permit: StreamPermit,
-    ) -> PendingResult {
+    fn submit_message(&self, message: proto::StreamTransactionsRequest) -> PendingResult {
         let Some(request) = message.request else {
             let invalid = Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
             return PendingResult::failed(invalid, RequestMode::Execute);
         };
-        self.submit(request, Some(permit))
+        self.submit(request)
     }
 }
 

@@ -1,5 +1,5 @@
 //! WatchEntries: sends pages of new entries, heartbeats without them, and an error to a caller that
-//! does not read.
+//! does not read, or that may no longer read the account.
 
 use std::time::Duration;
 
@@ -8,12 +8,14 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         watch,
     },
-    time::{sleep_until, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
 use crate::{
+    auth::StreamAuthorization,
+    domain::ids::AccountId,
     grpc::{encode, middleware::deadline::Deadline},
     ledger::{Error, Watcher},
     proto,
@@ -27,27 +29,32 @@ const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Messages that wait for the caller to read, besides those in HTTP/2's buffers.
 const UNREAD_MAX: usize = 1;
 
+/// How often the rights of the caller are checked again.
+const AUTHORIZATION_INTERVAL: Duration = Duration::from_secs(1);
+
 type Message = Result<proto::WatchEntriesResponse, Status>;
 
-/// Serves one stream.
+/// Serves one stream, until `denied` is ready.
 pub fn serve(
     mut watcher: Watcher,
     mut stopping: watch::Receiver<bool>,
     deadline: Deadline,
+    denied: impl Future<Output = Status> + Send + 'static,
 ) -> impl Stream<Item = Message> + Send + 'static {
     let (messages, unread) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
-        let error = tokio::select! {
-            error = forward(&mut watcher, &messages) => error,
+        let status: Status = tokio::select! {
+            error = forward(&mut watcher, &messages) => error.into(),
             // An error means that the server has ended, which is a reason to stop as well.
-            _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown,
-            () = expired(deadline) => Error::DeadlineExceeded(None),
+            _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown.into(),
+            () = expired(deadline) => Error::DeadlineExceeded(None).into(),
+            status = denied => status,
             () = messages.closed() => return,
         };
         // An unread message may still take memory: the permit is kept until the stream is gone.
         let _permit = watcher.end();
         // Sending fails only if the caller has disconnected.
-        let _ = messages.send(Err(error.into())).await;
+        let _ = messages.send(Err(status)).await;
     });
     ReceiverStream::new(unread)
 }
@@ -87,6 +94,18 @@ async fn send(
     // Sending fails only if the caller has disconnected, which `serve` notices.
     let _ = timeout(UNREAD_TIME_MAX, messages.send(message)).await.map_err(late)?;
     Ok(())
+}
+
+/// Waits until the caller may no longer watch this account.
+pub async fn denied(mut authorization: StreamAuthorization, account_id: AccountId) -> Status {
+    loop {
+        sleep(AUTHORIZATION_INTERVAL).await;
+        match authorization.caller().map(|caller| caller.grant.check_read(&account_id)) {
+            Ok(Ok(())) => {}
+            Ok(Err(denied)) => return Error::from(denied).into(),
+            Err(error) => return error.into(),
+        }
+    }
 }
 
 async fn expired(deadline: Deadline) {

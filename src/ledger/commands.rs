@@ -2,10 +2,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 use crate::{
+    budget::{GatePermit, Share},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
@@ -16,7 +20,7 @@ use crate::{
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::job::{self, Completion, Permits, StreamPermit},
+        write_path::job::{self, Completion, Permits},
     },
 };
 
@@ -48,6 +52,15 @@ impl PendingRequest {
     }
 }
 
+/// The right of a stream to one request that waits, is being applied, or has a result that the caller
+/// has not read.
+pub struct StreamPermit {
+    /// Of all streams of the identity.
+    _own: GatePermit,
+    /// Of all streams.
+    _all: Option<OwnedSemaphorePermit>,
+}
+
 /// # Errors
 /// Every command fails if the caller lacks the right, if the command is rejected, or if it gets no result.
 impl Ledger {
@@ -76,7 +89,7 @@ impl Ledger {
     ) -> Result<Account, Error> {
         context.caller.grant.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command, None)?.wait().await?;
+        let result = self.enqueue(context, command)?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
         Ok(account)
     }
@@ -89,7 +102,7 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        self.submit(context, request, None)?.wait().await
+        self.submit(context, request)?.wait().await
     }
 
     /// Puts a posting into the queue. Postings are usually applied in the order in which they were
@@ -97,25 +110,30 @@ impl Ledger {
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
-    pub fn submit(
-        &self,
-        context: &CallContext,
-        request: Request,
-        stream: Option<StreamPermit>,
-    ) -> Result<PendingRequest, Error> {
+    pub fn submit(&self, context: &CallContext, request: Request) -> Result<PendingRequest, Error> {
         let command = Command::Request(Arc::new(request));
         context.caller.grant.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        let completion = self.enqueue(context, command, stream)?;
+        let completion = self.enqueue(context, command)?;
         Ok(PendingRequest { completion, grant: context.caller.grant.clone() })
     }
 
-    /// Waits until the streams of this caller have room in the queue for one more request.
+    /// Waits until the streams of this caller may have one more request.
     pub async fn stream_permit(&self, caller: &Caller) -> StreamPermit {
         let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
-        StreamPermit { own, all: self.stream_permits.clone().acquire_owned().await.ok() }
+        StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
+    }
+
+    /// Takes room for the results of a call, which stay in memory until the last one is there.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn response_room(&self, caller: &Caller, bytes: usize) -> Result<Share, Error> {
+        let mut room = self.budgets.response_bytes.share(caller.identity.clone(), None);
+        room.resize(bytes)?;
+        Ok(room)
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.
@@ -135,7 +153,7 @@ impl Ledger {
         let command = Command::Request(Arc::new(request));
         context.caller.grant.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command, None)?.wait().await?;
+        let result = self.enqueue(context, command)?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
         Ok(context.caller.grant.visible_record(record))
     }
@@ -173,12 +191,7 @@ impl Ledger {
         }
     }
 
-    fn enqueue(
-        &self,
-        context: &CallContext,
-        command: Command,
-        stream: Option<StreamPermit>,
-    ) -> Result<Completion, Error> {
+    fn enqueue(&self, context: &CallContext, command: Command) -> Result<Completion, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
@@ -186,7 +199,7 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        let permits = Permits { queue, stream, records: self.budgets.records.clone() };
+        let permits = Permits { queue, records: self.budgets.records.clone() };
         let (job, completion) = job::new(command, context.deadline, permits);
         self.queue.enqueue(job);
         Ok(completion)

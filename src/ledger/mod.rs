@@ -28,8 +28,19 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+/// Why changes cannot be applied now. The text is for the log: it can have the names of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The schema is not that of this program.
+    #[error("{0}")]
+    Schema(String),
+    /// The database cannot be reached or written.
+    #[error("{0}")]
+    Database(String),
+}
+
 pub use crate::ledger::{
-    commands::PendingRequest,
+    commands::{PendingRequest, StreamPermit},
     context::CallContext,
     error::{Error, Outcome},
     metrics::{
@@ -37,7 +48,6 @@ pub use crate::ledger::{
         write_path::{LoadSnapshot, Summary, WritePathStats},
     },
     watch::{Page, Watcher},
-    write_path::job::StreamPermit,
 };
 use crate::{
     budget::{Budgets, Gate},
@@ -66,7 +76,7 @@ pub struct Ledger {
     /// Half of the reserved connections for the holds and transactions that changes of one identity
     /// name.
     reference_gate: Gate,
-    /// A quarter of the queue for the streams of one identity.
+    /// A quarter of the queue for the streams of one identity. Results that are not read yet count.
     stream_gate: Gate,
     /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
     /// they would keep the queue full, and all unary calls would be shed.
@@ -157,29 +167,30 @@ impl Ledger {
     /// accepts a connection that writes.
     ///
     /// # Errors
-    /// The reason, for the log.
-    pub async fn check_ready(&self, timeout: Duration) -> Result<(), String> {
-        self.store.check_backend().await?;
+    /// The reason.
+    pub async fn check_ready(&self, timeout: Duration) -> Result<(), NotReady> {
+        self.store.check_backend().await.map_err(NotReady::Database)?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
             // A newer server migrates before the older ones are stopped: they go on meanwhile.
             Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
                 self.measure_oldest_snapshot().await;
                 // Opens a connection that writes, if the last attempt at it failed.
                 if self.stats.lacks_writer() {
-                    self.store.writer().await.map_err(|error| error.summary())?;
+                    let writer = self.store.writer().await;
+                    writer.map_err(|error| NotReady::Database(error.summary()))?;
                     self.stats.set_lacks_writer(false);
                 }
                 return Ok(());
             }
             Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
-                return Err(format!("the schema is {status:?}"));
+                return Err(NotReady::Schema(format!("the schema is {status:?}")));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
-        self.store.select_server().await.map_err(|error| error.to_string())?;
-        Err(failed)
+        self.store.select_server().await.map_err(|error| NotReady::Database(error.to_string()))?;
+        Err(NotReady::Database(failed))
     }
 
     /// Measures the age of the oldest snapshot: old ones make changes of hot accounts slow.

@@ -31,13 +31,14 @@ impl Ledger {
         let late = |_| Error::DeadlineExceeded(None);
         let (deadline, identity) = (context.deadline, &context.caller.identity);
         let permits = timeout_at(deadline, async {
-            let scan_permits = match is_scan {
-                true => {
-                    Some((self.scan_gate.enter(identity).await, self.store.scan_permit().await))
-                }
+            // First those of the identity: nobody waits for himself with a permit of all callers.
+            let own_scan = match is_scan {
+                true => Some(self.scan_gate.enter(identity).await),
                 false => None,
             };
-            (scan_permits, self.read_gate.enter(identity).await, self.store.read_permit().await)
+            let own = self.read_gate.enter(identity).await;
+            let scan = if is_scan { self.store.scan_permit().await } else { None };
+            (own_scan, own, scan, self.store.read_permit().await)
         });
         let permits = permits.await.map_err(late)?;
         let query = query(self.store.clone());

@@ -29,7 +29,7 @@ use crate::proto::FILE_DESCRIPTOR_SET;
 const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// The most elements of one list. Each list has a lower limit of its own, which is checked when the
 /// message is decoded, with a better error.
-const LIST_LENGTH_MAX: usize = 4096;
+const LIST_LENGTH_MAX: usize = 16_384;
 /// The most elements of all lists of a message: more than a batch of 1000 requests with 5 legs and
 /// 32 labels each has.
 const ELEMENTS_MAX: usize = 65_536;

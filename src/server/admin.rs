@@ -7,11 +7,15 @@
 //! |---|---|
 //! | /metrics | the metrics, for Prometheus |
 //! | /livez | 200 as long as the process runs: a restart would not repair its database |
-//! | /readyz | 200 if changes can be applied, else 503 with the reason |
+//! | /readyz | 200 if changes can be applied, else 503 with the kind of reason |
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,22 +23,26 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::gauge;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
 use crate::{ledger::Ledger, server::readiness::Readiness, telemetry::metrics::Metrics};
 
-/// Connections at the same time, one request each. More wait to be accepted. A server has one or
-/// two scrapers and a probe.
+/// Connections at the same time, one request each. One more ends the oldest one that has not sent its
+/// request, so that silent clients keep no probe waiting. A server has one or two scrapers and a
+/// probe.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may take, from accept to the end of the response. A client that takes
 /// longer does not send, or does not read.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request.
+const REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
 /// The pause after an error of accept, most likely too many open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of Prometheus' text format, with the format's version.
@@ -64,32 +72,54 @@ impl Admin {
         readiness: watch::Receiver<Readiness>,
     ) {
         let handler = Arc::new(AdminHandler { metrics: self.metrics, ledger, readiness });
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // Acquiring fails only after the semaphore is closed, and nothing closes it.
-        while let Ok(permit) = permits.clone().acquire_owned().await {
+        let mut connections = VecDeque::new();
+        loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
-            let handler = handler.clone();
-            tokio::spawn(async move {
-                // Timeouts and disconnects are ignored: no client is left to answer.
-                let _ = timeout(CONNECTION_TIME_MAX, handler.serve_connection(stream)).await;
-                drop(permit);
-            });
+            make_room(&mut connections);
+            let (handler, has_request) = (handler.clone(), Arc::new(AtomicBool::new(false)));
+            let serving = handler.serve_connection(stream, has_request.clone());
+            // Timeouts and disconnects are ignored: no client is left to answer.
+            let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
+            connections.push_back(AdminConnection { task, has_request });
         }
     }
 }
 
+/// An open connection of the admin port.
+struct AdminConnection {
+    task: AbortHandle,
+    /// The client has sent its request.
+    has_request: Arc<AtomicBool>,
+}
+
+/// Makes room for one more connection: ends the oldest one without a request, or else the oldest.
+fn make_room(connections: &mut VecDeque<AdminConnection>) {
+    connections.retain(|it| !it.task.is_finished());
+    if connections.len() < CONNECTIONS_MAX {
+        return;
+    }
+    let silent = connections.iter().position(|it| !it.has_request.load(Ordering::Relaxed));
+    if let Some(oldest) = connections.remove(silent.unwrap_or_default()) {
+        oldest.task.abort();
+    }
+}
+
 impl AdminHandler {
-    /// Serves one request, and closes the connection: an idle connection would keep its permit.
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
+    /// Serves one request, and closes the connection.
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, has_request: Arc<AtomicBool>) {
         let service = service_fn(|request: Request<Incoming>| {
+            has_request.store(true, Ordering::Relaxed);
             let response = self.respond(request.method(), request.uri().path());
             std::future::ready(Ok::<_, Infallible>(response))
         });
-        let connection =
-            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME_MAX)
+            .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "admin connection ended with an error");
         }
@@ -105,8 +135,8 @@ impl AdminHandler {
             "/livez" => (StatusCode::OK, plain, "alive\n".to_owned()),
             "/readyz" => match &*self.readiness.borrow() {
                 Ok(()) => (StatusCode::OK, plain, "ready\n".to_owned()),
-                Err(reason) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, plain, format!("not ready: {reason}\n"))
+                Err(kind) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, plain, format!("not ready: {kind}\n"))
                 }
             },
             _ => {

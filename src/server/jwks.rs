@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use crate::{
     auth::{JwtIssuer, KeySet},
     config::JwksSource,
-    server::file_watch::POLL_INTERVAL,
+    server::file_watch,
 };
 
 /// The time between two fetches. A key that the issuer withdraws stays valid for this long.
@@ -71,36 +71,43 @@ impl Jwks {
     /// # Errors
     /// The source cannot be read or has no usable keys: the keys from before stay in force. One
     /// line, with the file or the URL.
-    pub async fn reload(&mut self) -> Result<(), String> {
-        let reloaded = self.read().await.and_then(|text| {
-            if text != self.text {
-                let keys = KeySet::parse(&text)?;
-                tracing::info!(?keys, "keys for JWTs loaded");
-                self.issuer.replace_keys(keys);
-                self.text = text;
-            }
-            Ok(())
-        });
-        reloaded.map_err(|error| format!("{}: {error}", self.source))
+    pub async fn load(&mut self) -> Result<(), String> {
+        let text = self.read().await.map_err(|error| self.in_source(error))?;
+        if text != self.text {
+            self.replace_keys(&text)?;
+            self.text = text;
+        }
+        if let JwksSource::Url(_) = self.source {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            gauge!("passbook_jwks_fetch_timestamp_seconds").set(now.as_secs_f64());
+        }
+        Ok(())
     }
 
-    /// Reloads the keys for as long as the future is polled: those of a file after each change,
+    /// Loads the keys again for as long as the future is polled: those of a file after each change,
     /// those of a URL regularly and when a token names an unknown key.
-    pub async fn reload_on_change(mut self) {
+    pub async fn reload_on_change(self) {
+        match self.source.clone() {
+            JwksSource::File(path) => {
+                let read = || read_file(&path).map_err(|error| self.in_source(error));
+                let reload = |text: &String| self.replace_keys(text);
+                let in_force = self.text.clone();
+                file_watch::reload_on_change("keys for JWTs", in_force, read, reload).await;
+            }
+            JwksSource::Url(_) => self.fetch_regularly().await,
+        }
+    }
+
+    async fn fetch_regularly(mut self) {
         let mut last_error = None;
         loop {
-            match self.source {
-                JwksSource::File(_) => sleep(POLL_INTERVAL).await,
-                JwksSource::Url(_) => {
-                    sleep(FETCH_INTERVAL_MIN).await;
-                    if last_error.is_none() {
-                        // Too late or in time, the keys are fetched.
-                        let unknown_key = self.issuer.unknown_key_seen();
-                        let _ = timeout(FETCH_INTERVAL - FETCH_INTERVAL_MIN, unknown_key).await;
-                    }
-                }
+            sleep(FETCH_INTERVAL_MIN).await;
+            if last_error.is_none() {
+                // Too late or in time, the keys are fetched.
+                let unknown_key = self.issuer.unknown_key_seen();
+                let _ = timeout(FETCH_INTERVAL - FETCH_INTERVAL_MIN, unknown_key).await;
             }
-            let error = self.reload().await.err();
+            let error = self.load().await.err();
             if let Some(error) = error.as_ref().filter(|_| error != last_error) {
                 tracing::error!(error, "keys for JWTs not reloaded");
             }
@@ -108,15 +115,23 @@ impl Jwks {
         }
     }
 
+    fn replace_keys(&self, text: &str) -> Result<(), String> {
+        let keys = KeySet::parse(text).map_err(|error| self.in_source(error))?;
+        tracing::info!(?keys, "keys for JWTs loaded");
+        self.issuer.replace_keys(keys);
+        Ok(())
+    }
+
+    fn in_source(&self, error: String) -> String {
+        format!("{}: {error}", self.source)
+    }
+
     async fn read(&self) -> Result<String, String> {
         match &self.source {
             JwksSource::File(path) => read_file(path),
             JwksSource::Url(url) => {
                 let fetched = timeout(FETCH_TIME_MAX, fetch(&self.client, url)).await;
-                let text = fetched.map_err(|_| "the fetch timed out")??;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                gauge!("passbook_jwks_fetch_timestamp_seconds").set(now.as_secs_f64());
-                Ok(text)
+                fetched.map_err(|_| "the fetch timed out")?
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Accepts connections, performs TLS handshakes, and takes the identity from the certificate.
 
 use std::{
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -29,6 +30,10 @@ use crate::{
 
 /// The length of the connection preface of HTTP/2, in bytes (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
+/// Bytes that are read from a connection before the calls in them run. h2 keeps room for as many calls
+/// as were ever open at the same time, for as long as the connection lives: without this bound, a
+/// burst of calls that are denied at once costs as much as calls in flight.
+const READ_AT_A_TIME: usize = 16 * 1024;
 /// The pause after an error of accept, most likely too many open files: until a connection ends.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -41,6 +46,15 @@ pub struct Connection {
     preface_timer: Option<PrefaceTimer>,
     /// The write has let the tasks that were ready run first. See `poll_write`.
     has_yielded: bool,
+    /// The peer does not read what was written. Nothing more is read from it meanwhile: h2 would
+    /// buffer the responses to what it reads.
+    unread: Option<budget::Unread>,
+    /// A read waits for the peer to read.
+    read_waits: bool,
+    /// Bytes that were read since the calls in them last ran.
+    read: usize,
+    /// Ends after other tasks have run. Until then nothing is read.
+    calls_run: Option<JoinHandle<()>>,
     /// Returned when the connection ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -124,7 +138,12 @@ impl Acceptor {
             None => (Either::Left(stream), None),
             Some(tls) => {
                 let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-                let stream = match timeout(self.handshake_timeout, handshake).await {
+                let handshake = timeout(self.handshake_timeout, handshake);
+                let handshake = tokio::select! {
+                    handshake = handshake => handshake,
+                    () = poll_fn(|context| connection.poll_closing(context)) => return None,
+                };
+                let stream = match handshake {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) => return handshake_failed(&error),
                     Err(_) => return handshake_failed(&"the handshake timed out"),
@@ -143,6 +162,10 @@ impl Acceptor {
             connection,
             preface_timer,
             has_yielded: false,
+            unread: None,
+            read_waits: false,
+            read: 0,
+            calls_run: None,
             _permit: permit,
         })
     }
@@ -163,19 +186,45 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// Notes whether the peer's socket took what was written.
+    fn note_progress(&mut self, is_read: bool, context: &mut Context<'_>) {
+        if !is_read {
+            self.unread.get_or_insert_with(|| budget::Connection::unread(&self.connection));
+        } else if self.unread.take().is_some() && std::mem::take(&mut self.read_waits) {
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.connection.poll_closing(context) {
+        if self.connection.poll_closing(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if self.unread.is_some() {
+            self.read_waits = true;
+            return Poll::Pending;
+        }
+        if self.read >= READ_AT_A_TIME {
+            self.read = 0;
+            // hyper polls again before it yields, so this task's own waker would not do.
+            self.calls_run = Some(tokio::spawn(async {}));
+        }
+        if let Some(calls_run) = &mut self.calls_run {
+            let _ = ready!(Pin::new(calls_run).poll(context));
+            self.calls_run = None;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        let received = buffer.filled().len() - before;
+        self.read += received;
         let Some(timer) = &mut self.preface_timer else { return read };
-        timer.received += buffer.filled().len() - before;
+        timer.received += received;
         if timer.received >= PREFACE_LENGTH {
             self.preface_timer = None;
         } else if read.is_pending() && timer.deadline.as_mut().poll(context).is_ready() {
@@ -198,7 +247,9 @@ impl AsyncWrite for Connection {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.io).poll_write(context, buffer)
+        let written = Pin::new(&mut self.io).poll_write(context, buffer);
+        self.note_progress(written.is_ready(), context);
+        written
     }
 
     /// False makes h2 copy frames of up to 1024 bytes, instead of 256, into one buffer, and send the
@@ -209,6 +260,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(context);
+        self.note_progress(flushed.is_ready(), context);
         if flushed.is_ready() {
             self.has_yielded = false;
         }

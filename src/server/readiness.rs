@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tonic_health::server::HealthReporter;
 
-use crate::{grpc::services::READY_NAMES, ledger::Ledger};
+use crate::{
+    grpc::services::READY_NAMES,
+    ledger::{Ledger, NotReady},
+};
 
 /// The pause between probes while the server is ready.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,8 +32,8 @@ const STARTING: &str = "starting, waiting for the database";
 /// The health service's name for liveness, beside the names for readiness.
 const LIVENESS: &str = "liveness";
 
-/// Ready, or the reason why not.
-pub type Readiness = Result<(), String>;
+/// Ready, or the kind of reason why not. The log has the reason itself, with the names of hosts.
+pub type Readiness = Result<(), &'static str>;
 
 /// Probes the ledger between [`ReadinessWatch::start`] and [`ReadinessWatch::end`]. Before and
 /// after, the server is not ready.
@@ -46,7 +49,7 @@ impl ReadinessWatch {
     pub async fn new(health: HealthReporter) -> Self {
         set_serving(&health, &[LIVENESS], true).await;
         set_serving(&health, &READY_NAMES, false).await;
-        let state = Arc::new(watch::Sender::new(Err(STARTING.to_owned())));
+        let state = Arc::new(watch::Sender::new(Err(STARTING)));
         Self { state, health, probe_task: JoinSet::new() }
     }
 
@@ -65,7 +68,7 @@ impl ReadinessWatch {
     /// Becomes not ready for the rest of the process: the server is shutting down.
     pub async fn end(&mut self) {
         self.probe_task.abort_all();
-        let _ = self.state.send_replace(Err("shutting down".to_owned()));
+        let _ = self.state.send_replace(Err("shutting down"));
         set_serving(&self.health, &READY_NAMES, false).await;
     }
 
@@ -86,12 +89,19 @@ async fn probe(ledger: Arc<Ledger>, state: Arc<watch::Sender<Readiness>>, health
         if let Some(change) = hysteresis.update(probed) {
             match &change {
                 Ok(()) => tracing::info!("ready"),
-                Err(reason) => tracing::warn!(reason, "not ready"),
+                Err(reason) => tracing::warn!(%reason, "not ready"),
             }
             set_serving(&health, &READY_NAMES, change.is_ok()).await;
-            let _ = state.send_replace(change);
+            let _ = state.send_replace(change.map_err(|reason| kind(&reason)));
         }
         tokio::time::sleep(interval).await;
+    }
+}
+
+fn kind(reason: &NotReady) -> &'static str {
+    match reason {
+        NotReady::Schema(_) => "the schema of the database is not this server's",
+        NotReady::Database(_) => "the database cannot be reached or written",
     }
 }
 
@@ -114,7 +124,7 @@ struct Hysteresis {
 
 impl Hysteresis {
     /// Returns the new state if this probe changes it.
-    fn update(&mut self, probed: Readiness) -> Option<Readiness> {
+    fn update(&mut self, probed: Result<(), NotReady>) -> Option<Result<(), NotReady>> {
         let before = self.failures;
         self.failures = if probed.is_ok() { 0 } else { (before + 1).min(FAILURES_MIN) };
         let was_ready = before < FAILURES_MIN;
@@ -130,7 +140,7 @@ mod tests {
     #[test]
     fn one_failure_is_no_outage_and_one_success_ends_one() {
         let mut hysteresis = Hysteresis::default();
-        let (success, failure) = (Ok(()), Err("gone".to_owned()));
+        let (success, failure) = (Ok(()), Err(NotReady::Database("gone".to_owned())));
         for probed in [&success, &failure, &success, &failure, &success] {
             assert_eq!(hysteresis.update(probed.clone()), None);
         }

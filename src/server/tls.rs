@@ -9,7 +9,6 @@ use std::{
 };
 
 use metrics::gauge;
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::{
     Error, RootCertStore, ServerConfig,
@@ -23,29 +22,32 @@ use crate::{
     config::TlsFiles,
     domain::ids::{Identity, IdentityKind},
     lock,
-    server::file_watch::{self, POLL_INTERVAL},
+    server::file_watch,
 };
 
 /// ALPN's name for HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 /// How long before its expiry the certificate causes a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// How often the time of expiry is published.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two such warnings.
 const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The TLS configuration of new connections.
 pub struct Tls {
     files: TlsFiles,
-    current: RwLock<Loaded>,
+    current: RwLock<Arc<Loaded>>,
 }
 
-/// The content of the files when they were read.
-#[derive(Clone)]
+/// The bytes of the files: certificate, key, authorities.
+type Contents = [Vec<u8>; 3];
+
+/// What was loaded from the files.
 struct Loaded {
     config: Arc<ServerConfig>,
     expire_time: SystemTime,
-    /// Of the content of all files.
-    digest: [u8; 32],
+    contents: Contents,
 }
 
 impl Tls {
@@ -54,54 +56,53 @@ impl Tls {
     /// # Errors
     /// A file cannot be read, or the files do not fit together. One line, with the file's name.
     pub fn load(files: TlsFiles) -> Result<Self, String> {
-        let current = RwLock::new(load(&files)?);
+        let loaded = load(&files, contents(&files)?)?;
+        let current = RwLock::new(Arc::new(loaded));
         Ok(Self { files, current })
     }
 
     /// The configuration for a new connection.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.loaded().config
+        self.loaded().config.clone()
     }
 
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
     /// as the future is polled. Files that do not fit together change nothing: a certificate is
     /// replaced before its key, or after it.
     pub async fn reload_on_change(&self) {
-        let read = || contents(&self.files).map(|contents| digest(&contents));
-        let reload = || match load(&self.files) {
-            Ok(loaded) => {
-                *lock::write(&self.current) = loaded;
-                tracing::info!("certificates reloaded");
-            }
-            Err(error) => tracing::error!(error, "certificates not reloaded"),
+        let read = || contents(&self.files);
+        let reload = |contents: &Contents| {
+            *lock::write(&self.current) = Arc::new(load(&self.files, contents.clone())?);
+            Ok(())
         };
-        let seen = Ok(self.loaded().digest);
-        let reloading = file_watch::on_change(POLL_INTERVAL, seen, read, reload);
+        let in_force = self.loaded().contents.clone();
+        let reloading = file_watch::reload_on_change("certificates", in_force, read, reload);
         tokio::join!(reloading, self.report_expiry());
     }
 
-    fn loaded(&self) -> Loaded {
+    fn loaded(&self) -> Arc<Loaded> {
         lock::read(&self.current).clone()
     }
 
     /// Publishes the time of expiry as a metric, and warns while it is near.
     async fn report_expiry(&self) {
-        let mut warned: Option<([u8; 32], Instant)> = None;
+        let mut warned: Option<(Arc<Loaded>, Instant)> = None;
         loop {
-            let Loaded { expire_time, digest, .. } = self.loaded();
+            let loaded = self.loaded();
+            let expire_time = loaded.expire_time;
             let since_epoch = expire_time.duration_since(UNIX_EPOCH).unwrap_or_default();
             gauge!("passbook_tls_certificate_expiry_timestamp_seconds")
                 .set(since_epoch.as_secs_f64());
-            let is_known = warned.is_some_and(|(warned_of, at)| {
-                warned_of == digest && at.elapsed() < EXPIRY_WARNING_INTERVAL
+            let is_known = warned.as_ref().is_some_and(|(warned_of, at)| {
+                Arc::ptr_eq(warned_of, &loaded) && at.elapsed() < EXPIRY_WARNING_INTERVAL
             });
             if !is_known && expire_time < SystemTime::now() + EXPIRY_WARNING {
                 let expire_time = humantime::format_rfc3339_seconds(expire_time);
                 tracing::warn!(%expire_time, "the certificate expires soon or has expired");
-                warned = Some((digest, Instant::now()));
+                warned = Some((loaded, Instant::now()));
             }
-            sleep(POLL_INTERVAL).await;
+            sleep(EXPIRY_INTERVAL).await;
         }
     }
 }
@@ -152,8 +153,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static s
     identity.map_err(|_| "the name in the client certificate is not a SPIFFE ID or a DNS name")
 }
 
-/// The bytes of the files: certificate, key, authorities.
-fn contents(files: &TlsFiles) -> Result<[Vec<u8>; 3], String> {
+fn contents(files: &TlsFiles) -> Result<Contents, String> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
     };
@@ -161,17 +161,7 @@ fn contents(files: &TlsFiles) -> Result<[Vec<u8>; 3], String> {
     Ok([read(&files.certificate)?, read(&files.key)?, client_ca])
 }
 
-fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for bytes in contents {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    }
-    hash.finalize().into()
-}
-
-fn load(files: &TlsFiles) -> Result<Loaded, String> {
-    let contents = contents(files)?;
+fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
     let [certificate, key, client_ca] = &contents;
     let chain = certificates(&files.certificate, certificate)?;
     let expire_time = expire_time(&chain)
@@ -209,7 +199,7 @@ fn load(files: &TlsFiles) -> Result<Loaded, String> {
     // replaced since. Full handshakes cost little, because connections are few and long.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Loaded { config: Arc::new(config), expire_time, digest: digest(&contents) })
+    Ok(Loaded { config: Arc::new(config), expire_time, contents })
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -3,7 +3,7 @@
 //! * `connect/`: URL, hosts, pools, sessions. `schema/`: migrations. `error`: by SQLSTATE.
 //! * `tables`, `dialect`: what statements are built from. `entity/`: rows and domain types.
 //! * `queries/`: what is read, a file a noun. `write/`: the transaction that changes anything.
-//! * `snapshot`, `archive/`, `verify/`: the whole ledger as of one instant.
+//! * `snapshot`, `archive/`, `heads`, `verify/`: the whole ledger as of one instant.
 //!
 //! A function that takes a `&DatabaseTransaction` joins its caller's transaction; only
 //! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`]. Entities and
@@ -14,6 +14,7 @@ mod connect;
 mod dialect;
 mod entity;
 mod error;
+mod heads;
 mod hex;
 mod queries;
 mod schema;
@@ -33,6 +34,7 @@ pub use connect::{
 };
 pub use dialect::DatabaseKind;
 pub use error::{CommitError, StorageError};
+pub use heads::HEADS_PAGE;
 pub use queries::{
     accounts::{LockMode, LockedAccounts},
     currencies::CurrencyConflict,

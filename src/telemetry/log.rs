@@ -5,7 +5,16 @@
 //! the server's capacity: a span is created, formatted and stored for every call, and few calls log a
 //! line. The fields here are formatted only with a line.
 
-use std::{cell::RefCell, fmt, io::IsTerminal, mem, net::SocketAddr, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    cell::RefCell,
+    fmt,
+    io::IsTerminal,
+    mem,
+    net::SocketAddr,
+    panic::PanicHookInfo,
+    sync::Arc,
+};
 
 use clap::ValueEnum;
 use http::HeaderValue;
@@ -21,6 +30,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::panic_message::panic_message;
+
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -32,7 +43,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Installs the log for the process, with this filter and format.
+/// Installs the log for the process, with this filter and format. Panics are lines of it.
 pub fn start(filter: EnvFilter, format: LogFormat) {
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -53,6 +64,18 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         let format = WithCallFields { format, is_json };
         subscriber.with(lines.with_ansi(is_terminal).event_format(format)).init();
     }
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Logs a panic as one line.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    // Empty unless RUST_BACKTRACE is set.
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        matches!(backtrace.status(), BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let message = panic_message(panic.payload());
+    tracing::error!(panic = message, location, backtrace, "panicked");
 }
 
 /// The fields of each line that is logged in the course of a call.
@@ -138,5 +161,51 @@ where
             write!(writer, ",\"{name}\":{}", serde_json::Value::from(value))?;
         }
         writer.write_str("}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+    use crate::lock::lock;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_with_its_text_and_its_place() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let json = tracing_subscriber::fmt().json().flatten_event(true);
+        let subscriber = json.with_writer(move || writer.clone()).finish();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        let panicked = tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("two\nlines"))
+        });
+        std::panic::set_hook(before);
+        assert!(panicked.is_err());
+        let text = String::from_utf8(lock(&lines.0).clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let field = |name: &str| line[name].as_str().unwrap_or_default();
+        assert_eq!((field("level"), field("message")), ("ERROR", "panicked"));
+        assert_eq!(field("panic"), "two\nlines");
+        assert!(field("location").starts_with("src/telemetry/log.rs:"), "{line}");
     }
 }

@@ -121,6 +121,14 @@ fn describe() {
         "passbook_tls_certificate_expiry_timestamp_seconds",
         "Time at which the certificate of the server expires, in seconds since 1970."
     );
+    describe_gauge!(
+        "passbook_files_reload_failed",
+        "1 if the files, as they are now, could not be reloaded and their old content is in force."
+    );
+    describe_gauge!(
+        "passbook_files_in_force_timestamp_seconds",
+        "Time at which the content of the files that is in force was loaded, in seconds since 1970."
+    );
     describe_counter!("passbook_tls_handshake_failures_total", "TLS handshakes that failed.");
     describe_counter!(
         "passbook_unauthenticated_total",

@@ -46,7 +46,7 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 pub struct Traces(SdkTracerProvider);
 
 /// Starts tracing to the collector at `endpoint`. `sample_ratio` is the fraction of calls that are
-/// traced if their caller sends no `traceparent`. The process calls this once, within its tokio
+/// traced if no known caller sends a `traceparent`. The process calls this once, within its tokio
 /// runtime.
 ///
 /// # Errors
@@ -114,11 +114,17 @@ impl ShouldSample for LinkedSampler {
 pub struct CallTrace(Option<Context>);
 
 impl CallTrace {
-    /// Starts the span of a call to `method`. The headers have the trace of the caller, and `peer` is
-    /// the address of the client.
-    pub fn begin(method: &'static str, headers: &HeaderMap, peer: Option<IpAddr>) -> Self {
+    /// Starts the span of a call to `method`. The headers have the trace of the caller, which counts
+    /// if it `is_identified`: anyone could make the server trace everything. `peer` is the address of
+    /// the client.
+    pub fn begin(
+        method: &'static str,
+        headers: &HeaderMap,
+        is_identified: impl FnOnce() -> bool,
+        peer: Option<IpAddr>,
+    ) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
-        let parent = remote_context(headers).unwrap_or_default();
+        let parent = remote_context(headers).filter(|_| is_identified()).unwrap_or_default();
         let mut attributes =
             vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", method)];
         attributes.extend(peer.map(|peer| KeyValue::new("client.address", peer.to_string())));

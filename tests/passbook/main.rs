@@ -14,6 +14,7 @@
 
 mod harness;
 
+mod attacks;
 mod concurrency;
 mod faults;
 mod operations;

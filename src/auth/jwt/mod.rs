@@ -4,7 +4,10 @@ mod keys;
 mod signatures;
 
 use std::{
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +29,8 @@ use crate::{
 /// How far the clocks of issuer and server may differ: a token is accepted for so long before its
 /// `nbf` and after its `exp`.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(30);
+/// The most groups of a token. Entra ID names 200, the most of the common providers.
+const GROUPS_MAX: usize = 256;
 
 /// What a JWT must say, and where it says who the caller is.
 #[derive(Clone, Debug)]
@@ -46,6 +51,8 @@ pub struct JwtIssuer {
     settings: JwtSettings,
     /// Empty until the first keys are there: then no JWT is accepted.
     keys: RwLock<Arc<KeySet>>,
+    /// Counts how often the keys were replaced.
+    keys_version: AtomicU64,
     unknown_key: Notify,
 }
 
@@ -86,12 +93,24 @@ impl JwtIssuer {
     #[must_use]
     pub fn new(settings: JwtSettings) -> Self {
         signatures::install();
-        Self { settings, keys: RwLock::default(), unknown_key: Notify::new() }
+        Self {
+            settings,
+            keys: RwLock::default(),
+            keys_version: AtomicU64::new(0),
+            unknown_key: Notify::new(),
+        }
     }
 
-    /// Verifies tokens with these keys from now on.
+    /// Verifies tokens with these keys from now on, also those of streams that have begun.
     pub fn replace_keys(&self, keys: KeySet) {
         *lock::write(&self.keys) = Arc::new(keys);
+        // After the keys: who sees the new version, sees these or later ones.
+        self.keys_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with the keys.
+    pub(super) fn keys_version(&self) -> u64 {
+        self.keys_version.load(Ordering::Acquire)
     }
 
     /// Waits for a token whose key is unknown. A token from before the call counts, once.
@@ -140,8 +159,12 @@ impl JwtIssuer {
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         validation.set_issuer(&[&self.settings.issuer]);
         validation.set_audience(&[&self.settings.audience]);
-        let decoded = jsonwebtoken::decode(token, &key.key, &validation)?;
-        self.principal(&decoded.claims)
+        let claims: Map<String, Value> = jsonwebtoken::decode(token, &key.key, &validation)?.claims;
+        // The library also accepts a list that contains the issuer.
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.settings.issuer) {
+            return Err(JwtError::Issuer);
+        }
+        self.principal(&claims)
     }
 
     fn principal(&self, claims: &Map<String, Value>) -> Result<Principal, JwtError> {
@@ -165,15 +188,16 @@ impl JwtIssuer {
     }
 }
 
-/// The groups in a claim: a list of texts, a single text, or none.
+/// The groups in a claim: a list of texts, a single text, or none. None of too many count: those that
+/// are left out might be the ones with denials.
 fn groups(claim: &Value) -> Option<Vec<String>> {
     match claim {
         Value::Null => Some(Vec::new()),
         Value::String(group) => Some(vec![group.clone()]),
-        Value::Array(groups) => {
+        Value::Array(groups) if groups.len() <= GROUPS_MAX => {
             groups.iter().map(|group| group.as_str().map(str::to_owned)).collect()
         }
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+        Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
     }
 }
 

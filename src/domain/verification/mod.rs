@@ -1,9 +1,13 @@
 //! Checks of stored data: one account, and the ledger as a whole.
 
 mod account;
+mod attributes;
+mod head;
 #[cfg(test)]
 mod tests;
 mod totals;
 
 pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount, VerifiedAccount};
+pub use attributes::AttributesVerifier;
+pub use head::{AccountToday, Head};
 pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

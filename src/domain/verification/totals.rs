@@ -39,6 +39,15 @@ pub enum LedgerFault {
         /// The stored value and the expected one.
         description: String,
     },
+    /// The attributes of an account are not what its history says.
+    Attributes {
+        /// The account.
+        account_id: AccountId,
+        /// The version of the change; zero for a fault of the account itself.
+        version: i64,
+        /// The stored value and the expected one.
+        description: String,
+    },
     /// The balances of a currency are not the sum of its entries.
     Currency {
         /// Its name.
@@ -60,6 +69,12 @@ impl fmt::Display for LedgerFault {
             }
             Self::Hold { hold_id, description } => {
                 write!(formatter, "hold {hold_id}: {description}")
+            }
+            Self::Attributes { account_id, version: 0, description } => {
+                write!(formatter, "account {account_id}: {description}")
+            }
+            Self::Attributes { account_id, version, description } => {
+                write!(formatter, "account {account_id}, change {version}: {description}")
             }
             Self::Currency { currency_code, description } => {
                 write!(formatter, "currency {currency_code}: {description}")

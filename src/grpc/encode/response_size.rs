@@ -40,11 +40,9 @@ const ENTRY_SIZE_MORE: usize = 200;
 /// The most bytes of a result that are not in its request, or of a shortened error.
 const RESULT_SIZE_MORE: usize = 1024;
 
-/// Rejects a batch whose results may not fit into one response, before any request is applied. With
-/// the default of `message_size_max` they always fit.
-pub fn check_room(
-    requests: Vec<proto::PostTransactionRequest>,
-) -> Result<Vec<proto::PostTransactionRequest>, Status> {
+/// The most bytes of the results of a batch. Rejects a batch whose results may not fit into one
+/// response, before any request is applied. With the default of `message_size_max` they always fit.
+pub fn check_room(requests: &[proto::PostTransactionRequest]) -> Result<usize, Status> {
     let size_of = |it: &proto::PostTransactionRequest| {
         it.encoded_len() + it.legs.len() * ENTRY_SIZE_MORE + RESULT_SIZE_MORE
     };
@@ -57,7 +55,7 @@ pub fn check_room(
         );
         return Err(error::request_too_large("response_size", RESPONSE_SIZE_MAX as u32, message));
     }
-    Ok(requests)
+    Ok(size)
 }
 
 /// Shortens the results of a batch until they fit into one response. [`check_room`] has bounded the
@@ -138,8 +136,8 @@ mod tests {
         let mut requests = vec![request; 1000];
         let left = 1024 * 1024 - requests.iter().map(size_in_list).sum::<usize>();
         requests[0].description = "x".repeat(left);
-        assert!(check_room(requests.clone()).is_ok());
+        assert!(check_room(&requests).is_ok());
         requests[0].description = "x".repeat(2 * RESPONSE_SIZE_MAX);
-        assert!(check_room(requests).is_err());
+        assert!(check_room(&requests).is_err());
     }
 }

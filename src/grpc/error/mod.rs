@@ -4,7 +4,7 @@
 //! Every error of this service is a [`StatusBuilder`] first. One file for each source: [`invalid`]
 //! (the shape of a request), `rejection` (the state of the ledger), `no_result` (errors of the
 //! ledger and of authentication), `limit` (shed calls, too large messages), `transport` (errors of
-//! tonic, panics). Errors are counted by the service, not here. Only a panic is logged here.
+//! tonic, panics). Errors are counted by the service, not here.
 
 pub mod invalid;
 mod limit;

@@ -8,7 +8,6 @@ use tonic::{Code, Status, body::Body};
 use crate::{
     grpc::error::{StatusBuilder, invalid::Invalid},
     ledger::{Error, Outcome},
-    panic_message::panic_message,
     proto::ErrorReason,
 };
 
@@ -29,11 +28,10 @@ pub fn remap_protocol_errors(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// The response to a call whose handler panicked. The outcome is `unknown`.
+/// The response to a call whose handler panicked. The outcome is `unknown`. The panic itself is in the
+/// log already.
 #[must_use]
-pub fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
-    let text = panic_message(&*panic);
-    tracing::error!(panic = text, "handler panicked");
+pub fn panic_response(_panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     Status::from(Error::Internal(Some(Outcome::Unknown))).into_http()
 }
 

@@ -6,15 +6,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use metrics::counter;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use crate::auth::{AuthError, Authenticator, Peer};
+use crate::{
+    auth::{AuthError, Authenticator, Caller, Peer, StreamAuthorization, Unauthenticated},
+    grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
+};
 
-/// Attaches the [`Caller`](crate::domain::authorization::Caller) to the request, and to the response
-/// for the layers outside of this one; or denies the call.
+/// Attaches the [`Caller`] to the request, and to the response
+/// for the layers outside of this one; or denies the call. A stream also gets its
+/// [`StreamAuthorization`].
 #[derive(Clone)]
 pub struct AuthenticationLayer(pub Arc<Authenticator>);
 
@@ -33,6 +37,25 @@ impl<S> Layer<S> for AuthenticationLayer {
     }
 }
 
+impl<S> AuthenticationService<S> {
+    fn authorize<B>(
+        &self,
+        request: &mut Request<B>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Caller, AuthError> {
+        let (peer, path) = (request.extensions().get::<Peer>(), request.uri().path());
+        if METRICS_BY_METHOD.of(path).is_unary {
+            return self.authenticator.authorize(path, peer, authorization.as_ref());
+        }
+        let (peer, uri) = (peer.cloned(), request.uri().clone());
+        let authenticator = self.authenticator.clone();
+        let mut stream = StreamAuthorization::begin(authenticator, uri, peer, authorization)?;
+        let caller = stream.caller()?.clone();
+        request.extensions_mut().insert(stream);
+        Ok(caller)
+    }
+}
+
 impl<S, B> Service<Request<B>> for AuthenticationService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
@@ -47,11 +70,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>();
-        let authorization = request.headers().get(AUTHORIZATION);
-        let authorized = self.authenticator.authorize(request.uri().path(), peer, authorization);
-        // Nothing further in needs the token, and what is not there cannot be logged.
-        request.headers_mut().remove(AUTHORIZATION);
+        let is_ambiguous = request.headers().get_all(AUTHORIZATION).iter().count() > 1;
+        // Nothing further in reads the header, and what is not there cannot be logged.
+        let authorization = request.headers_mut().remove(AUTHORIZATION);
+        let authorized = if is_ambiguous {
+            Err(Unauthenticated::SeveralAuthorizations.into())
+        } else {
+            self.authorize(&mut request, authorization)
+        };
         match authorized {
             Err(error) => {
                 if let AuthError::Unauthenticated(error) = &error {

@@ -48,7 +48,7 @@ impl Deadline {
     }
 
     /// When the only message of the call must have arrived, read now.
-    pub fn to_receive(self) -> Instant {
+    pub fn receive_until(self) -> Instant {
         self.at.min(Instant::now() + RECEIVE_TIME_MAX)
     }
 

@@ -14,12 +14,14 @@ use tower::{Layer, Service};
 
 use crate::{
     auth::{self, Peer},
-    budget::{Budgets, Exhausted, Share},
+    budget::{Budgets, Connection, Exhausted, Share},
     domain::ids::Identity,
     grpc::{
         error,
         middleware::{
-            deadline::Deadline, request_body::RequestBody, response_body::ResponseBody,
+            deadline::Deadline,
+            request_body::RequestBody,
+            response_body::{Recipient, ResponseBody},
             telemetry::methods::METRICS_BY_METHOD,
         },
     },
@@ -71,15 +73,14 @@ impl LimitLayer {
         &self,
         path: &str,
         identity: &Identity,
-        peer: Option<&Peer>,
+        connection: Option<&Connection>,
     ) -> Result<Share, Exhausted> {
-        if let Some(connection) = peer.and_then(|it| it.connection.as_ref()) {
+        if let Some(connection) = connection {
             connection.establish(identity)?;
         }
         let is_limited = is_account_service(path);
         let budget = if is_limited { &self.budgets.calls } else { &self.budgets.control_calls };
-        let connection = peer.and_then(|it| it.connection.as_ref()).map(|it| it.id);
-        let mut call = budget.share(identity.clone(), connection);
+        let mut call = budget.share(identity.clone(), connection.map(|it| it.id));
         // Calls in flight come first: a call that they shed takes nothing from the rate.
         call.resize(1)?;
         if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| is_limited) {
@@ -119,7 +120,7 @@ where
         let identity = auth::caller(request.extensions()).identity;
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
-        let call = match layer.admit(request.uri().path(), &identity, peer) {
+        let call = match layer.admit(request.uri().path(), &identity, connection.as_deref()) {
             Ok(call) => call,
             Err(exhausted) => {
                 let status = error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status();
@@ -132,14 +133,15 @@ where
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
         let message_size_max = layer.sizes.message_size_max as usize;
         let request = request.map(|body| {
-            let receive_until = method.has_one_request.then(|| deadline.to_receive());
+            let receive_until = method.has_one_request.then(|| deadline.receive_until());
             RequestBody::wrap(body, header_size, message_size_max, receive_until, received)
         });
-        let unread = layer.budgets.response_bytes.share(identity, connection_id);
+        let budget = layer.budgets.response_bytes.clone();
+        let recipient = Recipient { budget, identity, connection };
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            Ok(ResponseBody::wrap(response, method, call, unread, connection))
+            Ok(ResponseBody::wrap(response, method, call, recipient))
         })
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod authentication;
 pub mod deadline;
+mod front_door;
 pub mod limits;
 mod request_body;
 mod response_body;
@@ -30,6 +31,7 @@ use crate::{
         middleware::{
             authentication::AuthenticationLayer,
             deadline::DeadlinePolicy,
+            front_door::FrontDoorLayer,
             limits::{LimitLayer, SizeLimits},
             telemetry::TelemetryLayer,
             unread_body::UnreadBodies,
@@ -61,8 +63,11 @@ type Layers<Drain, Remap, Attach> = Stack<
             Stack<
                 MapResponseLayer<Remap>,
                 Stack<
-                    CatchPanicLayer<PanicHandler>,
-                    Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
+                    FrontDoorLayer,
+                    Stack<
+                        CatchPanicLayer<PanicHandler>,
+                        Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
+                    >,
                 >,
             >,
         >,
@@ -77,6 +82,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | `unread_body` | drains the body that is left when a call is answered early | |
 /// | `telemetry` | counts, times, logs and traces the call | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
+/// | `front_door` | lets only gRPC calls pass | with 405 or 415 of HTTP |
 /// | protocol errors | gives malformed messages a reason instead of INTERNAL | with INVALID_ARGUMENT |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
 /// | `deadline` | attaches the deadline | |
@@ -100,8 +106,9 @@ pub fn stack(
     let unread_bodies = UnreadBodies::default();
     ServiceBuilder::new()
         .map_request(move |request| unread_bodies.drain(request))
-        .layer(TelemetryLayer::new(slow_request_threshold))
+        .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone()))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
+        .layer(FrontDoorLayer)
         .map_response(error::remap_protocol_errors)
         .layer(AuthenticationLayer(authenticator))
         .map_request(move |request| deadline::attach(request, deadlines))

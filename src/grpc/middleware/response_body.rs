@@ -1,7 +1,8 @@
 //! Bounds the memory of responses that their callers do not read, and the time for which they stay.
 //!
-//! hyper polls a body for more only when the peer's flow control has let it send what was there. So
-//! a frame that was polled is unread until the body is polled again.
+//! hyper polls a body when the peer's flow control allows it to send, and then buffers what it gets.
+//! So a small frame is unread until the body is polled again. A large frame keeps its share itself:
+//! it is unread until h2 has written it to the connection and drops it.
 
 use std::{
     pin::Pin,
@@ -16,7 +17,8 @@ use pin_project_lite::pin_project;
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{Connection, Share, Unread},
+    budget::{Budget, Connection, Share, Unread},
+    domain::ids::Identity,
     grpc::{error, middleware::telemetry::methods::MethodMetrics},
     ledger::Outcome,
 };
@@ -27,7 +29,7 @@ const SMALL_BYTES_MAX: usize = 4 * 1024;
 type PolledFrame = Option<Result<Frame<Bytes>, Status>>;
 
 pin_project! {
-    /// The body of a response, with the shares of its call. The call is in flight until the body is
+    /// The body of a response, with the share of its call. The call is in flight until the body is
     /// sent.
     pub struct ResponseBody {
         #[pin]
@@ -35,11 +37,58 @@ pin_project! {
         // The frame of a unary response, encoded before the caller reads.
         first: Option<PolledFrame>,
         call: Share,
-        bytes: Share,
-        connection: Option<Arc<Connection>>,
+        recipient: Recipient,
         unread: Option<Unread>,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
+    }
+}
+
+/// To whom a response is charged until it is read.
+pub struct Recipient {
+    /// The budget of bytes that are not read yet.
+    pub budget: Arc<Budget>,
+    pub identity: Identity,
+    pub connection: Option<Arc<Connection>>,
+}
+
+/// The data of a large frame, with its shares.
+struct ChargedBytes {
+    bytes: Bytes,
+    _share: Share,
+    _unread: Option<Unread>,
+}
+
+impl AsRef<[u8]> for ChargedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Recipient {
+    fn unread(&self) -> Option<Unread> {
+        self.connection.as_ref().map(Connection::unread)
+    }
+
+    /// Charges what was polled. If there is no room for it, the response ends with an error instead.
+    fn charge(&self, polled: PolledFrame, outcome: Outcome) -> PolledFrame {
+        let frame = match polled {
+            Some(Ok(frame)) => frame,
+            other => return other,
+        };
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        if size <= SMALL_BYTES_MAX {
+            return Some(Ok(frame));
+        }
+        let connection = self.connection.as_ref().map(|it| it.id);
+        let mut share = self.budget.share(self.identity.clone(), connection);
+        if let Err(exhausted) = share.resize(size) {
+            return Some(Err(error::overloaded(exhausted, Some(outcome)).into_status()));
+        }
+        let unread = self.unread();
+        Some(Ok(frame.map_data(|bytes| {
+            Bytes::from_owner(ChargedBytes { bytes, _share: share, _unread: unread })
+        })))
     }
 }
 
@@ -49,13 +98,12 @@ impl ResponseBody {
         response: Response<Body>,
         method: &MethodMetrics,
         call: Share,
-        bytes: Share,
-        connection: Option<Arc<Connection>>,
+        recipient: Recipient,
     ) -> Response<Body> {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
         response.map(|body| {
-            let unread = connection.as_ref().map(Connection::unread);
-            let mut body = Self { body, first: None, call, bytes, connection, unread, outcome };
+            let unread = recipient.unread();
+            let mut body = Self { body, first: None, call, recipient, unread, outcome };
             if method.is_unary {
                 body.encode();
             }
@@ -64,28 +112,13 @@ impl ResponseBody {
     }
 
     /// Encodes the message of a unary response, so that it is charged although nobody reads it, and
-    /// takes no more memory than its bytes.
+    /// takes no more memory than its bytes. A body that is not ready is encoded when it is polled.
     fn encode(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(&mut context) {
-            self.first = Some(charge(polled, &mut self.bytes, self.outcome));
+            self.first = Some(self.recipient.charge(polled, self.outcome));
         }
     }
-}
-
-/// Charges what was polled. If there is no room for it, the response ends with an error instead.
-fn charge(polled: PolledFrame, share: &mut Share, outcome: Outcome) -> PolledFrame {
-    let frame = match polled {
-        Some(Ok(frame)) => frame,
-        other => return other,
-    };
-    let size = frame.data_ref().map_or(0, Bytes::len);
-    let charged = share.resize(if size > SMALL_BYTES_MAX { size } else { 0 });
-    Some(
-        charged
-            .map(|()| frame)
-            .map_err(|exhausted| error::overloaded(exhausted, Some(outcome)).into_status()),
-    )
 }
 
 impl HttpBody for ResponseBody {
@@ -102,11 +135,11 @@ impl HttpBody for ResponseBody {
             None => {
                 *this.unread = None;
                 let polled = this.body.poll_frame(context);
-                polled.map(|polled| charge(polled, this.bytes, *this.outcome))
+                polled.map(|polled| this.recipient.charge(polled, *this.outcome))
             }
         };
         if this.unread.is_none() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            *this.unread = this.connection.as_ref().map(Connection::unread);
+            *this.unread = this.recipient.unread();
         }
         polled
     }

@@ -22,13 +22,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    budget::{GatePermit, Rate, Share},
+    budget::{Rate, Share},
     domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
     ledger::{Error, Outcome},
     lock::lock,
@@ -79,19 +76,8 @@ struct Reply {
 pub struct Permits {
     /// Of the queue.
     pub queue: Share,
-    /// Of the part of the queue that streams may fill, if the job comes in a stream.
-    #[expect(dead_code, reason = "held, not used")]
-    pub stream: Option<StreamPermit>,
     /// Charged with a record if the command is rejected.
     pub records: Arc<Rate>,
-}
-
-/// Room in the queue for one request of a stream.
-pub struct StreamPermit {
-    /// Of what the streams of one identity may fill.
-    pub own: GatePermit,
-    /// Of what all streams may fill.
-    pub all: Option<OwnedSemaphorePermit>,
 }
 
 /// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
@@ -252,7 +238,7 @@ mod tests {
         let command = Command::CreateAccount(new_account("a"));
         let budgets = Budgets::for_tests(1);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
-        new(command, deadline, Permits { queue, stream: None, records: budgets.records.clone() })
+        new(command, deadline, Permits { queue, records: budgets.records.clone() })
     }
 
     fn soon() -> Instant {

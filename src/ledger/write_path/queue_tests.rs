@@ -42,7 +42,7 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
     let command = Command::Request(Arc::new(posting("r", &changes)));
     let budgets = Budgets::for_tests(1);
     let queue = budgets.queue.take_one(&crate::domain::ids::Identity::anonymous()).unwrap();
-    let permits = job::Permits { queue, stream: None, records: budgets.records.clone() };
+    let permits = job::Permits { queue, records: budgets.records.clone() };
     job::new(command, deadline, permits)
 }
 

@@ -18,6 +18,7 @@ mod import;
 mod input;
 mod insert;
 mod reader;
+mod values;
 
 pub use export::ExportError;
 pub use import::{ImportError, ImportProgress};

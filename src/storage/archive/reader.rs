@@ -10,7 +10,7 @@ use sea_orm::Value;
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
-use crate::storage::archive::{Counts, FORMAT, FORMAT_VERSION, input, trailer};
+use crate::storage::archive::{Counts, FORMAT, FORMAT_VERSION, input, trailer, values};
 use crate::storage::{
     hex::from_hex,
     schema_version,
@@ -149,7 +149,13 @@ fn check_header(header: &Map<String, Json>) -> Result<(), String> {
 fn row(table: &Table, object: &Map<String, Json>) -> Result<Row, String> {
     let cell = |column: &Column| match object.get(column.name) {
         Some(json) => {
-            value(column, json).map_err(|what| format!("{}: must be {what}", column.name))
+            let value =
+                value(column, json).map_err(|what| format!("{}: must be {what}", column.name))?;
+            if !json.is_null() {
+                let checked = values::check(column.name, json);
+                checked.map_err(|why| format!("{}: {why}", column.name))?;
+            }
+            Ok(value)
         }
         None => Err(format!("{}: is missing", column.name)),
     };

@@ -4,7 +4,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{
-        account::{Account, AccountState},
+        account::{Account, AccountState, COUNT_MAX},
         ids::{AccountId, Identity},
     },
     storage::{
@@ -49,15 +49,19 @@ impl TryFrom<Model> for Account {
         let currency = currency(&row.currency_code, row.currency_scale)?;
         let amount =
             |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
+        let count = |number: i64, lowest, column| {
+            let count = (lowest..=COUNT_MAX).contains(&number).then_some(number);
+            count.ok_or_else(|| corrupt(column))
+        };
         Ok(Self {
-            account_id: AccountId::from_stored(&row.account_id),
+            account_id: AccountId::parse(&row.account_id).map_err(|_| corrupt("account_id"))?,
             balance: amount(row.balance, "balance")?,
             held: amount(row.held, "held")?,
             overdraft_limit: amount(row.overdraft_limit, "overdraft_limit")?,
             unlimited_overdraft: row.unlimited_overdraft,
             state: AccountState::from_name(&row.state).ok_or_else(|| corrupt("state"))?,
-            sequence: row.sequence,
-            version: row.version,
+            sequence: count(row.sequence, 0, "sequence")?,
+            version: count(row.version, 1, "version")?,
             last_hash: row.last_hash.try_into().map_err(|_| corrupt("last_hash"))?,
             labels: serde_json::from_value(row.labels).map_err(|_| corrupt("labels"))?,
             currency,

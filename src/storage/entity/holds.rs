@@ -52,12 +52,12 @@ impl Model {
             _ => return Err(corrupt("transaction_id")),
         };
         Ok(Hold {
-            account_id: AccountId::from_stored(&self.account_id),
+            account_id: AccountId::parse(&self.account_id).map_err(|_| corrupt("account_id"))?,
             amount: amount(self.amount, "amount")?,
             state: HoldState::from_name(&self.state).ok_or_else(|| corrupt("state"))?,
             expire_time_us: self.expire_time_us,
             captured,
-            request_id: RequestId::from_stored(&self.request_id),
+            request_id: RequestId::parse(&self.request_id).map_err(|_| corrupt("request_id"))?,
             description: self.description,
             labels: serde_json::from_value(self.labels).map_err(|_| corrupt("labels"))?,
             create_time_us: self.create_time_us,
@@ -65,7 +65,7 @@ impl Model {
             created_by: Identity::from_stored(&self.caller),
             ended_by: Identity::from_stored(&self.end_caller),
             currency: currency.clone(),
-            hold_id: HoldId::from_stored(&hold_id),
+            hold_id: HoldId::parse(&hold_id).map_err(|_| corrupt("hold_id"))?,
         })
     }
 }

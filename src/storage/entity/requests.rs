@@ -6,6 +6,7 @@ use sea_orm::entity::prelude::*;
 
 use crate::{
     domain::{
+        account::Labels,
         command::PLACE_HOLD,
         hold::Hold,
         ids::{AccountId, HoldId, Identity, RequestId},
@@ -64,17 +65,45 @@ impl Model {
         entries: &HashMap<EntryKey, Entry>,
         holds: &HashMap<HoldId, Hold>,
     ) -> Result<RequestRecord, StorageError> {
-        let fingerprint =
-            self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))?;
-        let result = match &self.rejection {
-            Some(rejection) => {
-                let rejection: Rejection =
-                    serde_json::from_str(rejection).map_err(|_| self.corrupt("rejection"))?;
-                Err(rejection)
-            }
+        let fingerprint = self.fingerprint()?;
+        let result = match self.rejection()? {
+            Some(rejection) => Err(rejection),
             None => Ok(self.effects(entries, holds)?),
         };
         Ok(RequestRecord { fingerprint, transaction_id: self.transaction_id, result })
+    }
+
+    /// Checks that every column can be decoded. `has_hold` says whether the hold of the request exists.
+    pub fn check(&self, has_hold: bool) -> Result<(), StorageError> {
+        self.request_id()?;
+        self.fingerprint()?;
+        self.labels()?;
+        self.entry_keys()?;
+        if self.rejection()?.is_some() {
+            return Ok(());
+        }
+        match &self.hold_id {
+            Some(_) if !has_hold => Err(self.corrupt("hold_id")),
+            None if TransactionKind::from_name(&self.kind).is_none() => Err(self.corrupt("kind")),
+            _ => Ok(()),
+        }
+    }
+
+    fn request_id(&self) -> Result<RequestId, StorageError> {
+        RequestId::parse(&self.request_id).map_err(|_| self.corrupt("request_id"))
+    }
+
+    fn fingerprint(&self) -> Result<[u8; 32], StorageError> {
+        self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))
+    }
+
+    fn labels(&self) -> Result<Labels, StorageError> {
+        serde_json::from_value(self.labels.clone()).map_err(|_| self.corrupt("labels"))
+    }
+
+    fn rejection(&self) -> Result<Option<Rejection>, StorageError> {
+        let rejection = self.rejection.as_deref().map(serde_json::from_str).transpose();
+        rejection.map_err(|_| self.corrupt("rejection"))
     }
 
     /// The effects of the request at its time: a hold that it placed may be closed since.
@@ -110,12 +139,11 @@ impl Model {
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
             created_by: Identity::from_stored(&self.caller),
-            request_id: RequestId::from_stored(&self.request_id),
+            request_id: self.request_id()?,
             kind,
             entries,
             description: self.description.clone(),
-            labels: serde_json::from_value(self.labels.clone())
-                .map_err(|_| self.corrupt("labels"))?,
+            labels: self.labels()?,
             create_time_us: self.create_time_us,
             reverses_transaction_id: self.reverses_transaction_id,
             reversed_by_transaction_id: None,

@@ -44,13 +44,14 @@ impl Partition {
     }
 }
 
-/// The number of entries by the accounts' rows.
+/// The approximate number of entries by the accounts' rows. A wrong row may have any sequence, whose
+/// sum no integer has.
 pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, StorageError> {
-    let sql = "SELECT CAST(COALESCE(sum(sequence), 0) AS bigint) FROM accounts";
+    let sql = "SELECT COALESCE(sum(CAST(sequence AS double precision)), 0.0) FROM accounts";
     let statement = DatabaseKind::of(connection).statement(sql, []);
     let row = connection.query_one_raw(statement).await?;
-    let count: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
-    Ok(u64::try_from(count).unwrap_or_default())
+    let count: f64 = row.map_or(Ok(0.0), |row| row.try_get_by_index(0))?;
+    Ok(count as u64)
 }
 
 /// Verifies all accounts.

@@ -7,11 +7,13 @@
 
 mod account;
 mod accounts;
+mod attributes;
 mod error;
 mod holds;
 mod orphans;
 mod partitions;
 mod progress;
+mod records;
 mod requests;
 mod rows;
 
@@ -47,6 +49,8 @@ pub async fn verify(
         return Err(orphans::first(&connections[0]).await?.into());
     }
     holds::verify(&connections[0]).await?;
+    records::verify_holds(&connections[0]).await?;
+    attributes::verify(&connections[0]).await?;
     totals.check()?;
     Ok(totals)
 }

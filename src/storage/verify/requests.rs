@@ -13,6 +13,7 @@ use crate::storage::verify::{
     error::VerifyError,
     partitions::{self, LAST},
     progress::VerifyProgress,
+    records,
     rows::{amount_of, read_packed},
 };
 use crate::{
@@ -93,7 +94,7 @@ async fn look_up(
         AND (caller, request_id) <= ($3, $4) ORDER BY caller, request_id";
     let columns = format!("{id}, kind, {is_applied}, {names}");
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
-    let page = read_packed(&*connection, &columns, from, values).await?;
+    let page = read_packed(&*connection, &columns, from, values.clone()).await?;
     let mut applied = Vec::with_capacity(page.count);
     for line in page.text.lines() {
         applied.extend(read(line)?);
@@ -106,6 +107,7 @@ async fn look_up(
     for request in &applied {
         check(request, &mut found, &mut totals)?;
     }
+    records::verify_requests(&connection, values).await?;
     Ok(totals)
 }
 

@@ -1,6 +1,11 @@
 //! The command line as an operator or orchestrator sees it.
 
-use crate::harness::*;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+use crate::harness::{
+    credentials::{Callers, identity},
+    *,
+};
 
 on_both_databases! {
     serve_prints_one_line_when_ready,
@@ -113,4 +118,39 @@ async fn a_server_does_not_start_on_an_address_that_is_taken() {
 
     let why = outcome.must_fail(1);
     assert!(why.starts_with(&format!("cannot listen on {taken}: ")), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_their_owner_may_read_the_files_that_commands_create() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
+    let url = format!("sqlite://{}?mode=rwc", path("ledger.db"));
+    let server = Server::start_by(&["--database-url", &url]).await;
+    open(&server.client(), "a").await;
+    passbook(&["export", "--database-url", &url, "--output", &path("export")]).await.must_succeed();
+    passbook(&["token", "create", "--identity", "a", "--append", &path("tokens.toml")])
+        .await
+        .must_succeed();
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder.path()).expect("the folder") {
+        let file = file.expect("a file");
+        let mode = file.metadata().expect("its mode").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file:?}");
+        names.push(file.file_name());
+    }
+    assert!(names.len() >= 3, "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_all_users_can_read_are_warned_of() {
+    let callers = Callers::new(&[("a", "token")], &identity("a", &["read"], &[""]));
+    let arguments = callers.arguments();
+    let mut check = vec!["config", "check"];
+    check.extend(arguments.iter().map(String::as_str));
+    let warning = format!("tokens_file {}", callers.tokens_file().display());
+    for (mode, is_warned_of) in [(0o644, true), (0o640, false), (0o600, false)] {
+        std::fs::set_permissions(callers.tokens_file(), Permissions::from_mode(mode)).expect("set");
+        let outcome = passbook(&check).await.must_succeed();
+        assert_eq!(outcome.stderr.contains(&warning), is_warned_of, "{mode:o}: {}", outcome.stderr);
+    }
 }

@@ -246,7 +246,7 @@ async fn no_error_repeats_a_secret() {
     let password = file("password", secret);
     let tokens = file("tokens", &format!("[[token]]\nidentity = \"a\"\nsha256 = \"{secret}\"\n"));
     let broken = file("broken", &format!("[[token]]\nidentity = \"a\"\ntoken = \"{secret}\n"));
-    let policy = file("policy", "");
+    let policy = file("policy", &credentials::identity("a", &["read"], &[""]));
     let both =
         [("PASSBOOK_DATABASE_URL", url.as_str()), ("PASSBOOK_DATABASE_PASSWORD_FILE", &password)];
     let with = |tokens: &str| {

@@ -1,5 +1,6 @@
 //! The program as an operator sees it: commands, settings, start, migrations, telemetry.
 
+mod admin_port;
 mod bench;
 mod cli;
 mod closed_pipes;
@@ -11,6 +12,7 @@ mod deploy_manifests;
 mod export_import;
 mod export_import_files;
 mod export_import_large;
+mod heads;
 mod migrations;
 mod migrations_beside_other_programs;
 mod readiness;
@@ -21,3 +23,4 @@ mod telemetry_logs;
 mod telemetry_metrics;
 mod telemetry_traces;
 mod verify;
+mod verify_columns;

@@ -9,6 +9,7 @@ use tonic::Request;
 
 use crate::harness::{
     checker::hex,
+    credentials::{Callers, authorization, bearer, identity},
     trace_collector::{Collector, attribute},
     *,
 };
@@ -194,4 +195,32 @@ async fn an_invalid_trace_endpoint_is_a_startup_error() {
         assert_eq!(outcome.code, Some(2), "{wrong}: {}", outcome.stderr);
         assert!(outcome.stderr.contains("otlp-endpoint"), "{}", outcome.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_not_known_does_not_decide_what_is_traced() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let collector = Collector::start().await;
+    let callers = Callers::new(&[("a", "a-token")], &identity("a", &["*"], &[""]));
+    let endpoint = collector.endpoint();
+    let arguments = ["--otlp-endpoint", endpoint.as_str(), "--trace-sample-ratio", "0"];
+    let server = callers.serve(&database, &arguments).await;
+    for credential in [authorization(None), bearer("wrong")] {
+        let mut client = Client::over(server.channel(), credential);
+        let denied = client.raw.get_account(traced(account_named("a"), true)).await;
+        assert_eq!(denied.expect_err("denied").code(), Code::Unauthenticated);
+    }
+    let mut client = server.client_of("a-token");
+    client
+        .raw
+        .list_holds(traced(
+            ListHoldsRequest { account_id: "a".to_owned(), ..Default::default() },
+            true,
+        ))
+        .await
+        .expect_err("it is missing");
+
+    let spans = spans(server, &collector).await;
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["passbook.v1.AccountService/ListHolds"], "of the known caller");
 }

@@ -36,7 +36,7 @@ async fn ledger(kind: Kind) -> TestDatabase {
 }
 
 /// Applies each change, expects these words, and reverts it.
-async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
+pub async fn assert_found(database: &TestDatabase, cases: &[(&str, &str)]) {
     let tampering = Tampering::begin(database).await;
     for (change, words) in cases {
         database.execute(change).await;

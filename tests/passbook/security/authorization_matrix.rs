@@ -9,7 +9,9 @@ use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, Credential, allow, authorization, bearer, deny, entry, identity},
+    credentials::{
+        Callers, Credential, allow, authorization, bearer, deny, entry, entry_until, identity,
+    },
     *,
 };
 
@@ -69,7 +71,6 @@ fn everyone() -> Vec<Who> {
         none("a token that is cut off", bearer("own-clie")),
         none("another scheme", authorization(Some("Basic b3duLWNsaWVudDp4"))),
         none("a bare token", authorization(Some("own-client"))),
-        known("not-in-the-policy"),
         known("nothing-allowed"),
         Who { may_read: true, ..known("read-only") },
         Who { may_read: true, may_write: true, ..known("own-client") },
@@ -108,9 +109,8 @@ fn callers() -> Callers {
     ];
     let callers = Callers::new(&[], &policy.concat());
     let tokens: String = names.iter().map(|name| entry(name, name)).collect();
-    let tokens = tokens + &entry("fixture", "fixture");
-    let expired = format!("{}expire_time = 2020-01-01T00:00:00Z\n", entry("everything", "expired"));
-    callers.set_tokens(&(tokens + &expired));
+    let expired = entry_until("everything", "expired", "2020-01-01T00:00:00Z");
+    callers.set_tokens(&(tokens + &expired + &entry("fixture", "fixture")));
     callers
 }
 

@@ -9,9 +9,22 @@ use super::{
 };
 
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("main", &["cli"]),
-    ("cli", &["auth", "budget", "config", "domain", "ledger", "server", "storage", "telemetry"]),
+    (
+        "cli",
+        &[
+            "auth",
+            "budget",
+            "config",
+            "domain",
+            "ledger",
+            "server",
+            "storage",
+            "telemetry",
+            "witness",
+        ],
+    ),
     ("server", &["auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
     ("grpc", &["auth", "budget", "domain", "ledger", "proto", "telemetry"]),
     ("config", &["auth", "domain", "storage"]),
@@ -20,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("storage", &["domain"]),
     ("telemetry", &[]),
     ("budget", &["domain"]),
+    ("witness", &["domain"]),
     ("domain", &[]),
 ];
 /// Helpers that every module may import, and that import no module.

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use metrics::{Gauge, gauge};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    auth::Peer,
+    auth::{Authenticator, Peer},
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
         METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, uppercase_name,
@@ -34,6 +34,7 @@ const LINES_A_SECOND_MAX: u32 = 10;
 /// Records the calls of a server.
 pub struct CallRecorder {
     slow_threshold: Duration,
+    authenticator: Arc<Authenticator>,
     in_flight: Gauge,
     methods: &'static MetricsByMethod,
     faults: LogRateLimit,
@@ -58,9 +59,10 @@ pub struct Call {
 
 impl CallRecorder {
     /// A recorder that logs unary calls longer than `slow_threshold` at WARN.
-    pub fn new(slow_threshold: Duration) -> Self {
+    pub fn new(slow_threshold: Duration, authenticator: Arc<Authenticator>) -> Self {
         Self {
             slow_threshold,
+            authenticator,
             in_flight: gauge!("passbook_calls_in_flight"),
             methods: &METRICS_BY_METHOD,
             faults: LogRateLimit::default(),
@@ -76,8 +78,11 @@ impl CallRecorder {
         let method = self.methods.of(request.uri().path());
         let given = headers.get(CALL_ID_HEADER).filter(|value| is_call_id(value));
         let call_id = given.cloned().unwrap_or_else(new_call_id);
-        let peer = extensions.get::<Peer>().and_then(|peer| peer.address);
-        let trace = CallTrace::begin(&method.name, headers, peer.map(|peer| peer.ip()));
+        let peer = extensions.get::<Peer>();
+        let is_identified = || self.authenticator.identifies(peer, headers.get(AUTHORIZATION));
+        let peer = peer.and_then(|peer| peer.address);
+        let address = peer.map(|peer| peer.ip());
+        let trace = CallTrace::begin(&method.name, headers, is_identified, address);
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
         let fields = Arc::new(CallFields { method: &method.name, call_id, trace_id, peer });
         method.started.increment(1);

@@ -22,6 +22,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::{
+    auth::Authenticator,
     domain::authorization::Caller,
     grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
 };
@@ -31,10 +32,11 @@ use crate::{
 pub struct TelemetryLayer(Arc<CallRecorder>);
 
 impl TelemetryLayer {
-    /// A layer that logs unary calls longer than `slow_threshold` at WARN.
+    /// A layer that logs unary calls longer than `slow_threshold` at WARN. Callers that
+    /// `authenticator` identifies decide whether their calls are traced.
     #[must_use]
-    pub fn new(slow_threshold: Duration) -> Self {
-        Self(Arc::new(CallRecorder::new(slow_threshold)))
+    pub fn new(slow_threshold: Duration, authenticator: Arc<Authenticator>) -> Self {
+        Self(Arc::new(CallRecorder::new(slow_threshold, authenticator)))
     }
 }
 
@@ -114,6 +116,9 @@ where
             response.headers_mut().insert(name, call.fields.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
                 call.end(code);
+            } else if response.status().is_client_error() {
+                // No gRPC call: the fault of who sent it.
+                call.end(Code::InvalidArgument);
             } else if response.status() != StatusCode::OK {
                 call.end(Code::Unknown);
             }

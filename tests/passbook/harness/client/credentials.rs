@@ -81,10 +81,17 @@ impl Callers {
     }
 }
 
-/// The TOML of one token.
+/// The TOML of one token that does not expire.
 pub fn entry(identity: &str, token: &str) -> String {
+    entry_until(identity, token, "\"never\"")
+}
+
+/// The TOML of one token that expires at this time.
+pub fn entry_until(identity: &str, token: &str, expire_time: &str) -> String {
     let sha256: String = Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("[[token]]\nidentity = \"{identity}\"\nsha256 = \"{sha256}\"\n")
+    format!(
+        "[[token]]\nidentity = \"{identity}\"\nsha256 = \"{sha256}\"\nexpire_time = {expire_time}\n"
+    )
 }
 
 /// The TOML of one identity of a token, with all rights on the accounts with these prefixes.

@@ -2,7 +2,12 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use prost::Message;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -19,6 +24,8 @@ const END_HEADERS: u8 = 4;
 const WRITE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The initial flow-control window of a connection (RFC 9113, 6.9.2).
 const FIRST_WINDOW: i64 = 65_535;
+/// The largest flow-control window.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// The size of a frame header: length, type, flags, stream.
 const FRAME_HEADER: usize = 9;
 
@@ -33,6 +40,8 @@ pub struct Raw {
     window: i64,
     /// The last stream with an answer.
     answered: u32,
+    /// False: the socket is never read.
+    reads: bool,
 }
 
 impl Raw {
@@ -40,6 +49,32 @@ impl Raw {
     pub async fn connect(address: SocketAddr, authorization: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let mut raw = Self::over(stream, authorization);
+        raw.write(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
+        Ok(raw)
+    }
+
+    /// A connection whose flow control does not let the server send any response.
+    pub async fn without_window(address: SocketAddr, authorization: &str) -> io::Result<Self> {
+        let mut raw = Self::over(TcpStream::connect(address).await?, authorization);
+        raw.write(&[PREFACE, &frame(SETTINGS, 0, 0, &window(0))].concat()).await?;
+        Ok(raw)
+    }
+
+    /// A connection whose flow control lets the server send everything, and which reads nothing.
+    pub async fn never_reading(address: SocketAddr, authorization: &str) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let mut raw = Self::over(socket.connect(address).await?, authorization);
+        raw.reads = false;
+        let settings = frame(SETTINGS, 0, 0, &window(WINDOW_MAX));
+        let of_connection = (WINDOW_MAX - FIRST_WINDOW as u32).to_be_bytes();
+        let of_connection = frame(WINDOW_UPDATE, 0, 0, &of_connection);
+        raw.write(&[PREFACE, &settings, &of_connection].concat()).await?;
+        Ok(raw)
+    }
+
+    fn over(stream: TcpStream, authorization: &str) -> Self {
         let headers = vec![
             (":method", "POST".to_owned()),
             (":scheme", "http".to_owned()),
@@ -49,9 +84,12 @@ impl Raw {
             ("authorization", authorization.to_owned()),
         ];
         let (received, window) = (Vec::new(), FIRST_WINDOW);
-        let mut raw = Self { stream, next_stream: 1, headers, received, window, answered: 0 };
-        raw.write(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
-        Ok(raw)
+        Self { stream, next_stream: 1, headers, received, window, answered: 0, reads: true }
+    }
+
+    /// Adds a header to every later call.
+    pub fn add_header(&mut self, name: &'static str, value: String) {
+        self.headers.push((name, value));
     }
 
     /// Writes bytes. An error means that the connection has ended.
@@ -76,6 +114,9 @@ impl Raw {
 
     /// Reads all received frames. Only window updates and answers matter.
     fn read(&mut self) -> io::Result<()> {
+        if !self.reads {
+            return Ok(());
+        }
         let mut buffer = [0; 16 * 1024];
         loop {
             match self.stream.try_read(&mut buffer) {
@@ -117,6 +158,12 @@ impl Raw {
     /// Begins a call of this method.
     pub fn call(&self, stream: u32, path: &str) -> Vec<u8> {
         frame(HEADERS, END_HEADERS, stream, &self.block(path))
+    }
+
+    /// Calls a method with this one message, on a new stream.
+    pub fn unary(&mut self, path: &str, message: &impl Message) -> Vec<u8> {
+        let stream = self.open();
+        [self.call(stream, path), data(stream, &framed(message)), end(stream)].concat()
     }
 
     /// A call whose headers never end.
@@ -181,11 +228,33 @@ pub fn message_of(length: u32) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes()].concat()
 }
 
-/// HPACK: literal, without indexing, a new name (RFC 7541, 6.2.2); lengths below 127.
+/// A gRPC message with its prefix.
+pub fn framed(message: &impl Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    [message_of(u32::try_from(bytes.len()).expect("a short message")), bytes].concat()
+}
+
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+fn window(size: u32) -> [u8; 6] {
+    let [a, b, c, d] = size.to_be_bytes();
+    [0, 4, a, b, c, d]
+}
+
+/// HPACK: literal, without indexing, a new name (RFC 7541, 6.2.2).
 fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
     block.push(0);
     for text in [name, value] {
-        block.push(u8::try_from(text.len()).expect("short"));
+        // RFC 7541, 5.1: an integer with a prefix of seven bits.
+        if let Some(mut more) = text.len().checked_sub(127) {
+            block.push(127);
+            while more >= 128 {
+                block.push((more % 128) as u8 | 128);
+                more /= 128;
+            }
+            block.push(more as u8);
+        } else {
+            block.push(text.len() as u8);
+        }
         block.extend(text.as_bytes());
     }
 }

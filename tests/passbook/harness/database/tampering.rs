@@ -2,7 +2,7 @@
 
 use crate::harness::{Kind, TestDatabase};
 
-const TABLES: [&str; 4] = ["accounts", "entries", "requests", "holds"];
+const TABLES: [&str; 5] = ["accounts", "entries", "requests", "holds", "account_changes"];
 
 /// A database without its triggers, and a copy of its correct rows.
 pub struct Tampering<'a>(&'a TestDatabase);

@@ -1,0 +1,98 @@
+//! Checks the attributes of an account against the history of their changes.
+
+use crate::domain::{
+    account::{Account, AccountChange, AccountState, Attributes},
+    verification::LedgerFault,
+};
+
+/// Verifies the attributes of an account against its changes, which are pushed in their order.
+#[derive(Debug)]
+pub struct AttributesVerifier {
+    account: Account,
+    latest: Option<AccountChange>,
+}
+
+impl AttributesVerifier {
+    /// Starts before the first change.
+    pub fn new(account: Account) -> Self {
+        Self { account, latest: None }
+    }
+
+    /// The account.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Checks the next change: it begins with the attributes that the change before it left.
+    ///
+    /// # Errors
+    /// The fault of the change.
+    pub fn push(&mut self, change: AccountChange) -> Result<(), LedgerFault> {
+        let version = self.account.version;
+        let fault = |description| LedgerFault::Attributes {
+            account_id: change.account_id.clone(),
+            version: change.version,
+            description,
+        };
+        // The opening is version 1.
+        if change.version < 2 || change.version > version {
+            let description = format!("its version is not one from 2 to {version}, the account's");
+            return Err(fault(description));
+        }
+        match &self.latest {
+            None if change.before.state != AccountState::Open => {
+                let state = change.before.state.name();
+                return Err(fault(format!("it is the first change, and begins in state {state}")));
+            }
+            Some(latest) => {
+                if let Some(name) = difference(&latest.after, &change.before) {
+                    let before = latest.version;
+                    let description =
+                        format!("it begins with another {name} than change {before} left");
+                    return Err(fault(description));
+                }
+            }
+            None => {}
+        }
+        self.latest = Some(change);
+        Ok(())
+    }
+
+    /// Checks, after the last change was pushed, that the account has the attributes that it left.
+    ///
+    /// # Errors
+    /// The fault of the account.
+    pub fn finish(self) -> Result<(), LedgerFault> {
+        let attributes = self.account.attributes();
+        let description = match &self.latest {
+            None if attributes.state == AccountState::Open => return Ok(()),
+            None => {
+                let state = attributes.state.name();
+                format!("its state is {state}, but no change made it so")
+            }
+            Some(latest) => match difference(&latest.after, &attributes) {
+                None => return Ok(()),
+                Some(name) => {
+                    format!(
+                        "its {name} is not what its last change left, change {}",
+                        latest.version
+                    )
+                }
+            },
+        };
+        let account_id = self.account.account_id;
+        Err(LedgerFault::Attributes { account_id, version: 0, description })
+    }
+}
+
+/// The name of the first attribute that differs.
+fn difference(left: &Attributes, right: &Attributes) -> Option<&'static str> {
+    [
+        ("state", left.state == right.state),
+        ("overdraft_limit", left.overdraft_limit == right.overdraft_limit),
+        ("unlimited_overdraft", left.unlimited_overdraft == right.unlimited_overdraft),
+        ("labels", left.labels == right.labels),
+    ]
+    .into_iter()
+    .find_map(|(name, is_equal)| (!is_equal).then_some(name))
+}

@@ -1,0 +1,55 @@
+//! What the values of an export must be beyond the types of their columns: what a server reads.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use crate::{
+    domain::{
+        account::{COUNT_MAX, Labels},
+        ids::{AccountId, HoldId, IdError, RequestId},
+        rejection::Rejection,
+    },
+    storage::entity::{account_changes::StoredAttributes, requests::EntryKey},
+};
+
+/// The bytes of a SHA-256, as hexadecimal digits.
+const SHA_256_DIGITS: usize = 64;
+
+/// Checks the value of a column, which has the column's type and is not null.
+///
+/// # Errors
+/// What is wrong, as the rest of a sentence about the column.
+pub fn check(column: &str, json: &Json) -> Result<(), String> {
+    let text = json.as_str().unwrap_or_default();
+    let must_be = |what: &str| Err(format!("must be {what}"));
+    let id = |parsed: Result<(), IdError>| parsed.map_err(|error| error.to_string());
+    match column {
+        "account_id" => id(AccountId::parse(text).map(drop)),
+        "hold_id" => id(HoldId::parse(text).map(drop)),
+        "request_id" => id(RequestId::parse(text).map(drop)),
+        "sequence" if !(0..=COUNT_MAX).contains(&json.as_i64().unwrap_or(-1)) => {
+            Err(format!("must be from 0 to {COUNT_MAX}"))
+        }
+        "version" if !(1..=COUNT_MAX).contains(&json.as_i64().unwrap_or(-1)) => {
+            Err(format!("must be from 1 to {COUNT_MAX}"))
+        }
+        "fingerprint" | "hash" | "last_hash" if text.len() != SHA_256_DIGITS => {
+            Err(format!("must be {SHA_256_DIGITS} hexadecimal digits"))
+        }
+        "labels" if !is::<Labels>(json) => must_be("an object of strings"),
+        "entry_names" if !is::<Vec<EntryKey>>(json) => {
+            must_be("a list of account ids and sequences")
+        }
+        "attributes_before" | "attributes_after" if !is::<StoredAttributes>(json) => {
+            must_be("the attributes of an account")
+        }
+        "rejection" if serde_json::from_str::<Rejection>(text).is_err() => {
+            must_be("a rejection, as JSON in a string")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is<T: DeserializeOwned>(json: &Json) -> bool {
+    T::deserialize(json).is_ok()
+}

@@ -1,0 +1,100 @@
+//! Verification of the attributes of every account against the changes in its history.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use crate::{
+    domain::{
+        account::Account,
+        ids::AccountId,
+        verification::{AttributesVerifier, LedgerFault},
+    },
+    storage::{
+        dialect::DatabaseKind,
+        entity::{account_changes, accounts},
+        tables::{ACCOUNT_CHANGES, ACCOUNTS},
+        verify::{
+            error::VerifyError,
+            partitions::LAST,
+            records::{decode, key},
+        },
+    },
+};
+
+/// Rows of `accounts` or `account_changes` in one page.
+const PAGE: usize = 1000;
+
+const NO_ACCOUNT: &str = "its account does not exist";
+
+/// Verifies all accounts, and all rows of their history.
+pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    let kind = DatabaseKind::of(connection);
+    let columns = ACCOUNTS.column_list("");
+    let page = format!(
+        "SELECT {columns} FROM accounts WHERE account_id > $1 ORDER BY account_id LIMIT {PAGE}"
+    );
+    let mut after = String::new();
+    loop {
+        let statement = kind.statement(page.as_str(), [after.as_str().into()]);
+        let rows = connection.query_all_raw(statement).await?;
+        let mut accounts = BTreeMap::new();
+        for row in &rows {
+            let account_id: String = key(row, "account_id");
+            let account = decode(row, |row: accounts::Model| Account::try_from(row))
+                .map_err(|description| fault(&account_id, 0, description))?;
+            accounts.insert(account_id, AttributesVerifier::new(account));
+        }
+        let is_last = rows.len() < PAGE;
+        // The last page reaches beyond the last account, where there should be no change.
+        let last = accounts.keys().next_back().filter(|_| !is_last).cloned();
+        let until = last.unwrap_or_else(|| LAST.to_owned());
+        push_changes(connection, &after, &until, &mut accounts).await?;
+        after = until;
+        for account in accounts.into_values() {
+            account.finish()?;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// Pushes the changes of the accounts above `after`, up to `until`.
+async fn push_changes(
+    connection: &DatabaseTransaction,
+    after: &str,
+    until: &str,
+    accounts: &mut BTreeMap<String, AttributesVerifier>,
+) -> Result<(), VerifyError> {
+    let kind = DatabaseKind::of(connection);
+    let columns = ACCOUNT_CHANGES.column_list("");
+    let page = format!(
+        "SELECT {columns} FROM account_changes \
+         WHERE (account_id, version) > ($1, $2) AND account_id <= $3 \
+         ORDER BY account_id, version LIMIT {PAGE}"
+    );
+    let mut after = (after.to_owned(), i64::MAX);
+    loop {
+        let values = [after.0.as_str().into(), after.1.into(), until.into()];
+        let rows = connection.query_all_raw(kind.statement(page.as_str(), values)).await?;
+        for row in &rows {
+            after = (key(row, "account_id"), key(row, "version"));
+            let (account_id, version) = &after;
+            let Some(account) = accounts.get_mut(account_id) else {
+                return Err(fault(account_id, *version, NO_ACCOUNT.to_owned()).into());
+            };
+            let currency = &account.account().currency;
+            let change = decode(row, |row: account_changes::Model| row.into_change(currency))
+                .map_err(|description| fault(account_id, *version, description))?;
+            account.push(change)?;
+        }
+        if rows.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+fn fault(account_id: &str, version: i64, description: String) -> LedgerFault {
+    LedgerFault::Attributes { account_id: AccountId::from_stored(account_id), version, description }
+}

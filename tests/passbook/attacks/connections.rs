@@ -1,0 +1,189 @@
+//! Peers without a credential: they cost little, and callers get in beside them.
+
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+
+use crate::{
+    attacks::*,
+    harness::{
+        certificates::Authority,
+        credentials::bearer,
+        http2::{self, Raw},
+    },
+};
+
+/// The default of control calls of nobody, and of one connection.
+const NOBODY_CALLS_MAX: f64 = 512.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_watches_health_beyond_a_small_budget() {
+    const CONNECTIONS: usize = 9;
+    const CALLS: usize = 8192;
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
+        for _ in 0..CALLS / 64 {
+            let calls: Vec<u8> = (0..64).flat_map(|_| raw.unary(HEALTH_WATCH, &())).collect();
+            raw.write(&calls).await.expect("written");
+        }
+        connections.push(raw);
+    }
+    let shed = async || target.shed("control_calls", "connection").await;
+    let expected = (CONNECTIONS * (CALLS - 64)) as f64;
+    eventually("the others are shed", async || {
+        let of_nobody = target.shed("control_calls", "identity").await;
+        shed().await + of_nobody >= expected
+    })
+    .await;
+    assert!(target.in_flight().await <= NOBODY_CALLS_MAX);
+    target.assert_memory("watchers of health", NOBODY_MIB_MAX);
+    // A probe with a credential, and a call.
+    let mut probe = Raw::connect(target.server.address, "Bearer b-token").await.expect("connected");
+    let check = probe.unary(HEALTH_CHECK, &());
+    probe.write(&check).await.expect("written");
+    probe.answer(1).await.expect("an operator is served");
+    target.client("a").get_account(missing_account()).await.expect_err("not found");
+}
+
+/// The longest deadline, the largest headers, and a message that never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_nobody_that_never_end_are_few_and_end_in_time() {
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..12 {
+        let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
+        raw.add_header("grpc-timeout", "99999999S".to_owned());
+        raw.add_header("x-long", "x".repeat(13_000));
+        for _ in 0..100 {
+            let stream = raw.open();
+            let call = raw.call(stream, HEALTH_CHECK);
+            raw.write(&call).await.expect("written");
+        }
+        connections.push(raw);
+    }
+    let started = Instant::now();
+    eventually("most are shed", async || {
+        target.shed("control_calls", "connection").await
+            + target.shed("control_calls", "identity").await
+            >= 12.0 * 100.0 - NOBODY_CALLS_MAX
+    })
+    .await;
+    assert!(target.in_flight().await <= NOBODY_CALLS_MAX);
+    target.assert_memory("calls that never end", NOBODY_MIB_MAX);
+    eventually("they end", async || target.in_flight().await == 0.0).await;
+    times::promise("calls without a message end", started.elapsed(), seconds(22));
+}
+
+/// The same by an identity: its calls stay, so their headers count.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_calls_that_never_end_count() {
+    const CALLS: usize = 4300;
+    let target = Target::start(&[]).await;
+    let mut raw = Raw::connect(target.server.address, "Bearer a-token").await.expect("connected");
+    raw.add_header("x-long", "x".repeat(13_000));
+    for _ in 0..CALLS {
+        let stream = raw.open();
+        let call = raw.call(stream, STREAM);
+        raw.write(&call).await.expect("written");
+    }
+    eventually("calls are shed for their bytes", async || {
+        target.shed("request_bytes", "identity").await + target.in_flight().await >= CALLS as f64
+    })
+    .await;
+    assert!(target.shed("request_bytes", "identity").await > 0.0);
+    target.assert_memory("headers of streams", IDENTITY_MIB_MAX);
+    target.client("b").get_account(missing_account()).await.expect_err("not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_without_a_credential_do_not_keep_callers_out() {
+    let target = Target::start(&["--connections-max", "40"]).await;
+    let mut connections = Vec::new();
+    for _ in 0..40 {
+        // Fails if the connection had to make room for the next one.
+        let Ok(mut raw) = Raw::connect(target.server.address, "").await else { continue };
+        let watch = raw.unary(HEALTH_WATCH, &());
+        let _ = raw.write(&watch).await;
+        connections.push(raw);
+    }
+    let started = Instant::now();
+    for _ in 0..5 {
+        // The server may not have accepted all peers yet: a caller among them is asked to try again.
+        eventually("a caller gets in", async || {
+            let get = within(PATIENCE, missing_account());
+            let status = target.client("a").get_account(get).await.expect_err("not found");
+            status.code() == Code::NotFound
+        })
+        .await;
+    }
+    times::promise("five callers connect", started.elapsed(), seconds(1));
+}
+
+/// Peers that have not even finished their handshake make room as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_never_end_do_not_keep_callers_out() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let callers = Callers::new(&[("a", "a-token")], &identity("a", &["*"], &[""]));
+    let (files, tls) = (callers.arguments(), authority.arguments());
+    let arguments = ["--connections-max", "40", "--handshake-timeout", "60s"].map(str::to_owned);
+    let arguments = [files.as_slice(), &tls, &arguments].concat();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Server::start_with(&database, &arguments).await;
+    let mut silent = Vec::new();
+    for _ in 0..80 {
+        silent.push(TcpStream::connect(server.address).await.expect("connected"));
+    }
+    // A caller among the peers that are not accepted yet is asked to try again.
+    let connect = async {
+        loop {
+            if let Ok(channel) = authority.connect(&server, None).await {
+                return channel;
+            }
+        }
+    };
+    let channel = tokio::time::timeout(seconds(20), connect).await.expect("there is room");
+    let client = Client::over(channel, bearer("a-token"));
+    let status = client.get_account(missing_account()).await.expect_err("not found");
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    for stream in &mut silent {
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// One identity cannot take the connections of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_identity_leaves_connections_to_others() {
+    let target = Target::start(&["--connections-max", "40"]).await;
+    let mut connections = Vec::new();
+    for _ in 0..25 {
+        let mut raw =
+            Raw::connect(target.server.address, "Bearer a-token").await.expect("connected");
+        let get = raw.unary(GET_ACCOUNT, &missing_account());
+        raw.write(&get).await.expect("written");
+        raw.answer(1).await.expect("an answer");
+        connections.push(raw);
+    }
+    // 30 of the 40 are for callers, half of them for one identity.
+    assert_eq!(target.shed("connections", "identity").await, 10.0);
+    let status = target.client("b").get_account(missing_account()).await.expect_err("not found");
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+}
+
+/// Paths that no service has are answered at once, and cost nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_unknown_paths_cost_nothing() {
+    let target = Target::start(&[]).await;
+    let mut raw = Raw::connect(target.server.address, "Bearer a-token").await.expect("connected");
+    for number in 0..5000 {
+        let stream = raw.open();
+        let path = format!("/passbook.v1.AccountService/Unknown{number}");
+        let call = [raw.call(stream, &path), http2::end(stream)].concat();
+        raw.write(&call).await.expect("written");
+    }
+    eventually("nothing is in flight", async || target.in_flight().await == 0.0).await;
+    target.assert_memory("unknown paths", 32);
+    let text = target.admin.metrics().await.text;
+    assert!(!text.contains("Unknown4999"), "a caller can add metrics");
+}

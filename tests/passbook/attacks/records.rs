@@ -1,0 +1,63 @@
+//! Records that move no money are stored for good: an identity may have so many of them a minute.
+
+use crate::attacks::*;
+
+const RECORDS_MAX: &str = "100";
+
+/// Makes calls until one is shed, and asserts why. Returns how many were not.
+async fn until_shed<Answer>(call: impl AsyncFn(usize) -> Result<Answer, Status>) -> usize {
+    for number in 0..2000 {
+        if let Err(status) = call(number).await
+            && reason(&status) == "OVERLOADED"
+        {
+            assert_metadata(&status, &[("limit", "records"), ("scope", "identity")]);
+            assert_metadata(&status, &[("max", RECORDS_MAX), ("outcome", "not_applied")]);
+            return number;
+        }
+    }
+    panic!("2000 records were not too many");
+}
+
+/// What may be stored at first, and in the time that this takes: a hundred a minute.
+fn assert_few(what: &str, count: usize, started: tokio::time::Instant) {
+    let max = 100 + started.elapsed().as_secs() as usize * 2 + 4;
+    println!("{count} {what}");
+    assert!((90..=max).contains(&count), "{count} {what}, {max} are allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejections_of_one_identity_are_few_and_have_no_labels() {
+    let started = tokio::time::Instant::now();
+    let target = Target::start(&["--identity-records-max", RECORDS_MAX]).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    open(&b, "alice").await;
+    let labels: std::collections::BTreeMap<_, _> =
+        (0..32).map(|it| (format!("label-{it}"), "v".repeat(60))).collect();
+    let withdrawals = until_shed(async |_| {
+        let labels = labels.clone();
+        a.withdraw(WithdrawRequest { labels, ..withdrawal("alice", "1") }).await
+    })
+    .await;
+    assert_few("withdrawals", withdrawals, started);
+    let stored = target.database.texts("SELECT CAST(labels AS TEXT) FROM requests").await;
+    assert_eq!(stored.len(), withdrawals);
+    assert!(stored.iter().all(|labels| !labels.contains("label-")), "{:?}", stored[0]);
+    deposited(&b, "alice", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fences_and_accounts_of_one_identity_are_few() {
+    let started = tokio::time::Instant::now();
+    let target = Target::start(&["--identity-records-max", RECORDS_MAX]).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    let fences = until_shed(async |_| {
+        a.fence_request(FenceRequestRequest { request_id: new_request_id() }).await
+    })
+    .await;
+    assert_few("fences", fences, started);
+    let accounts = until_shed(async |number| {
+        b.create_account(account_of(&format!("account-{number}"), "USD")).await
+    })
+    .await;
+    assert_few("accounts", accounts, started);
+}

@@ -1,0 +1,184 @@
+//! Peers that do not read: what is kept for them is bounded, and dropped in time although they stay.
+
+use tokio::time::Instant;
+
+use crate::{
+    attacks::*,
+    harness::http2::{self, Raw},
+};
+
+const PAGES: usize = 240;
+/// The size of a page: 30 transactions of 20 legs and 32 labels, in bytes.
+const PAGE_SIZE: usize = 180_000;
+
+/// Transactions of which 30 have [`PAGE_SIZE`] bytes.
+async fn fill(client: &Client) {
+    open(client, "alice").await;
+    let labels = (0..32).map(|it| (format!("label-{it}-{}", "k".repeat(40)), "v".repeat(60)));
+    let labels: std::collections::BTreeMap<_, _> = labels.collect();
+    let legs = vec![leg("alice", "1"); 20];
+    let requests =
+        (0..30).map(|_| PostTransactionRequest { labels: labels.clone(), ..post(&legs) }).collect();
+    let batch = BatchPostTransactionsRequest { requests };
+    let results = client.batch_post_transactions(batch).await.expect("an answer").results;
+    for result in &results {
+        made(result);
+    }
+    let pages = client.list_transactions(page()).await.expect("a page");
+    let size = prost::Message::encoded_len(&pages);
+    assert!((PAGE_SIZE..2 * PAGE_SIZE).contains(&size), "{size} bytes");
+}
+
+fn page() -> ListTransactionsRequest {
+    ListTransactionsRequest { account_id: "alice".to_owned(), page_size: 30, ..Default::default() }
+}
+
+/// Sends this many calls for pages, and waits until their answers are there.
+async fn ask_for_pages(target: &Target, raw: &mut Raw) {
+    let before = target.shed("response_bytes", "identity").await;
+    for _ in 0..PAGES {
+        let call = raw.unary(LIST_TRANSACTIONS, &page());
+        raw.write(&call).await.expect("written");
+    }
+    eventually("more pages are asked for than may be unread", async || {
+        target.shed("response_bytes", "identity").await > before
+    })
+    .await;
+}
+
+/// Waits until the server has closed so many connections that were not read.
+async fn closes(target: &Target, count: usize) {
+    eventually("the connections are closed", async || {
+        let lines = target.server.log_lines();
+        let is_it = |line: &&serde_json::Value| {
+            line["message"] == "closing a connection that does not read its responses"
+        };
+        lines.iter().filter(is_it).count() >= count
+    })
+    .await;
+    eventually("nothing is in flight", async || target.in_flight().await == 0.0).await;
+}
+
+/// With flow control, and by not reading the socket.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_pages_are_bounded_and_dropped_in_time() {
+    let target = Target::start(&[]).await;
+    fill(&target.client("a")).await;
+    let address = target.server.address;
+    let mut windowless = Raw::without_window(address, "Bearer a-token").await.expect("connected");
+    ask_for_pages(&target, &mut windowless).await;
+    let started = Instant::now();
+    target.assert_memory("pages without a window", IDENTITY_MIB_MAX / 2);
+    // Others have a budget of their own.
+    target.client("b").list_transactions(page()).await.expect("served");
+    let mut unread = Raw::never_reading(address, "Bearer b-token").await.expect("connected");
+    ask_for_pages(&target, &mut unread).await;
+    target.assert_memory("pages in a socket that is not read as well", IDENTITY_MIB_MAX);
+    closes(&target, 2).await;
+    times::promise("unread pages are dropped", started.elapsed(), seconds(40));
+    target.client("a").list_transactions(page()).await.expect("the budget is returned");
+}
+
+/// Errors have no body, so no flow control bounds them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_its_socket_is_not_read() {
+    const CALLS: usize = 500;
+    let target = Target::start(&[]).await;
+    let mut raw = Raw::never_reading(target.server.address, "").await.expect("connected");
+    let mut written = 0;
+    let mut write = async || {
+        let calls: Vec<u8> =
+            (0..CALLS).flat_map(|_| raw.unary(GET_ACCOUNT, &missing_account())).collect();
+        let is_written = raw.write(&calls).await.is_ok();
+        written += CALLS;
+        is_written && written < 400 * CALLS
+    };
+    while write().await {}
+    println!("{written} calls were written");
+    assert!(written < 400 * CALLS, "the server reads on");
+    target.assert_memory("errors that nobody reads", NOBODY_MIB_MAX / 4);
+    let status = target.client("a").get_account(missing_account()).await.expect_err("not found");
+    assert_eq!(status.code(), Code::NotFound, "others are served");
+    closes(&target, 1).await;
+}
+
+/// h2 keeps room for as many calls as a connection ever had at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_denied_at_once_take_no_memory() {
+    const CONNECTIONS: usize = 16;
+    const CALLS: usize = 8192;
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
+        for _ in 0..CALLS / 512 {
+            let calls: Vec<u8> =
+                (0..512).flat_map(|_| raw.unary(GET_ACCOUNT, &missing_account())).collect();
+            raw.write(&calls).await.expect("written");
+        }
+        connections.push(raw);
+    }
+    let denied = async || target.admin.metrics().await.handled("GetAccount", "Unauthenticated");
+    eventually("all are denied", async || denied().await >= (CONNECTIONS * CALLS) as f64).await;
+    target.assert_memory("calls that are denied", 32);
+}
+
+/// Most results of this stream are errors, which take no time and no queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_results_of_streams_are_bounded() {
+    const STREAMS: usize = 64;
+    /// What the streams of one identity may have: a quarter of the default of `queue_capacity`.
+    const RESULTS_MAX: f64 = 2048.0;
+    let target = Target::start(&[]).await;
+    let address = target.server.address;
+    let mut raw = Raw::without_window(address, "Bearer a-token").await.expect("connected");
+    let requests = http2::framed(&StreamTransactionsRequest::default()).repeat(1024);
+    for _ in 0..STREAMS {
+        let stream = raw.open();
+        let call = [raw.call(stream, STREAM), http2::data(stream, &requests)].concat();
+        raw.write_data(&call, requests.len()).await.expect("written");
+    }
+    let results = async || target.admin.metrics().await.requests("rejected", "invalid_requests");
+    eventually("results are there", async || results().await >= RESULTS_MAX).await;
+    tokio::time::sleep(seconds(1)).await;
+    let count = results().await;
+    println!("{count} results of {}", STREAMS * 1024);
+    // HTTP/2 has taken some of them before it knew the window.
+    assert!(count < 6.0 * RESULTS_MAX, "{count} results");
+    target.assert_memory("results that are not read", 32);
+    // The streams of others go on.
+    open(&target.client("b"), "bob").await;
+    let request = StreamTransactionsRequest { request: Some(post(&[leg("bob", "1")])) };
+    let requests = tokio_stream::iter([request]);
+    let mut results = target.client("b").stream_transactions(requests).await.expect("a stream");
+    let result = results.message().await.expect("no error").expect("a result");
+    made(&result.result.expect("a result"));
+}
+
+/// A batch with one request that waits, and errors that wait with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_batches_that_wait_are_bounded() {
+    const BATCHES: usize = 100;
+    let target = Target::start(&[]).await;
+    open(&target.client("a"), "alice").await;
+    let foreign = target.database.lock_account("alice").await;
+    let mut batches = tokio::task::JoinSet::new();
+    for _ in 0..BATCHES {
+        let client = target.client("a");
+        let mut requests = vec![PostTransactionRequest::default(); 999];
+        requests.push(post(&[leg("alice", "1")]));
+        let batch = within(seconds(8), BatchPostTransactionsRequest { requests });
+        batches.spawn(async move { client.batch_post_transactions(batch).await });
+    }
+    let mut shed = 0;
+    while let Ok(Some(answer)) = tokio::time::timeout(seconds(3), batches.join_next()).await {
+        let status = answer.expect("no panic").expect_err("it is shed");
+        assert_eq!(metadata(&status, "limit"), "response_bytes", "{status:?}");
+        assert_eq!(outcome(&status), "not_applied");
+        shed += 1;
+    }
+    println!("{shed} of {BATCHES} batches were shed");
+    assert!(shed > BATCHES / 2 && shed < BATCHES, "{shed} of {BATCHES}");
+    target.assert_memory("batches of errors", 96);
+    drop(foreign);
+}

@@ -1,0 +1,215 @@
+//! What `passbook verify` calls right, a server can read: every column is decoded, and attributes
+//! follow from their history.
+
+use super::verify::assert_found;
+use crate::harness::*;
+
+on_both_databases! {
+    attributes_that_no_change_made_are_found,
+    columns_of_accounts_that_no_server_reads_are_found,
+    columns_of_requests_and_holds_that_no_server_reads_are_found,
+    an_account_without_room_for_changes_is_an_error_and_no_panic,
+    values_that_no_server_reads_are_not_imported,
+}
+
+/// Alice is frozen and then gets an overdraft limit, Bob never changes. Alice has a released hold.
+async fn ledger(kind: Kind) -> (TestDatabase, Server, Client) {
+    let (database, server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "100").await;
+    open_funded(&client, "bob", "50").await;
+    place_all(&client, "alice", "1", &["h"]).await;
+    released(&client, release("h")).await;
+    client.withdraw(withdrawal("bob", "51")).await.expect_err("he has 50");
+    freeze(&client, "alice").await;
+    client.update_account(limit_of("alice", "7")).await.expect("applied");
+    (database, server, client)
+}
+
+async fn attributes_that_no_change_made_are_found(kind: Kind) {
+    let (database, _server, client) = ledger(kind).await;
+    let version = get(&client, "alice").await.version;
+    let (first, last) = (version - 1, version);
+    let change = |version: i64, update: &str| {
+        format!("UPDATE account_changes SET {update} WHERE version = {version}")
+    };
+    let other_limit = |column: &str, version: i64| {
+        change(
+            version,
+            &format!(
+                "{column} = '{{\"state\":\"frozen\",\"overdraft_limit\":\"8.00\",\
+                 \"unlimited_overdraft\":false,\"labels\":{{}}}}'"
+            ),
+        )
+    };
+    let account = |update: &str| format!("UPDATE accounts SET {update}");
+    let last_left = |name: &str| {
+        format!("account alice: its {name} is not what its last change left, change {last}")
+    };
+    let of_change = |version: i64, what: &str| format!("account alice, change {version}: {what}");
+    let cases = [
+        (account("state = 'open' WHERE account_id = 'alice'"), last_left("state")),
+        (account("overdraft_limit = '9' WHERE account_id = 'alice'"), last_left("overdraft_limit")),
+        (account("labels = '{\"a\":\"b\"}' WHERE account_id = 'alice'"), last_left("labels")),
+        (
+            account("unlimited_overdraft = true WHERE account_id = 'alice'"),
+            last_left("unlimited_overdraft"),
+        ),
+        (
+            account("state = 'frozen' WHERE account_id = 'bob'"),
+            "account bob: its state is frozen, but no change made it so".to_owned(),
+        ),
+        (
+            format!("DELETE FROM account_changes WHERE version = {last}"),
+            format!(
+                "account alice: its overdraft_limit is not what its last change left, change {first}"
+            ),
+        ),
+        (
+            format!("DELETE FROM account_changes WHERE version = {first}"),
+            of_change(last, "it is the first change, and begins in state frozen"),
+        ),
+        (
+            other_limit("attributes_before", last),
+            of_change(last, &format!("it begins with another overdraft_limit than change {first}")),
+        ),
+        (other_limit("attributes_after", last), last_left("overdraft_limit")),
+        (
+            change(last, "version = 1000"),
+            of_change(1000, &format!("its version is not one from 2 to {last}, the account's")),
+        ),
+        (
+            change(last, "account_id = 'nobody'"),
+            format!("account nobody, change {last}: its account does not exist"),
+        ),
+        (
+            change(last, "attributes_after = '[]'"),
+            of_change(
+                last,
+                &format!("unreadable row: change {last} of account alice: column attributes_after"),
+            ),
+        ),
+        (
+            change(first, "kind = 'gift'"),
+            of_change(
+                first,
+                &format!("unreadable row: change {first} of account alice: column kind"),
+            ),
+        ),
+    ];
+    let cases: Vec<_> =
+        cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn columns_of_accounts_that_no_server_reads_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    assert_found(
+        &database,
+        &[
+            (
+                "UPDATE accounts SET version = 9223372036854775807 WHERE account_id = 'bob'",
+                "account bob: unreadable row: account bob: column version",
+            ),
+            (
+                "UPDATE accounts SET sequence = 9223372036854775807 WHERE account_id = 'bob'",
+                "account bob: unreadable row: account bob: column sequence",
+            ),
+            (
+                "UPDATE accounts SET account_id = 'a\n\u{1b}[31m' WHERE account_id = 'bob'",
+                "account a\\n\\u{1b}[31m: unreadable row: account a\\n\\u{1b}[31m: column account_id",
+            ),
+        ],
+    )
+    .await;
+}
+
+async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let no_bytes = match kind {
+        Kind::Sqlite => "x''",
+        Kind::Postgres => "''::bytea",
+    };
+    let fingerprint =
+        format!("UPDATE requests SET fingerprint = {no_bytes} WHERE kind = 'deposit'");
+    let on = |kind: &str, update: &str| {
+        format!("UPDATE requests SET {update} WHERE kind = '{kind}' AND rejection IS NULL")
+    };
+    let cases = [
+        (fingerprint, ": column fingerprint"),
+        (on("deposit", "labels = '[]'"), ": column labels"),
+        (on("release_hold", "request_id = 'ä'"), ": column request_id"),
+        (on("place_hold", "hold_id = 'gone'"), ": column hold_id"),
+        (on("place_hold", "hold_id = NULL"), ": column kind"),
+        (
+            "UPDATE requests SET rejection = 'no JSON' WHERE rejection IS NOT NULL".to_owned(),
+            ": column rejection",
+        ),
+        (
+            "UPDATE holds SET labels = '[]'".to_owned(),
+            "hold h: unreadable row: hold h: column labels",
+        ),
+        (
+            "UPDATE holds SET amount = '1.001'".to_owned(),
+            "hold h: unreadable row: hold h: column amount",
+        ),
+        ("UPDATE holds SET request_id = ''".to_owned(), "hold h: column request_id"),
+        (
+            "UPDATE holds SET hold_id = 'h\n'; UPDATE requests SET hold_id = 'h\n' \
+             WHERE hold_id = 'h'"
+                .to_owned(),
+            "hold h\\n: column hold_id",
+        ),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn an_account_without_room_for_changes_is_an_error_and_no_panic(kind: Kind) {
+    let (database, server, client) = ledger(kind).await;
+    for (column, account_id) in [("version", "alice"), ("sequence", "bob")] {
+        let update = format!("UPDATE accounts SET {column} = 9223372036854775807");
+        database.execute(&format!("{update} WHERE account_id = '{account_id}'")).await;
+        must_fail(client.deposit(deposit(account_id, "1")).await, Reason::Internal);
+        must_fail(client.get_account(account_named(account_id)).await, Reason::Internal);
+    }
+    let log = server.log();
+    assert!(log.contains("unreadable row: see `passbook verify`"), "{log}");
+    assert!(!log.contains("panic"), "{log}");
+    open_funded(&client, "carol", "5").await;
+}
+
+async fn values_that_no_server_reads_are_not_imported(kind: Kind) {
+    let (source, _server, _client) = ledger(kind).await;
+    let export = source.passbook(&["export"]).await.must_succeed().stdout;
+    let target = source.create_beside(kind).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("export");
+    let cases = [
+        ("account", "account_id", "\"a\\n\\u001b[31m\"", "has a character outside [A-Za-z0-9._:-]"),
+        ("account", "labels", "[]", "must be an object of strings"),
+        ("account", "version", "9223372036854775807", "must be from 1 to 4611686018427387903"),
+        ("entry", "sequence", "9223372036854775807", "must be from 0 to 4611686018427387903"),
+        ("entry", "hash", "\"\"", "must be 64 hexadecimal digits"),
+        ("request", "fingerprint", "\"\"", "must be 64 hexadecimal digits"),
+        ("request", "rejection", "\"no JSON\"", "must be a rejection, as JSON in a string"),
+        ("request", "request_id", "\"ä\"", "has a character outside printable ASCII"),
+        ("request", "entry_names", "[1]", "must be a list of account ids and sequences"),
+        ("hold", "hold_id", "\"\"", "is required"),
+        ("account_change", "attributes_after", "[]", "must be the attributes of an account"),
+    ];
+    for (row_name, field, value, words) in cases {
+        let begin = format!("{{\"type\":\"{row_name}\",");
+        let number = export.lines().position(|line| line.starts_with(&begin)).expect(row_name);
+        let line = export.lines().nth(number).expect("a line");
+        let mut object: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        object[field] = serde_json::from_str(value).expect("JSON");
+        std::fs::write(&file, export.replacen(line, &object.to_string(), 1)).expect("written");
+
+        let path = file.to_string_lossy();
+        let outcome = target.passbook(&["import", "--input", &path]).await;
+
+        outcome.must_fail_with(1, &format!("line {}, field {field}: {words}", number + 1));
+    }
+    std::fs::write(&file, export).expect("written");
+    target.passbook(&["import", "--input", &file.to_string_lossy()]).await.must_succeed();
+}

@@ -1,0 +1,76 @@
+//! Files of tokens and policy that are wrong, cut off or being written change nothing, and metrics
+//! say so.
+
+use tokio::time::{Instant, sleep};
+
+use crate::harness::{
+    admin::ADMIN,
+    credentials::{Callers, entry, identity},
+    *,
+};
+
+const FAILED: &str = "passbook_files_reload_failed{files=\"tokens and policy\"}";
+const IN_FORCE: &str = "passbook_files_in_force_timestamp_seconds{files=\"tokens and policy\"}";
+
+async fn is_known(server: &Server, token: &str) -> bool {
+    let answer = server.client_of(token).get_account(account_named("a")).await;
+    answer.is_err_and(|status| status.code() == Code::NotFound)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_wrong_or_cut_off_change_nothing_and_metrics_say_so() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let policy = identity("a", &["read"], &[""]);
+    let callers = Callers::new(&[("a", "a-token")], &policy);
+    let server = callers.serve(&database, &ADMIN).await;
+    let admin = server.admin();
+    let start = admin.metrics().await;
+    assert_eq!(start.value(FAILED), 0.0);
+    assert!(start.value(IN_FORCE) > 1.0e9, "{}", start.text);
+
+    let whole = entry("a", "a-token");
+    let cut_off = whole.split("expire_time").next().expect("the rest").to_owned();
+    let wrong = [
+        (String::new(), "has no token"),
+        (whole.repeat(2), "the same sha256"),
+        (whole.clone() + &entry("b", "b-token"), "is not in the policy"),
+        (entry("a", "new-token") + &cut_off, "missing field `expire_time`"),
+    ];
+    for (tokens, why) in &wrong {
+        callers.set_tokens(tokens);
+        let arguments = callers.arguments();
+        let mut check = vec!["config", "check"];
+        check.extend(arguments.iter().map(String::as_str));
+        passbook(&check).await.must_fail_with(2, why);
+        eventually("the log says why", async || server.log().contains(why)).await;
+        assert_eq!(admin.metrics().await.value(FAILED), 1.0, "{why}");
+        assert!(is_known(&server, "a-token").await && !is_known(&server, "new-token").await);
+    }
+    assert_eq!(admin.metrics().await.value(IN_FORCE), start.value(IN_FORCE), "the old ones");
+
+    callers.set_tokens(&entry("a", "new-token"));
+    eventually("the new token counts", async || is_known(&server, "new-token").await).await;
+    let end = admin.metrics().await;
+    assert_eq!(end.value(FAILED), 0.0);
+    assert!(end.value(IN_FORCE) > start.value(IN_FORCE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_written_does_not_count() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let policy = identity("a", &["read"], &[""]);
+    let callers = Callers::new(&[("a", "a-token"), ("a", "other")], &policy);
+    let server = callers.serve(&database, &[]).await;
+    let both = entry("a", "a-token") + &entry("a", "other");
+
+    // Valid by itself, and without the second token, for a seventh of the time. The file is polled at
+    // every part of that cycle, because the pause between polls is no multiple of it.
+    let end = Instant::now() + seconds(16);
+    while Instant::now() < end {
+        callers.set_tokens(&entry("a", "a-token"));
+        sleep(ms(100)).await;
+        callers.set_tokens(&both);
+        sleep(ms(600)).await;
+        assert!(is_known(&server, "other").await, "{}", server.log());
+    }
+}

@@ -1,0 +1,171 @@
+//! Revocation reaches streams that are open, and connections.
+
+use std::time::SystemTime;
+
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::harness::{
+    credentials::{Callers, entry, entry_until, identity},
+    *,
+};
+
+/// Before its end, a stream of a caller that was removed gets its error: within 2.5 s of the change
+/// of the file, and a second more for a watcher. Then the connection is closed.
+const REVOCATION_TIME_MAX: std::time::Duration = seconds(10);
+
+/// An open StreamTransactions.
+struct Stream {
+    requests: mpsc::Sender<StreamTransactionsRequest>,
+    results: Streaming<StreamTransactionsResponse>,
+}
+
+impl Stream {
+    async fn open(client: &Client) -> Self {
+        let (requests, receiver) = mpsc::channel(1);
+        let results = client.stream_transactions(ReceiverStream::new(receiver)).await;
+        Self { requests, results: results.expect("a stream") }
+    }
+
+    /// The result of a deposit on east:1, or the error that ends the stream.
+    async fn deposit(&mut self) -> Result<PostTransactionResult, Status> {
+        let request = Some(post(&[leg("east:1", "1")]));
+        // Sending fails after the end of the stream, which the next result is.
+        let _ = self.requests.send(StreamTransactionsRequest { request }).await;
+        let response = timeout(PATIENCE, self.results.message()).await.expect("a result in time");
+        Ok(response?.expect("a stream ends with an error").result.expect("always there"))
+    }
+
+    /// Deposits until the stream ends, and returns how many were applied, and the error.
+    async fn until_end(&mut self) -> (usize, Status) {
+        for applied in 0.. {
+            match self.deposit().await {
+                Ok(result) => assert_eq!(made(&result).entries.len(), 1),
+                Err(status) => return (applied, status),
+            }
+        }
+        unreachable!("the loop is endless")
+    }
+}
+
+async fn start(callers: &Callers) -> (TestDatabase, Server) {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = callers.serve(&database, &[]).await;
+    open_funded(&server.client_of("other-token"), "east:1", "10").await;
+    (database, server)
+}
+
+const TOKENS: [(&str, &str); 2] = [("east", "east-token"), ("other", "other-token")];
+
+fn policy(east: &str) -> String {
+    east.to_owned() + &identity("other", &["*"], &[""])
+}
+
+fn east() -> String {
+    identity("east", &["read", "write"], &["east:"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_of_a_stream_has_the_rights_of_its_moment() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let mut stream = Stream::open(&server.client_of("east-token")).await;
+    made(&stream.deposit().await.expect("a result"));
+
+    callers.set_policy(&policy(&identity("east", &["read", "write"], &["elsewhere:"])));
+    eventually("the account is denied", async || {
+        let result = stream.deposit().await.expect("the stream goes on").result;
+        matches!(result, Some(post_transaction_result::Result::Error(_)))
+    })
+    .await;
+    let denied = error(&stream.deposit().await.expect("a result"));
+    assert_reason(&denied, Reason::PermissionDenied);
+    assert_eq!(metadata(&denied, "permission"), "account");
+
+    callers.set_policy(&policy(&east()));
+    eventually("the account is allowed again", async || {
+        let result = stream.deposit().await.expect("the stream goes on").result;
+        matches!(result, Some(post_transaction_result::Result::Transaction(_)))
+    })
+    .await;
+
+    callers.set_policy(&policy(&identity("east", &["read"], &["east:"])));
+    let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+    assert_reason(&status, Reason::PermissionDenied);
+    assert_eq!(metadata(&status, "permission"), "method");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_token_though_its_identity_has_another() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let client = server.client_of("east-token");
+    let mut stream = Stream::open(&client).await;
+    let mut watching = Watching::begin(&client, "east:1", 0).await;
+
+    callers.set_tokens(&(entry("east", "new-token") + &entry("other", "other-token")));
+    let (applied, status) =
+        timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+    let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+
+    // What was applied was also answered.
+    let client = server.client_of("new-token");
+    assert_eq!(balance(&client, "east:1").await, format!("{}.00", 10 + applied));
+    assert!(Stream::open(&client).await.deposit().await.is_ok(), "the identity goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_token_expires() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let expire_time = SystemTime::now() + seconds(6);
+    let text = humantime::format_rfc3339_millis(expire_time).to_string();
+    let more = entry_until("east", "short-token", &text);
+    callers.set_tokens(&(entry("east", "east-token") + &more + &entry("other", "other-token")));
+    let client = server.client_of("short-token");
+    eventually("the token counts", async || {
+        client.get_account(account_named("east:1")).await.is_ok()
+    })
+    .await;
+    let mut stream = Stream::open(&client).await;
+    let mut watching = Watching::begin(&client, "east:1", 0).await;
+
+    let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+    assert!(SystemTime::now() >= expire_time);
+    let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_ends_when_its_account_is_out_of_its_rights() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let mut watching = Watching::begin(&server.client_of("east-token"), "east:1", 0).await;
+    let mut other = Watching::begin(&server.client_of("other-token"), "east:1", 0).await;
+
+    callers.set_policy(&policy(&identity("east", &["read"], &["elsewhere:"])));
+    let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
+    assert_reason(&status, Reason::PermissionDenied);
+    open_funded(&server.client_of("other-token"), "east:2", "1").await;
+    assert!(other.next().await.is_ok(), "another identity watches on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_removed_identity_are_closed() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let mut removed = Stream::open(&server.client_of("east-token")).await;
+    let mut other = Stream::open(&server.client_of("other-token")).await;
+    made(&removed.deposit().await.expect("a result"));
+    made(&other.deposit().await.expect("a result"));
+
+    callers.set_tokens(&entry("other", "other-token"));
+    // The stream sends nothing more, so only the end of its connection ends it.
+    let end = timeout(REVOCATION_TIME_MAX, removed.results.message()).await.expect("in time");
+    assert!(end.is_err(), "{end:?}");
+    made(&other.deposit().await.expect("another identity goes on"));
+}
