@@ -158,7 +158,7 @@ mod tests {
         let hash = "ab".repeat(32);
         let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}\n");
         let whole = format!("sha256 = \"{hash}\"\nexpire_time = 2027-01-01T00:00:00Z");
-        let known = "[[identity]]\nname = \"a\"\nknown_by = \"token\"\nmethods = []";
+        let known = "[[identity]]\nname = \"a\"\nknown_by = \"token\"\nmethods = []\n[end]\n";
         let known = policy_file::parse(known, &Currencies::new(&[]).unwrap()).unwrap();
         assert_eq!(tokens(&entry(&whole), &known).unwrap().0[0].sha256, [0xab; 32]);
         let never = entry(&whole.replace("2027-01-01T00:00:00Z", "\"never\""));

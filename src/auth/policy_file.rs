@@ -17,6 +17,10 @@ use crate::{
     toml_text,
 };
 
+/// The last line of a policy. Without it the file was cut off, and what denies or narrows may be
+/// missing: a rule, or an entry that counts instead of the groups'.
+const END: &str = "[end]";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
@@ -24,7 +28,14 @@ struct PolicyFile {
     identity: Vec<IdentityEntry>,
     #[serde(default)]
     group: Vec<GroupEntry>,
+    #[serde(rename = "end")]
+    _end: Option<End>,
 }
+
+/// The table of [`END`], which is empty.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +82,9 @@ enum AmountMaxEntry {
 /// Reads a policy.
 pub fn parse(text: &str, currencies: &Currencies) -> Result<Policy, String> {
     let file: PolicyFile = toml_text::parse(text)?;
+    if text.trim_end().lines().next_back() != Some(END) {
+        return Err(format!("the last line must be {END}: without it the file may be cut off"));
+    }
     let mut policy = Policy::default();
     for entry in file.identity {
         let name = entry.name.clone();
@@ -91,6 +105,9 @@ pub fn parse(text: &str, currencies: &Currencies) -> Result<Policy, String> {
         if policy.groups.insert(name.clone(), permission).is_some() {
             return Err(format!("group {name:?} is listed twice"));
         }
+    }
+    if policy.identities.is_empty() && policy.groups.is_empty() {
+        return Err("has neither an identity nor a group".to_owned());
     }
     let mut names = BTreeSet::new();
     if let Some(name) = policy.recorded_names().find(|name| !names.insert((*name).clone())) {
@@ -132,11 +149,7 @@ fn permission(
     let rules = rules.into_iter().enumerate().map(|(index, entry)| {
         rule(entry, currencies).map_err(|error| format!("rule {}: {error}", index + 1))
     });
-    let rules = rules.collect::<Result<Vec<_>, _>>()?;
-    // A file that is cut off anywhere then grants less, never more.
-    if !rules.is_sorted_by_key(|rule| rule.effect != Effect::Deny) {
-        return Err("rules that deny must come before rules that allow".to_owned());
-    }
+    let rules = rules.collect::<Result<_, _>>()?;
     Ok(Permission { methods, grant: Arc::new(Grant { rules }), recorded_as: None })
 }
 
@@ -228,6 +241,11 @@ mod tests {
         Currencies::new(&[]).unwrap()
     }
 
+    /// Reads a policy that was not cut off.
+    fn parse_whole(text: &str) -> Result<Policy, String> {
+        parse(&format!("{text}\n{END}\n"), &currencies())
+    }
+
     const READ: &str = "[[identity.rule]]\naccounts = [\"*\"]\nallow = [\"read\"]\n";
     const DENY: &str = "[[identity.rule]]\naccounts = [\"a\"]\ndeny = [\"debit\"]\n";
 
@@ -247,8 +265,8 @@ mod tests {
     #[test]
     fn errors_in_a_policy_name_the_problem() {
         let whole = format!("{DENY}{READ}");
-        assert!(parse(&entry(&whole), &currencies()).is_ok());
-        assert!(parse(&(entry(&whole) + &group(&whole)), &currencies()).is_ok(), "no common names");
+        assert!(parse_whole(&entry(&whole)).is_ok());
+        assert!(parse_whole(&(entry(&whole) + &group(&whole))).is_ok(), "no common names");
         let other = |from: &str, to: &str| entry(READ).replace(from, to);
         let cases = [
             (entry(READ).replace("methods", "#"), "missing field `methods`"),
@@ -278,9 +296,11 @@ mod tests {
             (group(READ).replace("\"*\"", "\"a b\""), "rule 1"),
             (format!("{0}\n{0}", group("")), "group \"a\" is listed twice"),
             (group("").replace("\"a\"", "\"\""), "a group has no name"),
+            (String::new(), "has neither an identity nor a group"),
+            ("[end]".to_owned(), "line 2: duplicate key"),
         ];
         for (text, expected) in cases {
-            let error = parse(&text, &currencies()).unwrap_err();
+            let error = parse_whole(&text).unwrap_err();
             assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
         }
     }
@@ -291,7 +311,7 @@ mod tests {
         let debit = "accounts = [\"*\"]\nallow = [\"debit\"]\n";
         let limit = |text: &str| rule_with(&format!("{debit}amount_max = {text}"));
         for valid in ["{ EUR = \"1\" }", "\"unlimited\"", "{}"] {
-            assert!(parse(&limit(valid), &currencies()).is_ok(), "{valid}");
+            assert!(parse_whole(&limit(valid)).is_ok(), "{valid}");
         }
         let cases = [
             (rule_with("allow = [\"read\"]"), "missing field `accounts`"),
@@ -314,10 +334,9 @@ mod tests {
             (limit("{ EUR = \"1.001\" }"), "EUR \"1.001\""),
             (limit("{ EUR = \"-1\" }"), "must be above zero"),
             (limit("{ ZZZ = \"1\" }"), "ZZZ"),
-            (entry(&format!("{READ}{DENY}")), "rules that deny must come before"),
         ];
         for (text, expected) in cases {
-            let error = parse(&text, &currencies()).unwrap_err();
+            let error = parse_whole(&text).unwrap_err();
             assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
         }
     }
@@ -332,30 +351,32 @@ mod tests {
         let blocks = pages.iter().flat_map(|page| page.split("```toml\n").skip(1));
         let examples = blocks.map(|block| block.split("```").next().unwrap_or_default());
         let is_policy = |it: &&str| it.contains("[[identity]]") || it.contains("[[group]]");
-        let examples: Vec<_> = examples.filter(is_policy).collect();
+        let examples = examples.filter(is_policy).map(|it| it.trim_end().trim_end_matches(END));
+        let examples: Vec<_> = examples.collect();
         assert!(examples.len() >= 8, "{examples:?}");
         for example in examples {
-            let policy =
-                parse(example, &currencies()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            let policy = parse_whole(example).unwrap_or_else(|error| panic!("{error}: {example}"));
             assert_eq!(policy.identities.len() + policy.groups.len(), 1, "{example}");
         }
     }
 
     #[test]
-    fn a_policy_that_is_cut_off_grants_less_or_is_an_error() {
-        let limit = "[[identity.rule]]\naccounts = [\"*\"]\nallow = [\"debit\"]\n\
-                     amount_max = { EUR = \"10.00\", USD = \"10.00\" }\n";
-        let whole = entry(&format!("{DENY}{limit}"));
-        let all = parse(&whole, &currencies()).unwrap();
-        let identity = Identity::new(IdentityKind::Token, "a").unwrap();
-        let all = &all.identities[&identity].grant.rules;
-        let mut valid = 0;
-        for end in 0..whole.len() {
-            let Ok(cut) = parse(&whole[..end], &currencies()) else { continue };
-            valid += 1;
-            let rules = cut.identities.get(&identity).map_or(&[][..], |it| &it.grant.rules);
-            assert!(all.starts_with(rules), "{}", &whole[..end]);
+    fn a_policy_that_is_cut_off_anywhere_is_no_policy() {
+        let rules = format!("{DENY}{READ}");
+        let whole = entry(&rules) + &group(&rules);
+        let whole = format!("# A comment.\n{}\n{END}", whole.replace("[\"*\"]", "[\n  \"*\",\n]"));
+        for text in [whole.clone(), whole.replace('\n', "\r\n"), whole.clone() + "\n\n \t\n"] {
+            assert!(parse(&text, &currencies()).is_ok(), "{text:?}");
         }
-        assert!(valid > 2, "some parts are valid policies: {valid}");
+        for (end, _) in whole.char_indices() {
+            assert!(parse(&whole[..end], &currencies()).is_err(), "{}", &whole[..end]);
+        }
+        for wrong in ["# [end]", "[end] # the end", "[end.end]", "end = {}", "[[end]]", "[END]"] {
+            let text = whole.replace(END, wrong);
+            assert!(parse(&text, &currencies()).is_err(), "{wrong}");
+        }
+        let more = format!("{whole}\n{}", entry("").replace("\"a\"", "\"b\""));
+        let error = parse(&more, &currencies()).unwrap_err();
+        assert!(error.starts_with("the last line must be [end]"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::harness::{
     certificates::{Authority, Signed, text},
-    credentials::{Callers, bearer, entry, identity, identity_known_by},
+    credentials::{Callers, bearer, entry, identity, identity_known_by, whole_policy},
     *,
 };
 
@@ -230,6 +230,7 @@ async fn requests_of_a_certificate_from_before_its_kind_was_recorded_are_not_app
     drop(server);
 
     let by_dns = identity_known_by("dns", "reports", &["*"], &[""]);
+    let by_dns = by_dns + &identity("clerk", &["read"], &[""]);
     callers.set_policy(&by_dns);
     callers.set_tokens(&entry("clerk", "clerk-token"));
     let mut arguments = authority.mutual_arguments();
@@ -240,7 +241,7 @@ async fn requests_of_a_certificate_from_before_its_kind_was_recorded_are_not_app
     let why = outcome.must_fail(2);
     assert!(why.contains("recorded_as = \"reports\""), "{why}");
 
-    callers.set_policy(&by_dns.replace("methods", "recorded_as = \"reports\"\nmethods"));
+    callers.set_policy(&by_dns.replacen("methods", "recorded_as = \"reports\"\nmethods", 1));
     let server = serve(&database, &arguments).await;
     let certificate = authority.sign(&["reports"], &[]);
     let channel = authority.connect(&server, Some(&certificate)).await.expect("connected");
@@ -318,7 +319,8 @@ async fn mismatched_certificate_files_are_one_clear_line() {
     std::fs::write(&empty, "").expect("written");
     let missing = text(&authority.file("missing"));
     let policy = text(&authority.file("policy.toml"));
-    std::fs::write(&policy, identity("a", &["read"], &[""])).expect("written");
+    let entries = identity("a", &["read"], &[""]);
+    std::fs::write(&policy, whole_policy(&entries)).expect("written");
 
     for (files, expected) in [
         ([&missing, &key, &certificate], format!("{missing}: cannot be read: No such file")),

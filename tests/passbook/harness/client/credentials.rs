@@ -50,8 +50,8 @@ impl Callers {
         callers
     }
 
-    pub fn set_policy(&self, text: &str) {
-        std::fs::write(self.policy_file(), text).expect("the policy is written");
+    pub fn set_policy(&self, entries: &str) {
+        std::fs::write(self.policy_file(), whole_policy(entries)).expect("the policy is written");
     }
 
     pub fn set_tokens(&self, text: &str) {
@@ -79,6 +79,11 @@ impl Callers {
         all.extend(more);
         Server::start_with(database, &all).await
     }
+}
+
+/// The text of a policy with these entries.
+pub fn whole_policy(entries: &str) -> String {
+    format!("{entries}\n[end]\n")
 }
 
 /// The TOML of one token that does not expire.

@@ -23,6 +23,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::harness::credentials::whole_policy;
+
 pub const ISSUER: &str = "https://issuer.test";
 pub const AUDIENCE: &str = "passbook";
 /// A key for these tests only: ring signs with RSA, and cannot generate its keys.
@@ -161,8 +163,12 @@ pub struct Files(TempDir);
 impl Files {
     pub fn new(policy: &str) -> Self {
         let files = Self(tempfile::tempdir().expect("a directory"));
-        files.write("policy.toml", policy);
+        files.set_policy(policy);
         files
+    }
+
+    pub fn set_policy(&self, entries: &str) {
+        self.write("policy.toml", &whole_policy(entries));
     }
 
     pub fn write(&self, name: &str, text: &str) -> String {
