@@ -61,7 +61,8 @@ impl Policy {
 
     /// The rights of the caller with this method; None if the caller may not call it. The entry of
     /// the identity decides alone. Without one, each of the groups that may call the method adds its
-    /// rules. The denials of all groups count.
+    /// rules. The denials of all groups count. An identity that is recorded under this name, too, has
+    /// it alone.
     pub(super) fn grant(
         &self,
         identity: &Identity,
@@ -71,6 +72,10 @@ impl Policy {
         let may_call = |entry: &Permission| entry.methods.contain(service, method);
         if let Some(own) = self.identities.get(identity) {
             return may_call(own).then(|| own.grant.clone());
+        }
+        // Another identity continues this name: the two would share their request ids.
+        if self.recorded_names().any(|name| name == identity) {
+            return None;
         }
         let entries = || groups.iter().filter_map(|name| self.groups.get(name));
         if !entries().any(may_call) {

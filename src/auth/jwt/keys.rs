@@ -9,7 +9,7 @@ use std::{
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -106,7 +106,8 @@ fn key(jwk: Value) -> Option<(String, Key)> {
         _ => return None,
     };
     let is_for_it = jwk.common.key_algorithm.is_none_or(|it| it == algorithm.into())
-        && jwk.common.public_key_use.as_ref().is_none_or(|it| *it == PublicKeyUse::Signature);
+        && jwk.common.public_key_use.as_ref().is_none_or(|it| *it == PublicKeyUse::Signature)
+        && jwk.common.key_operations.as_ref().is_none_or(|it| it.contains(&KeyOperations::Verify));
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     let is_long = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, .. } => n.len() >= RSA_MODULUS_MIN,
@@ -148,6 +149,7 @@ mod tests {
         for (key, algorithm) in [
             (jwk(json!({})), Algorithm::RS256),
             (jwk(json!({"alg": "RS256", "use": "sig", "x5c": ["AA"]})), Algorithm::RS256),
+            (jwk(json!({"key_ops": ["verify"]})), Algorithm::RS256),
             (jwk(point.clone()), Algorithm::ES256),
             (jwk(edwards.clone()), Algorithm::EdDSA),
         ] {
@@ -158,6 +160,7 @@ mod tests {
         for skipped in [
             json!({"kid": null}),
             json!({"use": "enc"}),
+            json!({"key_ops": ["encrypt"]}),
             json!({"alg": "PS256"}),
             json!({"alg": "RS512"}),
             json!({"alg": "HS256"}),

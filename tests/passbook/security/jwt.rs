@@ -1,8 +1,7 @@
-//! JSON Web Tokens: which are accepted, whom they name, and how the keys are replaced.
+//! JSON Web Tokens: which are accepted, and whom they name.
 
 use ::ring::hmac;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tonic::Code;
 
 use crate::harness::{
@@ -10,27 +9,27 @@ use crate::harness::{
     certificates::Authority,
     credentials::{allow, bearer, deny, entry, group, identity, identity_known_by},
     jwt::{
-        AUDIENCE, Files, JwksServer, SigningKey, base64, claims_of, key_set, message,
-        seconds_from_now, with,
+        AUDIENCE, Files, ISSUER, SigningKey, base64, claims_of, key_set, message, seconds_from_now,
+        with,
     },
     *,
 };
 
 /// The settings with these keys, and more.
-fn arguments(files: &Files, jwks: &str, more: &[&str]) -> Vec<String> {
+pub(super) fn arguments(files: &Files, jwks: &str, more: &[&str]) -> Vec<String> {
     let mut arguments = files.settings();
     arguments.extend(["--jwt-jwks", jwks].map(str::to_owned));
     arguments.extend(more.iter().map(|it| (*it).to_owned()));
     arguments
 }
 
-async fn serve(database: &TestDatabase, arguments: &[String]) -> (Server, Admin) {
+pub(super) async fn serve(database: &TestDatabase, arguments: &[String]) -> (Server, Admin) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     Server::start_with_admin(database, &arguments).await
 }
 
 /// What a call with this token gets.
-async fn code(server: &Server, token: &str) -> Code {
+pub(super) async fn code(server: &Server, token: &str) -> Code {
     match server.client_of(token).get_account(missing_account()).await {
         Ok(_) => Code::Ok,
         Err(status) => status.code(),
@@ -120,14 +119,29 @@ async fn an_invalid_token_is_rejected_with_the_reason_and_never_logged() {
         (claims(json!({"nbf": "today"})), "claim", claim("nbf")),
         (claims(json!({"iss": "https://evil.test"})), "issuer", "of another issuer".to_owned()),
         (claims(json!({"iss": null})), "claim", claim("iss")),
+        (claims(json!({"iss": [ISSUER]})), "issuer", "of another issuer".to_owned()),
+        (
+            claims(json!({"iss": [ISSUER, "https://evil.test"]})),
+            "issuer",
+            "of another issuer".to_owned(),
+        ),
         (claims(json!({"aud": "others"})), "audience", "for another audience".to_owned()),
         (claims(json!({"aud": ["others"]})), "audience", "for another audience".to_owned()),
         (claims(json!({"aud": null})), "claim", claim("aud")),
         (claims(json!({"sub": null})), "claim", claim("sub")),
         (claims(json!({"sub": 7})), "claim", claim("sub")),
         (claims(json!({"sub": "alice smith"})), "claim", claim("sub")),
+        (claims(json!({"sub": ""})), "claim", claim("sub")),
+        (claims(json!({"sub": ["alice"]})), "malformed", malformed.to_owned()),
+        (claims(json!({"sub": "alice\n"})), "claim", claim("sub")),
+        (claims(json!({"sub": "alice\u{0}"})), "claim", claim("sub")),
+        (claims(json!({"sub": "\u{430}lice"})), "claim", claim("sub")),
+        (claims(json!({"sub": "a".repeat(253)})), "claim", claim("sub")),
+        (claims(json!({"exp": u64::MAX})), "claim", claim("exp")),
+        (claims(json!({"exp": -1})), "claim", claim("exp")),
         (claims(json!({"groups": {"a": 1}})), "claim", claim("groups")),
         (claims(json!({"groups": ["a", 1]})), "claim", claim("groups")),
+        (claims(json!({"groups": vec![""; 257]})), "claim", claim("groups")),
         (other.sign(&claims_of("alice")), "unknown_key", "`kid` is of no key".to_owned()),
         (header(json!({"kid": null})), "unknown_key", "`kid` is of no key".to_owned()),
         (format!("{}.", unsigned("none")), "malformed", malformed.to_owned()),
@@ -184,6 +198,8 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
     let writers = allow(&["shop:*"], &["read", "credit", "manage"], "{ USD = \"10\" }");
     let policy = [
         identity_known_by("jwt", "bob", &["read"], &["bob:"]),
+        identity_known_by("jwt", "gina", &["read"], &["gina:"])
+            .replace("methods", "recorded_as = \"jwt:gina-before\"\nmethods"),
         group("readers", &["read"], &[allow(&["*"], &["read"], "")]),
         group("shop-writers", &["read", "write"], &[writers]),
         group("fees", &["Deposit"], &[allow(&["fees"], &["credit"], "\"unlimited\"")]),
@@ -227,12 +243,19 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
     let one = client("dave@shop.test", json!("readers"));
     assert_eq!(read(&one, "shop:1").await, Code::Ok, "a text is one group");
     assert_eq!(create(&one, "shop:2").await, Err(Code::PermissionDenied));
+    let most: Vec<_> =
+        (1..256).map(|number| number.to_string()).chain(["readers".to_owned()]).collect();
+    assert_eq!(read(&client("dave@shop.test", json!(most)), "shop:1").await, Code::Ok);
     for groups in [json!(null), json!([]), json!(["unknown"]), json!(["jwt:bob"])] {
         let nobody = client("erin@shop.test", groups);
         assert_eq!(read(&nobody, "shop:1").await, Code::PermissionDenied);
     }
     // An identity is no group, even if it has the name of one.
     assert_eq!(read(&client("readers", json!([])), "shop:1").await, Code::PermissionDenied);
+    // Who has the name that another identity had would share its request ids.
+    let before = client("gina-before", json!(["readers"]));
+    assert_eq!(read(&before, "shop:1").await, Code::PermissionDenied);
+    assert_eq!(read(&client("gina", json!([])), "gina:1").await, Code::NotFound);
     // An entry of the identity decides alone.
     let bob = client("bob", json!(["readers", "shop-writers"]));
     assert_eq!(read(&bob, "shop:1").await, Code::PermissionDenied);
@@ -255,11 +278,14 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
         identity_known_by("dns", "alice", &["read", "write"], &[""]),
         identity_known_by("jwt", "alice", &["read"], &[""]),
         identity_known_by("jwt", "only", &["read"], &[""]),
+        identity("both", &["*"], &[""]),
+        identity_known_by("jwt", "both", &["*"], &[""]),
     ];
     let files = Files::new(&policy.concat());
     let key = SigningKey::ec("one");
     let jwks = files.write("jwks.json", &key_set(&[&key]));
-    let tokens = files.write("tokens.toml", &entry("alice", "alice-token"));
+    let tokens = entry("alice", "alice-token") + &entry("both", "both-token");
+    let tokens = files.write("tokens.toml", &tokens);
     let settings = arguments(&files, &jwks, &["--tokens-file", &tokens]);
     let (server, _) = serve(&database, &settings).await;
 
@@ -269,6 +295,16 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     assert_eq!(create(&by_token, "a").await.as_deref(), Ok("alice"));
     assert_eq!(create(&by_jwt, "b").await, Err(Code::PermissionDenied), "it is jwt:alice");
     assert_eq!(rejection(&server, "no-token").await, "the token is unknown or has expired");
+    // Each kind has request ids and names of holds of its own.
+    let request = deposit("a", "5");
+    let by_jwt = server.client_of(&key.sign(&claims_of("both")));
+    for (client, owner) in [(server.client_of("both-token"), "both"), (by_jwt, "jwt:both")] {
+        let applied = client.deposit(request.clone()).await.expect("applied");
+        assert!(!applied.replayed, "{owner}");
+        assert_eq!(applied.transaction.expect("a transaction").created_by, owner);
+        let placed = place(&client, hold_named("h", "a", "1")).await;
+        assert_eq!(placed.hold_id, format!("h@{owner}"));
+    }
 
     files.write("tokens.toml", &entry("jwt:alice", "alice-token"));
     let checked = [&["config".to_owned(), "check".to_owned()], &settings[..]].concat();
@@ -291,140 +327,4 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     let client = Client::over(channel, bearer(&key.sign(&claims_of("only"))));
     let answer = client.get_account(missing_account()).await;
     must_fail(answer, Reason::AccountNotFound);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
-    let (old, new) = (SigningKey::ec("old"), SigningKey::ed("new"));
-    let jwks = files.write("jwks.json", &key_set(&[&old]));
-    let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
-    let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
-    assert_eq!(code(&server, &by_old).await, Code::NotFound);
-    assert_eq!(code(&server, &by_new).await, Code::Unauthenticated);
-
-    // A file that is not written to its end, and one without keys.
-    let whole = key_set(&[&old, &new]);
-    for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{\"keys\": []}")] {
-        files.write("jwks.json", invalid);
-        let logged = || server.log().matches("keys for JWTs not reloaded").count();
-        eventually("it says so", async || logged() == count).await;
-        assert_eq!(code(&server, &by_old).await, Code::NotFound);
-    }
-    files.write("jwks.json", &whole);
-    eventually("both count", async || code(&server, &by_new).await == Code::NotFound).await;
-    assert_eq!(code(&server, &by_old).await, Code::NotFound);
-    // A token that was verified before goes with its key.
-    files.write("jwks.json", &key_set(&[&new]));
-    let is_gone = async || code(&server, &by_old).await == Code::Unauthenticated;
-    eventually("the old one is gone", is_gone).await;
-    assert_eq!(code(&server, &by_new).await, Code::NotFound);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_at_a_url_are_fetched_again_for_an_unknown_key_and_stay_while_it_is_away() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
-    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
-    let (old, new) = (SigningKey::rsa("old"), SigningKey::ed("new"));
-    let issuer = JwksServer::start().await;
-
-    // The start waits for the keys.
-    let publish = async {
-        eventually("it asks for the keys", async || issuer.requests() > 1).await;
-        issuer.publish(&key_set(&[&old]));
-    };
-    let settings = arguments(&files, &issuer.url(), &[]);
-    let ((server, admin), ()) = tokio::join!(serve(&database, &settings), publish);
-    let waits = server.log().matches("waiting for the keys for JWTs, up to 30 s").count();
-    assert_eq!(waits, 1, "{}", server.log());
-    let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
-    assert_eq!(code(&server, &by_old).await, Code::NotFound);
-    assert!(admin.metrics().await.value("passbook_jwks_fetch_timestamp_seconds") > 1.7e9);
-
-    // Tokens with unknown keys cause one fetch in 10 s, however many there are.
-    issuer.publish(&key_set(&[&new]));
-    let (begin, before) = (Instant::now(), issuer.requests());
-    eventually("the new key counts", async || code(&server, &by_new).await == Code::NotFound).await;
-    let by_none = SigningKey::ec("none").sign(&claims_of("alice"));
-    let end = Instant::now() + seconds(3);
-    while Instant::now() < end {
-        assert_eq!(code(&server, &by_none).await, Code::Unauthenticated);
-    }
-    let most = 1 + begin.elapsed().as_secs() / 10;
-    let fetches = (issuer.requests() - before) as u64;
-    assert!((1..=most).contains(&fetches), "{fetches} fetches in {:?}", begin.elapsed());
-    assert_eq!(code(&server, &by_old).await, Code::Unauthenticated);
-
-    // An answer that is not the keys changes nothing, and a redirect is not followed.
-    let elsewhere = JwksServer::start().await;
-    elsewhere.publish(&key_set(&[&old]));
-    issuer.respond(&format!("302 Found\r\nlocation: {}", elsewhere.url()), "");
-    code(&server, &by_old).await;
-    let logs = async |what: &str| {
-        eventually(what, async || server.log().contains(what)).await;
-        assert_eq!(code(&server, &by_new).await, Code::NotFound, "{what}");
-    };
-    logs("the response is 302 Found").await;
-    issuer.respond("200 OK", &" ".repeat(300 * 1024));
-    logs("length limit exceeded").await;
-    issuer.stop().await;
-    logs("onnection refused").await;
-    assert_eq!(elsewhere.requests(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_does_not_start_without_keys() {
-    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
-    let issuer = JwksServer::start().await;
-    let url = issuer.url();
-    let settings = arguments(&files, &url, &["--listen", "127.0.0.1:0"]);
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let outcome = passbook(&[&["serve"], &settings[..]].concat()).await;
-    let expected = format!("no keys for JWTs: {url}: the response is 503 Service Unavailable");
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn config_check_finds_what_is_missing_or_unusable() {
-    let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
-    let key = SigningKey::ec("one");
-    let whole = files.write("whole.json", &key_set(&[&key]));
-    let check =
-        async |arguments: &[&str]| passbook(&[&["config", "check"], arguments].concat()).await;
-    let all = arguments(&files, &whole, &[]);
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    assert_eq!(check(&all).await.must_succeed().stdout, "the settings are valid\n");
-    // Nothing is fetched.
-    let url = ["--jwt-jwks", "https://nowhere.invalid/jwks"];
-    check(&[&all[..6], &url].concat()).await.must_succeed();
-
-    for (flag, expected) in [
-        ("--policy-file", "jwt_issuer is set (https://issuer.test), so policy_file is required"),
-        ("--jwt-issuer", "jwt_audience is set (passbook), so jwt_issuer is required"),
-        ("--jwt-audience", "so jwt_audience is required"),
-        ("--jwt-jwks", "so jwt_jwks is required"),
-    ] {
-        let at = all.iter().position(|it| *it == flag).expect("a setting");
-        let without: Vec<&str> = [&all[..at], &all[at + 2..]].concat();
-        let outcome = check(&without).await;
-        assert!(outcome.must_fail(2).contains(expected), "{flag}: {}", outcome.stderr);
-    }
-    let secret = json!({"keys": [{"kty": "oct", "kid": "one", "k": "c2VjcmV0", "alg": "HS256"}]});
-    for (name, text, expected) in [
-        ("secret.json", secret.to_string(), "has no key with a kid for RS256"),
-        ("twice.json", key_set(&[&key, &key]), "two keys have the kid \"one\""),
-        ("cut.json", key_set(&[&key])[..40].to_owned(), "is not a JSON Web Key Set"),
-    ] {
-        let file = files.write(name, &text);
-        let outcome = check(&[&all[..6], &["--jwt-jwks", &file]].concat()).await;
-        let error = outcome.must_fail(2);
-        assert!(error.contains(expected) && error.contains(name), "{name}: {error}");
-    }
-    for wrong in ["http://issuer.test/jwks", "ftp://issuer.test/jwks", ""] {
-        let outcome = check(&[&all[..6], &["--jwt-jwks", wrong]].concat()).await;
-        assert_eq!(outcome.code, Some(2), "{wrong}");
-        assert!(outcome.stderr.contains("--jwt-jwks"), "{wrong}: {}", outcome.stderr);
-    }
 }

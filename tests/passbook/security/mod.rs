@@ -10,6 +10,7 @@ mod http2_abuse;
 mod identities_and_grants;
 mod identities_changed;
 mod jwt;
+mod jwt_keys;
 mod names_of_others;
 mod revocation;
 mod rights;
