@@ -193,27 +193,26 @@ async fn streams_of_jwts_end_with_their_time_their_key_and_their_group() {
     };
     let going_on = client(&kept, "anna", "kept", 600);
     open_funded(&going_on, "east:1", "10").await;
+    open(&going_on, "quiet").await;
     let mut going_on =
-        (Stream::open(&going_on).await, Watching::begin(&going_on, "east:1", 0).await);
+        (Stream::open(&going_on).await, Watching::begin(&going_on, "quiet", 0).await);
 
     // Six seconds are left, because clocks may differ by 30.
     let expiring = client(&kept, "bert", "kept", -24);
     let by_withdrawn = client(&withdrawn, "carl", "kept", 600);
     let of_removed = client(&kept, "dora", "removed", 600);
-    let cases = [
-        (&expiring, Reason::Unauthenticated),
-        (&by_withdrawn, Reason::Unauthenticated),
-        (&of_removed, Reason::PermissionDenied),
+    let withdraw = || drop(files.write("jwks.json", &key_set(&[&kept])));
+    let remove = || files.set_policy(&members("kept"));
+    let cases: [(&Client, &dyn Fn(), Reason); 3] = [
+        (&expiring, &|| {}, Reason::Unauthenticated),
+        (&by_withdrawn, &withdraw, Reason::Unauthenticated),
+        (&of_removed, &remove, Reason::PermissionDenied),
     ];
-    let mut open = Vec::new();
-    for (client, reason) in cases {
+    for (client, change, reason) in cases {
         let mut stream = Stream::open(client).await;
         made(&stream.deposit().await.expect("a result"));
-        open.push((stream, Watching::begin(client, "east:1", 0).await, reason));
-    }
-    files.write("jwks.json", &key_set(&[&kept]));
-    files.set_policy(&members("kept"));
-    for (mut stream, mut watching, reason) in open {
+        let mut watching = Watching::begin(client, "quiet", 0).await;
+        change();
         let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
         assert_reason(&status, reason);
         let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
