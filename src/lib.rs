@@ -6,6 +6,7 @@
 //! * [`budget`]: shares of what the server has, for all callers, an identity or a connection.
 //! * [`ledger`]: the write path, the only code that begins and commits database transactions.
 //! * [`storage`]: everything that knows SeaORM and SQL.
+//! * [`audit`]: a line for each change, denial and reload, apart from the log.
 //! * [`auth`]: authenticates callers, and authorizes their methods.
 //! * [`proto`]: the contract, generated.
 //! * [`grpc`]: the wire, the only code that knows messages and statuses.
@@ -17,6 +18,7 @@
 //! `ARCHITECTURE.md` has the path of a deposit through these modules, the arrows between them, and
 //! the invariants.
 
+pub mod audit;
 pub mod auth;
 pub mod budget;
 pub mod cli;

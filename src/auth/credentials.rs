@@ -12,7 +12,7 @@ use crate::{
         tokens::{self, Tokens},
     },
     budget::Connection,
-    domain::ids::Identity,
+    domain::{authorization::Caller, ids::Identity},
 };
 
 /// The other end of a connection.
@@ -20,11 +20,19 @@ use crate::{
 pub struct Peer {
     /// Address and port. None if the operating system does not say.
     pub address: Option<SocketAddr>,
-    /// The identity in the verified client certificate, if one was sent, or why it is not one of a
-    /// caller.
-    pub certificate: Option<Result<Identity, &'static str>>,
+    /// The verified client certificate, if one was sent.
+    pub certificate: Option<PeerCertificate>,
     /// The connection.
     pub connection: Option<Arc<Connection>>,
+}
+
+/// A verified client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// The identity that it proves, or why it is not the certificate of a caller.
+    pub identity: Result<Identity, &'static str>,
+    /// Its SHA-256 fingerprint.
+    pub sha256: [u8; 32],
 }
 
 /// The valid tokens, and the policy.
@@ -90,6 +98,22 @@ impl Unauthenticated {
     }
 }
 
+impl AuthError {
+    /// The caller, without any right, if the caller was identified.
+    #[must_use]
+    pub fn caller(&self) -> Option<Caller> {
+        match self {
+            Self::Unauthenticated(_) => None,
+            Self::MethodDenied { identity, .. } => Some(Caller {
+                identity: identity.clone(),
+                recorded_as: identity.clone(),
+                grant: Arc::default(),
+                expire_time: None,
+            }),
+        }
+    }
+}
+
 impl Credentials {
     /// The principal of a caller, by its token, or else by its certificate. What is no known token
     /// can be a JWT of the issuer.
@@ -103,7 +127,8 @@ impl Credentials {
         authorization: Option<&HeaderValue>,
         issuer: Option<&JwtIssuer>,
     ) -> Result<Principal, Unauthenticated> {
-        let certificate = peer.and_then(|peer| peer.certificate.clone()).transpose();
+        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let certificate = certificate.map(|it| it.identity.clone()).transpose();
         let certificate = certificate.map_err(Unauthenticated::Certificate)?;
         let Some(authorization) = authorization else {
             let identity = certificate.ok_or(Unauthenticated::NoCredential)?;

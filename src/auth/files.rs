@@ -79,6 +79,15 @@ impl CredentialFiles {
         Ok(CredentialTexts { policy, tokens: self.tokens.as_ref().map(read).transpose()? })
     }
 
+    /// Each file with its text.
+    pub fn with_texts<'a>(
+        &'a self,
+        texts: &'a CredentialTexts,
+    ) -> impl Iterator<Item = (&'a Path, &'a str)> {
+        let tokens = self.tokens.as_deref().zip(texts.tokens.as_deref());
+        [(self.policy.as_path(), texts.policy.as_str())].into_iter().chain(tokens)
+    }
+
     /// Parses the texts of both files.
     ///
     /// # Errors

@@ -23,12 +23,12 @@ mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
-    credentials::{AuthError, Credentials, Peer, Unauthenticated},
+    credentials::{AuthError, Credentials, Peer, PeerCertificate, Unauthenticated},
     files::{CredentialFiles, CredentialTexts},
     jwt::{JwtError, JwtIssuer, JwtSettings, KeySet},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     principal::Principal,
     stream_authorization::StreamAuthorization,
-    tokens::{Token, Tokens},
+    tokens::{Token, Tokens, bearer},
 };
 pub use crate::domain::authorization::{Caller, Grant};

@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    audit::{AuditLog, Reloads, Source},
     auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
     budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
@@ -50,8 +51,10 @@ impl Serve {
         let config = self.config;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
+        let credentials = read_credentials(&config.security)?;
         let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
-        let authenticator = Arc::new(authenticator(&config.security, issuer, &currencies)?);
+        let authenticator =
+            Arc::new(authenticator(&config.security, credentials.as_ref(), issuer, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
         let url = config.database.url().map_err(CliError::Usage)?;
@@ -71,8 +74,17 @@ impl Serve {
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
         });
         let traces = traces.transpose()?;
+        let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
+        let credential_sources = credential_sources.unwrap_or_default();
+        let audit = config.audit.config().map(|config| {
+            let tls_sources = tls.iter().flat_map(|tls| tls.sources());
+            let files: Vec<_> = tls_sources.chain(credential_sources.clone()).collect();
+            AuditLog::start(config, &files).map_err(CliError::Usage)
+        });
+        let audit = audit.transpose()?;
         if let Some(tls) = tls.clone() {
-            tokio::spawn(async move { tls.reload_on_change().await });
+            let audit = audit.clone();
+            tokio::spawn(async move { tls.reload_on_change(audit).await });
         }
         let served = async {
             let budgets = Budgets::new(&budget_config(&config));
@@ -82,11 +94,14 @@ impl Serve {
                 tls,
                 authenticator.clone(),
                 budgets.clone(),
+                audit.clone(),
                 admin,
             );
             let mut server = server.await.map_err(CliError::run)?;
+            let reloads = Reloads::new(audit.clone(), credential_sources);
+            let callers = Callers { authenticator, reloads };
             let opened =
-                open_ledger(url, &config, currencies, authenticator, budgets, &mut signals).await?;
+                open_ledger(url, &config, currencies, callers, budgets, &mut signals).await?;
             let Some((ledger, currencies)) = opened else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             for warning in config.warnings() {
@@ -105,6 +120,9 @@ impl Serve {
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;
+        if let Some(audit) = audit {
+            audit.stop().await;
+        }
         if let Some(traces) = traces {
             traces.stop().await;
         }
@@ -135,13 +153,42 @@ fn budget_config(config: &ServeConfig) -> BudgetConfig {
     }
 }
 
+/// The authenticator, and the record of its reloads.
+struct Callers {
+    authenticator: Arc<Authenticator>,
+    reloads: Reloads,
+}
+
+/// Reads the files of tokens and policy, if they are set.
+fn read_credentials(
+    config: &SecurityConfig,
+) -> Result<Option<(CredentialFiles, CredentialTexts)>, CliError> {
+    let Some(files) = config.credential_files() else { return Ok(None) };
+    let texts = files.read().map_err(CliError::Usage)?;
+    Ok(Some((files, texts)))
+}
+
+/// The files of tokens and policy as the audit log names them, with their texts if they could be read.
+fn sources(files: &CredentialFiles, texts: Option<&CredentialTexts>) -> Vec<Source> {
+    match texts {
+        Some(texts) => {
+            let read = files.with_texts(texts);
+            read.map(|(file, text)| Source::new(file, text.as_bytes())).collect()
+        }
+        None => {
+            let files = [&files.policy].into_iter().chain(&files.tokens);
+            files.map(|file| Source::read(file)).collect()
+        }
+    }
+}
+
 /// Waits for the database, checks that it fits this program and these settings, and starts a ledger
 /// on it. None if a signal ends the wait.
 async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
     currencies: Currencies,
-    authenticator: Arc<Authenticator>,
+    callers: Callers,
     budgets: Arc<Budgets>,
     signals: &mut mpsc::Receiver<()>,
 ) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
@@ -153,17 +200,19 @@ async fn open_ledger(
         .map_err(CliError::run)?
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
-    let files = config.security.credential_files();
-    let texts = files.as_ref().map(CredentialFiles::read).transpose().map_err(CliError::Usage)?;
-    let files = files.zip(texts);
-    if let Some((files, texts)) = &files {
+    let Callers { authenticator, mut reloads } = callers;
+    let credentials = read_credentials(&config.security)?;
+    if let Some((files, texts)) = &credentials {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
-        authenticator.replace(files.parse(texts, &currencies).map_err(CliError::Usage)?);
+        let parsed = files.parse(texts, &currencies);
+        reloads.record(sources(files, Some(texts)), &parsed);
+        authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
     check_recorded_identities(&store, &authenticator, &config.security).await?;
-    if let Some((files, texts)) = files {
+    if let Some((files, texts)) = credentials {
         let connections = budgets.connections.clone();
-        tokio::spawn(reload(files, texts, currencies.clone(), authenticator, connections));
+        let reload = reload(files, texts, currencies.clone(), authenticator, connections, reloads);
+        tokio::spawn(reload);
     }
 
     let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
@@ -243,12 +292,12 @@ async fn admin(config: &TelemetryConfig) -> Result<Option<Admin>, CliError> {
 /// The authenticator of callers, with the credentials of the files that are set.
 fn authenticator(
     config: &SecurityConfig,
+    credentials: Option<&(CredentialFiles, CredentialTexts)>,
     issuer: Option<Arc<JwtIssuer>>,
     currencies: &Currencies,
 ) -> Result<Authenticator, CliError> {
-    let files = config.credential_files();
-    let credentials =
-        files.map(|files| files.load(currencies)).transpose().map_err(CliError::Usage)?;
+    let credentials = credentials.map(|(files, texts)| files.parse(texts, currencies));
+    let credentials = credentials.transpose().map_err(CliError::Usage)?;
     let mut public = Vec::new();
     if config.health == Access::Public {
         public.push(HEALTH_SERVICE);
@@ -296,9 +345,14 @@ async fn reload(
     currencies: Arc<Currencies>,
     authenticator: Arc<Authenticator>,
     connections: Arc<Connections>,
+    mut reloads: Reloads,
 ) {
-    let reload = |texts: &CredentialTexts| {
-        let removed = authenticator.replace(files.parse(texts, &currencies)?);
+    let reload = |texts: Result<&CredentialTexts, &String>| {
+        let texts = texts.map_err(String::clone);
+        let read = sources(&files, texts.as_ref().ok().copied());
+        let parsed = texts.and_then(|texts| files.parse(texts, &currencies));
+        reloads.record(read, &parsed);
+        let removed = authenticator.replace(parsed?);
         if !removed.is_empty() {
             let connections = connections.clone();
             tokio::spawn(async move {

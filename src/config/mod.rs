@@ -3,6 +3,7 @@
 //!
 //! A flag overrides the variable, the variable overrides the file, and the file overrides the default.
 
+mod audit;
 mod database;
 pub mod environment;
 mod error_text;
@@ -18,6 +19,7 @@ use clap::Args;
 use passbook_command::parse_duration;
 
 pub use crate::config::{
+    audit::AuditSettings,
     database::{DatabaseConfig, password_in_arguments},
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
@@ -83,6 +85,10 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub security: SecurityConfig,
 
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditSettings,
+
     /// Limits of load.
     #[command(flatten)]
     pub limits: LimitsConfig,
@@ -110,6 +116,7 @@ impl ServeConfig {
     /// A contradiction, with the names of both settings.
     pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
+        self.audit.validate()?;
         self.security.validate(self.listen)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    account::{AccountUpdate, Labels, NewAccount},
+    account::{AccountUpdate, AttributeChange, Labels, NewAccount},
     hold::{Capture, HoldRef, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
@@ -105,6 +105,20 @@ impl Command {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         matches!(self, Self::Request(request) if !request.validate_only)
+    }
+
+    /// The length of the caller's texts, in bytes.
+    pub fn text_bytes(&self) -> usize {
+        let (text, labels) = match self {
+            Self::CreateAccount(new) => ("", Some(&new.labels)),
+            Self::UpdateAccount(update) => match &update.change {
+                AttributeChange::Update { labels, .. } => (&*update.reason, labels.as_ref()),
+                _ => (&*update.reason, None),
+            },
+            Self::Request(request) => (&*request.description, Some(&request.labels)),
+        };
+        let labels = labels.into_iter().flatten();
+        text.len() + labels.map(|(key, value)| key.len() + value.len()).sum::<usize>()
     }
 
     /// The accounts whose rows must be locked.

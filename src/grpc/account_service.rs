@@ -88,7 +88,11 @@ impl AccountServiceImpl {
 /// The caller and the deadline of a call.
 fn context<T>(request: &Request<T>) -> CallContext {
     let extensions = request.extensions();
-    CallContext { caller: auth::caller(extensions), deadline: Deadline::of(extensions).at }
+    CallContext {
+        caller: auth::caller(extensions),
+        deadline: Deadline::of(extensions).at,
+        audit: extensions.get().cloned(),
+    }
 }
 
 /// What the authentication layer attaches to a stream.

@@ -1,7 +1,7 @@
 //! StreamTransactions and BatchPostTransactions: many postings in one call.
 //!
-//! One task for each stream reads requests, submits them to the ledger, and sends a
-//! [`PendingResult`] for each into a channel, so results come in the order of the requests. The
+//! One task for each stream reads requests, submits those that have arrived to the ledger, and sends
+//! a [`PendingResult`] for each into a channel, so results come in the order of the requests. The
 //! channel is bounded, and so are the requests and unread results that all streams together have.
 //! If a caller does not read its results, or sends faster than the ledger applies, the task stops
 //! reading, and flow control of HTTP/2 slows the caller down. If the caller disconnects, the channel
@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
@@ -26,7 +27,7 @@ use crate::{
         metrics::{self, RequestMode},
         middleware::deadline::Deadline,
     },
-    ledger::{CallContext, Error, Ledger, PendingRequest},
+    ledger::{CallContext, Error, Ledger, Outcome, PendingRequest},
     proto::{self, ErrorReason, post_transaction_result},
     telemetry::traces::CallTrace,
 };
@@ -34,6 +35,11 @@ use crate::{
 /// The most requests of one stream in flight. Fewer would not fill a database transaction while
 /// another one commits.
 const IN_FLIGHT_MAX: usize = 1024;
+/// The most requests of a stream that are submitted together. Fewer, and a required audit log needs
+/// more writes; more, and the first of them waits for the last to be decoded.
+const CHUNK_MAX: usize = 128;
+/// The ledger returned fewer results than it got requests: a defect.
+const MISSING_RESULT: Error = Error::Internal(Some(Outcome::Unknown));
 
 /// The context of a call of many postings.
 #[derive(Clone)]
@@ -55,19 +61,30 @@ pub enum PendingResult {
 }
 
 impl StreamContext {
-    /// Decodes and submits one posting.
-    pub fn submit(&self, request: proto::PostTransactionRequest) -> PendingResult {
+    /// Decodes postings, and submits them together. Returns a result for each, in their order.
+    async fn submit(
+        &self,
+        postings: Vec<Result<proto::PostTransactionRequest, Invalid>>,
+    ) -> Vec<PendingResult> {
         let caller = &self.call.caller.recorded_as;
-        let decoded = Decoder::decode(&self.currencies, caller, request, decode::transaction);
-        let request = match decoded {
-            Ok(request) => request,
-            Err(invalid) => return PendingResult::failed(invalid, RequestMode::Execute),
-        };
-        let mode = RequestMode::of(&request);
-        match self.ledger.submit(&self.call, request) {
-            Ok(pending) => PendingResult::Submitted(pending, mode),
-            Err(error) => PendingResult::failed(error, mode),
+        let decode = |it| Decoder::decode(&self.currencies, caller, it, decode::transaction);
+        let (mut requests, mut modes) = (Vec::new(), Vec::new());
+        for posting in postings {
+            modes.push(posting.and_then(decode).map(|request| {
+                let mode = RequestMode::of(&request);
+                requests.push(request);
+                mode
+            }));
         }
+        let mut submitted = self.ledger.submit(&self.call, requests).await.into_iter();
+        let result = |mode| match mode {
+            Ok(mode) => match submitted.next().unwrap_or(Err(MISSING_RESULT)) {
+                Ok(pending) => PendingResult::Submitted(pending, mode),
+                Err(error) => PendingResult::failed(error, mode),
+            },
+            Err(invalid) => PendingResult::failed(invalid, RequestMode::Execute),
+        };
+        modes.into_iter().map(result).collect()
     }
 
     /// Serves one batch: the results in the order of the requests.
@@ -81,7 +98,7 @@ impl StreamContext {
         let _room = self.ledger.response_room(&self.call.caller, size)?;
         // All requests are submitted before the first result is awaited: one database transaction
         // can apply many of them.
-        let pending: Vec<_> = requests.into_iter().map(|it| self.submit(it)).collect();
+        let pending = self.submit(requests.into_iter().map(Ok).collect()).await;
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(pending.wait().await);
@@ -102,15 +119,20 @@ impl StreamContext {
         let in_flight_max = IN_FLIGHT_MAX.min(self.ledger.queue_capacity() / 8).max(1);
         let (sender, results) = mpsc::channel(in_flight_max);
         let read = async move {
+            // What was read after the last chunk of requests, and is not part of it.
+            let mut read_ahead = None;
             loop {
                 // A request is read only when the channel has capacity for its result.
                 let Ok(slot) = sender.reserve().await else { return };
-                let message = tokio::select! {
-                    message = requests.message() => message,
-                    // An error means that the server has ended, which is a reason to stop as well.
-                    _ = self.stopping.wait_for(|stop| *stop) => {
-                        return slot.send(Err(Status::from(Error::ShuttingDown)));
-                    }
+                let message = match read_ahead.take() {
+                    Some(message) => message,
+                    None => tokio::select! {
+                        message = requests.message() => message,
+                        // An error means that the server has ended: a reason to stop as well.
+                        _ = self.stopping.wait_for(|stop| *stop) => {
+                            return slot.send(Err(Status::from(Error::ShuttingDown)));
+                        }
+                    },
                 };
                 match message {
                     Ok(Some(message)) => {
@@ -129,7 +151,28 @@ impl StreamContext {
                             Err(error) => return slot.send(Err(error.into())),
                         }
                         self.call.deadline = deadline.for_item();
-                        slot.send(Ok((self.submit_message(message), permit)));
+                        // Requests that have arrived already are submitted together.
+                        let (mut chunk, mut slots) = (vec![message], vec![(slot, permit)]);
+                        while chunk.len() < CHUNK_MAX
+                            && let Ok(slot) = sender.try_reserve()
+                            && let Some(message) = requests.message().now_or_never()
+                        {
+                            let permit = self.ledger.stream_permit(&self.call.caller);
+                            match (message, permit.now_or_never()) {
+                                (Ok(Some(message)), Some(permit)) => {
+                                    chunk.push(message);
+                                    slots.push((slot, permit));
+                                }
+                                (message, _) => {
+                                    read_ahead = Some(message);
+                                    break;
+                                }
+                            }
+                        }
+                        let results = self.submit(chunk.into_iter().map(posting).collect()).await;
+                        for (result, (slot, permit)) in results.into_iter().zip(slots) {
+                            slot.send(Ok((result, permit)));
+                        }
                     }
                     Ok(None) => return,
                     Err(status) => return slot.send(Err(status)),
@@ -143,14 +186,14 @@ impl StreamContext {
             Ok(proto::StreamTransactionsResponse { result: Some(pending.wait().await) })
         })
     }
+}
 
-    fn submit_message(&self, message: proto::StreamTransactionsRequest) -> PendingResult {
-        let Some(request) = message.request else {
-            let invalid = Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
-            return PendingResult::failed(invalid, RequestMode::Execute);
-        };
-        self.submit(request)
-    }
+/// The posting in a message of a stream.
+fn posting(
+    message: proto::StreamTransactionsRequest,
+) -> Result<proto::PostTransactionRequest, Invalid> {
+    let missing = || Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
+    message.request.ok_or_else(missing)
 }
 
 impl PendingResult {

@@ -9,6 +9,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    audit::{PendingChange, Unavailable},
     budget::{GatePermit, Share},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
@@ -35,6 +36,10 @@ pub struct PendingRequest {
 }
 
 impl PendingRequest {
+    fn new(context: &CallContext, completion: Completion) -> Self {
+        Self { completion, grant: context.caller.grant.clone() }
+    }
+
     /// Waits for the result, until the deadline.
     ///
     /// # Errors
@@ -87,9 +92,9 @@ impl Ledger {
         context: &CallContext,
         command: Command,
     ) -> Result<Account, Error> {
-        context.caller.grant.check(&command)?;
+        context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command)?.wait().await?;
+        let result = self.enqueue_one(context, command).await?.wait().await?;
         let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
         Ok(account)
     }
@@ -102,21 +107,35 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        self.submit(context, request)?.wait().await
+        let command = self.check_request(context, request)?;
+        let completion = self.enqueue_one(context, command).await?;
+        PendingRequest::new(context, completion).wait().await
     }
 
-    /// Puts a posting into the queue. Postings are usually applied in the order in which they were
-    /// submitted, unless another program has locked a row or an attempt fails.
+    /// Puts postings into the queue. Postings are usually applied in the order in which they were
+    /// submitted, unless another program has locked a row or an attempt fails. Returns a result for
+    /// each, in their order.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
-    pub fn submit(&self, context: &CallContext, request: Request) -> Result<PendingRequest, Error> {
+    pub async fn submit(
+        &self,
+        context: &CallContext,
+        requests: Vec<Request>,
+    ) -> Vec<Result<PendingRequest, Error>> {
+        let commands = requests.into_iter().map(|request| self.check_request(context, request));
+        let completions = self.enqueue(context, commands.collect()).await.into_iter();
+        let pending = |completion| PendingRequest::new(context, completion);
+        completions.map(|completion| completion.map(pending)).collect()
+    }
+
+    /// Checks what the caller and the budgets allow.
+    fn check_request(&self, context: &CallContext, request: Request) -> Result<Command, Error> {
         let command = Command::Request(Arc::new(request));
-        context.caller.grant.check(&command)?;
+        context.check(&command)?;
         // A request that is rejected is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        let completion = self.enqueue(context, command)?;
-        Ok(PendingRequest { completion, grant: context.caller.grant.clone() })
+        Ok(command)
     }
 
     /// Waits until the streams of this caller may have one more request.
@@ -151,9 +170,9 @@ impl Ledger {
             validate_only: false,
         };
         let command = Command::Request(Arc::new(request));
-        context.caller.grant.check(&command)?;
+        context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue(context, command)?.wait().await?;
+        let result = self.enqueue_one(context, command).await?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
         Ok(context.caller.grant.visible_record(record))
     }
@@ -191,7 +210,45 @@ impl Ledger {
         }
     }
 
-    fn enqueue(&self, context: &CallContext, command: Command) -> Result<Completion, Error> {
+    async fn enqueue_one(
+        &self,
+        context: &CallContext,
+        command: Command,
+    ) -> Result<Completion, Error> {
+        let mut completions = self.enqueue(context, vec![Ok(command)]).await;
+        completions.pop().unwrap_or(Err(MISMATCHED_RESULT))
+    }
+
+    /// Puts commands into the queue, in their order, unless they have failed already. Their intents
+    /// are written together.
+    async fn enqueue(
+        &self,
+        context: &CallContext,
+        commands: Vec<Result<Command, Error>>,
+    ) -> Vec<Result<Completion, Error>> {
+        let admit = |command: Result<Command, Error>| {
+            let command = command?;
+            let permits = self.admit(context)?;
+            Ok((command, permits))
+        };
+        let admitted: Vec<Result<_, Error>> = commands.into_iter().map(admit).collect();
+        let mut records = begin_audit(context, &admitted).await.map(Vec::into_iter);
+        let enqueue = |admitted: Result<(Command, Permits), Error>| {
+            let (command, permits) = admitted?;
+            let record = match (is_change(&command), &mut records) {
+                (true, Ok(records)) => records.next(),
+                (true, Err(error)) => return Err(error.clone()),
+                (false, _) => None,
+            };
+            let (job, completion) = job::new(command, context.deadline, permits, record);
+            self.queue.enqueue(job);
+            Ok(completion)
+        };
+        admitted.into_iter().map(enqueue).collect()
+    }
+
+    /// Takes the permits of a command.
+    fn admit(&self, context: &CallContext) -> Result<Permits, Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
@@ -199,9 +256,28 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        let permits = Permits { queue, records: self.budgets.records.clone() };
-        let (job, completion) = job::new(command, context.deadline, permits);
-        self.queue.enqueue(job);
-        Ok(completion)
+        Ok(Permits { queue, records: self.budgets.records.clone() })
+    }
+}
+
+/// Whether a command changes the ledger. A dry run does not.
+fn is_change(command: &Command) -> bool {
+    !matches!(command, Command::Request(request) if request.validate_only)
+}
+
+/// Begins the records of the changes in the audit log, if there is one.
+async fn begin_audit(
+    context: &CallContext,
+    admitted: &[Result<(Command, Permits), Error>],
+) -> Result<Vec<PendingChange>, Error> {
+    let Some(call) = &context.audit else { return Ok(Vec::new()) };
+    let commands = admitted.iter().flatten().map(|(command, _)| command);
+    let changes: Vec<_> = commands.filter(|command| is_change(command)).cloned().collect();
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    match timeout_at(context.deadline, call.begin(&context.caller.identity, changes)).await {
+        Ok(begun) => begun.map_err(|Unavailable| Error::AuditUnavailable),
+        Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }
 }

@@ -1,10 +1,16 @@
 //! What the ledger knows of the call that it works for.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use crate::domain::{
-    authorization::Caller,
-    ids::{HoldId, RequestId, RequestKey},
+use crate::{
+    audit,
+    domain::{
+        authorization::{Caller, PermissionDenied},
+        command::Command,
+        ids::{HoldId, RequestId, RequestKey},
+    },
 };
 
 /// The caller, and the time until which the caller waits.
@@ -14,6 +20,8 @@ pub struct CallContext {
     pub caller: Caller,
     /// When the answer must be on its way.
     pub deadline: Instant,
+    /// The call in the audit log, if there is one.
+    pub audit: Option<Arc<audit::Call>>,
 }
 
 impl CallContext {
@@ -26,5 +34,14 @@ impl CallContext {
     /// name, or the hold with this very id.
     pub fn hold_ids(&self, hold_id: &HoldId) -> [HoldId; 2] {
         [hold_id.placed_by(&self.caller.recorded_as), hold_id.clone()]
+    }
+
+    /// Checks the right to execute a command, and records a denial.
+    pub(super) fn check(&self, command: &Command) -> Result<(), PermissionDenied> {
+        let checked = self.caller.grant.check(command);
+        if let (Err(_), Some(call)) = (&checked, &self.audit) {
+            call.deny(&self.caller.identity, command);
+        }
+        checked
     }
 }

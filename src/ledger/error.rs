@@ -57,6 +57,8 @@ pub enum Error {
     DatabaseUnavailable(Option<Outcome>),
     /// The schema does not match this program. A read has no outcome.
     SchemaNotMigrated(Option<Outcome>),
+    /// The audit log is required, and no line can be written. The change was not begun.
+    AuditUnavailable,
     /// The server is shutting down.
     ShuttingDown,
     /// A defect, which is logged where it occurs. A read has no outcome.
@@ -91,6 +93,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
+            | Self::AuditUnavailable
             | Self::ShuttingDown => self,
         }
     }

@@ -15,19 +15,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// them may be in the middle.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Calls `reload` with the new content after every change of the files, for as long as the future is
-/// polled. If `reload` cannot use the content, the old one stays in force, and log and metrics say so.
+/// Calls `reload` after every change of the files, with the new content or the error of reading it, for
+/// as long as the future is polled. If `reload` returns an error, the old content stays in force, and
+/// log and metrics say so.
 ///
 /// `files` names the files in log and metrics, and `in_force` is their content at the start.
 pub async fn reload_on_change<Content: PartialEq>(
     files: &'static str,
     in_force: Content,
     read: impl Fn() -> Result<Content, String>,
-    reload: impl Fn(&Content) -> Result<(), String>,
+    mut reload: impl FnMut(Result<&Content, &String>) -> Result<(), String>,
 ) {
     report(files, true);
     let reload = |content: Result<&Content, &String>| {
-        let reloaded = content.map_err(String::clone).and_then(&reload);
+        let reloaded = reload(content);
         report(files, reloaded.is_ok());
         match reloaded {
             Ok(()) => tracing::info!("{files} reloaded"),
@@ -52,7 +53,7 @@ async fn poll<Content: PartialEq>(
     [interval, settle]: [Duration; 2],
     in_force: Content,
     read: impl Fn() -> Result<Content, String>,
-    reload: impl Fn(Result<&Content, &String>),
+    mut reload: impl FnMut(Result<&Content, &String>),
 ) {
     let mut seen = Ok(in_force);
     loop {

@@ -90,7 +90,9 @@ impl Jwks {
         match self.source.clone() {
             JwksSource::File(path) => {
                 let read = || read_file(&path).map_err(|error| self.in_source(error));
-                let reload = |text: &String| self.replace_keys(text);
+                let reload = |text: Result<&String, &String>| {
+                    self.replace_keys(text.map_err(String::clone)?)
+                };
                 let in_force = self.text.clone();
                 file_watch::reload_on_change("keys for JWTs", in_force, read, reload).await;
             }

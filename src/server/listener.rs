@@ -149,7 +149,7 @@ impl Acceptor {
                     Err(_) => return handshake_failed(&"the handshake timed out"),
                 };
                 let chain = stream.get_ref().1.peer_certificates();
-                let certificate = chain.and_then(|chain| chain.first()).map(tls::identity);
+                let certificate = chain.and_then(<[_]>::first).map(tls::peer_certificate);
                 (Either::Right(stream), certificate)
             }
         };

@@ -28,6 +28,7 @@ use tower::ServiceExt;
 
 pub use crate::server::{admin::Admin, jwks::Jwks, readiness::Readiness, tls::Tls};
 use crate::{
+    audit::AuditLog,
     auth::Authenticator,
     budget::Budgets,
     config::{Access, LimitsConfig, ServeConfig},
@@ -101,6 +102,7 @@ impl Server {
         tls: Option<Arc<Tls>>,
         authenticator: Arc<Authenticator>,
         budgets: Arc<Budgets>,
+        audit: Option<Arc<AuditLog>>,
         admin: Option<Admin>,
     ) -> Result<Self, ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -128,6 +130,7 @@ impl Server {
             &config,
             authenticator,
             budgets,
+            audit,
         )));
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
             // An error means that the sender is gone, which is a reason to stop as well.
@@ -231,9 +234,11 @@ fn stack_config(
     config: &ServeConfig,
     authenticator: Arc<Authenticator>,
     budgets: Arc<Budgets>,
+    audit: Option<Arc<AuditLog>>,
 ) -> StackConfig {
     let limits = &config.limits;
     StackConfig {
+        audit,
         authenticator,
         budgets,
         sizes: SizeLimits {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use metrics::gauge;
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::rustls::{
     Error, RootCertStore, ServerConfig,
@@ -19,6 +20,8 @@ use tokio_rustls::rustls::{
 use x509_parser::{extensions::GeneralName, prelude::*};
 
 use crate::{
+    audit::{AuditLog, Reloads, Source},
+    auth::PeerCertificate,
     config::TlsFiles,
     domain::ids::{Identity, IdentityKind},
     lock,
@@ -70,15 +73,26 @@ impl Tls {
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
     /// as the future is polled. Files that do not fit together change nothing: a certificate is
     /// replaced before its key, or after it.
-    pub async fn reload_on_change(&self) {
+    pub async fn reload_on_change(&self, audit: Option<Arc<AuditLog>>) {
+        let mut reloads = Reloads::new(audit, self.sources());
         let read = || contents(&self.files);
-        let reload = |contents: &Contents| {
-            *lock::write(&self.current) = Arc::new(load(&self.files, contents.clone())?);
+        let reload = |contents: Result<&Contents, &String>| {
+            let contents = contents.map_err(String::clone);
+            let read = sources(&self.files, contents.as_ref().ok().copied());
+            let loaded = contents.and_then(|contents| load(&self.files, contents.clone()));
+            reloads.record(read, &loaded);
+            *lock::write(&self.current) = Arc::new(loaded?);
             Ok(())
         };
         let in_force = self.loaded().contents.clone();
         let reloading = file_watch::reload_on_change("certificates", in_force, read, reload);
         tokio::join!(reloading, self.report_expiry());
+    }
+
+    /// The files in force, as the audit log names them.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Source> {
+        sources(&self.files, Some(&self.loaded().contents))
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -107,6 +121,12 @@ impl Tls {
     }
 }
 
+/// What identifies the owner of a client certificate whose chain was verified.
+#[must_use]
+pub fn peer_certificate(certificate: &CertificateDer<'_>) -> PeerCertificate {
+    PeerCertificate { identity: identity(certificate), sha256: Sha256::digest(certificate).into() }
+}
+
 /// The identity of a client certificate whose chain was verified: its only URI, which is a SPIFFE ID,
 /// or else its only DNS name. The certificate must be one for clients, as X.509-SVID says.
 ///
@@ -114,7 +134,7 @@ impl Tls {
 ///
 /// # Errors
 /// The certificate is not one of a caller, in one sentence.
-pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static str> {
+fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static str> {
     let malformed = |_: X509Error| "the client certificate is malformed";
     let (_, certificate) = X509Certificate::from_der(certificate)
         .map_err(|_| "the client certificate is malformed")?;
@@ -151,6 +171,18 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static s
         }
     };
     identity.map_err(|_| "the name in the client certificate is not a SPIFFE ID or a DNS name")
+}
+
+/// The files as the audit log names them, with their contents if they could be read.
+fn sources(files: &TlsFiles, contents: Option<&Contents>) -> Vec<Source> {
+    let paths = [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()];
+    match contents {
+        Some(contents) => {
+            let read = paths.into_iter().zip(contents);
+            read.filter_map(|(path, content)| Some(Source::new(path?, content))).collect()
+        }
+        None => paths.into_iter().flatten().map(|path| Source::read(path)).collect(),
+    }
 }
 
 fn contents(files: &TlsFiles) -> Result<Contents, String> {

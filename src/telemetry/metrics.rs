@@ -142,6 +142,15 @@ fn describe() {
         "passbook_build_info",
         "Always 1. The label `version` has the version of the server."
     );
+    describe_counter!("passbook_audit_lines_total", "Lines of the audit log that were written.");
+    describe_counter!(
+        "passbook_audit_lines_lost_total",
+        "Lines that are missing in the audit log, because it could not be written for long."
+    );
+    describe_counter!(
+        "passbook_audit_write_failures_total",
+        "Attempts to write the audit log that failed."
+    );
     describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
 }
 
@@ -156,4 +165,7 @@ fn begin_at_zero() {
         counter!("passbook_requests_total", "outcome" => "unknown", "reason" => reason).absolute(0);
     }
     counter!("passbook_replays_total").absolute(0);
+    counter!("passbook_audit_lines_total").absolute(0);
+    counter!("passbook_audit_lines_lost_total").absolute(0);
+    counter!("passbook_audit_write_failures_total").absolute(0);
 }

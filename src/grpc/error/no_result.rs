@@ -74,6 +74,12 @@ impl From<Error> for StatusBuilder {
                 let message = "the database does not have this server's schema; see `passbook migrate status`";
                 Self::new(Code::Unavailable, E::SchemaNotMigrated, message).with_outcome(outcome)
             }
+            Error::AuditUnavailable => {
+                let message = "the audit log, without which nothing changes, cannot be written";
+                Self::new(Code::Unavailable, E::AuditUnavailable, message)
+                    .with_outcome(not_applied)
+                    .with_retry(Duration::from_secs(1))
+            }
             Error::ShuttingDown => {
                 Self::new(Code::Unavailable, E::ShuttingDown, "the server is shutting down")
                     .with_outcome(not_applied)

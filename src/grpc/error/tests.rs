@@ -220,6 +220,7 @@ fn every_error_without_a_result_has_its_outcome() {
             "not_applied",
             false,
         ),
+        (E::AuditUnavailable, C::Unavailable, "AUDIT_UNAVAILABLE", "not_applied", true),
         (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
         (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
         (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),

@@ -84,7 +84,12 @@ where
                     let reason = error.reason();
                     counter!("passbook_unauthenticated_total", "reason" => reason).increment(1);
                 }
-                Box::pin(async move { Ok(Status::from(error).into_http()) })
+                let caller = error.caller();
+                let mut response = Status::from(error).into_http();
+                if let Some(caller) = caller {
+                    response.extensions_mut().insert(caller);
+                }
+                Box::pin(async move { Ok(response) })
             }
             Ok(caller) => {
                 request.extensions_mut().insert(caller.clone());

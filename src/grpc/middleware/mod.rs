@@ -24,6 +24,7 @@ use tower::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    audit::AuditLog,
     auth::Authenticator,
     budget::Budgets,
     grpc::{
@@ -41,6 +42,8 @@ use crate::{
 
 /// The settings of the layers.
 pub struct StackConfig {
+    /// Records denials and changes, if there is an audit log.
+    pub audit: Option<Arc<AuditLog>>,
     /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
     /// What calls take shares of.
@@ -80,7 +83,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | Layer | Does | Rejects |
 /// |---|---|---|
 /// | `unread_body` | drains the body that is left when a call is answered early | |
-/// | `telemetry` | counts, times, logs and traces the call | |
+/// | `telemetry` | counts, times, logs and traces the call, and records its denial | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
 /// | `front_door` | lets only gRPC calls pass | with 405 or 415 of HTTP |
 /// | protocol errors | gives malformed messages a reason instead of INTERNAL | with INVALID_ARGUMENT |
@@ -102,11 +105,12 @@ pub fn stack(
         impl FnMut(Request<Body>) -> Request<Body> + Clone,
     >,
 > {
-    let StackConfig { authenticator, budgets, sizes, deadlines, slow_request_threshold } = config;
+    let StackConfig { audit, authenticator, budgets, sizes, deadlines, slow_request_threshold } =
+        config;
     let unread_bodies = UnreadBodies::default();
     ServiceBuilder::new()
         .map_request(move |request| unread_bodies.drain(request))
-        .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone()))
+        .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone(), audit))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
         .layer(FrontDoorLayer)
         .map_response(error::remap_protocol_errors)

@@ -25,9 +25,10 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    audit::{self, PendingChange},
     budget::{Rate, Share},
     domain::{command::Command, ids::AccountId, rejection::Rejection, unit_of_work::CommandResult},
-    ledger::{Error, Outcome},
+    ledger::{Error, Outcome, write_path::audited},
     lock::lock,
     telemetry::traces::CallTrace,
 };
@@ -66,10 +67,12 @@ impl State {
     }
 }
 
-/// The way to the caller, and the permits of the job, which are returned when it is completed or dropped.
+/// The way to the caller, the permits of the job, which are returned when it is completed or dropped,
+/// and its record in the audit log.
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
     permits: Permits,
+    audit: Option<PendingChange>,
 }
 
 /// The permits of a job, returned when it is completed or dropped.
@@ -88,7 +91,12 @@ pub struct Completion {
 }
 
 /// Creates a job and the handle for its result.
-pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
+pub fn new(
+    command: Command,
+    deadline: Instant,
+    permits: Permits,
+    audit: Option<PendingChange>,
+) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
@@ -99,7 +107,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, permits })),
+        reply: Mutex::new(Some(Reply { sender, permits, audit })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -190,11 +198,24 @@ impl Job {
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            let Reply { sender, permits } = reply;
+            let Reply { sender, permits, audit } = reply;
             if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
                 permits.records.charge(permits.queue.identity(), Instant::now());
             }
+            if let Some(audit) = audit {
+                audit.end(audited::outcome(&self.command, &result));
+            }
             let _ = sender.send(result);
+        }
+    }
+}
+
+/// A job that is dropped has no result. If an attempt had claimed it, a worker panicked.
+impl Drop for Job {
+    fn drop(&mut self) {
+        let audit = lock(&self.reply).take().and_then(|reply| reply.audit);
+        if let (CLAIMED, Some(audit)) = (self.state.0.load(Ordering::Acquire), audit) {
+            audit.end(audit::Outcome::Unknown("internal"));
         }
     }
 }
@@ -238,7 +259,7 @@ mod tests {
         let command = Command::CreateAccount(new_account("a"));
         let budgets = Budgets::for_tests(1);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
-        new(command, deadline, Permits { queue, records: budgets.records.clone() })
+        new(command, deadline, Permits { queue, records: budgets.records.clone() }, None)
     }
 
     fn soon() -> Instant {

@@ -26,6 +26,7 @@
 //! In here: what happens to a job between the queue and its result. Not in here: SQL, rules about
 //! money, types of the wire.
 
+mod audited;
 mod executor;
 #[cfg(test)]
 pub mod failpoints;

@@ -43,7 +43,7 @@ fn job_until(account_ids: &str, deadline: Instant) -> (Arc<Job>, Completion) {
     let budgets = Budgets::for_tests(1);
     let queue = budgets.queue.take_one(&crate::domain::ids::Identity::anonymous()).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
-    job::new(command, deadline, permits)
+    job::new(command, deadline, permits, None)
 }
 
 fn queue(account_ids: &str) -> Arc<CommandQueue> {

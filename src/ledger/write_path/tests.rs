@@ -31,7 +31,7 @@ async fn ledger(directory: &TempDir) -> Ledger {
 }
 
 fn within(deadline: Instant) -> CallContext {
-    CallContext { caller: Caller::unrestricted(""), deadline }
+    CallContext { caller: Caller::unrestricted(""), deadline, audit: None }
 }
 
 fn soon() -> Instant {

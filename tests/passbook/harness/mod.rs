@@ -1,6 +1,7 @@
 //! The harness of the tests: databases, server processes, clients, loads, and a model. A test imports
 //! all of it, with the messages of the contract.
 
+pub mod audit_log;
 pub mod client;
 pub mod database;
 pub mod load;

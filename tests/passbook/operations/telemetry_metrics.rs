@@ -23,7 +23,7 @@ on_both_databases! {
 }
 
 /// All metrics of `docs/operations.md`, except the certificate's, which needs TLS.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 23] = [
     "grpc_server_started_total",
     "grpc_server_handled_total",
     "grpc_server_handling_seconds",
@@ -43,6 +43,9 @@ const NAMES: [&str; 20] = [
     "passbook_ready",
     "passbook_build_info",
     "passbook_watchers",
+    "passbook_audit_lines_total",
+    "passbook_audit_lines_lost_total",
+    "passbook_audit_write_failures_total",
     "process_resident_memory_bytes",
 ];
 

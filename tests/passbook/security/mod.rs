@@ -2,6 +2,8 @@
 
 mod append_only_triggers;
 mod append_only_triggers_of_holds;
+mod audit;
+mod audit_files;
 mod authorization_matrix;
 mod call_limits;
 mod credential_files;

@@ -9,11 +9,12 @@ use super::{
 };
 
 /// For each module below `src/`, the modules that it may import. Arrows run downward.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     (
         "cli",
         &[
+            "audit",
             "auth",
             "budget",
             "config",
@@ -25,13 +26,14 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "witness",
         ],
     ),
-    ("server", &["auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
-    ("grpc", &["auth", "budget", "domain", "ledger", "proto", "telemetry"]),
-    ("config", &["auth", "domain", "storage"]),
+    ("server", &["audit", "auth", "budget", "config", "domain", "grpc", "ledger", "telemetry"]),
+    ("grpc", &["audit", "auth", "budget", "domain", "ledger", "proto", "telemetry"]),
+    ("config", &["audit", "auth", "domain", "storage"]),
     ("auth", &["budget", "domain", "proto"]),
-    ("ledger", &["budget", "domain", "storage", "telemetry"]),
+    ("ledger", &["audit", "budget", "domain", "storage", "telemetry"]),
     ("storage", &["domain"]),
     ("telemetry", &[]),
+    ("audit", &["domain"]),
     ("budget", &["domain"]),
     ("witness", &["domain"]),
     ("domain", &[]),

@@ -1,17 +1,20 @@
 //! The record of one call, from its headers to its status: metrics, log line, trace.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use metrics::{Gauge, gauge};
+use sha2::{Digest, Sha256};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Authenticator, Peer},
+    audit::{self, AuditLog, Credential, Origin},
+    auth::{self, Authenticator, Peer},
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
         METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, uppercase_name,
@@ -27,9 +30,12 @@ use crate::{
 pub const CALL_ID_HEADER: &str = "x-request-id";
 /// A longer id is not taken over, because every line of the call has it.
 const CALL_ID_LENGTH_MAX: usize = 128;
-/// Log lines of one kind a second, for calls that failed, were slow or were denied. When a database
-/// is down, all calls fail, and the log must not fail as well.
+/// Log lines of one kind a second, for calls that failed or were slow. When a database is down, all
+/// calls fail, and the log must not fail as well. For denied calls, the lines of one caller and code.
 const LINES_A_SECOND_MAX: u32 = 10;
+/// Callers and codes with a limit of their own on the lines of denied calls. The identities of a
+/// policy are fewer, as a rule.
+const LIMITED_CALLERS_MAX: usize = 1000;
 
 /// Records the calls of a server.
 pub struct CallRecorder {
@@ -40,7 +46,8 @@ pub struct CallRecorder {
     faults: LogRateLimit,
     unavailable: LogRateLimit,
     slow: LogRateLimit,
-    denied: LogRateLimit,
+    denied: DeniedLogRateLimit,
+    audit: Option<Arc<AuditLog>>,
 }
 
 /// A call in flight. Dropping it before its end records that the caller canceled it.
@@ -54,12 +61,18 @@ pub struct Call {
     pub identity: Option<Identity>,
     /// Its trace.
     pub trace: CallTrace,
+    audit: Option<Arc<audit::Call>>,
     has_ended: bool,
 }
 
 impl CallRecorder {
-    /// A recorder that logs unary calls longer than `slow_threshold` at WARN.
-    pub fn new(slow_threshold: Duration, authenticator: Arc<Authenticator>) -> Self {
+    /// A recorder that logs unary calls longer than `slow_threshold` at WARN, and records denials in
+    /// the audit log.
+    pub fn new(
+        slow_threshold: Duration,
+        authenticator: Arc<Authenticator>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
         Self {
             slow_threshold,
             authenticator,
@@ -68,27 +81,40 @@ impl CallRecorder {
             faults: LogRateLimit::default(),
             unavailable: LogRateLimit::default(),
             slow: LogRateLimit::default(),
-            denied: LogRateLimit::default(),
+            denied: DeniedLogRateLimit::default(),
+            audit,
         }
     }
 
-    /// Starts the record of a call.
-    pub fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
+    /// Starts the record of a call. The call in the audit log is attached to the request.
+    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>) -> Call {
         let (headers, extensions) = (request.headers(), request.extensions());
         let method = self.methods.of(request.uri().path());
         let given = headers.get(CALL_ID_HEADER).filter(|value| is_call_id(value));
         let call_id = given.cloned().unwrap_or_else(new_call_id);
         let peer = extensions.get::<Peer>();
+        let audit = self.audit.as_ref().map(|log| {
+            let origin = Origin {
+                method: &method.name,
+                is_unary: method.is_unary,
+                peer: peer.and_then(|it| it.address),
+                credential: credential(peer, headers),
+            };
+            Arc::new(audit::Call::new(log.clone(), origin))
+        });
         let is_identified = || self.authenticator.identifies(peer, headers.get(AUTHORIZATION));
         let peer = peer.and_then(|peer| peer.address);
         let address = peer.map(|peer| peer.ip());
         let trace = CallTrace::begin(&method.name, headers, is_identified, address);
         let trace_id = trace.trace_id().or_else(|| callers_trace_id(headers));
         let fields = Arc::new(CallFields { method: &method.name, call_id, trace_id, peer });
+        if let Some(audit) = audit.clone() {
+            request.extensions_mut().insert(audit);
+        }
         method.started.increment(1);
         self.in_flight.increment(1);
         let (recorder, start) = (self.clone(), Instant::now());
-        Call { recorder, method, start, fields, identity: None, trace, has_ended: false }
+        Call { recorder, method, start, fields, identity: None, trace, audit, has_ended: false }
     }
 }
 
@@ -105,6 +131,10 @@ impl Call {
         let call_id = self.fields.call_id.to_str().unwrap_or_default();
         self.trace.end(uppercase_name(code), is_fault_to_traces(code), call_id);
         self.log(code, elapsed);
+        if let (Some(audit), Some(reason)) = (&self.audit, denial(code)) {
+            let anonymous = Identity::anonymous();
+            audit.end_denied(self.identity.as_ref().unwrap_or(&anonymous), reason);
+        }
     }
 
     /// Writes the line of the call. docs/logging.md has the levels. Lines above DEBUG have a rate
@@ -130,7 +160,7 @@ impl Call {
                 line!(warn, "slow call", recorder.slow.take());
             }
             Code::Unauthenticated | Code::PermissionDenied => {
-                line!(info, "call denied", recorder.denied.take());
+                line!(info, "call denied", recorder.denied.take(self.identity.as_ref(), code));
             }
             _ => tracing::debug!(code = code_name, duration_ms, identity, "call ended"),
         }
@@ -140,6 +170,31 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
+    }
+}
+
+/// The credential of a call in the audit log: `authorization` counts before a certificate.
+fn credential(peer: Option<&Peer>, headers: &HeaderMap) -> Credential {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => match peer.and_then(|it| it.certificate.as_ref()) {
+            Some(certificate) => Credential::Certificate(certificate.sha256),
+            None => Credential::None,
+        },
+        (Some(value), None) => match auth::bearer(value) {
+            Some(token) => Credential::Token(Sha256::digest(token).into()),
+            None => Credential::Malformed,
+        },
+        (Some(_), Some(_)) => Credential::Malformed,
+    }
+}
+
+/// The reason of a denial in the audit log; None if the call was not denied.
+fn denial(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated => Some("unauthenticated"),
+        Code::PermissionDenied => Some("permission_denied"),
+        _ => None,
     }
 }
 
@@ -173,6 +228,30 @@ fn is_fault_to_traces(code: Code) -> bool {
 #[derive(Default)]
 struct LogRateLimit(Mutex<LogWindow>);
 
+impl LogRateLimit {
+    /// Takes a permit, as [`LogWindow::take`] does.
+    fn take(&self) -> Option<u64> {
+        lock(&self.0).take()
+    }
+}
+
+/// The same for each caller and code, so that the noise of one caller hides no other. All callers
+/// without an identity share one limit: they can come from any number of addresses.
+#[derive(Default)]
+struct DeniedLogRateLimit(Mutex<HashMap<CallerAndCode, LogWindow>>);
+
+type CallerAndCode = (Option<Identity>, Code);
+
+impl DeniedLogRateLimit {
+    /// Takes a permit, as [`LogWindow::take`] does.
+    fn take(&self, identity: Option<&Identity>, code: Code) -> Option<u64> {
+        let mut windows = lock(&self.0);
+        let key = (identity.cloned(), code);
+        let has_room = windows.len() < LIMITED_CALLERS_MAX || windows.contains_key(&key);
+        windows.entry(if has_room { key } else { (None, code) }).or_default().take()
+    }
+}
+
 #[derive(Default)]
 struct LogWindow {
     /// The start of the current second.
@@ -181,22 +260,21 @@ struct LogWindow {
     suppressed: u64,
 }
 
-impl LogRateLimit {
+impl LogWindow {
     /// Takes a permit for one line. Returns how many lines were suppressed since the last one, or
     /// None if this line must be suppressed.
-    fn take(&self) -> Option<u64> {
-        let mut window = lock(&self.0);
+    fn take(&mut self) -> Option<u64> {
         let is_over = |start: Instant| start.elapsed() >= Duration::from_secs(1);
-        if window.start.is_none_or(is_over) {
-            window.start = Some(Instant::now());
-            window.written = 0;
+        if self.start.is_none_or(is_over) {
+            self.start = Some(Instant::now());
+            self.written = 0;
         }
-        if window.written == LINES_A_SECOND_MAX {
-            window.suppressed += 1;
+        if self.written == LINES_A_SECOND_MAX {
+            self.suppressed += 1;
             return None;
         }
-        window.written += 1;
-        Some(std::mem::take(&mut window.suppressed))
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -211,6 +289,19 @@ mod tests {
         assert_eq!(passed, LINES_A_SECOND_MAX as usize);
         lock(&limit.0).start = None;
         assert_eq!((limit.take(), limit.take()), (Some(5), Some(0)));
+    }
+
+    #[test]
+    fn the_noise_of_one_caller_suppresses_no_line_of_another() {
+        let limit = DeniedLogRateLimit::default();
+        let (code, a) = (Code::PermissionDenied, Identity::from_stored("a"));
+        let noise = (0..1000).filter(|_| limit.take(None, code).is_some()).count();
+        assert_eq!(noise, LINES_A_SECOND_MAX as usize);
+        assert_eq!(limit.take(Some(&a), code), Some(0));
+        for number in 0..LIMITED_CALLERS_MAX * 2 {
+            limit.take(Some(&Identity::from_stored(&number.to_string())), code);
+        }
+        assert!(lock(&limit.0).len() <= LIMITED_CALLERS_MAX + 1);
     }
 
     #[test]

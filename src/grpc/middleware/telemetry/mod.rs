@@ -22,6 +22,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::{
+    audit::AuditLog,
     auth::Authenticator,
     domain::authorization::Caller,
     grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
@@ -32,11 +33,15 @@ use crate::{
 pub struct TelemetryLayer(Arc<CallRecorder>);
 
 impl TelemetryLayer {
-    /// A layer that logs unary calls longer than `slow_threshold` at WARN. Callers that
-    /// `authenticator` identifies decide whether their calls are traced.
+    /// A layer that logs unary calls longer than `slow_threshold` at WARN, and records denials in the
+    /// audit log. Callers that `authenticator` identifies decide whether their calls are traced.
     #[must_use]
-    pub fn new(slow_threshold: Duration, authenticator: Arc<Authenticator>) -> Self {
-        Self(Arc::new(CallRecorder::new(slow_threshold, authenticator)))
+    pub fn new(
+        slow_threshold: Duration,
+        authenticator: Arc<Authenticator>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
+        Self(Arc::new(CallRecorder::new(slow_threshold, authenticator, audit)))
     }
 }
 
@@ -68,8 +73,8 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = self.recorder.begin(&request);
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let call = self.recorder.begin(&mut request);
         let responding = call.run(|| self.inner.call(request));
         TelemetryFuture { responding, call: Some(call) }
     }

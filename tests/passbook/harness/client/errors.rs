@@ -112,9 +112,10 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::WatcherTooSlow
         | Reason::RequestTooLarge
         | Reason::ResponseTooLarge => Code::ResourceExhausted,
-        Reason::DatabaseUnavailable | Reason::SchemaNotMigrated | Reason::ShuttingDown => {
-            Code::Unavailable
-        }
+        Reason::DatabaseUnavailable
+        | Reason::SchemaNotMigrated
+        | Reason::AuditUnavailable
+        | Reason::ShuttingDown => Code::Unavailable,
         Reason::Internal => Code::Internal,
         Reason::Unspecified => panic!("no error has this reason"),
     }

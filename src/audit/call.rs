@@ -1,0 +1,143 @@
+//! The records of a call and of its changes, from their begin to their end.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use uuid::Uuid;
+
+use crate::{
+    audit::{
+        Origin, Outcome,
+        entry::{Change, Denial},
+        log::{AuditLog, Unavailable},
+    },
+    domain::{command::Command, ids::Identity},
+};
+
+/// The record of a call.
+#[derive(Debug)]
+pub struct Call {
+    log: Arc<AuditLog>,
+    origin: Arc<Origin>,
+    /// Whether a command of the call was denied.
+    is_denied: AtomicBool,
+}
+
+/// The record of a change that was begun. If it is dropped without an end, the change was not applied.
+#[derive(Debug)]
+pub struct PendingChange {
+    log: Arc<AuditLog>,
+    /// None after the end.
+    change: Option<Arc<Change>>,
+}
+
+impl Call {
+    /// The record of a call from there.
+    #[must_use]
+    pub fn new(log: Arc<AuditLog>, origin: Origin) -> Self {
+        Self { log, origin: Arc::new(origin), is_denied: AtomicBool::new(false) }
+    }
+
+    /// Records that the policy denied a command of this call.
+    pub fn deny(&self, identity: &Identity, command: &Command) {
+        self.is_denied.store(true, Ordering::Relaxed);
+        self.push_denial(identity, "permission_denied", Some(command.clone()));
+    }
+
+    /// Records that the call ended with a denial. A unary call ends so when its command is denied,
+    /// which [`Call::deny`] has recorded.
+    pub fn end_denied(&self, identity: &Identity, reason: &'static str) {
+        let is_recorded = self.origin.is_unary && self.is_denied.load(Ordering::Relaxed);
+        if !is_recorded {
+            self.push_denial(identity, reason, None);
+        }
+    }
+
+    fn push_denial(&self, identity: &Identity, reason: &'static str, command: Option<Command>) {
+        let (origin, identity) = (self.origin.clone(), identity.clone());
+        self.log.deny(Denial { origin, identity, reason, command });
+    }
+
+    /// Begins the records of changes. If the audit log is required, waits until all their intents
+    /// are written, with one write.
+    ///
+    /// # Errors
+    /// The intents are required and cannot be written: no change must be begun.
+    pub async fn begin(
+        &self,
+        identity: &Identity,
+        commands: Vec<Command>,
+    ) -> Result<Vec<PendingChange>, Unavailable> {
+        let change = |command| {
+            let (origin, identity) = (self.origin.clone(), identity.clone());
+            Arc::new(Change { change_id: Uuid::now_v7(), origin, identity, command })
+        };
+        let changes: Vec<_> = commands.into_iter().map(change).collect();
+        let written = self.log.push_intents(&changes)?;
+        let pending = |change| PendingChange { log: self.log.clone(), change: Some(change) };
+        let pending: Vec<_> = changes.into_iter().map(pending).collect();
+        if let Some(written) = written
+            && written.await.is_err()
+        {
+            for pending in pending {
+                pending.end(Outcome::NotApplied("audit_unavailable"));
+            }
+            return Err(Unavailable);
+        }
+        Ok(pending)
+    }
+}
+
+impl PendingChange {
+    /// Ends the record with what became of the change.
+    pub fn end(mut self, outcome: Outcome) {
+        self.write(outcome);
+    }
+
+    fn write(&mut self, outcome: Outcome) {
+        if let Some(change) = self.change.take() {
+            self.log.push_result(change, outcome);
+        }
+    }
+}
+
+impl Drop for PendingChange {
+    fn drop(&mut self) {
+        self.write(Outcome::NotApplied("abandoned"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{
+        audit::{AuditConfig, Credential},
+        domain::fixtures::new_account,
+    };
+
+    /// The denials of a call in which a command was denied and that then ended with a denial.
+    async fn denials(is_unary: bool) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        let file: PathBuf = folder.path().join("audit");
+        let config = AuditConfig { file: file.clone(), is_required: false, has_amounts: false };
+        let log = AuditLog::start(config, &[]).unwrap();
+        let (method, peer, credential) = ("m", None, Credential::None);
+        let call = Call::new(log.clone(), Origin { method, is_unary, peer, credential });
+        let identity = Identity::from_stored("a");
+        call.deny(&identity, &Command::CreateAccount(new_account("a")));
+        call.end_denied(&identity, "permission_denied");
+        log.stop().await;
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().filter(|line| line.contains("\"event\":\"denial\"")).count()
+    }
+
+    #[tokio::test]
+    async fn a_stream_can_be_denied_after_one_of_its_requests() {
+        assert_eq!(denials(true).await, 1, "the same denial");
+        assert_eq!(denials(false).await, 2);
+    }
+}

@@ -1,0 +1,37 @@
+//! The credential of a call, as the audit log names it.
+
+/// The credential that a caller sent, valid or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A bearer token, by the SHA-256 of its text.
+    Token([u8; 32]),
+    /// An `authorization` that is no bearer token, or more than one.
+    Malformed,
+    /// A verified client certificate, by its SHA-256 fingerprint.
+    Certificate([u8; 32]),
+    /// None.
+    None,
+}
+
+/// Bytes of the hash of a token. Enough to find its entry in `tokens_file`.
+const TOKEN_HASH_BYTES: usize = 8;
+
+impl Credential {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Malformed => "malformed",
+            Self::Certificate(_) => "certificate",
+            Self::None => "none",
+        }
+    }
+
+    /// What names the credential and does not reveal it.
+    pub(super) fn sha256(&self) -> Option<&[u8]> {
+        match self {
+            Self::Token(sha256) => Some(&sha256[..TOKEN_HASH_BYTES]),
+            Self::Certificate(sha256) => Some(sha256),
+            Self::Malformed | Self::None => None,
+        }
+    }
+}
