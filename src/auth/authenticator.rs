@@ -13,7 +13,9 @@ use http::{Extensions, HeaderValue};
 use crate::{
     auth::{
         credentials::{AuthError, Credentials, Peer},
+        jwt::JwtIssuer,
         policy::ledger_methods,
+        principal::Principal,
     },
     domain::{authorization::Caller, ids::Identity},
     lock,
@@ -24,6 +26,8 @@ use crate::{
 pub struct Authenticator {
     /// None: callers are not authenticated, and every caller may do everything.
     credentials: Option<RwLock<Arc<Credentials>>>,
+    /// The issuer whose JWTs are accepted, if there is one.
+    issuer: Option<Arc<JwtIssuer>>,
     /// Counts how often the credentials were replaced.
     version: AtomicU64,
     /// The full names of services that need no credential.
@@ -32,11 +36,15 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// An authenticator with these credentials. Without credentials, callers are not authenticated.
-    /// The services in `public` need no credential.
+    /// JWTs of `issuer` are accepted, too. The services in `public` need no credential.
     #[must_use]
-    pub fn new(credentials: Option<Credentials>, public: Vec<&'static str>) -> Self {
+    pub fn new(
+        credentials: Option<Credentials>,
+        issuer: Option<Arc<JwtIssuer>>,
+        public: Vec<&'static str>,
+    ) -> Self {
         let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
-        Self { credentials, version: AtomicU64::new(0), public }
+        Self { credentials, issuer, version: AtomicU64::new(0), public }
     }
 
     /// Replaces the credentials, also for streams that have begun. Returns the identities that callers
@@ -51,19 +59,22 @@ impl Authenticator {
         before.identities_missing_in(&credentials)
     }
 
-    /// Changes with the credentials.
+    /// Changes with the credentials and with the keys for JWTs.
     pub(super) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        let keys_version = self.issuer.as_ref().map_or(0, |issuer| issuer.keys_version());
+        // Both only grow, so the sum grows with each of them.
+        self.version.load(Ordering::Acquire) + keys_version
     }
 
-    /// The names under which the requests of all known identities are recorded.
+    /// Whether a caller can have its requests recorded under this name.
     #[must_use]
-    pub fn recorded_names(&self) -> BTreeSet<Identity> {
-        let Some(credentials) = &self.credentials else {
-            return BTreeSet::from([Identity::anonymous()]);
-        };
-        let credentials = lock::read(credentials).clone();
-        credentials.policy.recorded_names().cloned().collect()
+    pub fn may_record_as(&self, name: &Identity) -> bool {
+        let Some(credentials) = &self.credentials else { return name.is_anonymous() };
+        let policy = &lock::read(credentials).policy;
+        // The identities of a group's members are in no file.
+        let is_member =
+            name.is_known_by_jwt() && self.issuer.is_some() && !policy.groups.is_empty();
+        is_member || policy.recorded_names().any(|recorded| recorded == name)
     }
 
     /// Whether these credentials prove an identity. True if callers are not authenticated.
@@ -71,7 +82,7 @@ impl Authenticator {
     pub fn identifies(&self, peer: Option<&Peer>, authorization: Option<&HeaderValue>) -> bool {
         let Some(credentials) = &self.credentials else { return true };
         let credentials = lock::read(credentials).clone();
-        credentials.identity(peer, authorization).is_ok()
+        credentials.principal(peer, authorization, self.issuer.as_deref()).is_ok()
     }
 
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
@@ -90,10 +101,10 @@ impl Authenticator {
         if self.public.contains(&service) {
             return Ok(anonymous_caller());
         }
-        let (identity, expire_time) = credentials.identity(peer, authorization)?;
-        let permission = credentials.policy.of(&identity);
-        let grant = match permission.filter(|it| it.methods.contain(service, method)) {
-            Some(permission) => permission.grant.clone(),
+        let Principal { identity, groups, expire_time } =
+            credentials.principal(peer, authorization, self.issuer.as_deref())?;
+        let grant = match credentials.policy.grant(&identity, &groups, (service, method)) {
+            Some(grant) => grant,
             // Reflection, health, or no method at all, which gets UNIMPLEMENTED later.
             None if !ledger_methods().any(|it| it.service == service && it.name == method) => {
                 Arc::default()
@@ -103,8 +114,7 @@ impl Authenticator {
                 return Err(AuthError::MethodDenied { identity, method });
             }
         };
-        let recorded_as = permission.and_then(|it| it.recorded_as.clone());
-        let recorded_as = recorded_as.unwrap_or_else(|| identity.clone());
+        let recorded_as = credentials.policy.recorded_as(&identity);
         Ok(Caller { identity, recorded_as, grant, expire_time })
     }
 }

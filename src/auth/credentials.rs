@@ -6,7 +6,9 @@ use http::HeaderValue;
 
 use crate::{
     auth::{
+        jwt::{JwtError, JwtIssuer},
         policy::Policy,
+        principal::Principal,
         tokens::{self, Tokens},
     },
     budget::Connection,
@@ -27,8 +29,8 @@ pub struct Peer {
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// The identity that it proves, if it names one.
-    pub identity: Option<Identity>,
+    /// The identity that it proves, or why it is not the certificate of a caller.
+    pub identity: Result<Identity, &'static str>,
     /// Its SHA-256 fingerprint.
     pub sha256: [u8; 32],
 }
@@ -38,7 +40,7 @@ pub struct PeerCertificate {
 pub struct Credentials {
     /// The valid tokens.
     pub tokens: Tokens,
-    /// The permissions of each identity.
+    /// The permissions of identities and groups.
     pub policy: Policy,
 }
 
@@ -46,8 +48,8 @@ pub struct Credentials {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The call has no valid credential.
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
     /// The policy does not let the identity call this method.
     #[error("identity {identity:?} may not call {method}")]
     MethodDenied {
@@ -56,6 +58,44 @@ pub enum AuthError {
         /// `AccountService/Deposit`
         method: String,
     },
+}
+
+/// Why a caller has no identity. The text says nothing that the caller has sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// Neither a token nor a certificate.
+    #[error("no credential: send `authorization: Bearer TOKEN` or a client certificate")]
+    NoCredential,
+    /// Another scheme, or no token behind it.
+    #[error("authorization is not `Bearer TOKEN`")]
+    NoBearerToken,
+    /// Which one counts would be a guess.
+    #[error("the call has more than one `authorization`")]
+    SeveralAuthorizations,
+    /// No valid token of the file, and no JWT.
+    #[error("the token is unknown or has expired")]
+    UnknownToken,
+    /// A certificate that is not one of a caller.
+    #[error("{0}")]
+    Certificate(&'static str),
+    /// An invalid JWT.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+}
+
+impl Unauthenticated {
+    /// The label of metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoCredential => "no_credential",
+            Self::NoBearerToken => "no_bearer_token",
+            Self::SeveralAuthorizations => "several_authorizations",
+            Self::UnknownToken => "unknown_token",
+            Self::Certificate(_) => "certificate",
+            Self::Jwt(error) => error.reason(),
+        }
+    }
 }
 
 impl AuthError {
@@ -75,28 +115,35 @@ impl AuthError {
 }
 
 impl Credentials {
-    /// The identity of a caller, by its token, or else by its certificate, and when the token expires.
+    /// The principal of a caller, by its token, or else by its certificate. What is no known token
+    /// can be a JWT of the issuer.
     ///
     /// # Errors
-    /// The token is malformed, unknown or expired, or the call has no credential at all.
-    pub fn identity(
+    /// The certificate is not one of a caller, the token is malformed, unknown or expired, or the call
+    /// has no credential at all.
+    pub fn principal(
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
-    ) -> Result<(Identity, Option<SystemTime>), AuthError> {
-        if let Some(authorization) = authorization {
-            let malformed = AuthError::Unauthenticated("authorization is not `Bearer TOKEN`");
-            let invalid = AuthError::Unauthenticated("the token is unknown or has expired");
-            let token = tokens::bearer(authorization).ok_or(malformed)?;
-            let token = self.tokens.find(token, SystemTime::now()).ok_or(invalid)?;
-            return Ok((token.identity.clone(), token.expire_time));
-        }
-        let missing = AuthError::Unauthenticated(
-            "no credential: send `authorization: Bearer TOKEN` or a client certificate",
-        );
+        issuer: Option<&JwtIssuer>,
+    ) -> Result<Principal, Unauthenticated> {
         let certificate = peer.and_then(|peer| peer.certificate.as_ref());
-        let identity = certificate.and_then(|it| it.identity.clone()).ok_or(missing)?;
-        Ok((identity, None))
+        let certificate = certificate.map(|it| it.identity.clone()).transpose();
+        let certificate = certificate.map_err(Unauthenticated::Certificate)?;
+        let Some(authorization) = authorization else {
+            let identity = certificate.ok_or(Unauthenticated::NoCredential)?;
+            return Ok(Principal { identity, groups: Arc::default(), expire_time: None });
+        };
+        let text = tokens::bearer(authorization).ok_or(Unauthenticated::NoBearerToken)?;
+        let now = SystemTime::now();
+        if let Some(token) = self.tokens.find(text, now) {
+            let (identity, expire_time) = (token.identity.clone(), token.expire_time);
+            return Ok(Principal { identity, groups: Arc::default(), expire_time });
+        }
+        match issuer {
+            Some(issuer) if text.matches('.').count() == 2 => Ok(issuer.verify(text, now)?),
+            _ => Err(Unauthenticated::UnknownToken),
+        }
     }
 
     /// The identities of these credentials that callers do not have with the others.
@@ -105,7 +152,8 @@ impl Credentials {
         let (mut missing, kept): (BTreeSet<_>, BTreeSet<_>) =
             (with_token(self), with_token(others));
         missing.retain(|identity| !kept.contains(identity));
-        let of_policy = self.policy.0.keys().filter(|it| others.policy.of(it).is_none());
+        let of_policy = self.policy.identities.keys();
+        let of_policy = of_policy.filter(|it| !others.policy.identities.contains_key(it));
         missing.extend(of_policy.cloned());
         missing
     }

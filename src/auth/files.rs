@@ -1,9 +1,8 @@
-//! Reads the files of tokens and of the policy (TOML).
+//! Reads the files of tokens (TOML) and of the policy.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
     time::SystemTime,
 };
 
@@ -12,12 +11,12 @@ use serde::Deserialize;
 use crate::{
     auth::{
         credentials::Credentials,
-        policy::{AllowedMethods, Permission, Policy},
+        policy::Policy,
+        policy_file,
         tokens::{Token, Tokens},
     },
     domain::{
-        authorization::Grant,
-        ids::{AccountId, Identity},
+        ids::{Identity, IdentityKind},
         money::Currencies,
     },
     toml_text,
@@ -40,25 +39,6 @@ struct TokenEntry {
     sha256: String,
     /// A time, or `never`: an entry that is cut off must not be valid without a time limit.
     expire_time: toml::Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyFile {
-    #[serde(default)]
-    identity: Vec<PolicyEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyEntry {
-    name: String,
-    methods: Vec<String>,
-    account_prefixes: Vec<String>,
-    amount_max: Option<BTreeMap<String, String>>,
-    /// The former name of a renamed identity. Empty for the identity that continues the requests from
-    /// before authentication was switched on.
-    recorded_as: Option<String>,
 }
 
 /// The paths of both files.
@@ -117,7 +97,7 @@ impl CredentialFiles {
         texts: &CredentialTexts,
         currencies: &Currencies,
     ) -> Result<Credentials, String> {
-        let policy = in_file(&self.policy, policy(&texts.policy, currencies))?;
+        let policy = in_file(&self.policy, policy_file::parse(&texts.policy, currencies))?;
         let tokens = match (&self.tokens, &texts.tokens) {
             (Some(path), Some(text)) => in_file(path, tokens(text, &policy))?,
             _ => Tokens::default(),
@@ -143,7 +123,7 @@ fn tokens(text: &str, policy: &Policy) -> Result<Tokens, String> {
     for (index, entry) in file.token.into_iter().enumerate() {
         let in_entry = |error: String| format!("token {}: {error}", index + 1);
         let token = token(entry).map_err(in_entry)?;
-        if policy.of(&token.identity).is_none() {
+        if !policy.identities.contains_key(&token.identity) {
             return Err(in_entry(format!("identity {:?} is not in the policy", token.identity)));
         }
         if !hashes.insert(token.sha256) {
@@ -163,59 +143,8 @@ fn token(entry: TokenEntry) -> Result<Token, String> {
             "expire_time must be a time in UTC, like 2027-01-01T00:00:00Z, or \"never\"".to_owned()
         })?),
     };
-    Ok(Token { identity: Identity::parse(&entry.identity)?, sha256, expire_time })
-}
-
-fn policy(text: &str, currencies: &Currencies) -> Result<Policy, String> {
-    let file: PolicyFile = toml_text::parse(text)?;
-    let mut policy = Policy::default();
-    for entry in file.identity {
-        let name = Identity::parse(&entry.name)?;
-        let permission =
-            permission(entry, currencies).map_err(|error| format!("identity {name:?}: {error}"))?;
-        if policy.0.insert(name.clone(), permission).is_some() {
-            return Err(format!("identity {name:?} is listed twice"));
-        }
-    }
-    if policy.0.is_empty() {
-        return Err("has no identity".to_owned());
-    }
-    let mut names = BTreeSet::new();
-    if let Some(name) = policy.recorded_names().find(|name| !names.insert((*name).clone())) {
-        return Err(format!(
-            "two identities are recorded as {name:?}: they would share their request_ids"
-        ));
-    }
-    Ok(policy)
-}
-
-fn permission(entry: PolicyEntry, currencies: &Currencies) -> Result<Permission, String> {
-    let methods =
-        AllowedMethods::parse(&entry.methods).map_err(|error| format!("methods: {error}"))?;
-    for prefix in &entry.account_prefixes {
-        // A prefix of an account id is a valid account id itself, unless it is empty.
-        if !prefix.is_empty() {
-            AccountId::parse(prefix)
-                .map_err(|error| format!("account_prefixes: {prefix:?} {error}"))?;
-        }
-    }
-    let limit = |(code, text): (String, String)| {
-        let invalid = |error: String| format!("amount_max: {code} {text:?} {error}");
-        let currency = currencies.get(&code).map_err(|error| invalid(error.to_string()))?;
-        let amount = currency.parse(&text).map_err(|error| invalid(error.to_string()))?;
-        if !amount.is_positive() {
-            return Err(invalid("must be above zero".to_owned()));
-        }
-        Ok((code, amount))
-    };
-    let limits = entry.amount_max.map(|limits| limits.into_iter().map(limit).collect());
-    let amount_max = limits.transpose()?;
-    let grant = Arc::new(Grant { account_prefixes: entry.account_prefixes, amount_max });
-    let recorded_as = entry.recorded_as.map(|name| match name.as_str() {
-        "" => Ok(Identity::anonymous()),
-        name => Identity::parse(name).map_err(|error| format!("recorded_as: {error}")),
-    });
-    Ok(Permission { methods, grant, recorded_as: recorded_as.transpose()? })
+    let identity = Identity::new(IdentityKind::Token, &entry.identity)?;
+    Ok(Token { identity, sha256, expire_time })
 }
 
 fn hex_digits(text: &str) -> Option<[u8; 32]> {
@@ -233,51 +162,13 @@ fn hex_digits(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    fn currencies() -> Currencies {
-        Currencies::new(&[]).unwrap()
-    }
-
-    #[test]
-    fn errors_in_a_policy_name_the_problem() {
-        let entry = |rest: &str| format!("[[identity]]\nname = \"a\"\n{rest}");
-        let whole = "methods = [\"read\"]\naccount_prefixes = [\"\"]\n";
-        assert!(policy(&entry(whole), &currencies()).is_ok());
-        let cases = [
-            (entry("methods = [\"read\"]"), "missing field `account_prefixes`"),
-            (entry("account_prefixes = []"), "missing field `methods`"),
-            (entry(&format!("{whole}method = 1")), "unknown field `method`"),
-            (entry("methods = [\"Pay\"]\naccount_prefixes = []"), "\"Pay\" is neither a method"),
-            (entry("methods = []\naccount_prefixes = [\"a b\"]"), "\"a b\" has a character"),
-            (entry(&format!("{whole}amount_max = {{ EUR = \"1.001\" }}")), "EUR \"1.001\""),
-            (entry(&format!("{whole}amount_max = {{ EUR = \"-1\" }}")), "must be above zero"),
-            (entry(&format!("{whole}amount_max = {{ ZZZ = \"1\" }}")), "ZZZ"),
-            (format!("{0}\n{0}", entry(whole)), "is listed twice"),
-            (entry(whole).replace("\"a\"", "\"a b\""), "must be 1-256 printable"),
-            (entry(&format!("{whole}recorded_as = \"a b\"")), "recorded_as: identity \"a b\""),
-            (
-                format!(
-                    "{}{}recorded_as = \"a\"",
-                    entry(whole),
-                    entry(whole).replace("name = \"a\"", "name = \"b\"")
-                ),
-                "two identities are recorded as \"a\"",
-            ),
-            ("identity = 3".to_owned(), "line 1"),
-            (String::new(), "has no identity"),
-        ];
-        for (text, expected) in cases {
-            let error = policy(&text, &currencies()).unwrap_err();
-            assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
-        }
-    }
-
     #[test]
     fn errors_in_a_file_of_tokens_name_the_problem() {
         let hash = "ab".repeat(32);
         let entry = |rest: &str| format!("[[token]]\nidentity = \"a\"\n{rest}\n");
         let whole = format!("sha256 = \"{hash}\"\nexpire_time = 2027-01-01T00:00:00Z");
-        let known = "[[identity]]\nname = \"a\"\nmethods = []\naccount_prefixes = []";
-        let known = policy(known, &currencies()).unwrap();
+        let known = "[[identity]]\nname = \"a\"\nknown_by = \"token\"\nmethods = []\n[end]\n";
+        let known = policy_file::parse(known, &Currencies::new(&[]).unwrap()).unwrap();
         assert_eq!(tokens(&entry(&whole), &known).unwrap().0[0].sha256, [0xab; 32]);
         let never = entry(&whole.replace("2027-01-01T00:00:00Z", "\"never\""));
         assert_eq!(tokens(&never, &known).unwrap().0[0].expire_time, None);
@@ -291,6 +182,7 @@ mod tests {
             (entry(&whole.replace("2027-01-01T00:00:00Z", "\"2027\"")), "must be a time in UTC"),
             (entry(&format!("sha256 = \"{hash}\"")), "missing field `expire_time`"),
             (entry(&whole).repeat(2), "token 2: an earlier token has the same sha256"),
+            (entry(&whole).replace("\"a\"", "\"jwt:a\""), "cannot be \"jwt:a\""),
             (entry(&whole).replace("\"a\"", "\"b\""), "identity \"b\" is not in the policy"),
             (String::new(), "has no token"),
         ];

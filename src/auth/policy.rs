@@ -6,26 +6,35 @@ use std::{
 };
 
 use crate::{
-    domain::{authorization::Grant, ids::Identity},
+    domain::{
+        authorization::{Effect, Grant},
+        ids::Identity,
+    },
     proto::methods::{ACCOUNT_SERVICE, ADMIN_SERVICE, METHODS, Method},
 };
 
-/// The permissions of each identity. An identity that is missing may do nothing.
+/// The permissions of identities and groups. A caller without any of them may do nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Policy(pub HashMap<Identity, Permission>);
+pub struct Policy {
+    /// The permissions of identities.
+    pub identities: HashMap<Identity, Permission>,
+    /// The permissions of groups, which JWTs name. They are for identities without an own entry.
+    pub groups: HashMap<String, Permission>,
+}
 
-/// The permissions of one identity.
+/// The permissions of one identity or group.
 #[derive(Clone, Debug)]
 pub struct Permission {
-    /// The methods that the identity may call.
+    /// The methods that may be called.
     pub methods: AllowedMethods,
-    /// The accounts and amounts that the identity may touch.
+    /// The rights on accounts.
     pub grant: Arc<Grant>,
-    /// The name under which the identity's requests are recorded. None: the identity itself.
+    /// The name under which the identity's requests are recorded. None: the identity itself, as
+    /// always for groups.
     pub recorded_as: Option<Identity>,
 }
 
-/// The methods that an identity may call, as `SERVICE/METHOD`.
+/// The methods that an identity or a group may call, as `SERVICE/METHOD`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods(HashSet<String>);
 
@@ -40,12 +49,43 @@ pub struct MethodsError(String);
 impl Policy {
     /// The names under which requests are recorded, one for each identity.
     pub fn recorded_names(&self) -> impl Iterator<Item = &Identity> {
-        self.0.iter().map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
+        let identities = self.identities.iter();
+        identities.map(|(name, permission)| permission.recorded_as.as_ref().unwrap_or(name))
     }
 
-    /// The permissions of this identity, if it has any.
-    pub(super) fn of(&self, identity: &Identity) -> Option<&Permission> {
-        self.0.get(identity)
+    /// The name under which the requests of this identity are recorded.
+    pub(super) fn recorded_as(&self, identity: &Identity) -> Identity {
+        let renamed = self.identities.get(identity).and_then(|it| it.recorded_as.as_ref());
+        renamed.unwrap_or(identity).clone()
+    }
+
+    /// The rights of the caller with this method; None if the caller may not call it. The entry of
+    /// the identity decides alone. Without one, each of the groups that may call the method adds its
+    /// rules. The denials of all groups count. An identity that is recorded under this name, too, has
+    /// it alone.
+    pub(super) fn grant(
+        &self,
+        identity: &Identity,
+        groups: &[String],
+        (service, method): (&str, &str),
+    ) -> Option<Arc<Grant>> {
+        let may_call = |entry: &Permission| entry.methods.contain(service, method);
+        if let Some(own) = self.identities.get(identity) {
+            return may_call(own).then(|| own.grant.clone());
+        }
+        // Another identity continues this name: the two would share their request ids.
+        if self.recorded_names().any(|name| name == identity) {
+            return None;
+        }
+        let entries = || groups.iter().filter_map(|name| self.groups.get(name));
+        if !entries().any(may_call) {
+            return None;
+        }
+        let rules = entries().flat_map(|entry| {
+            let may_call = may_call(entry);
+            entry.grant.rules.iter().filter(move |rule| may_call || rule.effect == Effect::Deny)
+        });
+        Some(Arc::new(Grant { rules: rules.cloned().collect() }))
     }
 }
 
@@ -69,7 +109,7 @@ impl AllowedMethods {
         Ok(Self(chosen))
     }
 
-    /// Whether the identity may call this method.
+    /// Whether this method may be called.
     pub(super) fn contain(&self, service: &str, method: &str) -> bool {
         self.0.contains(&format!("{service}/{method}"))
     }

@@ -5,7 +5,7 @@ use passbook_command::{CliError, output};
 
 use crate::{
     config::ServeConfig,
-    server::{AdminToken, Tls},
+    server::{AdminToken, Jwks, Tls},
 };
 
 #[derive(Args)]
@@ -28,6 +28,9 @@ impl Config {
         let currencies = config.currencies().map_err(CliError::Usage)?;
         if let Some(files) = config.security.credential_files() {
             files.load(&currencies).map_err(CliError::Usage)?;
+        }
+        if let Some(source) = &config.security.jwt_jwks {
+            Jwks::check(source).map_err(CliError::Usage)?;
         }
         config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let admin_token_file = config.telemetry.admin_token_file.clone();

@@ -13,19 +13,26 @@ use tokio::{
 
 use crate::{
     audit::{AuditLog, Reloads, Source},
-    auth::{Authenticator, CredentialFiles, CredentialTexts},
+    auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
     budget::{BudgetConfig, Budgets, Connections},
     cli::schema,
-    config::{Access, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::{ids::Identity, money::Currencies},
+    config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
+    domain::{
+        ids::{Identity, IdentityKind},
+        money::Currencies,
+    },
     ledger::Ledger,
-    server::{Admin, AdminToken, Server, Tls, file_watch},
+    server::{Admin, AdminToken, Jwks, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
 
 /// The pause after an error of the first connection to the database.
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
+/// How long the start waits for the keys for JWTs. Without them no JWT can be verified.
+const JWKS_WAIT: Duration = Duration::from_secs(30);
+/// The pause after an error of the first fetch of these keys.
+const JWKS_BACKOFF: Duration = Duration::from_secs(1);
 /// How long after an identity is removed its connections are closed. Until then its calls get their
 /// responses, and its streams their error.
 const REMOVED_CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
@@ -45,8 +52,9 @@ impl Serve {
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
         let credentials = read_credentials(&config.security)?;
+        let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
         let authenticator =
-            Arc::new(authenticator(&config.security, credentials.as_ref(), &currencies)?);
+            Arc::new(authenticator(&config.security, credentials.as_ref(), issuer, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
         let url = config.database.url().map_err(CliError::Usage)?;
@@ -56,6 +64,11 @@ impl Serve {
 
         let (listener, address) = listen(config.listen).await?;
         let admin = admin(&config.telemetry, tls.as_ref()).await?;
+        if let Some(jwks) = jwks
+            && !load_keys(jwks, &mut signals).await?
+        {
+            return Ok(());
+        }
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -230,24 +243,34 @@ async fn check_recorded_identities(
     authenticator: &Authenticator,
     config: &SecurityConfig,
 ) -> Result<(), CliError> {
-    let known = authenticator.recorded_names();
     let recorded = store.recorded_names().await.map_err(CliError::run)?;
-    let unknown: Vec<String> =
-        recorded.into_iter().filter(|name| !known.contains(&Identity::from_stored(name))).collect();
+    let is_unknown = |name: &String| !authenticator.may_record_as(&Identity::from_stored(name));
+    let unknown: Vec<String> = recorded.into_iter().filter(is_unknown).collect();
     let Some(first) = unknown.first() else { return Ok(()) };
+    // Older versions recorded the requests of a caller with a DNS name under the name alone.
+    let renamed = unknown.iter().find(|name| {
+        let identity = Identity::new(IdentityKind::Dns, name);
+        identity.is_ok_and(|identity| authenticator.may_record_as(&identity))
+    });
     let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
-    let message = match (config.is_authenticating(), first.as_str()) {
-        (true, "") => format!(
+    let message = match (config.is_authenticating(), first.as_str(), renamed) {
+        (true, "", _) => format!(
             "the ledger has requests of callers that were not authenticated, and no identity of \
              the policy continues them: {danger}. Set `recorded_as = \"\"` in policy_file for the \
              identity that continues them, or set callers_changed if no caller repeats one of them"
         ),
-        (false, name) => format!(
+        (false, name, _) => format!(
             "the ledger has requests of identities such as {name:?}, but this server does not \
-             authenticate callers: {danger}. Set policy_file with tokens_file or \
-             tls_client_ca_file, or set callers_changed if no caller repeats one of them"
+             authenticate callers: {danger}. Set policy_file with tokens_file, \
+             tls_client_ca_file or jwt_issuer, or set callers_changed if no caller repeats one of \
+             them"
         ),
-        (true, _) => {
+        (true, _, Some(name)) => format!(
+            "the ledger has requests of {name:?}, an identity of older versions that is \
+             \"dns:{name}\" now: {danger}. Set `recorded_as = {name:?}` in policy_file for this \
+             identity, or set callers_changed if no caller repeats one of them"
+        ),
+        (true, _, None) => {
             tracing::warn!(
                 identities = ?unknown,
                 "the ledger has requests of identities that are not in the policy: if an identity \
@@ -283,6 +306,7 @@ async fn admin(
 fn authenticator(
     config: &SecurityConfig,
     credentials: Option<&(CredentialFiles, CredentialTexts)>,
+    issuer: Option<Arc<JwtIssuer>>,
     currencies: &Currencies,
 ) -> Result<Authenticator, CliError> {
     let credentials = credentials.map(|(files, texts)| files.parse(texts, currencies));
@@ -294,7 +318,36 @@ fn authenticator(
     if config.reflection == Access::Public {
         public.extend(REFLECTION_SERVICES);
     }
-    Ok(Authenticator::new(credentials, public))
+    Ok(Authenticator::new(credentials, issuer, public))
+}
+
+/// The issuer of JWTs, and its keys, which are not loaded yet.
+fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>, Jwks), CliError> {
+    Jwks::check(&source).map_err(CliError::Usage)?;
+    let issuer = Arc::new(JwtIssuer::new(settings));
+    let jwks = Jwks::new(source, issuer.clone()).map_err(CliError::Run)?;
+    Ok((issuer, jwks))
+}
+
+/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`], and reloads them from then on. False
+/// if a signal ends the wait.
+async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<bool, CliError> {
+    let end = Instant::now() + JWKS_WAIT;
+    let mut is_announced = false;
+    while let Err(error) = jwks.load().await {
+        if Instant::now() >= end {
+            return Err(CliError::Run(format!("no keys for JWTs: {error}")));
+        }
+        if !is_announced {
+            tracing::warn!(error, "waiting for the keys for JWTs, up to 30 s");
+            is_announced = true;
+        }
+        if timeout(JWKS_BACKOFF, signals.recv()).await.is_ok() {
+            return Ok(false);
+        }
+    }
+    tokio::spawn(jwks.reload_on_change());
+    Ok(true)
 }
 
 /// Reads the files of tokens and policy again after each change, for as long as the server runs. If

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use passbook_command::{CliError, output, parse_duration};
 use sha2::{Digest, Sha256};
 
-use crate::domain::ids::Identity;
+use crate::domain::ids::{Identity, IdentityKind};
 
 /// The prefix of every token. Secret scanners find leaked tokens by it.
 const PREFIX: &str = "pbk_";
@@ -29,7 +29,7 @@ enum Action {
     /// file of tokens goes to standard error, or to the end of that file with --append.
     Create {
         /// The identity that the token authenticates: a name in the policy.
-        #[arg(long, value_name = "NAME", value_parser = Identity::parse)]
+        #[arg(long, value_name = "NAME", value_parser = token_identity)]
         identity: Identity,
 
         /// The lifetime of the token, such as 90days. Default: until its entry is removed from the
@@ -75,6 +75,10 @@ impl Token {
             CliError::Run(format!("the token is lost, because it could not be written: {error}"))
         })
     }
+}
+
+fn token_identity(name: &str) -> Result<Identity, String> {
+    Identity::new(IdentityKind::Token, name)
 }
 
 fn append_to(path: &std::path::Path, lines: &str) -> std::io::Result<()> {

@@ -24,6 +24,7 @@ pub use crate::config::{
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
     telemetry::TelemetryConfig,
+    values::JwksSource,
 };
 use crate::{
     config::values::{CurrencyList, parse_address, parse_currencies, parse_switch},

@@ -1,6 +1,12 @@
 //! Parsers of values, which accept what people write into flags, variables and files.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
+
+use http::Uri;
 
 /// Parses a switch in all common spellings: tools that set variables differ in them.
 pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {
@@ -65,9 +71,80 @@ fn parse_currency(text: &str) -> Result<(String, u32), String> {
     Ok((code.trim().to_owned(), scale))
 }
 
+/// Where the keys are that verify JWTs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// In this file.
+    File(PathBuf),
+    /// At this https URL, or at this http URL of this machine.
+    Url(Uri),
+}
+
+impl fmt::Display for JwksSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Url(url) => url.fmt(formatter),
+        }
+    }
+}
+
+/// Parses the name of a file or, if it has a scheme, a URL.
+pub(super) fn parse_jwks(text: &str) -> Result<JwksSource, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("must be a file or a URL".to_owned());
+    }
+    if !text.contains("://") {
+        return Ok(JwksSource::File(text.into()));
+    }
+    let url: Uri = text.parse().map_err(|error| format!("must be a file or a URL: {error}"))?;
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not have a user name or a password".to_owned());
+    }
+    match (url.scheme_str(), url.host()) {
+        (Some("https"), Some(_)) => Ok(JwksSource::Url(url)),
+        (Some("http"), Some(host)) if is_loopback(host) => Ok(JwksSource::Url(url)),
+        _ => Err("must be a file or an https:// URL; http:// is for this machine only, such as \
+                  http://127.0.0.1:8080/jwks"
+            .to_owned()),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    host.eq_ignore_ascii_case("localhost") || address.is_some_and(|it| it.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_come_from_a_file_or_a_url_that_nobody_else_can_answer() {
+        for file in ["jwks.json", "/etc/passbook/jwks.json", " keys "] {
+            assert_eq!(parse_jwks(file), Ok(JwksSource::File(file.trim().into())));
+        }
+        for url in [
+            "https://issuer.example/jwks?v=1",
+            "http://127.0.0.1:1/",
+            "http://[::1]:1/",
+            "http://localhost/",
+        ] {
+            assert_eq!(parse_jwks(url), Ok(JwksSource::Url(url.parse().unwrap())));
+        }
+        for wrong in [
+            "http://issuer.example/jwks",
+            "http://127.0.0.1.example/",
+            "https://user:password@issuer.example/",
+            "http://127.0.0.1@issuer.example/",
+            "ftp://127.0.0.1/",
+            "https://",
+            "",
+        ] {
+            assert!(parse_jwks(wrong).is_err_and(|error| !error.contains("password@")), "{wrong}");
+        }
+    }
 
     #[test]
     fn all_spellings_of_addresses_are_parsed() {

@@ -145,15 +145,19 @@ impl Command {
         ids.into_iter().flatten().chain(of_legs).chain(of_entries)
     }
 
-    /// The hold that must be read under the lock, where there is one.
-    pub fn hold_id(&self) -> Option<&HoldId> {
-        match &self.request()?.action {
-            Action::PlaceHold(new) => new.hold_id.as_ref(),
-            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
-                hold.resolved.as_ref().map(|resolved| &resolved.hold_id)
+    /// The holds that must be read under the lock.
+    pub fn hold_ids(&self) -> impl Iterator<Item = HoldId> + use<> {
+        let own = |request: &Request| match &request.action {
+            Action::PlaceHold(new) => {
+                let own = new.hold_id.as_ref().map(|name| name.placed_by(&request.key.caller));
+                [own, new.hold_id.clone()]
             }
-            Action::Post(..) | Action::Reverse(_) | Action::Fence => None,
-        }
+            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                [hold.resolved.as_ref().map(|resolved| resolved.hold_id.clone()), None]
+            }
+            Action::Post(..) | Action::Reverse(_) | Action::Fence => [None, None],
+        };
+        self.request().map(own).into_iter().flatten().flatten()
     }
 
     /// The transaction to reverse, if there is one: whether it was reversed before must be read.

@@ -106,7 +106,7 @@ impl Hold {
 /// A hold to place.
 #[derive(Clone, Debug)]
 pub struct NewHold {
-    /// The caller's name for it; without one the request's own id names it.
+    /// The caller's name for it: see [`HoldId::placed_by`]. Without one the request's own id names it.
     pub hold_id: Option<HoldId>,
     /// The account that owns the money.
     pub account_id: AccountId,
@@ -133,7 +133,7 @@ pub struct Capture {
 /// before any lock, and names the account to lock. What can change is read under that lock.
 #[derive(Clone, Debug)]
 pub struct HoldRef {
-    /// Its name.
+    /// Its id as the caller sent it: of an own hold, the name is enough.
     pub hold_id: HoldId,
     /// The hold as it was when the request arrived; None if it did not exist. Then the request is
     /// rejected as of that moment, which lies between the request and its answer.

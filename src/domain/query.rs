@@ -3,9 +3,38 @@
 use crate::domain::{
     account::{AccountState, Labels},
     hold::HoldState,
-    ids::HoldId,
+    ids::{AccountId, HoldId},
     transaction::TransactionKind,
 };
+
+/// The ids of accounts from `start` on, before `end`, in byte order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRange {
+    /// In the range, if it is an id.
+    pub start: String,
+    /// Not in the range.
+    pub end: String,
+}
+
+impl AccountRange {
+    /// Ids that begin with this prefix. `{` sorts behind every character of an id.
+    pub fn of_prefix(prefix: &str) -> Self {
+        Self { start: prefix.to_owned(), end: format!("{prefix}{{") }
+    }
+
+    /// One id. `!` sorts before every character of an id.
+    pub fn of_one(account_id: &AccountId) -> Self {
+        Self { start: account_id.to_string(), end: format!("{account_id}!") }
+    }
+
+    /// What is left of the range: the parts before and behind `other`.
+    pub fn without(self, other: &Self) -> impl Iterator<Item = Self> + use<> {
+        let before =
+            Self { start: self.start.clone(), end: Ord::min(&self.end, &other.start).clone() };
+        let behind = Self { start: Ord::max(self.start, other.end.clone()), end: self.end };
+        [before, behind].into_iter().filter(|part| part.start < part.end)
+    }
+}
 
 /// Selects accounts; all that is given must match.
 #[derive(Clone, Debug, Default)]

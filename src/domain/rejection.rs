@@ -48,37 +48,52 @@ pub enum Rejection {
     #[error("account {account_id} is in {account_currency_code}, the amount in {currency_code}")]
     CurrencyMismatch { account_id: AccountId, currency_code: String, account_currency_code: String },
     #[error(
-        "account {account_id} has a balance of {balance} {currency_code}; \
-         a change by {amount} would take it beyond the limit of an amount"
+        "account {account_id} has a balance of {} {currency_code}; \
+         a change by {amount} would take it beyond the limit of an amount",
+        figure(balance)
     )]
     BalanceOutOfRange {
         account_id: AccountId,
         currency_code: String,
-        balance: Amount,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        balance: Option<Amount>,
         amount: Amount,
     },
     #[error(
-        "condition {condition} does not hold for account {account_id}: required {required}, actual {actual}"
+        "condition {condition} does not hold for account {account_id}: required {required}, \
+         actual {}",
+        figure(actual)
     )]
     ConditionFailed {
         account_id: AccountId,
         condition: String,
         required: String,
-        actual: String,
-        version: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actual: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<i64>,
     },
     #[error(
-        "account {account_id} has {available} {currency_code} available; {required} are required"
+        "account {account_id} has {} {currency_code} available; {required} are required",
+        figure(available)
     )]
     InsufficientFunds {
         account_id: AccountId,
         currency_code: String,
-        available: Amount,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        available: Option<Amount>,
         required: Amount,
-        version: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<i64>,
     },
-    #[error("hold {hold_id} is over {held} {currency_code}; {required} are required")]
-    HoldAmountExceeded { hold_id: HoldId, currency_code: String, held: Amount, required: Amount },
+    #[error("hold {hold_id} is over {} {currency_code}; {required} are required", figure(held))]
+    HoldAmountExceeded {
+        hold_id: HoldId,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held: Option<Amount>,
+        required: Amount,
+    },
     #[error(
         "account {account_id} cannot be closed: its balance is {balance} {currency_code}, \
          and {held} are held"
@@ -103,7 +118,7 @@ impl Rejection {
         Self::BalanceOutOfRange {
             account_id: account.account_id.clone(),
             currency_code: account.currency.code().to_owned(),
-            balance: account.balance,
+            balance: Some(account.balance),
             amount,
         }
     }
@@ -113,11 +128,41 @@ impl Rejection {
         Self::InsufficientFunds {
             account_id: account.account_id.clone(),
             currency_code: account.currency.code().to_owned(),
-            available: account.available(),
+            available: Some(account.available()),
             required,
-            version: account.version,
+            version: Some(account.version),
         }
     }
+
+    /// The account of which the rejection has figures.
+    pub(super) fn account_of_figures(&self) -> Option<&AccountId> {
+        match self {
+            Self::BalanceOutOfRange { account_id, .. }
+            | Self::ConditionFailed { account_id, .. }
+            | Self::InsufficientFunds { account_id, .. } => Some(account_id),
+            _ => None,
+        }
+    }
+
+    /// The rejection for a caller that may not read the account: without its balance and version, and
+    /// without the amount of a hold.
+    pub(super) fn without_figures(mut self) -> Self {
+        match &mut self {
+            Self::BalanceOutOfRange { balance, .. } => *balance = None,
+            Self::ConditionFailed { actual, version, .. } => (*actual, *version) = (None, None),
+            Self::InsufficientFunds { available, version, .. } => {
+                (*available, *version) = (None, None);
+            }
+            Self::HoldAmountExceeded { held, .. } => *held = None,
+            _ => {}
+        }
+        self
+    }
+}
+
+/// A figure, unless the caller may not read it.
+fn figure(value: &Option<impl fmt::Display>) -> String {
+    value.as_ref().map_or_else(|| "(hidden)".to_owned(), ToString::to_string)
 }
 
 /// One of the two names of a transaction.

@@ -118,7 +118,7 @@ impl AccountService for AccountServiceImpl {
             Decoder::decode(&self.currencies, caller, &new, decode::currency_of_new_account);
         // A repeated call gets the account, even if no more accounts are opened in its currency.
         if let Err(invalid) = checked
-            && !self.ledger.has_account(&context, &new.account_id).await?
+            && !self.ledger.has_account(&context, &new).await?
         {
             return Err(counted(invalid));
         }

@@ -100,7 +100,7 @@ async fn send(
 pub async fn denied(mut authorization: StreamAuthorization, account_id: AccountId) -> Status {
     loop {
         sleep(AUTHORIZATION_INTERVAL).await;
-        match authorization.caller().map(|caller| caller.grant.check_account(&account_id)) {
+        match authorization.caller().map(|caller| caller.grant.check_read(&account_id)) {
             Ok(Ok(())) => {}
             Ok(Err(denied)) => return Error::from(denied).into(),
             Err(error) => return error.into(),

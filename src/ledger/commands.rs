@@ -13,10 +13,10 @@ use crate::{
     budget::{GatePermit, Share},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
-        authorization::Caller,
+        authorization::{Caller, Grant},
         command::{Action, Command, Request},
         hold::Capture,
-        ids::RequestId,
+        ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
@@ -29,18 +29,31 @@ use crate::{
 const MISMATCHED_RESULT: Error = Error::Internal(Some(Outcome::Unknown));
 
 /// A request in the queue. Dropping it cancels the request, unless a transaction has it already.
-pub struct PendingRequest(Completion);
+pub struct PendingRequest {
+    completion: Completion,
+    /// The caller's.
+    grant: Arc<Grant>,
+}
 
 impl PendingRequest {
+    fn new(context: &CallContext, completion: Completion) -> Self {
+        Self { completion, grant: context.caller.grant.clone() }
+    }
+
     /// Waits for the result, until the deadline.
     ///
     /// # Errors
     /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        let CommandResult::Request(result) = self.0.wait().await? else {
-            return Err(MISMATCHED_RESULT);
+        let result = match self.completion.wait().await {
+            Err(Error::Rejected(rejection)) => {
+                return Err(Error::Rejected(self.grant.visible_rejection(rejection)));
+            }
+            result => result?,
         };
-        Ok(result)
+        let CommandResult::Request(result) = result else { return Err(MISMATCHED_RESULT) };
+        let effects = self.grant.visible_effects(result.effects);
+        Ok(RequestResult { effects, ..result })
     }
 }
 
@@ -95,7 +108,8 @@ impl Ledger {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
         let command = self.check_request(context, request)?;
-        PendingRequest(self.enqueue_one(context, command).await?).wait().await
+        let completion = self.enqueue_one(context, command).await?;
+        PendingRequest::new(context, completion).wait().await
     }
 
     /// Puts postings into the queue. Postings are usually applied in the order in which they were
@@ -111,7 +125,8 @@ impl Ledger {
     ) -> Vec<Result<PendingRequest, Error>> {
         let commands = requests.into_iter().map(|request| self.check_request(context, request));
         let completions = self.enqueue(context, commands.collect()).await.into_iter();
-        completions.map(|completion| completion.map(PendingRequest)).collect()
+        let pending = |completion| PendingRequest::new(context, completion);
+        completions.map(|completion| completion.map(pending)).collect()
     }
 
     /// Checks what the caller and the budgets allow.
@@ -154,11 +169,12 @@ impl Ledger {
             labels: Labels::new(),
             validate_only: false,
         };
-        self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let command = Command::Request(Arc::new(request));
+        context.check(&command)?;
+        self.budgets.records.take(&context.caller.identity, Instant::now())?;
         let result = self.enqueue_one(context, command).await?.wait().await?;
         let CommandResult::Record(record) = result else { return Err(MISMATCHED_RESULT) };
-        Ok(record)
+        Ok(context.caller.grant.visible_record(record))
     }
 
     /// Looks up the hold or the transaction that a request names: what never changes of it says
@@ -173,11 +189,16 @@ impl Ledger {
             match action {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
-                    hold.resolved = store.hold(&hold.hold_id, i64::MIN).await?.value.map(Arc::new);
+                    let hold_ids = context.hold_ids(&hold.hold_id);
+                    let found = store.hold(&hold_ids, i64::MIN, |_| true).await?;
+                    hold.resolved = found.value.map(Arc::new);
                 }
                 Action::Reverse(transaction) => {
                     let _own = self.reference_gate.enter(identity).await;
-                    transaction.resolved = store.transaction(transaction.transaction_id).await?;
+                    let grant = &context.caller.grant;
+                    let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);
+                    let found = store.transaction(transaction.transaction_id, may_reverse).await?;
+                    transaction.resolved = found;
                 }
                 Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
             }

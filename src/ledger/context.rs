@@ -9,7 +9,7 @@ use crate::{
     domain::{
         authorization::{Caller, PermissionDenied},
         command::Command,
-        ids::{RequestId, RequestKey},
+        ids::{HoldId, RequestId, RequestKey},
     },
 };
 
@@ -30,14 +30,15 @@ impl CallContext {
         RequestKey { caller: self.caller.recorded_as.clone(), request_id }
     }
 
+    /// The ids that this caller may mean by a hold's id, the likelier first: its own hold of this
+    /// name, or the hold with this very id.
+    pub fn hold_ids(&self, hold_id: &HoldId) -> [HoldId; 2] {
+        [hold_id.placed_by(&self.caller.recorded_as), hold_id.clone()]
+    }
+
     /// Checks the right to execute a command, and records a denial.
     pub(super) fn check(&self, command: &Command) -> Result<(), PermissionDenied> {
-        let grant = &self.caller.grant;
-        let checked = match command {
-            Command::CreateAccount(new) => grant.check_account(&new.account_id),
-            Command::UpdateAccount(update) => grant.check_account(&update.account_id),
-            Command::Request(request) => grant.check_request(request),
-        };
+        let checked = self.caller.grant.check(command);
         if let (Err(_), Some(call)) = (&checked, &self.audit) {
             call.deny(&self.caller.identity, command);
         }

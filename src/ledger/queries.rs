@@ -20,8 +20,8 @@ use tokio::time::timeout_at;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
-        authorization::PermissionDenied,
+        account::{Account, AccountChange, NewAccount},
+        command::Command,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
@@ -45,7 +45,7 @@ impl Ledger {
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<Account, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let query = |store: Arc<Store>, until_us| {
             let id = account_id.clone();
             async move { store.account(&id, until_us).await }
@@ -54,14 +54,14 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// Whether the account exists.
+    /// Whether the account that is to be opened exists.
     pub async fn has_account(
         &self,
         context: &CallContext,
-        account_id: &AccountId,
+        new: &NewAccount,
     ) -> Result<bool, Error> {
-        context.caller.grant.check_account(account_id)?;
-        match self.known(context, account_id).await {
+        context.caller.grant.check(&Command::CreateAccount(new.clone()))?;
+        match self.known(context, &new.account_id).await {
             Ok(_) => Ok(true),
             Err(Error::Rejected(_)) => Ok(false),
             Err(failure) => Err(failure),
@@ -100,7 +100,7 @@ impl Ledger {
         context: &CallContext,
         account_ids: &[AccountId],
     ) -> Result<Vec<Account>, Error> {
-        account_ids.iter().try_for_each(|id| context.caller.grant.check_account(id))?;
+        account_ids.iter().try_for_each(|id| context.caller.grant.check_read(id))?;
         let query = |store: Arc<Store>, until_us| {
             let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
             async move { store.accounts(&wanted, until_us).await }
@@ -123,8 +123,8 @@ impl Ledger {
         let page = |store: Arc<Store>, until_us| {
             let (context, filter, after) = (context.clone(), filter.clone(), after.cloned());
             async move {
-                let prefixes = &context.caller.grant.account_prefixes;
-                store.list_accounts(&filter, prefixes, after.as_ref(), limit, until_us).await
+                let ranges = context.caller.grant.readable();
+                store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await
             }
         };
         self.with_expiry(context, !filter.is_empty(), page).await
@@ -136,20 +136,28 @@ impl Ledger {
         context: &CallContext,
         name: TransactionName,
     ) -> Result<Arc<Transaction>, Error> {
+        let grant = context.caller.grant.clone();
+        let is_visible = move |ids: &[AccountId]| ids.iter().any(|id| grant.may_read(id));
         let found = match name.clone() {
             TransactionName::TransactionId(id) => {
-                let read = |store: Arc<Store>| async move { store.transaction(id).await };
+                let read =
+                    |store: Arc<Store>| async move { store.transaction(id, is_visible).await };
                 self.read(context, false, read).await?
             }
             TransactionName::RequestId(request_id) => {
                 let key = context.request_key(request_id);
-                let read =
-                    |store: Arc<Store>| async move { store.transaction_of_request(&key).await };
+                let read = |store: Arc<Store>| async move {
+                    store.transaction_of_request(&key, is_visible).await
+                };
                 self.read(context, false, read).await?
             }
         };
-        let found = context.caller.grant.redact(found)?;
-        found.ok_or(Error::Rejected(Rejection::TransactionNotFound(name)))
+        let grant = &context.caller.grant;
+        match (found, grant.hidden("transaction")) {
+            (Some(transaction), _) => Ok(grant.visible_transaction(transaction)),
+            (None, Some(denied)) => Err(denied.into()),
+            (None, None) => Err(Error::Rejected(Rejection::TransactionNotFound(name))),
+        }
     }
 
     /// Reads a page of an account's entries.
@@ -160,7 +168,7 @@ impl Ledger {
         range: &EntryRange,
         limit: u64,
     ) -> Result<Vec<Entry>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.settled(context, account_id, last_us(range.end_time_us)).await?;
         let range = *range;
         let page =
@@ -176,7 +184,7 @@ impl Ledger {
         before: Option<TransactionId>,
         limit: u64,
     ) -> Result<Examined<Arc<Transaction>, TransactionId>, Error> {
-        context.caller.grant.check_all_accounts()?;
+        context.caller.grant.check_read_of_all()?;
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
         }
@@ -196,15 +204,15 @@ impl Ledger {
         before: Option<i64>,
         limit: u64,
     ) -> Result<Examined<Arc<Transaction>, i64>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.settled(context, account_id, last_us(filter.end_time_us)).await?;
         let (is_scan, filter) = (filter.is_selective(), filter.clone());
         let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
         let Examined { rows, next } = self.read(context, is_scan, page).await?;
-        let seen = rows.into_iter().map(|it| context.caller.grant.redact(Some(it)));
-        let rows = seen.filter_map(Result::transpose).collect::<Result<_, PermissionDenied>>()?;
+        let grant = &context.caller.grant;
+        let rows = rows.into_iter().map(|it| grant.visible_transaction(it)).collect();
         Ok(Examined { rows, next })
     }
 
@@ -216,7 +224,7 @@ impl Ledger {
         account_id: &AccountId,
         time_us: Option<i64>,
     ) -> Result<(Account, Amount, i64), Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.settled(context, account_id, time_us).await?;
         let of = account.clone();
         let balance = |store: Arc<Store>| async move { store.balance_at(&of, time_us).await };
@@ -232,7 +240,7 @@ impl Ledger {
         after_version: i64,
         limit: u64,
     ) -> Result<Vec<AccountChange>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.known(context, account_id).await?;
         let page = |store: Arc<Store>| async move {
             store.list_account_changes(&account, after_version, limit).await
@@ -250,7 +258,7 @@ impl Ledger {
         account_id: &AccountId,
         after_sequence: i64,
     ) -> Result<Watcher, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let share = self.budgets.watchers.take_one(&context.caller.identity)?;
         let account = self.known(context, account_id).await?;
         if after_sequence > account.sequence {
@@ -265,7 +273,7 @@ impl Ledger {
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<VerifiedAccount, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         // Many short reads: it ends between two of them when the caller goes.
         let verified = timeout_at(context.deadline, async {
             let _own = self.read_gate.enter(&context.caller.identity).await;
@@ -278,13 +286,20 @@ impl Ledger {
 
     /// Reads one hold.
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
+        // A hold that the caller may not read causes no wait for its expiry.
         let query = |store: Arc<Store>, until_us| {
-            let id = hold_id.clone();
-            async move { store.hold(&id, until_us).await }
+            let (hold_ids, grant) = (context.hold_ids(hold_id), context.caller.grant.clone());
+            let is_visible = move |hold: &Hold| grant.may_read(&hold.account_id);
+            async move { store.hold(&hold_ids, until_us, is_visible).await }
         };
         let found = self.with_expiry(context, false, query).await?;
-        context.caller.grant.check_hold(found.as_ref())?;
-        found.ok_or_else(|| Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
+        match (found, context.caller.grant.hidden("hold")) {
+            (Some(hold), _) => Ok(hold),
+            (None, Some(denied)) => Err(denied.into()),
+            (None, None) => {
+                Err(Error::Rejected(Rejection::HoldNotFound { hold_id: hold_id.clone() }))
+            }
+        }
     }
 
     /// Reads a page of an account's holds, in order of their ids.
@@ -295,7 +310,7 @@ impl Ledger {
         filter: &HoldFilter,
         limit: u64,
     ) -> Result<Examined<Hold, HoldId>, Error> {
-        context.caller.grant.check_account(account_id)?;
+        context.caller.grant.check_read(account_id)?;
         let account = self.known(context, account_id).await?;
         let page = |store: Arc<Store>, until_us| {
             let (account, filter) = (account.clone(), filter.clone());
@@ -311,7 +326,8 @@ impl Ledger {
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
         let key = context.request_key(request_id);
-        self.read(context, false, |store| async move { store.record(&key).await }).await
+        let record = self.read(context, false, |store| async move { store.record(&key).await });
+        Ok(record.await?.map(|record| context.caller.grant.visible_record(record)))
     }
 }
 

@@ -7,6 +7,7 @@
 mod admin;
 mod admin_token;
 pub(crate) mod file_watch;
+mod jwks;
 mod listener;
 mod readiness;
 mod tls;
@@ -26,7 +27,9 @@ use tokio::{
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-pub use crate::server::{admin::Admin, admin_token::AdminToken, readiness::Readiness, tls::Tls};
+pub use crate::server::{
+    admin::Admin, admin_token::AdminToken, jwks::Jwks, readiness::Readiness, tls::Tls,
+};
 use crate::{
     audit::AuditLog,
     auth::Authenticator,

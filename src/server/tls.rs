@@ -23,7 +23,7 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::PeerCertificate,
     config::TlsFiles,
-    domain::ids::Identity,
+    domain::ids::{Identity, IdentityKind},
     lock,
     server::file_watch,
 };
@@ -131,30 +131,56 @@ impl Tls {
     }
 }
 
-/// What identifies the owner of a verified client certificate.
+/// What identifies the owner of a client certificate whose chain was verified.
 #[must_use]
 pub fn peer_certificate(certificate: &CertificateDer<'_>) -> PeerCertificate {
     PeerCertificate { identity: identity(certificate), sha256: Sha256::digest(certificate).into() }
 }
 
-/// The SPIFFE URI of a certificate, else its first DNS name.
+/// The identity of a client certificate whose chain was verified: its only URI, which is a SPIFFE ID,
+/// or else its only DNS name. The certificate must be one for clients, as X.509-SVID says.
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
-fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let names = || names.value.general_names.iter();
-    let spiffe = names().find_map(|name| match name {
-        GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(*uri),
-        _ => None,
-    });
-    let dns = || {
-        names().find_map(|name| match name {
-            GeneralName::DNSName(name) => Some(*name),
-            _ => None,
-        })
+///
+/// # Errors
+/// The certificate is not one of a caller, in one sentence.
+fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static str> {
+    let malformed = |_: X509Error| "the client certificate is malformed";
+    let (_, certificate) = X509Certificate::from_der(certificate)
+        .map_err(|_| "the client certificate is malformed")?;
+    if certificate.is_ca() {
+        return Err("the client certificate is one of an authority");
+    }
+    let usage = certificate.extended_key_usage().map_err(malformed)?;
+    if !usage.is_some_and(|usage| usage.value.client_auth) {
+        return Err("the client certificate has no extended key usage for clients (clientAuth)");
+    }
+    let usage = certificate.key_usage().map_err(malformed)?;
+    let is_signature =
+        |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
+    if usage.is_some_and(|usage| !is_signature(usage.value)) {
+        return Err("the client certificate's key usage is not for signatures of calls only");
+    }
+    let names = certificate.subject_alternative_name().map_err(malformed)?;
+    let names = names.map_or(&[][..], |names| &names.value.general_names);
+    let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
+    for name in names {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            GeneralName::DNSName(name) => dns_names.push(*name),
+            _ => {}
+        }
+    }
+    let identity = match (&uris[..], &dns_names[..]) {
+        ([uri], _) => Identity::new(IdentityKind::Spiffe, uri),
+        ([], [name]) => Identity::new(IdentityKind::Dns, name),
+        _ => {
+            return Err(
+                "the client certificate must have exactly one URI, or no URI and exactly one DNS name",
+            );
+        }
     };
-    spiffe.or_else(dns).map(Identity::from_stored)
+    identity.map_err(|_| "the name in the client certificate is not a SPIFFE ID or a DNS name")
 }
 
 /// The files as the audit log names them, with their contents if they could be read.

@@ -130,6 +130,14 @@ fn describe() {
         "Time at which the content of the files that is in force was loaded, in seconds since 1970."
     );
     describe_counter!("passbook_tls_handshake_failures_total", "TLS handshakes that failed.");
+    describe_counter!(
+        "passbook_unauthenticated_total",
+        "Calls without a valid credential, by what was wrong with it."
+    );
+    describe_gauge!(
+        "passbook_jwks_fetch_timestamp_seconds",
+        "Time of the last successful fetch of the keys for JWTs, in seconds since 1970."
+    );
     describe_gauge!(
         "passbook_build_info",
         "Always 1. The label `version` has the version of the server."

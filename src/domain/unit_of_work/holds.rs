@@ -29,9 +29,14 @@ impl UnitOfWork {
     }
 
     /// The rules of a new hold that need no account.
-    pub(super) fn check_new_hold(&self, new: &NewHold) -> Result<(), Rejection> {
-        if let Some(hold_id) = new.hold_id.as_ref().filter(|id| self.holds.contains_key(id)) {
-            return Err(Rejection::HoldExists { hold_id: hold_id.clone() });
+    pub(super) fn check_new_hold(&self, caller: &Identity, new: &NewHold) -> Result<(), Rejection> {
+        if let Some(name) = &new.hold_id {
+            let hold_id = name.placed_by(caller);
+            // Older versions stored the name alone. It still belongs to its caller, and to no other.
+            let former = self.holds.get(name).filter(|hold| hold.created_by == *caller);
+            if former.is_some() || self.holds.contains_key(&hold_id) {
+                return Err(Rejection::HoldExists { hold_id });
+            }
         }
         match new.expire_time_us.filter(|it| *it <= self.now_us) {
             None => Ok(()),
@@ -51,7 +56,7 @@ impl UnitOfWork {
             Some(required) => Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),
                 currency_code: hold.currency.code().to_owned(),
-                held: hold.amount,
+                held: Some(hold.amount),
                 required,
             }),
         }
@@ -62,8 +67,8 @@ impl UnitOfWork {
         request: &Request,
         new: &NewHold,
     ) -> Result<Effects, Rejection> {
-        let generated = || HoldId::from_uuid(request.transaction_id);
-        let hold_id = new.hold_id.clone().unwrap_or_else(generated);
+        let named = new.hold_id.as_ref().map(|name| name.placed_by(&request.key.caller));
+        let hold_id = named.unwrap_or_else(|| HoldId::from_uuid(request.transaction_id));
         let account = self.account(&new.account_id)?;
         let is_other = account.currency != new.currency;
         let own = is_other.then(|| account.currency.convert(&new.currency, new.amount)).flatten();
@@ -142,8 +147,8 @@ impl UnitOfWork {
     pub(super) fn open_hold(&self, named: &HoldRef) -> Result<&Hold, Rejection> {
         let missing = || Rejection::HoldNotFound { hold_id: named.hold_id.clone() };
         // A hold that was placed since the request arrived does not count: its account is not locked.
-        named.resolved.as_ref().ok_or_else(missing)?;
-        let hold = self.holds.get(&named.hold_id).ok_or_else(missing)?;
+        let resolved = named.resolved.as_ref().ok_or_else(missing)?;
+        let hold = self.holds.get(&resolved.hold_id).ok_or_else(missing)?;
         match hold.state {
             HoldState::Open => Ok(hold),
             HoldState::Captured | HoldState::Released | HoldState::Expired => {

@@ -27,7 +27,11 @@ fn new_hold(account: &str, amount: &str) -> NewHold {
 }
 
 fn place(work: &mut UnitOfWork, id: &str, new: NewHold) -> Result<Arc<Hold>, Rejection> {
-    Ok(make(work, request(id, Action::PlaceHold(new)))?.0.hold.unwrap())
+    place_of(work, request(id, Action::PlaceHold(new)))
+}
+
+fn place_of(work: &mut UnitOfWork, request: Request) -> Result<Arc<Hold>, Rejection> {
+    Ok(make(work, request)?.0.hold.unwrap())
 }
 
 fn named(hold: &Arc<Hold>) -> HoldRef {
@@ -224,4 +228,34 @@ fn what_was_fenced_is_never_made_whatever_its_body() {
     let (made, _) = make(&mut work, posting("2", &[("a", "1.00")])).unwrap();
     let Ok(CommandResult::Record(record)) = work.apply(&fence("2")) else { panic!() };
     assert_eq!(record.result, Ok(made), "what was applied stays so");
+}
+
+#[test]
+fn the_name_of_a_hold_belongs_to_the_caller_who_gave_it() {
+    let of = |caller: &str, id: &str, name: &str| {
+        let hold_id = Some(HoldId::parse_new(name).unwrap());
+        let new = NewHold { hold_id, ..new_hold("a", "1.00") };
+        let mut request = request(id, Action::PlaceHold(new));
+        request.key.caller = Identity::from_stored(caller);
+        request
+    };
+    let mut locked = LockedState { now_us: NOW, ..LockedState::default() };
+    locked.accounts.push(account("a", "10.00"));
+    // Of an older version: the id is the name alone.
+    let mut anonymous = work(vec![account("a", "10.00")]);
+    let former = place_of(&mut anonymous, of("", "1", "former")).unwrap();
+    let former = Hold { created_by: Identity::from_stored("east"), ..former.as_ref().clone() };
+    assert_eq!(former.hold_id.as_str(), "former");
+    locked.holds.push(former);
+    let mut work = UnitOfWork::new(locked);
+
+    let first = place_of(&mut work, of("east", "2", "order")).unwrap();
+    assert_eq!(first.hold_id.as_str(), "order@east");
+    let other = place_of(&mut work, of("west", "3", "order")).unwrap();
+    assert_eq!(other.hold_id.as_str(), "order@west");
+    place_of(&mut work, of("west", "4", "former")).unwrap();
+    for (caller, id, name) in [("east", "5", "order"), ("east", "6", "former")] {
+        let rejection = place_of(&mut work, of(caller, id, name)).unwrap_err();
+        assert!(matches!(rejection, Rejection::HoldExists { .. }), "{name}: {rejection}");
+    }
 }

@@ -274,8 +274,8 @@ impl<'a> LegCheck<'a> {
             account_id: self.leg.account_id.clone(),
             condition: condition.to_owned(),
             required: required.to_string(),
-            actual: actual.to_string(),
-            version: self.account.version,
+            actual: Some(actual.to_string()),
+            version: Some(self.account.version),
         }
     }
 }

@@ -49,7 +49,7 @@ impl UnitOfWork {
     /// if its number is higher.
     fn check_without_accounts(&self, request: &Request) -> Result<(), Rejection> {
         match &request.action {
-            Action::PlaceHold(new) => self.check_new_hold(new),
+            Action::PlaceHold(new) => self.check_new_hold(&request.key.caller, new),
             Action::CaptureHold(capture) => self.check_capture(capture),
             Action::ReleaseHold(hold) => self.open_hold(hold).map(|_| ()),
             Action::Reverse(transaction) => self.is_not_reversed(transaction),

@@ -86,7 +86,12 @@ impl<'a> Decoder<'a> {
         self.check(ErrorReason::InvalidRequestId, "request_id", RequestId::parse(text))
     }
 
-    /// A hold id.
+    /// The name of a new hold.
+    pub fn new_hold_id(&mut self, text: &str) -> Option<HoldId> {
+        self.check(ErrorReason::InvalidHoldId, "hold_id", HoldId::parse_new(text))
+    }
+
+    /// The id of a hold.
     pub fn hold_id(&mut self, text: &str) -> Option<HoldId> {
         self.check(ErrorReason::InvalidHoldId, "hold_id", HoldId::parse(text))
     }
@@ -186,8 +191,9 @@ impl<'a> Decoder<'a> {
             let description =
                 format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
             self.report(reason, field, description);
-        } else if text.chars().any(char::is_control) {
-            let description = "has a control character: write spaces for line feeds and tabs";
+        } else if text.chars().any(is_invisible) {
+            let description = "has a control character, a line separator or an invisible character \
+                               of formatting: write spaces for line feeds and tabs";
             self.report(reason, field, description);
         }
     }
@@ -208,9 +214,10 @@ impl<'a> Decoder<'a> {
                     "has a key that is not 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]"
                 );
                 self.report(reason, "labels", description);
-            } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(char::is_control) {
+            } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(is_invisible) {
                 let description = format!(
-                    "must have at most {LABEL_VALUE_LENGTH_MAX} bytes, without control characters"
+                    "must have at most {LABEL_VALUE_LENGTH_MAX} bytes, without control \
+                     characters, line separators and invisible characters of formatting"
                 );
                 self.report(reason, format_args!("labels[{key}]"), description);
             }
@@ -272,6 +279,41 @@ impl<'a> Decoder<'a> {
         let last = (TIMESTAMP_SECONDS.end() + 1) * 1_000_000 - 1;
         Some((time.seconds * 1_000_000 + i64::from(nanos.div_ceil(1000))).min(last))
     }
+}
+
+/// Unicode's characters of formatting (Cf), as of version 17. They change how other characters look, or
+/// their order, and are not seen themselves.
+const FORMATTING: [RangeInclusive<char>; 21] = [
+    '\u{AD}'..='\u{AD}',
+    '\u{600}'..='\u{605}',
+    '\u{61C}'..='\u{61C}',
+    '\u{6DD}'..='\u{6DD}',
+    '\u{70F}'..='\u{70F}',
+    '\u{890}'..='\u{891}',
+    '\u{8E2}'..='\u{8E2}',
+    '\u{180E}'..='\u{180E}',
+    '\u{200B}'..='\u{200F}',
+    '\u{202A}'..='\u{202E}',
+    '\u{2060}'..='\u{2064}',
+    '\u{2066}'..='\u{206F}',
+    '\u{FEFF}'..='\u{FEFF}',
+    '\u{FFF9}'..='\u{FFFB}',
+    '\u{110BD}'..='\u{110BD}',
+    '\u{110CD}'..='\u{110CD}',
+    '\u{13430}'..='\u{1343F}',
+    '\u{1BCA0}'..='\u{1BCA3}',
+    '\u{1D173}'..='\u{1D17A}',
+    '\u{E0001}'..='\u{E0001}',
+    '\u{E0020}'..='\u{E007F}',
+];
+
+/// Whether a text for people must not have this character: a control character (Cc), a line or
+/// paragraph separator (Zl, Zp), or a character of formatting (Cf).
+fn is_invisible(letter: char) -> bool {
+    let is_formatting = || FORMATTING.iter().any(|range| range.contains(&letter));
+    letter.is_control()
+        || matches!(letter, '\u{2028}' | '\u{2029}')
+        || (!letter.is_ascii() && is_formatting())
 }
 
 /// The text of a field that may be empty.

@@ -12,7 +12,7 @@ use crate::{
 
 /// A hold to place.
 pub fn new_hold(decoder: &mut Decoder<'_>, request: proto::PlaceHoldRequest) -> Option<Request> {
-    let hold_id = given(&request.hold_id).and_then(|it| decoder.hold_id(it));
+    let hold_id = given(&request.hold_id).and_then(|it| decoder.new_hold_id(it));
     let account_id = decoder.account_id("account_id", &request.account_id);
     let money = decoder.amount("amount", request.amount.as_ref(), Sign::Positive);
     let expire_time = request.expire_time.as_ref();

@@ -25,10 +25,13 @@ impl From<Error> for StatusBuilder {
             }
             Error::PermissionDenied(denied) => {
                 let permission = match denied {
-                    PermissionDenied::Account(_)
+                    PermissionDenied::Account(..)
                     | PermissionDenied::Named(_)
-                    | PermissionDenied::AccountIdRequired => "account",
-                    PermissionDenied::Amount { .. } => "amount",
+                    | PermissionDenied::AccountIdRequired
+                    | PermissionDenied::NoAccount => "account",
+                    PermissionDenied::Amount { .. } | PermissionDenied::UnlimitedOverdraft(_) => {
+                        "amount"
+                    }
                 };
                 permission_denied(permission, denied.to_string())
             }

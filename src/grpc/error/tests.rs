@@ -49,27 +49,27 @@ fn rejections() -> Vec<Rejection> {
         Rejection::BalanceOutOfRange {
             account_id: account_id(),
             currency_code: currency_code(),
-            balance: amount("1"),
+            balance: Some(amount("1")),
             amount: amount("2"),
         },
         Rejection::ConditionFailed {
             account_id: account_id(),
             condition: text("expected_version"),
             required: text("1"),
-            actual: text("2"),
-            version: 2,
+            actual: Some(text("2")),
+            version: Some(2),
         },
         Rejection::InsufficientFunds {
             account_id: account_id(),
             currency_code: currency_code(),
-            available: amount("1"),
+            available: Some(amount("1")),
             required: amount("2"),
-            version: 3,
+            version: Some(3),
         },
         Rejection::HoldAmountExceeded {
             hold_id: hold_id(),
             currency_code: currency_code(),
-            held: amount("1"),
+            held: Some(amount("1")),
             required: amount("2"),
         },
         Rejection::AccountNotEmpty {

@@ -7,11 +7,12 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use metrics::counter;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    auth::{AuthError, Authenticator, Caller, Peer, StreamAuthorization},
+    auth::{AuthError, Authenticator, Caller, Peer, StreamAuthorization, Unauthenticated},
     grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
 };
 
@@ -73,12 +74,16 @@ where
         // Nothing further in reads the header, and what is not there cannot be logged.
         let authorization = request.headers_mut().remove(AUTHORIZATION);
         let authorized = if is_ambiguous {
-            Err(AuthError::Unauthenticated("the call has more than one `authorization`"))
+            Err(Unauthenticated::SeveralAuthorizations.into())
         } else {
             self.authorize(&mut request, authorization)
         };
         match authorized {
             Err(error) => {
+                if let AuthError::Unauthenticated(error) = &error {
+                    let reason = error.reason();
+                    counter!("passbook_unauthenticated_total", "reason" => reason).increment(1);
+                }
                 let caller = error.caller();
                 let mut response = Status::from(error).into_http();
                 if let Some(caller) = caller {

@@ -218,8 +218,7 @@ impl OpenTransaction {
         };
 
         // 3. Read the named holds and those that may have expired.
-        let hold_ids: BTreeSet<_> =
-            ours.iter().filter_map(|job| job.command.hold_id()).cloned().collect();
+        let hold_ids: BTreeSet<_> = ours.iter().flat_map(|job| job.command.hold_ids()).collect();
         let with_holds = accounts.iter().filter(|account| account.held.is_positive());
         let with_holds: BTreeSet<_> =
             with_holds.map(|account| account.account_id.clone()).collect();

@@ -14,11 +14,15 @@ use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-    sea_query::{Asterisk, Cond, Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr},
+    sea_query::{Asterisk, Cond, Expr, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
-    domain::{account::Account, ids::AccountId, query::AccountFilter},
+    domain::{
+        account::Account,
+        ids::AccountId,
+        query::{AccountFilter, AccountRange},
+    },
     storage::{
         StorageError, Store,
         connect::session::APPLICATION_NAME,
@@ -50,13 +54,12 @@ impl Store {
         read(&self.readers, select(kind, account_ids), expire_until_us).await
     }
 
-    /// At most `limit` accounts above `after` whose ids begin with one of these prefixes (of
-    /// characters of account ids), in order of their ids. With a filter, examines at most
-    /// [`EXAMINED_MAX`].
+    /// At most `limit` accounts above `after` in these ranges, which are disjoint and ascending, in
+    /// order of their ids. With a filter, examines at most [`EXAMINED_MAX`].
     pub async fn list_accounts(
         &self,
         filter: &AccountFilter,
-        prefixes: &[String],
+        ranges: &[AccountRange],
         after: Option<&AccountId>,
         limit: u64,
         expire_until_us: i64,
@@ -64,7 +67,7 @@ impl Store {
         let mut list = Examined { rows: Vec::new(), next: None };
         let mut latest_us = None;
         let mut left = EXAMINED_MAX;
-        for range in id_ranges(prefixes, after) {
+        for range in id_ranges(ranges, after) {
             let mut query = Entity::find().filter(range.clone()).order_by_asc(Column::AccountId);
             if !filter.is_empty() {
                 let range = Entity::find().filter(range);
@@ -105,20 +108,18 @@ fn apply(filter: &AccountFilter, mut query: Select<Entity>, kind: DatabaseKind) 
     query
 }
 
-/// The ids above `after` that begin with one of these prefixes, as disjoint ranges of the primary
-/// key in ascending order.
-fn id_ranges(prefixes: &[String], after: Option<&AccountId>) -> Vec<Cond> {
-    let mut prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-    prefixes.sort_unstable();
-    prefixes.dedup_by(|next, kept| next.starts_with(*kept));
+/// The ids above `after` in these ranges, as conditions on the primary key.
+fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<Cond> {
     let after = after.map_or("", AccountId::as_str);
-    // A prefix below `after` that `after` does not begin with has no ids above it.
-    let is_ahead = |prefix: &&str| *prefix > after || after.starts_with(*prefix);
-    let range = |prefix: &str| {
-        let above = Cond::all().add(Column::AccountId.gt(after));
-        if prefix.is_empty() { above } else { above.add(begins_with(prefix)) }
+    let ahead = ranges.iter().filter(|range| range.end.as_str() > after);
+    let condition = |range: &AccountRange| {
+        let start = match range.start.as_str() {
+            start if start > after => Column::AccountId.gte(start),
+            _ => Column::AccountId.gt(after),
+        };
+        Cond::all().add(start).add(Column::AccountId.lt(range.end.as_str()))
     };
-    prefixes.into_iter().filter(is_ahead).map(range).collect()
+    ahead.map(condition).collect()
 }
 
 /// A row read without a lock.
@@ -271,15 +272,4 @@ fn select(kind: DatabaseKind, account_ids: &BTreeSet<AccountId>) -> Select<Entit
         DatabaseKind::Postgres => Column::AccountId.eq_any(ids),
     };
     Entity::find().filter(condition)
-}
-
-/// A prefix as a range of the primary key, which is in byte order.
-fn begins_with(prefix: &str) -> SimpleExpr {
-    // No character of an account id is the last of ASCII, so there is a next one.
-    let mut end = prefix.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last = last.saturating_add(1);
-    }
-    let end = String::from_utf8_lossy(&end).into_owned();
-    Column::AccountId.gte(prefix).and(Column::AccountId.lt(end))
 }

@@ -33,17 +33,20 @@ use crate::{
 pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
 impl Store {
-    /// One hold, as it is by the clock.
+    /// The hold with the first of these ids that exists, as it is by the clock. None if `is_visible`
+    /// hides it.
     pub async fn hold(
         &self,
-        hold_id: &HoldId,
+        hold_ids: &[HoldId; 2],
         expire_until_us: i64,
+        is_visible: impl Fn(&Hold) -> bool,
     ) -> Result<Expiring<Option<Hold>>, StorageError> {
-        let ids = BTreeSet::from([hold_id.clone()]);
-        let (now_us, holds) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
+        let ids = BTreeSet::from(hold_ids.clone());
+        let (now_us, mut holds) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
+        holds.sort_by_key(|hold| hold.hold_id != hold_ids[0]);
+        let hold = holds.into_iter().next().filter(is_visible);
         let now_us = Ord::min(now_us, expire_until_us);
-        let Expiring { mut value, expired_us } =
-            as_of(holds.into_iter().map(|hold| (hold, now_us)));
+        let Expiring { mut value, expired_us } = as_of(hold.into_iter().map(|hold| (hold, now_us)));
         Ok(Expiring { value: value.pop(), expired_us })
     }
 

@@ -7,12 +7,12 @@ use std::{
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
-    QuerySelect, sea_query::Expr,
+    QuerySelect, Select, sea_query::Expr,
 };
 
 use crate::{
     domain::{
-        ids::{Identity, RequestId, RequestKey, TransactionId},
+        ids::{AccountId, Identity, RequestId, RequestKey, TransactionId},
         transaction::Transaction,
         unit_of_work::RequestRecord,
     },
@@ -27,24 +27,39 @@ use crate::{
 };
 
 impl Store {
-    /// The transaction with this id, and its reversal if there is one.
+    /// The transaction with this id, and its reversal if there is one. None if `is_visible` hides a
+    /// transaction on these accounts: its entries are not read, so that it takes as long as one that
+    /// does not exist.
     pub async fn transaction(
         &self,
         transaction_id: TransactionId,
+        is_visible: impl Fn(&[AccountId]) -> bool,
     ) -> Result<Option<Arc<Transaction>>, StorageError> {
         let query = Entity::find().filter(Column::TransactionId.eq(transaction_id));
-        let rows = query.one(&self.readers).await?.into_iter().collect();
-        Ok(self.transactions_of(rows).await?.pop())
+        self.visible_transaction(query, is_visible).await
     }
 
-    /// The transaction of this request, and its reversal if there is one.
+    /// The transaction of this request, like [`Store::transaction`].
     pub async fn transaction_of_request(
         &self,
         key: &RequestKey,
+        is_visible: impl Fn(&[AccountId]) -> bool,
     ) -> Result<Option<Arc<Transaction>>, StorageError> {
         let key = (key.caller.to_string(), key.request_id.to_string());
-        let rows = Entity::find_by_id(key).one(&self.readers).await?.into_iter().collect();
-        Ok(self.transactions_of(rows).await?.pop())
+        self.visible_transaction(Entity::find_by_id(key), is_visible).await
+    }
+
+    async fn visible_transaction(
+        &self,
+        query: Select<Entity>,
+        is_visible: impl Fn(&[AccountId]) -> bool,
+    ) -> Result<Option<Arc<Transaction>>, StorageError> {
+        let Some(row) = query.one(&self.readers).await? else { return Ok(None) };
+        let account_ids: Vec<_> = row.entry_keys()?.into_iter().map(|(id, _)| id).collect();
+        match is_visible(&account_ids) {
+            true => Ok(self.transactions_of(vec![row]).await?.pop()),
+            false => Ok(None),
+        }
     }
 
     /// The record of this request, if there is one.

@@ -73,7 +73,7 @@ pub fn bad_account_ids() -> Vec<String> {
 }
 
 /// Invalid labels, with the field that the error names.
-pub fn bad_labels() -> [(BTreeMap<String, String>, &'static str); 9] {
+pub fn bad_labels() -> [(BTreeMap<String, String>, &'static str); 10] {
     let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     [
         (label("", "x"), "labels"),
@@ -83,6 +83,7 @@ pub fn bad_labels() -> [(BTreeMap<String, String>, &'static str); 9] {
         (label(&"k".repeat(64), "x"), "labels"),
         (label("key", "a\u{0}"), "labels[key]"),
         (label("key", "line\nbreak"), "labels[key]"),
+        (label("key", "\u{202e}a"), "labels[key]"),
         (label("key", &"v".repeat(257)), "labels[key]"),
         ((0..33).map(|number| (format!("key-{number}"), String::new())).collect(), "labels"),
     ]

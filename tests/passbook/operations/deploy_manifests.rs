@@ -7,6 +7,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use crate::harness::{
     certificates::{Authority, text},
     credentials::{Callers, bearer, entry, identity},
+    jwt::{AUDIENCE, ISSUER, JwksServer, SigningKey, key_set},
     *,
 };
 
@@ -58,24 +59,27 @@ async fn dashboard_and_alerts_query_existing_metrics() {
     authority.install(&authority.sign(&["localhost"], &[]));
     let callers =
         Callers::new(&[("billing", "billing-token")], &identity("billing", &["*"], &[""]));
-    let arguments = [
-        authority.arguments(),
-        callers.arguments().to_vec(),
-        ["--identity-rate-max", "3"].map(str::to_owned).to_vec(),
-    ]
-    .concat();
+    let issuer = JwksServer::start().await;
+    issuer.publish(&key_set(&[&SigningKey::ed("one")]));
+    let url = issuer.url();
+    let more = ["--identity-rate-max", "3", "--jwt-jwks", &url];
+    let of_issuer = ["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
+    let more: Vec<_> = more.into_iter().chain(of_issuer).map(str::to_owned).collect();
+    let arguments = [authority.arguments(), callers.arguments().to_vec(), more].concat();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (server, admin) = Server::start_with_admin(&database, &arguments).await;
     let channel = authority.connect(&server, None).await.expect("connected");
-    let client = Client::over(channel, bearer("billing-token"));
-    // A series appears with its first count: an applied request, a repeat, a shed call, and a
-    // failed TLS handshake.
+    let client = Client::over(channel.clone(), bearer("billing-token"));
+    // A series appears with its first count: an applied request, a repeat, a shed call, a call
+    // without a valid token, and a failed TLS handshake.
     client.create_account(account_of("a", "USD")).await.expect("opened");
     let change = deposit("a", "1");
     client.deposit(change.clone()).await.expect("deposited");
     client.deposit(change).await.expect("repeated");
     let status = client.deposit(deposit("a", "1")).await.expect_err("one too many");
     assert_eq!(status.code(), Code::ResourceExhausted);
+    let unknown = Client::over(channel, bearer("no-token"));
+    must_fail(unknown.deposit(deposit("a", "1")).await, Reason::Unauthenticated);
     let mut without_tls = TcpStream::connect(server.address).await.expect("connected");
     without_tls.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
 

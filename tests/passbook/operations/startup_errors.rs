@@ -120,9 +120,16 @@ async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
         (None, Some("[[identity]]\nname = \"a\"\nmethod = []\n"), "policy.toml: line 3: "),
         (
             None,
-            Some("[[identity]]\nname = \"a\"\nmethods = [\"Depositt\"]\naccount_prefixes = []\n"),
+            Some("[[identity]]\nname = \"a\"\nknown_by = \"token\"\nmethods = [\"Depositt\"]\n"),
             "Depositt",
         ),
+        // A policy of an older version.
+        (
+            None,
+            Some("[[identity]]\nname = \"a\"\nmethods = []\naccount_prefixes = [\"\"]\n"),
+            "identity \"a\": account_prefixes is no longer a field of an identity",
+        ),
+        (None, Some("[[identity]]\nname = \"a\"\nmethods = []\n"), "known_by is missing"),
         (Some("token = 1"), None, "tokens.toml: line 1: "),
         (Some("[[token]]\nidentity = \"billing\"\nsha256 = \"00\"\n"), None, "tokens.toml: "),
     ] {

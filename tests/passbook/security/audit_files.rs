@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::harness::{
     audit_log::{Audit, callers, end, sha256_hex, text},
     certificates::Authority,
-    credentials::{Callers, entry, identity},
+    credentials::{Callers, entry, identity, identity_known_by, whole_policy},
     servers::free_port,
     *,
 };
@@ -31,7 +31,7 @@ async fn a_reload_names_the_file_and_both_contents() {
     callers.set_policy(invalid);
     eventually("it is not in force", async || audit.events("reload").len() == 1).await;
     // The tokens of the others would not fit to it.
-    let valid = policy.clone() + &identity("new", &["*"], &[""]);
+    let valid = policy.replace("[end]", "") + &identity("new", &["*"], &[""]);
     callers.set_policy(&valid);
     eventually("it is in force", async || audit.events("reload").len() == 2).await;
     end(server).await;
@@ -48,7 +48,7 @@ async fn a_reload_names_the_file_and_both_contents() {
         assert_eq!(text(before, "sha256"), sha256_hex(&policy, 64), "what is in force");
         assert_eq!(before, of_file(start, &policy_file));
         let after = of_file(&line["after"], &policy_file);
-        assert_eq!(text(after, "sha256"), sha256_hex(content, 64));
+        assert_eq!(text(after, "sha256"), sha256_hex(&whole_policy(content), 64));
         assert_eq!(after["owner_uid"], owner);
         assert!(after["modify_time"].is_string(), "{line}");
         let tokens = [start, &line["before"], &line["after"]].map(|it| of_file(it, &tokens_file));
@@ -103,7 +103,7 @@ async fn certificates_of_callers_and_of_the_server_are_named() {
     let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
-    let callers = Callers::new(&[], &identity("billing", &["*"], &[""]));
+    let callers = Callers::new(&[], &identity_known_by("dns", "billing", &["*"], &[""]));
     let mut arguments = authority.mutual_arguments();
     let policy_file = callers.policy_file().to_str().expect("a plain path").to_owned();
     arguments.extend(["--policy-file".to_owned(), policy_file]);
@@ -125,7 +125,9 @@ async fn certificates_of_callers_and_of_the_server_are_named() {
     eventually("both are in force", async || audit.events("reload").len() == 2).await;
     end(server).await;
 
-    for (event, identity, certificate) in [("change", "billing", &own), ("denial", "", &nameless)] {
+    for (event, identity, certificate) in
+        [("change", "dns:billing", &own), ("denial", "", &nameless)]
+    {
         let line = &audit.events(event)[0];
         assert_eq!((text(line, "identity"), text(line, "credential")), (identity, "certificate"));
         assert_eq!(text(line, "credential_sha256"), fingerprint(&certificate.certificate));

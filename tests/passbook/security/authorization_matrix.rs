@@ -1,15 +1,26 @@
 //! Every RPC with every kind of credential, on own and foreign accounts, answers as the table in
 //! docs/security.md says.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use passbook::proto::admin_service_client::AdminServiceClient;
 use prost::Message;
-use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor};
+use serde_json::{Value, json};
+use tonic::{
+    client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor, transport::Channel,
+};
 use tonic_prost::ProstCodec;
 
 use crate::harness::{
-    credentials::{Callers, Credential, authorization, bearer, entry, entry_until, identity},
+    certificates::Authority,
+    credentials::{
+        Credential, allow, authorization, bearer, deny, entry, entry_until, group, identity,
+        identity_known_by,
+    },
+    jwt::{AUDIENCE, Files, SigningKey, claims_of, key_set, message, seconds_from_now, with},
     *,
 };
 
@@ -39,24 +50,64 @@ struct Target {
 struct Who {
     name: &'static str,
     credential: Credential,
+    /// The DNS names and the URIs of the client certificate. Without any there is none.
+    certificate: [&'static [&'static str]; 2],
     is_known: bool,
     may_read: bool,
     may_write: bool,
     may_admin: bool,
     may_touch_others: bool,
+    /// How the ids of its own accounts begin.
+    own: &'static str,
+    /// On the accounts that it may touch.
+    rights: &'static [&'static str],
 }
 
-fn everyone() -> Vec<Who> {
+const ALL_RIGHTS: [&str; 5] = ["read", "credit", "debit", "manage", "overdraft"];
+/// The accounts that one policy names one by one.
+const EXACT: &str = "exact:";
+const EXACT_MAX: usize = 300;
+const SPIFFE_ID: &str = "spiffe://example.org/own-client";
+/// The names of tokens, which are also the tokens.
+const BY_TOKEN: [&str; 13] = [
+    "nothing-allowed",
+    "read-only",
+    "own-client",
+    "all-but-other",
+    "exact-ids",
+    "reads",
+    "credits",
+    "debits",
+    "moves",
+    "manages",
+    "operator",
+    "everything",
+    "fixture",
+];
+
+fn everyone(key: &SigningKey) -> Vec<Who> {
     let none = |name, credential| Who {
         name,
         credential,
+        certificate: [&[], &[]],
         is_known: false,
         may_read: false,
         may_write: false,
         may_admin: false,
         may_touch_others: false,
+        own: "own:",
+        rights: &ALL_RIGHTS,
     };
+    let by_jwt = |name, subject: &str, changes: Value| {
+        let token = key.sign(&with(claims_of(subject), changes));
+        none(name, bearer(&token))
+    };
+    let by_certificate = |name, certificate| Who { certificate, ..none(name, authorization(None)) };
     let known = |name| Who { is_known: true, ..none(name, bearer(name)) };
+    let own = |who| Who { is_known: true, may_read: true, may_write: true, ..who };
+    let nothing = |who| Who { is_known: true, ..who };
+    let unsigned = with(claims_of("own-client"), json!({}));
+    let unsigned = message(&json!({"alg": "none", "kid": "one"}), &unsigned) + ".";
     vec![
         none("no credential", authorization(None)),
         none("an unknown token", bearer("wrong")),
@@ -64,61 +115,119 @@ fn everyone() -> Vec<Who> {
         none("a token that is cut off", bearer("own-clie")),
         none("another scheme", authorization(Some("Basic b3duLWNsaWVudDp4"))),
         none("a bare token", authorization(Some("own-client"))),
-        known("nothing-allowed"),
+        none("a JWT without a signature", bearer(&unsigned)),
+        by_jwt("an expired JWT", "own-client", json!({"exp": seconds_from_now(-60)})),
+        by_jwt("a JWT for others", "own-client", json!({"aud": ["others"]})),
+        by_certificate("a certificate with two URIs", [&[], &[SPIFFE_ID, "spiffe://a.b/c"]]),
+        Who {
+            certificate: [&["own-client"], &[]],
+            ..none("a wrong token beside", bearer("wrong"))
+        },
+        nothing(known("nothing-allowed")),
         Who { may_read: true, ..known("read-only") },
-        Who { may_read: true, may_write: true, ..known("own-client") },
+        own(known("own-client")),
+        own(by_jwt("a JWT", "own-client", json!({"aud": ["others", AUDIENCE]}))),
+        own(by_jwt(
+            "a JWT of two groups",
+            "member",
+            json!({"groups": ["own-writers", "other-nobodies"]}),
+        )),
+        own(by_certificate("a SPIFFE ID", [&["any"], &[SPIFFE_ID]])),
+        own(by_certificate("a DNS name", [&["own-client"], &[]])),
+        // These have the names of others that are known in another way.
+        nothing(by_jwt("a JWT of a token's name", "everything", json!({}))),
+        nothing(by_jwt("a JWT of a SPIFFE ID", SPIFFE_ID, json!({}))),
+        nothing(by_jwt("a JWT of a group's name", "own-writers", json!({}))),
+        nothing(by_certificate("a DNS name of a token's name", [&["everything"], &[]])),
+        own(known("all-but-other")),
+        Who { own: EXACT, ..own(known("exact-ids")) },
+        Who { rights: &["read"], ..own(known("reads")) },
+        Who { rights: &["credit"], ..own(known("credits")) },
+        Who { rights: &["debit"], ..own(known("debits")) },
+        Who { rights: &["credit", "debit"], ..own(known("moves")) },
+        Who { rights: &["read", "manage"], ..own(known("manages")) },
         Who { may_admin: true, ..known("operator") },
-        Who { may_touch_others: true, may_read: true, may_write: true, ..known("everything") },
+        Who { may_touch_others: true, ..own(known("everything")) },
     ]
 }
 
-fn callers() -> Callers {
-    let names = ["nothing-allowed", "read-only", "own-client", "operator", "everything"];
+fn policy() -> String {
+    let read_write = |name| identity(name, &["read", "write"], &[]);
+    let with = |name, rights: &[&str], amount_max| {
+        read_write(name) + &allow(&["own:*"], rights, amount_max)
+    };
+    let all = |accounts: &[String]| allow(accounts, &ALL_RIGHTS, "\"unlimited\"");
+    let exact: Vec<_> = (0..EXACT_MAX).map(|number| format!("{EXACT}{number}")).collect();
     let policy = [
+        read_write("all-but-other") + &deny(&["other:*"], &ALL_RIGHTS) + &all(&["*".to_owned()]),
+        read_write("exact-ids") + &all(&exact),
+        with("reads", &["read"], ""),
+        with("credits", &["credit"], "\"unlimited\""),
+        with("debits", &["debit"], "{ USD = \"1000\" }"),
+        with("moves", &["credit", "debit"], "\"unlimited\""),
+        with("manages", &["read", "manage"], "{ USD = \"0.01\" }"),
         identity("nothing-allowed", &[], &["own:"]),
         identity("read-only", &["read"], &["own:"]),
         identity("own-client", &["read", "write"], &["own:"]),
+        identity_known_by("jwt", "own-client", &["read", "write"], &["own:"]),
+        identity_known_by("dns", "own-client", &["read", "write"], &["own:"]),
+        identity_known_by("spiffe", SPIFFE_ID, &["read", "write"], &["own:"]),
         identity("operator", &["admin"], &[]),
         identity("everything", &["read", "write"], &[""]),
         identity("fixture", &["*"], &[""]),
+        group("own-writers", &["read", "write"], &[all(&["own:*".to_owned()])]),
+        // It may call nothing, so it gives its members nothing.
+        group("other-nobodies", &[], &[all(&["*".to_owned()])]),
     ];
-    let callers = Callers::new(&[], &policy.concat());
-    let tokens: String = names.iter().map(|name| entry(name, name)).collect();
+    policy.concat()
+}
+
+/// The settings of a server that knows callers in every way.
+fn settings(authority: &Authority, key: &SigningKey) -> (Files, Vec<String>) {
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let files = Files::new(&policy());
+    let jwks = files.write("jwks.json", &key_set(&[key]));
+    let tokens: String = BY_TOKEN.iter().map(|name| entry(name, name)).collect();
     let expired = entry_until("everything", "expired", "2020-01-01T00:00:00Z");
-    callers.set_tokens(&(tokens + &expired + &entry("fixture", "fixture")));
-    callers
+    let tokens = files.write("tokens.toml", &(tokens + &expired));
+    let more = ["--jwt-jwks", &jwks, "--jwt-groups-claim", "groups", "--tokens-file", &tokens];
+    let mut settings = [files.settings(), authority.mutual_arguments()].concat();
+    settings.extend(more.map(str::to_owned));
+    (files, settings)
 }
 
 async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let callers = callers();
-    let server = callers.serve(&database, &[]).await;
-    let fixture = server.client_of("fixture");
+    let (authority, key) = (Authority::new(), SigningKey::ed("one"));
+    let (_files, settings) = settings(&authority, &key);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let server = Server::start_with(&database, &settings).await;
+    let connect = async |[dns_names, uris]: [&[&str]; 2]| {
+        let signed = authority.sign(dns_names, uris);
+        let own = (!dns_names.is_empty() || !uris.is_empty()).then_some(&signed);
+        authority.connect(&server, own).await.expect("connected")
+    };
+    let fixture = Client::over(connect([&[], &[]]).await, bearer("fixture"));
     // A denied call changes nothing, so one target serves all of them.
     let untouched = [target(&fixture, "own:").await, target(&fixture, "other:").await];
 
     let mut cells = BTreeMap::new();
     let mut wrong = Vec::new();
-    for (service, method) in methods() {
-        for who in everyone() {
+    for who in everyone(&key) {
+        let channel = connect(who.certificate).await;
+        for (service, method) in methods() {
             for is_own in [true, false] {
-                let prefix = if is_own { "own:" } else { "other:" };
+                let prefix = if is_own { who.own } else { "other:" };
                 let expected = expected(&who, &service, &method, is_own);
                 let fresh = match expected {
                     Expected::Answered => Some(target(&fixture, prefix).await),
                     _ => None,
                 };
                 let target = fresh.as_ref().unwrap_or(&untouched[usize::from(!is_own)]);
+                let (channel, credential) = (channel.clone(), who.credential.clone());
                 let answer = match service.as_str() {
-                    "AdminService" => call_admin(&server, &who.credential, &method).await,
-                    _ => {
-                        call(
-                            Client::over(server.channel(), who.credential.clone()),
-                            &method,
-                            target,
-                        )
-                        .await
-                    }
+                    "AdminService" => call_admin(channel, credential, &method).await,
+                    _ => call(Client::over(channel, credential), &method, target).await,
                 };
                 let found = found(&answer);
                 if found != Some(expected) {
@@ -135,7 +244,8 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
     for (credential, code) in
         [(bearer("operator"), Code::Unimplemented), (bearer("wrong"), Code::Unauthenticated)]
     {
-        assert_eq!(call_what_is_not_there(&server, credential).await, code);
+        let channel = connect([&[], &[]]).await;
+        assert_eq!(call_what_is_not_there(channel, credential).await, code);
     }
     assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!("cells: {cells:?}");
@@ -157,15 +267,38 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
         _ if is_read => who.may_read,
         _ => who.may_write,
     };
-    // RPCs that name no account, or show only visible ones.
-    let is_about_all = matches!(method, "ListAccounts" | "GetRequestOutcome" | "FenceRequest")
-        || service == "AdminService";
-    match (who.is_known, may_call) {
-        (false, _) => Expected::Unauthenticated,
-        (true, false) => Expected::MethodDenied,
-        (true, true) if is_own || who.may_touch_others || is_about_all => Expected::Answered,
-        (true, true) => Expected::AccountDenied,
+    let has_rights = match service {
+        "AdminService" => true,
+        _ => has_rights(who, method, is_own || who.may_touch_others),
+    };
+    match (who.is_known, may_call, has_rights) {
+        (false, _, _) => Expected::Unauthenticated,
+        (true, false, _) => Expected::MethodDenied,
+        (true, true, true) => Expected::Answered,
+        (true, true, false) => Expected::AccountDenied,
     }
+}
+
+/// Whether an identity with these rights, on the accounts of the call or on others, may make it.
+fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
+    let needed: &[&str] = match method {
+        // They name no account, or show only visible ones.
+        "ListAccounts" | "GetRequestOutcome" => return true,
+        // Some account is enough.
+        "FenceRequest" => return ["credit", "debit"].iter().any(|it| who.rights.contains(it)),
+        "CreateAccount" | "UpdateAccount" | "FreezeAccount" | "UnfreezeAccount"
+        | "CloseAccount" => &["manage", "read"],
+        // The calls of this test are deposits.
+        "Deposit" | "PostTransaction" | "BatchPostTransactions" | "StreamTransactions" => {
+            &["credit"]
+        }
+        "Transfer" => &["credit", "debit"],
+        "Withdraw" | "PlaceHold" | "CaptureHold" | "ReleaseHold" | "ReverseTransaction" => {
+            &["debit"]
+        }
+        _ => &["read"],
+    };
+    on_these && needed.iter().all(|right| who.rights.contains(right))
 }
 
 fn found(answer: &Result<(), Status>) -> Option<Expected> {
@@ -191,7 +324,11 @@ fn methods() -> Vec<(String, String)> {
 }
 
 async fn target(client: &Client, prefix: &str) -> Target {
-    let id = || format!("{prefix}{}", &new_request_id()[14..]);
+    static EXACT_COUNT: AtomicUsize = AtomicUsize::new(0);
+    let id = || match prefix {
+        EXACT => format!("{EXACT}{}", EXACT_COUNT.fetch_add(1, Ordering::Relaxed)),
+        _ => format!("{prefix}{}", &new_request_id()[14..]),
+    };
     let target = Target {
         account_id: id(),
         second_account_id: id(),
@@ -204,12 +341,13 @@ async fn target(client: &Client, prefix: &str) -> Target {
         .await;
     deposited(client, &target.account_id, "50").await;
     let transaction_id = deposited(client, &target.account_id, "100").await.transaction_id;
-    place(client, hold_named(&target.hold_id, &target.account_id, "5")).await;
-    Target { transaction_id, ..target }
+    let hold = hold_named(&target.hold_id, &target.account_id, "5");
+    let hold_id = place(client, hold).await.hold_id;
+    Target { hold_id, transaction_id, ..target }
 }
 
-async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> Code {
-    let mut client = Grpc::new(server.channel());
+async fn call_what_is_not_there(channel: Channel, mut credential: Credential) -> Code {
+    let mut client = Grpc::new(channel);
     client.ready().await.expect("connected");
     let request = credential.call(tonic::Request::new(())).expect("a credential");
     let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
@@ -217,8 +355,8 @@ async fn call_what_is_not_there(server: &Server, mut credential: Credential) -> 
     client.unary(request, path, codec).await.expect_err("the method is missing").code()
 }
 
-async fn call_admin(server: &Server, credential: &Credential, method: &str) -> Result<(), Status> {
-    let mut client = AdminServiceClient::with_interceptor(server.channel(), credential.clone());
+async fn call_admin(channel: Channel, credential: Credential, method: &str) -> Result<(), Status> {
+    let mut client = AdminServiceClient::with_interceptor(channel, credential);
     match method {
         "GetWritePathStats" => {
             client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)

@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::{
     admin::ADMIN,
-    credentials::{Callers, entry, identity},
+    credentials::{Callers, deny, entry, identity, whole_policy},
     *,
 };
 
@@ -53,6 +53,37 @@ async fn files_that_are_wrong_or_cut_off_change_nothing_and_metrics_say_so() {
     let end = admin.metrics().await;
     assert_eq!(end.value(FAILED), 0.0);
     assert!(end.value(IN_FORCE) > start.value(IN_FORCE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_cut_off_changes_nothing() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let policy = identity("a", &["read"], &[""]) + &deny(&["a"], &["read"]);
+    let callers = Callers::new(&[("a", "a-token")], &policy);
+    let server = callers.serve(&database, &ADMIN).await;
+    let admin = server.admin();
+    let client = server.client_of("a-token");
+    let is_denied = async || {
+        let answer = client.get_account(account_named("a")).await;
+        answer.is_err_and(|status| status.code() == Code::PermissionDenied)
+    };
+    assert!(is_denied().await);
+
+    // The first one is valid TOML, without the denial.
+    let whole = whole_policy(&policy);
+    let cuts = [whole.rfind("[[identity.rule]]"), whole.find("deny"), whole.rfind("[end]")];
+    for cut in cuts.map(|cut| &whole[..cut.expect("it is there")]) {
+        std::fs::write(callers.policy_file(), cut).expect("written");
+        let arguments = callers.arguments();
+        let mut check = vec!["config", "check"];
+        check.extend(arguments.iter().map(String::as_str));
+        passbook(&check).await.must_fail(2);
+        eventually("it is noticed", async || admin.metrics().await.value(FAILED) > 0.0).await;
+        assert!(is_denied().await, "{cut}");
+        callers.set_policy(&policy);
+        eventually("it is whole", async || admin.metrics().await.value(FAILED) == 0.0).await;
+    }
+    assert!(server.log().contains("the last line must be [end]"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

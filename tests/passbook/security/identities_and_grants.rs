@@ -8,7 +8,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    credentials::{Callers, bearer, entry, identity},
+    credentials::{Callers, allow, bearer, entry, identity, identity_with},
     *,
 };
 
@@ -69,8 +69,10 @@ async fn records_name_the_caller(kind: Kind) {
     for hold_id in ["captured", "released", "open"] {
         held.push(place(&east, hold_named(hold_id, "east:1", "1")).await);
     }
-    captured(&all, capture("captured")).await;
-    released(&all, release("released")).await;
+    let ids: Vec<_> = held.iter().map(|it| it.hold_id.as_str()).collect();
+    assert_eq!(ids, ["captured@east", "released@east", "open@east"]);
+    captured(&all, capture("captured@east")).await;
+    released(&all, release("released@east")).await;
     freeze(&east, "east:1").await;
 
     assert_eq!(get(&east, "east:1").await.created_by, "all");
@@ -89,8 +91,10 @@ async fn records_name_the_caller(kind: Kind) {
 
 async fn an_amount_above_the_limit_is_denied_and_not_recorded(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let limited = identity("limited", &["read", "write"], &[""]);
-    let policy = |limit: &str| format!("{limited}amount_max = {{ USD = \"{limit}\" }}\n");
+    let policy = |limit: &str| {
+        let limit = format!("{{ USD = \"{limit}\" }}");
+        identity_with("limited", &[allow(&["*"], &["read", "credit", "debit"], &limit)])
+    };
     let callers = Callers::new(
         &[("limited", "token"), ("all", "all-token")],
         &(policy("10") + &identity("all", &["*"], &[""])),

@@ -19,7 +19,8 @@ const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-
 fn policy(names: &[(&str, Option<&str>)]) -> String {
     let lines = names.iter().map(|(name, recorded_as)| {
         let recorded_as = recorded_as.map(|it| format!("recorded_as = {it:?}\n"));
-        identity(name, &["*"], &[""]) + &recorded_as.unwrap_or_default()
+        let methods = format!("{}methods", recorded_as.unwrap_or_default());
+        identity(name, &["*"], &[""]).replace("methods", &methods)
     });
     lines.collect()
 }

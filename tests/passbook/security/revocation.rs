@@ -2,12 +2,14 @@
 
 use std::time::SystemTime;
 
+use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::harness::{
-    credentials::{Callers, entry, entry_until, identity},
+    credentials::{Callers, allow, entry, entry_until, group, identity},
+    jwt::{Files, SigningKey, claims_of, key_set, seconds_from_now, with},
     *,
 };
 
@@ -168,4 +170,54 @@ async fn connections_of_a_removed_identity_are_closed() {
     let end = timeout(REVOCATION_TIME_MAX, removed.results.message()).await.expect("in time");
     assert!(end.is_err(), "{end:?}");
     made(&other.deposit().await.expect("another identity goes on"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_jwts_end_with_their_time_their_key_and_their_group() {
+    let rights = ["read", "credit", "debit", "manage"];
+    let members = |name| {
+        let rules = [allow(&["*"], &rights, "\"unlimited\"")];
+        group(name, &["read", "write"], &rules)
+    };
+    let files = Files::new(&(members("kept") + &members("removed")));
+    let (kept, withdrawn) = (SigningKey::ed("kept"), SigningKey::ed("withdrawn"));
+    let jwks = files.write("jwks.json", &key_set(&[&kept, &withdrawn]));
+    let mut settings = files.settings();
+    settings.extend(["--jwt-jwks", &jwks, "--jwt-groups-claim", "groups"].map(str::to_owned));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start_with(&database, &settings).await;
+    let client = |key: &SigningKey, subject, group: &str, seconds| {
+        let claims = json!({"groups": [group], "exp": seconds_from_now(seconds)});
+        server.client_of(&key.sign(&with(claims_of(subject), claims)))
+    };
+    let going_on = client(&kept, "anna", "kept", 600);
+    open_funded(&going_on, "east:1", "10").await;
+    open(&going_on, "quiet").await;
+    let mut going_on =
+        (Stream::open(&going_on).await, Watching::begin(&going_on, "quiet", 0).await);
+
+    // Six seconds are left, because clocks may differ by 30.
+    let expiring = client(&kept, "bert", "kept", -24);
+    let by_withdrawn = client(&withdrawn, "carl", "kept", 600);
+    let of_removed = client(&kept, "dora", "removed", 600);
+    let withdraw = || drop(files.write("jwks.json", &key_set(&[&kept])));
+    let remove = || files.set_policy(&members("kept"));
+    let cases: [(&Client, &dyn Fn(), Reason); 3] = [
+        (&expiring, &|| {}, Reason::Unauthenticated),
+        (&by_withdrawn, &withdraw, Reason::Unauthenticated),
+        (&of_removed, &remove, Reason::PermissionDenied),
+    ];
+    for (client, change, reason) in cases {
+        let mut stream = Stream::open(client).await;
+        made(&stream.deposit().await.expect("a result"));
+        let mut watching = Watching::begin(client, "quiet", 0).await;
+        change();
+        let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+        assert_reason(&status, reason);
+        let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
+        assert_reason(&status, reason);
+    }
+    made(&going_on.0.deposit().await.expect("another token goes on"));
+    assert!(going_on.1.next().await.is_ok(), "and its watcher, too");
 }

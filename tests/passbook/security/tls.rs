@@ -2,6 +2,7 @@
 
 use std::{io::ErrorKind, net::SocketAddr};
 
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +11,7 @@ use tokio::{
 
 use crate::harness::{
     certificates::{Authority, Signed, text},
-    credentials::{Callers, bearer, identity},
+    credentials::{Callers, bearer, entry, identity, identity_known_by, whole_policy},
     *,
 };
 
@@ -64,14 +65,18 @@ async fn a_client_certificate_names_the_caller() {
     let (authority, other_authority) = (Authority::new(), Authority::new());
     authority.install(&authority.sign(&["localhost"], &[]));
     let billing = "spiffe://example.org/billing";
-    let policy = [identity(billing, &["read"], &[""]), identity("reports", &["read"], &[""])];
-    let callers = Callers::new(&[("reports", "reports-token")], &policy.concat());
+    let policy = [
+        identity_known_by("spiffe", billing, &["read"], &[""]),
+        identity_known_by("dns", "reports", &["read"], &[""]),
+        identity("clerk", &["read"], &[""]),
+    ];
+    let callers = Callers::new(&[("clerk", "clerk-token")], &policy.concat());
     let mut arguments = authority.mutual_arguments();
     let policy_file = callers.policy_file();
     arguments.extend(["--policy-file".to_owned(), text(&policy_file)]);
     let server = serve(&database, &arguments).await;
 
-    let spiffe = authority.sign(&["other"], &["https://example.org", billing]);
+    let spiffe = authority.sign(&["reports", "other"], &[billing]);
     let dns = authority.sign(&["reports"], &[]);
     let unknown = authority.sign(&["unknown"], &[]);
     let nameless = authority.sign(&[], &[]);
@@ -103,8 +108,145 @@ async fn a_client_certificate_names_the_caller() {
         let client = Client::over(channel.clone(), bearer(token));
         async move { code(client.get_account(missing_account()).await.map(drop)) }
     };
-    assert_eq!(with("reports-token").await, Ok(Code::NotFound));
+    assert_eq!(with("clerk-token").await, Ok(Code::NotFound));
     assert_eq!(with("no-token").await, Ok(Code::Unauthenticated));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_must_be_one_of_a_caller() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let [billing, admin] = ["spiffe://example.org/billing", "spiffe://example.org/admin"];
+    let names = [("spiffe", billing), ("spiffe", admin), ("dns", "reports"), ("dns", "root")];
+    let policy = names.map(|(kind, name)| identity_known_by(kind, name, &["read"], &[""]));
+    let policy = policy.concat() + &identity("clerk", &["read"], &[""]);
+    let callers = Callers::new(&[("clerk", "clerk-token")], &policy);
+    let mut arguments = authority.mutual_arguments();
+    arguments.extend(callers.arguments());
+    let server = serve(&database, &arguments).await;
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, EmailProtection};
+    type Change = fn(&mut CertificateParams);
+    let valid: [(&str, &[&str], &[&str], Change); 3] = [
+        ("a SPIFFE ID", &[], &[billing], |_| {}),
+        ("a DNS name", &["reports"], &[], |_| {}),
+        ("a key for signatures", &["reports"], &[], |it| {
+            it.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        }),
+    ];
+    let wrong: [(&str, &[&str], &[&str], Change); 12] = [
+        ("no extended key usage", &["reports"], &[], |it| it.extended_key_usages.clear()),
+        ("the same with a SPIFFE ID", &[], &[billing], |it| it.extended_key_usages.clear()),
+        ("any usage", &["reports"], &[], |it| it.extended_key_usages = vec![Any]),
+        ("e-mail", &["reports"], &[], |it| it.extended_key_usages = vec![EmailProtection]),
+        ("a key for certificates", &["reports"], &[], |it| {
+            it.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+        }),
+        ("a key for agreement", &["reports"], &[], |it| {
+            it.key_usages = vec![KeyUsagePurpose::KeyAgreement];
+        }),
+        ("two SPIFFE IDs", &[], &[billing, admin], |_| {}),
+        ("a SPIFFE ID and another URI", &[], &[billing, "https://example.org"], |_| {}),
+        ("another URI before a DNS name", &["reports"], &["https://example.org"], |_| {}),
+        ("a SPIFFE ID without a path", &["reports"], &["spiffe://example.org"], |_| {}),
+        ("two DNS names", &["reports", "root"], &[], |_| {}),
+        ("all names of a domain", &["*.reports"], &[], |_| {}),
+    ];
+    let cases = valid.iter().map(|case| (true, case)).chain(wrong.iter().map(|case| (false, case)));
+    for (is_valid, (name, dns_names, uris, change)) in cases {
+        let mut params = Authority::params(dns_names, uris);
+        params.extended_key_usages = vec![ClientAuth];
+        change(&mut params);
+        let signed = authority.sign_params(params);
+        let answer = ask(&authority, &server, Some(&signed)).await;
+        match is_valid {
+            true => assert_eq!(answer, Ok(Code::NotFound), "{name}"),
+            // rustls denies some in the handshake.
+            false => {
+                assert!(matches!(answer, Err(_) | Ok(Code::Unauthenticated)), "{name}: {answer:?}");
+            }
+        }
+        let Ok(channel) = authority.connect(&server, Some(&signed)).await else { continue };
+        let client = Client::over(channel, bearer("clerk-token"));
+        let beside = code(client.get_account(missing_account()).await.map(drop));
+        assert_eq!(beside == Ok(Code::NotFound), is_valid, "{name}, beside a token: {beside:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_are_known_in_different_ways_never_meet() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let by_token = identity("root", &["*"], &[""]);
+    let callers = Callers::new(&[("root", "root-token")], &by_token);
+    let mut arguments = authority.mutual_arguments();
+    arguments.extend(callers.arguments());
+    let server = serve(&database, &arguments).await;
+    let channel = authority.connect(&server, None).await.expect("connected");
+    let by_name = Client::over(channel, bearer("root-token"));
+    let certificate = authority.sign(&["root"], &[]);
+    let channel = authority.connect(&server, Some(&certificate)).await.expect("connected");
+    let by_certificate = Client::anonymous(channel);
+
+    let denied = by_certificate.get_account(missing_account()).await.expect_err("not the token's");
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    let by_dns = identity_known_by("dns", "root", &["*"], &[""]);
+    callers.set_policy(&(by_token + &by_dns));
+    eventually("the new policy counts", async || {
+        let answer = by_certificate.get_account(missing_account()).await;
+        answer.is_err_and(|status| status.code() == Code::NotFound)
+    })
+    .await;
+    // Both have request ids of their own, and names of holds.
+    open(&by_name, "a").await;
+    let request = deposit("a", "5");
+    let first = by_name.deposit(request.clone()).await.expect("applied");
+    let second = by_certificate.deposit(request).await.expect("applied");
+    assert!(!first.replayed && !second.replayed);
+    let created_by = [first, second].map(|it| it.transaction.expect("a transaction").created_by);
+    assert_eq!(created_by, ["root", "dns:root"]);
+    let first = place(&by_name, hold_named("h", "a", "1")).await;
+    let second = place(&by_certificate, hold_named("h", "a", "1")).await;
+    assert_eq!([first.hold_id, second.hold_id], ["h@root", "h@dns:root"]);
+    // A token cannot have the name of another kind.
+    callers.set_tokens(&entry("dns:root", "other-token"));
+    eventually("it says so", async || server.log().contains("cannot be \\\"dns:root\\\"")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_a_certificate_from_before_its_kind_was_recorded_are_not_applied_twice() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    // As an older version recorded the request: without the kind.
+    let former = identity("reports", &["*"], &[""]);
+    let callers = Callers::new(&[("reports", "reports-token")], &former);
+    let server = callers.serve(&database, &[]).await;
+    let client = server.client_of("reports-token");
+    open(&client, "a").await;
+    let request = deposit("a", "5");
+    client.deposit(request.clone()).await.expect("applied");
+    drop(server);
+
+    let by_dns = identity_known_by("dns", "reports", &["*"], &[""]);
+    let by_dns = by_dns + &identity("clerk", &["read"], &[""]);
+    callers.set_policy(&by_dns);
+    callers.set_tokens(&entry("clerk", "clerk-token"));
+    let mut arguments = authority.mutual_arguments();
+    arguments.extend(callers.arguments());
+    let mut command = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
+    command.extend(arguments.iter().map(String::as_str));
+    let outcome = passbook(&command).await;
+    let why = outcome.must_fail(2);
+    assert!(why.contains("recorded_as = \"reports\""), "{why}");
+
+    callers.set_policy(&by_dns.replacen("methods", "recorded_as = \"reports\"\nmethods", 1));
+    let server = serve(&database, &arguments).await;
+    let certificate = authority.sign(&["reports"], &[]);
+    let channel = authority.connect(&server, Some(&certificate)).await.expect("connected");
+    let again = Client::anonymous(channel).deposit(request).await.expect("found");
+    assert!(again.replayed, "it was made before");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +254,8 @@ async fn changes_by_certificate_name_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
     authority.install(&authority.sign(&["localhost"], &[]));
-    let callers = Callers::new(&[], &identity("billing", &["read", "write"], &["shop:"]));
+    let callers =
+        Callers::new(&[], &identity_known_by("dns", "billing", &["read", "write"], &["shop:"]));
     let mut arguments = authority.mutual_arguments();
     arguments.extend(["--policy-file".to_owned(), text(&callers.policy_file())]);
     let server = serve(&database, &arguments).await;
@@ -122,7 +265,7 @@ async fn changes_by_certificate_name_the_caller() {
 
     open(&client, "shop:1").await;
     let made = client.deposit(deposit("shop:1", "1")).await.expect("applied");
-    assert_eq!(made.transaction.expect("a transaction").created_by, "billing");
+    assert_eq!(made.transaction.expect("a transaction").created_by, "dns:billing");
     let error = client.create_account(account_of("other:1", "USD")).await.expect_err("not theirs");
     assert_eq!(error.code(), Code::PermissionDenied);
 }
@@ -176,7 +319,8 @@ async fn mismatched_certificate_files_are_one_clear_line() {
     std::fs::write(&empty, "").expect("written");
     let missing = text(&authority.file("missing"));
     let policy = text(&authority.file("policy.toml"));
-    std::fs::write(&policy, identity("a", &["read"], &[""])).expect("written");
+    let entries = identity("a", &["read"], &[""]);
+    std::fs::write(&policy, whole_policy(&entries)).expect("written");
 
     for (files, expected) in [
         ([&missing, &key, &certificate], format!("{missing}: cannot be read: No such file")),

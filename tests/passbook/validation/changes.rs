@@ -203,7 +203,9 @@ async fn malformed_texts_are_invalid(kind: Kind) {
     let client = &fixture.client;
     let long = "ä".repeat(513);
 
-    for text in ["a\u{0}b", "\n", "tab\there", "\u{1b}[31m", "\u{85}", "\u{7f}", &long] {
+    let short = ["a\u{0}b", "\n", "tab\there", "\u{1b}[31m", "\u{85}", "\u{7f}"];
+    let invisible = ["\u{2028}", "\u{2029}", "\u{200b}", "\u{202e}a"];
+    for text in short.into_iter().chain(invisible).chain([long.as_str()]) {
         let description = || text.to_owned();
         let changes = [
             Change::Deposit(DepositRequest { description: description(), ..deposit("a", "1") }),

@@ -7,7 +7,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -57,12 +58,26 @@ impl Authority {
 
     /// The same with an expiry date.
     pub fn sign_until(&self, year: i32, dns_names: &[&str], uris: &[&str]) -> Signed {
+        let mut params = Self::params(dns_names, uris);
+        params.not_after = date_time_ymd(year, 1, 1);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_params(params)
+    }
+
+    /// The parameters of a certificate with these DNS names and URIs, for no use.
+    pub fn params(dns_names: &[&str], uris: &[&str]) -> CertificateParams {
         let mut params = CertificateParams::default();
         let text = |text: &&str| (*text).try_into().expect("ASCII");
         params.subject_alt_names.extend(dns_names.iter().map(|it| SanType::DnsName(text(it))));
         params.subject_alt_names.extend(uris.iter().map(|it| SanType::URI(text(it))));
         params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        params.not_after = date_time_ymd(2100, 1, 1);
+        params
+    }
+
+    /// Signs a certificate with these parameters.
+    pub fn sign_params(&self, params: CertificateParams) -> Signed {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Signed { certificate: certificate.pem(), key: key.serialize_pem() }

@@ -1,6 +1,6 @@
 //! Files of tokens and policies, and clients that send a token.
 
-use std::path::PathBuf;
+use std::{fmt::Debug, path::PathBuf};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -50,8 +50,8 @@ impl Callers {
         callers
     }
 
-    pub fn set_policy(&self, text: &str) {
-        std::fs::write(self.policy_file(), text).expect("the policy is written");
+    pub fn set_policy(&self, entries: &str) {
+        std::fs::write(self.policy_file(), whole_policy(entries)).expect("the policy is written");
     }
 
     pub fn set_tokens(&self, text: &str) {
@@ -81,6 +81,11 @@ impl Callers {
     }
 }
 
+/// The text of a policy with these entries.
+pub fn whole_policy(entries: &str) -> String {
+    format!("{entries}\n[end]\n")
+}
+
 /// The TOML of one token that does not expire.
 pub fn entry(identity: &str, token: &str) -> String {
     entry_until(identity, token, "\"never\"")
@@ -94,12 +99,50 @@ pub fn entry_until(identity: &str, token: &str, expire_time: &str) -> String {
     )
 }
 
-/// The TOML of one identity.
+/// The TOML of one identity of a token, with all rights on the accounts with these prefixes.
 pub fn identity(name: &str, methods: &[&str], account_prefixes: &[&str]) -> String {
-    format!(
-        "[[identity]]\nname = {name:?}\nmethods = {methods:?}\n\
-         account_prefixes = {account_prefixes:?}\n"
-    )
+    identity_known_by("token", name, methods, account_prefixes)
+}
+
+/// The same of an identity that the server knows in this way.
+pub fn identity_known_by(
+    known_by: &str,
+    name: &str,
+    methods: &[&str],
+    account_prefixes: &[&str],
+) -> String {
+    let accounts: Vec<_> = account_prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
+    let rights = ["read", "credit", "debit", "manage", "overdraft"];
+    let rule = match accounts.is_empty() {
+        true => String::new(),
+        false => allow(&accounts, &rights, "\"unlimited\""),
+    };
+    format!("[[identity]]\nname = {name:?}\nknown_by = {known_by:?}\nmethods = {methods:?}\n{rule}")
+}
+
+/// The TOML of one identity of a token that may call all methods, with these rules.
+pub fn identity_with(name: &str, rules: &[String]) -> String {
+    identity(name, &["*"], &[]) + &rules.concat()
+}
+
+/// The TOML of a rule that allows rights up to `amount_max`, which is TOML, too, or empty.
+pub fn allow(accounts: &[impl Debug], rights: &[&str], amount_max: &str) -> String {
+    let amount_max = match amount_max {
+        "" => String::new(),
+        amount_max => format!("amount_max = {amount_max}\n"),
+    };
+    format!("[[identity.rule]]\naccounts = {accounts:?}\nallow = {rights:?}\n{amount_max}")
+}
+
+/// The TOML of a rule that denies rights.
+pub fn deny(accounts: &[&str], rights: &[&str]) -> String {
+    format!("[[identity.rule]]\naccounts = {accounts:?}\ndeny = {rights:?}\n")
+}
+
+/// The TOML of one group, with these rules.
+pub fn group(name: &str, methods: &[&str], rules: &[String]) -> String {
+    let identity = identity(name, methods, &[]) + &rules.concat();
+    identity.replace("known_by = \"token\"\n", "").replace("[[identity", "[[group")
 }
 
 impl Server {

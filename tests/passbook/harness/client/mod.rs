@@ -1,4 +1,4 @@
-//! What the tests call a server with: clients, credentials, certificates, raw HTTP/2 frames, the
+//! What the tests call a server with: clients, credentials, certificates, JWTs, raw HTTP/2 frames, the
 //! admin port, a collector of its traces, and requests with the usual fields filled in.
 
 pub mod admin;
@@ -7,6 +7,7 @@ pub mod credentials;
 mod errors;
 mod fixtures;
 pub mod http2;
+pub mod jwt;
 mod outcomes;
 mod queries;
 pub mod request;

@@ -1,0 +1,59 @@
+//! What a caller sees of what the ledger returns: nothing of the balances of accounts that it may not
+//! read.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    authorization::{Grant, rule::Right},
+    hold::Hold,
+    rejection::Rejection,
+    transaction::Transaction,
+    unit_of_work::{Effects, RequestRecord},
+};
+
+impl Grant {
+    /// The transaction with the entries of the accounts that the caller may read.
+    pub fn visible_transaction(&self, mut transaction: Arc<Transaction>) -> Arc<Transaction> {
+        if !transaction.entries.iter().all(|it| self.allows(Right::Read, &it.account_id)) {
+            let entries = &mut Arc::make_mut(&mut transaction).entries;
+            entries.retain(|entry| self.allows(Right::Read, &entry.account_id));
+        }
+        transaction
+    }
+
+    /// The effects of the caller's own request. A hold is shown to those who may end it, too.
+    pub fn visible_effects(&self, effects: Effects) -> Effects {
+        let is_visible = |hold: &Arc<Hold>| {
+            [Right::Read, Right::Debit].iter().any(|it| self.allows(*it, &hold.account_id))
+        };
+        Effects {
+            transaction: effects.transaction.map(|it| self.visible_transaction(it)),
+            hold: effects.hold.filter(is_visible),
+        }
+    }
+
+    /// The record of the caller's own request, which today's policy may no longer allow.
+    pub fn visible_record(&self, record: RequestRecord) -> RequestRecord {
+        let result = match record.result {
+            Ok(effects) => Ok(self.visible_effects(effects)),
+            // The rejection does not name the account of the hold.
+            Err(rejection @ Rejection::HoldAmountExceeded { .. })
+                if !self.covers_all_accounts(Right::Read) =>
+            {
+                Err(rejection.without_figures())
+            }
+            Err(rejection) => Err(self.visible_rejection(rejection)),
+        };
+        RequestRecord { result, ..record }
+    }
+
+    /// The rejection, without the figures of an account that the caller may not read.
+    pub fn visible_rejection(&self, rejection: Rejection) -> Rejection {
+        match rejection.account_of_figures() {
+            Some(account_id) if !self.allows(Right::Read, account_id) => {
+                rejection.without_figures()
+            }
+            _ => rejection,
+        }
+    }
+}

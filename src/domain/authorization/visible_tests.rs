@@ -1,0 +1,93 @@
+//! What a caller sees, without a database.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::domain::{
+    authorization::{
+        Right,
+        tests::{allow, eur, grant, hold_on, transaction},
+    },
+    fixtures::id,
+    ids::HoldId,
+    rejection::Rejection,
+    unit_of_work::{Effects, RequestRecord},
+};
+
+#[test]
+fn nothing_of_an_account_is_shown_without_the_right_to_read_it() {
+    let grant = grant([
+        allow(&["seen"], &[Right::Read]),
+        allow(&["paid"], &[Right::Credit]),
+        allow(&["held"], &[Right::Debit]),
+    ]);
+    let made = Arc::new(transaction(&[("seen", "1"), ("paid", "1"), ("other", "-2")]));
+    let seen: Vec<_> = grant.visible_transaction(made.clone()).entries.clone();
+    assert_eq!(seen, made.entries[..1]);
+
+    let hold = |account_id| Some(Arc::new(hold_on(account_id, "1")));
+    for (account_id, is_shown) in
+        [("seen", true), ("held", true), ("paid", false), ("other", false)]
+    {
+        let effects = Effects { transaction: Some(made.clone()), hold: hold(account_id) };
+        let record = RequestRecord {
+            fingerprint: [0; 32],
+            transaction_id: Uuid::nil(),
+            result: Ok(effects),
+        };
+        let shown = grant.visible_record(record).result.unwrap();
+        assert_eq!(shown.hold.is_some(), is_shown, "{account_id}");
+        assert_eq!(shown.transaction.unwrap().entries.len(), 1);
+    }
+}
+
+#[test]
+fn a_rejection_has_no_figures_of_an_account_without_the_right_to_read_it() {
+    let figure = |text: &str| Some(eur().parse(text).unwrap());
+    let rejections = |account_id: &str| {
+        let (account_id, currency_code) = (id(account_id), "EUR".to_owned());
+        [
+            Rejection::InsufficientFunds {
+                account_id: account_id.clone(),
+                currency_code: currency_code.clone(),
+                available: figure("777"),
+                required: eur().parse("1").unwrap(),
+                version: Some(777),
+            },
+            Rejection::BalanceOutOfRange {
+                account_id: account_id.clone(),
+                currency_code,
+                balance: figure("777"),
+                amount: eur().parse("1").unwrap(),
+            },
+            Rejection::ConditionFailed {
+                account_id,
+                condition: "expected_version".to_owned(),
+                required: "1".to_owned(),
+                actual: Some("777".to_owned()),
+                version: Some(777),
+            },
+        ]
+    };
+    let grant = grant([allow(&["seen"], &[Right::Read]), allow(&["*"], &[Right::Debit])]);
+    for rejection in rejections("seen") {
+        assert_eq!(grant.visible_rejection(rejection.clone()), rejection);
+    }
+    for rejection in rejections("hidden") {
+        let shown = grant.visible_rejection(rejection);
+        let stored = serde_json::to_string(&shown).unwrap();
+        assert!(!stored.contains("777") && !shown.to_string().contains("777"), "{stored} {shown}");
+        assert_eq!(serde_json::from_str::<Rejection>(&stored).unwrap(), shown);
+    }
+    let exceeded = Rejection::HoldAmountExceeded {
+        hold_id: HoldId::parse("h").unwrap(),
+        currency_code: "EUR".to_owned(),
+        held: figure("777"),
+        required: eur().parse("1").unwrap(),
+    };
+    let record =
+        RequestRecord { fingerprint: [0; 32], transaction_id: Uuid::nil(), result: Err(exceeded) };
+    let shown = grant.visible_record(record).result.unwrap_err();
+    assert!(!shown.to_string().contains("777"), "{shown}");
+}
