@@ -113,8 +113,8 @@ impl Ledger {
     }
 
     /// Puts postings into the queue. Postings are usually applied in the order in which they were
-    /// submitted, unless another program has locked a row or an attempt fails. Returns a result for
-    /// each, in their order.
+    /// submitted, unless another server or program has locked a row, or an attempt fails. Returns a
+    /// result for each, in their order.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.

@@ -17,7 +17,7 @@ use crate::{
         job::{DEADLINE_MARGIN, Job},
         queue::{AccountLease, DequeuedBatch},
         shared::WritePath,
-        transaction::{Batch, LockedJobs, Lookup, WaitFor},
+        transaction::{Batch, LeftOut, LockedJobs, Lookup, WaitFor},
     },
     storage::{LockMode, StorageError},
 };
@@ -32,6 +32,17 @@ const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 impl WritePath {
+    /// Puts aside the jobs that a transaction has left out. Those whose rows another program has locked
+    /// are parked. Those whose rows another server has locked go to the end of the queue, so that they
+    /// do not keep others waiting.
+    pub(super) fn set_aside(self: &Arc<Self>, left_out: LeftOut, batch: Option<DequeuedBatch>) {
+        self.park(left_out.elsewhere, batch);
+        for (job, account_id) in left_out.by_peers {
+            job.start_wait(&account_id);
+            self.queue.enqueue(job);
+        }
+    }
+
     /// Parks jobs behind the accounts that are locked elsewhere, and starts to wait for their rows.
     /// Releases the other accounts of the batch that found the locks.
     pub(super) fn park(self: &Arc<Self>, left_out: LockedJobs, batch: Option<DequeuedBatch>) {
@@ -90,7 +101,7 @@ impl WritePath {
         // The jobs have waited for long, and may have been tried before.
         let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before);
         match executor.execute(transaction, &mut batch, |_| Vec::new()).await {
-            Ok(left_out) => self.park(left_out.all(), None),
+            Ok(left_out) => self.set_aside(left_out, None),
             Err(error) => self.retry(batch, error),
         }
     }

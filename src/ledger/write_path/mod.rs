@@ -21,6 +21,9 @@
 //! | write requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
 //! | commit | 1 |
 //!
+//! After a collision with another server, locking takes 1 to 3 more: who has locked the rows that were
+//! not granted, and whether they are free now.
+//!
 //! `tests/passbook/concurrency/round_trips.rs` counts them.
 //!
 //! In here: what happens to a job between the queue and its result. Not in here: SQL, rules about

@@ -12,7 +12,7 @@ use crate::{
         executor::Executor,
         job::DEADLINE_MARGIN,
         shared::WritePath,
-        transaction::{Batch, ExecuteError, LeftOut, Lookup, OpenTransaction, WaitFor},
+        transaction::{Batch, ExecuteError, Lookup, OpenTransaction, WaitFor},
     },
     restart::spawn_restarting,
     storage::{DatabaseKind, LockMode, StorageError},
@@ -112,21 +112,15 @@ impl Worker {
         let join = |locked: &[Account]| taken.join(locked);
         match executor.execute(transaction, &mut batch, join).await {
             Ok(left_out) => {
-                if mode == LockMode::SkipLocked {
-                    let LeftOut { by_peers, elsewhere } = &left_out;
-                    let left = batch.jobs.len().saturating_sub(by_peers.len() + elsewhere.len());
-                    path.turns.record_left_out(by_peers.len(), left);
+                if mode == LockMode::Wait {
+                    path.turns.record_granted();
                 }
-                path.park(left_out.elsewhere, Some(taken));
-                // At the end of the queue, so that they do not keep others waiting.
-                for (job, account_id) in left_out.by_peers {
-                    job.start_wait(&account_id);
-                    path.queue.enqueue(job);
-                }
+                path.set_aside(left_out, Some(taken));
             }
             Err(ExecuteError::NotApplied(StorageError::LockTimeout(_)))
                 if mode == LockMode::Wait =>
             {
+                path.turns.record_collision();
                 *next_mode = LockMode::SkipLocked;
                 batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
@@ -135,6 +129,7 @@ impl Worker {
                 if lookup == Lookup::OnConflict =>
             {
                 *lookups = LOOKUP_BATCHES_AFTER_REPEAT;
+                *next_mode = mode;
                 taken.put_back(batch.jobs);
             }
             Err(error) => path.retry(batch, error),

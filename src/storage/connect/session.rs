@@ -19,10 +19,9 @@ pub const APPLICATION_NAME: &str = "passbook";
 /// The `application_name` of maintenance, whose locks may last for hours: servers do not wait for
 /// them as for a peer's.
 const MAINTENANCE_APPLICATION_NAME: &str = "passbook-admin";
-/// How long a transaction without a turn waits for a lock. A longer wait means that other servers
-/// change the same accounts: then servers take turns instead of each holding some rows while it
-/// waits for others. Too short, and a brief collision costs a transaction; too long, and servers
-/// collide for long before they take turns.
+/// How long a transaction without a turn waits for a lock. If a batch had to wait longer, it collides,
+/// and the worker's next one leaves out what is locked (see `turns` in the ledger). Too short, and a
+/// brief collision costs a transaction; too long, and rows stay locked while others wait for them.
 pub const WRITER_LOCK_TIMEOUT: &str = "2ms";
 /// Time limit of a writer's statement: far above any healthy one, and below the time of an attempt.
 /// (It does not apply to COMMIT, and must not: a COMMIT that waits for a synchronous standby would

@@ -145,17 +145,22 @@ impl WriteTransaction {
         for account in &locked.accounts {
             missing.remove(&account.account_id);
         }
-        (locked.locked_by_peers, locked.locked_elsewhere) =
-            accounts::lock_holders(&self.transaction, &missing).await?;
-        if !locked.locked_elsewhere.is_empty() {
-            // A row whose lock has ended meanwhile can be locked now.
-            let freed = accounts::lock(&self.transaction, &locked.locked_elsewhere, mode).await?;
-            for account in &freed.accounts {
-                locked.locked_elsewhere.remove(&account.account_id);
-            }
-            locked.accounts.extend(freed.accounts);
-            locked.now_us = locked.now_us.max(freed.now_us);
+        let (peers, elsewhere) = accounts::lock_holders(&self.transaction, &missing).await?;
+        locked.locked_by_peers = peers;
+        if elsewhere.is_empty() {
+            return Ok(locked);
         }
+        // A row whose lock has ended meanwhile can be locked now, or a peer has locked it since.
+        let freed = accounts::lock(&self.transaction, &elsewhere, mode).await?;
+        missing = elsewhere;
+        for account in &freed.accounts {
+            missing.remove(&account.account_id);
+        }
+        locked.accounts.extend(freed.accounts);
+        locked.now_us = locked.now_us.max(freed.now_us);
+        let (mut peers, elsewhere) = accounts::lock_holders(&self.transaction, &missing).await?;
+        locked.locked_by_peers.append(&mut peers);
+        locked.locked_elsewhere = elsewhere;
         Ok(locked)
     }
 
