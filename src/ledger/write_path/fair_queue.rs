@@ -4,12 +4,14 @@
 //! cost was taken. So an identity with one job does not wait for the thousands of another one.
 //! (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
 //!
-//! The jobs of an identity wait in the order of their arrival, wherever they have been meanwhile. A job
-//! that has to stay keeps back all later ones of its identity that need one of its accounts. Between
+//! The jobs of an identity wait in the order of their arrival, also those that were parked or put back
+//! meanwhile (not those that come a second time: whose rows another server had locked). A job that has
+//! to stay keeps back all later ones of its identity that need one of its accounts. Between
 //! identities there is no order.
 //!
-//! Costs count for as long as an identity has jobs. An identity whose first job comes begins with the
-//! least cost of the others: nothing is kept of an identity without jobs, and none saves up for a burst.
+//! Costs count for as long as an identity has jobs, and an identity begins with the cost of the one whose
+//! turn it was last: nothing is kept of an identity without jobs, and none saves up for a burst, neither
+//! without jobs nor with a job that has to stay.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -33,6 +35,10 @@ pub struct FairQueue {
     delayed: VecDeque<Identity>,
     /// How many ranks were given to identities.
     ranks_given: u64,
+    /// The cost that was taken of the identity whose turn it was last (the virtual time of start-time
+    /// fair queueing). An identity that lags behind it, because its jobs had to stay, catches up with
+    /// its next job.
+    start: usize,
 }
 
 /// The order of the identities.
@@ -69,8 +75,7 @@ impl FairQueue {
     pub fn push(&mut self, job: Arc<Job>) {
         let rank = self.ranks.get(&job.identity).copied().unwrap_or_else(|| {
             self.ranks_given += 1;
-            let taken = self.queues.first_key_value().map_or(0, |(rank, _)| rank.taken);
-            let rank = Rank { taken, number: self.ranks_given };
+            let rank = Rank { taken: self.start, number: self.ranks_given };
             self.ranks.insert(job.identity.clone(), rank);
             rank
         });
@@ -135,7 +140,7 @@ impl FairQueue {
         let mut taken = Taken { jobs: Vec::new(), is_full: false, delayed: VecDeque::new() };
         let (mut left, mut emptied) = (Vec::new(), Vec::new());
         let mut accounts_left: HashMap<Identity, HashSet<AccountId>> = HashMap::new();
-        while let Some((mut rank, mut queue)) = self.next(first) {
+        while let Some((mut rank, mut queue, is_by_rank)) = self.next(first) {
             let Some((number, job)) = queue.pop_first() else { continue };
             let identity = job.identity.clone();
             let is_behind = accounts_left.get(&identity).is_some_and(|accounts| {
@@ -153,7 +158,10 @@ impl FairQueue {
                 }
                 Decision::Take => {
                     cost += job.command.cost();
-                    rank.taken += job.command.cost();
+                    if is_by_rank {
+                        self.start = self.start.max(rank.taken);
+                    }
+                    rank.taken = rank.taken.max(self.start) + job.command.cost();
                     self.ranks.insert(identity.clone(), rank);
                     taken.jobs.push(job);
                 }
@@ -183,15 +191,18 @@ impl FairQueue {
         taken
     }
 
-    /// Removes the queue whose first job is looked at next.
-    fn next(&mut self, first: &mut VecDeque<Identity>) -> Option<(Rank, BTreeMap<u64, Arc<Job>>)> {
+    /// Removes the queue whose first job is looked at next. Returns whether its turn came by its rank.
+    fn next(
+        &mut self,
+        first: &mut VecDeque<Identity>,
+    ) -> Option<(Rank, BTreeMap<u64, Arc<Job>>, bool)> {
         while let Some(identity) = first.pop_front() {
             let rank = self.ranks.get(&identity);
-            if let Some(entry) = rank.and_then(|rank| self.queues.remove_entry(rank)) {
-                return Some(entry);
+            if let Some((rank, queue)) = rank.and_then(|rank| self.queues.remove_entry(rank)) {
+                return Some((rank, queue, false));
             }
         }
-        self.queues.pop_first()
+        self.queues.pop_first().map(|(rank, queue)| (rank, queue, true))
     }
 }
 
@@ -243,6 +254,20 @@ mod tests {
         assert_eq!(pass(&mut queue, 3), "ab", "the job of b did not fit");
         // By rank, a comes first.
         assert_eq!(pass(&mut queue, 3), "ba");
+    }
+
+    #[test]
+    fn an_identity_that_lags_behind_gives_none_a_head_start() {
+        let mut queue = FairQueue::default();
+        push(&mut queue, "z", &["busy"]);
+        (0..60).for_each(|_| push(&mut queue, "a", &["x"]));
+        (0..10).for_each(|_| drop(pass(&mut queue, 4)));
+        (0..9).for_each(|_| push(&mut queue, "b", &["y"]));
+        (0..9).for_each(|_| push(&mut queue, "z", &["x"]));
+        let looked_at = pass(&mut queue, 12);
+        for identity in ["a", "b", "z"] {
+            assert!(looked_at.matches(identity).count() >= 4, "{looked_at}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The queue of jobs that wait for a worker.
 //!
 //! Workers of one process would wait for each other's row locks. So a batch leases its accounts: jobs
-//! that need one of them are parked until the lease ends, and then come first, or they join the batch.
+//! that need one of them wait until the lease ends, or they join the batch.
 //! This is about speed only. Correctness rests on the row lock in the database, which other processes
 //! take, too.
 //!
@@ -335,7 +335,7 @@ impl DequeuedBatch {
         joined
     }
 
-    /// Ends the lease and puts the jobs back at the front of the queue.
+    /// Ends the lease and puts the jobs back into the queue, to the places that they had.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.queue.state();
         self.accounts.drain().for_each(|account_id| state.release(&account_id));
