@@ -44,7 +44,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Without turns, until [`Turns::record_collision`] starts them.
+    /// Without turns, until they are started.
     pub fn new(kind: DatabaseKind) -> Self {
         Self {
             is_needed: kind == DatabaseKind::Postgres,
@@ -81,12 +81,19 @@ impl Turns {
 
     /// Records a batch that was not granted a row in time.
     pub fn record_collision(&self) {
-        let collisions = update(&self.collisions, |collisions| collisions + 1);
-        if collisions > COLLISIONS_MAX && self.is_needed {
-            self.collisions.store(0, Ordering::Relaxed);
-            if self.left.swap(TURNS, Ordering::Relaxed) == 0 {
-                tracing::debug!("other servers change the same accounts: servers take turns");
-            }
+        if update(&self.collisions, |collisions| collisions + 1) > COLLISIONS_MAX {
+            self.start();
+        }
+    }
+
+    /// Starts to take turns.
+    pub fn start(&self) {
+        if !self.is_needed {
+            return;
+        }
+        self.collisions.store(0, Ordering::Relaxed);
+        if self.left.swap(TURNS, Ordering::Relaxed) == 0 {
+            tracing::debug!("other servers change the same accounts: servers take turns");
         }
     }
 }

@@ -67,7 +67,7 @@ impl Worker {
                     if turn.is_some() {
                         path.turns.record_turn();
                     }
-                    self.process(transaction).await
+                    self.process(transaction, turn.is_some()).await
                 }
                 // On SQLite BEGIN takes the lock; the only cure is to try again.
                 Err(StorageError::LockTimeout(_)) if turn.is_none() => {
@@ -99,7 +99,7 @@ impl Worker {
     }
 
     /// Executes all waiting jobs; returns whether there were any.
-    async fn process(&mut self, transaction: OpenTransaction) -> bool {
+    async fn process(&mut self, transaction: OpenTransaction, has_turn: bool) -> bool {
         let Self { path, executor, lookups, next_mode } = self;
         let Some(mut taken) = path.queue.try_dequeue(path.batch_size_max) else {
             executor.abandon(transaction).await;
@@ -122,6 +122,13 @@ impl Worker {
             {
                 path.turns.record_collision();
                 *next_mode = LockMode::SkipLocked;
+                batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
+                taken.put_back(batch.jobs);
+            }
+            // Not a row, but a key that another transaction has written and not committed. In a turn
+            // there is no such transaction of a peer.
+            Err(ExecuteError::NotApplied(StorageError::LockTimeout(_))) if !has_turn => {
+                path.turns.start();
                 batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
             }
