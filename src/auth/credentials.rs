@@ -58,6 +58,12 @@ pub enum AuthError {
         /// `AccountService/Deposit`
         method: String,
     },
+    /// The policy does not let the identity call any method.
+    #[error("identity {identity:?} may not call any method")]
+    NoMethodAllowed {
+        /// The caller's identity.
+        identity: Identity,
+    },
 }
 
 /// Why a caller has no identity. The text says nothing that the caller has sent.
@@ -104,12 +110,14 @@ impl AuthError {
     pub fn caller(&self) -> Option<Caller> {
         match self {
             Self::Unauthenticated(_) => None,
-            Self::MethodDenied { identity, .. } => Some(Caller {
-                identity: identity.clone(),
-                recorded_as: identity.clone(),
-                grant: Arc::default(),
-                expire_time: None,
-            }),
+            Self::MethodDenied { identity, .. } | Self::NoMethodAllowed { identity } => {
+                Some(Caller {
+                    identity: identity.clone(),
+                    recorded_as: identity.clone(),
+                    grant: Arc::default(),
+                    expire_time: None,
+                })
+            }
         }
     }
 }
@@ -146,7 +154,8 @@ impl Credentials {
         }
     }
 
-    /// The identities of these credentials that callers do not have with the others.
+    /// The identities of these credentials that callers do not have with the others, or with which
+    /// they may then do nothing.
     pub(super) fn identities_missing_in(&self, others: &Self) -> BTreeSet<Identity> {
         let with_token = |of: &Self| of.tokens.0.iter().map(|it| it.identity.clone()).collect();
         let (mut missing, kept): (BTreeSet<_>, BTreeSet<_>) =
@@ -155,6 +164,7 @@ impl Credentials {
         let of_policy = self.policy.identities.keys();
         let of_policy = of_policy.filter(|it| !others.policy.identities.contains_key(it));
         missing.extend(of_policy.cloned());
+        missing.extend(others.policy.identities_without_methods().cloned());
         missing
     }
 }
