@@ -43,21 +43,27 @@ impl Call {
     /// Records that the policy denied a command of this call.
     pub fn deny(&self, identity: &Identity, command: &Command) {
         self.is_denied.store(true, Ordering::Relaxed);
-        self.push_denial(identity, "permission_denied", Some(command.clone()));
+        self.push_denial(identity, true, "permission_denied", Some(command.clone()));
     }
 
     /// Records that the call ended with a denial. A unary call ends so when its command is denied,
-    /// which [`Call::deny`] has recorded.
-    pub fn end_denied(&self, identity: &Identity, reason: &'static str) {
+    /// which [`Call::deny`] has recorded. `has_rights`: the policy allows the identity anything.
+    pub fn end_denied(&self, identity: &Identity, has_rights: bool, reason: &'static str) {
         let is_recorded = self.origin.is_unary && self.is_denied.load(Ordering::Relaxed);
         if !is_recorded {
-            self.push_denial(identity, reason, None);
+            self.push_denial(identity, has_rights, reason, None);
         }
     }
 
-    fn push_denial(&self, identity: &Identity, reason: &'static str, command: Option<Command>) {
+    fn push_denial(
+        &self,
+        identity: &Identity,
+        has_rights: bool,
+        reason: &'static str,
+        command: Option<Command>,
+    ) {
         let (origin, identity) = (self.origin.clone(), identity.clone());
-        self.log.deny(Denial { origin, identity, reason, command });
+        self.log.deny(Denial { origin, identity, has_rights, reason, command });
     }
 
     /// Begins the records of changes. If the audit log is required, waits until all their intents
@@ -129,7 +135,7 @@ mod tests {
         let call = Call::new(log.clone(), Origin { method, is_unary, peer, credential });
         let identity = Identity::from_stored("a");
         call.deny(&identity, &Command::CreateAccount(new_account("a")));
-        call.end_denied(&identity, "permission_denied");
+        call.end_denied(&identity, true, "permission_denied");
         log.stop().await;
         let text = std::fs::read_to_string(file).unwrap();
         text.lines().filter(|line| line.contains("\"event\":\"denial\"")).count()

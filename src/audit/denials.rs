@@ -15,14 +15,16 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// Denials of one caller, for one reason, that get a line of their own in a period. Lower, and the
 /// lines do not show what was tried; higher, and noise fills the disk.
 const LINES_MAX: u64 = 10;
-/// Callers that are counted one by one: so many identities, and so many addresses of callers without
-/// an identity. The others are counted together.
+/// Callers that are counted one by one: so many identities with rights, and so many other callers. The
+/// rest is counted together.
 const CALLERS_MAX: usize = 1000;
 
 /// Who was denied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Denied {
     Identity(Identity),
+    /// An identity that the policy allows nothing.
+    WithoutRights(Identity),
     /// A caller that was not identified.
     Address(Option<IpAddr>),
     /// All callers above `CALLERS_MAX`.
@@ -51,21 +53,22 @@ type Counts = HashMap<(Denied, &'static str), Count>;
 /// The denials of the current period.
 pub struct Denials {
     since: Instant,
-    /// Apart from the others, because anybody can send calls from many addresses.
-    identities: Counts,
+    /// Apart from the others, because anybody can send calls from many addresses, and an issuer of
+    /// tokens has many more identities than the policy.
+    with_rights: Counts,
     others: Counts,
 }
 
 impl Denials {
     pub fn new(now: Instant) -> Self {
-        Self { since: now, identities: Counts::new(), others: Counts::new() }
+        Self { since: now, with_rights: Counts::new(), others: Counts::new() }
     }
 
     /// Counts a denial, and returns whether it gets a line of its own: only if there is room for it.
     pub fn count(&mut self, who: Denied, reason: &'static str, has_room: bool) -> bool {
         let counts = match who {
-            Denied::Identity(_) => &mut self.identities,
-            Denied::Address(_) | Denied::Others => &mut self.others,
+            Denied::Identity(_) => &mut self.with_rights,
+            Denied::WithoutRights(_) | Denied::Address(_) | Denied::Others => &mut self.others,
         };
         let key = (who, reason);
         if counts.len() < CALLERS_MAX || counts.contains_key(&key) {
@@ -86,7 +89,8 @@ impl Denials {
     /// Ends the period.
     pub fn take(&mut self, now: Instant) -> Vec<DenialCount> {
         self.since = now;
-        let counts = mem::take(&mut self.identities).into_iter().chain(mem::take(&mut self.others));
+        let counts =
+            mem::take(&mut self.with_rights).into_iter().chain(mem::take(&mut self.others));
         counts
             .map(|((who, reason), count)| DenialCount { who, reason, count: count.beyond })
             .filter(|it| it.count > 0)
@@ -133,13 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn many_addresses_are_counted_together_and_hide_no_identity() {
+    fn many_addresses_and_identities_without_rights_are_counted_together_and_hide_no_identity() {
         let now = Instant::now();
         let mut denials = Denials::new(now);
         let total = CALLERS_MAX as u64 * 3;
         let mut lines = 0;
         for number in 0..total as u32 {
-            lines += u64::from(denials.count(address(number), "denied", true));
+            let who = match number % 2 {
+                0 => address(number),
+                _ => Denied::WithoutRights(Identity::from_stored(&number.to_string())),
+            };
+            lines += u64::from(denials.count(who, "denied", true));
         }
         assert!(denials.count(identity("a"), "denied", true));
         assert!(denials.others.len() <= CALLERS_MAX + 1);

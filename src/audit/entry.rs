@@ -76,6 +76,8 @@ pub struct Denial {
     pub origin: Arc<Origin>,
     /// Anonymous if the caller was not identified.
     pub identity: Identity,
+    /// Whether the policy allows the identity anything.
+    pub has_rights: bool,
     pub reason: &'static str,
     /// The command that was denied, if the call was read so far.
     pub command: Option<Command>,
@@ -201,7 +203,9 @@ impl Event {
             },
             Self::DenialCount(DenialCount { who, reason, count }) => {
                 let (identity, address) = match who {
-                    Denied::Identity(identity) => (Some(identity.as_str()), None),
+                    Denied::Identity(identity) | Denied::WithoutRights(identity) => {
+                        (Some(identity.as_str()), None)
+                    }
                     Denied::Address(address) => (None, address.map(|it| it.to_string())),
                     Denied::Others => (None, Some("others".to_owned())),
                 };
@@ -319,6 +323,7 @@ mod tests {
         let denial = Denial {
             origin: Arc::new(origin),
             identity: Identity::from_stored(name),
+            has_rights: true,
             reason: "permission_denied",
             command: None,
         };

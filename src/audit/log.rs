@@ -124,9 +124,11 @@ impl AuditLog {
     /// Records a denial: by a line of its own, or in the count of its caller.
     pub(super) fn deny(&self, denial: Denial) {
         let address = denial.origin.peer.map(|peer| peer.ip());
-        let who = match denial.identity.is_anonymous() {
-            true => Denied::Address(address),
-            false => Denied::Identity(denial.identity.clone()),
+        let identity = denial.identity.clone();
+        let who = match denial.has_rights {
+            _ if identity.is_anonymous() => Denied::Address(address),
+            true => Denied::Identity(identity),
+            false => Denied::WithoutRights(identity),
         };
         let has_room = lock(&self.queue).has_room();
         if lock(&self.denials).count(who, denial.reason, has_room) {
@@ -323,6 +325,7 @@ mod tests {
         Denial {
             origin: Arc::new(Origin { method, is_unary: true, peer, credential }),
             identity: Identity::from_stored("a"),
+            has_rights: true,
             reason: "permission_denied",
             command: None,
         }

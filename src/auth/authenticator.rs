@@ -48,7 +48,7 @@ impl Authenticator {
     }
 
     /// Replaces the credentials, also for streams that have begun. Returns the identities that callers
-    /// no longer have: without a place in the policy, or without any token where there was one. Does
+    /// no longer have: without a method in the policy, or without any token where there was one. Does
     /// nothing if callers are not authenticated.
     pub fn replace(&self, credentials: Credentials) -> BTreeSet<Identity> {
         let Some(current) = &self.credentials else { return BTreeSet::new() };
@@ -77,12 +77,14 @@ impl Authenticator {
         is_member || policy.recorded_names().any(|recorded| recorded == name)
     }
 
-    /// Whether these credentials prove an identity. True if callers are not authenticated.
+    /// Whether these credentials prove an identity that may call any method. True if callers are not
+    /// authenticated.
     #[must_use]
     pub fn identifies(&self, peer: Option<&Peer>, authorization: Option<&HeaderValue>) -> bool {
         let Some(credentials) = &self.credentials else { return true };
         let credentials = lock::read(credentials).clone();
-        credentials.principal(peer, authorization, self.issuer.as_deref()).is_ok()
+        let principal = credentials.principal(peer, authorization, self.issuer.as_deref());
+        principal.is_ok_and(|it| credentials.policy.allows_any_method(&it.identity, &it.groups))
     }
 
     /// Identifies the caller of a call, and checks that it may call the method at `path`.
@@ -105,6 +107,10 @@ impl Authenticator {
             credentials.principal(peer, authorization, self.issuer.as_deref())?;
         let grant = match credentials.policy.grant(&identity, &groups, (service, method)) {
             Some(grant) => grant,
+            // Not even reflection or health: the caller would take the places of those with rights.
+            None if !credentials.policy.allows_any_method(&identity, &groups) => {
+                return Err(AuthError::NoMethodAllowed { identity });
+            }
             // Reflection, health, or no method at all, which gets UNIMPLEMENTED later.
             None if !ledger_methods().any(|it| it.service == service && it.name == method) => {
                 Arc::default()
@@ -131,5 +137,52 @@ fn anonymous_caller() -> Caller {
         recorded_as: Identity::anonymous(),
         grant: Arc::default(),
         expire_time: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::auth::{
+        policy::{AllowedMethods, Permission, Policy},
+        tokens::{Token, Tokens},
+    };
+
+    #[test]
+    fn an_identity_without_a_method_may_call_only_what_is_public() {
+        let names = [("reader", &["read".to_owned()][..]), ("idle", &[])];
+        let identities = names.map(|(name, methods)| {
+            let methods = AllowedMethods::parse(methods).unwrap();
+            let permission = Permission { methods, grant: Arc::default(), recorded_as: None };
+            (Identity::from_stored(name), permission)
+        });
+        let policy = Policy { identities: identities.into(), ..Policy::default() };
+        let tokens = ["reader", "idle", "unknown"].map(|name| Token {
+            identity: Identity::from_stored(name),
+            sha256: Sha256::digest(name).into(),
+            expire_time: None,
+        });
+        let credentials = Credentials { tokens: Tokens(tokens.into()), policy };
+        let authenticator = Authenticator::new(Some(credentials), None, vec!["public"]);
+        let authorization = |name| HeaderValue::from_str(&format!("Bearer {name}")).unwrap();
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let get_account = "/passbook.v1.AccountService/GetAccount";
+        for (name, has_rights) in [("reader", true), ("idle", false), ("unknown", false)] {
+            let authorization = authorization(name);
+            assert_eq!(authenticator.identifies(None, Some(&authorization)), has_rights, "{name}");
+            let authorize = |path| authenticator.authorize(path, None, Some(&authorization));
+            for path in [reflection, "/x/y", get_account] {
+                let denied = authorize(path).err();
+                let is_denied = matches!(denied, Some(AuthError::NoMethodAllowed { .. }));
+                assert_eq!(
+                    (denied.is_none(), is_denied),
+                    (has_rights, !has_rights),
+                    "{name} {path}"
+                );
+            }
+            assert!(authorize("/public/any").is_ok(), "{name}");
+        }
     }
 }

@@ -29,8 +29,8 @@ pub struct Peer {
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// The identity that it proves, or why it is not the certificate of a caller.
-    pub identity: Result<Identity, &'static str>,
+    /// Who it proves the caller to be until it expires, or why it is not the certificate of a caller.
+    pub principal: Result<Principal, &'static str>,
     /// Its SHA-256 fingerprint.
     pub sha256: [u8; 32],
 }
@@ -58,6 +58,12 @@ pub enum AuthError {
         /// `AccountService/Deposit`
         method: String,
     },
+    /// The policy does not let the identity call any method.
+    #[error("identity {identity:?} may not call any method")]
+    NoMethodAllowed {
+        /// The caller's identity.
+        identity: Identity,
+    },
 }
 
 /// Why a caller has no identity. The text says nothing that the caller has sent.
@@ -75,7 +81,7 @@ pub enum Unauthenticated {
     /// No valid token of the file, and no JWT.
     #[error("the token is unknown or has expired")]
     UnknownToken,
-    /// A certificate that is not one of a caller.
+    /// A certificate that is not one of a caller, or that has expired.
     #[error("{0}")]
     Certificate(&'static str),
     /// An invalid JWT.
@@ -104,12 +110,26 @@ impl AuthError {
     pub fn caller(&self) -> Option<Caller> {
         match self {
             Self::Unauthenticated(_) => None,
-            Self::MethodDenied { identity, .. } => Some(Caller {
-                identity: identity.clone(),
-                recorded_as: identity.clone(),
-                grant: Arc::default(),
-                expire_time: None,
-            }),
+            Self::MethodDenied { identity, .. } | Self::NoMethodAllowed { identity } => {
+                Some(Caller {
+                    identity: identity.clone(),
+                    recorded_as: identity.clone(),
+                    grant: Arc::default(),
+                    expire_time: None,
+                })
+            }
+        }
+    }
+}
+
+impl PeerCertificate {
+    fn principal_at(&self, now: SystemTime) -> Result<Principal, Unauthenticated> {
+        let principal = self.principal.clone().map_err(Unauthenticated::Certificate)?;
+        match principal.expire_time {
+            Some(expire_time) if expire_time <= now => {
+                Err(Unauthenticated::Certificate("the client certificate has expired"))
+            }
+            _ => Ok(principal),
         }
     }
 }
@@ -119,23 +139,21 @@ impl Credentials {
     /// can be a JWT of the issuer.
     ///
     /// # Errors
-    /// The certificate is not one of a caller, the token is malformed, unknown or expired, or the call
-    /// has no credential at all.
+    /// The certificate is not one of a caller or has expired, the token is malformed, unknown or
+    /// expired, or the call has no credential at all.
     pub fn principal(
         &self,
         peer: Option<&Peer>,
         authorization: Option<&HeaderValue>,
         issuer: Option<&JwtIssuer>,
     ) -> Result<Principal, Unauthenticated> {
+        let now = SystemTime::now();
         let certificate = peer.and_then(|peer| peer.certificate.as_ref());
-        let certificate = certificate.map(|it| it.identity.clone()).transpose();
-        let certificate = certificate.map_err(Unauthenticated::Certificate)?;
+        let by_certificate = certificate.map(|it| it.principal_at(now)).transpose()?;
         let Some(authorization) = authorization else {
-            let identity = certificate.ok_or(Unauthenticated::NoCredential)?;
-            return Ok(Principal { identity, groups: Arc::default(), expire_time: None });
+            return by_certificate.ok_or(Unauthenticated::NoCredential);
         };
         let text = tokens::bearer(authorization).ok_or(Unauthenticated::NoBearerToken)?;
-        let now = SystemTime::now();
         if let Some(token) = self.tokens.find(text, now) {
             let (identity, expire_time) = (token.identity.clone(), token.expire_time);
             return Ok(Principal { identity, groups: Arc::default(), expire_time });
@@ -146,7 +164,8 @@ impl Credentials {
         }
     }
 
-    /// The identities of these credentials that callers do not have with the others.
+    /// The identities of these credentials that callers do not have with the others, or with which
+    /// they may then do nothing.
     pub(super) fn identities_missing_in(&self, others: &Self) -> BTreeSet<Identity> {
         let with_token = |of: &Self| of.tokens.0.iter().map(|it| it.identity.clone()).collect();
         let (mut missing, kept): (BTreeSet<_>, BTreeSet<_>) =
@@ -155,6 +174,7 @@ impl Credentials {
         let of_policy = self.policy.identities.keys();
         let of_policy = of_policy.filter(|it| !others.policy.identities.contains_key(it));
         missing.extend(of_policy.cloned());
+        missing.extend(others.policy.identities_without_methods().cloned());
         missing
     }
 }

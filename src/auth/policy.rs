@@ -73,19 +73,38 @@ impl Policy {
         if let Some(own) = self.identities.get(identity) {
             return may_call(own).then(|| own.grant.clone());
         }
-        // Another identity continues this name: the two would share their request ids.
-        if self.recorded_names().any(|name| name == identity) {
+        let entries = self.entries(identity, groups);
+        if !entries.iter().copied().any(may_call) {
             return None;
         }
-        let entries = || groups.iter().filter_map(|name| self.groups.get(name));
-        if !entries().any(may_call) {
-            return None;
-        }
-        let rules = entries().flat_map(|entry| {
+        let rules = entries.into_iter().flat_map(|entry| {
             let may_call = may_call(entry);
             entry.grant.rules.iter().filter(move |rule| may_call || rule.effect == Effect::Deny)
         });
         Some(Arc::new(Grant { rules: rules.cloned().collect() }))
+    }
+
+    /// Whether the caller may call any method.
+    pub(super) fn allows_any_method(&self, identity: &Identity, groups: &[String]) -> bool {
+        self.entries(identity, groups).iter().any(|entry| !entry.methods.0.is_empty())
+    }
+
+    /// The identities with an entry that allows no method.
+    pub(super) fn identities_without_methods(&self) -> impl Iterator<Item = &Identity> {
+        let without = self.identities.iter().filter(|(_, entry)| entry.methods.0.is_empty());
+        without.map(|(identity, _)| identity)
+    }
+
+    /// The entries that a caller has its rights from: its own alone, or those of its groups.
+    fn entries(&self, identity: &Identity, groups: &[String]) -> Vec<&Permission> {
+        if let Some(own) = self.identities.get(identity) {
+            return vec![own];
+        }
+        // Another identity continues this name: the two would share their request ids.
+        if self.recorded_names().any(|name| name == identity) {
+            return Vec::new();
+        }
+        groups.iter().filter_map(|name| self.groups.get(name)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::task::AtomicWaker;
@@ -31,6 +31,9 @@ use crate::{
 const PROVISIONAL_AGE_MAX: Duration = Duration::from_secs(60);
 /// The most provisional connections; at most a quarter of all.
 const PROVISIONAL_MAX: usize = 512;
+/// How long a connection stays after its client certificate has expired: its streams end with an error
+/// of their own first. Then its caller connects again, with a certificate that was renewed.
+const EXPIRED_CERTIFICATE_GRACE: Duration = Duration::from_secs(5);
 /// Part of the time in which a response must be read. See [`UNREAD_PERIODS`].
 const PERIOD: Duration = Duration::from_secs(10);
 /// A response must be read within two to three periods, so within 20 s.
@@ -61,6 +64,8 @@ pub struct Connection {
     opened: Instant,
     /// The identity of the first credential, with the share of the connection.
     established: OnceLock<Share>,
+    /// Set if the peer has a client certificate: when that expires, if it is one of a caller.
+    certificate_expire_time: OnceLock<Option<SystemTime>>,
     is_closing: AtomicBool,
     /// The task that reads from the connection.
     reader: AtomicWaker,
@@ -117,6 +122,7 @@ impl Connections {
             address,
             opened: Instant::now(),
             established: OnceLock::new(),
+            certificate_expire_time: OnceLock::new(),
             is_closing: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             unread: Default::default(),
@@ -163,8 +169,14 @@ impl Connections {
         self.matching(meant).iter().for_each(|connection| connection.close());
     }
 
-    /// Closes, for as long as this is polled, provisional connections that are too old, and
-    /// connections with responses that were not read in time.
+    /// Closes the connections with a client certificate.
+    pub fn close_those_with_certificate(&self) {
+        let has_certificate = |it: &Connection| it.certificate_expire_time.get().is_some();
+        self.matching(has_certificate).iter().for_each(|connection| connection.close());
+    }
+
+    /// Closes, for as long as this is polled, provisional connections that are too old, connections
+    /// whose client certificate has expired, and those with responses that were not read in time.
     pub async fn sweep(self: Arc<Self>) {
         let mut next_period = Instant::now() + PERIOD;
         loop {
@@ -173,11 +185,20 @@ impl Connections {
                 let is_old = |it: &Connection| it.opened.elapsed() > PROVISIONAL_AGE_MAX;
                 self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
             }
+            self.close_expired(SystemTime::now());
             if Instant::now() >= next_period {
                 next_period += PERIOD;
                 self.begin_period();
             }
         }
+    }
+
+    fn close_expired(&self, now: SystemTime) {
+        let is_expired = |it: &Connection| {
+            let expire_time = it.certificate_expire_time.get().copied().flatten();
+            expire_time.is_some_and(|time| time + EXPIRED_CERTIFICATE_GRACE <= now)
+        };
+        self.matching(is_expired).iter().for_each(|connection| connection.close());
     }
 
     /// Begins the next period. What is unread since the oldest one is too late.
@@ -208,6 +229,12 @@ impl Connection {
             let _ = self.established.set(share);
         }
         Ok(())
+    }
+
+    /// Notes that the peer has a client certificate, and when that expires.
+    pub fn set_certificate(&self, expire_time: Option<SystemTime>) {
+        // Set once, after the handshake.
+        let _ = self.certificate_expire_time.set(expire_time);
     }
 
     /// Counts something that the caller has not read yet.

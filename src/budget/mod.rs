@@ -33,6 +33,9 @@ pub use crate::budget::{
 /// an orchestrator kills an overloaded server that fails its health checks.
 const CONTROL_CALLS: Maxima =
     Maxima { server: 1024, identity: 256, anonymous: 512, connection: 64 };
+/// Control calls that streams of nobody leave to calls that end soon: watches of health must not shed
+/// the checks of an orchestrator.
+pub const CONTROL_CALLS_LEFT_BY_STREAMS: usize = 64;
 /// Bytes of the requests that are being received, headers included. Too low sheds honest callers,
 /// which send far less at a time; too high exhausts the memory.
 const REQUEST_BYTES: Maxima =

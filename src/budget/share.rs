@@ -215,12 +215,21 @@ impl Share {
     /// # Errors
     /// A budget is exhausted. The share stays as it was.
     pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
+        self.resize_leaving(amount, 0)
+    }
+
+    /// The same, but growing leaves at least `rest` to the identity's other shares.
+    ///
+    /// # Errors
+    /// See [`Self::resize`].
+    pub fn resize_leaving(&mut self, amount: usize, rest: usize) -> Result<(), Exhausted> {
         let before = self.amount;
         if amount == before {
             return Ok(());
         }
         let Maxima { server, identity, anonymous, connection } = self.budget.maxima;
         let identity_max = if self.identity.is_anonymous() { anonymous } else { identity };
+        let identity_max = identity_max.saturating_sub(rest);
         let connection_id = self.connection.filter(|_| connection != usize::MAX);
         let mut usage = lock(&self.budget.usage);
         let total = usage.total - before + amount;

@@ -85,16 +85,17 @@ impl Serve {
             AuditLog::start(config, &files).map_err(CliError::Usage)
         });
         let audit = audit.transpose()?;
+        let budgets = Budgets::new(&budget_config(&config));
         if let Some(tls) = tls.clone() {
             let audit = audit.clone();
-            tokio::spawn(async move { tls.reload_on_change(audit).await });
+            let connections = budgets.connections.clone();
+            tokio::spawn(async move { tls.reload_on_change(connections, audit).await });
         }
         if let Some(token) = admin_token {
             let audit = audit.clone();
             tokio::spawn(async move { token.reload_on_change(audit).await });
         }
         let served = async {
-            let budgets = Budgets::new(&budget_config(&config));
             let server = Server::start(
                 listener,
                 config.clone(),

@@ -137,7 +137,8 @@ impl Acceptor {
         let (io, certificate) = match &self.tls {
             None => (Either::Left(stream), None),
             Some(tls) => {
-                let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+                let config = tls.config();
+                let handshake = TlsAcceptor::from(config.clone()).accept(stream);
                 let handshake = timeout(self.handshake_timeout, handshake);
                 let handshake = tokio::select! {
                     handshake = handshake => handshake,
@@ -150,6 +151,14 @@ impl Acceptor {
                 };
                 let chain = stream.get_ref().1.peer_certificates();
                 let certificate = chain.and_then(<[_]>::first).map(tls::peer_certificate);
+                if let Some(certificate) = &certificate {
+                    let principal = certificate.principal.as_ref();
+                    connection.set_certificate(principal.ok().and_then(|it| it.expire_time));
+                    // Its authority may have been removed since the handshake began.
+                    if !Arc::ptr_eq(&config, &tls.config()) {
+                        return None;
+                    }
+                }
                 (Either::Right(stream), certificate)
             }
         };

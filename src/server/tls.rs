@@ -21,7 +21,8 @@ use x509_parser::{extensions::GeneralName, prelude::*};
 
 use crate::{
     audit::{AuditLog, Reloads, Source},
-    auth::PeerCertificate,
+    auth::{PeerCertificate, Principal},
+    budget::Connections,
     config::TlsFiles,
     domain::ids::{Identity, IdentityKind},
     lock,
@@ -52,6 +53,8 @@ type Contents = [Vec<u8>; 3];
 struct Loaded {
     config: Arc<ServerConfig>,
     admin_config: Arc<ServerConfig>,
+    /// Those of client certificates.
+    authorities: Vec<CertificateDer<'static>>,
     expire_time: SystemTime,
     contents: Contents,
 }
@@ -82,8 +85,13 @@ impl Tls {
 
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
     /// as the future is polled. Files that do not fit together change nothing: a certificate is
-    /// replaced before its key, or after it.
-    pub async fn reload_on_change(&self, audit: Option<Arc<AuditLog>>) {
+    /// replaced before its key, or after it. When an authority is removed, closes the connections
+    /// that have a client certificate: callers connect again with one of those that are left.
+    pub async fn reload_on_change(
+        &self,
+        connections: Arc<Connections>,
+        audit: Option<Arc<AuditLog>>,
+    ) {
         let mut reloads = Reloads::new(audit, self.sources());
         let read = || contents(&self.files);
         let reload = |contents: Result<&Contents, &String>| {
@@ -91,7 +99,11 @@ impl Tls {
             let read = sources(&self.files, contents.as_ref().ok().copied());
             let loaded = contents.and_then(|contents| load(&self.files, contents.clone()));
             reloads.record(read, &loaded);
-            *lock::write(&self.current) = Arc::new(loaded?);
+            let loaded = Arc::new(loaded?);
+            let before = std::mem::replace(&mut *lock::write(&self.current), loaded.clone());
+            if before.authorities.iter().any(|it| !loaded.authorities.contains(it)) {
+                connections.close_those_with_certificate();
+            }
             Ok(())
         };
         let in_force = self.loaded().contents.clone();
@@ -134,17 +146,20 @@ impl Tls {
 /// What identifies the owner of a client certificate whose chain was verified.
 #[must_use]
 pub fn peer_certificate(certificate: &CertificateDer<'_>) -> PeerCertificate {
-    PeerCertificate { identity: identity(certificate), sha256: Sha256::digest(certificate).into() }
+    PeerCertificate {
+        principal: principal(certificate),
+        sha256: Sha256::digest(certificate).into(),
+    }
 }
 
-/// The identity of a client certificate whose chain was verified: its only URI, which is a SPIFFE ID,
+/// The owner of a client certificate whose chain was verified: its only URI, which is a SPIFFE ID,
 /// or else its only DNS name. The certificate must be one for clients, as X.509-SVID says.
 ///
 /// <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>
 ///
 /// # Errors
 /// The certificate is not one of a caller, in one sentence.
-fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static str> {
+fn principal(certificate: &CertificateDer<'_>) -> Result<Principal, &'static str> {
     let malformed = |_: X509Error| "the client certificate is malformed";
     let (_, certificate) = X509Certificate::from_der(certificate)
         .map_err(|_| "the client certificate is malformed")?;
@@ -180,7 +195,11 @@ fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, &'static str> 
             );
         }
     };
-    identity.map_err(|_| "the name in the client certificate is not a SPIFFE ID or a DNS name")
+    let identity = identity
+        .map_err(|_| "the name in the client certificate is not a SPIFFE ID or a DNS name")?;
+    // A time before 1970 has passed as well.
+    let expire_time = Some(expire_time(&certificate).unwrap_or(UNIX_EPOCH));
+    Ok(Principal { identity, groups: Arc::default(), expire_time })
 }
 
 /// The files as the audit log names them, with their contents if they could be read.
@@ -206,7 +225,9 @@ fn contents(files: &TlsFiles) -> Result<Contents, String> {
 fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
     let [certificate, key, client_ca] = &contents;
     let chain = certificates(&files.certificate, certificate)?;
-    let expire_time = expire_time(&chain)
+    let own = chain.first().and_then(|own| X509Certificate::from_der(own).ok());
+    let expire_time = own
+        .and_then(|(_, own)| expire_time(&own))
         .ok_or_else(|| format!("{}: is not an X.509 certificate", files.certificate.display()))?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| format!("{}: has no private key in PEM", files.key.display()))?;
@@ -232,12 +253,14 @@ fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
         Ok::<_, String>(Arc::new(config))
     };
     let anyone = WebPkiClientVerifier::no_client_auth;
+    let mut authorities = Vec::new();
     let callers = match &files.client_ca {
         None => anyone(),
         Some(path) => {
             let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            authorities = certificates(path, client_ca)?;
             let mut roots = RootCertStore::empty();
-            for root in certificates(path, client_ca)? {
+            for root in authorities.iter().cloned() {
                 roots.add(root).map_err(|error| in_file(&error))?;
             }
             let verifier =
@@ -251,7 +274,7 @@ fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
     };
     let admin_config = config(anyone(), ADMIN_PROTOCOL)?;
     let config = config(callers, GRPC_PROTOCOL)?;
-    Ok(Loaded { config, admin_config, expire_time, contents })
+    Ok(Loaded { config, admin_config, authorities, expire_time, contents })
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -262,8 +285,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         .ok_or_else(|| format!("{}: has no certificate in PEM", path.display()))
 }
 
-fn expire_time(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+fn expire_time(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -103,7 +103,9 @@ impl From<AuthError> for Status {
     fn from(error: AuthError) -> Self {
         let message = error.to_string();
         let builder = match error {
-            AuthError::MethodDenied { .. } => permission_denied("method", message),
+            AuthError::MethodDenied { .. } | AuthError::NoMethodAllowed { .. } => {
+                permission_denied("method", message)
+            }
             AuthError::Unauthenticated(_) => {
                 StatusBuilder::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message)
             }

@@ -16,8 +16,8 @@ use crate::{
     grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
 };
 
-/// Attaches the [`Caller`] to the request, and to the response
-/// for the layers outside of this one; or denies the call. A stream also gets its
+/// Attaches the [`Caller`] to the request, and to the response for the layers outside of this one; or
+/// denies the call, and attaches the [`AuthError`] to the response as well. A stream also gets its
 /// [`StreamAuthorization`].
 #[derive(Clone)]
 pub struct AuthenticationLayer(pub Arc<Authenticator>);
@@ -85,7 +85,8 @@ where
                     counter!("passbook_unauthenticated_total", "reason" => reason).increment(1);
                 }
                 let caller = error.caller();
-                let mut response = Status::from(error).into_http();
+                let mut response = Status::from(error.clone()).into_http();
+                response.extensions_mut().insert(error);
                 if let Some(caller) = caller {
                     response.extensions_mut().insert(caller);
                 }

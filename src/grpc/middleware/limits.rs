@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::{
     auth::{self, Peer},
-    budget::{Budgets, Connection, Exhausted, Share},
+    budget::{Budgets, CONTROL_CALLS_LEFT_BY_STREAMS, Connection, Exhausted, Share},
     domain::ids::Identity,
     grpc::{
         error,
@@ -91,8 +91,11 @@ impl LimitLayer {
         let is_limited = is_account_service(path);
         let budget = if is_limited { &self.budgets.calls } else { &self.budgets.control_calls };
         let mut call = budget.share(identity.clone(), connection.map(|it| it.id));
+        let leaves_rest =
+            !is_limited && identity.is_anonymous() && !METRICS_BY_METHOD.of(path).is_unary;
+        let rest = if leaves_rest { CONTROL_CALLS_LEFT_BY_STREAMS } else { 0 };
         // Calls in flight come first: a call that they shed takes nothing from the rate.
-        call.resize(1)?;
+        call.resize_leaving(1, rest)?;
         if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| is_limited) {
             rate.take(identity, Instant::now())?;
         }

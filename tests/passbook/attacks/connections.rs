@@ -1,6 +1,7 @@
 //! Peers without a credential: they cost little, and callers get in beside them.
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     attacks::*,
@@ -11,8 +12,11 @@ use crate::{
     },
 };
 
-/// The default of control calls of nobody, and of one connection.
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+/// The default of control calls of nobody.
 const NOBODY_CALLS_MAX: f64 = 512.0;
+/// Those of them that can be streams.
+const NOBODY_STREAMS_MAX: f64 = 448.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_watches_health_beyond_a_small_budget() {
@@ -35,8 +39,11 @@ async fn nobody_watches_health_beyond_a_small_budget() {
         shed().await + of_nobody >= expected
     })
     .await;
-    assert!(target.in_flight().await <= NOBODY_CALLS_MAX);
+    assert!(target.in_flight().await <= NOBODY_STREAMS_MAX);
     target.withstands("health watches of nobody", NOBODY_MIB_MAX).await;
+    let mut health = HealthClient::new(target.server.channel());
+    let check = HealthCheckRequest::default();
+    health.check(check).await.expect("an orchestrator without a credential is served");
     // A probe with a credential, and a call.
     let mut probe = Raw::connect(target.server.address, "Bearer b-token").await.expect("connected");
     let check = probe.unary(HEALTH_CHECK, &());
@@ -171,6 +178,45 @@ async fn one_identity_leaves_connections_to_others() {
     assert_eq!(target.shed("connections", "identity").await, 10.0);
     let status = target.client("b").get_account(missing_account()).await.expect_err("not found");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
+}
+
+/// A credential that the policy allows nothing takes no place of callers, whatever it calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn identities_without_rights_do_not_keep_callers_out() {
+    const CONNECTIONS: usize = 30;
+    // A quarter of all.
+    const PROVISIONAL_MAX: usize = 10;
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let policy = [identity("a", &["*"], &[""]), identity("idle", &[], &[])].concat();
+    let callers = Callers::new(&[("a", "a-token"), ("idle", "idle-token")], &policy);
+    let arguments = [&ADMIN[..], &["--connections-max", "40"]].concat();
+    let server = callers.serve(&database, &arguments).await;
+    let admin = server.admin();
+    let mut idle = Vec::new();
+    for number in 0..CONNECTIONS {
+        // Fails if the connection had to make room for the next one.
+        let Ok(mut raw) = Raw::connect(server.address, "Bearer idle-token").await else { continue };
+        let stream = raw.open();
+        let call = raw.call(stream, [REFLECTION, "/x/y", GET_ACCOUNT][number % 3]);
+        let _ = raw.write(&call).await;
+        idle.push(raw);
+    }
+    let mut open = CONNECTIONS;
+    for _ in 0..50 {
+        open = 0;
+        for raw in &mut idle {
+            open += usize::from(raw.write(&http2::ping()).await.is_ok());
+        }
+        if open <= PROVISIONAL_MAX {
+            break;
+        }
+        tokio::time::sleep(ms(100)).await;
+    }
+    assert!(open <= PROVISIONAL_MAX, "{open} connections are open");
+    let in_flight = async || admin.metrics().await.value("passbook_calls_in_flight");
+    eventually("no stream is open", async || in_flight().await == 0.0).await;
+    let get = server.client_of("a-token").get_account(missing_account()).await;
+    assert_eq!(get.expect_err("not found").code(), Code::NotFound);
 }
 
 /// Paths that no service has are answered at once, and cost nothing.

@@ -6,6 +6,7 @@ use tonic::Code;
 
 use crate::harness::{
     admin::Admin,
+    audit_log::Audit,
     certificates::Authority,
     credentials::{allow, bearer, deny, entry, group, identity, identity_known_by},
     jwt::{
@@ -327,4 +328,31 @@ async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     let client = Client::over(channel, bearer(&key.sign(&claims_of("only"))));
     let answer = client.get_account(missing_account()).await;
     must_fail(answer, Reason::AccountNotFound);
+}
+
+/// An issuer has more identities than the policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn identities_without_rights_hide_no_denial_of_others() {
+    /// Of the audit log: callers that are counted one by one.
+    const CALLERS_MAX: usize = 1000;
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let files = Files::new(&identity_known_by("jwt", "alice", &["read"], &[""]));
+    let (key, audit) = (SigningKey::ed("one"), Audit::new());
+    let jwks = files.write("jwks.json", &key_set(&[&key]));
+    let audited = audit.arguments(&[]);
+    let audited: Vec<&str> = audited.iter().map(String::as_str).collect();
+    let (server, _) = serve(&database, &arguments(&files, &jwks, &audited)).await;
+    let channel = server.channel();
+    let deny = async |name: &str| {
+        let client = Client::over(channel.clone(), bearer(&key.sign(&claims_of(name))));
+        must_fail(client.deposit(deposit("a", "1")).await, Reason::PermissionDenied);
+    };
+    for number in 0..=CALLERS_MAX {
+        deny(&format!("nobody-{number}")).await;
+    }
+    deny("alice").await;
+    let lines =
+        |name| audit.events("denial").iter().filter(|line| line["identity"] == name).count();
+    eventually("the denial has its line", async || lines("jwt:alice") == 1).await;
+    assert_eq!((lines("jwt:nobody-0"), lines("jwt:nobody-1000")), (1, 0), "the rest is a count");
 }

@@ -2,13 +2,15 @@
 
 use std::time::SystemTime;
 
+use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::harness::{
-    credentials::{Callers, allow, entry, entry_until, group, identity},
+    certificates::{Authority, Signed, text},
+    credentials::{Callers, allow, entry, entry_until, group, identity, identity_known_by},
     jwt::{Files, SigningKey, claims_of, key_set, seconds_from_now, with},
     *,
 };
@@ -140,6 +142,92 @@ async fn a_stream_ends_when_its_token_expires() {
     assert!(SystemTime::now() >= expire_time);
     let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
     assert_reason(&status, Reason::Unauthenticated);
+}
+
+/// A server that knows its callers by certificates of this authority.
+async fn start_with_certificates(
+    authority: &Authority,
+    callers: &Callers,
+) -> (TestDatabase, Server) {
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let mut arguments = authority.mutual_arguments();
+    arguments.extend(["--policy-file".to_owned(), text(&callers.policy_file())]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = Server::start_with(&database, &arguments).await;
+    (database, server)
+}
+
+/// A client that trusts this authority, with its own certificate.
+async fn client_with(authority: &Authority, server: &Server, own: &Signed) -> Client {
+    Client::anonymous(authority.connect(server, Some(own)).await.expect("connected"))
+}
+
+/// Whether a call has no response of the server, because there is no connection.
+async fn is_disconnected(client: &Client) -> bool {
+    let answer = client.get_account(missing_account()).await;
+    std::error::Error::source(&answer.expect_err("not found")).is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_the_connection_end_when_a_certificate_expires() {
+    let authority = Authority::new();
+    let policy = identity_known_by("dns", "east", &["read", "write"], &["east:"]);
+    let callers = Callers::new(&[], &policy);
+    let (_database, server) = start_with_certificates(&authority, &callers).await;
+    let lasting = client_with(&authority, &server, &authority.sign(&["east"], &[])).await;
+    open_funded(&lasting, "east:1", "10").await;
+    let mut lasting = Stream::open(&lasting).await;
+
+    let expire_time = SystemTime::now() + seconds(6);
+    let mut params = Authority::params(&["east"], &[]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_after = expire_time.into();
+    let client = client_with(&authority, &server, &authority.sign_params(params)).await;
+    let mut stream = Stream::open(&client).await;
+    let mut watching = Watching::begin(&client, "east:1", 0).await;
+
+    let (applied, status) =
+        timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+    assert!(applied > 0, "it was valid before");
+    let status = timeout(REVOCATION_TIME_MAX, watching.end()).await.expect("in time");
+    assert_reason(&status, Reason::Unauthenticated);
+    // The certificate has whole seconds.
+    assert!(SystemTime::now() + seconds(1) >= expire_time);
+    eventually("the connection is closed", async || is_disconnected(&client).await).await;
+    made(&lasting.deposit().await.expect("another certificate goes on"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_with_certificates_are_closed_when_an_authority_is_removed() {
+    let (kept, removed) = (Authority::new(), Authority::new());
+    let pem = |of: &Authority| std::fs::read_to_string(of.file("ca.crt")).expect("read");
+    let (of_kept, of_removed) = (pem(&kept), pem(&removed));
+    let trust = |pem: String| std::fs::write(kept.file("ca.crt"), pem).expect("written");
+    trust(of_removed.clone());
+    let policy = identity_known_by("dns", "east", &["read", "write"], &["east:"]);
+    let callers = Callers::new(&[], &policy);
+    let (_database, server) = start_with_certificates(&kept, &callers).await;
+    let client = client_with(&kept, &server, &removed.sign(&["east"], &[])).await;
+    open_funded(&client, "east:1", "10").await;
+    let mut stream = Stream::open(&client).await;
+
+    trust(format!("{of_removed}{of_kept}"));
+    let own = kept.sign(&["east"], &[]);
+    eventually("the other authority counts", async || {
+        let Ok(channel) = kept.connect(&server, Some(&own)).await else { return false };
+        !is_disconnected(&Client::anonymous(channel)).await
+    })
+    .await;
+    made(&stream.deposit().await.expect("an authority more ends nothing"));
+
+    trust(of_kept);
+    let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
+    assert!(std::error::Error::source(&status).is_some(), "cut by the server: {status:?}");
+    assert!(is_disconnected(&client).await, "it cannot connect again");
+    let client = client_with(&kept, &server, &own).await;
+    assert!(!is_disconnected(&client).await, "another authority counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

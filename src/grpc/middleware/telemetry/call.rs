@@ -59,6 +59,8 @@ pub struct Call {
     pub fields: Arc<CallFields>,
     /// The caller's identity; set with the response.
     pub identity: Option<Identity>,
+    /// Whether the policy allows the identity anything; set with the response.
+    pub has_rights: bool,
     /// Its trace.
     pub trace: CallTrace,
     audit: Option<Arc<audit::Call>>,
@@ -114,7 +116,17 @@ impl CallRecorder {
         method.started.increment(1);
         self.in_flight.increment(1);
         let (recorder, start) = (self.clone(), Instant::now());
-        Call { recorder, method, start, fields, identity: None, trace, audit, has_ended: false }
+        Call {
+            recorder,
+            method,
+            start,
+            fields,
+            identity: None,
+            has_rights: true,
+            trace,
+            audit,
+            has_ended: false,
+        }
     }
 }
 
@@ -133,7 +145,8 @@ impl Call {
         self.log(code, elapsed);
         if let (Some(audit), Some(reason)) = (&self.audit, denial(code)) {
             let anonymous = Identity::anonymous();
-            audit.end_denied(self.identity.as_ref().unwrap_or(&anonymous), reason);
+            let identity = self.identity.as_ref().unwrap_or(&anonymous);
+            audit.end_denied(identity, self.has_rights, reason);
         }
     }
 
@@ -160,7 +173,8 @@ impl Call {
                 line!(warn, "slow call", recorder.slow.take());
             }
             Code::Unauthenticated | Code::PermissionDenied => {
-                line!(info, "call denied", recorder.denied.take(self.identity.as_ref(), code));
+                let limited = self.identity.as_ref().filter(|_| self.has_rights);
+                line!(info, "call denied", recorder.denied.take(limited, code));
             }
             _ => tracing::debug!(code = code_name, duration_ms, identity, "call ended"),
         }
@@ -236,7 +250,7 @@ impl LogRateLimit {
 }
 
 /// The same for each caller and code, so that the noise of one caller hides no other. All callers
-/// without an identity share one limit: they can come from any number of addresses.
+/// without an identity, or without any right, share one limit: there can be any number of them.
 #[derive(Default)]
 struct DeniedLogRateLimit(Mutex<HashMap<CallerAndCode, LogWindow>>);
 
@@ -247,6 +261,9 @@ impl DeniedLogRateLimit {
     fn take(&self, identity: Option<&Identity>, code: Code) -> Option<u64> {
         let mut windows = lock(&self.0);
         let key = (identity.cloned(), code);
+        if windows.len() >= LIMITED_CALLERS_MAX && !windows.contains_key(&key) {
+            windows.retain(|_, window| !window.is_over());
+        }
         let has_room = windows.len() < LIMITED_CALLERS_MAX || windows.contains_key(&key);
         windows.entry(if has_room { key } else { (None, code) }).or_default().take()
     }
@@ -264,8 +281,7 @@ impl LogWindow {
     /// Takes a permit for one line. Returns how many lines were suppressed since the last one, or
     /// None if this line must be suppressed.
     fn take(&mut self) -> Option<u64> {
-        let is_over = |start: Instant| start.elapsed() >= Duration::from_secs(1);
-        if self.start.is_none_or(is_over) {
+        if self.is_over() {
             self.start = Some(Instant::now());
             self.written = 0;
         }
@@ -275,6 +291,10 @@ impl LogWindow {
         }
         self.written += 1;
         Some(std::mem::take(&mut self.suppressed))
+    }
+
+    fn is_over(&self) -> bool {
+        self.start.is_none_or(|start| start.elapsed() >= Duration::from_secs(1))
     }
 }
 
@@ -302,6 +322,13 @@ mod tests {
             limit.take(Some(&Identity::from_stored(&number.to_string())), code);
         }
         assert!(lock(&limit.0).len() <= LIMITED_CALLERS_MAX + 1);
+        let late = Identity::from_stored("late");
+        limit.take(Some(&late), code);
+        let has_window = || lock(&limit.0).contains_key(&(Some(late.clone()), code));
+        assert!(!has_window(), "there is no room");
+        lock(&limit.0).values_mut().for_each(|window| window.start = None);
+        limit.take(Some(&late), code);
+        assert!(has_window(), "windows that are over make room");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 
 use crate::{
     audit::AuditLog,
-    auth::Authenticator,
+    auth::{AuthError, Authenticator},
     domain::authorization::Caller,
     grpc::middleware::telemetry::call::{CALL_ID_HEADER, Call, CallRecorder},
 };
@@ -117,6 +117,8 @@ where
         if let Some(call) = &mut call {
             let caller = response.extensions().get::<Caller>().map(|it| it.identity.clone());
             call.identity = caller.filter(|identity| !identity.is_anonymous());
+            let denied = response.extensions().get::<AuthError>();
+            call.has_rights = !matches!(denied, Some(AuthError::NoMethodAllowed { .. }));
             let name = HeaderName::from_static(CALL_ID_HEADER);
             response.headers_mut().insert(name, call.fields.call_id.clone());
             if let Some(code) = code_of(response.headers()) {
