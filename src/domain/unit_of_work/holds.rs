@@ -190,11 +190,9 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
     if account.currency != new.currency {
         return Err(Rejection::currency_mismatch(account, &new.currency));
     }
-    let Some(held) = account.currency.add(account.held, new.amount) else {
-        return Err(Rejection::out_of_range(account, new.amount));
-    };
-    if account.unlimited_overdraft || account.available() >= new.amount {
-        return Ok(held);
+    if !account.unlimited_overdraft && account.available() < new.amount {
+        return Err(Rejection::insufficient_funds(account, new.amount));
     }
-    Err(Rejection::insufficient_funds(account, new.amount))
+    let held = account.currency.add(account.held, new.amount);
+    held.ok_or_else(|| Rejection::out_of_range(account, new.amount))
 }

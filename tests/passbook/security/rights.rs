@@ -13,6 +13,7 @@ on_both_databases! {
     every_amount_of_every_request_is_limited,
     lists_leave_out_what_is_denied,
     a_caller_without_the_right_to_read_sees_no_balance,
+    a_balance_is_not_found_out_by_requests_that_move_no_money,
     results_of_earlier_requests_show_what_the_policy_allows_now,
     a_fence_needs_the_right_to_move_money_of_some_account,
 }
@@ -242,6 +243,43 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     let answer = all.withdraw(too_much).await;
     let status = must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "1000.00");
+}
+
+async fn a_balance_is_not_found_out_by_requests_that_move_no_money(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let rules = [
+        allow(&["fees"], &["credit"], "\"unlimited\""),
+        allow(&["safe"], &["debit"], "\"unlimited\""),
+        allow(&["empty"], &["read", "debit"], "\"unlimited\""),
+    ];
+    let (server, _callers) = serve(&database, &rules).await;
+    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    fund(&all, &["fees", "safe"]).await;
+    open(&all, "empty").await;
+    place(&all, hold("safe", "400")).await;
+
+    // Each amount is one cent below and at the limit of money, from the balance of 1000.00 or the
+    // 400.00 on hold.
+    for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {
+        let legs = [("fees", amount), ("empty", "-0.01")];
+        let status =
+            must_fail(own.post_transaction(posting(&legs)).await, Reason::InsufficientFunds);
+        assert_eq!(metadata(&status, "account_id"), "empty");
+    }
+    for second in ["-1000.00", "-1000.01"] {
+        let first = format!("-{LARGEST}");
+        let legs = [("safe", first.as_str()), ("safe", second)];
+        must_fail(own.post_transaction(posting(&legs)).await, Reason::InsufficientFunds);
+    }
+    for amount in ["99999999999999999999999599.99", "99999999999999999999999600.00"] {
+        must_fail(own.place_hold(hold("safe", amount)).await, Reason::InsufficientFunds);
+    }
+    let condition = Some(Condition { min_balance_after: money("0"), ..Condition::default() });
+    for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {
+        let mut request = posting(&[("fees", amount), ("empty", "-0.01")]);
+        request.legs[1].condition = condition.clone();
+        must_fail(own.post_transaction(request).await, Reason::ConditionFailed);
+    }
 }
 
 async fn results_of_earlier_requests_show_what_the_policy_allows_now(kind: Kind) {

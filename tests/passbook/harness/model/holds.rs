@@ -87,11 +87,11 @@ impl Model {
             return Err(currency_mismatch(&request.account_id, account, &amount.currency_code));
         }
         let units = units(&amount);
-        if self.held(&request.account_id) + units >= LIMIT {
-            return Err(self.out_of_range(&request.account_id, units));
-        }
         if !account.unlimited_overdraft && units > self.available(&request.account_id) {
             return Err(self.insufficient_funds(&request.account_id, units));
+        }
+        if self.held(&request.account_id) + units >= LIMIT {
+            return Err(self.out_of_range(&request.account_id, units));
         }
         Ok(())
     }
