@@ -55,6 +55,7 @@ impl UnitOfWork {
             None => Ok(()),
             Some(required) => Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),
+                account_id: Some(hold.account_id.clone()),
                 currency_code: hold.currency.code().to_owned(),
                 held: Some(hold.amount),
                 required,

@@ -236,6 +236,22 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     let outcome = request_outcome(&own, &too_much.request_id).await;
     let error = status_of(&outcome.error.expect("an error"));
     assert_eq!(metadata(&error, "available"), "");
+    let hold_id = place(&all, hold("safe", "400")).await.hold_id;
+    let exceeding = capture_part(&hold_id, "400.01");
+    for _ in 0..2 {
+        let answer = own.capture_hold(exceeding.clone()).await;
+        let status = must_fail(answer, Reason::HoldAmountExceeded);
+        assert_eq!(metadata(&status, "required"), "400.01");
+        for figure in ["held", "account_id"] {
+            assert_eq!(metadata(&status, figure), "", "{status:?}");
+        }
+        assert!(!status.message().contains("400.00"), "{}", status.message());
+    }
+    released(&all, release(&hold_id)).await;
+    let in_euros = DepositRequest { amount: money_of("EUR", "1"), ..deposit("fees", "") };
+    let status = must_fail(own.deposit(in_euros).await, Reason::CurrencyMismatch);
+    assert_eq!(metadata(&status, "account_currency_code"), "", "{status:?}");
+    assert!(!status.message().contains("USD"), "{}", status.message());
     let most = &"9".repeat(26);
     let status = must_fail(own.deposit(deposit("fees", most)).await, Reason::BalanceOutOfRange);
     assert_eq!(metadata(&status, "balance"), "", "{status:?}");

@@ -126,6 +126,7 @@ impl Model {
         if amount.currency_code == whole.currency_code && taken > hold.amount {
             let metadata = [
                 ("hold_id", request.hold_id.clone()),
+                ("account_id", hold.message.account_id.clone()),
                 ("currency_code", whole.currency_code.clone()),
                 ("held", whole.value.clone()),
                 ("required", text(&amount.currency_code, taken)),
