@@ -233,12 +233,7 @@ impl Account {
 
     /// The amount that can be spent: balance - held + overdraft limit.
     pub fn available(&self) -> Amount {
-        self.available_at(self.balance)
-    }
-
-    /// The amount that could be spent if the balance were this one.
-    pub fn available_at(&self, balance: Amount) -> Amount {
-        balance.plus(-self.held).plus(self.overdraft_limit)
+        self.balance.plus(-self.held).plus(self.overdraft_limit)
     }
 
     /// Whether `new` has the attributes with which this account was opened. Later changes do not matter: a

@@ -183,6 +183,13 @@ impl Currency {
         self.within_limit(sum).then_some(Amount(sum))
     }
 
+    /// A sum of amounts, given in the currency's smallest unit. None beyond all numbers, which are several
+    /// times the limit of one amount.
+    #[must_use]
+    pub fn sum_of_units(&self, units: i128) -> Option<Amount> {
+        Decimal::try_from_i128_with_scale(units, self.scale).ok().map(Amount)
+    }
+
     /// Formats a sum of amounts, given in the currency's smallest unit. It may be far beyond the limit of
     /// one amount.
     pub fn format_units(&self, units: i128) -> String {
@@ -224,6 +231,11 @@ impl Amount {
     /// The number, for the database.
     pub fn decimal(self) -> Decimal {
         self.0
+    }
+
+    /// The number in the currency's smallest unit.
+    pub fn units(self) -> i128 {
+        self.0.mantissa()
     }
 
     /// A sum that may be beyond the limit of one amount: the caller adds at most seven.

@@ -45,8 +45,16 @@ pub enum Rejection {
     AccountClosed { account_id: AccountId },
     #[error("account {account_id} is frozen: no money may leave it or be held")]
     AccountFrozen { account_id: AccountId },
-    #[error("account {account_id} is in {account_currency_code}, the amount in {currency_code}")]
-    CurrencyMismatch { account_id: AccountId, currency_code: String, account_currency_code: String },
+    #[error(
+        "account {account_id} is in {}, the amount in {currency_code}",
+        figure(account_currency_code)
+    )]
+    CurrencyMismatch {
+        account_id: AccountId,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_currency_code: Option<String>,
+    },
     #[error(
         "account {account_id} has a balance of {} {currency_code}; \
          a change by {amount} would take it beyond the limit of an amount",
@@ -89,6 +97,9 @@ pub enum Rejection {
     #[error("hold {hold_id} is over {} {currency_code}; {required} are required", figure(held))]
     HoldAmountExceeded {
         hold_id: HoldId,
+        // Older versions stored none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
         currency_code: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held: Option<Amount>,
@@ -109,7 +120,7 @@ impl Rejection {
         Self::CurrencyMismatch {
             account_id: account.account_id.clone(),
             currency_code: currency.code().to_owned(),
-            account_currency_code: account.currency.code().to_owned(),
+            account_currency_code: Some(account.currency.code().to_owned()),
         }
     }
 
@@ -134,33 +145,43 @@ impl Rejection {
         }
     }
 
-    /// The account of which the rejection has figures.
-    pub(super) fn account_of_figures(&self) -> Option<&AccountId> {
-        match self {
-            Self::BalanceOutOfRange { account_id, .. }
-            | Self::ConditionFailed { account_id, .. }
-            | Self::InsufficientFunds { account_id, .. } => Some(account_id),
-            _ => None,
-        }
-    }
-
-    /// The rejection for a caller that may not read the account: without its balance and version, and
-    /// without the amount of a hold.
-    pub(super) fn without_figures(mut self) -> Self {
+    /// The rejection without what only readers of its account may know: balance, version, currency, and
+    /// the amount and the account of a hold. `may_read` says whether the caller is one; None is an
+    /// account that is not recorded.
+    pub(super) fn visible(mut self, may_read: impl Fn(Option<&AccountId>) -> bool) -> Self {
         match &mut self {
-            Self::BalanceOutOfRange { balance, .. } => *balance = None,
-            Self::ConditionFailed { actual, version, .. } => (*actual, *version) = (None, None),
-            Self::InsufficientFunds { available, version, .. } => {
-                (*available, *version) = (None, None);
+            Self::CurrencyMismatch { account_id, account_currency_code, .. } => {
+                if !may_read(Some(account_id)) {
+                    *account_currency_code = None;
+                }
             }
-            Self::HoldAmountExceeded { held, .. } => *held = None,
+            Self::BalanceOutOfRange { account_id, balance, .. } => {
+                if !may_read(Some(account_id)) {
+                    *balance = None;
+                }
+            }
+            Self::ConditionFailed { account_id, actual, version, .. } => {
+                if !may_read(Some(account_id)) {
+                    (*actual, *version) = (None, None);
+                }
+            }
+            Self::InsufficientFunds { account_id, available, version, .. } => {
+                if !may_read(Some(account_id)) {
+                    (*available, *version) = (None, None);
+                }
+            }
+            Self::HoldAmountExceeded { account_id, held, .. } => {
+                if !may_read(account_id.as_ref()) {
+                    (*account_id, *held) = (None, None);
+                }
+            }
             _ => {}
         }
         self
     }
 }
 
-/// A figure, unless the caller may not read it.
+/// A figure, unless the caller may not know it.
 fn figure(value: &Option<impl fmt::Display>) -> String {
     value.as_ref().map_or_else(|| "(hidden)".to_owned(), ToString::to_string)
 }

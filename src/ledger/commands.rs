@@ -190,7 +190,8 @@ impl Ledger {
                 Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let hold_ids = context.hold_ids(&hold.hold_id);
-                    let found = store.hold(&hold_ids, i64::MIN, |_| true).await?;
+                    let may_end = |id: &AccountId| context.caller.grant.may_debit(id);
+                    let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
                     hold.resolved = found.value.map(Arc::new);
                 }
                 Action::Reverse(transaction) => {

@@ -289,7 +289,7 @@ impl Ledger {
         // A hold that the caller may not read causes no wait for its expiry.
         let query = |store: Arc<Store>, until_us| {
             let (hold_ids, grant) = (context.hold_ids(hold_id), context.caller.grant.clone());
-            let is_visible = move |hold: &Hold| grant.may_read(&hold.account_id);
+            let is_visible = move |account_id: &AccountId| grant.may_read(account_id);
             async move { store.hold(&hold_ids, until_us, is_visible).await }
         };
         let found = self.with_expiry(context, false, query).await?;

@@ -53,8 +53,8 @@ pub enum PermissionDenied {
     Account(Right, AccountId),
     /// To move so much of this currency at once; `limit` is None if it is not allowed at all.
     Amount {
-        /// The account.
-        account_id: AccountId,
+        /// The account; None if the request names a hold or a transaction instead.
+        account_id: Option<AccountId>,
         /// The right for which there is a limit.
         right: Right,
         /// The currency's code.
@@ -112,7 +112,11 @@ impl Grant {
             return Err(PermissionDenied::NoAccount);
         }
         for ((account_id, right, currency_code), sum) in &needs.amounts {
-            self.check_amount(*right, account_id, currency_code, *sum)?;
+            self.check_amount(*right, account_id, currency_code, *sum).map_err(|limit| {
+                let account_id = needs.names(*right, account_id).then(|| (*account_id).clone());
+                let (right, currency_code) = (*right, (*currency_code).to_owned());
+                PermissionDenied::Amount { account_id, right, currency_code, limit }
+            })?;
         }
         match needs.unlimited_overdraft {
             Some(account_id) if !self.has_no_limit(Right::Overdraft, account_id) => {
@@ -146,6 +150,11 @@ impl Grant {
             self.allows(Right::Credit, account_id) || self.allows(Right::Debit, account_id)
         };
         account_ids.iter().all(may_move)
+    }
+
+    /// Whether the caller may place holds on this account, and end them.
+    pub fn may_debit(&self, account_id: &AccountId) -> bool {
+        self.allows(Right::Debit, account_id)
     }
 
     /// Whether the caller may read this account.
@@ -198,13 +207,16 @@ impl Grant {
     }
 
     /// Checks the sum of a request's amounts. None: more than any limit.
+    ///
+    /// # Errors
+    /// The sum is more than the limit; None if the currency is not allowed at all.
     fn check_amount(
         &self,
         right: Right,
         account_id: &AccountId,
         currency_code: &str,
         sum: Option<Decimal>,
-    ) -> Result<(), PermissionDenied> {
+    ) -> Result<(), Option<Amount>> {
         let mut highest = None;
         for limit in self.limits(right, account_id) {
             match limit {
@@ -216,12 +228,7 @@ impl Grant {
         }
         match (highest, sum) {
             (Some(limit), Some(sum)) if sum <= limit.decimal() => Ok(()),
-            _ => Err(PermissionDenied::Amount {
-                account_id: account_id.clone(),
-                right,
-                currency_code: currency_code.to_owned(),
-                limit: highest,
-            }),
+            _ => Err(highest),
         }
     }
 }
@@ -239,11 +246,11 @@ impl fmt::Display for PermissionDenied {
                     || format!("for {currency_code}"),
                     |limit| format!("for more than {currency_code} {} at once", limit.decimal()),
                 );
-                let right = right.name();
-                write!(
-                    formatter,
-                    "this identity does not have the right {right} on account {account_id} {limit}"
-                )
+                write!(formatter, "this identity does not have the right {}", right.name())?;
+                if let Some(account_id) = account_id {
+                    write!(formatter, " on account {account_id}")?;
+                }
+                write!(formatter, " {limit}")
             }
             Self::UnlimitedOverdraft(account_id) => write!(
                 formatter,

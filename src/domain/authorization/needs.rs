@@ -75,6 +75,12 @@ impl<'a> Needs<'a> {
         needs
     }
 
+    /// Whether the command itself names the account on which it needs this right.
+    pub fn names(&self, right: Right, account_id: &AccountId) -> bool {
+        let is_same = |it: &&NeededRight<'_>| it.right == right && it.account_id == account_id;
+        self.rights.iter().filter(is_same).any(|it| it.found_by.is_none())
+    }
+
     fn change(&mut self, account_id: &'a AccountId, change: &'a AttributeChange) {
         let AttributeChange::Update { overdraft_limit, unlimited_overdraft, .. } = change else {
             return;

@@ -366,6 +366,15 @@ fn what_a_request_names_looks_like_nothing_to_those_without_rights() {
         let but_one = grant([deny(&["z"], &own), allow(&["*"], &own)]);
         assert_eq!(but_one.check(&missing), denied, "{missing:?}");
     }
+    // Its account is not named to those who may change it, but not by so much.
+    let reversed = reverse(Some(transaction(&[("a1", "99"), ("a2", "-99")])));
+    let hold = || Some(hold_on("a1", "99"));
+    for denied in [capture(hold(), None, Some("a2")), release(hold()), reversed] {
+        let message = limited.check(&denied).unwrap_err().to_string();
+        assert!(message.contains("EUR 10") && !message.contains("a1"), "{message}");
+    }
+    let message = limited.check(&capture(hold(), Some("11"), Some("a1"))).unwrap_err().to_string();
+    assert!(message.contains("credit on account a1"), "{message}");
     assert_eq!(limited.hidden("hold"), Some(PermissionDenied::Named("hold")));
     assert_eq!(grant([allow(&["*"], &[Right::Read])]).hidden("hold"), None);
 }

@@ -36,12 +36,6 @@ impl Grant {
     pub fn visible_record(&self, record: RequestRecord) -> RequestRecord {
         let result = match record.result {
             Ok(effects) => Ok(self.visible_effects(effects)),
-            // The rejection does not name the account of the hold.
-            Err(rejection @ Rejection::HoldAmountExceeded { .. })
-                if !self.covers_all_accounts(Right::Read) =>
-            {
-                Err(rejection.without_figures())
-            }
             Err(rejection) => Err(self.visible_rejection(rejection)),
         };
         RequestRecord { result, ..record }
@@ -49,11 +43,9 @@ impl Grant {
 
     /// The rejection, without the figures of an account that the caller may not read.
     pub fn visible_rejection(&self, rejection: Rejection) -> Rejection {
-        match rejection.account_of_figures() {
-            Some(account_id) if !self.allows(Right::Read, account_id) => {
-                rejection.without_figures()
-            }
-            _ => rejection,
-        }
+        rejection.visible(|account_id| match account_id {
+            Some(account_id) => self.allows(Right::Read, account_id),
+            None => self.covers_all_accounts(Right::Read),
+        })
     }
 }

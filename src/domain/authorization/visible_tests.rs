@@ -45,6 +45,13 @@ fn nothing_of_an_account_is_shown_without_the_right_to_read_it() {
 #[test]
 fn a_rejection_has_no_figures_of_an_account_without_the_right_to_read_it() {
     let figure = |text: &str| Some(eur().parse(text).unwrap());
+    let exceeded = |account_id| Rejection::HoldAmountExceeded {
+        hold_id: HoldId::parse("h").unwrap(),
+        account_id,
+        currency_code: "EUR".to_owned(),
+        held: figure("777"),
+        required: eur().parse("1").unwrap(),
+    };
     let rejections = |account_id: &str| {
         let (account_id, currency_code) = (id(account_id), "EUR".to_owned());
         [
@@ -62,14 +69,21 @@ fn a_rejection_has_no_figures_of_an_account_without_the_right_to_read_it() {
                 amount: eur().parse("1").unwrap(),
             },
             Rejection::ConditionFailed {
-                account_id,
+                account_id: account_id.clone(),
                 condition: "expected_version".to_owned(),
                 required: "1".to_owned(),
                 actual: Some("777".to_owned()),
                 version: Some(777),
             },
+            Rejection::CurrencyMismatch {
+                account_id: account_id.clone(),
+                currency_code: "EUR".to_owned(),
+                account_currency_code: Some("X777".to_owned()),
+            },
+            exceeded(Some(account_id)),
         ]
     };
+    let all = grant([allow(&["*"], &[Right::Read])]);
     let grant = grant([allow(&["seen"], &[Right::Read]), allow(&["*"], &[Right::Debit])]);
     for rejection in rejections("seen") {
         assert_eq!(grant.visible_rejection(rejection.clone()), rejection);
@@ -80,14 +94,15 @@ fn a_rejection_has_no_figures_of_an_account_without_the_right_to_read_it() {
         assert!(!stored.contains("777") && !shown.to_string().contains("777"), "{stored} {shown}");
         assert_eq!(serde_json::from_str::<Rejection>(&stored).unwrap(), shown);
     }
-    let exceeded = Rejection::HoldAmountExceeded {
-        hold_id: HoldId::parse("h").unwrap(),
-        currency_code: "EUR".to_owned(),
-        held: figure("777"),
-        required: eur().parse("1").unwrap(),
+    let record = |rejection| {
+        let result = Err(rejection);
+        RequestRecord { fingerprint: [0; 32], transaction_id: Uuid::nil(), result }
     };
-    let record =
-        RequestRecord { fingerprint: [0; 32], transaction_id: Uuid::nil(), result: Err(exceeded) };
-    let shown = grant.visible_record(record).result.unwrap_err();
+    let seen = exceeded(Some(id("seen")));
+    assert_eq!(grant.visible_record(record(seen.clone())).result, Err(seen));
+    // As an older version stored it: without the account.
+    let former = exceeded(None);
+    let shown = grant.visible_rejection(former.clone());
     assert!(!shown.to_string().contains("777"), "{shown}");
+    assert_eq!(all.visible_rejection(former.clone()), former);
 }

@@ -55,6 +55,7 @@ impl UnitOfWork {
             None => Ok(()),
             Some(required) => Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),
+                account_id: Some(hold.account_id.clone()),
                 currency_code: hold.currency.code().to_owned(),
                 held: Some(hold.amount),
                 required,
@@ -190,11 +191,9 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
     if account.currency != new.currency {
         return Err(Rejection::currency_mismatch(account, &new.currency));
     }
-    let Some(held) = account.currency.add(account.held, new.amount) else {
-        return Err(Rejection::out_of_range(account, new.amount));
-    };
-    if account.unlimited_overdraft || account.available() >= new.amount {
-        return Ok(held);
+    if !account.unlimited_overdraft && account.available() < new.amount {
+        return Err(Rejection::insufficient_funds(account, new.amount));
     }
-    Err(Rejection::insufficient_funds(account, new.amount))
+    let held = account.currency.add(account.held, new.amount);
+    held.ok_or_else(|| Rejection::out_of_range(account, new.amount))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    account::AccountState,
+    account::{Account, AccountState},
     command::{Action, Command, Request, TransactionRef},
     fixtures::{NOW, account, account_in, id, posting, request, usd},
     hold::{Capture, Hold, HoldRef, HoldState, NewHold},
@@ -157,7 +157,10 @@ fn rejections_of_holds_come_in_one_fixed_order() {
     };
     let closed = account_in(AccountState::Closed, "closed");
     let frozen = account_in(AccountState::Frozen, "frozen");
-    let mut work = work(vec![account("a", "1.00"), closed, frozen]);
+    let held = usd().parse("1.00").unwrap();
+    let unlimited = Account { held, unlimited_overdraft: true, ..account("unlimited", "0.00") };
+    let mut work = work(vec![account("a", "1.00"), closed, frozen, unlimited]);
+    let most = format!("{}.00", "9".repeat(26));
     let taken = NewHold { hold_id: named_hold("taken").hold_id, ..new_hold("a", "1.00") };
     place(&mut work, "0", taken).unwrap();
     let in_time = NewHold { expire_time_us: Some(NOW + 1), ..named_hold("free") };
@@ -168,8 +171,8 @@ fn rejections_of_holds_come_in_one_fixed_order() {
         NewHold { account_id: id("closed"), ..in_time.clone() },
         NewHold { account_id: id("frozen"), ..in_time.clone() },
         NewHold { account_id: id("a"), ..in_time },
-        new_hold("a", &format!("{}.00", "9".repeat(26))),
-        new_hold("a", "0.01"),
+        new_hold("a", &most),
+        new_hold("unlimited", &most),
     ];
     let reasons: Vec<_> = (1..)
         .zip(news)
@@ -185,8 +188,8 @@ fn rejections_of_holds_come_in_one_fixed_order() {
         "ACCOUNT_CLOSED",
         "ACCOUNT_FROZEN",
         "CURRENCY_MISMATCH",
-        "BALANCE_OUT_OF_RANGE",
         "INSUFFICIENT_FUNDS",
+        "BALANCE_OUT_OF_RANGE",
     ];
     assert_eq!(reasons, expected);
 }

@@ -25,8 +25,7 @@ impl UnitOfWork {
         legs: &[Leg],
         reserved: Option<&Hold>,
     ) -> Result<PlannedEntries, Rejection> {
-        // Where each account stands after the legs so far; None beyond the limit of an amount.
-        let mut running: HashMap<&AccountId, (i64, Option<Amount>)> = HashMap::new();
+        let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
         for leg in legs {
             let account = self.account(&leg.account_id)?;
@@ -35,22 +34,14 @@ impl UnitOfWork {
             {
                 return self.evaluate(&legs, reserved);
             }
-            let (sequence, balance) =
-                running.entry(&leg.account_id).or_insert((account.sequence, Some(account.balance)));
-            *sequence += 1;
-            // Amounts of different scales are not added; `has_the_currency` rejects them.
-            *balance = balance
-                .filter(|_| account.currency == leg.currency)
-                .and_then(|balance| account.currency.add(balance, leg.amount));
-            let (sequence, balance_after) = (*sequence, *balance);
+            let after = running.entry(&leg.account_id).or_insert_with(|| Running::new(account));
+            after.add(account, leg);
             let reserved = reserved.filter(|hold| hold.account_id == leg.account_id);
             let reserved = reserved.map(|hold| hold.amount);
-            let final_balance = None;
-            let check = LegCheck { account, leg, reserved, sequence, balance_after, final_balance };
-            checks.push(check);
+            checks.push(LegCheck { account, leg, reserved, after: *after, last: *after });
         }
         for check in &mut checks {
-            check.final_balance = running.get(&check.leg.account_id).and_then(|it| it.1);
+            check.last = running.get(&check.leg.account_id).copied().unwrap_or(check.after);
         }
         for rule in LegCheck::RULES {
             checks.iter().try_for_each(rule)?;
@@ -157,6 +148,33 @@ impl PlannedEntries {
     }
 }
 
+/// Where an account stands after some legs of a posting.
+#[derive(Clone, Copy)]
+struct Running {
+    /// The sequence of its last entry.
+    sequence: i64,
+    /// None once a leg has taken it beyond the limit of an amount.
+    balance: Option<Amount>,
+    /// The sum of the legs, in the currency's smallest unit. It may be far beyond the limit.
+    change: i128,
+}
+
+impl Running {
+    fn new(account: &Account) -> Self {
+        Self { sequence: account.sequence, balance: Some(account.balance), change: 0 }
+    }
+
+    fn add(&mut self, account: &Account, leg: &Leg) {
+        self.sequence += 1;
+        // Amounts of different scales are not added; `has_the_currency` rejects them.
+        self.balance = self
+            .balance
+            .filter(|_| account.currency == leg.currency)
+            .and_then(|balance| account.currency.add(balance, leg.amount));
+        self.change += leg.amount.units();
+    }
+}
+
 /// A condition on one leg.
 type Rule<'a> = fn(&LegCheck<'a>) -> Result<(), Rejection>;
 
@@ -166,23 +184,23 @@ struct LegCheck<'a> {
     leg: &'a Leg,
     /// The amount of the hold that this leg captures.
     reserved: Option<Amount>,
-    sequence: i64,
-    /// After this leg; None where it, or one before it, goes beyond the limit of an amount.
-    balance_after: Option<Amount>,
-    /// After all legs of the posting on this account.
-    final_balance: Option<Amount>,
+    /// Where the account stands after this leg.
+    after: Running,
+    /// Where it stands after all legs of the posting.
+    last: Running,
 }
 
 impl<'a> LegCheck<'a> {
     /// The rules after the existence of the accounts, in the order of `ErrorReason`. Each rule is checked
-    /// on all legs before the next rule.
+    /// on all legs before the next rule. The limit comes last: before `has_funds`, a caller without the
+    /// right to read an account could find out its balance by legs that always lack funds elsewhere.
     const RULES: [Rule<'a>; 6] = [
         Self::is_not_closed,
         Self::is_not_frozen,
         Self::has_the_currency,
-        Self::is_within_the_limit,
         Self::meets_its_condition,
         Self::has_funds,
+        Self::is_within_the_limit,
     ];
 
     fn is_not_closed(&self) -> Result<(), Rejection> {
@@ -209,13 +227,6 @@ impl<'a> LegCheck<'a> {
         Err(Rejection::currency_mismatch(self.account, &self.leg.currency))
     }
 
-    fn is_within_the_limit(&self) -> Result<(), Rejection> {
-        if self.balance_after.is_some() {
-            return Ok(());
-        }
-        Err(Rejection::out_of_range(self.account, self.leg.amount))
-    }
-
     fn meets_its_condition(&self) -> Result<(), Rejection> {
         let Condition { expected_version, min_balance_after, max_balance_after } =
             self.leg.condition;
@@ -223,7 +234,8 @@ impl<'a> LegCheck<'a> {
         if let Some(expected) = expected_version.filter(|expected| *expected != version) {
             return Err(self.condition_failed("expected_version", expected, version));
         }
-        let after = self.final_balance();
+        // `is_within_the_limit` rejects a balance that no condition can name.
+        let Some(after) = self.last.balance else { return Ok(()) };
         if let Some(min) = min_balance_after.filter(|min| after < *min) {
             return Err(self.condition_failed("min_balance_after", min, after));
         }
@@ -236,29 +248,34 @@ impl<'a> LegCheck<'a> {
     /// Only a posting whose legs together take money from the account can lack funds. A deposit is applied
     /// even if the account is already below its limit.
     fn has_funds(&self) -> Result<(), Rejection> {
-        let taken = self.account.balance.plus(-self.final_balance());
+        let taken = -self.last.change;
         let reserved = self.reserved.unwrap_or(self.account.currency.zero());
-        let available_after = self.account.available_at(self.final_balance()).plus(reserved);
-        let unlimited = self.account.unlimited_overdraft;
-        if !taken.is_positive() || unlimited || !available_after.is_negative() {
+        let available = self.account.available().plus(reserved);
+        if taken <= 0 || self.account.unlimited_overdraft || taken <= available.units() {
             return Ok(());
         }
-        Err(Rejection::insufficient_funds(self.account, taken))
+        // None only for a sum beyond all numbers, which `is_within_the_limit` rejects.
+        match self.account.currency.sum_of_units(taken) {
+            Some(required) => Err(Rejection::insufficient_funds(self.account, required)),
+            None => Ok(()),
+        }
     }
 
-    /// The balance after all legs, for the rules that come after `is_within_the_limit`.
-    fn final_balance(&self) -> Amount {
-        self.final_balance.unwrap_or(self.account.balance)
+    fn is_within_the_limit(&self) -> Result<(), Rejection> {
+        if self.after.balance.is_some() {
+            return Ok(());
+        }
+        Err(Rejection::out_of_range(self.account, self.leg.amount))
     }
 
     fn entry(&self) -> Entry {
         Entry {
             account_id: self.leg.account_id.clone(),
-            sequence: self.sequence,
+            sequence: self.after.sequence,
             transaction_id: TransactionId::nil(),
             currency: self.account.currency.clone(),
             amount: self.leg.amount,
-            balance_after: self.balance_after.unwrap_or(self.account.balance),
+            balance_after: self.after.balance.unwrap_or(self.account.balance),
             create_time_us: 0,
             hash: [0; 32],
         }

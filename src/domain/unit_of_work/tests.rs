@@ -175,10 +175,10 @@ fn rejections_come_in_one_fixed_order() {
     let accounts = vec![closed, frozen, euros, full, empty, conditional];
     let wrong = |request: &mut Request, index: usize| {
         let account_id =
-            ["missing", "closed", "frozen", "euros", "full", "conditional", "empty"][index];
+            ["missing", "closed", "frozen", "euros", "conditional", "empty", "full"][index];
         let amount = if account_id == "full" { "1.00" } else { "-1.00" };
         let mut leg = legs(&[(account_id, amount)]);
-        leg[0].condition.expected_version = (index == 5).then_some(7);
+        leg[0].condition.expected_version = (index == 4).then_some(7);
         legs_of(request).extend(leg);
     };
     let name = |rejection: &Rejection| match rejection {
@@ -186,9 +186,9 @@ fn rejections_come_in_one_fixed_order() {
         Rejection::AccountClosed { .. } => 1,
         Rejection::AccountFrozen { .. } => 2,
         Rejection::CurrencyMismatch { .. } => 3,
-        Rejection::BalanceOutOfRange { .. } => 4,
-        Rejection::ConditionFailed { .. } => 5,
-        Rejection::InsufficientFunds { .. } => 6,
+        Rejection::BalanceOutOfRange { .. } => 6,
+        Rejection::ConditionFailed { .. } => 4,
+        Rejection::InsufficientFunds { .. } => 5,
         other => panic!("not expected here: {other}"),
     };
     for first in 0..7 {

@@ -44,7 +44,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::CurrencyMismatch {
             account_id: account_id(),
             currency_code: currency_code(),
-            account_currency_code: text("EUR"),
+            account_currency_code: Some(text("EUR")),
         },
         Rejection::BalanceOutOfRange {
             account_id: account_id(),
@@ -68,6 +68,7 @@ fn rejections() -> Vec<Rejection> {
         },
         Rejection::HoldAmountExceeded {
             hold_id: hold_id(),
+            account_id: Some(account_id()),
             currency_code: currency_code(),
             held: Some(amount("1")),
             required: amount("2"),
@@ -125,7 +126,7 @@ fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
             (Code::FailedPrecondition, E::InsufficientFunds, keys)
         }
         R::HoldAmountExceeded { .. } => {
-            let keys = "currency_code held hold_id required";
+            let keys = "account_id currency_code held hold_id required";
             (Code::FailedPrecondition, E::HoldAmountExceeded, keys)
         }
         R::AccountNotEmpty { .. } => {

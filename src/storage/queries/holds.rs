@@ -34,17 +34,28 @@ pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
 
 impl Store {
     /// The hold with the first of these ids that exists, as it is by the clock. None if `is_visible`
-    /// hides it.
+    /// hides its account, which is judged before the rest is read.
     pub async fn hold(
         &self,
         hold_ids: &[HoldId; 2],
         expire_until_us: i64,
-        is_visible: impl Fn(&Hold) -> bool,
+        is_visible: impl Fn(&AccountId) -> bool,
     ) -> Result<Expiring<Option<Hold>>, StorageError> {
-        let ids = BTreeSet::from(hold_ids.clone());
-        let (now_us, mut holds) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
-        holds.sort_by_key(|hold| hold.hold_id != hold_ids[0]);
-        let hold = holds.into_iter().next().filter(is_visible);
+        let keys = Entity::find()
+            .select_only()
+            .columns([Column::HoldId, Column::AccountId])
+            .filter(Column::HoldId.is_in(hold_ids.iter().map(HoldId::as_str)))
+            .into_tuple::<(String, String)>();
+        let mut keys = keys.all(&self.readers).await?;
+        keys.sort_by_key(|(hold_id, _)| *hold_id != *hold_ids[0].as_str());
+        // A hidden hold takes no longer than one that does not exist.
+        let visible = keys.into_iter().next();
+        let visible = visible.filter(|(_, id)| is_visible(&AccountId::from_stored(id)));
+        let Some((hold_id, _)) = visible else {
+            return Ok(Expiring { value: None, expired_us: None });
+        };
+        let ids = BTreeSet::from([HoldId::from_stored(&hold_id)]);
+        let (now_us, hold) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
         let now_us = Ord::min(now_us, expire_until_us);
         let Expiring { mut value, expired_us } = as_of(hold.into_iter().map(|hold| (hold, now_us)));
         Ok(Expiring { value: value.pop(), expired_us })

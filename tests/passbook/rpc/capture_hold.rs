@@ -189,8 +189,13 @@ async fn every_rejection_has_its_reason_and_is_recorded_alone(kind: Kind) {
         amount: money_of(currency_code, amount),
         ..capture("h")
     };
-    let exceeded =
-        [("hold_id", "h"), ("currency_code", "USD"), ("held", "6.00"), ("required", "6.01")];
+    let exceeded = [
+        ("hold_id", "h"),
+        ("account_id", "alice"),
+        ("currency_code", "USD"),
+        ("held", "6.00"),
+        ("required", "6.01"),
+    ];
     let not_dollars =
         [("account_id", "alice"), ("currency_code", "EUR"), ("account_currency_code", "USD")];
     let not_euros =

@@ -11,6 +11,7 @@ on_both_databases! {
     a_hold_of_an_older_version_keeps_its_id,
     a_hidden_transaction_is_denied_before_its_entries_are_read,
     a_hidden_hold_looks_like_one_that_does_not_exist,
+    a_hidden_hold_is_denied_before_its_row_is_read,
 }
 
 async fn serve(database: &TestDatabase) -> (Server, [Client; 3], Callers) {
@@ -165,4 +166,25 @@ async fn a_hidden_hold_looks_like_one_that_does_not_exist(kind: Kind) {
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0], answers[2]);
+}
+
+async fn a_hidden_hold_is_denied_before_its_row_is_read(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let (_server, [east, west, _], _callers) = serve(&database).await;
+    place_named(&east, "order-1", "east:1").await;
+    // A caller for whom the row is read gets an error.
+    let _tampering = Tampering::begin(&database).await;
+    database.execute("UPDATE holds SET request_id = ''").await;
+
+    let get = || GetHoldRequest { hold_id: "order-1@east".to_owned() };
+    must_fail(west.get_hold(get()).await, Reason::PermissionDenied);
+    must_fail(west.capture_hold(capture("order-1@east")).await, Reason::PermissionDenied);
+    must_fail(west.release_hold(release("order-1@east")).await, Reason::PermissionDenied);
+    for error in [
+        east.get_hold(get()).await.map(drop),
+        east.capture_hold(capture("order-1@east")).await.map(drop),
+        east.release_hold(release("order-1@east")).await.map(drop),
+    ] {
+        assert_eq!(error.expect_err("a corrupt row").code(), Code::Internal);
+    }
 }

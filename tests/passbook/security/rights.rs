@@ -13,6 +13,7 @@ on_both_databases! {
     every_amount_of_every_request_is_limited,
     lists_leave_out_what_is_denied,
     a_caller_without_the_right_to_read_sees_no_balance,
+    a_balance_is_not_found_out_by_requests_that_move_no_money,
     results_of_earlier_requests_show_what_the_policy_allows_now,
     a_fence_needs_the_right_to_move_money_of_some_account,
 }
@@ -235,6 +236,22 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     let outcome = request_outcome(&own, &too_much.request_id).await;
     let error = status_of(&outcome.error.expect("an error"));
     assert_eq!(metadata(&error, "available"), "");
+    let hold_id = place(&all, hold("safe", "400")).await.hold_id;
+    let exceeding = capture_part(&hold_id, "400.01");
+    for _ in 0..2 {
+        let answer = own.capture_hold(exceeding.clone()).await;
+        let status = must_fail(answer, Reason::HoldAmountExceeded);
+        assert_eq!(metadata(&status, "required"), "400.01");
+        for figure in ["held", "account_id"] {
+            assert_eq!(metadata(&status, figure), "", "{status:?}");
+        }
+        assert!(!status.message().contains("400.00"), "{}", status.message());
+    }
+    released(&all, release(&hold_id)).await;
+    let in_euros = DepositRequest { amount: money_of("EUR", "1"), ..deposit("fees", "") };
+    let status = must_fail(own.deposit(in_euros).await, Reason::CurrencyMismatch);
+    assert_eq!(metadata(&status, "account_currency_code"), "", "{status:?}");
+    assert!(!status.message().contains("USD"), "{}", status.message());
     let most = &"9".repeat(26);
     let status = must_fail(own.deposit(deposit("fees", most)).await, Reason::BalanceOutOfRange);
     assert_eq!(metadata(&status, "balance"), "", "{status:?}");
@@ -242,6 +259,43 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     let answer = all.withdraw(too_much).await;
     let status = must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "1000.00");
+}
+
+async fn a_balance_is_not_found_out_by_requests_that_move_no_money(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let rules = [
+        allow(&["fees"], &["credit"], "\"unlimited\""),
+        allow(&["safe"], &["debit"], "\"unlimited\""),
+        allow(&["empty"], &["read", "debit"], "\"unlimited\""),
+    ];
+    let (server, _callers) = serve(&database, &rules).await;
+    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    fund(&all, &["fees", "safe"]).await;
+    open(&all, "empty").await;
+    place(&all, hold("safe", "400")).await;
+
+    // Each amount is one cent below and at the limit of money, from the balance of 1000.00 or the
+    // 400.00 on hold.
+    for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {
+        let legs = [("fees", amount), ("empty", "-0.01")];
+        let status =
+            must_fail(own.post_transaction(posting(&legs)).await, Reason::InsufficientFunds);
+        assert_eq!(metadata(&status, "account_id"), "empty");
+    }
+    for second in ["-1000.00", "-1000.01"] {
+        let first = format!("-{LARGEST}");
+        let legs = [("safe", first.as_str()), ("safe", second)];
+        must_fail(own.post_transaction(posting(&legs)).await, Reason::InsufficientFunds);
+    }
+    for amount in ["99999999999999999999999599.99", "99999999999999999999999600.00"] {
+        must_fail(own.place_hold(hold("safe", amount)).await, Reason::InsufficientFunds);
+    }
+    let condition = Some(Condition { min_balance_after: money("0"), ..Condition::default() });
+    for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {
+        let mut request = posting(&[("fees", amount), ("empty", "-0.01")]);
+        request.legs[1].condition = condition.clone();
+        must_fail(own.post_transaction(request).await, Reason::ConditionFailed);
+    }
 }
 
 async fn results_of_earlier_requests_show_what_the_policy_allows_now(kind: Kind) {

@@ -134,6 +134,8 @@ async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
 
 async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
     let (_database, _server, client) = prepare(kind).await;
+    open_unlimited(&client, "unlimited").await;
+    place(&client, hold("unlimited", "5")).await;
     let passed = Some(Timestamp { seconds: 0, nanos: 0 });
     let with = |hold_id: &str, account_id: &str, (code, amount): (&str, &str), expire_time| {
         let amount = money_of(code, amount);
@@ -148,8 +150,8 @@ async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {
         (with("", "closed", ("EUR", LARGEST), None), Reason::AccountClosed),
         (with("", "frozen", ("EUR", LARGEST), None), Reason::AccountFrozen),
         (with("", "open", ("EUR", "5"), None), Reason::CurrencyMismatch),
-        (with("", "full", ("USD", LARGEST), None), Reason::BalanceOutOfRange),
-        (with("", "open", ("USD", "5"), None), Reason::InsufficientFunds),
+        (with("", "full", ("USD", LARGEST), None), Reason::InsufficientFunds),
+        (with("", "unlimited", ("USD", LARGEST), None), Reason::BalanceOutOfRange),
     ];
 
     for (request, expected) in cases {
@@ -210,7 +212,7 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
     // The later an account stands in the transaction, the lower the number of its rejection.
     let mut ids = Vec::new();
     for account_ids in
-        [&["q", "deep", "p"][..], &["q", "deep", "r"], &["q", "deep"], &["q"], &["r", "p"]]
+        [&["deep", "q", "p"][..], &["deep", "q", "r"], &["deep", "q"], &["deep"], &["r", "p"]]
     {
         let legs: Vec<_> = account_ids.iter().map(|account_id| leg(account_id, "5")).collect();
         ids.push(posted(&client, post(&legs)).await.transaction_id);
@@ -219,7 +221,7 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
     // "q" is emptied, "deep" is at the lower limit of money, "r" is frozen and emptied, "p" is
     // closed.
     for (account_id, amount) in
-        [("q", "20"), ("deep", "15"), ("deep", LARGEST), ("p", "5"), ("r", "5")]
+        [("q", "15"), ("deep", "20"), ("deep", LARGEST), ("p", "5"), ("r", "5")]
     {
         client.withdraw(withdrawal(account_id, amount)).await.expect("applied");
     }
@@ -229,8 +231,8 @@ async fn the_lower_numbered_rejection_of_a_reversal_wins(kind: Kind) {
     let expected = [
         (Reason::AccountClosed, "p"),
         (Reason::AccountFrozen, "r"),
-        (Reason::BalanceOutOfRange, "deep"),
         (Reason::InsufficientFunds, "q"),
+        (Reason::BalanceOutOfRange, "deep"),
     ];
     for (id, (expected, account_id)) in ids.iter().zip(expected) {
         let answer = client.reverse_transaction(reversal(id)).await;

@@ -68,9 +68,10 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         (out("closed", "EUR", "5", wrong_version()), Reason::AccountClosed),
         (out("frozen", "EUR", "5", wrong_version()), Reason::AccountFrozen),
         (out("open", "EUR", "5", wrong_version()), Reason::CurrencyMismatch),
-        (out("rock-bottom", "USD", "1", wrong_version()), Reason::BalanceOutOfRange),
         (out("open", "USD", "5", wrong_version()), Reason::ConditionFailed),
+        (out("rock-bottom", "USD", "1", wrong_version()), Reason::ConditionFailed),
         (out("open", "USD", "5", None), Reason::InsufficientFunds),
+        (out("rock-bottom", "USD", "1", None), Reason::BalanceOutOfRange),
     ];
     for (request, expected) in withdrawals {
         must_fail(client.withdraw(request).await, expected);
@@ -85,9 +86,9 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         (move_money("frozen", "closed", None), Reason::AccountClosed, "closed"),
         (move_money("frozen", "euro", None), Reason::AccountFrozen, "frozen"),
         (move_money("open", "euro", wrong_version()), Reason::CurrencyMismatch, "euro"),
-        (move_money("open", "full", wrong_version()), Reason::BalanceOutOfRange, "full"),
-        (move_money("open", "frozen", wrong_version()), Reason::ConditionFailed, "open"),
-        (move_money("open", "frozen", None), Reason::InsufficientFunds, "open"),
+        (move_money("open", "full", wrong_version()), Reason::ConditionFailed, "open"),
+        (move_money("open", "full", None), Reason::InsufficientFunds, "open"),
+        (move_money("rock-bottom", "full", None), Reason::BalanceOutOfRange, "rock-bottom"),
     ];
     for (request, expected, account_id) in transfers {
         let status = must_fail(client.transfer(request).await, expected);

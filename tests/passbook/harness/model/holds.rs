@@ -87,11 +87,11 @@ impl Model {
             return Err(currency_mismatch(&request.account_id, account, &amount.currency_code));
         }
         let units = units(&amount);
-        if self.held(&request.account_id) + units >= LIMIT {
-            return Err(self.out_of_range(&request.account_id, units));
-        }
         if !account.unlimited_overdraft && units > self.available(&request.account_id) {
             return Err(self.insufficient_funds(&request.account_id, units));
+        }
+        if self.held(&request.account_id) + units >= LIMIT {
+            return Err(self.out_of_range(&request.account_id, units));
         }
         Ok(())
     }
@@ -126,6 +126,7 @@ impl Model {
         if amount.currency_code == whole.currency_code && taken > hold.amount {
             let metadata = [
                 ("hold_id", request.hold_id.clone()),
+                ("account_id", hold.message.account_id.clone()),
                 ("currency_code", whole.currency_code.clone()),
                 ("held", whole.value.clone()),
                 ("required", text(&amount.currency_code, taken)),

@@ -128,15 +128,19 @@ impl Model {
             return Err(currency_mismatch(&leg.account_id, account, &leg.currency_code));
         }
         let mut balances: BTreeMap<&str, i128> = BTreeMap::new();
-        for (leg, account) in each() {
+        // The first leg of each account that goes beyond the limit.
+        let mut beyond: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, (leg, account)) in each().enumerate() {
             let balance = balances.entry(&leg.account_id).or_insert(account.balance);
             *balance += leg.units;
             if balance.abs() >= LIMIT {
-                return Err(self.out_of_range(&leg.account_id, leg.units));
+                beyond.entry(&leg.account_id).or_insert(index);
             }
         }
         for (leg, _) in each() {
-            self.meets(leg, balances[leg.account_id.as_str()])?;
+            let account_id = leg.account_id.as_str();
+            let within = (!beyond.contains_key(account_id)).then_some(balances[account_id]);
+            self.meets(leg, within)?;
         }
         for (leg, account) in each() {
             let after = balances[leg.account_id.as_str()];
@@ -147,12 +151,15 @@ impl Model {
                 return Err(self.insufficient_funds(&leg.account_id, taken));
             }
         }
-        Ok(())
+        match beyond.values().min() {
+            Some(first) => Err(self.out_of_range(&legs[*first].account_id, legs[*first].units)),
+            None => Ok(()),
+        }
     }
 
-    fn meets(&self, leg: &Leg, balance_after: i128) -> Result<(), Rejection> {
+    /// `balance_after` is None beyond the limit.
+    fn meets(&self, leg: &Leg, balance_after: Option<i128>) -> Result<(), Rejection> {
         let account = &self.accounts[&leg.account_id];
-        let after = text(&account.currency_code, balance_after);
         let failed = |condition: &str, required: String, actual: String| {
             let metadata = [
                 ("account_id", leg.account_id.clone()),
@@ -167,6 +174,8 @@ impl Model {
         if let Some(expected) = expected_version.filter(|it| *it != account.version) {
             return failed("expected_version", expected.to_string(), account.version.to_string());
         }
+        let Some(balance_after) = balance_after else { return Ok(()) };
+        let after = text(&account.currency_code, balance_after);
         if let Some(min) = min_balance_after.as_ref().filter(|it| balance_after < units(it)) {
             return failed("min_balance_after", min.value.clone(), after);
         }
