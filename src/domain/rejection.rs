@@ -150,30 +150,26 @@ impl Rejection {
     /// account that is not recorded.
     pub(super) fn visible(mut self, may_read: impl Fn(Option<&AccountId>) -> bool) -> Self {
         match &mut self {
-            Self::CurrencyMismatch { account_id, account_currency_code, .. } => {
-                if !may_read(Some(account_id)) {
-                    *account_currency_code = None;
-                }
+            Self::CurrencyMismatch { account_id, account_currency_code, .. }
+                if !may_read(Some(account_id)) =>
+            {
+                *account_currency_code = None;
             }
-            Self::BalanceOutOfRange { account_id, balance, .. } => {
-                if !may_read(Some(account_id)) {
-                    *balance = None;
-                }
+            Self::BalanceOutOfRange { account_id, balance, .. } if !may_read(Some(account_id)) => {
+                *balance = None;
             }
-            Self::ConditionFailed { account_id, actual, version, .. } => {
-                if !may_read(Some(account_id)) {
-                    (*actual, *version) = (None, None);
-                }
+            Self::ConditionFailed { account_id, actual, version, .. }
+                if !may_read(Some(account_id)) =>
+            {
+                (*actual, *version) = (None, None);
             }
-            Self::InsufficientFunds { account_id, available, version, .. } => {
-                if !may_read(Some(account_id)) {
-                    (*available, *version) = (None, None);
-                }
+            Self::InsufficientFunds { account_id, available, version, .. }
+                if !may_read(Some(account_id)) =>
+            {
+                (*available, *version) = (None, None);
             }
-            Self::HoldAmountExceeded { account_id, held, .. } => {
-                if !may_read(account_id.as_ref()) {
-                    (*account_id, *held) = (None, None);
-                }
+            Self::HoldAmountExceeded { account_id, held, .. } if !may_read(account_id.as_ref()) => {
+                (*account_id, *held) = (None, None);
             }
             _ => {}
         }
