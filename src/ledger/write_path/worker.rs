@@ -125,9 +125,11 @@ impl Worker {
                 batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
             }
-            // Not a row, but a key that another transaction has written and not committed. In a turn
+            // Another transaction has written a key of this one, or is in a deadlock with it. In a turn
             // there is no such transaction of a peer.
-            Err(ExecuteError::NotApplied(StorageError::LockTimeout(_))) if !has_turn => {
+            Err(ExecuteError::NotApplied(
+                StorageError::LockTimeout(_) | StorageError::Aborted(_),
+            )) if !has_turn && path.store.kind() == DatabaseKind::Postgres => {
                 path.turns.start();
                 batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
                 taken.put_back(batch.jobs);
