@@ -66,7 +66,7 @@ impl Turns {
 
     /// Records that a turn was taken.
     pub fn record_turn(&self) {
-        update(&self.left, |left| left.saturating_sub(1));
+        decrease(&self.left);
     }
 
     /// Stops taking turns until servers collide again: the server that has the turn may hang.
@@ -76,12 +76,12 @@ impl Turns {
 
     /// Records a batch that was granted all its rows.
     pub fn record_granted(&self) {
-        update(&self.collisions, |collisions| collisions.saturating_sub(1));
+        decrease(&self.collisions);
     }
 
     /// Records a batch that was not granted a row in time.
     pub fn record_collision(&self) {
-        if update(&self.collisions, |collisions| collisions + 1) > COLLISIONS_MAX {
+        if self.collisions.fetch_add(1, Ordering::Relaxed) >= COLLISIONS_MAX {
             self.start();
         }
     }
@@ -98,10 +98,10 @@ impl Turns {
     }
 }
 
-/// Changes a number, and returns the new one.
-fn update(number: &AtomicUsize, change: impl Fn(usize) -> usize) -> usize {
-    let before = number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(change(it)));
-    change(before.unwrap_or_else(|same| same))
+/// Takes one away, unless the number is zero.
+fn decrease(number: &AtomicUsize) {
+    let one_less = |number: usize| number.checked_sub(1);
+    let _ = number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
 }
 
 #[cfg(test)]
