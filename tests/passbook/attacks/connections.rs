@@ -27,8 +27,7 @@ async fn nobody_watches_health_beyond_a_small_budget() {
     for _ in 0..CONNECTIONS {
         let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
         for _ in 0..CALLS / 64 {
-            let calls: Vec<u8> = (0..64).flat_map(|_| raw.unary(HEALTH_WATCH, &())).collect();
-            raw.write(&calls).await.expect("written");
+            raw.write_calls(HEALTH_WATCH, &(), 64).await.expect("written");
         }
         connections.push(raw);
     }

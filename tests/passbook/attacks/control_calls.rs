@@ -87,9 +87,7 @@ async fn unread_answers_of_admin_service_are_few() {
     for _ in 0..CONNECTIONS {
         let mut raw =
             Raw::without_window(target.server.address, "Bearer a-token").await.expect("connected");
-        let calls: Vec<u8> =
-            (0..CALLS).flat_map(|_| raw.unary(STATS, &GetWritePathStatsRequest {})).collect();
-        raw.write(&calls).await.expect("written");
+        raw.write_calls(STATS, &GetWritePathStatsRequest {}, CALLS).await.expect("written");
         connections.push(raw);
     }
     let expected = (CONNECTIONS * CALLS - IDENTITY_CALLS_MAX) as f64;

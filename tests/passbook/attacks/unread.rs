@@ -110,9 +110,7 @@ async fn a_peer_that_does_not_read_its_socket_is_not_read() {
     let mut raw = Raw::never_reading(target.server.address, "").await.expect("connected");
     let mut written = 0;
     let mut write = async || {
-        let calls: Vec<u8> =
-            (0..CALLS).flat_map(|_| raw.unary(GET_ACCOUNT, &missing_account())).collect();
-        let is_written = raw.write(&calls).await.is_ok();
+        let is_written = raw.write_calls(GET_ACCOUNT, &missing_account(), CALLS).await.is_ok();
         written += CALLS;
         is_written && written < 400 * CALLS
     };
@@ -135,9 +133,7 @@ async fn calls_that_are_denied_at_once_take_no_memory() {
     for _ in 0..CONNECTIONS {
         let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
         for _ in 0..CALLS / 512 {
-            let calls: Vec<u8> =
-                (0..512).flat_map(|_| raw.unary(GET_ACCOUNT, &missing_account())).collect();
-            raw.write(&calls).await.expect("written");
+            raw.write_calls(GET_ACCOUNT, &missing_account(), 512).await.expect("written");
         }
         connections.push(raw);
     }

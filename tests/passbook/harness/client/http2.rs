@@ -166,6 +166,17 @@ impl Raw {
         [self.call(stream, path), data(stream, &framed(message)), end(stream)].concat()
     }
 
+    /// Calls a method so often at once, each time with this one message.
+    pub async fn write_calls(
+        &mut self,
+        path: &str,
+        message: &impl Message,
+        count: usize,
+    ) -> io::Result<()> {
+        let calls: Vec<u8> = (0..count).flat_map(|_| self.unary(path, message)).collect();
+        self.write(&calls).await
+    }
+
     /// A call whose headers never end.
     pub fn call_without_end(&self, stream: u32, path: &str) -> Vec<u8> {
         frame(HEADERS, 0, stream, &self.block(path))
