@@ -62,7 +62,7 @@ async fn unread_answers_of_reflection_are_small() {
         tokio::time::sleep(seconds(2)).await;
         target.withstands(attack, NOBODY_MIB_MAX).await;
         streams.iter().for_each(tokio::task::JoinHandle::abort);
-        eventually("nothing is in flight", async || target.in_flight().await == 0.0).await;
+        target.in_flight_falls_to(0.0).await;
     }
 }
 
@@ -97,9 +97,7 @@ async fn unread_answers_of_admin_service_are_few() {
             >= expected
     })
     .await;
-    // A call is counted as shed before its end.
-    let is_bounded = async || target.in_flight().await <= IDENTITY_CALLS_MAX as f64;
-    eventually("they have ended", is_bounded).await;
+    target.in_flight_falls_to(IDENTITY_CALLS_MAX as f64).await;
     target.withstands("9 x 1000 unread calls of AdminService", NOBODY_MIB_MAX / 4).await;
     let mut operator =
         AdminServiceClient::with_interceptor(target.server.channel(), bearer("b-token"));

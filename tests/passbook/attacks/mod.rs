@@ -128,6 +128,12 @@ impl Target {
     async fn in_flight(&self) -> f64 {
         self.admin.metrics().await.value("passbook_calls_in_flight")
     }
+
+    /// Waits until only so many calls are left: a call is counted as shed before it ends.
+    async fn in_flight_falls_to(&self, max: f64) {
+        let is_bounded = async || self.in_flight().await <= max;
+        eventually(&format!("at most {max} calls are in flight"), is_bounded).await;
+    }
 }
 
 impl Service {

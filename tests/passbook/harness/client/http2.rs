@@ -98,6 +98,11 @@ impl Raw {
         timeout(WRITE_TIME_MAX, self.stream.write_all(bytes)).await?
     }
 
+    /// Whether the server has closed the connection, asked without reading.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.stream.try_write(&[0]), Err(error) if error.kind() != io::ErrorKind::WouldBlock)
+    }
+
     /// Writes DATA frames of this size as soon as the flow-control window allows.
     pub async fn write_data(&mut self, bytes: &[u8], data: usize) -> io::Result<()> {
         self.window -= i64::try_from(data).expect("little");
