@@ -75,8 +75,11 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
     drop(results);
 
     // Each repeat is applied now or replayed: together each has one effect.
-    for request in requests {
-        client.post_transaction(request).await.expect("it is resolved");
+    for some in requests.chunks(100) {
+        let calls = some.iter().map(|request| client.post_transaction(request.clone()));
+        for response in join_all(calls).await {
+            response.expect("it is resolved");
+        }
     }
     assert_eq!(balance(&client, "a").await, "2000.00");
     assert_eq!(balance(&client, "b").await, "2000.00");
