@@ -67,7 +67,7 @@ impl Store {
         loop {
             let values = [account_id.as_str().into(), after.into(), sequence.into()];
             let page = read_packed(&self.readers, &columns, &from, values).await?;
-            for line in page.text.lines().map(EntryLine::new) {
+            for line in page.rows()?.map(EntryLine::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&account_id, &currency) {
                     Ok(entry) => verification.push(&entry),

@@ -1,11 +1,13 @@
-//! Verification of every request against the entries that it names.
+//! Verification of every request, and of the entries that it names.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -14,28 +16,38 @@ use crate::storage::verify::{
     partitions::{self, LAST},
     progress::VerifyProgress,
     records,
-    rows::{amount_of, read_packed},
+    rows::{amount_of, columns, read_packed},
 };
 use crate::{
     domain::{
+        ids::AccountId,
         money::{Amount, Currency},
         transaction::TransactionKind,
-        verification::{LedgerFault, LedgerTotals},
+        verification::{Comparison, LedgerFault, LedgerTotals},
     },
-    storage::{dialect::DatabaseKind, entity::requests::EntryKey},
+    storage::dialect::DatabaseKind,
 };
 
-/// Requests in a partition: some tens of megabytes even with a hundred entries each.
-const PARTITION_REQUESTS: usize = 5000;
+/// Requests in a partition: some tens of megabytes even with a hundred entries each, and usually half a
+/// megabyte, so that memory is used again without a call of the system.
+const PARTITION_REQUESTS: usize = 2500;
+
+/// The requests with keys from `$1, $2`, exclusive, to `$3, $4`, inclusive.
+const PARTITION: &str = "FROM requests r WHERE (r.caller, r.request_id) > ($1, $2) \
+    AND (r.caller, r.request_id) <= ($3, $4) ORDER BY r.caller, r.request_id";
 
 /// The key of a request: its caller and its id.
 type Key = (String, String);
 
+/// The name of an entry in a request: its account and its sequence.
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>, i64);
+
 /// An applied request that moves money.
-struct Applied {
+struct Applied<'a> {
     transaction_id: Uuid,
-    movement: TransactionKind,
-    names: Vec<EntryKey>,
+    kind: TransactionKind,
+    names: Vec<Name<'a>>,
 }
 
 /// An entry that a request names; without an amount if that cannot be read.
@@ -44,13 +56,29 @@ struct NamedEntry {
     amount: Option<(Currency, Amount)>,
 }
 
-/// Verifies all requests.
+/// Verifies all requests, and adds the names of their entries to the comparison.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
+    comparison: &Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let progress = progress.clone();
-    let work = move |connection, partition| look_up(connection, partition, progress.clone());
+    let (progress, comparison) = (progress.clone(), comparison.clone());
+    let work = move |connection, partition| {
+        read_partition(connection, partition, progress.clone(), comparison.clone())
+    };
+    partitions::for_each(connections, partition_all, work).await
+}
+
+/// Looks up the entries of all requests that the comparison leaves undecided.
+pub async fn look_up(
+    connections: &[Arc<DatabaseTransaction>],
+    progress: &Arc<VerifyProgress>,
+    comparison: &Arc<Comparison>,
+) -> Result<LedgerTotals, VerifyError> {
+    let (progress, comparison) = (progress.clone(), comparison.clone());
+    let work = move |connection, partition| {
+        look_up_partition(connection, partition, progress.clone(), comparison.clone())
+    };
     partitions::for_each(connections, partition_all, work).await
 }
 
@@ -82,47 +110,80 @@ async fn partition_all(
     }
 }
 
-async fn look_up(
+async fn read_partition(
     connection: Arc<DatabaseTransaction>,
-    (after, until): (Key, Key),
+    partition: (Key, Key),
     progress: Arc<VerifyProgress>,
+    comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let (id, names) = (kind.uuid_text("transaction_id"), kind.text("entry_names"));
-    let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
-    let from = "FROM requests WHERE (caller, request_id) > ($1, $2) \
-        AND (caller, request_id) <= ($3, $4) ORDER BY caller, request_id";
-    let columns = format!("{id}, kind, {is_applied}, {names}");
-    let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
-    let page = read_packed(&*connection, &columns, from, values.clone()).await?;
-    let mut applied = Vec::with_capacity(page.count);
-    for line in page.text.lines() {
-        applied.extend(read(line)?);
+    let values = key_values(&partition);
+    let columns = records::request_columns(kind);
+    let mut page = read_packed(&*connection, &columns, PARTITION, values.clone()).await?;
+    let are_requests = page.rows().is_ok_and(|rows| {
+        let mut rows = rows.map(records::is_request);
+        rows.by_ref().take(page.count).all(|is_request| is_request) && rows.next().is_none()
+    });
+    if !are_requests {
+        page =
+            read_packed(&*connection, &records::applied_columns(kind), PARTITION, values.clone())
+                .await?;
     }
-    let named: Vec<&EntryKey> = applied.iter().flat_map(|it| &it.names).collect();
-    let found = find(&connection, &named).await?;
-    progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
-    let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
+    let mut names_read = 0;
+    for row in page.rows()? {
+        if let Some(Applied { transaction_id, kind, names }) = read(row)? {
+            names_read += names.len();
+            let names = names.iter().map(|Name(account_id, sequence)| (&**account_id, *sequence));
+            comparison.add_request(transaction_id, kind, names);
+        }
+    }
+    progress.read.fetch_add(names_read as u64, Ordering::Relaxed);
+    if !are_requests {
+        records::verify_requests(&connection, values).await?;
+    }
+    Ok(LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() })
+}
+
+async fn look_up_partition(
+    connection: Arc<DatabaseTransaction>,
+    partition: (Key, Key),
+    progress: Arc<VerifyProgress>,
+    comparison: Arc<Comparison>,
+) -> Result<LedgerTotals, VerifyError> {
+    let columns = records::applied_columns(DatabaseKind::of(&*connection));
+    let page = read_packed(&*connection, &columns, PARTITION, key_values(&partition)).await?;
+    let mut undecided = Vec::new();
+    for row in page.rows()? {
+        let applied = read(row)?;
+        undecided.extend(applied.filter(|it| comparison.is_undecided(it.transaction_id)));
+    }
+    let names: Vec<&Name<'_>> = undecided.iter().flat_map(|it| &it.names).collect();
+    let found = find(&connection, &names).await?;
+    progress.read.fetch_add(names.len() as u64, Ordering::Relaxed);
+    let mut totals = LedgerTotals::default();
     let mut found = found.iter();
-    for request in &applied {
+    for request in &undecided {
         check(request, &mut found, &mut totals)?;
     }
-    records::verify_requests(&connection, values).await?;
     Ok(totals)
 }
 
-/// The request of a line; None for one without entries that should have none.
-fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
-    let mut columns = line.splitn(4, ' ');
+fn key_values((after, until): &(Key, Key)) -> [Value; 4] {
+    [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into())
+}
+
+/// The request of a row of [`records::applied_columns`]; None for one without entries that should have none.
+fn read(row: &str) -> Result<Option<Applied<'_>>, VerifyError> {
+    let mut columns = columns(row);
     let mut next = || columns.next().unwrap_or_default();
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
     let (kind, is_applied, names) = (next(), next() == "1", next());
-    let names: Vec<EntryKey> = serde_json::from_str(names)
+    let names: Vec<Name<'_>> = serde_json::from_str(names)
         .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
-    let movement = TransactionKind::of_kind(kind).map_err(fault)?;
-    match movement.filter(|_| is_applied) {
-        Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
+    let transaction_kind = TransactionKind::of_kind(kind).map_err(fault)?;
+    match transaction_kind.filter(|_| is_applied) {
+        Some(kind) => Ok(Some(Applied { transaction_id, kind, names })),
         None if names.is_empty() => Ok(None),
         None => {
             let why = if is_applied { kind } else { "rejected" };
@@ -134,15 +195,15 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
 
 /// Verifies a request against its entries, which are the next ones of `found`.
 fn check<'a>(
-    request: &Applied,
+    request: &Applied<'_>,
     found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
     totals: &mut LedgerTotals,
 ) -> Result<(), VerifyError> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
-    for (account_id, sequence) in &request.names {
+    for Name(account_id, sequence) in &request.names {
         let fault = |description: String| LedgerFault::Entry {
-            account_id: account_id.clone(),
+            account_id: AccountId::from_stored(account_id),
             sequence: *sequence,
             description,
         };
@@ -162,16 +223,16 @@ fn check<'a>(
         amounts.push((currency, *amount));
     }
     let fault = |description| LedgerFault::Transaction { transaction_id, description };
-    let distinct: HashSet<&EntryKey> = request.names.iter().collect();
+    let distinct: HashSet<&Name<'_>> = request.names.iter().collect();
     if distinct.len() != request.names.len() {
         return Err(fault("it names an entry twice".to_owned()).into());
     }
-    request.movement.check(&amounts).map_err(fault)?;
+    request.kind.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
         let totals = totals.totals(currency);
         totals.entries += 1;
         // A partition has far too few entries to overflow.
-        totals.by_kind[request.movement as usize] += amount.decimal().mantissa();
+        totals.by_kind[request.kind as usize] += amount.units();
     }
     Ok(())
 }
@@ -179,7 +240,7 @@ fn check<'a>(
 /// The entries with these names, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
-    names: &[&EntryKey],
+    names: &[&Name<'_>],
 ) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
@@ -198,16 +259,17 @@ async fn find(
             "n.position - 1",
         ),
     };
-    let values = kind.pairs(names.iter().map(|(id, sequence)| (id.to_string(), *sequence)));
+    let values = kind
+        .pairs(names.iter().map(|Name(account_id, sequence)| (account_id.to_string(), *sequence)));
     let id = kind.uuid_text("e.transaction_id");
-    let columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
-    let page = read_packed(connection, &columns, from, values).await?;
+    let found_columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
+    let page = read_packed(connection, &found_columns, from, values).await?;
     let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
     found.resize_with(names.len(), || None);
     // Few currencies, each with many entries.
     let mut currencies: Vec<Currency> = Vec::new();
-    for line in page.text.lines() {
-        let mut columns = line.splitn(5, ' ');
+    for row in page.rows()? {
+        let mut columns = columns(row);
         let mut next = || columns.next().unwrap_or_default();
         let position: usize = next().parse().unwrap_or(usize::MAX);
         let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
