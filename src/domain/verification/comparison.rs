@@ -23,10 +23,10 @@ use crate::domain::{
 const BUCKETS: usize = 4096;
 /// The bits of a hash that are a bucket.
 const BUCKET_BITS: u32 = BUCKETS.ilog2();
-/// The fewest kinds for which a bucket has room, beyond twice the expected number.
+/// The fewest kinds for which a bucket has room.
 const ROOM_MIN: usize = 16;
-/// The most kinds for which a bucket has room: 512 MiB for all buckets.
-const ROOM_MAX: usize = 1 << 15;
+/// The most kinds for which all buckets have room: 512 MiB.
+const KINDS_MAX: usize = 1 << 27;
 
 /// What transactions can be.
 const CLASSES: [(TransactionKind, AmountRule); 7] = [
@@ -48,26 +48,27 @@ pub struct Comparison {
     sums: Box<[AtomicU64]>,
     /// Buckets that have to be compared in another way.
     undecided: Box<[AtomicBool]>,
-    /// `room` of each bucket. Zero is free.
-    kinds: Box<[AtomicU32]>,
-    room: usize,
+    /// Those of each bucket. Zero is free.
+    kinds: Box<[Box<[AtomicU32]>]>,
 }
 
 impl Comparison {
-    /// A comparison of about this many entries. The more of them, the more memory, up to 512 MiB; what
-    /// then has no room is undecided.
+    /// A comparison of about this many entries, which decides how much memory it takes. Buckets for
+    /// whose kinds there is no memory are undecided.
     pub fn new(hasher: RandomState, entries: u64) -> Self {
-        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
-        let expected = entries / BUCKETS;
-        let room = (expected.saturating_mul(2) + ROOM_MIN).min(ROOM_MAX).next_power_of_two();
+        let expected = usize::try_from(entries).unwrap_or(usize::MAX) / BUCKETS;
         // Half of the room stays free, so that searches are short.
-        let decided = (room / 2).saturating_mul(BUCKETS) / expected.max(1);
+        let room = expected * 2 + ROOM_MIN;
+        let decided = (KINDS_MAX / room).min(BUCKETS);
+        let kinds = |bucket| match bucket < decided {
+            true => (0..room).map(|_| AtomicU32::new(0)).collect(),
+            false => Box::default(),
+        };
         Self {
             hasher,
             sums: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             undecided: (0..BUCKETS).map(|bucket| AtomicBool::new(bucket >= decided)).collect(),
-            kinds: (0..BUCKETS * room).map(|_| AtomicU32::new(0)).collect(),
-            room,
+            kinds: (0..BUCKETS).map(kinds).collect(),
         }
     }
 
@@ -189,8 +190,8 @@ impl Comparison {
 
     /// The slots in which a kind may be, in the order of a search: all of the bucket's.
     fn slots(&self, key: Key) -> impl Iterator<Item = &AtomicU32> {
-        let slots = &self.kinds[key.bucket() * self.room..][..self.room];
-        let (before, after) = slots.split_at(key.0 as usize % self.room);
+        let slots = &self.kinds[key.bucket()];
+        let (before, after) = slots.split_at(key.0 as usize % slots.len().max(1));
         after.iter().chain(before)
     }
 }
@@ -307,8 +308,8 @@ mod tests {
     #[test]
     fn kinds_are_those_of_the_requests_or_undecided() {
         const COUNT: u128 = 50_000;
-        // With room for all of them, and for too few in some buckets.
-        for entries in [50_000, 0] {
+        // With room for all of them, for too few in some buckets, and for none.
+        for entries in [50_000, 0, u64::MAX] {
             let comparison = Comparison::new(RandomState::new(), entries);
             let kind = |id: u128| TransactionKind::ALL[(id % 2) as usize];
             for id in 0..COUNT {
@@ -322,7 +323,7 @@ mod tests {
                 }
             }
             assert!(!comparison.finish(), "they agree");
-            assert_eq!(comparison.undecided() > 0.0, entries == 0);
+            assert_eq!(comparison.undecided() > 0.0, entries != 50_000);
         }
     }
 }
