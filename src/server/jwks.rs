@@ -59,18 +59,19 @@ impl Jwks {
     /// Checks the keys in a file. Connects to no URL.
     ///
     /// # Errors
-    /// The file cannot be read or has no usable keys. One line, with the name of the file.
+    /// The file cannot be read or is no key set, or none of its keys is usable. One line, with the
+    /// name of the file.
     pub fn check(source: &JwksSource) -> Result<(), String> {
         let JwksSource::File(path) = source else { return Ok(()) };
         let keys = read_file(path).and_then(|text| KeySet::parse(&text));
-        keys.map(drop).map_err(|error| format!("{source}: {error}"))
+        keys.and_then(|keys| keys.check_usable()).map_err(|error| format!("{source}: {error}"))
     }
 
     /// Puts the keys that the source has now in force.
     ///
     /// # Errors
-    /// The source cannot be read or has no usable keys: the keys from before stay in force. One
-    /// line, with the file or the URL.
+    /// The source cannot be read or is no key set: the keys from before stay in force. One line,
+    /// with the file or the URL.
     pub async fn load(&mut self) -> Result<(), String> {
         let text = self.read().await.map_err(|error| self.in_source(error))?;
         if text != self.text {
@@ -120,6 +121,10 @@ impl Jwks {
     fn replace_keys(&self, text: &str) -> Result<(), String> {
         let keys = KeySet::parse(text).map_err(|error| self.in_source(error))?;
         tracing::info!(?keys, "keys for JWTs loaded");
+        if keys.count() == 0 {
+            tracing::error!("no JWT is accepted: the key set of jwt_jwks has no usable key");
+        }
+        gauge!("passbook_jwt_keys").set(keys.count() as f64);
         self.issuer.replace_keys(keys);
         Ok(())
     }

@@ -19,14 +19,15 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (old, new) = (SigningKey::ec("old"), SigningKey::ed("new"));
     let jwks = files.write("jwks.json", &key_set(&[&old]));
-    let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
+    let (server, admin) = serve(&database, &arguments(&files, &jwks, &[])).await;
     let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
     assert_eq!(code(&server, &by_old).await, Code::NotFound);
     assert_eq!(code(&server, &by_new).await, Code::Unauthenticated);
+    let keys_in_force = async || admin.metrics().await.value("passbook_jwt_keys");
 
-    // A file that is not written to its end, and one without keys.
+    // A file that is not written to its end, and one that is no key set.
     let whole = key_set(&[&old, &new]);
-    for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{\"keys\": []}")] {
+    for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{}")] {
         files.write("jwks.json", invalid);
         let logged = || server.log().matches("keys for JWTs not reloaded").count();
         eventually("it says so", async || logged() == count).await;
@@ -40,6 +41,14 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let is_gone = async || code(&server, &by_old).await == Code::Unauthenticated;
     eventually("the old one is gone", is_gone).await;
     assert_eq!(code(&server, &by_new).await, Code::NotFound);
+    assert_eq!(keys_in_force().await, 1.0);
+    // The issuer withdraws the only key.
+    files.write("jwks.json", "{\"keys\": []}");
+    let is_gone = async || code(&server, &by_new).await == Code::Unauthenticated;
+    eventually("no key is left", is_gone).await;
+    assert_eq!(keys_in_force().await, 0.0);
+    let lines = server.log().matches("no JWT is accepted").count();
+    assert_eq!(lines, 1, "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
