@@ -18,7 +18,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use crate::{
-    auth::StreamAuthorization,
+    auth::CallAuthorization,
     domain::{money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder},
@@ -112,7 +112,7 @@ impl StreamContext {
         mut self,
         mut requests: Streaming<proto::StreamTransactionsRequest>,
         deadline: Deadline,
-        mut authorization: StreamAuthorization,
+        mut authorization: CallAuthorization,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
         // One stream must not fill the queue alone.

@@ -14,7 +14,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
 use crate::{
-    auth::StreamAuthorization,
+    auth::CallAuthorization,
     domain::ids::AccountId,
     grpc::{encode, middleware::deadline::Deadline},
     ledger::{Error, Watcher},
@@ -97,7 +97,7 @@ async fn send(
 }
 
 /// Waits until the caller may no longer watch this account.
-pub async fn denied(mut authorization: StreamAuthorization, account_id: AccountId) -> Status {
+pub async fn denied(mut authorization: CallAuthorization, account_id: AccountId) -> Status {
     loop {
         sleep(AUTHORIZATION_INTERVAL).await;
         match authorization.caller().map(|caller| caller.grant.check_read(&account_id)) {

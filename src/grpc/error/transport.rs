@@ -40,5 +40,5 @@ pub fn panic_response(_panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
 pub fn waiting_for_database() -> Response<Body> {
     let mut builder = StatusBuilder::from(Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
     builder.message = "the server is starting and waits for its database".to_owned();
-    builder.into_status().into_http()
+    Status::from(builder).into_http()
 }

@@ -136,7 +136,8 @@ where
         let call = match layer.admit(request.uri().path(), &identity, connection.as_deref()) {
             Ok(call) => call,
             Err(exhausted) => {
-                let status = error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status();
+                let shed = error::overloaded(exhausted, Some(Outcome::NotApplied));
+                let status = Status::from(shed);
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };

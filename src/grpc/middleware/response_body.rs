@@ -83,7 +83,7 @@ impl Recipient {
         let connection = self.connection.as_ref().map(|it| it.id);
         let mut share = self.budget.share(self.identity.clone(), connection);
         if let Err(exhausted) = share.resize(size) {
-            return Some(Err(error::overloaded(exhausted, Some(outcome)).into_status()));
+            return Some(Err(error::overloaded(exhausted, Some(outcome)).into()));
         }
         let unread = self.unread();
         Some(Ok(frame.map_data(|bytes| {

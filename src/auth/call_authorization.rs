@@ -1,4 +1,4 @@
-//! Authorizes a stream again while it runs: credentials change and expire.
+//! Authorizes a call again after its headers: credentials change and expire.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,10 +12,10 @@ use crate::{
     domain::authorization::Caller,
 };
 
-/// The credential of a stream, with the rights that it has now. Has no `Debug`, because it has the
+/// The credential of a call, with the rights that it has now. Has no `Debug`, because it has the
 /// token.
 #[derive(Clone)]
-pub struct StreamAuthorization {
+pub struct CallAuthorization {
     authenticator: Arc<Authenticator>,
     uri: Uri,
     peer: Option<Peer>,
@@ -26,7 +26,7 @@ pub struct StreamAuthorization {
     version: u64,
 }
 
-impl StreamAuthorization {
+impl CallAuthorization {
     /// Authorizes a call that begins.
     ///
     /// # Errors
