@@ -111,7 +111,7 @@ impl Limit {
             Self::ResponseBytes => "bytes of responses that are not read yet",
             Self::Queue => "changes that wait or are being applied",
             Self::Watchers => "watchers",
-            Self::Records => "rejections, fences and changes of accounts a minute",
+            Self::Records => "rejections, fences, changes of accounts and audited repeats a minute",
             Self::Connections => "connections",
         }
     }

@@ -133,7 +133,7 @@ impl Ledger {
     fn check_request(&self, context: &CallContext, request: Request) -> Result<Command, Error> {
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
-        // A request that is rejected is charged then.
+        // A request that leaves a record and moves no money is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
         Ok(command)
     }

@@ -87,7 +87,7 @@ struct Reply {
 pub struct Permits {
     /// Of the queue.
     pub queue: Share,
-    /// Charged with a record if the command is rejected.
+    /// Charged with a record if the command leaves one and moves no money.
     pub records: Arc<Rate>,
 }
 
@@ -220,12 +220,22 @@ impl Job {
         self.reply(Err(failure));
     }
 
+    /// Whether this result stores something for good although it moves no money: the record of a
+    /// rejection, or the lines of a repeat in the audit log.
+    fn leaves_a_record(&self, result: &Result<CommandResult, Error>, is_audited: bool) -> bool {
+        match result {
+            Err(Error::Rejected(_)) => self.command.is_recorded(),
+            Ok(CommandResult::Request(result)) => result.replayed && is_audited,
+            _ => false,
+        }
+    }
+
     /// Sends the result, unless the job has one. A caller who has gone gets none.
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
-            if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
+            if self.leaves_a_record(&result, audit.is_some()) {
                 permits.records.charge(&self.identity, Instant::now());
             }
             if let Some(audit) = audit {
