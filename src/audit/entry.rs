@@ -206,7 +206,7 @@ impl Event {
                     Denied::Identity(identity) | Denied::WithoutRights(identity) => {
                         (Some(identity.as_str()), None)
                     }
-                    Denied::Address(address) => (None, address.map(|it| it.to_string())),
+                    Denied::Network(network) => (None, network.map(|it| it.to_string())),
                     Denied::Others => (None, Some("others".to_owned())),
                 };
                 let (outcome, reason) = (Some("denied"), Some((*reason).to_owned()));

@@ -21,6 +21,7 @@ use crate::{
         file::AuditFile,
     },
     lock::lock,
+    network::network_of,
 };
 
 /// The memory of the entries that wait to be written. Less, and a pause of the disk loses lines or
@@ -123,10 +124,10 @@ impl AuditLog {
 
     /// Records a denial: by a line of its own, or in the count of its caller.
     pub(super) fn deny(&self, denial: Denial) {
-        let address = denial.origin.peer.map(|peer| peer.ip());
+        let network = denial.origin.peer.map(|peer| network_of(peer.ip()));
         let identity = denial.identity.clone();
         let who = match denial.has_rights {
-            _ if identity.is_anonymous() => Denied::Address(address),
+            _ if identity.is_anonymous() => Denied::Network(network),
             true => Denied::Identity(identity),
             false => Denied::WithoutRights(identity),
         };

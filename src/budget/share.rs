@@ -215,21 +215,32 @@ impl Share {
     /// # Errors
     /// A budget is exhausted. The share stays as it was.
     pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
-        self.resize_leaving(amount, 0)
+        self.resize_within(amount, self.identity_max())
     }
 
-    /// The same, but growing leaves at least `rest` to the identity's other shares.
+    /// The most that the identity may have.
+    #[must_use]
+    pub fn identity_max(&self) -> usize {
+        let Maxima { identity, anonymous, .. } = self.budget.maxima;
+        if self.identity.is_anonymous() { anonymous } else { identity }
+    }
+
+    /// What all shares of the identity have.
+    #[must_use]
+    pub fn used_by_identity(&self) -> usize {
+        lock(&self.budget.usage).by_identity.get(&self.identity).copied().unwrap_or(0)
+    }
+
+    /// The same as [`Self::resize`], with another maximum for the identity.
     ///
     /// # Errors
     /// See [`Self::resize`].
-    pub fn resize_leaving(&mut self, amount: usize, rest: usize) -> Result<(), Exhausted> {
+    pub fn resize_within(&mut self, amount: usize, identity_max: usize) -> Result<(), Exhausted> {
         let before = self.amount;
         if amount == before {
             return Ok(());
         }
-        let Maxima { server, identity, anonymous, connection } = self.budget.maxima;
-        let identity_max = if self.identity.is_anonymous() { anonymous } else { identity };
-        let identity_max = identity_max.saturating_sub(rest);
+        let Maxima { server, connection, .. } = self.budget.maxima;
         let connection_id = self.connection.filter(|_| connection != usize::MAX);
         let mut usage = lock(&self.budget.usage);
         let total = usage.total - before + amount;

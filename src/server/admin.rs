@@ -42,6 +42,7 @@ use tokio_util::either::Either;
 
 use crate::{
     ledger::Ledger,
+    network::network_of,
     server::{admin_token::AdminToken, readiness::Readiness, tls::Tls},
     telemetry::metrics::Metrics,
 };
@@ -103,8 +104,8 @@ impl Admin {
             let serving = handler.serve_connection(stream, has_request.clone());
             // Timeouts and disconnects are ignored: no client is left to answer.
             let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
-            let address = address.ip();
-            connections.push(AdminConnection { task, address, has_request });
+            let network = network_of(address.ip());
+            connections.push(AdminConnection { task, network, has_request });
         }
     }
 }
@@ -112,12 +113,12 @@ impl Admin {
 /// An open connection of the admin port.
 struct AdminConnection {
     task: AbortHandle,
-    address: IpAddr,
+    network: IpAddr,
     /// The client has sent its request.
     has_request: Arc<AtomicBool>,
 }
 
-/// Makes room for one more connection: ends one of the address that has most of them, if possible
+/// Makes room for one more connection: ends one of the network that has most of them, if possible
 /// one without a request, and of these the oldest. So a client that opens many connections ends its
 /// own, and not that of a probe in its handshake.
 fn make_room(connections: &mut Vec<AdminConnection>) {
@@ -125,9 +126,9 @@ fn make_room(connections: &mut Vec<AdminConnection>) {
     if connections.len() < CONNECTIONS_MAX {
         return;
     }
-    let of_address = |address| connections.iter().filter(|it| it.address == address).count();
+    let of_network = |network| connections.iter().filter(|it| it.network == network).count();
     let order = |(index, it): &(usize, &AdminConnection)| {
-        (of_address(it.address), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
+        (of_network(it.network), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
     };
     if let Some((index, _)) = connections.iter().enumerate().max_by_key(order) {
         connections.remove(index).task.abort();

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{Budget, Connection, Share, Unread},
+    budget::{BriefCall, Budget, Connection, Share, Unread},
     domain::ids::Identity,
     grpc::{error, middleware::telemetry::methods::MethodMetrics},
     ledger::Outcome,
@@ -36,12 +36,19 @@ pin_project! {
         body: Body,
         // The frame of a unary response, encoded before the caller reads.
         first: Option<PolledFrame>,
-        call: Share,
+        call: InFlight,
         recipient: Recipient,
         unread: Option<Unread>,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
     }
+}
+
+/// What a call has until its response is sent.
+pub struct InFlight {
+    pub _share: Share,
+    /// Only of a control call of nobody that is no stream.
+    pub _brief: Option<BriefCall>,
 }
 
 /// To whom a response is charged until it is read.
@@ -97,7 +104,7 @@ impl ResponseBody {
     pub fn wrap(
         response: Response<Body>,
         method: &MethodMetrics,
-        call: Share,
+        call: InFlight,
         recipient: Recipient,
     ) -> Response<Body> {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
