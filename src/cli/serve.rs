@@ -22,7 +22,7 @@ use crate::{
         money::Currencies,
     },
     ledger::Ledger,
-    server::{Admin, AdminToken, Jwks, Server, Tls, file_watch},
+    server::{Admin, AdminPort, AdminToken, Jwks, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -31,6 +31,8 @@ use crate::{
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
 /// How long the start waits for the keys for JWTs. Without them no JWT can be verified.
 const JWKS_WAIT: Duration = Duration::from_secs(30);
+/// Why the server is not ready meanwhile.
+const WAITING_FOR_KEYS: &str = "starting, waiting for the keys for JWTs";
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
 /// How long after an identity is removed its connections are closed. Until then its calls get their
@@ -64,11 +66,16 @@ impl Serve {
 
         let (listener, address) = listen(config.listen).await?;
         let admin = admin(&config.telemetry, tls.as_ref()).await?;
-        if let Some(jwks) = jwks
-            && !load_keys(jwks, &mut signals).await?
-        {
-            return Ok(());
-        }
+        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
+        let admin = AdminPort::open(admin);
+        let jwks = match jwks {
+            None => None,
+            Some(jwks) => {
+                admin.not_ready(WAITING_FOR_KEYS);
+                let Some(loaded) = load_keys(jwks, &mut signals).await? else { return Ok(()) };
+                Some(loaded)
+            }
+        };
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -76,7 +83,6 @@ impl Serve {
         let traces = traces.transpose()?;
         let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
         let credential_sources = credential_sources.unwrap_or_default();
-        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
         let audit = config.audit.config().map(|config| {
             let tls_sources = tls.iter().flat_map(|tls| tls.sources());
             let admin_source = admin_token.iter().map(|token| token.source());
@@ -94,6 +100,9 @@ impl Serve {
         if let Some(token) = admin_token {
             let audit = audit.clone();
             tokio::spawn(async move { token.reload_on_change(audit).await });
+        }
+        if let Some(jwks) = jwks {
+            tokio::spawn(jwks.reload_on_change());
         }
         let served = async {
             let server = Server::start(
@@ -330,9 +339,11 @@ fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>,
     Ok((issuer, jwks))
 }
 
-/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`], and reloads them from then on. False
-/// if a signal ends the wait.
-async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<bool, CliError> {
+/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`]. None if a signal ends the wait.
+async fn load_keys(
+    mut jwks: Jwks,
+    signals: &mut mpsc::Receiver<()>,
+) -> Result<Option<Jwks>, CliError> {
     let end = Instant::now() + JWKS_WAIT;
     let mut is_announced = false;
     while let Err(error) = jwks.load().await {
@@ -344,11 +355,10 @@ async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<b
             is_announced = true;
         }
         if timeout(JWKS_BACKOFF, signals.recv()).await.is_ok() {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    tokio::spawn(jwks.reload_on_change());
-    Ok(true)
+    Ok(Some(jwks))
 }
 
 /// Reads the files of tokens and policy again after each change, for as long as the server runs. If

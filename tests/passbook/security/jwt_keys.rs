@@ -6,8 +6,10 @@ use tonic::Code;
 
 use super::jwt::{arguments, code, serve};
 use crate::harness::{
+    admin::ADMIN,
     credentials::identity_known_by,
     jwt::{Files, JwksServer, SigningKey, claims_of, key_set},
+    servers::free_port,
     *,
 };
 
@@ -58,13 +60,17 @@ async fn keys_at_a_url_are_fetched_again_for_an_unknown_key_and_stay_while_it_is
     let (old, new) = (SigningKey::rsa("old"), SigningKey::ed("new"));
     let issuer = JwksServer::start().await;
 
-    // The start waits for the keys.
-    let publish = async {
-        eventually("it asks for the keys", async || issuer.requests() > 1).await;
-        issuer.publish(&key_set(&[&old]));
-    };
-    let settings = arguments(&files, &issuer.url(), &[]);
-    let ((server, admin), ()) = tokio::join!(serve(&database, &settings), publish);
+    // The start waits for the keys, and the admin port says so.
+    let settings = arguments(&files, &issuer.url(), &["--database-url", database.url()]);
+    let settings: Vec<_> = ADMIN.into_iter().chain(settings.iter().map(String::as_str)).collect();
+    let server = Server::launch(([127, 0, 0, 1], free_port()).into(), &settings).await;
+    eventually("it asks for the keys", async || issuer.requests() > 1).await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/livez").await, (200, "alive\n".to_owned()));
+    let not_ready = "not ready: starting, waiting for the keys for JWTs\n".to_owned();
+    assert_eq!(admin.get("/readyz").await, (503, not_ready));
+    issuer.publish(&key_set(&[&old]));
+    eventually("it is ready", async || admin.get("/readyz").await.0 == 200).await;
     let waits = server.log().matches("waiting for the keys for JWTs, up to 30 s").count();
     assert_eq!(waits, 1, "{}", server.log());
     let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
