@@ -86,8 +86,9 @@ impl Serve {
         let audit = config.audit.config().map(|config| {
             let tls_sources = tls.iter().flat_map(|tls| tls.sources());
             let admin_source = admin_token.iter().map(|token| token.source());
-            let files: Vec<_> =
-                tls_sources.chain(admin_source).chain(credential_sources.clone()).collect();
+            let keys = jwks.iter().map(Jwks::in_force);
+            let files = tls_sources.chain(admin_source).chain(credential_sources.clone());
+            let files: Vec<_> = files.chain(keys).collect();
             AuditLog::start(config, &files).map_err(CliError::Usage)
         });
         let audit = audit.transpose()?;
@@ -102,7 +103,7 @@ impl Serve {
             tokio::spawn(async move { token.reload_on_change(audit).await });
         }
         if let Some(jwks) = jwks {
-            tokio::spawn(jwks.reload_on_change());
+            tokio::spawn(jwks.reload_on_change(audit.clone()));
         }
         let served = async {
             let server = Server::start(

@@ -78,10 +78,9 @@ impl KeySet {
             .to_owned())
     }
 
-    /// The number of keys that can verify tokens.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.keys.len()
+    /// The ids of the keys that can verify tokens.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&Key> {
@@ -108,7 +107,7 @@ impl KeySet {
 /// The ids of the keys.
 impl fmt::Debug for KeySet {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.keys.keys()).finish()
+        formatter.debug_set().entries(self.ids()).finish()
     }
 }
 
@@ -192,12 +191,12 @@ mod tests {
             json!({"kty": "new"}),
         ] {
             let keys = KeySet::parse(&set(&[jwk(skipped.clone())])).unwrap();
-            assert_eq!(keys.count(), 0, "{skipped}");
+            assert_eq!(keys.ids().count(), 0, "{skipped}");
             let error = keys.check_usable().unwrap_err();
             assert!(error.starts_with("has no key"), "{skipped}: {error}");
         }
         let none = KeySet::parse(&set(&[])).unwrap();
-        assert_eq!((none.count(), none.check_usable()), (0, Ok(())), "all are withdrawn");
+        assert_eq!((none.ids().count(), none.check_usable()), (0, Ok(())), "all are withdrawn");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The keys that verify JSON Web Tokens: how they are loaded, replaced and checked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::jwt::{arguments, code, serve};
 use crate::harness::{
     admin::ADMIN,
+    audit_log::Audit,
     credentials::identity_known_by,
     jwt::{Files, JwksServer, SigningKey, claims_of, key_set},
     servers::free_port,
@@ -21,7 +22,9 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (old, new) = (SigningKey::ec("old"), SigningKey::ed("new"));
     let jwks = files.write("jwks.json", &key_set(&[&old]));
-    let (server, admin) = serve(&database, &arguments(&files, &jwks, &[])).await;
+    let audit = Audit::new();
+    let settings = [arguments(&files, &jwks, &[]), audit.arguments(&[])].concat();
+    let (server, admin) = serve(&database, &settings).await;
     let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
     assert_eq!(code(&server, &by_old).await, Code::NotFound);
     assert_eq!(code(&server, &by_new).await, Code::Unauthenticated);
@@ -51,6 +54,27 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     assert_eq!(keys_in_force().await, 0.0);
     let lines = server.log().matches("no JWT is accepted").count();
     assert_eq!(lines, 1, "{}", server.log());
+
+    // The audit log has each change of the keys.
+    let key_ids = |files: &Value| {
+        let of_keys = files.as_array().expect("a list").iter().find(|it| it["file"] == *jwks);
+        of_keys.expect("the file")["key_ids"].clone()
+    };
+    eventually("all are written", async || audit.events("reload").len() == 5).await;
+    assert_eq!(key_ids(&audit.events("start")[0]["files"]), json!(["old"]));
+    let reloads: Vec<_> = audit
+        .events("reload")
+        .iter()
+        .map(|it| (it["outcome"].clone(), key_ids(&it["before"]), key_ids(&it["after"])))
+        .collect();
+    let expected = [
+        ("rejected", json!(["old"]), Value::Null),
+        ("rejected", json!(["old"]), Value::Null),
+        ("applied", json!(["old"]), json!(["new", "old"])),
+        ("applied", json!(["new", "old"]), json!(["new"])),
+        ("applied", json!(["new"]), json!([])),
+    ];
+    assert_eq!(reloads, expected.map(|(outcome, before, after)| (json!(outcome), before, after)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
