@@ -22,7 +22,9 @@ use tonic_types::pb;
 
 pub use crate::grpc::error::{
     limit::{overloaded, request_too_large, response_too_large},
-    transport::{panic_response, remap_protocol_errors, waiting_for_database},
+    transport::{
+        into_trailers, name_reason, name_reason_in_trailers, panic_response, waiting_for_database,
+    },
 };
 use crate::{ledger::Outcome, proto::ErrorReason};
 

@@ -99,6 +99,17 @@ impl Recipient {
     }
 }
 
+/// An error, which a body cannot end with, as trailers. The trailers of an error have its reason.
+fn ending_with_reason(frame: Result<Frame<Bytes>, Status>) -> Frame<Bytes> {
+    match frame {
+        Err(status) => Frame::trailers(error::into_trailers(status)),
+        Ok(frame) => match frame.into_trailers() {
+            Ok(trailers) => Frame::trailers(error::name_reason_in_trailers(trailers)),
+            Err(frame) => frame,
+        },
+    }
+}
+
 impl ResponseBody {
     /// Wraps the body of a response to a call of `method`.
     pub fn wrap(
@@ -145,6 +156,7 @@ impl HttpBody for ResponseBody {
                 polled.map(|polled| this.recipient.charge(polled, *this.outcome))
             }
         };
+        let polled = polled.map(|polled| polled.map(|frame| Ok(ending_with_reason(frame))));
         if this.unread.is_none() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
             *this.unread = this.recipient.unread();
         }
@@ -160,5 +172,35 @@ impl HttpBody for ResponseBody {
             Some(_) => SizeHint::default(),
             None => self.body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::budget::{Limit, Maxima};
+
+    #[tokio::test]
+    async fn a_response_without_room_ends_with_an_error_that_clients_can_read() {
+        let maxima = Maxima { server: 1, identity: 1, anonymous: 1, connection: 1 };
+        let budget = Budget::new(Limit::ResponseBytes, maxima);
+        let identity = Identity::from_stored("a");
+        let share = budget.share(identity.clone(), None);
+        let large = Full::new(Bytes::from(vec![0; SMALL_BYTES_MAX + 1]));
+        let mut body = ResponseBody {
+            body: Body::new(large),
+            first: None,
+            call: InFlight { _share: share, _brief: None },
+            recipient: Recipient { budget, identity, connection: None },
+            unread: None,
+            outcome: Outcome::Unknown,
+        };
+        let frame = body.frame().await.expect("a frame").expect("no reset of the stream");
+        let trailers = frame.into_trailers().expect("trailers");
+        let status = Status::from_header_map(&trailers).expect("a status");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+        assert!(!status.details().is_empty());
     }
 }
