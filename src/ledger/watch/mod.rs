@@ -15,6 +15,8 @@
 //! In here: polling, sharing of pages, limits on watchers. Not in here: encoding, which the caller
 //! passes to [`Page::encoded`]; SQL; anything that a writer would have to call.
 
+#[cfg(test)]
+mod catch_up_tests;
 mod feed;
 mod page;
 mod watcher;
