@@ -175,6 +175,15 @@ impl Entry {
 }
 
 impl Event {
+    /// The identity that it is about.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Intent(change) | Self::Result(change, _) => Some(&change.identity),
+            Self::Denial(denial) => Some(&denial.identity),
+            Self::DenialCount(_) | Self::Lost(_) | Self::Server(..) => None,
+        }
+    }
+
     /// About the memory that it takes until it is written.
     pub fn bytes(&self) -> usize {
         let command = match self {
