@@ -1,6 +1,6 @@
 //! Authorizes a call again after its headers: credentials change and expire.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Uri};
 
@@ -10,6 +10,7 @@ use crate::{
         credentials::{AuthError, Peer},
     },
     domain::authorization::Caller,
+    proto::methods::ACCOUNT_SERVICE,
 };
 
 /// The credential of a call, with the rights that it has now. Has no `Debug`, because it has the
@@ -22,6 +23,8 @@ pub struct CallAuthorization {
     authorization: Option<HeaderValue>,
     /// As of `version`.
     caller: Caller,
+    /// The caller with the rights of another method, as of `version`, or why it may not call that.
+    by_method: HashMap<&'static str, Result<Caller, AuthError>>,
     /// The version of the credentials by which the caller was authorized last.
     version: u64,
 }
@@ -39,7 +42,8 @@ impl CallAuthorization {
     ) -> Result<Self, AuthError> {
         let version = authenticator.version();
         let caller = authenticator.authorize(uri.path(), peer.as_ref(), authorization.as_ref())?;
-        Ok(Self { authenticator, uri, peer, authorization, caller, version })
+        let by_method = HashMap::new();
+        Ok(Self { authenticator, uri, peer, authorization, caller, by_method, version })
     }
 
     /// The caller, with the rights that are in force now. Costs little while nothing has changed.
@@ -52,8 +56,23 @@ impl CallAuthorization {
         if is_expired || version != self.version {
             let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
             self.caller = self.authenticator.authorize(self.uri.path(), peer, authorization)?;
+            self.by_method.clear();
             self.version = version;
         }
         Ok(&self.caller)
+    }
+
+    /// The caller with the rights that it has now with this method of AccountService.
+    ///
+    /// # Errors
+    /// The credential is no longer valid, or the policy denies this method or that of the stream.
+    pub fn caller_of(&mut self, method: &'static str) -> Result<Caller, AuthError> {
+        self.caller()?;
+        let authorize = || {
+            let path = format!("/{ACCOUNT_SERVICE}/{method}");
+            let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
+            self.authenticator.authorize(&path, peer, authorization)
+        };
+        self.by_method.entry(method).or_insert_with(authorize).clone()
     }
 }
