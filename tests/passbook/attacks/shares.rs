@@ -64,9 +64,8 @@ async fn streams_of_one_identity_do_not_shed_the_deposits_of_another() {
     let mut streams = JoinSet::new();
     for _ in 0..12 {
         let a = target.client("a");
-        let requests = tokio_stream::iter(std::iter::repeat_with(|| StreamTransactionsRequest {
-            request: Some(post(&[leg("alice", "1")])),
-        }));
+        let requests = std::iter::repeat_with(|| one_posting(post(&[leg("alice", "1")])));
+        let requests = tokio_stream::iter(requests);
         streams.spawn(async move {
             let mut results = a.stream_transactions(requests).await.expect("a stream");
             while let Some(result) = results.message().await.expect("the stream goes on") {

@@ -175,7 +175,7 @@ async fn unread_results_of_streams_are_bounded() {
     target.withstands("64 streams with unread results", 32).await;
     // The streams of others go on.
     open(&target.client("b"), "bob").await;
-    let request = StreamTransactionsRequest { request: Some(post(&[leg("bob", "1")])) };
+    let request = one_posting(post(&[leg("bob", "1")]));
     let requests = tokio_stream::iter([request]);
     let mut results = target.client("b").stream_transactions(requests).await.expect("a stream");
     let result = results.message().await.expect("no error").expect("a result");

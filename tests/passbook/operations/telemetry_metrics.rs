@@ -71,8 +71,7 @@ async fn known_calls_are_counted_exactly(kind: Kind) {
         .batch_post_transactions(BatchPostTransactionsRequest { requests })
         .await
         .expect("results");
-    let requests =
-        (0..4).map(|_| StreamTransactionsRequest { request: Some(posting(&[("a", "1")])) });
+    let requests = (0..4).map(|_| one_posting(posting(&[("a", "1")])));
     let mut results =
         client.stream_transactions(tokio_stream::iter(requests)).await.expect("results");
     while results.message().await.expect("a result").is_some() {}

@@ -121,8 +121,7 @@ async fn results_of(client: &Client, requests: usize) -> usize {
 fn one_a_frame(requests: usize) -> impl Stream<Item = StreamTransactionsRequest> {
     tokio_stream::iter(0..requests).then(async |_| {
         yield_now().await;
-        let request = PostTransactionRequest { ..post(&[leg("hot", "1")]) };
-        StreamTransactionsRequest { request: Some(request) }
+        one_posting(post(&[leg("hot", "1")]))
     })
 }
 

@@ -15,14 +15,10 @@ on_both_databases! {
     a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream,
 }
 
-fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
-    StreamTransactionsRequest { request: Some(request) }
-}
-
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open(&client, "hot").await;
-    let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
+    let requests: Vec<_> = (0..3000).map(|_| one_posting(post(&[leg("hot", "1")]))).collect();
 
     let mut results =
         client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
@@ -42,11 +38,11 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let requests = vec![
-        message(post(&[leg("a", "1")])),
-        StreamTransactionsRequest { request: None },
-        message(post(&[])),
-        message(post(&[leg("a", "-2")])),
-        message(post(&[leg("a", "1")])),
+        one_posting(post(&[leg("a", "1")])),
+        StreamTransactionsRequest::default(),
+        one_posting(post(&[])),
+        one_posting(post(&[leg("a", "-2")])),
+        one_posting(post(&[leg("a", "1")])),
     ];
 
     let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
@@ -65,7 +61,7 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
     let (database, _server, client) = start_server(kind).await;
     open_all(&client, &["a", "b"]).await;
     let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();
-    let messages: Vec<_> = requests.iter().cloned().map(message).collect();
+    let messages: Vec<_> = requests.iter().cloned().map(one_posting).collect();
     let mut results =
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     for _ in 0..100 {
@@ -93,7 +89,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
     open(&client, "hot").await;
     let (sender, receiver) = mpsc::channel(1);
     let sending = tokio::spawn(async move {
-        while sender.send(message(post(&[leg("hot", "1")]))).await.is_ok() {
+        while sender.send(one_posting(post(&[leg("hot", "1")]))).await.is_ok() {
             tokio::time::sleep(ms(1)).await;
         }
     });
@@ -134,7 +130,7 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
                 description: "x".repeat(1000),
                 ..post(&[leg("hot", "1")])
             };
-            if sender.send(message(request)).await.is_err() {
+            if sender.send(one_posting(request)).await.is_err() {
                 return;
             }
             counter.fetch_add(1, Relaxed);

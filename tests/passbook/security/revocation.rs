@@ -40,9 +40,9 @@ impl Stream {
 
     /// The result of a deposit on east:1, or the error that ends the stream.
     async fn deposit(&mut self) -> Result<PostTransactionResult, Status> {
-        let request = Some(post(&[leg("east:1", "1")]));
+        let request = post(&[leg("east:1", "1")]);
         // Sending fails after the end of the stream, which the next result is.
-        let _ = self.requests.send(StreamTransactionsRequest { request }).await;
+        let _ = self.requests.send(one_posting(request)).await;
         let response = timeout(PATIENCE, self.results.message()).await.expect("a result in time");
         Ok(response?.expect("a stream ends with an error").result.expect("always there"))
     }
