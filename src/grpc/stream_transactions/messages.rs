@@ -7,10 +7,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     budget::Share,
-    grpc::{
-        error::{self, invalid::Invalid},
-        middleware::deadline::Deadline,
-    },
+    grpc::{error::invalid::Invalid, middleware::deadline::Deadline},
     ledger::Error,
     proto::{
         ErrorReason, Leg, ResultOrder, StreamTransactionsRequest, StreamedRequest,
