@@ -122,7 +122,9 @@ impl ResponseBody {
         response.map(|body| {
             let unread = recipient.unread();
             let mut body = Self { body, first: None, call, recipient, unread, outcome };
-            if method.is_unary {
+            // An error has no body: its headers end the stream. grpc-go takes an error whose
+            // headers do not end it for a broken response.
+            if method.is_unary && !body.body.is_end_stream() {
                 body.encode();
             }
             Body::new(body)
