@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 
 mod config;
+mod ephemeral;
 mod export;
 mod heads;
 mod healthcheck;

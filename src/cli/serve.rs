@@ -15,7 +15,7 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
     budget::{BudgetConfig, Budgets, Connections},
-    cli::schema,
+    cli::{ephemeral::EphemeralLedger, schema},
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::{
         ids::{Identity, IdentityKind},
@@ -59,12 +59,16 @@ impl Serve {
             Arc::new(authenticator(&config.security, credentials.as_ref(), issuer, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
-        let url = config.database.url().map_err(CliError::Usage)?;
+        let ephemeral = config.ephemeral.then(EphemeralLedger::create).transpose()?;
+        let url = match &ephemeral {
+            Some(ephemeral) => ephemeral.url()?,
+            None => config.database.url().map_err(CliError::Usage)?,
+        };
         let kind = url.kind();
         // Before the server announces itself, so that an early signal is not lost.
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
-        let (listener, address) = listen(config.listen).await?;
+        let (listener, address) = listen(config.listen_address()).await?;
         let admin = admin(&config.telemetry, tls.as_ref()).await?;
         let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
         let admin = AdminPort::open(admin);
@@ -131,10 +135,13 @@ impl Serve {
                      machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
                 );
             }
-            output::line(format_args!(
-                "ready: listening on {address}, database {kind}, schema {}",
-                schema_version()
-            ))?;
+            match &ephemeral {
+                Some(ephemeral) => output::line(ephemeral.ready_line(address))?,
+                None => output::line(format_args!(
+                    "ready: listening on {address}, database {kind}, schema {}",
+                    schema_version()
+                ))?,
+            }
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;

@@ -323,13 +323,18 @@ fn spawn_and_wait(
         let log = server.log();
         return Err(format!("the server did not get ready; its log:\n{}", last_lines(&log)));
     };
-    server.address = ready_line
-        .strip_prefix("ready: listening on ")
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|address| address.parse().ok())
-        .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
+    server.address =
+        address_of(&ready_line).ok_or_else(|| format!("not a ready line: {ready_line}"))?;
     server.ready_line = ready_line;
     Ok(server)
+}
+
+/// The address in a ready line, which is JSON for an ephemeral ledger.
+fn address_of(ready_line: &str) -> Option<SocketAddr> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(ready_line) {
+        return json["address"].as_str()?.parse().ok();
+    }
+    ready_line.strip_prefix("ready: listening on ")?.split(',').next()?.parse().ok()
 }
 
 /// Starts the process. Its address and ready line are still unknown; the channel gets the lines of
