@@ -29,7 +29,7 @@ def usd(value: str | Decimal) -> Money:
 
 def check(what: str, actual: object, expected: object) -> None:
     if actual != expected:
-        raise AssertionError(f"{what}: {actual!r}, and not {expected!r}")
+        raise AssertionError(f"{what}: {actual!r:.500}, and not {expected!r:.500}")
 
 
 def error_of(call: Callable[[], object]) -> PassbookError:
