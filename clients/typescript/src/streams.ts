@@ -8,7 +8,7 @@ import {
   AccountServiceService,
   type PostTransactionRequest,
   type PostTransactionResult,
-  type StreamTransactionsRequest,
+  StreamTransactionsRequest,
   type StreamTransactionsResponse,
 } from "./gen/passbook/v1/account_service.js";
 import type { WatchEntriesResponse } from "./gen/passbook/v1/history.js";
@@ -81,7 +81,8 @@ class Window {
       const request = this.#requests[this.#sent];
       if (request !== undefined) {
         this.#sent += 1;
-        if (!stream.write({ request })) await this.#change();
+        const message = StreamTransactionsRequest.fromPartial({ request });
+        if (!stream.write(message)) await this.#change();
       } else if (this.#sourceIsAtEnd) {
         stream.end();
         return;
