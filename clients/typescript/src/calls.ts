@@ -148,7 +148,8 @@ export class Calls {
     const metadata = await this.credentials();
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) {
-        reject(new PassbookError(status.CANCELLED, "the caller has canceled the call"));
+        const metadata = { outcome: "not_applied" };
+        reject(new PassbookError(status.CANCELLED, "canceled before it was sent", { metadata }));
         return;
       }
       const call = server.connection.makeUnaryRequest(

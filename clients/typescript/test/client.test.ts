@@ -51,7 +51,7 @@ test("a canceled call says what is known of its request", async () => {
     .catch((raised: unknown) => raised);
   assert(error instanceof PassbookError);
   assert.equal(error.code, status.CANCELLED);
-  assert.equal(error.outcome, "unknown");
+  assert.equal(error.outcome, "not_applied");
   assert(error.requestId !== undefined);
 });
 
