@@ -10,7 +10,7 @@ import { type Server, Servers, type Tls } from "./servers.js";
 /** The most that the pause after the first attempt takes. It doubles with each attempt. */
 const BACKOFF_MS = 50;
 const BACKOFF_MAX_MS = 2000;
-/** How long a stream or a watch reconnects without any message before it gives up. */
+/** How long a stream or a watch looks for a server that answers before it gives up. */
 const OUTAGE_MAX_MS = 60_000;
 
 /** Options of one call. */
@@ -176,20 +176,21 @@ export class Calls {
 /** When a stream or a watch that broke is opened again. */
 export class Reconnects {
   #failures = 0;
-  #lastMessage = performance.now();
+  #outageStart = 0;
 
-  /** Says that the server has sent a message. */
-  hasMessage(): void {
+  /** Says that a server has answered, so that there is no outage. */
+  hasAnswer(): void {
     this.#failures = 0;
-    this.#lastMessage = performance.now();
   }
 
   /** Waits before the next try, or throws the error if it is final or the outage too long. */
   async pause(error: PassbookError, signal: AbortSignal | undefined): Promise<void> {
-    const silenceMs = performance.now() - this.#lastMessage;
+    const now = performance.now();
+    if (this.#failures === 0) this.#outageStart = now;
+    const outageMs = now - this.#outageStart;
     this.#failures += 1;
     const pauseMs = backoffMs(this.#failures) + error.retryDelayMs;
-    if (error.isFinal || silenceMs > OUTAGE_MAX_MS || !(await slept(pauseMs, signal))) throw error;
+    if (error.isFinal || outageMs > OUTAGE_MAX_MS || !(await slept(pauseMs, signal))) throw error;
   }
 }
 

@@ -246,7 +246,7 @@ export class Client {
   /**
    * Posts postings one after another and yields their results in the same order. Postings are taken
    * only as fast as results are read, at most 1,024 ahead. A stream that breaks is opened again, and
-   * postings without a result are sent again under their ids. Without any message for 60 seconds, the
+   * postings without a result are sent again under their ids. If no server answers for 60 seconds, the
    * last error is thrown.
    */
   streamTransactions(
@@ -410,8 +410,8 @@ export class Client {
   /**
    * Yields the entries of an account: first those that exist, then each new one, in order and without
    * a gap. A watch that breaks continues by itself after the last entry. It has no end of its own:
-   * leave the loop, or abort the signal. It throws final errors, and the last error after 60 seconds
-   * without any message.
+   * leave the loop, or abort the signal. It throws final errors, and the last error if no server
+   * answers for 60 seconds.
    */
   watchEntries(
     accountId: string,

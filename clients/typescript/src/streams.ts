@@ -169,8 +169,7 @@ export async function* streamTransactions(
       void window.send(stream);
       let error = new PassbookError(status.UNAVAILABLE, "the server ended the stream");
       try {
-        for await (const { result } of messages(stream, signal)) {
-          reconnects.hasMessage();
+        for await (const { result } of messages(stream, reconnects, signal)) {
           if (result === undefined) throw new Error("the server has left out a result");
           const answered = await resultOf(calls, window.oldest, result);
           window.hasResult();
@@ -208,8 +207,7 @@ export async function* watchEntries(
     );
     let error = new PassbookError(status.UNAVAILABLE, "the server ended the watch");
     try {
-      for await (const message of messages<WatchEntriesResponse>(stream, signal)) {
-        reconnects.hasMessage();
+      for await (const message of messages<WatchEntriesResponse>(stream, reconnects, signal)) {
         for (const entry of message.entries) {
           afterSequence = entry.sequence;
           yield entryOf(entry);
@@ -226,12 +224,17 @@ export async function* watchEntries(
 /** The messages of a stream, read as fast as they are consumed. Cancels the stream at the end. */
 async function* messages<Message>(
   stream: ClientReadableStream<Message> | ClientDuplexStream<StreamTransactionsRequest, Message>,
+  reconnects: Reconnects,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Message> {
   const cancel = () => {
     stream.cancel();
   };
   signal?.addEventListener("abort", cancel, { once: true });
+  // The headers come before the first message.
+  stream.on("metadata", () => {
+    reconnects.hasAnswer();
+  });
   try {
     for await (const message of stream) yield message as Message;
   } finally {

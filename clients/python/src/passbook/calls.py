@@ -20,7 +20,7 @@ BACKOFF_SECONDS = 0.05
 """The most that the pause after the first attempt takes. It doubles with each attempt."""
 BACKOFF_MAX_SECONDS = 2.0
 OUTAGE_SECONDS_MAX = 60.0
-"""How long a stream or a watch reconnects without any message before it gives up."""
+"""How long a stream or a watch looks for a server that answers before it gives up."""
 
 
 class _Repeat(enum.Enum):
@@ -118,17 +118,18 @@ class Reconnects:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._last_message = time.monotonic()
+        self._outage_start = 0.0
 
-    def has_message(self) -> None:
-        """Say that the server has sent a message."""
+    def has_answer(self) -> None:
+        """Say that a server has answered, so that there is no outage."""
         self._failures = 0
-        self._last_message = time.monotonic()
 
     def pause(self, error: PassbookError) -> None:
         """Sleep before the next try, or raise the error if it is final or the outage too long."""
-        silence = time.monotonic() - self._last_message
-        if error.is_final or silence > OUTAGE_SECONDS_MAX:
+        now = time.monotonic()
+        if self._failures == 0:
+            self._outage_start = now
+        if error.is_final or now - self._outage_start > OUTAGE_SECONDS_MAX:
             raise error
         self._failures += 1
         time.sleep(backoff(self._failures) + error.retry_delay)

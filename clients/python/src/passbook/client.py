@@ -328,7 +328,7 @@ class Client:
 
         Postings are taken only as fast as results are read, at most 1,024 ahead, by another thread.
         A stream that breaks is opened again, and postings without a result are sent again under
-        their ids. Without any message for 60 seconds, the last error is raised.
+        their ids. If no server answers for 60 seconds, the last error is raised.
         """
         return streams.stream_transactions(self._calls, postings)
 
@@ -506,7 +506,7 @@ class Client:
 
         They come in order and without a gap. A watch that breaks continues by itself after the last
         entry. It has no end of its own: stop reading, and close the iterator. It raises final
-        errors, and the last error after 60 seconds without any message.
+        errors, and the last error if no server answers for 60 seconds.
         """
         return streams.watch_entries(self._calls, account_id, after_sequence)
 

@@ -143,8 +143,8 @@ def stream_transactions(
             server = calls.servers.select()
             responses = server.stub.StreamTransactions(window.open(), metadata=calls.credentials())
             try:
+                _await_answer(responses, reconnects)
                 for response in responses:
-                    reconnects.has_message()
                     request = window.oldest()
                     result = result_of(calls, request, response.result)
                     window.has_result()
@@ -173,8 +173,8 @@ def watch_entries(calls: Calls, account_id: str, after_sequence: int) -> Generat
         )
         messages = server.stub.WatchEntries(request, metadata=calls.credentials())
         try:
+            _await_answer(messages, reconnects)
             for message in messages:
-                reconnects.has_message()
                 for entry in message.entries:
                     after_sequence = entry.sequence
                     yield Entry.of(entry)
@@ -186,6 +186,13 @@ def watch_entries(calls: Calls, account_id: str, after_sequence: int) -> Generat
             messages.cancel()
         _pass_over(server, error)
         reconnects.pause(error)
+
+
+def _await_answer(stream: grpc.Call, reconnects: Reconnects) -> None:
+    """Wait for the headers of a stream, which come before its first message, or for its end."""
+    stream.initial_metadata()
+    if stream.is_active():
+        reconnects.has_answer()
 
 
 def _pass_over(server: Server, error: PassbookError) -> None:
