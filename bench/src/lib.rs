@@ -5,6 +5,7 @@ mod driver;
 mod report;
 mod servers;
 mod shared_stream;
+mod watch_codec;
 mod watchers;
 mod workload;
 
