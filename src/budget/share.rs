@@ -218,6 +218,12 @@ impl Share {
         self.resize_within(amount, self.identity_max())
     }
 
+    /// Grows or shrinks the share to `amount` if the budget has room. What waits is not shed, and does
+    /// not count as such.
+    pub fn try_resize(&mut self, amount: usize) -> bool {
+        self.change(amount, self.identity_max()).is_ok()
+    }
+
     /// The most that the identity may have.
     #[must_use]
     pub fn identity_max(&self) -> usize {
@@ -236,6 +242,11 @@ impl Share {
     /// # Errors
     /// See [`Self::resize`].
     pub fn resize_within(&mut self, amount: usize, identity_max: usize) -> Result<(), Exhausted> {
+        self.change(amount, identity_max).map_err(|(scope, max)| self.budget.exhausted(scope, max))
+    }
+
+    /// The error has the budget that is exhausted, and its size.
+    fn change(&mut self, amount: usize, identity_max: usize) -> Result<(), (Scope, usize)> {
         let before = self.amount;
         if amount == before {
             return Ok(());
@@ -249,11 +260,11 @@ impl Share {
             let of_connection = connection_id.and_then(|id| usage.by_connection.get(&id).copied());
             let exceeds = |used: usize, max| used - before + amount > max;
             if total > server {
-                return Err(self.budget.exhausted(Scope::Server, server));
+                return Err((Scope::Server, server));
             } else if exceeds(of_identity, identity_max) {
-                return Err(self.budget.exhausted(Scope::Identity, identity_max));
+                return Err((Scope::Identity, identity_max));
             } else if connection_id.is_some() && exceeds(of_connection.unwrap_or(0), connection) {
-                return Err(self.budget.exhausted(Scope::Connection, connection));
+                return Err((Scope::Connection, connection));
             }
         }
         usage.total = total;
