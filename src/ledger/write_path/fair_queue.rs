@@ -161,7 +161,7 @@ impl FairQueue {
                     if is_by_rank {
                         self.start = self.start.max(rank.taken);
                     }
-                    rank.taken = rank.taken.max(self.start) + job.command.cost();
+                    rank.taken = rank.taken.max(self.start) + job.charge();
                     self.ranks.insert(identity.clone(), rank);
                     taken.jobs.push(job);
                 }

@@ -151,6 +151,24 @@ async fn a_job_behind_a_foreign_lock_is_in_the_batch_after_it() {
     assert_eq!(count(&next.jobs, "a"), BATCH, "the others are still there");
 }
 
+/// Batches that collide with those of other servers come back.
+#[tokio::test]
+async fn an_identity_pays_once_for_jobs_that_come_back() {
+    let queue = Arc::new(CommandQueue::default());
+    for (identity, account_id) in [("a", "x"), ("b", "y")] {
+        (0..20).for_each(|_| enqueue(&queue, identity, &[account_id]));
+    }
+    let mut of_b = 0;
+    for _ in 0..3 {
+        let mut batch = take(&queue, 8).await;
+        let jobs = std::mem::take(&mut batch.jobs);
+        of_b += count(&jobs, "b");
+        batch.put_back(jobs.into_iter().filter(|job| job.identity.as_str() == "a").collect());
+    }
+    let batch = take(&queue, 10).await;
+    assert_eq!((count(&batch.jobs, "a"), of_b + count(&batch.jobs, "b")), (9, 8));
+}
+
 /// Others take one account of a transfer each time, before the transfer of `a` is looked at by rank.
 #[tokio::test]
 async fn a_transfer_is_not_starved_by_other_identities() {

@@ -60,6 +60,7 @@ pub struct Job {
     pub trace: CallTrace,
     state: State,
     in_doubt: AtomicBool,
+    is_charged: AtomicBool,
     /// The account that the job waits for, and since when.
     blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
@@ -116,6 +117,7 @@ pub fn new(
         trace: CallTrace::current(),
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
+        is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, permits, audit })),
     });
@@ -137,6 +139,13 @@ impl Job {
     /// Puts the job behind all others of its identity. Not while it is in a queue.
     pub fn renumber(&self) {
         self.number.store(next_number(), Ordering::Relaxed);
+    }
+
+    /// What its identity is charged when the job is taken from the queue: the cost the first time, and
+    /// nothing if the job comes back.
+    pub fn charge(&self) -> usize {
+        let is_charged = self.is_charged.swap(true, Ordering::Relaxed);
+        if is_charged { 0 } else { self.command.cost() }
     }
 
     /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
