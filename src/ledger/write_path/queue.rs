@@ -335,6 +335,13 @@ impl DequeuedBatch {
         joined
     }
 
+    /// Ends the lease and puts the jobs back into the queue, to the places that they had, for another
+    /// attempt. Fails those that have no time for it.
+    pub fn put_back_in_time(self, mut jobs: Vec<Arc<Job>>) {
+        jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
+        self.put_back(jobs);
+    }
+
     /// Ends the lease and puts the jobs back into the queue, to the places that they had.
     pub fn put_back(mut self, jobs: Vec<Arc<Job>>) {
         let mut state = self.queue.state();
