@@ -194,6 +194,8 @@ async fn requests_behind_a_peer_s_lock_go_back_into_the_queue() {
     };
     eventually("the row is tried again", tried).await;
     assert!(!locked.has_parked());
+    let transactions = locked.admin.metrics().await.value("passbook_batch_size_count");
+    assert_eq!(transactions, 1.0, "attempts that had nothing to do were committed");
     locked.release().await;
 }
 
