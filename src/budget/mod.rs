@@ -220,9 +220,9 @@ impl Budgets {
 
     /// Budgets for unit tests of the ledger.
     #[cfg(test)]
-    pub fn for_tests(queue_capacity: u32) -> Arc<Self> {
+    pub fn for_tests(queue_capacity: u32, is_authenticated: bool) -> Arc<Self> {
         Self::new(&BudgetConfig {
-            is_authenticated: false,
+            is_authenticated,
             calls_max: 1000,
             identity_calls_max: 1000,
             identity_rate_max: None,

@@ -302,7 +302,7 @@ mod tests {
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
         let command = Command::CreateAccount(new_account("a"));
-        let budgets = Budgets::for_tests(1);
+        let budgets = Budgets::for_tests(1, false);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
         new(command, deadline, Permits { queue, records: budgets.records.clone() }, None)
     }

@@ -45,7 +45,7 @@ fn late_job(account_ids: &str) -> (Arc<Job>, Completion) {
 fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<Job>, Completion) {
     let changes: Vec<_> = account_ids.iter().map(|account_id| (&**account_id, "1")).collect();
     let command = Command::Request(Arc::new(posting("r", &changes)));
-    let budgets = Budgets::for_tests(1);
+    let budgets = Budgets::for_tests(1, false);
     let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
     job::new(command, deadline, permits, None)
