@@ -79,7 +79,7 @@ impl Worker {
                     self.next_mode = LockMode::SkipLocked;
                     true
                 }
-                Err(error) => match path.queue.try_dequeue(path.batch_size_max) {
+                Err(error) => match path.queue.try_dequeue(path.cost_max) {
                     Some(mut taken) => {
                         let jobs = std::mem::take(&mut taken.jobs);
                         let batch = Batch::new(jobs, LockMode::Wait, Lookup::Before);
@@ -100,7 +100,7 @@ impl Worker {
     /// Executes all waiting jobs; returns whether there were any.
     async fn process(&mut self, transaction: OpenTransaction, has_turn: bool) -> bool {
         let Self { path, executor, lookups, next_mode } = self;
-        let Some(mut taken) = path.queue.try_dequeue(path.batch_size_max) else {
+        let Some(mut taken) = path.queue.try_dequeue(path.cost_max) else {
             executor.abandon(transaction).await;
             return false;
         };
