@@ -27,7 +27,8 @@ async fn ledger(directory: &TempDir) -> Ledger {
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
     let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
-    let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(1000), 1000).await.unwrap();
+    let ledger =
+        Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000).await.unwrap();
     ledger.create_account(&context(), new_account("a")).await.unwrap();
     ledger
 }
