@@ -35,14 +35,20 @@ async fn watchers_of_one_identity_leave_reads_to_others() {
     });
     let feed = EntryFeed::start(Arc::new(store), &budgets);
     let currency = Currencies::default().get("USD").unwrap();
-    let account = WatchedAccount { account_id: id("a"), currency, after_sequence: 0 };
+    let account = |number: usize| WatchedAccount {
+        account_id: id(&format!("a-{number}")),
+        currency: currency.clone(),
+        after_sequence: 0,
+    };
+    let accounts: Vec<_> = (0..READS).map(account).collect();
     let [greedy, other] = ["greedy", "other"].map(Identity::from_stored);
 
     // Reads that have begun and are not polled on keep what they have. Some may end at once.
-    let mut begun: Vec<_> =
-        (0..READS).map(|_| Box::pin(feed.page_after(&account, &greedy))).collect();
+    let reads = accounts.iter().map(|account| Box::pin(feed.page_after(account, &greedy)));
+    let mut begun: Vec<_> = reads.collect();
     begun.retain_mut(|read| read.now_or_never().is_none());
     assert!(begun.len() > READS / 2, "{} reads wait", begun.len());
+    let account = account(READS);
     let read = timeout(Duration::from_secs(10), feed.page_after(&account, &other)).await;
     read.expect("it does not wait for another identity").unwrap();
 }
