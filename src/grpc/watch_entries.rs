@@ -8,7 +8,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         watch,
     },
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
@@ -47,7 +47,7 @@ pub fn serve(
             error = forward(&mut watcher, &messages) => error.into(),
             // An error means that the server has ended, which is a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown.into(),
-            () = expired(deadline) => Error::DeadlineExceeded(None).into(),
+            () = deadline.passed_for_stream() => Error::DeadlineExceeded(None).into(),
             status = denied => status,
             () = messages.closed() => return,
         };
@@ -111,12 +111,5 @@ pub async fn denied(mut authorization: CallAuthorization, account_id: AccountId)
             Ok(Err(denied)) => return Error::from(denied).into(),
             Err(error) => return error.into(),
         }
-    }
-}
-
-async fn expired(deadline: Deadline) {
-    match deadline.for_stream() {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

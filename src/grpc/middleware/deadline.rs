@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::Request;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -52,9 +52,12 @@ impl Deadline {
         self.at.min(Instant::now() + RECEIVE_TIME_MAX)
     }
 
-    /// The deadline of a whole stream, if the caller set one.
-    pub fn for_stream(&self) -> Option<Instant> {
-        self.client_deadline
+    /// Waits until the deadline of a whole stream has passed: for ever if the caller set none.
+    pub async fn passed_for_stream(self) {
+        match self.client_deadline {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The deadline of one request of a stream that is read now: by its own timeout or the default,
@@ -131,7 +134,7 @@ mod tests {
             }
         }
         assert!(attached(Some("299S")).at < begin + TIMEOUT_MAX - MARGIN_MAX);
-        assert!(attached(Some("2H")).for_stream() > Some(begin + 2 * TIMEOUT_MAX));
+        assert!(attached(Some("2H")).client_deadline > Some(begin + 2 * TIMEOUT_MAX));
         let second = Duration::from_secs(1);
         assert!(attached(None).for_item(Some(second)) < Instant::now() + second);
         assert!(attached(Some("1S")).for_item(Some(2 * second)) < Instant::now() + second);

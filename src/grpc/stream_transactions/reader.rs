@@ -95,6 +95,7 @@ impl Reader {
             // An error means that the server has ended: a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Err(Error::ShuttingDown.into()),
             () = results.closed() => Ok(None),
+            () = deadline.passed_for_stream() => Err(Error::DeadlineExceeded(None).into()),
         }
     }
 

@@ -13,6 +13,7 @@ on_both_databases! {
     a_bad_request_in_a_stream_fails_alone,
     a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable,
     a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream,
+    an_idle_stream_ends_at_the_deadline_of_its_caller,
 }
 
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
@@ -157,4 +158,15 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
     }
     assert_eq!(count, 20_000);
     sending.await.expect("all are sent");
+}
+
+async fn an_idle_stream_ends_at_the_deadline_of_its_caller(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
+    let requests = tokio_stream::iter([one_posting(post(&[leg("a", "1")]))]);
+    let requests = within(seconds(2), requests.chain(tokio_stream::pending()));
+    let mut results = client.stream_transactions(requests).await.expect("a stream");
+    made(&results.next().await.expect("a result").expect("applied").result.expect("always there"));
+    let end = results.next().await.expect("an end with a status").expect_err("the deadline");
+    assert_reason(&end, Reason::DeadlineExceeded);
 }
