@@ -33,6 +33,9 @@ const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// The room that a stream waits for before its next message is encoded: more than a page of entries
 /// has.
 const STREAMED_BYTES_MAX: usize = 1024 * 1024;
+/// The same for a stream of requests and results: more than its next results have. A result is not lost
+/// because its caller has too much unread.
+const RESULTS_BYTES_MAX: usize = 64 * 1024;
 /// How often a stream looks for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -49,8 +52,8 @@ pin_project! {
         call: InFlight,
         recipient: Recipient,
         unread: Option<Unread>,
-        // A stream of messages after a single request.
-        is_stream: bool,
+        // Of a stream: the room for its next message.
+        room: Option<usize>,
         room_timer: Option<Pin<Box<Sleep>>>,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
@@ -98,11 +101,12 @@ impl Recipient {
     /// Waits until there is room for a message of a stream, and takes it.
     fn poll_room(
         &self,
+        room: usize,
         timer: &mut Option<Pin<Box<Sleep>>>,
         context: &mut Context<'_>,
     ) -> Poll<Share> {
         let mut share = self.share();
-        while !share.try_resize(STREAMED_BYTES_MAX) {
+        while !share.try_resize(room) {
             let waiting = timer.get_or_insert_with(|| Box::pin(sleep(ROOM_INTERVAL)));
             ready!(waiting.as_mut().poll(context));
             *timer = None;
@@ -154,10 +158,13 @@ impl ResponseBody {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
         response.map(|body| {
             let unread = recipient.unread();
-            let is_stream = !method.is_unary && method.has_one_request;
+            let room = match (method.is_unary, method.has_one_request) {
+                (true, _) => None,
+                (false, true) => Some(STREAMED_BYTES_MAX),
+                (false, false) => Some(RESULTS_BYTES_MAX),
+            };
             let (first, room_timer) = (None, None);
-            let mut body =
-                Self { body, first, call, recipient, unread, is_stream, room_timer, outcome };
+            let mut body = Self { body, first, call, recipient, unread, room, room_timer, outcome };
             // An error has no body: its headers end the stream. grpc-go takes an error whose
             // headers do not end it for a broken response.
             if method.is_unary && !body.body.is_end_stream() {
@@ -190,9 +197,9 @@ impl HttpBody for ResponseBody {
             Some(first) => Poll::Ready(first),
             None => {
                 *this.unread = None;
-                let share = match this.is_stream {
-                    true => ready!(this.recipient.poll_room(this.room_timer, context)),
-                    false => this.recipient.share(),
+                let share = match *this.room {
+                    Some(room) => ready!(this.recipient.poll_room(room, this.room_timer, context)),
+                    None => this.recipient.share(),
                 };
                 let polled = this.body.poll_frame(context);
                 polled.map(|polled| this.recipient.charge(polled, share, *this.outcome))
@@ -250,6 +257,7 @@ mod tests {
         others.resize(size).unwrap();
         let mut single = response_of("ListEntries", &budget);
         let mut stream = response_of("WatchEntries", &budget);
+        let mut results = response_of("StreamTransactions", &budget);
 
         let frame = single.frame().await.unwrap().expect("no reset of the stream");
         let trailers = frame.into_trailers().expect("trailers");
@@ -257,6 +265,7 @@ mod tests {
         assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
         assert!(!status.details().is_empty(), "an error that clients can read");
         assert!(stream.frame().now_or_never().is_none());
+        assert!(results.frame().now_or_never().is_none());
         assert_eq!(budget.used(), size, "what waits has nothing");
 
         others.resize(0).unwrap();

@@ -19,6 +19,8 @@ use crate::{
 const MESSAGE_REQUESTS_MAX: usize = 1000;
 /// A message of at most this many bytes in memory takes no room: the limits on calls bound small ones.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// About the memory of a label beside its texts: two strings, in a tree.
+const LABEL_BYTES: usize = 128;
 /// The most bytes of a `request_id` that a result repeats: as many as a valid one has.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
@@ -92,13 +94,21 @@ impl Requests {
 }
 
 impl StreamedItem {
-    /// The memory that it takes, in bytes, without its texts.
+    /// About the memory that it takes, in bytes.
     fn size(&self) -> usize {
-        let legs = match &self.request {
-            Some(Request::PostTransaction(it)) => it.legs.len(),
-            _ => 0,
+        let (legs, labels) = match &self.request {
+            None => (0, 0),
+            Some(Request::Deposit(it)) => (0, it.labels.len()),
+            Some(Request::Withdraw(it)) => (0, it.labels.len()),
+            Some(Request::Transfer(it)) => (0, it.labels.len()),
+            Some(Request::PostTransaction(it)) => (it.legs.len(), it.labels.len()),
+            Some(Request::ReverseTransaction(it)) => (0, it.labels.len()),
+            Some(Request::PlaceHold(it)) => (0, it.labels.len()),
+            Some(Request::CaptureHold(it)) => (0, it.labels.len()),
+            Some(Request::ReleaseHold(_)) => (0, 0),
         };
-        mem::size_of::<Self>() + legs * mem::size_of::<Leg>()
+        let texts = self.request.as_ref().map_or(0, Request::encoded_len);
+        mem::size_of::<Self>() + texts + legs * mem::size_of::<Leg>() + labels * LABEL_BYTES
     }
 }
 
@@ -165,8 +175,9 @@ impl ReplyForm {
             Some(Request::CaptureHold(it)) => &it.request_id,
             Some(Request::ReleaseHold(it)) => &it.request_id,
         };
-        let length = request_id.floor_char_boundary(REQUEST_ID_LENGTH_MAX);
-        Self::Listed { request_id: request_id[..length].to_owned() }
+        // A part of it could be the id of another request.
+        let is_allowed = request_id.len() <= REQUEST_ID_LENGTH_MAX;
+        Self::Listed { request_id: if is_allowed { request_id.to_owned() } else { String::new() } }
     }
 }
 
