@@ -164,6 +164,32 @@ func TestTheDeadlineAndTheCancellationAreThoseOfEachCall(t *testing.T) {
 	})
 }
 
+// The late result of the first call must not pass for that of the repeat.
+func TestARepeatBeforeTheFirstResultGoesAlone(t *testing.T) {
+	release := make(chan struct{})
+	server := &fake{deposit: func(attempt int, _ *passbookv1.DepositRequest) error {
+		if attempt == 1 {
+			<-release
+			return failure(codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "not_applied")
+		}
+		return nil
+	}}
+	client := connect(t, start(t, server))
+	defer close(release)
+	request := &passbookv1.DepositRequest{RequestId: "late"}
+	short, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer end()
+	if _, err := client.Deposit(short, request); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the first call: %v", err)
+	}
+	if _, err := client.Deposit(t.Context(), request); err != nil {
+		t.Errorf("the repeat: %v", err)
+	}
+	if fmt.Sprint(server.streamed) != "[late]" {
+		t.Errorf("the stream had %v", server.streamed)
+	}
+}
+
 func TestConcurrentCallsShareAStream(t *testing.T) {
 	server := &fake{}
 	client := connect(t, start(t, server))

@@ -26,6 +26,7 @@ type fake struct {
 
 	mutex    sync.Mutex
 	deposits []*passbookv1.DepositRequest
+	streamed []string
 	streams  int
 	freezes  int
 	watches  []int64
@@ -63,6 +64,9 @@ func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransac
 			continue
 		}
 		for _, element := range message.GetRequests() {
+			f.mutex.Lock()
+			f.streamed = append(f.streamed, element.GetDeposit().GetRequestId())
+			f.mutex.Unlock()
 			go func() {
 				response, err := f.Deposit(stream.Context(), element.GetDeposit())
 				result := &passbookv1.StreamedResult{

@@ -119,6 +119,8 @@ type streamedCall struct {
 	requestID string
 	bytes     int
 	deadline  time.Time
+	// isSent is guarded by the mutex of the session.
+	isSent bool
 
 	// done is closed once result or err is set.
 	done   chan struct{}
@@ -168,11 +170,12 @@ func (s *session) enqueue(request *streamedCall) bool {
 	return true
 }
 
-// forget drops a request that no caller waits for. If it was sent, its result will find nobody.
+// forget drops a request that no caller waits for. If it was sent, its id stays in use until its result comes: a
+// repeat would get that result, which says nothing of the repeat.
 func (s *session) forget(request *streamedCall) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.pending[request.requestID] == request {
+	if !request.isSent && s.pending[request.requestID] == request {
 		delete(s.pending, request.requestID)
 	}
 }
@@ -221,6 +224,7 @@ func (s *session) take() *passbookv1.StreamTransactionsRequest {
 		if !request.deadline.IsZero() {
 			request.element.Timeout = durationpb.New(max(0, request.deadline.Sub(now)))
 		}
+		request.isSent = true
 		message.Requests = append(message.Requests, request.element)
 		bytes += request.bytes
 	}

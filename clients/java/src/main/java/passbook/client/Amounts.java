@@ -9,7 +9,10 @@ public final class Amounts {
 
   /** The amount in the form of the contract, with all of its decimals. */
   public static Money money(BigDecimal amount, String currencyCode) {
-    return Money.newBuilder().setCurrencyCode(currencyCode).setValue(amount.toPlainString()).build();
+    return Money.newBuilder()
+        .setCurrencyCode(currencyCode)
+        .setValue(amount.toPlainString())
+        .build();
   }
 
   /**

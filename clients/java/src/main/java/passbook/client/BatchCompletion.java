@@ -30,14 +30,18 @@ final class BatchCompletion {
   }
 
   void complete(
-      BatchPostTransactionsRequest batch, BatchPostTransactionsResponse response, Consumer<Message> whenDone) {
-    PostTransactionResult[] results = response.getResultsList().toArray(new PostTransactionResult[0]);
+      BatchPostTransactionsRequest batch,
+      BatchPostTransactionsResponse response,
+      Consumer<Message> whenDone) {
+    PostTransactionResult[] results =
+        response.getResultsList().toArray(new PostTransactionResult[0]);
     // One more than the requests under way, so that none of them is the last before all have begun.
     AtomicInteger left = new AtomicInteger(1);
     Runnable oneDone =
         () -> {
           if (left.decrementAndGet() == 0) {
-            whenDone.accept(response.toBuilder().clearResults().addAllResults(Arrays.asList(results)).build());
+            whenDone.accept(
+                response.toBuilder().clearResults().addAllResults(Arrays.asList(results)).build());
           }
         };
     for (int i = 0; i < results.length; i++) {
@@ -58,7 +62,9 @@ final class BatchCompletion {
 
   @SuppressWarnings("unchecked")
   private void repeat(
-      PostTransactionRequest request, PostTransactionResult first, Consumer<PostTransactionResult> whenDone) {
+      PostTransactionRequest request,
+      PostTransactionResult first,
+      Consumer<PostTransactionResult> whenDone) {
     MethodDescriptor<?, ?> method = AccountServiceGrpc.getPostTransactionMethod();
     RepeatedRequest repeated =
         new RepeatedRequest(

@@ -13,8 +13,8 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * The channel of the client's stubs: goes round the servers, and repeats unary calls. The calls of other kinds are
- * those of gRPC.
+ * The channel of the client's stubs: goes round the servers, and repeats unary calls. The calls of
+ * other kinds are those of gRPC.
  */
 final class Calls extends Channel {
   private final List<Server> servers;
@@ -57,9 +57,12 @@ final class Calls extends Channel {
   }
 
   /** A call of gRPC, with the client's credentials unless the options have others. */
-  <Q, R> ClientCall<Q, R> newAttempt(Server server, MethodDescriptor<Q, R> method, CallOptions options) {
+  <Q, R> ClientCall<Q, R> newAttempt(
+      Server server, MethodDescriptor<Q, R> method, CallOptions options) {
     boolean hasOwn = options.getCredentials() != null;
-    return server.channel().newCall(method, hasOwn ? options : options.withCallCredentials(credentials));
+    return server
+        .channel()
+        .newCall(method, hasOwn ? options : options.withCallCredentials(credentials));
   }
 
   /** The next server that has not answered UNAVAILABLE just now, or else the next one. */

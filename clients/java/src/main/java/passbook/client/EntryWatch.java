@@ -11,11 +11,12 @@ import passbook.v1.WatchEntriesRequest;
 import passbook.v1.WatchEntriesResponse;
 
 /**
- * The entries of an account: first those that exist, then each new one. After a broken connection the watch continues
- * on the next server: no entry is missed, and none comes twice. {@link #next} waits for the next entry, and takes
- * messages of the server only as fast as it is called.
+ * The entries of an account: first those that exist, then each new one. After a broken connection
+ * the watch continues on the next server: no entry is missed, and none comes twice. {@link #next}
+ * waits for the next entry, and takes messages of the server only as fast as it is called.
  *
- * <p>A watch is for one thread. Another thread may {@link #close} it, which ends {@link #next} with an error.
+ * <p>A watch is for one thread. Another thread may {@link #close} it, which ends {@link #next} with
+ * an error.
  */
 public final class EntryWatch implements Iterator<Entry>, AutoCloseable {
   /** The longest time without a message of any server. Servers send one every 5 seconds. */
@@ -48,8 +49,8 @@ public final class EntryWatch implements Iterator<Entry>, AutoCloseable {
   /**
    * Waits for the next entry.
    *
-   * @throws PassbookException the watch has a final error, no server has sent a message for 60 seconds, or the watch
-   *     was closed
+   * @throws PassbookException the watch has a final error, no server has sent a message for 60
+   *     seconds, or the watch was closed
    */
   @Override
   public Entry next() {
@@ -76,8 +77,14 @@ public final class EntryWatch implements Iterator<Entry>, AutoCloseable {
   private WatchEntriesResponse nextMessage() {
     if (messages == null) {
       server = calls.pick();
-      var request = WatchEntriesRequest.newBuilder().setAccountId(accountId).setAfterSequence(sequence).build();
-      var stub = AccountServiceGrpc.newBlockingStub(server.channel()).withCallCredentials(calls.credentials());
+      var request =
+          WatchEntriesRequest.newBuilder()
+              .setAccountId(accountId)
+              .setAfterSequence(sequence)
+              .build();
+      var stub =
+          AccountServiceGrpc.newBlockingStub(server.channel())
+              .withCallCredentials(calls.credentials());
       context.run(() -> messages = stub.watchEntries(request));
     }
     if (!messages.hasNext()) {

@@ -31,7 +31,8 @@ import passbook.v1.AccountServiceGrpc.AccountServiceStub;
 import passbook.v1.PostTransactionRequest;
 
 /**
- * Calls the servers of one ledger. Safe for use by many threads: make one client for the whole program.
+ * Calls the servers of one ledger. Safe for use by many threads: make one client for the whole
+ * program.
  *
  * <pre>{@code
  * try (PassbookClient client = PassbookClient.builder("127.0.0.1:50051").build()) {
@@ -43,13 +44,13 @@ import passbook.v1.PostTransactionRequest;
  * }
  * }</pre>
  *
- * <p>The stubs are those of the contract. Each of their unary calls has a request id (the client makes one if the
- * request has none), a timeout, and attempts until there is a result or time is up. An error is a {@link
- * io.grpc.StatusRuntimeException}, behind which {@link PassbookException#of(Throwable)} finds the reason and the
- * outcome.
+ * <p>The stubs are those of the contract. Each of their unary calls has a request id (the client
+ * makes one if the request has none), a timeout, and attempts until there is a result or time is
+ * up. An error is a {@link io.grpc.StatusRuntimeException}, behind which {@link
+ * PassbookException#of(Throwable)} finds the reason and the outcome.
  *
- * <p>Concurrent calls share one stream to each server, which makes each call far cheaper. Timeouts, cancellation and
- * errors are those of single calls.
+ * <p>Concurrent calls share one stream to each server, which makes each call far cheaper. Timeouts,
+ * cancellation and errors are those of single calls.
  */
 public final class PassbookClient implements AutoCloseable {
   /** The version of this client, and of the contract that it was made from. */
@@ -79,7 +80,8 @@ public final class PassbookClient implements AutoCloseable {
   }
 
   /**
-   * A client of the servers with these addresses (HOST:PORT), all of one ledger. Calls go round the servers.
+   * A client of the servers with these addresses (HOST:PORT), all of one ledger. Calls go round the
+   * servers.
    *
    * @throws IllegalArgumentException there is no address
    */
@@ -108,11 +110,12 @@ public final class PassbookClient implements AutoCloseable {
   }
 
   /**
-   * Posts transactions for as long as there are requests, and returns a result for each, in the order of the requests.
-   * Takes requests only as fast as their results are read, at most 1,024 ahead, in a thread of its own.
+   * Posts transactions for as long as there are requests, and returns a result for each, in the
+   * order of the requests. Takes requests only as fast as their results are read, at most 1,024
+   * ahead, in a thread of its own.
    *
-   * <p>Each request is repeated until it has a result. They are usually applied in their order, but this is not
-   * promised: if one depends on another, post it after the result of the other.
+   * <p>Each request is repeated until it has a result. They are usually applied in their order, but
+   * this is not promised: if one depends on another, post it after the result of the other.
    */
   public Postings postAll(Iterator<PostTransactionRequest> requests) {
     return new Postings(calls, requests, executor);
@@ -123,12 +126,14 @@ public final class PassbookClient implements AutoCloseable {
   public void close() {
     timer.shutdown();
     servers.forEach(Server::close);
-    // The executor stays, for the callbacks of the calls that end now. Its threads end when they are idle.
+    // The executor stays, for the callbacks of the calls that end now. Its threads end when they
+    // are idle.
   }
 
   private static ManagedChannel connect(String address, Builder builder, Executor executor) {
     ManagedChannelBuilder<?> channel =
-        Grpc.newChannelBuilder(address, builder.tls == null ? InsecureChannelCredentials.create() : builder.tls)
+        Grpc.newChannelBuilder(
+                address, builder.tls == null ? InsecureChannelCredentials.create() : builder.tls)
             .userAgent("passbook-java/" + VERSION)
             .executor(executor)
             .disableRetry()
@@ -166,7 +171,10 @@ public final class PassbookClient implements AutoCloseable {
       this.addresses = addresses;
     }
 
-    /** The time of a call without a deadline of its own. Bounds all attempts and pauses together. Default: 10 s. */
+    /**
+     * The time of a call without a deadline of its own. Bounds all attempts and pauses together.
+     * Default: 10 s.
+     */
     public Builder timeout(Duration newTimeout) {
       timeout = Objects.requireNonNull(newTimeout);
       return this;
@@ -179,15 +187,18 @@ public final class PassbookClient implements AutoCloseable {
     }
 
     /**
-     * Sends the bearer token that the function returns, for tokens that expire. The function is called for each
-     * attempt, so it should return the same token as long as that is valid.
+     * Sends the bearer token that the function returns, for tokens that expire. The function is
+     * called for each attempt, so it should return the same token as long as that is valid.
      */
     public Builder token(Supplier<String> newToken) {
       token = Objects.requireNonNull(newToken);
       return this;
     }
 
-    /** Encrypts the connections. {@link io.grpc.TlsChannelCredentials} has authorities and certificates. */
+    /**
+     * Encrypts the connections. {@link io.grpc.TlsChannelCredentials} has authorities and
+     * certificates.
+     */
     public Builder tls(ChannelCredentials newTls) {
       tls = Objects.requireNonNull(newTls);
       return this;
@@ -223,7 +234,8 @@ public final class PassbookClient implements AutoCloseable {
     private static boolean isLoopback(String address) {
       String host = URI.create("//" + address).getHost();
       try {
-        boolean isName = host == null || host.chars().anyMatch(Character::isLetter) && host.indexOf(':') < 0;
+        boolean isName =
+            host == null || host.chars().anyMatch(Character::isLetter) && host.indexOf(':') < 0;
         return isName ? "localhost".equals(host) : InetAddress.getByName(host).isLoopbackAddress();
       } catch (UnknownHostException e) {
         return false;
@@ -251,7 +263,8 @@ public final class PassbookClient implements AutoCloseable {
               headers.put(AUTHORIZATION, "Bearer " + token.get());
               applier.apply(headers);
             } catch (RuntimeException e) {
-              applier.fail(Status.UNAUTHENTICATED.withDescription("there is no token").withCause(e));
+              applier.fail(
+                  Status.UNAUTHENTICATED.withDescription("there is no token").withCause(e));
             }
           });
     }

@@ -15,8 +15,8 @@ import java.util.Map;
 import passbook.v1.ErrorReason;
 
 /**
- * The error of a call, as a typed value. The stubs throw gRPC's {@link StatusRuntimeException}: {@link #of(Throwable)}
- * returns the error behind it.
+ * The error of a call, as a typed value. The stubs throw gRPC's {@link StatusRuntimeException}:
+ * {@link #of(Throwable)} returns the error behind it.
  */
 public final class PassbookException extends RuntimeException {
   private static final long serialVersionUID = 1;
@@ -76,15 +76,20 @@ public final class PassbookException extends RuntimeException {
     throw new IllegalArgumentException("not an error of a call", thrown);
   }
 
-  /** The error in a result of BatchPostTransactions, or in a response of GetRequestOutcome and FenceRequest. */
+  /**
+   * The error in a result of BatchPostTransactions, or in a response of GetRequestOutcome and
+   * FenceRequest.
+   */
   public static PassbookException of(com.google.rpc.Status error, String requestId) {
     PassbookException exception = new PassbookException(error, requestId, null);
-    boolean isSilent = exception.outcome == Outcome.NONE && !exception.isResult() && !exception.isDenied();
+    boolean isSilent =
+        exception.outcome == Outcome.NONE && !exception.isResult() && !exception.isDenied();
     return isSilent ? exception.with(Outcome.UNKNOWN) : exception;
   }
 
   static PassbookException of(Status status, Metadata trailers, String requestId) {
-    return new PassbookException(StatusProto.fromStatusAndTrailers(status, trailers), requestId, status.getCause());
+    return new PassbookException(
+        StatusProto.fromStatusAndTrailers(status, trailers), requestId, status.getCause());
   }
 
   /** The gRPC code. */
@@ -92,7 +97,10 @@ public final class PassbookException extends RuntimeException {
     return Status.fromCodeValue(status.getCode()).getCode();
   }
 
-  /** The reason, from the list of the contract. Unspecified: gRPC's own error, or one newer than this client. */
+  /**
+   * The reason, from the list of the contract. Unspecified: gRPC's own error, or one newer than
+   * this client.
+   */
   public ErrorReason reason() {
     return reason;
   }
@@ -121,7 +129,9 @@ public final class PassbookException extends RuntimeException {
   public String toString() {
     String name = reason.name().substring(REASON_PREFIX.length());
     String text = "PassbookException: " + code() + " " + name + ": " + getMessage();
-    return outcome == Outcome.NONE ? text : text + " (request " + requestId + ", outcome " + outcome + ")";
+    return outcome == Outcome.NONE
+        ? text
+        : text + " (request " + requestId + ", outcome " + outcome + ")";
   }
 
   Duration retryDelay() {
@@ -200,7 +210,8 @@ public final class PassbookException extends RuntimeException {
     com.google.rpc.Status.Builder changed = status.toBuilder();
     for (int i = 0; i < changed.getDetailsCount(); i++) {
       if (changed.getDetails(i).is(ErrorInfo.class)) {
-        changed.setDetails(i, Any.pack(info.toBuilder().clearMetadata().putAllMetadata(metadata).build()));
+        changed.setDetails(
+            i, Any.pack(info.toBuilder().clearMetadata().putAllMetadata(metadata).build()));
       }
     }
     return changed.build();

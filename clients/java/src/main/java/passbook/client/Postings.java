@@ -16,8 +16,8 @@ import passbook.v1.PostTransactionRequest;
 import passbook.v1.PostTransactionResponse;
 
 /**
- * The results of {@link PassbookClient#postAll}, in the order of the requests. For one thread. {@link #close} ends the
- * sending; requests that are under way may still be applied.
+ * The results of {@link PassbookClient#postAll}, in the order of the requests. For one thread.
+ * {@link #close} ends the sending; requests that are under way may still be applied.
  */
 public final class Postings implements Iterator<Posted>, AutoCloseable {
   /** How many requests are taken ahead of the results that were read. */
@@ -27,7 +27,8 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
   private static final CompletableFuture<Posted> END = CompletableFuture.completedFuture(null);
 
   private final Calls calls;
-  private final BlockingQueue<CompletableFuture<Posted>> results = new ArrayBlockingQueue<>(AHEAD_MAX);
+  private final BlockingQueue<CompletableFuture<Posted>> results =
+      new ArrayBlockingQueue<>(AHEAD_MAX);
   private volatile Thread sender;
   private volatile boolean isClosed;
   private CompletableFuture<Posted> head;
@@ -121,7 +122,8 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
             null,
             (response, error) ->
                 result.complete(
-                    new Posted(Requests.requestId(complete), (PostTransactionResponse) response, error)));
+                    new Posted(
+                        Requests.requestId(complete), (PostTransactionResponse) response, error)));
     repeated.start();
     return result;
   }

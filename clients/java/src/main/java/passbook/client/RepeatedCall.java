@@ -12,6 +12,7 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import passbook.v1.BatchPostTransactionsRequest;
 import passbook.v1.BatchPostTransactionsResponse;
 
@@ -21,8 +22,7 @@ final class RepeatedCall extends ClientCall<Message, Message> {
   private final MethodDescriptor<Message, Message> method;
   private final CallOptions options;
   private final Context context = Context.current();
-  private final Context.CancellationListener onContextEnd =
-      ended -> cancel("the context has ended", ended.cancellationCause());
+  private final Context.CancellationListener onContextEnd = this::contextEnded;
 
   private Listener<Message> listener;
   private Metadata headers;
@@ -56,7 +56,13 @@ final class RepeatedCall extends ClientCall<Message, Message> {
     Deadline deadline = deadline();
     attempts =
         new RepeatedRequest(
-            calls, method, options, headers, request, deadline, (response, error) -> done(response, error, deadline));
+            calls,
+            method,
+            options,
+            headers,
+            request,
+            deadline,
+            (response, error) -> done(response, error, deadline));
     context.addListener(onContextEnd, Runnable::run);
     attempts.start();
   }
@@ -67,6 +73,13 @@ final class RepeatedCall extends ClientCall<Message, Message> {
       attempts.cancel(message, cause);
     } else if (listener != null) {
       close(Status.CANCELLED.withDescription(message).withCause(cause), new Metadata());
+    }
+  }
+
+  private void contextEnded(Context ended) {
+    // The deadline of the context is one of the call.
+    if (!(ended.cancellationCause() instanceof TimeoutException)) {
+      cancel("the context has ended", ended.cancellationCause());
     }
   }
 
@@ -90,7 +103,8 @@ final class RepeatedCall extends ClientCall<Message, Message> {
       close(thrown.getStatus().withCause(error), thrown.getTrailers());
     } else if (request instanceof BatchPostTransactionsRequest batch) {
       var results = (BatchPostTransactionsResponse) response;
-      new BatchCompletion(calls, options, headers, deadline).complete(batch, results, this::succeed);
+      new BatchCompletion(calls, options, headers, deadline)
+          .complete(batch, results, this::succeed);
     } else {
       succeed(response);
     }

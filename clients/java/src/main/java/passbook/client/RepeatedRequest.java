@@ -16,7 +16,9 @@ import passbook.v1.StreamedResult;
 
 /** One request with all of its attempts, until there is a result or time is up. */
 final class RepeatedRequest {
-  /** The bound of the pause before the second attempt. Each further bound is twice the one before. */
+  /**
+   * The bound of the pause before the second attempt. Each further bound is twice the one before.
+   */
   private static final Duration PAUSE_BASE = Duration.ofMillis(50);
 
   private static final Duration PAUSE_MAX = Duration.ofSeconds(2);
@@ -95,7 +97,9 @@ final class RepeatedRequest {
     attempts++;
     Server server = calls.pick();
     boolean isStreamed =
-        !calls.isUnary() && Requests.isStreamed(method) && server.stream().send(new StreamAttempt(server));
+        !calls.isUnary()
+            && Requests.isStreamed(method)
+            && server.stream().send(new StreamAttempt(server));
     if (!isStreamed) {
       attemptAlone(server);
     }
@@ -126,7 +130,9 @@ final class RepeatedRequest {
       return;
     }
     try {
-      calls.timer().schedule(() -> calls.executor().execute(this::attempt), pause, TimeUnit.NANOSECONDS);
+      calls
+          .timer()
+          .schedule(() -> calls.executor().execute(this::attempt), pause, TimeUnit.NANOSECONDS);
     } catch (RejectedExecutionException e) {
       finish(null, judged); // The client is closed.
     }
@@ -149,7 +155,8 @@ final class RepeatedRequest {
   }
 
   private boolean mayRepeat(PassbookException judged) {
-    boolean isHarmless = kind != Requests.Kind.ATTRIBUTES || judged.outcome() == Outcome.NOT_APPLIED;
+    boolean isHarmless =
+        kind != Requests.Kind.ATTRIBUTES || judged.outcome() == Outcome.NOT_APPLIED;
     return !judged.isFinal() && isHarmless;
   }
 
@@ -178,7 +185,8 @@ final class RepeatedRequest {
       if (status.isOk() && response != null) {
         finish(response, null);
       } else {
-        Status failure = status.isOk() ? Status.INTERNAL.withDescription("there is no response") : status;
+        Status failure =
+            status.isOk() ? Status.INTERNAL.withDescription("there is no response") : status;
         failed(server, PassbookException.of(failure, trailers, requestId));
       }
     }

@@ -35,7 +35,10 @@ final class Requests {
     READ,
     /** It has an id, and a repeat has no second effect: at any time. */
     IDEMPOTENT,
-    /** It changes attributes of an account. A late repeat could undo another change: if it was not applied. */
+    /**
+     * It changes attributes of an account. A late repeat could undo another change: if it was not
+     * applied.
+     */
     ATTRIBUTES
   }
 
@@ -86,22 +89,35 @@ final class Requests {
     var hold = result.getHold();
     boolean isReplayed = result.getReplayed();
     return switch (String.valueOf(method.getBareMethodName())) {
-      case "Deposit" -> DepositResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
-      case "Withdraw" -> WithdrawResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
-      case "Transfer" -> TransferResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
+      case "Deposit" ->
+          DepositResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
+      case "Withdraw" ->
+          WithdrawResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
+      case "Transfer" ->
+          TransferResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
       case "PostTransaction" ->
-          PostTransactionResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
+          PostTransactionResponse.newBuilder()
+              .setTransaction(transaction)
+              .setReplayed(isReplayed)
+              .build();
       case "ReverseTransaction" ->
-          ReverseTransactionResponse.newBuilder().setTransaction(transaction).setReplayed(isReplayed).build();
-      case "PlaceHold" -> PlaceHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
+          ReverseTransactionResponse.newBuilder()
+              .setTransaction(transaction)
+              .setReplayed(isReplayed)
+              .build();
+      case "PlaceHold" ->
+          PlaceHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
       case "CaptureHold" ->
           CaptureHoldResponse.newBuilder()
               .setTransaction(transaction)
               .setHold(hold)
               .setReplayed(isReplayed)
               .build();
-      case "ReleaseHold" -> ReleaseHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
-      default -> throw new IllegalArgumentException("no request of a stream: " + method.getFullMethodName());
+      case "ReleaseHold" ->
+          ReleaseHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
+      default ->
+          throw new IllegalArgumentException(
+              "no request of a stream: " + method.getFullMethodName());
     };
   }
 

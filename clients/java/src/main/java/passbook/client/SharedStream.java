@@ -11,13 +11,14 @@ import java.util.concurrent.Executor;
 import java.util.concurrent.Future;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import passbook.v1.AccountServiceGrpc;
 import passbook.v1.StreamedRequest;
 import passbook.v1.StreamedResult;
 
 /**
- * Carries the concurrent requests of a client to one server, by one gRPC stream at a time. While a message is on its
- * way, the next one gathers the requests that wait.
+ * Carries the concurrent requests of a client to one server, by one gRPC stream at a time. While a
+ * message is on its way, the next one gathers the requests that wait.
  */
 final class SharedStream {
   /** A larger request goes alone. */
@@ -36,7 +37,11 @@ final class SharedStream {
   private long unaryUntil = System.nanoTime();
   private boolean isClosed;
 
-  SharedStream(Channel channel, CallCredentials credentials, ScheduledExecutorService timer, Executor executor) {
+  SharedStream(
+      Channel channel,
+      CallCredentials credentials,
+      ScheduledExecutorService timer,
+      Executor executor) {
     this.channel = channel;
     this.credentials = credentials;
     this.timer = timer;
@@ -55,7 +60,11 @@ final class SharedStream {
     if (current == null) {
       return false;
     }
-    attempt.onCancel(() -> current.forget(pending));
+    attempt.onCancel(
+        () -> {
+          pending.end();
+          current.forget(pending);
+        });
     if (!current.enqueue(pending)) {
       return false;
     }
@@ -77,8 +86,8 @@ final class SharedStream {
   }
 
   /**
-   * Forgets a stream. If the server does not take it, requests go alone for a while. A credential that has expired is
-   * no reason: the next stream has a new one.
+   * Forgets a stream. If the server does not take it, requests go alone for a while. A credential
+   * that has expired is no reason: the next stream has a new one.
    */
   synchronized void ended(StreamSession ended, PassbookException error) {
     if (session == ended) {
@@ -98,7 +107,10 @@ final class SharedStream {
     private final RepeatedRequest.StreamAttempt attempt;
     private final StreamedRequest.Builder element;
     private final int bytes;
+    private final AtomicBoolean isEnded = new AtomicBoolean();
     private volatile Future<?> expiry;
+    // Guarded by the session.
+    private boolean isSent;
 
     Pending(RepeatedRequest.StreamAttempt attempt, StreamedRequest.Builder element, int bytes) {
       this.attempt = attempt;
@@ -110,17 +122,16 @@ final class SharedStream {
       if (attempt.deadline() != null) {
         long left = attempt.deadline().timeRemaining(TimeUnit.NANOSECONDS);
         expiry = timer.schedule(() -> expire(session), left, TimeUnit.NANOSECONDS);
-        if (!session.isPending(this)) {
+        if (isEnded.get()) {
           expiry.cancel(false);
         }
       }
     }
 
     private void expire(StreamSession session) {
-      if (session.forget(this)) {
-        Status status = Status.DEADLINE_EXCEEDED.withDescription("no result came in time");
-        attempt.fail(PassbookException.of(status, new Metadata(), requestId()));
-      }
+      session.forget(this);
+      Status status = Status.DEADLINE_EXCEEDED.withDescription("no result came in time");
+      fail(PassbookException.of(status, new Metadata(), requestId()));
     }
 
     String requestId() {
@@ -131,36 +142,52 @@ final class SharedStream {
       return bytes;
     }
 
+    boolean isSent() {
+      return isSent;
+    }
+
+    void setSent() {
+      isSent = true;
+    }
+
     /** The element of a message that is sent now. */
     StreamedRequest element() {
       Deadline deadline = attempt.deadline();
       if (deadline != null) {
         long left = Math.max(0, deadline.timeRemaining(TimeUnit.NANOSECONDS));
-        element.getTimeoutBuilder().setSeconds(left / 1_000_000_000).setNanos((int) (left % 1_000_000_000));
+        element
+            .getTimeoutBuilder()
+            .setSeconds(TimeUnit.NANOSECONDS.toSeconds(left))
+            .setNanos((int) (left % TimeUnit.SECONDS.toNanos(1)));
       }
       return element.build();
     }
 
     void complete(StreamedResult result) {
-      stopExpiry();
-      attempt.complete(result);
+      if (end()) {
+        attempt.complete(result);
+      }
     }
 
     void fail(PassbookException error) {
-      stopExpiry();
-      attempt.fail(error);
+      if (end()) {
+        attempt.fail(error);
+      }
     }
 
     void sendAlone() {
-      stopExpiry();
-      attempt.sendAlone();
+      if (end()) {
+        attempt.sendAlone();
+      }
     }
 
-    void stopExpiry() {
+    /** Returns false if the request has ended before. */
+    boolean end() {
       Future<?> timer = expiry;
       if (timer != null) {
         timer.cancel(false);
       }
+      return isEnded.compareAndSet(false, true);
     }
   }
 }

@@ -48,7 +48,10 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
     call.request(1);
   }
 
-  /** Returns false if another call with this id is in flight, since results are matched by their ids. */
+  /**
+   * Returns false if another call with this id is in flight, since results are matched by their
+   * ids.
+   */
   boolean enqueue(Pending request) {
     synchronized (this) {
       if (hasEnd || pending.putIfAbsent(request.requestId(), request) != null) {
@@ -60,18 +63,13 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
     return true;
   }
 
-  synchronized boolean isPending(Pending request) {
-    return pending.get(request.requestId()) == request;
-  }
-
   /**
-   * Drops a request that no caller waits for. If it was sent, its result will find nobody. Returns false if it has
-   * ended already.
+   * Drops a request that no caller waits for. If it was sent, its id stays in use until its result
+   * comes: a repeat would get that result, which says nothing of the repeat.
    */
-  boolean forget(Pending request) {
-    request.stopExpiry();
-    synchronized (this) {
-      return pending.remove(request.requestId(), request);
+  synchronized void forget(Pending request) {
+    if (!request.isSent()) {
+      pending.remove(request.requestId(), request);
     }
   }
 
@@ -84,7 +82,9 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   public void onMessage(StreamTransactionsResponse message) {
     if (message.hasResult()) {
       call.cancel("the server does not take several requests in a message", null);
-      end(Status.UNIMPLEMENTED.withDescription("the server does not take several requests in a message"));
+      end(
+          Status.UNIMPLEMENTED.withDescription(
+              "the server does not take several requests in a message"));
       return;
     }
     List<Pending> ended = new ArrayList<>(message.getResultsCount());
@@ -105,7 +105,9 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
 
   @Override
   public void onClose(Status status, Metadata trailers) {
-    end(status.isOk() ? Status.UNAVAILABLE.withDescription("the stream has ended") : status, trailers);
+    end(
+        status.isOk() ? Status.UNAVAILABLE.withDescription("the stream has ended") : status,
+        trailers);
   }
 
   private void end(Status status) {
@@ -113,8 +115,8 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   }
 
   /**
-   * Ends all requests that have no result. If the error is final, it is about the stream or about one request in it:
-   * each request goes alone, and gets the result of its own.
+   * Ends all requests that have no result. If the error is final, it is about the stream or about
+   * one request in it: each request goes alone, and gets the result of its own.
    */
   private void end(Status status, Metadata trailers) {
     parent.ended(this, PassbookException.of(status, trailers, ""));
@@ -154,7 +156,10 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
     }
   }
 
-  /** The next message of the requests that wait. Null: there are none, or gRPC has enough to send for now. */
+  /**
+   * The next message of the requests that wait. Null: there are none, or gRPC has enough to send
+   * for now.
+   */
   private StreamTransactionsRequest take() {
     List<Pending> taken = new ArrayList<>();
     synchronized (this) {
@@ -166,6 +171,7 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
         Pending request = queue.remove();
         // Otherwise its caller has left.
         if (pending.get(request.requestId()) == request) {
+          request.setSent();
           taken.add(request);
           bytes += request.bytes();
         }
@@ -175,7 +181,8 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
         return null;
       }
     }
-    StreamTransactionsRequest.Builder message = StreamTransactionsRequest.newBuilder().setResultOrder(order);
+    StreamTransactionsRequest.Builder message =
+        StreamTransactionsRequest.newBuilder().setResultOrder(order);
     order = ResultOrder.RESULT_ORDER_UNSPECIFIED;
     for (Pending request : taken) {
       message.addRequests(request.element());

@@ -19,9 +19,9 @@ import passbook.v1.DepositResponse;
 import passbook.v1.Money;
 
 /**
- * Compares the two ways in which a client sends the concurrent calls of one program: in one stream, and as unary calls.
- * Both take turns on the same server, on accounts that it opens. Each of the callers waits for a result by a callback,
- * and then makes the next call.
+ * Compares the two ways in which a client sends the concurrent calls of one program: in one stream,
+ * and as unary calls. Both take turns on the same server, on accounts that it opens. Each of the
+ * callers waits for a result by a callback, and then makes the next call.
  */
 public final class Bench {
   private static final Money CENT = Amounts.money(new BigDecimal("0.01"), "USD");
@@ -65,7 +65,11 @@ public final class Bench {
         String account = "bench-" + run + "-" + i;
         client
             .blocking()
-            .createAccount(CreateAccountRequest.newBuilder().setAccountId(account).setCurrencyCode("USD").build());
+            .createAccount(
+                CreateAccountRequest.newBuilder()
+                    .setAccountId(account)
+                    .setCurrencyCode("USD")
+                    .build());
         accounts.add(account);
       }
     }
@@ -78,7 +82,8 @@ public final class Bench {
   }
 
   /** Deposits per second of all callers together. The first fifth of the time does not count. */
-  private double measure(String name, PassbookClient.Builder builder, double seconds) throws InterruptedException {
+  private double measure(String name, PassbookClient.Builder builder, double seconds)
+      throws InterruptedException {
     try (PassbookClient client = builder.build()) {
       Round round = new Round(client);
       for (int i = 0; i < callers; i++) {
@@ -112,7 +117,8 @@ public final class Bench {
 
     void call() {
       String account = accounts.get(ThreadLocalRandom.current().nextInt(accounts.size()));
-      DepositRequest request = DepositRequest.newBuilder().setAccountId(account).setAmount(CENT).build();
+      DepositRequest request =
+          DepositRequest.newBuilder().setAccountId(account).setAmount(CENT).build();
       Futures.addCallback(client.future().deposit(request), this, Runnable::run);
     }
 

@@ -34,7 +34,8 @@ import passbook.v1.Money;
 
 @Timeout(30)
 class ClientTest {
-  private static final DepositRequest DEPOSIT = DepositRequest.newBuilder().setAccountId("joint").build();
+  private static final DepositRequest DEPOSIT =
+      DepositRequest.newBuilder().setAccountId("joint").build();
 
   private static PassbookClient connect(FakeServer server, boolean isUnary) {
     PassbookClient.Builder builder = PassbookClient.builder(server.address());
@@ -54,7 +55,8 @@ class ClientTest {
         PassbookClient client = connect(server, isUnary)) {
       String id = client.blocking().deposit(DEPOSIT).getTransaction().getRequestId();
       assertFalse(id.isEmpty());
-      assertEquals(List.of(id, id, id), server.deposits.stream().map(DepositRequest::getRequestId).toList());
+      assertEquals(
+          List.of(id, id, id), server.deposits.stream().map(DepositRequest::getRequestId).toList());
       assertEquals(isUnary ? 0 : 1, server.streams.get());
       String other = client.blocking().deposit(DEPOSIT).getTransaction().getRequestId();
       assertNotEquals(id, other);
@@ -71,7 +73,8 @@ class ClientTest {
     try (FakeServer server = new FakeServer(rejects);
         PassbookClient client = connect(server, isUnary)) {
       DepositRequest request = DEPOSIT.toBuilder().setRequestId("one").build();
-      var thrown = assertThrows(StatusRuntimeException.class, () -> client.blocking().deposit(request));
+      var thrown =
+          assertThrows(StatusRuntimeException.class, () -> client.blocking().deposit(request));
       PassbookException error = PassbookException.of(thrown);
       assertEquals(Code.FAILED_PRECONDITION, error.code());
       assertEquals(ErrorReason.ERROR_REASON_ACCOUNT_CLOSED, error.reason());
@@ -92,13 +95,18 @@ class ClientTest {
     return Stream.of(
         new Attempts(null, unapplied, Outcome.NOT_APPLIED),
         new Attempts(
-            null, failure(Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown", tooLate), Outcome.UNKNOWN),
+            null,
+            failure(Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown", tooLate),
+            Outcome.UNKNOWN),
         new Attempts(unknown, unapplied, Outcome.UNKNOWN),
         new Attempts(lost, failure(Code.UNAUTHENTICATED, "UNAUTHENTICATED", ""), Outcome.UNKNOWN),
         new Attempts(lost, failure(Code.NOT_FOUND, "ACCOUNT_NOT_FOUND", ""), Outcome.NONE));
   }
 
-  /** An attempt with an unknown outcome makes that of the call unknown, whatever the last attempt says. */
+  /**
+   * An attempt with an unknown outcome makes that of the call unknown, whatever the last attempt
+   * says.
+   */
   @ParameterizedTest
   @MethodSource("attempts")
   void theOutcomeIsThatOfAllAttempts(Attempts attempts) throws IOException {
@@ -109,7 +117,8 @@ class ClientTest {
     for (boolean isUnary : new boolean[] {false, true}) {
       try (FakeServer server = new FakeServer(fails);
           PassbookClient client = connect(server, isUnary)) {
-        var thrown = assertThrows(StatusRuntimeException.class, () -> client.blocking().deposit(DEPOSIT));
+        var thrown =
+            assertThrows(StatusRuntimeException.class, () -> client.blocking().deposit(DEPOSIT));
         PassbookException error = PassbookException.of(thrown);
         assertEquals(attempts.outcome, error.outcome(), error.toString());
         assertFalse(error.requestId().isEmpty());
@@ -181,7 +190,9 @@ class ClientTest {
     try (FakeServer server = new FakeServer((attempt, request) -> {});
         PassbookClient client = connect(server, false)) {
       var request = FreezeAccountRequest.newBuilder().setAccountId("joint").build();
-      var thrown = assertThrows(StatusRuntimeException.class, () -> client.blocking().freezeAccount(request));
+      var thrown =
+          assertThrows(
+              StatusRuntimeException.class, () -> client.blocking().freezeAccount(request));
       assertEquals(Outcome.UNKNOWN, PassbookException.of(thrown).outcome());
       assertEquals(1, server.freezes.get());
     }
@@ -215,7 +226,10 @@ class ClientTest {
     PassbookClient.Builder remote = PassbookClient.builder("203.0.113.1:50051").token("secret");
     var error = assertThrows(IllegalStateException.class, remote::build);
     assertFalse(error.getMessage().contains("secret"));
-    PassbookClient.builder("[::1]:50051", "localhost:50051", "127.0.0.1:50051").token("secret").build().close();
+    PassbookClient.builder("[::1]:50051", "localhost:50051", "127.0.0.1:50051")
+        .token("secret")
+        .build()
+        .close();
   }
 
   @Test
@@ -223,6 +237,8 @@ class ClientTest {
     String line = "version = \"" + PassbookClient.VERSION + "\"";
     assertTrue(Files.readAllLines(Path.of("../../Cargo.toml")).contains(line), line);
     String tag = "<version>" + PassbookClient.VERSION + "</version>";
-    assertTrue(Files.readString(Path.of("pom.xml")).contains("passbook-client</artifactId>\n  " + tag), tag);
+    assertTrue(
+        Files.readString(Path.of("pom.xml")).contains("passbook-client</artifactId>\n  " + tag),
+        tag);
   }
 }

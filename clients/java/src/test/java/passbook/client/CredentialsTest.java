@@ -27,7 +27,8 @@ import passbook.v1.DepositRequest;
 @EnabledIfEnvironmentVariable(named = "PASSBOOK_BIN", matches = ".+")
 @EnabledIfEnvironmentVariable(named = "PASSBOOK_TEST_SECRETS", matches = ".+")
 class CredentialsTest {
-  private static final Path SECRETS = Path.of(String.valueOf(System.getenv("PASSBOOK_TEST_SECRETS")));
+  private static final Path SECRETS =
+      Path.of(String.valueOf(System.getenv("PASSBOOK_TEST_SECRETS")));
 
   private Process server;
   private String address;
@@ -36,7 +37,8 @@ class CredentialsTest {
   void startServer() throws IOException {
     String settings = SECRETS.resolve("passbook.toml").toString();
     server =
-        new ProcessBuilder(System.getenv("PASSBOOK_BIN"), "serve", "--ephemeral", "--config", settings)
+        new ProcessBuilder(
+                System.getenv("PASSBOOK_BIN"), "serve", "--ephemeral", "--config", settings)
             .redirectError(ProcessBuilder.Redirect.INHERIT)
             .start();
     address = addressIn(server.inputReader().readLine());
@@ -58,13 +60,16 @@ class CredentialsTest {
   }
 
   private PassbookClient.Builder builder(TlsChannelCredentials.Builder tls) throws IOException {
-    return PassbookClient.builder(address).serverName("server.test").tls(tls.trustManager(secret("ca.crt")).build());
+    return PassbookClient.builder(address)
+        .serverName("server.test")
+        .tls(tls.trustManager(secret("ca.crt")).build());
   }
 
   private static void makeDeposit(PassbookClient client) {
     client
         .blocking()
-        .createAccount(CreateAccountRequest.newBuilder().setAccountId("joint").setCurrencyCode("USD").build());
+        .createAccount(
+            CreateAccountRequest.newBuilder().setAccountId("joint").setCurrencyCode("USD").build());
     client
         .blocking()
         .deposit(
@@ -77,10 +82,12 @@ class CredentialsTest {
   @Test
   void aTokenOrACertificateProvesAnIdentity() throws IOException {
     String token = Files.readString(SECRETS.resolve("token")).strip();
-    try (PassbookClient client = builder(TlsChannelCredentials.newBuilder()).token(() -> token).build()) {
+    try (PassbookClient client =
+        builder(TlsChannelCredentials.newBuilder()).token(() -> token).build()) {
       makeDeposit(client);
     }
-    var mutual = TlsChannelCredentials.newBuilder().keyManager(secret("client.crt"), secret("client.key"));
+    var mutual =
+        TlsChannelCredentials.newBuilder().keyManager(secret("client.crt"), secret("client.key"));
     try (PassbookClient client = builder(mutual).build()) {
       makeDeposit(client);
     }

@@ -9,6 +9,7 @@ import io.grpc.Server;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.util.List;
@@ -31,7 +32,9 @@ import passbook.v1.Transaction;
 import passbook.v1.WatchEntriesRequest;
 import passbook.v1.WatchEntriesResponse;
 
-/** A server that answers deposits with what the test says. It takes them by calls and by streams. */
+/**
+ * A server that answers deposits with what the test says. It takes them by calls and by streams.
+ */
 final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase implements AutoCloseable {
   /** Gets the number of the attempt, from 1. Throws an error, or returns for success. */
   interface Behavior {
@@ -52,7 +55,11 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
 
   FakeServer(Behavior behavior) throws IOException {
     this.behavior = behavior;
-    server = Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create()).addService(this).build().start();
+    server =
+        Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
+            .addService(this)
+            .build()
+            .start();
   }
 
   String address() {
@@ -60,7 +67,8 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   }
 
   /** An error as a server makes it. */
-  static StatusRuntimeException failure(Status.Code code, String reason, String outcome, Message... details) {
+  static StatusRuntimeException failure(
+      Status.Code code, String reason, String outcome, Message... details) {
     ErrorInfo.Builder info = ErrorInfo.newBuilder().setDomain("passbook").setReason(reason);
     if (!outcome.isEmpty()) {
       info.putMetadata("outcome", outcome);
@@ -92,6 +100,8 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   public StreamObserver<StreamTransactionsRequest> streamTransactions(
       StreamObserver<StreamTransactionsResponse> observer) {
     streams.incrementAndGet();
+    // Without a handler, a result for a caller who has left is an error.
+    ((ServerCallStreamObserver<?>) observer).setOnCancelHandler(() -> {});
     return new StreamObserver<>() {
       @Override
       public void onNext(StreamTransactionsRequest message) {
@@ -114,7 +124,8 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   }
 
   private void answer(DepositRequest request, StreamObserver<StreamTransactionsResponse> observer) {
-    StreamedResult.Builder result = StreamedResult.newBuilder().setRequestId(request.getRequestId());
+    StreamedResult.Builder result =
+        StreamedResult.newBuilder().setRequestId(request.getRequestId());
     try {
       result.setTransaction(apply(request));
     } catch (StatusRuntimeException e) {
@@ -132,7 +143,8 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   }
 
   @Override
-  public void freezeAccount(FreezeAccountRequest request, StreamObserver<FreezeAccountResponse> observer) {
+  public void freezeAccount(
+      FreezeAccountRequest request, StreamObserver<FreezeAccountResponse> observer) {
     freezes.incrementAndGet();
     observer.onError(failure(Status.Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown"));
   }
@@ -140,8 +152,10 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   /** Fails each request of a batch for a reason that passes. */
   @Override
   public void batchPostTransactions(
-      BatchPostTransactionsRequest request, StreamObserver<BatchPostTransactionsResponse> observer) {
-    var error = StatusProto.fromThrowable(failure(Status.Code.ABORTED, "LOCK_TIMEOUT", "not_applied"));
+      BatchPostTransactionsRequest request,
+      StreamObserver<BatchPostTransactionsResponse> observer) {
+    var error =
+        StatusProto.fromThrowable(failure(Status.Code.ABORTED, "LOCK_TIMEOUT", "not_applied"));
     var response = BatchPostTransactionsResponse.newBuilder();
     request.getRequestsList().forEach(one -> response.addResultsBuilder().setError(error));
     observer.onNext(response.build());
@@ -150,7 +164,8 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
 
   /** Sends two entries and breaks off. */
   @Override
-  public void watchEntries(WatchEntriesRequest request, StreamObserver<WatchEntriesResponse> observer) {
+  public void watchEntries(
+      WatchEntriesRequest request, StreamObserver<WatchEntriesResponse> observer) {
     long after = request.getAfterSequence();
     watches.add(after);
     var message = WatchEntriesResponse.newBuilder();

@@ -72,7 +72,8 @@ public final class Conformance {
   // The balance of `joint` after step 6.
   private String joint;
 
-  private Conformance(ServerProcess a, ServerProcess b, PassbookClient both, ExecutorService threads) {
+  private Conformance(
+      ServerProcess a, ServerProcess b, PassbookClient both, ExecutorService threads) {
     this.a = a;
     this.b = b;
     this.both = both;
@@ -161,11 +162,17 @@ public final class Conformance {
   }
 
   private void open(String account) {
-    both.blocking().createAccount(CreateAccountRequest.newBuilder().setAccountId(account).setCurrencyCode("USD").build());
+    both.blocking()
+        .createAccount(
+            CreateAccountRequest.newBuilder().setAccountId(account).setCurrencyCode("USD").build());
   }
 
   private static DepositRequest deposit(String account, String amount, String requestId) {
-    return DepositRequest.newBuilder().setRequestId(requestId).setAccountId(account).setAmount(usd(amount)).build();
+    return DepositRequest.newBuilder()
+        .setRequestId(requestId)
+        .setAccountId(account)
+        .setAmount(usd(amount))
+        .build();
   }
 
   private DepositResponse pay(String account, String amount, String requestId) {
@@ -173,7 +180,9 @@ public final class Conformance {
   }
 
   private Account account(String account) {
-    return both.blocking().getAccount(GetAccountRequest.newBuilder().setAccountId(account).build()).getAccount();
+    return both.blocking()
+        .getAccount(GetAccountRequest.newBuilder().setAccountId(account).build())
+        .getAccount();
   }
 
   private void expectBalance(String account, String want) {
@@ -188,7 +197,13 @@ public final class Conformance {
       List<Future<?>> calls = new ArrayList<>();
       for (int i = 0; i < 10; i++) {
         calls.add(ofA.future().deposit(deposit("joint", "100.00", "")));
-        calls.add(ofB.future().withdraw(WithdrawRequest.newBuilder().setAccountId("joint").setAmount(usd("100.00")).build()));
+        calls.add(
+            ofB.future()
+                .withdraw(
+                    WithdrawRequest.newBuilder()
+                        .setAccountId("joint")
+                        .setAmount(usd("100.00"))
+                        .build()));
       }
       for (Future<?> call : calls) {
         call.get();
@@ -210,14 +225,21 @@ public final class Conformance {
     expectRentRejected();
     pay("joint", "50.00", "");
     expectRentRejected();
-    both.blocking().withdraw(WithdrawRequest.newBuilder().setAccountId("joint").setAmount(usd("50.00")).build());
+    both.blocking()
+        .withdraw(
+            WithdrawRequest.newBuilder().setAccountId("joint").setAmount(usd("50.00")).build());
   }
 
   private void expectRentRejected() {
     WithdrawRequest rent =
-        WithdrawRequest.newBuilder().setRequestId("rent").setAccountId("joint").setAmount(usd("1000.01")).build();
+        WithdrawRequest.newBuilder()
+            .setRequestId("rent")
+            .setAccountId("joint")
+            .setAmount(usd("1000.01"))
+            .build();
     PassbookException error =
-        expectError(ErrorReason.ERROR_REASON_INSUFFICIENT_FUNDS, () -> both.blocking().withdraw(rent));
+        expectError(
+            ErrorReason.ERROR_REASON_INSUFFICIENT_FUNDS, () -> both.blocking().withdraw(rent));
     expect("the code", error.code(), Code.FAILED_PRECONDITION);
     expect("the request id", error.requestId(), "rent");
     expect("available", error.metadata().get("available"), "1000.00");
@@ -229,7 +251,10 @@ public final class Conformance {
     DepositResponse second = pay("joint", "25.00", "bonus");
     expect("replayed at first", first.getReplayed(), false);
     expect("replayed at last", second.getReplayed(), true);
-    expect("the transaction", second.getTransaction().getTransactionId(), first.getTransaction().getTransactionId());
+    expect(
+        "the transaction",
+        second.getTransaction().getTransactionId(),
+        first.getTransaction().getTransactionId());
     expectError(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, () -> pay("joint", "26.00", "bonus"));
     expectBalance("joint", "1025.00");
   }
@@ -237,16 +262,25 @@ public final class Conformance {
   private void hold() {
     open("shop");
     both.blocking()
-        .placeHold(PlaceHoldRequest.newBuilder().setHoldId("trip").setAccountId("joint").setAmount(usd("200.00")).build());
+        .placeHold(
+            PlaceHoldRequest.newBuilder()
+                .setHoldId("trip")
+                .setAccountId("joint")
+                .setAmount(usd("200.00"))
+                .build());
     expectAmount("available", account("joint").getAvailable(), "825.00");
     var capture =
-        CaptureHoldRequest.newBuilder().setHoldId("trip").setAmount(usd("150.00")).setDestinationAccountId("shop");
+        CaptureHoldRequest.newBuilder()
+            .setHoldId("trip")
+            .setAmount(usd("150.00"))
+            .setDestinationAccountId("shop");
     var captured = both.blocking().captureHold(capture.build()).getHold();
     expect("the hold", captured.getState(), HoldState.HOLD_STATE_CAPTURED);
     expectAmount("the captured amount", captured.getCapturedAmount(), "150.00");
     ReleaseHoldRequest release = ReleaseHoldRequest.newBuilder().setHoldId("trip").build();
     PassbookException error =
-        expectError(ErrorReason.ERROR_REASON_HOLD_NOT_OPEN, () -> both.blocking().releaseHold(release));
+        expectError(
+            ErrorReason.ERROR_REASON_HOLD_NOT_OPEN, () -> both.blocking().releaseHold(release));
     expect("the state", error.metadata().get("state"), "captured");
     expectBalance("joint", "875.00");
     expectAmount("available", account("joint").getAvailable(), "875.00");
@@ -268,8 +302,11 @@ public final class Conformance {
     expect("the outcome", error.outcome(), Outcome.UNKNOWN);
     String id = error.requestId();
     expect("an empty request id", id.isEmpty(), false);
-    var fence = both.blocking().fenceRequest(FenceRequestRequest.newBuilder().setRequestId(id).build());
-    var outcome = both.blocking().getRequestOutcome(GetRequestOutcomeRequest.newBuilder().setRequestId(id).build());
+    var fence =
+        both.blocking().fenceRequest(FenceRequestRequest.newBuilder().setRequestId(id).build());
+    var outcome =
+        both.blocking()
+            .getRequestOutcome(GetRequestOutcomeRequest.newBuilder().setRequestId(id).build());
     expect("the outcome", outcome.getOutcome(), fence.getOutcome());
     expect("the fence", outcome.getFenced(), fence.getFenced());
     if (fence.getOutcome() == RequestOutcome.REQUEST_OUTCOME_APPLIED) {

@@ -49,7 +49,8 @@ final class ServerProcess implements AutoCloseable {
             .redirectError(ProcessBuilder.Redirect.INHERIT)
             .start();
     // Stays open, since the server writes to it later, too.
-    BufferedReader lines = new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
+    BufferedReader lines =
+        new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     for (String line = lines.readLine(); line != null; line = lines.readLine()) {
       if (line.startsWith(READY)) {
         address = line.substring(READY.length(), line.indexOf(','));
@@ -60,7 +61,8 @@ final class ServerProcess implements AutoCloseable {
   }
 
   private void signal(String name) throws IOException {
-    awaitEnd(new ProcessBuilder("kill", "-" + name, String.valueOf(process.pid())).inheritIO().start());
+    awaitEnd(
+        new ProcessBuilder("kill", "-" + name, String.valueOf(process.pid())).inheritIO().start());
   }
 
   private static void awaitEnd(Process process) throws IOException {
