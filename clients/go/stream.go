@@ -21,6 +21,9 @@ const (
 	messageBytesMax = 256 << 10
 	// streamedBytesMax: a larger request goes alone.
 	streamedBytesMax = 64 << 10
+	// gatherTime is how long a message waits for more requests while others are on their way. Callers whose results
+	// came together send their next requests one after another.
+	gatherTime = time.Millisecond
 	// unaryTime is how long requests go alone after a server did not take the stream.
 	unaryTime = time.Minute
 )
@@ -140,7 +143,9 @@ type session struct {
 	mutex   sync.Mutex
 	queue   []*streamedCall
 	pending map[string]*streamedCall
-	hasEnd  bool
+	// sent counts the requests that have no result yet.
+	sent   int
+	hasEnd bool
 }
 
 func newSession(parent *sharedStream) *session {
@@ -196,6 +201,9 @@ func (s *session) run(stub passbookv1.AccountServiceClient) {
 		case <-s.ctx.Done():
 			return
 		}
+		if s.isBusy() {
+			time.Sleep(gatherTime)
+		}
 		for message := s.take(); message != nil; message = s.take() {
 			message.ResultOrder = order
 			order = passbookv1.ResultOrder_RESULT_ORDER_UNSPECIFIED
@@ -204,6 +212,13 @@ func (s *session) run(stub passbookv1.AccountServiceClient) {
 			}
 		}
 	}
+}
+
+// isBusy says that requests are on their way.
+func (s *session) isBusy() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.sent > 0
 }
 
 // take makes the next message of the requests that wait. Nil: there are none.
@@ -230,6 +245,7 @@ func (s *session) take() *passbookv1.StreamTransactionsRequest {
 	}
 	clear(s.queue[:taken])
 	s.queue = s.queue[taken:]
+	s.sent += len(message.Requests)
 	if len(message.Requests) == 0 {
 		return nil
 	}
@@ -259,6 +275,7 @@ func (s *session) complete(results []*passbookv1.StreamedResult) {
 	for _, result := range results {
 		if request, is := s.pending[result.GetRequestId()]; is {
 			delete(s.pending, result.GetRequestId())
+			s.sent--
 			request.result = result
 			close(request.done)
 		}
