@@ -79,7 +79,7 @@ final class SharedStream {
     }
     if (session == null) {
       CallOptions options = CallOptions.DEFAULT.withCallCredentials(credentials);
-      session = new StreamSession(this, executor);
+      session = new StreamSession(this, timer, executor);
       session.start(channel.newCall(AccountServiceGrpc.getStreamTransactionsMethod(), options));
     }
     return session;

@@ -10,6 +10,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Queue;
 import java.util.concurrent.Executor;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
 import passbook.client.SharedStream.Pending;
 import passbook.v1.ResultOrder;
 import passbook.v1.StreamTransactionsRequest;
@@ -24,7 +26,14 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   /** Far below a server's limit of 1 MiB, which an operator may have lowered. */
   private static final int MESSAGE_BYTES_MAX = 256 << 10;
 
+  /**
+   * How long a message waits for more requests while others are on their way, in nanoseconds.
+   * Callers whose results came together send their next requests one after another.
+   */
+  private static final long GATHER_TIME = 1_000_000;
+
   private final SharedStream parent;
+  private final ScheduledExecutorService timer;
   private final Executor executor;
   // Its methods need a lock, because messages are sent and received by different threads.
   private ClientCall<StreamTransactionsRequest, StreamTransactionsResponse> call;
@@ -32,13 +41,16 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   // Guarded by this.
   private final Queue<Pending> queue = new ArrayDeque<>();
   private final Map<String, Pending> pending = new HashMap<>();
+  // Requests that were sent and have no result yet.
+  private int sent;
   private boolean isSending;
   private boolean hasEnd;
   // Only the one sender uses it.
   private ResultOrder order = ResultOrder.RESULT_ORDER_AS_COMPLETED;
 
-  StreamSession(SharedStream parent, Executor executor) {
+  StreamSession(SharedStream parent, ScheduledExecutorService timer, Executor executor) {
     this.parent = parent;
+    this.timer = timer;
     this.executor = executor;
   }
 
@@ -90,7 +102,9 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
     List<Pending> ended = new ArrayList<>(message.getResultsCount());
     synchronized (this) {
       for (StreamedResult result : message.getResultsList()) {
-        ended.add(pending.remove(result.getRequestId()));
+        Pending request = pending.remove(result.getRequestId());
+        ended.add(request);
+        sent -= request == null ? 0 : 1;
       }
     }
     for (int i = 0; i < ended.size(); i++) {
@@ -139,13 +153,19 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
 
   /** One task at a time sends. Requests that come while it works wait for its next message. */
   private void beginSending() {
+    boolean isBusy;
     synchronized (this) {
       if (isSending || queue.isEmpty()) {
         return;
       }
       isSending = true;
+      isBusy = sent > 0;
     }
-    executor.execute(this::send);
+    if (isBusy && !timer.isShutdown()) {
+      timer.schedule(() -> executor.execute(this::send), GATHER_TIME, TimeUnit.NANOSECONDS);
+    } else {
+      executor.execute(this::send);
+    }
   }
 
   private void send() {
@@ -172,6 +192,7 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
         // Otherwise its caller has left.
         if (pending.get(request.requestId()) == request) {
           request.setSent();
+          sent++;
           taken.add(request);
           bytes += request.bytes();
         }
