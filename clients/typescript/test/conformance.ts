@@ -319,6 +319,6 @@ try {
   console.error(error);
   process.exitCode = 1;
 } finally {
-  await Promise.all(servers.map((server) => server.kill()));
+  await Promise.all(servers.map((server) => server.close()));
 }
 process.exit();

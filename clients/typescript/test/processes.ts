@@ -8,9 +8,16 @@ import { createInterface } from "node:readline";
 export class ServerProcess {
   address = "127.0.0.1:0";
   #process: ChildProcess | undefined;
+  #starting: Promise<void> = Promise.resolve();
+  #isClosed = false;
 
   /** Starts the server, at the address that it had before, and waits until it is ready. */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    if (!this.#isClosed) this.#starting = this.#start();
+    return this.#starting;
+  }
+
+  async #start(): Promise<void> {
     const { process, line } = await serve(["--listen", this.address]);
     this.#process = process;
     this.address = line.replace("ready: listening on ", "").split(",")[0] ?? "";
@@ -19,6 +26,13 @@ export class ServerProcess {
   /** Ends the process with SIGKILL. */
   async kill(): Promise<void> {
     await ended(this.#process, "SIGKILL");
+  }
+
+  /** Ends the process for good, also if another step restarts it at this moment. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#starting.catch(() => undefined);
+    await this.kill();
   }
 
   async restart(): Promise<void> {
