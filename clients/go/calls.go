@@ -125,7 +125,8 @@ func (c *call) run(ctx context.Context) error {
 		}
 		failure := newError(status.Convert(err), requestID(c.request))
 		server.answered(failure)
-		if !c.judge(failure) || c.calls.isClosed.Load() || isTimeUp(ctx, failure) || !wait(ctx, pauseAfter(attempt)+failure.retryDelay) {
+		pause := pauseAfter(attempt) + failure.retryDelay
+		if !c.judge(failure) || c.calls.isClosed.Load() || isTimeUp(ctx, failure) || !wait(ctx, pause) {
 			return failure
 		}
 	}
