@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,21 @@ def test_without_a_server_the_outcome_is_unknown_and_the_id_is_there() -> None:
         client.deposit("joint", usd("1.00"), timeout=0.2)
     assert raised.value.outcome == "unknown"
     assert raised.value.request_id is not None
+
+
+def test_changes_of_many_threads_have_their_own_results(client: Client) -> None:
+    client.create_account("dave", currency_code="USD")
+
+    def deposit(request_id: str) -> TransactionResult:
+        return client.deposit("dave", usd("0.01"), request_id=request_id)
+
+    # Each id twice, at the same time.
+    request_ids = [f"dave-{n // 2}" for n in range(200)]
+    with ThreadPoolExecutor(32) as threads:
+        results = list(threads.map(deposit, request_ids))
+    assert [result.transaction.request_id for result in results] == request_ids
+    assert sum(result.replayed for result in results) == 100
+    assert client.get_account("dave").balance == usd("1.00")
 
 
 def test_a_batch_has_a_result_for_each_posting(client: Client) -> None:

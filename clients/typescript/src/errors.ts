@@ -85,7 +85,7 @@ export class PassbookError extends Error {
 }
 
 /** The error of an attempt, from its status and trailers. */
-export function errorOfCall(error: ServiceError): PassbookError {
+function errorOfCall(error: ServiceError): PassbookError {
   const [details] = error.metadata.get("grpc-status-details-bin");
   if (details instanceof Buffer) return errorOfStatus(Status.decode(details));
   return new PassbookError(error.code, error.details);
@@ -114,6 +114,13 @@ export function errorOfStatus(of: Status): PassbookError {
 }
 
 /** Whether a value is an error of gRPC. */
-export function isServiceError(error: unknown): error is ServiceError {
+function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && "code" in error && "details" in error && "metadata" in error;
+}
+
+/** The error of an attempt. A defect of this program is thrown as it is. */
+export function passbookError(raised: unknown): PassbookError {
+  if (raised instanceof PassbookError) return raised;
+  if (isServiceError(raised)) return errorOfCall(raised);
+  throw raised;
 }

@@ -1,6 +1,8 @@
 /** The servers that a client knows, each with one connection. */
 
-import { type ChannelOptions, Client, credentials } from "@grpc/grpc-js";
+import { type ChannelOptions, Client, type Metadata, credentials } from "@grpc/grpc-js";
+
+import { SharedStream } from "./sharedStream.js";
 
 /** How long a server that has answered UNAVAILABLE is passed over. */
 const PASS_OVER_MS = 1000;
@@ -32,9 +34,10 @@ export interface Tls {
 /** One server and the connection to it, which is opened on first use and reopened when lost. */
 export class Server {
   readonly connection: Client;
+  readonly sharedStream: SharedStream;
   #passedOverUntil = 0;
 
-  constructor(address: string, tls: Tls | undefined) {
+  constructor(address: string, tls: Tls | undefined, metadata: () => Promise<Metadata>) {
     const options = { ...OPTIONS };
     if (tls?.serverName !== undefined) {
       options["grpc.ssl_target_name_override"] = tls.serverName;
@@ -45,6 +48,7 @@ export class Server {
         ? credentials.createInsecure()
         : credentials.createSsl(tls.authorities, tls.key, tls.certificate);
     this.connection = new Client(address, security, options);
+    this.sharedStream = new SharedStream(this.connection, metadata);
   }
 
   /** Prefers other servers for a while. */
@@ -63,11 +67,15 @@ export class Servers {
   readonly #all: Server[];
   #next = 0;
 
-  constructor(addresses: readonly string[], tls: Tls | undefined) {
+  constructor(
+    addresses: readonly string[],
+    tls: Tls | undefined,
+    metadata: () => Promise<Metadata>,
+  ) {
     if (addresses.length === 0) {
       throw new Error("a client needs the address of at least one server");
     }
-    this.#all = addresses.map((address) => new Server(address, tls));
+    this.#all = addresses.map((address) => new Server(address, tls, metadata));
   }
 
   /** The next server that is not passed over, or the next one if all are. */

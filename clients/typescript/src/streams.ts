@@ -2,8 +2,8 @@
 
 import { type ClientDuplexStream, type ClientReadableStream, status } from "@grpc/grpc-js";
 
-import { type CallOptions, type Calls, Reconnects, passbookError } from "./calls.js";
-import { PassbookError, errorOfStatus } from "./errors.js";
+import { type CallOptions, type Calls, Reconnects } from "./calls.js";
+import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
 import {
   AccountServiceService,
   type PostTransactionRequest,

@@ -55,6 +55,23 @@ test("a canceled call says what is known of its request", async () => {
   assert(error.requestId !== undefined);
 });
 
+test("concurrent changes have their own results", async () => {
+  await client.createAccount({ accountId: "dave", currencyCode: "USD" });
+  // Each id twice, at the same time.
+  const requestIds = Array.from({ length: 200 }, (_, n) => `dave-${Math.floor(n / 2)}`);
+  const results = await Promise.all(
+    requestIds.map((requestId) =>
+      client.deposit({ accountId: "dave", amount: usd("0.01"), requestId }),
+    ),
+  );
+  assert.deepEqual(
+    results.map((result) => result.transaction.requestId),
+    requestIds,
+  );
+  assert.equal(results.filter((result) => result.replayed).length, 100);
+  assert.equal((await client.getAccount("dave")).balance.value.toFixed(2), "1.00");
+});
+
 test("a batch has a result for each posting", async () => {
   await client.createAccount({ accountId: "alice", currencyCode: "USD" });
   const results = await client.batchPostTransactions([

@@ -12,6 +12,7 @@ import grpc
 
 from passbook.errors import PassbookError
 from passbook.servers import Server, Servers, Tls
+from passbook.shared_stream import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +44,11 @@ class Calls:
         tls: Tls | None,
         token: str | Callable[[], str] | None,
         timeout: float,
+        *,
+        share_stream: bool,
     ) -> None:
-        self.servers = Servers(addresses, tls)
+        self.servers = Servers(addresses, tls, self.credentials)
+        self._share_stream = share_stream
         self._token = token
         self._timeout = timeout
 
@@ -81,6 +85,8 @@ class Calls:
                 return self._attempt(server, method, request, deadline)
             except grpc.RpcError as raised:
                 error = PassbookError.of_call(raised)
+            except PassbookError as raised:
+                error = raised
             if error.code is grpc.StatusCode.UNAVAILABLE:
                 server.pass_over()
             outcome = None
@@ -100,6 +106,10 @@ class Calls:
         raise AssertionError("unreachable")
 
     def _attempt(self, server: Server, method: str, request: Any, deadline: float) -> Any:
+        if self._share_stream and method in FIELDS:
+            result = server.shared_stream.send(FIELDS[method], request, deadline)
+            if result is not None:
+                return result
         left = max(deadline - time.monotonic(), 0.0)
         return getattr(server.stub, method)(request, timeout=left, metadata=self.credentials())
 

@@ -61,12 +61,15 @@ class Client:
         token: str | Callable[[], str] | None = None,
         tls: Tls | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        share_stream: bool = True,
     ) -> None:
         """Connect to `HOST:PORT`, or to several of them in turn. Connections open on first use.
 
         `token` goes with every attempt as a bearer token; a function is called for each attempt.
+        Changes of all threads share one stream to each server, which costs less than a call for
+        each. With `share_stream=False`, each is a call of its own.
         """
-        self._calls = Calls(servers, tls, token, timeout)
+        self._calls = Calls(servers, tls, token, timeout, share_stream=share_stream)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from passbook.shared_stream import Credentials, SharedStream
 from passbook.v1 import account_service_pb2_grpc
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ class Tls:
 class Server:
     """One server and the connection to it, which is opened on first use and reopened when lost."""
 
-    def __init__(self, address: str, tls: Tls | None) -> None:
+    def __init__(self, address: str, tls: Tls | None, credentials: Credentials) -> None:
         options = list(_OPTIONS)
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)
         else:
             if tls.server_name is not None:
                 options.append(("grpc.ssl_target_name_override", tls.server_name))
-            credentials = grpc.ssl_channel_credentials(tls.authorities, tls.key, tls.certificate)
-            self.channel = grpc.secure_channel(address, credentials, options)
+            security = grpc.ssl_channel_credentials(tls.authorities, tls.key, tls.certificate)
+            self.channel = grpc.secure_channel(address, security, options)
         self.stub = account_service_pb2_grpc.AccountServiceStub(self.channel)
+        self.shared_stream = SharedStream(self.stub, credentials)
         self._passed_over_until = 0.0
 
     def pass_over(self) -> None:
@@ -75,11 +77,13 @@ class Server:
 class Servers:
     """Selects servers in turn."""
 
-    def __init__(self, addresses: str | Sequence[str], tls: Tls | None) -> None:
+    def __init__(
+        self, addresses: str | Sequence[str], tls: Tls | None, credentials: Credentials
+    ) -> None:
         addresses = [addresses] if isinstance(addresses, str) else list(addresses)
         if not addresses:
             raise ValueError("a client needs the address of at least one server")
-        self._all = [Server(address, tls) for address in addresses]
+        self._all = [Server(address, tls, credentials) for address in addresses]
         self._turns = itertools.cycle(self._all)
         self._lock = threading.Lock()
 
