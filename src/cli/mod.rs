@@ -9,6 +9,7 @@ mod import;
 mod migrate;
 mod progress;
 mod published_file;
+mod recorded_identities;
 mod schema;
 mod serve;
 mod token;

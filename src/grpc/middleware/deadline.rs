@@ -52,7 +52,7 @@ impl Deadline {
         self.at.min(Instant::now() + RECEIVE_TIME_MAX)
     }
 
-    /// Waits until the deadline of a whole stream has passed: for ever if the caller set none.
+    /// Waits until the deadline of a whole stream has passed. Never returns if the caller set none.
     pub async fn passed_for_stream(self) {
         match self.client_deadline {
             Some(at) => sleep_until(at).await,

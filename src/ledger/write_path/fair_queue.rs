@@ -164,8 +164,9 @@ impl FairQueue {
         self.ranks.retain(|_, rank| self.queues.contains_key(rank));
     }
 
-    /// Takes the jobs for which `decide` says so, up to this cost. The second argument of `decide` is whether an earlier job of the same identity was left that needs
-    /// one of the accounts: then the job must not be taken.
+    /// Takes the jobs for which `decide` says so, up to this cost. The second argument of `decide` is
+    /// whether an earlier job of the same identity was left that needs one of the accounts: then the
+    /// job must not be taken.
     pub fn take(
         &mut self,
         cost_max: CostMax,

@@ -104,7 +104,7 @@ async fn what_is_wrong_with_a_request_is_the_error_of_its_result() {
     open(&client, "alice").await;
     let mut stream = Stream::open(&client).await;
     let long_id = "é".repeat(60);
-    let long = DepositRequest { request_id: long_id.clone(), ..deposit("alice", "1") };
+    let long = DepositRequest { request_id: long_id, ..deposit("alice", "1") };
     let (invalid, late, too_much) =
         (deposit("alice", "0"), deposit("alice", "1"), withdrawal("alice", "9"));
     let (late_id, last) = (late.request_id.clone(), deposit("alice", "1"));
@@ -115,7 +115,7 @@ async fn what_is_wrong_with_a_request_is_the_error_of_its_result() {
     stream.send(in_order(vec![streamed(too_much.clone()), streamed(last.clone())])).await;
 
     must_fail(stream.result_of("").await, Reason::InvalidRequests);
-    must_fail(stream.result_of(&long_id[..64]).await, Reason::InvalidRequestId);
+    must_fail(stream.result_of("").await, Reason::InvalidRequestId);
     must_fail(stream.result_of(&invalid.request_id).await, Reason::InvalidAmount);
     let status = must_fail(stream.result_of(&late_id).await, Reason::DeadlineExceeded);
     assert_eq!(outcome(&status), "not_applied");

@@ -1,4 +1,4 @@
-//! Only gRPC calls with one credential pass, and their errors have a reason, whoever rejects them.
+//! Only gRPC calls with one credential pass, and every error has a reason.
 
 use http::{Method, Request, StatusCode};
 use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
