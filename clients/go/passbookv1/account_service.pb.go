@@ -1748,7 +1748,7 @@ type StreamTransactionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The result of a `request`. If it is set, there are no `results`.
 	Result *PostTransactionResult `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
-	// At most 1000 results, fewer where the message would have more than 4 MiB.
+	// The results that are there together, as many as fit into 16 KiB; a larger result comes alone.
 	Results       []*StreamedResult `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1801,7 +1801,7 @@ func (x *StreamTransactionsResponse) GetResults() []*StreamedResult {
 // The result of a request in a stream: the response of its RPC, or the error.
 type StreamedResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As sent. Of a `request_id` that is too long, the first 64 bytes.
+	// As sent. Empty if the request's is too long: a part of it could be that of another request.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// As in the response of the RPC, if that has a transaction.
 	Transaction *Transaction `protobuf:"bytes,2,opt,name=transaction,proto3" json:"transaction,omitempty"`

@@ -141,7 +141,8 @@ type AccountServiceClient interface {
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
 	// withdrawals and deposits. Of two reasons, the first in the order of Withdraw is returned. If
 	// two legs have the same reason, the first leg's is returned. Several legs may touch one account:
-	// funds and conditions are checked against its balance after all of them.
+	// funds and conditions are checked against its balance after all of them. With legs of both signs
+	// on one account, the caller needs the right to read it.
 	PostTransaction(ctx context.Context, in *PostTransactionRequest, opts ...grpc.CallOption) (*PostTransactionResponse, error)
 	// Posts up to 1000 transactions. Each request stands alone: some may be applied and others
 	// rejected. They share locks and commits, which makes them far cheaper than one call for each.
@@ -172,7 +173,8 @@ type AccountServiceClient interface {
 	// does not read its results or that writes faster than requests are applied, and HTTP/2 flow
 	// control slows that caller down. The call's own deadline, if it has one, bounds the whole stream.
 	//
-	// What ends the stream, after the results of all requests that were read before:
+	// What ends the stream, after the results of all requests before. Requests that have no result by
+	// then were not applied, and this attempt at them never will be:
 	//   - UNAUTHENTICATED or PERMISSION_DENIED: the credential is no longer valid, or the policy no
 	//     longer allows this method.
 	//   - INVALID_ARGUMENT, `INVALID_REQUESTS`: a message has more than 1000 requests, or names another
@@ -635,7 +637,8 @@ type AccountServiceServer interface {
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
 	// withdrawals and deposits. Of two reasons, the first in the order of Withdraw is returned. If
 	// two legs have the same reason, the first leg's is returned. Several legs may touch one account:
-	// funds and conditions are checked against its balance after all of them.
+	// funds and conditions are checked against its balance after all of them. With legs of both signs
+	// on one account, the caller needs the right to read it.
 	PostTransaction(context.Context, *PostTransactionRequest) (*PostTransactionResponse, error)
 	// Posts up to 1000 transactions. Each request stands alone: some may be applied and others
 	// rejected. They share locks and commits, which makes them far cheaper than one call for each.
@@ -666,7 +669,8 @@ type AccountServiceServer interface {
 	// does not read its results or that writes faster than requests are applied, and HTTP/2 flow
 	// control slows that caller down. The call's own deadline, if it has one, bounds the whole stream.
 	//
-	// What ends the stream, after the results of all requests that were read before:
+	// What ends the stream, after the results of all requests before. Requests that have no result by
+	// then were not applied, and this attempt at them never will be:
 	//   - UNAUTHENTICATED or PERMISSION_DENIED: the credential is no longer valid, or the policy no
 	//     longer allows this method.
 	//   - INVALID_ARGUMENT, `INVALID_REQUESTS`: a message has more than 1000 requests, or names another

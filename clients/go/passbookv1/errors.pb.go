@@ -183,6 +183,12 @@ const (
 	// RESOURCE_EXHAUSTED: the response would have more than 4 MiB, the most that gRPC clients accept
 	// by default. Ask for less at a time. Metadata: limit (`response_size`), max (bytes).
 	ErrorReason_ERROR_REASON_RESPONSE_TOO_LARGE ErrorReason = 63
+	// UNIMPLEMENTED: the server has no such method, or cannot decompress the message; then the header
+	// `grpc-accept-encoding` has what it can. Comes before everything else but UNAUTHENTICATED and
+	// PERMISSION_DENIED, whatever its number: the request has not been read.
+	ErrorReason_ERROR_REASON_UNIMPLEMENTED ErrorReason = 64
+	// NOT_FOUND: the health service knows no service of this name, or reflection no file or symbol.
+	ErrorReason_ERROR_REASON_NAME_NOT_FOUND ErrorReason = 65
 )
 
 // Enum value maps for ErrorReason.
@@ -240,6 +246,8 @@ var (
 		61: "ERROR_REASON_INVALID_MESSAGE",
 		62: "ERROR_REASON_REQUEST_TOO_LARGE",
 		63: "ERROR_REASON_RESPONSE_TOO_LARGE",
+		64: "ERROR_REASON_UNIMPLEMENTED",
+		65: "ERROR_REASON_NAME_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -294,6 +302,8 @@ var (
 		"ERROR_REASON_INVALID_MESSAGE":        61,
 		"ERROR_REASON_REQUEST_TOO_LARGE":      62,
 		"ERROR_REASON_RESPONSE_TOO_LARGE":     63,
+		"ERROR_REASON_UNIMPLEMENTED":          64,
+		"ERROR_REASON_NAME_NOT_FOUND":         65,
 	}
 )
 
@@ -328,7 +338,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xa6\x0e\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xe7\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -382,7 +392,9 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10<\x12 \n" +
 	"\x1cERROR_REASON_INVALID_MESSAGE\x10=\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_TOO_LARGE\x10>\x12#\n" +
-	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10?B\x91\x01\n" +
+	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10?\x12\x1e\n" +
+	"\x1aERROR_REASON_UNIMPLEMENTED\x10@\x12\x1f\n" +
+	"\x1bERROR_REASON_NAME_NOT_FOUND\x10AB\x91\x01\n" +
 	"\x0fcom.passbook.v1B\vErrorsProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (
