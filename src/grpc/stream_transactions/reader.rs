@@ -19,7 +19,7 @@ use crate::{
             responses::{InFlight, Permits},
         },
     },
-    ledger::{CallContext, Error},
+    ledger::{CallContext, Error, Outcome},
     proto::{ErrorReason, streamed_request},
 };
 
@@ -95,7 +95,9 @@ impl Reader {
             // An error means that the server has ended: a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Err(Error::ShuttingDown.into()),
             () = results.closed() => Ok(None),
-            () = deadline.passed_for_stream() => Err(Error::DeadlineExceeded(None).into()),
+            () = deadline.passed_for_stream() => {
+                Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)).into())
+            }
         }
     }
 

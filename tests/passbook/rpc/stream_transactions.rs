@@ -169,4 +169,5 @@ async fn an_idle_stream_ends_at_the_deadline_of_its_caller(kind: Kind) {
     made(&results.next().await.expect("a result").expect("applied").result.expect("always there"));
     let end = results.next().await.expect("an end with a status").expect_err("the deadline");
     assert_reason(&end, Reason::DeadlineExceeded);
+    assert_eq!(outcome(&end), "not_applied", "of what has no result");
 }
