@@ -1,7 +1,7 @@
 //! StreamTransactions and BatchPostTransactions: many requests in one call.
 //!
-//! Each stream has a task, the [`Reader`](reader::Reader). It reads messages (`messages`), submits
-//! the requests that have arrived to the ledger, and passes a [`PendingResult`] for each to the
+//! Each stream has a task, the [`Reader`]. It reads messages (`messages`), submits
+//! the requests that have arrived to the ledger, and passes a `PendingResult` for each to the
 //! responses (`responses`), which send the results: in the order of the requests, or each as soon as
 //! it is there. A request is read only when the stream has room for its result, and so have all
 //! streams of the identity and of the server. If a caller does not read its results, or sends faster
