@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 
 use crate::{
     OnServer,
-    arguments::{Amount, Labels, RequestId, money, parse_time},
+    arguments::{Amount, ChangeArguments, RequestId, money, parse_time},
     output::{ListArguments, Page, print_pages},
     posting,
     server::{CallKind, Server},
@@ -78,28 +78,21 @@ pub struct Place {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     expire_time: Option<Timestamp>,
 
-    /// A text about the hold, at most 1024 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    description: String,
-
     #[command(flatten)]
-    labels: Labels,
-
-    #[command(flatten)]
-    request_id: RequestId,
+    change: ChangeArguments,
 }
 
 impl Place {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.request_id.announce(server.format());
+        let request_id = self.change.request_id.announce(server.format());
         let request = PlaceHoldRequest {
             request_id: request_id.clone(),
             hold_id: self.hold_id,
             account_id: self.account_id,
             amount: Some(self.amount.money()),
             expire_time: self.expire_time,
-            description: self.description,
-            labels: self.labels.map(),
+            description: self.change.description,
+            labels: self.change.labels.map(),
         };
         let send = async |request| server.accounts().place_hold(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;
@@ -124,28 +117,21 @@ pub struct Capture {
     #[arg(long, value_name = "ACCOUNT_ID", default_value = "", hide_default_value = true)]
     to: String,
 
-    /// A text about the transaction, at most 1024 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    description: String,
-
     #[command(flatten)]
-    labels: Labels,
-
-    #[command(flatten)]
-    request_id: RequestId,
+    change: ChangeArguments,
 }
 
 impl Capture {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.request_id.announce(server.format());
+        let request_id = self.change.request_id.announce(server.format());
         let amount = self.amount.zip(self.currency);
         let request = CaptureHoldRequest {
             request_id: request_id.clone(),
             hold_id: self.hold_id,
             amount: amount.map(|(value, currency)| money(&value, &currency)),
             destination_account_id: self.to,
-            description: self.description,
-            labels: self.labels.map(),
+            description: self.change.description,
+            labels: self.change.labels.map(),
         };
         let send = async |request| server.accounts().capture_hold(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

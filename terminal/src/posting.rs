@@ -46,13 +46,13 @@ pub struct OneAccount {
 
 impl OneAccount {
     pub async fn deposit(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.request_id.announce(server.format());
+        let request_id = self.posting.change.request_id.announce(server.format());
         let request = DepositRequest {
             request_id: request_id.clone(),
             account_id: self.account_id,
             amount: Some(self.amount.money()),
-            description: self.posting.description,
-            labels: self.posting.labels.map(),
+            description: self.posting.change.description,
+            labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
         };
@@ -62,13 +62,13 @@ impl OneAccount {
     }
 
     pub async fn withdraw(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.request_id.announce(server.format());
+        let request_id = self.posting.change.request_id.announce(server.format());
         let request = WithdrawRequest {
             request_id: request_id.clone(),
             account_id: self.account_id,
             amount: Some(self.amount.money()),
-            description: self.posting.description,
-            labels: self.posting.labels.map(),
+            description: self.posting.change.description,
+            labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
         };
@@ -98,14 +98,14 @@ pub struct Transfer {
 
 impl Transfer {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.request_id.announce(server.format());
+        let request_id = self.posting.change.request_id.announce(server.format());
         let request = TransferRequest {
             request_id: request_id.clone(),
             source_account_id: self.source_account_id,
             destination_account_id: self.destination_account_id,
             amount: Some(self.amount.money()),
-            description: self.posting.description,
-            labels: self.posting.labels.map(),
+            description: self.posting.change.description,
+            labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
         };
@@ -128,7 +128,7 @@ pub struct Post {
 
 impl Post {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.request_id.announce(server.format());
+        let request_id = self.posting.change.request_id.announce(server.format());
         let legs = self.legs.as_chunks::<3>().0.iter().map(|[account_id, amount, currency]| Leg {
             account_id: account_id.clone(),
             amount: Some(money(amount, currency)),
@@ -137,8 +137,8 @@ impl Post {
         let request = PostTransactionRequest {
             request_id: request_id.clone(),
             legs: legs.collect(),
-            description: self.posting.description,
-            labels: self.posting.labels.map(),
+            description: self.posting.change.description,
+            labels: self.posting.change.labels.map(),
             validate_only: self.posting.validate_only,
         };
         let send = async |request| server.accounts().post_transaction(request).await;

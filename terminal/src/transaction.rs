@@ -15,7 +15,7 @@ use prost_types::Timestamp;
 
 use crate::{
     OnServer,
-    arguments::{Labels, RequestId, parse_past},
+    arguments::{ChangeArguments, Labels, parse_past},
     output::{ListArguments, Page, print_pages},
     posting,
     server::{CallKind, Server},
@@ -125,24 +125,17 @@ pub struct Reverse {
     transaction_id: String,
 
     #[command(flatten)]
-    request_id: RequestId,
-
-    /// A text about the reversal, at most 1024 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    description: String,
-
-    #[command(flatten)]
-    labels: Labels,
+    change: ChangeArguments,
 }
 
 impl Reverse {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.request_id.announce(server.format());
+        let request_id = self.change.request_id.announce(server.format());
         let request = ReverseTransactionRequest {
             request_id: request_id.clone(),
             transaction_id: self.transaction_id,
-            description: self.description,
-            labels: self.labels.map(),
+            description: self.change.description,
+            labels: self.change.labels.map(),
         };
         let send = async |request| server.accounts().reverse_transaction(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

@@ -82,6 +82,20 @@ impl RequestId {
     }
 }
 
+/// The arguments of a change that creates something.
+#[derive(Args)]
+pub struct ChangeArguments {
+    #[command(flatten)]
+    pub request_id: RequestId,
+
+    /// A text about the change, at most 1024 bytes.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub description: String,
+
+    #[command(flatten)]
+    pub labels: Labels,
+}
+
 /// A new id, of a request or an account.
 pub fn new_id() -> String {
     Uuid::now_v7().to_string()

@@ -3,20 +3,13 @@
 use clap::Args;
 use passbook_command::proto::Condition;
 
-use crate::arguments::{Amount, Labels, RequestId};
+use crate::arguments::{Amount, ChangeArguments};
 
-/// The arguments of every change of balances.
+/// The arguments of a posting.
 #[derive(Args)]
 pub struct PostingArguments {
     #[command(flatten)]
-    pub request_id: RequestId,
-
-    /// A text about the transaction, at most 1024 bytes.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub description: String,
-
-    #[command(flatten)]
-    pub labels: Labels,
+    pub change: ChangeArguments,
 
     /// Check whether the request would be applied, and store nothing.
     #[arg(long)]
