@@ -45,7 +45,7 @@ impl PendingRequest {
     /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
         match self {
-            Self::Queued(completion, grant) => wait(completion, &grant).await,
+            Self::Queued(completion, grant) => wait(completion, &grant, true).await,
             // Without a result, the task panicked.
             Self::Executing(result) => {
                 result.await.unwrap_or(Err(Error::Internal(Some(Outcome::Unknown))))
@@ -55,10 +55,15 @@ impl PendingRequest {
 }
 
 /// Waits for the result of a request, and leaves out what its caller must not see.
-async fn wait(completion: Completion, grant: &Grant) -> Result<RequestResult, Error> {
+async fn wait(
+    completion: Completion,
+    grant: &Grant,
+    has_named_amounts: bool,
+) -> Result<RequestResult, Error> {
     let result = match completion.wait().await {
         Err(Error::Rejected(rejection)) => {
-            return Err(Error::Rejected(grant.visible_rejection(rejection)));
+            let visible = grant.visible_rejection(rejection, has_named_amounts);
+            return Err(Error::Rejected(visible));
         }
         result => result?,
     };
@@ -117,9 +122,10 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
+        let has_named_amounts = !matches!(request.action, Action::Reverse(_));
         let command = self.check_request(context, request)?;
         let completion = self.enqueue_one(context, command).await?;
-        wait(completion, &context.caller.grant).await
+        wait(completion, &context.caller.grant, has_named_amounts).await
     }
 
     /// Puts requests of one call into the queue. They are usually applied in the order in which they
