@@ -196,6 +196,15 @@ impl Ledger {
         StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
     }
 
+    /// Takes the requests of a batch from the rate of calls, which has one for the call already. The
+    /// batch is served even if they exceed the rate: then later calls have to wait.
+    pub fn charge_batch(&self, caller: &Caller, length: usize) {
+        let more = u32::try_from(length.saturating_sub(1)).unwrap_or(u32::MAX);
+        if let Some(rate) = &self.budgets.call_rate {
+            rate.charge(&caller.identity, more, Instant::now());
+        }
+    }
+
     /// Takes a request of a stream from the rate of calls: it counts as a call of its own.
     ///
     /// # Errors

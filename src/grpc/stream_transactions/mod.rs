@@ -52,6 +52,7 @@ impl StreamContext {
         // Results without a request in the queue, such as errors, count as well.
         let size = response_size::check_room(&requests)?;
         let _room = self.ledger.response_room(&self.call.caller, size)?;
+        self.ledger.charge_batch(&self.call.caller, requests.len());
         let decode = |request| {
             let request = self.decode(&self.call, request, decode::transaction)?;
             Ok((self.call.clone(), request))

@@ -245,7 +245,7 @@ impl Job {
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
             if self.leaves_a_record(&result, audit.is_some()) {
-                permits.records.charge(&self.identity, Instant::now());
+                permits.records.charge(&self.identity, 1, Instant::now());
             }
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));
