@@ -148,6 +148,11 @@ impl Job {
         if is_charged { 0 } else { self.command.cost() }
     }
 
+    /// Whether its identity was charged.
+    pub fn is_charged(&self) -> bool {
+        self.is_charged.load(Ordering::Relaxed)
+    }
+
     /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
     /// its deadline has passed.
     pub fn claim(&self) -> bool {
