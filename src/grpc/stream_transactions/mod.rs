@@ -59,7 +59,8 @@ impl StreamContext {
         };
         // All requests are submitted before the first result is awaited: one database transaction
         // can apply many of them.
-        let pending = self.submit(requests.into_iter().map(decode).collect()).await;
+        let (pending, submission) = self.submit(requests.into_iter().map(decode).collect());
+        submission.enqueue().await;
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(encode::posting_result(pending.wait().await));

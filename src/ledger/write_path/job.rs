@@ -100,12 +100,7 @@ pub struct Completion {
 }
 
 /// Creates a job and the handle for its result.
-pub fn new(
-    command: Command,
-    deadline: Instant,
-    permits: Permits,
-    audit: Option<PendingChange>,
-) -> (Arc<Job>, Completion) {
+pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
@@ -119,7 +114,7 @@ pub fn new(
         in_doubt: AtomicBool::new(false),
         is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, permits, audit })),
+        reply: Mutex::new(Some(Reply { sender, permits, audit: None })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -131,6 +126,13 @@ fn next_number() -> u64 {
 }
 
 impl Job {
+    /// Sets the record in the audit log, before the job is in the queue.
+    pub fn set_audit(&self, audit: Option<PendingChange>) {
+        if let Some(reply) = &mut *lock(&self.reply) {
+            reply.audit = audit;
+        }
+    }
+
     /// The order among the jobs of the identity. Unique.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
@@ -309,7 +311,7 @@ mod tests {
         let command = Command::CreateAccount(new_account("a"));
         let budgets = Budgets::for_tests(1, false);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
-        new(command, deadline, Permits { queue, records: budgets.records.clone() }, None)
+        new(command, deadline, Permits { queue, records: budgets.records.clone() })
     }
 
     fn soon() -> Instant {
