@@ -156,8 +156,9 @@ impl AccountService for AccountServiceImpl {
         let (context, (filter, page)) = self.decode(request, decode::account_list)?;
         let after = page.cursor.as_ref();
         let list = self.ledger.list_accounts(&context, &filter, after, page.limit + 1).await?;
-        let (accounts, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.account_id.clone(), encode::account);
+        let (accounts, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.account_id.clone(), encode::account)
+            .await;
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
@@ -201,7 +202,7 @@ impl AccountService for AccountServiceImpl {
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
         let changes = self.ledger.list_account_changes(&context, &account_id, after, limit).await?;
         let (changes, next_page_token) =
-            page.encode(changes, None, |last| last.version, encode::account_change);
+            page.encode(changes, None, |last| last.version, encode::account_change).await;
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
@@ -300,6 +301,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.transaction_id.unwrap_or_default(),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
             TransactionList::OfAccount(account_id, filter, page) => {
                 let (before, limit) = (page.cursor, page.limit);
@@ -313,6 +315,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.last_sequence_of(&account_id),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
         };
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
@@ -326,7 +329,7 @@ impl AccountService for AccountServiceImpl {
         let limit = page.limit + 1;
         let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
         let (entries, next_page_token) =
-            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it));
+            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it)).await;
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
@@ -389,8 +392,9 @@ impl AccountService for AccountServiceImpl {
     ) -> Reply<proto::ListHoldsResponse> {
         let (context, (account_id, filter, page)) = self.decode(request, decode::hold_list)?;
         let list = self.ledger.list_holds(&context, &account_id, &filter, page.limit + 1).await?;
-        let (holds, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it));
+        let (holds, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it))
+            .await;
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 

@@ -12,6 +12,7 @@ on_both_databases! {
     a_tampered_account_is_found,
     entries_and_requests_without_each_other_are_found,
     transactions_that_contradict_their_kind_are_found,
+    transfers_that_share_an_id_are_found,
     inconsistent_holds_are_found,
     verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_an_error,
@@ -202,6 +203,24 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
         ],
     )
     .await;
+}
+
+/// Neither of them is a transfer, but their amounts make up for each other.
+async fn transfers_that_share_an_id_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    for account_id in ["a", "b", "c", "d"] {
+        open_funded(&client, account_id, "10").await;
+    }
+    let legs = [leg("a", "-1"), leg("b", "2"), leg("c", "-2"), leg("d", "1")];
+    client.post_transaction(post(&legs)).await.expect("applied");
+    let second = "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, \
+            rejection, description, labels, entry_names, create_time_us) \
+        SELECT caller, 'second', fingerprint, transaction_id, 'transfer', rejection, \
+            description, labels, '[[\"c\", 2], [\"d\", 2]]', create_time_us \
+        FROM requests WHERE kind = 'posting'; \
+        UPDATE requests SET kind = 'transfer', entry_names = '[[\"a\", 2], [\"b\", 2]]' \
+        WHERE kind = 'posting'";
+    assert_found(&database, &[(second, ": two requests have this id")]).await;
 }
 
 async fn inconsistent_holds_are_found(kind: Kind) {
