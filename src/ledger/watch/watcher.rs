@@ -36,8 +36,8 @@ impl Watcher {
     /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
     pub fn new(feed: Arc<EntryFeed>, account: Account, after_sequence: i64, share: Share) -> Self {
         let updates = feed.subscribe(&account);
-        let Account { account_id, currency, .. } = account;
-        let account = WatchedAccount { account_id, currency, after_sequence };
+        let Account { account_id, account_key, currency, .. } = account;
+        let account = WatchedAccount { account_id, account_key, currency, after_sequence };
         Self { feed, account, updates, is_behind: true, failing_since: None, share }
     }
 

@@ -14,7 +14,7 @@ use crate::storage::verify::{
     partitions::{self, LAST},
     progress::VerifyProgress,
     records,
-    rows::{amount_of, read_packed},
+    rows::{amount_of, read_packed, unknown_account},
 };
 use crate::{
     domain::{
@@ -22,7 +22,11 @@ use crate::{
         transaction::TransactionKind,
         verification::{LedgerFault, LedgerTotals},
     },
-    storage::{dialect::DatabaseKind, entity::requests::EntryKey},
+    storage::{
+        dialect::DatabaseKind,
+        entity::requests::{EntryKey, parse_entry_keys},
+        queries::accounts,
+    },
 };
 
 /// Requests in a partition: some tens of megabytes even with a hundred entries each.
@@ -42,6 +46,29 @@ struct Applied {
 struct NamedEntry {
     transaction_id: Uuid,
     amount: Option<(Currency, Amount)>,
+}
+
+/// A fault of a request, or of an entry that it names.
+enum RequestFault {
+    Entry(EntryKey, String),
+    Transaction(Uuid, String),
+}
+
+impl RequestFault {
+    /// The same with the id of the entry's account.
+    async fn of_ledger(self, connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
+        Ok(match self {
+            Self::Entry((account_key, sequence), description) => {
+                let ids = accounts::ids(connection, [account_key].into_iter()).await?;
+                let account_id = ids.get(&account_key).cloned();
+                let account_id = account_id.unwrap_or_else(|| unknown_account(account_key));
+                LedgerFault::Entry { account_id, sequence, description }
+            }
+            Self::Transaction(transaction_id, description) => {
+                LedgerFault::Transaction { transaction_id, description }
+            }
+        })
+    }
 }
 
 /// Verifies all requests.
@@ -88,24 +115,26 @@ async fn look_up(
     progress: Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let (id, names) = (kind.uuid_text("transaction_id"), kind.text("entry_names"));
+    let id = kind.uuid_text("transaction_id");
     let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
     let from = "FROM requests WHERE (caller, request_id) > ($1, $2) \
         AND (caller, request_id) <= ($3, $4) ORDER BY caller, request_id";
-    let columns = format!("{id}, kind, {is_applied}, {names}");
+    let columns = format!("{id}, kind, {is_applied}, entry_keys");
     let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
     let page = read_packed(&*connection, &columns, from, values.clone()).await?;
     let mut applied = Vec::with_capacity(page.count);
     for line in page.text.lines() {
         applied.extend(read(line)?);
     }
-    let named: Vec<&EntryKey> = applied.iter().flat_map(|it| &it.names).collect();
+    let named: Vec<EntryKey> = applied.iter().flat_map(|it| &it.names).copied().collect();
     let found = find(&connection, &named).await?;
     progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
     let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
     let mut found = found.iter();
     for request in &applied {
-        check(request, &mut found, &mut totals)?;
+        if let Err(fault) = check(request, &mut found, &mut totals) {
+            return Err(fault.of_ledger(&connection).await?.into());
+        }
     }
     records::verify_requests(&connection, values).await?;
     Ok(totals)
@@ -118,8 +147,8 @@ fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
     let (kind, is_applied, names) = (next(), next() == "1", next());
-    let names: Vec<EntryKey> = serde_json::from_str(names)
-        .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
+    let names = parse_entry_keys(names)
+        .ok_or_else(|| fault("its column entry_keys cannot be read".to_owned()))?;
     let movement = TransactionKind::of_kind(kind).map_err(fault)?;
     match movement.filter(|_| is_applied) {
         Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
@@ -137,34 +166,29 @@ fn check<'a>(
     request: &Applied,
     found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
     totals: &mut LedgerTotals,
-) -> Result<(), VerifyError> {
+) -> Result<(), RequestFault> {
     let transaction_id = request.transaction_id;
     let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
-    for (account_id, sequence) in &request.names {
-        let fault = |description: String| LedgerFault::Entry {
-            account_id: account_id.clone(),
-            sequence: *sequence,
-            description,
-        };
+    for key in &request.names {
+        let fault = |description: String| RequestFault::Entry(*key, description);
         let Some(entry) = found.next().and_then(Option::as_ref) else {
             let description = format!("it is missing, but transaction {transaction_id} names it");
-            return Err(fault(description).into());
+            return Err(fault(description));
         };
         if entry.transaction_id != transaction_id {
             let other = entry.transaction_id;
             return Err(fault(format!(
                 "it belongs to transaction {other}, but transaction {transaction_id} names it"
-            ))
-            .into());
+            )));
         }
         let unreadable = || fault("its column amount cannot be read".to_owned());
         let (currency, amount) = entry.amount.as_ref().ok_or_else(unreadable)?;
         amounts.push((currency, *amount));
     }
-    let fault = |description| LedgerFault::Transaction { transaction_id, description };
+    let fault = |description| RequestFault::Transaction(transaction_id, description);
     let distinct: HashSet<&EntryKey> = request.names.iter().collect();
     if distinct.len() != request.names.len() {
-        return Err(fault("it names an entry twice".to_owned()).into());
+        return Err(fault("it names an entry twice".to_owned()));
     }
     request.movement.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
@@ -179,26 +203,25 @@ fn check<'a>(
 /// The entries with these names, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
-    names: &[&EntryKey],
+    names: &[EntryKey],
 ) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
         DatabaseKind::Sqlite => (
             "FROM json_each($1) n \
-                JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
-                JOIN accounts a ON a.account_id = e.account_id",
+                JOIN entries e ON e.account_key = n.value->>0 AND e.sequence = n.value->>1 \
+                JOIN accounts a ON a.account_key = e.account_key",
             "n.key",
         ),
         DatabaseKind::Postgres => (
-            "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-                    AS n(account_id, sequence, position) \
-                JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
-                    AND e.sequence = n.sequence \
-                JOIN accounts a ON a.account_id = e.account_id",
+            "FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY \
+                    AS n(account_key, sequence, position) \
+                JOIN entries e ON e.account_key = n.account_key AND e.sequence = n.sequence \
+                JOIN accounts a ON a.account_key = e.account_key",
             "n.position - 1",
         ),
     };
-    let values = kind.pairs(names.iter().map(|(id, sequence)| (id.to_string(), *sequence)));
+    let values = kind.pairs(names.iter().copied());
     let id = kind.uuid_text("e.transaction_id");
     let columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
     let page = read_packed(connection, &columns, from, values).await?;
