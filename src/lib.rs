@@ -27,6 +27,7 @@ pub mod domain;
 pub mod grpc;
 pub mod ledger;
 mod lock;
+mod network;
 mod panic_message;
 pub mod proto;
 mod restart;

@@ -20,13 +20,10 @@ use crate::{
     Mode,
     proto::{self, post_transaction_result::Result as Outcome},
     servers::{Client, Servers},
-    workload::{Operation, Plan, dollars},
+    shared_stream::{REQUESTS_PER_STREAM, SharedStream, SharedStreams, status_of},
+    workload::{Operation, Plan, REQUEST_TIMEOUT, deposit, transfer, withdrawal},
 };
 
-/// The deadline of one request. A healthy server needs far less.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most requests in flight on one stream. More requests use several streams.
-const REQUESTS_PER_STREAM: u32 = 512;
 /// The interval of the samples of the rate, for the progress bar and the plot. Also the pause between
 /// repeats of unresolved requests.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
@@ -69,6 +66,12 @@ pub struct RunStats {
     unknown: Vec<(String, Operation)>,
 }
 
+/// The way of a caller's requests, one after another.
+enum Path {
+    Unary(Box<Client>),
+    Shared(SharedStream),
+}
+
 /// One caller of a run.
 struct Caller {
     driver: Driver,
@@ -88,13 +91,13 @@ impl Driver {
         let end = begin + self.duration;
         let progress = Arc::new(AtomicU64::new(0));
         let callers = match self.mode {
-            Mode::Unary => self.in_flight,
+            Mode::Unary | Mode::Shared => self.in_flight,
             // At least one stream for each server.
             Mode::Stream => {
                 self.in_flight.div_ceil(REQUESTS_PER_STREAM).max(servers.count() as u32)
             }
         };
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut streams) = (JoinSet::new(), SharedStreams::default());
         let clients = servers.clients(callers, self.first_share);
         for (number, (server, client)) in clients.into_iter().enumerate() {
             let number = number as u64;
@@ -109,14 +112,17 @@ impl Driver {
                 stats: RunStats::new()?,
             };
             let window = (self.in_flight / callers).max(1) as usize;
+            let stream = (self.mode == Mode::Shared).then(|| streams.join(server, &client));
             tasks.spawn(async move {
-                let stats = match caller.driver.mode {
-                    Mode::Unary => caller.call(client).await,
-                    Mode::Stream => caller.stream(client, window).await,
+                let stats = match (caller.driver.mode, stream) {
+                    (_, Some(stream)) => caller.call(Path::Shared(stream)).await,
+                    (Mode::Stream, _) => caller.stream(client, window).await,
+                    _ => caller.call(Path::Unary(Box::new(client))).await,
                 };
                 (server, stats)
             });
         }
+        drop(streams);
         let mut stats = RunStats::new()?;
         stats.rates = sample(&progress, begin, end).await;
         while let Some(joined) = tasks.join_next().await {
@@ -150,12 +156,15 @@ async fn sample(progress: &AtomicU64, begin: Instant, end: Instant) -> Vec<(f64,
 }
 
 impl Caller {
-    /// Sends one unary call after another.
-    async fn call(mut self, mut client: Client) -> RunStats {
+    /// Sends one request after another.
+    async fn call(mut self, mut path: Path) -> RunStats {
         while Instant::now() < self.end {
             let (request_id, operation) = self.next();
             let began = Instant::now();
-            let result = send(&mut client, &request_id, &operation).await;
+            let result = match &mut path {
+                Path::Unary(client) => send(client, &request_id, &operation).await,
+                Path::Shared(stream) => stream.send(&request_id, &operation).await,
+            };
             self.record(request_id, operation, began, result);
         }
         self.stats
@@ -178,7 +187,8 @@ impl Caller {
                 let (request_id, operation) = self.next();
                 let request = Some(operation.posting(request_id.clone()));
                 in_flight.push_back((request_id, operation, Instant::now()));
-                if sender.send(proto::StreamTransactionsRequest { request }).await.is_err() {
+                let message = proto::StreamTransactionsRequest { request, ..Default::default() };
+                if sender.send(message).await.is_err() {
                     break;
                 }
             }
@@ -328,10 +338,7 @@ fn is_unknown(status: &Status) -> bool {
 fn to_result(result: Option<proto::PostTransactionResult>) -> Result<(), Status> {
     match result.and_then(|result| result.result) {
         Some(Outcome::Transaction(_)) => Ok(()),
-        Some(Outcome::Error(error)) => {
-            let details = prost::Message::encode_to_vec(&error).into();
-            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
-        }
+        Some(Outcome::Error(error)) => Err(status_of(error)),
         None => Err(Status::unknown("the result is empty")),
     }
 }
@@ -340,26 +347,17 @@ fn to_result(result: Option<proto::PostTransactionResult>) -> Result<(), Status>
 /// is recognized as one.
 async fn send(client: &mut Client, request_id: &str, operation: &Operation) -> Result<(), Status> {
     let request_id = request_id.to_owned();
-    let amount = Some(dollars("1.00"));
     match operation.clone() {
         Operation::Deposit { account_id } => {
-            let request =
-                proto::DepositRequest { request_id, account_id, amount, ..Default::default() };
+            let request = deposit(request_id, account_id);
             client.accounts.deposit(with_deadline(request)).await.map(drop)
         }
         Operation::Withdraw { account_id } => {
-            let request =
-                proto::WithdrawRequest { request_id, account_id, amount, ..Default::default() };
+            let request = withdrawal(request_id, account_id);
             client.accounts.withdraw(with_deadline(request)).await.map(drop)
         }
         Operation::Transfer { source, destination } => {
-            let request = proto::TransferRequest {
-                request_id,
-                source_account_id: source,
-                destination_account_id: destination,
-                amount,
-                ..Default::default()
-            };
+            let request = transfer(request_id, source, destination);
             client.accounts.transfer(with_deadline(request)).await.map(drop)
         }
         Operation::Read { account_id } => client

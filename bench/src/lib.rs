@@ -4,6 +4,8 @@ mod accounts;
 mod driver;
 mod report;
 mod servers;
+mod shared_stream;
+mod watch_codec;
 mod watchers;
 mod workload;
 
@@ -127,8 +129,8 @@ pub enum Workload {
     Zipf,
     /// Transfers: half of them to the next account, half between random pairs.
     Transfer,
-    /// Deposits, withdrawals, transfers and reads, a quarter each. In stream mode transfers replace
-    /// the reads.
+    /// Deposits, withdrawals, transfers and reads, a quarter each. In the modes `stream` and `shared`
+    /// transfers replace the reads.
     Mixed,
     /// GetWritePathStats, only in unary mode: the cost of a call through all layers that uses
     /// neither accounts nor the database.
@@ -140,8 +142,12 @@ pub enum Workload {
 pub enum Mode {
     /// One unary call for each request.
     Unary,
-    /// StreamTransactions, with many requests on one call.
+    /// StreamTransactions, with many requests on one call. Results come in their order.
     Stream,
+    /// StreamTransactions, shared by callers that each send their next request when they have the
+    /// result of the previous one. While one message is on its way, the next gathers their requests.
+    /// Results come in any order.
+    Shared,
 }
 
 impl Bench {
@@ -163,7 +169,7 @@ impl Bench {
     /// The settings contradict each other, a server cannot be reached, the balances differ from the
     /// results, or a watcher missed an entry.
     pub async fn run(self) -> Result<(), CliError> {
-        if self.workload == Workload::Stats && self.mode == Mode::Stream {
+        if self.workload == Workload::Stats && self.mode != Mode::Unary {
             return Err(CliError::Usage("--workload stats requires --mode unary".to_owned()));
         }
         let servers = if self.target.is_empty() {

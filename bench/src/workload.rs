@@ -1,8 +1,17 @@
 //! The requests of a workload.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::{Mode, Workload, proto};
+use crate::{
+    Mode, Workload,
+    proto::{
+        self, DepositRequest, StreamedRequest, TransferRequest, WithdrawRequest,
+        streamed_request::Request,
+    },
+};
+
+/// The deadline of one request. A healthy server needs far less.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -119,6 +128,22 @@ impl Operation {
         }
     }
 
+    /// The request in the `requests` of a stream. A read is none.
+    pub fn streamed(&self, request_id: String) -> StreamedRequest {
+        let request = match self.clone() {
+            Self::Deposit { account_id } => Some(Request::Deposit(deposit(request_id, account_id))),
+            Self::Withdraw { account_id } => {
+                Some(Request::Withdraw(withdrawal(request_id, account_id)))
+            }
+            Self::Transfer { source, destination } => {
+                Some(Request::Transfer(transfer(request_id, source, destination)))
+            }
+            Self::Read { .. } | Self::Stats => None,
+        };
+        let seconds = REQUEST_TIMEOUT.as_secs() as i64;
+        StreamedRequest { request, timeout: Some(prost_types::Duration { seconds, nanos: 0 }) }
+    }
+
     /// The request as a posting, for streams.
     pub fn posting(&self, request_id: String) -> proto::PostTransactionRequest {
         let leg = |account_id: &str, value: &str| proto::Leg {
@@ -135,6 +160,29 @@ impl Operation {
             Self::Read { .. } | Self::Stats => Vec::new(),
         };
         proto::PostTransactionRequest { request_id, legs, ..Default::default() }
+    }
+}
+
+/// A deposit of one dollar.
+pub fn deposit(request_id: String, account_id: String) -> DepositRequest {
+    let amount = Some(dollars("1.00"));
+    DepositRequest { request_id, account_id, amount, ..Default::default() }
+}
+
+/// A withdrawal of one dollar.
+pub fn withdrawal(request_id: String, account_id: String) -> WithdrawRequest {
+    let amount = Some(dollars("1.00"));
+    WithdrawRequest { request_id, account_id, amount, ..Default::default() }
+}
+
+/// A transfer of one dollar.
+pub fn transfer(request_id: String, source: String, destination: String) -> TransferRequest {
+    TransferRequest {
+        request_id,
+        source_account_id: source,
+        destination_account_id: destination,
+        amount: Some(dollars("1.00")),
+        ..Default::default()
     }
 }
 

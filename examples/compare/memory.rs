@@ -88,7 +88,8 @@ impl Unread {
             };
             let request =
                 PostTransactionRequest { request_id, legs: vec![leg], ..Default::default() };
-            let message = StreamTransactionsRequest { request: Some(request) };
+            let message =
+                StreamTransactionsRequest { request: Some(request), ..Default::default() };
             match timeout(FULL_AFTER, self.requests.send(message)).await {
                 Ok(Ok(())) => self.sent += 1,
                 Ok(Err(_)) | Err(_) => return,

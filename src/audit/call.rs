@@ -40,10 +40,10 @@ impl Call {
         Self { log, origin: Arc::new(origin), is_denied: AtomicBool::new(false) }
     }
 
-    /// Records that the policy denied a command of this call.
-    pub fn deny(&self, identity: &Identity, command: &Command) {
+    /// Records that the policy denied a command of this call. None: it was not read.
+    pub fn deny(&self, identity: &Identity, command: Option<&Command>) {
         self.is_denied.store(true, Ordering::Relaxed);
-        self.push_denial(identity, true, "permission_denied", Some(command.clone()));
+        self.push_denial(identity, true, "permission_denied", command.cloned());
     }
 
     /// Records that the call ended with a denial. A unary call ends so when its command is denied,
@@ -134,7 +134,7 @@ mod tests {
         let (method, peer, credential) = ("m", None, Credential::None);
         let call = Call::new(log.clone(), Origin { method, is_unary, peer, credential });
         let identity = Identity::from_stored("a");
-        call.deny(&identity, &Command::CreateAccount(new_account("a")));
+        call.deny(&identity, Some(&Command::CreateAccount(new_account("a"))));
         call.end_denied(&identity, true, "permission_denied");
         log.stop().await;
         let text = std::fs::read_to_string(file).unwrap();

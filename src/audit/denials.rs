@@ -26,7 +26,7 @@ pub enum Denied {
     /// An identity that the policy allows nothing.
     WithoutRights(Identity),
     /// A caller that was not identified.
-    Address(Option<IpAddr>),
+    Network(Option<IpAddr>),
     /// All callers above `CALLERS_MAX`.
     Others,
 }
@@ -68,7 +68,7 @@ impl Denials {
     pub fn count(&mut self, who: Denied, reason: &'static str, has_room: bool) -> bool {
         let counts = match who {
             Denied::Identity(_) => &mut self.with_rights,
-            Denied::WithoutRights(_) | Denied::Address(_) | Denied::Others => &mut self.others,
+            Denied::WithoutRights(_) | Denied::Network(_) | Denied::Others => &mut self.others,
         };
         let key = (who, reason);
         if counts.len() < CALLERS_MAX || counts.contains_key(&key) {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn address(number: u32) -> Denied {
-        Denied::Address(Some(IpAddr::from(number.to_be_bytes())))
+        Denied::Network(Some(IpAddr::from(number.to_be_bytes())))
     }
 
     #[test]

@@ -175,6 +175,15 @@ impl Entry {
 }
 
 impl Event {
+    /// The identity that it is about.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Intent(change) | Self::Result(change, _) => Some(&change.identity),
+            Self::Denial(denial) => Some(&denial.identity),
+            Self::DenialCount(_) | Self::Lost(_) | Self::Server(..) => None,
+        }
+    }
+
     /// About the memory that it takes until it is written.
     pub fn bytes(&self) -> usize {
         let command = match self {
@@ -206,7 +215,7 @@ impl Event {
                     Denied::Identity(identity) | Denied::WithoutRights(identity) => {
                         (Some(identity.as_str()), None)
                     }
-                    Denied::Address(address) => (None, address.map(|it| it.to_string())),
+                    Denied::Network(network) => (None, network.map(|it| it.to_string())),
                     Denied::Others => (None, Some("others".to_owned())),
                 };
                 let (outcome, reason) = (Some("denied"), Some((*reason).to_owned()));

@@ -19,13 +19,12 @@ use crate::{
         denials::{DenialCount, Denials, Denied},
         entry::{Change, Denial, Entry, Event, Outcome},
         file::AuditFile,
+        queue::Queue,
     },
     lock::lock,
+    network::network_of,
 };
 
-/// The memory of the entries that wait to be written. Less, and a pause of the disk loses lines or
-/// stops changes. An entry takes about 500 bytes, and 40 KiB with all legs and labels.
-const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long the thread lets entries gather for which nobody waits. One write for many lines.
 const GATHER_TIME: Duration = Duration::from_millis(5);
 /// The interval at which the thread looks for the end of a period of denials, and tries again after
@@ -56,20 +55,6 @@ pub struct AuditLog {
     /// Notified of the first entry, and of the first wait.
     filled: Condvar,
     denials: Mutex<Denials>,
-}
-
-#[derive(Default)]
-struct Queue {
-    entries: Vec<Entry>,
-    /// About the memory of the entries.
-    bytes: usize,
-    /// Answered when the entries before them are written and, if the audit log is required, on the
-    /// disk. Dropped if they cannot be written.
-    waiters: Vec<oneshot::Sender<()>>,
-    /// Entries that were left out because the queue was full.
-    lost: u64,
-    /// The last write failed.
-    is_failing: bool,
 }
 
 impl AuditLog {
@@ -123,14 +108,14 @@ impl AuditLog {
 
     /// Records a denial: by a line of its own, or in the count of its caller.
     pub(super) fn deny(&self, denial: Denial) {
-        let address = denial.origin.peer.map(|peer| peer.ip());
+        let network = denial.origin.peer.map(|peer| network_of(peer.ip()));
         let identity = denial.identity.clone();
         let who = match denial.has_rights {
-            _ if identity.is_anonymous() => Denied::Address(address),
+            _ if identity.is_anonymous() => Denied::Network(network),
             true => Denied::Identity(identity),
             false => Denied::WithoutRights(identity),
         };
-        let has_room = lock(&self.queue).has_room();
+        let has_room = lock(&self.queue).has_room(&denial.identity);
         if lock(&self.denials).count(who, denial.reason, has_room) {
             self.push(Event::Denial(denial), true);
         }
@@ -145,7 +130,8 @@ impl AuditLog {
             return Ok(None);
         }
         let queue = lock(&self.queue);
-        if queue.is_failing || !queue.has_room() {
+        let has_room = changes.iter().all(|change| queue.has_room(&change.identity));
+        if queue.is_failing || !has_room {
             return Err(Unavailable);
         }
         let intents = changes.iter().map(|change| Event::Intent(change.clone()));
@@ -160,7 +146,8 @@ impl AuditLog {
 
     fn push(&self, event: Event, beyond_the_limit: bool) {
         let mut queue = lock(&self.queue);
-        if !queue.has_room() && !beyond_the_limit {
+        let has_room = event.identity().is_none_or(|identity| queue.has_room(identity));
+        if !has_room && !beyond_the_limit {
             queue.lost += 1;
             counter!("passbook_audit_lines_lost_total").increment(1);
             return;
@@ -232,9 +219,8 @@ impl AuditLog {
         let is_unwanted = |queue: &mut Queue| queue.waiters.is_empty();
         let gather = if queue.entries.is_empty() { Duration::ZERO } else { GATHER_TIME };
         let mut queue = self.wait_while(queue, gather, is_unwanted);
-        let (mut entries, waiters) = (mem::take(&mut queue.entries), mem::take(&mut queue.waiters));
+        let (mut entries, waiters) = (queue.take_entries(), mem::take(&mut queue.waiters));
         let lost = mem::take(&mut queue.lost);
-        queue.bytes = 0;
         drop(queue);
         if lost > 0 {
             entries.push(Entry::now(Event::Lost(lost)));
@@ -286,17 +272,6 @@ impl AuditLog {
     }
 }
 
-impl Queue {
-    fn has_room(&self) -> bool {
-        self.bytes < QUEUE_BYTES_MAX
-    }
-
-    fn push(&mut self, event: Event) {
-        self.bytes += event.bytes();
-        self.entries.push(Entry::now(event));
-    }
-}
-
 impl fmt::Debug for AuditLog {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("AuditLog").field("config", &self.config).finish_non_exhaustive()
@@ -334,8 +309,8 @@ mod tests {
     #[test]
     fn a_full_queue_loses_neither_denials_nor_reloads() {
         let log = log(false);
-        while lock(&log.queue).has_room() {
-            log.push(Event::Lost(0), false);
+        while lock(&log.queue).has_room(&denial().identity) {
+            log.push(Event::Denial(denial()), false);
         }
         let count = lock(&log.queue).entries.len();
         for _ in 0..3 {
@@ -345,7 +320,7 @@ mod tests {
         let counted = DenialCount { who, reason: "permission_denied", count: 3 };
         assert_eq!(lock(&log.denials).take(Instant::now()), [counted]);
         log.reloaded(&[], &[], None);
-        log.push(Event::Lost(0), false);
+        log.push(Event::Denial(denial()), false);
         let queue = lock(&log.queue);
         assert_eq!((queue.entries.len(), queue.lost), (count + 1, 1));
     }

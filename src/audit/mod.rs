@@ -12,6 +12,7 @@ mod denials;
 mod entry;
 mod file;
 mod log;
+mod queue;
 mod reloads;
 mod source;
 

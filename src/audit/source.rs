@@ -19,6 +19,9 @@ pub struct Source {
     pub(super) sha256: Option<String>,
     owner_uid: Option<u32>,
     modify_time: Option<String>,
+    /// Of a key set: the ids of its usable keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_ids: Option<Vec<String>>,
 }
 
 impl Source {
@@ -42,6 +45,13 @@ impl Source {
             sha256: content.map(|content| hex(&Sha256::digest(content))),
             owner_uid: metadata.as_ref().map(MetadataExt::uid),
             modify_time: modified.map(timestamp),
+            key_ids: None,
         }
+    }
+
+    /// The same for a key set that has these keys.
+    #[must_use]
+    pub fn with_key_ids(self, key_ids: Vec<String>) -> Self {
+        Self { key_ids: Some(key_ids), ..self }
     }
 }

@@ -12,23 +12,23 @@
 //! error is an [`AuthError`].
 
 mod authenticator;
+mod call_authorization;
 mod credentials;
 mod files;
 mod jwt;
 mod policy;
 mod policy_file;
 mod principal;
-mod stream_authorization;
 mod tokens;
 
 pub use crate::auth::{
     authenticator::{Authenticator, caller},
+    call_authorization::CallAuthorization,
     credentials::{AuthError, Credentials, Peer, PeerCertificate, Unauthenticated},
     files::{CredentialFiles, CredentialTexts},
     jwt::{JwtError, JwtIssuer, JwtSettings, KeySet},
     policy::{AllowedMethods, MethodsError, Permission, Policy},
     principal::Principal,
-    stream_authorization::StreamAuthorization,
     tokens::{Token, Tokens, bearer},
 };
 pub use crate::domain::authorization::{Caller, Grant};

@@ -2,7 +2,7 @@
 //!
 //! A connection is *provisional* until a call on it has brought a valid credential. Provisional
 //! connections have a small place of their own and a short age, so peers without a credential cannot
-//! keep callers out: when the place is full, the oldest one of the address with the most goes.
+//! keep callers out: when the place is full, the oldest one of the network with the most goes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +25,7 @@ use crate::{
     },
     domain::ids::Identity,
     lock::lock,
+    network::network_of,
 };
 
 /// How old a connection may become without a credential.
@@ -140,11 +141,11 @@ impl Connections {
         let provisional = self.provisional();
         let excess = provisional.len().saturating_sub(self.provisional_max);
         for _ in 0..excess {
-            let mut by_address: HashMap<Option<IpAddr>, Vec<&Arc<Connection>>> = HashMap::new();
+            let mut by_network: HashMap<Option<IpAddr>, Vec<&Arc<Connection>>> = HashMap::new();
             for connection in provisional.iter().filter(|it| !it.is_closing()) {
-                by_address.entry(connection.address).or_default().push(connection);
+                by_network.entry(connection.network()).or_default().push(connection);
             }
-            if let Some(most) = by_address.values().max_by_key(|those| those.len()) {
+            if let Some(most) = by_network.values().max_by_key(|those| those.len()) {
                 most[0].close();
             }
         }
@@ -257,7 +258,20 @@ impl Connection {
         if self.is_closing() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn is_closing(&self) -> bool {
+    /// The network of the other end.
+    fn network(&self) -> Option<IpAddr> {
+        self.address.map(network_of)
+    }
+
+    /// The identity of the connection, or the network of a provisional one.
+    pub(super) fn owner(&self) -> (Option<&Identity>, Option<IpAddr>) {
+        match self.established.get() {
+            Some(share) => (Some(share.identity()), None),
+            None => (None, self.network()),
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Acquire)
     }
 }
@@ -298,6 +312,15 @@ mod tests {
         let more: Vec<_> = (0..20).map(|_| connections.open(address(1))).collect();
         assert!(!caller.is_closing() && !of_one.is_closing());
         assert_eq!(more.iter().filter(|it| !it.is_closing()).count(), 9);
+    }
+
+    #[test]
+    fn all_addresses_of_a_host_are_one_network() {
+        let connections = Connections::new(40, true);
+        let of_one = connections.open(address(1));
+        let of_host = |number: u128| Some(IpAddr::from((0x2001 << 112 | number).to_be_bytes()));
+        let of_host: Vec<_> = (0..10).map(|number| connections.open(of_host(number))).collect();
+        assert!(!of_one.is_closing() && of_host[0].is_closing());
     }
 
     #[test]

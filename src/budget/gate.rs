@@ -4,9 +4,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 
 use crate::{domain::ids::Identity, lock::lock};
 
@@ -22,6 +26,16 @@ pub struct Gate {
 
 /// Lets another one in when it is dropped.
 pub struct GatePermit(#[expect(dead_code, reason = "held, not used")] Option<OwnedSemaphorePermit>);
+
+impl GatePermit {
+    /// Lets another one in after this time.
+    pub fn drop_after(self, time: Duration) {
+        tokio::spawn(async move {
+            sleep(time).await;
+            drop(self);
+        });
+    }
+}
 
 impl Gate {
     pub(super) fn new(identity_max: Option<usize>) -> Self {
@@ -67,6 +81,16 @@ mod tests {
         gate.enter(&other).await;
         drop(first);
         third.await;
+    }
+
+    #[tokio::test]
+    async fn a_permit_can_be_returned_later() {
+        let gate = Gate::new(Some(1));
+        let one = Identity::from_stored("one");
+        gate.enter(&one).await.drop_after(Duration::from_millis(50));
+        let mut second = std::pin::pin!(gate.enter(&one));
+        assert!((&mut second).now_or_never().is_none());
+        second.await;
     }
 
     #[tokio::test]

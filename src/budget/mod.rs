@@ -9,12 +9,14 @@
 //! | [`Rate`] | an amount a minute or a second; [`Rate::charge`] takes it for good |
 //! | [`Gate`] | so many of one identity at the same time; more of them wait |
 //! | [`Connections`] | open connections, which have a place of their own after a credential was accepted |
+//! | [`BriefCalls`] | health checks of nobody: one more ends the oldest of the caller with the most |
 //!
 //! A budget that is exhausted is one error, [`Exhausted`], whatever it was a budget of.
 //! docs/operations/limits.md has the table of all limits; a test compares it with this module.
 //!
 //! In here: counting. Not in here: headers, messages, accounts, or what is done about a call.
 
+mod brief_calls;
 mod connections;
 mod gate;
 mod rate;
@@ -23,6 +25,7 @@ mod share;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 pub use crate::budget::{
+    brief_calls::{BriefCall, BriefCalls},
     connections::{Connection, Connections, Unread},
     gate::{Gate, GatePermit},
     rate::Rate,
@@ -36,6 +39,8 @@ const CONTROL_CALLS: Maxima =
 /// Control calls that streams of nobody leave to calls that end soon: watches of health must not shed
 /// the checks of an orchestrator.
 pub const CONTROL_CALLS_LEFT_BY_STREAMS: usize = 64;
+/// Control calls of nobody beyond the maximum, until connections that were closed for them have ended.
+pub const CONTROL_CALLS_BEYOND: usize = 64;
 /// Bytes of the requests that are being received, headers included. Too low sheds honest callers,
 /// which send far less at a time; too high exhausts the memory.
 const REQUEST_BYTES: Maxima =
@@ -111,7 +116,7 @@ impl Limit {
             Self::ResponseBytes => "bytes of responses that are not read yet",
             Self::Queue => "changes that wait or are being applied",
             Self::Watchers => "watchers",
-            Self::Records => "rejections, fences and changes of accounts a minute",
+            Self::Records => "rejections, fences, changes of accounts and audited repeats a minute",
             Self::Connections => "connections",
         }
     }
@@ -145,6 +150,8 @@ pub struct Budgets {
     pub calls: Arc<Budget>,
     /// [`Limit::ControlCalls`].
     pub control_calls: Arc<Budget>,
+    /// The control calls of nobody that are no streams.
+    pub brief_calls: Arc<BriefCalls>,
     /// [`Limit::CallRate`]. None: no limit.
     pub call_rate: Option<Rate>,
     /// [`Limit::RequestBytes`].
@@ -197,6 +204,7 @@ impl Budgets {
         Arc::new(Self {
             calls: budget(Limit::Calls, calls),
             control_calls: budget(Limit::ControlCalls, CONTROL_CALLS),
+            brief_calls: Arc::default(),
             call_rate: rate.map(|rate| {
                 Rate::new(Limit::CallRate, None, Some(rate.get()), Duration::from_secs(1))
             }),
@@ -212,9 +220,9 @@ impl Budgets {
 
     /// Budgets for unit tests of the ledger.
     #[cfg(test)]
-    pub fn for_tests(queue_capacity: u32) -> Arc<Self> {
+    pub fn for_tests(queue_capacity: u32, is_authenticated: bool) -> Arc<Self> {
         Self::new(&BudgetConfig {
-            is_authenticated: false,
+            is_authenticated,
             calls_max: 1000,
             identity_calls_max: 1000,
             identity_rate_max: None,

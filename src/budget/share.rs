@@ -215,21 +215,43 @@ impl Share {
     /// # Errors
     /// A budget is exhausted. The share stays as it was.
     pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
-        self.resize_leaving(amount, 0)
+        self.resize_within(amount, self.identity_max())
     }
 
-    /// The same, but growing leaves at least `rest` to the identity's other shares.
+    /// Grows or shrinks the share to `amount` if the budget has room. What waits is not shed, and does
+    /// not count as such.
+    pub fn try_resize(&mut self, amount: usize) -> bool {
+        self.change(amount, self.identity_max()).is_ok()
+    }
+
+    /// The most that the identity may have.
+    #[must_use]
+    pub fn identity_max(&self) -> usize {
+        let Maxima { identity, anonymous, .. } = self.budget.maxima;
+        if self.identity.is_anonymous() { anonymous } else { identity }
+    }
+
+    /// What all shares of the identity have.
+    #[must_use]
+    pub fn used_by_identity(&self) -> usize {
+        lock(&self.budget.usage).by_identity.get(&self.identity).copied().unwrap_or(0)
+    }
+
+    /// The same as [`Self::resize`], with another maximum for the identity.
     ///
     /// # Errors
     /// See [`Self::resize`].
-    pub fn resize_leaving(&mut self, amount: usize, rest: usize) -> Result<(), Exhausted> {
+    pub fn resize_within(&mut self, amount: usize, identity_max: usize) -> Result<(), Exhausted> {
+        self.change(amount, identity_max).map_err(|(scope, max)| self.budget.exhausted(scope, max))
+    }
+
+    /// The error has the budget that is exhausted, and its size.
+    fn change(&mut self, amount: usize, identity_max: usize) -> Result<(), (Scope, usize)> {
         let before = self.amount;
         if amount == before {
             return Ok(());
         }
-        let Maxima { server, identity, anonymous, connection } = self.budget.maxima;
-        let identity_max = if self.identity.is_anonymous() { anonymous } else { identity };
-        let identity_max = identity_max.saturating_sub(rest);
+        let Maxima { server, connection, .. } = self.budget.maxima;
         let connection_id = self.connection.filter(|_| connection != usize::MAX);
         let mut usage = lock(&self.budget.usage);
         let total = usage.total - before + amount;
@@ -238,11 +260,11 @@ impl Share {
             let of_connection = connection_id.and_then(|id| usage.by_connection.get(&id).copied());
             let exceeds = |used: usize, max| used - before + amount > max;
             if total > server {
-                return Err(self.budget.exhausted(Scope::Server, server));
+                return Err((Scope::Server, server));
             } else if exceeds(of_identity, identity_max) {
-                return Err(self.budget.exhausted(Scope::Identity, identity_max));
+                return Err((Scope::Identity, identity_max));
             } else if connection_id.is_some() && exceeds(of_connection.unwrap_or(0), connection) {
-                return Err(self.budget.exhausted(Scope::Connection, connection));
+                return Err((Scope::Connection, connection));
             }
         }
         usage.total = total;

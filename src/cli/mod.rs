@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 
 mod config;
+mod ephemeral;
 mod export;
 mod heads;
 mod healthcheck;
@@ -8,6 +9,7 @@ mod import;
 mod migrate;
 mod progress;
 mod published_file;
+mod recorded_identities;
 mod schema;
 mod serve;
 mod token;

@@ -26,9 +26,9 @@ pub async fn draw<T>(
     result
 }
 
-/// Shows the progress of a verification, which visits each entry twice.
+/// Shows the progress of a verification.
 pub fn show_verify(bar: &ProgressBar, progress: &VerifyProgress) {
-    bar.set_length(progress.entries.load(Ordering::Relaxed).saturating_mul(2));
-    bar.set_position(progress.looked_at.load(Ordering::Relaxed));
+    bar.set_length(progress.expected.load(Ordering::Relaxed));
+    bar.set_position(progress.read.load(Ordering::Relaxed));
     bar.set_message("verifying");
 }

@@ -15,14 +15,11 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
     budget::{BudgetConfig, Budgets, Connections},
-    cli::schema,
+    cli::{ephemeral::EphemeralLedger, recorded_identities, schema},
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::{
-        ids::{Identity, IdentityKind},
-        money::Currencies,
-    },
+    domain::money::Currencies,
     ledger::Ledger,
-    server::{Admin, AdminToken, Jwks, Server, Tls, file_watch},
+    server::{Admin, AdminPort, AdminToken, Jwks, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -31,6 +28,8 @@ use crate::{
 const CONNECT_BACKOFF: Duration = Duration::from_millis(250);
 /// How long the start waits for the keys for JWTs. Without them no JWT can be verified.
 const JWKS_WAIT: Duration = Duration::from_secs(30);
+/// Why the server is not ready meanwhile.
+const WAITING_FOR_KEYS: &str = "starting, waiting for the keys for JWTs";
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
 /// How long after an identity is removed its connections are closed. Until then its calls get their
@@ -57,18 +56,27 @@ impl Serve {
             Arc::new(authenticator(&config.security, credentials.as_ref(), issuer, &currencies)?);
         let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
         let tls = tls.map(Arc::new);
-        let url = config.database.url().map_err(CliError::Usage)?;
+        let ephemeral = config.ephemeral.then(EphemeralLedger::create).transpose()?;
+        let url = match &ephemeral {
+            Some(ephemeral) => ephemeral.url()?,
+            None => config.database.url().map_err(CliError::Usage)?,
+        };
         let kind = url.kind();
         // Before the server announces itself, so that an early signal is not lost.
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
-        let (listener, address) = listen(config.listen).await?;
+        let (listener, address) = listen(config.listen_address()).await?;
         let admin = admin(&config.telemetry, tls.as_ref()).await?;
-        if let Some(jwks) = jwks
-            && !load_keys(jwks, &mut signals).await?
-        {
-            return Ok(());
-        }
+        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
+        let admin = AdminPort::open(admin);
+        let jwks = match jwks {
+            None => None,
+            Some(jwks) => {
+                admin.not_ready(WAITING_FOR_KEYS);
+                let Some(loaded) = load_keys(jwks, &mut signals).await? else { return Ok(()) };
+                Some(loaded)
+            }
+        };
         let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
             traces::start(endpoint, config.telemetry.trace_sample_ratio)
                 .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
@@ -76,12 +84,12 @@ impl Serve {
         let traces = traces.transpose()?;
         let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
         let credential_sources = credential_sources.unwrap_or_default();
-        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
         let audit = config.audit.config().map(|config| {
             let tls_sources = tls.iter().flat_map(|tls| tls.sources());
             let admin_source = admin_token.iter().map(|token| token.source());
-            let files: Vec<_> =
-                tls_sources.chain(admin_source).chain(credential_sources.clone()).collect();
+            let keys = jwks.iter().map(Jwks::in_force);
+            let files = tls_sources.chain(admin_source).chain(credential_sources.clone());
+            let files: Vec<_> = files.chain(keys).collect();
             AuditLog::start(config, &files).map_err(CliError::Usage)
         });
         let audit = audit.transpose()?;
@@ -94,6 +102,9 @@ impl Serve {
         if let Some(token) = admin_token {
             let audit = audit.clone();
             tokio::spawn(async move { token.reload_on_change(audit).await });
+        }
+        if let Some(jwks) = jwks {
+            tokio::spawn(jwks.reload_on_change(audit.clone()));
         }
         let served = async {
             let server = Server::start(
@@ -121,10 +132,13 @@ impl Serve {
                      machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
                 );
             }
-            output::line(format_args!(
-                "ready: listening on {address}, database {kind}, schema {}",
-                schema_version()
-            ))?;
+            match &ephemeral {
+                Some(ephemeral) => output::line(ephemeral.ready_line(address))?,
+                None => output::line(format_args!(
+                    "ready: listening on {address}, database {kind}, schema {}",
+                    schema_version()
+                ))?,
+            }
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;
@@ -216,7 +230,7 @@ async fn open_ledger(
         reloads.record(sources(files, Some(texts)), &parsed);
         authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
-    check_recorded_identities(&store, &authenticator, &config.security).await?;
+    recorded_identities::check(&store, &authenticator, &config.security).await?;
     if let Some((files, texts)) = credentials {
         let connections = budgets.connections.clone();
         let reload = reload(files, texts, currencies.clone(), authenticator, connections, reloads);
@@ -234,57 +248,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliErr
         .map_err(|error| CliError::Run(format!("cannot listen on {address}: {error}")))?;
     let address = listener.local_addr().map_err(CliError::run)?;
     Ok((listener, address))
-}
-
-/// Checks that every identity under which requests are recorded still belongs to a caller, for
-/// example after authentication was switched on or off. A repeat of a request of another identity
-/// would be applied a second time.
-async fn check_recorded_identities(
-    store: &Store,
-    authenticator: &Authenticator,
-    config: &SecurityConfig,
-) -> Result<(), CliError> {
-    let recorded = store.recorded_names().await.map_err(CliError::run)?;
-    let is_unknown = |name: &String| !authenticator.may_record_as(&Identity::from_stored(name));
-    let unknown: Vec<String> = recorded.into_iter().filter(is_unknown).collect();
-    let Some(first) = unknown.first() else { return Ok(()) };
-    // Older versions recorded the requests of a caller with a DNS name under the name alone.
-    let renamed = unknown.iter().find(|name| {
-        let identity = Identity::new(IdentityKind::Dns, name);
-        identity.is_ok_and(|identity| authenticator.may_record_as(&identity))
-    });
-    let danger = "a repeat of such a request, as after a timeout, would be applied a second time";
-    let message = match (config.is_authenticating(), first.as_str(), renamed) {
-        (true, "", _) => format!(
-            "the ledger has requests of callers that were not authenticated, and no identity of \
-             the policy continues them: {danger}. Set `recorded_as = \"\"` in policy_file for the \
-             identity that continues them, or set callers_changed if no caller repeats one of them"
-        ),
-        (false, name, _) => format!(
-            "the ledger has requests of identities such as {name:?}, but this server does not \
-             authenticate callers: {danger}. Set policy_file with tokens_file, \
-             tls_client_ca_file or jwt_issuer, or set callers_changed if no caller repeats one of \
-             them"
-        ),
-        (true, _, Some(name)) => format!(
-            "the ledger has requests of {name:?}, an identity of older versions that is \
-             \"dns:{name}\" now: {danger}. Set `recorded_as = {name:?}` in policy_file for this \
-             identity, or set callers_changed if no caller repeats one of them"
-        ),
-        (true, _, None) => {
-            tracing::warn!(
-                identities = ?unknown,
-                "the ledger has requests of identities that are not in the policy: if an identity \
-                 was renamed, set `recorded_as`, or its repeats are applied a second time"
-            );
-            return Ok(());
-        }
-    };
-    if !config.callers_changed {
-        return Err(CliError::Usage(message));
-    }
-    tracing::warn!("serving because callers_changed is set: {message}");
-    Ok(())
 }
 
 /// Listens on the admin address, if it is set, and installs the metrics recorder. Called before
@@ -330,9 +293,11 @@ fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>,
     Ok((issuer, jwks))
 }
 
-/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`], and reloads them from then on. False
-/// if a signal ends the wait.
-async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<bool, CliError> {
+/// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`]. None if a signal ends the wait.
+async fn load_keys(
+    mut jwks: Jwks,
+    signals: &mut mpsc::Receiver<()>,
+) -> Result<Option<Jwks>, CliError> {
     let end = Instant::now() + JWKS_WAIT;
     let mut is_announced = false;
     while let Err(error) = jwks.load().await {
@@ -344,11 +309,10 @@ async fn load_keys(mut jwks: Jwks, signals: &mut mpsc::Receiver<()>) -> Result<b
             is_announced = true;
         }
         if timeout(JWKS_BACKOFF, signals.recv()).await.is_ok() {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    tokio::spawn(jwks.reload_on_change());
-    Ok(true)
+    Ok(Some(jwks))
 }
 
 /// Reads the files of tokens and policy again after each change, for as long as the server runs. If

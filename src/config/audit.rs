@@ -11,7 +11,7 @@ use crate::{audit::AuditConfig, config::values::parse_switch};
 #[command(next_help_heading = "Audit")]
 pub struct AuditSettings {
     /// The file of the audit log: a line of JSON for each change, each denial and each reload of
-    /// tokens, policy and certificates. `-` is standard output. Default: no audit log.
+    /// tokens, policy, certificates and keys for JWTs. `-` is standard output. Default: no audit log.
     #[arg(long, env, value_name = "FILE")]
     pub audit_file: Option<PathBuf>,
 

@@ -6,6 +6,8 @@ use clap::{ArgMatches, Args, parser::ValueSource};
 
 use crate::storage::DatabaseUrl;
 
+const DATABASE_URL_DEFAULT: &str = "sqlite://passbook.db?mode=rwc";
+
 /// The database of a command.
 #[derive(Args, Clone)]
 pub struct DatabaseConfig {
@@ -17,7 +19,7 @@ pub struct DatabaseConfig {
     /// Put a password into --database-password-file, or as USER:PASSWORD@ into the variable or the
     /// file of settings. Every user of the machine can read a password on the command line.
     #[arg(long, env, hide_env_values = true, global = true, value_name = "URL")]
-    #[arg(default_value = "sqlite://passbook.db?mode=rwc")]
+    #[arg(default_value = DATABASE_URL_DEFAULT)]
     // Parsed later: an error of clap would repeat an invalid URL with its password.
     database_url: String,
 
@@ -27,6 +29,11 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// Whether the database is the one without any setting.
+    pub(super) fn is_default(&self) -> bool {
+        self.database_url == DATABASE_URL_DEFAULT && self.database_password_file.is_none()
+    }
+
     /// The file with the password, if it is set.
     pub(super) fn password_file(&self) -> Option<&Path> {
         self.database_password_file.as_deref()

@@ -13,7 +13,12 @@ mod security;
 mod telemetry;
 mod values;
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::Duration,
+};
 
 use clap::Args;
 use passbook_command::parse_duration;
@@ -32,14 +37,22 @@ use crate::{
     storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
 };
 
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
 pub struct ServeConfig {
     /// The address of the gRPC server: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
     /// this machine. Port 0 selects a free port.
-    #[arg(long, env, default_value = "127.0.0.1:50051")]
+    #[arg(long, env, default_value_t = LISTEN_DEFAULT)]
     #[arg(value_name = "ADDRESS", value_parser = parse_address)]
-    pub listen: SocketAddr,
+    listen: SocketAddr,
+
+    /// Serve a ledger for the tests of another program: empty, in a temporary file, which the server
+    /// removes when it ends. `listen` is then a free port of 127.0.0.1, unless it is set. When the
+    /// server is ready, standard output has one line of JSON with `address` and `database_url`.
+    #[arg(long, env, value_parser = parse_switch)]
+    pub ephemeral: bool,
 
     /// The database.
     #[command(flatten)]
@@ -116,9 +129,21 @@ impl ServeConfig {
     /// A contradiction, with the names of both settings.
     pub fn validate(&self) -> Result<(), String> {
         self.database.url()?;
+        if self.ephemeral && !self.database.is_default() {
+            return Err("ephemeral has a database of its own: do not set database_url".to_owned());
+        }
         self.audit.validate()?;
-        self.security.validate(self.listen)?;
+        self.security.validate(self.listen_address())?;
         self.telemetry.validate(&self.security)
+    }
+
+    /// The address of the gRPC server. Port 0 selects a free port.
+    #[must_use]
+    pub fn listen_address(&self) -> SocketAddr {
+        if self.ephemeral && self.listen == LISTEN_DEFAULT {
+            return SocketAddr::new(LISTEN_DEFAULT.ip(), 0);
+        }
+        self.listen
     }
 
     /// What is allowed and seldom right: an admin port and connections to the database that other
@@ -150,5 +175,36 @@ impl ServeConfig {
     pub fn currencies(&self) -> Result<Currencies, String> {
         let configured: Vec<_> = self.currency.iter().flat_map(|list| list.0.clone()).collect();
         Currencies::new(&configured).map_err(|(code, error)| format!("currency {code}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> ServeConfig {
+        let command = ServeConfig::augment_args(Command::new("serve").no_binary_name(true));
+        let matches = command.try_get_matches_from(arguments).expect("valid arguments");
+        ServeConfig::from_arg_matches(&matches).expect("a setting for each argument")
+    }
+
+    #[test]
+    fn an_ephemeral_ledger_has_a_free_port_unless_the_address_is_set() {
+        for (arguments, address) in [
+            (&[][..], "127.0.0.1:50051"),
+            (&["--ephemeral"], "127.0.0.1:0"),
+            (&["--ephemeral", "--listen", "127.0.0.1:7000"], "127.0.0.1:7000"),
+        ] {
+            assert_eq!(parse(arguments).listen_address().to_string(), address, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_ephemeral_ledger_is_in_no_other_database() {
+        let config = parse(&["--ephemeral", "--database-url", "sqlite://ledger.db?mode=rwc"]);
+        assert!(config.validate().is_err_and(|error| error.contains("database_url")));
+        assert_eq!(parse(&["--ephemeral"]).validate(), Ok(()));
     }
 }

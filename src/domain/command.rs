@@ -105,6 +105,17 @@ pub struct TransactionRef {
     pub resolved: Option<Arc<Transaction>>,
 }
 
+impl Action {
+    /// Whether it names a hold or a transaction, which must be looked up before it is executed.
+    #[must_use]
+    pub fn has_references(&self) -> bool {
+        match self {
+            Self::CaptureHold(_) | Self::ReleaseHold(_) | Self::Reverse(_) => true,
+            Self::Post(..) | Self::PlaceHold(_) | Self::Fence => false,
+        }
+    }
+}
+
 impl Command {
     /// Whether its result is stored, even if it is rejected.
     #[must_use]

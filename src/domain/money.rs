@@ -220,12 +220,12 @@ pub struct Amount(Decimal);
 impl Amount {
     /// Above zero.
     pub fn is_positive(self) -> bool {
-        self.0 > Decimal::ZERO
+        self.units() > 0
     }
 
     /// Below zero.
     pub fn is_negative(self) -> bool {
-        self.0 < Decimal::ZERO
+        self.units() < 0
     }
 
     /// The number, for the database.
@@ -246,8 +246,8 @@ impl Amount {
 
     /// The number without trailing zeros: the same text whatever the scale.
     #[must_use]
-    pub fn shortest(self) -> Decimal {
-        self.0.normalize()
+    pub fn shortest(self) -> Shortest {
+        Shortest(self)
     }
 }
 
@@ -263,6 +263,45 @@ impl std::ops::Neg for Amount {
 impl fmt::Display for Amount {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
+    }
+}
+
+/// An amount that prints without trailing zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortest(Amount);
+
+impl fmt::Display for Shortest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.0.0;
+        // Nearly all amounts have 64 bits, whose division is many times faster.
+        let Ok(mut units) = u64::try_from(number.mantissa().unsigned_abs()) else {
+            return number.normalize().fmt(formatter);
+        };
+        let mut scale = number.scale();
+        while scale > 0 && units.is_multiple_of(10) {
+            units /= 10;
+            scale -= 1;
+        }
+        // From the last digit to the first: at least one before the point.
+        let mut text = [0; 32];
+        let mut start = text.len();
+        let mut put = |byte| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let mut digits = 0;
+        while units > 0 || digits <= scale {
+            if digits == scale && scale > 0 {
+                put(b'.');
+            }
+            put(b'0' + (units % 10) as u8);
+            units /= 10;
+            digits += 1;
+        }
+        if number.mantissa() < 0 {
+            put(b'-');
+        }
+        formatter.write_str(std::str::from_utf8(&text[start..]).map_err(|_| fmt::Error)?)
     }
 }
 

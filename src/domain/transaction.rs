@@ -94,17 +94,15 @@ impl Entry {
     /// The hash that belongs to this entry after one with the hash `previous` (zeros before
     /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
     pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
-        let mut previous_hex = [0; 64];
-        for (pair, byte) in previous_hex.chunks_exact_mut(2).zip(previous) {
-            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
-            pair[1] = HEX_DIGITS[usize::from(byte & 15)];
+        let mut text = String::with_capacity(HASHED_TEXT_CAPACITY);
+        text.push_str("passbook.entry.v1\n");
+        for byte in previous {
+            text.push(HEX_DIGITS[usize::from(byte >> 4)]);
+            text.push(HEX_DIGITS[usize::from(byte & 15)]);
         }
-        let mut hash = HashedText(Sha256::new());
-        hash.0.update(b"passbook.entry.v1\n");
-        hash.0.update(previous_hex);
-        // Writing to a hash cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(
-            hash,
+            text,
             "\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
             self.account_id,
             self.sequence,
@@ -114,18 +112,12 @@ impl Entry {
             self.balance_after.shortest(),
             self.create_time_us,
         );
-        hash.0.finalize().into()
+        Sha256::digest(text).into()
     }
 }
 
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Bytes of nearly all texts of entries.
+const HASHED_TEXT_CAPACITY: usize = 320;
 
-/// Text that is hashed as it is written.
-struct HashedText(Sha256);
-
-impl std::fmt::Write for HashedText {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.update(text.as_bytes());
-        Ok(())
-    }
-}
+const HEX_DIGITS: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];

@@ -10,14 +10,14 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    auth::{self, StreamAuthorization},
+    auth::CallAuthorization,
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder, TransactionList},
         encode::{self, response_size},
-        error::{StatusBuilder, invalid::Invalid},
+        error::StatusBuilder,
         metrics::{self, RequestMode},
-        middleware::deadline::Deadline,
+        middleware::{authentication, deadline::Deadline},
         stream_transactions::StreamContext,
         watch_entries,
     },
@@ -40,10 +40,10 @@ impl AccountServiceImpl {
     /// Splits a request into its context and its message, and decodes the message.
     fn decode<T, D>(
         &self,
-        request: Request<T>,
+        mut request: Request<T>,
         read: impl FnOnce(&mut Decoder<'_>, T) -> Option<D>,
-    ) -> Result<(CallContext, D), Invalid> {
-        let context = context(&request);
+    ) -> Result<(CallContext, D), StatusBuilder> {
+        let context = context(&mut request)?;
         let caller = &context.caller.recorded_as;
         let decoded = Decoder::decode(&self.currencies, caller, request.into_inner(), read)?;
         Ok((context, decoded))
@@ -58,7 +58,7 @@ impl AccountServiceImpl {
         let (context, request) = self.decode(request, read).map_err(counted)?;
         let mode = RequestMode::of(&request);
         let result = self.ledger.execute(&context, request).await;
-        let result = result.map_err(|error| metrics::counted(error, mode).into_status())?;
+        let result = result.map_err(|error| metrics::counted(error, mode))?;
         metrics::count_applied(result.replayed, mode);
         Ok(result)
     }
@@ -85,25 +85,25 @@ impl AccountServiceImpl {
     }
 }
 
-/// The caller and the deadline of a call.
-fn context<T>(request: &Request<T>) -> CallContext {
-    let extensions = request.extensions();
-    CallContext {
-        caller: auth::caller(extensions),
+/// The caller, with the rights of this moment, and the deadline of a call.
+fn context<T>(request: &mut Request<T>) -> Result<CallContext, StatusBuilder> {
+    let extensions = request.extensions_mut();
+    Ok(CallContext {
+        caller: authentication::caller_now(extensions)?,
         deadline: Deadline::of(extensions).at,
         audit: extensions.get().cloned(),
-    }
+    })
 }
 
-/// What the authentication layer attaches to a stream.
-fn stream_authorization<T>(request: &Request<T>) -> Result<StreamAuthorization, Error> {
+/// What the authentication layer attaches to a call, for a stream, which asks again and again.
+fn authorization_of<T>(request: &Request<T>) -> Result<CallAuthorization, Error> {
     // None would be a defect of the stack.
     request.extensions().get().cloned().ok_or(Error::Internal(None))
 }
 
 /// Counts and encodes an error.
 fn counted(error: impl Into<StatusBuilder>) -> Status {
-    metrics::counted(error, RequestMode::Execute).into_status()
+    metrics::counted(error, RequestMode::Execute).into()
 }
 
 #[tonic::async_trait]
@@ -243,9 +243,9 @@ impl AccountService for AccountServiceImpl {
 
     async fn batch_post_transactions(
         &self,
-        request: Request<proto::BatchPostTransactionsRequest>,
+        mut request: Request<proto::BatchPostTransactionsRequest>,
     ) -> Reply<proto::BatchPostTransactionsResponse> {
-        let streams = self.stream_context(context(&request));
+        let streams = self.stream_context(context(&mut request)?);
         let results = streams.post_batch(request.into_inner()).await?;
         Ok(Response::new(proto::BatchPostTransactionsResponse { results }))
     }
@@ -254,11 +254,11 @@ impl AccountService for AccountServiceImpl {
 
     async fn stream_transactions(
         &self,
-        request: Request<Streaming<proto::StreamTransactionsRequest>>,
+        mut request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = stream_authorization(&request)?;
-        let streams = self.stream_context(context(&request));
+        let authorization = authorization_of(&request)?;
+        let streams = self.stream_context(context(&mut request)?);
         let results = streams.serve(request.into_inner(), deadline, authorization);
         Ok(Response::new(Box::pin(results)))
     }
@@ -401,7 +401,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = stream_authorization(&request)?;
+        let authorization = authorization_of(&request)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
         let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
         let denied = watch_entries::denied(authorization, account_id);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::error::invalid::Invalid,
+    grpc::{error::invalid::Invalid, middleware::authentication},
     ledger::{Ledger, Summary},
     proto::{self, ErrorReason, admin_service_server::AdminService},
 };
@@ -22,9 +22,10 @@ pub struct AdminServiceImpl {
 impl AdminService for AdminServiceImpl {
     async fn get_write_path_stats(
         &self,
-        _: Request<proto::GetWritePathStatsRequest>,
+        mut request: Request<proto::GetWritePathStatsRequest>,
     ) -> Result<Response<proto::GetWritePathStatsResponse>, Status> {
         const PER_SECOND: f64 = 1_000_000.0;
+        authentication::caller_now(request.extensions_mut())?;
         let stats = self.ledger.write_path_stats();
         Ok(Response::new(proto::GetWritePathStatsResponse {
             batch_size: Some(encode(stats.batch_size, 1.0)),
@@ -37,8 +38,9 @@ impl AdminService for AdminServiceImpl {
 
     async fn list_contended_accounts(
         &self,
-        request: Request<proto::ListContendedAccountsRequest>,
+        mut request: Request<proto::ListContendedAccountsRequest>,
     ) -> Result<Response<proto::ListContendedAccountsResponse>, Status> {
+        authentication::caller_now(request.extensions_mut())?;
         let limit = match usize::try_from(request.into_inner().page_size) {
             Ok(0) => CONTENDED_DEFAULT,
             // The ledger keeps fewer contended accounts than the contract's largest page.

@@ -8,17 +8,17 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         watch,
     },
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
 use crate::{
-    auth::StreamAuthorization,
+    auth::CallAuthorization,
     domain::ids::AccountId,
     grpc::{encode, middleware::deadline::Deadline},
     ledger::{Error, Watcher},
-    proto,
+    proto::WatchEntriesResponse,
 };
 
 /// The time without an entry after which a heartbeat is sent. Longer, and proxies between caller and
@@ -32,7 +32,7 @@ const UNREAD_MAX: usize = 1;
 /// How often the rights of the caller are checked again.
 const AUTHORIZATION_INTERVAL: Duration = Duration::from_secs(1);
 
-type Message = Result<proto::WatchEntriesResponse, Status>;
+type Message = Result<WatchEntriesResponse, Status>;
 
 /// Serves one stream, until `denied` is ready.
 pub fn serve(
@@ -47,7 +47,7 @@ pub fn serve(
             error = forward(&mut watcher, &messages) => error.into(),
             // An error means that the server has ended, which is a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Error::ShuttingDown.into(),
-            () = expired(deadline) => Error::DeadlineExceeded(None).into(),
+            () = deadline.passed_for_stream() => Error::DeadlineExceeded(None).into(),
             status = denied => status,
             () = messages.closed() => return,
         };
@@ -62,31 +62,37 @@ pub fn serve(
 /// Forwards pages until an error, and returns the error.
 async fn forward(watcher: &mut Watcher, messages: &mpsc::Sender<Message>) -> Error {
     loop {
-        let sequence = watcher.sequence();
-        // One future across heartbeats: a slow read must reach its result or its error.
-        let mut next = std::pin::pin!(watcher.next());
-        let page = loop {
-            match timeout(HEARTBEAT_INTERVAL, &mut next).await {
-                Ok(Ok(page)) => break page,
-                Ok(Err(error)) => return error,
-                Err(_) => {
-                    let heartbeat = proto::WatchEntriesResponse::new(Vec::new(), sequence);
-                    if let Err(error) = send(messages, heartbeat).await {
-                        return error;
-                    }
-                }
-            }
-        };
-        let message = proto::WatchEntriesResponse::encoded(page.encoded(encode::watched_entries));
-        if let Err(error) = send(messages, message).await {
+        if let Err(error) = forward_page(watcher, messages).await {
             return error;
         }
     }
 }
 
+/// Forwards the next page, and heartbeats until there is one.
+async fn forward_page(
+    watcher: &mut Watcher,
+    messages: &mpsc::Sender<Message>,
+) -> Result<(), Error> {
+    let sequence = watcher.sequence();
+    let page = {
+        // One future across heartbeats: a slow read must reach its result or its error.
+        let mut next = std::pin::pin!(watcher.next());
+        loop {
+            match timeout(HEARTBEAT_INTERVAL, &mut next).await {
+                Ok(page) => break page?,
+                Err(_) => {
+                    send(messages, WatchEntriesResponse::new(Vec::new(), sequence)).await?;
+                }
+            }
+        }
+    };
+    let entries = page.encoded(encode::watched_entry);
+    send(messages, WatchEntriesResponse::of_encoded(entries, watcher.sequence())).await
+}
+
 async fn send(
     messages: &mpsc::Sender<Message>,
-    message: proto::WatchEntriesResponse,
+    message: WatchEntriesResponse,
 ) -> Result<(), Error> {
     // Waits seldom. Trying first avoids the cost of a timer.
     let Err(TrySendError::Full(message)) = messages.try_send(Ok(message)) else { return Ok(()) };
@@ -97,7 +103,7 @@ async fn send(
 }
 
 /// Waits until the caller may no longer watch this account.
-pub async fn denied(mut authorization: StreamAuthorization, account_id: AccountId) -> Status {
+pub async fn denied(mut authorization: CallAuthorization, account_id: AccountId) -> Status {
     loop {
         sleep(AUTHORIZATION_INTERVAL).await;
         match authorization.caller().map(|caller| caller.grant.check_read(&account_id)) {
@@ -105,12 +111,5 @@ pub async fn denied(mut authorization: StreamAuthorization, account_id: AccountI
             Ok(Err(denied)) => return Error::from(denied).into(),
             Err(error) => return error.into(),
         }
-    }
-}
-
-async fn expired(deadline: Deadline) {
-    match deadline.for_stream() {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
@@ -23,38 +23,48 @@ use crate::{
         CallContext, Error, Ledger, Outcome,
         write_path::job::{self, Completion, Permits},
     },
+    telemetry::traces::CallTrace,
 };
 
 /// The result of another kind of command than the one that was sent: a defect.
 const MISMATCHED_RESULT: Error = Error::Internal(Some(Outcome::Unknown));
 
-/// A request in the queue. Dropping it cancels the request, unless a transaction has it already.
-pub struct PendingRequest {
-    completion: Completion,
-    /// The caller's.
-    grant: Arc<Grant>,
+/// A request that was submitted. Dropping it cancels the request, unless a transaction has it
+/// already.
+pub enum PendingRequest {
+    /// In the queue, with the grant of its caller.
+    Queued(Completion, Arc<Grant>),
+    /// Executed by a task of its own.
+    Executing(oneshot::Receiver<Result<RequestResult, Error>>),
 }
 
 impl PendingRequest {
-    fn new(context: &CallContext, completion: Completion) -> Self {
-        Self { completion, grant: context.caller.grant.clone() }
-    }
-
     /// Waits for the result, until the deadline.
     ///
     /// # Errors
     /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
-        let result = match self.completion.wait().await {
-            Err(Error::Rejected(rejection)) => {
-                return Err(Error::Rejected(self.grant.visible_rejection(rejection)));
+        match self {
+            Self::Queued(completion, grant) => wait(completion, &grant).await,
+            // Without a result, the task panicked.
+            Self::Executing(result) => {
+                result.await.unwrap_or(Err(Error::Internal(Some(Outcome::Unknown))))
             }
-            result => result?,
-        };
-        let CommandResult::Request(result) = result else { return Err(MISMATCHED_RESULT) };
-        let effects = self.grant.visible_effects(result.effects);
-        Ok(RequestResult { effects, ..result })
+        }
     }
+}
+
+/// Waits for the result of a request, and leaves out what its caller must not see.
+async fn wait(completion: Completion, grant: &Grant) -> Result<RequestResult, Error> {
+    let result = match completion.wait().await {
+        Err(Error::Rejected(rejection)) => {
+            return Err(Error::Rejected(grant.visible_rejection(rejection)));
+        }
+        result => result?,
+    };
+    let CommandResult::Request(result) = result else { return Err(MISMATCHED_RESULT) };
+    let effects = grant.visible_effects(result.effects);
+    Ok(RequestResult { effects, ..result })
 }
 
 /// The right of a stream to one request that waits, is being applied, or has a result that the caller
@@ -109,31 +119,66 @@ impl Ledger {
         resolved.map_err(Error::not_applied)?;
         let command = self.check_request(context, request)?;
         let completion = self.enqueue_one(context, command).await?;
-        PendingRequest::new(context, completion).wait().await
+        wait(completion, &context.caller.grant).await
     }
 
-    /// Puts postings into the queue. Postings are usually applied in the order in which they were
-    /// submitted, unless another server or program has locked a row, or an attempt fails. Returns a
-    /// result for each, in their order.
+    /// Puts requests of one call into the queue. They are usually applied in the order in which they
+    /// were submitted, unless another server or program has locked a row, or an attempt fails.
+    /// Requests that name a hold or a transaction are executed beside the others, which do not wait
+    /// for the look-up. Returns a result for each request, in their order.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
     pub async fn submit(
-        &self,
-        context: &CallContext,
-        requests: Vec<Request>,
+        self: &Arc<Self>,
+        requests: Vec<(CallContext, Request)>,
     ) -> Vec<Result<PendingRequest, Error>> {
-        let commands = requests.into_iter().map(|request| self.check_request(context, request));
-        let completions = self.enqueue(context, commands.collect()).await.into_iter();
-        let pending = |completion| PendingRequest::new(context, completion);
-        completions.map(|completion| completion.map(pending)).collect()
+        let (contexts, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let mut commands = Vec::with_capacity(requests.len());
+        let mut executing = Vec::with_capacity(requests.len());
+        for (context, request) in contexts.iter().zip(requests) {
+            let has_references = request.action.has_references();
+            executing.push(match has_references {
+                true => Some(self.clone().execute_detached(context.clone(), request)),
+                false => {
+                    let command = self.check_request(context, request);
+                    commands.push(command.map(|command| (context, command)));
+                    None
+                }
+            });
+        }
+        let mut queued = self.enqueue(commands).await.into_iter();
+        let pending = |(executing, context): (Option<PendingRequest>, &CallContext)| {
+            if let Some(executing) = executing {
+                return Ok(executing);
+            }
+            let completion = queued.next().unwrap_or(Err(MISMATCHED_RESULT))?;
+            Ok(PendingRequest::Queued(completion, context.caller.grant.clone()))
+        };
+        executing.into_iter().zip(&contexts).map(pending).collect()
+    }
+
+    /// Executes a request in a task of its own, which ends when the result is no longer awaited.
+    fn execute_detached(self: Arc<Self>, context: CallContext, request: Request) -> PendingRequest {
+        let (mut sender, receiver) = oneshot::channel();
+        let execute = async move {
+            tokio::select! {
+                result = self.execute(&context, request) => {
+                    // Fails only if the result is no longer awaited.
+                    let _ = sender.send(result);
+                }
+                () = sender.closed() => {}
+            }
+        };
+        tokio::spawn(CallTrace::current().run(execute));
+        PendingRequest::Executing(receiver)
     }
 
     /// Checks what the caller and the budgets allow.
     fn check_request(&self, context: &CallContext, request: Request) -> Result<Command, Error> {
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
-        // A request that is rejected is charged then.
+        // A request that leaves a record and moves no money is charged then.
         self.budgets.records.check(&context.caller.identity, Instant::now())?;
         Ok(command)
     }
@@ -143,6 +188,22 @@ impl Ledger {
         let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
         StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
+    }
+
+    /// Takes a request of a stream from the rate of calls: it counts as a call of its own.
+    ///
+    /// # Errors
+    /// The rate has nothing left.
+    pub fn take_call(&self, caller: &Caller) -> Result<(), Error> {
+        if let Some(rate) = &self.budgets.call_rate {
+            rate.take(&caller.identity, Instant::now())?;
+        }
+        Ok(())
+    }
+
+    /// The room for requests of a stream that were received and wait. Nothing is taken yet.
+    pub fn request_room(&self, caller: &Caller) -> Share {
+        self.budgets.request_bytes.share(caller.identity.clone(), None)
     }
 
     /// Takes room for the results of a call, which stay in memory until the last one is there.
@@ -216,26 +277,25 @@ impl Ledger {
         context: &CallContext,
         command: Command,
     ) -> Result<Completion, Error> {
-        let mut completions = self.enqueue(context, vec![Ok(command)]).await;
+        let mut completions = self.enqueue(vec![Ok((context, command))]).await;
         completions.pop().unwrap_or(Err(MISMATCHED_RESULT))
     }
 
-    /// Puts commands into the queue, in their order, unless they have failed already. Their intents
-    /// are written together.
+    /// Puts commands of one call into the queue, in their order, unless they have failed already.
+    /// Their intents are written together.
     async fn enqueue(
         &self,
-        context: &CallContext,
-        commands: Vec<Result<Command, Error>>,
+        commands: Vec<Result<(&CallContext, Command), Error>>,
     ) -> Vec<Result<Completion, Error>> {
-        let admit = |command: Result<Command, Error>| {
-            let command = command?;
+        let admit = |command: Result<(_, Command), Error>| {
+            let (context, command) = command?;
             let permits = self.admit(context)?;
-            Ok((command, permits))
+            Ok(Admitted { context, command, permits })
         };
         let admitted: Vec<Result<_, Error>> = commands.into_iter().map(admit).collect();
-        let mut records = begin_audit(context, &admitted).await.map(Vec::into_iter);
-        let enqueue = |admitted: Result<(Command, Permits), Error>| {
-            let (command, permits) = admitted?;
+        let mut records = begin_audit(&admitted).await.map(Vec::into_iter);
+        let enqueue = |admitted: Result<Admitted<'_>, Error>| {
+            let Admitted { context, command, permits } = admitted?;
             let record = match (is_change(&command), &mut records) {
                 (true, Ok(records)) => records.next(),
                 (true, Err(error)) => return Err(error.clone()),
@@ -266,18 +326,25 @@ fn is_change(command: &Command) -> bool {
     !matches!(command, Command::Request(request) if request.validate_only)
 }
 
-/// Begins the records of the changes in the audit log, if there is one.
+/// A command that is about to be enqueued.
+struct Admitted<'a> {
+    context: &'a CallContext,
+    command: Command,
+    permits: Permits,
+}
+
+/// Begins the records of the changes of one call in the audit log, if there is one. Waits until the
+/// latest of their deadlines.
 async fn begin_audit(
-    context: &CallContext,
-    admitted: &[Result<(Command, Permits), Error>],
+    admitted: &[Result<Admitted<'_>, Error>],
 ) -> Result<Vec<PendingChange>, Error> {
-    let Some(call) = &context.audit else { return Ok(Vec::new()) };
-    let commands = admitted.iter().flatten().map(|(command, _)| command);
-    let changes: Vec<_> = commands.filter(|command| is_change(command)).cloned().collect();
-    if changes.is_empty() {
+    let changes = || admitted.iter().flatten().filter(|it| is_change(&it.command));
+    let last = changes().map(|it| it.context).max_by_key(|context| context.deadline);
+    let Some((context, call)) = last.and_then(|it| Some((it, it.audit.as_ref()?))) else {
         return Ok(Vec::new());
-    }
-    match timeout_at(context.deadline, call.begin(&context.caller.identity, changes)).await {
+    };
+    let commands = changes().map(|it| it.command.clone()).collect();
+    match timeout_at(context.deadline, call.begin(&context.caller.identity, commands)).await {
         Ok(begun) => begun.map_err(|Unavailable| Error::AuditUnavailable),
         Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }

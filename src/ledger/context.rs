@@ -40,7 +40,7 @@ impl CallContext {
     pub(super) fn check(&self, command: &Command) -> Result<(), PermissionDenied> {
         let checked = self.caller.grant.check(command);
         if let (Err(_), Some(call)) = (&checked, &self.audit) {
-            call.deny(&self.caller.identity, command);
+            call.deny(&self.caller.identity, Some(command));
         }
         checked
     }

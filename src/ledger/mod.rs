@@ -19,6 +19,7 @@ mod watch;
 mod write_path;
 
 use std::{
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -55,7 +56,7 @@ use crate::{
         metrics::write_path::WritePathMetrics,
         write_path::{WritePath, queue::CommandQueue},
     },
-    storage::{Connections, SchemaStatus, StorageError, Store},
+    storage::{Connections, DatabaseKind, SchemaStatus, StorageError, Store},
 };
 
 /// The ledger, with one method for each RPC.
@@ -69,7 +70,7 @@ pub struct Ledger {
     feed: Arc<watch::EntryFeed>,
     /// What commands, reads and watchers take shares of.
     budgets: Arc<Budgets>,
-    /// Half of the readers for one identity.
+    /// See [`identity_reads_max`].
     read_gate: Gate,
     /// One read that examines many rows, for one identity.
     scan_gate: Gate,
@@ -82,6 +83,20 @@ pub struct Ledger {
     /// they would keep the queue full, and all unary calls would be shed.
     stream_permits: Arc<Semaphore>,
     closed: AtomicBool,
+}
+
+/// How many reads of one identity run at the same time: half of what the database has connections for.
+/// On SQLite a read is work of this process: with more of them than processors, one identity would take
+/// the processors from all others. Two let one of them wait for the disk.
+fn identity_reads_max(store: &Store) -> usize {
+    let half = store.budget().readers as usize / 2;
+    match store.kind() {
+        DatabaseKind::Postgres => half,
+        DatabaseKind::Sqlite => {
+            let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+            half.min(processors.max(2))
+        }
+    }
 }
 
 impl Ledger {
@@ -104,7 +119,7 @@ impl Ledger {
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         let queue_capacity = budgets.queue.capacity();
         Ok(Self {
-            read_gate: budgets.gate(store.budget().readers as usize / 2),
+            read_gate: budgets.gate(identity_reads_max(&store)),
             scan_gate: budgets.gate(1),
             reference_gate: budgets.gate(store.budget().reserved as usize / 2),
             stream_gate: budgets.gate(queue_capacity / 4),

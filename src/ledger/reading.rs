@@ -17,7 +17,8 @@ const READ_TIME_MAX: Duration = Duration::from_secs(7);
 impl Ledger {
     /// Runs a read until its end, and returns its result if that comes before the deadline. Meanwhile it
     /// has a permit of its identity and one of all callers; a scan, which may examine many rows to find
-    /// few, also one of each for scans.
+    /// few, also one of each for scans. The identity's permit for scans rests for as long as the scan
+    /// took: its scans take at most half of the time of one connection.
     pub(super) async fn read<T, Query>(
         &self,
         context: &CallContext,
@@ -40,11 +41,15 @@ impl Ledger {
             let scan = if is_scan { self.store.scan_permit().await } else { None };
             (own_scan, own, scan, self.store.read_permit().await)
         });
-        let permits = permits.await.map_err(late)?;
+        let (own_scan, own, scan, permit) = permits.await.map_err(late)?;
         let query = query(self.store.clone());
         let reading = tokio::spawn(async move {
+            let start = Instant::now();
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
-            drop(permits);
+            drop((own, scan, permit));
+            if let Some(own_scan) = own_scan {
+                own_scan.drop_after(start.elapsed());
+            }
             result.unwrap_or_else(|_| {
                 let seconds = READ_TIME_MAX.as_secs();
                 let text = format!("no answer from the database within {seconds} s");
@@ -82,5 +87,43 @@ impl Ledger {
     pub(super) async fn settle(&self, time_us: i64, deadline: Instant) -> Result<(), Error> {
         let settled = timeout_at(deadline, self.own_reads.settle(time_us)).await;
         settled.map_err(|_| Error::DeadlineExceeded(None))?.map_err(Error::from_read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        budget::Budgets,
+        domain::{authorization::Caller, ids::Identity},
+        storage::DatabaseUrl,
+    };
+
+    #[tokio::test]
+    async fn scans_of_an_identity_rest_for_as_long_as_they_took() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("passbook.db");
+        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
+        let store = Arc::new(Store::connect(url, None).await.unwrap());
+        store.migrate_up().await.unwrap();
+        let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let caller = Caller::unrestricted("a");
+        let context = CallContext { caller, deadline, audit: None };
+        let scan = |_| async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok(())
+        };
+        ledger.read(&context, true, scan).await.unwrap();
+        let a = &context.caller.identity;
+        assert!(ledger.scan_gate.enter(a).now_or_never().is_none(), "a scans at once again");
+        ledger.read_gate.enter(a).now_or_never().expect("other reads of a");
+        let b = Identity::from_stored("b");
+        ledger.scan_gate.enter(&b).now_or_never().expect("scans of others");
+        assert!(ledger.store.scan_permit().now_or_never().is_some());
+        ledger.scan_gate.enter(a).await;
     }
 }

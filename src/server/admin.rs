@@ -34,7 +34,7 @@ use metrics::gauge;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -42,6 +42,7 @@ use tokio_util::either::Either;
 
 use crate::{
     ledger::Ledger,
+    network::network_of,
     server::{admin_token::AdminToken, readiness::Readiness, tls::Tls},
     telemetry::metrics::Metrics,
 };
@@ -58,6 +59,8 @@ const REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of Prometheus' text format, with the format's version.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Why the server is not ready before it waits for something.
+const STARTING: &str = "starting";
 /// How to authenticate (RFC 6750, 3).
 const CHALLENGE: &str = "Bearer realm=\"passbook\"";
 
@@ -73,6 +76,14 @@ pub struct Admin {
     pub token: Option<Arc<AdminToken>>,
 }
 
+/// The admin port, from the start of the process on. Dropping it closes it.
+pub struct AdminPort {
+    ledger: Arc<OnceLock<Arc<Ledger>>>,
+    readiness: Arc<watch::Sender<Readiness>>,
+    /// Empty without an admin port.
+    _serving: JoinSet<()>,
+}
+
 /// Responds to the requests of the admin port.
 struct AdminHandler {
     metrics: Metrics,
@@ -83,9 +94,37 @@ struct AdminHandler {
     readiness: watch::Receiver<Readiness>,
 }
 
+impl AdminPort {
+    /// Serves the port, if there is one. The server is not ready.
+    #[must_use]
+    pub fn open(admin: Option<Admin>) -> Self {
+        let (ledger, readiness) = (Arc::default(), watch::Sender::new(Err(STARTING)));
+        let mut serving = JoinSet::new();
+        if let Some(admin) = admin {
+            serving.spawn(admin.serve(Arc::clone(&ledger), readiness.subscribe()));
+        }
+        Self { ledger, readiness: Arc::new(readiness), _serving: serving }
+    }
+
+    /// The server is not ready, for this reason.
+    pub fn not_ready(&self, reason: &'static str) {
+        let _ = self.readiness.send_replace(Err(reason));
+    }
+
+    /// What the port says of the server's readiness.
+    pub(super) fn readiness(&self) -> Arc<watch::Sender<Readiness>> {
+        self.readiness.clone()
+    }
+
+    /// Publishes the load of this ledger.
+    pub(super) fn show_load_of(&self, ledger: Arc<Ledger>) {
+        self.ledger.get_or_init(|| ledger);
+    }
+}
+
 impl Admin {
     /// Serves for as long as the future is polled.
-    pub async fn serve(
+    async fn serve(
         self,
         ledger: Arc<OnceLock<Arc<Ledger>>>,
         readiness: watch::Receiver<Readiness>,
@@ -103,8 +142,8 @@ impl Admin {
             let serving = handler.serve_connection(stream, has_request.clone());
             // Timeouts and disconnects are ignored: no client is left to answer.
             let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
-            let address = address.ip();
-            connections.push(AdminConnection { task, address, has_request });
+            let network = network_of(address.ip());
+            connections.push(AdminConnection { task, network, has_request });
         }
     }
 }
@@ -112,12 +151,12 @@ impl Admin {
 /// An open connection of the admin port.
 struct AdminConnection {
     task: AbortHandle,
-    address: IpAddr,
+    network: IpAddr,
     /// The client has sent its request.
     has_request: Arc<AtomicBool>,
 }
 
-/// Makes room for one more connection: ends one of the address that has most of them, if possible
+/// Makes room for one more connection: ends one of the network that has most of them, if possible
 /// one without a request, and of these the oldest. So a client that opens many connections ends its
 /// own, and not that of a probe in its handshake.
 fn make_room(connections: &mut Vec<AdminConnection>) {
@@ -125,9 +164,9 @@ fn make_room(connections: &mut Vec<AdminConnection>) {
     if connections.len() < CONNECTIONS_MAX {
         return;
     }
-    let of_address = |address| connections.iter().filter(|it| it.address == address).count();
+    let of_network = |network| connections.iter().filter(|it| it.network == network).count();
     let order = |(index, it): &(usize, &AdminConnection)| {
-        (of_address(it.address), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
+        (of_network(it.network), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
     };
     if let Some((index, _)) = connections.iter().enumerate().max_by_key(order) {
         connections.remove(index).task.abort();

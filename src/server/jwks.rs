@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::{
+    audit::{AuditLog, Reloads, Source},
     auth::{JwtIssuer, KeySet},
     config::JwksSource,
     server::file_watch,
@@ -59,73 +60,110 @@ impl Jwks {
     /// Checks the keys in a file. Connects to no URL.
     ///
     /// # Errors
-    /// The file cannot be read or has no usable keys. One line, with the name of the file.
+    /// The file cannot be read or is no key set, or none of its keys is usable. One line, with the
+    /// name of the file.
     pub fn check(source: &JwksSource) -> Result<(), String> {
         let JwksSource::File(path) = source else { return Ok(()) };
         let keys = read_file(path).and_then(|text| KeySet::parse(&text));
-        keys.map(drop).map_err(|error| format!("{source}: {error}"))
+        keys.and_then(|keys| keys.check_usable()).map_err(|error| format!("{source}: {error}"))
     }
 
     /// Puts the keys that the source has now in force.
     ///
     /// # Errors
-    /// The source cannot be read or has no usable keys: the keys from before stay in force. One
-    /// line, with the file or the URL.
+    /// The source cannot be read or is no key set: the keys from before stay in force. One line,
+    /// with the file or the URL.
     pub async fn load(&mut self) -> Result<(), String> {
-        let text = self.read().await.map_err(|error| self.in_source(error))?;
-        if text != self.text {
-            self.replace_keys(&text)?;
-            self.text = text;
-        }
+        let text = self.read().await;
+        self.replace(text, &mut Reloads::new(None, Vec::new()))?;
         if let JwksSource::Url(_) = self.source {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            gauge!("passbook_jwks_fetch_timestamp_seconds").set(now.as_secs_f64());
+            note_fetch();
         }
         Ok(())
+    }
+
+    /// The keys in force, as the audit log names them.
+    #[must_use]
+    pub fn in_force(&self) -> Source {
+        let (text, keys) = (Ok(self.text.clone()), KeySet::parse(&self.text));
+        self.audited(&text, &keys)
     }
 
     /// Loads the keys again for as long as the future is polled: those of a file after each change,
     /// those of a URL regularly and when a token names an unknown key.
-    pub async fn reload_on_change(self) {
+    pub async fn reload_on_change(mut self, audit: Option<Arc<AuditLog>>) {
+        let mut reloads = Reloads::new(audit, vec![self.in_force()]);
         match self.source.clone() {
             JwksSource::File(path) => {
-                let read = || read_file(&path).map_err(|error| self.in_source(error));
-                let reload = |text: Result<&String, &String>| {
-                    self.replace_keys(text.map_err(String::clone)?)
-                };
                 let in_force = self.text.clone();
+                let read = || read_file(&path);
+                let reload = |text: Result<&String, &String>| {
+                    self.replace(text.cloned().map_err(String::clone), &mut reloads)
+                };
                 file_watch::reload_on_change("keys for JWTs", in_force, read, reload).await;
             }
-            JwksSource::Url(_) => self.fetch_regularly().await,
+            JwksSource::Url(_) => self.fetch_regularly(reloads).await,
         }
     }
 
-    async fn fetch_regularly(mut self) {
-        let mut last_error = None;
+    async fn fetch_regularly(mut self, mut reloads: Reloads) {
+        let mut fetched = Ok(self.text.clone());
+        let mut is_failing = false;
         loop {
             sleep(FETCH_INTERVAL_MIN).await;
-            if last_error.is_none() {
+            if !is_failing {
                 // Too late or in time, the keys are fetched.
                 let unknown_key = self.issuer.unknown_key_seen();
                 let _ = timeout(FETCH_INTERVAL - FETCH_INTERVAL_MIN, unknown_key).await;
             }
-            let error = self.load().await.err();
-            if let Some(error) = error.as_ref().filter(|_| error != last_error) {
-                tracing::error!(error, "keys for JWTs not reloaded");
+            let text = self.read().await;
+            if text != fetched {
+                let replaced = self.replace(text.clone(), &mut reloads);
+                is_failing = replaced.is_err();
+                if let Err(error) = replaced {
+                    tracing::error!(error, "keys for JWTs not reloaded");
+                }
+                fetched = text;
             }
-            last_error = error;
+            if !is_failing {
+                note_fetch();
+            }
         }
     }
 
-    fn replace_keys(&self, text: &str) -> Result<(), String> {
-        let keys = KeySet::parse(text).map_err(|error| self.in_source(error))?;
+    /// Puts the keys in this text in force, and records this or the error.
+    fn replace(
+        &mut self,
+        text: Result<String, String>,
+        reloads: &mut Reloads,
+    ) -> Result<(), String> {
+        let keys = text.as_ref().map_err(String::clone).and_then(|text| KeySet::parse(text));
+        let keys = keys.map_err(|error| format!("{}: {error}", self.source));
+        reloads.record(vec![self.audited(&text, &keys)], &keys);
+        let (keys, text) = (keys?, text?);
+        if text == self.text {
+            return Ok(());
+        }
         tracing::info!(?keys, "keys for JWTs loaded");
+        if keys.ids().next().is_none() {
+            tracing::error!("no JWT is accepted: the key set of jwt_jwks has no usable key");
+        }
+        gauge!("passbook_jwt_keys").set(keys.ids().count() as f64);
         self.issuer.replace_keys(keys);
+        self.text = text;
         Ok(())
     }
 
-    fn in_source(&self, error: String) -> String {
-        format!("{}: {error}", self.source)
+    fn audited(&self, text: &Result<String, String>, keys: &Result<KeySet, String>) -> Source {
+        let name = self.source.to_string();
+        let source = match text {
+            Ok(text) => Source::new(Path::new(&name), text.as_bytes()),
+            Err(_) => Source::read(Path::new(&name)),
+        };
+        match keys {
+            Ok(keys) => source.with_key_ids(keys.ids().map(str::to_owned).collect()),
+            Err(_) => source,
+        }
     }
 
     async fn read(&self) -> Result<String, String> {
@@ -137,6 +175,12 @@ impl Jwks {
             }
         }
     }
+}
+
+/// Publishes that the URL has a key set now.
+fn note_fetch() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge!("passbook_jwks_fetch_timestamp_seconds").set(now.as_secs_f64());
 }
 
 fn read_file(path: &Path) -> Result<String, String> {

@@ -21,14 +21,18 @@ use http::Request;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::timeout,
 };
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
 pub use crate::server::{
-    admin::Admin, admin_token::AdminToken, jwks::Jwks, readiness::Readiness, tls::Tls,
+    admin::{Admin, AdminPort},
+    admin_token::AdminToken,
+    jwks::Jwks,
+    readiness::Readiness,
+    tls::Tls,
 };
 use crate::{
     audit::AuditLog,
@@ -81,18 +85,15 @@ pub struct Server {
     base_routes: Routes,
     /// All services; empty as long as the server waits for its database.
     all_routes: Arc<OnceLock<Routes>>,
-    /// The ledger for the admin port; empty for the same time.
-    ledger: Arc<OnceLock<Arc<Ledger>>>,
     readiness: ReadinessWatch,
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    /// The admin port. Last, because it is aborted when it is dropped: operators watch the shutdown
-    /// through it.
-    _admin: JoinSet<()>,
+    /// Last, because it is closed when it is dropped: operators watch the shutdown through it.
+    admin: AdminPort,
 }
 
 impl Server {
-    /// Serves on `listener`, with TLS if there are files for it, and on the admin port.
+    /// Serves on `listener`, with TLS if there are files for it.
     ///
     /// # Errors
     /// The services could not be set up.
@@ -103,10 +104,10 @@ impl Server {
         authenticator: Arc<Authenticator>,
         budgets: Arc<Budgets>,
         audit: Option<Arc<AuditLog>>,
-        admin: Option<Admin>,
+        admin: AdminPort,
     ) -> Result<Self, ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        let readiness = ReadinessWatch::new(health).await;
+        let readiness = ReadinessWatch::new(health, admin.readiness()).await;
         let health_service = (config.security.health != Access::Off).then_some(health_service);
         let reflection = config.security.reflection != Access::Off;
         let base_routes = services::base_routes(health_service, reflection)
@@ -118,11 +119,6 @@ impl Server {
             routes.get().unwrap_or(&waiting_routes).clone().oneshot(request)
         });
 
-        let ledger = Arc::new(OnceLock::new());
-        let mut admin_task = JoinSet::new();
-        if let Some(admin) = admin {
-            admin_task.spawn(admin.serve(ledger.clone(), readiness.subscribe()));
-        }
         let (timeout, connections) = (config.limits.handshake_timeout, budgets.connections.clone());
         let incoming = listener::listen(listener, tls, timeout, connections);
         let (stop, mut stopped) = watch::channel(false);
@@ -140,11 +136,10 @@ impl Server {
             config,
             base_routes,
             all_routes,
-            ledger,
             readiness,
             stop,
             serving: tokio::spawn(serving),
-            _admin: admin_task,
+            admin,
         })
     }
 
@@ -154,7 +149,7 @@ impl Server {
         let stopping = self.stop.subscribe();
         let routes =
             services::all_routes(&self.base_routes, &ledger, currencies, stopping, size_max);
-        let ledger = self.ledger.get_or_init(|| ledger).clone();
+        self.admin.show_load_of(ledger.clone());
         self.all_routes.get_or_init(|| routes);
         self.readiness.start(ledger).await;
     }

@@ -28,7 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const FAILURES_MIN: usize = 2;
 
 /// The reason before the first probe.
-const STARTING: &str = "starting, waiting for the database";
+const WAITING_FOR_DATABASE: &str = "starting, waiting for the database";
 /// The health service's name for liveness, beside the names for readiness.
 const LIVENESS: &str = "liveness";
 
@@ -45,11 +45,11 @@ pub struct ReadinessWatch {
 }
 
 impl ReadinessWatch {
-    /// Live, and not ready.
-    pub async fn new(health: HealthReporter) -> Self {
+    /// Live, and not ready. Publishes the state in `state`, too.
+    pub async fn new(health: HealthReporter, state: Arc<watch::Sender<Readiness>>) -> Self {
         set_serving(&health, &[LIVENESS], true).await;
         set_serving(&health, &READY_NAMES, false).await;
-        let state = Arc::new(watch::Sender::new(Err(STARTING)));
+        let _ = state.send_replace(Err(WAITING_FOR_DATABASE));
         Self { state, health, probe_task: JoinSet::new() }
     }
 
@@ -58,11 +58,6 @@ impl ReadinessWatch {
         let _ = self.state.send_replace(Ok(()));
         set_serving(&self.health, &READY_NAMES, true).await;
         self.probe_task.spawn(probe(ledger, self.state.clone(), self.health.clone()));
-    }
-
-    /// The current state, and every change of it.
-    pub fn subscribe(&self) -> watch::Receiver<Readiness> {
-        self.state.subscribe()
     }
 
     /// Becomes not ready for the rest of the process: the server is shutting down.

@@ -139,6 +139,10 @@ fn describe() {
         "Time of the last successful fetch of the keys for JWTs, in seconds since 1970."
     );
     describe_gauge!(
+        "passbook_jwt_keys",
+        "Keys for JWTs in force. Without any, no JWT is accepted."
+    );
+    describe_gauge!(
         "passbook_build_info",
         "Always 1. The label `version` has the version of the server."
     );

@@ -25,6 +25,8 @@ const RSA_MODULUS_MIN: usize = 2048 / 8;
 #[derive(Default)]
 pub struct KeySet {
     keys: BTreeMap<String, Key>,
+    /// How many keys of the set cannot verify tokens.
+    skipped: usize,
     /// The principals of tokens by the SHA-256 of the token. Verifying a signature takes up to 0.1 ms.
     verified: RwLock<HashMap<[u8; 32], Principal>>,
 }
@@ -43,25 +45,42 @@ struct Jwks {
 
 impl KeySet {
     /// Parses a JSON Web Key Set. Keys that cannot verify RS256, ES256 or EdDSA, or that have no
-    /// `kid`, are skipped.
+    /// `kid`, are skipped. A set without keys is valid: the issuer has withdrawn them all.
     ///
     /// # Errors
-    /// It is no key set, or no key is left, or two keys have one `kid`.
+    /// It is no key set, or two keys have one `kid`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let jwks: Jwks = serde_json::from_str(text)
             .map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
-        let mut keys = BTreeMap::new();
-        for (id, key) in jwks.keys.into_iter().filter_map(key) {
-            if keys.insert(id.clone(), key).is_some() {
-                return Err(format!("two keys have the kid {id:?}"));
+        let mut set = Self::default();
+        for jwk in jwks.keys {
+            match key(jwk) {
+                None => set.skipped += 1,
+                Some((id, key)) => {
+                    if set.keys.insert(id.clone(), key).is_some() {
+                        return Err(format!("two keys have the kid {id:?}"));
+                    }
+                }
             }
         }
-        if keys.is_empty() {
-            return Err("has no key with a kid for RS256 (2048 bits or more), ES256 or EdDSA \
-                        (Ed25519)"
-                .to_owned());
+        Ok(set)
+    }
+
+    /// Checks that not all of its keys were skipped, which is most likely a mistake in the settings.
+    ///
+    /// # Errors
+    /// It has keys, and none can verify tokens.
+    pub fn check_usable(&self) -> Result<(), String> {
+        if self.skipped == 0 || !self.keys.is_empty() {
+            return Ok(());
         }
-        Ok(Self { keys, verified: RwLock::default() })
+        Err("has no key with a kid for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519)"
+            .to_owned())
+    }
+
+    /// The ids of the keys that can verify tokens.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&Key> {
@@ -88,7 +107,7 @@ impl KeySet {
 /// The ids of the keys.
 impl fmt::Debug for KeySet {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.keys.keys()).finish()
+        formatter.debug_set().entries(self.ids()).finish()
     }
 }
 
@@ -171,9 +190,13 @@ mod tests {
             json!({"kty": "OKP", "crv": "Ed448", "x": "AA"}),
             json!({"kty": "new"}),
         ] {
-            let error = KeySet::parse(&set(&[jwk(skipped.clone())])).unwrap_err();
+            let keys = KeySet::parse(&set(&[jwk(skipped.clone())])).unwrap();
+            assert_eq!(keys.ids().count(), 0, "{skipped}");
+            let error = keys.check_usable().unwrap_err();
             assert!(error.starts_with("has no key"), "{skipped}: {error}");
         }
+        let none = KeySet::parse(&set(&[])).unwrap();
+        assert_eq!((none.ids().count(), none.check_usable()), (0, Ok(())), "all are withdrawn");
     }
 
     #[test]
@@ -181,7 +204,7 @@ mod tests {
         for (text, expected) in [
             (String::new(), "is not a JSON Web Key Set"),
             ("{}".to_owned(), "is not a JSON Web Key Set: missing field `keys`"),
-            (set(&[]), "has no key"),
+            ("{\"keys\": [".to_owned(), "is not a JSON Web Key Set"),
             (set(&[jwk(json!({})), jwk(json!({}))]), "two keys have the kid \"a\""),
         ] {
             let error = KeySet::parse(&text).unwrap_err();

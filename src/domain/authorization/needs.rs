@@ -120,11 +120,24 @@ impl<'a> Needs<'a> {
                     for entry in &transaction.entries {
                         self.movement(&entry.account_id, &entry.currency, -entry.amount);
                     }
-                    self.rights.iter_mut().for_each(|it| it.found_by = Some("transaction"));
                 }
             },
             Action::Fence => self.some_account = true,
         }
+        self.read_of_both_ways();
+        if let Action::Reverse(_) = request.action {
+            self.rights.iter_mut().for_each(|it| it.found_by = Some("transaction"));
+        }
+    }
+
+    /// Money that goes into an account and out of it again may move nothing, so whether it is rejected
+    /// is a question about the balance.
+    fn read_of_both_ways(&mut self) {
+        let (these, next) = (self.amounts.keys(), self.amounts.keys().skip(1));
+        let of_one_account = these.zip(next).filter(|(this, next)| this.0 == next.0);
+        let both_ways = of_one_account.filter(|(this, next)| this.1 != next.1);
+        let account_ids: Vec<_> = both_ways.map(|(this, _)| this.0).collect();
+        account_ids.into_iter().for_each(|it| self.right(Right::Read, it));
     }
 
     fn capture(&mut self, capture: &'a Capture) {

@@ -224,15 +224,20 @@ fn each_command_needs_its_rights_and_no_others() {
     let cases: &[(&str, Command, &[Right])] = &[
         ("deposit", posting(&[("a", "1")]), &[Credit]),
         ("withdrawal", posting(&[("a", "-1")]), &[Debit]),
-        ("both ways", posting(&[("a", "1"), ("a", "-1")]), &[Credit, Debit]),
+        ("both ways", posting(&[("a", "1"), ("a", "-1")]), &[Credit, Debit, Read]),
         ("a dry run", dry_run, &[Credit, Read]),
         ("a condition", conditional, &[Credit, Read]),
         ("a new hold", place("a", "5"), &[Debit]),
         ("a capture", capture(hold(), None, None), &[Debit]),
-        ("a capture to itself", capture(hold(), None, Some("a")), &[Debit, Credit]),
+        ("a capture to itself", capture(hold(), None, Some("a")), &[Debit, Credit, Read]),
         ("a release", release(hold()), &[Debit]),
         ("the reversal of a deposit", reverse(Some(transaction(&[("a", "1")]))), &[Debit]),
         ("the reversal of a withdrawal", reverse(Some(transaction(&[("a", "-1")]))), &[Credit]),
+        (
+            "the reversal of both ways",
+            reverse(Some(transaction(&[("a", "1"), ("a", "-2")]))),
+            &[Credit, Debit, Read],
+        ),
         ("a new account", create("a", "0", false), &[Manage, Read]),
         ("a new account with overdraft", create("a", "1", false), &[Manage, Read, Overdraft]),
         ("a new account without limit", create("a", "0", true), &[Manage, Read, Overdraft]),
@@ -256,8 +261,8 @@ fn each_command_needs_its_rights_and_no_others() {
 
 #[test]
 fn amounts_of_one_request_add_up_by_account_and_direction() {
-    let both = [Right::Credit, Right::Debit];
-    let grant = grant([allow_up_to("10", &["a", "b"], &both), allow_up_to("99", &["c"], &both)]);
+    let all = [Right::Read, Right::Credit, Right::Debit];
+    let grant = grant([allow_up_to("10", &["a", "b"], &all), allow_up_to("99", &["c"], &all)]);
     let in_dollars = || {
         let (currency, condition) = (Currency::from_parts("USD", 2), Condition::default());
         let amount = currency.parse("1").unwrap();
@@ -357,6 +362,7 @@ fn what_a_request_names_looks_like_nothing_to_those_without_rights() {
         (capture(None, None, None), capture(Some(hold_on("b", "99")), None, None), "hold"),
         (release(None), release(Some(hold_on("b", "99"))), "hold"),
         (reverse(None), reverse(Some(transaction(&[("a", "99"), ("b", "-99")]))), "transaction"),
+        (reverse(None), reverse(Some(transaction(&[("a", "9"), ("a", "-8")]))), "transaction"),
     ];
     for (missing, foreign, kind) in others {
         let denied = Err(PermissionDenied::Named(kind));
@@ -373,7 +379,8 @@ fn what_a_request_names_looks_like_nothing_to_those_without_rights() {
         let message = limited.check(&denied).unwrap_err().to_string();
         assert!(message.contains("EUR 10") && !message.contains("a1"), "{message}");
     }
-    let message = limited.check(&capture(hold(), Some("11"), Some("a1"))).unwrap_err().to_string();
+    let reader = grant([allow_up_to("10", &["a*"], &[Right::Read, Right::Credit, Right::Debit])]);
+    let message = reader.check(&capture(hold(), Some("11"), Some("a1"))).unwrap_err().to_string();
     assert!(message.contains("credit on account a1"), "{message}");
     assert_eq!(limited.hidden("hold"), Some(PermissionDenied::Named("hold")));
     assert_eq!(grant([allow(&["*"], &[Right::Read])]).hidden("hold"), None);

@@ -2,6 +2,7 @@
 
 mod account;
 mod attributes;
+mod comparison;
 mod head;
 #[cfg(test)]
 mod tests;
@@ -9,5 +10,6 @@ mod totals;
 
 pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount, VerifiedAccount};
 pub use attributes::AttributesVerifier;
+pub use comparison::Comparison;
 pub use head::{AccountToday, Head};
 pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

@@ -83,6 +83,19 @@ impl fmt::Display for LedgerFault {
     }
 }
 
+/// What the amounts of a transaction must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AmountRule {
+    /// One above zero.
+    Positive,
+    /// One below zero.
+    Negative,
+    /// Two of one currency that sum to zero.
+    Opposite,
+    /// At least one.
+    Any,
+}
+
 /// The kinds of requests that move no money.
 const KINDS_WITHOUT_ENTRIES: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
 
@@ -99,15 +112,27 @@ impl TransactionKind {
         Ok(movement)
     }
 
+    /// What the amounts of a transaction of this kind with so many entries must be. None: it never has
+    /// so many.
+    pub(super) fn rule(self, entries: usize) -> Option<AmountRule> {
+        match (self, entries) {
+            (Self::Deposit, 1) => Some(AmountRule::Positive),
+            (Self::Withdrawal | Self::Capture, 1) => Some(AmountRule::Negative),
+            (Self::Transfer | Self::Capture, 2) => Some(AmountRule::Opposite),
+            (Self::Posting | Self::Reversal, 1..) => Some(AmountRule::Any),
+            _ => None,
+        }
+    }
+
     /// Checks that a transaction of this kind may have entries of these amounts.
     pub fn check(self, amounts: &[(&Currency, Amount)]) -> Result<(), String> {
-        let is_right = match (self, amounts) {
-            (Self::Deposit, [(_, amount)]) => amount.is_positive(),
-            (Self::Withdrawal | Self::Capture, [(_, amount)]) => amount.is_negative(),
-            (Self::Transfer | Self::Capture, [(left, taken), (right, given)]) => {
+        let is_right = match (self.rule(amounts.len()), amounts) {
+            (Some(AmountRule::Positive), [(_, amount)]) => amount.is_positive(),
+            (Some(AmountRule::Negative), [(_, amount)]) => amount.is_negative(),
+            (Some(AmountRule::Opposite), [(left, taken), (right, given)]) => {
                 left == right && *taken == -*given
             }
-            (Self::Posting | Self::Reversal, [_, ..]) => true,
+            (Some(AmountRule::Any), _) => true,
             _ => false,
         };
         if is_right {
@@ -173,11 +198,6 @@ impl LedgerTotals {
             sum.add(&totals).ok_or_else(|| too_large(&currency.0))?;
         }
         Ok(())
-    }
-
-    /// Entries that transactions name.
-    pub fn entries_named(&self) -> u64 {
-        self.currencies.values().map(|totals| totals.entries).sum()
     }
 
     /// Checks that the balances of each currency are the sum of its entries.

@@ -10,6 +10,7 @@ mod decoder;
 mod holds;
 mod postings;
 mod queries;
+mod streamed;
 
 pub use accounts::{account_update, close, currency_of_new_account, freeze, new_account, unfreeze};
 pub use decoder::Decoder;
@@ -19,6 +20,7 @@ pub use queries::{
     TransactionList, account_change_list, account_ids, account_list, balance, entry_list,
     hold_list, transaction_list, transaction_name, watch,
 };
+pub use streamed::streamed;
 
 /// The longest description, in bytes.
 const DESCRIPTION_LENGTH_MAX: usize = 1024;

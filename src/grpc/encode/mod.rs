@@ -13,7 +13,7 @@ mod verification;
 
 pub use accounts::{account, account_change, account_state};
 pub use holds::{hold, hold_state};
-pub use requests::{fenced, outcome};
-pub use transactions::{entry, transaction, transaction_kind, watched_entries};
+pub use requests::{fenced, outcome, posting_result, streamed_result};
+pub use transactions::{entry, transaction, transaction_kind, watched_entry};
 pub use values::money;
 pub use verification::verified_account;

@@ -1,13 +1,53 @@
-//! The outcomes of requests by their records.
+//! The outcomes of requests: by their records, and as results of batches and streams.
+
+use tonic_types::pb;
 
 use crate::{
-    domain::{rejection::Rejection, unit_of_work::RequestRecord},
+    domain::{
+        rejection::Rejection,
+        unit_of_work::{RequestRecord, RequestResult},
+    },
     grpc::{
         encode::{holds::hold, transactions::transaction},
         error::StatusBuilder,
     },
-    proto::{FenceRequestResponse, GetRequestOutcomeResponse, RequestOutcome},
+    proto::{
+        FenceRequestResponse, GetRequestOutcomeResponse, PostTransactionResult, RequestOutcome,
+        StreamedResult, post_transaction_result,
+    },
 };
+
+/// Encodes the result of a posting in a batch, or of a `request` in a stream.
+pub fn posting_result(result: Result<RequestResult, pb::Status>) -> PostTransactionResult {
+    match result {
+        Ok(RequestResult { effects, replayed }) => {
+            let transaction = effects.transaction.as_deref().map(transaction);
+            let result = transaction.map(post_transaction_result::Result::Transaction);
+            PostTransactionResult { result, replayed }
+        }
+        Err(error) => {
+            let result = Some(post_transaction_result::Result::Error(error));
+            PostTransactionResult { result, replayed: false }
+        }
+    }
+}
+
+/// Encodes the result of a request in a stream.
+pub fn streamed_result(
+    request_id: String,
+    result: Result<RequestResult, pb::Status>,
+) -> StreamedResult {
+    let mut encoded = StreamedResult { request_id, ..StreamedResult::default() };
+    match result {
+        Ok(RequestResult { effects, replayed }) => {
+            encoded.transaction = effects.transaction.as_deref().map(transaction);
+            encoded.hold = effects.hold.as_deref().map(hold);
+            encoded.replayed = replayed;
+        }
+        Err(error) => encoded.error = Some(error),
+    }
+    encoded
+}
 
 /// Encodes the outcome of a request by its record. None: the ledger has no record.
 pub fn outcome(record: Option<RequestRecord>) -> GetRequestOutcomeResponse {

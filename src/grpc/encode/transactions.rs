@@ -1,7 +1,5 @@
 //! Transactions and their entries.
 
-use prost::Message;
-
 use crate::{
     domain::transaction::{Entry, Transaction, TransactionKind},
     grpc::encode::values::{id, money, time},
@@ -59,9 +57,7 @@ pub fn entry(entry: &Entry) -> proto::Entry {
     }
 }
 
-/// Encodes the message with which WatchEntries sends these entries, into its bytes.
-pub fn watched_entries(entries: &[Entry]) -> Vec<u8> {
-    let sequence = entries.last().map(|entry| entry.sequence).unwrap_or_default();
-    let entries = entries.iter().map(entry).collect();
-    proto::WatchEntriesResponse::new(entries, sequence).encode_to_vec()
+/// Encodes an entry into the bytes with which WatchEntries sends it.
+pub fn watched_entry(watched: &Entry, buffer: &mut Vec<u8>) {
+    proto::WatchEntriesResponse::encode_entry(&entry(watched), buffer);
 }

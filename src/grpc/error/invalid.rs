@@ -67,7 +67,7 @@ impl From<Invalid> for StatusBuilder {
 
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
-        StatusBuilder::from(invalid).into_status()
+        StatusBuilder::from(invalid).into()
     }
 }
 

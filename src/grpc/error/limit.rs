@@ -17,12 +17,12 @@ pub fn overloaded(exhausted: Exhausted, outcome: Option<Outcome>) -> StatusBuild
 pub fn request_too_large(setting: &str, max: u32, message: String) -> Status {
     too_much(ErrorReason::RequestTooLarge, setting, max, message)
         .with_outcome(Some(Outcome::NotApplied))
-        .into_status()
+        .into()
 }
 
 /// The error of a query whose response would have more than `max` bytes.
 pub fn response_too_large(max: u32, message: String) -> Status {
-    too_much(ErrorReason::ResponseTooLarge, "response_size", max, message).into_status()
+    too_much(ErrorReason::ResponseTooLarge, "response_size", max, message).into()
 }
 
 fn too_much(

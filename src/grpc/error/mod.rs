@@ -22,7 +22,9 @@ use tonic_types::pb;
 
 pub use crate::grpc::error::{
     limit::{overloaded, request_too_large, response_too_large},
-    transport::{panic_response, remap_protocol_errors, waiting_for_database},
+    transport::{
+        into_trailers, name_reason, name_reason_in_trailers, panic_response, waiting_for_database,
+    },
 };
 use crate::{ledger::Outcome, proto::ErrorReason};
 
@@ -95,13 +97,6 @@ impl StatusBuilder {
         self.metadata.get("outcome").map(String::as_str)
     }
 
-    /// Encodes the error of a call.
-    pub fn into_status(self) -> Status {
-        let status = self.into_proto();
-        let details = status.encode_to_vec().into();
-        Status::with_details(Code::from_i32(status.code), status.message, details)
-    }
-
     /// Encodes the error of one request among several, for a field of a message.
     pub fn into_proto(self) -> pb::Status {
         let info = ErrorInfo {
@@ -112,6 +107,15 @@ impl StatusBuilder {
         let mut details = vec![packed("ErrorInfo", &info)];
         details.extend(self.details);
         pb::Status { code: self.code as i32, message: self.message, details }
+    }
+}
+
+/// The error of a call.
+impl From<StatusBuilder> for Status {
+    fn from(builder: StatusBuilder) -> Self {
+        let status = builder.into_proto();
+        let details = status.encode_to_vec().into();
+        Self::with_details(Code::from_i32(status.code), status.message, details)
     }
 }
 

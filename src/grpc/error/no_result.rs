@@ -95,22 +95,27 @@ impl From<Error> for StatusBuilder {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        StatusBuilder::from(error).into_status()
+        StatusBuilder::from(error).into()
+    }
+}
+
+impl From<AuthError> for StatusBuilder {
+    fn from(error: AuthError) -> Self {
+        let message = error.to_string();
+        match error {
+            AuthError::MethodDenied { .. } | AuthError::NoMethodAllowed { .. } => {
+                permission_denied("method", message)
+            }
+            AuthError::Unauthenticated(_) => {
+                Self::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message)
+            }
+        }
     }
 }
 
 impl From<AuthError> for Status {
     fn from(error: AuthError) -> Self {
-        let message = error.to_string();
-        let builder = match error {
-            AuthError::MethodDenied { .. } | AuthError::NoMethodAllowed { .. } => {
-                permission_denied("method", message)
-            }
-            AuthError::Unauthenticated(_) => {
-                StatusBuilder::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message)
-            }
-        };
-        builder.into_status()
+        StatusBuilder::from(error).into()
     }
 }
 

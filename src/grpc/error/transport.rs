@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use http::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
@@ -11,21 +11,66 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// Remaps errors of tonic to INVALID_ARGUMENT. tonic reports requests that cannot be decoded, or
-/// whose body ends early, as INTERNAL or UNKNOWN. Errors of this service always carry details, and
-/// stay as they are.
-pub fn remap_protocol_errors(response: Response<Body>) -> Response<Body> {
-    let is_tonics = |status: &Status| {
-        matches!(status.code(), Code::Internal | Code::Unknown) && status.details().is_empty()
-    };
-    match Status::from_header_map(response.headers()).filter(is_tonics) {
+/// Gives the error in the headers of a response its reason: see [`with_reason`].
+pub fn name_reason(mut response: Response<Body>) -> Response<Body> {
+    let status = Status::from_header_map(response.headers());
+    match status.and_then(with_reason) {
         None => response,
         Some(status) => {
-            let description = format!("cannot be read: {}", status.message());
-            let invalid = Invalid::new(ErrorReason::InvalidMessage, "message", description);
-            Status::from(invalid).into_http()
+            let extensions = std::mem::take(response.extensions_mut());
+            let mut response = status.into_http();
+            *response.extensions_mut() = extensions;
+            response
         }
     }
+}
+
+/// Gives the error in the trailers of a response its reason: see [`with_reason`].
+pub fn name_reason_in_trailers(trailers: HeaderMap) -> HeaderMap {
+    // Nearly all calls end so.
+    if trailers.get(Status::GRPC_STATUS).is_some_and(|code| code == "0") {
+        return trailers;
+    }
+    Status::from_header_map(&trailers).and_then(with_reason).map_or(trailers, into_trailers)
+}
+
+/// The trailers of a response that ends with this error.
+pub fn into_trailers(status: Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    match status.add_header(&mut trailers) {
+        Ok(()) => trailers,
+        // Only for a status that no header can have. tonic's own texts and ours can be in headers.
+        Err(_) => HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("13"),
+        )]),
+    }
+}
+
+/// The code and the reason of an error of tonic, or of its services: health and reflection. tonic reports
+/// requests that cannot be decoded, or whose body ends early, as INTERNAL or UNKNOWN. None for all
+/// other errors: those of this service always carry details.
+fn with_reason(status: Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    let (code, message) = (status.code(), status.message());
+    let error = match code {
+        Code::Internal | Code::Unknown | Code::InvalidArgument => {
+            let description = format!("cannot be read: {message}");
+            Invalid::new(ErrorReason::InvalidMessage, "message", description).into()
+        }
+        Code::Unimplemented => {
+            let message = if message.is_empty() { "there is no such method" } else { message };
+            StatusBuilder::new(code, ErrorReason::Unimplemented, message)
+        }
+        Code::NotFound => StatusBuilder::new(code, ErrorReason::NameNotFound, message),
+        _ => return None,
+    };
+    let mut error = Status::from(error);
+    // The compressions that tonic knows.
+    *error.metadata_mut() = status.metadata().clone();
+    Some(error)
 }
 
 /// The response to a call whose handler panicked. The outcome is `unknown`. The panic itself is in the
@@ -40,5 +85,5 @@ pub fn panic_response(_panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
 pub fn waiting_for_database() -> Response<Body> {
     let mut builder = StatusBuilder::from(Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
     builder.message = "the server is starting and waits for its database".to_owned();
-    builder.into_status().into_http()
+    Status::from(builder).into_http()
 }

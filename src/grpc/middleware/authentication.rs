@@ -6,19 +6,20 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use http::{Extensions, HeaderValue, Request, Response, header::AUTHORIZATION};
 use metrics::counter;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    auth::{AuthError, Authenticator, Caller, Peer, StreamAuthorization, Unauthenticated},
-    grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
+    auth::{AuthError, Authenticator, CallAuthorization, Caller, Peer, Unauthenticated},
+    grpc::error::StatusBuilder,
+    ledger::Error,
 };
 
-/// Attaches the [`Caller`] to the request, and to the response for the layers outside of this one; or
-/// denies the call, and attaches the [`AuthError`] to the response as well. A stream also gets its
-/// [`StreamAuthorization`].
+/// Attaches the [`Caller`] and the [`CallAuthorization`] to the request, and the caller to the response
+/// for the layers outside of this one; or denies the call, and attaches the [`AuthError`] to the
+/// response as well.
 #[derive(Clone)]
 pub struct AuthenticationLayer(pub Arc<Authenticator>);
 
@@ -43,16 +44,25 @@ impl<S> AuthenticationService<S> {
         request: &mut Request<B>,
         authorization: Option<HeaderValue>,
     ) -> Result<Caller, AuthError> {
-        let (peer, path) = (request.extensions().get::<Peer>(), request.uri().path());
-        if METRICS_BY_METHOD.of(path).is_unary {
-            return self.authenticator.authorize(path, peer, authorization.as_ref());
-        }
-        let (peer, uri) = (peer.cloned(), request.uri().clone());
+        let (peer, uri) = (request.extensions().get::<Peer>().cloned(), request.uri().clone());
         let authenticator = self.authenticator.clone();
-        let mut stream = StreamAuthorization::begin(authenticator, uri, peer, authorization)?;
-        let caller = stream.caller()?.clone();
-        request.extensions_mut().insert(stream);
+        let mut call = CallAuthorization::begin(authenticator, uri, peer, authorization)?;
+        let caller = call.caller()?.clone();
+        request.extensions_mut().insert(call);
         Ok(caller)
+    }
+}
+
+/// The caller of a call whose message has arrived, with the rights of this moment. The message may
+/// have followed the headers long after them.
+///
+/// # Errors
+/// The credential is no longer valid, or the policy now denies the method.
+pub fn caller_now(extensions: &mut Extensions) -> Result<Caller, StatusBuilder> {
+    match extensions.get_mut::<CallAuthorization>() {
+        Some(call) => Ok(call.caller()?.clone()),
+        // A defect of the stack.
+        None => Err(Error::Internal(None).into()),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::Request;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -52,15 +52,20 @@ impl Deadline {
         self.at.min(Instant::now() + RECEIVE_TIME_MAX)
     }
 
-    /// The deadline of a whole stream, if the caller set one.
-    pub fn for_stream(&self) -> Option<Instant> {
-        self.client_deadline
+    /// Waits until the deadline of a whole stream has passed. Never returns if the caller set none.
+    pub async fn passed_for_stream(self) {
+        match self.client_deadline {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
     }
 
-    /// The deadline of one request of a stream, read now: the default, within the caller's deadline.
-    pub fn for_item(&self) -> Instant {
-        let default = Instant::now() + self.policy.default_timeout.min(TIMEOUT_MAX);
-        self.client_deadline.map_or(default, |deadline| deadline.min(default))
+    /// The deadline of one request of a stream that is read now: by its own timeout or the default,
+    /// within the caller's deadline.
+    pub fn for_item(&self, timeout: Option<Duration>) -> Instant {
+        let timeout = timeout.unwrap_or(self.policy.default_timeout).min(TIMEOUT_MAX);
+        let at = respond_at(Instant::now(), timeout);
+        self.client_deadline.map_or(at, |deadline| deadline.min(at))
     }
 }
 
@@ -69,17 +74,19 @@ pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> 
     let header = request.headers().get("grpc-timeout");
     let timeout = header.and_then(|value| parse_timeout(value.to_str().ok()?));
     let now = Instant::now();
-    let at = |timeout: Duration| {
-        let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
-        now + timeout - margin
-    };
     let deadline = Deadline {
-        at: at(timeout.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
-        client_deadline: timeout.map(at),
+        at: respond_at(now, timeout.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
+        client_deadline: timeout.map(|timeout| respond_at(now, timeout)),
         policy,
     };
     request.extensions_mut().insert(deadline);
     request
+}
+
+/// When the response must be sent, so that it reaches the caller before this timeout has passed.
+fn respond_at(now: Instant, timeout: Duration) -> Instant {
+    let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX).min(timeout);
+    now + timeout - margin
 }
 
 /// Parses the value of `grpc-timeout`: at most eight digits, and a unit.
@@ -120,10 +127,18 @@ mod tests {
             let deadline = attached(timeout);
             let end = Instant::now() + TIMEOUT_MAX;
             assert!((begin + TIMEOUT_MAX - MARGIN_MAX..end).contains(&deadline.at), "{timeout:?}");
-            assert!(deadline.for_item() <= Instant::now() + TIMEOUT_MAX, "{timeout:?}");
+            for timeout in [None, Some(2 * TIMEOUT_MAX), Some(Duration::MAX)] {
+                let at = deadline.for_item(timeout);
+                assert!(at <= Instant::now() + TIMEOUT_MAX, "{timeout:?}");
+                assert!(at >= begin + TIMEOUT_MAX - MARGIN_MAX, "{timeout:?}");
+            }
         }
         assert!(attached(Some("299S")).at < begin + TIMEOUT_MAX - MARGIN_MAX);
-        assert!(attached(Some("2H")).for_stream() > Some(begin + 2 * TIMEOUT_MAX));
+        assert!(attached(Some("2H")).client_deadline > Some(begin + 2 * TIMEOUT_MAX));
+        let second = Duration::from_secs(1);
+        assert!(attached(None).for_item(Some(second)) < Instant::now() + second);
+        assert!(attached(Some("1S")).for_item(Some(2 * second)) < Instant::now() + second);
+        assert!(attached(None).for_item(Some(Duration::ZERO)) <= Instant::now());
     }
 
     #[test]

@@ -14,14 +14,16 @@ use tower::{Layer, Service};
 
 use crate::{
     auth::{self, Peer},
-    budget::{Budgets, CONTROL_CALLS_LEFT_BY_STREAMS, Connection, Exhausted, Share},
+    budget::{
+        Budgets, CONTROL_CALLS_BEYOND, CONTROL_CALLS_LEFT_BY_STREAMS, Connection, Exhausted, Share,
+    },
     domain::ids::Identity,
     grpc::{
         error,
         middleware::{
             deadline::Deadline,
             request_body::RequestBody,
-            response_body::{Recipient, ResponseBody},
+            response_body::{InFlight, Recipient, ResponseBody},
             telemetry::methods::METRICS_BY_METHOD,
         },
     },
@@ -83,23 +85,43 @@ impl LimitLayer {
         &self,
         path: &str,
         identity: &Identity,
-        connection: Option<&Connection>,
-    ) -> Result<Share, Exhausted> {
+        connection: Option<&Arc<Connection>>,
+    ) -> Result<InFlight, Exhausted> {
         if let Some(connection) = connection {
             connection.establish(identity)?;
         }
-        let is_limited = is_account_service(path);
-        let budget = if is_limited { &self.budgets.calls } else { &self.budgets.control_calls };
-        let mut call = budget.share(identity.clone(), connection.map(|it| it.id));
-        let leaves_rest =
-            !is_limited && identity.is_anonymous() && !METRICS_BY_METHOD.of(path).is_unary;
-        let rest = if leaves_rest { CONTROL_CALLS_LEFT_BY_STREAMS } else { 0 };
+        let connection_id = connection.map(|it| it.id);
+        if !is_account_service(path) {
+            let mut share = self.budgets.control_calls.share(identity.clone(), connection_id);
+            if !identity.is_anonymous() {
+                share.resize(1)?;
+                return Ok(InFlight { _share: share, _brief: None });
+            }
+            if !METRICS_BY_METHOD.of(path).is_unary {
+                let max = share.identity_max().saturating_sub(CONTROL_CALLS_LEFT_BY_STREAMS);
+                share.resize_within(1, max)?;
+                return Ok(InFlight { _share: share, _brief: None });
+            }
+            self.take_brief(&mut share)?;
+            let brief = connection.map(|it| self.budgets.brief_calls.begin(it.clone()));
+            return Ok(InFlight { _share: share, _brief: brief });
+        }
+        let mut share = self.budgets.calls.share(identity.clone(), connection_id);
         // Calls in flight come first: a call that they shed takes nothing from the rate.
-        call.resize_leaving(1, rest)?;
-        if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| is_limited) {
+        share.resize(1)?;
+        if let Some(rate) = &self.budgets.call_rate {
             rate.take(identity, Instant::now())?;
         }
-        Ok(call)
+        Ok(InFlight { _share: share, _brief: None })
+    }
+
+    /// Takes the share of a control call of nobody that is no stream. If there are too many, closes a
+    /// connection with such a call, and does not wait until that has ended.
+    fn take_brief(&self, share: &mut Share) -> Result<(), Exhausted> {
+        let max = share.identity_max();
+        let is_full = share.used_by_identity() >= max;
+        let has_closed = is_full && self.budgets.brief_calls.close_one();
+        share.resize_within(1, if has_closed { max + CONTROL_CALLS_BEYOND } else { max })
     }
 }
 
@@ -133,10 +155,11 @@ where
         let identity = auth::caller(request.extensions()).identity;
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
-        let call = match layer.admit(request.uri().path(), &identity, connection.as_deref()) {
+        let call = match layer.admit(request.uri().path(), &identity, connection.as_ref()) {
             Ok(call) => call,
             Err(exhausted) => {
-                let status = error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status();
+                let shed = error::overloaded(exhausted, Some(Outcome::NotApplied));
+                let status = Status::from(shed);
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };

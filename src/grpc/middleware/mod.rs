@@ -57,14 +57,14 @@ pub struct StackConfig {
 }
 
 /// The layers of [`stack`], innermost first, as tower names their types.
-type Layers<Drain, Remap, Attach> = Stack<
+type Layers<Drain, Name, Attach> = Stack<
     LimitLayer,
     Stack<
         MapRequestLayer<Attach>,
         Stack<
             AuthenticationLayer,
             Stack<
-                MapResponseLayer<Remap>,
+                MapResponseLayer<Name>,
                 Stack<
                     FrontDoorLayer,
                     Stack<
@@ -86,7 +86,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | `telemetry` | counts, times, logs and traces the call, and records its denial | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
 /// | `front_door` | lets only gRPC calls pass | with 405 or 415 of HTTP |
-/// | protocol errors | gives malformed messages a reason instead of INTERNAL | with INVALID_ARGUMENT |
+/// | reasons | gives errors of tonic a reason, such as INVALID_MESSAGE instead of INTERNAL | |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
 /// | `deadline` | attaches the deadline | |
 /// | `limits` | takes shares for the call and its bytes | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED |
@@ -113,7 +113,7 @@ pub fn stack(
         .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone(), audit))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
         .layer(FrontDoorLayer)
-        .map_response(error::remap_protocol_errors)
+        .map_response(error::name_reason)
         .layer(AuthenticationLayer(authenticator))
         .map_request(move |request| deadline::attach(request, deadlines))
         .layer(LimitLayer::new(budgets, sizes))

@@ -120,9 +120,7 @@ impl RequestBody {
         let incomplete = self.message.incomplete().min(self.message_size_max);
         let bytes = self.header_size + incomplete.max(unread);
         let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
-        charged.map_err(|exhausted| {
-            error::overloaded(exhausted, Some(Outcome::NotApplied)).into_status()
-        })
+        charged.map_err(|exhausted| error::overloaded(exhausted, Some(Outcome::NotApplied)).into())
     }
 
     /// The body waits: its headers stay in memory, for a time that is bounded.

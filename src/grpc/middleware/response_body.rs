@@ -3,21 +3,26 @@
 //! hyper polls a body when the peer's flow control allows it to send, and then buffers what it gets.
 //! So a small frame is unread until the body is polled again. A large frame keeps its share itself:
 //! it is unread until h2 has written it to the connection and drops it.
+//!
+//! A response for which there is no room is an error. A stream waits for room instead: it can send its
+//! next message later.
 
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{Budget, Connection, Share, Unread},
+    budget::{BriefCall, Budget, Connection, Share, Unread},
     domain::ids::Identity,
     grpc::{error, middleware::telemetry::methods::MethodMetrics},
     ledger::Outcome,
@@ -25,6 +30,14 @@ use crate::{
 
 /// A frame of at most this many bytes is not charged: the limits on calls bound small ones.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// The room that a stream waits for before its next message is encoded: more than a page of entries
+/// has.
+const STREAMED_BYTES_MAX: usize = 1024 * 1024;
+/// The same for a stream of requests and results: more than its next results have. A result is not lost
+/// because its caller has too much unread.
+const RESULTS_BYTES_MAX: usize = 64 * 1024;
+/// How often a stream looks for room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
 type PolledFrame = Option<Result<Frame<Bytes>, Status>>;
 
@@ -36,12 +49,22 @@ pin_project! {
         body: Body,
         // The frame of a unary response, encoded before the caller reads.
         first: Option<PolledFrame>,
-        call: Share,
+        call: InFlight,
         recipient: Recipient,
         unread: Option<Unread>,
+        // Of a stream: the room for its next message.
+        room: Option<usize>,
+        room_timer: Option<Pin<Box<Sleep>>>,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
     }
+}
+
+/// What a call has until its response is sent.
+pub struct InFlight {
+    pub _share: Share,
+    /// Only of a control call of nobody that is no stream.
+    pub _brief: Option<BriefCall>,
 }
 
 /// To whom a response is charged until it is read.
@@ -70,8 +93,31 @@ impl Recipient {
         self.connection.as_ref().map(Connection::unread)
     }
 
-    /// Charges what was polled. If there is no room for it, the response ends with an error instead.
-    fn charge(&self, polled: PolledFrame, outcome: Outcome) -> PolledFrame {
+    fn share(&self) -> Share {
+        let connection = self.connection.as_ref().map(|it| it.id);
+        self.budget.share(self.identity.clone(), connection)
+    }
+
+    /// Waits until there is room for a message of a stream, and takes it.
+    fn poll_room(
+        &self,
+        room: usize,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Share> {
+        let mut share = self.share();
+        while !share.try_resize(room) {
+            let waiting = timer.get_or_insert_with(|| Box::pin(sleep(ROOM_INTERVAL)));
+            ready!(waiting.as_mut().poll(context));
+            *timer = None;
+        }
+        *timer = None;
+        Poll::Ready(share)
+    }
+
+    /// Charges what was polled to the share. If there is no room for it, the response ends with an error
+    /// instead.
+    fn charge(&self, polled: PolledFrame, mut share: Share, outcome: Outcome) -> PolledFrame {
         let frame = match polled {
             Some(Ok(frame)) => frame,
             other => return other,
@@ -80,10 +126,8 @@ impl Recipient {
         if size <= SMALL_BYTES_MAX {
             return Some(Ok(frame));
         }
-        let connection = self.connection.as_ref().map(|it| it.id);
-        let mut share = self.budget.share(self.identity.clone(), connection);
         if let Err(exhausted) = share.resize(size) {
-            return Some(Err(error::overloaded(exhausted, Some(outcome)).into_status()));
+            return Some(Err(error::overloaded(exhausted, Some(outcome)).into()));
         }
         let unread = self.unread();
         Some(Ok(frame.map_data(|bytes| {
@@ -92,19 +136,38 @@ impl Recipient {
     }
 }
 
+/// An error, which a body cannot end with, as trailers. The trailers of an error have its reason.
+fn ending_with_reason(frame: Result<Frame<Bytes>, Status>) -> Frame<Bytes> {
+    match frame {
+        Err(status) => Frame::trailers(error::into_trailers(status)),
+        Ok(frame) => match frame.into_trailers() {
+            Ok(trailers) => Frame::trailers(error::name_reason_in_trailers(trailers)),
+            Err(frame) => frame,
+        },
+    }
+}
+
 impl ResponseBody {
     /// Wraps the body of a response to a call of `method`.
     pub fn wrap(
         response: Response<Body>,
         method: &MethodMetrics,
-        call: Share,
+        call: InFlight,
         recipient: Recipient,
     ) -> Response<Body> {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
         response.map(|body| {
             let unread = recipient.unread();
-            let mut body = Self { body, first: None, call, recipient, unread, outcome };
-            if method.is_unary {
+            let room = match (method.is_unary, method.has_one_request) {
+                (true, _) => None,
+                (false, true) => Some(STREAMED_BYTES_MAX),
+                (false, false) => Some(RESULTS_BYTES_MAX),
+            };
+            let (first, room_timer) = (None, None);
+            let mut body = Self { body, first, call, recipient, unread, room, room_timer, outcome };
+            // An error has no body: its headers end the stream. grpc-go takes an error whose
+            // headers do not end it for a broken response.
+            if method.is_unary && !body.body.is_end_stream() {
                 body.encode();
             }
             Body::new(body)
@@ -116,7 +179,7 @@ impl ResponseBody {
     fn encode(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(&mut context) {
-            self.first = Some(self.recipient.charge(polled, self.outcome));
+            self.first = Some(self.recipient.charge(polled, self.recipient.share(), self.outcome));
         }
     }
 }
@@ -134,10 +197,15 @@ impl HttpBody for ResponseBody {
             Some(first) => Poll::Ready(first),
             None => {
                 *this.unread = None;
+                let share = match *this.room {
+                    Some(room) => ready!(this.recipient.poll_room(room, this.room_timer, context)),
+                    None => this.recipient.share(),
+                };
                 let polled = this.body.poll_frame(context);
-                polled.map(|polled| this.recipient.charge(polled, *this.outcome))
+                polled.map(|polled| this.recipient.charge(polled, share, *this.outcome))
             }
         };
+        let polled = polled.map(|polled| polled.map(|frame| Ok(ending_with_reason(frame))));
         if this.unread.is_none() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
             *this.unread = this.recipient.unread();
         }
@@ -153,5 +221,57 @@ impl HttpBody for ResponseBody {
             Some(_) => SizeHint::default(),
             None => self.body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::{
+        budget::{Limit, Maxima},
+        grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
+    };
+
+    /// The only frame of a response, and what is charged for it.
+    const SIZE: usize = 2 * SMALL_BYTES_MAX;
+
+    fn response_of(method: &str, budget: &Arc<Budget>) -> Body {
+        let path = format!("/passbook.v1.AccountService/{method}");
+        let identity = Identity::from_stored("");
+        let call = InFlight { _share: budget.share(identity.clone(), None), _brief: None };
+        let recipient = Recipient { budget: budget.clone(), identity, connection: None };
+        let body = Body::new(Full::new(Bytes::from(vec![0; SIZE])));
+        let method = METRICS_BY_METHOD.of(&path);
+        ResponseBody::wrap(Response::new(body), method, call, recipient).into_body()
+    }
+
+    #[tokio::test]
+    async fn a_stream_waits_for_room_and_a_single_response_does_not() {
+        let size = STREAMED_BYTES_MAX;
+        let maxima = Maxima { server: size, identity: size, anonymous: size, connection: size };
+        let budget = Budget::new(Limit::ResponseBytes, maxima);
+        let mut others = budget.share(Identity::from_stored(""), None);
+        others.resize(size).unwrap();
+        let mut single = response_of("ListEntries", &budget);
+        let mut stream = response_of("WatchEntries", &budget);
+        let mut results = response_of("StreamTransactions", &budget);
+
+        let frame = single.frame().await.unwrap().expect("no reset of the stream");
+        let trailers = frame.into_trailers().expect("trailers");
+        let status = Status::from_header_map(&trailers).expect("a status");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+        assert!(!status.details().is_empty(), "an error that clients can read");
+        assert!(stream.frame().now_or_never().is_none());
+        assert!(results.frame().now_or_never().is_none());
+        assert_eq!(budget.used(), size, "what waits has nothing");
+
+        others.resize(0).unwrap();
+        let frame = stream.frame().await.unwrap().unwrap();
+        assert_eq!(budget.used(), SIZE);
+        drop(frame);
+        assert_eq!(budget.used(), 0);
     }
 }

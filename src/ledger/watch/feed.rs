@@ -1,24 +1,27 @@
 //! Polls the database for new entries of all watched accounts and publishes them; one a process.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, broadcast},
-    time::{Instant, sleep_until, timeout},
+    sync::{Notify, broadcast},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
-    budget::{Budgets, Gate},
+    budget::Budgets,
     domain::{
         account::Account,
         ids::{AccountId, Identity},
         transaction::Entry,
     },
-    ledger::{Error, watch::page::Page},
+    ledger::{
+        Error,
+        watch::{catch_up::CatchUp, page::Page, read::read},
+    },
     lock::lock,
     restart::spawn_restarting,
     storage::{StorageError, Store, WatchedAccount},
@@ -36,27 +39,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const POLL_ENTRIES_MAX: usize = 20_000;
 /// Entries in a page of the feed: what the contract allows in one message.
 const FEED_PAGE_SIZE_MAX: usize = 1000;
-/// Entries in a page that a watcher reads by itself. A slow watcher keeps one or two of them in
-/// memory, of some 200 bytes an entry: fewer than the contract allows in one message.
-pub const WATCHER_PAGE_SIZE: usize = 250;
 /// Pages that the feed keeps for watchers of an account that are slower than the feed. A watcher
 /// that falls further behind reads the database.
 const PAGES_KEPT_MAX: usize = 16;
-/// Full pages that one watcher has read and others may share: watchers that a restart cut together
-/// ask for the same pages again. With [`WATCHER_PAGE_SIZE`] some ten megabytes.
-const SHARED_PAGES_MAX: usize = 64;
-/// Watchers that read the database at the same time: half of the connections that are reserved for
-/// the service. Other watchers wait.
-const CATCH_UP_READS_SHARE: u32 = 2;
-/// How long one read may take before it is dropped and repeated.
-const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// The pause after a failed read.
 pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the database may be unreachable before watchers get an error.
 pub const OUTAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// New entries, or the error that ends the watch.
-pub type Update = Result<Arc<Page>, Error>;
+pub type Update = Result<Page, Error>;
 
 struct Subscription {
     /// With the sequence of the last entry that was published.
@@ -69,30 +61,17 @@ pub struct EntryFeed {
     store: Arc<Store>,
     subscriptions: Mutex<HashMap<AccountId, Subscription>>,
     subscribed: Notify,
-    catch_up_reads: Semaphore,
-    /// Half of them for the watchers of one identity.
-    catch_up_gate: Gate,
-    shared: Mutex<VecDeque<SharedPage>>,
-}
-
-/// A full page, which cannot change, read by the first watcher that needs it.
-struct SharedPage {
-    account_id: AccountId,
-    after_sequence: i64,
-    page: Arc<OnceCell<Arc<Page>>>,
+    catch_up: CatchUp,
 }
 
 impl EntryFeed {
     /// Starts to poll.
     pub fn start(store: Arc<Store>, budgets: &Budgets) -> Arc<Self> {
-        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
         let feed = Arc::new(Self {
+            catch_up: CatchUp::new(store.clone(), budgets),
             store,
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
-            catch_up_reads: Semaphore::new(reads_max),
-            catch_up_gate: budgets.gate(reads_max / 2),
-            shared: Mutex::default(),
         });
         let running = feed.clone();
         spawn_restarting("entry feed", move || {
@@ -102,9 +81,10 @@ impl EntryFeed {
         feed
     }
 
-    /// Subscribes to the entries after those that `account` has.
-    pub fn subscribe(&self, account: &Account) -> broadcast::Receiver<Update> {
-        let updates = {
+    /// Subscribes to the entries of an account, as it was read just now. Returns the sequence after
+    /// which they follow.
+    pub fn subscribe(&self, account: &Account) -> (broadcast::Receiver<Update>, i64) {
+        let subscribed = {
             let mut subscriptions = self.subscriptions();
             let subscription =
                 subscriptions.entry(account.account_id.clone()).or_insert_with(|| Subscription {
@@ -116,10 +96,10 @@ impl EntryFeed {
                     },
                     updates: broadcast::Sender::new(PAGES_KEPT_MAX),
                 });
-            subscription.updates.subscribe()
+            (subscription.updates.subscribe(), subscription.account.after_sequence)
         };
         self.subscribed.notify_one();
-        updates
+        subscribed
     }
 
     async fn run(&self) {
@@ -223,60 +203,20 @@ impl EntryFeed {
         }
     }
 
-    /// Reads the next entries of one account for a watcher of this identity. A page that the feed
-    /// knows to be full cannot change and is shared.
+    /// Reads the next entries of one account, for a watcher of this identity that is subscribed.
     pub async fn page_after(
         &self,
         account: &WatchedAccount,
         identity: &Identity,
-    ) -> Result<Arc<Page>, StorageError> {
-        // Taken before the page: others that share the page must not wait for this identity.
-        let _own = self.catch_up_gate.enter(identity).await;
-        let size = WATCHER_PAGE_SIZE as i64;
-        let start = account.after_sequence - account.after_sequence % size;
+    ) -> Result<Page, StorageError> {
         let published = {
             let subscriptions = self.subscriptions();
-            subscriptions.get(&account.account_id).map_or(0, |it| it.account.after_sequence)
+            subscriptions.get(&account.account_id).map(|it| it.account.after_sequence)
         };
-        if start + size > published {
-            return self.read_page(account).await;
-        }
-        let cell = self.shared_page(&account.account_id, start);
-        let whole = WatchedAccount { after_sequence: start, ..account.clone() };
-        cell.get_or_try_init(|| self.read_page(&whole)).await.cloned()
-    }
-
-    async fn read_page(&self, account: &WatchedAccount) -> Result<Arc<Page>, StorageError> {
-        // Fails only if the semaphore were closed, which nothing does.
-        let _permit = self.catch_up_reads.acquire().await;
-        let accounts = std::slice::from_ref(account);
-        let pages = read(self.store.new_entries(accounts, WATCHER_PAGE_SIZE)).await?;
-        let entries = pages.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
-        Ok(Page::new(entries))
-    }
-
-    fn shared_page(&self, account_id: &AccountId, start: i64) -> Arc<OnceCell<Arc<Page>>> {
-        let mut shared = lock(&self.shared);
-        let is_it = |it: &&SharedPage| it.after_sequence == start && it.account_id == *account_id;
-        if let Some(known) = shared.iter().rev().find(is_it) {
-            return known.page.clone();
-        }
-        if shared.len() == SHARED_PAGES_MAX {
-            shared.pop_front();
-        }
-        let page = Arc::default();
-        let account_id = account_id.clone();
-        shared.push_back(SharedPage { account_id, after_sequence: start, page: Arc::clone(&page) });
-        page
+        self.catch_up.page_after(account, published.unwrap_or_default(), identity).await
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, HashMap<AccountId, Subscription>> {
         lock(&self.subscriptions)
     }
-}
-
-/// Bounds a read in time. A dropped read leaks nothing.
-async fn read<T>(query: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
-    let late = |_| StorageError::Unavailable(format!("no answer within {READ_TIME_MAX:?}"));
-    timeout(READ_TIME_MAX, query).await.map_err(late)?
 }

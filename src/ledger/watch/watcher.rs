@@ -13,7 +13,8 @@ use crate::{
     ledger::{
         Error,
         watch::{
-            feed::{EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update, WATCHER_PAGE_SIZE},
+            catch_up::WATCHER_PAGE_SIZE,
+            feed::{EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update},
             page::Page,
         },
     },
@@ -35,10 +36,11 @@ pub struct Watcher {
 impl Watcher {
     /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
     pub fn new(feed: Arc<EntryFeed>, account: Account, after_sequence: i64, share: Share) -> Self {
-        let updates = feed.subscribe(&account);
+        let (updates, published) = feed.subscribe(&account);
+        let is_behind = after_sequence < published;
         let Account { account_id, account_key, currency, .. } = account;
         let account = WatchedAccount { account_id, account_key, currency, after_sequence };
-        Self { feed, account, updates, is_behind: true, failing_since: None, share }
+        Self { feed, account, updates, is_behind, failing_since: None, share }
     }
 
     /// The sequence of the last entry that was yielded.
@@ -50,7 +52,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), or an entry cannot be read.
-    pub async fn next(&mut self) -> Result<Arc<Page>, Error> {
+    pub async fn next(&mut self) -> Result<Page, Error> {
         loop {
             let page = if self.is_behind {
                 self.read().await?
@@ -82,7 +84,7 @@ impl Watcher {
     }
 
     /// Reads the next page from the database; None: try again.
-    async fn read(&mut self) -> Result<Option<Arc<Page>>, Error> {
+    async fn read(&mut self) -> Result<Option<Page>, Error> {
         match self.feed.page_after(&self.account, self.share.identity()).await {
             Ok(page) => {
                 self.failing_since = None;

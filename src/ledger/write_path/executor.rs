@@ -82,7 +82,9 @@ impl Executor {
         trace(self.store.kind(), batch, start, executed.as_ref().err());
         match executed {
             Ok(executed) => {
-                self.stats.record(&executed);
+                if !executed.completed.is_empty() {
+                    self.stats.record(&executed);
+                }
                 executed.completed.into_iter().for_each(|(job, result)| job.complete(result));
                 Ok(executed.left_out)
             }

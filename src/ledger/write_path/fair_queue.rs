@@ -12,16 +12,30 @@
 //! Costs count for as long as an identity has jobs, and an identity begins with the cost of the one whose
 //! turn it was last: nothing is kept of an identity without jobs, and none saves up for a burst, neither
 //! without jobs nor with a job that has to stay.
+//!
+//! A job waits for the database transaction that runs when it arrives, and for its own. So while several
+//! identities use the queue, a batch takes only a little of each.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     domain::ids::{AccountId, Identity},
     ledger::write_path::job::Job,
 };
+
+/// How long after a job of another identity the queue counts as used by several. Shorter, and an identity
+/// that sends seldom waits for a large batch each time; longer, and a busy identity is slowed down for
+/// others that have gone.
+pub const SHARED_TIME: Duration = Duration::from_secs(10);
+/// The most jobs of an identity that are looked at and cannot join a batch. More would keep the queue
+/// locked for longer than a few joins are worth.
+const JOIN_LEFT_MAX: usize = 64;
 
 /// See the module.
 #[derive(Default)]
@@ -39,6 +53,19 @@ pub struct FairQueue {
     /// fair queueing). An identity that lags behind it, because its jobs had to stay, catches up with
     /// its next job.
     start: usize,
+    /// Whose job arrived last.
+    last: Option<Identity>,
+    /// When a job arrived after one of another identity.
+    shared_at: Option<Instant>,
+}
+
+/// The most cost that a batch takes.
+#[derive(Clone, Copy)]
+pub struct CostMax {
+    /// Of all identities together, or one larger job by itself.
+    pub of_all: usize,
+    /// Of each identity while several use the queue, or one larger job.
+    pub of_each: usize,
 }
 
 /// The order of the identities.
@@ -61,18 +88,54 @@ pub enum Decision {
 }
 
 /// The jobs that were taken.
+#[derive(Default)]
 pub struct Taken {
     /// In the order in which they were taken.
     pub jobs: Vec<Arc<Job>>,
+    /// Their cost by identity.
+    pub costs: Costs,
     /// There are more jobs: one of them did not fit.
     pub is_full: bool,
     /// The identities that had to leave a job.
     delayed: VecDeque<Identity>,
 }
 
+/// The cost of a batch, by identity.
+#[derive(Clone, Default)]
+pub struct Costs {
+    by_identity: HashMap<Identity, usize>,
+    sum: usize,
+}
+
+/// What a pass has left of an identity.
+#[derive(Default)]
+struct Left {
+    jobs: usize,
+    accounts: HashSet<AccountId>,
+}
+
+impl Costs {
+    /// The cost of all identities.
+    pub fn sum(&self) -> usize {
+        self.sum
+    }
+
+    fn of(&self, identity: &Identity) -> usize {
+        self.by_identity.get(identity).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, identity: &Identity, cost: usize) {
+        *self.by_identity.entry(identity.clone()).or_default() += cost;
+        self.sum += cost;
+    }
+}
+
 impl FairQueue {
     /// Adds a job.
     pub fn push(&mut self, job: Arc<Job>) {
+        if self.last.as_ref() != Some(&job.identity) {
+            self.shared_at = self.last.replace(job.identity.clone()).map(|_| Instant::now());
+        }
         let rank = self.ranks.get(&job.identity).copied().unwrap_or_else(|| {
             self.ranks_given += 1;
             let rank = Rank { taken: self.start, number: self.ranks_given };
@@ -101,80 +164,98 @@ impl FairQueue {
         self.ranks.retain(|_, rank| self.queues.contains_key(rank));
     }
 
-    /// Takes the jobs for which `decide` says so, up to this cost, or one larger job by itself. The
-    /// second argument of `decide` is whether an earlier job of the same identity was left that needs
-    /// one of the accounts: then the job must not be taken.
+    /// Takes the jobs for which `decide` says so, up to this cost. The second argument of `decide` is
+    /// whether an earlier job of the same identity was left that needs one of the accounts: then the
+    /// job must not be taken.
     pub fn take(
         &mut self,
-        cost_max: usize,
+        cost_max: CostMax,
         decide: impl FnMut(&Arc<Job>, bool) -> Decision,
     ) -> Taken {
         let mut first = std::mem::take(&mut self.delayed);
-        let mut taken = self.pass(&mut first, 0, cost_max, decide);
+        let mut taken = self.pass(&mut first, Costs::default(), cost_max, usize::MAX, decide);
         self.delayed.append(&mut taken.delayed);
         // Those that were not reached have waited less long.
         self.delayed.append(&mut first);
         taken
     }
 
-    /// Takes jobs for a batch that has this cost already. Otherwise as [`Self::take`], but the order of
-    /// the next jobs does not depend on those that are left.
+    /// Takes jobs for a batch that has these costs already. Otherwise as [`Self::take`], but the order of
+    /// the next jobs does not depend on those that are left, and few of these are looked at.
     pub fn take_more(
         &mut self,
-        cost: usize,
-        cost_max: usize,
+        costs: &Costs,
+        cost_max: CostMax,
         decide: impl FnMut(&Arc<Job>, bool) -> Decision,
     ) -> Vec<Arc<Job>> {
-        self.pass(&mut VecDeque::new(), cost, cost_max, decide).jobs
+        self.pass(&mut VecDeque::new(), costs.clone(), cost_max, JOIN_LEFT_MAX, decide).jobs
     }
 
     /// Looks at one job of each of the identities in `first`, and then at the jobs by rank, until one
-    /// does not fit. The identities in `first` that were not reached stay there.
+    /// does not fit. The identities in `first` that were not reached stay there. An identity of which
+    /// enough was taken, or `left_max` jobs were left, is passed over.
     fn pass(
         &mut self,
         first: &mut VecDeque<Identity>,
-        mut cost: usize,
-        cost_max: usize,
+        costs: Costs,
+        cost_max: CostMax,
+        left_max: usize,
         mut decide: impl FnMut(&Arc<Job>, bool) -> Decision,
     ) -> Taken {
-        let mut taken = Taken { jobs: Vec::new(), is_full: false, delayed: VecDeque::new() };
-        let (mut left, mut emptied) = (Vec::new(), Vec::new());
-        let mut accounts_left: HashMap<Identity, HashSet<AccountId>> = HashMap::new();
+        let identity_cost_max = if self.is_shared() { cost_max.of_each } else { usize::MAX };
+        let mut taken = Taken { costs, ..Taken::default() };
+        let (mut passed_over, mut left, mut emptied) = (Vec::new(), Vec::new(), Vec::new());
+        let mut left_of: HashMap<Identity, Left> = HashMap::new();
         while let Some((mut rank, mut queue, is_by_rank)) = self.next(first) {
-            let Some((number, job)) = queue.pop_first() else { continue };
-            let identity = job.identity.clone();
-            let is_behind = accounts_left.get(&identity).is_some_and(|accounts| {
-                job.command.account_ids().any(|account_id| accounts.contains(account_id))
+            let Some(entry) = queue.first_entry() else { continue };
+            let (identity, cost) = (entry.get().identity.clone(), entry.get().command.cost());
+            let (own_cost, own_left) = (taken.costs.of(&identity), left_of.get(&identity));
+            let has_enough = own_cost > 0 && own_cost + cost > identity_cost_max;
+            if has_enough || own_left.is_some_and(|left| left.jobs >= left_max) {
+                taken.is_full = true;
+                passed_over.push((rank, queue));
+                continue;
+            }
+            let is_behind = own_left.is_some_and(|left| {
+                let mut account_ids = entry.get().command.account_ids();
+                account_ids.any(|account_id| left.accounts.contains(account_id))
             });
-            match decide(&job, is_behind) {
-                Decision::Take if cost > 0 && cost + job.command.cost() > cost_max => {
+            match decide(entry.get(), is_behind) {
+                Decision::Take
+                    if taken.costs.sum > 0 && taken.costs.sum + cost > cost_max.of_all =>
+                {
                     taken.is_full = true;
-                    queue.insert(number, job);
                     self.queues.insert(rank, queue);
-                    if !accounts_left.contains_key(&identity) {
+                    if own_left.is_none() {
                         first.push_front(identity);
                     }
                     break;
                 }
                 Decision::Take => {
-                    cost += job.command.cost();
+                    let job = entry.remove();
                     if is_by_rank {
                         self.start = self.start.max(rank.taken);
                     }
-                    rank.taken = rank.taken.max(self.start) + job.command.cost();
+                    rank.taken = rank.taken.max(self.start) + job.charge();
                     self.ranks.insert(identity.clone(), rank);
+                    taken.costs.add(&identity, cost);
                     taken.jobs.push(job);
                 }
                 Decision::Leave => {
-                    let accounts = accounts_left.entry(identity.clone()).or_insert_with(|| {
+                    let job = entry.remove();
+                    let own_left = left_of.entry(identity.clone()).or_insert_with(|| {
                         taken.delayed.push_back(identity.clone());
-                        HashSet::new()
+                        Left::default()
                     });
-                    accounts.extend(job.command.account_ids().cloned());
+                    own_left.jobs += 1;
+                    own_left.accounts.extend(job.command.account_ids().cloned());
                     left.push(job);
                 }
-                // The next job of this identity is looked at instead.
-                Decision::Remove => first.push_front(identity.clone()),
+                Decision::Remove => {
+                    entry.remove();
+                    // The next job of this identity is looked at instead.
+                    first.push_front(identity.clone());
+                }
             }
             if queue.is_empty() {
                 emptied.push(identity);
@@ -182,13 +263,24 @@ impl FairQueue {
                 self.queues.insert(rank, queue);
             }
         }
+        self.queues.extend(passed_over);
         left.into_iter().for_each(|job| self.push(job));
-        for identity in emptied {
+        self.forget_without_jobs(emptied);
+        taken
+    }
+
+    /// Removes the ranks of those identities that have no jobs.
+    fn forget_without_jobs(&mut self, identities: Vec<Identity>) {
+        for identity in identities {
             if self.ranks.get(&identity).is_some_and(|rank| !self.queues.contains_key(rank)) {
                 self.ranks.remove(&identity);
             }
         }
-        taken
+    }
+
+    /// Whether several identities use the queue.
+    fn is_shared(&self) -> bool {
+        self.shared_at.is_some_and(|shared_at| shared_at.elapsed() < SHARED_TIME)
     }
 
     /// Removes the queue whose first job is looked at next. Returns whether its turn came by its rank.
@@ -209,7 +301,7 @@ impl FairQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::write_path::queue_tests::job_of;
+    use crate::ledger::write_path::queue_tests::{OF_EACH, job_of, up_to};
 
     fn push(queue: &mut FairQueue, identity: &str, account_ids: &[&str]) {
         let account_ids: Vec<_> = account_ids.iter().map(|it| (*it).to_owned()).collect();
@@ -219,7 +311,7 @@ mod tests {
     /// A pass that leaves the jobs of the account `busy`. Returns whose jobs it looked at.
     fn pass(queue: &mut FairQueue, cost_max: usize) -> String {
         let mut looked_at = String::new();
-        queue.take(cost_max, |job, _| {
+        queue.take(up_to(cost_max), |job, _| {
             looked_at.push_str(job.identity.as_str());
             let is_busy = job.command.account_ids().any(|it| it.as_str() == "busy");
             if is_busy { Decision::Leave } else { Decision::Take }
@@ -271,6 +363,37 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_takes_little_of_each_identity_while_several_use_the_queue() {
+        let mut queue = FairQueue::default();
+        let taken =
+            |queue: &mut FairQueue| queue.take(up_to(1000), |_, _| Decision::Take).jobs.len();
+        let fill = |queue: &mut FairQueue| (0..100).for_each(|_| push(queue, "a", &["x"]));
+        fill(&mut queue);
+        assert_eq!(taken(&mut queue), 100, "an identity that is alone");
+        fill(&mut queue);
+        push(&mut queue, "b", &["y"]);
+        assert_eq!(taken(&mut queue), OF_EACH + 1);
+        assert_eq!(taken(&mut queue), OF_EACH, "b may be back soon");
+        queue.shared_at = Instant::now().checked_sub(SHARED_TIME);
+        assert_eq!(taken(&mut queue), 100 - 2 * OF_EACH, "b has gone");
+    }
+
+    #[test]
+    fn few_jobs_that_cannot_join_are_looked_at() {
+        let mut queue = FairQueue::default();
+        for identity in ["a", "b"] {
+            (0..1000).for_each(|_| push(&mut queue, identity, &["x"]));
+        }
+        let mut looked_at = 0;
+        let joined = queue.take_more(&Costs::default(), up_to(1000), |_, _| {
+            looked_at += 1;
+            Decision::Leave
+        });
+        assert_eq!((joined.len(), looked_at), (0, 2 * JOIN_LEFT_MAX));
+        assert_eq!(queue.iter().count(), 2000);
+    }
+
+    #[test]
     fn nothing_is_kept_of_an_identity_without_jobs() {
         let mut queue = FairQueue::default();
         for identity in ["a", "b", "c"] {
@@ -279,9 +402,9 @@ mod tests {
         }
         queue.retain(|job| job.identity.as_str() != "a");
         assert_eq!((queue.ranks.len(), queue.queues.len()), (2, 2));
-        queue.take(3, |_, _| Decision::Take);
+        queue.take(up_to(3), |_, _| Decision::Take);
         assert_eq!((queue.ranks.len(), queue.queues.len()), (1, 1));
-        queue.take(3, |_, _| Decision::Remove);
+        queue.take(up_to(3), |_, _| Decision::Remove);
         assert_eq!((queue.ranks.len(), queue.queues.len(), queue.delayed.len()), (0, 0, 0));
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     ledger::write_path::{
         job::Job,
         queue::{CommandQueue, DequeuedBatch},
-        queue_tests::{job_of, take},
+        queue_tests::{OF_EACH, job_of, take, up_to},
     },
 };
 
@@ -54,7 +54,9 @@ async fn a_job_is_in_the_next_batch_whatever_another_identity_has_waiting() {
             enqueue(&queue, "b", &[account_id]);
             let batch = take(&queue, BATCH).await;
             assert_eq!(count(&batch.jobs, "b"), 1, "{account_id} beside {:?}", backlog(0));
-            assert!(count(&batch.jobs, "a") >= BATCH / 2 - 1, "the batch is full");
+            let of_a = batch.jobs.iter().filter(|job| job.identity.as_str() == "a");
+            let cost: usize = of_a.map(|job| job.command.cost()).sum();
+            assert_eq!(cost, OF_EACH, "{account_id} beside {:?}", backlog(0));
         }
     }
 }
@@ -65,8 +67,11 @@ async fn the_jobs_of_a_batch_are_of_all_identities_by_cost() {
     enqueue_backlog(&queue, |number| ["x", "y", "z"].map(|it| format!("{it}{number}")).to_vec());
     (0..BATCH).for_each(|_| enqueue(&queue, "b", &["b"]));
     (0..7).for_each(|_| enqueue(&queue, "c", &["c"]));
-    let batch = take(&queue, 607).await;
-    assert_eq!(["a", "b", "c"].map(|it| count(&batch.jobs, it)), [100, 300, 7]);
+    let batch = take(&queue, 23).await;
+    assert_eq!(["a", "b", "c"].map(|it| count(&batch.jobs, it)), [3, 7, 7]);
+    drop(batch);
+    let batch = take(&queue, BATCH).await;
+    assert_eq!(["a", "b"].map(|it| count(&batch.jobs, it)), [OF_EACH / 3, OF_EACH]);
 }
 
 #[tokio::test]
@@ -95,9 +100,9 @@ async fn a_job_behind_a_leased_account_is_in_the_batch_after_it() {
             enqueue(&queue, "c", &["hot"]);
             let first = take(&queue, BATCH).await;
             enqueue_backlog(&queue, backlog);
-            assert!(queue.try_dequeue(BATCH).is_none(), "the account is leased");
+            assert!(queue.try_dequeue(up_to(BATCH)).is_none(), "the account is leased");
             enqueue(&queue, "b", &[account_id]);
-            let meanwhile = queue.try_dequeue(BATCH);
+            let meanwhile = queue.try_dequeue(up_to(BATCH));
             drop(first);
             let jobs = match meanwhile {
                 Some(batch) => batch.jobs.clone(),
@@ -116,11 +121,11 @@ async fn a_job_joins_a_batch_whatever_another_identity_has_waiting() {
         let batch = take(&queue, BATCH).await;
         enqueue_backlog(&queue, |_| ids(&["hot"]));
         if is_parked {
-            assert!(queue.try_dequeue(BATCH).is_none(), "the account is leased");
+            assert!(queue.try_dequeue(up_to(BATCH)).is_none(), "the account is leased");
         }
         enqueue(&queue, "b", &["hot"]);
         let joined = batch.join(&[account("hot", "0")]);
-        assert_eq!((count(&joined, "a"), count(&joined, "b")), (BATCH - 2, 1));
+        assert_eq!((count(&joined, "a"), count(&joined, "b")), (OF_EACH, 1));
     }
 }
 
@@ -144,11 +149,32 @@ async fn a_job_behind_a_foreign_lock_is_in_the_batch_after_it() {
     let left_out = vec![(batch.jobs[0].clone(), id("hot"))];
     let (leases, _) = queue.park(left_out, Some(batch), 1);
     enqueue(&queue, "b", &["hot"]);
-    let taken = leases[0].take(BATCH);
-    assert_eq!(["a", "b", "c"].map(|it| count(&taken, it)), [BATCH - 2, 1, 1]);
+    let taken = leases[0].take(up_to(BATCH));
+    assert_eq!(["a", "b", "c"].map(|it| count(&taken, it)), [OF_EACH, 1, 1]);
     drop(leases);
-    let next = take(&queue, BATCH).await;
-    assert_eq!(count(&next.jobs, "a"), BATCH, "the others are still there");
+    let mut others = 0;
+    while let Some(batch) = queue.try_dequeue(up_to(BATCH)) {
+        others += count(&batch.jobs, "a");
+    }
+    assert_eq!(others, BACKLOG - OF_EACH, "the others are still there");
+}
+
+/// Batches that collide with those of other servers come back.
+#[tokio::test]
+async fn an_identity_pays_once_for_jobs_that_come_back() {
+    let queue = Arc::new(CommandQueue::default());
+    for (identity, account_id) in [("a", "x"), ("b", "y")] {
+        (0..20).for_each(|_| enqueue(&queue, identity, &[account_id]));
+    }
+    let mut of_b = 0;
+    for _ in 0..3 {
+        let mut batch = take(&queue, 8).await;
+        let jobs = std::mem::take(&mut batch.jobs);
+        of_b += count(&jobs, "b");
+        batch.put_back(jobs.into_iter().filter(|job| job.identity.as_str() == "a").collect());
+    }
+    let batch = take(&queue, 10).await;
+    assert_eq!((count(&batch.jobs, "a"), of_b + count(&batch.jobs, "b")), (9, 8));
 }
 
 /// Others take one account of a transfer each time, before the transfer of `a` is looked at by rank.
@@ -161,12 +187,12 @@ async fn a_transfer_is_not_starved_by_other_identities() {
         }
     };
     others(&queue);
-    let mut running = [queue.try_dequeue(BATCH), None];
+    let mut running = [queue.try_dequeue(up_to(BATCH)), None];
     enqueue(&queue, "a", &["left", "right"]);
     for round in 1..40 {
         others(&queue);
         running[round % 2] = None;
-        let batch = queue.try_dequeue(20);
+        let batch = queue.try_dequeue(up_to(20));
         let has_two = |job: &Arc<Job>| !job.command.has_one_account();
         if batch.iter().flat_map(|batch| &batch.jobs).any(has_two) {
             return;
@@ -246,7 +272,7 @@ impl Modelled {
         let expected = self.free();
         let is_one_identity =
             self.arrived.iter().all(|(job, _)| job.identity == self.arrived[0].0.identity);
-        let Some(mut batch) = self.queue.try_dequeue(cost_max) else {
+        let Some(mut batch) = self.queue.try_dequeue(up_to(cost_max)) else {
             assert!(expected.is_empty() || !is_one_identity, "there were free jobs");
             return;
         };
@@ -328,7 +354,7 @@ impl Modelled {
     /// Everything is taken in the end.
     fn drain(mut self) {
         self.batches.clear();
-        while let Some(batch) = self.queue.try_dequeue(3) {
+        while let Some(batch) = self.queue.try_dequeue(up_to(3)) {
             self.taken(&batch.jobs);
         }
         let mut lost = self.arrived.iter().filter(|(job, waits)| *waits && job.has_waiter());

@@ -60,6 +60,7 @@ pub struct Job {
     pub trace: CallTrace,
     state: State,
     in_doubt: AtomicBool,
+    is_charged: AtomicBool,
     /// The account that the job waits for, and since when.
     blocked: Mutex<Option<(AccountId, Instant)>>,
     reply: Mutex<Option<Reply>>,
@@ -87,7 +88,7 @@ struct Reply {
 pub struct Permits {
     /// Of the queue.
     pub queue: Share,
-    /// Charged with a record if the command is rejected.
+    /// Charged with a record if the command leaves one and moves no money.
     pub records: Arc<Rate>,
 }
 
@@ -116,6 +117,7 @@ pub fn new(
         trace: CallTrace::current(),
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
+        is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, permits, audit })),
     });
@@ -137,6 +139,13 @@ impl Job {
     /// Puts the job behind all others of its identity. Not while it is in a queue.
     pub fn renumber(&self) {
         self.number.store(next_number(), Ordering::Relaxed);
+    }
+
+    /// What its identity is charged when the job is taken from the queue: the cost the first time, and
+    /// nothing if the job comes back.
+    pub fn charge(&self) -> usize {
+        let is_charged = self.is_charged.swap(true, Ordering::Relaxed);
+        if is_charged { 0 } else { self.command.cost() }
     }
 
     /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
@@ -220,12 +229,22 @@ impl Job {
         self.reply(Err(failure));
     }
 
+    /// Whether this result stores something for good although it moves no money: the record of a
+    /// rejection, or the lines of a repeat in the audit log.
+    fn leaves_a_record(&self, result: &Result<CommandResult, Error>, is_audited: bool) -> bool {
+        match result {
+            Err(Error::Rejected(_)) => self.command.is_recorded(),
+            Ok(CommandResult::Request(result)) => result.replayed && is_audited,
+            _ => false,
+        }
+    }
+
     /// Sends the result, unless the job has one. A caller who has gone gets none.
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
-            if matches!(result, Err(Error::Rejected(_))) && self.command.is_recorded() {
+            if self.leaves_a_record(&result, audit.is_some()) {
                 permits.records.charge(&self.identity, Instant::now());
             }
             if let Some(audit) = audit {
@@ -283,7 +302,7 @@ mod tests {
 
     fn job(deadline: Instant) -> (Arc<Job>, Completion) {
         let command = Command::CreateAccount(new_account("a"));
-        let budgets = Budgets::for_tests(1);
+        let budgets = Budgets::for_tests(1, false);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
         new(command, deadline, Permits { queue, records: budgets.records.clone() }, None)
     }

@@ -94,7 +94,7 @@ impl WritePath {
                 }
             }
         };
-        let jobs = lease.take(self.batch_size_max);
+        let jobs = lease.take(self.cost_max);
         if jobs.is_empty() {
             return executor.abandon(transaction).await;
         }

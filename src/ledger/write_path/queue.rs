@@ -19,7 +19,7 @@ use crate::{
     ledger::{
         metrics::contention::Contention,
         write_path::{
-            fair_queue::{Decision, FairQueue, Taken},
+            fair_queue::{CostMax, Costs, Decision, FairQueue, Taken},
             job::{DEADLINE_MARGIN, Job},
             transaction::LockedJobs,
         },
@@ -68,8 +68,8 @@ pub struct DequeuedBatch {
     pub jobs: Vec<Arc<Job>>,
     queue: Arc<CommandQueue>,
     accounts: HashSet<AccountId>,
-    cost: usize,
-    cost_max: usize,
+    costs: Costs,
+    cost_max: CostMax,
 }
 
 impl CommandQueue {
@@ -111,8 +111,8 @@ impl CommandQueue {
         self.arrived.notified().await;
     }
 
-    /// Takes all jobs whose accounts are free, up to this cost, or one larger job by itself.
-    pub fn try_dequeue(self: &Arc<Self>, cost_max: usize) -> Option<DequeuedBatch> {
+    /// Takes all jobs whose accounts are free, up to this cost.
+    pub fn try_dequeue(self: &Arc<Self>, cost_max: CostMax) -> Option<DequeuedBatch> {
         let mut state = self.state();
         let mut given_up = Vec::new();
         // Accounts of jobs that wait for another account: two accounts that are never free at the same
@@ -128,7 +128,7 @@ impl CommandQueue {
             state.decide(job, is_behind, &mut reserved)
         });
         state.waiting = waiting;
-        let Taken { jobs, is_full, .. } = taken;
+        let Taken { jobs, costs, is_full, .. } = taken;
         let account_ids = jobs.iter().flat_map(|job| job.command.account_ids());
         let accounts: HashSet<_> = account_ids.cloned().collect();
         let lease = |account_id: &AccountId| (account_id.clone(), Lease::default());
@@ -142,8 +142,7 @@ impl CommandQueue {
             // The rest is for another worker.
             self.arrived.notify_one();
         }
-        let cost = jobs.iter().map(|job| job.command.cost()).sum();
-        Some(DequeuedBatch { jobs, queue: self.clone(), accounts, cost, cost_max })
+        Some(DequeuedBatch { jobs, queue: self.clone(), accounts, costs, cost_max })
     }
 
     /// Parks jobs behind accounts that another program has locked, and ends the lease of the batch that
@@ -277,8 +276,8 @@ impl AccountLease {
         first
     }
 
-    /// Takes parked jobs, up to this cost, or one larger job by itself.
-    pub fn take(&self, cost_max: usize) -> Vec<Arc<Job>> {
+    /// Takes parked jobs, up to this cost.
+    pub fn take(&self, cost_max: CostMax) -> Vec<Arc<Job>> {
         let jobs = self.parked(|parked| {
             let mut waiting = FairQueue::default();
             parked.drain(..).for_each(|job| waiting.push(job));
@@ -314,7 +313,7 @@ impl DequeuedBatch {
     /// have arrived since the batch was taken, and join it. A job that needs an account that did not
     /// exist when the batch locked its rows does not join: another server may have opened it since.
     pub fn join(&self, locked: &[Account]) -> Vec<Arc<Job>> {
-        if self.cost >= self.cost_max {
+        if self.costs.sum() >= self.cost_max.of_all {
             return Vec::new();
         }
         let locked: HashSet<_> = locked.iter().map(|account| &account.account_id).collect();
@@ -325,7 +324,7 @@ impl DequeuedBatch {
                 lease.parked.drain(..).for_each(|job| waiting.push(job));
             }
         }
-        let mut joined = waiting.take_more(self.cost, self.cost_max, |job, is_behind| {
+        let mut joined = waiting.take_more(&self.costs, self.cost_max, |job, is_behind| {
             let can_join = !is_behind && job.command.account_ids().all(|id| locked.contains(id));
             if can_join { Decision::Take } else { Decision::Leave }
         });
@@ -333,6 +332,13 @@ impl DequeuedBatch {
         self.queue.contention.end_waits(joined.iter());
         joined.retain(|job| job.has_waiter());
         joined
+    }
+
+    /// Ends the lease and puts the jobs back into the queue, to the places that they had, for another
+    /// attempt. Fails those that have no time for it.
+    pub fn put_back_in_time(self, mut jobs: Vec<Arc<Job>>) {
+        jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
+        self.put_back(jobs);
     }
 
     /// Ends the lease and puts the jobs back into the queue, to the places that they had.

@@ -16,11 +16,20 @@ use crate::{
     ledger::{
         Error,
         write_path::{
+            fair_queue::CostMax,
             job::{self, Completion, DEADLINE_MARGIN, Job},
             queue::{AccountLease, CommandQueue, DequeuedBatch},
         },
     },
 };
+
+/// The most cost of each identity in a batch of several.
+pub const OF_EACH: usize = 16;
+
+/// This cost of all identities.
+pub fn up_to(of_all: usize) -> CostMax {
+    CostMax { of_all, of_each: OF_EACH }
+}
 
 /// A job of these accounts, one letter each.
 fn job(account_ids: &str) -> Arc<Job> {
@@ -45,7 +54,7 @@ fn late_job(account_ids: &str) -> (Arc<Job>, Completion) {
 fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<Job>, Completion) {
     let changes: Vec<_> = account_ids.iter().map(|account_id| (&**account_id, "1")).collect();
     let command = Command::Request(Arc::new(posting("r", &changes)));
-    let budgets = Budgets::for_tests(1);
+    let budgets = Budgets::for_tests(1, false);
     let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
     job::new(command, deadline, permits, None)
@@ -84,7 +93,7 @@ fn parked(lease: &AccountLease) -> String {
 /// The next batch.
 pub async fn take(queue: &Arc<CommandQueue>, cost_max: usize) -> DequeuedBatch {
     tokio::time::timeout(Duration::from_secs(5), queue.ready()).await.unwrap();
-    queue.try_dequeue(cost_max).unwrap()
+    queue.try_dequeue(up_to(cost_max)).unwrap()
 }
 
 #[tokio::test]
@@ -178,7 +187,7 @@ async fn a_parked_job_waits_for_the_account_with_the_foreign_lock() {
     let left_out = vec![(first.jobs.remove(0), id("a"))];
     let (leases, _) = queue.park(left_out, Some(first), 1);
     assert_eq!(letters(&take(&queue, 10).await.jobs), "b");
-    let waits = leases[0].take(10).len();
+    let waits = leases[0].take(up_to(10)).len();
     assert_eq!(waits, 2, "the one that found the lock, and the one that came after it");
     let contended = queue.contention.most_contended(1);
     assert_eq!((&contended[0].account_id, contended[0].waits), (&id("a"), 2.0));
@@ -267,7 +276,7 @@ async fn nobody_joins_before_a_transfer_that_came_earlier() {
     let batch = take(&queue, 10).await;
     queue.enqueue(job("xy"));
     // Another worker meets it, and lets it wait.
-    assert!(queue.try_dequeue(10).is_none());
+    assert!(queue.try_dequeue(up_to(10)).is_none());
     queue.enqueue(job("x"));
     assert_eq!(letters(&batch.join(&accounts("x"))), "");
 }
@@ -278,7 +287,7 @@ async fn what_is_reserved_is_waited_for_and_not_tried_again_and_again() {
     let batch = take(&queue, 10).await;
     ["xy", "x"].into_iter().for_each(|account_ids| queue.enqueue(job(account_ids)));
     queue.ready().await;
-    assert!(queue.try_dequeue(10).is_none(), "x is reserved for the transfer");
+    assert!(queue.try_dequeue(up_to(10)).is_none(), "x is reserved for the transfer");
     // What has woken this worker.
     queue.changed().await;
     let mut changed = Box::pin(queue.changed());

@@ -7,10 +7,17 @@ use tokio::sync::Semaphore;
 use crate::{
     ledger::{
         metrics::write_path::WritePathMetrics,
-        write_path::{executor::Executor, queue::CommandQueue, turns::Turns},
+        write_path::{executor::Executor, fair_queue::CostMax, queue::CommandQueue, turns::Turns},
     },
-    storage::Store,
+    storage::{DatabaseKind, Store},
 };
+
+/// The cost that a batch takes of each identity while several use the queue. To apply it takes about as
+/// long as the rest of a database transaction. Less makes a busy identity slower than half of what the
+/// database can do; more makes the others wait for it.
+const SQLITE_SHARED_COST_MAX: usize = 16;
+/// The same on PostgreSQL, where a database transaction has round trips, and a leg costs less.
+const POSTGRES_SHARED_COST_MAX: usize = 64;
 
 /// See the module.
 pub struct WritePath {
@@ -21,7 +28,7 @@ pub struct WritePath {
     /// One for each batch that is retried, on a connection of its own. If more batches fail, the
     /// database has a problem, and their callers get the error at once.
     pub(super) retry_permits: Arc<Semaphore>,
-    pub(super) batch_size_max: usize,
+    pub(super) cost_max: CostMax,
 }
 
 impl WritePath {
@@ -34,7 +41,12 @@ impl WritePath {
     ) {
         let turns = Turns::new(store.kind());
         let retry_permits = Arc::new(Semaphore::new(store.budget().retries as usize));
-        let path = Self { store, queue, stats, turns, retry_permits, batch_size_max };
+        let of_each = match store.kind() {
+            DatabaseKind::Sqlite => SQLITE_SHARED_COST_MAX,
+            DatabaseKind::Postgres => POSTGRES_SHARED_COST_MAX,
+        };
+        let cost_max = CostMax { of_all: batch_size_max, of_each };
+        let path = Self { store, queue, stats, turns, retry_permits, cost_max };
         Arc::new(path).spawn_workers();
     }
 

@@ -94,7 +94,7 @@ impl LeftOut {
     }
 }
 
-/// A committed transaction.
+/// A transaction that was committed, or rolled back because all jobs were left out.
 pub struct Executed {
     /// Jobs with their committed results. Abandoned jobs are in no list.
     pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
@@ -108,6 +108,16 @@ pub struct Executed {
     pub write_time: Duration,
     /// The COMMIT.
     pub commit_time: Duration,
+}
+
+/// A batch whose rows are locked.
+struct LockedBatch {
+    /// The jobs that can be executed.
+    jobs: Vec<Arc<Job>>,
+    accounts: Vec<Account>,
+    now_us: Option<i64>,
+    /// What is known so far.
+    executed: Executed,
 }
 
 /// Why a transaction has no result.
@@ -163,7 +173,16 @@ impl OpenTransaction {
         batch: &mut Batch,
         join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
     ) -> Result<Executed, ExecuteError> {
-        let executed = match self.evaluate(batch, join).await {
+        let locked = match self.lock(batch, join).await {
+            Ok(locked) => locked,
+            Err(error) => return Err(roll_back(self.transaction, error).await.into()),
+        };
+        if locked.jobs.is_empty() {
+            let lost = |error| StorageError::Unavailable(format!("the rollback failed: {error}"));
+            self.transaction.roll_back().await.map_err(lost)?;
+            return Ok(locked.executed);
+        }
+        let executed = match self.evaluate(batch, locked).await {
             Ok(executed) => executed,
             Err(error) => return Err(roll_back(self.transaction, error).await.into()),
         };
@@ -181,44 +200,60 @@ impl OpenTransaction {
         }
     }
 
-    /// Everything but the COMMIT. None: the transaction only records some of very many expired holds.
-    async fn evaluate(
+    /// Locks the accounts. If all are locked, jobs that need no others may join. (The clock was read
+    /// while they were locked, so the time of such a job can lie before its arrival.)
+    async fn lock(
         &self,
         batch: &mut Batch,
         join: impl FnOnce(&[Account]) -> Vec<Arc<Job>>,
-    ) -> Result<Option<Executed>, StorageError> {
-        let Self { transaction, start, .. } = self;
-        let Batch { jobs, mode, lookup, .. } = batch;
-
-        // 1. Lock the accounts. If all are locked, jobs that need no others may join. (The clock was
-        //    read while they were locked, so the time of such a job can lie before its arrival.)
+    ) -> Result<LockedBatch, StorageError> {
+        let Batch { jobs, mode, .. } = batch;
         let account_ids = jobs.iter().flat_map(|job| job.command.account_ids()).cloned().collect();
         let LockedAccounts { accounts, locked_by_peers, locked_elsewhere, now_us } =
-            transaction.lock(&account_ids, *mode).await?;
-        let lock_wait = start.elapsed();
+            self.transaction.lock(&account_ids, *mode).await?;
+        let lock_wait = self.start.elapsed();
         if *mode == LockMode::Wait {
             jobs.extend(join(&accounts));
         }
-        let (elsewhere, ours) = split_locked(jobs.clone(), &locked_elsewhere);
-        let (by_peers, ours) = split_locked(ours, &locked_by_peers);
-        let left_out = LeftOut { by_peers, elsewhere };
+        let (elsewhere, jobs) = split_locked(jobs.clone(), &locked_elsewhere);
+        let (by_peers, jobs) = split_locked(jobs, &locked_by_peers);
+        let executed = Executed {
+            completed: Vec::new(),
+            left_out: LeftOut { by_peers, elsewhere },
+            start: self.start,
+            lock_wait,
+            write_time: Duration::ZERO,
+            commit_time: Duration::ZERO,
+        };
+        Ok(LockedBatch { jobs, accounts, now_us, executed })
+    }
 
-        // 2. Read the records, in a statement after the lock.
+    /// Everything between the lock and the COMMIT. None: the transaction only records some of very many
+    /// expired holds.
+    async fn evaluate(
+        &self,
+        batch: &Batch,
+        locked: LockedBatch,
+    ) -> Result<Option<Executed>, StorageError> {
+        let transaction = &self.transaction;
+        let LockedBatch { jobs, accounts, now_us, mut executed } = locked;
+
+        // 1. Read the records, in a statement after the lock.
         let (now_us, records) = match now_us {
             Some(now_us)
-                if *lookup == Lookup::OnConflict
-                    && !ours.iter().any(|it| it.command.needs_lookup()) =>
+                if batch.lookup == Lookup::OnConflict
+                    && !jobs.iter().any(|it| it.command.needs_lookup()) =>
             {
                 (now_us, HashMap::new())
             }
             _ => {
-                let keys = ours.iter().filter_map(|job| job.command.key()).cloned().collect();
+                let keys = jobs.iter().filter_map(|job| job.command.key()).cloned().collect();
                 transaction.records(&keys).await?
             }
         };
 
-        // 3. Read the named holds and those that may have expired.
-        let hold_ids: BTreeSet<_> = ours.iter().flat_map(|job| job.command.hold_ids()).collect();
+        // 2. Read the named holds and those that may have expired.
+        let hold_ids: BTreeSet<_> = jobs.iter().flat_map(|job| job.command.hold_ids()).collect();
         let with_holds = accounts.iter().filter(|account| account.held.is_positive());
         let with_holds: BTreeSet<_> =
             with_holds.map(|account| account.account_id.clone()).collect();
@@ -235,16 +270,16 @@ impl OpenTransaction {
             return Ok(None);
         }
 
-        // 4. Read which of the transactions to reverse were reversed before.
-        let reversals = ours.iter().filter_map(|job| job.command.reverses()).collect();
+        // 3. Read which of the transactions to reverse were reversed before.
+        let reversals = jobs.iter().filter_map(|job| job.command.reverses()).collect();
         let reversed_by = transaction.reversed_by(&reversals).await?;
 
-        // 5. Read the opening attributes of accounts that are to be opened again.
-        let opened: BTreeSet<_> = ours.iter().filter_map(|job| job.command.opens()).collect();
+        // 4. Read the opening attributes of accounts that are to be opened again.
+        let opened: BTreeSet<_> = jobs.iter().filter_map(|job| job.command.opens()).collect();
         let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
         let openings = transaction.opening_attributes(opened).await?;
 
-        // 6. Apply each command in turn, in memory, except those of abandoned jobs.
+        // 5. Apply each command in turn, in memory, except those of abandoned jobs.
         let mut work = UnitOfWork::new(LockedState {
             accounts,
             holds,
@@ -257,16 +292,15 @@ impl OpenTransaction {
             let result = work.apply(&job.command);
             (job, result)
         };
-        let completed = ours.into_iter().filter(|job| job.claim()).map(apply).collect();
+        executed.completed = jobs.into_iter().filter(|job| job.claim()).map(apply).collect();
 
         #[cfg(test)]
-        super::failpoints::hit(super::failpoints::Point::BeforeWrite, jobs);
+        super::failpoints::hit(super::failpoints::Point::BeforeWrite, &batch.jobs);
 
-        // 7. Write the changes. The caller commits.
+        // 6. Write the changes. The caller commits.
         transaction.write(&work).await?;
-        let write_time = start.elapsed().saturating_sub(lock_wait);
-        let (start, commit_time) = (*start, Duration::ZERO);
-        Ok(Some(Executed { completed, left_out, start, lock_wait, write_time, commit_time }))
+        executed.write_time = self.start.elapsed().saturating_sub(executed.lock_wait);
+        Ok(Some(executed))
     }
 }
 

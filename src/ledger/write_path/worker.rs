@@ -10,7 +10,6 @@ use crate::{
     domain::account::Account,
     ledger::write_path::{
         executor::Executor,
-        job::DEADLINE_MARGIN,
         shared::WritePath,
         transaction::{Batch, ExecuteError, Lookup, OpenTransaction, WaitFor},
     },
@@ -80,7 +79,7 @@ impl Worker {
                     self.next_mode = LockMode::SkipLocked;
                     true
                 }
-                Err(error) => match path.queue.try_dequeue(path.batch_size_max) {
+                Err(error) => match path.queue.try_dequeue(path.cost_max) {
                     Some(mut taken) => {
                         let jobs = std::mem::take(&mut taken.jobs);
                         let batch = Batch::new(jobs, LockMode::Wait, Lookup::Before);
@@ -101,7 +100,7 @@ impl Worker {
     /// Executes all waiting jobs; returns whether there were any.
     async fn process(&mut self, transaction: OpenTransaction, has_turn: bool) -> bool {
         let Self { path, executor, lookups, next_mode } = self;
-        let Some(mut taken) = path.queue.try_dequeue(path.batch_size_max) else {
+        let Some(mut taken) = path.queue.try_dequeue(path.cost_max) else {
             executor.abandon(transaction).await;
             return false;
         };
@@ -122,8 +121,7 @@ impl Worker {
             {
                 path.turns.record_collision();
                 *next_mode = LockMode::SkipLocked;
-                batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
-                taken.put_back(batch.jobs);
+                taken.put_back_in_time(batch.jobs);
             }
             // Another transaction has written a key of this one, or is in a deadlock with it. In a turn
             // there is no such transaction of a peer.
@@ -131,8 +129,7 @@ impl Worker {
                 StorageError::LockTimeout(_) | StorageError::Aborted(_),
             )) if !has_turn && path.store.kind() == DatabaseKind::Postgres => {
                 path.turns.start();
-                batch.jobs.retain(|job| !job.expire(DEADLINE_MARGIN));
-                taken.put_back(batch.jobs);
+                taken.put_back_in_time(batch.jobs);
             }
             Err(ExecuteError::NotApplied(StorageError::RepeatedRequest(_)))
                 if lookup == Lookup::OnConflict =>

@@ -65,7 +65,7 @@ impl Store {
         loop {
             let values = [claim.account_key.into(), after.into(), sequence.into()];
             let page = read_packed(&self.readers, &columns, &from, values).await?;
-            for line in page.text.lines().map(EntryLine::new) {
+            for line in page.rows()?.map(EntryLine::new) {
                 let number = line.sequence;
                 let verified = match line.entry(&claim.account_id, &claim.currency) {
                     Ok(entry) => verification.push(&entry),

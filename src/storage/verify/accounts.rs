@@ -12,16 +12,22 @@ use crate::storage::verify::{
     rows::{self, EntryLine, account_columns, entry_columns, read_packed, unknown_account},
 };
 use crate::{
-    domain::verification::{AccountVerifier, LedgerFault, LedgerTotals, StoredAccount},
+    domain::{
+        money::Currency,
+        verification::{
+            AccountVerifier, Comparison, CurrencyTotals, LedgerFault, LedgerTotals, StoredAccount,
+        },
+    },
     storage::{StorageError, dialect::DatabaseKind, entity::requests::EntryKey},
 };
 
-/// Rows of `entries` in one page: some megabytes, so that round trips do not count.
-const ENTRY_PAGE: usize = 10_000;
+/// Rows of `entries` in one page: half a megabyte, so that round trips do not count, and memory is
+/// used again without a call of the system.
+const ENTRY_PAGE: usize = 5000;
 /// Rows of `accounts` in one page.
 const ACCOUNT_PAGE: usize = 1000;
-/// The approximate number of entries in a partition: enough partitions for every connection.
-const PARTITION_ENTRIES: i64 = 10_000;
+/// The approximate number of entries in a partition: most partitions fit into a page.
+const PARTITION_ENTRIES: i64 = 2500;
 
 /// The entries in a range of keys, and the accounts to which they should belong.
 struct Partition {
@@ -48,13 +54,16 @@ pub async fn entries_counted(connection: &DatabaseTransaction) -> Result<u64, St
     Ok(count as u64)
 }
 
-/// Verifies all accounts.
+/// Verifies all accounts, and adds their entries to the comparison.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
+    comparison: &Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let progress = progress.clone();
-    let work = move |connection, partition| recompute(connection, partition, progress.clone());
+    let (progress, comparison) = (progress.clone(), comparison.clone());
+    let work = move |connection, partition| {
+        recompute(connection, partition, progress.clone(), comparison.clone())
+    };
     partitions::for_each(connections, partition_all, work).await
 }
 
@@ -130,6 +139,7 @@ async fn recompute(
     connection: Arc<DatabaseTransaction>,
     partition: Partition,
     progress: Arc<VerifyProgress>,
+    comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let from = format!(
         "FROM entries WHERE (account_key, sequence) > ($1, $2) \
@@ -137,23 +147,22 @@ async fn recompute(
              ORDER BY account_key, sequence LIMIT {ENTRY_PAGE}"
     );
     let columns = entry_columns(DatabaseKind::of(&*connection));
-    let Some(mut check) = PartitionVerifier::begin(&connection, &partition).await? else {
-        return Ok(LedgerTotals::default());
-    };
+    let begun = PartitionVerifier::begin(&connection, &partition, comparison).await?;
+    let Some(mut check) = begun else { return Ok(LedgerTotals::default()) };
     let (mut after, until) = (partition.after, partition.until);
     loop {
         let values = [after.0, after.1, until.0, until.1].map(Value::from);
         let page = read_packed(&*connection, &columns, &from, values).await?;
-        let mut last = after;
-        for line in page.text.lines().map(EntryLine::new) {
-            last = (line.account_key, line.sequence.unwrap_or_default());
-            check.push(line)?;
+        for row in page.rows()? {
+            check.push(EntryLine::new(row))?;
         }
-        progress.looked_at.fetch_add(page.count as u64, Ordering::Relaxed);
-        if page.count < ENTRY_PAGE {
-            return check.finish(until.1);
+        progress.read.fetch_add(page.count as u64, Ordering::Relaxed);
+        match page.rows()?.next_back().map(EntryLine::new) {
+            Some(last) if page.count == ENTRY_PAGE => {
+                after = (last.account_key, last.sequence.unwrap_or_default());
+            }
+            _ => return check.finish(until.1),
         }
-        after = last;
     }
 }
 
@@ -161,6 +170,9 @@ async fn recompute(
 struct PartitionVerifier {
     accounts: std::vec::IntoIter<StoredAccount>,
     current: Option<AccountVerifier>,
+    comparison: Arc<Comparison>,
+    /// The entries of the current account whose transaction is known.
+    compared: CurrencyTotals,
     totals: LedgerTotals,
 }
 
@@ -170,6 +182,7 @@ impl PartitionVerifier {
     async fn begin(
         connection: &DatabaseTransaction,
         partition: &Partition,
+        comparison: Arc<Comparison>,
     ) -> Result<Option<Self>, VerifyError> {
         let mut accounts = partition.accounts.clone().into_iter();
         let current = match (accounts.next(), partition.resumes_after()) {
@@ -178,7 +191,7 @@ impl PartitionVerifier {
                 let from = "FROM entries WHERE account_key = $1 AND sequence = $2";
                 let values = [claim.account_key.into(), sequence.into()];
                 let page = read_packed(connection, &columns, from, values).await?;
-                let line = page.text.lines().next().map(EntryLine::new);
+                let line = page.rows()?.next().map(EntryLine::new);
                 let read =
                     |line: EntryLine<'_>| line.entry(&claim.account_id, &claim.currency).ok();
                 let Some(entry) = line.and_then(read) else { return Ok(None) };
@@ -186,7 +199,8 @@ impl PartitionVerifier {
             }
             (claim, _) => claim.map(AccountVerifier::new),
         };
-        Ok(Some(Self { accounts, current, totals: LedgerTotals::default() }))
+        let (compared, totals) = (CurrencyTotals::default(), LedgerTotals::default());
+        Ok(Some(Self { accounts, current, comparison, compared, totals }))
     }
 
     /// Verifies the next entry.
@@ -208,11 +222,16 @@ impl PartitionVerifier {
             .into());
         };
         let claim = current.claim();
-        match line.entry(&claim.account_id, &claim.currency) {
-            Ok(entry) => current.push(&entry)?,
-            Err(column) => return Err(current.unreadable(sequence, column).into()),
-        }
+        let entry = line
+            .entry(&claim.account_id, &claim.currency)
+            .map_err(|column| current.unreadable(sequence, column))?;
+        current.push(&entry)?;
         self.totals.entries += 1;
+        if let Some(kind) = self.comparison.add_entry(account_key, &entry) {
+            self.compared.entries += 1;
+            // A partition has far too few entries to overflow.
+            self.compared.by_kind[kind as usize] += entry.amount.units();
+        }
         Ok(())
     }
 
@@ -223,8 +242,9 @@ impl PartitionVerifier {
             while self.accounts.len() > 0 {
                 self.finish_account()?;
             }
-            if let Some(current) = self.current {
+            if let Some(current) = self.current.take() {
                 current.require_through(until)?;
+                self.add_compared(&current.claim().currency)?;
             }
             return Ok(self.totals);
         }
@@ -239,13 +259,19 @@ impl PartitionVerifier {
         if let Some(done) = self.current.take() {
             done.finish()?;
             let claim = done.claim();
-            let mut found = LedgerTotals { accounts: 1, ..LedgerTotals::default() };
-            let totals = found.totals(&claim.currency);
-            totals.accounts = 1;
-            totals.balances = claim.balance.decimal().mantissa();
-            self.totals.add(found)?;
+            self.totals.accounts += 1;
+            self.compared.accounts = 1;
+            self.compared.balances = claim.balance.units();
+            self.add_compared(&claim.currency)?;
         }
         self.current = self.accounts.next().map(AccountVerifier::new);
         Ok(())
+    }
+
+    /// Adds what was found of the current account to the totals.
+    fn add_compared(&mut self, currency: &Currency) -> Result<(), VerifyError> {
+        let mut found = LedgerTotals::default();
+        *found.totals(currency) = std::mem::take(&mut self.compared);
+        Ok(self.totals.add(found)?)
     }
 }

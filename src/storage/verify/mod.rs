@@ -1,9 +1,13 @@
 //! Verification of the ledger: every account against its entries and holds, every entry against its
 //! request, and the money of each currency against its sources.
 //!
-//! Reads one snapshot, in bounded pages and constant memory. Independent partitions of `accounts`
+//! Reads one snapshot, in bounded pages and bounded memory. Independent partitions of `accounts`
 //! and `requests` are spread over the connections of the snapshot. Nothing is written here, and the
 //! rules are the domain's.
+//!
+//! Requests and entries are read once each, in the order of their keys, and compared by a
+//! [`Comparison`]. Only where they differ, entries are looked up one by one, which takes many times
+//! longer but finds the fault.
 
 mod account;
 mod accounts;
@@ -17,12 +21,18 @@ mod records;
 mod requests;
 mod rows;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    hash::RandomState,
+    sync::{Arc, atomic::Ordering},
+};
 
 use sea_orm::DatabaseTransaction;
 
 pub use self::{error::VerifyError, progress::VerifyProgress};
-use crate::{domain::verification::LedgerTotals, storage::Snapshot};
+use crate::{
+    domain::verification::{Comparison, LedgerTotals},
+    storage::Snapshot,
+};
 
 impl Snapshot {
     /// Verifies the whole ledger. The error is the first fault.
@@ -39,18 +49,37 @@ pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let counted = accounts::entries_counted(&connections[0]).await?;
-    progress.entries.store(counted, Ordering::Relaxed);
-    let mut totals = accounts::verify(connections, progress).await?;
-    totals.add(requests::verify(connections, progress).await?)?;
-    // Every named entry was found, and no two transactions share an id: if the counts differ, there
-    // are entries that no request names.
-    if totals.entries_named() != totals.entries {
+    let entries = accounts::entries_counted(&connections[0]).await?;
+    // Each entry is read once, and each name of an entry.
+    progress.expected.store(entries.saturating_mul(2), Ordering::Relaxed);
+    let comparison = Arc::new(Comparison::new(RandomState::new(), entries));
+    let requests = requests::verify(connections, progress, &comparison).await;
+    let (accounts, others) = tokio::join!(
+        accounts::verify(connections, progress, &comparison),
+        verify_others(&connections[connections.len() - 1])
+    );
+    // A fault of an account comes before one of a request, which may be its consequence.
+    let mut totals = accounts?;
+    totals.add(requests?)?;
+    let is_different = comparison.finish();
+    let undecided = comparison.undecided();
+    if undecided > 0.0 {
+        progress.expected.fetch_add((entries as f64 * undecided) as u64, Ordering::Relaxed);
+        totals.add(requests::look_up(connections, progress, &comparison).await?)?;
+    }
+    // Every named entry was found. So there is an entry that no request names, or two transactions
+    // share an id.
+    if is_different {
         return Err(orphans::first(&connections[0]).await?.into());
     }
-    holds::verify(&connections[0]).await?;
-    records::verify_holds(&connections[0]).await?;
-    attributes::verify(&connections[0]).await?;
+    others?;
     totals.check()?;
     Ok(totals)
+}
+
+/// Verifies what is no entry and no request.
+async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    holds::verify(connection).await?;
+    records::verify_holds(connection).await?;
+    attributes::verify(connection).await
 }

@@ -5,19 +5,89 @@ use sea_orm::{
 };
 
 use crate::{
-    domain::verification::LedgerFault,
+    domain::{
+        account::Labels, ids::RequestId, rejection::Rejection, transaction::TransactionKind,
+        verification::LedgerFault,
+    },
     storage::{
         StorageError,
         dialect::DatabaseKind,
         entity::{currencies::currency, holds, requests},
         error::undecodable_column,
-        tables::{HOLDS, REQUESTS},
-        verify::error::VerifyError,
+        tables::{Column, ColumnType, HOLDS, REQUESTS},
+        verify::{error::VerifyError, rows::columns},
     },
 };
 
 /// Rows of `holds` in one page.
 const HOLD_PAGE: usize = 1000;
+
+/// The columns of `requests r` that say which entries a request has.
+pub fn applied_columns(kind: DatabaseKind) -> String {
+    let id = kind.uuid_text("r.transaction_id");
+    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, r.entry_keys")
+}
+
+/// Those columns, and the others that [`is_request`] reads.
+pub fn request_columns(kind: DatabaseKind) -> String {
+    let (applied, has_types) = (applied_columns(kind), has_types(kind));
+    let labels = kind.text("r.labels");
+    format!(
+        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 16 THEN 1 ELSE 0 END, \
+         r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
+         CASE WHEN r.hold_id IS NULL THEN 'none' \
+             WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
+             ELSE 'missing' END, \
+         r.caller, COALESCE(r.description, '')"
+    )
+}
+
+/// The condition that the columns of `requests r` have values of their types. SQLite stores any value
+/// in any column.
+fn has_types(kind: DatabaseKind) -> String {
+    if kind == DatabaseKind::Postgres {
+        return "true".to_owned();
+    }
+    let has_type = |column: &Column| {
+        let name = column.name;
+        let is_type = match column.kind {
+            ColumnType::Text | ColumnType::Json | ColumnType::Amount | ColumnType::AmountAsText => {
+                format!("typeof(r.{name}) = 'text'")
+            }
+            ColumnType::SmallInteger | ColumnType::Integer | ColumnType::Flag => {
+                format!("typeof(r.{name}) = 'integer'")
+            }
+            ColumnType::Bytes => format!("typeof(r.{name}) = 'blob'"),
+            ColumnType::Uuid => {
+                format!("typeof(r.{name}) = 'blob' AND octet_length(r.{name}) = 16")
+            }
+        };
+        match column.is_nullable {
+            true => format!("(r.{name} IS NULL OR {is_type})"),
+            false => is_type,
+        }
+    };
+    REQUESTS.columns.iter().map(has_type).collect::<Vec<_>>().join(" AND ")
+}
+
+/// Whether a row of [`request_columns`] is certainly one that a server can decode. If not,
+/// [`verify_requests`] finds out.
+pub fn is_request(row: &str) -> bool {
+    let mut columns = columns(row);
+    let mut next = || columns.next().unwrap_or_default();
+    let (_, kind, is_applied, _) = (next(), next(), next() == "1", next());
+    let (has_types, request_id, labels) = (next() == "1", next(), next());
+    let (rejection, hold, _, _) = (next(), next(), next(), next());
+    let has_effects = match is_applied {
+        true => hold == "found" || hold == "none" && TransactionKind::from_name(kind).is_some(),
+        false => serde_json::from_str::<Rejection>(rejection).is_ok(),
+    };
+    has_types
+        && RequestId::parse(request_id).is_ok()
+        && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
+        && has_effects
+        && columns.next().is_none()
+}
 
 /// Decodes the requests in a range of keys: `(caller, request_id)` from `$1, $2`, exclusive, to
 /// `$3, $4`, inclusive.

@@ -1,11 +1,11 @@
-//! Verification of every request against the entries that it names.
+//! Verification of every request, and of the entries that it names.
 
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -14,13 +14,13 @@ use crate::storage::verify::{
     partitions::{self, LAST},
     progress::VerifyProgress,
     records,
-    rows::{amount_of, read_packed, unknown_account},
+    rows::{amount_of, columns, read_packed, unknown_account},
 };
 use crate::{
     domain::{
         money::{Amount, Currency},
         transaction::TransactionKind,
-        verification::{LedgerFault, LedgerTotals},
+        verification::{Comparison, LedgerFault, LedgerTotals},
     },
     storage::{
         dialect::DatabaseKind,
@@ -29,8 +29,13 @@ use crate::{
     },
 };
 
-/// Requests in a partition: some tens of megabytes even with a hundred entries each.
-const PARTITION_REQUESTS: usize = 5000;
+/// Requests in a partition: some tens of megabytes even with a hundred entries each, and usually half a
+/// megabyte, so that memory is used again without a call of the system.
+const PARTITION_REQUESTS: usize = 2500;
+
+/// The requests with keys from `$1, $2`, exclusive, to `$3, $4`, inclusive.
+const PARTITION: &str = "FROM requests r WHERE (r.caller, r.request_id) > ($1, $2) \
+    AND (r.caller, r.request_id) <= ($3, $4) ORDER BY r.caller, r.request_id";
 
 /// The key of a request: its caller and its id.
 type Key = (String, String);
@@ -38,8 +43,8 @@ type Key = (String, String);
 /// An applied request that moves money.
 struct Applied {
     transaction_id: Uuid,
-    movement: TransactionKind,
-    names: Vec<EntryKey>,
+    kind: TransactionKind,
+    entry_keys: Vec<EntryKey>,
 }
 
 /// An entry that a request names; without an amount if that cannot be read.
@@ -71,13 +76,29 @@ impl RequestFault {
     }
 }
 
-/// Verifies all requests.
+/// Verifies all requests, and adds the names of their entries to the comparison.
 pub async fn verify(
     connections: &[Arc<DatabaseTransaction>],
     progress: &Arc<VerifyProgress>,
+    comparison: &Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let progress = progress.clone();
-    let work = move |connection, partition| look_up(connection, partition, progress.clone());
+    let (progress, comparison) = (progress.clone(), comparison.clone());
+    let work = move |connection, partition| {
+        read_partition(connection, partition, progress.clone(), comparison.clone())
+    };
+    partitions::for_each(connections, partition_all, work).await
+}
+
+/// Looks up the entries of all requests that the comparison leaves undecided.
+pub async fn look_up(
+    connections: &[Arc<DatabaseTransaction>],
+    progress: &Arc<VerifyProgress>,
+    comparison: &Arc<Comparison>,
+) -> Result<LedgerTotals, VerifyError> {
+    let (progress, comparison) = (progress.clone(), comparison.clone());
+    let work = move |connection, partition| {
+        look_up_partition(connection, partition, progress.clone(), comparison.clone())
+    };
     partitions::for_each(connections, partition_all, work).await
 }
 
@@ -109,53 +130,85 @@ async fn partition_all(
     }
 }
 
-async fn look_up(
+async fn read_partition(
     connection: Arc<DatabaseTransaction>,
-    (after, until): (Key, Key),
+    partition: (Key, Key),
     progress: Arc<VerifyProgress>,
+    comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let id = kind.uuid_text("transaction_id");
-    let is_applied = "CASE WHEN rejection IS NULL THEN 1 ELSE 0 END";
-    let from = "FROM requests WHERE (caller, request_id) > ($1, $2) \
-        AND (caller, request_id) <= ($3, $4) ORDER BY caller, request_id";
-    let columns = format!("{id}, kind, {is_applied}, entry_keys");
-    let values = [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into());
-    let page = read_packed(&*connection, &columns, from, values.clone()).await?;
-    let mut applied = Vec::with_capacity(page.count);
-    for line in page.text.lines() {
-        applied.extend(read(line)?);
+    let values = key_values(&partition);
+    let columns = records::request_columns(kind);
+    let mut page = read_packed(&*connection, &columns, PARTITION, values.clone()).await?;
+    let are_requests = page.rows().is_ok_and(|rows| {
+        let mut rows = rows.map(records::is_request);
+        rows.by_ref().take(page.count).all(|is_request| is_request) && rows.next().is_none()
+    });
+    if !are_requests {
+        page =
+            read_packed(&*connection, &records::applied_columns(kind), PARTITION, values.clone())
+                .await?;
     }
-    let named: Vec<EntryKey> = applied.iter().flat_map(|it| &it.names).copied().collect();
+    let mut names_read = 0;
+    for row in page.rows()? {
+        if let Some(Applied { transaction_id, kind, entry_keys }) = read(row)? {
+            names_read += entry_keys.len();
+            comparison.add_request(transaction_id, kind, &entry_keys);
+        }
+    }
+    progress.read.fetch_add(names_read as u64, Ordering::Relaxed);
+    if !are_requests {
+        records::verify_requests(&connection, values).await?;
+    }
+    Ok(LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() })
+}
+
+async fn look_up_partition(
+    connection: Arc<DatabaseTransaction>,
+    partition: (Key, Key),
+    progress: Arc<VerifyProgress>,
+    comparison: Arc<Comparison>,
+) -> Result<LedgerTotals, VerifyError> {
+    let columns = records::applied_columns(DatabaseKind::of(&*connection));
+    let page = read_packed(&*connection, &columns, PARTITION, key_values(&partition)).await?;
+    let mut undecided = Vec::new();
+    for row in page.rows()? {
+        let applied = read(row)?;
+        undecided.extend(applied.filter(|it| comparison.is_undecided(it.transaction_id)));
+    }
+    let named: Vec<EntryKey> = undecided.iter().flat_map(|it| &it.entry_keys).copied().collect();
     let found = find(&connection, &named).await?;
-    progress.looked_at.fetch_add(named.len() as u64, Ordering::Relaxed);
-    let mut totals = LedgerTotals { requests: page.count as u64, ..LedgerTotals::default() };
+    progress.read.fetch_add(named.len() as u64, Ordering::Relaxed);
+    let mut totals = LedgerTotals::default();
     let mut found = found.iter();
-    for request in &applied {
+    for request in &undecided {
         if let Err(fault) = check(request, &mut found, &mut totals) {
             return Err(fault.of_ledger(&connection).await?.into());
         }
     }
-    records::verify_requests(&connection, values).await?;
     Ok(totals)
 }
 
-/// The request of a line; None for one without entries that should have none.
-fn read(line: &str) -> Result<Option<Applied>, VerifyError> {
-    let mut columns = line.splitn(4, ' ');
+fn key_values((after, until): &(Key, Key)) -> [Value; 4] {
+    [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into())
+}
+
+/// The request of a row of [`records::applied_columns`]; None for one without entries that should have none.
+fn read(row: &str) -> Result<Option<Applied>, VerifyError> {
+    let mut columns = columns(row);
     let mut next = || columns.next().unwrap_or_default();
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
-    let (kind, is_applied, names) = (next(), next() == "1", next());
-    let names = parse_entry_keys(names)
+    let (kind, is_applied, entry_keys) = (next(), next() == "1", next());
+    let entry_keys = parse_entry_keys(entry_keys)
         .ok_or_else(|| fault("its column entry_keys cannot be read".to_owned()))?;
-    let movement = TransactionKind::of_kind(kind).map_err(fault)?;
-    match movement.filter(|_| is_applied) {
-        Some(movement) => Ok(Some(Applied { transaction_id, movement, names })),
-        None if names.is_empty() => Ok(None),
+    let transaction_kind = TransactionKind::of_kind(kind).map_err(fault)?;
+    match transaction_kind.filter(|_| is_applied) {
+        Some(kind) => Ok(Some(Applied { transaction_id, kind, entry_keys })),
+        None if entry_keys.is_empty() => Ok(None),
         None => {
             let why = if is_applied { kind } else { "rejected" };
-            let count = names.len();
+            let count = entry_keys.len();
             Err(fault(format!("it is {why} but names {count} entries")).into())
         }
     }
@@ -168,8 +221,8 @@ fn check<'a>(
     totals: &mut LedgerTotals,
 ) -> Result<(), RequestFault> {
     let transaction_id = request.transaction_id;
-    let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
-    for key in &request.names {
+    let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.entry_keys.len());
+    for key in &request.entry_keys {
         let fault = |description: String| RequestFault::Entry(*key, description);
         let Some(entry) = found.next().and_then(Option::as_ref) else {
             let description = format!("it is missing, but transaction {transaction_id} names it");
@@ -186,24 +239,24 @@ fn check<'a>(
         amounts.push((currency, *amount));
     }
     let fault = |description| RequestFault::Transaction(transaction_id, description);
-    let distinct: HashSet<&EntryKey> = request.names.iter().collect();
-    if distinct.len() != request.names.len() {
+    let distinct: HashSet<&EntryKey> = request.entry_keys.iter().collect();
+    if distinct.len() != request.entry_keys.len() {
         return Err(fault("it names an entry twice".to_owned()));
     }
-    request.movement.check(&amounts).map_err(fault)?;
+    request.kind.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
         let totals = totals.totals(currency);
         totals.entries += 1;
         // A partition has far too few entries to overflow.
-        totals.by_kind[request.movement as usize] += amount.decimal().mantissa();
+        totals.by_kind[request.kind as usize] += amount.units();
     }
     Ok(())
 }
 
-/// The entries with these names, in their order; None for a missing one.
+/// The entries with these keys, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
-    names: &[EntryKey],
+    keys: &[EntryKey],
 ) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
@@ -221,16 +274,16 @@ async fn find(
             "n.position - 1",
         ),
     };
-    let values = kind.pairs(names.iter().copied());
+    let values = kind.pairs(keys.iter().copied());
     let id = kind.uuid_text("e.transaction_id");
-    let columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
-    let page = read_packed(connection, &columns, from, values).await?;
-    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
-    found.resize_with(names.len(), || None);
+    let found_columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
+    let page = read_packed(connection, &found_columns, from, values).await?;
+    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(keys.len());
+    found.resize_with(keys.len(), || None);
     // Few currencies, each with many entries.
     let mut currencies: Vec<Currency> = Vec::new();
-    for line in page.text.lines() {
-        let mut columns = line.splitn(5, ' ');
+    for row in page.rows()? {
+        let mut columns = columns(row);
         let mut next = || columns.next().unwrap_or_default();
         let position: usize = next().parse().unwrap_or(usize::MAX);
         let transaction_id = Uuid::try_parse(next()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Rows read for verification, with nothing taken for granted.
 //!
-//! A page of entries or requests comes as one text, with a line for each row: fetching a million
-//! rows one by one from the driver costs many times what verifying them does.
+//! A page of entries or requests comes as one text: fetching a million rows one by one from the driver
+//! costs many times what verifying them does.
 
 use rust_decimal::Decimal;
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Value};
@@ -27,16 +27,33 @@ pub fn entry_columns(kind: DatabaseKind) -> String {
     format!("account_key, sequence, {id}, amount, balance_after, create_time_us, {hash}")
 }
 
+/// Between two columns of a row: the unit separator of ASCII.
+const COLUMN_SEPARATOR: char = '\u{1f}';
+/// Between two rows: the record separator of ASCII.
+const ROW_SEPARATOR: char = '\u{1e}';
+
 /// A page of rows in one text.
 pub struct Packed {
     /// The number of rows.
     pub count: usize,
-    /// A line for each row.
-    pub text: String,
+    /// An error if a value is not UTF-8.
+    text: Result<Option<String>, DbErr>,
 }
 
-/// Reads these columns of the rows of `FROM ... ORDER BY ...`. This service writes no value with a
-/// line feed in these columns; one would be found as a fault.
+impl Packed {
+    /// The rows. They are more than `count` if a value has a separator in it.
+    pub fn rows(&self) -> Result<impl DoubleEndedIterator<Item = &str>, StorageError> {
+        let text = self.text.as_ref().map_err(|error| StorageError::from(error.clone()))?;
+        Ok(text.iter().flat_map(|text| text.split(ROW_SEPARATOR)))
+    }
+}
+
+/// The columns of a row.
+pub fn columns(row: &str) -> std::str::Split<'_, char> {
+    row.split(COLUMN_SEPARATOR)
+}
+
+/// Reads these columns of the rows of `FROM ... ORDER BY ...`. None of them is null.
 pub async fn read_packed(
     connection: &impl ConnectionTrait,
     columns: &str,
@@ -44,19 +61,19 @@ pub async fn read_packed(
     values: impl IntoIterator<Item = Value>,
 ) -> Result<Packed, StorageError> {
     let sql = format!(
-        "SELECT count(*), string_agg(line, '\n') \
-         FROM (SELECT concat_ws(' ', {columns}) AS line {from}) AS page"
+        "SELECT count(*), string_agg(line, '{ROW_SEPARATOR}') \
+         FROM (SELECT concat_ws('{COLUMN_SEPARATOR}', {columns}) AS line {from}) AS page"
     );
     let statement = DatabaseKind::of(connection).statement(sql, values);
     let Some(row) = connection.query_one_raw(statement).await? else {
         return Err(StorageError::Unavailable("a count has no row".to_owned()));
     };
     let count: i64 = row.try_get_by_index(0)?;
-    let text: Option<String> = row.try_get_by_index(1)?;
-    Ok(Packed { count: usize::try_from(count).unwrap_or_default(), text: text.unwrap_or_default() })
+    let count = usize::try_from(count).unwrap_or_default();
+    Ok(Packed { count, text: row.try_get_by_index(1) })
 }
 
-/// A line of entries.
+/// A row of entries.
 pub struct EntryLine<'a> {
     /// The key of the account; 0, which no account has, if it cannot be read.
     pub account_key: i64,
@@ -66,9 +83,9 @@ pub struct EntryLine<'a> {
 }
 
 impl<'a> EntryLine<'a> {
-    /// Takes a line apart.
-    pub fn new(line: &'a str) -> Self {
-        let mut rest = line.split(' ');
+    /// Takes a row apart.
+    pub fn new(row: &'a str) -> Self {
+        let mut rest = columns(row);
         let mut number = || rest.next().and_then(|text| text.parse().ok());
         let (account_key, sequence) = (number().unwrap_or_default(), number());
         Self { account_key, sequence, rest }

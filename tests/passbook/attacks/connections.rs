@@ -38,7 +38,7 @@ async fn nobody_watches_health_beyond_a_small_budget() {
         shed().await + of_nobody >= expected
     })
     .await;
-    assert!(target.in_flight().await <= NOBODY_STREAMS_MAX);
+    target.in_flight_falls_to(NOBODY_STREAMS_MAX).await;
     target.withstands("health watches of nobody", NOBODY_MIB_MAX).await;
     let mut health = HealthClient::new(target.server.channel());
     let check = HealthCheckRequest::default();
@@ -68,15 +68,13 @@ async fn calls_of_nobody_that_never_end_are_few_and_end_in_time() {
         connections.push(raw);
     }
     let started = Instant::now();
-    eventually("most are shed", async || {
-        target.shed("control_calls", "connection").await
-            + target.shed("control_calls", "identity").await
-            >= 12.0 * 100.0 - NOBODY_CALLS_MAX
-    })
-    .await;
-    assert!(target.in_flight().await <= NOBODY_CALLS_MAX);
+    // Of 100 calls of a connection at most 64 stay, and the connections with the oldest ones are closed.
+    eventually("some are shed", async || target.shed("control_calls", "connection").await > 0.0)
+        .await;
+    target.in_flight_falls_to(NOBODY_CALLS_MAX).await;
+    assert!(target.in_flight().await > 0.0, "they ended before their number was seen");
     target.withstands("calls of nobody that never end", NOBODY_MIB_MAX).await;
-    eventually("they end", async || target.in_flight().await == 0.0).await;
+    target.in_flight_falls_to(0.0).await;
     times::promise("calls without a message end", started.elapsed(), seconds(22));
 }
 
@@ -229,7 +227,7 @@ async fn calls_to_unknown_paths_cost_nothing() {
         let call = [raw.call(stream, &path), http2::end(stream)].concat();
         raw.write(&call).await.expect("written");
     }
-    eventually("nothing is in flight", async || target.in_flight().await == 0.0).await;
+    target.in_flight_falls_to(0.0).await;
     target.withstands("5000 unknown paths", 32).await;
     let text = target.admin.metrics().await.text;
     assert!(!text.contains("Unknown4999"), "a caller can add metrics");

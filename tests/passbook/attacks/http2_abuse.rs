@@ -22,6 +22,8 @@ const PREFIX: usize = 5;
 const SMALL_FRAMES: usize = 64;
 const SMALL_FRAMES_WRITES: u64 = 1000;
 const CONNECTIONS: usize = 4;
+/// The attacker is an identity. In a build without optimisation, 4,096 idle streams take 128 MiB.
+const MIB_MAX: u64 = IDENTITY_MIB_MAX * 5 / 8;
 
 /// One connection of an attacker, until the time is over or the server closes it.
 async fn attack(name: &'static str, address: SocketAddr, end: Instant) -> io::Result<u64> {
@@ -163,7 +165,7 @@ async fn the_server_survives_abuse_stays_small_and_serves_others() {
         let end = Instant::now() + ADVANCE + measured();
         let measure = async {
             sleep(ADVANCE).await;
-            target.withstands(name, NOBODY_MIB_MAX).await;
+            target.withstands(name, MIB_MAX).await;
         };
         let (_, _, (frames, ended)) = tokio::join!(
             measure,
@@ -173,7 +175,7 @@ async fn the_server_survives_abuse_stays_small_and_serves_others() {
         println!("{name}: {frames} writes, {ended} connections ended");
         assert!(target.server.wait(ms(0)).await.is_none(), "{name}: the server ended");
     }
-    target.withstands("after the abuse", NOBODY_MIB_MAX).await;
+    target.withstands("after the abuse", MIB_MAX).await;
     checker::assert_consistent(&target.database).await;
 }
 

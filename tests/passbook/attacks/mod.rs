@@ -29,6 +29,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::harness::{
     admin::{ADMIN, Admin},
     credentials::{Callers, identity},
+    server::cpu_time,
     *,
 };
 
@@ -68,6 +69,10 @@ struct Service {
     calls_per_second: f64,
     p99: Duration,
     refused: usize,
+    /// The cores that the server was using.
+    server_cores: f64,
+    /// The cores that this process was using: the clients of all identities.
+    client_cores: f64,
 }
 
 impl Target {
@@ -79,7 +84,7 @@ impl Target {
         let (admin, idle_kib) = (server.admin(), server.memory_kib());
         let other = server.client_of("b-token");
         open(&other, "of-b").await;
-        let before = Service::of(&other).await;
+        let before = Service::of(&other, &server).await;
         Self { server, admin, idle_kib, other, before, _callers: callers, database }
     }
 
@@ -90,17 +95,19 @@ impl Target {
     /// Measures how `b` is served during an attack, and prints it as a row of a table. Asserts that
     /// no call of `b` fails, and the memory above that of the idle server.
     async fn withstands(&self, attack: &str, mib_max: u64) {
-        let (before, during) = (&self.before, Service::of(&self.other).await);
+        let (before, during) = (&self.before, Service::of(&self.other, &self.server).await);
         let mib = self.memory_mib();
         let rate = during.calls_per_second / before.calls_per_second;
         let p99 = during.p99.as_secs_f64() / before.p99.as_secs_f64();
         let row = format!(
-            "| {attack} | {:.0} | {:.0} | {rate:.2} | {:.1} | {:.1} | {p99:.1} | {mib} | {} |",
+            "| {attack} | {:.0} | {:.0} | {rate:.2} | {:.1} | {:.1} | {p99:.1} | {mib} | {} | {:.2} | {:.2} |",
             before.calls_per_second,
             during.calls_per_second,
             before.p99.as_secs_f64() * 1000.0,
             during.p99.as_secs_f64() * 1000.0,
             during.refused,
+            during.server_cores,
+            during.client_cores,
         );
         times::figure(&row, rate >= 0.5 && p99 <= 3.0);
         assert_eq!(during.refused, 0, "{attack}: calls of another identity failed");
@@ -128,11 +135,18 @@ impl Target {
     async fn in_flight(&self) -> f64 {
         self.admin.metrics().await.value("passbook_calls_in_flight")
     }
+
+    /// Waits until only so many calls are left: a call is counted as shed before it ends.
+    async fn in_flight_falls_to(&self, max: f64) {
+        let is_bounded = async || self.in_flight().await <= max;
+        eventually(&format!("at most {max} calls are in flight"), is_bounded).await;
+    }
 }
 
 impl Service {
     /// Measures deposits and reads in turn.
-    async fn of(client: &Client) -> Self {
+    async fn of(client: &Client, server: &Server) -> Self {
+        let (server_before, client_before) = (server.cpu_time(), cpu_time("self"));
         let started = Instant::now();
         let end = started + measured();
         let callers = (0..CALLERS).map(|_| async {
@@ -154,9 +168,15 @@ impl Service {
             took.extend(of_caller);
             refused += refused_of_caller;
         }
-        let calls_per_second = took.len() as f64 / started.elapsed().as_secs_f64();
+        let elapsed = started.elapsed().as_secs_f64();
         took.sort();
-        Self { calls_per_second, p99: took[took.len() * 99 / 100], refused }
+        Self {
+            calls_per_second: took.len() as f64 / elapsed,
+            p99: took[took.len() * 99 / 100],
+            refused,
+            server_cores: (server.cpu_time() - server_before).as_secs_f64() / elapsed,
+            client_cores: (cpu_time("self") - client_before).as_secs_f64() / elapsed,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records that move no money are stored for good: an identity may have so many of them a minute.
 
-use crate::attacks::*;
+use crate::{attacks::*, harness::audit_log::Audit};
 
 const RECORDS_MAX: &str = "100";
 
@@ -56,7 +56,30 @@ async fn rejections_of_one_identity_are_few_and_have_no_labels() {
     let stored = target.database.texts(labels).await;
     assert_eq!(stored.len(), withdrawals);
     assert!(stored.iter().all(|labels| !labels.contains("label-")), "{:?}", stored[0]);
-    deposited(&b, "alice", "1").await;
+    // A repeat stores nothing.
+    let change = deposit("alice", "1");
+    for number in 0..150 {
+        let answer = b.deposit(change.clone()).await.expect("applied");
+        assert_eq!(answer.replayed, number > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_of_one_identity_are_few_in_the_audit_log() {
+    let started = tokio::time::Instant::now();
+    let audit = Audit::new();
+    let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
+    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    open(&b, "alice").await;
+    let change = deposit("alice", "1");
+    a.deposit(change.clone()).await.expect("applied");
+    let repeats = until_shed(async |_| a.deposit(change.clone()).await).await;
+    assert_few("repeats", repeats, started);
+    let lines = audit.events("change").into_iter();
+    assert!(lines.filter(|line| line["outcome"] == "replayed").count() <= repeats);
+    let again = b.deposit(deposit("alice", "1")).await.expect("others are served");
+    assert!(!again.replayed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

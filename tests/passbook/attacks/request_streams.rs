@@ -100,7 +100,7 @@ async fn messages_of_a_byte_a_second_are_bounded() {
         }
     });
     tokio::time::sleep(seconds(1)).await;
-    target.withstands("9 x 440 streams, a byte a second", IDENTITY_MIB_MAX / 2).await;
+    target.withstands("9 x 440 streams, a byte a second", IDENTITY_MIB_MAX * 5 / 8).await;
     assert!(!flood.is_finished(), "a connection was closed");
     assert_eq!(target.in_flight().await, (CONNECTIONS * STREAMS) as f64);
     flood.abort();

@@ -146,6 +146,11 @@ impl Server {
         number.and_then(|number| number.parse().ok()).expect("a number of KiB")
     }
 
+    /// The processor time that the process has used.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(&self.child.id().to_string())
+    }
+
     /// Waits for the process to exit. None after the limit.
     pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + limit;
@@ -323,13 +328,18 @@ fn spawn_and_wait(
         let log = server.log();
         return Err(format!("the server did not get ready; its log:\n{}", last_lines(&log)));
     };
-    server.address = ready_line
-        .strip_prefix("ready: listening on ")
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|address| address.parse().ok())
-        .ok_or_else(|| format!("not a ready line: {ready_line}"))?;
+    server.address =
+        address_of(&ready_line).ok_or_else(|| format!("not a ready line: {ready_line}"))?;
     server.ready_line = ready_line;
     Ok(server)
+}
+
+/// The address in a ready line, which is JSON for an ephemeral ledger.
+fn address_of(ready_line: &str) -> Option<SocketAddr> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(ready_line) {
+        return json["address"].as_str()?.parse().ok();
+    }
+    ready_line.strip_prefix("ready: listening on ")?.split(',').next()?.parse().ok()
 }
 
 /// Starts the process. Its address and ready line are still unknown; the channel gets the lines of
@@ -380,4 +390,16 @@ fn read_all(source: Option<impl Read + Send + 'static>) -> thread::JoinHandle<St
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// The processor time that a process has used: its id, or `self`.
+pub fn cpu_time(process: &str) -> Duration {
+    /// USER_HZ, in which the kernel counts.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    let stat = stat.expect("the process is there");
+    // The name, in parentheses, may contain anything. User and system time are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|it| TICK * it.parse::<u32>().expect("a number of ticks")).sum()
 }

@@ -23,6 +23,7 @@ async fn every_workload_runs_and_its_money_adds_up(kind: Kind) {
         ("hot", "stream"),
         ("transfer", "stream"),
         ("mixed", "stream"),
+        ("mixed", "shared"),
     ];
 
     for (workload, mode) in runs {

@@ -60,7 +60,7 @@ impl Setting {
             ("currency", _) => Some("ETH=18".to_owned()),
             ("admin_listen", _) => Some("127.0.0.1:0".to_owned()),
             ("otlp_endpoint", _) => Some("http://127.0.0.1:4317".to_owned()),
-            ("migrate" | "insecure", _) => Some("true".to_owned()),
+            ("ephemeral" | "migrate" | "insecure", _) => Some("true".to_owned()),
             (_, Some(default)) => Some(default.clone()),
             (_, None) => None,
         }

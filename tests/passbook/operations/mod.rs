@@ -9,6 +9,7 @@ mod configuration_spelling;
 mod currency_tables;
 mod database_urls;
 mod deploy_manifests;
+mod ephemeral;
 mod export_import;
 mod export_import_files;
 mod export_import_large;

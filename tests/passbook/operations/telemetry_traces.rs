@@ -112,10 +112,7 @@ async fn a_transaction_and_the_calls_that_it_served_are_linked_both_ways(kind: K
     open(&client, "a").await;
     deposit_at_once(&client, "a", 60).await;
 
-    let requests = (0..5).map(|_| {
-        let request = post(&[leg("a", "1")]);
-        StreamTransactionsRequest { request: Some(request) }
-    });
+    let requests = (0..5).map(|_| one_posting(post(&[leg("a", "1")])));
     let results = client.stream_transactions(tokio_stream::iter(requests)).await;
     let mut results = results.expect("results");
     while results.message().await.expect("a result").is_some() {}

@@ -1,11 +1,12 @@
 use tonic_types::StatusExt;
 
-use crate::harness::*;
+use crate::harness::{http2::Raw, *};
 
 on_both_databases! {
     an_account_is_read_as_of_its_last_change,
     a_change_made_by_one_process_is_seen_by_another,
     a_missing_account_is_not_found_by_name,
+    an_error_has_headers_and_no_body,
 }
 
 async fn an_account_is_read_as_of_its_last_change(kind: Kind) {
@@ -43,4 +44,15 @@ async fn a_missing_account_is_not_found_by_name(kind: Kind) {
     assert!(status.message().contains("nobody"), "{}", status.message());
     let resource = status.get_details_resource_info().expect("ResourceInfo");
     assert_eq!(resource.resource_name, "nobody");
+}
+
+/// grpc-go takes a response with an empty body after the headers of the error for a broken one.
+async fn an_error_has_headers_and_no_body(kind: Kind) {
+    let (_database, server, _client) = start_server(kind).await;
+    let mut raw = Raw::connect(server.address, "").await.expect("connected");
+    let get = "/passbook.v1.AccountService/GetAccount";
+    let call = raw.unary(get, &account_named("nobody"));
+    raw.write(&call).await.expect("sent");
+    raw.answer(1).await.expect("an answer");
+    assert!(raw.is_ended_by_headers());
 }

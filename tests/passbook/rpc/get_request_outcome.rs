@@ -34,8 +34,11 @@ async fn an_applied_request_has_its_response_as_outcome(kind: Kind) {
     }
     for (asked, made) in history {
         assert_final_everywhere(&clients, asked.request_id(), &applied(&made)).await;
-        let again = asked.send(&clients[1], PATIENCE).await.expect("it is replayed");
-        assert_eq!(again, Answer { replayed: true, ..made });
+        let replayed = Answer { replayed: true, ..made };
+        for again in [asked.clone(), asked.in_stream()] {
+            let answer = again.send(&clients[1], PATIENCE).await.expect("it is replayed");
+            assert_eq!(answer, replayed, "{again:?}");
+        }
     }
 }
 
@@ -58,8 +61,10 @@ async fn a_rejected_request_has_its_error_as_outcome(kind: Kind) {
     let before = get(&clients[0], "alice").await;
     for (asked, status) in history {
         assert_final_everywhere(&clients, asked.request_id(), &rejected(&status)).await;
-        let again = asked.send(&clients[1], PATIENCE).await.expect_err("it is rejected");
-        assert_eq!(rejected(&again), rejected(&status));
+        for again in [asked.clone(), asked.in_stream()] {
+            let error = again.send(&clients[1], PATIENCE).await.expect_err("it is rejected");
+            assert_eq!(rejected(&error), rejected(&status), "{again:?}");
+        }
     }
     assert_eq!(get(&clients[0], "alice").await, before);
 }

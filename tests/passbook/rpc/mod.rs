@@ -25,6 +25,7 @@ mod release_hold;
 mod reverse_transaction;
 mod stream_flow_control;
 mod stream_transactions;
+mod streamed_requests;
 mod transfer;
 mod update_account;
 mod verify_account;

@@ -13,16 +13,13 @@ on_both_databases! {
     a_bad_request_in_a_stream_fails_alone,
     a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable,
     a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream,
-}
-
-fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
-    StreamTransactionsRequest { request: Some(request) }
+    an_idle_stream_ends_at_the_deadline_of_its_caller,
 }
 
 async fn results_come_in_the_order_of_the_requests(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open(&client, "hot").await;
-    let requests: Vec<_> = (0..3000).map(|_| message(post(&[leg("hot", "1")]))).collect();
+    let requests: Vec<_> = (0..3000).map(|_| one_posting(post(&[leg("hot", "1")]))).collect();
 
     let mut results =
         client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
@@ -42,11 +39,11 @@ async fn a_bad_request_in_a_stream_fails_alone(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open(&client, "a").await;
     let requests = vec![
-        message(post(&[leg("a", "1")])),
-        StreamTransactionsRequest { request: None },
-        message(post(&[])),
-        message(post(&[leg("a", "-2")])),
-        message(post(&[leg("a", "1")])),
+        one_posting(post(&[leg("a", "1")])),
+        StreamTransactionsRequest::default(),
+        one_posting(post(&[])),
+        one_posting(post(&[leg("a", "-2")])),
+        one_posting(post(&[leg("a", "1")])),
     ];
 
     let answer = client.stream_transactions(tokio_stream::iter(requests)).await.expect("a stream");
@@ -65,7 +62,7 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
     let (database, _server, client) = start_server(kind).await;
     open_all(&client, &["a", "b"]).await;
     let requests: Vec<_> = (0..2000).map(|_| post(&[leg("a", "1"), leg("b", "1")])).collect();
-    let messages: Vec<_> = requests.iter().cloned().map(message).collect();
+    let messages: Vec<_> = requests.iter().cloned().map(one_posting).collect();
     let mut results =
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     for _ in 0..100 {
@@ -75,8 +72,11 @@ async fn a_stream_that_is_broken_off_leaves_each_change_whole_and_resolvable(kin
     drop(results);
 
     // Each repeat is applied now or replayed: together each has one effect.
-    for request in requests {
-        client.post_transaction(request).await.expect("it is resolved");
+    for some in requests.chunks(100) {
+        let calls = some.iter().map(|request| client.post_transaction(request.clone()));
+        for response in join_all(calls).await {
+            response.expect("it is resolved");
+        }
     }
     assert_eq!(balance(&client, "a").await, "2000.00");
     assert_eq!(balance(&client, "b").await, "2000.00");
@@ -90,7 +90,7 @@ async fn a_server_that_shuts_down_answers_what_it_has_read_and_ends_the_stream(k
     open(&client, "hot").await;
     let (sender, receiver) = mpsc::channel(1);
     let sending = tokio::spawn(async move {
-        while sender.send(message(post(&[leg("hot", "1")]))).await.is_ok() {
+        while sender.send(one_posting(post(&[leg("hot", "1")]))).await.is_ok() {
             tokio::time::sleep(ms(1)).await;
         }
     });
@@ -131,7 +131,7 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
                 description: "x".repeat(1000),
                 ..post(&[leg("hot", "1")])
             };
-            if sender.send(message(request)).await.is_err() {
+            if sender.send(one_posting(request)).await.is_err() {
                 return;
             }
             counter.fetch_add(1, Relaxed);
@@ -158,4 +158,16 @@ async fn a_stream_whose_results_are_not_read_is_not_read_from() {
     }
     assert_eq!(count, 20_000);
     sending.await.expect("all are sent");
+}
+
+async fn an_idle_stream_ends_at_the_deadline_of_its_caller(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
+    let requests = tokio_stream::iter([one_posting(post(&[leg("a", "1")]))]);
+    let requests = within(seconds(2), requests.chain(tokio_stream::pending()));
+    let mut results = client.stream_transactions(requests).await.expect("a stream");
+    made(&results.next().await.expect("a result").expect("applied").result.expect("always there"));
+    let end = results.next().await.expect("an end with a status").expect_err("the deadline");
+    assert_reason(&end, Reason::DeadlineExceeded);
+    assert_eq!(outcome(&end), "not_applied", "of what has no result");
 }

@@ -28,10 +28,6 @@ on_both_databases! {
     every_intent_of_a_stream_that_is_cut_has_an_end,
 }
 
-fn message(request: PostTransactionRequest) -> StreamTransactionsRequest {
-    StreamTransactionsRequest { request: Some(request) }
-}
-
 async fn every_change_has_one_line(kind: Kind) {
     let (database, callers, audit) = (TestDatabase::create(kind).await, callers(), Audit::new());
     let server = audit.serve(&database, &callers, &[]).await;
@@ -50,7 +46,7 @@ async fn every_change_has_one_line(kind: Kind) {
     client.deposit(deposit("west:1", "1")).await.expect_err("denied");
     let requests = vec![posting(&[("east:1", "1")]), posting(&[("east:1", "-9999")])];
     client.batch_post_transactions(BatchPostTransactionsRequest { requests }).await.expect("both");
-    let messages = [posting(&[("east:1", "1")]), posting(&[("west:1", "1")])].map(message);
+    let messages = [posting(&[("east:1", "1")]), posting(&[("west:1", "1")])].map(one_posting);
     let mut results =
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     while results.message().await.expect("a result").is_some() {}
@@ -139,7 +135,7 @@ async fn without_audit_nothing_changes(kind: Kind) {
     for result in client.batch_post_transactions(batch).await.expect("two results").results {
         assert_reason(&error(&result), Reason::AuditUnavailable);
     }
-    let messages = tokio_stream::iter([message(posting(&[("a", "1")]))]);
+    let messages = tokio_stream::iter([one_posting(posting(&[("a", "1")]))]);
     let mut results = client.stream_transactions(messages).await.expect("a stream");
     let result = results.message().await.expect("a response").and_then(|it| it.result);
     assert_reason(&error(&result.expect("a result")), Reason::AuditUnavailable);
@@ -219,7 +215,7 @@ async fn every_intent_of_a_stream_that_is_cut_has_an_end(kind: Kind) {
     let foreign_lock = database.lock_account("a").await;
     let (sender, messages) = mpsc::channel(10);
     for _ in 0..10 {
-        sender.try_send(message(posting(&[("a", "1")]))).expect("there is room");
+        sender.try_send(one_posting(posting(&[("a", "1")]))).expect("there is room");
     }
     let results = client.stream_transactions(ReceiverStream::new(messages)).await;
     let count = |event| audit.events(event).len();

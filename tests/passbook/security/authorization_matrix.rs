@@ -1,27 +1,25 @@
 //! Every RPC with every kind of credential, on own and foreign accounts, answers as the table in
 //! docs/security.md says.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::collections::BTreeMap;
 
-use passbook::proto::admin_service_client::AdminServiceClient;
-use prost::Message;
 use serde_json::{Value, json};
 use tonic::{
     client::Grpc, codegen::http::uri::PathAndQuery, service::Interceptor, transport::Channel,
 };
 use tonic_prost::ProstCodec;
 
-use crate::harness::{
-    certificates::Authority,
-    credentials::{
-        Credential, allow, authorization, bearer, deny, entry, entry_until, group, identity,
-        identity_known_by,
+use crate::{
+    harness::{
+        certificates::Authority,
+        credentials::{
+            Credential, allow, authorization, bearer, deny, entry, entry_until, group, identity,
+            identity_known_by,
+        },
+        jwt::{AUDIENCE, Files, SigningKey, claims_of, key_set, message, seconds_from_now, with},
+        *,
     },
-    jwt::{AUDIENCE, Files, SigningKey, claims_of, key_set, message, seconds_from_now, with},
-    *,
+    security::calls_of_every_method::{EXACT, IN_A_STREAM, call, call_admin, methods, target},
 };
 
 on_both_databases! {
@@ -35,16 +33,6 @@ enum Expected {
     MethodDenied,
     AccountDenied,
     Answered,
-}
-
-/// The existing resources that an RPC is called on.
-struct Target {
-    account_id: String,
-    second_account_id: String,
-    empty_account_id: String,
-    new_account_id: String,
-    hold_id: String,
-    transaction_id: String,
 }
 
 struct Who {
@@ -64,8 +52,6 @@ struct Who {
 }
 
 const ALL_RIGHTS: [&str; 5] = ["read", "credit", "debit", "manage", "overdraft"];
-/// The accounts that one policy names one by one.
-const EXACT: &str = "exact:";
 const EXACT_MAX: usize = 300;
 const SPIFFE_ID: &str = "spiffe://example.org/own-client";
 /// The names of tokens, which are also the tokens.
@@ -281,7 +267,7 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
 
 /// Whether an identity with these rights, on the accounts of the call or on others, may make it.
 fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
-    let needed: &[&str] = match method {
+    let needed: &[&str] = match method.trim_end_matches(IN_A_STREAM) {
         // They name no account, or show only visible ones.
         "ListAccounts" | "GetRequestOutcome" => return true,
         // Some account is enough.
@@ -311,41 +297,6 @@ fn found(answer: &Result<(), Status>) -> Option<Expected> {
     }
 }
 
-/// All methods of the contract. A new one needs a call below.
-fn methods() -> Vec<(String, String)> {
-    let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
-    let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
-    let services = files.flat_map(|file| file.service);
-    let methods = services.flat_map(|service| {
-        let name = service.name().to_owned();
-        service.method.into_iter().map(move |method| (name.clone(), method.name().to_owned()))
-    });
-    methods.collect()
-}
-
-async fn target(client: &Client, prefix: &str) -> Target {
-    static EXACT_COUNT: AtomicUsize = AtomicUsize::new(0);
-    let id = || match prefix {
-        EXACT => format!("{EXACT}{}", EXACT_COUNT.fetch_add(1, Ordering::Relaxed)),
-        _ => format!("{prefix}{}", &new_request_id()[14..]),
-    };
-    let target = Target {
-        account_id: id(),
-        second_account_id: id(),
-        empty_account_id: id(),
-        new_account_id: id(),
-        hold_id: new_request_id(),
-        transaction_id: String::new(),
-    };
-    open_all(client, &[&target.account_id, &target.second_account_id, &target.empty_account_id])
-        .await;
-    deposited(client, &target.account_id, "50").await;
-    let transaction_id = deposited(client, &target.account_id, "100").await.transaction_id;
-    let hold = hold_named(&target.hold_id, &target.account_id, "5");
-    let hold_id = place(client, hold).await.hold_id;
-    Target { hold_id, transaction_id, ..target }
-}
-
 async fn call_what_is_not_there(channel: Channel, mut credential: Credential) -> Code {
     let mut client = Grpc::new(channel);
     client.ready().await.expect("connected");
@@ -353,98 +304,4 @@ async fn call_what_is_not_there(channel: Channel, mut credential: Credential) ->
     let path = PathAndQuery::from_static("/passbook.v1.AccountService/Donate");
     let codec = ProstCodec::<(), ()>::default();
     client.unary(request, path, codec).await.expect_err("the method is missing").code()
-}
-
-async fn call_admin(channel: Channel, credential: Credential, method: &str) -> Result<(), Status> {
-    let mut client = AdminServiceClient::with_interceptor(channel, credential);
-    match method {
-        "GetWritePathStats" => {
-            client.get_write_path_stats(GetWritePathStatsRequest {}).await.map(drop)
-        }
-        "ListContendedAccounts" => {
-            let request = ListContendedAccountsRequest::default();
-            client.list_contended_accounts(request).await.map(drop)
-        }
-        _ => panic!("there is no call of AdminService/{method} in this test"),
-    }
-}
-
-/// Calls a method with a valid request for the target.
-async fn call(client: Client, method: &str, target: &Target) -> Result<(), Status> {
-    let id = target.account_id.as_str();
-    let state = async |id, state| set_state(&client, id, state, "a test", None).await.map(drop);
-    match method {
-        "CreateAccount" => {
-            client.create_account(account_of(&target.new_account_id, "USD")).await.map(drop)
-        }
-        "UpdateAccount" => {
-            let update_mask = mask(&["labels"]);
-            let request = UpdateAccountRequest { update_mask, ..update_of(id) };
-            client.update_account(request).await.map(drop)
-        }
-        "FreezeAccount" => state(id, AccountState::Frozen).await,
-        "UnfreezeAccount" => state(id, AccountState::Open).await,
-        "CloseAccount" => state(&target.empty_account_id, AccountState::Closed).await,
-        "Deposit" => client.deposit(deposit(id, "1")).await.map(drop),
-        "Withdraw" => client.withdraw(withdrawal(id, "1")).await.map(drop),
-        "Transfer" => client.transfer(transfer(id, &target.second_account_id, "1")).await.map(drop),
-        "PostTransaction" => client.post_transaction(posting(&[(id, "1")])).await.map(drop),
-        "BatchPostTransactions" => {
-            Change::PostInBatch(posting(&[(id, "1")])).send(&client, PATIENCE).await.map(drop)
-        }
-        "StreamTransactions" => {
-            Change::PostInStream(posting(&[(id, "1")])).send(&client, PATIENCE).await.map(drop)
-        }
-        "PlaceHold" => client.place_hold(hold(id, "1")).await.map(drop),
-        "CaptureHold" => client.capture_hold(capture(&target.hold_id)).await.map(drop),
-        "ReleaseHold" => client.release_hold(release(&target.hold_id)).await.map(drop),
-        "ReverseTransaction" => {
-            client.reverse_transaction(reversal(&target.transaction_id)).await.map(drop)
-        }
-        _ => call_a_reading_method(client, method, target).await,
-    }
-}
-
-async fn call_a_reading_method(
-    client: Client,
-    method: &str,
-    target: &Target,
-) -> Result<(), Status> {
-    let id = target.account_id.as_str();
-    let account_id = id.to_owned();
-    match method {
-        "GetAccount" => client.get_account(GetAccountRequest { account_id }).await.map(drop),
-        "BatchGetAccounts" => {
-            let account_ids = vec![account_id, target.second_account_id.clone()];
-            client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
-        }
-        "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
-        "ListAccountChanges" => client.list_account_changes(changes_of(id)).await.map(drop),
-        "GetHold" => {
-            let hold_id = target.hold_id.clone();
-            client.get_hold(GetHoldRequest { hold_id }).await.map(drop)
-        }
-        "ListHolds" => client.list_holds(holds_of(id)).await.map(drop),
-        "GetTransaction" => {
-            client.get_transaction(transaction_by_id(&target.transaction_id)).await.map(drop)
-        }
-        "ListTransactions" => client.list_transactions(transactions_of(id)).await.map(drop),
-        "ListEntries" => client.list_entries(entries_of(id)).await.map(drop),
-        "GetBalance" => {
-            client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
-        }
-        "WatchEntries" => client.watch_entries(watch(id, 0)).await.map(drop),
-        "GetRequestOutcome" => {
-            let request = GetRequestOutcomeRequest { request_id: new_request_id() };
-            client.get_request_outcome(request).await.map(drop)
-        }
-        "FenceRequest" => {
-            let request = FenceRequestRequest { request_id: new_request_id() };
-            client.fence_request(request).await.map(drop)
-        }
-        "VerifyAccount" => {
-            client.verify_account(VerifyAccountRequest { account_id }).await.map(drop)
-        }
-        _ => panic!("there is no call of {method} in this test"),
-    }
 }

@@ -1,8 +1,14 @@
-//! Only gRPC calls with one credential pass.
+//! Only gRPC calls with one credential pass, and every error has a reason.
 
 use http::{Method, Request, StatusCode};
 use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
-use tonic::body::Body;
+use tonic::{body::Body, client::Grpc};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use crate::harness::{
     credentials::{Callers, identity},
@@ -57,4 +63,41 @@ async fn only_grpc_calls_with_one_credential_pass() {
         assert_eq!(call(&server, Method::POST, GRPC, &two).await, unauthenticated, "{two:?}");
     }
     assert!(!server.log().contains("call failed"), "no fault of the server: {}", server.log());
+}
+
+/// What tonic rejects, and its services for health and reflection.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_that_no_rpc_of_passbook_returns_have_a_reason() {
+    let (_database, server, client) = start_server(Kind::Sqlite).await;
+    for path in ["/passbook.v1.AccountService/None", "/none.v1.None/None"] {
+        let mut grpc = Grpc::new(server.channel());
+        grpc.ready().await.expect("connected");
+        let codec = ProstCodec::<DepositRequest, DepositResponse>::default();
+        let request = tonic::Request::new(deposit("a", "1"));
+        let answer = grpc.unary(request, path.parse().expect("a path"), codec).await;
+        must_fail(answer, Reason::Unimplemented);
+    }
+    let unknown = HealthCheckRequest { service: "none".to_owned() };
+    let mut health = HealthClient::new(server.channel());
+    must_fail(health.check(unknown.clone()).await, Reason::NameNotFound);
+    must_fail(health.watch(unknown).await, Reason::NameNotFound);
+    // Streams end with an error in their trailers.
+    let symbol = MessageRequest::FileContainingSymbol("none.v1.None".to_owned());
+    let question = ServerReflectionRequest { host: String::new(), message_request: Some(symbol) };
+    let mut reflection = ServerReflectionClient::new(server.channel());
+    let answers = reflection.server_reflection_info(tokio_stream::iter([question])).await;
+    let end = answers.expect("a stream").into_inner().message().await;
+    must_fail(end, Reason::NameNotFound);
+    let mut compressed = tonic::Request::new(tokio_stream::empty());
+    compressed.metadata_mut().insert("grpc-encoding", "none".parse().expect("ASCII"));
+    must_fail(client.stream_transactions(compressed).await, Reason::Unimplemented);
+    let mut raw = Grpc::new(server.channel());
+    raw.ready().await.expect("connected");
+    // A message of another type, whose bytes are none of this one.
+    let codec = ProstCodec::<GetAccountRequest, StreamTransactionsResponse>::default();
+    let message = tokio_stream::iter([account_named("no message")]);
+    let path = "/passbook.v1.AccountService/StreamTransactions".parse().expect("a path");
+    let results = raw.streaming(tonic::Request::new(message), path, codec).await;
+    let end = results.expect("a stream").into_inner().message().await;
+    must_fail(end, Reason::InvalidMessage);
 }

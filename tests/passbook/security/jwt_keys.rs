@@ -1,13 +1,16 @@
 //! The keys that verify JSON Web Tokens: how they are loaded, replaced and checked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::jwt::{arguments, code, serve};
 use crate::harness::{
+    admin::ADMIN,
+    audit_log::Audit,
     credentials::identity_known_by,
     jwt::{Files, JwksServer, SigningKey, claims_of, key_set},
+    servers::free_port,
     *,
 };
 
@@ -19,14 +22,17 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let files = Files::new(&identity_known_by("jwt", "alice", &["*"], &[""]));
     let (old, new) = (SigningKey::ec("old"), SigningKey::ed("new"));
     let jwks = files.write("jwks.json", &key_set(&[&old]));
-    let (server, _) = serve(&database, &arguments(&files, &jwks, &[])).await;
+    let audit = Audit::new();
+    let settings = [arguments(&files, &jwks, &[]), audit.arguments(&[])].concat();
+    let (server, admin) = serve(&database, &settings).await;
     let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));
     assert_eq!(code(&server, &by_old).await, Code::NotFound);
     assert_eq!(code(&server, &by_new).await, Code::Unauthenticated);
+    let keys_in_force = async || admin.metrics().await.value("passbook_jwt_keys");
 
-    // A file that is not written to its end, and one without keys.
+    // A file that is not written to its end, and one that is no key set.
     let whole = key_set(&[&old, &new]);
-    for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{\"keys\": []}")] {
+    for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{}")] {
         files.write("jwks.json", invalid);
         let logged = || server.log().matches("keys for JWTs not reloaded").count();
         eventually("it says so", async || logged() == count).await;
@@ -40,6 +46,35 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     let is_gone = async || code(&server, &by_old).await == Code::Unauthenticated;
     eventually("the old one is gone", is_gone).await;
     assert_eq!(code(&server, &by_new).await, Code::NotFound);
+    assert_eq!(keys_in_force().await, 1.0);
+    // The issuer withdraws the only key.
+    files.write("jwks.json", "{\"keys\": []}");
+    let is_gone = async || code(&server, &by_new).await == Code::Unauthenticated;
+    eventually("no key is left", is_gone).await;
+    assert_eq!(keys_in_force().await, 0.0);
+    let lines = server.log().matches("no JWT is accepted").count();
+    assert_eq!(lines, 1, "{}", server.log());
+
+    // The audit log has each change of the keys.
+    let key_ids = |files: &Value| {
+        let of_keys = files.as_array().expect("a list").iter().find(|it| it["file"] == *jwks);
+        of_keys.expect("the file")["key_ids"].clone()
+    };
+    eventually("all are written", async || audit.events("reload").len() == 5).await;
+    assert_eq!(key_ids(&audit.events("start")[0]["files"]), json!(["old"]));
+    let reloads: Vec<_> = audit
+        .events("reload")
+        .iter()
+        .map(|it| (it["outcome"].clone(), key_ids(&it["before"]), key_ids(&it["after"])))
+        .collect();
+    let expected = [
+        ("rejected", json!(["old"]), Value::Null),
+        ("rejected", json!(["old"]), Value::Null),
+        ("applied", json!(["old"]), json!(["new", "old"])),
+        ("applied", json!(["new", "old"]), json!(["new"])),
+        ("applied", json!(["new"]), json!([])),
+    ];
+    assert_eq!(reloads, expected.map(|(outcome, before, after)| (json!(outcome), before, after)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,13 +84,17 @@ async fn keys_at_a_url_are_fetched_again_for_an_unknown_key_and_stay_while_it_is
     let (old, new) = (SigningKey::rsa("old"), SigningKey::ed("new"));
     let issuer = JwksServer::start().await;
 
-    // The start waits for the keys.
-    let publish = async {
-        eventually("it asks for the keys", async || issuer.requests() > 1).await;
-        issuer.publish(&key_set(&[&old]));
-    };
-    let settings = arguments(&files, &issuer.url(), &[]);
-    let ((server, admin), ()) = tokio::join!(serve(&database, &settings), publish);
+    // The start waits for the keys, and the admin port says so.
+    let settings = arguments(&files, &issuer.url(), &["--database-url", database.url()]);
+    let settings: Vec<_> = ADMIN.into_iter().chain(settings.iter().map(String::as_str)).collect();
+    let server = Server::launch(([127, 0, 0, 1], free_port()).into(), &settings).await;
+    eventually("it asks for the keys", async || issuer.requests() > 1).await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/livez").await, (200, "alive\n".to_owned()));
+    let not_ready = "not ready: starting, waiting for the keys for JWTs\n".to_owned();
+    assert_eq!(admin.get("/readyz").await, (503, not_ready));
+    issuer.publish(&key_set(&[&old]));
+    eventually("it is ready", async || admin.get("/readyz").await.0 == 200).await;
     let waits = server.log().matches("waiting for the keys for JWTs, up to 30 s").count();
     assert_eq!(waits, 1, "{}", server.log());
     let (by_old, by_new) = (old.sign(&claims_of("alice")), new.sign(&claims_of("alice")));

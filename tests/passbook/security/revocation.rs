@@ -4,11 +4,17 @@ use std::time::SystemTime;
 
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::json;
-use tokio::{sync::mpsc, time::timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Streaming, client::Grpc};
+use tonic_prost::ProstCodec;
 
 use crate::harness::{
+    admin::ADMIN,
     certificates::{Authority, Signed, text},
     credentials::{Callers, allow, entry, entry_until, group, identity, identity_known_by},
     jwt::{Files, SigningKey, claims_of, key_set, seconds_from_now, with},
@@ -34,9 +40,9 @@ impl Stream {
 
     /// The result of a deposit on east:1, or the error that ends the stream.
     async fn deposit(&mut self) -> Result<PostTransactionResult, Status> {
-        let request = Some(post(&[leg("east:1", "1")]));
+        let request = post(&[leg("east:1", "1")]);
         // Sending fails after the end of the stream, which the next result is.
-        let _ = self.requests.send(StreamTransactionsRequest { request }).await;
+        let _ = self.requests.send(one_posting(request)).await;
         let response = timeout(PATIENCE, self.results.message()).await.expect("a result in time");
         Ok(response?.expect("a stream ends with an error").result.expect("always there"))
     }
@@ -98,6 +104,72 @@ async fn each_message_of_a_stream_has_the_rights_of_its_moment() {
     let (_, status) = timeout(REVOCATION_TIME_MAX, stream.until_end()).await.expect("in time");
     assert_reason(&status, Reason::PermissionDenied);
     assert_eq!(metadata(&status, "permission"), "method");
+}
+
+/// A deposit on east:1 whose headers are sent, and whose message is not.
+struct Deposit {
+    message: oneshot::Sender<DepositRequest>,
+    call: JoinHandle<Result<DepositResponse, Status>>,
+}
+
+impl Deposit {
+    fn begin(server: &Server, token: &str) -> Self {
+        let (message, receiver) = oneshot::channel();
+        let message_later =
+            tokio_stream::once(receiver).then(async |it| it.await.expect("a message"));
+        let mut request = Request::new(message_later);
+        let authorization = format!("Bearer {token}").parse().expect("printable");
+        request.metadata_mut().insert("authorization", authorization);
+        let mut grpc = Grpc::new(server.channel());
+        let call = tokio::spawn(async move {
+            grpc.ready().await.expect("connected");
+            let path = "/passbook.v1.AccountService/Deposit".parse().expect("a path");
+            let answer = grpc.client_streaming(request, path, ProstCodec::default()).await;
+            answer.map(tonic::Response::into_inner)
+        });
+        Self { message, call }
+    }
+
+    async fn finish(self) -> Result<DepositResponse, Status> {
+        self.message.send(deposit("east:1", "1")).expect("the call waits");
+        self.call.await.expect("no panic")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unary_call_has_the_rights_of_the_moment_when_its_message_has_arrived() {
+    let tokens = [("east", "east-token"), ("gone", "gone-token"), ("other", "other-token")];
+    let gone = identity("gone", &["write"], &["east:"]);
+    let callers = Callers::new(&tokens, &policy(&(east() + &gone)));
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = callers.serve(&database, &ADMIN).await;
+    let admin = server.admin();
+    open_funded(&server.client_of("other-token"), "east:1", "10").await;
+    let calls = ["east-token", "gone-token", "other-token"];
+    let [denied, unknown, allowed] = calls.map(|token| Deposit::begin(&server, token));
+    let in_flight = async || admin.metrics().await.value("passbook_calls_in_flight");
+    eventually("their headers have arrived", async || in_flight().await == 3.0).await;
+
+    // The identity has another token, so its connections stay.
+    let tokens = [("east", "east-token"), ("gone", "new-token"), ("other", "other-token")];
+    callers.set_tokens(&tokens.map(|(name, token)| entry(name, token)).concat());
+    let narrowed = identity("east", &["read", "write"], &["elsewhere:"]);
+    callers.set_policy(&policy(&(narrowed + &gone)));
+    eventually("both changes count", async || {
+        let codes = ["east-token", "gone-token"].map(async |token| {
+            let answer = server.client_of(token).deposit(deposit("east:1", "1")).await;
+            answer.map_or_else(|status| status.code(), |_| Code::Ok)
+        });
+        join_all(codes).await == [Code::PermissionDenied, Code::Unauthenticated]
+    })
+    .await;
+    let before = balance(&server.client_of("other-token"), "east:1").await;
+
+    let status = must_fail(denied.finish().await, Reason::PermissionDenied);
+    assert_eq!(metadata(&status, "permission"), "account");
+    must_fail(unknown.finish().await, Reason::Unauthenticated);
+    assert_eq!(balance(&server.client_of("other-token"), "east:1").await, before);
+    allowed.finish().await.expect("it has the right");
 }
 
 #[tokio::test(flavor = "multi_thread")]

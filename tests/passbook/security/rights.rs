@@ -267,10 +267,11 @@ async fn a_balance_is_not_found_out_by_requests_that_move_no_money(kind: Kind) {
         allow(&["fees"], &["credit"], "\"unlimited\""),
         allow(&["safe"], &["debit"], "\"unlimited\""),
         allow(&["empty"], &["read", "debit"], "\"unlimited\""),
+        allow(&["both"], &["credit", "debit"], "\"unlimited\""),
     ];
     let (server, _callers) = serve(&database, &rules).await;
     let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
-    fund(&all, &["fees", "safe"]).await;
+    fund(&all, &["fees", "safe", "both"]).await;
     open(&all, "empty").await;
     place(&all, hold("safe", "400")).await;
 
@@ -289,6 +290,11 @@ async fn a_balance_is_not_found_out_by_requests_that_move_no_money(kind: Kind) {
     }
     for amount in ["99999999999999999999999599.99", "99999999999999999999999600.00"] {
         must_fail(own.place_hold(hold("safe", amount)).await, Reason::InsufficientFunds);
+    }
+    for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {
+        let back = format!("-{amount}");
+        let legs = [("both", amount), ("both", back.as_str())];
+        denied(own.post_transaction(posting(&legs)).await, "account");
     }
     let condition = Some(Condition { min_balance_after: money("0"), ..Condition::default() });
     for amount in ["99999999999999999999998999.99", "99999999999999999999999000.00"] {

@@ -112,7 +112,7 @@ async fn a_message_that_is_too_large_ends_a_stream_after_the_results_before_it()
     let mut results = client.stream_transactions(messages).await.expect("a stream");
 
     for (number, request) in requests.iter().cloned().enumerate() {
-        let _ = sender.send(StreamTransactionsRequest { request: Some(request) }).await;
+        let _ = sender.send(one_posting(request)).await;
         match results.next().await.expect("a result or the end") {
             Ok(_) => assert!(number < 2, "{number}"),
             Err(status) => {

@@ -90,9 +90,10 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::RequestIdReused => Code::InvalidArgument,
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::PermissionDenied => Code::PermissionDenied,
-        Reason::HoldNotFound | Reason::AccountNotFound | Reason::TransactionNotFound => {
-            Code::NotFound
-        }
+        Reason::HoldNotFound
+        | Reason::AccountNotFound
+        | Reason::TransactionNotFound
+        | Reason::NameNotFound => Code::NotFound,
         Reason::HoldExists | Reason::AccountExists => Code::AlreadyExists,
         Reason::RequestFenced
         | Reason::HoldNotOpen
@@ -117,6 +118,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::AuditUnavailable
         | Reason::ShuttingDown => Code::Unavailable,
         Reason::Internal => Code::Internal,
+        Reason::Unimplemented => Code::Unimplemented,
         Reason::Unspecified => panic!("no error has this reason"),
     }
 }

@@ -192,6 +192,17 @@ pub fn posting(legs: &[(&str, &str)]) -> PostTransactionRequest {
     post(&legs.iter().map(|(account_id, amount)| leg(account_id, amount)).collect::<Vec<_>>())
 }
 
+/// A message to StreamTransactions with one posting.
+pub fn one_posting(request: PostTransactionRequest) -> StreamTransactionsRequest {
+    StreamTransactionsRequest { request: Some(request), ..Default::default() }
+}
+
+/// A message to StreamTransactions with these requests, whose results come in any order.
+pub fn in_any_order(requests: Vec<StreamedRequest>) -> StreamTransactionsRequest {
+    let result_order = ResultOrder::AsCompleted.into();
+    StreamTransactionsRequest { requests, result_order, ..Default::default() }
+}
+
 /// Deposits US dollars.
 pub async fn deposited(client: &Client, account_id: &str, amount: &str) -> Transaction {
     let answer = client.deposit(deposit(account_id, amount)).await.expect("it is deposited");

@@ -40,6 +40,8 @@ pub struct Raw {
     window: i64,
     /// The last stream with an answer.
     answered: u32,
+    /// The headers of that answer have ended the stream.
+    is_ended_by_headers: bool,
     /// False: the socket is never read.
     reads: bool,
 }
@@ -84,7 +86,16 @@ impl Raw {
             ("authorization", authorization.to_owned()),
         ];
         let (received, window) = (Vec::new(), FIRST_WINDOW);
-        Self { stream, next_stream: 1, headers, received, window, answered: 0, reads: true }
+        Self {
+            stream,
+            next_stream: 1,
+            headers,
+            received,
+            window,
+            answered: 0,
+            is_ended_by_headers: false,
+            reads: true,
+        }
     }
 
     /// Adds a header to every later call.
@@ -96,6 +107,11 @@ impl Raw {
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.read()?;
         timeout(WRITE_TIME_MAX, self.stream.write_all(bytes)).await?
+    }
+
+    /// Whether the server has closed the connection, asked without reading.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.stream.try_write(&[0]), Err(error) if error.kind() != io::ErrorKind::WouldBlock)
     }
 
     /// Writes DATA frames of this size as soon as the flow-control window allows.
@@ -130,8 +146,9 @@ impl Raw {
             let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
             let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
             let is_window_update = header[3] == WINDOW_UPDATE && stream == 0;
-            if header[3] == HEADERS {
-                self.answered = self.answered.max(stream);
+            if header[3] == HEADERS && stream > self.answered {
+                self.answered = stream;
+                self.is_ended_by_headers = header[4] & END_STREAM != 0;
             }
             let end = FRAME_HEADER + length;
             let Some(payload) = self.received.get(FRAME_HEADER..end) else { break };
@@ -153,6 +170,11 @@ impl Raw {
             Ok(())
         };
         timeout(WRITE_TIME_MAX, is_answered).await?
+    }
+
+    /// Whether the headers of the last answer have ended its stream, so that there is no body.
+    pub fn is_ended_by_headers(&self) -> bool {
+        self.is_ended_by_headers
     }
 
     /// Begins a call of this method.

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
-use passbook::proto::{post_transaction_result::Result as Posted, *};
+use passbook::proto::{
+    post_transaction_result::Result as Posted, streamed_request::Request as Streamed, *,
+};
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::harness::{
-    Client, PATIENCE, ServiceClient, capture_part, deposit, deposited, hold, new_request_id, open,
-    open_funded, place, posting, release, reversal, status_of, transfer, withdrawal, within,
+    Client, PATIENCE, ServiceClient, capture_part, deposit, deposited, hold, in_any_order,
+    new_request_id, one_posting, open, open_funded, place, posting, release, reversal, status_of,
+    transfer, withdrawal, within,
 };
 
 #[derive(Clone, Debug)]
@@ -20,8 +23,10 @@ pub enum Change {
     Post(PostTransactionRequest),
     /// By BatchPostTransactions, alone in its batch.
     PostInBatch(PostTransactionRequest),
-    /// By StreamTransactions, alone in its stream.
+    /// By StreamTransactions, as its only `request`.
     PostInStream(PostTransactionRequest),
+    /// By StreamTransactions, alone in its `requests`.
+    InStream(Box<Change>),
     PlaceHold(PlaceHoldRequest),
     CaptureHold(CaptureHoldRequest),
     ReleaseHold(ReleaseHoldRequest),
@@ -79,6 +84,15 @@ answers! {
 }
 
 impl Answer {
+    /// The answer in the result of a stream, or the error.
+    pub fn of(result: StreamedResult) -> Result<Self, Status> {
+        let StreamedResult { request_id: _, transaction, hold, error, replayed } = result;
+        let answer = Self { transaction, hold, replayed };
+        let Some(error) = error else { return Ok(answer) };
+        assert_eq!(answer, Self::default(), "{error:?}");
+        Err(status_of(&error))
+    }
+
     /// The transaction of a request that has one.
     pub fn transaction(&self) -> &Transaction {
         self.transaction.as_ref().expect("a transaction")
@@ -102,11 +116,35 @@ impl Change {
             Self::Post(request) | Self::PostInBatch(request) | Self::PostInStream(request) => {
                 &request.request_id
             }
+            Self::InStream(change) => change.request_id(),
             Self::PlaceHold(request) => &request.request_id,
             Self::CaptureHold(request) => &request.request_id,
             Self::ReleaseHold(request) => &request.request_id,
             Self::Reverse(request) => &request.request_id,
         }
+    }
+
+    /// The same request in the `requests` of a stream.
+    pub fn in_stream(self) -> Self {
+        Self::InStream(Box::new(self))
+    }
+
+    /// The request as an element of a stream.
+    pub fn streamed(self) -> StreamedRequest {
+        let request = match self {
+            Self::Deposit(request) => Streamed::Deposit(request),
+            Self::Withdraw(request) => Streamed::Withdraw(request),
+            Self::Transfer(request) => Streamed::Transfer(request),
+            Self::Post(request) | Self::PostInBatch(request) | Self::PostInStream(request) => {
+                Streamed::PostTransaction(request)
+            }
+            Self::InStream(change) => return change.streamed(),
+            Self::PlaceHold(request) => Streamed::PlaceHold(request),
+            Self::CaptureHold(request) => Streamed::CaptureHold(request),
+            Self::ReleaseHold(request) => Streamed::ReleaseHold(request),
+            Self::Reverse(request) => Streamed::ReverseTransaction(request),
+        };
+        StreamedRequest { request: Some(request), timeout: None }
     }
 
     pub async fn send<Transport>(
@@ -130,10 +168,19 @@ impl Change {
                 return posted(answer.results.pop());
             }
             Self::PostInStream(request) => {
-                let message = StreamTransactionsRequest { request: Some(request) };
-                let messages = within(deadline, tokio_stream::iter([message]));
+                let messages = within(deadline, tokio_stream::iter([one_posting(request)]));
                 let mut answers = client.stream_transactions(messages).await?;
                 return posted(answers.message().await?.and_then(|response| response.result));
+            }
+            Self::InStream(change) => {
+                let request_id = change.request_id().to_owned();
+                let message = in_any_order(vec![change.streamed()]);
+                let messages = within(deadline, tokio_stream::iter([message]));
+                let mut answers = client.stream_transactions(messages).await?;
+                let mut answer = answers.message().await?.expect("one result a request");
+                let result = answer.results.pop().expect("one result a request");
+                assert_eq!((&result.request_id, answer.results.len()), (&request_id, 0));
+                return Answer::of(result);
             }
             Self::PlaceHold(request) => client.place_hold(within(deadline, request)).await?.into(),
             Self::CaptureHold(request) => {

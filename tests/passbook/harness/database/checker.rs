@@ -263,6 +263,7 @@ fn effects(change: &Change) -> Vec<(&str, Decimal)> {
         Change::Post(request) | Change::PostInBatch(request) | Change::PostInStream(request) => {
             request.legs.iter().map(|it| (it.account_id.as_str(), decimal_of(&it.amount))).collect()
         }
+        Change::InStream(change) => effects(change),
         other => panic!("a history has no holds and reversals: {other:?}"),
     }
 }

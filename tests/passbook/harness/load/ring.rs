@@ -99,11 +99,12 @@ impl UnderWay {
 /// A deposit, a withdrawal that may be rejected, or a transfer to the next account of the ring.
 pub fn random_change(random: &mut fastrand::Rng, accounts: &[String]) -> Change {
     let here = &accounts[random.usize(..accounts.len())];
-    match random.u8(0..4) {
+    let change = match random.u8(0..4) {
         0 => Change::Deposit(deposit(here, &random_amount(random))),
         1 => Change::Withdraw(withdrawal(here, &random_amount(random))),
         _ => random_transfer(random, accounts),
-    }
+    };
+    if random.u8(0..4) == 0 { change.in_stream() } else { change }
 }
 
 fn random_transfer(random: &mut fastrand::Rng, accounts: &[String]) -> Change {

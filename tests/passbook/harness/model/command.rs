@@ -216,14 +216,14 @@ impl Command {
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
             Self::Unfreeze(it) => Ok(account(client.unfreeze_account(timed(it)).await?.account)),
             Self::Close(it) => Ok(account(client.close_account(timed(it)).await?.account)),
-            Self::Deposit(it) => Ok(made(client.deposit(timed(it)).await?)),
-            Self::Withdraw(it) => Ok(made(client.withdraw(timed(it)).await?)),
-            Self::Transfer(it) => Ok(made(client.transfer(timed(it)).await?)),
-            Self::Post(it) => post(client, it, random).await,
-            Self::PlaceHold(it) => Ok(made(client.place_hold(timed(it)).await?)),
-            Self::CaptureHold(it) => Ok(made(client.capture_hold(timed(it)).await?)),
-            Self::ReleaseHold(it) => Ok(made(client.release_hold(timed(it)).await?)),
-            Self::Reverse(it) => Ok(made(client.reverse_transaction(timed(it)).await?)),
+            Self::Deposit(it) => change(client, it, random).await,
+            Self::Withdraw(it) => change(client, it, random).await,
+            Self::Transfer(it) => change(client, it, random).await,
+            Self::Post(it) => change(client, it, random).await,
+            Self::PlaceHold(it) => change(client, it, random).await,
+            Self::CaptureHold(it) => change(client, it, random).await,
+            Self::ReleaseHold(it) => change(client, it, random).await,
+            Self::Reverse(it) => change(client, it, random).await,
             Self::GetRequestOutcome(it) => {
                 Ok(outcome(client.get_request_outcome(timed(it)).await?))
             }
@@ -242,16 +242,17 @@ fn outcome(it: GetRequestOutcomeResponse) -> Response {
     Response { outcome, rejection, ..made(answer) }
 }
 
-/// Posts one transaction: unary, as a batch of one, or as a stream of one.
-async fn post(
+/// Makes a change: by a unary call or a stream; a posting also by a batch.
+async fn change(
     client: Client,
-    request: PostTransactionRequest,
+    request: impl Into<Change>,
     random: &mut fastrand::Rng,
 ) -> Result<Response, Status> {
-    let change = match random.u8(0..4) {
-        0 => Change::PostInBatch(request),
-        1 => Change::PostInStream(request),
-        _ => Change::Post(request),
+    let change = match (random.u8(0..8), request.into()) {
+        (0..2, Change::Post(request)) => Change::PostInBatch(request),
+        (2..4, Change::Post(request)) => Change::PostInStream(request),
+        (4..6, request) => request.in_stream(),
+        (_, request) => request,
     };
     change.send(&client, DEADLINE).await.map(made)
 }

@@ -1,6 +1,6 @@
-//! Authorizes a stream again while it runs: credentials change and expire.
+//! Authorizes a call again after its headers: credentials change and expire.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Uri};
 
@@ -10,23 +10,26 @@ use crate::{
         credentials::{AuthError, Peer},
     },
     domain::authorization::Caller,
+    proto::methods::ACCOUNT_SERVICE,
 };
 
-/// The credential of a stream, with the rights that it has now. Has no `Debug`, because it has the
+/// The credential of a call, with the rights that it has now. Has no `Debug`, because it has the
 /// token.
 #[derive(Clone)]
-pub struct StreamAuthorization {
+pub struct CallAuthorization {
     authenticator: Arc<Authenticator>,
     uri: Uri,
     peer: Option<Peer>,
     authorization: Option<HeaderValue>,
     /// As of `version`.
     caller: Caller,
+    /// The caller with the rights of another method, as of `version`, or why it may not call that.
+    by_method: HashMap<&'static str, Result<Caller, AuthError>>,
     /// The version of the credentials by which the caller was authorized last.
     version: u64,
 }
 
-impl StreamAuthorization {
+impl CallAuthorization {
     /// Authorizes a call that begins.
     ///
     /// # Errors
@@ -39,7 +42,8 @@ impl StreamAuthorization {
     ) -> Result<Self, AuthError> {
         let version = authenticator.version();
         let caller = authenticator.authorize(uri.path(), peer.as_ref(), authorization.as_ref())?;
-        Ok(Self { authenticator, uri, peer, authorization, caller, version })
+        let by_method = HashMap::new();
+        Ok(Self { authenticator, uri, peer, authorization, caller, by_method, version })
     }
 
     /// The caller, with the rights that are in force now. Costs little while nothing has changed.
@@ -52,8 +56,23 @@ impl StreamAuthorization {
         if is_expired || version != self.version {
             let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
             self.caller = self.authenticator.authorize(self.uri.path(), peer, authorization)?;
+            self.by_method.clear();
             self.version = version;
         }
         Ok(&self.caller)
+    }
+
+    /// The caller with the rights that it has now with this method of AccountService.
+    ///
+    /// # Errors
+    /// The credential is no longer valid, or the policy denies this method or that of the stream.
+    pub fn caller_of(&mut self, method: &'static str) -> Result<Caller, AuthError> {
+        self.caller()?;
+        let authorize = || {
+            let path = format!("/{ACCOUNT_SERVICE}/{method}");
+            let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
+            self.authenticator.authorize(&path, peer, authorization)
+        };
+        self.by_method.entry(method).or_insert_with(authorize).clone()
     }
 }

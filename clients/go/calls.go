@@ -1,0 +1,193 @@
+package passbook
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"passbook.example/passbook/passbookv1"
+)
+
+const (
+	// pauseBase bounds the pause before the second attempt. Each further bound is twice the one before.
+	pauseBase = 50 * time.Millisecond
+	pauseMax  = 2 * time.Second
+	// avoidTime is how long a server that has answered UNAVAILABLE is passed over.
+	avoidTime = time.Second
+)
+
+// calls makes the calls of a client. The generated stub uses it as its connection.
+type calls struct {
+	servers []*server
+	next    atomic.Uint64
+	timeout time.Duration
+	unary   bool
+	// isClosed: nothing is repeated.
+	isClosed atomic.Bool
+}
+
+// server is one server with its connection and its stream.
+type server struct {
+	conn   *grpc.ClientConn
+	stream *sharedStream
+	// avoidUntil is in nanoseconds since the Unix epoch.
+	avoidUntil atomic.Int64
+}
+
+func newServer(conn *grpc.ClientConn) *server {
+	return &server{conn: conn, stream: newSharedStream(passbookv1.NewAccountServiceClient(conn))}
+}
+
+// answered passes over a server that is not available.
+func (s *server) answered(failure *Error) {
+	if failure.Code == codes.Unavailable {
+		s.avoidUntil.Store(time.Now().Add(avoidTime).UnixNano())
+	}
+}
+
+func (s *server) close() error {
+	s.stream.close()
+	return s.conn.Close()
+}
+
+// pick returns the next server that has not answered UNAVAILABLE just now, or else the next one.
+func (c *calls) pick() *server {
+	count := uint64(len(c.servers))
+	first := c.next.Add(1)
+	now := time.Now().UnixNano()
+	for i := range count {
+		if candidate := c.servers[(first+i)%count]; candidate.avoidUntil.Load() <= now {
+			return candidate
+		}
+	}
+	return c.servers[first%count]
+}
+
+// Invoke makes a unary call of the stub: attempts until there is a result or time is up.
+func (c *calls) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	return c.invoke(ctx, method, args.(proto.Message), reply, options...)
+}
+
+func (c *calls) invoke(
+	ctx context.Context, method string, request proto.Message, reply any, options ...grpc.CallOption,
+) error {
+	request, err := withIDs(request)
+	if err != nil {
+		return err
+	}
+	call := &call{calls: c, method: method, request: request, reply: reply, options: options}
+	if err := call.run(ctx); err != nil {
+		return err
+	}
+	if batch, is := request.(*passbookv1.BatchPostTransactionsRequest); is {
+		c.completeBatch(ctx, batch, reply.(*passbookv1.BatchPostTransactionsResponse))
+	}
+	return nil
+}
+
+// NewStream opens a bare stream on the next server.
+func (c *calls) NewStream(
+	ctx context.Context, description *grpc.StreamDesc, method string, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	return c.pick().conn.NewStream(ctx, description, method, options...)
+}
+
+// call is one call of the stub, with all of its attempts.
+type call struct {
+	calls   *calls
+	method  string
+	request proto.Message
+	reply   any
+	options []grpc.CallOption
+	// maybeApplied: an attempt has ended without a word on what became of it.
+	maybeApplied bool
+}
+
+// run returns nil or an *Error.
+func (c *call) run(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		server := c.calls.pick()
+		err := c.attempt(ctx, server)
+		if err == nil {
+			return nil
+		}
+		failure := newError(status.Convert(err), requestID(c.request))
+		server.answered(failure)
+		pause := pauseAfter(attempt) + failure.retryDelay
+		if !c.judge(failure) || c.calls.isClosed.Load() || isTimeUp(ctx, failure) || !wait(ctx, pause) {
+			return failure
+		}
+	}
+}
+
+func (c *call) attempt(ctx context.Context, server *server) error {
+	if !c.calls.unary {
+		if element := streamed(c.request); element != nil {
+			result, err := server.stream.do(ctx, element, requestID(c.request))
+			if !errors.Is(err, errUseUnary) {
+				if err == nil {
+					setResult(c.reply, result)
+				}
+				return err
+			}
+		}
+	}
+	return server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
+}
+
+// judge sets the outcome of an error to that of all attempts so far, and says whether the request may be repeated.
+func (c *call) judge(failure *Error) (mayRepeat bool) {
+	kind := kindOf(c.request)
+	switch {
+	case kind == read || failure.isResult():
+		failure.Outcome = NoOutcome
+	case !c.maybeApplied && (failure.isDenied() || failure.Outcome == NotApplied):
+		// It is as the server says.
+	default:
+		c.maybeApplied = c.maybeApplied || !failure.isDenied() && failure.Outcome != NotApplied
+		failure.setOutcome(Unknown)
+	}
+	return !failure.isFinal() && (kind != attributes || failure.Outcome == NotApplied)
+}
+
+// isTimeUp is false for a request without a deadline whose attempt took longer than the server allows.
+func isTimeUp(ctx context.Context, failure *Error) bool {
+	_, hasDeadline := ctx.Deadline()
+	return ctx.Err() != nil || hasDeadline && failure.Code == codes.DeadlineExceeded
+}
+
+// pauseAfter is random, so that callers that failed together do not come back together.
+func pauseAfter(attempt int) time.Duration {
+	bound := pauseMax
+	if doublings := attempt - 1; doublings < 6 {
+		bound = min(pauseMax, pauseBase<<doublings)
+	}
+	return rand.N(bound)
+}
+
+// wait pauses a call. It returns false, at once, if the pause would end after the call's deadline.
+func wait(ctx context.Context, pause time.Duration) bool {
+	if deadline, has := ctx.Deadline(); has && time.Until(deadline) <= pause {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

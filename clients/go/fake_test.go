@@ -1,0 +1,149 @@
+package passbook_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"passbook.example/passbook"
+	"passbook.example/passbook/passbookv1"
+)
+
+// fake is a server that answers a deposit with what the test says. It takes deposits by calls and by streams.
+type fake struct {
+	passbookv1.UnimplementedAccountServiceServer
+	// deposit gets the number of the attempt, from 1.
+	deposit func(attempt int, request *passbookv1.DepositRequest) error
+	// hasNoStream makes it a server that does not know `requests`.
+	hasNoStream bool
+
+	mutex    sync.Mutex
+	deposits []*passbookv1.DepositRequest
+	streamed []string
+	streams  int
+	freezes  int
+	watches  []int64
+}
+
+func (f *fake) Deposit(
+	_ context.Context, request *passbookv1.DepositRequest,
+) (*passbookv1.DepositResponse, error) {
+	f.mutex.Lock()
+	f.deposits = append(f.deposits, request)
+	attempt := len(f.deposits)
+	f.mutex.Unlock()
+	if f.deposit != nil {
+		if err := f.deposit(attempt, request); err != nil {
+			return nil, err
+		}
+	}
+	return &passbookv1.DepositResponse{
+		Transaction: &passbookv1.Transaction{RequestId: request.GetRequestId()},
+	}, nil
+}
+
+func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransactionsServer) error {
+	f.mutex.Lock()
+	f.streams++
+	f.mutex.Unlock()
+	var sending sync.Mutex
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return nil
+		}
+		if f.hasNoStream {
+			_ = stream.Send(&passbookv1.StreamTransactionsResponse{Result: &passbookv1.PostTransactionResult{}})
+			continue
+		}
+		for _, element := range message.GetRequests() {
+			f.mutex.Lock()
+			f.streamed = append(f.streamed, element.GetDeposit().GetRequestId())
+			f.mutex.Unlock()
+			go func() {
+				response, err := f.Deposit(stream.Context(), element.GetDeposit())
+				result := &passbookv1.StreamedResult{
+					RequestId:   element.GetDeposit().GetRequestId(),
+					Transaction: response.GetTransaction(),
+				}
+				if err != nil {
+					result.Error = status.Convert(err).Proto()
+				}
+				sending.Lock()
+				defer sending.Unlock()
+				_ = stream.Send(&passbookv1.StreamTransactionsResponse{Results: []*passbookv1.StreamedResult{result}})
+			}()
+		}
+	}
+}
+
+func (f *fake) FreezeAccount(
+	context.Context, *passbookv1.FreezeAccountRequest,
+) (*passbookv1.FreezeAccountResponse, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.freezes++
+	return nil, failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown")
+}
+
+// WatchEntries sends two entries and breaks off.
+func (f *fake) WatchEntries(
+	request *passbookv1.WatchEntriesRequest, stream passbookv1.AccountService_WatchEntriesServer,
+) error {
+	f.mutex.Lock()
+	f.watches = append(f.watches, request.GetAfterSequence())
+	f.mutex.Unlock()
+	entries := []*passbookv1.Entry{
+		{Sequence: request.GetAfterSequence() + 1}, {Sequence: request.GetAfterSequence() + 2},
+	}
+	if err := stream.Send(&passbookv1.WatchEntriesResponse{Entries: entries}); err != nil {
+		return err
+	}
+	return failure(codes.Unavailable, "SHUTTING_DOWN", "")
+}
+
+// failure is an error as a server makes it.
+func failure(code codes.Code, reason, outcome string, details ...protoadapt.MessageV1) error {
+	metadata := map[string]string{}
+	if outcome != "" {
+		metadata["outcome"] = outcome
+	}
+	info := &errdetails.ErrorInfo{Domain: "passbook", Reason: reason, Metadata: metadata}
+	made, err := status.New(code, "a test").WithDetails(append(details, info)...)
+	if err != nil {
+		panic(err)
+	}
+	return made.Err()
+}
+
+// start runs the fake until the end of the test, and returns its address.
+func start(t *testing.T, f *fake, options ...grpc.ServerOption) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(options...)
+	passbookv1.RegisterAccountServiceServer(server, f)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	return listener.Addr().String()
+}
+
+// connect makes a client until the end of the test.
+func connect(t *testing.T, address string, options ...passbook.Option) *passbook.Client {
+	t.Helper()
+	client, err := passbook.New([]string{address}, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}

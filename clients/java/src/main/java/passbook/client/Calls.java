@@ -1,0 +1,101 @@
+package passbook.client;
+
+import com.google.protobuf.Message;
+import io.grpc.CallCredentials;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.MethodDescriptor;
+import java.time.Duration;
+import java.util.List;
+import java.util.concurrent.Executor;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/**
+ * The channel of the client's stubs: goes round the servers, and repeats unary calls. The calls of
+ * other kinds are those of gRPC.
+ */
+final class Calls extends Channel {
+  private final List<Server> servers;
+  private final AtomicInteger next = new AtomicInteger();
+  private final CallCredentials credentials;
+  private final Duration timeout;
+  private final boolean isUnary;
+  private final ScheduledExecutorService timer;
+  private final Executor executor;
+
+  Calls(
+      List<Server> servers,
+      CallCredentials credentials,
+      Duration timeout,
+      boolean isUnary,
+      ScheduledExecutorService timer,
+      Executor executor) {
+    this.servers = List.copyOf(servers);
+    this.credentials = credentials;
+    this.timeout = timeout;
+    this.isUnary = isUnary;
+    this.timer = timer;
+    this.executor = executor;
+  }
+
+  @Override
+  @SuppressWarnings("unchecked")
+  public <Q, R> ClientCall<Q, R> newCall(MethodDescriptor<Q, R> method, CallOptions options) {
+    if (method.getType() != MethodDescriptor.MethodType.UNARY) {
+      return newAttempt(pick(), method, options);
+    }
+    // All methods of the contract carry messages of protobuf.
+    var typed = (MethodDescriptor<Message, Message>) method;
+    return (ClientCall<Q, R>) new RepeatedCall(this, typed, options);
+  }
+
+  @Override
+  public String authority() {
+    return servers.get(0).channel().authority();
+  }
+
+  /** A call of gRPC, with the client's credentials unless the options have others. */
+  <Q, R> ClientCall<Q, R> newAttempt(
+      Server server, MethodDescriptor<Q, R> method, CallOptions options) {
+    boolean hasOwn = options.getCredentials() != null;
+    return server
+        .channel()
+        .newCall(method, hasOwn ? options : options.withCallCredentials(credentials));
+  }
+
+  /** The next server that has not answered UNAVAILABLE just now, or else the next one. */
+  Server pick() {
+    int first = next.getAndIncrement();
+    for (int i = 0; i < servers.size(); i++) {
+      Server server = servers.get(Math.floorMod(first + i, servers.size()));
+      if (!server.isAvoided()) {
+        return server;
+      }
+    }
+    return servers.get(Math.floorMod(first, servers.size()));
+  }
+
+  /** Null: there are none. */
+  CallCredentials credentials() {
+    return credentials;
+  }
+
+  Duration timeout() {
+    return timeout;
+  }
+
+  boolean isUnary() {
+    return isUnary;
+  }
+
+  ScheduledExecutorService timer() {
+    return timer;
+  }
+
+  /** Where callbacks run whose caller has named no executor. */
+  Executor executor() {
+    return executor;
+  }
+}

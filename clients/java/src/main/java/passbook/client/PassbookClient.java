@@ -1,0 +1,272 @@
+package passbook.client;
+
+import io.grpc.CallCredentials;
+import io.grpc.ChannelCredentials;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.ManagedChannelBuilder;
+import io.grpc.Metadata;
+import io.grpc.Status;
+import java.net.InetAddress;
+import java.net.URI;
+import java.net.UnknownHostException;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Objects;
+import java.util.concurrent.Executor;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
+import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
+import passbook.v1.AccountServiceGrpc;
+import passbook.v1.AccountServiceGrpc.AccountServiceBlockingStub;
+import passbook.v1.AccountServiceGrpc.AccountServiceFutureStub;
+import passbook.v1.AccountServiceGrpc.AccountServiceStub;
+import passbook.v1.PostTransactionRequest;
+
+/**
+ * Calls the servers of one ledger. Safe for use by many threads: make one client for the whole
+ * program.
+ *
+ * <pre>{@code
+ * try (PassbookClient client = PassbookClient.builder("127.0.0.1:50051").build()) {
+ *   DepositResponse response = client.blocking().deposit(DepositRequest.newBuilder()
+ *       .setRequestId("salary-2026-11")
+ *       .setAccountId("joint")
+ *       .setAmount(Amounts.money(new BigDecimal("1000.00"), "USD"))
+ *       .build());
+ * }
+ * }</pre>
+ *
+ * <p>The stubs are those of the contract. Each of their unary calls has a request id (the client
+ * makes one if the request has none), a timeout, and attempts until there is a result or time is
+ * up. An error is a {@link io.grpc.StatusRuntimeException}, behind which {@link
+ * PassbookException#of(Throwable)} finds the reason and the outcome.
+ *
+ * <p>Concurrent calls share one stream to each server, which makes each call far cheaper. Timeouts,
+ * cancellation and errors are those of single calls.
+ */
+public final class PassbookClient implements AutoCloseable {
+  /** The version of this client, and of the contract that it was made from. */
+  public static final String VERSION = "0.1.0";
+
+  private static final Duration TIMEOUT_DEFAULT = Duration.ofSeconds(10);
+  // These two find a peer that is gone without a word.
+  private static final Duration KEEPALIVE_INTERVAL = Duration.ofSeconds(10);
+  private static final Duration KEEPALIVE_TIMEOUT = Duration.ofSeconds(5);
+
+  private final Calls calls;
+  private final List<Server> servers;
+  private final ExecutorService executor;
+  private final ScheduledThreadPoolExecutor timer;
+
+  private PassbookClient(Builder builder) {
+    executor = Executors.newCachedThreadPool(daemons("passbook-client"));
+    timer = new ScheduledThreadPoolExecutor(1, daemons("passbook-timer"));
+    timer.setRemoveOnCancelPolicy(true);
+    CallCredentials credentials = builder.token == null ? null : new BearerToken(builder.token);
+    servers = new ArrayList<>();
+    for (String address : builder.addresses) {
+      ManagedChannel channel = connect(address, builder, executor);
+      servers.add(new Server(channel, new SharedStream(channel, credentials, timer, executor)));
+    }
+    calls = new Calls(servers, credentials, builder.timeout, builder.isUnary, timer, executor);
+  }
+
+  /**
+   * A client of the servers with these addresses (HOST:PORT), all of one ledger. Calls go round the
+   * servers.
+   *
+   * @throws IllegalArgumentException there is no address
+   */
+  public static Builder builder(String... addresses) {
+    return new Builder(List.of(addresses));
+  }
+
+  /** The stub whose calls wait for their result. */
+  public AccountServiceBlockingStub blocking() {
+    return AccountServiceGrpc.newBlockingStub(calls);
+  }
+
+  /** The stub whose calls return a future. */
+  public AccountServiceFutureStub future() {
+    return AccountServiceGrpc.newFutureStub(calls);
+  }
+
+  /** The stub for observers. Its streams are the bare ones of gRPC. */
+  public AccountServiceStub async() {
+    return AccountServiceGrpc.newStub(calls);
+  }
+
+  /** Watches the entries of an account after a sequence. Zero: from the first entry. */
+  public EntryWatch watch(String accountId, long afterSequence) {
+    return new EntryWatch(calls, accountId, afterSequence);
+  }
+
+  /**
+   * Posts transactions for as long as there are requests, and returns a result for each, in the
+   * order of the requests. Takes requests only as fast as their results are read, at most 1,024
+   * ahead, in a thread of its own.
+   *
+   * <p>Each request is repeated until it has a result. They are usually applied in their order, but
+   * this is not promised: if one depends on another, post it after the result of the other.
+   */
+  public Postings postAll(Iterator<PostTransactionRequest> requests) {
+    return new Postings(calls, requests, executor);
+  }
+
+  /** Ends the connections. Calls that are under way end with an error. */
+  @Override
+  public void close() {
+    timer.shutdown();
+    servers.forEach(Server::close);
+    // The executor stays, for the callbacks of the calls that end now. Its threads end when they
+    // are idle.
+  }
+
+  private static ManagedChannel connect(String address, Builder builder, Executor executor) {
+    ManagedChannelBuilder<?> channel =
+        Grpc.newChannelBuilder(
+                address, builder.tls == null ? InsecureChannelCredentials.create() : builder.tls)
+            .userAgent("passbook-java/" + VERSION)
+            .executor(executor)
+            .disableRetry()
+            .disableServiceConfigLookUp()
+            .keepAliveTime(KEEPALIVE_INTERVAL.toMillis(), TimeUnit.MILLISECONDS)
+            .keepAliveTimeout(KEEPALIVE_TIMEOUT.toMillis(), TimeUnit.MILLISECONDS);
+    if (builder.serverName != null) {
+      channel.overrideAuthority(builder.serverName);
+    }
+    return channel.build();
+  }
+
+  private static ThreadFactory daemons(String name) {
+    AtomicInteger number = new AtomicInteger();
+    return task -> {
+      Thread thread = new Thread(task, name + "-" + number.incrementAndGet());
+      thread.setDaemon(true);
+      return thread;
+    };
+  }
+
+  /** Changes the defaults of a client. */
+  public static final class Builder {
+    private final List<String> addresses;
+    private Duration timeout = TIMEOUT_DEFAULT;
+    private Supplier<String> token;
+    private ChannelCredentials tls;
+    private String serverName;
+    private boolean isUnary;
+
+    private Builder(List<String> addresses) {
+      if (addresses.isEmpty()) {
+        throw new IllegalArgumentException("there is no address");
+      }
+      this.addresses = addresses;
+    }
+
+    /**
+     * The time of a call without a deadline of its own. Bounds all attempts and pauses together.
+     * Default: 10 s.
+     */
+    public Builder timeout(Duration newTimeout) {
+      timeout = Objects.requireNonNull(newTimeout);
+      return this;
+    }
+
+    /** Sends a bearer token with each call. */
+    public Builder token(String newToken) {
+      Objects.requireNonNull(newToken);
+      return token(() -> newToken);
+    }
+
+    /**
+     * Sends the bearer token that the function returns, for tokens that expire. The function is
+     * called for each attempt, so it should return the same token as long as that is valid.
+     */
+    public Builder token(Supplier<String> newToken) {
+      token = Objects.requireNonNull(newToken);
+      return this;
+    }
+
+    /**
+     * Encrypts the connections. {@link io.grpc.TlsChannelCredentials} has authorities and
+     * certificates.
+     */
+    public Builder tls(ChannelCredentials newTls) {
+      tls = Objects.requireNonNull(newTls);
+      return this;
+    }
+
+    /** The name in the certificates of the servers. Default: the host of each address. */
+    public Builder serverName(String newServerName) {
+      serverName = Objects.requireNonNull(newServerName);
+      return this;
+    }
+
+    /** Makes a gRPC call of each request, instead of sending concurrent requests in one stream. */
+    public Builder unary() {
+      isUnary = true;
+      return this;
+    }
+
+    /**
+     * The client. Does not wait for connections.
+     *
+     * @throws IllegalStateException a token would go to another machine without TLS
+     */
+    public PassbookClient build() {
+      for (String address : addresses) {
+        if (token != null && tls == null && !isLoopback(address)) {
+          throw new IllegalStateException(
+              "a token for " + address + " needs TLS: anyone on the way could read it");
+        }
+      }
+      return new PassbookClient(this);
+    }
+
+    private static boolean isLoopback(String address) {
+      String host = URI.create("//" + address).getHost();
+      try {
+        boolean isName =
+            host == null || host.chars().anyMatch(Character::isLetter) && host.indexOf(':') < 0;
+        return isName ? "localhost".equals(host) : InetAddress.getByName(host).isLoopbackAddress();
+      } catch (UnknownHostException e) {
+        return false;
+      }
+    }
+  }
+
+  /** Adds the token to each call. */
+  private static final class BearerToken extends CallCredentials {
+    private static final Metadata.Key<String> AUTHORIZATION =
+        Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
+    private final Supplier<String> token;
+
+    BearerToken(Supplier<String> token) {
+      this.token = token;
+    }
+
+    @Override
+    public void applyRequestMetadata(RequestInfo info, Executor executor, MetadataApplier applier) {
+      executor.execute(
+          () -> {
+            try {
+              Metadata headers = new Metadata();
+              headers.put(AUTHORIZATION, "Bearer " + token.get());
+              applier.apply(headers);
+            } catch (RuntimeException e) {
+              applier.fail(
+                  Status.UNAUTHENTICATED.withDescription("there is no token").withCause(e));
+            }
+          });
+    }
+  }
+}

@@ -1,0 +1,177 @@
+package passbook.client;
+
+import com.google.protobuf.Any;
+import com.google.protobuf.Message;
+import com.google.rpc.ErrorInfo;
+import io.grpc.Grpc;
+import io.grpc.InsecureServerCredentials;
+import io.grpc.Server;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ServerCallStreamObserver;
+import io.grpc.stub.StreamObserver;
+import java.io.IOException;
+import java.util.List;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicInteger;
+import passbook.v1.AccountServiceGrpc;
+import passbook.v1.BatchPostTransactionsRequest;
+import passbook.v1.BatchPostTransactionsResponse;
+import passbook.v1.DepositRequest;
+import passbook.v1.DepositResponse;
+import passbook.v1.Entry;
+import passbook.v1.FreezeAccountRequest;
+import passbook.v1.FreezeAccountResponse;
+import passbook.v1.PostTransactionResult;
+import passbook.v1.StreamTransactionsRequest;
+import passbook.v1.StreamTransactionsResponse;
+import passbook.v1.StreamedRequest;
+import passbook.v1.StreamedResult;
+import passbook.v1.Transaction;
+import passbook.v1.WatchEntriesRequest;
+import passbook.v1.WatchEntriesResponse;
+
+/**
+ * A server that answers deposits with what the test says. It takes them by calls and by streams.
+ */
+final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase implements AutoCloseable {
+  /** Gets the number of the attempt, from 1. Throws an error, or returns for success. */
+  interface Behavior {
+    void deposit(int attempt, DepositRequest request);
+  }
+
+  final List<DepositRequest> deposits = new CopyOnWriteArrayList<>();
+  final List<Long> watches = new CopyOnWriteArrayList<>();
+  final AtomicInteger streams = new AtomicInteger();
+  final AtomicInteger freezes = new AtomicInteger();
+
+  /** Whether it is a server that does not know {@code requests}. */
+  volatile boolean hasNoStream;
+
+  private final AtomicInteger attempts = new AtomicInteger();
+  private final Behavior behavior;
+  private final Server server;
+
+  FakeServer(Behavior behavior) throws IOException {
+    this.behavior = behavior;
+    server =
+        Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
+            .addService(this)
+            .build()
+            .start();
+  }
+
+  String address() {
+    return "127.0.0.1:" + server.getPort();
+  }
+
+  /** An error as a server makes it. */
+  static StatusRuntimeException failure(
+      Status.Code code, String reason, String outcome, Message... details) {
+    ErrorInfo.Builder info = ErrorInfo.newBuilder().setDomain("passbook").setReason(reason);
+    if (!outcome.isEmpty()) {
+      info.putMetadata("outcome", outcome);
+    }
+    var status = com.google.rpc.Status.newBuilder().setCode(code.value()).setMessage("a test");
+    status.addDetails(Any.pack(info.build()));
+    for (Message detail : details) {
+      status.addDetails(Any.pack(detail));
+    }
+    return StatusProto.toStatusRuntimeException(status.build());
+  }
+
+  @Override
+  public void close() {
+    server.shutdownNow();
+  }
+
+  @Override
+  public void deposit(DepositRequest request, StreamObserver<DepositResponse> observer) {
+    try {
+      observer.onNext(DepositResponse.newBuilder().setTransaction(apply(request)).build());
+      observer.onCompleted();
+    } catch (StatusRuntimeException e) {
+      observer.onError(e);
+    }
+  }
+
+  @Override
+  public StreamObserver<StreamTransactionsRequest> streamTransactions(
+      StreamObserver<StreamTransactionsResponse> observer) {
+    streams.incrementAndGet();
+    // Without a handler, a result for a caller who has left is an error.
+    ((ServerCallStreamObserver<?>) observer).setOnCancelHandler(() -> {});
+    return new StreamObserver<>() {
+      @Override
+      public void onNext(StreamTransactionsRequest message) {
+        if (hasNoStream) {
+          var result = PostTransactionResult.getDefaultInstance();
+          observer.onNext(StreamTransactionsResponse.newBuilder().setResult(result).build());
+          return;
+        }
+        for (StreamedRequest element : message.getRequestsList()) {
+          new Thread(() -> answer(element.getDeposit(), observer)).start();
+        }
+      }
+
+      @Override
+      public void onError(Throwable error) {}
+
+      @Override
+      public void onCompleted() {}
+    };
+  }
+
+  private void answer(DepositRequest request, StreamObserver<StreamTransactionsResponse> observer) {
+    StreamedResult.Builder result =
+        StreamedResult.newBuilder().setRequestId(request.getRequestId());
+    try {
+      result.setTransaction(apply(request));
+    } catch (StatusRuntimeException e) {
+      result.setError(StatusProto.fromThrowable(e));
+    }
+    synchronized (observer) {
+      observer.onNext(StreamTransactionsResponse.newBuilder().addResults(result).build());
+    }
+  }
+
+  private Transaction apply(DepositRequest request) {
+    deposits.add(request);
+    behavior.deposit(attempts.incrementAndGet(), request);
+    return Transaction.newBuilder().setRequestId(request.getRequestId()).build();
+  }
+
+  @Override
+  public void freezeAccount(
+      FreezeAccountRequest request, StreamObserver<FreezeAccountResponse> observer) {
+    freezes.incrementAndGet();
+    observer.onError(failure(Status.Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown"));
+  }
+
+  /** Fails each request of a batch for a reason that passes. */
+  @Override
+  public void batchPostTransactions(
+      BatchPostTransactionsRequest request,
+      StreamObserver<BatchPostTransactionsResponse> observer) {
+    var error =
+        StatusProto.fromThrowable(failure(Status.Code.ABORTED, "LOCK_TIMEOUT", "not_applied"));
+    var response = BatchPostTransactionsResponse.newBuilder();
+    request.getRequestsList().forEach(one -> response.addResultsBuilder().setError(error));
+    observer.onNext(response.build());
+    observer.onCompleted();
+  }
+
+  /** Sends two entries and breaks off. */
+  @Override
+  public void watchEntries(
+      WatchEntriesRequest request, StreamObserver<WatchEntriesResponse> observer) {
+    long after = request.getAfterSequence();
+    watches.add(after);
+    var message = WatchEntriesResponse.newBuilder();
+    message.addEntries(Entry.newBuilder().setSequence(after + 1));
+    message.addEntries(Entry.newBuilder().setSequence(after + 2));
+    observer.onNext(message.build());
+    observer.onError(failure(Status.Code.UNAVAILABLE, "SHUTTING_DOWN", ""));
+  }
+}

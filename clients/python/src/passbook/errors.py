@@ -1,0 +1,131 @@
+"""The error of a call, and what it means for the request."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Outcome = Literal["not_applied", "unknown"]
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_RESULT_CODES = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+    }
+)
+_DENIED_CODES = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+_FINAL_REASONS = frozenset({"VERSION_MISMATCH", "REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"})
+
+
+class PassbookError(Exception):
+    """A call that has no successful result."""
+
+    code: grpc.StatusCode
+    """The code of gRPC."""
+    reason: str
+    """Why, such as `INSUFFICIENT_FUNDS`: the enum `ErrorReason`. Empty if no service answered."""
+    message: str
+    """For developers, in English."""
+    metadata: Mapping[str, str]
+    """The values behind the reason, such as `available` and `required`."""
+    outcome: Outcome | None
+    """Of a change without a result: whether it is `not_applied` or `unknown`. None: the error is
+    final, nothing was applied, and a repeat has no other result; or the call was a read."""
+    request_id: str | None
+    """The id of the request. After `unknown`, repeat the call with this id, or fence it."""
+    retry_delay: float
+    """Seconds to wait before a repeat, if the server asks for a delay."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] = MappingProxyType({}),
+        retry_delay: float = 0.0,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.metadata = metadata
+        self.retry_delay = retry_delay
+        self.outcome = None
+        self.request_id = None
+
+    def __str__(self) -> str:
+        parts = [self.code.name, self.reason, self.message]
+        text = ": ".join(part for part in parts if part)
+        notes = [f"outcome {self.outcome}"] if self.outcome else []
+        if self.request_id:
+            notes.append(f"request_id {self.request_id}")
+        return f"{text} ({', '.join(notes)})" if notes else text
+
+    @classmethod
+    def of_call(cls, error: grpc.RpcError) -> PassbookError:
+        """The error of an attempt, from its status and trailers."""
+        if not isinstance(error, grpc.Call):
+            return cls(grpc.StatusCode.UNKNOWN, str(error))
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin" and isinstance(value, bytes):
+                return cls.of_status(status_pb2.Status.FromString(value))
+        return cls(error.code(), error.details() or "")
+
+    @classmethod
+    def of_status(cls, status: status_pb2.Status) -> PassbookError:
+        """The error of a `google.rpc.Status`, which results of batches and streams also have."""
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        delay = 0.0
+        for detail in status.details:
+            detail.Unpack(info)
+            if detail.Unpack(retry):
+                delay = retry.retry_delay.ToTimedelta().total_seconds()
+        return cls(
+            _CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+            status.message,
+            reason=info.reason,
+            metadata=MappingProxyType(dict(info.metadata)),
+            retry_delay=delay,
+        )
+
+    @property
+    def is_final(self) -> bool:
+        """Whether an attempt that ends with this error is not repeated."""
+        return (
+            self.code in _RESULT_CODES
+            or self.code in _DENIED_CODES
+            or self.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            or self.reason in _FINAL_REASONS
+            # A limit of the library, such as the size of a message.
+            or (self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not self.reason)
+        )
+
+    def outcome_of_call(self, *, in_doubt: bool) -> Outcome | None:
+        """The outcome of a change whose last attempt ended with this error.
+
+        `in_doubt`: an earlier attempt may have been applied.
+        """
+        if self.code in _RESULT_CODES or self.reason == "VERSION_MISMATCH":
+            return None
+        if in_doubt:
+            return "unknown"
+        if self.code in _DENIED_CODES:
+            return None
+        return "not_applied" if self.metadata.get("outcome") == "not_applied" else "unknown"

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from processes import EphemeralServer
+
+from passbook import Client, Leg, Money, PassbookError, Posting, Tls, TransactionResult
+from passbook.v1 import account_service_pb2, account_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECRETS = Path(os.environ["PASSBOOK_TEST_SECRETS"])
+
+
+def usd(value: str) -> Money:
+    return Money(value, "USD")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    server = EphemeralServer()
+    try:
+        with Client(server.address) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+def test_amounts_keep_all_of_their_digits_and_floats_are_no_amounts() -> None:
+    for digits in ("0.00", "-0.01", "12345678901234567890123456.78", "1000"):
+        assert usd(digits).to_message().value == digits
+    assert Money(Decimal("1E+3"), "USD").to_message().value == "1000"
+    with pytest.raises(TypeError):
+        Money(0.1, "USD")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="NaN"):
+        usd("NaN")
+
+
+def test_the_outcome_is_that_of_all_attempts() -> None:
+    lost = PassbookError(grpc.StatusCode.UNAVAILABLE, "connection lost")
+    shed = PassbookError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "busy",
+        reason="OVERLOADED",
+        metadata={"outcome": "not_applied"},
+    )
+    denied = PassbookError(grpc.StatusCode.PERMISSION_DENIED, "denied", reason="PERMISSION_DENIED")
+    rejected = PassbookError(grpc.StatusCode.NOT_FOUND, "nobody", reason="ACCOUNT_NOT_FOUND")
+    for error, alone, in_doubt in (
+        (lost, "unknown", "unknown"),
+        (shed, "not_applied", "unknown"),
+        (denied, None, "unknown"),
+        (rejected, None, None),
+    ):
+        assert error.outcome_of_call(in_doubt=False) == alone
+        assert error.outcome_of_call(in_doubt=True) == in_doubt
+
+
+def test_without_a_server_the_outcome_is_unknown_and_the_id_is_there() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(PassbookError) as raised:
+        client.deposit("joint", usd("1.00"), timeout=0.2)
+    assert raised.value.outcome == "unknown"
+    assert raised.value.request_id is not None
+
+
+def test_changes_of_many_threads_have_their_own_results(client: Client) -> None:
+    client.create_account("dave", currency_code="USD")
+
+    def deposit(request_id: str) -> TransactionResult:
+        return client.deposit("dave", usd("0.01"), request_id=request_id)
+
+    # Each id twice, at the same time.
+    request_ids = [f"dave-{n // 2}" for n in range(200)]
+    with ThreadPoolExecutor(32) as threads:
+        results = list(threads.map(deposit, request_ids))
+    assert [result.transaction.request_id for result in results] == request_ids
+    assert sum(result.replayed for result in results) == 100
+    assert client.get_account("dave").balance == usd("1.00")
+
+
+def test_a_batch_has_a_result_for_each_posting(client: Client) -> None:
+    client.create_account("alice", currency_code="USD")
+    applied, rejected = client.batch_post_transactions(
+        [Posting([Leg("alice", usd("5.00"))]), Posting([Leg("nobody", usd("5.00"))])]
+    )
+    assert isinstance(applied, TransactionResult)
+    assert isinstance(rejected, PassbookError)
+    assert rejected.reason == "ACCOUNT_NOT_FOUND"
+
+
+def test_a_stream_takes_postings_only_as_fast_as_results_are_read(client: Client) -> None:
+    client.create_account("bob", currency_code="USD")
+    taken = 0
+
+    def postings() -> Iterator[Posting]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Posting([Leg("bob", usd("0.01"))])
+
+    results = client.stream_transactions(postings())
+    for read, result in enumerate(itertools.islice(results, 50), start=1):
+        assert isinstance(result, TransactionResult)
+        assert taken <= read + 1025
+    results.close()
+
+
+def test_an_error_of_the_caller_s_postings_is_raised_after_the_results(client: Client) -> None:
+    client.create_account("carol", currency_code="USD")
+
+    def postings() -> Iterator[Posting]:
+        yield Posting([Leg("carol", usd("0.01"))])
+        raise LookupError("no more")
+
+    results = client.stream_transactions(postings())
+    assert isinstance(next(results), TransactionResult)
+    with pytest.raises(LookupError):
+        next(results)
+
+
+def test_tokens_tls_and_mutual_tls() -> None:
+    def secret(name: str) -> bytes:
+        return (SECRETS / name).read_bytes()
+
+    token = secret("token").decode().strip()
+    tls = Tls(authorities=secret("ca.crt"), server_name="server.test")
+    mutual = Tls(
+        authorities=secret("ca.crt"),
+        server_name="server.test",
+        certificate=secret("client.crt"),
+        key=secret("client.key"),
+    )
+    server = EphemeralServer("--config", str(SECRETS / "passbook.toml"))
+    try:
+        with Client(server.address, tls=tls, token=token) as client:
+            assert client.create_account(currency_code="USD").created_by == "billing"
+        with Client(server.address, tls=tls, token=lambda: token) as client:
+            assert client.create_account(currency_code="USD").created_by == "billing"
+        with Client(server.address, tls=mutual) as client:
+            assert client.create_account(currency_code="USD").created_by == "dns:client.test"
+        with Client(server.address, tls=tls) as client, pytest.raises(PassbookError) as raised:
+            client.create_account(currency_code="USD")
+        assert raised.value.code is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        server.stop()
+
+
+def test_the_service_config_for_other_programs_is_understood() -> None:
+    server = EphemeralServer()
+    config = (Path(__file__).parents[2] / "service_config.json").read_text()
+    try:
+        with grpc.insecure_channel(server.address, [("grpc.service_config", config)]) as channel:
+            stub = account_service_pb2_grpc.AccountServiceStub(channel)
+            request = account_service_pb2.CreateAccountRequest(currency_code="USD")
+            assert stub.CreateAccount(request).account.currency_code == "USD"
+    finally:
+        server.stop()

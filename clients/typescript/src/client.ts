@@ -1,0 +1,462 @@
+/** The client: one method for each call of the service. */
+
+import { type CallOptions, Calls, type ClientOptions } from "./calls.js";
+import type { PassbookError } from "./errors.js";
+import { AccountServiceService as methods, EntryOrder } from "./gen/passbook/v1/account_service.js";
+import { HoldState } from "./gen/passbook/v1/holds.js";
+import type { VerifyAccountResponse } from "./gen/passbook/v1/history.js";
+import { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
+import {
+  type Account,
+  type AccountChange,
+  type Balance,
+  type CaptureResult,
+  type Change,
+  type Condition,
+  type Entry,
+  type Hold,
+  type HoldResult,
+  type Posting,
+  type RequestResult,
+  type Time,
+  type Transaction,
+  type TransactionResult,
+  accountChangeOf,
+  accountOf,
+  changeMessage,
+  conditionMessage,
+  entryOf,
+  holdOf,
+  optional,
+  postingMessage,
+  requestResultOf,
+  timestampMessage,
+  transactionOf,
+} from "./model.js";
+import { type Money, moneyMessage, moneyOf } from "./money.js";
+import { resultOf, streamTransactions, watchEntries } from "./streams.js";
+
+type Labels = Record<string, string>;
+
+/** A deposit or a withdrawal. */
+export interface OneAccountChange extends Change {
+  accountId: string;
+  amount: Money;
+  condition?: Condition;
+  /** A dry run. */
+  validateOnly?: boolean;
+}
+
+/** A transfer. The condition is that of the source. */
+export interface TransferChange extends Change {
+  sourceAccountId: string;
+  destinationAccountId: string;
+  amount: Money;
+  condition?: Condition;
+  /** A dry run. */
+  validateOnly?: boolean;
+}
+
+/** A change of an account's state. */
+export interface StateChange {
+  accountId: string;
+  /** Stored in the account's history. */
+  reason?: string;
+  expectedVersion?: number;
+}
+
+/**
+ * A client of one or several Passbook servers over one ledger.
+ *
+ * Every call rejects with a `PassbookError`. `timeoutMs` bounds a call with all of its attempts. A
+ * change has a `requestId`, which stays the same in all attempts: choose it yourself and store it
+ * before the call, or the client makes one.
+ */
+export class Client {
+  readonly #calls: Calls;
+
+  /** A client of `HOST:PORT`, or of several of them in turn. Connections open on first use. */
+  constructor(servers: string | readonly string[], options: ClientOptions = {}) {
+    this.#calls = new Calls(typeof servers === "string" ? [servers] : servers, options);
+  }
+
+  /** Closes all connections. */
+  close(): void {
+    this.#calls.servers.close();
+  }
+
+  /** Opens an account. The same call again returns the account. */
+  async createAccount(
+    account: {
+      accountId?: string;
+      currencyCode: string;
+      overdraftLimit?: Money;
+      unlimitedOverdraft?: boolean;
+      labels?: Labels;
+    },
+    options?: CallOptions,
+  ): Promise<Account> {
+    const request = {
+      accountId: account.accountId ?? crypto.randomUUID(),
+      currencyCode: account.currencyCode,
+      overdraftLimit: optional(moneyMessage, account.overdraftLimit),
+      unlimitedOverdraft: account.unlimitedOverdraft ?? false,
+      labels: account.labels ?? {},
+    };
+    const response = await this.#calls.change(methods.createAccount, request, options);
+    return accountOf(response.account);
+  }
+
+  /** Returns an account as it is now. */
+  async getAccount(accountId: string, options?: CallOptions): Promise<Account> {
+    const response = await this.#calls.read(methods.getAccount, { accountId }, options);
+    return accountOf(response.account);
+  }
+
+  /** Returns up to 1,000 accounts from one snapshot, in the order of their ids here. */
+  async batchGetAccounts(accountIds: string[], options?: CallOptions): Promise<Account[]> {
+    const response = await this.#calls.read(methods.batchGetAccounts, { accountIds }, options);
+    return response.accounts.map(accountOf);
+  }
+
+  /** Lists accounts that match all filters, in byte order of their ids, page by page. */
+  async *listAccounts(
+    filter: { currencyCode?: string; state?: AccountState; labels?: Labels } = {},
+    options?: CallOptions,
+  ): AsyncGenerator<Account> {
+    const request = {
+      currencyCode: filter.currencyCode ?? "",
+      state: filter.state ?? AccountState.UNSPECIFIED,
+      labels: filter.labels ?? {},
+      ...FIRST_PAGE,
+    };
+    for await (const page of this.#calls.pages(methods.listAccounts, request, options)) {
+      yield* page.accounts.map(accountOf);
+    }
+  }
+
+  /** Changes those attributes that are given. `labels` replace all labels. */
+  async updateAccount(
+    account: {
+      accountId: string;
+      labels?: Labels;
+      overdraftLimit?: Money;
+      unlimitedOverdraft?: boolean;
+      expectedVersion?: number;
+    },
+    options?: CallOptions,
+  ): Promise<Account> {
+    const updateMask = [];
+    if (account.labels !== undefined) updateMask.push("labels");
+    if (account.overdraftLimit !== undefined) updateMask.push("overdraft_limit");
+    if (account.unlimitedOverdraft !== undefined) updateMask.push("unlimited_overdraft");
+    const request = {
+      accountId: account.accountId,
+      updateMask,
+      labels: account.labels ?? {},
+      overdraftLimit: optional(moneyMessage, account.overdraftLimit),
+      unlimitedOverdraft: account.unlimitedOverdraft ?? false,
+      expectedVersion: account.expectedVersion,
+    };
+    const response = await this.#calls.update(methods.updateAccount, request, options);
+    return accountOf(response.account);
+  }
+
+  /** Freezes an account: money may come in, but not go out. */
+  async freezeAccount(change: StateChange, options?: CallOptions): Promise<Account> {
+    const request = stateMessage(change);
+    const response = await this.#calls.update(methods.freezeAccount, request, options);
+    return accountOf(response.account);
+  }
+
+  /** Opens a frozen account again. */
+  async unfreezeAccount(change: StateChange, options?: CallOptions): Promise<Account> {
+    const request = stateMessage(change);
+    const response = await this.#calls.update(methods.unfreezeAccount, request, options);
+    return accountOf(response.account);
+  }
+
+  /** Closes an account permanently. Its balance must be zero, and it must have no open holds. */
+  async closeAccount(change: StateChange, options?: CallOptions): Promise<Account> {
+    const request = stateMessage(change);
+    const response = await this.#calls.update(methods.closeAccount, request, options);
+    return accountOf(response.account);
+  }
+
+  /** Lists the changes of an account's state and attributes, oldest first, page by page. */
+  async *listAccountChanges(
+    accountId: string,
+    options?: CallOptions,
+  ): AsyncGenerator<AccountChange> {
+    const request = { accountId, ...FIRST_PAGE };
+    for await (const page of this.#calls.pages(methods.listAccountChanges, request, options)) {
+      yield* page.changes.map(accountChangeOf);
+    }
+  }
+
+  /** Adds money to an account. */
+  async deposit(change: OneAccountChange, options?: CallOptions): Promise<TransactionResult> {
+    const request = oneAccountMessage(change);
+    return transactionResultOf(await this.#calls.change(methods.deposit, request, options));
+  }
+
+  /** Takes money out of an account. */
+  async withdraw(change: OneAccountChange, options?: CallOptions): Promise<TransactionResult> {
+    const request = oneAccountMessage(change);
+    return transactionResultOf(await this.#calls.change(methods.withdraw, request, options));
+  }
+
+  /** Moves money between two accounts. */
+  async transfer(change: TransferChange, options?: CallOptions): Promise<TransactionResult> {
+    const request = {
+      ...changeMessage(change),
+      sourceAccountId: change.sourceAccountId,
+      destinationAccountId: change.destinationAccountId,
+      amount: moneyMessage(change.amount),
+      condition: optional(conditionMessage, change.condition),
+      validateOnly: change.validateOnly ?? false,
+    };
+    return transactionResultOf(await this.#calls.change(methods.transfer, request, options));
+  }
+
+  /** Posts up to 100 legs on any accounts: all are applied or none is. */
+  async postTransaction(posting: Posting, options?: CallOptions): Promise<TransactionResult> {
+    const request = postingMessage(posting);
+    return transactionResultOf(await this.#calls.change(methods.postTransaction, request, options));
+  }
+
+  /**
+   * Posts up to 1,000 postings in one call. Each stands alone; results are in their order. A posting
+   * that has no result yet, because it was shed or its deadline passed, is repeated alone.
+   */
+  async batchPostTransactions(
+    postings: readonly Posting[],
+    options?: CallOptions,
+  ): Promise<(TransactionResult | PassbookError)[]> {
+    const requests = postings.map(postingMessage);
+    const response = await this.#calls.change(methods.batchPostTransactions, { requests }, options);
+    const results = [];
+    for (const [index, request] of requests.entries()) {
+      const result = response.results[index] ?? { result: undefined, replayed: false };
+      results.push(await resultOf(this.#calls, request, result, options));
+    }
+    return results;
+  }
+
+  /**
+   * Posts postings one after another and yields their results in the same order. Postings are taken
+   * only as fast as results are read, at most 1,024 ahead. A stream that breaks is opened again, and
+   * postings without a result are sent again under their ids. If no server answers for 60 seconds, the
+   * last error is thrown.
+   */
+  streamTransactions(
+    postings: Iterable<Posting> | AsyncIterable<Posting>,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<TransactionResult | PassbookError> {
+    return streamTransactions(this.#calls, postings, options.signal);
+  }
+
+  /** Posts the opposite of a transaction, which is possible once. */
+  async reverseTransaction(
+    change: Change & { transactionId: string },
+    options?: CallOptions,
+  ): Promise<TransactionResult> {
+    const request = { ...changeMessage(change), transactionId: change.transactionId };
+    return transactionResultOf(
+      await this.#calls.change(methods.reverseTransaction, request, options),
+    );
+  }
+
+  /** Sets an amount aside. Without a name (`holdId`), the server makes one. */
+  async placeHold(
+    change: Change & {
+      holdId?: string;
+      accountId: string;
+      amount: Money;
+      expireTime?: Date | Time;
+    },
+    options?: CallOptions,
+  ): Promise<HoldResult> {
+    const request = {
+      ...changeMessage(change),
+      holdId: change.holdId ?? "",
+      accountId: change.accountId,
+      amount: moneyMessage(change.amount),
+      expireTime: optional(timestampMessage, change.expireTime),
+    };
+    const response = await this.#calls.change(methods.placeHold, request, options);
+    return { hold: holdOf(response.hold), replayed: response.replayed };
+  }
+
+  /** Takes the money of a hold, all or part of it, and releases the rest. */
+  async captureHold(
+    change: Change & { holdId: string; amount?: Money; destinationAccountId?: string },
+    options?: CallOptions,
+  ): Promise<CaptureResult> {
+    const request = {
+      ...changeMessage(change),
+      holdId: change.holdId,
+      amount: optional(moneyMessage, change.amount),
+      destinationAccountId: change.destinationAccountId ?? "",
+    };
+    const response = await this.#calls.change(methods.captureHold, request, options);
+    return { ...transactionResultOf(response), hold: holdOf(response.hold) };
+  }
+
+  /** Gives up a hold. */
+  async releaseHold(
+    change: { requestId?: string; holdId: string },
+    options?: CallOptions,
+  ): Promise<HoldResult> {
+    const request = { requestId: change.requestId ?? crypto.randomUUID(), holdId: change.holdId };
+    const response = await this.#calls.change(methods.releaseHold, request, options);
+    return { hold: holdOf(response.hold), replayed: response.replayed };
+  }
+
+  /** Returns a hold as it is now. */
+  async getHold(holdId: string, options?: CallOptions): Promise<Hold> {
+    return holdOf((await this.#calls.read(methods.getHold, { holdId }, options)).hold);
+  }
+
+  /** Lists the holds of an account, in byte order of their ids, page by page. */
+  async *listHolds(
+    filter: { accountId: string; state?: HoldState },
+    options?: CallOptions,
+  ): AsyncGenerator<Hold> {
+    const request = {
+      accountId: filter.accountId,
+      state: filter.state ?? HoldState.UNSPECIFIED,
+      ...FIRST_PAGE,
+    };
+    for await (const page of this.#calls.pages(methods.listHolds, request, options)) {
+      yield* page.holds.map(holdOf);
+    }
+  }
+
+  /** Returns a transaction by its id, or by the id of its request. */
+  async getTransaction(
+    by: { transactionId: string } | { requestId: string },
+    options?: CallOptions,
+  ): Promise<Transaction> {
+    const lookup =
+      "transactionId" in by
+        ? ({ $case: "transactionId", value: by.transactionId } as const)
+        : ({ $case: "requestId", value: by.requestId } as const);
+    const response = await this.#calls.read(methods.getTransaction, { lookup }, options);
+    return transactionOf(response.transaction);
+  }
+
+  /** Lists transactions that match all filters, latest first, page by page. */
+  async *listTransactions(
+    filter: {
+      accountId?: string;
+      kind?: TransactionKind;
+      startTime?: Date | Time;
+      endTime?: Date | Time;
+      labels?: Labels;
+    } = {},
+    options?: CallOptions,
+  ): AsyncGenerator<Transaction> {
+    const request = {
+      accountId: filter.accountId ?? "",
+      kind: filter.kind ?? TransactionKind.UNSPECIFIED,
+      startTime: optional(timestampMessage, filter.startTime),
+      endTime: optional(timestampMessage, filter.endTime),
+      labels: filter.labels ?? {},
+      ...FIRST_PAGE,
+    };
+    for await (const page of this.#calls.pages(methods.listTransactions, request, options)) {
+      yield* page.transactions.map(transactionOf);
+    }
+  }
+
+  /** Lists the statement of an account, oldest first, page by page. */
+  async *listEntries(
+    filter: {
+      accountId: string;
+      afterSequence?: number;
+      startTime?: Date | Time;
+      endTime?: Date | Time;
+      order?: EntryOrder;
+    },
+    options?: CallOptions,
+  ): AsyncGenerator<Entry> {
+    const request = {
+      accountId: filter.accountId,
+      afterSequence: filter.afterSequence ?? 0,
+      startTime: optional(timestampMessage, filter.startTime),
+      endTime: optional(timestampMessage, filter.endTime),
+      order: filter.order ?? EntryOrder.UNSPECIFIED,
+      ...FIRST_PAGE,
+    };
+    for await (const page of this.#calls.pages(methods.listEntries, request, options)) {
+      yield* page.entries.map(entryOf);
+    }
+  }
+
+  /** Returns the balance of an account at a time, or now. */
+  async getBalance(
+    query: { accountId: string; atTime?: Date | Time },
+    options?: CallOptions,
+  ): Promise<Balance> {
+    const request = {
+      accountId: query.accountId,
+      atTime: optional(timestampMessage, query.atTime),
+    };
+    const { balance, sequence } = await this.#calls.read(methods.getBalance, request, options);
+    return { balance: moneyOf(balance), sequence };
+  }
+
+  /**
+   * Yields the entries of an account: first those that exist, then each new one, in order and without
+   * a gap. A watch that breaks continues by itself after the last entry. It has no end of its own:
+   * leave the loop, or abort the signal. It throws final errors, and the last error if no server
+   * answers for 60 seconds.
+   */
+  watchEntries(
+    accountId: string,
+    options: { afterSequence?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<Entry> {
+    return watchEntries(this.#calls, accountId, options.afterSequence ?? 0, options.signal);
+  }
+
+  /** Returns what became of a request until now, without applying it. */
+  async getRequestOutcome(requestId: string, options?: CallOptions): Promise<RequestResult> {
+    const response = await this.#calls.read(methods.getRequestOutcome, { requestId }, options);
+    return requestResultOf(requestId, response);
+  }
+
+  /** Makes sure that a request without a result is never applied; returns what became of it. */
+  async fenceRequest(requestId: string, options?: CallOptions): Promise<RequestResult> {
+    const response = await this.#calls.change(methods.fenceRequest, { requestId }, options);
+    return requestResultOf(requestId, response);
+  }
+
+  /** Recomputes an account from all of its entries. Set the timeout to match their number. */
+  verifyAccount(accountId: string, options?: CallOptions): Promise<VerifyAccountResponse> {
+    return this.#calls.read(methods.verifyAccount, { accountId }, options);
+  }
+}
+
+const FIRST_PAGE = { pageSize: 0, pageToken: "" };
+
+function stateMessage({ accountId, reason, expectedVersion }: StateChange) {
+  return { accountId, reason: reason ?? "", expectedVersion };
+}
+
+function oneAccountMessage(change: OneAccountChange) {
+  return {
+    ...changeMessage(change),
+    accountId: change.accountId,
+    amount: moneyMessage(change.amount),
+    condition: optional(conditionMessage, change.condition),
+    validateOnly: change.validateOnly ?? false,
+  };
+}
+
+function transactionResultOf(response: {
+  transaction?: Parameters<typeof transactionOf>[0];
+  replayed: boolean;
+}): TransactionResult {
+  return { transaction: transactionOf(response.transaction), replayed: response.replayed };
+}

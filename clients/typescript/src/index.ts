@@ -1,0 +1,19 @@
+/** The client of Passbook, a gRPC account service: exact amounts, exactly once. */
+
+export { status } from "@grpc/grpc-js";
+
+export type { CallOptions, ClientOptions } from "./calls.js";
+export { Client } from "./client.js";
+export type { OneAccountChange, StateChange, TransferChange } from "./client.js";
+export { PassbookError } from "./errors.js";
+export type { Outcome } from "./errors.js";
+export { EntryOrder } from "./gen/passbook/v1/account_service.js";
+export { RequestOutcome, VerificationFaultKind } from "./gen/passbook/v1/history.js";
+export type { VerificationFault, VerifyAccountResponse } from "./gen/passbook/v1/history.js";
+export { HoldState } from "./gen/passbook/v1/holds.js";
+export { AccountChangeKind } from "./gen/passbook/v1/lifecycle.js";
+export { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
+export type * from "./model.js";
+export { Decimal, money } from "./money.js";
+export type { Money } from "./money.js";
+export type { Tls } from "./servers.js";

@@ -1,0 +1,269 @@
+/** The values that calls take and return: those of the contract, with exact amounts and times. */
+
+import { PassbookError, errorOfStatus } from "./errors.js";
+import type * as service from "./gen/passbook/v1/account_service.js";
+import type * as history from "./gen/passbook/v1/history.js";
+import type * as holds from "./gen/passbook/v1/holds.js";
+import type * as lifecycle from "./gen/passbook/v1/lifecycle.js";
+import type * as resources from "./gen/passbook/v1/resources.js";
+import { type Money, moneyMessage, moneyOf } from "./money.js";
+
+/** A time as RFC 3339 text in UTC, with all digits that the server sends. A Date has milliseconds. */
+export type Time = string;
+
+/** What must be true of an account for a request to be applied. Only what is set is checked. */
+export interface Condition {
+  /** The account's version before the change. */
+  expectedVersion?: number;
+  minBalanceAfter?: Money;
+  maxBalanceAfter?: Money;
+}
+
+/** One element of a posting: an account, and a signed amount that it receives. */
+export interface Leg {
+  accountId: string;
+  amount: Money;
+  condition?: Condition;
+}
+
+/** What every change of balances takes. */
+export interface Change {
+  /** The id of the request. Store it before the call. Default: the client makes one. */
+  requestId?: string;
+  description?: string;
+  labels?: Record<string, string>;
+}
+
+/** A request of one or more legs: all are applied or none is. */
+export interface Posting extends Change {
+  legs: readonly Leg[];
+  /** A dry run. */
+  validateOnly?: boolean;
+}
+
+/** One account. docs/glossary.md defines the terms. */
+export type Account = Omit<resources.Account, Amounts | "createTime" | "updateTime"> & {
+  balance: Money;
+  held: Money;
+  available: Money;
+  overdraftLimit: Money;
+  createTime: Time;
+  updateTime: Time;
+};
+type Amounts = "balance" | "held" | "available" | "overdraftLimit";
+
+/** The attributes of an account that can be changed. */
+export type AccountAttributes = Omit<lifecycle.AccountAttributes, "overdraftLimit"> & {
+  overdraftLimit: Money;
+};
+
+/** One change of an account's state or attributes. */
+export type AccountChange = Omit<lifecycle.AccountChange, "before" | "after" | "createTime"> & {
+  before: AccountAttributes;
+  after: AccountAttributes;
+  createTime: Time;
+};
+
+/** One line of an account's statement. A dry run has no time. */
+export type Entry = Omit<resources.Entry, "amount" | "balanceAfter" | "createTime"> & {
+  amount: Money;
+  balanceAfter: Money;
+  createTime: Time | undefined;
+};
+
+/** What one applied request did to balances. A dry run has no time. */
+export type Transaction = Omit<resources.Transaction, "entries" | "createTime"> & {
+  entries: Entry[];
+  createTime: Time | undefined;
+};
+
+/** An amount that is set aside on an account. */
+export type Hold = Omit<
+  holds.Hold,
+  "amount" | "capturedAmount" | "expireTime" | "createTime" | "updateTime"
+> & {
+  amount: Money;
+  capturedAmount: Money | undefined;
+  expireTime: Time | undefined;
+  createTime: Time;
+  updateTime: Time;
+};
+
+/** The result of a request that was applied. */
+export interface TransactionResult {
+  transaction: Transaction;
+  /** Whether the result was stored before under this request id. */
+  replayed: boolean;
+}
+
+/** The result of placing or releasing a hold. */
+export interface HoldResult {
+  hold: Hold;
+  replayed: boolean;
+}
+
+/** The result of capturing a hold. */
+export interface CaptureResult extends TransactionResult, HoldResult {}
+
+/** The balance of an account at a time. */
+export interface Balance {
+  balance: Money;
+  /** The sequence of the latest entry in the balance. */
+  sequence: number;
+}
+
+/** What became of a request. */
+export interface RequestResult {
+  outcome: history.RequestOutcome;
+  transaction: Transaction | undefined;
+  hold: Hold | undefined;
+  /** The rejection, as the caller got it. */
+  error: PassbookError | undefined;
+  /**
+   * Whether no request with this id is ever applied. If the outcome is NOT_SEEN and this is false, the
+   * request can still be on its way.
+   */
+  fenced: boolean;
+}
+
+export function accountOf(message: resources.Account | undefined): Account {
+  const account = present(message);
+  return {
+    ...account,
+    balance: moneyOf(account.balance),
+    held: moneyOf(account.held),
+    available: moneyOf(account.available),
+    overdraftLimit: moneyOf(account.overdraftLimit),
+    createTime: timeOf(account.createTime),
+    updateTime: timeOf(account.updateTime),
+  };
+}
+
+function attributesOf(message: lifecycle.AccountAttributes | undefined): AccountAttributes {
+  const attributes = present(message);
+  return { ...attributes, overdraftLimit: moneyOf(attributes.overdraftLimit) };
+}
+
+export function accountChangeOf(message: lifecycle.AccountChange): AccountChange {
+  return {
+    ...message,
+    before: attributesOf(message.before),
+    after: attributesOf(message.after),
+    createTime: timeOf(message.createTime),
+  };
+}
+
+export function entryOf(message: resources.Entry): Entry {
+  return {
+    ...message,
+    amount: moneyOf(message.amount),
+    balanceAfter: moneyOf(message.balanceAfter),
+    createTime: optional(timeOf, message.createTime),
+  };
+}
+
+export function transactionOf(message: resources.Transaction | undefined): Transaction {
+  const transaction = present(message);
+  return {
+    ...transaction,
+    entries: transaction.entries.map(entryOf),
+    createTime: optional(timeOf, transaction.createTime),
+  };
+}
+
+export function holdOf(message: holds.Hold | undefined): Hold {
+  const hold = present(message);
+  return {
+    ...hold,
+    amount: moneyOf(hold.amount),
+    capturedAmount: optional(moneyOf, hold.capturedAmount),
+    expireTime: optional(timeOf, hold.expireTime),
+    createTime: timeOf(hold.createTime),
+    updateTime: timeOf(hold.updateTime),
+  };
+}
+
+export function requestResultOf(
+  requestId: string,
+  message: history.GetRequestOutcomeResponse | history.FenceRequestResponse,
+): RequestResult {
+  const error = optional(errorOfStatus, message.error);
+  if (error !== undefined) error.requestId = requestId;
+  return {
+    outcome: message.outcome,
+    transaction: optional(transactionOf, message.transaction),
+    hold: optional(holdOf, message.hold),
+    error,
+    fenced: message.fenced,
+  };
+}
+
+export function conditionMessage(condition: Condition): resources.Condition {
+  return {
+    expectedVersion: condition.expectedVersion,
+    minBalanceAfter: optional(moneyMessage, condition.minBalanceAfter),
+    maxBalanceAfter: optional(moneyMessage, condition.maxBalanceAfter),
+  };
+}
+
+export function legMessage(leg: Leg): service.Leg {
+  return {
+    accountId: leg.accountId,
+    amount: moneyMessage(leg.amount),
+    condition: optional(conditionMessage, leg.condition),
+  };
+}
+
+/** The fields that all changes of balances have. */
+export function changeMessage(change: Change): Required<Change> {
+  return {
+    requestId: change.requestId ?? crypto.randomUUID(),
+    description: change.description ?? "",
+    labels: change.labels ?? {},
+  };
+}
+
+export function postingMessage(posting: Posting): service.PostTransactionRequest {
+  return {
+    ...changeMessage(posting),
+    legs: posting.legs.map(legMessage),
+    validateOnly: posting.validateOnly ?? false,
+  };
+}
+
+/** The message of a time: a Date, or RFC 3339 text in UTC with up to nine decimals. */
+export function timestampMessage(time: Date | Time): Timestamp {
+  if (time instanceof Date) time = time.toISOString();
+  const parts = /^(.{19})(?:\.(\d{1,9}))?Z$/.exec(time);
+  const ms = Date.parse(`${parts?.[1] ?? ""}Z`);
+  if (parts === null || Number.isNaN(ms)) throw new RangeError(`${time} is not a time in UTC`);
+  return { seconds: ms / 1000, nanos: Number((parts[2] ?? "").padEnd(9, "0")) };
+}
+
+function timeOf(message: Timestamp | undefined): Time {
+  const { seconds, nanos } = present(message);
+  const fraction = nanos
+    .toString()
+    .padStart(9, "0")
+    .replace(/(?:000){1,3}$/, "");
+  const whole = new Date(seconds * 1000).toISOString().slice(0, 19);
+  return fraction === "" ? `${whole}Z` : `${whole}.${fraction}Z`;
+}
+
+interface Timestamp {
+  seconds: number;
+  nanos: number;
+}
+
+/** Applies a conversion to a value that may be absent. */
+export function optional<From, To>(
+  convert: (value: From) => To,
+  value: From | undefined,
+): To | undefined {
+  return value === undefined ? undefined : convert(value);
+}
+
+function present<Message>(message: Message | undefined): Message {
+  if (message === undefined) throw new Error("the server has left out a part of the response");
+  return message;
+}

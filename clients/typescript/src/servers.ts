@@ -1,0 +1,94 @@
+/** The servers that a client knows, each with one connection. */
+
+import { type ChannelOptions, Client, type Metadata, credentials } from "@grpc/grpc-js";
+
+import { SharedStream } from "./sharedStream.js";
+
+/** How long a server that has answered UNAVAILABLE is passed over. */
+const PASS_OVER_MS = 1000;
+
+const OPTIONS: ChannelOptions = {
+  // A restarted server is found within a second, not within two minutes.
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 1000,
+  // A connection without a peer is found also while a watch waits for entries.
+  "grpc.keepalive_time_ms": 10_000,
+  "grpc.keepalive_timeout_ms": 5_000,
+  // The client repeats requests itself: it knows which ones.
+  "grpc.enable_retries": 0,
+  "grpc.use_local_subchannel_pool": 1,
+};
+
+/** TLS, and mutual TLS if there is a certificate of the client. All are in PEM. */
+export interface Tls {
+  /** The authorities that issue the servers' certificates. Default: those that come with Node. */
+  authorities?: Buffer;
+  /** The certificate of the client, with its chain. */
+  certificate?: Buffer;
+  /** The private key of the client's certificate. */
+  key?: Buffer;
+  /** The name in the servers' certificates, if it differs from the host of the address. */
+  serverName?: string;
+}
+
+/** One server and the connection to it, which is opened on first use and reopened when lost. */
+export class Server {
+  readonly connection: Client;
+  readonly sharedStream: SharedStream;
+  #passedOverUntil = 0;
+
+  constructor(address: string, tls: Tls | undefined, metadata: () => Promise<Metadata>) {
+    const options = { ...OPTIONS };
+    if (tls?.serverName !== undefined) {
+      options["grpc.ssl_target_name_override"] = tls.serverName;
+      options["grpc.default_authority"] = tls.serverName;
+    }
+    const security =
+      tls === undefined
+        ? credentials.createInsecure()
+        : credentials.createSsl(tls.authorities, tls.key, tls.certificate);
+    this.connection = new Client(address, security, options);
+    this.sharedStream = new SharedStream(this.connection, metadata);
+  }
+
+  /** Prefers other servers for a while. */
+  passOver(): void {
+    this.#passedOverUntil = performance.now() + PASS_OVER_MS;
+  }
+
+  /** Whether calls may go to this server while others are left. */
+  get isPreferred(): boolean {
+    return performance.now() >= this.#passedOverUntil;
+  }
+}
+
+/** Selects servers in turn. */
+export class Servers {
+  readonly #all: Server[];
+  #next = 0;
+
+  constructor(
+    addresses: readonly string[],
+    tls: Tls | undefined,
+    metadata: () => Promise<Metadata>,
+  ) {
+    if (addresses.length === 0) {
+      throw new Error("a client needs the address of at least one server");
+    }
+    this.#all = addresses.map((address) => new Server(address, tls, metadata));
+  }
+
+  /** The next server that is not passed over, or the next one if all are. */
+  select(): Server {
+    const inTurn = [...this.#all.slice(this.#next), ...this.#all.slice(0, this.#next)];
+    const selected = inTurn.find((server) => server.isPreferred) ?? inTurn[0];
+    if (selected === undefined) throw new Error("there is no server");
+    this.#next = (this.#all.indexOf(selected) + 1) % this.#all.length;
+    return selected;
+  }
+
+  /** Closes all connections. */
+  close(): void {
+    for (const server of this.#all) server.connection.close();
+  }
+}

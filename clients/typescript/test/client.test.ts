@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+
+import { Big } from "big.js";
+
+import { Client, type ClientOptions, PassbookError, money, status } from "../src/index.js";
+import { timestampMessage } from "../src/model.js";
+import { moneyMessage } from "../src/money.js";
+import { startEphemeral } from "./processes.js";
+
+const usd = (value: string) => money(value, "USD");
+let server: Awaited<ReturnType<typeof startEphemeral>>;
+let client: Client;
+
+before(async () => {
+  server = await startEphemeral();
+  client = new Client(server.address);
+});
+after(async () => {
+  client.close();
+  await server.stop();
+});
+
+test("amounts keep all of their digits, and numbers are no amounts", () => {
+  for (const digits of [
+    "0.00",
+    "-0.01",
+    "12345678901234567890123456.78",
+    "1000000000000000000000000",
+  ]) {
+    assert.equal(moneyMessage(usd(digits)).value.replace(/\.00$/, ""), digits.replace(/\.00$/, ""));
+  }
+  assert.equal(moneyMessage(money(new Big("1e3"), "USD")).value, "1000");
+  assert.throws(() => money(0.1 as unknown as string, "USD"), TypeError);
+  assert.throws(() => usd("1.00").value.plus(0.1), TypeError);
+});
+
+test("times keep all of their digits", () => {
+  assert.deepEqual(timestampMessage("2026-11-26T09:42:23.901234Z"), {
+    seconds: 1795686143,
+    nanos: 901234000,
+  });
+  assert.throws(() => timestampMessage("yesterday"), RangeError);
+});
+
+test("a canceled call says what is known of its request", async () => {
+  const error = await client
+    .deposit({ accountId: "joint", amount: usd("1.00") }, { signal: AbortSignal.abort() })
+    .catch((raised: unknown) => raised);
+  assert(error instanceof PassbookError);
+  assert.equal(error.code, status.CANCELLED);
+  assert.equal(error.outcome, "not_applied");
+  assert(error.requestId !== undefined);
+});
+
+test("concurrent changes have their own results", async () => {
+  await client.createAccount({ accountId: "dave", currencyCode: "USD" });
+  // Each id twice, at the same time.
+  const requestIds = Array.from({ length: 200 }, (_, n) => `dave-${Math.floor(n / 2)}`);
+  const results = await Promise.all(
+    requestIds.map((requestId) =>
+      client.deposit({ accountId: "dave", amount: usd("0.01"), requestId }),
+    ),
+  );
+  assert.deepEqual(
+    results.map((result) => result.transaction.requestId),
+    requestIds,
+  );
+  assert.equal(results.filter((result) => result.replayed).length, 100);
+  assert.equal((await client.getAccount("dave")).balance.value.toFixed(2), "1.00");
+});
+
+test("a batch has a result for each posting", async () => {
+  await client.createAccount({ accountId: "alice", currencyCode: "USD" });
+  const results = await client.batchPostTransactions([
+    { legs: [{ accountId: "alice", amount: usd("5.00") }] },
+    { legs: [{ accountId: "nobody", amount: usd("5.00") }] },
+  ]);
+  assert(!(results[0] instanceof PassbookError));
+  assert(results[1] instanceof PassbookError && results[1].reason === "ACCOUNT_NOT_FOUND");
+});
+
+test("a stream takes postings only as fast as results are read", async () => {
+  await client.createAccount({ accountId: "bob", currencyCode: "USD" });
+  let taken = 0;
+  function* postings() {
+    for (;;) {
+      taken += 1;
+      yield { legs: [{ accountId: "bob", amount: usd("0.01") }] };
+    }
+  }
+  let read = 0;
+  for await (const result of client.streamTransactions(postings())) {
+    assert(!(result instanceof PassbookError));
+    read += 1;
+    assert(taken <= read + 1025, `${taken} taken, ${read} read`);
+    if (read === 50) break;
+  }
+});
+
+test("tokens, TLS and mutual TLS", async () => {
+  const folder = process.env["PASSBOOK_TEST_SECRETS"] ?? "";
+  const secret = (name: string) => readFileSync(join(folder, name));
+  const secured = await startEphemeral("--config", join(folder, "passbook.toml"));
+  const createdBy = async (options: ClientOptions) => {
+    const caller = new Client(secured.address, options);
+    try {
+      return (await caller.createAccount({ currencyCode: "USD" })).createdBy;
+    } finally {
+      caller.close();
+    }
+  };
+  const tls = { authorities: secret("ca.crt"), serverName: "server.test" };
+  try {
+    const token = secret("token").toString().trim();
+    assert.equal(await createdBy({ tls, token }), "billing");
+    assert.equal(await createdBy({ tls, token: () => Promise.resolve(token) }), "billing");
+    const mutual = { ...tls, certificate: secret("client.crt"), key: secret("client.key") };
+    assert.equal(await createdBy({ tls: mutual }), "dns:client.test");
+    const error = await createdBy({ tls }).catch((raised: unknown) => raised);
+    assert(error instanceof PassbookError && error.code === status.UNAUTHENTICATED);
+  } finally {
+    await secured.stop();
+  }
+});

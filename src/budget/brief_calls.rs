@@ -1,0 +1,98 @@
+//! Calls without a credential that end at once, unless their clients do not send or do not read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use crate::{budget::connections::Connection, domain::ids::Identity, lock::lock};
+
+/// Health checks and the like, in flight. An orchestrator has no credential either, and ends a server
+/// that does not answer: clients that leave such calls open must not keep its call out.
+#[derive(Debug, Default)]
+pub struct BriefCalls(Mutex<InFlight>);
+
+#[derive(Debug, Default)]
+struct InFlight {
+    /// By number, so the oldest come first.
+    connections: BTreeMap<u64, Arc<Connection>>,
+    next: u64,
+}
+
+/// One of the calls. Dropping it ends it.
+#[derive(Debug)]
+pub struct BriefCall {
+    calls: Arc<BriefCalls>,
+    number: u64,
+}
+
+/// Who is responsible for a call: the identity that a call before it gave the connection, or the network.
+type Owner<'a> = (Option<&'a Identity>, Option<IpAddr>);
+
+impl BriefCalls {
+    /// A call begins on this connection.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, connection: Arc<Connection>) -> BriefCall {
+        let mut calls = lock(&self.0);
+        let number = calls.next;
+        calls.next += 1;
+        calls.connections.insert(number, connection);
+        BriefCall { calls: self.clone(), number }
+    }
+
+    /// Closes the connection of the oldest call of the owner that has the most. Returns whether there
+    /// was one.
+    pub fn close_one(&self) -> bool {
+        let calls = lock(&self.0);
+        let mut by_owner: HashMap<Owner<'_>, Vec<&Arc<Connection>>> = HashMap::new();
+        for connection in calls.connections.values().filter(|it| !it.is_closing()) {
+            by_owner.entry(connection.owner()).or_default().push(connection);
+        }
+        let most = by_owner.values().max_by_key(|those| those.len());
+        most.inspect(|those| those[0].close()).is_some()
+    }
+}
+
+impl Drop for BriefCall {
+    fn drop(&mut self) {
+        let connection = lock(&self.calls.0).connections.remove(&self.number);
+        // Outside of the lock: the last reference to a connection takes another one.
+        drop(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Connections;
+
+    #[test]
+    fn one_more_call_ends_the_oldest_of_the_owner_with_the_most() {
+        let connections = Connections::new(40, true);
+        let open = |last| connections.open(Some(IpAddr::from([127, 0, 0, last])));
+        let calls = Arc::new(BriefCalls::default());
+        assert!(!calls.close_one());
+        let probe = open(1);
+        let _probe = calls.begin(probe.clone());
+        let attackers = [open(2), open(2)];
+        let mut theirs: Vec<_> =
+            attackers.iter().flat_map(|it| [it, it]).map(|it| calls.begin(it.clone())).collect();
+        assert!(calls.close_one());
+        assert_eq!(attackers.each_ref().map(|it| it.is_closing()), [true, false]);
+        // Those of the first are as good as gone.
+        assert!(calls.close_one());
+        assert!(attackers[1].is_closing() && !probe.is_closing());
+        // A connection that had a credential counts by its identity, from wherever.
+        let caller = Identity::from_stored("caller");
+        let of_caller = [3, 4].map(open);
+        for connection in &of_caller {
+            connection.establish(&caller).unwrap();
+            theirs.push(calls.begin(connection.clone()));
+        }
+        assert!(calls.close_one());
+        assert!(of_caller[0].is_closing() && !probe.is_closing());
+        drop(theirs);
+        assert_eq!(lock(&calls.0).connections.len(), 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! Reads the pages that the feed has published before a watcher came, or faster than it could follow.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::{
+    budget::{Budgets, Gate},
+    domain::ids::{AccountId, Identity},
+    ledger::watch::{page::Page, read::read},
+    lock::lock,
+    storage::{StorageError, Store, WatchedAccount},
+};
+
+/// Entries in a page that a watcher reads by itself. A slow watcher keeps one or two of them in
+/// memory, of some 200 bytes an entry: fewer than the contract allows in one message.
+pub const WATCHER_PAGE_SIZE: usize = 250;
+/// Pages that one watcher has read and others may share: watchers that a restart cut together ask for
+/// the same pages again. With [`WATCHER_PAGE_SIZE`] some ten megabytes.
+const SHARED_PAGES_MAX: usize = 64;
+/// Watchers that read the database at the same time: half of the connections that are reserved for
+/// the service. Other watchers wait.
+const CATCH_UP_READS_SHARE: u32 = 2;
+
+/// See the module.
+pub struct CatchUp {
+    store: Arc<Store>,
+    reads: Semaphore,
+    /// Half of them for the watchers of one identity.
+    gate: Gate,
+    shared: Mutex<VecDeque<SharedPage>>,
+}
+
+/// A page, read by the first watcher that needs it.
+struct SharedPage {
+    account_id: AccountId,
+    /// The page begins after this sequence, a multiple of its size.
+    after_sequence: i64,
+    /// The page was read after the feed had published this entry, which may be the last of the page.
+    /// A watcher that comes when the feed is no further needs nothing newer.
+    published: i64,
+    page: Arc<OnceCell<Page>>,
+}
+
+impl CatchUp {
+    pub fn new(store: Arc<Store>, budgets: &Budgets) -> Self {
+        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
+        let (reads, gate) = (Semaphore::new(reads_max), budgets.gate(reads_max / 2));
+        Self { store, reads, gate, shared: Mutex::default() }
+    }
+
+    /// Reads a page with the next entries of one account, for a watcher of this identity. The page may
+    /// begin with entries that the watcher has. It has all later ones up to `published`, if there is
+    /// room for them.
+    pub async fn page_after(
+        &self,
+        account: &WatchedAccount,
+        published: i64,
+        identity: &Identity,
+    ) -> Result<Page, StorageError> {
+        // Taken before the page: others that share the page must not wait for this identity.
+        let _own = self.gate.enter(identity).await;
+        let size = WATCHER_PAGE_SIZE as i64;
+        let start = account.after_sequence - account.after_sequence % size;
+        let cell = self.shared_page(&account.account_id, start, published.min(start + size));
+        let whole = WatchedAccount { after_sequence: start, ..account.clone() };
+        cell.get_or_try_init(|| self.read_page(&whole)).await.cloned()
+    }
+
+    async fn read_page(&self, account: &WatchedAccount) -> Result<Page, StorageError> {
+        // Fails only if the semaphore were closed, which nothing does.
+        let _permit = self.reads.acquire().await;
+        let accounts = std::slice::from_ref(account);
+        let pages = read(self.store.new_entries(accounts, WATCHER_PAGE_SIZE)).await?;
+        let entries = pages.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
+        Ok(Page::new(entries))
+    }
+
+    fn shared_page(
+        &self,
+        account_id: &AccountId,
+        after_sequence: i64,
+        published: i64,
+    ) -> Arc<OnceCell<Page>> {
+        let mut shared = lock(&self.shared);
+        let is_it = |it: &&SharedPage| {
+            (it.after_sequence, it.published) == (after_sequence, published)
+                && it.account_id == *account_id
+        };
+        if let Some(known) = shared.iter().rev().find(is_it) {
+            return known.page.clone();
+        }
+        if shared.len() == SHARED_PAGES_MAX {
+            shared.pop_front();
+        }
+        let page = Arc::default();
+        let account_id = account_id.clone();
+        shared.push_back(SharedPage {
+            account_id,
+            after_sequence,
+            published,
+            page: Arc::clone(&page),
+        });
+        page
+    }
+}

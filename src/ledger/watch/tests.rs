@@ -1,0 +1,82 @@
+//! Sharing, on a real SQLite file: what is read and encoded does not depend on how many watch.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::{
+    budget::Budgets,
+    domain::{
+        authorization::Caller,
+        fixtures::{id, new_account, posting},
+    },
+    ledger::{CallContext, Ledger, Watcher},
+    storage::{DatabaseUrl, Store},
+};
+
+async fn ledger(directory: &TempDir) -> Ledger {
+    let path = directory.path().join("passbook.db");
+    let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
+    let store = Store::connect(url, None).await.unwrap();
+    store.migrate_up().await.unwrap();
+    let ledger =
+        Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000).await.unwrap();
+    ledger.create_account(&context(), new_account("a")).await.unwrap();
+    ledger
+}
+
+fn context() -> CallContext {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    CallContext { caller: Caller::unrestricted(""), deadline, audit: None }
+}
+
+async fn deposit(ledger: &Ledger, sequences: impl Iterator<Item = i64>) {
+    let deposits = sequences.map(async |sequence| {
+        ledger.execute(&context(), posting(&sequence.to_string(), &[("a", "1.00")])).await.unwrap();
+    });
+    join_all(deposits).await;
+}
+
+/// Follows until the watcher has this entry, and counts the entries that it is the first to encode.
+async fn follow(watcher: &mut Watcher, last: i64, encoded: &AtomicUsize) {
+    let mut received = watcher.sequence();
+    while watcher.sequence() < last {
+        let page = watcher.next().await.unwrap();
+        // A byte for each entry.
+        received += page
+            .encoded(|_, bytes| {
+                encoded.fetch_add(1, Relaxed);
+                bytes.push(0);
+            })
+            .len() as i64;
+        assert_eq!(received, watcher.sequence(), "each entry once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_entry_is_read_and_encoded_once_for_all_watchers() {
+    for count in [1, 50] {
+        let directory = TempDir::new().unwrap();
+        let ledger = ledger(&directory).await;
+        let encoded = AtomicUsize::new(0);
+        // A full page and a part of one.
+        deposit(&ledger, 1..=300).await;
+        let watchers =
+            (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap());
+        let mut watchers = join_all(watchers).await;
+        join_all(watchers.iter_mut().map(|it| follow(it, 300, &encoded))).await;
+        assert_eq!(encoded.load(Relaxed), 300, "existing entries, {count} watchers");
+
+        deposit(&ledger, 301..=310).await;
+        join_all(watchers.iter_mut().map(|it| follow(it, 310, &encoded))).await;
+        assert_eq!(encoded.load(Relaxed), 310, "new entries, {count} watchers");
+    }
+}
