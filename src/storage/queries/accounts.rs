@@ -145,7 +145,7 @@ async fn read(
     let (least, clock) = (kind.least(), kind.statement_clock());
     let expired = format!(
         "(SELECT string_agg(h.amount || '@' || h.expire_time_us, ' ') FROM holds h \
-          WHERE h.account_id = accounts.account_id \
+          WHERE h.account_key = accounts.account_key \
           AND h.open_until_us <= {least}({clock}, {}))",
         kind.placeholder()
     );

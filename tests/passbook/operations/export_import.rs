@@ -127,7 +127,7 @@ async fn every_column_of_every_table_is_carried(kind: Kind) {
         // The keys of accounts belong to the database: a line has their ids.
         let in_a_line = |column: String| match (table, column.as_str()) {
             ("accounts", "account_key") => None,
-            ("entries", "account_key") => Some("account_id".to_owned()),
+            ("entries" | "holds", "account_key") => Some("account_id".to_owned()),
             ("requests", "entry_keys") => Some("entry_names".to_owned()),
             _ => Some(column),
         };

@@ -219,18 +219,19 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
 
 async fn inconsistent_holds_are_found(kind: Kind) {
     let database = ledger(kind).await;
-    let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
-        request_id, description, labels, create_time_us, update_time_us";
-    let hold = |account_id: &str, state: &str, captured: &str, transaction_id: &str| {
+    let columns = "hold_id, account_key, amount, state, captured_amount, transaction_id, \
+        request_id, create_time_us, update_time_us";
+    let bob = "(SELECT account_key FROM accounts WHERE account_id = 'bob')";
+    let hold = |account_key: &str, state: &str, captured: &str, transaction_id: &str| {
         format!(
-            "INSERT INTO holds ({columns}) SELECT 'h', '{account_id}', '5.00', '{state}', \
-             {captured}, {transaction_id}, 'r', '', '{{}}', 0, 0 FROM requests \
+            "INSERT INTO holds ({columns}) SELECT 'h', {account_key}, '5.00', '{state}', \
+             {captured}, {transaction_id}, 'r', 0, 0 FROM requests \
              WHERE kind = 'withdrawal' AND rejection IS NULL"
         )
     };
-    let nobody = hold("nobody", "released", "NULL", "NULL");
-    let not_captured = hold("bob", "captured", "0.05", "transaction_id");
-    let open = hold("bob", "open", "NULL", "NULL");
+    let nobody = hold("0", "released", "NULL", "NULL");
+    let not_captured = hold(bob, "captured", "0.05", "transaction_id");
+    let open = hold(bob, "open", "NULL", "NULL");
     assert_found(
         &database,
         &[
