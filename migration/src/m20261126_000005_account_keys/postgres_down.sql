@@ -1,3 +1,4 @@
+-- step: copies the requests
 LOCK TABLE accounts, entries, requests, holds IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE requests RENAME TO former_requests;
 CREATE TABLE requests (
@@ -26,6 +27,7 @@ INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rej
         create_time_us, hold_id, reverses_transaction_id
     FROM former_requests;
 
+-- step: copies the entries
 ALTER TABLE entries RENAME TO former_entries;
 CREATE TABLE entries (
     account_id text COLLATE "C" NOT NULL,
@@ -43,6 +45,7 @@ INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after
     SELECT a.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us, e.hash
     FROM former_entries e LEFT JOIN accounts a USING (account_key);
 
+-- step: copies the holds
 ALTER TABLE holds RENAME TO former_holds;
 CREATE TABLE holds (
     hold_id text COLLATE "C" NOT NULL,
@@ -74,6 +77,7 @@ INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_
         h.create_time_us, h.update_time_us, h.caller, h.end_caller
     FROM former_holds h LEFT JOIN accounts a USING (account_key);
 
+-- step: gives the tables the owners and the grants that they have now
 DO $$
 DECLARE
     former record;
@@ -95,6 +99,7 @@ DROP TABLE former_entries;
 DROP TABLE former_requests;
 DROP TABLE former_holds;
 
+-- step: builds the indexes
 ALTER TABLE entries ADD CONSTRAINT entries_pkey PRIMARY KEY (account_id, sequence);
 CREATE TRIGGER entries_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON entries
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
@@ -124,4 +129,5 @@ CREATE TRIGGER who_placed_holds_is_kept BEFORE UPDATE OF caller ON holds
 DROP TRIGGER account_keys_are_kept ON accounts;
 ALTER TABLE accounts DROP COLUMN account_key;
 
+-- step: reads statistics of the new tables
 ANALYZE accounts, entries, requests, holds;

@@ -1,3 +1,4 @@
+-- step: copies the accounts
 CREATE TABLE former_accounts (
     account_id TEXT NOT NULL PRIMARY KEY,
     currency_code TEXT NOT NULL,
@@ -20,6 +21,7 @@ INSERT INTO former_accounts
         unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us,
         update_time_us, caller FROM accounts ORDER BY account_id;
 
+-- step: copies the entries
 CREATE TABLE former_entries (
     account_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
@@ -34,6 +36,7 @@ INSERT INTO former_entries
     SELECT a.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us, e.hash
     FROM entries e LEFT JOIN accounts a ON a.account_key = e.account_key;
 
+-- step: copies the requests
 CREATE TABLE former_requests (
     caller TEXT NOT NULL,
     request_id TEXT NOT NULL,
@@ -61,6 +64,7 @@ INSERT INTO former_requests
         create_time_us, hold_id, reverses_transaction_id
     FROM requests ORDER BY caller, request_id;
 
+-- step: copies the holds
 CREATE TABLE former_holds (
     hold_id TEXT NOT NULL PRIMARY KEY,
     account_id TEXT NOT NULL,
@@ -85,6 +89,7 @@ INSERT INTO former_holds
         h.create_time_us, h.update_time_us, h.caller, h.end_caller
     FROM holds h LEFT JOIN accounts a ON a.account_key = h.account_key ORDER BY h.hold_id;
 
+-- step: replaces the tables, and builds the indexes
 DROP TABLE accounts;
 DROP TABLE entries;
 DROP TABLE requests;

@@ -1,3 +1,4 @@
+-- step: gives each account a key
 CREATE TABLE new_accounts (
     account_key INTEGER PRIMARY KEY,
     account_id TEXT NOT NULL UNIQUE,
@@ -21,6 +22,7 @@ INSERT INTO new_accounts
         unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us,
         update_time_us, caller FROM accounts ORDER BY account_id;
 
+-- step: copies the entries
 CREATE TABLE new_entries (
     account_key INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
@@ -36,6 +38,7 @@ INSERT INTO new_entries (account_key, sequence, create_time_us, transaction_id, 
     FROM entries e LEFT JOIN new_accounts a ON a.account_id = e.account_id
     ORDER BY e.account_id, e.sequence;
 
+-- step: copies the requests
 CREATE TABLE new_requests (
     transaction_id BLOB NOT NULL,
     create_time_us INTEGER NOT NULL,
@@ -61,6 +64,7 @@ INSERT INTO new_requests (transaction_id, create_time_us, kind, caller, request_
         rejection, NULLIF(description, ''), NULLIF(labels, '{}'), hold_id, reverses_transaction_id
     FROM requests ORDER BY caller, request_id;
 
+-- step: copies the holds
 CREATE TABLE new_holds (
     hold_id TEXT NOT NULL PRIMARY KEY,
     account_key INTEGER NOT NULL,
@@ -88,6 +92,7 @@ INSERT INTO new_holds (hold_id, account_key, amount, state, expire_time_us, capt
         h.create_time_us, h.update_time_us, h.caller, h.end_caller
     FROM holds h LEFT JOIN new_accounts a ON a.account_id = h.account_id ORDER BY h.hold_id;
 
+-- step: replaces the former tables, and builds the indexes
 DROP TABLE accounts;
 DROP TABLE entries;
 DROP TABLE requests;

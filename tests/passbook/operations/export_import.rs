@@ -158,7 +158,8 @@ async fn a_ledger_of_the_schema_before_is_converted_and_imported(kind: Kind) {
     let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<BTreeSet<_>>();
 
     database.migrate_down_before("account_keys").await;
-    database.passbook(&["migrate", "up"]).await.must_succeed();
+    let migrated = database.passbook(&["migrate", "up"]).await.must_succeed();
+    assert!(migrated.stderr.contains("the migration copies the entries"), "{}", migrated.stderr);
 
     assert_eq!(lines(&export(&database).await), lines(&text));
     database.passbook(&["verify"]).await.must_succeed();
