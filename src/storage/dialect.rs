@@ -121,18 +121,27 @@ impl DatabaseKind {
         }
     }
 
+    /// A list of integers, likewise.
+    pub(in crate::storage) fn integers(self, integers: impl Iterator<Item = i64>) -> Value {
+        match self {
+            Self::Sqlite => serde_json::Value::from_iter(integers).to_string().into(),
+            Self::Postgres => integers.collect::<Vec<_>>().into(),
+        }
+    }
+
     /// A list of pairs: two arrays on PostgreSQL, one JSON array of arrays on SQLite.
-    pub(in crate::storage) fn pairs<T: Serialize>(
+    pub(in crate::storage) fn pairs<S: Serialize, T: Serialize>(
         self,
-        pairs: impl Iterator<Item = (String, T)>,
+        pairs: impl Iterator<Item = (S, T)>,
     ) -> Vec<Value>
     where
+        Vec<S>: Into<Value>,
         Vec<T>: Into<Value>,
     {
         match self {
             Self::Sqlite => vec![serde_json::json!(pairs.collect::<Vec<_>>()).to_string().into()],
             Self::Postgres => {
-                let (first, second): (Vec<String>, Vec<T>) = pairs.unzip();
+                let (first, second): (Vec<S>, Vec<T>) = pairs.unzip();
                 vec![first.into(), second.into()]
             }
         }

@@ -12,7 +12,10 @@ use crate::{
     storage::{
         StorageError,
         dialect::DatabaseKind,
-        entity::{currencies::currency, holds, requests},
+        entity::{
+            accounts::{OF_ACCOUNT, account_of},
+            holds, requests,
+        },
         error::undecodable_column,
         tables::{Column, ColumnType, HOLDS, REQUESTS},
         verify::{error::VerifyError, rows::columns},
@@ -24,8 +27,8 @@ const HOLD_PAGE: usize = 1000;
 
 /// The columns of `requests r` that say which entries a request has.
 pub fn applied_columns(kind: DatabaseKind) -> String {
-    let (id, names) = (kind.uuid_text("r.transaction_id"), kind.text("r.entry_names"));
-    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, {names}")
+    let id = kind.uuid_text("r.transaction_id");
+    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, r.entry_keys")
 }
 
 /// Those columns, and the others that [`is_request`] reads.
@@ -33,12 +36,12 @@ pub fn request_columns(kind: DatabaseKind) -> String {
     let (applied, has_types) = (applied_columns(kind), has_types(kind));
     let labels = kind.text("r.labels");
     format!(
-        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 32 THEN 1 ELSE 0 END, \
-         r.request_id, {labels}, COALESCE(r.rejection, ''), \
+        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 16 THEN 1 ELSE 0 END, \
+         r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
          CASE WHEN r.hold_id IS NULL THEN 'none' \
              WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
              ELSE 'missing' END, \
-         r.caller, r.description"
+         r.caller, COALESCE(r.description, '')"
     )
 }
 
@@ -84,7 +87,7 @@ pub fn is_request(row: &str) -> bool {
     };
     has_types
         && RequestId::parse(request_id).is_ok()
-        && (labels == "{}" || serde_json::from_str::<Labels>(labels).is_ok())
+        && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
         && has_effects
         && columns.next().is_none()
 }
@@ -117,8 +120,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
     let kind = DatabaseKind::of(connection);
     let columns = HOLDS.column_list("h.");
     let page = format!(
-        "SELECT {columns}, a.currency_code, a.currency_scale FROM holds h \
-             JOIN accounts a ON a.account_id = h.account_id \
+        "SELECT {columns}, {OF_ACCOUNT} FROM holds h \
+             JOIN accounts a ON a.account_key = h.account_key \
          WHERE h.hold_id > $1 ORDER BY h.hold_id LIMIT {HOLD_PAGE}"
     );
     let mut after = String::new();
@@ -127,9 +130,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
         let rows = connection.query_all_raw(statement).await?;
         for row in &rows {
             after = key(row, "hold_id");
-            let code: String = row.try_get("", "currency_code")?;
-            let currency = currency(&code, row.try_get("", "currency_scale")?)?;
-            decode(row, |row: holds::Model| row.into_hold(&currency))
+            let (account_id, currency) = account_of(row)?;
+            decode(row, |row: holds::Model| row.into_hold(&account_id, &currency))
                 .map_err(|description| LedgerFault::Hold { hold_id: after.clone(), description })?;
         }
         if rows.len() < HOLD_PAGE {

@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use passbook::storage::migration_names;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, QueryResult, Statement,
 };
@@ -112,6 +113,14 @@ impl TestDatabase {
         Self { kind, url, name, raw, directory: None, is_outside, _slot }
     }
 
+    /// Reverts all migrations from the first one whose name ends like this.
+    pub async fn migrate_down_before(&self, migration: &str) {
+        let names = migration_names();
+        for _ in names.iter().skip_while(|name| !name.ends_with(migration)) {
+            self.passbook(&["migrate", "down"]).await.must_succeed();
+        }
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -205,8 +214,9 @@ impl TestDatabase {
 
     /// All holds, each as a text.
     pub async fn holds(&self) -> Vec<String> {
-        let columns = "hold_id || account_id || amount || state || coalesce(expire_time_us, 0) || \
-            request_id || description || labels || create_time_us || update_time_us";
+        let columns = "hold_id || account_key || amount || state || coalesce(expire_time_us, 0) || \
+            request_id || coalesce(description, '') || coalesce(CAST(labels AS TEXT), '') || \
+            create_time_us || update_time_us";
         self.texts(&format!("SELECT {columns} FROM holds ORDER BY hold_id")).await
     }
 
@@ -226,6 +236,18 @@ impl TestDatabase {
         let name = &self.name;
         let waiting = format!("datname = '{name}' AND wait_event_type = 'Lock'");
         self.count(&format!("pg_stat_activity WHERE {waiting}")).await
+    }
+
+    /// The columns of a table that an INSERT may set.
+    pub async fn columns(&self, table: &str) -> Vec<String> {
+        self.texts(&match self.kind {
+            Kind::Sqlite => format!("SELECT name FROM pragma_table_info('{table}')"),
+            Kind::Postgres => format!(
+                "SELECT column_name::text FROM information_schema.columns
+                 WHERE table_schema = 'public' AND table_name = '{table}' AND is_generated = 'NEVER'"
+            ),
+        })
+        .await
     }
 
     pub async fn count(&self, from_where: &str) -> i64 {
@@ -253,6 +275,11 @@ impl Drop for TestDatabase {
             eprintln!("left behind: database {}", self.name);
         }
     }
+}
+
+/// The condition that a row of `entries` is of this account.
+pub fn of_account(account_id: &str) -> String {
+    format!("account_key = (SELECT account_key FROM accounts WHERE account_id = '{account_id}')")
 }
 
 pub async fn rows(database: &impl ConnectionTrait, sql: &str) -> Result<Vec<QueryResult>, DbErr> {
