@@ -51,6 +51,8 @@ pub struct Request {
     pub labels: Labels,
     /// Validate the request and change nothing.
     pub validate_only: bool,
+    /// Apply the request although funds lack or an account is frozen.
+    pub force: bool,
 }
 
 /// The change that a request describes.
@@ -64,8 +66,8 @@ pub enum Action {
     CaptureHold(Capture),
     /// Release a hold.
     ReleaseHold(HoldRef),
-    /// Undo a transaction.
-    Reverse(TransactionRef),
+    /// Undo a transaction, all or a part.
+    Reverse(Reversal),
     /// Reject the request of this id permanently, unless it has a record already.
     Fence,
 }
@@ -92,6 +94,15 @@ pub struct Condition {
     pub min_balance_after: Option<Amount>,
     /// The balance after all legs is at most this.
     pub max_balance_after: Option<Amount>,
+}
+
+/// A transaction to reverse.
+#[derive(Clone, Debug)]
+pub struct Reversal {
+    /// The transaction to reverse.
+    pub transaction: TransactionRef,
+    /// The amount; None: all that is not reversed yet.
+    pub amount: Option<(Currency, Amount)>,
 }
 
 /// A transaction that a request names, looked up when the request arrives. It never changes, and
@@ -123,6 +134,11 @@ impl Command {
         matches!(self, Self::Request(request) if !request.validate_only)
     }
 
+    /// Whether it is to be applied although funds lack or an account is frozen.
+    pub fn is_forced(&self) -> bool {
+        self.request().is_some_and(|request| request.force)
+    }
+
     /// The length of the caller's texts, in bytes.
     pub fn text_bytes(&self) -> usize {
         let (text, labels) = match self {
@@ -150,8 +166,9 @@ impl Command {
                     ids = [hold.account_id(), destination_account_id.as_ref()];
                 }
                 Action::ReleaseHold(hold) => ids[0] = hold.account_id(),
-                Action::Reverse(named) => {
-                    entries = named.resolved.as_ref().map_or(&[], |it| &it.entries);
+                Action::Reverse(reversal) => {
+                    let resolved = reversal.transaction.resolved.as_ref();
+                    entries = resolved.map_or(&[], |it| &it.entries);
                 }
                 Action::Fence => {}
             },
@@ -176,10 +193,12 @@ impl Command {
         self.request().map(own).into_iter().flatten().flatten()
     }
 
-    /// The transaction to reverse, if there is one: whether it was reversed before must be read.
+    /// The transaction to reverse, if there is one: what was reversed of it before must be read.
     pub fn reverses(&self) -> Option<TransactionId> {
         match &self.request()?.action {
-            Action::Reverse(named) => named.resolved.as_ref().map(|_| named.transaction_id),
+            Action::Reverse(Reversal { transaction, .. }) => {
+                transaction.resolved.as_ref().map(|_| transaction.transaction_id)
+            }
             _ => None,
         }
     }
@@ -270,10 +289,11 @@ impl Request {
             Action::PlaceHold(new) => body.new_hold(new),
             Action::CaptureHold(capture) => body.capture(capture),
             Action::ReleaseHold(hold) => body.field("hold_id", hold.hold_id.as_str()),
-            Action::Reverse(named) => {
-                body.field("transaction_id", &named.transaction_id.to_string());
-            }
+            Action::Reverse(reversal) => body.reversal(reversal),
             Action::Fence => {}
+        }
+        if self.force {
+            body.field("force", "true");
         }
         if !self.description.is_empty() {
             body.field("description", &self.description);
@@ -339,6 +359,13 @@ impl Fingerprint {
         self.amount(&new.currency, new.amount);
         if let Some(expire_time_us) = new.expire_time_us {
             self.field("expire_time_us", &expire_time_us.to_string());
+        }
+    }
+
+    fn reversal(&mut self, reversal: &Reversal) {
+        self.field("transaction_id", &reversal.transaction.transaction_id.to_string());
+        if let Some((currency, amount)) = &reversal.amount {
+            self.amount(currency, *amount);
         }
     }
 

@@ -33,6 +33,24 @@ pub enum Rejection {
          (in microseconds since the Unix epoch)"
     )]
     ExpireTimePassed { expire_time_us: i64, now_us: i64 },
+    #[error(
+        "transaction {transaction_id} has more than one amount: it can be reversed as a whole only"
+    )]
+    TransactionNotDivisible { transaction_id: TransactionId },
+    #[error(
+        "{} {currency_code} of transaction {transaction_id} can still be reversed; {required} are \
+         required",
+        figure(reversible)
+    )]
+    ReversalAmountExceeded {
+        transaction_id: TransactionId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reversible: Option<Amount>,
+        required: Amount,
+    },
     #[error("transaction {transaction_id} was reversed by {reversed_by_transaction_id}")]
     AlreadyReversed { transaction_id: TransactionId, reversed_by_transaction_id: TransactionId },
     #[error("account {account_id} does not exist")]
@@ -146,7 +164,7 @@ impl Rejection {
     }
 
     /// The rejection without what only readers of its account may know: balance, version, currency, and
-    /// the amount and the account of a hold. `may_read` says whether the caller is one; None is an
+    /// the amount and the account of a hold or a transaction. `may_read` says whether the caller is one; None is an
     /// account that is not recorded.
     pub(super) fn visible(mut self, may_read: impl Fn(Option<&AccountId>) -> bool) -> Self {
         match &mut self {
@@ -170,6 +188,11 @@ impl Rejection {
             }
             Self::HoldAmountExceeded { account_id, held, .. } if !may_read(account_id.as_ref()) => {
                 (*account_id, *held) = (None, None);
+            }
+            Self::ReversalAmountExceeded { account_id, reversible, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *reversible) = (None, None);
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
-        command::{Action, Command, Request},
+        command::{Action, Command, Request, Reversal},
         hold::Capture,
         ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
@@ -229,6 +229,7 @@ impl Ledger {
             description: String::new(),
             labels: Labels::new(),
             validate_only: false,
+            force: false,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
@@ -255,7 +256,7 @@ impl Ledger {
                     let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
                     hold.resolved = found.value.map(Arc::new);
                 }
-                Action::Reverse(transaction) => {
+                Action::Reverse(Reversal { transaction, .. }) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let grant = &context.caller.grant;
                     let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);

@@ -29,8 +29,9 @@ fn statement_texts_are_as_written_down() {
         of_sqlite("NEW_HOLDS", &rows::NEW_HOLDS),
         of_sqlite("CLOSED_HOLDS", &rows::CLOSED_HOLDS),
     ];
-    let queries: [(&str, &Sql); 7] = [
+    let queries: [(&str, &Sql); 8] = [
         ("requests::RECORDS", &requests::RECORDS),
+        ("requests::REVERSALS", &requests::REVERSALS),
         ("entries::BY_KEY", &entries::BY_KEY),
         ("holds::BY_KEY", &holds::BY_KEY),
         ("new_entries::NEW_ENTRIES", &new_entries::NEW_ENTRIES),

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use crate::domain::{
     account::{AttributeChange, NewLimit},
     authorization::rule::Right,
-    command::{Action, Command, Condition, Request},
+    command::{Action, Command, Condition, Request, Reversal},
     hold::{Capture, HoldRef},
     ids::AccountId,
     money::{Amount, Currency},
@@ -111,20 +111,13 @@ impl<'a> Needs<'a> {
             }
             Action::CaptureHold(capture) => self.capture(capture),
             Action::ReleaseHold(hold) => self.hold(hold, None),
-            Action::Reverse(named) => match &named.resolved {
-                None => {
-                    let rights = &[Right::Credit, Right::Debit];
-                    self.missing = Some(Missing { kind: "transaction", rights });
-                }
-                Some(transaction) => {
-                    for entry in &transaction.entries {
-                        self.movement(&entry.account_id, &entry.currency, -entry.amount);
-                    }
-                }
-            },
+            Action::Reverse(reversal) => self.reversal(reversal, request.force),
             Action::Fence => self.some_account = true,
         }
         self.read_of_both_ways();
+        if request.force {
+            self.force();
+        }
         if let Action::Reverse(_) = request.action {
             self.rights.iter_mut().for_each(|it| it.found_by = Some("transaction"));
         }
@@ -138,6 +131,34 @@ impl<'a> Needs<'a> {
         let both_ways = of_one_account.filter(|(this, next)| this.1 != next.1);
         let account_ids: Vec<_> = both_ways.map(|(this, _)| this.0).collect();
         account_ids.into_iter().for_each(|it| self.right(Right::Read, it));
+    }
+
+    /// What is taken by force is taken: it needs both rights.
+    fn force(&mut self) {
+        let debits = self.amounts.iter().filter(|((_, right, _), _)| *right == Right::Debit);
+        let debits: Vec<_> = debits.map(|((id, _, code), sum)| (*id, *code, *sum)).collect();
+        for (account_id, currency_code, sum) in debits {
+            self.right(Right::Force, account_id);
+            self.amounts.insert((account_id, Right::Force, currency_code), sum);
+        }
+    }
+
+    fn reversal(&mut self, reversal: &'a Reversal, is_forced: bool) {
+        let Some(transaction) = &reversal.transaction.resolved else {
+            let rights: &[Right] = match is_forced {
+                true => &[Right::Credit, Right::Debit, Right::Force],
+                false => &[Right::Credit, Right::Debit],
+            };
+            self.missing = Some(Missing { kind: "transaction", rights });
+            return;
+        };
+        for entry in &transaction.entries {
+            let (currency, amount) = match &reversal.amount {
+                Some((currency, amount)) => (currency, entry.opposite(*amount)),
+                None => (&entry.currency, -entry.amount),
+            };
+            self.movement(&entry.account_id, currency, amount);
+        }
     }
 
     fn capture(&mut self, capture: &'a Capture) {

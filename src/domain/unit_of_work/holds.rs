@@ -10,7 +10,7 @@ use crate::domain::{
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Effects, UnitOfWork},
+    unit_of_work::{Effects, UnitOfWork, posting::Funds},
 };
 
 impl UnitOfWork {
@@ -24,6 +24,9 @@ impl UnitOfWork {
                 account.expire_hold(hold.amount, expire_time_us);
                 self.ended.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());
+                if account.mark_limit(false) {
+                    self.marked.insert(hold.account_id.clone());
+                }
             }
         }
     }
@@ -121,7 +124,7 @@ impl UnitOfWork {
         };
         let mut legs = vec![leg(&hold.account_id, -amount)];
         legs.extend(capture.destination_account_id.as_ref().map(|it| leg(it, amount)));
-        let planned = self.evaluate(&legs, Some(hold))?;
+        let planned = self.evaluate(&legs, Funds::Held(hold))?;
         let hold_id = hold.hold_id.clone();
         let transaction = self.post(request, TransactionKind::Capture, planned);
         let transaction_id = transaction.transaction_id.unwrap_or_default();
@@ -173,6 +176,9 @@ impl UnitOfWork {
         hold.ended_by = request.key.caller.clone();
         if let Some(account) = self.accounts.get_mut(&hold.account_id) {
             account.held = account.held.plus(-hold.amount);
+            if account.mark_limit(false) {
+                self.marked.insert(hold.account_id.clone());
+            }
         }
         self.ended.insert(hold_id.clone());
         Some(Arc::new(hold.clone()))

@@ -1,15 +1,14 @@
-//! Holds and reversals in the fold, without a database.
+//! Holds and fences in the fold, without a database.
 
 use std::sync::Arc;
 
 use crate::domain::{
     account::{Account, AccountState},
-    command::{Action, Command, Request, TransactionRef},
+    command::{Action, Command, Request},
     fixtures::{NOW, account, account_in, id, posting, request, usd},
     hold::{Capture, Hold, HoldRef, HoldState, NewHold},
     ids::{HoldId, Identity},
     rejection::Rejection,
-    transaction::Transaction,
     unit_of_work::{
         CommandResult, LockedState, UnitOfWork,
         tests::{make, work},
@@ -146,6 +145,18 @@ fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
     assert_eq!(changed(&work), [has("3.00", "0.00", 3)]);
 }
 
+#[test]
+fn held_money_is_captured_although_the_account_is_below_its_limit() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut work, Request { force: true, ..posting("2", &[("a", "-8.00")]) }).unwrap();
+    let is_below = |work: &UnitOfWork| work.changed().any(|account| account.below_limit);
+    assert!(is_below(&work));
+    make(&mut work, capture("3", &hold, Some("1.00"), None)).unwrap();
+    assert_eq!(changed(&work), [has("1.00", "0.00", 4)]);
+    assert!(!is_below(&work), "the rest of the hold is available again");
+}
+
 /// Each request is wrong in all ways from its place in this list on.
 #[test]
 fn rejections_of_holds_come_in_one_fixed_order() {
@@ -192,30 +203,6 @@ fn rejections_of_holds_come_in_one_fixed_order() {
         "BALANCE_OUT_OF_RANGE",
     ];
     assert_eq!(reasons, expected);
-}
-
-fn reversal(id: &str, of: &Arc<Transaction>) -> Request {
-    let (transaction_id, found) = (of.transaction_id.unwrap(), Some(of.clone()));
-    request(id, Action::Reverse(TransactionRef { transaction_id, resolved: found }))
-}
-
-#[test]
-fn a_transaction_is_reversed_once_by_its_mirror_image() {
-    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
-    let moved = posting("1", &[("a", "-4.00"), ("b", "4.00")]);
-    let original = make(&mut work, moved).unwrap().0.transaction.unwrap();
-    let made = make(&mut work, reversal("2", &original)).unwrap().0.transaction.unwrap();
-    assert_eq!(made.reverses_transaction_id, original.transaction_id);
-    let amounts: Vec<_> = made.entries.iter().map(|it| it.amount.to_string()).collect();
-    assert_eq!(amounts, ["4.00", "-4.00"]);
-    let rejection = make(&mut work, reversal("3", &original)).unwrap_err();
-    let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = rejection else { panic!() };
-    assert_eq!(Some(reversed_by_transaction_id), made.transaction_id);
-    // Money that is spent cannot be taken back.
-    let original = make(&mut work, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
-    make(&mut work, posting("5", &[("b", "-1.00")])).unwrap();
-    let rejection = make(&mut work, reversal("6", &original)).unwrap_err();
-    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
 }
 
 #[test]

@@ -182,6 +182,7 @@ impl<'a> Decoder<'a> {
             description,
             labels,
             validate_only: false,
+            force: false,
         })
     }
 

@@ -33,6 +33,12 @@ impl From<Rejection> for StatusBuilder {
             R::ExpireTimePassed { .. } => (FailedPrecondition, E::ExpireTimePassed, "expire_time"),
             R::TransactionNotFound(_) => (NotFound, E::TransactionNotFound, "transaction_id"),
             R::AlreadyReversed { .. } => (FailedPrecondition, E::AlreadyReversed, "transaction_id"),
+            R::TransactionNotDivisible { .. } => {
+                (FailedPrecondition, E::TransactionNotDivisible, "transaction_id")
+            }
+            R::ReversalAmountExceeded { .. } => {
+                (FailedPrecondition, E::ReversalAmountExceeded, "transaction_id")
+            }
             R::AccountNotFound { .. } => (NotFound, E::AccountNotFound, "account_id"),
             R::AccountExists { .. } => (AlreadyExists, E::AccountExists, "account_id"),
             R::AccountClosed { .. } => (FailedPrecondition, E::AccountClosed, "account_id"),

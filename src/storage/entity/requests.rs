@@ -14,7 +14,7 @@ use crate::{
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{Effects, RequestRecord},
     },
-    storage::error::StorageError,
+    storage::{entity::details::StoredDetails, error::StorageError},
 };
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
@@ -40,6 +40,8 @@ pub struct Model {
     pub hold_id: Option<String>,
     /// The transaction that the request reversed.
     pub reverses_transaction_id: Option<Uuid>,
+    /// JSON of [`StoredDetails`]; null if there are none.
+    pub details: Option<Json>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -104,6 +106,7 @@ impl Model {
         self.request_id()?;
         self.fingerprint()?;
         self.labels()?;
+        self.details()?;
         self.entry_keys()?;
         if self.rejection()?.is_some() {
             return Ok(());
@@ -126,6 +129,12 @@ impl Model {
     fn labels(&self) -> Result<Labels, StorageError> {
         let Some(labels) = &self.labels else { return Ok(Labels::new()) };
         serde_json::from_value(labels.clone()).map_err(|_| self.corrupt("labels"))
+    }
+
+    /// What only few requests have.
+    pub fn details(&self) -> Result<StoredDetails, StorageError> {
+        let Some(details) = &self.details else { return Ok(StoredDetails::default()) };
+        serde_json::from_value(details.clone()).map_err(|_| self.corrupt("details"))
     }
 
     fn rejection(&self) -> Result<Option<Rejection>, StorageError> {
@@ -158,6 +167,7 @@ impl Model {
         kind: TransactionKind,
         entries: &HashMap<EntryKey, Entry>,
     ) -> Result<Transaction, StorageError> {
+        let details = self.details()?;
         let entries = self
             .entry_keys()?
             .iter()
@@ -172,8 +182,9 @@ impl Model {
             description: self.description.clone().unwrap_or_default(),
             labels: self.labels()?,
             create_time_us: self.create_time_us,
-            reverses_transaction_id: self.reverses_transaction_id,
-            reversed_by_transaction_id: None,
+            forced: details.forced(),
+            reverses: self.reverses_transaction_id.map(|id| (id, details.reversed())),
+            reversed_by: None,
         })
     }
 

@@ -149,6 +149,7 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
         let model = Model::from_query_result(row, "").map_err(unreadable)?;
         let open_holds: Option<String> = row.try_get("", "open_holds").map_err(unreadable)?;
         let account = Account::try_from(model)?;
+        let available = account.available();
         let open_holds = sum(open_holds.as_deref().unwrap_or_default(), &account.currency);
         Ok(StoredAccount {
             open_holds: open_holds
@@ -160,6 +161,8 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
             held: account.held,
             sequence: account.sequence,
             last_hash: account.last_hash,
+            available: (!account.unlimited_overdraft).then_some(available),
+            below_limit: account.below_limit,
         })
     };
     read().map_err(|error: StorageError| Fault {

@@ -15,7 +15,9 @@ use crate::{
     },
     storage::{
         StorageError,
-        entity::{account_changes::StoredAttributes, requests::entry_keys_text},
+        entity::{
+            account_changes::StoredAttributes, details::StoredDetails, requests::entry_keys_text,
+        },
     },
 };
 
@@ -73,7 +75,8 @@ impl<'a> Changes<'a> {
         let account_changes: Vec<_> = work.account_changes().iter().collect();
         let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
-        let (account_updates, balance_updates) = work.changed().partition(has_change);
+        let (account_updates, balance_updates) =
+            work.changed().partition(|it| has_change(it) || work.is_marked(&it.account_id));
         Ok(Self {
             balance_updates,
             account_updates,
@@ -119,7 +122,13 @@ pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
 
 /// The id of the transaction that the request reversed.
 pub fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
-    effects(new)?.transaction.as_ref()?.reverses_transaction_id
+    effects(new)?.transaction.as_ref()?.reverses.map(|(reversed, _)| reversed)
+}
+
+/// What only few requests have, as it is stored; None if the request has nothing of it.
+pub fn details_json(new: &NewRequestRecord) -> Option<String> {
+    let details = StoredDetails::of(new);
+    (details != StoredDetails::default()).then(|| json!(details).to_string())
 }
 
 /// The attributes of an account as they are stored.

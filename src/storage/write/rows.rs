@@ -13,8 +13,8 @@ use crate::{
         tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
         write::{
             changes::{
-                NewEntry, NewRequest, attributes_json, hold_id, labels_json, rejection_json,
-                reverses,
+                NewEntry, NewRequest, attributes_json, details_json, hold_id, labels_json,
+                rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -94,11 +94,12 @@ const BALANCE: &[NamedValue<Account>] = &[
     ("update_time_us", |it| it.update_time_us.into()),
 ];
 
-/// What only a change of the account itself changes.
+/// What only a change of the account itself changes, or one that takes it below its limit or above.
 const ATTRIBUTES: &[NamedValue<Account>] = &[
     ("state", |it| it.state.name().into()),
     ("overdraft_limit", |it| it.overdraft_limit.decimal().into()),
     ("unlimited_overdraft", |it| it.unlimited_overdraft.into()),
+    ("below_limit", |it| it.below_limit.into()),
     ("labels", |it| labels_json(&it.labels).into()),
 ];
 
@@ -140,6 +141,7 @@ const REQUEST: &[NamedValue<NewRequest>] = &[
     ("create_time_us", |it| it.new.create_time_us.into()),
     ("hold_id", |it| nullable(hold_id(&it.new))),
     ("reverses_transaction_id", |it| nullable(reverses(&it.new))),
+    ("details", |it| nullable(details_json(&it.new))),
 ];
 
 pub static NEW_REQUESTS: LazyLock<Rows<NewRequest>> =

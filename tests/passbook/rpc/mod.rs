@@ -6,6 +6,7 @@ mod capture_hold;
 mod create_account;
 mod deposit;
 mod fence_request;
+mod force;
 mod freeze_and_close_account;
 mod get_account;
 mod get_and_list_holds;

@@ -99,6 +99,8 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::HoldNotOpen
         | Reason::ExpireTimePassed
         | Reason::HoldAmountExceeded
+        | Reason::TransactionNotDivisible
+        | Reason::ReversalAmountExceeded
         | Reason::AlreadyReversed
         | Reason::AccountClosed
         | Reason::AccountFrozen

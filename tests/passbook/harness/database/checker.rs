@@ -131,8 +131,11 @@ fn check_account(
         faults.push(format!("{account_id}: last_hash is not the last entry's"));
     }
     let available = account.balance.plus(account.held.negative()).plus(account.overdraft_limit);
-    if available.is_negative() && !account.unlimited_overdraft {
-        faults.push(format!("{account_id}: {available} is available, below zero"));
+    let is_below = available.is_negative() && !account.unlimited_overdraft;
+    if is_below != account.below_limit {
+        let mark = if account.below_limit { "is" } else { "is not" };
+        faults
+            .push(format!("{account_id}: {available} is available, but it {mark} marked as below"));
     }
 }
 

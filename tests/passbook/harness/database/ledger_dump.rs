@@ -12,6 +12,7 @@ pub struct AccountRow {
     pub held: Decimal,
     pub overdraft_limit: Decimal,
     pub unlimited_overdraft: bool,
+    pub below_limit: bool,
     pub sequence: i64,
     pub version: i64,
     pub last_hash: String,
@@ -73,8 +74,8 @@ impl LedgerDump {
             account_changes: Vec::new(),
         };
         let accounts = format!(
-            "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {}
-             FROM accounts",
+            "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {},
+                 below_limit FROM accounts",
             text("balance"),
             text("held"),
             text("overdraft_limit"),
@@ -137,6 +138,7 @@ fn account_row(row: &QueryResult) -> Result<AccountRow, DbErr> {
         sequence: row.try_get_by_index(6)?,
         version: row.try_get_by_index(7)?,
         last_hash: row.try_get_by_index(8)?,
+        below_limit: row.try_get_by_index(9)?,
     })
 }
 

@@ -162,6 +162,7 @@ impl Command {
             Self::Transfer(it) => (it.amount.iter_mut().collect(), true),
             Self::PlaceHold(it) => (it.amount.iter_mut().collect(), true),
             Self::CaptureHold(it) => (it.amount.iter_mut().collect(), true),
+            Self::Reverse(it) => (it.amount.iter_mut().collect(), true),
             Self::Post(it) => {
                 (it.legs.iter_mut().filter_map(|leg| leg.amount.as_mut()).collect(), false)
             }

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::harness::{
     model::command::{Rejection, Reply, Response},
-    model::money::{Frame, leg, precondition},
+    model::money::{Frame, Funds, leg, precondition},
     model::{Hold, LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
 
@@ -139,7 +139,7 @@ impl Model {
         if !request.destination_account_id.is_empty() {
             legs.push(leg(&request.destination_account_id, &amount.currency_code, taken));
         }
-        self.judge(&legs, Some((source, hold.amount)))?;
+        self.judge(&legs, Funds::Held(source, hold.amount))?;
         if request.destination_account_id.is_empty() {
             self.comes_in(&amount.currency_code, -taken);
         }
@@ -149,6 +149,7 @@ impl Model {
             description: request.description.clone(),
             labels: request.labels.clone(),
             reverses_transaction_id: String::new(),
+            forced: false,
         };
         let transaction = self.carry_out(&legs, frame, response);
         self.end_hold(&request.hold_id);

@@ -5,7 +5,7 @@ use passbook::proto::*;
 use crate::harness::{
     model::command::Command,
     model::random::Generator,
-    model::{Model, money_in, units},
+    model::{LIMIT, Model, money_in, units},
     timestamp,
 };
 
@@ -38,6 +38,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
             amount: Some(amount),
             account_id,
         };
@@ -58,6 +59,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &source_account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
             amount: Some(amount),
             source_account_id,
             destination_account_id,
@@ -92,6 +94,7 @@ impl Generator {
             description: self.description(),
             labels: self.labels(),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
         })
     }
 
@@ -193,12 +196,41 @@ impl Generator {
     }
 
     pub(super) fn reverse(&mut self, model: &Model) -> Command {
+        let transaction_id = match self.one_in(3) {
+            true => self.partly_reversed(model),
+            false => self.transaction(model),
+        };
         Command::Reverse(ReverseTransactionRequest {
             request_id: self.new_id("request"),
-            transaction_id: self.transaction(model),
+            amount: self.part_to_reverse(model, &transaction_id),
+            transaction_id,
             description: self.description(),
             labels: self.labels(),
+            force: self.one_in(6),
         })
+    }
+
+    /// Usually a transaction of which a part is reversed.
+    fn partly_reversed(&mut self, model: &Model) -> String {
+        let is_part = |it: &&String| model.reversed[*it].units.is_some();
+        let ids: Vec<&String> = model.reversed.keys().filter(is_part).collect();
+        if ids.is_empty() { self.transaction(model) } else { (*self.pick(&ids)).clone() }
+    }
+
+    /// Close to what is not reversed yet, or none.
+    fn part_to_reverse(&mut self, model: &Model, transaction_id: &str) -> Option<Money> {
+        let transaction = model.transactions.get(transaction_id)?;
+        let entry = &transaction.entries[0];
+        let whole = units(entry.amount.as_ref().expect("an amount")).abs();
+        let before = model.reversed.get(transaction_id).and_then(|it| it.units).unwrap_or(0);
+        let chosen = match self.random.u8(0..8) {
+            0 => whole - before,
+            1 => whole - before + 1,
+            2 | 3 => (whole - before) / 2,
+            _ => return None,
+        };
+        let currency_code = self.currency_of(model, &entry.account_id);
+        (chosen > 0 && chosen < LIMIT).then(|| money_in(&currency_code, chosen))
     }
 
     pub(super) fn request_id_sent(&mut self) -> Option<String> {
@@ -264,7 +296,7 @@ impl Generator {
             Command::Deposit(it) if is_first => it.description.push('!'),
             Command::Deposit(it) => it.condition = None,
             Command::Withdraw(it) if is_first => it.labels.clear(),
-            Command::Withdraw(it) => it.account_id.push('1'),
+            Command::Withdraw(it) => it.force = !it.force,
             Command::Transfer(it) if is_first => it.condition = None,
             Command::Transfer(it) => it.destination_account_id.push('1'),
             Command::Post(it) if is_first => it.legs.truncate(1),
@@ -274,7 +306,8 @@ impl Generator {
             Command::CaptureHold(it) if is_first => it.amount = None,
             Command::CaptureHold(it) => it.destination_account_id.clear(),
             Command::ReleaseHold(it) => it.hold_id.push('1'),
-            Command::Reverse(it) => it.description.push('!'),
+            Command::Reverse(it) if is_first => it.description.push('!'),
+            Command::Reverse(it) => it.force = !it.force,
             _ => {}
         }
         command
