@@ -291,6 +291,10 @@ fn amounts(command: &Command) -> Vec<AmountField<'_>> {
         Action::PlaceHold(new) => {
             vec![field(Some(&new.account_id), &new.currency, new.amount)]
         }
+        Action::UpdateHold(update) => {
+            let amount = update.amount.as_ref();
+            amount.map(|(currency, amount)| field(None, currency, *amount)).into_iter().collect()
+        }
         Action::CaptureHold(capture) => {
             let amount = capture.amount.as_ref();
             amount.map(|(currency, amount)| field(None, currency, *amount)).into_iter().collect()

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     account::{AccountUpdate, AttributeChange, Labels, NewAccount},
-    hold::{Capture, HoldRef, NewHold},
+    hold::{Capture, HoldRef, HoldUpdate, NewExpiry, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
     transaction::{Entry, Transaction, TransactionKind},
@@ -19,6 +19,8 @@ pub const FINGERPRINT_LENGTH: usize = 16;
 
 /// The kind of requests that place holds, in SQL and in fingerprints.
 pub const PLACE_HOLD: &str = "place_hold";
+/// The kind of requests that change holds.
+pub const UPDATE_HOLD: &str = "update_hold";
 /// The kind of requests that release holds.
 pub const RELEASE_HOLD: &str = "release_hold";
 /// The kind of fences.
@@ -62,6 +64,8 @@ pub enum Action {
     Post(TransactionKind, Vec<Leg>),
     /// Set money aside.
     PlaceHold(NewHold),
+    /// Change the amount or the expire time of a hold.
+    UpdateHold(HoldUpdate),
     /// Take the money of a hold, all or part.
     CaptureHold(Capture),
     /// Release a hold.
@@ -121,7 +125,10 @@ impl Action {
     #[must_use]
     pub fn has_references(&self) -> bool {
         match self {
-            Self::CaptureHold(_) | Self::ReleaseHold(_) | Self::Reverse(_) => true,
+            Self::UpdateHold(_)
+            | Self::CaptureHold(_)
+            | Self::ReleaseHold(_)
+            | Self::Reverse(_) => true,
             Self::Post(..) | Self::PlaceHold(_) | Self::Fence => false,
         }
     }
@@ -162,6 +169,7 @@ impl Command {
             Self::Request(request) => match &request.action {
                 Action::Post(_, posted) => legs = posted,
                 Action::PlaceHold(new) => ids[0] = Some(&new.account_id),
+                Action::UpdateHold(update) => ids[0] = update.hold.account_id(),
                 Action::CaptureHold(Capture { hold, destination_account_id, .. }) => {
                     ids = [hold.account_id(), destination_account_id.as_ref()];
                 }
@@ -185,7 +193,9 @@ impl Command {
                 let own = new.hold_id.as_ref().map(|name| name.placed_by(&request.key.caller));
                 [own, new.hold_id.clone()]
             }
-            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+            Action::UpdateHold(HoldUpdate { hold, .. })
+            | Action::CaptureHold(Capture { hold, .. })
+            | Action::ReleaseHold(hold) => {
                 [hold.resolved.as_ref().map(|resolved| resolved.hold_id.clone()), None]
             }
             Action::Post(..) | Action::Reverse(_) | Action::Fence => [None, None],
@@ -287,6 +297,7 @@ impl Request {
         match &self.action {
             Action::Post(_, legs) => legs.iter().for_each(|leg| body.leg(leg)),
             Action::PlaceHold(new) => body.new_hold(new),
+            Action::UpdateHold(update) => body.hold_update(update),
             Action::CaptureHold(capture) => body.capture(capture),
             Action::ReleaseHold(hold) => body.field("hold_id", hold.hold_id.as_str()),
             Action::Reverse(reversal) => body.reversal(reversal),
@@ -314,6 +325,7 @@ impl Action {
         match self {
             Self::Post(kind, _) => kind.name(),
             Self::PlaceHold(_) => PLACE_HOLD,
+            Self::UpdateHold(_) => UPDATE_HOLD,
             Self::CaptureHold(_) => TransactionKind::Capture.name(),
             Self::ReleaseHold(_) => RELEASE_HOLD,
             Self::Reverse(_) => TransactionKind::Reversal.name(),
@@ -376,6 +388,24 @@ impl Fingerprint {
         }
         if let Some(account_id) = &capture.destination_account_id {
             self.field("destination_account_id", account_id.as_str());
+        }
+        if capture.keep_open {
+            self.field("keep_open", "true");
+        }
+        if capture.allow_excess {
+            self.field("allow_excess", "true");
+        }
+    }
+
+    fn hold_update(&mut self, update: &HoldUpdate) {
+        self.field("hold_id", update.hold.hold_id.as_str());
+        if let Some((currency, amount)) = &update.amount {
+            self.amount(currency, *amount);
+        }
+        match update.expiry {
+            None => {}
+            Some(NewExpiry::Never) => self.field("expire_time_us", "never"),
+            Some(NewExpiry::At(time_us)) => self.field("expire_time_us", &time_us.to_string()),
         }
     }
 }

@@ -74,6 +74,19 @@ pub enum Rejection {
         account_currency_code: Option<String>,
     },
     #[error(
+        "{} {currency_code} of hold {hold_id} are captured: its amount cannot be {required}",
+        figure(captured)
+    )]
+    HoldAmountTooLow {
+        hold_id: HoldId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        captured: Option<Amount>,
+        required: Amount,
+    },
+    #[error(
         "account {account_id} has a balance of {} {currency_code}; \
          a change by {amount} would take it beyond the limit of an amount",
         figure(balance)
@@ -188,6 +201,11 @@ impl Rejection {
             }
             Self::HoldAmountExceeded { account_id, held, .. } if !may_read(account_id.as_ref()) => {
                 (*account_id, *held) = (None, None);
+            }
+            Self::HoldAmountTooLow { account_id, captured, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *captured) = (None, None);
             }
             Self::ReversalAmountExceeded { account_id, reversible, .. }
                 if !may_read(account_id.as_ref()) =>

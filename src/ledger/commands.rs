@@ -15,7 +15,7 @@ use crate::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
         command::{Action, Command, Request, Reversal},
-        hold::Capture,
+        hold::{Capture, HoldUpdate},
         ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
@@ -249,7 +249,9 @@ impl Ledger {
         let (store, identity) = (&self.own_reads, &context.caller.identity);
         let look_up = async {
             match action {
-                Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                Action::UpdateHold(HoldUpdate { hold, .. })
+                | Action::CaptureHold(Capture { hold, .. })
+                | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let hold_ids = context.hold_ids(&hold.hold_id);
                     let may_end = |id: &AccountId| context.caller.grant.may_debit(id);

@@ -9,6 +9,7 @@ use crate::domain::{
         tests::{
             allow, allow_up_to, capture, command, create, deny, forced, grant, hold_on, leg, limit,
             place, posting, release, reverse, reverse_part, rule, transaction, unlimited,
+            update_hold,
         },
     },
     command::{Action, Command, Condition, Leg},
@@ -37,6 +38,7 @@ fn amounts_of_one_request_add_up_by_account_and_direction() {
         ("another account's limit", posting(&[("c", "99")])),
         ("a hold", place("a", "10")),
         ("a part of a hold", capture(hold(), Some("10"), Some("b"))),
+        ("a hold that shrinks", update_hold(hold(), Some("10"))),
         ("a reversal", reverse(Some(transaction(&[("a", "10"), ("b", "-10")])))),
     ] {
         assert_eq!(grant.check(&allowed), Ok(()), "{name}");
@@ -48,6 +50,8 @@ fn amounts_of_one_request_add_up_by_account_and_direction() {
         ("a sum of credits", posting(&[("a", "5"), ("a", "-5"), ("a", "5.01")])),
         ("a hold", place("a", "10.01")),
         ("a whole hold", capture(hold(), None, None)),
+        ("a hold that grows", update_hold(Some(hold_on("a", "1")), Some("10.01"))),
+        ("a hold that remains", update_hold(hold(), None)),
         ("the destination", capture(Some(hold_on("c", "11")), None, Some("a"))),
         ("a release", release(hold())),
         ("a reversal", reverse(Some(transaction(&[("a", "5"), ("a", "5.01")])))),

@@ -8,7 +8,7 @@ use crate::domain::{
     account::{AttributeChange, NewLimit},
     authorization::rule::Right,
     command::{Action, Command, Condition, Request, Reversal},
-    hold::{Capture, HoldRef},
+    hold::{Capture, HoldRef, HoldUpdate},
     ids::AccountId,
     money::{Amount, Currency},
 };
@@ -109,6 +109,9 @@ impl<'a> Needs<'a> {
             Action::PlaceHold(new) => {
                 self.amount(Right::Debit, &new.account_id, &new.currency, new.amount);
             }
+            Action::UpdateHold(HoldUpdate { hold, amount, .. }) => {
+                self.hold(hold, amount.as_ref().map(|(currency, amount)| (currency, *amount)));
+            }
             Action::CaptureHold(capture) => self.capture(capture),
             Action::ReleaseHold(hold) => self.hold(hold, None),
             Action::Reverse(reversal) => self.reversal(reversal, request.force),
@@ -162,9 +165,9 @@ impl<'a> Needs<'a> {
     }
 
     fn capture(&mut self, capture: &'a Capture) {
-        let Capture { hold, amount, destination_account_id } = capture;
+        let Capture { hold, amount, destination_account_id, .. } = capture;
         let taken = amount.as_ref().map(|(currency, amount)| (currency, *amount));
-        let whole = hold.resolved.as_ref().map(|hold| (&hold.currency, hold.amount));
+        let whole = hold.resolved.as_ref().map(|hold| (&hold.currency, hold.held()));
         if let Some(account_id) = destination_account_id {
             match taken.or(whole) {
                 Some((currency, amount)) => {
@@ -182,7 +185,7 @@ impl<'a> Needs<'a> {
             self.missing = Some(Missing { kind: "hold", rights: &[Right::Debit] });
             return;
         };
-        let (currency, amount) = amount.unwrap_or((&hold.currency, hold.amount));
+        let (currency, amount) = amount.unwrap_or((&hold.currency, hold.held()));
         self.amount(Right::Debit, &hold.account_id, currency, amount);
         if let Some(needed) = self.rights.last_mut() {
             needed.found_by = Some("hold");

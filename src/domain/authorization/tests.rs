@@ -9,7 +9,7 @@ use crate::domain::{
     authorization::{AccountPattern, AmountMax, Effect, Grant, PermissionDenied, Right, Rule},
     command::{Action, Command, Condition, Leg, Request, Reversal, TransactionRef},
     fixtures::id,
-    hold::{Capture, Hold, HoldRef, HoldState, NewHold},
+    hold::{Capture, Hold, HoldRef, HoldState, HoldUpdate, NewHold},
     ids::{HoldId, Identity, RequestId, RequestKey},
     money::Currency,
     query::AccountRange,
@@ -91,6 +91,7 @@ pub fn hold_on(account_id: &str, amount: &str) -> Hold {
         state: HoldState::Open,
         expire_time_us: None,
         captured: None,
+        placed: None,
         created_by: Identity::anonymous(),
         ended_by: Identity::anonymous(),
         request_id: RequestId::parse("1").unwrap(),
@@ -116,7 +117,14 @@ pub fn capture(hold: Option<Hold>, amount: Option<&str>, to: Option<&str>) -> Co
         hold: named(hold),
         amount: amount.map(|amount| (eur(), eur().parse(amount).unwrap())),
         destination_account_id: to.map(id),
+        keep_open: false,
+        allow_excess: false,
     }))
+}
+
+pub fn update_hold(hold: Option<Hold>, amount: Option<&str>) -> Command {
+    let amount = amount.map(|amount| (eur(), eur().parse(amount).unwrap()));
+    command(Action::UpdateHold(HoldUpdate { hold: named(hold), amount, expiry: None }))
 }
 
 pub fn release(hold: Option<Hold>) -> Command {
@@ -245,6 +253,7 @@ fn each_command_needs_its_rights_and_no_others() {
         ("a forced withdrawal", forced(posting(&[("a", "-1")])), &[Debit, Force]),
         ("a forced deposit", forced(posting(&[("a", "1")])), &[Credit]),
         ("a new hold", place("a", "5"), &[Debit]),
+        ("an update of a hold", update_hold(hold(), None), &[Debit]),
         ("a capture", capture(hold(), None, None), &[Debit]),
         ("a capture to itself", capture(hold(), None, Some("a")), &[Debit, Credit, Read]),
         ("a release", release(hold()), &[Debit]),
@@ -287,6 +296,7 @@ fn what_a_request_names_looks_like_nothing_to_those_without_rights() {
     let limited = grant([allow_up_to("10", &["a*"], &own)]);
     let others = [
         (capture(None, None, None), capture(Some(hold_on("b", "99")), None, None), "hold"),
+        (update_hold(None, None), update_hold(Some(hold_on("b", "99")), None), "hold"),
         (release(None), release(Some(hold_on("b", "99"))), "hold"),
         (reverse(None), reverse(Some(transaction(&[("a", "99"), ("b", "-99")]))), "transaction"),
         (reverse(None), reverse(Some(transaction(&[("a", "9"), ("a", "-8")]))), "transaction"),

@@ -6,7 +6,7 @@ use crate::domain::{
     account::{Account, AccountState},
     command::{Action, Command, Request},
     fixtures::{NOW, account, account_in, id, posting, request, usd},
-    hold::{Capture, Hold, HoldRef, HoldState, NewHold},
+    hold::{Capture, Hold, HoldRef, HoldState, HoldUpdate, NewExpiry, NewHold},
     ids::{HoldId, Identity},
     rejection::Rejection,
     unit_of_work::{
@@ -40,10 +40,26 @@ fn named(hold: &Arc<Hold>) -> HoldRef {
 fn capture(request_id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
     let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
     let destination_account_id = to.map(id);
-    request(
-        request_id,
-        Action::CaptureHold(Capture { hold: named(hold), amount, destination_account_id }),
-    )
+    let (hold, keep_open, allow_excess) = (named(hold), false, false);
+    let capture = Capture { hold, amount, destination_account_id, keep_open, allow_excess };
+    request(request_id, Action::CaptureHold(capture))
+}
+
+/// The same capture with these flags.
+fn with(mut request: Request, keep_open: bool, allow_excess: bool) -> Request {
+    let Action::CaptureHold(capture) = &mut request.action else { panic!("not a capture") };
+    (capture.keep_open, capture.allow_excess) = (keep_open, allow_excess);
+    request
+}
+
+fn update(id: &str, hold: &Arc<Hold>, amount: Option<&str>, expiry: Option<NewExpiry>) -> Request {
+    let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
+    request(id, Action::UpdateHold(HoldUpdate { hold: named(hold), amount, expiry }))
+}
+
+fn reason(result: Result<impl std::fmt::Debug, Rejection>) -> String {
+    let rejection = result.unwrap_err();
+    serde_json::to_value(&rejection).unwrap()["reason"].as_str().unwrap().to_owned()
 }
 
 fn release(id: &str, hold: &Arc<Hold>) -> Request {
@@ -83,7 +99,121 @@ fn a_capture_takes_a_part_and_releases_the_rest() {
     assert_eq!(captured.captured.unwrap().transaction_id, transaction.transaction_id.unwrap());
     assert_eq!(changed(&work), [has("5.00", "0.00", 3), has("5.00", "0.00", 2)]);
     // It was placed and ended in one batch: it is inserted as it is now.
-    assert_eq!((work.placed().count(), work.ended().count()), (1, 0));
+    assert_eq!((work.placed().count(), work.changed_holds().count()), (1, 0));
+}
+
+#[test]
+fn a_hold_is_captured_in_parts_until_nothing_is_left() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let part = |id: &str, amount| with(capture(id, &hold, amount, None), true, false);
+    let first = make(&mut work, part("2", Some("2.00"))).unwrap().0.hold.unwrap();
+    assert_eq!((first.state, first.held().to_string()), (HoldState::Open, "5.00".to_owned()));
+    assert_eq!(changed(&work), [has("8.00", "5.00", 3)]);
+    assert_eq!(reason(make(&mut work, part("3", Some("5.01")))), "HOLD_AMOUNT_EXCEEDED");
+    make(&mut work, part("4", Some("4.00"))).unwrap();
+    let (last, _) = make(&mut work, part("5", Some("1.00"))).unwrap();
+    let (last, transaction) = (last.hold.unwrap(), last.transaction.unwrap());
+    assert_eq!(last.state, HoldState::Captured, "nothing is left");
+    let captured = last.captured.unwrap();
+    assert_eq!(captured.amount.to_string(), "7.00", "of all parts");
+    assert_eq!(Some(captured.transaction_id), transaction.transaction_id);
+    assert_eq!(changed(&work), [has("3.00", "0.00", 5)]);
+    assert_eq!(first.as_ref().clone().as_placed(), *hold);
+}
+
+#[test]
+fn what_is_left_of_a_hold_is_released_or_expires() {
+    for is_released in [true, false] {
+        let mut work = work(vec![account("a", "10.00")]);
+        let new = NewHold { expire_time_us: Some(NOW + 1), ..new_hold("a", "7.00") };
+        let hold = place(&mut work, "1", new).unwrap();
+        make(&mut work, with(capture("2", &hold, Some("2.00"), None), true, false)).unwrap();
+        match is_released {
+            true => drop(make(&mut work, release("3", &hold)).unwrap()),
+            false => {
+                work.now_us += 1;
+                work.expire_holds();
+            }
+        }
+        let ended = &work.holds[&hold.hold_id];
+        let state = if is_released { HoldState::Released } else { HoldState::Expired };
+        assert_eq!((ended.state, ended.captured.unwrap().amount.to_string()), {
+            (state, "2.00".to_owned())
+        });
+        assert_eq!(changed(&work), [has("8.00", "0.00", 4)]);
+    }
+}
+
+#[test]
+fn more_than_a_hold_is_captured_where_it_is_allowed_and_available() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let tip = |id: &str, amount| with(capture(id, &hold, Some(amount), None), false, true);
+    let rejection = make(&mut work, tip("2", "10.01")).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
+    let available = available.unwrap();
+    assert_eq!((available.to_string(), required.to_string()), ("3.00".into(), "3.01".into()));
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    assert_eq!(reason(make(&mut work, tip("3", "7.01"))), "ACCOUNT_FROZEN");
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Open);
+    let captured = make(&mut work, tip("4", "10.00")).unwrap().0.hold.unwrap();
+    assert_eq!(captured.amount.to_string(), "10.00", "it grows to what is taken");
+    assert_eq!(captured.captured.unwrap().amount, captured.amount);
+    assert_eq!(changed(&work), [has("0.00", "0.00", 3)]);
+    assert_eq!(captured.as_ref().clone().as_placed(), *hold);
+}
+
+#[test]
+fn a_hold_grows_and_shrinks_and_expires_at_another_time() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let new = NewHold { expire_time_us: Some(NOW + 5), ..new_hold("a", "7.00") };
+    let hold = place(&mut work, "1", new).unwrap();
+    let updated = |work: &mut UnitOfWork, request| make(work, request).unwrap().0.hold.unwrap();
+    let grown = updated(&mut work, update("2", &hold, Some("10.00"), None));
+    assert_eq!((grown.amount.to_string(), grown.expire_time_us), ("10.00".into(), Some(NOW + 5)));
+    assert_eq!(changed(&work), [has("10.00", "10.00", 3)]);
+    assert_eq!(reason(make(&mut work, update("3", &hold, Some("10.01"), None))), {
+        "INSUFFICIENT_FUNDS"
+    });
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    let later = Some(NewExpiry::At(NOW + 9));
+    let shrunk = updated(&mut work, update("4", &hold, Some("4.00"), later));
+    assert_eq!((shrunk.amount.to_string(), shrunk.expire_time_us), ("4.00".into(), Some(NOW + 9)));
+    assert_eq!(reason(make(&mut work, update("5", &hold, Some("4.01"), None))), "ACCOUNT_FROZEN");
+    let endless = updated(&mut work, update("6", &hold, None, Some(NewExpiry::Never)));
+    assert_eq!(endless.expire_time_us, None);
+    assert_eq!(changed(&work), [has("10.00", "4.00", 5)]);
+    assert_eq!(endless.as_ref().clone().as_placed(), *hold);
+    let now = Some(NewExpiry::At(NOW));
+    assert_eq!(reason(make(&mut work, update("7", &hold, None, now))), "EXPIRE_TIME_PASSED");
+    make(&mut work, release("8", &hold)).unwrap();
+    assert_eq!(reason(make(&mut work, update("9", &hold, Some("1.00"), None))), "HOLD_NOT_OPEN");
+}
+
+#[test]
+fn a_hold_stays_above_what_was_captured_of_it() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut work, with(capture("2", &hold, Some("2.00"), None), true, false)).unwrap();
+    let rejection = make(&mut work, update("3", &hold, Some("2.00"), None)).unwrap_err();
+    let Rejection::HoldAmountTooLow { captured, required, .. } = rejection else { panic!() };
+    assert_eq!(
+        (captured.unwrap().to_string(), required.to_string()),
+        ("2.00".into(), "2.00".into())
+    );
+    make(&mut work, update("4", &hold, Some("2.01"), None)).unwrap();
+    assert_eq!(changed(&work), [has("8.00", "0.01", 4)]);
+}
+
+#[test]
+fn a_capture_without_amount_takes_no_more_than_was_held_when_it_arrived() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "5.00")).unwrap();
+    make(&mut work, update("2", &hold, Some("9.00"), None)).unwrap();
+    let captured = make(&mut work, capture("3", &hold, None, None)).unwrap().0.hold.unwrap();
+    assert_eq!(captured.captured.unwrap().amount.to_string(), "5.00");
+    assert_eq!(changed(&work), [has("5.00", "0.00", 4)]);
 }
 
 #[test]
@@ -91,7 +221,8 @@ fn a_hold_is_ended_once() {
     let mut work = work(vec![account("a", "10.00")]);
     let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
     make(&mut work, release("2", &hold)).unwrap();
-    for again in [capture("3", &hold, None, None), release("4", &hold)] {
+    let again = update("5", &hold, Some("1.00"), None);
+    for again in [capture("3", &hold, None, None), release("4", &hold), again] {
         let rejection = make(&mut work, again).unwrap_err();
         let Rejection::HoldNotOpen { state, .. } = rejection else { panic!("{rejection}") };
         assert_eq!(state, "released");
@@ -115,6 +246,7 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
         state: HoldState::Open,
         expire_time_us: Some(expire_time_us),
         captured: None,
+        placed: None,
         request_id: crate::domain::ids::RequestId::parse("r").unwrap(),
         description: String::new(),
         labels: Default::default(),
@@ -126,7 +258,7 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     let mut work =
         UnitOfWork::new(LockedState { accounts, holds, now_us: NOW, ..LockedState::default() });
     assert_eq!(changed(&work), [has("10.00", "5.00", 2)]);
-    let ended: Vec<_> = work.ended().map(|it| (it.hold_id.as_str(), it.state)).collect();
+    let ended: Vec<_> = work.changed_holds().map(|it| (it.hold_id.as_str(), it.state)).collect();
     assert_eq!(ended, [("due", HoldState::Expired)]);
     make(&mut work, posting("1", &[("a", "-5.00")])).unwrap();
     let due = Arc::new(hold("due", NOW));

@@ -69,7 +69,7 @@ pub struct UnitOfWork {
     changed: BTreeSet<AccountId>,
     marked: BTreeSet<AccountId>,
     placed: BTreeSet<HoldId>,
-    ended: BTreeSet<HoldId>,
+    changed_holds: BTreeSet<HoldId>,
     account_changes: Vec<AccountChange>,
     new_records: Vec<NewRequestRecord>,
 }
@@ -90,7 +90,7 @@ pub struct RequestRecord {
 pub struct Effects {
     /// The transaction, if balances changed.
     pub transaction: Option<Arc<Transaction>>,
-    /// The hold that was placed or ended, as it was right after.
+    /// The hold that was placed, changed or ended, as it was right after.
     pub hold: Option<Arc<Hold>>,
 }
 
@@ -181,9 +181,10 @@ impl UnitOfWork {
         self.placed.iter().filter_map(|id| self.holds.get(id))
     }
 
-    /// The holds that were open before this batch and have ended in it, in order of their ids.
-    pub fn ended(&self) -> impl Iterator<Item = &Hold> {
-        self.ended.difference(&self.placed).filter_map(|id| self.holds.get(id))
+    /// The holds that were open before this batch and have changed or ended in it, in order of their
+    /// ids.
+    pub fn changed_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.changed_holds.difference(&self.placed).filter_map(|id| self.holds.get(id))
     }
 
     /// The changes of accounts' attributes, in the order in which they were applied.

@@ -263,7 +263,7 @@ impl<'a> LegCheck<'a> {
     /// The money of the hold, if it is on this account.
     fn reserved(&self) -> Amount {
         match self.funds {
-            Funds::Held(hold) if hold.account_id == self.leg.account_id => hold.amount,
+            Funds::Held(hold) if hold.account_id == self.leg.account_id => hold.held(),
             _ => self.account.currency.zero(),
         }
     }

@@ -51,6 +51,7 @@ impl UnitOfWork {
     fn check_without_accounts(&self, request: &Request) -> Result<(), Rejection> {
         match &request.action {
             Action::PlaceHold(new) => self.check_new_hold(&request.key.caller, new),
+            Action::UpdateHold(update) => self.check_hold_update(update),
             Action::CaptureHold(capture) => self.check_capture(capture),
             Action::ReleaseHold(hold) => self.open_hold(hold).map(|_| ()),
             Action::Reverse(reversal) => self.check_reversal(reversal),
@@ -70,6 +71,7 @@ impl UnitOfWork {
                 Ok(Effects { transaction: Some(Arc::new(transaction)), hold: None })
             }
             Action::PlaceHold(new) => self.place_hold(request, new),
+            Action::UpdateHold(update) => self.update_hold(update),
             Action::CaptureHold(capture) => self.capture_hold(request, capture),
             Action::ReleaseHold(hold) => self.release_hold(request, hold),
             Action::Reverse(reversal) => self.reverse(request, reversal),

@@ -81,6 +81,13 @@ fn rejections() -> Vec<Rejection> {
             held: Some(amount("1")),
             required: amount("2"),
         },
+        Rejection::HoldAmountTooLow {
+            hold_id: hold_id(),
+            account_id: Some(account_id()),
+            currency_code: currency_code(),
+            captured: Some(amount("2")),
+            required: amount("1"),
+        },
         Rejection::AccountNotEmpty {
             account_id: account_id(),
             currency_code: currency_code(),
@@ -109,6 +116,10 @@ fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
         R::ReversalAmountExceeded { .. } => {
             let keys = "account_id currency_code required reversible transaction_id";
             (Code::FailedPrecondition, E::ReversalAmountExceeded, keys)
+        }
+        R::HoldAmountTooLow { .. } => {
+            let keys = "account_id captured currency_code hold_id required";
+            (Code::FailedPrecondition, E::HoldAmountTooLow, keys)
         }
         R::AlreadyReversed { .. } => {
             let keys = "reversed_by_transaction_id transaction_id";

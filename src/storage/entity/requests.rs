@@ -36,7 +36,7 @@ pub struct Model {
     /// The keys of the entries, in order; empty if the request was rejected. See [`entry_keys_text`].
     pub entry_keys: String,
     pub create_time_us: i64,
-    /// The hold that the request placed or closed.
+    /// The hold that the request placed, changed or closed.
     pub hold_id: Option<String>,
     /// The transaction that the request reversed.
     pub reverses_transaction_id: Option<Uuid>,
@@ -82,7 +82,7 @@ impl Model {
         self.entry_keys.split_terminator(' ').count()
     }
 
-    /// The hold that the request placed or closed.
+    /// The hold that the request placed, changed or closed.
     pub fn hold_id(&self) -> Option<HoldId> {
         self.hold_id.as_deref().map(HoldId::from_stored)
     }
@@ -142,7 +142,7 @@ impl Model {
         rejection.map_err(|_| self.corrupt("rejection"))
     }
 
-    /// The effects of the request at its time: a hold that it placed may be closed since.
+    /// The effects of the request at its time: a hold that it placed or changed may have changed since.
     fn effects(
         &self,
         entries: &HashMap<EntryKey, Entry>,
@@ -153,7 +153,12 @@ impl Model {
             None => None,
         };
         let is_placed = self.kind == PLACE_HOLD;
-        let hold = hold.map(|hold| if is_placed { hold.as_placed() } else { hold });
+        let details = self.details()?;
+        let as_it_was = |hold: Hold| match is_placed {
+            true => Ok(hold.as_placed()),
+            false => details.hold(hold).ok_or_else(|| self.corrupt("details")),
+        };
+        let hold = hold.map(as_it_was).transpose()?;
         let transaction = match TransactionKind::from_name(&self.kind) {
             Some(kind) => Some(Arc::new(self.transaction(kind, entries)?)),
             None if hold.is_some() => None,

@@ -127,12 +127,12 @@ pub fn unknown_account(account_key: i64) -> AccountId {
 }
 
 /// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with the
-/// amounts of its open holds, whether they have expired or not, in one statement and so in one
-/// snapshot. The amounts are added up here, because SQLite would do it with floats.
+/// amounts of its open holds less what was captured of them, whether they have expired or not, in one
+/// statement and so in one snapshot. The amounts are added up here, because SQLite would do it with floats.
 pub fn account_columns(kind: DatabaseKind) -> String {
-    let amount = kind.text("h.amount");
+    let (amount, captured) = (kind.text("h.amount"), kind.text("h.captured_amount"));
     format!(
-        "{}, (SELECT string_agg({amount}, ' ') FROM holds h \
+        "{}, (SELECT string_agg({amount} || COALESCE(' -' || {captured}, ''), ' ') FROM holds h \
             WHERE h.account_id = a.account_id AND h.state = 'open') AS open_holds",
         ACCOUNTS.column_list("a.")
     )

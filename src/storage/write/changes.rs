@@ -16,7 +16,8 @@ use crate::{
     storage::{
         StorageError,
         entity::{
-            account_changes::StoredAttributes, details::StoredDetails, requests::entry_keys_text,
+            account_changes::StoredAttributes, details::StoredDetails, holds::StoredTerms,
+            requests::entry_keys_text,
         },
     },
 };
@@ -49,7 +50,7 @@ pub struct Changes<'a> {
     /// In order of their ids.
     pub new_holds: Vec<&'a Hold>,
     /// In order of their ids.
-    pub closed_holds: Vec<&'a Hold>,
+    pub changed_holds: Vec<&'a Hold>,
 }
 
 impl<'a> Changes<'a> {
@@ -83,7 +84,7 @@ impl<'a> Changes<'a> {
             new_requests,
             new_entries,
             new_holds: work.placed().collect(),
-            closed_holds: work.ended().collect(),
+            changed_holds: work.changed_holds().collect(),
             account_changes,
         })
     }
@@ -115,7 +116,7 @@ pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     Some(json!(rejection).to_string())
 }
 
-/// The id of the hold that the request placed or closed.
+/// The id of the hold that the request placed, changed or closed.
 pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
     effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }
@@ -134,6 +135,11 @@ pub fn details_json(new: &NewRequestRecord) -> Option<String> {
 /// The attributes of an account as they are stored.
 pub fn attributes_json(attributes: &Attributes) -> String {
     json!(StoredAttributes::from(attributes)).to_string()
+}
+
+/// How a hold was placed, as it is stored; None if that has not changed.
+pub fn placed_json(hold: &Hold) -> Option<String> {
+    hold.placed.map(|placed| json!(StoredTerms::from(placed)).to_string())
 }
 
 /// Labels as they are stored.

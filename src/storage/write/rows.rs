@@ -14,7 +14,7 @@ use crate::{
         write::{
             changes::{
                 NewEntry, NewRequest, attributes_json, details_json, hold_id, labels_json,
-                rejection_json, reverses,
+                placed_json, rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -174,13 +174,16 @@ const ACCOUNT_CHANGE: &[NamedValue<AccountChange>] = &[
 pub static NEW_ACCOUNT_CHANGES: LazyLock<Rows<AccountChange>> =
     LazyLock::new(|| Rows::insert(&ACCOUNT_CHANGES, "change", &[ACCOUNT_CHANGE]));
 
-/// What the end of a hold changes. The account is a part of the key, so that it does not matter
+/// What changes of a hold. The account is a part of the key, so that it does not matter
 /// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs
 /// the same as the primary key, and by the hold's id alone all of it is read.
-const HOLD_END: &[NamedValue<Hold>] = &[
+const HOLD_CHANGE: &[NamedValue<Hold>] = &[
     ("account_id", |it| it.account_id.as_str().into()),
     ("hold_id", |it| it.hold_id.as_str().into()),
     ("state", |it| it.state.name().into()),
+    ("amount", |it| it.amount.decimal().into()),
+    ("expire_time_us", |it| nullable(it.expire_time_us)),
+    ("placed", |it| nullable(placed_json(it))),
     ("captured_amount", |it| nullable(it.captured.map(|captured| captured.amount.decimal()))),
     ("transaction_id", |it| nullable(it.captured.map(|captured| captured.transaction_id))),
     ("update_time_us", |it| it.update_time_us.into()),
@@ -189,8 +192,6 @@ const HOLD_END: &[NamedValue<Hold>] = &[
 
 /// What never changes of a hold.
 const PLACEMENT: &[NamedValue<Hold>] = &[
-    ("amount", |it| it.amount.decimal().into()),
-    ("expire_time_us", |it| nullable(it.expire_time_us)),
     ("request_id", |it| it.request_id.as_str().into()),
     ("description", |it| it.description.as_str().into()),
     ("labels", |it| labels_json(&it.labels).into()),
@@ -199,10 +200,10 @@ const PLACEMENT: &[NamedValue<Hold>] = &[
 ];
 
 pub static NEW_HOLDS: LazyLock<Rows<Hold>> =
-    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_END, PLACEMENT]));
+    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_CHANGE, PLACEMENT]));
 
-pub static CLOSED_HOLDS: LazyLock<Rows<Hold>> =
-    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_END]));
+pub static CHANGED_HOLDS: LazyLock<Rows<Hold>> =
+    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_CHANGE]));
 
 fn nullable(value: Option<impl Into<Value>>) -> Value {
     value.map_or(NULL, Into::into)

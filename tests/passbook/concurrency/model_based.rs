@@ -22,7 +22,7 @@ const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
 /// Results that a history must contain to be meaningful.
-const MET: [&str; 25] = [
+const MET: [&str; 26] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
     "HOLD_NOT_OPEN captured",
@@ -39,6 +39,7 @@ const MET: [&str; 25] = [
     "ACCOUNT_CLOSED",
     "ACCOUNT_FROZEN",
     "CURRENCY_MISMATCH",
+    "HOLD_AMOUNT_TOO_LOW",
     "BALANCE_OUT_OF_RANGE",
     "CONDITION_FAILED",
     "INSUFFICIENT_FUNDS",

@@ -29,6 +29,7 @@ mod stream_transactions;
 mod streamed_requests;
 mod transfer;
 mod update_account;
+mod update_hold;
 mod verify_account;
 mod watch_entries;
 mod withdraw;

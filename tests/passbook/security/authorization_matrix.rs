@@ -286,9 +286,8 @@ fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
             &["credit"]
         }
         "Transfer" => &["credit", "debit"],
-        "Withdraw" | "PlaceHold" | "CaptureHold" | "ReleaseHold" | "ReverseTransaction" => {
-            &["debit"]
-        }
+        "Withdraw" | "PlaceHold" | "UpdateHold" | "CaptureHold" | "ReleaseHold"
+        | "ReverseTransaction" => &["debit"],
         _ => &["read"],
     };
     on_these && needed.iter().all(|right| who.rights.contains(right))

@@ -13,13 +13,14 @@ pub const EXACT: &str = "exact:";
 /// Marks a method whose request is sent in a stream.
 pub const IN_A_STREAM: &str = " in a stream";
 /// The methods whose requests a stream takes.
-const STREAMED: [&str; 8] = [
+const STREAMED: [&str; 9] = [
     "Deposit",
     "Withdraw",
     "Transfer",
     "PostTransaction",
     "ReverseTransaction",
     "PlaceHold",
+    "UpdateHold",
     "CaptureHold",
     "ReleaseHold",
 ];
@@ -136,6 +137,7 @@ fn change(method: &str, target: &Target) -> Option<Change> {
         "BatchPostTransactions" => Change::PostInBatch(posting),
         "StreamTransactions" => Change::PostInStream(posting),
         "PlaceHold" => hold(id, "1").into(),
+        "UpdateHold" => hold_update(&target.hold_id, "6").into(),
         "CaptureHold" => capture(&target.hold_id).into(),
         "ReleaseHold" => release(&target.hold_id).into(),
         "ReverseTransaction" => reversal(&target.transaction_id).into(),

@@ -140,7 +140,8 @@ fn check_account(
 }
 
 /// Checks the held amount and the version. The version counts the creation, each transaction once,
-/// each change of attributes, each placed hold, and each hold that ended without a transaction.
+/// each change of attributes, each placed hold, each update of a hold, and each hold that ended without a
+/// transaction.
 fn check_changes(
     account_id: &str,
     account: &AccountRow,
@@ -157,8 +158,9 @@ fn check_changes(
             "released" | "expired" => 2,
             _ => 1,
         };
+        version += hold.updates as usize;
         if hold.state == "open" {
-            held += hold.amount;
+            held += hold.amount.plus(hold.captured.negative());
         }
     }
     if account.version != version as i64 {

@@ -30,7 +30,7 @@ pub struct EntryRow {
 pub struct RequestRow {
     pub transaction_id: String,
     pub is_applied: bool,
-    /// Holds are placed and released without a transaction.
+    /// Holds are placed, updated and released without a transaction.
     pub is_transaction: bool,
 }
 
@@ -38,6 +38,9 @@ pub struct HoldRow {
     pub account_id: String,
     pub state: String,
     pub amount: Decimal,
+    pub captured: Decimal,
+    /// How often it was updated.
+    pub updates: i64,
 }
 
 /// A snapshot of all tables.
@@ -98,7 +101,7 @@ impl LedgerDump {
             dump.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
         }
         let requests = format!(
-            "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'release_hold')
+            "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'update_hold', 'release_hold')
              FROM requests",
             uuid("transaction_id", kind)
         );
@@ -109,12 +112,21 @@ impl LedgerDump {
                 is_transaction: row.try_get_by_index(2)?,
             });
         }
-        let holds = format!("SELECT account_id, state, {} FROM holds", text("amount"));
+        let holds = format!(
+            "SELECT h.account_id, h.state, {}, {}, coalesce(updates, 0) FROM holds h
+             LEFT JOIN (SELECT hold_id, count(*) AS updates FROM requests
+                 WHERE kind = 'update_hold' AND rejection IS NULL GROUP BY hold_id) updated
+                 ON updated.hold_id = h.hold_id",
+            text("h.amount"),
+            text("coalesce(h.captured_amount, '0')")
+        );
         for row in database::rows(session, &holds).await? {
             dump.holds.push(HoldRow {
                 account_id: row.try_get_by_index(0)?,
                 state: row.try_get_by_index(1)?,
                 amount: Decimal::parse(&row.try_get_by_index::<String>(2)?),
+                captured: Decimal::parse(&row.try_get_by_index::<String>(3)?),
+                updates: row.try_get_by_index(4)?,
             });
         }
         for row in database::rows(session, "SELECT account_id FROM account_changes").await? {

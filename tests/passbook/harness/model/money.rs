@@ -83,6 +83,10 @@ impl Model {
                 let hold = self.place_hold(it, reply)?;
                 return Ok(Response { holds: vec![hold], ..Response::default() });
             }
+            Command::UpdateHold(it) => {
+                let hold = self.update_hold(it, reply)?;
+                return Ok(Response { holds: vec![hold], ..Response::default() });
+            }
             Command::ReleaseHold(it) => {
                 let hold = self.release_hold(it, &response)?;
                 return Ok(Response { holds: vec![hold], ..Response::default() });

@@ -65,7 +65,15 @@ pub struct Reversed {
 #[derive(Clone)]
 pub struct Hold {
     pub amount: i128,
+    pub captured: i128,
     pub message: HoldMessage,
+}
+
+impl Hold {
+    /// While it is open.
+    pub fn held(&self) -> i128 {
+        self.amount - self.captured
+    }
 }
 
 impl Model {
@@ -178,7 +186,7 @@ impl Model {
 
     pub fn held(&self, account_id: &str) -> i128 {
         let open = self.accounts[account_id].open_holds.iter();
-        open.map(|hold_id| self.holds[hold_id].amount).sum()
+        open.map(|hold_id| self.holds[hold_id].held()).sum()
     }
 
     pub fn available(&self, account_id: &str) -> i128 {
