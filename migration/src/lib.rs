@@ -18,6 +18,8 @@ mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
 mod m20261126_000005_account_keys;
+mod m20261126_000006_force_and_parts;
+mod m20261126_000008_living_holds;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -37,6 +39,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000003_who_asked::MIGRATION),
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
             Box::new(m20261126_000005_account_keys::MIGRATION),
+            Box::new(m20261126_000006_force_and_parts::MIGRATION),
+            Box::new(m20261126_000008_living_holds::MIGRATION),
         ]
     }
 

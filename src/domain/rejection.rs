@@ -33,6 +33,24 @@ pub enum Rejection {
          (in microseconds since the Unix epoch)"
     )]
     ExpireTimePassed { expire_time_us: i64, now_us: i64 },
+    #[error(
+        "transaction {transaction_id} has more than one amount: it can be reversed as a whole only"
+    )]
+    TransactionNotDivisible { transaction_id: TransactionId },
+    #[error(
+        "{} {currency_code} of transaction {transaction_id} can still be reversed; {required} are \
+         required",
+        figure(reversible)
+    )]
+    ReversalAmountExceeded {
+        transaction_id: TransactionId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reversible: Option<Amount>,
+        required: Amount,
+    },
     #[error("transaction {transaction_id} was reversed by {reversed_by_transaction_id}")]
     AlreadyReversed { transaction_id: TransactionId, reversed_by_transaction_id: TransactionId },
     #[error("account {account_id} does not exist")]
@@ -54,6 +72,19 @@ pub enum Rejection {
         currency_code: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         account_currency_code: Option<String>,
+    },
+    #[error(
+        "{} {currency_code} of hold {hold_id} are captured: its amount cannot be {required}",
+        figure(captured)
+    )]
+    HoldAmountTooLow {
+        hold_id: HoldId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        captured: Option<Amount>,
+        required: Amount,
     },
     #[error(
         "account {account_id} has a balance of {} {currency_code}; \
@@ -150,8 +181,9 @@ impl Rejection {
     }
 
     /// The rejection without what only readers of its account may know: balance, version, currency,
-    /// the amount and the account of a hold, and the amount of the change unless the caller named it.
-    /// `may_read` says whether the caller is a reader; None is an account that is not recorded.
+    /// the amount and the account of a hold or a transaction, and the amount of the change unless the
+    /// caller named it. `may_read` says whether the caller is a reader; None is an account that is not
+    /// recorded.
     pub(super) fn visible(
         mut self,
         has_named_amounts: bool,
@@ -182,6 +214,16 @@ impl Rejection {
             }
             Self::HoldAmountExceeded { account_id, held, .. } if !may_read(account_id.as_ref()) => {
                 (*account_id, *held) = (None, None);
+            }
+            Self::HoldAmountTooLow { account_id, captured, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *captured) = (None, None);
+            }
+            Self::ReversalAmountExceeded { account_id, reversible, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *reversible) = (None, None);
             }
             _ => {}
         }

@@ -353,6 +353,15 @@ impl AccountService for AccountServiceImpl {
         Ok(Response::new(proto::PlaceHoldResponse { hold, replayed: result.replayed }))
     }
 
+    async fn update_hold(
+        &self,
+        request: Request<proto::UpdateHoldRequest>,
+    ) -> Reply<proto::UpdateHoldResponse> {
+        let result = self.execute(request, decode::hold_update).await?;
+        let hold = result.effects.hold.as_deref().map(encode::hold);
+        Ok(Response::new(proto::UpdateHoldResponse { hold, replayed: result.replayed }))
+    }
+
     async fn capture_hold(
         &self,
         request: Request<proto::CaptureHoldRequest>,
@@ -360,11 +369,8 @@ impl AccountService for AccountServiceImpl {
         let result = self.execute(request, decode::capture).await?;
         let transaction = result.effects.transaction.as_deref().map(encode::transaction);
         let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::CaptureHoldResponse {
-            transaction,
-            hold,
-            replayed: result.replayed,
-        }))
+        let replayed = result.replayed;
+        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
     }
 
     async fn release_hold(

@@ -14,8 +14,8 @@ use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
-        command::{Action, Command, Request},
-        hold::Capture,
+        command::{Action, Command, Request, Reversal},
+        hold::{Capture, HoldUpdate},
         ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
@@ -242,6 +242,7 @@ impl Ledger {
             description: String::new(),
             labels: Labels::new(),
             validate_only: false,
+            force: false,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
@@ -261,14 +262,16 @@ impl Ledger {
         let (store, identity) = (&self.own_reads, &context.caller.identity);
         let look_up = async {
             match action {
-                Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                Action::UpdateHold(HoldUpdate { hold, .. })
+                | Action::CaptureHold(Capture { hold, .. })
+                | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let hold_ids = context.hold_ids(&hold.hold_id);
                     let may_end = |id: &AccountId| context.caller.grant.may_debit(id);
                     let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
                     hold.resolved = found.value.map(Arc::new);
                 }
-                Action::Reverse(transaction) => {
+                Action::Reverse(Reversal { transaction, .. }) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let grant = &context.caller.grant;
                     let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);

@@ -1,37 +1,39 @@
 -- INSERT_ACCOUNTS, postgres
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
-caller) SELECT account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels::jsonb, create_time_us,
-update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id, UNNEST($2::text[]) AS
-currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[]) AS balance,
-UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit, UNNEST($7::boolean[]) AS
-unlimited_overdraft, UNNEST($8::text[]) AS state, UNNEST($9::bigint[]) AS sequence,
-UNNEST($10::bigint[]) AS version, UNNEST($11::bytea[]) AS last_hash, UNNEST($12::text[]) AS labels,
-UNNEST($13::bigint[]) AS create_time_us, UNNEST($14::bigint[]) AS update_time_us,
-UNNEST($15::text[]) AS caller) AS new ON CONFLICT DO NOTHING RETURNING account_id, account_key
+unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
+update_time_us, caller) SELECT account_id, currency_code, currency_scale, balance, held,
+overdraft_limit, unlimited_overdraft, below_limit, state, sequence, version, last_hash,
+labels::jsonb, create_time_us, update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id,
+UNNEST($2::text[]) AS currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[])
+AS balance, UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit,
+UNNEST($7::boolean[]) AS unlimited_overdraft, UNNEST($8::boolean[]) AS below_limit,
+UNNEST($9::text[]) AS state, UNNEST($10::bigint[]) AS sequence, UNNEST($11::bigint[]) AS version,
+UNNEST($12::bytea[]) AS last_hash, UNNEST($13::text[]) AS labels, UNNEST($14::bigint[]) AS
+create_time_us, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS caller) AS new ON
+CONFLICT DO NOTHING RETURNING account_id, account_key
 
 -- INSERT_POSTINGS, postgres
 WITH new_requests AS (INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind,
-rejection, description, labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) SELECT
-caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), NULLIF(description,
-''), NULLIF(labels, '')::jsonb, entry_keys, create_time_us, NULLIF(hold_id, ''),
-NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000') FROM (SELECT
-UNNEST($1::text[]) AS caller, UNNEST($2::text[]) AS request_id, UNNEST($3::bytea[]) AS fingerprint,
-UNNEST($4::uuid[]) AS transaction_id, UNNEST($5::text[]) AS kind, UNNEST($6::text[]) AS rejection,
-UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNEST($9::text[]) AS entry_keys,
-UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id, UNNEST($12::uuid[]) AS
-reverses_transaction_id) AS new), new_entries AS (INSERT INTO entries (account_key, sequence,
-transaction_id, amount, balance_after, create_time_us, hash) SELECT account_key, sequence,
-transaction_id, amount, balance_after, create_time_us, hash FROM (SELECT UNNEST($13::bigint[]) AS
-account_key, UNNEST($14::bigint[]) AS sequence, UNNEST($15::uuid[]) AS transaction_id,
-UNNEST($16::numeric[]) AS amount, UNNEST($17::numeric[]) AS balance_after, UNNEST($18::bigint[]) AS
-create_time_us, UNNEST($19::bytea[]) AS hash) AS new) UPDATE accounts SET balance = new.balance,
-held = new.held, sequence = new.sequence, version = new.version, last_hash = new.last_hash,
-update_time_us = new.update_time_us FROM (SELECT UNNEST($20::text[]) AS account_id,
-UNNEST($21::numeric[]) AS balance, UNNEST($22::numeric[]) AS held, UNNEST($23::bigint[]) AS
-sequence, UNNEST($24::bigint[]) AS version, UNNEST($25::bytea[]) AS last_hash, UNNEST($26::bigint[])
-AS update_time_us) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
+rejection, description, labels, entry_keys, create_time_us, hold_id, reverses_transaction_id,
+details) SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''),
+NULLIF(description, ''), NULLIF(labels, '')::jsonb, entry_keys, create_time_us, NULLIF(hold_id, ''),
+NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000'), NULLIF(details, '')::jsonb
+FROM (SELECT UNNEST($1::text[]) AS caller, UNNEST($2::text[]) AS request_id, UNNEST($3::bytea[]) AS
+fingerprint, UNNEST($4::uuid[]) AS transaction_id, UNNEST($5::text[]) AS kind, UNNEST($6::text[]) AS
+rejection, UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNEST($9::text[]) AS
+entry_keys, UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id,
+UNNEST($12::uuid[]) AS reverses_transaction_id, UNNEST($13::text[]) AS details) AS new), new_entries
+AS (INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash) SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash FROM (SELECT UNNEST($14::bigint[]) AS account_key, UNNEST($15::bigint[]) AS
+sequence, UNNEST($16::uuid[]) AS transaction_id, UNNEST($17::numeric[]) AS amount,
+UNNEST($18::numeric[]) AS balance_after, UNNEST($19::bigint[]) AS create_time_us,
+UNNEST($20::bytea[]) AS hash) AS new) UPDATE accounts SET balance = new.balance, held = new.held,
+sequence = new.sequence, version = new.version, last_hash = new.last_hash, update_time_us =
+new.update_time_us FROM (SELECT UNNEST($21::text[]) AS account_id, UNNEST($22::numeric[]) AS
+balance, UNNEST($23::numeric[]) AS held, UNNEST($24::bigint[]) AS sequence, UNNEST($25::bigint[]) AS
+version, UNNEST($26::bytea[]) AS last_hash, UNNEST($27::bigint[]) AS update_time_us) AS new WHERE
+accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
 WITH new_changes AS (INSERT INTO account_changes (account_id, version, kind, reason, caller,
@@ -42,13 +44,13 @@ UNNEST($4::text[]) AS reason, UNNEST($5::text[]) AS caller, UNNEST($6::text[]) A
 UNNEST($7::text[]) AS attributes_after, UNNEST($8::bigint[]) AS create_time_us) AS new) UPDATE
 accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version = new.version,
 last_hash = new.last_hash, update_time_us = new.update_time_us, state = new.state, overdraft_limit =
-new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, labels = new.labels::jsonb FROM
-(SELECT UNNEST($9::text[]) AS account_id, UNNEST($10::numeric[]) AS balance, UNNEST($11::numeric[])
-AS held, UNNEST($12::bigint[]) AS sequence, UNNEST($13::bigint[]) AS version, UNNEST($14::bytea[])
-AS last_hash, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS state,
-UNNEST($17::numeric[]) AS overdraft_limit, UNNEST($18::boolean[]) AS unlimited_overdraft,
-UNNEST($19::text[]) AS labels) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE
-"C"])
+new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, below_limit = new.below_limit,
+labels = new.labels::jsonb FROM (SELECT UNNEST($9::text[]) AS account_id, UNNEST($10::numeric[]) AS
+balance, UNNEST($11::numeric[]) AS held, UNNEST($12::bigint[]) AS sequence, UNNEST($13::bigint[]) AS
+version, UNNEST($14::bytea[]) AS last_hash, UNNEST($15::bigint[]) AS update_time_us,
+UNNEST($16::text[]) AS state, UNNEST($17::numeric[]) AS overdraft_limit, UNNEST($18::boolean[]) AS
+unlimited_overdraft, UNNEST($19::boolean[]) AS below_limit, UNNEST($20::text[]) AS labels) AS new
+WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- INSERT_HOLDS, postgres
 INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
@@ -74,12 +76,12 @@ holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLAT
 
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
-caller) VALUES (...) RETURNING account_id, account_key
+unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
+update_time_us, caller) VALUES (...) RETURNING account_id, account_key
 
 -- NEW_REQUESTS, sqlite
 INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, description,
-labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) VALUES (...)
+labels, entry_keys, create_time_us, hold_id, reverses_transaction_id, details) VALUES (...)
 
 -- NEW_ENTRIES, sqlite
 INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, create_time_us,
@@ -93,8 +95,8 @@ accounts.account_id = new.column1
 -- ACCOUNT_UPDATES, sqlite
 UPDATE accounts SET balance = new.column2, held = new.column3, sequence = new.column4, version =
 new.column5, last_hash = new.column6, update_time_us = new.column7, state = new.column8,
-overdraft_limit = new.column9, unlimited_overdraft = new.column10, labels = new.column11 FROM
-(VALUES (...)) AS new WHERE accounts.account_id = new.column1
+overdraft_limit = new.column9, unlimited_overdraft = new.column10, below_limit = new.column11,
+labels = new.column12 FROM (VALUES (...)) AS new WHERE accounts.account_id = new.column1
 
 -- NEW_ACCOUNT_CHANGES, sqlite
 INSERT INTO account_changes (account_id, version, kind, reason, caller, attributes_before,
@@ -112,18 +114,32 @@ holds.account_key = new.column1 AND holds.hold_id = new.column2
 
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
-(SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us) clock LEFT JOIN
-(SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS JOIN LATERAL
-(SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id = key.request_id
-COLLATE "C" LIMIT 1) r) r ON true
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id,
+r.details FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us)
+clock LEFT JOIN (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS
+JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id =
+key.request_id COLLATE "C" LIMIT 1) r) r ON true
 
 -- requests::RECORDS, sqlite
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
-(SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN (SELECT r.*
-FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1)
-r ON true
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id,
+r.details FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN
+(SELECT r.* FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id =
+key.value->>1) r ON true
+
+-- requests::REVERSALS, postgres
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+UNNEST($1::uuid[]) AS reversed(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
+r.reverses_transaction_id = reversed.transaction_id ORDER BY
+COALESCE((r.details->'reversed'->>'count')::bigint, 1) DESC LIMIT 1) r
+
+-- requests::REVERSALS, sqlite
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each(?) reversed JOIN requests r ON r.transaction_id = (SELECT r.transaction_id FROM requests r
+WHERE r.reverses_transaction_id = unhex(reversed.value) ORDER BY
+COALESCE(r.details->'reversed'->>'count', 1) DESC LIMIT 1)
 
 -- entries::BY_KEY, postgres
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
@@ -194,40 +210,41 @@ opening.version = (SELECT min(c.version) FROM account_changes c WHERE c.account_
 
 -- transactions::LIST, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
-r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
-'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
-CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}')
-@> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
+IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND
+coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
 
 -- transactions::LIST, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
-r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
-'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
-CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM
-json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE
-had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC LIMIT $7
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
+IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS
+(SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels,
+'{}')) had WHERE had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC
+LIMIT $7
 
 -- transactions::LIST_OF_ACCOUNT, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
-e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
-r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
-'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
-r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY e.sequence DESC
-LIMIT $8
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details,
+e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key
+= $5 AND e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE
+n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
+e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
+'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
+r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb)
+ORDER BY e.sequence DESC LIMIT $8
 
 -- transactions::LIST_OF_ACCOUNT, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
-e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
-r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
-'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
-r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1
-FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value =
-wanted.value)) ORDER BY e.sequence DESC LIMIT $8
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details,
+e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key
+= $5 AND e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE
+n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
+e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
+'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
+r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted
+WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key
+AND had.value = wanted.value)) ORDER BY e.sequence DESC LIMIT $8

@@ -1,4 +1,4 @@
-//! `passbook hold`: places, captures, releases and reads holds.
+//! `passbook hold`: places, changes, captures, releases and reads holds.
 
 use clap::{
     Args, Subcommand,
@@ -8,15 +8,15 @@ use passbook_command::{
     CliError,
     proto::{
         CaptureHoldRequest, GetHoldRequest, Hold, HoldState, ListHoldsRequest, PlaceHoldRequest,
-        ReleaseHoldRequest,
+        ReleaseHoldRequest, UpdateHoldRequest,
     },
 };
 use prost::Name;
-use prost_types::Timestamp;
+use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
-    arguments::{Amount, ChangeArguments, RequestId, money, parse_time},
+    arguments::{Amount, ChangeArguments, OptionalAmount, RequestId, money, parse_time},
     output::{ListArguments, Page, print_pages},
     posting,
     server::{CallKind, Server},
@@ -27,6 +27,8 @@ use crate::{
 pub enum HoldCommand {
     /// Set an amount aside.
     Place(OnServer<Place>),
+    /// Change the amount or the expiry of a hold.
+    Update(OnServer<Update>),
     /// Take all or a part of the money of a hold, and release the rest.
     Capture(OnServer<Capture>),
     /// Give up a hold: all of its amount is available again.
@@ -41,6 +43,7 @@ impl HoldCommand {
     pub async fn run(self) -> Result<(), CliError> {
         match self {
             Self::Place(command) => command.run(Place::run).await,
+            Self::Update(command) => command.run(Update::run).await,
             Self::Capture(command) => command.run(Capture::run).await,
             Self::Release(command) => command.run(Release::run).await,
             Self::Get(command) => command.run(Get::run).await,
@@ -101,21 +104,68 @@ impl Place {
 }
 
 #[derive(Args)]
+#[group(id = "changes", required = true, multiple = true, args = ["amount", "expire_time", "never_expires"])]
+pub struct Update {
+    /// The id of the hold. Of the caller's own hold, the name is enough.
+    hold_id: String,
+
+    /// The new amount, what was captured included, and its currency.
+    #[arg(long, num_args = 2, value_names = ["AMOUNT", "CURRENCY"], allow_negative_numbers = true)]
+    amount: Option<Vec<String>>,
+
+    /// When the hold expires: like 2026-12-24T18:00:00Z, or a date.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expire_time: Option<Timestamp>,
+
+    /// The hold no longer expires.
+    #[arg(long, conflicts_with = "expire_time")]
+    never_expires: bool,
+
+    #[command(flatten)]
+    request_id: RequestId,
+}
+
+impl Update {
+    pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let request_id = self.request_id.announce(server.format());
+        let amount = self.amount.as_deref().and_then(<[String]>::as_array);
+        let amount = amount.map(|[value, currency]| money(value, currency));
+        let changes_expiry = self.never_expires || self.expire_time.is_some();
+        let changes = [("amount", amount.is_some()), ("expire_time", changes_expiry)];
+        let paths = changes.into_iter().filter(|(_, is_changed)| *is_changed);
+        let paths = paths.map(|(path, _)| path.to_owned()).collect();
+        let request = UpdateHoldRequest {
+            request_id: request_id.clone(),
+            hold_id: self.hold_id,
+            update_mask: Some(FieldMask { paths }),
+            amount,
+            expire_time: self.expire_time,
+        };
+        let send = async |request| server.accounts().update_hold(request).await;
+        let response = server.call(CallKind::Change(&request_id), request, send).await?;
+        print(server, &response, response.hold.as_ref(), response.replayed)
+    }
+}
+
+#[derive(Args)]
 pub struct Capture {
     /// The id of the hold. Of the caller's own hold, the name is enough.
     hold_id: String,
 
-    /// The amount to take, at most that of the hold. Default: all of it.
-    #[arg(value_name = "AMOUNT", requires = "currency", allow_negative_numbers = true)]
-    amount: Option<String>,
-
-    /// The currency of the amount.
-    #[arg(value_name = "CURRENCY")]
-    currency: Option<String>,
+    #[command(flatten)]
+    amount: OptionalAmount,
 
     /// The account that receives the money. Default: the money leaves the ledger.
     #[arg(long, value_name = "ACCOUNT_ID", default_value = "", hide_default_value = true)]
     to: String,
+
+    /// Keep the rest for later captures, instead of releasing it.
+    #[arg(long)]
+    keep_open: bool,
+
+    /// Let the amount exceed the hold, such as by a tip, if the account has the excess available.
+    #[arg(long)]
+    allow_excess: bool,
 
     #[command(flatten)]
     change: ChangeArguments,
@@ -124,14 +174,15 @@ pub struct Capture {
 impl Capture {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
         let request_id = self.change.request_id.announce(server.format());
-        let amount = self.amount.zip(self.currency);
         let request = CaptureHoldRequest {
             request_id: request_id.clone(),
             hold_id: self.hold_id,
-            amount: amount.map(|(value, currency)| money(&value, &currency)),
+            amount: self.amount.money(),
             destination_account_id: self.to,
             description: self.change.description,
             labels: self.change.labels.map(),
+            keep_open: self.keep_open,
+            allow_excess: self.allow_excess,
         };
         let send = async |request| server.accounts().capture_hold(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

@@ -39,7 +39,7 @@ pub enum Command {
     /// Add money to an account. The other side is outside the ledger.
     Deposit(OnServer<posting::OneAccount>),
     /// Take money out of an account. The other side is outside the ledger.
-    Withdraw(OnServer<posting::OneAccount>),
+    Withdraw(OnServer<posting::Withdraw>),
     /// Move money between two accounts: both change or neither does.
     Transfer(OnServer<posting::Transfer>),
     /// Post up to 100 legs on any accounts: all are applied or none is.
@@ -74,7 +74,7 @@ impl Command {
         match self {
             Self::Account(command) => command.run().await,
             Self::Deposit(command) => command.run(posting::OneAccount::deposit).await,
-            Self::Withdraw(command) => command.run(posting::OneAccount::withdraw).await,
+            Self::Withdraw(command) => command.run(posting::Withdraw::run).await,
             Self::Transfer(command) => command.run(posting::Transfer::run).await,
             Self::Post(command) => command.run(posting::Post::run).await,
             Self::Hold(command) => command.run().await,

@@ -10,7 +10,7 @@ use passbook_command::{
 use prost::Name;
 
 use crate::{
-    arguments::{Amount, ConditionArguments, PostingArguments, money},
+    arguments::{Amount, ConditionArguments, Force, PostingArguments, money},
     server::{CallKind, Server},
     view::{replayed_note, transaction_text},
 };
@@ -60,17 +60,31 @@ impl OneAccount {
         let response = server.call(CallKind::Change(&request_id), request, send).await?;
         print(server, &response, response.transaction.as_ref(), response.replayed)
     }
+}
 
-    pub async fn withdraw(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.change.request_id.announce(server.format());
+/// A withdrawal.
+#[derive(Args)]
+pub struct Withdraw {
+    #[command(flatten)]
+    of: OneAccount,
+
+    #[command(flatten)]
+    force: Force,
+}
+
+impl Withdraw {
+    pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let Self { of, force: Force { force } } = self;
+        let request_id = of.posting.change.request_id.announce(server.format());
         let request = WithdrawRequest {
             request_id: request_id.clone(),
-            account_id: self.account_id,
-            amount: Some(self.amount.money()),
-            description: self.posting.change.description,
-            labels: self.posting.change.labels.map(),
-            condition: self.condition.condition(&self.amount),
-            validate_only: self.posting.validate_only,
+            account_id: of.account_id,
+            amount: Some(of.amount.money()),
+            description: of.posting.change.description,
+            labels: of.posting.change.labels.map(),
+            condition: of.condition.condition(&of.amount),
+            validate_only: of.posting.validate_only,
+            force,
         };
         let send = async |request| server.accounts().withdraw(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;
@@ -93,6 +107,9 @@ pub struct Transfer {
     posting: PostingArguments,
 
     #[command(flatten)]
+    force: Force,
+
+    #[command(flatten)]
     condition: ConditionArguments,
 }
 
@@ -108,6 +125,7 @@ impl Transfer {
             labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
+            force: self.force.force,
         };
         let send = async |request| server.accounts().transfer(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;
@@ -124,6 +142,9 @@ pub struct Post {
 
     #[command(flatten)]
     posting: PostingArguments,
+
+    #[command(flatten)]
+    force: Force,
 }
 
 impl Post {
@@ -140,6 +161,7 @@ impl Post {
             description: self.posting.change.description,
             labels: self.posting.change.labels.map(),
             validate_only: self.posting.validate_only,
+            force: self.force.force,
         };
         let send = async |request| server.accounts().post_transaction(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

@@ -15,7 +15,7 @@ use prost_types::Timestamp;
 
 use crate::{
     OnServer,
-    arguments::{ChangeArguments, Labels, parse_past},
+    arguments::{ChangeArguments, Force, Labels, OptionalAmount, parse_past},
     output::{ListArguments, Page, print_pages},
     posting,
     server::{CallKind, Server},
@@ -125,6 +125,12 @@ pub struct Reverse {
     transaction_id: String,
 
     #[command(flatten)]
+    amount: OptionalAmount,
+
+    #[command(flatten)]
+    force: Force,
+
+    #[command(flatten)]
     change: ChangeArguments,
 }
 
@@ -136,6 +142,8 @@ impl Reverse {
             transaction_id: self.transaction_id,
             description: self.change.description,
             labels: self.change.labels.map(),
+            amount: self.amount.money(),
+            force: self.force.force,
         };
         let send = async |request| server.accounts().reverse_transaction(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

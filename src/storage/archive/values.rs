@@ -10,7 +10,10 @@ use crate::{
         ids::{AccountId, HoldId, IdError, RequestId},
         rejection::Rejection,
     },
-    storage::{archive::fields::EntryName, entity::account_changes::StoredAttributes},
+    storage::{
+        archive::fields::EntryName,
+        entity::{account_changes::StoredAttributes, details::StoredDetails, holds::StoredTerms},
+    },
 };
 
 /// The bytes of a SHA-256, as hexadecimal digits.
@@ -49,6 +52,8 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         "attributes_before" | "attributes_after" if !is::<StoredAttributes>(json) => {
             must_be("the attributes of an account")
         }
+        "placed" if !is::<StoredTerms>(json) => must_be("an amount and an expire time"),
+        "details" if !is::<StoredDetails>(json) => must_be("the details of a request"),
         "rejection" if serde_json::from_str::<Rejection>(text).is_err() => {
             must_be("a rejection, as JSON in a string")
         }

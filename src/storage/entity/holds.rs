@@ -1,13 +1,14 @@
 //! The table `holds`.
 
 use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
         account::Labels,
-        hold::{Captured, Hold, HoldState},
+        hold::{Captured, Hold, HoldState, Terms},
         ids::{AccountId, HoldId, Identity, RequestId},
-        money::Currency,
+        money::{Amount, Currency},
     },
     storage::{entity::number::Number, error::StorageError},
 };
@@ -32,6 +33,31 @@ pub struct Model {
     pub update_time_us: i64,
     pub caller: String,
     pub end_caller: String,
+    /// JSON of [`StoredTerms`]: how the hold was placed; null if that has not changed.
+    pub placed: Option<Json>,
+}
+
+/// [`Terms`], as they are stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredTerms {
+    amount: Amount,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expire_time_us: Option<i64>,
+}
+
+impl From<Terms> for StoredTerms {
+    fn from(Terms { amount, expire_time_us }: Terms) -> Self {
+        Self { amount, expire_time_us }
+    }
+}
+
+impl StoredTerms {
+    /// The terms of a hold in this currency. None if the amount is none of it.
+    pub fn terms(&self, currency: &Currency) -> Option<Terms> {
+        let amount = currency.amount(self.amount.decimal())?;
+        Some(Terms { amount, expire_time_us: self.expire_time_us })
+    }
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -59,12 +85,21 @@ impl Model {
             _ => return Err(corrupt("transaction_id")),
         };
         let labels = self.labels.map_or_else(|| Ok(Labels::new()), serde_json::from_value);
+        let placed = match self.placed {
+            Some(placed) => {
+                let placed = serde_json::from_value::<StoredTerms>(placed).ok();
+                let placed = placed.and_then(|placed| placed.terms(currency));
+                Some(placed.ok_or_else(|| corrupt("placed"))?)
+            }
+            None => None,
+        };
         Ok(Hold {
             account_id: account_id.clone(),
             amount: amount(self.amount, "amount")?,
             state: HoldState::from_name(&self.state).ok_or_else(|| corrupt("state"))?,
             expire_time_us: self.expire_time_us,
             captured,
+            placed,
             request_id: RequestId::parse(&self.request_id).map_err(|_| corrupt("request_id"))?,
             description: self.description.unwrap_or_default(),
             labels: labels.map_err(|_| corrupt("labels"))?,

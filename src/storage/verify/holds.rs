@@ -14,7 +14,7 @@ const FIRST_WRONG: &str = "\
         LEFT JOIN accounts a ON a.account_key = h.account_key \
         LEFT JOIN requests r ON r.transaction_id = h.transaction_id \
     WHERE a.account_id IS NULL \
-        OR h.state = 'captured' AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
+        OR h.transaction_id IS NOT NULL AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
             OR r.kind <> 'capture' OR r.hold_id IS DISTINCT FROM h.hold_id) \
     ORDER BY h.hold_id LIMIT 1";
 

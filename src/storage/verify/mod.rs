@@ -14,11 +14,13 @@ mod accounts;
 mod attributes;
 mod error;
 mod holds;
+mod limits;
 mod orphans;
 mod partitions;
 mod progress;
 mod records;
 mod requests;
+mod reversals;
 mod rows;
 
 use std::{
@@ -82,5 +84,7 @@ async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyErr
     orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
     records::verify_holds(connection).await?;
+    limits::verify(connection).await?;
+    reversals::verify(connection).await?;
     attributes::verify(connection).await
 }

@@ -15,7 +15,10 @@ use crate::{
     },
     storage::{
         StorageError,
-        entity::{account_changes::StoredAttributes, requests::entry_keys_text},
+        entity::{
+            account_changes::StoredAttributes, details::StoredDetails, holds::StoredTerms,
+            requests::entry_keys_text,
+        },
     },
 };
 
@@ -53,7 +56,7 @@ pub struct Changes<'a> {
     /// In order of their ids.
     pub new_holds: Vec<HoldOfAccount>,
     /// In order of their ids.
-    pub closed_holds: Vec<HoldOfAccount>,
+    pub changed_holds: Vec<HoldOfAccount>,
 }
 
 impl<'a> Changes<'a> {
@@ -84,14 +87,18 @@ impl<'a> Changes<'a> {
         let account_changes: Vec<_> = work.account_changes().iter().collect();
         let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
-        let (account_updates, balance_updates) = work.changed().partition(has_change);
+        let (account_updates, balance_updates) =
+            work.changed().partition(|it| has_change(it) || work.is_marked(&it.account_id));
         Ok(Self {
             balance_updates,
             account_updates,
             new_requests,
             new_entries,
             new_holds: work.placed().map(of_account).collect::<Result<_, StorageError>>()?,
-            closed_holds: work.ended().map(of_account).collect::<Result<_, StorageError>>()?,
+            changed_holds: work
+                .changed_holds()
+                .map(of_account)
+                .collect::<Result<_, StorageError>>()?,
             account_changes,
         })
     }
@@ -123,19 +130,30 @@ pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     Some(json!(rejection).to_string())
 }
 
-/// The id of the hold that the request placed or closed.
+/// The id of the hold that the request placed, changed or closed.
 pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
     effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }
 
 /// The id of the transaction that the request reversed.
 pub fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
-    effects(new)?.transaction.as_ref()?.reverses_transaction_id
+    effects(new)?.transaction.as_ref()?.reverses.map(|(reversed, _)| reversed)
+}
+
+/// What only few requests have, as it is stored; None if the request has nothing of it.
+pub fn details_json(new: &NewRequestRecord) -> Option<String> {
+    let details = StoredDetails::of(new);
+    (details != StoredDetails::default()).then(|| json!(details).to_string())
 }
 
 /// The attributes of an account as they are stored.
 pub fn attributes_json(attributes: &Attributes) -> String {
     json!(StoredAttributes::from(attributes)).to_string()
+}
+
+/// How a hold was placed, as it is stored; None if that has not changed.
+pub fn placed_json(hold: &Hold) -> Option<String> {
+    hold.placed.map(|placed| json!(StoredTerms::from(placed)).to_string())
 }
 
 /// Labels as they are stored.

@@ -10,8 +10,8 @@ use crate::{
         tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
         write::{
             changes::{
-                HoldOfAccount, NewEntry, NewRequest, attributes_json, hold_id, labels_json,
-                rejection_json, reverses,
+                HoldOfAccount, NewEntry, NewRequest, attributes_json, details_json, hold_id,
+                labels_json, placed_json, rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -91,11 +91,12 @@ const BALANCE: &[NamedValue<Account>] = &[
     ("update_time_us", |it| it.update_time_us.into()),
 ];
 
-/// What only a change of the account itself changes.
+/// What only a change of the account itself changes, or one that takes it below its limit or above.
 const ATTRIBUTES: &[NamedValue<Account>] = &[
     ("state", |it| it.state.name().into()),
     ("overdraft_limit", |it| it.overdraft_limit.decimal().into()),
     ("unlimited_overdraft", |it| it.unlimited_overdraft.into()),
+    ("below_limit", |it| it.below_limit.into()),
     ("labels", |it| labels_json(&it.labels).into()),
 ];
 
@@ -137,6 +138,7 @@ const REQUEST: &[NamedValue<NewRequest>] = &[
     ("create_time_us", |it| it.new.create_time_us.into()),
     ("hold_id", |it| nullable(hold_id(&it.new))),
     ("reverses_transaction_id", |it| nullable(reverses(&it.new))),
+    ("details", |it| nullable(details_json(&it.new))),
 ];
 
 pub static NEW_REQUESTS: LazyLock<Rows<NewRequest>> =
@@ -169,13 +171,16 @@ const ACCOUNT_CHANGE: &[NamedValue<AccountChange>] = &[
 pub static NEW_ACCOUNT_CHANGES: LazyLock<Rows<AccountChange>> =
     LazyLock::new(|| Rows::insert(&ACCOUNT_CHANGES, "change", &[ACCOUNT_CHANGE]));
 
-/// What the end of a hold changes. The account is a part of the key, so that it does not matter
+/// What changes of a hold. The account is a part of the key, so that it does not matter
 /// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs
 /// the same as the primary key, and by the hold's id alone all of it is read.
-const HOLD_END: &[NamedValue<HoldOfAccount>] = &[
+const HOLD_CHANGE: &[NamedValue<HoldOfAccount>] = &[
     ("account_key", |it| it.account_key.into()),
     ("hold_id", |it| it.hold.hold_id.as_str().into()),
     ("state", |it| it.hold.state.name().into()),
+    ("amount", |it| it.hold.amount.decimal().into()),
+    ("expire_time_us", |it| nullable(it.hold.expire_time_us)),
+    ("placed", |it| nullable(placed_json(&it.hold))),
     ("captured_amount", |it| nullable(it.hold.captured.map(|it| it.amount.decimal()))),
     ("transaction_id", |it| nullable(it.hold.captured.map(|it| it.transaction_id))),
     ("update_time_us", |it| it.hold.update_time_us.into()),
@@ -184,8 +189,6 @@ const HOLD_END: &[NamedValue<HoldOfAccount>] = &[
 
 /// What never changes of a hold.
 const PLACEMENT: &[NamedValue<HoldOfAccount>] = &[
-    ("amount", |it| it.hold.amount.decimal().into()),
-    ("expire_time_us", |it| nullable(it.hold.expire_time_us)),
     ("request_id", |it| it.hold.request_id.as_str().into()),
     ("description", |it| description(&it.hold.description)),
     ("labels", |it| labels(&it.hold.labels)),
@@ -194,10 +197,10 @@ const PLACEMENT: &[NamedValue<HoldOfAccount>] = &[
 ];
 
 pub static NEW_HOLDS: LazyLock<Rows<HoldOfAccount>> =
-    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_END, PLACEMENT]));
+    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_CHANGE, PLACEMENT]));
 
-pub static CLOSED_HOLDS: LazyLock<Rows<HoldOfAccount>> =
-    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_END]));
+pub static CHANGED_HOLDS: LazyLock<Rows<HoldOfAccount>> =
+    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_CHANGE]));
 
 /// Null for an empty description.
 fn description(description: &str) -> Value {

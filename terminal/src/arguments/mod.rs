@@ -10,7 +10,7 @@ use passbook_command::proto::Money;
 use uuid::Uuid;
 
 pub use crate::arguments::{
-    posting::{ConditionArguments, PostingArguments},
+    posting::{ConditionArguments, Force, PostingArguments},
     time::{parse_past, parse_time},
 };
 use crate::output::Format;
@@ -35,6 +35,24 @@ impl Amount {
     /// The same currency with another value.
     pub fn with_value(&self, value: &str) -> Money {
         money(value, &self.currency)
+    }
+}
+
+/// An amount that may be left out, and its currency.
+#[derive(Args)]
+pub struct OptionalAmount {
+    /// A plain decimal, such as 100.00. Default: all that is left.
+    #[arg(value_name = "AMOUNT", requires = "currency", allow_negative_numbers = true)]
+    amount: Option<String>,
+
+    /// The currency of the amount.
+    #[arg(value_name = "CURRENCY")]
+    currency: Option<String>,
+}
+
+impl OptionalAmount {
+    pub fn money(self) -> Option<Money> {
+        self.amount.zip(self.currency).map(|(value, currency)| money(&value, &currency))
     }
 }
 

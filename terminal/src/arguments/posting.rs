@@ -16,6 +16,14 @@ pub struct PostingArguments {
     pub validate_only: bool,
 }
 
+/// For what must be booked in any case, such as a chargeback or a court's order.
+#[derive(Args)]
+pub struct Force {
+    /// Apply it although funds lack or an account is frozen. Needs the right `force`.
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// What must be true of the account for a request to be applied.
 #[derive(Args)]
 #[command(next_help_heading = "Condition")]

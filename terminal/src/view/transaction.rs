@@ -26,7 +26,9 @@ pub fn transaction_text(transaction: &Transaction) -> String {
         .with("create_time", time(transaction.create_time.as_ref()))
         .with("created_by", &transaction.created_by)
         .with("reverses", &transaction.reverses_transaction_id)
-        .with("reversed_by", &transaction.reversed_by_transaction_id);
+        .with("reversed_by", &transaction.reversed_by_transaction_id)
+        .with("reversed_amount", value_and_currency(transaction.reversed_amount.as_ref()))
+        .with("forced", if transaction.forced { "yes" } else { "" });
     let columns = [
         Column::text("account_id"),
         Column::number("sequence"),

@@ -50,7 +50,7 @@ const STATEMENTS: [(&str, &str, By); 14] = [
     ("records", "AS key(caller, request_id)", By::Worker),
     ("records", "AS name(account_key, sequence)", By::Worker),
     ("holds", "AS held(account_key)", By::Worker),
-    ("reversed_by", r#""reverses_transaction_id" = ANY"#, By::Worker),
+    ("reversed_by", "AS reversed(transaction_id)", By::Worker),
     ("opening_attributes", "AS wanted (account_id)", By::Worker),
     ("write", "INSERT INTO accounts (", By::Worker),
     ("write", "INSERT INTO requests (", By::Worker),

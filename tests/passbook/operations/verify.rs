@@ -14,6 +14,7 @@ on_both_databases! {
     transactions_that_contradict_their_kind_are_found,
     transfers_that_share_an_id_are_found,
     inconsistent_holds_are_found,
+    what_was_forced_or_reversed_in_parts_is_checked,
     verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_an_error,
 }
@@ -267,6 +268,48 @@ async fn inconsistent_holds_are_found(kind: Kind) {
 
     let outcome = verify(&database).await.must_succeed();
     assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);
+}
+
+async fn what_was_forced_or_reversed_in_parts_is_checked(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "10").await;
+    let forced = WithdrawRequest { force: true, ..withdrawal("alice", "12") };
+    client.withdraw(forced).await.expect("applied");
+    open(&client, "bob").await;
+    let transaction_id = deposited(&client, "bob", "7").await.transaction_id;
+    for (request_id, amount) in [("part-1", "2"), ("part-2", "3")] {
+        let request_id = request_id.to_owned();
+        let amount = money(amount);
+        let part = ReverseTransactionRequest { request_id, amount, ..reversal(&transaction_id) };
+        reversed(&client, part).await;
+    }
+    let details = |details: &str| {
+        format!("UPDATE requests SET details = '{details}' WHERE request_id = 'part-2'")
+    };
+    let mut cases = vec![
+        (
+            "UPDATE requests SET details = NULL WHERE kind = 'withdrawal'".to_owned(),
+            "account alice: it is below its limit, but no forced transaction has taken",
+        ),
+        (
+            details(r#"{"reversed":{"count":3,"amount":"5.00"}}"#),
+            ": it is reversal 3 of its transaction, not 2",
+        ),
+        (
+            details(r#"{"reversed":{"count":2,"amount":"4.00"}}"#),
+            ": with it, 5.00 of its transaction are reversed, but its details say 4.00",
+        ),
+        (details(r#"{"reversed":{"count":2}}"#), "5.00 of its transaction are reversed, but its"),
+        (details(r#"{"reversed":{"count":2,"sum":"5.00"}}"#), "column details"),
+    ];
+    if kind == Kind::Sqlite {
+        // PostgreSQL refuses that.
+        let unmarked = "UPDATE accounts SET below_limit = false WHERE account_id = 'alice'";
+        let words = "account alice: its available amount is -2.00, but it is not marked";
+        cases.push((unmarked.to_owned(), words));
+    }
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
 }
 
 async fn verify_runs_beside_servers_under_load(kind: Kind) {

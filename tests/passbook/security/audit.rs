@@ -51,6 +51,8 @@ async fn every_change_has_one_line(kind: Kind) {
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     while results.message().await.expect("a result").is_some() {}
     freeze(&client, "east:1").await;
+    let forced = WithdrawRequest { force: true, ..withdrawal("east:1", "1") };
+    client.withdraw(forced).await.expect("applied");
     let fence = FenceRequestRequest { request_id: new_request_id() };
     client.fence_request(fence).await.expect("fenced");
     // Neither a change nor a denial.
@@ -77,9 +79,13 @@ async fn every_change_has_one_line(kind: Kind) {
         ("BatchPostTransactions", "rejected", "insufficient_funds"),
         ("StreamTransactions", "applied", ""),
         ("FreezeAccount", "applied", ""),
+        ("Withdraw", "applied", ""),
         ("FenceRequest", "applied", ""),
     ];
     assert_eq!(summary, expected);
+    let forced: Vec<_> = changes.iter().map(|line| line["forced"] == true).collect();
+    assert_eq!(forced.iter().position(|it| *it), Some(8));
+    assert_eq!(forced.iter().filter(|it| **it).count(), 1);
     let denials = audit.events("denial");
     let denied: Vec<_> =
         denials.iter().map(|it| (text(it, "reason"), &it["account_ids"])).collect();
