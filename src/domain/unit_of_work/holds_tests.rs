@@ -159,6 +159,12 @@ fn more_than_a_hold_is_captured_where_it_is_allowed_and_available() {
     );
     work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
     assert_eq!(reason(make(&mut work, tip("3", "7.01"))), "ACCOUNT_FROZEN");
+    let mut euros = tip("5", "7.01");
+    if let Action::CaptureHold(capture) = &mut euros.action {
+        let currency = crate::domain::money::Currency::from_parts("EUR", 2);
+        capture.amount = Some((currency.clone(), currency.parse("7.01").unwrap()));
+    }
+    assert_eq!(reason(make(&mut work, euros)), "CURRENCY_MISMATCH");
     work.accounts.values_mut().for_each(|it| it.state = AccountState::Open);
     let captured = make(&mut work, tip("4", "10.00")).unwrap().0.hold.unwrap();
     assert_eq!(captured.amount.to_string(), "10.00", "it grows to what is taken");

@@ -208,7 +208,11 @@ impl<'a> LegCheck<'a> {
     fn is_not_frozen(&self) -> Result<(), Rejection> {
         let is_taken = match self.funds {
             Funds::Available => self.leg.amount.is_negative(),
-            Funds::Held(_) => self.leg.amount.plus(self.reserved()).is_negative(),
+            // An amount in another currency is no excess; `has_the_currency` rejects it.
+            Funds::Held(_) => {
+                self.account.currency == self.leg.currency
+                    && self.leg.amount.plus(self.reserved()).is_negative()
+            }
             Funds::Forced => false,
         };
         if self.account.state == AccountState::Frozen && is_taken {

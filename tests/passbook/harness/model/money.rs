@@ -138,7 +138,11 @@ impl Model {
         if let Some((leg, _)) = each().find(|(_, it)| it.state == AccountState::Closed) {
             return Err(precondition("ACCOUNT_CLOSED", &leg.account_id));
         }
-        let is_blocked = |leg: &Leg| !is_forced && leg.units + funds.on(&leg.account_id) < 0;
+        let is_blocked = |leg: &Leg| {
+            let held = funds.on(&leg.account_id);
+            let is_own = leg.currency_code == self.accounts[&leg.account_id].currency_code;
+            !is_forced && leg.units + held < 0 && (held == 0 || is_own)
+        };
         let frozen = each().find(|(leg, it)| it.state == AccountState::Frozen && is_blocked(leg));
         if let Some((leg, _)) = frozen {
             return Err(precondition("ACCOUNT_FROZEN", &leg.account_id));

@@ -152,9 +152,9 @@ impl Generator {
         let account_id = hold.map(|hold| hold.message.account_id.clone()).unwrap_or_default();
         let (amount, captured) = hold.map_or((100, 0), |hold| (hold.amount, hold.captured));
         let available = hold.map_or(0, |_| model.available(&account_id));
-        let chosen = match self.random.u8(0..9) {
-            0 | 8 => captured,
-            1 => captured + 1,
+        let chosen = match self.random.u8(0..8) {
+            _ if captured > 0 && self.one_in(2) => captured,
+            0 | 1 => captured + 1,
             2 => amount + available,
             3 => amount + available + 1,
             4 => (amount + captured) / 2,
