@@ -20,8 +20,8 @@ ALTER TABLE holds ADD CONSTRAINT holds_captured_have_a_transaction CHECK (
 DROP TRIGGER holds_are_ended_once ON holds;
 CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     FOR EACH ROW WHEN (OLD.state <> 'open'
-        OR (NEW.hold_id, NEW.account_id, NEW.request_id, NEW.description, NEW.labels, NEW.create_time_us)
-            IS DISTINCT FROM (OLD.hold_id, OLD.account_id, OLD.request_id, OLD.description, OLD.labels,
+        OR (NEW.hold_id, NEW.account_key, NEW.request_id, NEW.description, NEW.labels, NEW.create_time_us)
+            IS DISTINCT FROM (OLD.hold_id, OLD.account_key, OLD.request_id, OLD.description, OLD.labels,
                 OLD.create_time_us)
         OR ((NEW.amount, NEW.expire_time_us) IS DISTINCT FROM (OLD.amount, OLD.expire_time_us)
             AND NEW.placed IS NULL)
@@ -36,9 +36,9 @@ const POSTGRES_DOWN: &str = "
 DROP TRIGGER holds_are_ended_once ON holds;
 CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     FOR EACH ROW WHEN (OLD.state <> 'open'
-        OR (NEW.hold_id, NEW.account_id, NEW.amount, NEW.expire_time_us, NEW.request_id,
+        OR (NEW.hold_id, NEW.account_key, NEW.amount, NEW.expire_time_us, NEW.request_id,
             NEW.description, NEW.labels, NEW.create_time_us)
-        IS DISTINCT FROM (OLD.hold_id, OLD.account_id, OLD.amount, OLD.expire_time_us,
+        IS DISTINCT FROM (OLD.hold_id, OLD.account_key, OLD.amount, OLD.expire_time_us,
             OLD.request_id, OLD.description, OLD.labels, OLD.create_time_us))
     EXECUTE FUNCTION passbook_refuse();
 ALTER TABLE holds DROP CONSTRAINT holds_captured_have_a_transaction;
@@ -52,7 +52,7 @@ ALTER TABLE holds DROP COLUMN placed;
 const SQLITE_UP: &str = "
 CREATE TABLE new_holds (
     hold_id TEXT NOT NULL PRIMARY KEY,
-    account_id TEXT NOT NULL,
+    account_key INTEGER NOT NULL,
     amount TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('open', 'captured', 'released', 'expired')),
     expire_time_us INTEGER,
@@ -60,8 +60,8 @@ CREATE TABLE new_holds (
     captured_amount TEXT,
     transaction_id BLOB,
     request_id TEXT NOT NULL,
-    description TEXT NOT NULL,
-    labels TEXT NOT NULL,
+    description TEXT,
+    labels TEXT,
     create_time_us INTEGER NOT NULL,
     update_time_us INTEGER NOT NULL,
     caller TEXT NOT NULL DEFAULT '',
@@ -70,16 +70,16 @@ CREATE TABLE new_holds (
     CHECK ((captured_amount IS NULL) = (transaction_id IS NULL)
         AND (state <> 'captured' OR captured_amount IS NOT NULL))
 ) WITHOUT ROWID;
-INSERT INTO new_holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
+INSERT INTO new_holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
         transaction_id, request_id, description, labels, create_time_us, update_time_us, caller,
         end_caller)
-    SELECT hold_id, account_id, amount, state, expire_time_us, captured_amount, transaction_id,
+    SELECT hold_id, account_key, amount, state, expire_time_us, captured_amount, transaction_id,
         request_id, description, labels, create_time_us, update_time_us, caller, end_caller
     FROM holds ORDER BY hold_id;
 DROP TABLE holds;
 ALTER TABLE new_holds RENAME TO holds;
-CREATE INDEX holds_of_account ON holds (account_id, hold_id);
-CREATE INDEX holds_that_expire ON holds (account_id, open_until_us) WHERE open_until_us IS NOT NULL;
+CREATE INDEX holds_of_account ON holds (account_key, hold_id);
+CREATE INDEX holds_that_expire ON holds (account_key, open_until_us) WHERE open_until_us IS NOT NULL;
 CREATE TRIGGER holds_are_not_deleted BEFORE DELETE ON holds
     BEGIN SELECT RAISE(ABORT, 'DELETE on holds is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER holds_are_not_replaced BEFORE INSERT ON holds
@@ -87,9 +87,9 @@ CREATE TRIGGER holds_are_not_replaced BEFORE INSERT ON holds
     BEGIN SELECT RAISE(ABORT, 'REPLACE on holds is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     WHEN OLD.state <> 'open'
-        OR NEW.hold_id <> OLD.hold_id OR NEW.account_id <> OLD.account_id
-        OR NEW.request_id <> OLD.request_id OR NEW.description <> OLD.description
-        OR NEW.labels <> OLD.labels OR NEW.create_time_us <> OLD.create_time_us
+        OR NEW.hold_id <> OLD.hold_id OR NEW.account_key <> OLD.account_key
+        OR NEW.request_id <> OLD.request_id OR NEW.description IS NOT OLD.description
+        OR NEW.labels IS NOT OLD.labels OR NEW.create_time_us <> OLD.create_time_us
         OR ((NEW.amount <> OLD.amount OR NEW.expire_time_us IS NOT OLD.expire_time_us)
             AND NEW.placed IS NULL)
         OR (OLD.placed IS NOT NULL AND NEW.placed IS NOT OLD.placed)
@@ -102,7 +102,7 @@ CREATE TRIGGER who_placed_holds_is_kept BEFORE UPDATE OF caller ON holds
 const SQLITE_DOWN: &str = "
 CREATE TABLE former_holds (
     hold_id TEXT NOT NULL PRIMARY KEY,
-    account_id TEXT NOT NULL,
+    account_key INTEGER NOT NULL,
     amount TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('open', 'captured', 'released', 'expired')),
     expire_time_us INTEGER,
@@ -110,8 +110,8 @@ CREATE TABLE former_holds (
     captured_amount TEXT,
     transaction_id BLOB,
     request_id TEXT NOT NULL,
-    description TEXT NOT NULL,
-    labels TEXT NOT NULL,
+    description TEXT,
+    labels TEXT,
     create_time_us INTEGER NOT NULL,
     update_time_us INTEGER NOT NULL,
     caller TEXT NOT NULL DEFAULT '',
@@ -119,16 +119,16 @@ CREATE TABLE former_holds (
     CHECK ((state = 'captured') = (captured_amount IS NOT NULL)
         AND (state = 'captured') = (transaction_id IS NOT NULL))
 ) WITHOUT ROWID;
-INSERT INTO former_holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
+INSERT INTO former_holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
         transaction_id, request_id, description, labels, create_time_us, update_time_us, caller,
         end_caller)
-    SELECT hold_id, account_id, amount, state, expire_time_us, captured_amount, transaction_id,
+    SELECT hold_id, account_key, amount, state, expire_time_us, captured_amount, transaction_id,
         request_id, description, labels, create_time_us, update_time_us, caller, end_caller
     FROM holds ORDER BY hold_id;
 DROP TABLE holds;
 ALTER TABLE former_holds RENAME TO holds;
-CREATE INDEX holds_of_account ON holds (account_id, hold_id);
-CREATE INDEX holds_that_expire ON holds (account_id, open_until_us) WHERE open_until_us IS NOT NULL;
+CREATE INDEX holds_of_account ON holds (account_key, hold_id);
+CREATE INDEX holds_that_expire ON holds (account_key, open_until_us) WHERE open_until_us IS NOT NULL;
 CREATE TRIGGER holds_are_not_deleted BEFORE DELETE ON holds
     BEGIN SELECT RAISE(ABORT, 'DELETE on holds is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER holds_are_not_replaced BEFORE INSERT ON holds
@@ -136,10 +136,10 @@ CREATE TRIGGER holds_are_not_replaced BEFORE INSERT ON holds
     BEGIN SELECT RAISE(ABORT, 'REPLACE on holds is not allowed: the ledger is append-only'); END;
 CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     WHEN OLD.state <> 'open'
-        OR NEW.hold_id <> OLD.hold_id OR NEW.account_id <> OLD.account_id
+        OR NEW.hold_id <> OLD.hold_id OR NEW.account_key <> OLD.account_key
         OR NEW.amount <> OLD.amount OR NEW.expire_time_us IS NOT OLD.expire_time_us
-        OR NEW.request_id <> OLD.request_id OR NEW.description <> OLD.description
-        OR NEW.labels <> OLD.labels OR NEW.create_time_us <> OLD.create_time_us
+        OR NEW.request_id <> OLD.request_id OR NEW.description IS NOT OLD.description
+        OR NEW.labels IS NOT OLD.labels OR NEW.create_time_us <> OLD.create_time_us
     BEGIN SELECT RAISE(ABORT, 'UPDATE on holds is not allowed: a hold is ended once'); END;
 CREATE TRIGGER who_placed_holds_is_kept BEFORE UPDATE OF caller ON holds
     BEGIN SELECT RAISE(ABORT, 'UPDATE of caller on holds is not allowed: it is kept'); END;

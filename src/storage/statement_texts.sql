@@ -54,24 +54,27 @@ WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- INSERT_HOLDS, postgres
 INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
-transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
-SELECT hold_id, account_key, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
-NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, NULLIF(description, ''),
-NULLIF(labels, '')::jsonb, create_time_us, update_time_us, caller, end_caller FROM (SELECT
-UNNEST($1::text[]) AS hold_id, UNNEST($2::bigint[]) AS account_key, UNNEST($3::numeric[]) AS amount,
-UNNEST($4::text[]) AS state, UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS
-captured_amount, UNNEST($7::uuid[]) AS transaction_id, UNNEST($8::text[]) AS request_id,
-UNNEST($9::text[]) AS description, UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS
-create_time_us, UNNEST($12::bigint[]) AS update_time_us, UNNEST($13::text[]) AS caller,
-UNNEST($14::text[]) AS end_caller) AS new
+transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller,
+placed) SELECT hold_id, account_key, amount, state, NULLIF(expire_time_us, 0),
+NULLIF(captured_amount, 0), NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'),
+request_id, NULLIF(description, ''), NULLIF(labels, '')::jsonb, create_time_us, update_time_us,
+caller, end_caller, NULLIF(placed, '')::jsonb FROM (SELECT UNNEST($1::text[]) AS hold_id,
+UNNEST($2::bigint[]) AS account_key, UNNEST($3::numeric[]) AS amount, UNNEST($4::text[]) AS state,
+UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS captured_amount, UNNEST($7::uuid[])
+AS transaction_id, UNNEST($8::text[]) AS request_id, UNNEST($9::text[]) AS description,
+UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS create_time_us, UNNEST($12::bigint[]) AS
+update_time_us, UNNEST($13::text[]) AS caller, UNNEST($14::text[]) AS end_caller,
+UNNEST($15::text[]) AS placed) AS new
 
 -- UPDATE_HOLDS, postgres
-UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), transaction_id
-= NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us =
-new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::bigint[]) AS account_key,
-UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS
-captured_amount, UNNEST($5::uuid[]) AS transaction_id, UNNEST($6::bigint[]) AS update_time_us,
-UNNEST($7::text[]) AS end_caller) AS new WHERE holds.account_key = ANY (ARRAY[new.account_key]) AND
+UPDATE holds SET state = new.state, amount = new.amount, expire_time_us = NULLIF(new.expire_time_us,
+0), placed = NULLIF(new.placed, '')::jsonb, captured_amount = NULLIF(new.captured_amount, 0),
+transaction_id = NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us
+= new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::bigint[]) AS account_key,
+UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS amount,
+UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::text[]) AS placed, UNNEST($7::numeric[]) AS
+captured_amount, UNNEST($8::uuid[]) AS transaction_id, UNNEST($9::bigint[]) AS update_time_us,
+UNNEST($10::text[]) AS end_caller) AS new WHERE holds.account_key = ANY (ARRAY[new.account_key]) AND
 holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
 
 -- NEW_ACCOUNTS, sqlite
@@ -104,13 +107,14 @@ attributes_after, create_time_us) VALUES (...)
 
 -- NEW_HOLDS, sqlite
 INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
-transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
-VALUES (...)
+transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller,
+placed) VALUES (...)
 
--- CLOSED_HOLDS, sqlite
-UPDATE holds SET state = new.column3, captured_amount = new.column4, transaction_id = new.column5,
-update_time_us = new.column6, end_caller = new.column7 FROM (VALUES (...)) AS new WHERE
-holds.account_key = new.column1 AND holds.hold_id = new.column2
+-- CHANGED_HOLDS, sqlite
+UPDATE holds SET state = new.column3, amount = new.column4, expire_time_us = new.column5, placed =
+new.column6, captured_amount = new.column7, transaction_id = new.column8, update_time_us =
+new.column9, end_caller = new.column10 FROM (VALUES (...)) AS new WHERE holds.account_key =
+new.column1 AND holds.hold_id = new.column2
 
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
@@ -158,28 +162,28 @@ e.account_key
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS
 bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
 a.currency_scale FROM UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h
 WHERE h.hold_id >= name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY
 h.hold_id LIMIT 1) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
 h.account_key LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount,
 h.state, h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description,
-h.labels, h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
-a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL (SELECT * FROM
-holds h WHERE h.account_key = held.account_key AND h.open_until_us <= CAST(extract(epoch FROM
-statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT 5000) h CROSS
-JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key = h.account_key LIMIT 1) a ORDER BY
-h.expire_time_us LIMIT 5000) expired ) h ON true
+h.labels, h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id,
+a.currency_code, a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL
+(SELECT * FROM holds h WHERE h.account_key = held.account_key AND h.open_until_us <=
+CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY
+h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
+h.account_key LIMIT 1) a ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
 clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state, h.expire_time_us,
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
-h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code, a.currency_scale FROM
-json_each(?) name JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_key =
+h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code, a.currency_scale
+FROM json_each(?) name JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_key =
 h.account_key UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount, h.state,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
 a.currency_scale FROM json_each(?) held JOIN holds h ON h.account_key = held.value AND
 h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + 1000000 JOIN accounts a ON
 a.account_key = h.account_key ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
