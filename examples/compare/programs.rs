@@ -208,19 +208,22 @@ impl Lab {
         self.sql(&url, &insert_accounts("grown", GROWN_ACCOUNTS, each)).await?;
         println!("filling a database: {} entries", GROWN_ACCOUNTS * each);
         let zeros = "decode(repeat('00', 32), 'hex')";
-        let last = GROWN_ACCOUNTS - 1;
         for statement in [
             format!(
-                "INSERT INTO entries SELECT 'grown.' || n, s, gen_random_uuid(), 1, s, s, {zeros} \
-                 FROM generate_series(0, {last}) n, generate_series(1, {each}) s"
+                "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, \
+                     create_time_us, hash) \
+                 SELECT account_key, s, gen_random_uuid(), 1, s, s, {zeros} \
+                 FROM accounts, generate_series(1, {each}) s"
             ),
             "ALTER TABLE requests DROP CONSTRAINT requests_pkey".to_owned(),
             "DROP INDEX requests_transaction_id".to_owned(),
             format!(
-                "INSERT INTO requests SELECT '', md5(random()::text) || '.' || n || '.' || s, \
-                 {zeros}, gen_random_uuid(), 'deposit', NULL, '', '{{}}', \
-                 jsonb_build_array(jsonb_build_array('grown.' || n, s)), s \
-                 FROM generate_series(0, {last}) n, generate_series(1, {each}) s"
+                "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, \
+                     entry_keys, create_time_us) \
+                 SELECT '', md5(random()::text) || '.' || account_key || '.' || s, \
+                     substring({zeros}, 1, 16), gen_random_uuid(), 'deposit', \
+                     account_key || ':' || s, s \
+                 FROM accounts, generate_series(1, {each}) s"
             ),
             "ALTER TABLE requests ADD PRIMARY KEY (caller, request_id)".to_owned(),
             "CREATE UNIQUE INDEX requests_transaction_id ON requests (transaction_id)".to_owned(),

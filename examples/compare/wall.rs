@@ -10,12 +10,13 @@ use crate::programs;
 /// The number of changes in one database transaction.
 const CHANGES: usize = 1000;
 
-const REQUESTS: &str = "INSERT INTO requests SELECT '', request_id, $3, transaction_id, 'deposit', \
-    NULL, '', '{}', '[[\"wall\", 1]]', 1 FROM UNNEST($1::text[], $2::uuid[]) \
-    AS new(request_id, transaction_id)";
-const ENTRIES: &str = "INSERT INTO entries SELECT account_id, sequence, transaction_id, 1.00, \
-    sequence, 1, $4 FROM UNNEST($1::text[], $2::bigint[], $3::uuid[]) \
-    AS new(account_id, sequence, transaction_id)";
+const REQUESTS: &str = "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, \
+    kind, entry_keys, create_time_us) SELECT '', request_id, $3, transaction_id, 'deposit', \
+    '1:1', 1 FROM (SELECT UNNEST($1::text[]) AS request_id, UNNEST($2::uuid[]) AS transaction_id) new";
+const ENTRIES: &str = "INSERT INTO entries (account_key, sequence, transaction_id, amount, \
+    balance_after, create_time_us, hash) SELECT account_key, sequence, transaction_id, 1.00, \
+    sequence, 1, $4 FROM (SELECT UNNEST($1::bigint[]) AS account_key, \
+    UNNEST($2::bigint[]) AS sequence, UNNEST($3::uuid[]) AS transaction_id) new";
 const ACCOUNTS: &str = "UPDATE accounts SET balance = new.sequence, sequence = new.sequence, \
     version = version + 1, update_time_us = 1 FROM UNNEST($1::text[], $2::bigint[]) \
     AS new(account_id, sequence) WHERE accounts.account_id = new.account_id COLLATE \"C\"";
@@ -40,11 +41,11 @@ pub async fn rate(url: &str, accounts: usize, duration: Duration) -> anyhow::Res
     let begun = Instant::now();
     while begun.elapsed() < duration {
         let mut touched = Vec::with_capacity(CHANGES);
-        let (mut ids, mut numbers) = (Vec::new(), Vec::new());
+        let (mut keys, mut numbers) = (Vec::new(), Vec::new());
         for _ in 0..CHANGES {
             let account = fastrand::usize(..accounts);
             sequences[account] += 1;
-            ids.push(format!("wall.{account}"));
+            keys.push(account as i64 + 1);
             numbers.push(sequences[account]);
             touched.push(account);
         }
@@ -54,16 +55,16 @@ pub async fn rate(url: &str, accounts: usize, duration: Duration) -> anyhow::Res
         let last: Vec<_> = touched.iter().map(|it| sequences[*it]).collect();
         let transaction_ids: Vec<_> = (0..CHANGES).map(|_| Uuid::now_v7()).collect();
         let request_ids: Vec<_> = (0..CHANGES).map(|_| random_id()).collect();
-        let hash = vec![0_u8; 32];
+        let (hash, fingerprint) = (vec![0_u8; 32], vec![0_u8; 16]);
         let mut transaction = connection.begin().await?;
         sqlx::query(REQUESTS)
             .bind(&request_ids)
             .bind(&transaction_ids)
-            .bind(&hash)
+            .bind(&fingerprint)
             .execute(&mut *transaction)
             .await?;
         sqlx::query(ENTRIES)
-            .bind(&ids)
+            .bind(&keys)
             .bind(&numbers)
             .bind(&transaction_ids)
             .bind(&hash)

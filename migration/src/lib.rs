@@ -17,6 +17,7 @@ mod m20261123_000001_create_ledger;
 mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
+mod m20261126_000005_account_keys;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000002_holds_and_history::MIGRATION),
             Box::new(m20261125_000003_who_asked::MIGRATION),
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
+            Box::new(m20261126_000005_account_keys::MIGRATION),
         ]
     }
 

@@ -36,6 +36,8 @@ stored_names!(AccountState {
 pub struct Account {
     /// Unique, never reused.
     pub account_id: AccountId,
+    /// The number by which the database's rows name the account; 0 until the account is stored.
+    pub account_key: i64,
     /// The currency of every amount here.
     pub currency: Currency,
     /// The sum of the entries.
@@ -208,6 +210,7 @@ impl Account {
     pub fn open(new: &NewAccount, now_us: i64) -> Self {
         Self {
             account_id: new.account_id.clone(),
+            account_key: 0,
             currency: new.currency.clone(),
             balance: new.currency.zero(),
             held: new.currency.zero(),

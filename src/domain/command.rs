@@ -12,6 +12,11 @@ use crate::domain::{
     transaction::{Entry, Transaction, TransactionKind},
 };
 
+/// The bytes of a request's fingerprint. For 128 bits of SHA-256, another body under the same request
+/// id has the same fingerprint once in 2^128 attempts. Two such bodies can be found in 2^64 attempts, by
+/// the caller who sends both, and who then gets the result of the first for the second.
+pub const FINGERPRINT_LENGTH: usize = 16;
+
 /// The kind of requests that place holds, in SQL and in fingerprints.
 pub const PLACE_HOLD: &str = "place_hold";
 /// The kind of requests that release holds.
@@ -252,11 +257,12 @@ impl HoldRef {
 }
 
 impl Request {
-    /// SHA-256 over the body of the request: it distinguishes a retry from another request under the
-    /// same id. Fields are length-prefixed and named, and those at their default are left
-    /// out, so that a field added later does not change the fingerprints of old requests.
+    /// The first 128 bits of SHA-256 over the body of the request: it distinguishes a retry from
+    /// another request under the same id. Fields are length-prefixed and named, and those at their
+    /// default are left out, so that a field added later does not change the fingerprints of old
+    /// requests.
     /// `validate_only` is not part of it: a dry run and the real one are the same request.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    pub fn fingerprint(&self) -> [u8; FINGERPRINT_LENGTH] {
         let mut body = Fingerprint(Sha256::new());
         body.field("kind", self.action.name());
         match &self.action {
@@ -276,7 +282,9 @@ impl Request {
             body.field("label", key);
             body.field("value", value);
         }
-        body.0.finalize().into()
+        let mut fingerprint = [0; FINGERPRINT_LENGTH];
+        fingerprint.copy_from_slice(&body.0.finalize()[..FINGERPRINT_LENGTH]);
+        fingerprint
     }
 }
 

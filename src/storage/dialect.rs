@@ -122,17 +122,18 @@ impl DatabaseKind {
     }
 
     /// A list of pairs: two arrays on PostgreSQL, one JSON array of arrays on SQLite.
-    pub(in crate::storage) fn pairs<T: Serialize>(
+    pub(in crate::storage) fn pairs<S: Serialize, T: Serialize>(
         self,
-        pairs: impl Iterator<Item = (String, T)>,
+        pairs: impl Iterator<Item = (S, T)>,
     ) -> Vec<Value>
     where
+        Vec<S>: Into<Value>,
         Vec<T>: Into<Value>,
     {
         match self {
             Self::Sqlite => vec![serde_json::json!(pairs.collect::<Vec<_>>()).to_string().into()],
             Self::Postgres => {
-                let (first, second): (Vec<String>, Vec<T>) = pairs.unzip();
+                let (first, second): (Vec<S>, Vec<T>) = pairs.unzip();
                 vec![first.into(), second.into()]
             }
         }

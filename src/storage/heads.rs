@@ -47,7 +47,7 @@ impl Snapshot {
                 "FROM json_each($1) n \
                     JOIN accounts a ON a.account_id = n.value->>0 \
                     LEFT JOIN entries e \
-                        ON e.account_id = a.account_id AND e.sequence = n.value->>1",
+                        ON e.account_key = a.account_key AND e.sequence = n.value->>1",
                 "n.key",
             ),
             DatabaseKind::Postgres => (
@@ -55,7 +55,7 @@ impl Snapshot {
                         AS n(account_id, sequence, position) \
                     JOIN accounts a ON a.account_id = n.account_id COLLATE \"C\" \
                     LEFT JOIN entries e \
-                        ON e.account_id = a.account_id AND e.sequence = n.sequence",
+                        ON e.account_key = a.account_key AND e.sequence = n.sequence",
                 "n.position - 1",
             ),
         };

@@ -3,78 +3,86 @@ INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, 
 unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
 caller) SELECT account_id, currency_code, currency_scale, balance, held, overdraft_limit,
 unlimited_overdraft, state, sequence, version, last_hash, labels::jsonb, create_time_us,
-update_time_us, caller FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::numeric[],
-$5::numeric[], $6::numeric[], $7::boolean[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[],
-$12::text[], $13::bigint[], $14::bigint[], $15::text[]) AS new(account_id, currency_code,
-currency_scale, balance, held, overdraft_limit, unlimited_overdraft, state, sequence, version,
-last_hash, labels, create_time_us, update_time_us, caller) ON CONFLICT DO NOTHING
+update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id, UNNEST($2::text[]) AS
+currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[]) AS balance,
+UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit, UNNEST($7::boolean[]) AS
+unlimited_overdraft, UNNEST($8::text[]) AS state, UNNEST($9::bigint[]) AS sequence,
+UNNEST($10::bigint[]) AS version, UNNEST($11::bytea[]) AS last_hash, UNNEST($12::text[]) AS labels,
+UNNEST($13::bigint[]) AS create_time_us, UNNEST($14::bigint[]) AS update_time_us,
+UNNEST($15::text[]) AS caller) AS new ON CONFLICT DO NOTHING RETURNING account_id, account_key
 
 -- INSERT_POSTINGS, postgres
 WITH new_requests AS (INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind,
-rejection, description, labels, entry_names, create_time_us, hold_id, reverses_transaction_id)
-SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), description,
-labels::jsonb, entry_names::jsonb, create_time_us, NULLIF(hold_id, ''),
-NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000') FROM UNNEST($1::text[],
-$2::text[], $3::bytea[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-$10::bigint[], $11::text[], $12::uuid[]) AS new(caller, request_id, fingerprint, transaction_id,
-kind, rejection, description, labels, entry_names, create_time_us, hold_id,
-reverses_transaction_id)), new_entries AS (INSERT INTO entries (account_id, sequence,
-transaction_id, amount, balance_after, create_time_us, hash) SELECT account_id, sequence,
-transaction_id, amount, balance_after, create_time_us, hash FROM UNNEST($13::text[], $14::bigint[],
-$15::uuid[], $16::numeric[], $17::numeric[], $18::bigint[], $19::bytea[]) AS new(account_id,
-sequence, transaction_id, amount, balance_after, create_time_us, hash)) UPDATE accounts SET balance
-= new.balance, held = new.held, sequence = new.sequence, version = new.version, last_hash =
-new.last_hash, update_time_us = new.update_time_us FROM UNNEST($20::text[], $21::numeric[],
-$22::numeric[], $23::bigint[], $24::bigint[], $25::bytea[], $26::bigint[]) AS new(account_id,
-balance, held, sequence, version, last_hash, update_time_us) WHERE accounts.account_id = ANY
-(ARRAY[new.account_id COLLATE "C"])
+rejection, description, labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) SELECT
+caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), NULLIF(description,
+''), NULLIF(labels, '')::jsonb, entry_keys, create_time_us, NULLIF(hold_id, ''),
+NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000') FROM (SELECT
+UNNEST($1::text[]) AS caller, UNNEST($2::text[]) AS request_id, UNNEST($3::bytea[]) AS fingerprint,
+UNNEST($4::uuid[]) AS transaction_id, UNNEST($5::text[]) AS kind, UNNEST($6::text[]) AS rejection,
+UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNEST($9::text[]) AS entry_keys,
+UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id, UNNEST($12::uuid[]) AS
+reverses_transaction_id) AS new), new_entries AS (INSERT INTO entries (account_key, sequence,
+transaction_id, amount, balance_after, create_time_us, hash) SELECT account_key, sequence,
+transaction_id, amount, balance_after, create_time_us, hash FROM (SELECT UNNEST($13::bigint[]) AS
+account_key, UNNEST($14::bigint[]) AS sequence, UNNEST($15::uuid[]) AS transaction_id,
+UNNEST($16::numeric[]) AS amount, UNNEST($17::numeric[]) AS balance_after, UNNEST($18::bigint[]) AS
+create_time_us, UNNEST($19::bytea[]) AS hash) AS new) UPDATE accounts SET balance = new.balance,
+held = new.held, sequence = new.sequence, version = new.version, last_hash = new.last_hash,
+update_time_us = new.update_time_us FROM (SELECT UNNEST($20::text[]) AS account_id,
+UNNEST($21::numeric[]) AS balance, UNNEST($22::numeric[]) AS held, UNNEST($23::bigint[]) AS
+sequence, UNNEST($24::bigint[]) AS version, UNNEST($25::bytea[]) AS last_hash, UNNEST($26::bigint[])
+AS update_time_us) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
 WITH new_changes AS (INSERT INTO account_changes (account_id, version, kind, reason, caller,
 attributes_before, attributes_after, create_time_us) SELECT account_id, version, kind, reason,
-caller, attributes_before::jsonb, attributes_after::jsonb, create_time_us FROM UNNEST($1::text[],
-$2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS
-new(account_id, version, kind, reason, caller, attributes_before, attributes_after, create_time_us))
-UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version =
-new.version, last_hash = new.last_hash, update_time_us = new.update_time_us, state = new.state,
-overdraft_limit = new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, labels =
-new.labels::jsonb FROM UNNEST($9::text[], $10::numeric[], $11::numeric[], $12::bigint[],
-$13::bigint[], $14::bytea[], $15::bigint[], $16::text[], $17::numeric[], $18::boolean[],
-$19::text[]) AS new(account_id, balance, held, sequence, version, last_hash, update_time_us, state,
-overdraft_limit, unlimited_overdraft, labels) WHERE accounts.account_id = ANY (ARRAY[new.account_id
-COLLATE "C"])
+caller, attributes_before::jsonb, attributes_after::jsonb, create_time_us FROM (SELECT
+UNNEST($1::text[]) AS account_id, UNNEST($2::bigint[]) AS version, UNNEST($3::text[]) AS kind,
+UNNEST($4::text[]) AS reason, UNNEST($5::text[]) AS caller, UNNEST($6::text[]) AS attributes_before,
+UNNEST($7::text[]) AS attributes_after, UNNEST($8::bigint[]) AS create_time_us) AS new) UPDATE
+accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version = new.version,
+last_hash = new.last_hash, update_time_us = new.update_time_us, state = new.state, overdraft_limit =
+new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, labels = new.labels::jsonb FROM
+(SELECT UNNEST($9::text[]) AS account_id, UNNEST($10::numeric[]) AS balance, UNNEST($11::numeric[])
+AS held, UNNEST($12::bigint[]) AS sequence, UNNEST($13::bigint[]) AS version, UNNEST($14::bytea[])
+AS last_hash, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS state,
+UNNEST($17::numeric[]) AS overdraft_limit, UNNEST($18::boolean[]) AS unlimited_overdraft,
+UNNEST($19::text[]) AS labels) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE
+"C"])
 
 -- INSERT_HOLDS, postgres
 INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
 transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
 SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
 NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, description,
-labels::jsonb, create_time_us, update_time_us, caller, end_caller FROM UNNEST($1::text[],
-$2::text[], $3::numeric[], $4::text[], $5::bigint[], $6::numeric[], $7::uuid[], $8::text[],
-$9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[]) AS new(hold_id,
-account_id, amount, state, expire_time_us, captured_amount, transaction_id, request_id, description,
-labels, create_time_us, update_time_us, caller, end_caller)
+labels::jsonb, create_time_us, update_time_us, caller, end_caller FROM (SELECT UNNEST($1::text[]) AS
+hold_id, UNNEST($2::text[]) AS account_id, UNNEST($3::numeric[]) AS amount, UNNEST($4::text[]) AS
+state, UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS captured_amount,
+UNNEST($7::uuid[]) AS transaction_id, UNNEST($8::text[]) AS request_id, UNNEST($9::text[]) AS
+description, UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS create_time_us,
+UNNEST($12::bigint[]) AS update_time_us, UNNEST($13::text[]) AS caller, UNNEST($14::text[]) AS
+end_caller) AS new
 
 -- UPDATE_HOLDS, postgres
 UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), transaction_id
 = NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us =
-new.update_time_us, end_caller = new.end_caller FROM UNNEST($1::text[], $2::text[], $3::text[],
-$4::numeric[], $5::uuid[], $6::bigint[], $7::text[]) AS new(account_id, hold_id, state,
-captured_amount, transaction_id, update_time_us, end_caller) WHERE holds.account_id = ANY
-(ARRAY[new.account_id COLLATE "C"]) AND holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id
-<= new.hold_id COLLATE "C"
+new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::text[]) AS account_id,
+UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS
+captured_amount, UNNEST($5::uuid[]) AS transaction_id, UNNEST($6::bigint[]) AS update_time_us,
+UNNEST($7::text[]) AS end_caller) AS new WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE
+"C"]) AND holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
 
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
 unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
-caller) VALUES (...)
+caller) VALUES (...) RETURNING account_id, account_key
 
 -- NEW_REQUESTS, sqlite
 INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, description,
-labels, entry_names, create_time_us, hold_id, reverses_transaction_id) VALUES (...)
+labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) VALUES (...)
 
 -- NEW_ENTRIES, sqlite
-INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after, create_time_us,
+INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, create_time_us,
 hash) VALUES (...)
 
 -- BALANCE_UPDATES, sqlite
@@ -104,7 +112,7 @@ holds.account_id = new.column1 AND holds.hold_id = new.column2
 
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
 (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us) clock LEFT JOIN
 (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS JOIN LATERAL
 (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id = key.request_id
@@ -112,22 +120,23 @@ COLLATE "C" LIMIT 1) r) r ON true
 
 -- requests::RECORDS, sqlite
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
 (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN (SELECT r.*
 FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1)
 r ON true
 
 -- entries::BY_KEY, postgres
-SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
-e.hash, a.currency_code, a.currency_scale FROM UNNEST($1::text[], $2::bigint[]) AS name(account_id,
-sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_id = name.account_id COLLATE
-"C" AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT a.currency_code,
-a.currency_scale FROM accounts a WHERE a.account_id = e.account_id LIMIT 1) a
+SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
+e.hash, a.account_id, a.currency_code, a.currency_scale FROM UNNEST($1::bigint[], $2::bigint[]) AS
+name(account_key, sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_key =
+name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT a.account_id,
+a.currency_code, a.currency_scale FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a
 
 -- entries::BY_KEY, sqlite
-SELECT e.account_id, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
-e.hash, a.currency_code, a.currency_scale FROM json_each(?) name JOIN entries e ON e.account_id =
-name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON a.account_id = e.account_id
+SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
+e.hash, a.account_id, a.currency_code, a.currency_scale FROM json_each(?) name JOIN entries e ON
+e.account_key = name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON a.account_key =
+e.account_key
 
 -- holds::BY_KEY, postgres
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS
@@ -141,10 +150,10 @@ h.account_id LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_id,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
 h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM
 UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h WHERE h.account_id
-= held.account_id COLLATE "C" AND h.state = 'open' AND h.expire_time_us <= CAST(extract(epoch FROM
-statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY h.expire_time_us LIMIT 5000) h CROSS
-JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id =
-h.account_id LIMIT 1) a ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
+= held.account_id COLLATE "C" AND h.open_until_us <= CAST(extract(epoch FROM statement_timestamp())
+* 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT
+a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id = h.account_id LIMIT 1) a ORDER
+BY h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
@@ -155,20 +164,20 @@ JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_id = h.accou
 SELECT * FROM (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
 h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM json_each(?) held
-JOIN holds h ON h.account_id = held.value AND h.state = 'open' AND h.expire_time_us <=
-CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + 1000000 JOIN accounts a ON a.account_id =
-h.account_id ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
+JOIN holds h ON h.account_id = held.value AND h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS
+INTEGER) * 1000 + 1000000 JOIN accounts a ON a.account_id = h.account_id ORDER BY h.expire_time_us
+LIMIT 5000) expired ) h ON true
 
 -- new_entries::NEW_ENTRIES, postgres
-SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY
-AS watched(account_id, after_sequence, position) CROSS JOIN LATERAL ( SELECT account_id, sequence,
-transaction_id, amount, balance_after, create_time_us, hash FROM entries WHERE account_id =
-watched.account_id COLLATE "C" AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3) e
+SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY
+AS watched(account_key, after_sequence, position) CROSS JOIN LATERAL ( SELECT account_key, sequence,
+transaction_id, amount, balance_after, create_time_us, hash FROM entries WHERE account_key =
+watched.account_key AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3) e
 
 -- new_entries::NEW_ENTRIES, sqlite
-SELECT watched.key AS position, e.account_id, e.sequence, e.transaction_id, e.amount,
+SELECT watched.key AS position, e.account_key, e.sequence, e.transaction_id, e.amount,
 e.balance_after, e.create_time_us, e.hash FROM json_each(?) watched CROSS JOIN entries e WHERE
-e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence <=
+e.account_key = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence <=
 (watched.value->>1) + ?
 
 -- opening_attributes::OPENINGS, postgres
@@ -185,39 +194,40 @@ opening.version = (SELECT min(c.version) FROM account_changes c WHERE c.account_
 
 -- transactions::LIST, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r
-WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN
-('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = ''
-OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND r.labels @>
-CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
+r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
+'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
+CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}')
+@> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
 
 -- transactions::LIST, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r
-WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN
-('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = ''
-OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS
-(SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(r.labels) had WHERE
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
+r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
+'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
+CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM
+json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE
 had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC LIMIT $7
 
 -- transactions::LIST_OF_ACCOUNT, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_id = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id =
-e.account_id AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
+entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
+e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
+e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
 r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
-r.create_time_us < $3 AND r.labels @> CAST($4 AS jsonb) ORDER BY e.sequence DESC LIMIT $8
+r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY e.sequence DESC
+LIMIT $8
 
 -- transactions::LIST_OF_ACCOUNT, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_names, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_id = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id =
-e.account_id AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
+entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
+e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
+e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
 r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
 r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1
-FROM json_each(r.labels) had WHERE had.key = wanted.key AND had.value = wanted.value)) ORDER BY
-e.sequence DESC LIMIT $8
+FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value =
+wanted.value)) ORDER BY e.sequence DESC LIMIT $8

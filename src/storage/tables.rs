@@ -43,6 +43,8 @@ pub struct Column {
     pub name: &'static str,
     pub kind: ColumnType,
     pub is_nullable: bool,
+    /// The database makes the value of a new row.
+    pub is_generated: bool,
 }
 
 /// A table.
@@ -63,6 +65,31 @@ impl Table {
             row_name,
             key_length: E::PrimaryKey::iter().count(),
             columns: E::Column::iter().map(Column::of).collect(),
+        }
+    }
+
+    /// With this column as one that the database makes.
+    fn generating(mut self, name: &str) -> Self {
+        for column in self.columns.iter_mut().filter(|column| column.name == name) {
+            column.is_generated = true;
+        }
+        self
+    }
+
+    /// The columns that get a value when a row is inserted.
+    pub fn inserted(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !column.is_generated)
+    }
+
+    /// The end of an INSERT that returns what the database makes, with the key of each row. Empty if
+    /// it makes nothing.
+    pub fn returning(&self) -> String {
+        let generated = self.columns.iter().filter(|column| column.is_generated);
+        let generated: String = generated.map(|column| format!(", {}", column.name)).collect();
+        let key: Vec<_> = self.key().iter().map(|column| column.name).collect();
+        match generated.is_empty() {
+            true => generated,
+            false => format!(" RETURNING {}{generated}", key.join(", ")),
         }
     }
 
@@ -96,7 +123,8 @@ impl Column {
             EntityType::Json => ColumnType::Json,
             other => unimplemented!("a column of type {other:?}"),
         };
-        Self { name: column.as_str(), kind, is_nullable: definition.is_null() }
+        let (name, is_nullable) = (column.as_str(), definition.is_null());
+        Self { name, kind, is_nullable, is_generated: false }
     }
 
     /// The type of the elements of an array of the column's values, and the array's type in
@@ -152,7 +180,8 @@ impl Column {
 
 pub static CURRENCIES: LazyLock<Table> =
     LazyLock::new(|| Table::of::<currencies::Entity>("currency"));
-pub static ACCOUNTS: LazyLock<Table> = LazyLock::new(|| Table::of::<accounts::Entity>("account"));
+pub static ACCOUNTS: LazyLock<Table> =
+    LazyLock::new(|| Table::of::<accounts::Entity>("account").generating("account_key"));
 pub static REQUESTS: LazyLock<Table> = LazyLock::new(|| Table::of::<requests::Entity>("request"));
 pub static ENTRIES: LazyLock<Table> = LazyLock::new(|| Table::of::<entries::Entity>("entry"));
 pub static HOLDS: LazyLock<Table> = LazyLock::new(|| Table::of::<holds::Entity>("hold"));

@@ -32,7 +32,7 @@ fn nothing_of_an_account_is_shown_without_the_right_to_read_it() {
     {
         let effects = Effects { transaction: Some(made.clone()), hold: hold(account_id) };
         let record = RequestRecord {
-            fingerprint: [0; 32],
+            fingerprint: [0; 16],
             transaction_id: Uuid::nil(),
             result: Ok(effects),
         };
@@ -96,7 +96,7 @@ fn a_rejection_has_no_figures_of_an_account_without_the_right_to_read_it() {
     }
     let record = |rejection| {
         let result = Err(rejection);
-        RequestRecord { fingerprint: [0; 32], transaction_id: Uuid::nil(), result }
+        RequestRecord { fingerprint: [0; 16], transaction_id: Uuid::nil(), result }
     };
     let seen = exceeded(Some(id("seen")));
     assert_eq!(grant.visible_record(record(seen.clone())).result, Err(seen));

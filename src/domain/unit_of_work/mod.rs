@@ -71,8 +71,8 @@ pub struct UnitOfWork {
 /// The permanent record of a request: repeats are answered with it.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
-    /// SHA-256 of the request's body.
-    pub fingerprint: [u8; 32],
+    /// See [`Request::fingerprint`].
+    pub fingerprint: [u8; 16],
     /// The id that the request was given on arrival; it names the transaction if there is one.
     pub transaction_id: TransactionId,
     /// What the request changed, or why it was rejected.
@@ -89,6 +89,7 @@ pub struct Effects {
 }
 
 /// A record that this batch adds.
+#[derive(Clone)]
 pub struct NewRequestRecord {
     /// The request as it came in.
     pub request: Arc<Request>,
@@ -147,6 +148,11 @@ impl UnitOfWork {
             }
             Command::Request(request) => self.request(request),
         }
+    }
+
+    /// All accounts, in order of their ids.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values()
     }
 
     /// The accounts that this batch opened, in order of their ids.

@@ -94,7 +94,7 @@ impl UnitOfWork {
 fn replay(
     record: &RequestRecord,
     request: &Request,
-    fingerprint: &[u8; 32],
+    fingerprint: &[u8; 16],
 ) -> Result<RequestResult, Rejection> {
     if let Err(fenced @ Rejection::RequestFenced { .. }) = &record.result {
         return Err(fenced.clone());

@@ -69,6 +69,8 @@ impl fmt::Display for Fault {
 pub struct StoredAccount {
     /// The account.
     pub account_id: AccountId,
+    /// Its key in the database.
+    pub account_key: i64,
     /// The currency of every amount here.
     pub currency: Currency,
     /// The sum of the entries.

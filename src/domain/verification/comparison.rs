@@ -72,12 +72,13 @@ impl Comparison {
         }
     }
 
-    /// Adds an applied request, with the names of its entries: their accounts and sequences.
-    pub fn add_request<'a>(
+    /// Adds an applied request, with the names of its entries: the keys of their accounts, and their
+    /// sequences.
+    pub fn add_request(
         &self,
         transaction_id: TransactionId,
         kind: TransactionKind,
-        names: impl ExactSizeIterator<Item = (&'a str, i64)>,
+        names: &[(i64, i64)],
     ) {
         let key = self.key(transaction_id);
         let class = kind.rule(names.len()).map(|rule| (kind, rule));
@@ -85,18 +86,18 @@ impl Comparison {
             Some(class) => self.keep(key, 1 << class),
             None => self.set_undecided(key),
         }
-        let sum = names.fold(0_u64, |sum, (account_id, sequence)| {
-            sum.wrapping_add(self.name_hash(key, account_id, sequence))
+        let sum = names.iter().fold(0_u64, |sum, (account_key, sequence)| {
+            sum.wrapping_add(self.name_hash(key, *account_key, *sequence))
         });
         self.sums[key.bucket()].fetch_add(sum, Relaxed);
     }
 
-    /// Adds an entry, after all requests. Returns the kind of its transaction; None if it is unknown or
-    /// undecided.
-    pub fn add_entry(&self, entry: &Entry) -> Option<TransactionKind> {
+    /// Adds an entry of the account with this key, after all requests. Returns the kind of its
+    /// transaction; None if it is unknown or undecided.
+    pub fn add_entry(&self, account_key: i64, entry: &Entry) -> Option<TransactionKind> {
         let amount = entry.amount;
         let key = self.key(entry.transaction_id);
-        let name = self.name_hash(key, entry.account_id.as_str(), entry.sequence);
+        let name = self.name_hash(key, account_key, entry.sequence);
         let mut sum = name.wrapping_neg();
         let class = self.kept(key);
         match class.map(|(_, rule)| rule) {
@@ -143,8 +144,8 @@ impl Comparison {
         Key(self.hasher.hash_one(transaction_id))
     }
 
-    fn name_hash(&self, key: Key, account_id: &str, sequence: i64) -> u64 {
-        self.hasher.hash_one((key.0, account_id, sequence))
+    fn name_hash(&self, key: Key, account_key: i64, sequence: i64) -> u64 {
+        self.hasher.hash_one((key.0, account_key, sequence))
     }
 
     fn amount_hash(&self, key: Key, entry: &Entry) -> u64 {
@@ -226,12 +227,16 @@ mod tests {
     };
 
     const ID: Uuid = Uuid::from_u128(7);
+    /// The keys of two accounts.
+    const A: i64 = 1;
+    const B: i64 = 2;
 
-    fn entry(id: Uuid, account_id: &str, sequence: i64, amount: &str, code: &str) -> Entry {
+    /// The key of an account, and an entry of that account.
+    fn entry(id: Uuid, key: i64, sequence: i64, amount: &str, code: &str) -> (i64, Entry) {
         let currency = Currency::from_parts(code, 2);
         let amount = currency.parse(amount).expect("an amount");
-        Entry {
-            account_id: AccountId::from_stored(account_id),
+        let entry = Entry {
+            account_id: AccountId::from_stored("joint"),
             sequence,
             transaction_id: id,
             currency,
@@ -239,16 +244,17 @@ mod tests {
             balance_after: amount,
             create_time_us: 0,
             hash: [0; 32],
-        }
+        };
+        (key, entry)
     }
 
     /// Compares one request with entries of these amounts in dollars, named in their order. Returns
     /// whether all is right.
-    fn compare(kind: TransactionKind, names: &[(&str, i64)], entries: &[Entry]) -> bool {
+    fn compare(kind: TransactionKind, names: &[(i64, i64)], entries: &[(i64, Entry)]) -> bool {
         let comparison = Comparison::new(RandomState::new(), 10);
-        comparison.add_request(ID, kind, names.iter().copied());
-        for entry in entries {
-            comparison.add_entry(entry);
+        comparison.add_request(ID, kind, names);
+        for (account_key, entry) in entries {
+            comparison.add_entry(*account_key, entry);
         }
         let is_different = comparison.finish();
         assert!(!is_different || comparison.is_undecided(ID), "its bucket is where to look");
@@ -257,16 +263,16 @@ mod tests {
 
     #[test]
     fn requests_and_entries_agree() {
-        let usd = |account_id, amount| entry(ID, account_id, 1, amount, "USD");
-        let (a, b) = (("a", 1), ("b", 1));
+        let usd = |account_key, amount| entry(ID, account_key, 1, amount, "USD");
+        let (a, b) = ((A, 1), (B, 1));
         for (kind, names, entries) in [
-            (TransactionKind::Deposit, vec![a], vec![usd("a", "1")]),
-            (TransactionKind::Withdrawal, vec![a], vec![usd("a", "-1")]),
-            (TransactionKind::Transfer, vec![a, b], vec![usd("b", "1"), usd("a", "-1")]),
-            (TransactionKind::Capture, vec![a], vec![usd("a", "-1")]),
-            (TransactionKind::Capture, vec![a, b], vec![usd("a", "-1"), usd("b", "1")]),
-            (TransactionKind::Posting, vec![a, b], vec![usd("a", "-1"), usd("b", "5")]),
-            (TransactionKind::Reversal, vec![a], vec![usd("a", "5")]),
+            (TransactionKind::Deposit, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Withdrawal, vec![a], vec![usd(A, "-1")]),
+            (TransactionKind::Transfer, vec![a, b], vec![usd(B, "1"), usd(A, "-1")]),
+            (TransactionKind::Capture, vec![a], vec![usd(A, "-1")]),
+            (TransactionKind::Capture, vec![a, b], vec![usd(A, "-1"), usd(B, "1")]),
+            (TransactionKind::Posting, vec![a, b], vec![usd(A, "-1"), usd(B, "5")]),
+            (TransactionKind::Reversal, vec![a], vec![usd(A, "5")]),
         ] {
             assert!(compare(kind, &names, &entries), "{kind:?} {names:?} {entries:?}");
         }
@@ -274,31 +280,31 @@ mod tests {
 
     #[test]
     fn every_difference_is_found() {
-        let usd = |account_id, amount| entry(ID, account_id, 1, amount, "USD");
-        let (a, b) = (("a", 1), ("b", 1));
-        let other_transaction = entry(Uuid::from_u128(8), "a", 1, "1", "USD");
+        let usd = |account_key, amount| entry(ID, account_key, 1, amount, "USD");
+        let (a, b) = ((A, 1), (B, 1));
+        let other_transaction = entry(Uuid::from_u128(8), A, 1, "1", "USD");
         for (kind, names, entries) in [
             (TransactionKind::Deposit, vec![a], vec![]),
             (TransactionKind::Deposit, vec![a], vec![other_transaction]),
-            (TransactionKind::Deposit, vec![a], vec![entry(ID, "a", 2, "1", "USD")]),
-            (TransactionKind::Deposit, vec![a], vec![usd("b", "1")]),
-            (TransactionKind::Deposit, vec![a], vec![usd("a", "-1")]),
-            (TransactionKind::Deposit, vec![a], vec![usd("a", "0")]),
-            (TransactionKind::Deposit, vec![a, b], vec![usd("a", "1"), usd("b", "1")]),
-            (TransactionKind::Deposit, vec![a], vec![usd("a", "1"), usd("b", "1")]),
-            (TransactionKind::Withdrawal, vec![a], vec![usd("a", "1")]),
-            (TransactionKind::Transfer, vec![a], vec![usd("a", "1")]),
-            (TransactionKind::Transfer, vec![a, b], vec![usd("a", "1"), usd("b", "-1.01")]),
-            (TransactionKind::Transfer, vec![a, b], vec![usd("a", "1"), usd("b", "1")]),
-            (TransactionKind::Transfer, vec![a, b], vec![usd("a", "1"), usd("b", "0")]),
+            (TransactionKind::Deposit, vec![a], vec![entry(ID, A, 2, "1", "USD")]),
+            (TransactionKind::Deposit, vec![a], vec![usd(B, "1")]),
+            (TransactionKind::Deposit, vec![a], vec![usd(A, "-1")]),
+            (TransactionKind::Deposit, vec![a], vec![usd(A, "0")]),
+            (TransactionKind::Deposit, vec![a, b], vec![usd(A, "1"), usd(B, "1")]),
+            (TransactionKind::Deposit, vec![a], vec![usd(A, "1"), usd(B, "1")]),
+            (TransactionKind::Withdrawal, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Transfer, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "-1.01")]),
+            (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "1")]),
+            (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "0")]),
             (
                 TransactionKind::Transfer,
                 vec![a, b],
-                vec![usd("a", "1"), entry(ID, "b", 1, "-1", "EUR")],
+                vec![usd(A, "1"), entry(ID, B, 1, "-1", "EUR")],
             ),
-            (TransactionKind::Capture, vec![a], vec![usd("a", "1")]),
-            (TransactionKind::Capture, vec![a, b], vec![usd("a", "-1"), usd("b", "2")]),
-            (TransactionKind::Posting, vec![a, a], vec![usd("a", "1")]),
+            (TransactionKind::Capture, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Capture, vec![a, b], vec![usd(A, "-1"), usd(B, "2")]),
+            (TransactionKind::Posting, vec![a, a], vec![usd(A, "1")]),
             (TransactionKind::Posting, vec![], vec![]),
         ] {
             assert!(!compare(kind, &names, &entries), "{kind:?} {names:?} {entries:?}");
@@ -313,11 +319,12 @@ mod tests {
             let comparison = Comparison::new(RandomState::new(), entries);
             let kind = |id: u128| TransactionKind::ALL[(id % 2) as usize];
             for id in 0..COUNT {
-                comparison.add_request(Uuid::from_u128(id), kind(id), [("a", 1)].into_iter());
+                comparison.add_request(Uuid::from_u128(id), kind(id), &[(A, 1)]);
             }
             for id in 0..COUNT {
                 let amount = if kind(id) == TransactionKind::Deposit { "1" } else { "-1" };
-                match comparison.add_entry(&entry(Uuid::from_u128(id), "a", 1, amount, "USD")) {
+                let (account_key, entry) = entry(Uuid::from_u128(id), A, 1, amount, "USD");
+                match comparison.add_entry(account_key, &entry) {
                     Some(found) => assert_eq!(found, kind(id)),
                     None => assert!(comparison.is_undecided(Uuid::from_u128(id))),
                 }

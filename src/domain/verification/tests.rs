@@ -36,6 +36,7 @@ fn account() -> (StoredAccount, Vec<Entry>) {
     let held = currency.zero();
     let claim = StoredAccount {
         account_id,
+        account_key: 1,
         currency,
         balance,
         held,

@@ -37,6 +37,7 @@ async fn watchers_of_one_identity_leave_reads_to_others() {
     let currency = Currencies::default().get("USD").unwrap();
     let account = |number: usize| WatchedAccount {
         account_id: id(&format!("a-{number}")),
+        account_key: number as i64,
         currency: currency.clone(),
         after_sequence: 0,
     };

@@ -90,6 +90,7 @@ impl EntryFeed {
                 subscriptions.entry(account.account_id.clone()).or_insert_with(|| Subscription {
                     account: WatchedAccount {
                         account_id: account.account_id.clone(),
+                        account_key: account.account_key,
                         currency: account.currency.clone(),
                         after_sequence: account.sequence,
                     },

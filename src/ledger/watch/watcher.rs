@@ -38,8 +38,8 @@ impl Watcher {
     pub fn new(feed: Arc<EntryFeed>, account: Account, after_sequence: i64, share: Share) -> Self {
         let (updates, published) = feed.subscribe(&account);
         let is_behind = after_sequence < published;
-        let Account { account_id, currency, .. } = account;
-        let account = WatchedAccount { account_id, currency, after_sequence };
+        let Account { account_id, account_key, currency, .. } = account;
+        let account = WatchedAccount { account_id, account_key, currency, after_sequence };
         Self { feed, account, updates, is_behind, failing_since: None, share }
     }
 

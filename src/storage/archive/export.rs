@@ -1,6 +1,7 @@
 //! Export: rows to lines.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -10,13 +11,20 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Counts, FORMAT, FORMAT_VERSION, trailer};
-use crate::storage::{
-    Snapshot, StorageError,
-    dialect::DatabaseKind,
-    hex::to_hex,
-    schema_version,
-    tables::{Column, ColumnType, TABLES, Table},
+use super::{
+    Counts, FORMAT, FORMAT_VERSION,
+    fields::{FIELDS, Field, Form, account_ids, entry_names},
+    trailer,
+};
+use crate::{
+    domain::ids::AccountId,
+    storage::{
+        Snapshot, StorageError,
+        dialect::DatabaseKind,
+        hex::to_hex,
+        schema_version,
+        tables::{Column, ColumnType, TABLES, Table},
+    },
 };
 
 /// Rows in one page: some megabytes, so that round trips do not count.
@@ -59,8 +67,8 @@ impl Snapshot {
         });
         writeln!(output, "{header}")?;
         let mut counts = Counts::default();
-        for (table, count) in TABLES.iter().zip(&mut counts) {
-            *count = export(connection, table, output, lines).await?;
+        for ((table, fields), count) in TABLES.iter().zip(FIELDS.iter()).zip(&mut counts) {
+            *count = export(connection, table, fields, output, lines).await?;
         }
         writeln!(output, "{}", trailer(&counts))?;
         output.flush()?;
@@ -71,6 +79,7 @@ impl Snapshot {
 async fn export(
     connection: &DatabaseTransaction,
     table: &Table,
+    fields: &[Field],
     output: &mut (impl Write + Send),
     lines: &AtomicU64,
 ) -> Result<u64, ExportError> {
@@ -80,16 +89,17 @@ async fn export(
     let mut statement = kind.statement(first, []);
     loop {
         let rows = connection.query_all_raw(statement).await?;
+        let account_ids = account_ids(connection, fields, &rows).await?;
         let mut text = Vec::with_capacity(rows.len() * 256);
         for row in &rows {
-            write_row(&mut text, table, row)?;
+            write_row(&mut text, table, fields, row, &account_ids)?;
         }
         output.write_all(&text)?;
         count += rows.len() as u64;
         lines.fetch_add(rows.len() as u64, Ordering::Relaxed);
         match rows.last() {
             Some(last) if rows.len() == PAGE => {
-                statement = kind.statement(next.as_str(), key_of(table, last)?);
+                statement = kind.statement(next.as_str(), key_of(table, fields.len(), last)?);
             }
             _ => return Ok(count),
         }
@@ -102,21 +112,30 @@ fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
         ColumnType::Amount | ColumnType::Json => kind.text(column.name),
         _ => column.name.to_owned(),
     };
-    let columns = table.columns.iter().map(select).collect::<Vec<_>>().join(", ");
-    let key = table.key().iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
-    let after = match (has_key, table.key_length) {
+    let columns = table.inserted().map(select).collect::<Vec<_>>().join(", ");
+    let key: Vec<_> = page_key(table).iter().map(|column| column.name).collect();
+    let (key, key_length) = (key.join(", "), key.len());
+    let after = match (has_key, key_length) {
         (false, _) => String::new(),
         (true, 1) => format!("WHERE {key} > $1"),
         (true, _) => format!("WHERE ({key}) > ($1, $2)"),
     };
     let name = table.name;
-    format!("SELECT {columns} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}")
+    format!("SELECT {columns}, {key} FROM {name} {after} ORDER BY {key} LIMIT {PAGE}")
 }
 
-fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
-    let cells = table.key().iter().enumerate();
+/// The columns by which a table is read page by page. Accounts are in the order of their keys, so
+/// that an import gives out keys in the same order, and entries stay in theirs.
+fn page_key(table: &Table) -> Vec<&Column> {
+    let generated: Vec<_> = table.columns.iter().filter(|column| column.is_generated).collect();
+    if generated.is_empty() { table.key().iter().collect() } else { generated }
+}
+
+/// The key of a row, which begins at this index.
+fn key_of(table: &Table, first: usize, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
+    let cells = page_key(table).into_iter().zip(first..);
     cells
-        .map(|(index, column)| match column.kind {
+        .map(|(column, index)| match column.kind {
             ColumnType::Integer => Ok(row.try_get_by_index::<i64>(index)?.into()),
             _ => Ok(row.try_get_by_index::<String>(index)?.into()),
         })
@@ -124,15 +143,22 @@ fn key_of(table: &Table, row: &QueryResult) -> Result<Vec<Value>, DbErr> {
 }
 
 /// Appends the line of a row. Only reading a value can fail.
-fn write_row(text: &mut Vec<u8>, table: &Table, row: &QueryResult) -> Result<(), ExportError> {
+fn write_row(
+    text: &mut Vec<u8>,
+    table: &Table,
+    fields: &[Field],
+    row: &QueryResult,
+    account_ids: &BTreeMap<i64, AccountId>,
+) -> Result<(), ExportError> {
     text.extend_from_slice(b"{\"type\":\"");
     text.extend_from_slice(table.row_name.as_bytes());
     text.push(b'"');
-    for (index, column) in table.columns.iter().enumerate() {
+    for (index, field) in fields.iter().enumerate() {
+        let column = &field.column;
         text.extend_from_slice(b",\"");
         text.extend_from_slice(column.name.as_bytes());
         text.extend_from_slice(b"\":");
-        write_cell(text, column, index, row).map_err(|why| {
+        write_cell(text, field, index, row, account_ids).map_err(|why| {
             // The first column is part of the key.
             let key: Result<String, _> = row.try_get_by_index(0);
             let (name, key, column) = (table.name, key.unwrap_or_default(), column.name);
@@ -145,11 +171,20 @@ fn write_row(text: &mut Vec<u8>, table: &Table, row: &QueryResult) -> Result<(),
 
 fn write_cell(
     text: &mut Vec<u8>,
-    column: &Column,
+    field: &Field,
     index: usize,
     row: &QueryResult,
+    account_ids: &BTreeMap<i64, AccountId>,
 ) -> Result<(), String> {
+    let column = &field.column;
     let value = match column.kind {
+        _ if field.form == Form::AccountId => {
+            row.try_get_by_index(index).map(|key: i64| json!(account_ids.get(&key)))
+        }
+        _ if field.form == Form::EntryNames => {
+            let keys: String = row.try_get_by_index(index).map_err(|error| error.to_string())?;
+            Ok(json!(entry_names(&keys, account_ids)?))
+        }
         ColumnType::Text | ColumnType::Amount | ColumnType::AmountAsText => {
             get::<String>(row, index)
         }
@@ -161,11 +196,16 @@ fn write_cell(
             row.try_get_by_index::<Option<Vec<u8>>>(index).map(|it| json!(it.map(|it| to_hex(&it))))
         }
         ColumnType::Json => {
-            let json: String = row.try_get_by_index(index).map_err(|error| error.to_string())?;
-            Ok(serde_json::from_str(&json).map_err(|error| error.to_string())?)
+            let json: Option<String> =
+                row.try_get_by_index(index).map_err(|error| error.to_string())?;
+            let json = json.as_deref().unwrap_or("null");
+            Ok(serde_json::from_str(json).map_err(|error| error.to_string())?)
         }
     };
-    let value = value.map_err(|error| error.to_string())?;
+    let mut value = value.map_err(|error| error.to_string())?;
+    if value.is_null() && field.form == Form::NeverNull {
+        value = if column.kind == ColumnType::Json { json!({}) } else { json!("") };
+    }
     if value.is_null() && !column.is_nullable {
         return Err("it is null".to_owned());
     }

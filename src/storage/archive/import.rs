@@ -11,8 +11,9 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
+    fields::{FIELDS, Row, store_values},
     insert::{insert, rows_max},
-    reader::{RecordReader, Row},
+    reader::RecordReader,
 };
 use crate::{
     domain::verification::LedgerTotals,
@@ -154,7 +155,13 @@ async fn fill(
         bytes = records.bytes;
         chunk.rows.push(row);
         if chunk.rows.len() == rows_max || chunk.bytes > CHUNK_BYTES {
-            flush(transaction, table, std::mem::take(chunk), records.number).await?;
+            // Of rows that name accounts, the accounts come first.
+            for (table, chunk) in chunks[..=table].iter_mut().enumerate() {
+                let chunk = std::mem::take(chunk);
+                if !chunk.rows.is_empty() {
+                    flush(transaction, table, chunk, records.number).await?;
+                }
+            }
             progress.bytes.store(records.bytes, Ordering::Relaxed);
         }
     }
@@ -173,7 +180,8 @@ async fn flush(
     mut chunk: Chunk,
     to: u64,
 ) -> Result<(), ImportError> {
-    let (table, from): (&Table, _) = (TABLES[table], chunk.first_line);
+    let (fields, from) = (&FIELDS[table], chunk.first_line);
+    let table: &Table = TABLES[table];
     let refused = |error| ImportError::Refused { from, to, line: table.row_name, error };
     if table.row_name == "currency" {
         // Skips those that are there already with the same decimals.
@@ -183,6 +191,7 @@ async fn flush(
             return Ok(());
         }
     }
+    store_values(transaction, fields, &mut chunk.rows).await.map_err(refused)?;
     insert(transaction, table, chunk.rows).await.map_err(refused)
 }
 

@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 
 use crate::storage::{
     StorageError,
-    archive::reader::Row,
+    archive::fields::Row,
     dialect::DatabaseKind,
     tables::{ColumnType, Table},
     write::statements::{Parameters, sqlite_insert, sqlite_rows},
@@ -26,15 +26,14 @@ pub async fn insert(
     rows: Vec<Row>,
 ) -> Result<(), StorageError> {
     let kind = DatabaseKind::of(transaction);
-    let mut columns = table.columns.clone();
+    let mut columns: Vec<_> = table.inserted().cloned().collect();
     for column in columns.iter_mut().filter(|column| column.kind == ColumnType::Amount) {
         column.kind = ColumnType::AmountAsText;
     }
     let columns: Vec<_> = columns.iter().collect();
     let statement = match kind {
         DatabaseKind::Sqlite => {
-            let [insert, _] = sqlite_insert(table, &columns);
-            let sql = insert + &sqlite_rows(columns.len(), rows.len());
+            let sql = sqlite_insert(table, &columns) + &sqlite_rows(columns.len(), rows.len());
             kind.statement(sql, rows.into_iter().flatten())
         }
         DatabaseKind::Postgres => {

@@ -9,11 +9,12 @@
 //! ```
 //!
 //! A line is a row with all of its columns: amounts as strings, bytes in hexadecimal, JSON as it
-//! is, and other values as stored. The trailer counts the lines, so that a truncated file is
+//! is, accounts by their ids, and other values as stored. The trailer counts the lines, so that a truncated file is
 //! noticed. Rejected requests and fences are included: without them, a repeated request that was
 //! rejected could be applied after the move.
 
 mod export;
+mod fields;
 mod import;
 mod input;
 mod insert;

@@ -6,14 +6,17 @@ use serde_json::Value as Json;
 use crate::{
     domain::{
         account::{COUNT_MAX, Labels},
+        command::FINGERPRINT_LENGTH,
         ids::{AccountId, HoldId, IdError, RequestId},
         rejection::Rejection,
     },
-    storage::entity::{account_changes::StoredAttributes, requests::EntryKey},
+    storage::{archive::fields::EntryName, entity::account_changes::StoredAttributes},
 };
 
 /// The bytes of a SHA-256, as hexadecimal digits.
 const SHA_256_DIGITS: usize = 64;
+/// Those of a fingerprint, which are the first half of a SHA-256.
+const FINGERPRINT_DIGITS: usize = 2 * FINGERPRINT_LENGTH;
 
 /// Checks the value of a column, which has the column's type and is not null.
 ///
@@ -33,11 +36,14 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         "version" if !(1..=COUNT_MAX).contains(&json.as_i64().unwrap_or(-1)) => {
             Err(format!("must be from 1 to {COUNT_MAX}"))
         }
-        "fingerprint" | "hash" | "last_hash" if text.len() != SHA_256_DIGITS => {
+        "fingerprint" if ![FINGERPRINT_DIGITS, SHA_256_DIGITS].contains(&text.len()) => {
+            Err(format!("must be {FINGERPRINT_DIGITS} or {SHA_256_DIGITS} hexadecimal digits"))
+        }
+        "hash" | "last_hash" if text.len() != SHA_256_DIGITS => {
             Err(format!("must be {SHA_256_DIGITS} hexadecimal digits"))
         }
         "labels" if !is::<Labels>(json) => must_be("an object of strings"),
-        "entry_names" if !is::<Vec<EntryKey>>(json) => {
+        "entry_names" if !is::<Vec<EntryName>>(json) => {
             must_be("a list of account ids and sequences")
         }
         "attributes_before" | "attributes_after" if !is::<StoredAttributes>(json) => {

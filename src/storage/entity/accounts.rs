@@ -32,6 +32,8 @@ pub struct Model {
     pub create_time_us: i64,
     pub update_time_us: i64,
     pub caller: String,
+    /// The number by which entries and requests name the account.
+    pub account_key: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -55,6 +57,7 @@ impl TryFrom<Model> for Account {
         };
         Ok(Self {
             account_id: AccountId::parse(&row.account_id).map_err(|_| corrupt("account_id"))?,
+            account_key: row.account_key,
             balance: amount(row.balance, "balance")?,
             held: amount(row.held, "held")?,
             overdraft_limit: amount(row.overdraft_limit, "overdraft_limit")?,

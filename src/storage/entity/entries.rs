@@ -11,7 +11,7 @@ use crate::{
 #[sea_orm(table_name = "entries")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub account_id: String,
+    pub account_key: i64,
     #[sea_orm(primary_key, auto_increment = false)]
     pub sequence: i64,
     pub transaction_id: Uuid,
@@ -27,16 +27,20 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// The entry, in the currency of its account.
-    pub fn into_entry(self, currency: &Currency) -> Result<Entry, StorageError> {
+    /// The entry of this account, in the account's currency.
+    pub fn into_entry(
+        self,
+        account_id: &AccountId,
+        currency: &Currency,
+    ) -> Result<Entry, StorageError> {
         let corrupt = |column: &str| {
             StorageError::Corrupt(format!(
-                "entry {} of account {}: column {column}",
-                self.sequence, self.account_id
+                "entry {} of account {account_id}: column {column}",
+                self.sequence
             ))
         };
         Ok(Entry {
-            account_id: AccountId::from_stored(&self.account_id),
+            account_id: account_id.clone(),
             sequence: self.sequence,
             transaction_id: self.transaction_id,
             amount: currency.amount(self.amount.0).ok_or_else(|| corrupt("amount"))?,

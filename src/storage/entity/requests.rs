@@ -9,7 +9,7 @@ use crate::{
         account::Labels,
         command::PLACE_HOLD,
         hold::Hold,
-        ids::{AccountId, HoldId, Identity, RequestId},
+        ids::{HoldId, Identity, RequestId},
         rejection::Rejection,
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{Effects, RequestRecord},
@@ -29,10 +29,12 @@ pub struct Model {
     pub kind: String,
     /// JSON of [`Rejection`]; null if the request was applied.
     pub rejection: Option<String>,
-    pub description: String,
-    pub labels: Json,
-    /// JSON of the entries' keys, in order; empty if the request was rejected.
-    pub entry_names: Json,
+    /// Null if it is empty.
+    pub description: Option<String>,
+    /// Null if there are none.
+    pub labels: Option<Json>,
+    /// The keys of the entries, in order; empty if the request was rejected. See [`entry_keys_text`].
+    pub entry_keys: String,
     pub create_time_us: i64,
     /// The hold that the request placed or closed.
     pub hold_id: Option<String>,
@@ -45,13 +47,37 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The primary key of an entry: its account and sequence.
-pub type EntryKey = (AccountId, i64);
+/// The primary key of an entry: the key of its account, and its sequence.
+pub type EntryKey = (i64, i64);
+
+/// Keys of entries as they are stored: `17:1 18:4` is entry 1 of account 17 and entry 4 of account 18.
+pub fn entry_keys_text(keys: impl Iterator<Item = EntryKey>) -> String {
+    keys.map(|(account_key, sequence)| format!("{account_key}:{sequence}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The keys in such a text.
+pub fn parse_entry_keys(text: &str) -> Option<Vec<EntryKey>> {
+    let key = |text: &str| {
+        let (account_key, sequence) = text.split_once(':')?;
+        Some((account_key.parse().ok()?, sequence.parse().ok()?))
+    };
+    match text {
+        "" => Some(Vec::new()),
+        _ => text.split(' ').map(key).collect(),
+    }
+}
 
 impl Model {
     /// The keys of the request's entries.
     pub fn entry_keys(&self) -> Result<Vec<EntryKey>, StorageError> {
-        serde_json::from_value(self.entry_names.clone()).map_err(|_| self.corrupt("entry_names"))
+        parse_entry_keys(&self.entry_keys).ok_or_else(|| self.corrupt("entry_keys"))
+    }
+
+    /// The number of the request's entries.
+    pub fn entry_count(&self) -> usize {
+        self.entry_keys.split_terminator(' ').count()
     }
 
     /// The hold that the request placed or closed.
@@ -93,12 +119,13 @@ impl Model {
         RequestId::parse(&self.request_id).map_err(|_| self.corrupt("request_id"))
     }
 
-    fn fingerprint(&self) -> Result<[u8; 32], StorageError> {
+    fn fingerprint(&self) -> Result<[u8; 16], StorageError> {
         self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))
     }
 
     fn labels(&self) -> Result<Labels, StorageError> {
-        serde_json::from_value(self.labels.clone()).map_err(|_| self.corrupt("labels"))
+        let Some(labels) = &self.labels else { return Ok(Labels::new()) };
+        serde_json::from_value(labels.clone()).map_err(|_| self.corrupt("labels"))
     }
 
     fn rejection(&self) -> Result<Option<Rejection>, StorageError> {
@@ -134,7 +161,7 @@ impl Model {
         let entries = self
             .entry_keys()?
             .iter()
-            .map(|key| entries.get(key).cloned().ok_or_else(|| self.corrupt("entry_names")))
+            .map(|key| entries.get(key).cloned().ok_or_else(|| self.corrupt("entry_keys")))
             .collect::<Result<_, _>>()?;
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
@@ -142,7 +169,7 @@ impl Model {
             request_id: self.request_id()?,
             kind,
             entries,
-            description: self.description.clone(),
+            description: self.description.clone().unwrap_or_default(),
             labels: self.labels()?,
             create_time_us: self.create_time_us,
             reverses_transaction_id: self.reverses_transaction_id,
@@ -152,5 +179,26 @@ impl Model {
 
     fn corrupt(&self, column: &str) -> StorageError {
         StorageError::Corrupt(format!("request {}: column {column}", self.transaction_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EntryKey, entry_keys_text, parse_entry_keys};
+
+    #[test]
+    fn keys_of_entries_are_read_as_they_are_written() {
+        let cases: [(&[EntryKey], &str); 3] = [
+            (&[], ""),
+            (&[(17, 1)], "17:1"),
+            (&[(17, 1), (i64::MAX, 4)], "17:1 9223372036854775807:4"),
+        ];
+        for (keys, text) in cases {
+            assert_eq!(entry_keys_text(keys.iter().copied()), text);
+            assert_eq!(parse_entry_keys(text).as_deref(), Some(keys));
+        }
+        for text in [" ", "17", "17:", ":1", "17:1 ", "17:1  18:4", "17:1,18:4", "a:1", "1:2:3"] {
+            assert_eq!(parse_entry_keys(text), None, "{text:?}");
+        }
     }
 }

@@ -8,7 +8,10 @@
 //! `ORDER BY` on a column collated "C" sets that order; the order of the ids in a list would not.
 //! On SQLite `lock_exclusive()` adds nothing: BEGIN IMMEDIATE locks the whole database.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rust_decimal::Decimal;
 use sea_orm::{
@@ -143,7 +146,7 @@ async fn read(
     let expired = format!(
         "(SELECT string_agg(h.amount || '@' || h.expire_time_us, ' ') FROM holds h \
           WHERE h.account_id = accounts.account_id \
-          AND h.state = 'open' AND h.expire_time_us <= {least}({clock}, {}))",
+          AND h.open_until_us <= {least}({clock}, {}))",
         kind.placeholder()
     );
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
@@ -171,6 +174,42 @@ impl ReadRow {
         }
         Ok(account)
     }
+}
+
+/// The ids of the accounts with these keys.
+pub async fn ids(
+    connection: &impl ConnectionTrait,
+    account_keys: impl Iterator<Item = i64>,
+) -> Result<BTreeMap<i64, AccountId>, StorageError> {
+    let condition: SimpleExpr = match DatabaseKind::of(connection) {
+        DatabaseKind::Sqlite => {
+            let list = serde_json::Value::from_iter(account_keys).to_string();
+            Expr::cust_with_values("account_key IN (SELECT value FROM json_each(?))", [list])
+        }
+        DatabaseKind::Postgres => Column::AccountKey.eq_any(account_keys),
+    };
+    let ids: Vec<(i64, String)> = Entity::find()
+        .filter(condition)
+        .select_only()
+        .columns([Column::AccountKey, Column::AccountId])
+        .into_tuple()
+        .all(connection)
+        .await?;
+    Ok(ids.into_iter().map(|(key, id)| (key, AccountId::from_stored(&id))).collect())
+}
+
+/// The keys of those of these accounts that exist.
+pub async fn keys(
+    connection: &impl ConnectionTrait,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<BTreeMap<AccountId, i64>, StorageError> {
+    let keys: Vec<(String, i64)> = select(DatabaseKind::of(connection), account_ids)
+        .select_only()
+        .columns([Column::AccountId, Column::AccountKey])
+        .into_tuple()
+        .all(connection)
+        .await?;
+    Ok(keys.into_iter().map(|(id, key)| (AccountId::from_stored(&id), key)).collect())
 }
 
 /// What a transaction does about a row that another transaction has locked.

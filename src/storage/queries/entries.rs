@@ -45,7 +45,7 @@ impl Store {
             before = before.min(self.first_at(account, end).await?);
         }
         let query = Entity::find()
-            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .filter(Column::AccountKey.eq(account.account_key))
             .filter(Column::Sequence.gt(after))
             .filter(Column::Sequence.lt(before))
             .limit(limit);
@@ -54,7 +54,7 @@ impl Store {
             Order::Descending => query.order_by_desc(Column::Sequence),
         };
         let rows = query.all(&self.readers).await?;
-        rows.into_iter().map(|row| row.into_entry(&account.currency)).collect()
+        rows.into_iter().map(|row| row.into_entry(&account.account_id, &account.currency)).collect()
     }
 
     /// The balance of an account after all entries up to this time, inclusive (None: after all
@@ -74,8 +74,8 @@ impl Store {
         if sequence == 0 {
             return Ok((account.currency.zero(), sequence));
         }
-        let entry = self.entry(&account.account_id, sequence).await?;
-        Ok((entry.into_entry(&account.currency)?.balance_after, sequence))
+        let entry = self.entry(account, sequence).await?;
+        Ok((entry.into_entry(&account.account_id, &account.currency)?.balance_after, sequence))
     }
 
     /// The sequence of the first entry at this time or later, or the one after the last entry. A
@@ -88,7 +88,7 @@ impl Store {
         let (mut low, mut high) = (1, account.sequence + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.entry(&account.account_id, middle).await?.create_time_us < time_us {
+            if self.entry(account, middle).await?.create_time_us < time_us {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -97,10 +97,10 @@ impl Store {
         Ok(low)
     }
 
-    async fn entry(&self, account_id: &AccountId, sequence: i64) -> Result<Model, StorageError> {
-        let row: Option<Model> =
-            Entity::find_by_id((account_id.to_string(), sequence)).one(&self.readers).await?;
+    async fn entry(&self, account: &Account, sequence: i64) -> Result<Model, StorageError> {
+        let row = Entity::find_by_id((account.account_key, sequence)).one(&self.readers).await?;
         row.ok_or_else(|| {
+            let account_id = &account.account_id;
             StorageError::Corrupt(format!("account {account_id} has no entry {sequence}"))
         })
     }
@@ -111,19 +111,19 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
     let from = match kind {
         DatabaseKind::Sqlite => {
             "json_each(?) name \
-             JOIN entries e ON e.account_id = name.value->>0 AND e.sequence = name.value->>1 \
-             JOIN accounts a ON a.account_id = e.account_id"
+             JOIN entries e ON e.account_key = name.value->>0 AND e.sequence = name.value->>1 \
+             JOIN accounts a ON a.account_key = e.account_key"
         }
         DatabaseKind::Postgres => {
-            "UNNEST($1::text[], $2::bigint[]) AS name(account_id, sequence) \
+            "UNNEST($1::bigint[], $2::bigint[]) AS name(account_key, sequence) \
              CROSS JOIN LATERAL (SELECT * FROM entries e \
-                 WHERE e.account_id = name.account_id COLLATE \"C\" \
+                 WHERE e.account_key = name.account_key \
                  AND e.sequence = name.sequence LIMIT 1) e \
-             CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
-                 WHERE a.account_id = e.account_id LIMIT 1) a"
+             CROSS JOIN LATERAL (SELECT a.account_id, a.currency_code, a.currency_scale \
+                 FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a"
         }
     };
-    format!("SELECT {columns}, a.currency_code, a.currency_scale FROM {from}")
+    format!("SELECT {columns}, a.account_id, a.currency_code, a.currency_scale FROM {from}")
 });
 
 /// The entries with these keys.
@@ -135,12 +135,14 @@ pub async fn by_key(
         return Ok(HashMap::new());
     }
     let kind = DatabaseKind::of(connection);
-    let pairs = keys.iter().map(|(id, sequence)| (id.to_string(), *sequence));
-    let statement = BY_KEY.statement(kind, kind.pairs(pairs));
+    let statement = BY_KEY.statement(kind, kind.pairs(keys.iter().copied()));
     let mut entries = HashMap::with_capacity(keys.len());
     for row in connection.query_all_raw(statement).await? {
-        let entry = Model::from_query_result(&row, "")?.into_entry(&currency_of(&row)?)?;
-        entries.insert((entry.account_id.clone(), entry.sequence), entry);
+        let entry = Model::from_query_result(&row, "")?;
+        let account_id: String = row.try_get("", "account_id")?;
+        let account_id = AccountId::from_stored(&account_id);
+        let key = (entry.account_key, entry.sequence);
+        entries.insert(key, entry.into_entry(&account_id, &currency_of(&row)?)?);
     }
     Ok(entries)
 }

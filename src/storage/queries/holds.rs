@@ -160,7 +160,7 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
 pub static BY_KEY: Sql = Sql::new(|kind| {
     let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
     let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
-    let expired = format!("h.state = 'open' AND h.expire_time_us <= {statement_clock} + 1000000");
+    let expired = format!("h.open_until_us <= {statement_clock} + 1000000");
     // LATERAL with a LIMIT: see `write::transaction`. In the order of the key, which only its index
     // gives: by `=` alone another index that has the key behind other columns costs the same while
     // the table has one row.
@@ -184,7 +184,7 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
             format!(
                 "UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
                      WHERE h.account_id = held.account_id COLLATE \"C\" AND {expired} \
-                     ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {OF_ACCOUNT}"
+                     ORDER BY h.open_until_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {OF_ACCOUNT}"
             ),
         ),
     };

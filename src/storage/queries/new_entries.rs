@@ -17,6 +17,8 @@ use crate::{
 pub struct WatchedAccount {
     /// The account.
     pub account_id: AccountId,
+    /// Its key in the database.
+    pub account_key: i64,
     /// Its currency.
     pub currency: Currency,
     /// The sequence of the latest known entry.
@@ -31,7 +33,7 @@ pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
     // upper bound is a limit.
     DatabaseKind::Sqlite => format!(
         "SELECT watched.key AS position, {} FROM json_each(?) watched CROSS JOIN entries e \
-         WHERE e.account_id = watched.value->>0 AND e.sequence > watched.value->>1 \
+         WHERE e.account_key = watched.value->>0 AND e.sequence > watched.value->>1 \
              AND e.sequence <= (watched.value->>1) + ?",
         ENTRIES.column_list("e.")
     ),
@@ -39,11 +41,11 @@ pub static NEW_ENTRIES: Sql = Sql::new(|kind| match kind {
     // primary key an account, whatever the planner believes about the tables.
     DatabaseKind::Postgres => format!(
         "SELECT watched.position - 1 AS position, e.* \
-         FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-             AS watched(account_id, after_sequence, position) \
+         FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY \
+             AS watched(account_key, after_sequence, position) \
          CROSS JOIN LATERAL ( \
              SELECT {} FROM entries \
-             WHERE account_id = watched.account_id COLLATE \"C\" \
+             WHERE account_key = watched.account_key \
              AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3) e",
         ENTRIES.column_list("")
     ),
@@ -58,7 +60,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<NewEntries>, StorageError> {
         let kind = self.kind();
-        let pairs = accounts.iter().map(|it| (it.account_id.to_string(), it.after_sequence));
+        let pairs = accounts.iter().map(|it| (it.account_key, it.after_sequence));
         let mut values = kind.pairs(pairs);
         // At most a few thousand.
         values.push((limit as i64).into());
@@ -85,7 +87,7 @@ impl Store {
 }
 
 fn entry(row: &QueryResult, account: &WatchedAccount) -> Result<Entry, StorageError> {
-    Model::from_query_result(row, "")?.into_entry(&account.currency)
+    Model::from_query_result(row, "")?.into_entry(&account.account_id, &account.currency)
 }
 
 /// Sorts the entries. A gap is a fault of the ledger.

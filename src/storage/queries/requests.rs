@@ -20,7 +20,7 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::requests::{Column, Entity, Model},
-        queries::{entries, holds, page::now_us},
+        queries::{accounts, entries, holds, page::now_us},
         tables::REQUESTS,
         write::transaction::WriteTransaction,
     },
@@ -54,11 +54,14 @@ impl Store {
         query: Select<Entity>,
         is_visible: impl Fn(&[AccountId]) -> bool,
     ) -> Result<Option<Arc<Transaction>>, StorageError> {
-        let Some(row) = query.one(&self.readers).await? else { return Ok(None) };
-        let account_ids: Vec<_> = row.entry_keys()?.into_iter().map(|(id, _)| id).collect();
-        match is_visible(&account_ids) {
-            true => Ok(self.transactions_of(vec![row]).await?.pop()),
-            false => Ok(None),
+        let row = query.one(&self.readers).await?;
+        let keys = row.as_ref().map_or(Ok(Vec::new()), Model::entry_keys)?;
+        // Also if there is no transaction, so that it takes as long as one that is hidden.
+        let account_ids = accounts::ids(&self.readers, keys.iter().map(|key| key.0)).await?;
+        let account_ids: Vec<_> = account_ids.into_values().collect();
+        match row.filter(|_| is_visible(&account_ids)) {
+            Some(row) => Ok(self.transactions_of(vec![row]).await?.pop()),
+            None => Ok(None),
         }
     }
 

@@ -77,8 +77,7 @@ impl Store {
         }
         let end = before.map_or(end, |before| before.min(end));
         let last = first.max(end.saturating_sub(EXAMINED_MAX as i64));
-        let account_id = account.account_id.as_str().into();
-        let range = [account_id, end.into(), last.into(), (limit + 1).into()];
+        let range = [account.account_key.into(), end.into(), last.into(), (limit + 1).into()];
         let values = filter_values(filter).into_iter().chain(range);
         let statement = LIST_OF_ACCOUNT.statement(self.kind(), values);
         let (rows, more) = self.page(statement, limit, "sequence").await?;
@@ -125,7 +124,7 @@ impl Store {
 /// Returns whether more follow.
 fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
     let found = rows.len();
-    let entries = rows.iter().map(|row| row.entry_names.as_array().map_or(0, Vec::len));
+    let entries = rows.iter().map(Model::entry_count);
     let sums = entries.scan(0, |sum, entries| {
         *sum += entries;
         Some(*sum)
@@ -149,8 +148,8 @@ pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
     format!(
         "SELECT {}, e.sequence FROM entries e \
          JOIN requests r ON r.transaction_id = e.transaction_id \
-         WHERE e.account_id = $5 AND e.sequence < $6 AND e.sequence >= $7 \
-         AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_id = e.account_id \
+         WHERE e.account_key = $5 AND e.sequence < $6 AND e.sequence >= $7 \
+         AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key = e.account_key \
              AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) \
          AND {} ORDER BY e.sequence DESC LIMIT $8",
         REQUESTS.column_list("r."),
@@ -167,7 +166,7 @@ fn matches(kind: DatabaseKind) -> String {
          AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) \
          AND r.create_time_us >= $2 AND r.create_time_us < $3 AND {}",
         kinds.join("', '"),
-        kind.has_labels("r.labels", "$4")
+        kind.has_labels("coalesce(r.labels, '{}')", "$4")
     )
 }
 

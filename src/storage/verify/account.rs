@@ -28,7 +28,7 @@ impl Store {
         // see an entry that was committed in between, together with the row.
         let sql = format!(
             "SELECT {}, (SELECT min(e.sequence) FROM entries e \
-                WHERE e.account_id = a.account_id AND e.sequence > a.sequence) AS surplus \
+                WHERE e.account_key = a.account_key AND e.sequence > a.sequence) AS surplus \
              FROM accounts a WHERE a.account_id = $1",
             account_columns(kind)
         );
@@ -54,22 +54,20 @@ impl Store {
         surplus: Option<i64>,
     ) -> Result<Result<(), Fault>, StorageError> {
         let from = format!(
-            "FROM entries WHERE account_id = $1 AND sequence > $2 \
+            "FROM entries WHERE account_key = $1 AND sequence > $2 \
                     AND sequence <= $3 ORDER BY sequence LIMIT {PAGE}"
         );
         let columns = entry_columns(self.kind());
-        let (account_id, currency, sequence) = {
-            let claim = verification.claim();
-            (claim.account_id.clone(), claim.currency.clone(), claim.sequence)
-        };
+        let claim = verification.claim().clone();
+        let sequence = claim.sequence;
         // From below the first entry, where there should be none.
         let mut after = i64::MIN;
         loop {
-            let values = [account_id.as_str().into(), after.into(), sequence.into()];
+            let values = [claim.account_key.into(), after.into(), sequence.into()];
             let page = read_packed(&self.readers, &columns, &from, values).await?;
             for line in page.rows()?.map(EntryLine::new) {
                 let number = line.sequence;
-                let verified = match line.entry(&account_id, &currency) {
+                let verified = match line.entry(&claim.account_id, &claim.currency) {
                     Ok(entry) => verification.push(&entry),
                     Err(column) => Err(verification.unreadable(number, column)),
                 };

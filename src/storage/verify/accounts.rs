@@ -2,24 +2,23 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 use tokio::sync::mpsc;
 
 use crate::storage::verify::{
     error::VerifyError,
-    partitions::{self, LAST},
+    partitions,
     progress::VerifyProgress,
-    rows::{self, EntryLine, account_columns, entry_columns, read_packed},
+    rows::{self, EntryLine, account_columns, entry_columns, read_packed, unknown_account},
 };
 use crate::{
     domain::{
-        ids::AccountId,
         money::Currency,
         verification::{
             AccountVerifier, Comparison, CurrencyTotals, LedgerFault, LedgerTotals, StoredAccount,
         },
     },
-    storage::{StorageError, dialect::DatabaseKind},
+    storage::{StorageError, dialect::DatabaseKind, entity::requests::EntryKey},
 };
 
 /// Rows of `entries` in one page: half a megabyte, so that round trips do not count, and memory is
@@ -30,21 +29,18 @@ const ACCOUNT_PAGE: usize = 1000;
 /// The approximate number of entries in a partition: most partitions fit into a page.
 const PARTITION_ENTRIES: i64 = 2500;
 
-/// The key of an entry.
-type Key = (String, i64);
-
 /// The entries in a range of keys, and the accounts to which they should belong.
 struct Partition {
     accounts: Vec<StoredAccount>,
-    after: Key,
-    until: Key,
+    after: EntryKey,
+    until: EntryKey,
 }
 
 impl Partition {
     /// The entry after which this partition's first account was split, if it was.
     fn resumes_after(&self) -> Option<i64> {
         let first = self.accounts.first()?;
-        (first.account_id.as_str() == self.after.0).then_some(self.after.1)
+        (first.account_key == self.after.0).then_some(self.after.1)
     }
 }
 
@@ -74,13 +70,13 @@ pub async fn verify(
 /// Sends partitions, each from the end of the one before.
 struct Partitioner {
     partitions: mpsc::Sender<Partition>,
-    after: Key,
+    after: EntryKey,
 }
 
 impl Partitioner {
     /// Returns whether more partitions are wanted.
-    async fn send(&mut self, accounts: Vec<StoredAccount>, until: Key) -> bool {
-        let after = std::mem::replace(&mut self.after, until.clone());
+    async fn send(&mut self, accounts: Vec<StoredAccount>, until: EntryKey) -> bool {
+        let after = std::mem::replace(&mut self.after, until);
         self.partitions.send(Partition { accounts, after, until }).await.is_ok()
     }
 }
@@ -92,20 +88,18 @@ async fn partition_all(
     let kind = DatabaseKind::of(&*connection);
     let columns = account_columns(kind);
     let page = format!(
-        "SELECT {columns} FROM accounts a WHERE a.account_id > $1 \
-             ORDER BY a.account_id LIMIT {ACCOUNT_PAGE}"
+        "SELECT {columns} FROM accounts a WHERE a.account_key > $1 \
+             ORDER BY a.account_key LIMIT {ACCOUNT_PAGE}"
     );
-    let mut partitioner = Partitioner { partitions, after: (String::new(), i64::MIN) };
+    let mut partitioner = Partitioner { partitions, after: (i64::MIN, i64::MIN) };
     loop {
-        let values = [partitioner.after.0.as_str().into()];
-        let statement = kind.statement(page.as_str(), values);
+        let statement = kind.statement(page.as_str(), [partitioner.after.0.into()]);
         let rows = connection.query_all_raw(statement).await?;
         let mut accounts = Vec::new();
         let mut entries = 0;
         for row in &rows {
             let claim = rows::stored_account(row)?;
-            let account_id = claim.account_id.to_string();
-            let sequence = claim.sequence;
+            let (account_key, sequence) = (claim.account_key, claim.sequence);
             accounts.push(claim);
             entries += sequence;
             if entries < PARTITION_ENTRIES {
@@ -115,23 +109,23 @@ async fn partition_all(
             let mut end = PARTITION_ENTRIES;
             while sequence - end > PARTITION_ENTRIES {
                 let claim = accounts.last().cloned();
-                if !partitioner.send(accounts, (account_id.clone(), end)).await {
+                if !partitioner.send(accounts, (account_key, end)).await {
                     return Ok(());
                 }
                 accounts = claim.into_iter().collect();
                 end += PARTITION_ENTRIES;
             }
-            if !partitioner.send(accounts, (account_id, i64::MAX)).await {
+            if !partitioner.send(accounts, (account_key, i64::MAX)).await {
                 return Ok(());
             }
             (accounts, entries) = (Vec::new(), 0);
         }
         let is_last = rows.len() < ACCOUNT_PAGE;
-        let last = accounts.last().map(|claim| claim.account_id.to_string());
+        let last = accounts.last().map(|claim| claim.account_key);
         // The last partition reaches beyond the last account, where there should be no entry.
-        let until = if is_last { Some(LAST.to_owned()) } else { last };
-        if let Some(account_id) = until
-            && !partitioner.send(accounts, (account_id, i64::MAX)).await
+        let until = if is_last { Some(i64::MAX) } else { last };
+        if let Some(account_key) = until
+            && !partitioner.send(accounts, (account_key, i64::MAX)).await
         {
             return Ok(());
         }
@@ -148,17 +142,16 @@ async fn recompute(
     comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let from = format!(
-        "FROM entries WHERE (account_id, sequence) > ($1, $2) \
-                AND (account_id, sequence) <= ($3, $4) \
-             ORDER BY account_id, sequence LIMIT {ENTRY_PAGE}"
+        "FROM entries WHERE (account_key, sequence) > ($1, $2) \
+                AND (account_key, sequence) <= ($3, $4) \
+             ORDER BY account_key, sequence LIMIT {ENTRY_PAGE}"
     );
     let columns = entry_columns(DatabaseKind::of(&*connection));
     let begun = PartitionVerifier::begin(&connection, &partition, comparison).await?;
     let Some(mut check) = begun else { return Ok(LedgerTotals::default()) };
     let (mut after, until) = (partition.after, partition.until);
     loop {
-        let values =
-            [after.0.as_str().into(), after.1.into(), until.0.as_str().into(), until.1.into()];
+        let values = [after.0, after.1, until.0, until.1].map(Value::from);
         let page = read_packed(&*connection, &columns, &from, values).await?;
         for row in page.rows()? {
             check.push(EntryLine::new(row))?;
@@ -166,7 +159,7 @@ async fn recompute(
         progress.read.fetch_add(page.count as u64, Ordering::Relaxed);
         match page.rows()?.next_back().map(EntryLine::new) {
             Some(last) if page.count == ENTRY_PAGE => {
-                after = (last.account_id.to_owned(), last.sequence.unwrap_or_default());
+                after = (last.account_key, last.sequence.unwrap_or_default());
             }
             _ => return check.finish(until.1),
         }
@@ -195,8 +188,8 @@ impl PartitionVerifier {
         let current = match (accounts.next(), partition.resumes_after()) {
             (Some(claim), Some(sequence)) => {
                 let columns = entry_columns(DatabaseKind::of(connection));
-                let from = "FROM entries WHERE account_id = $1 AND sequence = $2";
-                let values = [claim.account_id.as_str().into(), sequence.into()];
+                let from = "FROM entries WHERE account_key = $1 AND sequence = $2";
+                let values = [claim.account_key.into(), sequence.into()];
                 let page = read_packed(connection, &columns, from, values).await?;
                 let line = page.rows()?.next().map(EntryLine::new);
                 let read =
@@ -213,17 +206,16 @@ impl PartitionVerifier {
     /// Verifies the next entry.
     fn push(&mut self, line: EntryLine<'_>) -> Result<(), VerifyError> {
         while let Some(current) = &self.current {
-            if current.claim().account_id.as_str() >= line.account_id {
+            if current.claim().account_key >= line.account_key {
                 break;
             }
             self.finish_account()?;
         }
-        let (account_id, sequence) = (line.account_id, line.sequence);
+        let (account_key, sequence) = (line.account_key, line.sequence);
         let current = self.current.as_mut();
-        let Some(current) = current.filter(|it| it.claim().account_id.as_str() == account_id)
-        else {
+        let Some(current) = current.filter(|it| it.claim().account_key == account_key) else {
             return Err(LedgerFault::Entry {
-                account_id: AccountId::from_stored(account_id),
+                account_id: unknown_account(account_key),
                 sequence: sequence.unwrap_or_default(),
                 description: "its account does not exist".to_owned(),
             }
@@ -235,7 +227,7 @@ impl PartitionVerifier {
             .map_err(|column| current.unreadable(sequence, column))?;
         current.push(&entry)?;
         self.totals.entries += 1;
-        if let Some(kind) = self.comparison.add_entry(&entry) {
+        if let Some(kind) = self.comparison.add_entry(account_key, &entry) {
             self.compared.entries += 1;
             // A partition has far too few entries to overflow.
             self.compared.by_kind[kind as usize] += entry.amount.units();

@@ -5,7 +5,11 @@ use uuid::Uuid;
 
 use crate::{
     domain::{ids::AccountId, verification::LedgerFault},
-    storage::{dialect::DatabaseKind, entity::requests::EntryKey, verify::error::VerifyError},
+    storage::{
+        dialect::DatabaseKind,
+        entity::requests::{EntryKey, parse_entry_keys},
+        verify::{error::VerifyError, rows::unknown_account},
+    },
 };
 
 /// Rows in one page.
@@ -15,36 +19,39 @@ const PAGE: usize = 10_000;
 /// two requests.
 pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
     let kind = DatabaseKind::of(connection);
-    let names = kind.text("r.entry_names");
     let page = format!(
-        "SELECT e.account_id, e.sequence, e.transaction_id, {names} FROM entries e \
+        "SELECT e.account_key, e.sequence, e.transaction_id, r.entry_keys, a.account_id \
+             FROM entries e \
              LEFT JOIN requests r ON r.transaction_id = e.transaction_id AND r.rejection IS NULL \
-             WHERE (e.account_id, e.sequence) > ($1, $2) \
-             ORDER BY e.account_id, e.sequence LIMIT {PAGE}"
+             LEFT JOIN accounts a ON a.account_key = e.account_key \
+             WHERE (e.account_key, e.sequence) > ($1, $2) \
+             ORDER BY e.account_key, e.sequence LIMIT {PAGE}"
     );
-    let mut after = (String::new(), i64::MIN);
+    let mut after: EntryKey = (i64::MIN, i64::MIN);
     loop {
-        let values = [after.0.as_str().into(), after.1.into()];
+        let values = [after.0.into(), after.1.into()];
         let statement = kind.statement(page.as_str(), values);
         let rows = connection.query_all_raw(statement).await?;
         for row in &rows {
             after = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             let transaction_id: Uuid = row.try_get_by_index(2)?;
-            let names: Option<String> = row.try_get_by_index(3)?;
-            let name: EntryKey = (AccountId::from_stored(&after.0), after.1);
-            let description = match names {
+            let keys: Option<String> = row.try_get_by_index(3)?;
+            let description = match keys {
                 None => format!(
                     "it belongs to transaction {transaction_id}, but no applied request has that \
                      id"
                 ),
-                Some(names) if !has(&names, &name) => {
+                Some(keys) if !has(&keys, &after) => {
                     format!(
                         "it belongs to transaction {transaction_id}, whose request does not name it"
                     )
                 }
                 Some(_) => continue,
             };
-            return Ok(LedgerFault::Entry { account_id: name.0, sequence: name.1, description });
+            let account_id: Option<String> = row.try_get_by_index(4)?;
+            let account_id = account_id.map(|id| AccountId::from_stored(&id));
+            let account_id = account_id.unwrap_or_else(|| unknown_account(after.0));
+            return Ok(LedgerFault::Entry { account_id, sequence: after.1, description });
         }
         if rows.len() < PAGE {
             return duplicate_transaction_id(connection).await;
@@ -64,7 +71,6 @@ async fn duplicate_transaction_id(
     Ok(LedgerFault::Transaction { transaction_id, description })
 }
 
-fn has(names: &str, name: &EntryKey) -> bool {
-    let names: Vec<EntryKey> = serde_json::from_str(names).unwrap_or_default();
-    names.contains(name)
+fn has(keys: &str, key: &EntryKey) -> bool {
+    parse_entry_keys(keys).unwrap_or_default().contains(key)
 }

@@ -24,8 +24,8 @@ const HOLD_PAGE: usize = 1000;
 
 /// The columns of `requests r` that say which entries a request has.
 pub fn applied_columns(kind: DatabaseKind) -> String {
-    let (id, names) = (kind.uuid_text("r.transaction_id"), kind.text("r.entry_names"));
-    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, {names}")
+    let id = kind.uuid_text("r.transaction_id");
+    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, r.entry_keys")
 }
 
 /// Those columns, and the others that [`is_request`] reads.
@@ -33,12 +33,12 @@ pub fn request_columns(kind: DatabaseKind) -> String {
     let (applied, has_types) = (applied_columns(kind), has_types(kind));
     let labels = kind.text("r.labels");
     format!(
-        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 32 THEN 1 ELSE 0 END, \
-         r.request_id, {labels}, COALESCE(r.rejection, ''), \
+        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 16 THEN 1 ELSE 0 END, \
+         r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
          CASE WHEN r.hold_id IS NULL THEN 'none' \
              WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
              ELSE 'missing' END, \
-         r.caller, r.description"
+         r.caller, COALESCE(r.description, '')"
     )
 }
 
@@ -84,7 +84,7 @@ pub fn is_request(row: &str) -> bool {
     };
     has_types
         && RequestId::parse(request_id).is_ok()
-        && (labels == "{}" || serde_json::from_str::<Labels>(labels).is_ok())
+        && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
         && has_effects
         && columns.next().is_none()
 }

@@ -1,13 +1,11 @@
 //! Verification of every request, and of the entries that it names.
 
 use std::{
-    borrow::Cow,
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -16,16 +14,19 @@ use crate::storage::verify::{
     partitions::{self, LAST},
     progress::VerifyProgress,
     records,
-    rows::{amount_of, columns, read_packed},
+    rows::{amount_of, columns, read_packed, unknown_account},
 };
 use crate::{
     domain::{
-        ids::AccountId,
         money::{Amount, Currency},
         transaction::TransactionKind,
         verification::{Comparison, LedgerFault, LedgerTotals},
     },
-    storage::dialect::DatabaseKind,
+    storage::{
+        dialect::DatabaseKind,
+        entity::requests::{EntryKey, parse_entry_keys},
+        queries::accounts,
+    },
 };
 
 /// Requests in a partition: some tens of megabytes even with a hundred entries each, and usually half a
@@ -39,21 +40,40 @@ const PARTITION: &str = "FROM requests r WHERE (r.caller, r.request_id) > ($1, $
 /// The key of a request: its caller and its id.
 type Key = (String, String);
 
-/// The name of an entry in a request: its account and its sequence.
-#[derive(PartialEq, Eq, Hash, Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>, i64);
-
 /// An applied request that moves money.
-struct Applied<'a> {
+struct Applied {
     transaction_id: Uuid,
     kind: TransactionKind,
-    names: Vec<Name<'a>>,
+    entry_keys: Vec<EntryKey>,
 }
 
 /// An entry that a request names; without an amount if that cannot be read.
 struct NamedEntry {
     transaction_id: Uuid,
     amount: Option<(Currency, Amount)>,
+}
+
+/// A fault of a request, or of an entry that it names.
+enum RequestFault {
+    Entry(EntryKey, String),
+    Transaction(Uuid, String),
+}
+
+impl RequestFault {
+    /// The same with the id of the entry's account.
+    async fn of_ledger(self, connection: &DatabaseTransaction) -> Result<LedgerFault, VerifyError> {
+        Ok(match self {
+            Self::Entry((account_key, sequence), description) => {
+                let ids = accounts::ids(connection, [account_key].into_iter()).await?;
+                let account_id = ids.get(&account_key).cloned();
+                let account_id = account_id.unwrap_or_else(|| unknown_account(account_key));
+                LedgerFault::Entry { account_id, sequence, description }
+            }
+            Self::Transaction(transaction_id, description) => {
+                LedgerFault::Transaction { transaction_id, description }
+            }
+        })
+    }
 }
 
 /// Verifies all requests, and adds the names of their entries to the comparison.
@@ -131,10 +151,9 @@ async fn read_partition(
     }
     let mut names_read = 0;
     for row in page.rows()? {
-        if let Some(Applied { transaction_id, kind, names }) = read(row)? {
-            names_read += names.len();
-            let names = names.iter().map(|Name(account_id, sequence)| (&**account_id, *sequence));
-            comparison.add_request(transaction_id, kind, names);
+        if let Some(Applied { transaction_id, kind, entry_keys }) = read(row)? {
+            names_read += entry_keys.len();
+            comparison.add_request(transaction_id, kind, &entry_keys);
         }
     }
     progress.read.fetch_add(names_read as u64, Ordering::Relaxed);
@@ -157,13 +176,15 @@ async fn look_up_partition(
         let applied = read(row)?;
         undecided.extend(applied.filter(|it| comparison.is_undecided(it.transaction_id)));
     }
-    let names: Vec<&Name<'_>> = undecided.iter().flat_map(|it| &it.names).collect();
-    let found = find(&connection, &names).await?;
-    progress.read.fetch_add(names.len() as u64, Ordering::Relaxed);
+    let named: Vec<EntryKey> = undecided.iter().flat_map(|it| &it.entry_keys).copied().collect();
+    let found = find(&connection, &named).await?;
+    progress.read.fetch_add(named.len() as u64, Ordering::Relaxed);
     let mut totals = LedgerTotals::default();
     let mut found = found.iter();
     for request in &undecided {
-        check(request, &mut found, &mut totals)?;
+        if let Err(fault) = check(request, &mut found, &mut totals) {
+            return Err(fault.of_ledger(&connection).await?.into());
+        }
     }
     Ok(totals)
 }
@@ -173,21 +194,21 @@ fn key_values((after, until): &(Key, Key)) -> [Value; 4] {
 }
 
 /// The request of a row of [`records::applied_columns`]; None for one without entries that should have none.
-fn read(row: &str) -> Result<Option<Applied<'_>>, VerifyError> {
+fn read(row: &str) -> Result<Option<Applied>, VerifyError> {
     let mut columns = columns(row);
     let mut next = || columns.next().unwrap_or_default();
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
-    let (kind, is_applied, names) = (next(), next() == "1", next());
-    let names: Vec<Name<'_>> = serde_json::from_str(names)
-        .map_err(|_| fault("its column entry_names cannot be read".to_owned()))?;
+    let (kind, is_applied, entry_keys) = (next(), next() == "1", next());
+    let entry_keys = parse_entry_keys(entry_keys)
+        .ok_or_else(|| fault("its column entry_keys cannot be read".to_owned()))?;
     let transaction_kind = TransactionKind::of_kind(kind).map_err(fault)?;
     match transaction_kind.filter(|_| is_applied) {
-        Some(kind) => Ok(Some(Applied { transaction_id, kind, names })),
-        None if names.is_empty() => Ok(None),
+        Some(kind) => Ok(Some(Applied { transaction_id, kind, entry_keys })),
+        None if entry_keys.is_empty() => Ok(None),
         None => {
             let why = if is_applied { kind } else { "rejected" };
-            let count = names.len();
+            let count = entry_keys.len();
             Err(fault(format!("it is {why} but names {count} entries")).into())
         }
     }
@@ -195,37 +216,32 @@ fn read(row: &str) -> Result<Option<Applied<'_>>, VerifyError> {
 
 /// Verifies a request against its entries, which are the next ones of `found`.
 fn check<'a>(
-    request: &Applied<'_>,
+    request: &Applied,
     found: &mut impl Iterator<Item = &'a Option<NamedEntry>>,
     totals: &mut LedgerTotals,
-) -> Result<(), VerifyError> {
+) -> Result<(), RequestFault> {
     let transaction_id = request.transaction_id;
-    let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.names.len());
-    for Name(account_id, sequence) in &request.names {
-        let fault = |description: String| LedgerFault::Entry {
-            account_id: AccountId::from_stored(account_id),
-            sequence: *sequence,
-            description,
-        };
+    let mut amounts: Vec<(&Currency, Amount)> = Vec::with_capacity(request.entry_keys.len());
+    for key in &request.entry_keys {
+        let fault = |description: String| RequestFault::Entry(*key, description);
         let Some(entry) = found.next().and_then(Option::as_ref) else {
             let description = format!("it is missing, but transaction {transaction_id} names it");
-            return Err(fault(description).into());
+            return Err(fault(description));
         };
         if entry.transaction_id != transaction_id {
             let other = entry.transaction_id;
             return Err(fault(format!(
                 "it belongs to transaction {other}, but transaction {transaction_id} names it"
-            ))
-            .into());
+            )));
         }
         let unreadable = || fault("its column amount cannot be read".to_owned());
         let (currency, amount) = entry.amount.as_ref().ok_or_else(unreadable)?;
         amounts.push((currency, *amount));
     }
-    let fault = |description| LedgerFault::Transaction { transaction_id, description };
-    let distinct: HashSet<&Name<'_>> = request.names.iter().collect();
-    if distinct.len() != request.names.len() {
-        return Err(fault("it names an entry twice".to_owned()).into());
+    let fault = |description| RequestFault::Transaction(transaction_id, description);
+    let distinct: HashSet<&EntryKey> = request.entry_keys.iter().collect();
+    if distinct.len() != request.entry_keys.len() {
+        return Err(fault("it names an entry twice".to_owned()));
     }
     request.kind.check(&amounts).map_err(fault)?;
     for (currency, amount) in amounts {
@@ -237,35 +253,33 @@ fn check<'a>(
     Ok(())
 }
 
-/// The entries with these names, in their order; None for a missing one.
+/// The entries with these keys, in their order; None for a missing one.
 async fn find(
     connection: &DatabaseTransaction,
-    names: &[&Name<'_>],
+    keys: &[EntryKey],
 ) -> Result<Vec<Option<NamedEntry>>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let (from, position) = match kind {
         DatabaseKind::Sqlite => (
             "FROM json_each($1) n \
-                JOIN entries e ON e.account_id = n.value->>0 AND e.sequence = n.value->>1 \
-                JOIN accounts a ON a.account_id = e.account_id",
+                JOIN entries e ON e.account_key = n.value->>0 AND e.sequence = n.value->>1 \
+                JOIN accounts a ON a.account_key = e.account_key",
             "n.key",
         ),
         DatabaseKind::Postgres => (
-            "FROM UNNEST($1::text[], $2::bigint[]) WITH ORDINALITY \
-                    AS n(account_id, sequence, position) \
-                JOIN entries e ON e.account_id = n.account_id COLLATE \"C\" \
-                    AND e.sequence = n.sequence \
-                JOIN accounts a ON a.account_id = e.account_id",
+            "FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY \
+                    AS n(account_key, sequence, position) \
+                JOIN entries e ON e.account_key = n.account_key AND e.sequence = n.sequence \
+                JOIN accounts a ON a.account_key = e.account_key",
             "n.position - 1",
         ),
     };
-    let values = kind
-        .pairs(names.iter().map(|Name(account_id, sequence)| (account_id.to_string(), *sequence)));
+    let values = kind.pairs(keys.iter().copied());
     let id = kind.uuid_text("e.transaction_id");
     let found_columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
     let page = read_packed(connection, &found_columns, from, values).await?;
-    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(names.len());
-    found.resize_with(names.len(), || None);
+    let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(keys.len());
+    found.resize_with(keys.len(), || None);
     // Few currencies, each with many entries.
     let mut currencies: Vec<Currency> = Vec::new();
     for row in page.rows()? {

@@ -24,7 +24,7 @@ use crate::{
 /// The columns of an entry, as [`EntryLine`] reads them.
 pub fn entry_columns(kind: DatabaseKind) -> String {
     let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
-    format!("account_id, sequence, {id}, amount, balance_after, create_time_us, {hash}")
+    format!("account_key, sequence, {id}, amount, balance_after, create_time_us, {hash}")
 }
 
 /// Between two columns of a row: the unit separator of ASCII.
@@ -75,8 +75,8 @@ pub async fn read_packed(
 
 /// A row of entries.
 pub struct EntryLine<'a> {
-    /// The id as stored.
-    pub account_id: &'a str,
+    /// The key of the account; 0, which no account has, if it cannot be read.
+    pub account_key: i64,
     /// None if it cannot be read.
     pub sequence: Option<i64>,
     rest: std::str::Split<'a, char>,
@@ -86,9 +86,9 @@ impl<'a> EntryLine<'a> {
     /// Takes a row apart.
     pub fn new(row: &'a str) -> Self {
         let mut rest = columns(row);
-        let account_id = rest.next().unwrap_or_default();
-        let sequence = rest.next().and_then(|text| text.parse().ok());
-        Self { account_id, sequence, rest }
+        let mut number = || rest.next().and_then(|text| text.parse().ok());
+        let (account_key, sequence) = (number().unwrap_or_default(), number());
+        Self { account_key, sequence, rest }
     }
 
     /// The entry of this account, or the name of the column that cannot be read.
@@ -121,6 +121,11 @@ pub fn amount_of(text: &str, currency: &Currency) -> Option<Amount> {
     plain.or_else(|| currency.amount(Decimal::from_str_exact(text).ok()?))
 }
 
+/// What stands for the id of an account that does not exist.
+pub fn unknown_account(account_key: i64) -> AccountId {
+    AccountId::from_stored(&format!("with key {account_key}"))
+}
+
 /// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with the
 /// amounts of its open holds, whether they have expired or not, in one statement and so in one
 /// snapshot. The amounts are added up here, because SQLite would do it with floats.
@@ -149,6 +154,7 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
             open_holds: open_holds
                 .ok_or_else(|| StorageError::Corrupt("column amount of an open hold".to_owned()))?,
             account_id: account.account_id,
+            account_key: account.account_key,
             currency: account.currency,
             balance: account.balance,
             held: account.held,

@@ -1,30 +1,49 @@
 //! The changes of one unit of work, sorted by what is written of them, and their JSON.
 
+use std::collections::HashMap;
+
+use sea_orm::QueryResult;
 use serde_json::json;
 
 use crate::{
     domain::{
         account::{Account, AccountChange, Attributes, Labels},
         hold::Hold,
-        ids::TransactionId,
+        ids::{AccountId, RequestKey, TransactionId},
         transaction::Entry,
         unit_of_work::{Effects, NewRequestRecord, UnitOfWork},
     },
-    storage::{StorageError, entity::account_changes::StoredAttributes},
+    storage::{
+        StorageError,
+        entity::{account_changes::StoredAttributes, requests::entry_keys_text},
+    },
 };
 
-/// The changes of a unit of work.
+/// The keys of accounts.
+pub type AccountKeys = HashMap<AccountId, i64>;
+
+/// A new entry, and the key of its account.
+pub struct NewEntry {
+    pub account_key: i64,
+    pub entry: Entry,
+}
+
+/// A new record of a request, and the keys of its entries.
+pub struct NewRequest {
+    pub new: NewRequestRecord,
+    pub entry_keys: String,
+}
+
+/// The changes of a unit of work, without its new accounts.
 pub struct Changes<'a> {
-    /// In order of their ids.
-    pub new_accounts: Vec<&'a Account>,
     /// Accounts of which only the columns of a balance have changed, in order of their ids.
     pub balance_updates: Vec<&'a Account>,
     /// Accounts of which any column may have changed, in order of their ids.
     pub account_updates: Vec<&'a Account>,
     pub account_changes: Vec<&'a AccountChange>,
     /// In order of their keys.
-    pub new_requests: Vec<&'a NewRequestRecord>,
-    pub new_entries: Vec<&'a Entry>,
+    pub new_requests: Vec<NewRequest>,
+    pub new_entries: Vec<NewEntry>,
     /// In order of their ids.
     pub new_holds: Vec<&'a Hold>,
     /// In order of their ids.
@@ -32,27 +51,55 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// Sorts the changes.
-    pub fn of(work: &'a UnitOfWork) -> Self {
-        let mut new_requests: Vec<_> = work.new_records().iter().collect();
-        new_requests.sort_by(|left, right| left.request.key.cmp(&right.request.key));
-        let transactions =
-            work.new_records().iter().filter_map(|new| effects(new)?.transaction.as_ref());
+    /// Sorts the changes. `new_accounts` has the keys of the accounts that the work has opened.
+    pub fn of(work: &'a UnitOfWork, new_accounts: &'a AccountKeys) -> Result<Self, StorageError> {
+        let stored = work.accounts().map(|account| (&account.account_id, account.account_key));
+        let mut account_keys: HashMap<&AccountId, i64> = stored.collect();
+        account_keys.extend(new_accounts.iter().map(|(account_id, key)| (account_id, *key)));
+        let mut new_requests = Vec::with_capacity(work.new_records().len());
+        let mut new_entries = Vec::with_capacity(work.new_records().len());
+        for new in work.new_records() {
+            let first = new_entries.len();
+            for entry in entries(new) {
+                let account_key = *account_keys.get(&entry.account_id).ok_or_else(|| {
+                    StorageError::Corrupt(format!("account {} has no key", entry.account_id))
+                })?;
+                new_entries.push(NewEntry { account_key, entry: entry.clone() });
+            }
+            let keys = new_entries[first..].iter().map(|it| (it.account_key, it.entry.sequence));
+            new_requests.push(NewRequest { entry_keys: entry_keys_text(keys), new: new.clone() });
+        }
+        new_requests.sort_by(|left, right| left.key().cmp(right.key()));
         let account_changes: Vec<_> = work.account_changes().iter().collect();
         let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
         let (account_updates, balance_updates) = work.changed().partition(has_change);
-        Self {
-            new_accounts: work.created().collect(),
+        Ok(Self {
             balance_updates,
             account_updates,
             new_requests,
-            new_entries: transactions.flat_map(|transaction| &transaction.entries).collect(),
+            new_entries,
             new_holds: work.placed().collect(),
             closed_holds: work.ended().collect(),
             account_changes,
-        }
+        })
     }
+}
+
+impl NewRequest {
+    /// Whether the request was applied.
+    pub fn is_applied(&self) -> bool {
+        self.new.record.result.is_ok()
+    }
+
+    fn key(&self) -> &RequestKey {
+        &self.new.request.key
+    }
+}
+
+fn entries(new: &NewRequestRecord) -> &[Entry] {
+    let transaction = effects(new).and_then(|effects| effects.transaction.as_ref());
+    transaction.map_or(&[], |transaction| &transaction.entries)
 }
 
 fn effects(new: &NewRequestRecord) -> Option<&Effects> {
@@ -63,14 +110,6 @@ fn effects(new: &NewRequestRecord) -> Option<&Effects> {
 pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     let rejection = new.record.result.as_ref().err()?;
     Some(json!(rejection).to_string())
-}
-
-/// The names of the request's entries as they are stored.
-pub fn entry_names_json(new: &NewRequestRecord) -> String {
-    let transaction = effects(new).and_then(|effects| effects.transaction.as_ref());
-    let entries = transaction.map_or(&[][..], |transaction| &transaction.entries);
-    let names = entries.iter().map(|it| (&it.account_id, it.sequence));
-    json!(names.collect::<Vec<_>>()).to_string()
 }
 
 /// The id of the hold that the request placed or closed.
@@ -92,6 +131,15 @@ pub fn attributes_json(attributes: &Attributes) -> String {
 pub fn labels_json(labels: &Labels) -> String {
     // The usual case of every change.
     if labels.is_empty() { "{}".to_owned() } else { json!(labels).to_string() }
+}
+
+/// The keys in the rows of an INSERT of accounts.
+pub fn account_keys(rows: &[QueryResult]) -> Result<AccountKeys, StorageError> {
+    let key = |row: &QueryResult| {
+        let account_id: String = row.try_get("", "account_id")?;
+        Ok((AccountId::from_stored(&account_id), row.try_get("", "account_key")?))
+    };
+    rows.iter().map(key).collect()
 }
 
 /// Fewer rows were written than sent if another transaction has committed a key since its look-up.

@@ -15,7 +15,10 @@ mod turn;
 
 use sea_orm::DatabaseTransaction;
 
-use self::changes::Changes;
+use self::{
+    changes::{Changes, expect_all},
+    rows::NEW_ACCOUNTS,
+};
 use crate::{
     domain::unit_of_work::UnitOfWork,
     storage::{StorageError, dialect::DatabaseKind},
@@ -28,8 +31,16 @@ pub async fn write(
     transaction: &DatabaseTransaction,
     work: &UnitOfWork,
 ) -> Result<(), StorageError> {
-    let changes = Changes::of(work);
-    match DatabaseKind::of(transaction) {
+    let kind = DatabaseKind::of(transaction);
+    // In order of their ids.
+    let accounts: Vec<_> = work.created().collect();
+    let new_accounts = match kind {
+        DatabaseKind::Sqlite => sqlite::insert_accounts(transaction, &accounts).await?,
+        DatabaseKind::Postgres => postgres::insert_accounts(transaction, &accounts).await?,
+    };
+    expect_all(NEW_ACCOUNTS.what, new_accounts.len() as u64, accounts.len())?;
+    let changes = Changes::of(work, &new_accounts)?;
+    match kind {
         DatabaseKind::Sqlite => sqlite::write(transaction, &changes).await,
         DatabaseKind::Postgres => postgres::write(transaction, &changes).await,
     }

@@ -1,24 +1,29 @@
 //! PostgreSQL: one statement for all rows that are written together.
 
-use std::sync::LazyLock;
+use std::{borrow::Borrow, sync::LazyLock};
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 
-use crate::storage::{
-    StorageError,
-    dialect::DatabaseKind,
-    write::{
-        changes::{Changes, expect_all},
-        rows::{
-            ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
-            NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
+use crate::{
+    domain::account::Account,
+    storage::{
+        StorageError,
+        dialect::DatabaseKind,
+        tables::ACCOUNTS,
+        write::{
+            changes::{AccountKeys, Changes, account_keys, expect_all},
+            rows::{
+                ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+                NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
+            },
+            statements::Parameters,
         },
-        statements::Parameters,
     },
 };
 
 pub static INSERT_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
-    format!("{} ON CONFLICT DO NOTHING", NEW_ACCOUNTS.postgres(&mut Parameters::default()))
+    let insert = NEW_ACCOUNTS.postgres(&mut Parameters::default());
+    format!("{insert} ON CONFLICT DO NOTHING{}", ACCOUNTS.returning())
 });
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
@@ -50,13 +55,24 @@ pub static INSERT_HOLDS: LazyLock<String> =
 pub static UPDATE_HOLDS: LazyLock<String> =
     LazyLock::new(|| CLOSED_HOLDS.postgres(&mut Parameters::default()));
 
+/// Writes new accounts and returns their keys. An account whose id was taken meanwhile has none.
+pub async fn insert_accounts(
+    transaction: &DatabaseTransaction,
+    accounts: &[&Account],
+) -> Result<AccountKeys, StorageError> {
+    if accounts.is_empty() {
+        return Ok(AccountKeys::new());
+    }
+    let values = part(&NEW_ACCOUNTS, accounts).arrays;
+    let statement = DatabaseKind::Postgres.statement(INSERT_ACCOUNTS.as_str(), values);
+    account_keys(&transaction.query_all_raw(statement).await?)
+}
+
 /// Writes all changes.
 pub async fn write(
     transaction: &DatabaseTransaction,
     changes: &Changes<'_>,
 ) -> Result<(), StorageError> {
-    let accounts = [part(&NEW_ACCOUNTS, &changes.new_accounts)];
-    execute(transaction, &INSERT_ACCOUNTS, accounts).await?;
     let postings = [
         part(&NEW_REQUESTS, &changes.new_requests),
         part(&NEW_ENTRIES, &changes.new_entries),
@@ -81,11 +97,11 @@ struct Part<'a> {
     arrays: Box<dyn Iterator<Item = Value> + Send + 'a>,
 }
 
-fn part<'a, R: Sync>(rows: &'a Rows<R>, all: &'a [&R]) -> Part<'a> {
+fn part<'a, R: Sync>(rows: &'a Rows<R>, all: &'a [impl Borrow<R> + Sync]) -> Part<'a> {
     let arrays = rows
         .cells
         .iter()
-        .map(|(column, value)| column.array(all.iter().map(|row| value(row)).collect()));
+        .map(|(column, value)| column.array(all.iter().map(|row| value(row.borrow())).collect()));
     Part { what: rows.what, row_count: all.len(), arrays: Box::new(arrays) }
 }
 

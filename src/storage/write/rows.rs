@@ -6,16 +6,15 @@ use sea_orm::Value;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange, Labels},
+        account::{Account, AccountChange},
         hold::Hold,
-        transaction::Entry,
-        unit_of_work::NewRequestRecord,
     },
     storage::{
         tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
         write::{
             changes::{
-                attributes_json, entry_names_json, hold_id, labels_json, rejection_json, reverses,
+                NewEntry, NewRequest, attributes_json, hold_id, labels_json, rejection_json,
+                reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -42,16 +41,16 @@ pub struct Rows<R: 'static> {
 
 #[expect(clippy::expect_used, reason = "the lists are constant, and a test builds all of them")]
 impl<R> Rows<R> {
-    /// New rows, with a value for every column of the table.
+    /// New rows, with a value for every column that the database does not make.
     fn insert(table: &'static Table, what: &'static str, values: &[&[NamedValue<R>]]) -> Self {
         let values = values.concat();
         let cell = |column: &'static Column| {
             let value = values.iter().find(|(name, _)| *name == column.name);
             (column, value.expect("every column has a value").1)
         };
-        let cells: Vec<_> = table.columns.iter().map(cell).collect();
+        let cells: Vec<_> = table.inserted().map(cell).collect();
         assert_eq!(values.len(), cells.len(), "every value has a column");
-        let sqlite = sqlite_insert(table, &columns(&cells));
+        let sqlite = [sqlite_insert(table, &columns(&cells)), table.returning()];
         Self { table, key_count: 0, what, cells, sqlite }
     }
 
@@ -121,42 +120,42 @@ pub static BALANCE_UPDATES: LazyLock<Rows<Account>> =
 pub static ACCOUNT_UPDATES: LazyLock<Rows<Account>> =
     LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[BALANCE, ATTRIBUTES]));
 
-const REQUEST: &[NamedValue<NewRequestRecord>] = &[
-    ("caller", |it| it.request.key.caller.as_str().into()),
-    ("request_id", |it| it.request.key.request_id.as_str().into()),
-    ("fingerprint", |it| it.record.fingerprint.to_vec().into()),
-    ("transaction_id", |it| it.record.transaction_id.into()),
-    ("kind", |it| it.request.action.name().into()),
-    ("rejection", |it| nullable(rejection_json(it))),
-    // What a rejected request would have written down is of no use, and would be kept for good.
-    ("description", |it| match it.record.result {
-        Ok(_) => it.request.description.as_str().into(),
-        Err(_) => "".into(),
+// What a rejected request would have written down is of no use, and would be kept for good.
+const REQUEST: &[NamedValue<NewRequest>] = &[
+    ("caller", |it| it.new.request.key.caller.as_str().into()),
+    ("request_id", |it| it.new.request.key.request_id.as_str().into()),
+    ("fingerprint", |it| it.new.record.fingerprint.to_vec().into()),
+    ("transaction_id", |it| it.new.record.transaction_id.into()),
+    ("kind", |it| it.new.request.action.name().into()),
+    ("rejection", |it| nullable(rejection_json(&it.new))),
+    ("description", |it| {
+        let description = it.new.request.description.as_str();
+        nullable((it.is_applied() && !description.is_empty()).then_some(description))
     }),
-    ("labels", |it| match it.record.result {
-        Ok(_) => labels_json(&it.request.labels).into(),
-        Err(_) => labels_json(&Labels::new()).into(),
+    ("labels", |it| {
+        let labels = &it.new.request.labels;
+        nullable((it.is_applied() && !labels.is_empty()).then(|| labels_json(labels)))
     }),
-    ("entry_names", |it| entry_names_json(it).into()),
-    ("create_time_us", |it| it.create_time_us.into()),
-    ("hold_id", |it| nullable(hold_id(it))),
-    ("reverses_transaction_id", |it| nullable(reverses(it))),
+    ("entry_keys", |it| it.entry_keys.as_str().into()),
+    ("create_time_us", |it| it.new.create_time_us.into()),
+    ("hold_id", |it| nullable(hold_id(&it.new))),
+    ("reverses_transaction_id", |it| nullable(reverses(&it.new))),
 ];
 
-pub static NEW_REQUESTS: LazyLock<Rows<NewRequestRecord>> =
+pub static NEW_REQUESTS: LazyLock<Rows<NewRequest>> =
     LazyLock::new(|| Rows::insert(&REQUESTS, "request id", &[REQUEST]));
 
-const ENTRY: &[NamedValue<Entry>] = &[
-    ("account_id", |it| it.account_id.as_str().into()),
-    ("sequence", |it| it.sequence.into()),
-    ("transaction_id", |it| it.transaction_id.into()),
-    ("amount", |it| it.amount.decimal().into()),
-    ("balance_after", |it| it.balance_after.decimal().into()),
-    ("create_time_us", |it| it.create_time_us.into()),
-    ("hash", |it| it.hash.to_vec().into()),
+const ENTRY: &[NamedValue<NewEntry>] = &[
+    ("account_key", |it| it.account_key.into()),
+    ("sequence", |it| it.entry.sequence.into()),
+    ("transaction_id", |it| it.entry.transaction_id.into()),
+    ("amount", |it| it.entry.amount.decimal().into()),
+    ("balance_after", |it| it.entry.balance_after.decimal().into()),
+    ("create_time_us", |it| it.entry.create_time_us.into()),
+    ("hash", |it| it.entry.hash.to_vec().into()),
 ];
 
-pub static NEW_ENTRIES: LazyLock<Rows<Entry>> =
+pub static NEW_ENTRIES: LazyLock<Rows<NewEntry>> =
     LazyLock::new(|| Rows::insert(&ENTRIES, "entry", &[ENTRY]));
 
 const ACCOUNT_CHANGE: &[NamedValue<AccountChange>] = &[

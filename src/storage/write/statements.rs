@@ -1,9 +1,10 @@
 //! The texts of the statements that write rows.
 //!
 //! PostgreSQL: rows travel as one array a column (UNNEST), so that the text of a statement does
-//! not depend on the number of rows and is planned once a connection. The rows to update are named
-//! by `key = ANY (ARRAY[...])`, which can be found by the index or not at all: with `=` the plan
-//! that is made while a table has a few rows can be one that reads all of it.
+//! not depend on the number of rows and is planned once a connection. UNNEST stands in the select
+//! list: in FROM, PostgreSQL would first copy each array into a table of its own. The rows to update
+//! are named by `key = ANY (ARRAY[...])`, which can be found by the index or not at all: with `=`
+//! the plan that is made while a table has a few rows can be one that reads all of it.
 //!
 //! SQLite: rows travel as bound values, several in a statement.
 
@@ -46,15 +47,15 @@ impl Parameters {
     fn unnest(&mut self, columns: &[&Column]) -> String {
         let arrays = list(columns, |column| {
             self.0 += 1;
-            format!("${}::{}", self.0, column.array_type().1)
+            format!("UNNEST(${}::{}) AS {}", self.0, column.array_type().1, column.name)
         });
-        format!("UNNEST({arrays}) AS new({})", names(columns))
+        format!("(SELECT {arrays}) AS new")
     }
 }
 
-/// An INSERT for SQLite up to its rows, and from there on.
-pub fn sqlite_insert(table: &Table, columns: &[&Column]) -> [String; 2] {
-    [format!("INSERT INTO {} ({}) VALUES ", table.name, names(columns)), String::new()]
+/// An INSERT for SQLite up to its rows.
+pub fn sqlite_insert(table: &Table, columns: &[&Column]) -> String {
+    format!("INSERT INTO {} ({}) VALUES ", table.name, names(columns))
 }
 
 /// An UPDATE for SQLite up to its rows, and from there on. The first columns, so many, name the

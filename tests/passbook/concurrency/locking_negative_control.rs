@@ -17,7 +17,7 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
     // The key of the entries is a second line of defense, so it is dropped as well.
     let unprotect = "ALTER TABLE entries DROP CONSTRAINT entries_pkey;
-         CREATE INDEX entries_by_account ON entries (account_id, sequence)";
+         CREATE INDEX entries_by_account ON entries (account_key, sequence)";
     database.execute(unprotect).await;
 
     let (dump, history) = load_without_row_locks(&database).await;
@@ -95,8 +95,8 @@ async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static st
     let database = TestDatabase::create_for(Kind::Sqlite, Load::Heavy).await;
     // Without the key, which would reject a second entry with the same sequence.
     let unprotect = "DROP TABLE entries;
-        CREATE TABLE entries (account_id TEXT, sequence INTEGER, transaction_id BLOB, amount TEXT,
-            balance_after TEXT, create_time_us INTEGER, hash BLOB)";
+        CREATE TABLE entries (account_key INTEGER, sequence INTEGER, transaction_id BLOB,
+            amount TEXT, balance_after TEXT, create_time_us INTEGER, hash BLOB)";
     database.execute(unprotect).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -142,12 +142,11 @@ async fn deposit_by_hand(
     let statements = [
         format!(
             "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection,
-                description, labels, entry_names, create_time_us)
-             VALUES ('', '{transaction_id}', X'', {id}, 'deposit', NULL, '', '{{}}',
-                '[]', {create_time_us})"
+                entry_keys, create_time_us)
+             VALUES ('', '{transaction_id}', X'', {id}, 'deposit', NULL, '', {create_time_us})"
         ),
         format!(
-            "INSERT INTO entries VALUES ('alice', {sequence}, {id}, '5', '{balance_after}',
+            "INSERT INTO entries VALUES (1, {sequence}, {id}, '5', '{balance_after}',
                 {create_time_us}, X'{hash}')"
         ),
         format!(

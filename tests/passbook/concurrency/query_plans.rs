@@ -48,7 +48,7 @@ const STATEMENTS: [(&str, &str, By); 14] = [
     // And the first of these.
     ("wait_for", r#"FOR UPDATE) AS "locked""#, By::Retry),
     ("records", "AS key(caller, request_id)", By::Worker),
-    ("records", "AS name(account_id, sequence)", By::Worker),
+    ("records", "AS name(account_key, sequence)", By::Worker),
     ("holds", "AS held(account_id)", By::Worker),
     ("reversed_by", r#""reverses_transaction_id" = ANY"#, By::Worker),
     ("opening_attributes", "AS wanted (account_id)", By::Worker),
@@ -166,17 +166,18 @@ impl Ledger {
             ),
             format!(
                 "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind,
-                     description, labels, entry_names, create_time_us, reverses_transaction_id)
-                 SELECT '', 'r-' || n, fingerprint, gen_random_uuid(), kind, description, labels,
-                     entry_names, create_time_us, gen_random_uuid() {of_n},
+                     entry_keys, create_time_us, reverses_transaction_id)
+                 SELECT '', 'r-' || n, fingerprint, gen_random_uuid(), kind, entry_keys,
+                     create_time_us, gen_random_uuid() {of_n},
                      (SELECT * FROM requests WHERE reverses_transaction_id IS NOT NULL LIMIT 1) r"
             ),
-            format!(
-                "INSERT INTO entries (account_id, sequence, transaction_id, amount, balance_after,
+            "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
                      create_time_us, hash)
-                 SELECT 'other-' || n, 1, gen_random_uuid(), amount, balance_after, create_time_us,
-                     hash {of_n}, (SELECT * FROM entries LIMIT 1) e"
-            ),
+                 SELECT a.account_key, 1, gen_random_uuid(), amount, balance_after,
+                     e.create_time_us, hash
+                 FROM (SELECT account_key FROM accounts WHERE account_id LIKE 'other-%') a,
+                     (SELECT * FROM entries LIMIT 1) e"
+                .to_owned(),
         ] {
             self.database.execute(&sql).await;
         }

@@ -95,13 +95,13 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
         let began_us = microseconds(&Some(began));
         format!("{table} create_time_us >= {began_us} AND create_time_us < {end_us}")
     };
-    let of_account = format!("account_id = '{}' AND", accounts[0]);
+    let of_account = format!("{} AND", of_account(&accounts[0]));
     let expected = database.count(&made(&format!("entries WHERE {of_account}"))).await;
     assert!(expected > 0, "changes were made");
     assert_eq!(entries.len() as i64, expected, "entries of all windows");
     let unique: HashSet<_> = transactions.iter().collect();
     assert_eq!(unique.len(), transactions.len(), "none is in two windows");
-    let posted = "requests WHERE rejection IS NULL AND entry_names NOT IN ('[]') AND";
+    let posted = "requests WHERE rejection IS NULL AND entry_keys <> '' AND";
     assert_eq!(transactions.len() as i64, database.count(&made(posted)).await, "transactions");
 }
 

@@ -61,8 +61,9 @@ async fn an_uncommitted_request_id_of_another_session_delays_no_other_request() 
     open_all(&client, &["a", "b"]).await;
     let other = database.connect().await;
     let insert =
-        "INSERT INTO requests SELECT '', 'taken', sha256('x'), gen_random_uuid(), 'deposit',
-        NULL, '', '{}', '[]', 0";
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
+            create_time_us)
+         SELECT '', 'taken', sha256('x'), gen_random_uuid(), 'deposit', '', 0";
     other.execute_unprepared("BEGIN").await.expect("a transaction");
     other.execute_unprepared(insert).await.expect("a key");
 

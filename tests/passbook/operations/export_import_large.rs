@@ -86,7 +86,7 @@ impl Written {
         }
         let line = json!({
             "type": "request", "caller": "", "request_id": format!("r-{number}"),
-            "fingerprint": hex(&[7; 32]), "transaction_id": transaction_id, "kind": kind,
+            "fingerprint": hex(&[7; 16]), "transaction_id": transaction_id, "kind": kind,
             "rejection": null, "description": format!("number {number}"),
             "labels": {"n": number.to_string()}, "entry_names": names,
             "create_time_us": create_time_us, "hold_id": null, "reverses_transaction_id": null,
@@ -227,7 +227,7 @@ async fn a_fault_deep_in_a_long_account_is_found_on_both_databases() {
         ];
         // From the last entry to the first: `verify` reports the first fault in order.
         for (change, sequence, words) in cases {
-            let which = format!("account_id = 'account-000' AND sequence = {sequence}");
+            let which = format!("{} AND sequence = {sequence}", of_account("account-000"));
             database.execute(&format!("{change} WHERE {which}")).await;
 
             let outcome = database.passbook(&["verify"]).await;

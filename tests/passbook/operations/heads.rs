@@ -89,9 +89,9 @@ async fn rehash(database: &TestDatabase, account_id: &str) {
         hash = checker::entry_hash(&hash, account_id, currency_code, entry);
         let (bytes, sequence) = (bytes(database.kind, &hash), entry.sequence);
         let update = format!(
-            "UPDATE entries SET hash = {bytes} WHERE account_id = '{account_id}' \
-                AND sequence = {sequence}; \
-             UPDATE accounts SET last_hash = {bytes} WHERE account_id = '{account_id}'"
+            "UPDATE entries SET hash = {bytes} WHERE {} AND sequence = {sequence}; \
+             UPDATE accounts SET last_hash = {bytes} WHERE account_id = '{account_id}'",
+            of_account(account_id)
         );
         database.execute(&update).await;
     }
@@ -144,20 +144,20 @@ async fn a_ledger_that_was_rewritten_is_found(kind: Kind) {
              DELETE FROM entries WHERE {which}"
         )
     };
-    let another_time = "UPDATE entries SET create_time_us = create_time_us - 1 \
-        WHERE account_id = 'alice' AND sequence = 1"
-        .to_owned();
-    let another_amount = "UPDATE entries SET amount = '9.50', balance_after = '9.50' \
-        WHERE account_id = 'bob'; UPDATE accounts SET balance = '9.50' WHERE account_id = 'bob'"
-        .to_owned();
+    let (of_alice, of_bob) = (of_account("alice"), of_account("bob"));
+    let another_time = format!(
+        "UPDATE entries SET create_time_us = create_time_us - 1 WHERE {of_alice} AND sequence = 1"
+    );
+    let another_amount = format!(
+        "UPDATE entries SET amount = '9.50', balance_after = '9.50' WHERE {of_bob}; \
+         UPDATE accounts SET balance = '9.50' WHERE account_id = 'bob'"
+    );
     let shorter = format!(
         "{}; UPDATE accounts SET sequence = 2, balance = '70.00' WHERE account_id = 'alice'",
-        requests_of("account_id = 'alice' AND sequence = 3")
+        requests_of(&format!("{of_alice} AND sequence = 3"))
     );
-    let vanished = format!(
-        "{}; DELETE FROM accounts WHERE account_id = 'bob'",
-        requests_of("account_id = 'bob'")
-    );
+    let vanished =
+        format!("{}; DELETE FROM accounts WHERE account_id = 'bob'", requests_of(&of_bob));
     let empty_vanished = "DELETE FROM accounts WHERE account_id = 'empty'".to_owned();
     let cases = [
         (another_time, Some("alice"), "fault: account alice, entry 3: its hash is "),

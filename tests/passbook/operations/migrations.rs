@@ -37,10 +37,7 @@ async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {
     client.place_hold(hold("alice", "7")).await.expect("it is placed");
     drop(server);
 
-    let names = migration_names();
-    for _ in names.iter().skip_while(|name| !name.ends_with("holds_and_history")) {
-        migrate(&database, "down").await.must_succeed();
-    }
+    database.migrate_down_before("holds_and_history").await;
     migrate(&database, "up").await.must_succeed();
 
     let server = Server::start(&database).await;
@@ -126,6 +123,23 @@ async fn serve(database: &TestDatabase, arguments: &[&str]) -> Outcome {
     let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
     all.extend(arguments);
     passbook(&all).await
+}
+
+/// A role that only serves has rights on the tables, which must last when a migration makes them anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_a_migration_makes_anew_keep_their_grants() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let grants = "SELECT string_agg(table_name || ' ' || privilege_type, ', ' ORDER BY table_name)
+        FROM information_schema.role_table_grants
+        WHERE grantee = 'PUBLIC' AND table_schema = 'public'";
+    database.execute("GRANT INSERT ON entries TO PUBLIC").await;
+    database.execute("GRANT SELECT ON requests TO PUBLIC").await;
+
+    database.migrate_down_before("account_keys").await;
+    assert_eq!(database.text(grants).await, "entries INSERT, requests SELECT");
+
+    migrate(&database, "up").await.must_succeed();
+    assert_eq!(database.text(grants).await, "entries INSERT, requests SELECT");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,9 +124,7 @@ async fn use_everything(client: &mut Client, round: &str) -> History {
 async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
     // Back to before the migration that adds columns, which needs exclusive locks.
-    for _ in 0..2 {
-        database.passbook(&["migrate", "down"]).await.must_succeed();
-    }
+    database.migrate_down_before("who_asked").await;
     let reader = database.connect().await;
     let reading = reader.begin().await.expect("a transaction");
     reading.execute_unprepared("LOCK TABLE accounts IN ACCESS SHARE MODE").await.expect("ours");
@@ -151,52 +149,62 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     assert!(outcome.stdout.contains("applied m20261125_000003_who_asked"), "{}", outcome.stdout);
 }
 
-/// The full rehearsal with the binary of the previous version: `scripts/rolling_update`.
+/// The full rehearsal with the binary of the previous version: `scripts/rolling_update`. The latest
+/// migration stops the servers of that version: they apply nothing more, and say so.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "builds the version before: run scripts/rolling_update after a new migration and before a release"]
-async fn servers_of_the_version_before_are_replaced_under_load() {
+async fn servers_of_the_version_before_reject_changes_until_they_are_replaced() {
     let previous = std::env::var("PASSBOOK_TEST_PREVIOUS").expect("PASSBOOK_TEST_PREVIOUS");
     let previous = Path::new(&previous);
     let database = TestDatabase::create_empty(Kind::Postgres).await;
     let migrate = ["migrate", "up", "--database-url", database.url()];
     passbook_of(previous, &migrate).await.must_succeed();
-    let mut old =
-        [Server::start_of(previous, &database).await, Server::start_of(previous, &database).await];
-    let (accounts, mut history) = open_ring(&old[0].client(), 4).await;
-    let (stop_strict, stopped) = watch::channel(false);
-    let made = Arc::default();
-    let strict = tokio::spawn(call(old[0].client(), accounts.clone(), stopped, made));
-    tokio::time::sleep(seconds(1)).await;
-
-    let outcome = passbook(&migrate).await.must_succeed();
-    println!("{}", outcome.stdout);
-    let new = [Server::start(&database).await, Server::start(&database).await];
-    println!("{} -> {}", old[0].ready_line, new[0].ready_line);
-
-    // Both versions answer, and each replays the requests of the other.
-    let clients: Vec<Client> = old.iter().chain(&new).map(Server::client).collect();
-    let load = RingLoad::start(&accounts, 16, &clients, seed());
-    for (index, server) in old.iter().chain(&new).enumerate() {
-        let round = format!("server-{index}");
-        history.extend(use_everything(&mut server.client(), &round).await);
-    }
+    let mut old = Server::start_of(previous, &database).await;
+    let (accounts, mut history) = open_ring(&old.client(), 4).await;
+    history.extend(use_everything(&mut old.client(), "old").await);
     let once = deposit(&accounts[0], "1");
-    let once = Change::Deposit(once);
-    let made = once.send(&old[0].client(), PATIENCE).await.expect("made by the old one");
-    let again = once.send(&new[0].client(), PATIENCE).await.expect("replayed by the new one");
-    assert!(again.replayed);
-    history.push((once, RequestResult::Applied(made)));
-    tokio::time::sleep(seconds(3)).await;
+    let applied = old.client().deposit(once.clone()).await.expect("applied by the old one");
+    let (stop, stopped) = watch::channel(false);
+    let made = Arc::new(AtomicUsize::new(0));
+    let load = tokio::spawn(call(old.client(), accounts.clone(), stopped, made.clone()));
+    eventually("the old one changes", async || made.load(Relaxed) > 100).await;
+    stop.send_replace(true);
+    history.extend(load.await.expect("no call failed"));
 
-    stop_strict.send_replace(true);
-    history.extend(strict.await.expect("no call of the old server failed"));
-    for server in &mut old {
-        server.terminate();
-        let status = server.wait(PATIENCE).await.expect("it ends");
-        assert_eq!(status.code(), Some(0), "{}", server.log());
-        tokio::time::sleep(seconds(1)).await;
+    let migrated = passbook(&migrate).await.must_succeed();
+    println!("{}", migrated.stdout);
+
+    let next = deposit(&accounts[0], "2");
+    let status = must_fail(old.client().deposit(next.clone()).await, Reason::SchemaNotMigrated);
+    assert_eq!((status.code(), outcome(&status)), (Code::Unavailable, "not_applied".to_owned()));
+    let place = old.client().place_hold(hold(&accounts[0], "1")).await;
+    must_fail(place, Reason::SchemaNotMigrated);
+    let entries = old.client().list_entries(entries_of(&accounts[0])).await;
+    must_fail(entries, Reason::SchemaNotMigrated);
+
+    let new = [Server::start(&database).await, Server::start(&database).await];
+    println!("{} -> {}", old.ready_line, new[0].ready_line);
+    let again = new[0].client().deposit(once.clone()).await.expect("replayed");
+    assert!(again.replayed, "the fingerprints of both versions are the same");
+    let other = DepositRequest { amount: money("3"), ..once.clone() };
+    must_fail(new[0].client().deposit(other).await, Reason::RequestIdReused);
+    let repeated = new[1].client().deposit(next.clone()).await.expect("applied by the new one");
+    assert!(!repeated.replayed, "the old one did not apply it");
+    for (request, answer) in [(once, applied), (next, repeated)] {
+        let transaction = answer.transaction;
+        let answer = Answer { transaction, hold: None, replayed: false };
+        history.push((Change::Deposit(request), RequestResult::Applied(answer)));
     }
+    history.extend(use_everything(&mut new[0].client(), "new").await);
+    let clients: Vec<Client> = new.iter().map(Server::client).collect();
+    let load = RingLoad::start(&accounts, 16, &clients, seed());
+    tokio::time::sleep(seconds(3)).await;
     history.extend(load.stop().await);
+
+    old.terminate();
+    let status = old.wait(PATIENCE).await.expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", old.log());
     println!("{} changes", history.len());
     checker::assert_sound(&database, &history).await;
+    database.passbook(&["verify"]).await.must_succeed();
 }

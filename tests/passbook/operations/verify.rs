@@ -74,16 +74,32 @@ async fn a_correct_ledger_verifies_with_a_table_of_totals(kind: Kind) {
 
 async fn a_tampered_account_is_found(kind: Kind) {
     let database = ledger(kind).await;
-    let doubled = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
-        balance_after, create_time_us, hash FROM entries WHERE account_id = 'bob' AND sequence = 3";
-    let reordered = "UPDATE entries SET sequence = 9 WHERE account_id = 'bob' AND sequence = 1; \
-        UPDATE entries SET sequence = 1 WHERE account_id = 'bob' AND sequence = 2; \
-        UPDATE entries SET sequence = 2 WHERE account_id = 'bob' AND sequence = 9";
-    let swapped = "UPDATE entries SET amount = '40.00', balance_after = '40.00' \
-        WHERE account_id = 'bob' AND sequence = 1; \
-        UPDATE entries SET amount = '10.00' WHERE account_id = 'bob' AND sequence = 2";
-    let stray = "UPDATE entries SET account_id = 'zoe' WHERE account_id = 'yen'; \
-        UPDATE accounts SET sequence = 0, balance = '0' WHERE account_id = 'yen'";
+    let (bobs, of_yen) = (of_account("bob"), of_account("yen"));
+    let columns = "create_time_us, transaction_id, amount, balance_after, hash";
+    let doubled = format!(
+        "INSERT INTO entries (account_key, sequence, {columns}) \
+         SELECT account_key, 4, {columns} FROM entries WHERE {bobs} AND sequence = 3"
+    );
+    let reordered = format!(
+        "UPDATE entries SET sequence = 9 WHERE {bobs} AND sequence = 1; \
+         UPDATE entries SET sequence = 1 WHERE {bobs} AND sequence = 2; \
+         UPDATE entries SET sequence = 2 WHERE {bobs} AND sequence = 9"
+    );
+    let swapped = format!(
+        "UPDATE entries SET amount = '40.00', balance_after = '40.00' \
+         WHERE {bobs} AND sequence = 1; \
+         UPDATE entries SET amount = '10.00' WHERE {bobs} AND sequence = 2"
+    );
+    let stray = format!(
+        "UPDATE entries SET account_key = 999 WHERE {of_yen}; \
+         UPDATE accounts SET sequence = 0, balance = '0' WHERE account_id = 'yen'"
+    );
+    let missing = format!("DELETE FROM entries WHERE {bobs} AND sequence = 2");
+    let all_missing = format!("DELETE FROM entries WHERE {of_yen}");
+    let changed = format!("UPDATE entries SET amount = '31.00' WHERE {bobs} AND sequence = 3");
+    let earlier = format!(
+        "UPDATE entries SET create_time_us = create_time_us - 1 WHERE {bobs} AND sequence = 2"
+    );
     assert_found(
         &database,
         &[
@@ -91,35 +107,25 @@ async fn a_tampered_account_is_found(kind: Kind) {
                 "UPDATE accounts SET balance = '80.01' WHERE account_id = 'bob'",
                 "account bob: its balance is 80.01; its 3 entries sum to 80.00",
             ),
+            (&missing, "account bob, entry 2: it is missing"),
+            (&all_missing, "account yen, entry 1: it is missing: the account's sequence is 1"),
+            (&doubled, "account bob, entry 4: it is surplus"),
             (
-                "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 2",
-                "account bob, entry 2: it is missing",
-            ),
-            (
-                "DELETE FROM entries WHERE account_id = 'yen'",
-                "account yen, entry 1: it is missing: the account's sequence is 1",
-            ),
-            (doubled, "account bob, entry 4: it is surplus"),
-            (
-                "UPDATE entries SET amount = '31.00' WHERE account_id = 'bob' AND sequence = 3",
+                &changed,
                 "account bob, entry 3: its balance_after is 80.00; 50.00 before it and its amount \
                  of 31.00 are 81.00",
             ),
-            (
-                "UPDATE entries SET create_time_us = create_time_us - 1 WHERE sequence = 2 \
-                 AND account_id = 'bob'",
-                "account bob, entry 2: its hash is ",
-            ),
-            (reordered, "account bob, entry 1: its balance_after is 50.00"),
-            (swapped, "account bob, entry 1: its hash is "),
-            (stray, "account yen: its last_hash is "),
+            (&earlier, "account bob, entry 2: its hash is "),
+            (&reordered, "account bob, entry 1: its balance_after is 50.00"),
+            (&swapped, "account bob, entry 1: its hash is "),
+            (&stray, "account yen: its last_hash is "),
             (
                 "DELETE FROM accounts WHERE account_id = 'yen'",
-                "account yen, entry 1: its account does not exist",
+                "account with key 3, entry 1: its account does not exist",
             ),
             (
                 "DELETE FROM accounts WHERE account_id = 'alice'",
-                "account alice, entry 1: its account does not exist",
+                "account with key 1, entry 1: its account does not exist",
             ),
             (
                 "UPDATE accounts SET held = '0.01' WHERE account_id = 'alice'",
@@ -135,27 +141,34 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
     let request_of = |which: &str| {
         format!("transaction_id = (SELECT transaction_id FROM entries WHERE {which})")
     };
-    let bobs_deposit = request_of("account_id = 'bob' AND sequence = 1");
+    let entry_of = |account_id: &str, sequence: i64| {
+        let key = format!("(SELECT account_key FROM accounts WHERE account_id = '{account_id}')");
+        format!("{key} || ':{sequence}'")
+    };
+    let bobs = of_account("bob");
+    let bobs_deposit = request_of(&format!("{bobs} AND sequence = 1"));
     let orphan = format!("DELETE FROM requests WHERE {bobs_deposit}");
     let other =
-        format!("UPDATE requests SET entry_names = '[[\"alice\", 1]]' WHERE {bobs_deposit}");
+        format!("UPDATE requests SET entry_keys = {} WHERE {bobs_deposit}", entry_of("alice", 1));
     let twice = format!(
-        "UPDATE requests SET entry_names = '[[\"bob\", 1], [\"bob\", 1]]' WHERE {bobs_deposit}"
+        "UPDATE requests SET entry_keys = entry_keys || ' ' || entry_keys WHERE {bobs_deposit}"
     );
-    let transfer = request_of("account_id = 'bob' AND sequence = 3");
+    let transfer = request_of(&format!("{bobs} AND sequence = 3"));
     let unnamed = format!(
-        "UPDATE requests SET kind = 'posting', entry_names = '[[\"bob\", 3]]' WHERE {transfer}"
+        "UPDATE requests SET kind = 'posting', entry_keys = {} WHERE {transfer}",
+        entry_of("bob", 3)
     );
     // The rest of bob's chain is correct. Only the transfer shows the missing leg.
-    let leg_missing = "DELETE FROM entries WHERE account_id = 'bob' AND sequence = 3; \
-        UPDATE accounts SET sequence = 2, balance = '50.00', last_hash = \
-            (SELECT hash FROM entries WHERE account_id = 'bob' AND sequence = 2) \
-        WHERE account_id = 'bob'";
+    let leg_missing = format!(
+        "DELETE FROM entries WHERE {bobs} AND sequence = 3; \
+         UPDATE accounts SET sequence = 2, balance = '50.00', last_hash = \
+            (SELECT hash FROM entries WHERE {bobs} AND sequence = 2) WHERE account_id = 'bob'"
+    );
     let doubled = format!(
-        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, \
-            description, labels, entry_names, create_time_us) \
-         SELECT caller, 'again', fingerprint, transaction_id, kind, rejection, description, \
-            labels, entry_names, create_time_us FROM requests WHERE {bobs_deposit}"
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys, \
+            create_time_us) \
+         SELECT caller, 'again', fingerprint, transaction_id, kind, entry_keys, \
+            create_time_us FROM requests WHERE {bobs_deposit}"
     );
     let rejected = format!("UPDATE requests SET rejection = '{{}}' WHERE {bobs_deposit}");
     assert_found(
@@ -165,7 +178,7 @@ async fn entries_and_requests_without_each_other_are_found(kind: Kind) {
             (&other, "account alice, entry 1: it belongs to transaction "),
             (&twice, ": it names an entry twice"),
             (&unnamed, "account alice, entry 2: it belongs to transaction "),
-            (leg_missing, "account bob, entry 3: it is missing, but transaction "),
+            (&leg_missing, "account bob, entry 3: it is missing, but transaction "),
             (&doubled, ": two requests have this id and name the same entries"),
             (&rejected, ": it is rejected but names 1 entries"),
         ],

@@ -190,7 +190,7 @@ async fn values_that_no_server_reads_are_not_imported(kind: Kind) {
         ("account", "version", "9223372036854775807", "must be from 1 to 4611686018427387903"),
         ("entry", "sequence", "9223372036854775807", "must be from 0 to 4611686018427387903"),
         ("entry", "hash", "\"\"", "must be 64 hexadecimal digits"),
-        ("request", "fingerprint", "\"\"", "must be 64 hexadecimal digits"),
+        ("request", "fingerprint", "\"\"", "must be 32 or 64 hexadecimal digits"),
         ("request", "rejection", "\"no JSON\"", "must be a rejection, as JSON in a string"),
         ("request", "request_id", "\"ä\"", "has a character outside printable ASCII"),
         ("request", "entry_names", "[1]", "must be a list of account ids and sequences"),

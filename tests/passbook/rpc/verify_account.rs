@@ -58,13 +58,16 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     let unreadable_account = format!("UPDATE accounts SET last_hash = {bytes}");
     let balance = if kind == Kind::Sqlite { "'much'" } else { "0.001" };
     let unreadable_balance = format!("UPDATE accounts SET balance = {balance}");
-    let surplus = "INSERT INTO entries SELECT account_id, 4, transaction_id, amount, \
-        balance_after, create_time_us, hash FROM entries";
+    let columns = "create_time_us, transaction_id, amount, balance_after, hash";
+    let surplus = format!(
+        "INSERT INTO entries (account_key, sequence, {columns}) \
+         SELECT account_key, 4, {columns} FROM entries"
+    );
     let cases = [
         ("DELETE FROM entries", "sequence = 2", 2, FaultKind::MissingEntry, "next one there is 3"),
         ("DELETE FROM entries", "sequence = 3", 3, FaultKind::MissingEntry, "sequence is 3"),
         ("UPDATE accounts SET sequence = 4", "true", 4, FaultKind::MissingEntry, "sequence is 4"),
-        (surplus, "sequence = 3", 4, FaultKind::SurplusEntry, "sequence is 3"),
+        (&surplus, "sequence = 3", 4, FaultKind::SurplusEntry, "sequence is 3"),
         ("UPDATE accounts SET sequence = 2", "true", 3, FaultKind::SurplusEntry, "sequence is 2"),
         ("UPDATE entries SET sequence = 0", "sequence = 1", 0, FaultKind::SurplusEntry, "surplus"),
         ("UPDATE entries SET amount = '-3.01'", "sequence = 2", 2, FaultKind::WrongSum, "-3.01"),
@@ -84,7 +87,7 @@ async fn each_kind_of_fault_is_found_and_named(kind: Kind) {
     ];
 
     for (change, which, sequence, kind, words) in cases {
-        let sql = format!("{change} WHERE account_id = 'bob' AND {which}");
+        let sql = format!("{change} WHERE {} AND {which}", of_account("bob"));
         database.execute(&sql).await;
 
         let answer = verify(&client, "bob").await;

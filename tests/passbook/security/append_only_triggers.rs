@@ -17,9 +17,9 @@ async fn entries_cannot_be_changed_or_deleted_by_anyone(kind: Kind) {
     let (database, _server) = with_an_entry(kind).await;
     let mut statements = vec![
         "UPDATE entries SET amount = amount",
-        "UPDATE entries SET balance_after = '1' WHERE account_id = 'alice'",
+        "UPDATE entries SET balance_after = '1' WHERE sequence = 1",
         "DELETE FROM entries",
-        "DELETE FROM entries WHERE account_id = 'alice'",
+        "DELETE FROM entries WHERE sequence = 1",
     ];
     if kind == Kind::Postgres {
         statements.push("TRUNCATE entries");
@@ -64,7 +64,9 @@ async fn postgres_refuses_a_foreign_update_that_breaks_the_rules_of_money() {
         ("UPDATE accounts SET overdraft_limit = -1", "overdraft_limit_is_not_negative"),
         ("UPDATE accounts SET state = 'gone'", "state_is_known"),
         (
-            "INSERT INTO entries SELECT account_id, 9, transaction_id, 'NaN', 0, 0, hash FROM entries",
+            "INSERT INTO entries (account_key, sequence, create_time_us, transaction_id, amount,
+                 balance_after, hash)
+             SELECT account_key, 9, 0, transaction_id, 'NaN', 0, hash FROM entries",
             "amount_is_a_number",
         ),
     ];

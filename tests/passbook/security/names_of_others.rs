@@ -122,7 +122,7 @@ async fn a_hidden_transaction_is_denied_before_its_entries_are_read(kind: Kind) 
     let transaction_id = deposited(&east, "east:1", "1").await.transaction_id;
     // A caller for whom the entries are read gets an error.
     let _tampering = Tampering::begin(&database).await;
-    database.execute("DELETE FROM entries WHERE account_id = 'east:1'").await;
+    database.execute(&format!("DELETE FROM entries WHERE {}", of_account("east:1"))).await;
 
     let mut answers = Vec::new();
     for transaction_id in [transaction_id.clone(), new_request_id()] {

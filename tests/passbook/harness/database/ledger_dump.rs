@@ -84,12 +84,14 @@ impl LedgerDump {
             dump.accounts.insert(row.try_get_by_index(0)?, account_row(&row)?);
         }
         let entries = format!(
-            "SELECT account_id, sequence, {}, {}, {}, create_time_us, {}
-             FROM entries ORDER BY account_id, sequence",
-            uuid("transaction_id", kind),
-            text("amount"),
-            text("balance_after"),
-            hex("hash", kind)
+            "SELECT coalesce(a.account_id, 'key ' || e.account_key), e.sequence, {}, {}, {},
+                 e.create_time_us, {}
+             FROM entries e LEFT JOIN accounts a ON a.account_key = e.account_key
+             ORDER BY e.account_key, e.sequence",
+            uuid("e.transaction_id", kind),
+            text("e.amount"),
+            text("e.balance_after"),
+            hex("e.hash", kind)
         );
         for row in database::rows(session, &entries).await? {
             dump.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);

@@ -33,8 +33,11 @@ impl<'a> Tampering<'a> {
     /// Restores the rows.
     pub async fn undo(&self) {
         for table in TABLES {
-            let undo =
-                format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM right_{table}");
+            let columns = self.0.columns(table).await.join(", ");
+            let undo = format!(
+                "DELETE FROM {table};
+                 INSERT INTO {table} ({columns}) SELECT {columns} FROM right_{table}"
+            );
             self.0.execute(&undo).await;
         }
     }

@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use passbook::storage::migration_names;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, QueryResult, Statement,
 };
@@ -110,6 +111,14 @@ impl TestDatabase {
         let _slot = Some(slot);
         let url = url.to_owned();
         Self { kind, url, name, raw, directory: None, is_outside, _slot }
+    }
+
+    /// Reverts all migrations from the first one whose name ends like this.
+    pub async fn migrate_down_before(&self, migration: &str) {
+        let names = migration_names();
+        for _ in names.iter().skip_while(|name| !name.ends_with(migration)) {
+            self.passbook(&["migrate", "down"]).await.must_succeed();
+        }
     }
 
     pub fn url(&self) -> &str {
@@ -228,6 +237,18 @@ impl TestDatabase {
         self.count(&format!("pg_stat_activity WHERE {waiting}")).await
     }
 
+    /// The columns of a table that an INSERT may set.
+    pub async fn columns(&self, table: &str) -> Vec<String> {
+        self.texts(&match self.kind {
+            Kind::Sqlite => format!("SELECT name FROM pragma_table_info('{table}')"),
+            Kind::Postgres => format!(
+                "SELECT column_name::text FROM information_schema.columns
+                 WHERE table_schema = 'public' AND table_name = '{table}' AND is_generated = 'NEVER'"
+            ),
+        })
+        .await
+    }
+
     pub async fn count(&self, from_where: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {from_where}");
         self.rows(&sql).await[0].try_get_by_index(0).expect("a count")
@@ -253,6 +274,11 @@ impl Drop for TestDatabase {
             eprintln!("left behind: database {}", self.name);
         }
     }
+}
+
+/// The condition that a row of `entries` is of this account.
+pub fn of_account(account_id: &str) -> String {
+    format!("account_key = (SELECT account_key FROM accounts WHERE account_id = '{account_id}')")
 }
 
 pub async fn rows(database: &impl ConnectionTrait, sql: &str) -> Result<Vec<QueryResult>, DbErr> {
