@@ -32,7 +32,7 @@ const PREFIX_LENGTH: usize = 5;
 
 /// The body of a request. Its headers and its incomplete message are charged to a share: a message
 /// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
-/// that HTTP/2 may keep for it is charged.
+/// that HTTP/2 may keep for it is charged. As long as a stream lives, what its decoder keeps is.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -53,12 +53,15 @@ struct MessageProgress {
     total: usize,
     /// The length of the largest message of the body so far, without its prefix.
     largest: usize,
+    /// Whether a message of the body was compressed.
+    is_compressed: bool,
 }
 
 impl Default for MessageProgress {
     fn default() -> Self {
         let prefix = [0; PREFIX_LENGTH];
-        Self { prefix, received: 0, total: PREFIX_LENGTH, largest: 0 }
+        let (total, is_compressed) = (PREFIX_LENGTH, false);
+        Self { prefix, received: 0, total, largest: 0, is_compressed }
     }
 }
 
@@ -71,7 +74,8 @@ impl MessageProgress {
                 self.received += 1;
                 bytes = &bytes[1..];
                 if self.received == PREFIX_LENGTH {
-                    let [_, a, b, c, d] = self.prefix;
+                    let [flag, a, b, c, d] = self.prefix;
+                    self.is_compressed |= flag != 0;
                     let length = u32::from_be_bytes([a, b, c, d]) as usize;
                     self.total = PREFIX_LENGTH.saturating_add(length);
                     self.largest = self.largest.max(length);
@@ -115,10 +119,18 @@ impl RequestBody {
         })
     }
 
-    /// Charges the headers and the incomplete message. `unread` is what HTTP/2 may keep beside them.
+    /// Charges the headers, and the incomplete message or what the decoder of a stream keeps. `unread`
+    /// is what HTTP/2 may keep beside them.
     fn charge(&mut self, unread: usize) -> Result<(), Status> {
         let incomplete = self.message.incomplete().min(self.message_size_max);
-        let bytes = self.header_size + incomplete.max(unread);
+        let kept = match self.receive_until {
+            // The decoder of a single message does not outlive it.
+            Some(_) => 0,
+            // However short the compressed message is.
+            None if self.message.is_compressed => self.message_size_max,
+            None => self.message.largest.min(self.message_size_max),
+        };
+        let bytes = self.header_size + incomplete.max(unread).max(kept);
         let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
         charged.map_err(|exhausted| error::overloaded(exhausted, Some(Outcome::NotApplied)).into())
     }
@@ -254,5 +266,17 @@ mod tests {
         body.message = MessageProgress::default();
         assert!(body.charge(0).is_ok());
         assert!(other.resize(12 * MIB).is_ok());
+        assert!(other.resize(0).is_ok());
+        // What the decoder keeps, as long as it lives.
+        body.message.advance(&[0, 0, 0, 0x20, 0]);
+        body.message.advance(&[7; 0x2000]);
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 0x2000 + 100, "the largest message");
+        body.message.advance(&[1, 0, 0, 0, 1, 7]);
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 20 * MIB + 100, "a message that is decompressed");
+        body.receive_until = Some(Instant::now());
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 0, "the only message");
     }
 }
