@@ -10,9 +10,9 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    auth::CallAuthorization,
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
+        create_accounts::Opening,
         decode::{self, Decoder, TransactionList},
         encode::{self, response_size},
         error::StatusBuilder,
@@ -21,7 +21,7 @@ use crate::{
         stream_transactions::StreamContext,
         watch_entries,
     },
-    ledger::{CallContext, Error, Ledger},
+    ledger::{CallContext, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
@@ -75,6 +75,10 @@ impl AccountServiceImpl {
         Ok(encode::account(account))
     }
 
+    fn opening<'a>(&'a self, context: &'a CallContext) -> Opening<'a> {
+        Opening { ledger: &self.ledger, currencies: &self.currencies, context }
+    }
+
     fn stream_context(&self, call: CallContext) -> StreamContext {
         StreamContext {
             ledger: self.ledger.clone(),
@@ -95,12 +99,6 @@ fn context<T>(request: &mut Request<T>) -> Result<CallContext, StatusBuilder> {
     })
 }
 
-/// What the authentication layer attaches to a call, for a stream, which asks again and again.
-fn authorization_of<T>(request: &Request<T>) -> Result<CallAuthorization, Error> {
-    // None would be a defect of the stack.
-    request.extensions().get().cloned().ok_or(Error::Internal(None))
-}
-
 /// Counts and encodes an error.
 fn counted(error: impl Into<StatusBuilder>) -> Status {
     metrics::counted(error, RequestMode::Execute).into()
@@ -110,22 +108,21 @@ fn counted(error: impl Into<StatusBuilder>) -> Status {
 impl AccountService for AccountServiceImpl {
     async fn create_account(
         &self,
-        request: Request<proto::CreateAccountRequest>,
+        mut request: Request<proto::CreateAccountRequest>,
     ) -> Reply<proto::CreateAccountResponse> {
-        let (context, new) = self.decode(request, decode::new_account).map_err(counted)?;
-        let caller = &context.caller.recorded_as;
-        let checked =
-            Decoder::decode(&self.currencies, caller, &new, decode::currency_of_new_account);
-        // A repeated call gets the account, even if no more accounts are opened in its currency.
-        if let Err(invalid) = checked
-            && !self.ledger.has_account(&context, &new).await?
-        {
-            return Err(counted(invalid));
-        }
-        let account = self.ledger.create_account(&context, new).await.map_err(counted)?;
-        metrics::count_applied(false, RequestMode::Execute);
+        let context = context(&mut request)?;
+        let account = self.opening(&context).create_one(request.into_inner()).await?;
         let account = Some(encode::account(account));
         Ok(Response::new(proto::CreateAccountResponse { account }))
+    }
+
+    async fn batch_create_accounts(
+        &self,
+        mut request: Request<proto::BatchCreateAccountsRequest>,
+    ) -> Reply<proto::BatchCreateAccountsResponse> {
+        let context = context(&mut request)?;
+        let results = self.opening(&context).create_batch(request.into_inner()).await?;
+        Ok(Response::new(proto::BatchCreateAccountsResponse { results }))
     }
 
     async fn get_account(
@@ -257,7 +254,7 @@ impl AccountService for AccountServiceImpl {
         mut request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = authorization_of(&request)?;
+        let authorization = authentication::authorization(request.extensions())?;
         let streams = self.stream_context(context(&mut request)?);
         let results = streams.serve(request.into_inner(), deadline, authorization);
         Ok(Response::new(Box::pin(results)))
@@ -401,7 +398,7 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = authorization_of(&request)?;
+        let authorization = authentication::authorization(request.extensions())?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
         let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
         let denied = watch_entries::denied(authorization, account_id);

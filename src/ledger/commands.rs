@@ -67,6 +67,14 @@ async fn wait(completion: Completion, grant: &Grant) -> Result<RequestResult, Er
     Ok(RequestResult { effects, ..result })
 }
 
+/// Waits for the result of a command for an account.
+async fn account_of(completion: Result<Completion, Error>) -> Result<Account, Error> {
+    let CommandResult::Account(account) = completion?.wait().await? else {
+        return Err(MISMATCHED_RESULT);
+    };
+    Ok(account)
+}
+
 /// The right of a stream to one request that waits, is being applied, or has a result that the caller
 /// has not read.
 pub struct StreamPermit {
@@ -79,13 +87,20 @@ pub struct StreamPermit {
 /// # Errors
 /// Every command fails if the caller lacks the right, if the command is rejected, or if it gets no result.
 impl Ledger {
-    /// Opens an account, or returns it if it was opened with the same attributes before.
-    pub async fn create_account(
+    /// Opens accounts, or returns those that were opened with the same attributes before. Returns a
+    /// result for each, in their order.
+    pub async fn create_accounts(
         &self,
         context: &CallContext,
-        new: NewAccount,
-    ) -> Result<Account, Error> {
-        self.execute_account_command(context, Command::CreateAccount(new)).await
+        new: Vec<NewAccount>,
+    ) -> Vec<Result<Account, Error>> {
+        let check = |new| self.check_account_command(context, Command::CreateAccount(new));
+        let queued = self.enqueue(new.into_iter().map(check).collect()).await;
+        let mut results = Vec::with_capacity(queued.len());
+        for completion in queued {
+            results.push(account_of(completion).await);
+        }
+        results
     }
 
     /// Changes the attributes of an account. Needs no request id: repeating it changes nothing.
@@ -94,19 +109,20 @@ impl Ledger {
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
-        self.execute_account_command(context, Command::UpdateAccount(update)).await
+        let (context, command) =
+            self.check_account_command(context, Command::UpdateAccount(update))?;
+        account_of(self.enqueue_one(context, command).await).await
     }
 
-    async fn execute_account_command(
+    /// Checks what the caller and the budgets allow.
+    fn check_account_command<'a>(
         &self,
-        context: &CallContext,
+        context: &'a CallContext,
         command: Command,
-    ) -> Result<Account, Error> {
+    ) -> Result<(&'a CallContext, Command), Error> {
         context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue_one(context, command).await?.wait().await?;
-        let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
-        Ok(account)
+        Ok((context, command))
     }
 
     /// Moves or holds money, exactly once per request id.

@@ -54,18 +54,28 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// Whether the account that is to be opened exists.
-    pub async fn has_account(
+    /// Those of the accounts to open that exist. One that the caller may not open counts as existing,
+    /// and is not looked up.
+    pub async fn existing_accounts(
         &self,
         context: &CallContext,
-        new: &NewAccount,
-    ) -> Result<bool, Error> {
-        context.caller.grant.check(&Command::CreateAccount(new.clone()))?;
-        match self.known(context, &new.account_id).await {
-            Ok(_) => Ok(true),
-            Err(Error::Rejected(_)) => Ok(false),
-            Err(failure) => Err(failure),
+        new: Vec<&NewAccount>,
+    ) -> Result<BTreeSet<AccountId>, Error> {
+        let may_open = |new: &NewAccount| {
+            context.caller.grant.check(&Command::CreateAccount(new.clone())).is_ok()
+        };
+        let mut wanted = BTreeSet::new();
+        let mut existing = BTreeSet::new();
+        for new in new {
+            let ids = if may_open(new) { &mut wanted } else { &mut existing };
+            ids.insert(new.account_id.clone());
         }
+        if !wanted.is_empty() {
+            let read = |store: Arc<Store>| async move { store.accounts(&wanted, i64::MIN).await };
+            let found = self.read(context, false, read).await?.value;
+            existing.extend(found.into_iter().map(|account| account.account_id));
+        }
+        Ok(existing)
     }
 
     /// Reads an account as recorded, without the holds that have expired since.

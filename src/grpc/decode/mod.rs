@@ -12,7 +12,9 @@ mod postings;
 mod queries;
 mod streamed;
 
-pub use accounts::{account_update, close, currency_of_new_account, freeze, new_account, unfreeze};
+pub use accounts::{
+    account_batch, account_update, close, currency_of_new_account, freeze, new_account, unfreeze,
+};
 pub use decoder::Decoder;
 pub use holds::{capture, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
@@ -32,8 +34,8 @@ const LABEL_KEY_LENGTH_MAX: usize = 63;
 const LABEL_VALUE_LENGTH_MAX: usize = 256;
 /// The most legs of one transaction.
 const LEGS_MAX: usize = 100;
-/// The most transactions in one BatchPostTransactions.
-const BATCH_POST_MAX: usize = 1000;
+/// The most requests in one batch.
+const BATCH_MAX: usize = 1000;
 /// The most legs in one BatchPostTransactions: their entries must fit into a response of 4 MiB,
 /// which clients accept by default.
 const BATCH_LEGS_MAX: usize = 5000;

@@ -1,9 +1,11 @@
 //! Accounts and their changes.
 
+use tonic_types::pb;
+
 use crate::{
     domain::account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
     grpc::encode::values::{money, time},
-    proto,
+    proto::{self, create_account_result},
 };
 
 /// Encodes an account.
@@ -25,6 +27,15 @@ pub fn account(account: Account) -> proto::Account {
         created_by: account.created_by.to_string(),
         labels: account.labels,
     }
+}
+
+/// Encodes the result of one request of a batch.
+pub fn created_account(result: Result<Account, pb::Status>) -> proto::CreateAccountResult {
+    let result = match result {
+        Ok(opened) => create_account_result::Result::Account(account(opened)),
+        Err(error) => create_account_result::Result::Error(error),
+    };
+    proto::CreateAccountResult { result: Some(result) }
 }
 
 /// Encodes the state of an account.

@@ -1,5 +1,6 @@
 //! One file per RPC: its answers, its errors, and the rows that it writes.
 
+mod batch_create_accounts;
 mod batch_get_accounts;
 mod batch_post_transactions;
 mod capture_hold;

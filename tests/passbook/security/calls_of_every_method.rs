@@ -97,6 +97,15 @@ pub async fn call(client: Client, method: &str, target: &Target) -> Result<(), S
         "CreateAccount" => {
             client.create_account(account_of(&target.new_account_id, "USD")).await.map(drop)
         }
+        "BatchCreateAccounts" => {
+            let requests = vec![account_of(&target.new_account_id, "USD")];
+            let batch = BatchCreateAccountsRequest { requests };
+            let mut results = client.batch_create_accounts(batch).await?.results;
+            match results.pop().and_then(|result| result.result) {
+                Some(create_account_result::Result::Error(error)) => Err(status_of(&error)),
+                _ => Ok(()),
+            }
+        }
         "UpdateAccount" => {
             let update_mask = mask(&["labels"]);
             let request = UpdateAccountRequest { update_mask, ..update_of(id) };

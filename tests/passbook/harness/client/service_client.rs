@@ -53,6 +53,7 @@ where
 {
     unary_calls! {
         create_account(CreateAccountRequest) -> CreateAccountResponse;
+        batch_create_accounts(BatchCreateAccountsRequest) -> BatchCreateAccountsResponse;
         get_account(GetAccountRequest) -> GetAccountResponse;
         batch_get_accounts(BatchGetAccountsRequest) -> BatchGetAccountsResponse;
         list_accounts(ListAccountsRequest) -> ListAccountsResponse;

@@ -214,6 +214,7 @@ impl Command {
             Self::CreateAccount(it) => Ok(account(client.create_account(timed(it)).await?.account)),
             Self::UpdateAccount(it) => Ok(account(client.update_account(timed(it)).await?.account)),
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
+            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it).await,
             Self::Unfreeze(it) => Ok(account(client.unfreeze_account(timed(it)).await?.account)),
             Self::Close(it) => Ok(account(client.close_account(timed(it)).await?.account)),
             Self::Deposit(it) => change(client, it, random).await,
@@ -245,6 +246,21 @@ fn outcome(it: GetRequestOutcomeResponse) -> Response {
 /// Makes a change: by a unary call or a stream; a posting also by a batch.
 async fn change(
     client: Client,
+/// Opens an account, alone in its batch.
+async fn create_in_batch(
+    client: Client,
+    request: CreateAccountRequest,
+) -> Result<Response, Status> {
+    use create_account_result::Result as Outcome;
+    let batch = BatchCreateAccountsRequest { requests: vec![request] };
+    let mut results = client.batch_create_accounts(timed(batch)).await?.results;
+    match results.pop().and_then(|result| result.result) {
+        Some(Outcome::Account(it)) => Ok(account(Some(it))),
+        Some(Outcome::Error(error)) => Err(status_of(&error)),
+        None => panic!("no result"),
+    }
+}
+
     request: impl Into<Change>,
     random: &mut fastrand::Rng,
 ) -> Result<Response, Status> {
