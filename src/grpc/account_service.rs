@@ -158,6 +158,16 @@ impl AccountService for AccountServiceImpl {
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
+    async fn sum_balances(
+        &self,
+        request: Request<proto::SumBalancesRequest>,
+    ) -> Reply<proto::SumBalancesResponse> {
+        let (context, (prefix, filter)) = self.decode(request, decode::balance_sums)?;
+        let sums = self.ledger.sum_balances(&context, &prefix, &filter).await?;
+        let sums = sums.iter().map(encode::balance_sum).collect();
+        Ok(Response::new(proto::SumBalancesResponse { sums }))
+    }
+
     async fn update_account(
         &self,
         request: Request<proto::UpdateAccountRequest>,

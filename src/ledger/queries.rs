@@ -21,11 +21,12 @@ use tokio::time::timeout_at;
 use crate::{
     domain::{
         account::{Account, AccountChange, NewAccount},
+        balance_sum::BalanceSum,
         command::Command,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
-        query::{AccountFilter, EntryRange, HoldFilter, TransactionFilter},
+        query::{AccountFilter, AccountRange, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
@@ -138,6 +139,29 @@ impl Ledger {
             }
         };
         self.with_expiry(context, !filter.is_empty(), page).await
+    }
+
+    /// Sums the balances of the accounts whose ids begin with `prefix` and that the caller may read, in
+    /// order of their currencies.
+    ///
+    /// # Errors
+    /// Also: there are more accounts than one sum may examine.
+    pub async fn sum_balances(
+        &self,
+        context: &CallContext,
+        prefix: &str,
+        filter: &AccountFilter,
+    ) -> Result<Vec<BalanceSum>, Error> {
+        let wanted = AccountRange::of_prefix(prefix);
+        let readable = context.caller.grant.readable().into_iter();
+        let ranges: Vec<_> = readable.filter_map(|range| range.and(&wanted)).collect();
+        let max = self.store.summed_accounts_max();
+        let sums = |store: Arc<Store>, until_us| {
+            let (filter, ranges) = (filter.clone(), ranges.clone());
+            async move { store.sum_balances(&filter, &ranges, max, until_us).await }
+        };
+        let sums = self.with_expiry(context, true, sums).await?;
+        sums.ok_or(Error::TooManyAccounts { max })
     }
 
     /// Reads one transaction.

@@ -3,8 +3,11 @@
 use tonic_types::pb;
 
 use crate::{
-    domain::account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
-    grpc::encode::values::{money, time},
+    domain::{
+        account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
+        balance_sum::BalanceSum,
+    },
+    grpc::encode::values::{money, sum, time},
     proto::{self, create_account_result},
 };
 
@@ -26,6 +29,18 @@ pub fn account(account: Account) -> proto::Account {
         update_time: Some(time(account.update_time_us)),
         created_by: account.created_by.to_string(),
         labels: account.labels,
+    }
+}
+
+/// Encodes the sum of the accounts of one currency.
+pub fn balance_sum(of: &BalanceSum) -> proto::BalanceSum {
+    proto::BalanceSum {
+        currency_code: of.currency.code().to_owned(),
+        // Far below 2^63.
+        account_count: of.accounts as i64,
+        balance: Some(sum(&of.currency, of.balance)),
+        held: Some(sum(&of.currency, of.held)),
+        available: Some(sum(&of.currency, of.available())),
     }
 }
 

@@ -27,6 +27,7 @@ mod reverse_transaction;
 mod stream_flow_control;
 mod stream_transactions;
 mod streamed_requests;
+mod sum_balances;
 mod transfer;
 mod update_account;
 mod verify_account;

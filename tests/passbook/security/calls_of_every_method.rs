@@ -157,6 +157,7 @@ async fn call_a_reading_method(
             client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
         }
         "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
+        "SumBalances" => client.sum_balances(SumBalancesRequest::default()).await.map(drop),
         "ListAccountChanges" => client.list_account_changes(changes_of(id)).await.map(drop),
         "GetHold" => {
             let hold_id = target.hold_id.clone();

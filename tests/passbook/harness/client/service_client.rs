@@ -57,6 +57,7 @@ where
         get_account(GetAccountRequest) -> GetAccountResponse;
         batch_get_accounts(BatchGetAccountsRequest) -> BatchGetAccountsResponse;
         list_accounts(ListAccountsRequest) -> ListAccountsResponse;
+        sum_balances(SumBalancesRequest) -> SumBalancesResponse;
         update_account(UpdateAccountRequest) -> UpdateAccountResponse;
         freeze_account(FreezeAccountRequest) -> FreezeAccountResponse;
         unfreeze_account(UnfreezeAccountRequest) -> UnfreezeAccountResponse;

@@ -29,6 +29,7 @@ pub enum Command {
     GetAccount(GetAccountRequest),
     BatchGetAccounts(BatchGetAccountsRequest),
     ListAccounts(ListAccountsRequest),
+    SumBalances(SumBalancesRequest),
     ListAccountChanges(ListAccountChangesRequest),
     GetHold(GetHoldRequest),
     ListHolds(ListHoldsRequest),
@@ -47,6 +48,7 @@ pub struct Response {
     pub holds: Vec<Hold>,
     pub entries: Vec<Entry>,
     pub balance: Option<(Money, i64)>,
+    pub sums: Vec<BalanceSum>,
     pub replayed: bool,
     /// Of GetRequestOutcome and FenceRequest: the outcome, and whether the request is fenced.
     pub outcome: Option<(i32, bool)>,
@@ -100,6 +102,7 @@ impl Command {
             C::GetAccount(_)
                 | C::BatchGetAccounts(_)
                 | C::ListAccounts(_)
+                | C::SumBalances(_)
                 | C::ListAccountChanges(_)
                 | C::GetHold(_)
                 | C::ListHolds(_)
@@ -211,10 +214,10 @@ impl Command {
     ) -> Result<Response, Status> {
         let client = client.clone();
         match self {
+            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it).await,
             Self::CreateAccount(it) => Ok(account(client.create_account(timed(it)).await?.account)),
             Self::UpdateAccount(it) => Ok(account(client.update_account(timed(it)).await?.account)),
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
-            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it).await,
             Self::Unfreeze(it) => Ok(account(client.unfreeze_account(timed(it)).await?.account)),
             Self::Close(it) => Ok(account(client.close_account(timed(it)).await?.account)),
             Self::Deposit(it) => change(client, it, random).await,
@@ -243,9 +246,6 @@ fn outcome(it: GetRequestOutcomeResponse) -> Response {
     Response { outcome, rejection, ..made(answer) }
 }
 
-/// Makes a change: by a unary call or a stream; a posting also by a batch.
-async fn change(
-    client: Client,
 /// Opens an account, alone in its batch.
 async fn create_in_batch(
     client: Client,
@@ -261,6 +261,9 @@ async fn create_in_batch(
     }
 }
 
+/// Makes a change: by a unary call or a stream; a posting also by a batch.
+async fn change(
+    client: Client,
     request: impl Into<Change>,
     random: &mut fastrand::Rng,
 ) -> Result<Response, Status> {
